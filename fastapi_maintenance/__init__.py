@@ -1,0 +1,24 @@
+"""Maintenance mode for FastAPI that holds across a whole deployment."""
+
+from __future__ import annotations
+
+from .barrier import BarrierResult, wait_until_applied
+from .context import maintenance_mode_off, maintenance_mode_on
+from .decorators import force_maintenance_mode_off, force_maintenance_mode_on
+from .defaults import configure_backend, get_maintenance_mode, set_maintenance_mode
+from .middleware import MaintenanceModeMiddleware
+from .state import MaintenanceState
+
+__all__ = [
+    "BarrierResult",
+    "MaintenanceModeMiddleware",
+    "MaintenanceState",
+    "configure_backend",
+    "force_maintenance_mode_off",
+    "force_maintenance_mode_on",
+    "get_maintenance_mode",
+    "maintenance_mode_off",
+    "maintenance_mode_on",
+    "set_maintenance_mode",
+    "wait_until_applied",
+]

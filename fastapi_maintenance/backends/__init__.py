@@ -1,0 +1,24 @@
+"""Where the switch is kept: an environment variable, a file, or Redis."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .base import BaseStateBackend
+from .env import EnvVarBackend
+from .file import LocalFileBackend
+from .urls import backend_from_url
+
+if TYPE_CHECKING:
+    from .redis import RedisBackend
+
+__all__ = ["BaseStateBackend", "EnvVarBackend", "LocalFileBackend", "RedisBackend", "backend_from_url"]
+
+
+def __getattr__(name: str) -> Any:
+    # redis is imported by those who use it, and by nobody else.
+    if name == "RedisBackend":
+        from .redis import RedisBackend
+
+        return RedisBackend
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

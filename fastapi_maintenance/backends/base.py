@@ -1,0 +1,222 @@
+"""The contract between a backend and the rest: where the switch is kept, and how it is read, written and watched."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+import weakref
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, ClassVar, Protocol
+
+from ..exceptions import BackendError, ConfigurationError, UnsupportedError
+from ..registry import RollCall
+from ..snapshot import Hold, Reading, evaluate
+from ..state import MaintenanceState, parse_bool
+
+__all__ = ["BaseStateBackend", "Feed", "WorkerRegistry"]
+
+
+class Feed(Protocol):
+    """Where a watching backend delivers what it learns."""
+
+    def update(self, reading: Reading, at: float) -> None:
+        """A reading; `at` is the local monotonic time at which it was *asked for*."""
+
+    def confirm(self, at: float) -> None:
+        """What was delivered last still held at the local monotonic time `at`."""
+
+    def fail(self, error: BackendError) -> None:
+        """The backend could not be read just now."""
+
+    def report(self) -> Mapping[str, Any]:
+        """What this worker says of itself in the registry; JSON values."""
+
+
+class BaseStateBackend(ABC):
+    """Keeps the switch. A backend of your own needs only `get_value` and `set_value`.
+
+    Holds live in the memory of the process unless a backend keeps them where others see them.
+    """
+
+    ttl: float = 1.0
+    """Seconds within which a change made elsewhere is noticed."""
+
+    kind: ClassVar[str] = "custom"
+    """Where a state comes from, in one word: redis, file, env or custom."""
+
+    leased: ClassVar[bool] = False
+    """Whether holds are leases that must be renewed, because they outlive the process that took them."""
+
+    @abstractmethod
+    async def get_value(self) -> bool:
+        """Whether the switch is on."""
+
+    @abstractmethod
+    async def set_value(self, value: bool) -> None:
+        """Turn the switch on or off. Raises `BackendError` if that did not happen."""
+
+    def describe(self) -> str:
+        """How this backend is called in messages; never with a password."""
+        return type(self).__name__
+
+    # -- the switch, with details ------------------------------------------------------------------------------------
+
+    async def read(self) -> Reading:
+        """Look at switch and holds. Raises `BackendError` if they cannot be had."""
+        return self._local_reading(MaintenanceState(enabled=await self.get_value()))
+
+    async def recall(self) -> Reading | None:
+        """As a fallback: what is known here, or None where nothing ever was."""
+        return await self.read()
+
+    async def write(self, state: MaintenanceState, *, expires_in: float | None = None) -> None:
+        """Set the switch, for `expires_in` seconds where the backend can. Raises `BackendError` if that did not happen."""
+        if state.has_details or expires_in is not None:
+            raise UnsupportedError(f"{self.describe()} keeps only on or off, no details and no time to live.")
+        await self.set_value(state.enabled)
+        await self._announce()
+
+    async def clear(self) -> None:
+        """Turn the switch off and end every hold, whoever has it."""
+        with self.__lock:
+            self.__holds.clear()
+        await self.write(MaintenanceState(enabled=False))
+
+    # -- holds ---------------------------------------------------------------------------------------------------------
+
+    async def acquire(self, hold: Hold, lease: float) -> Hold:
+        """Let a hold stand for `lease` seconds from now, and return it as it stands."""
+        standing = replace(hold, since=time.time())
+        with self.__lock:
+            self.__holds[hold.id] = standing
+        await self._announce()
+        return standing
+
+    async def renew(self, hold: Hold, lease: float) -> bool:
+        """Let it stand for `lease` seconds more; False if it was revoked."""
+        with self.__lock:
+            return hold.id in self.__holds
+
+    async def release(self, hold: Hold, *, keep: MaintenanceState | None = None) -> None:
+        """End a hold, in the same step writing `keep` to the switch where given. Ending it twice does nothing."""
+        if keep is not None:
+            await self._write_kept(keep)
+        with self.__lock:
+            self.__holds.pop(hold.id, None)
+        await self._announce()
+
+    async def _write_kept(self, state: MaintenanceState) -> None:
+        """Keep as much of a state as this backend can."""
+        try:
+            await self.write(state)
+        except UnsupportedError:
+            await self.set_value(state.enabled)
+
+    # -- watching ------------------------------------------------------------------------------------------------------
+
+    def peek(self) -> Reading | None:
+        """A reading without any I/O, for backends that can be asked at every request; else None."""
+        return None
+
+    async def watch(self, feed: Feed) -> None:
+        """Deliver readings until cancelled; here by reading every `ttl`/2 seconds. Errors are delivered, not raised."""
+        while True:
+            at = time.monotonic()
+            try:
+                feed.update(reading := await self.read(), at)
+            except Exception as error:
+                # A backend of a user's own may raise anything; none of it may end the watch.
+                feed.fail(as_backend_error(error, self))
+                pause = self.ttl / 2
+            else:
+                pause = min(self.ttl / 2, max(0.001, evaluate(reading, reading.now).until - reading.now))
+            await asyncio.sleep(pause)
+
+    def attach(self, feed: Feed) -> None:
+        """Let what this process itself changes reach `feed` at once. Held weakly."""
+        self.__feeds.add(feed)
+
+    def nudge(self) -> None:  # noqa: B027 - nothing to do is the right default
+        """What a worker of this process reports has changed in a way that others may wait for: register it now."""
+
+    def deliver(self, reading: Reading, at: float) -> None:
+        """Hand a reading to the workers of this process; `at` as for `Feed.update`."""
+        for feed in list(self.__feeds):
+            feed.update(reading, at)
+
+    async def _announce(self) -> None:
+        """Deliver a change of the local holds, also while the switch itself cannot be read."""
+        at = time.monotonic()
+        try:
+            reading = await self.read()
+        except Exception as error:  # as in `watch`: a backend of a user's own may raise anything
+            reading = self._local_reading(None, str(as_backend_error(error, self)))
+        self.deliver(reading, at)
+
+    # -- for subclasses ------------------------------------------------------------------------------------------------
+
+    def _local_reading(self, switch: MaintenanceState | None, error: str | None = None) -> Reading:
+        with self.__lock:
+            holds = tuple(self.__holds.values())
+        return Reading(switch, holds, time.time(), error=error)
+
+    @staticmethod
+    def _bool_to_str(value: bool) -> str:
+        return "1" if value else "0"
+
+    @staticmethod
+    def _str_to_bool(value: str) -> bool:
+        return bool(value.strip()) and parse_bool(value)
+
+    # A subclass written for another package does not call super().__init__, so these are made on first use.
+
+    @property
+    def __lock(self) -> threading.Lock:
+        lock: threading.Lock = self.__dict__.setdefault("_local_lock", threading.Lock())
+        return lock
+
+    @property
+    def __holds(self) -> dict[str, Hold]:
+        holds: dict[str, Hold] = self.__dict__.setdefault("_local_holds", {})
+        return holds
+
+    @property
+    def __feeds(self) -> weakref.WeakSet[Feed]:
+        feeds: weakref.WeakSet[Feed] = self.__dict__.setdefault("_local_feeds", weakref.WeakSet())
+        return feeds
+
+
+class WorkerRegistry(ABC):
+    """What a backend can also be: where workers that watch it register, so that a barrier can wait for them."""
+
+    @abstractmethod
+    async def begin_barrier(self) -> RollCall:
+        """Advance the epoch, and call the roll in the same atomic step."""
+
+    @abstractmethod
+    async def roll_call(self) -> RollCall:
+        """Look at switch, holds and registry in one atomic step."""
+
+
+def as_backend_error(error: Exception, backend: BaseStateBackend) -> BackendError:
+    """Wrap what a backend raised, unless it is one of ours already."""
+    if isinstance(error, BackendError):
+        return error
+    wrapped = BackendError(f"{backend.describe()} failed: {type(error).__name__}: {error}")
+    wrapped.__cause__ = error
+    return wrapped
+
+
+def positive(name: str, value: float) -> float:
+    """Check an option in seconds. Raises `ConfigurationError`."""
+    if isinstance(value, bool) or not 0 < value < float("inf"):
+        raise ConfigurationError(f"{name} must be a positive number of seconds, not {value!r}.")
+    return value
+
+
+def at_least_zero(name: str, value: float) -> float:
+    """Check an option in seconds that may be zero. Raises `ConfigurationError`."""
+    return value if value == 0 and not isinstance(value, bool) else positive(name, value)

@@ -1,0 +1,104 @@
+"""The switch in an environment variable: for a laptop, and as the last resort."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from typing import ClassVar, Final, NoReturn
+
+from ..exceptions import ConfigurationError, InvalidStateError, ReadOnlyBackendError
+from ..snapshot import Reading, evaluate
+from ..state import OFF, MaintenanceState
+from .base import BaseStateBackend
+
+__all__ = ["DEFAULT_VAR_NAME", "EnvVarBackend"]
+
+DEFAULT_VAR_NAME: Final = "FASTAPI_MAINTENANCE_MODE"
+
+logger = logging.getLogger("fastapi_maintenance")
+
+
+class EnvVarBackend(BaseStateBackend):
+    """Reads the switch from this process' environment at every request; it can never be written.
+
+    Unset and empty are off, and so is a value that cannot be read. Holds are known to this process only.
+    """
+
+    kind: ClassVar[str] = "env"
+
+    def __init__(self, var_name: str | None = None) -> None:
+        name = DEFAULT_VAR_NAME if var_name is None else var_name
+        if not name or "=" in name or "\0" in name:
+            raise ConfigurationError(f"{name!r} cannot name an environment variable; write one like {DEFAULT_VAR_NAME}.")
+        self.var_name = name
+        self._parsed: tuple[str | None, MaintenanceState] = (None, OFF)
+        self._holds_version = object()
+        self._peeked: tuple[str | None, object, Reading] = (None, None, Reading())
+
+    def describe(self) -> str:
+        return f"env:{self.var_name}"
+
+    def peek(self) -> Reading:
+        try:
+            raw: str | None = os.environ[self.var_name]
+        except KeyError:  # faster than os.environ.get(), which does this inside
+            raw = None
+        seen, version, reading = self._peeked
+        return reading if seen == raw and version is self._holds_version else self._look(raw)
+
+    async def read(self) -> Reading:
+        return self.peek()
+
+    async def recall(self) -> Reading | None:
+        return self.peek() if self.var_name in os.environ else None
+
+    async def get_value(self) -> bool:
+        return evaluate(self.peek(), time.time()).switch.enabled
+
+    async def set_value(self, value: bool) -> None:
+        self._refuse()
+
+    async def write(self, state: MaintenanceState, *, expires_in: float | None = None) -> None:
+        self._refuse()
+
+    async def clear(self) -> None:
+        """End every hold of this process. Raises `ReadOnlyBackendError` where the variable itself still says on."""
+        try:
+            await super().clear()
+        except ReadOnlyBackendError:
+            await self._announce()
+            if await self.get_value():
+                raise
+
+    async def _announce(self) -> None:
+        # A new object and not a counter: two threads may announce at once, and no version may ever come back.
+        self._holds_version = object()
+        await super()._announce()
+
+    def _look(self, raw: str | None) -> Reading:
+        version = self._holds_version  # before the holds are looked at, so that a later change is never taken for seen
+        state = self._parse(raw)
+        reading = self._local_reading(state)
+        if state.starts_at is None and state.ends_at is None:  # else what it means depends on its `now`
+            self._peeked = (raw, version, reading)
+        return reading
+
+    def _parse(self, raw: str | None) -> MaintenanceState:
+        known, state = self._parsed
+        if raw == known:
+            return state
+        try:
+            state = MaintenanceState.parse(raw if raw and raw.strip() else None)
+        except InvalidStateError as problem:
+            # Not an error of the reading: it changes nothing about what is known, and this value does.
+            logger.warning("The environment variable %s counts as off. %s", self.var_name, problem)
+            state = OFF
+        self._parsed = (raw, state)
+        return state
+
+    def _refuse(self) -> NoReturn:
+        raise ReadOnlyBackendError(
+            f"The environment variable {self.var_name} cannot be changed from within: set it where the process is started, "
+            "or keep the switch in Redis or in a file (backend='redis://…' or 'file:…')."
+        )

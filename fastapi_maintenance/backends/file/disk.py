@@ -1,0 +1,119 @@
+"""Files read within bounds and replaced in one step. Blocking."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Final
+
+from ...exceptions import BackendUnavailableError, ReadOnlyBackendError
+
+__all__ = ["explaining", "marks_of", "read_file", "remove_file", "replace_file"]
+
+_FORBIDDEN: Final = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EBADF)
+
+
+def read_file(path: str, most: int) -> bytes | None:
+    """Read a regular file, at most one byte more than `most`; None where there is no file. Raises `OSError`."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # to open a FIFO would else wait for its writer
+    except FileNotFoundError:
+        return None
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", path)
+        content = b""
+        while len(content) <= most and (part := os.read(descriptor, most + 1 - len(content))):
+            content += part
+        return content
+    finally:
+        os.close(descriptor)
+
+
+def replace_file(path: str, content: bytes) -> None:
+    """Put a file with this content at `path`, so that a reader sees the old one or the new one and a crash leaves either.
+
+    A file that was there leaves the new one its permissions; a symbolic link stays and its target is replaced. Raises `OSError`.
+    """
+    target = os.path.realpath(path)
+    directory, name = os.path.split(target)
+    temporary = os.path.join(directory, f".{name}.{secrets.token_hex(6)}.tmp")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    try:
+        with open(descriptor, "wb") as file:
+            _take_over_permissions(descriptor, target)
+            file.write(content)
+            file.flush()
+            os.fsync(descriptor)
+        os.replace(temporary, target)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(temporary)
+        raise
+    _sync_directory(directory)
+
+
+def remove_file(path: str) -> None:
+    """Remove a file if it is there. Raises `OSError`."""
+    with suppress(FileNotFoundError):
+        os.unlink(path)
+
+
+def marks_of(path: str) -> tuple[int, ...]:
+    """By which a change of a file shows, its `ctime_ns` first; the error number alone where it cannot be looked at."""
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        return (error.errno or 0,)
+    return (status.st_ctime_ns, status.st_mtime_ns, status.st_size, status.st_ino, status.st_dev)
+
+
+@contextmanager
+def explaining(path: str) -> Iterator[None]:
+    """Turn an `OSError` on the way to writing `path` into a `BackendError` that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        kind = ReadOnlyBackendError if error.errno in _FORBIDDEN else BackendUnavailableError
+        raise kind(f"{path} cannot be written ({error.strerror or error}){_advice(error, path)}.") from error
+
+
+def _advice(error: OSError, path: str) -> str:
+    directory = os.path.dirname(path)
+    if error.errno == errno.EROFS:
+        return ": keep it on a file system that is not read-only"
+    if error.errno in _FORBIDDEN:
+        return f": give this user permission to write it and its directory {directory}"
+    if error.errno in (errno.ENOENT, errno.ENOTDIR):
+        return f": make the directory {directory} first"
+    if error.errno == errno.EISDIR:
+        return ": name a file, not a directory"
+    if error.errno == errno.EBUSY:
+        return ": a file that is mounted by itself cannot be replaced, so mount its directory"
+    return ""
+
+
+def _take_over_permissions(descriptor: int, target: str) -> None:
+    try:
+        old = os.stat(target)
+    except FileNotFoundError:
+        return
+    # Root who flips the switch must not lock out the user it belongs to; anybody else keeps what he may.
+    for user, group in ((-1, old.st_gid), (old.st_uid, -1)):
+        with suppress(OSError):
+            os.fchown(descriptor, user, group)
+    os.fchmod(descriptor, stat.S_IMODE(old.st_mode))
+
+
+def _sync_directory(directory: str) -> None:
+    # Where a directory cannot be opened or synced, as on some network file systems, the file is in place all the same.
+    with suppress(OSError):
+        descriptor = os.open(directory, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

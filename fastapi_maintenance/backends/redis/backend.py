@@ -1,0 +1,203 @@
+"""Redis as the backend: one key is the switch."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any, ClassVar, get_args
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from weakref import WeakSet
+
+from redis.exceptions import RedisError
+
+from ...exceptions import BackendError, BackendUnavailableError, ConfigurationError, UnsupportedError, why
+from ...registry import RollCall
+from ...snapshot import Hold, Reading, evaluate
+from ...state import OFF, ON, MaintenanceState
+from ..base import BaseStateBackend, Feed, WorkerRegistry, positive
+from .keys import Keys
+from .link import Link
+from .replies import Answer, read_plain, read_roll_call, read_script
+from .script import Script, dump_hold
+from .server import Server, SingleServer
+from .sync import DataLoss
+from .wire import Wire
+
+__all__ = ["RedisBackend"]
+
+
+class RedisBackend(BaseStateBackend, WorkerRegistry):
+    """Keeps the switch in one Redis key, shared by every worker on every machine.
+
+    Give a URL (`redis://`, `rediss://` or `unix://`; its query may hold `key`, `ttl`, `timeout` and `on_data_loss`) or a
+    `redis.asyncio.Redis` as `client`, which is never used nor closed: it only says how to connect.
+    `ttl` is the most a worker's knowledge may age while Redis answers, in seconds (default 1). `timeout` limits each
+    command that a caller waits for, in seconds (default 2). `on_data_loss` says what workers do when Redis comes back
+    without its data: write the last known state again (`restore`, the default) or `follow`.
+    Raises `ConfigurationError` for options that cannot be meant.
+    """
+
+    kind: ClassVar[str] = "redis"
+    leased: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        client: Any = None,
+        key: str | None = None,
+        ttl: float | None = None,
+        timeout: float | None = None,
+        on_data_loss: DataLoss | None = None,
+    ) -> None:
+        if (url is None) == (client is None):
+            raise ConfigurationError("Give a Redis URL or a client, and not both.")
+        options: dict[str, Any] = {}
+        if url is not None:
+            url, options = _split(url)
+        given = {"key": key, "ttl": ttl, "timeout": timeout, "on_data_loss": on_data_loss}
+        options |= {name: value for name, value in given.items() if value is not None}
+        self._server: Server = SingleServer.from_client(client) if url is None else SingleServer.from_url(url)
+        self._keys = Keys.of(options.get("key", "maintenance"))
+        self._script = Script(self._keys)
+        self._links: WeakSet[Link] = WeakSet()
+        self.ttl = positive("ttl", _number("ttl", options.get("ttl", 1.0)))
+        self._timeout = positive("timeout", _number("timeout", options.get("timeout", 2.0)))
+        self._on_data_loss: DataLoss = options.get("on_data_loss", "restore")
+        if self._on_data_loss not in get_args(DataLoss):
+            raise ConfigurationError(f"on_data_loss must be restore or follow, not {self._on_data_loss!r}.")
+
+    def describe(self) -> str:
+        server = self._server.describe()
+        return f"{server}{'&' if '?' in server else '?'}{urlencode({'key': self._keys.switch}, safe=':{}')}"
+
+    async def get_value(self) -> bool:
+        reading = await self.read()
+        if reading.switch is None:
+            raise BackendError(f"{self.describe()}: {reading.error}")
+        return evaluate(reading, reading.now).switch.enabled
+
+    async def set_value(self, value: bool) -> None:
+        await self.write(ON if value else OFF)
+
+    async def watch(self, feed: Feed) -> None:
+        link = Link(self._server, self._keys, feed, ttl=self.ttl, on_data_loss=self._on_data_loss)
+        self._links.add(link)
+        await link.run()
+
+    def nudge(self) -> None:
+        for link in list(self._links):
+            link.nudge()
+
+    # Commands are rare, so each opens a connection and closes it: nothing to share between loops, threads and forks.
+
+    async def read(self) -> Reading:
+        async with self._wire() as wire:
+            try:
+                return read_script(await self._run(wire, "read")).reading
+            except UnsupportedError:
+                return await self._read_plainly(wire)
+
+    async def write(self, state: MaintenanceState, *, expires_in: float | None = None) -> None:
+        value = "" if state == OFF else state.dump()
+        px = 0 if expires_in is None else _milliseconds(positive("expires_in", expires_in))
+        async with self._wire() as wire:
+            try:
+                answer = await self._step(wire, "write", value, px)
+            except UnsupportedError:
+                answer = Answer(await self._write_plainly(wire, value, px))
+        if answer.reading.switch != state:
+            raise BackendError(f"{self.describe()} was written, but reads back as {answer.reading.switch or answer.reading.error!r}.")
+
+    async def clear(self) -> None:
+        async with self._wire() as wire:
+            await self._step(wire, "clear")
+
+    async def acquire(self, hold: Hold, lease: float) -> Hold:
+        async with self._wire() as wire:
+            answer = await self._step(wire, "acquire", hold.id, dump_hold(hold), _milliseconds(lease))
+        return replace(hold, since=int(answer.verdict) / 1e6, deadline=answer.reading.now + lease)
+
+    async def renew(self, hold: Hold, lease: float) -> bool:
+        async with self._wire() as wire:
+            answer = await self._step(wire, "renew", hold.id, dump_hold(hold), _milliseconds(lease), round(hold.since * 1e6))
+        return answer.verdict != "revoked"
+
+    async def release(self, hold: Hold, *, keep: MaintenanceState | None = None) -> None:
+        async with self._wire() as wire:
+            await self._step(wire, "release", hold.id, "" if keep is None else keep.dump())
+
+    # -- registry ------------------------------------------------------------------------------------------------------
+
+    async def begin_barrier(self) -> RollCall:
+        async with self._wire() as wire:
+            return read_roll_call(await self._run(wire, "barrier"))
+
+    async def roll_call(self) -> RollCall:
+        async with self._wire() as wire:
+            return read_roll_call(await self._run(wire, "workers"))
+
+    # -- running steps -------------------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def _wire(self) -> AsyncIterator[Wire]:
+        try:
+            async with asyncio.timeout(self._timeout):
+                connection = await self._server.connect(timeout=self._timeout, protocol=2)
+        except (RedisError, OSError) as error:
+            raise BackendUnavailableError(f"{self.describe()} cannot be reached: {why(error)}") from error
+        async with Wire(connection, lambda: None) as wire:
+            yield wire
+
+    async def _step(self, wire: Wire, step: str, *args: str | int) -> Answer:
+        """Run a step and let this process' own workers see the outcome at once."""
+        at = time.monotonic()
+        answer = read_script(await self._run(wire, step, *args))
+        self.deliver(answer.reading, at)
+        return answer
+
+    async def _run(self, wire: Wire, step: str, *args: str | int) -> object:
+        return await self._script.run(wire, step, *args, within=self._timeout)
+
+    async def _write_plainly(self, wire: Wire, value: str, px: int) -> Reading:
+        """Write where scripts are forbidden."""
+        write = ("DEL", self._keys.switch) if not value else ("SET", self._keys.switch, value, *(("PX", px) if px else ()))
+        done, _ = await wire.call(write, ("PUBLISH", self._keys.events, "0"), within=self._timeout)
+        if isinstance(done, Exception):
+            raise BackendError(f"{self.describe()} refused to be written: {done}") from done
+        at = time.monotonic()
+        reading = await self._read_plainly(wire)
+        self.deliver(reading, at)
+        return reading
+
+    async def _read_plainly(self, wire: Wire) -> Reading:
+        """Read where scripts are forbidden."""
+        commands = ("GET", self._keys.switch), ("PTTL", self._keys.switch), ("TIME",)
+        return read_plain(await wire.call(*commands, within=self._timeout), time.time())
+
+
+def _split(url: str) -> tuple[str, dict[str, str]]:
+    """Take our own options out of a URL's query. Raises `ConfigurationError`, which does not quote the URL."""
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise ConfigurationError(f"The Redis URL cannot be read: {error}.") from None
+    pairs = parse_qsl(parts.query, keep_blank_values=True)
+    ours = {name: value for name, value in pairs if name in ("key", "ttl", "timeout", "on_data_loss")}
+    rest = urlencode([(name, value) for name, value in pairs if name not in ours])
+    return urlunsplit(parts._replace(query=rest)), ours
+
+
+def _milliseconds(seconds: float) -> int:
+    """For Redis, to whom 0 means something else than soon."""
+    return max(1, round(seconds * 1000))
+
+
+def _number(name: str, value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise ConfigurationError(f"{name} must be a number of seconds, not {value!r}.") from None

@@ -1,0 +1,46 @@
+"""The names of the Redis keys and the channel, all in one Cluster slot."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+from ...exceptions import ConfigurationError
+
+__all__ = ["Keys"]
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Where everything is. Companions share the switch's hash tag (Redis Cluster specification, "Hash tags")."""
+
+    switch: str
+    holds: str
+    workers: str
+    epoch: str
+    events: str
+
+    @classmethod
+    def of(cls, switch: str) -> Self:
+        """Name the companions of a switch. Raises `ConfigurationError` where they would land in another slot."""
+        base = _tagged(switch)
+        return cls(switch, f"{base}:holds", f"{base}:workers", f"{base}:epoch", f"{base}:events")
+
+    @property
+    def all(self) -> tuple[str, str, str, str]:
+        """The keys that scripts are given, in their order."""
+        return self.switch, self.holds, self.workers, self.epoch
+
+
+def _tagged(key: str) -> str:
+    if not key:
+        raise ConfigurationError("key must not be empty.")
+    before, brace, after = key.partition("{")
+    tag, closing, _ = after.partition("}")
+    if brace and closing and tag:
+        return key
+    if brace or "}" in before:
+        raise ConfigurationError(
+            f"key={key!r} has a brace but no hash tag; write it without braces or with one, as in shop:{{eu}}:maintenance."
+        )
+    return f"{{{key}}}"

@@ -1,0 +1,155 @@
+"""The one connection on which a worker hears of changes, reads the truth and reports itself."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import secrets
+import time
+from collections.abc import AsyncIterator, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from enum import StrEnum
+from operator import attrgetter
+from typing import Final
+
+from redis.exceptions import RedisError, ResponseError
+
+from ...exceptions import BackendError, BackendUnavailableError, why
+from ..base import Feed
+from .keys import Keys
+from .server import Server
+from .sync import DataLoss, Sync
+from .wire import Wire
+
+__all__ = ["Link", "Rung"]
+
+logger = logging.getLogger("fastapi_maintenance")
+
+_BACKOFF_START: Final = 0.02  # seconds
+_BACKOFF_CAP: Final = 1.0
+
+
+class Rung(StrEnum):
+    """How a worker hears of a change that another client makes."""
+
+    TRACKING = "tracking"  # pushed by Redis, whoever wrote the key and however
+    MESSAGE = "message"  # published by our own writers; the poll finds the rest
+    POLLING = "polling"
+    DOWN = "down"
+
+
+class Link:
+    """Keeps a feed right: hears pushes, syncs every `ttl` at least, and notices within half a `ttl` when Redis is gone.
+
+    The order is everything: tracking is armed *before* the read on the same connection, so that a change is either in
+    the reply or pushed after it. In this mode (OPTIN, not BCAST) a PONG, too, proves that nothing was missed before it.
+    """
+
+    def __init__(self, server: Server, keys: Keys, feed: Feed, *, ttl: float, on_data_loss: DataLoss) -> None:
+        worker = secrets.token_hex(6)
+        self._server = server
+        self._feed = feed
+        self._ttl = ttl
+        self._deadline = ttl / 2
+        self._greeting = ("CLIENT", "SETNAME", f"fastapi-maintenance:{worker}")
+        self._subscribe = ("SUBSCRIBE", keys.events)
+        self._sync = Sync(keys, feed, worker, ttl=ttl, on_data_loss=on_data_loss)
+        self._loop = asyncio.get_running_loop()
+        self._wake = asyncio.Event()
+        self._rung: Rung | None = None
+        self._failures = 0
+
+    async def run(self) -> None:
+        """Connect, sync and reconnect until cancelled. What Redis does wrong is delivered to the feed, never raised."""
+        while True:
+            try:
+                await self._session()
+            except (RedisError, OSError, BackendError) as error:
+                reason = f"{self._server.describe()}: {why(error)}"
+                self._settle(Rung.DOWN)
+                self._feed.fail(BackendUnavailableError(reason))
+            # Full jitter, so that the workers of a restarted server do not come back in step.
+            await asyncio.sleep(random.uniform(0, min(_BACKOFF_CAP, _BACKOFF_START * 2**self._failures)))
+            self._failures = min(self._failures + 1, 10)
+
+    def nudge(self) -> None:
+        """Sync now; from any thread."""
+        with suppress(RuntimeError):  # the loop was closed without ending its tasks
+            self._loop.call_soon_threadsafe(self._wake.set)
+
+    async def _session(self) -> None:
+        """One connection's life."""
+        self._sync.begin()
+        async with self._open() as (wire, ear, rung):
+            try:
+                while True:
+                    ear.check()
+                    rung, next_sync = await self._sync_on(wire, rung)
+                    self._failures = 0
+                    await self._listen((wire, ear), next_sync, certifies=rung is Rung.TRACKING)
+            except asyncio.CancelledError:
+                await self._sync.leave(wire)
+                raise
+
+    @asynccontextmanager
+    async def _open(self) -> AsyncIterator[tuple[Wire, Wire, Rung]]:
+        """A connection for commands and one that hears as much as the server permits; with RESP3 it is one for both."""
+        async with AsyncExitStack() as stack:
+            try:
+                wire = ear = await stack.enter_async_context(await self._connect(protocol=3))
+            except ResponseError:
+                # No RESP3. RESP2 lets a subscribed connection do nothing else, so the message needs one of its own.
+                wire = await stack.enter_async_context(await self._connect(protocol=2))
+                ear = await stack.enter_async_context(await self._connect(protocol=2))
+                await wire.call(self._greeting, within=self._deadline)
+                _, subscribed = await ear.call(self._greeting, self._subscribe, within=self._deadline)
+                tracked: object = ResponseError("no RESP3")
+            else:
+                tracking = ("CLIENT", "TRACKING", "ON", "OPTIN")
+                _, tracked, subscribed = await wire.call(self._greeting, tracking, self._subscribe, within=self._deadline)
+            yield wire, ear, _best(tracked, subscribed)
+
+    async def _connect(self, *, protocol: int) -> Wire:
+        async with asyncio.timeout(self._ttl):
+            return Wire(await self._server.connect(timeout=self._ttl, protocol=protocol), self._wake.set)
+
+    async def _sync_on(self, wire: Wire, rung: Rung) -> tuple[Rung, float]:
+        """Sync once; what is pushed meanwhile causes one more. Says the rung, lower if arming was refused, and the next time."""
+        self._wake.clear()
+        armed, changes_at = await self._sync.run(wire, arm=rung is Rung.TRACKING, rung=rung)
+        if rung is Rung.TRACKING and not armed:
+            rung = Rung.MESSAGE
+        if self._sync.unacknowledged:
+            self._wake.set()  # the barrier need not wait for the next poll
+        self._settle(rung)
+        return rung, min(changes_at, time.monotonic() + self._ttl * random.uniform(0.8, 1.2))
+
+    async def _listen(self, wires: Iterable[Wire], until: float, *, certifies: bool) -> None:
+        """Wait for a push or for `until`, and make sure meanwhile that somebody is there."""
+        while not self._wake.is_set() and (now := time.monotonic()) < until:
+            silent = min(wires, key=attrgetter("heard_at"))
+            ping_at = silent.heard_at + self._deadline
+            if now >= ping_at:
+                (pong,) = await silent.call(("PING",), within=self._deadline)
+                if certifies and not isinstance(pong, Exception) and not self._wake.is_set():
+                    self._feed.confirm(now)
+                continue
+            try:
+                async with asyncio.timeout(min(until, ping_at) - now):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+
+    def _settle(self, rung: Rung) -> None:
+        if rung is self._rung:
+            return
+        self._rung = rung
+        if rung is not Rung.DOWN:
+            logger.info("link to %s: %s", self._server.describe(), rung)
+
+
+def _best(tracked: object, subscribed: object) -> Rung:
+    if not isinstance(tracked, Exception):
+        return Rung.TRACKING
+    return Rung.POLLING if isinstance(subscribed, Exception) else Rung.MESSAGE

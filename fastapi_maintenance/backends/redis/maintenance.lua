@@ -1,0 +1,213 @@
+-- Everything that must happen in one atomic step. ARGV[1] names the step; every step ends with one consistent reading.
+--
+-- KEYS  1 switch (string)   2 holds (hash: id -> "deadline since json", microseconds of Redis' clock)
+--       3 workers (hash: id -> "deadline json")   4 epoch (string: "epoch born parent cleared decided")
+--
+-- epoch    counts what no other key shows: taking and ending holds, clearing. Never goes back while it exists.
+-- born     names this life of the data; another one, or none, means that the data was lost.
+-- parent   the life that a worker has already restored into this one, 0 if none has.
+-- cleared  the epoch at which somebody ended all holds; older holds may not be renewed.
+-- decided  the epoch at which a step last set the switch, 0 if none has; over a decision no lost switch is put back.
+
+local SWITCH, HOLDS, WORKERS, EPOCH = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local MAX_BYTES = 65536
+local FORGET_AFTER = 60 * 1000000 -- a worker that vanished is still told of for a minute
+local TOO_LATE = 60 * 1000000 -- lost data without which others have lived for a minute is not put back any more
+local DIGITS = 16 -- no time that anybody means, in microseconds, has more
+local FIELDS = {'epoch', 'born', 'parent', 'cleared', 'decided'}
+
+local clock = redis.call('TIME')
+local now = tonumber(clock[1]) * 1000000 + tonumber(clock[2])
+
+local function int(number) return string.format('%.0f', number) end
+
+local function read_epoch()
+  local text, record = redis.pcall('GET', EPOCH), {}
+  local ours = type(text) == 'string' and #text < 100 and text or ''
+  local numbers = {string.match(ours, '^(%d+) (%d+) (%d+) (%d+) (%d+)$')}
+  for i, field in ipairs(FIELDS) do record[field] = tonumber(numbers[i] or 0) end
+  return record
+end
+
+local function write_epoch(record)
+  local numbers = {}
+  for i, field in ipairs(FIELDS) do numbers[i] = int(record[field]) end
+  redis.call('SET', EPOCH, table.concat(numbers, ' '))
+end
+
+local function bump(record)
+  if record.born == 0 then record.born = now end
+  record.epoch = math.max(now, record.epoch + 1)
+  return record
+end
+
+-- A change that the switch alone does not show: count it, and tell whoever cannot be told by tracking.
+local function announce(record)
+  write_epoch(record)
+  redis.pcall('PUBLISH', ARGV[2], int(record.epoch))
+end
+
+-- Remove what has run out, and let the key itself go when the last lease does.
+local function sweep(key, grace)
+  local entries, last = redis.call('HGETALL', key), 0
+  for i = 1, #entries, 2 do
+    local stamp = string.match(entries[i + 1], '^(%d+) ')
+    local deadline = stamp and #stamp <= DIGITS and tonumber(stamp) or 0
+    if deadline + grace <= now then redis.call('HDEL', key, entries[i]) end
+    last = math.max(last, deadline)
+  end
+  if last > now then redis.call('PEXPIREAT', key, int(math.ceil((last + FORGET_AFTER) / 1000))) end
+end
+
+local function keep(key, ms)
+  if redis.call('PTTL', key) < ms then redis.call('PEXPIRE', key, ms) end
+end
+
+local function put_hold(id, since, json, lease_ms)
+  redis.call('HSET', HOLDS, id, table.concat({int(now + tonumber(lease_ms) * 1000), int(since), json}, ' '))
+  sweep(HOLDS, 0)
+end
+
+local function put_switch(value, px)
+  if value == '' then redis.call('DEL', SWITCH)
+  elseif tonumber(px) > 0 then redis.call('SET', SWITCH, value, 'PX', px)
+  else redis.call('SET', SWITCH, value) end
+end
+
+local function decide(value, px)
+  put_switch(value, px)
+  local record = bump(read_epoch())
+  record.decided = record.epoch
+  return record
+end
+
+local function is_wrong_type(reply) return string.find(reply.err, 'WRONGTYPE', 1, true) end
+
+local function call_roll()
+  local roll, entries = {}, redis.call('HGETALL', WORKERS)
+  for i = 1, #entries, 2 do
+    local deadline, report = string.match(entries[i + 1], '^(%d+) (.*)$')
+    table.insert(roll, {entries[i], deadline or '0', report or ''})
+  end
+  return roll
+end
+
+local function reading(verdict, roll)
+  local size, status, value = redis.pcall('STRLEN', SWITCH), 'text', false
+  if type(size) == 'table' then
+    if not is_wrong_type(size) then return {err = size.err} end
+    status = 'wrong type'
+  elseif size > MAX_BYTES then status = 'too long'
+  else value = redis.call('GET', SWITCH) end
+  local live, facts = {}, {}
+  local entries = redis.pcall('HGETALL', HOLDS)
+  if entries.err then
+    if not is_wrong_type(entries) then return {err = entries.err} end
+    live = false
+  else
+    for i = 1, #entries, 2 do
+      local deadline, since, json = string.match(entries[i + 1], '^(%d+) (%d+) (.*)$')
+      if not deadline or #deadline > DIGITS or #since > DIGITS then
+        table.insert(live, {entries[i], '', '', ''})
+      elseif tonumber(deadline) > now then
+        table.insert(live, {entries[i], deadline, since, json})
+        table.insert(facts, entries[i] .. '=' .. json)
+      end
+    end
+  end
+  table.sort(facts)
+  table.insert(facts, value or '')
+  local record = read_epoch()
+  return {
+    int(now), status, value, redis.call('PTTL', SWITCH), live,
+    {int(record.epoch), int(record.born), int(record.parent)}, redis.sha1hex(table.concat(facts, '\n')), verdict or '',
+    roll or {},
+  }
+end
+
+local step = {}
+
+function step.read() end
+
+-- ARGV: 3 worker id, 4 its JSON, 5 lifetime in ms, 6 the `born` it knows.
+function step.sync()
+  local text = table.concat({int(now + tonumber(ARGV[5]) * 1000), ARGV[4]}, ' ')
+  if redis.call('HSET', WORKERS, ARGV[3], text) == 1 then sweep(WORKERS, FORGET_AFTER) end
+  keep(WORKERS, tonumber(ARGV[5]) + FORGET_AFTER / 1000)
+  -- Who remembers an earlier life must not start a new one: it has something to restore first.
+  if ARGV[6] == '0' and read_epoch().born == 0 then write_epoch(bump(read_epoch())) end
+end
+
+-- ARGV: 3 worker id. What remains for a minute tells a worker that left from one that was lost with the data.
+function step.leave()
+  redis.call('HSET', WORKERS, ARGV[3], int(now) .. ' left')
+  keep(WORKERS, FORGET_AFTER / 1000)
+end
+
+-- Whoever has applied the epoch that this makes has read the switch as it is now, or later.
+function step.barrier() announce(bump(read_epoch())) end
+
+function step.workers() end
+
+-- ARGV: 3 value ('' for off), 4 time to live in ms (0 for none).
+function step.write() announce(decide(ARGV[3], ARGV[4])) end
+
+function step.clear()
+  local record = decide('')
+  redis.call('DEL', HOLDS)
+  record.cleared = record.epoch
+  announce(record)
+end
+
+-- ARGV: 3 hold id, 4 its JSON, 5 lease in ms.
+function step.acquire()
+  local record = bump(read_epoch())
+  put_hold(ARGV[3], record.epoch, ARGV[4], ARGV[5])
+  announce(record)
+  return int(record.epoch)
+end
+
+-- ARGV: as acquire, 6 the epoch at which it was acquired. A hold that vanished with the data is put back.
+function step.renew()
+  local record, since = read_epoch(), tonumber(ARGV[6])
+  if record.cleared > since then return 'revoked' end
+  local known = redis.call('HEXISTS', HOLDS, ARGV[3]) == 1
+  put_hold(ARGV[3], since, ARGV[4], ARGV[5])
+  if not known then announce(bump(record)) end
+end
+
+-- ARGV: 3 hold id, 4 value that the switch keeps ('' for none).
+function step.release()
+  local kept = ARGV[4] ~= '' and decide(ARGV[4], 0)
+  local ended = redis.call('HDEL', HOLDS, ARGV[3]) == 1
+  if kept then announce(kept)
+  elseif ended then announce(bump(read_epoch())) end
+end
+
+-- ARGV: 3 value ('' for off), 4 its remaining time to live in ms (0 for none), 5 epoch and 6 `born` that the caller knows.
+-- From 7 on, for each live hold: id, deadline, since, JSON. Write them again, unless somebody already did or it is too
+-- late for that; the switch only where nobody has set it since, and a hold only where nobody has ended it by force.
+function step.restore()
+  local record, epoch, born = read_epoch(), tonumber(ARGV[5]), tonumber(ARGV[6])
+  local young = record.born == 0 or now - record.born < TOO_LATE
+  local another_life = record.born ~= born and record.parent == 0 and young
+  local went_back = record.born == born and record.epoch < epoch
+  if not (another_life or went_back) then return 'superseded' end
+  local decided = another_life and record.decided > 0
+  local restored = ARGV[3] ~= '' and not decided and redis.call('EXISTS', SWITCH) == 0
+  if restored then put_switch(ARGV[3], ARGV[4]) end
+  for i = 7, #ARGV, 4 do
+    local id, deadline, since, json = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
+    if tonumber(deadline) > now and tonumber(since) > record.cleared then
+      redis.call('HSETNX', HOLDS, id, table.concat({deadline, since, json}, ' '))
+    end
+  end
+  sweep(HOLDS, 0)
+  if another_life then record.parent = born end
+  record.epoch = math.max(record.epoch, epoch)
+  announce(bump(record))
+  return restored and 'restored' or 'nothing to restore'
+end
+
+local verdict = step[ARGV[1]]()
+return reading(verdict, (ARGV[1] == 'barrier' or ARGV[1] == 'workers') and call_roll())

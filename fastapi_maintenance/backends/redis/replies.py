@@ -1,0 +1,117 @@
+"""From replies of Redis, which are untrusted, to readings."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from ...exceptions import BackendError, InvalidStateError
+from ...registry import RollCall, Worker
+from ...snapshot import Hold, Reading
+from ...state import MAX_BYTES, MaintenanceState
+
+__all__ = ["Answer", "read_plain", "read_roll_call", "read_script"]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the script says: a reading, which life of the data it is of, and how the step itself went."""
+
+    reading: Reading
+    born: int = 0
+    parent: int = 0
+    verdict: str = ""
+
+    def is_lost_in(self, later: Answer) -> bool:
+        """Whether what this answer says is not in the data of a later one, and nobody has put it back yet."""
+        if not self.born:
+            return False
+        if later.born != self.born:
+            return later.parent == 0
+        return later.reading.epoch < self.reading.epoch
+
+    def with_reading(self, reading: Reading) -> Answer:
+        """The same about another reading."""
+        return replace(self, reading=reading)
+
+
+def read_script(reply: Any) -> Answer:
+    """Read the script's reply. Raises `BackendError` if it has another shape."""
+    try:
+        now, status, value, pttl, holds, (epoch, born, parent), fingerprint, verdict, _ = reply
+        switch, problem = _switch(status.decode(), value)
+        live, damaged = _holds(holds)
+        reading = Reading(switch, live, _instant(int(now) / 1e6), _seconds(pttl), problem or damaged, int(epoch), fingerprint.decode())
+        return Answer(reading, int(born), int(parent), verdict.decode())
+    except (TypeError, ValueError, AttributeError, OverflowError):
+        raise BackendError("Redis answered the script with something else than a reading.") from None
+
+
+def read_roll_call(reply: Any) -> RollCall:
+    """Read the script's reply to a step that calls the roll. Raises `BackendError` if it has another shape."""
+    answer = read_script(reply)
+    try:
+        workers = tuple(Worker.parse(id.decode(errors="replace"), int(deadline) / 1e6, report) for id, deadline, report in reply[8])
+    except (TypeError, ValueError, AttributeError):
+        raise BackendError("Redis answered the roll call with something else than workers.") from None
+    return RollCall(answer.reading, answer.born, workers)
+
+
+def read_plain(replies: list[Any], now: float) -> Reading:
+    """Read what `GET`, `PTTL` and `TIME` answered, which says nothing of holds; `now` stands in where `TIME` is refused.
+
+    Raises `BackendError` where the switch itself cannot be had.
+    """
+    value, pttl, clock = replies
+    if isinstance(clock, list) and len(clock) == 2:
+        with suppress(TypeError, ValueError, OverflowError):
+            now = _instant(int(clock[0]) + int(clock[1]) / 1e6)
+    if isinstance(value, Exception):
+        if str(value).startswith("WRONGTYPE"):
+            return Reading(None, None, now, error=_WRONG_TYPE)
+        raise BackendError(f"GET failed: {value}") from value
+    if not isinstance(value, bytes | None):
+        raise BackendError("Redis answered GET with something else than a value.")
+    switch, problem = _switch("text", value)
+    return Reading(switch, None, now, _seconds(pttl), problem)
+
+
+_YEAR_10000: Final = 253402300800.0
+_WRONG_TYPE: Final = "The switch is not a string; delete the key, then SET it."
+
+
+def _switch(status: str, value: bytes | None) -> tuple[MaintenanceState | None, str | None]:
+    if status == "wrong type":
+        return None, _WRONG_TYPE
+    if status == "too long":
+        return None, f"The value is longer than {MAX_BYTES} bytes."
+    try:
+        return MaintenanceState.parse(value), None
+    except InvalidStateError as error:
+        return None, str(error)
+
+
+def _holds(entries: Any) -> tuple[tuple[Hold, ...] | None, str | None]:
+    if entries is None:
+        return None, "The holds are not a hash; delete that key."
+    holds, problem = [], None
+    for id, deadline, since, json in entries:
+        name = id.decode(errors="replace")
+        try:
+            hold = Hold.parse(name, int(deadline) / 1e6, json)
+            holds.append(replace(hold, since=int(since) / 1e6))
+        except (ValueError, OverflowError):  # the first is also what an InvalidStateError is
+            problem = f"The hold {name!r} cannot be read; delete it from that hash."
+    return tuple(holds), problem
+
+
+def _instant(seconds: float) -> float:
+    """A time that is in the calendar, else `ValueError`."""
+    if not 0 <= seconds < _YEAR_10000:
+        raise ValueError(seconds)
+    return seconds
+
+
+def _seconds(pttl: Any) -> float | None:
+    return pttl / 1000 if isinstance(pttl, int) and pttl >= 0 else None

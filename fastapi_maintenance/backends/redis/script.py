@@ -1,0 +1,64 @@
+"""The script that does each step atomically, and the commands that run it."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from importlib.resources import files
+from typing import Final
+
+from redis.exceptions import NoPermissionError, NoScriptError, ResponseError
+
+from ...exceptions import BackendError, InvalidStateError, UnsupportedError
+from ...snapshot import Hold
+from ...state import MAX_BYTES
+from .keys import Keys
+from .wire import Command, Wire
+
+__all__ = ["Script", "dump_hold"]
+
+_SOURCE: Final = files(__package__).joinpath("maintenance.lua").read_bytes()
+_DIGEST: Final = hashlib.sha1(_SOURCE, usedforsecurity=False).hexdigest()
+
+_NOT_PERMITTED: Final = ("unknown command", "unknown redis command", "acl failure in script", "can't run this command")
+
+
+class Script:
+    """Builds the commands that run a step of `maintenance.lua` on the keys of one switch."""
+
+    def __init__(self, keys: Keys) -> None:
+        self._keys = keys
+
+    def by_digest(self, step: str, *args: str | int) -> Command:
+        """Run a step that the server has loaded; else it answers NOSCRIPT."""
+        return ("EVALSHA", _DIGEST, *self._tail(step, *args))
+
+    def whole(self, step: str, *args: str | int) -> Command:
+        """Run a step and load the script with it."""
+        return ("EVAL", _SOURCE, *self._tail(step, *args))
+
+    async def run(self, wire: Wire, step: str, *args: str | int, within: float) -> object:
+        """Run a step now. Raises `UnsupportedError` if scripts are not permitted, `BackendError` if this one is refused."""
+        (reply,) = await wire.call(self.by_digest(step, *args), within=within)
+        if isinstance(reply, NoScriptError):
+            (reply,) = await wire.call(self.whole(step, *args), within=within)
+        if isinstance(reply, NoPermissionError) or _is_unknown(reply):
+            raise UnsupportedError(f"Redis does not permit this user what holds and the barrier need: {reply}") from reply
+        if isinstance(reply, Exception):
+            raise BackendError(f"Redis refused: {reply}") from reply
+        return reply
+
+    def _tail(self, step: str, *args: str | int) -> Command:
+        return (len(self._keys.all), *self._keys.all, step, self._keys.events, *args)
+
+
+def dump_hold(hold: Hold) -> str:
+    """What is stored of a hold beside its times. Raises `InvalidStateError` beyond 64 KiB, which every worker would read every `ttl`."""
+    text = replace(hold, since=0.0).dump()
+    if len(text) > MAX_BYTES:
+        raise InvalidStateError(f"The hold is {len(text)} bytes long; {MAX_BYTES} is the most one may have. Shorten its texts.")
+    return text
+
+
+def _is_unknown(reply: object) -> bool:
+    return isinstance(reply, ResponseError) and any(sign in str(reply).lower() for sign in _NOT_PERMITTED)

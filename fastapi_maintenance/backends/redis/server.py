@@ -1,0 +1,116 @@
+"""Where Redis is: how to open a connection to the server that owns the switch. The seam for Sentinel and Cluster."""
+
+from __future__ import annotations
+
+from inspect import signature
+from typing import Any, Final, Protocol, Self
+from urllib.parse import urlsplit
+
+from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection, parse_url
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError, RedisError
+
+from ...exceptions import ConfigurationError
+
+__all__ = ["Server", "SingleServer"]
+
+
+class Server(Protocol):
+    """Opens connections to whichever server owns the switch now."""
+
+    def describe(self) -> str:
+        """A URL without a password."""
+
+    async def connect(self, *, timeout: float, protocol: int = 3) -> AbstractConnection:
+        """An open connection, each step of opening within `timeout` seconds. Raises redis-py's errors."""
+
+
+class SingleServer:
+    """One server at one address."""
+
+    def __init__(self, connection_class: type[AbstractConnection], options: dict[str, Any]) -> None:
+        self._class = connection_class
+        self._options = {name: value for name, value in options.items() if name not in _OURS}
+        try:
+            self._make(timeout=1.0, protocol=3)
+        except (TypeError, ValueError, RedisError) as error:
+            raise ConfigurationError(f"Redis cannot be given these options: {error}.") from None
+
+    @classmethod
+    def from_url(cls, url: str) -> Self:
+        """Read a `redis://`, `rediss://` or `unix://` URL.
+
+        Raises `ConfigurationError`, which quotes nothing of it: where a password is not encoded, any part may be of it.
+        """
+        problem = _problem_with(url)
+        if problem:
+            raise ConfigurationError(f"The Redis URL {problem}. Percent-encode what is special in a password, as %23 for #.")
+        try:
+            options: dict[str, Any] = dict(parse_url(url))
+        except ValueError as error:
+            raise ConfigurationError(f"The Redis URL cannot be read: {error}") from None
+        return cls(options.pop("connection_class", Connection), options)
+
+    @classmethod
+    def from_client(cls, client: Any) -> Self:
+        """Connect as a `redis.asyncio.Redis` client does."""
+        pool = getattr(client, "connection_pool", None)
+        kind = getattr(pool, "connection_class", None)
+        if not (isinstance(kind, type) and issubclass(kind, AbstractConnection)):
+            raise ConfigurationError("client must be a redis.asyncio.Redis; a synchronous client would block the event loop.")
+        return cls(kind, client.connection_pool.connection_kwargs)
+
+    def describe(self) -> str:
+        options = self._options
+        if "path" in options:
+            return f"unix://{options['path']}?db={options.get('db', 0)}"
+        scheme = "rediss" if issubclass(self._class, SSLConnection) else "redis"
+        host = options.get("host", "localhost")
+        host = f"[{host}]" if ":" in host else host
+        return f"{scheme}://{host}:{options.get('port', 6379)}/{options.get('db', 0)}"
+
+    async def connect(self, *, timeout: float, protocol: int = 3) -> AbstractConnection:
+        connection = self._make(timeout=timeout, protocol=protocol)
+        try:
+            await connection.connect()  # type: ignore[no-untyped-call]
+        except BaseException as error:
+            await connection.disconnect(nowait=True)
+            if isinstance(error, RedisError | OSError) or not isinstance(error, Exception):
+                raise
+            # From what is no Redis at all, redis-py's handshake raises anything.
+            raise ConnectionError(f"The answer is not that of a Redis server: {error!r}") from error
+        return connection
+
+    def _make(self, *, timeout: float, protocol: int) -> AbstractConnection:
+        limits = {"socket_timeout": timeout, "socket_connect_timeout": timeout, "health_check_interval": 0}
+        # redis-py by itself tries for about a minute; whoever calls here wants to know now.
+        never = {"retry": Retry(NoBackoff(), 0), "retry_on_timeout": False, "retry_on_error": []}
+        return self._class(**self._options | limits | never | _ANONYMOUS, protocol=protocol, decode_responses=False)
+
+
+def _problem_with(url: str) -> str:
+    """What redis-py would read as something else without a word, or would quote in its error."""
+    parts = urlsplit(url)
+    try:
+        _ = parts.port
+    except ValueError:
+        return "has a port that is not a number"
+    database = parts.path.strip("/")
+    if parts.fragment or "@" in parts.query:
+        return "has a # or an @ where it means nothing"
+    if parts.scheme == "unix":
+        return "" if parts.path and not parts.hostname else "names no socket; write it as unix:///run/redis.sock"
+    return "" if not database or database.isdecimal() else "has a database that is not a number; write it as in redis://localhost:6379/0"
+
+
+# What CLIENT SETINFO would say of redis-py costs it a look at the disk for each connection, on the event loop.
+_ANONYMOUS: Final[dict[str, None]] = (
+    {"driver_info": None} if "driver_info" in signature(AbstractConnection).parameters else {"lib_name": None, "lib_version": None}
+)
+
+_OURS: Final = frozenset(
+    {"socket_timeout", "socket_connect_timeout", "health_check_interval", "retry", "retry_on_timeout", "retry_on_error"}
+    | {"protocol", "decode_responses", "client_name", "redis_connect_func", "event_dispatcher"}
+    | {"maint_notifications_config", "maint_notifications_pool_handler", "driver_info", "lib_name", "lib_version"}
+)

@@ -1,0 +1,189 @@
+"""One sync: arm tracking, read the truth, report this worker; with whatever the server permits."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from enum import IntEnum
+from typing import Final, Literal
+
+from redis.exceptions import NoScriptError
+
+from ...exceptions import BackendError, BackendUnavailableError
+from ...snapshot import Reading, evaluate, fill_gaps
+from ...state import OFF
+from ..base import Feed
+from .keys import Keys
+from .replies import Answer, read_plain, read_script
+from .script import Script, dump_hold
+from .wire import Command, Reply, Wire
+
+__all__ = ["LIFETIMES", "DataLoss", "Sync"]
+
+logger = logging.getLogger("fastapi_maintenance")
+
+DataLoss = Literal["restore", "follow"]
+
+LIFETIMES: Final = 3  # a registration lives this many ttl
+_RETRY_AFTER: Final = 10  # after this many ttl, ask again for what was refused
+_SOON: Final = 0.05  # seconds
+
+
+class Depth(IntEnum):
+    """How much of a sync the server permits."""
+
+    PLAIN = 0  # GET and PTTL: no holds, no registration
+    READ = 1  # the script without writes, as a replica or a full server demands
+    FULL = 2
+
+
+class Sync:
+    """Reads into a feed, remembers what was read last, and puts it back where Redis lost it."""
+
+    def __init__(self, keys: Keys, feed: Feed, worker: str, *, ttl: float, on_data_loss: DataLoss) -> None:
+        self._keys = keys
+        self._script = Script(keys)
+        self._feed = feed
+        self._worker = worker
+        self._ttl = ttl
+        self._deadline = ttl / 2
+        self._on_data_loss = on_data_loss
+        self._depth = self._told = Depth.FULL
+        self._loaded = False
+        self._refusal = ""
+        self._retry_at = 0.0
+        self._last: Answer | None = None
+        self._acknowledged: tuple[object, ...] | None = None
+
+    def begin(self) -> None:
+        """Forget what the previous connection's server permitted."""
+        self._depth = Depth.FULL
+        self._loaded = False
+
+    async def run(self, wire: Wire, *, arm: bool, rung: str) -> tuple[bool, float]:
+        """Arm, then read, in one round trip. Says whether arming was permitted, and when to sync again at the latest."""
+        if self._depth < Depth.FULL and time.monotonic() >= self._retry_at:
+            self._depth = Depth.FULL
+        # EXISTS arms like any read and moves no value, however long.
+        arming: list[Command] = [("CLIENT", "CACHING", "YES"), ("EXISTS", self._keys.switch, self._keys.epoch)] if arm else []
+        while True:
+            sent = time.monotonic()
+            replies = await wire.call(*arming, *self._commands(rung), within=self._deadline)
+            armed = arm and not any(isinstance(reply, Exception) for reply in replies[: len(arming)])
+            if (answer := self._understand(replies[len(arming) :])) is not None:
+                break
+        self._tell()
+        self._last = await self._after_loss(wire, answer)
+        self._feed.update(self._last.reading, sent)
+        return armed, sent + _changes_in(self._last.reading)
+
+    @property
+    def unacknowledged(self) -> bool:
+        """Whether what others may be waiting for has changed since it was registered: what is applied, and drained."""
+        return self._acknowledged is not None and self._acknowledged != _acknowledgement(self._feed.report())
+
+    async def leave(self, wire: Wire) -> None:
+        """Take this worker out of the registry, if that is quickly done; else its registration runs out by itself."""
+        with suppress(BackendError):
+            await self._script.run(wire, "leave", self._worker, within=self._deadline)
+
+    # -- with what the server permits ----------------------------------------------------------------------------------
+
+    def _commands(self, rung: str) -> list[Command]:
+        self._acknowledged = None
+        if self._depth is Depth.PLAIN:
+            return [("GET", self._keys.switch), ("PTTL", self._keys.switch), ("TIME",)]
+        run: Callable[..., Command] = self._script.by_digest if self._loaded else self._script.whole
+        if self._depth is Depth.READ:
+            return [run("read")]
+        report, lifetime = self._feed.report(), self._ttl * LIFETIMES
+        self._acknowledged = _acknowledgement(report)
+        registration = self._worker, json.dumps({**report, "rung": rung, "lifetime": lifetime}), round(lifetime * 1000)
+        return [run("sync", *registration, 0 if self._last is None else self._last.born)]
+
+    def _understand(self, replies: list[Reply]) -> Answer | None:
+        """What the replies say; None to ask once more, having stepped down as the refusal demands."""
+        if self._depth is Depth.PLAIN:
+            return Answer(read_plain(replies, time.time()))
+        (reply,) = replies
+        if isinstance(reply, NoScriptError) and self._loaded:
+            self._loaded = False
+        elif isinstance(reply, Exception):
+            self._depth, self._refusal = Depth(self._depth - 1), str(reply)
+            self._retry_at = time.monotonic() + _RETRY_AFTER * self._ttl
+        else:
+            self._loaded = True
+            answer = read_script(reply)
+            return answer.with_reading(replace(answer.reading, registered=self._depth is Depth.FULL))
+        return None
+
+    def _tell(self) -> None:
+        """Log how deep this sync went, if that is new."""
+        if self._depth is self._told:
+            return
+        self._told = self._depth
+        if self._depth is Depth.FULL:
+            logger.info("Redis permits the sync script again")
+        else:
+            without = "registering" if self._depth is Depth.READ else "holds and registering"
+            logger.warning("Redis refuses the sync script (%s); following the switch without %s", self._refusal, without)
+
+    # -- what is known -------------------------------------------------------------------------------------------------
+
+    async def _after_loss(self, wire: Wire, answer: Answer) -> Answer:
+        """The answer to go by; where it shows that Redis lost its data, first put back what was known."""
+        before = self._last
+        if before is None:
+            return answer
+        if self._depth is Depth.PLAIN:
+            answer = before.with_reading(replace(answer.reading, epoch=before.reading.epoch))  # it knows of no epoch
+        elif before.is_lost_in(answer):
+            if self._on_data_loss == "restore":
+                answer = await self._restore(wire, before, answer)
+            else:
+                logger.warning("Redis lost its data; following it, as on_data_loss='follow' says")
+        return answer.with_reading(fill_gaps(answer.reading, before.reading))
+
+    async def _restore(self, wire: Wire, before: Answer, answer: Answer) -> Answer:
+        """What there is after restoring. Where Redis refuses that, `before` stays what is remembered, to be tried again."""
+        memory = _memory(before, answer.reading.now)
+        try:
+            restored = read_script(await self._script.run(wire, "restore", *memory, within=self._deadline))
+        except BackendUnavailableError:
+            raise  # the next connection will see the loss again
+        except BackendError as error:
+            switch = answer.reading.switch if answer.reading.switch not in (None, OFF) else None
+            problem = f"Redis lost its data, and the last known state cannot be written again yet: {error}"
+            return before.with_reading(replace(answer.reading, switch=switch, holds=None, epoch=before.reading.epoch, error=problem))
+        logger.warning("Redis lost its data; the last known state: %s", restored.verdict)
+        return restored
+
+
+def _acknowledgement(report: Mapping[str, object]) -> tuple[object, ...]:
+    return tuple(report.get(name) for name in ("epoch", "applied", "drained"))
+
+
+def _changes_in(reading: Reading) -> float:
+    """Seconds until the next look for what changes by itself: Redis' own push for that can come minutes late.
+
+    Half the way before it, because it may be the deadline of a hold, whose renewal is not pushed and must not go unnoticed.
+    """
+    left = evaluate(reading, reading.now).until - reading.now
+    return max(0.001, left + 0.001 if left < _SOON else left / 2)
+
+
+def _memory(before: Answer, now: float) -> list[str | int]:
+    """Arguments of the restore step: the switch with what is left of its life, then the live holds."""
+    reading = before.reading
+    switch, left = reading.switch, 0
+    if reading.expires_in is not None:
+        left = round((reading.now + reading.expires_in - now) * 1000)
+    gone = switch is None or not (switch.enabled or switch.has_details) or (reading.expires_in is not None and left <= 0)
+    memory: list[str | int] = ["" if gone or switch is None else switch.dump(), max(left, 0), reading.epoch, before.born]
+    for hold in reading.holds or ():
+        memory += [hold.id, round(hold.deadline * 1e6), round(hold.since * 1e6), dump_hold(hold)]
+    return memory

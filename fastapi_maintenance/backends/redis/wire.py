@@ -1,0 +1,143 @@
+"""One Redis connection with many commands in flight and pushes in between."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final, Self
+
+from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import RedisError, ResponseError
+
+from ...exceptions import BackendUnavailableError
+
+__all__ = ["Command", "Wire"]
+
+Command = tuple[Any, ...]
+Reply = Any
+
+_PUSH: Final = object()
+_SUBSCRIBED: Final = object()
+_MESSAGES: Final = (b"message", b"unsubscribe", b"invalidate")
+
+
+class Wire:
+    """Sends commands and hands out their replies in order; tells `on_event` of every push and of the end.
+
+    Not built on redis-py's PubSub, which reconnects without a word and so loses tracking, and read without redis-py's
+    `timeout=`, which takes a dead socket's ETIMEDOUT for "no message yet", for ever and without a pause.
+    """
+
+    def __init__(self, connection: AbstractConnection, on_event: Callable[[], None]) -> None:
+        self._connection = connection
+        self._on_event = on_event
+        self._pending: deque[asyncio.Future[Reply]] = deque()
+        self._error: Exception | None = None
+        self._reader: asyncio.Task[None] | None = None
+        self.heard_at = time.monotonic()
+
+    async def __aenter__(self) -> Self:
+        connection = self._connection
+        connection.socket_timeout = None  # reading waits as long as it takes; deadlines are `call`'s
+        parser: Any = connection._parser
+        if hasattr(parser, "set_invalidation_push_handler"):  # RESP2 has no pushes
+            parser.set_invalidation_push_handler(_on_push)
+            parser.set_pubsub_push_handler(_on_pubsub)
+        self._reader = asyncio.create_task(self._read(), name="fastapi_maintenance wire")
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        assert self._reader is not None
+        self._reader.cancel()
+        try:
+            await asyncio.wait([self._reader])
+        finally:
+            await self._connection.disconnect(nowait=True)
+
+    async def call(self, *commands: Command, within: float) -> list[Reply]:
+        """Send commands in one go and wait for all replies; an error reply is returned, not raised.
+
+        Raises `BackendUnavailableError` if the connection ends, or if the replies take longer than `within` seconds.
+        """
+        self.check()
+        packed = self._connection.pack_commands(commands)  # before anything is awaited from the server: it may raise
+        loop = asyncio.get_running_loop()
+        futures: list[asyncio.Future[Reply]] = [loop.create_future() for _ in commands]
+        self._pending.extend(futures)
+        started = time.monotonic()
+        try:
+            async with asyncio.timeout(within):  # a peer that reads nothing blocks even sending
+                await self._connection.send_packed_command(packed, check_health=False)
+        except (RedisError, OSError) as error:
+            self._end(error)
+        else:
+            await self._wait(futures, started, within)
+        replies = [future.result() for future in futures]
+        if any(reply is self._error is not None for reply in replies):
+            self.check()
+        return replies
+
+    def check(self) -> None:
+        """Raise `BackendUnavailableError` if the connection has ended."""
+        if self._error is None and not self._connection.is_connected:
+            # As after a cancelled call. Given a command now, redis-py would open another connection without a word.
+            self._end(ConnectionError("the connection is closed"))
+        if self._error is not None:
+            lost = BackendUnavailableError(str(self._error) or type(self._error).__name__)
+            raise lost from self._error
+
+    async def _wait(self, futures: list[asyncio.Future[Reply]], started: float, within: float) -> None:
+        _, late = await asyncio.wait(futures, timeout=within)
+        if late and time.monotonic() - started > 1.5 * within:
+            # It is the event loop that was away; the replies may well be waiting in the socket.
+            _, late = await asyncio.wait(late, timeout=within)
+        if late:
+            self._end(TimeoutError(f"no reply within {within:g} s"))
+
+    async def _read(self) -> None:
+        try:
+            while True:
+                self._take(await self._read_one())
+        except Exception as error:  # on bytes that are not RESP, redis-py's parsers raise anything
+            self._end(error)
+
+    async def _read_one(self) -> Reply:
+        try:
+            return await self._connection.read_response(push_request=True)
+        except ResponseError as error:
+            return error
+
+    def _take(self, reply: Reply) -> None:
+        self.heard_at = time.monotonic()
+        if reply is _PUSH or _is_message(reply):
+            self._on_event()
+        elif self._pending:
+            if not (future := self._pending.popleft()).done():
+                future.set_result(reply)
+        else:
+            self._end(ConnectionError("a reply that nobody asked for"))
+
+    def _end(self, error: Exception) -> None:
+        if self._error is None:
+            self._error = error
+        for future in self._pending:
+            if not future.done():
+                future.set_result(self._error)
+        self._pending.clear()
+        self._on_event()
+
+
+async def _on_push(message: Any) -> object:
+    return _PUSH
+
+
+async def _on_pubsub(message: list[Any]) -> object:
+    # RESP3 confirms SUBSCRIBE by a push, so that one is a reply; if it is refused, the reply is an ordinary error.
+    return _SUBSCRIBED if message[0] == b"subscribe" else _PUSH
+
+
+def _is_message(reply: Reply) -> bool:
+    """Whether it is a message on a RESP2 connection, where it looks like any array."""
+    return isinstance(reply, list) and bool(reply) and reply[0] in _MESSAGES

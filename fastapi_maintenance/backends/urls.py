@@ -1,0 +1,68 @@
+"""From a URL to a backend."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from ..exceptions import ConfigurationError
+from .base import BaseStateBackend
+from .env import EnvVarBackend
+from .file import LocalFileBackend
+
+__all__ = ["backend_from_url", "backend_of_kind"]
+
+_EXAMPLES: Final = (
+    "redis://localhost:6379/0?key=maintenance, rediss://…, unix:///run/redis.sock, file:maintenance.json or env:FASTAPI_MAINTENANCE_MODE"
+)
+
+
+def backend_from_url(url: str) -> BaseStateBackend:
+    """Make the backend that a URL names.
+
+    `redis://user:password@host:6379/0?key=maintenance&ttl=1`, `rediss://…`, `unix:///path/to.sock?db=0`,
+    `file:relative.json`, `file:///absolute.json?ttl=1`, `env:NAME`.
+    Raises `ConfigurationError` for anything else.
+    """
+    scheme, _, rest = url.partition(":")
+    if scheme in ("redis", "rediss", "unix"):
+        from .redis import RedisBackend
+
+        return RedisBackend(url)
+    if scheme == "file":
+        return _file(url)
+    if scheme == "env":
+        return EnvVarBackend(rest or None)
+    raise ConfigurationError(f"A backend URL cannot start with {scheme!r}; write one like {_EXAMPLES}.")
+
+
+def backend_of_kind(kind: str, **options: Any) -> BaseStateBackend:
+    """Make a backend from its short name, `env`, `file` or `redis`, and the options of its class."""
+    makers: dict[str, Callable[..., BaseStateBackend]] = {"env": EnvVarBackend, "file": LocalFileBackend, "redis": _redis}
+    if kind not in makers:
+        raise ConfigurationError(f"There is no backend {kind!r}; choose env, file or redis, or give a URL like {_EXAMPLES}.")
+    try:
+        return makers[kind](**options)
+    except TypeError as error:
+        raise ConfigurationError(f"The {kind} backend cannot take these options: {error}.") from None
+
+
+def _redis(*args: Any, **options: Any) -> BaseStateBackend:
+    from .redis import RedisBackend
+
+    return RedisBackend(*args, **options)
+
+
+def _file(url: str) -> BaseStateBackend:
+    parts = urlsplit(url)
+    if parts.netloc not in ("", "localhost") or not parts.path:
+        raise ConfigurationError(f"{url!r} names no local file; write file:maintenance.json or file:///var/lib/app/maintenance.json.")
+    options = dict(parse_qsl(parts.query, keep_blank_values=True))
+    ttl = options.pop("ttl", None)
+    if options:
+        raise ConfigurationError(f"A file URL has no option {', '.join(sorted(options))}; it knows ttl.")
+    try:
+        return LocalFileBackend(unquote(parts.path)) if ttl is None else LocalFileBackend(unquote(parts.path), ttl=float(ttl))
+    except ValueError as error:
+        raise ConfigurationError(f"In {url!r}: {error}") from None

@@ -1,0 +1,183 @@
+"""The barrier: wait until every live worker has applied the current state and, if asked, drained."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from .backends import BaseStateBackend
+from .backends.base import WorkerRegistry, positive
+from .defaults import backend_at_hand
+from .exceptions import BackendError, DrainTimeout, UnfencedError, UnsupportedError
+from .registry import RollCall, Worker
+from .snapshot import evaluate
+from .state import OFF, MaintenanceState
+
+__all__ = ["Barrier", "BarrierResult", "registered_workers", "wait_until_applied"]
+
+_FIRST_LOOK: Final = 0.01  # seconds after the beginning
+_SLOWEST_LOOK: Final = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class BarrierResult:
+    """Where every worker stands. Each is in one of the first four; `joined` names those that came while waiting.
+
+    `drained` have applied the state and have nobody in flight; `applied` have requests in flight that were let in before;
+    `waiting` have not applied it; `expired` the registry has lost, and of these `unfenced` could still be serving.
+    `state` is the effective state when last looked at, `elapsed` is in seconds.
+    """
+
+    state: MaintenanceState = OFF
+    drained: tuple[Worker, ...] = ()
+    applied: tuple[Worker, ...] = ()
+    waiting: tuple[Worker, ...] = ()
+    expired: tuple[Worker, ...] = ()
+    joined: tuple[Worker, ...] = ()
+    elapsed: float = 0.0
+    wants_drained: bool = False
+    looked: bool = False
+
+    @property
+    def unfenced(self) -> tuple[Worker, ...]:
+        """The expired workers of which it is not proved that they have closed themselves."""
+        return tuple(worker for worker in self.expired if not worker.is_fenced)
+
+    @property
+    def laggards(self) -> tuple[Worker, ...]:
+        """The live workers that are still waited for."""
+        return (*self.waiting, *self.applied) if self.wants_drained else self.waiting
+
+    @property
+    def is_over(self) -> bool:
+        """Whether there is nobody left to wait for."""
+        return self.looked and not self.laggards
+
+    @property
+    def ok(self) -> bool:
+        """Whether it is proved: nobody is waited for, and nobody who vanished can still be serving otherwise."""
+        return self.is_over and not self.unfenced
+
+    def check(self, *, strict: bool = True) -> None:
+        """Raise `DrainTimeout` or, if `strict`, `UnfencedError` unless it is proved. Both name the workers."""
+        if not self.looked:
+            raise DrainTimeout("The registry could not be read in time; nothing is known of the workers.", self)
+        if self.laggards:
+            raise DrainTimeout(f"After {self.elapsed:.1f} s still waited for: {_names(self.laggards)}.", self)
+        if strict and self.unfenced:
+            raise UnfencedError(
+                f"These workers vanished and may still be serving: {_names(self.unfenced)}. Make sure that they are dead; "
+                "with on_unreachable='closed' they would surely be closed by now.",
+                self,
+            )
+
+
+class Barrier:
+    """Remembers every worker that was seen since the beginning, and says where each stands. Pure.
+
+    `epoch` is the one that the barrier itself made: who has applied it, or a later one, has read a state at least as new.
+    """
+
+    def __init__(self, begun: RollCall, *, drained: bool) -> None:
+        self.epoch = begun.reading.epoch
+        self._drained = drained
+        self._first = {worker.id for worker in begun.workers}
+        self._known: dict[str, Worker] = {}
+
+    def look(self, roll: RollCall, elapsed: float) -> BarrierResult:
+        """Take a roll call into account."""
+        now = roll.reading.now
+        # A worker that leaves says so, and keeps its place for a while. One that is simply missing was lost with the
+        # registry's data; it will register again, or its last known deadline decides.
+        self._known |= {worker.id: worker for worker in roll.workers}
+        present = [worker for worker in self._known.values() if not worker.left]
+        live = [worker for worker in present if now < worker.deadline]
+        state = evaluate(roll.reading, now).state
+        # A worker may know the state and be open all the same, if its enable_maintenance says so: it has not applied it.
+        applied = [worker for worker in live if worker.epoch >= self.epoch and (worker.closed or not state.enabled)]
+        drained = [worker for worker in applied if worker.drained or not state.enabled]
+        return BarrierResult(
+            state=state,
+            drained=tuple(drained),
+            applied=_without(applied, drained),
+            waiting=_without(live, applied),
+            expired=_without(present, live),
+            joined=tuple(worker for worker in present if worker.id not in self._first),
+            elapsed=elapsed,
+            wants_drained=self._drained,
+            looked=True,
+        )
+
+
+async def wait_until_applied(
+    backend: str | BaseStateBackend | None = None,
+    *,
+    drained: bool = False,
+    timeout: float = 30.0,
+    progress: Callable[[BarrierResult], None] | None = None,
+) -> BarrierResult:
+    """Wait until every live worker has applied the current state, on or off, whoever made it and however.
+
+    With `drained`, also until no request is in flight that a closed service would refuse. Workers that start meanwhile are
+    waited for too. `timeout` is in seconds; `progress` is called whenever something has changed.
+    The result's `ok` says whether it is proved, its `check()` raises if not. Raises `UnsupportedError` where the backend has
+    no registry of workers; a backend that cannot be reached is tried again until the time is over.
+    """
+    registry = _registry(backend)
+    started = time.monotonic()
+    deadline = started + positive("timeout", timeout)
+    barrier: Barrier | None = None
+    result = BarrierResult(wants_drained=drained)
+    pause = _FIRST_LOOK
+    while True:
+        try:
+            async with asyncio.timeout(max(0.05, deadline - time.monotonic())):
+                roll = await (registry.begin_barrier() if barrier is None else registry.roll_call())
+                if barrier is not None and roll.reading.epoch < barrier.epoch:  # lost or rolled back beyond our beginning
+                    barrier.epoch = (roll := await registry.begin_barrier()).reading.epoch
+        except UnsupportedError:
+            raise
+        except (BackendError, TimeoutError):
+            pass
+        else:
+            barrier = barrier or Barrier(roll, drained=drained)
+            before, result = result, barrier.look(roll, time.monotonic() - started)
+            if progress is not None and _standings(result) != _standings(before):
+                progress(result)
+        if result.is_over or time.monotonic() + pause >= deadline:
+            return result
+        await asyncio.sleep(pause)
+        pause = min(_SLOWEST_LOOK, pause * 1.5)
+
+
+async def registered_workers(backend: str | BaseStateBackend | None = None) -> tuple[Worker, ...]:
+    """The live workers. Raises `UnsupportedError` where the backend has no registry, `BackendError` where it fails."""
+    roll = await _registry(backend).roll_call()
+    return tuple(worker for worker in roll.workers if not worker.left and roll.reading.now < worker.deadline)
+
+
+def _registry(backend: str | BaseStateBackend | None) -> WorkerRegistry:
+    registry = backend_at_hand(backend)
+    if not isinstance(registry, WorkerRegistry):
+        raise UnsupportedError(f"{registry.describe()} has no registry of workers; the barrier needs Redis.")
+    return registry
+
+
+def _without(workers: Iterable[Worker], others: Iterable[Worker]) -> tuple[Worker, ...]:
+    ids = {worker.id for worker in others}
+    return tuple(worker for worker in workers if worker.id not in ids)
+
+
+def _standings(result: BarrierResult) -> object:
+    groups = result.drained, result.applied, result.waiting, result.expired, result.joined
+    return result.state, [[(worker.id, worker.http, worker.websockets) for worker in group] for group in groups]
+
+
+def _names(workers: Iterable[Worker]) -> str:
+    return ", ".join(
+        f"{worker.name} ({worker.http} requests, {worker.websockets} WebSockets)" if worker.http or worker.websockets else worker.name
+        for worker in workers
+    )

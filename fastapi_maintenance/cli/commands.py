@@ -1,0 +1,240 @@
+"""The commands and their options."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from importlib import import_module
+from typing import Annotated, NoReturn
+
+import typer
+
+from ..backends import BaseStateBackend, EnvVarBackend
+from ..exceptions import ConfigurationError, MaintenanceError
+from ..state import MaintenanceState
+from ..version import VERSION
+from .codes import ExitCode
+from .options import (
+    BackendOption,
+    ByOption,
+    FilePathOption,
+    ForOption,
+    JsonOption,
+    MessageOption,
+    ModeName,
+    ModeOption,
+    ReasonOption,
+    RetryAfterOption,
+    UntilOption,
+    VarNameOption,
+)
+from .output import complain, prepare, say, terminal
+from .report import Report
+from .switch import Outcome, operator, turn_off, turn_on
+from .target import Target
+from .times import parse_duration, parse_until
+from .view import as_lines, as_tables
+from .watch import Lines, Screen, follow
+
+__all__ = ["app"]
+
+# Plain help, as typer's own is drawn in boxes that break sentences apart, also in a pipe; and Python's own tracebacks.
+app = typer.Typer(name="fastapi-maintenance", no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        say(f"fastapi-maintenance {VERSION}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    ctx: typer.Context,
+    backend: BackendOption = None,
+    var_name: VarNameOption = None,
+    file_path: FilePathOption = None,
+    version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    """Turn maintenance mode on and off, and see what it is.
+
+    The options of the backend may stand before the command or after it.
+
+    Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
+    """
+    prepare()
+    ctx.obj = Target(backend, var_name, file_path)
+
+
+@app.command()
+def on(
+    ctx: typer.Context,
+    message: MessageOption = None,
+    reason: ReasonOption = None,
+    length: ForOption = None,
+    until: UntilOption = None,
+    retry_after: RetryAfterOption = None,
+    mode: ModeOption = ModeName.FULL,
+    by: ByOption = None,
+    backend: BackendOption = None,
+    var_name: VarNameOption = None,
+    file_path: FilePathOption = None,
+) -> None:
+    """Turn maintenance on, and print what is true afterwards.
+
+    Fails with exit code 1 if maintenance is not on then, whatever the cause.
+    """
+    if length is not None and until is not None:
+        raise typer.BadParameter("both say when it ends: give one of them.", param_hint="--for and --until")
+    with _argument("--for"):
+        lasting = None if length is None else parse_duration(length)
+    with _argument("--until"):
+        ends_at = None if until is None else parse_until(until, datetime.now().astimezone())
+    state = MaintenanceState(
+        enabled=True,
+        message=message or None,
+        reason=reason or None,
+        retry_after=retry_after,
+        ends_at=ends_at,
+        mode=mode.value,
+        by=by or operator(),
+    )
+    with _explained():
+        target = _open(ctx, backend, var_name, file_path)
+        _conclude(asyncio.run(turn_on(target, state, lasting)))
+
+
+@app.command()
+def off(
+    ctx: typer.Context,
+    force: Annotated[bool, typer.Option("--force", help="End all holds too: whoever relies on one is told that it is lost.")] = False,
+    backend: BackendOption = None,
+    var_name: VarNameOption = None,
+    file_path: FilePathOption = None,
+) -> None:
+    """Turn maintenance off, and print what is true afterwards.
+
+    Fails with exit code 1 if maintenance is still on then, as it is while somebody's hold stands.
+    """
+    with _explained():
+        target = _open(ctx, backend, var_name, file_path)
+        _conclude(asyncio.run(turn_off(target, force=force)))
+
+
+@app.command()
+def status(
+    ctx: typer.Context,
+    as_json: JsonOption = False,
+    exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit with 0 if maintenance is off, with 6 if it is on.")] = False,
+    backend: BackendOption = None,
+    var_name: VarNameOption = None,
+    file_path: FilePathOption = None,
+) -> None:
+    """Print whether maintenance is on, and why.
+
+    Fails with exit code 1, with and without --exit-code, if that cannot be said.
+    """
+    with _explained():
+        report = asyncio.run(_report(_open(ctx, backend, var_name, file_path)))
+    _show(report, as_json=as_json)
+    if report.state is None:
+        _fail(f"Whether maintenance is on cannot be said: {report.reading.error}", ExitCode.FAILED)
+    if exit_code and report.state.enabled:
+        raise typer.Exit(ExitCode.ON)
+
+
+@app.command()
+def watch(
+    ctx: typer.Context,
+    as_json: JsonOption = False,
+    backend: BackendOption = None,
+    var_name: VarNameOption = None,
+    file_path: FilePathOption = None,
+) -> None:
+    """Follow the state live, until Ctrl-C.
+
+    Hears of changes as a worker does; shows the state on a terminal, one line a change in a pipe, and with it where the
+    state comes from and how long ago that was confirmed. Keeps trying while the backend cannot be reached.
+    Being interrupted is how it ends, as is a pipe that nobody reads any more: the exit code is 0.
+    """
+    with _explained():
+        target = _open(ctx, backend, var_name, file_path)
+        if isinstance(target, EnvVarBackend):
+            complain(f"{target.describe()} is read from this process' own environment, which nobody changes from outside.")
+        console = terminal()
+        if as_json or console is None or console.is_dumb_terminal:
+            asyncio.run(follow(target, Lines(as_json=as_json)))
+        else:
+            with Screen(console) as screen:
+                asyncio.run(follow(target, screen))
+
+
+@app.command()
+def demo(
+    workers: Annotated[int, typer.Option(min=1, help="How many worker processes to start.")] = 4,
+    check: Annotated[
+        bool, typer.Option("--check", help="Flip on and off by itself, and exit with 0 if every worker followed, else 1.")
+    ] = False,
+) -> None:
+    """Show how fast a flip reaches several workers.
+
+    Starts them with a small application and a Redis of their own. Needs the extra 'demo'.
+    """
+    # By name, because no door imports another.
+    raise typer.Exit(import_module("fastapi_maintenance.demo").run(workers=workers, check=check))
+
+
+# ----------------------------------------------------------------------------------------------------------------------------
+
+
+def _open(ctx: typer.Context, backend: str | None, var_name: str | None, file_path: str | None) -> BaseStateBackend:
+    outer: Target = ctx.obj
+    return Target(backend, var_name, file_path).over(outer).open()
+
+
+async def _report(backend: BaseStateBackend) -> Report:
+    return Report.of(backend, await backend.read())
+
+
+def _show(report: Report, *, as_json: bool = False) -> None:
+    console = terminal()
+    if as_json:
+        say(json.dumps(report.to_json(), indent=2))
+    elif console is None:
+        say("\n".join(as_lines(report)))
+    else:
+        console.print(as_tables(report))
+
+
+def _conclude(outcome: Outcome) -> None:
+    _show(outcome.report)
+    if outcome.problem:
+        _fail(outcome.problem, ExitCode.FAILED)
+
+
+def _fail(sentence: str, code: ExitCode) -> NoReturn:
+    complain(sentence)
+    raise typer.Exit(code)
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Make a sentence and an exit code of this package's errors, and of no others: `typer.Exit` is an exception too."""
+    try:
+        yield
+    except ConfigurationError as error:
+        _fail(str(error), ExitCode.USAGE)
+    except MaintenanceError as error:
+        _fail(str(error), ExitCode.FAILED)
+
+
+@contextmanager
+def _argument(option: str) -> Iterator[None]:
+    """Let an option's value be refused as typer refuses one."""
+    try:
+        yield
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint=option) from None

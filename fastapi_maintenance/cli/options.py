@@ -1,0 +1,69 @@
+"""The options that several commands share, or that are long to say."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Annotated
+
+import typer
+
+__all__ = [
+    "BackendOption",
+    "ByOption",
+    "FilePathOption",
+    "ForOption",
+    "JsonOption",
+    "MessageOption",
+    "ModeName",
+    "ModeOption",
+    "ReasonOption",
+    "RetryAfterOption",
+    "UntilOption",
+    "VarNameOption",
+]
+
+BackendOption = Annotated[
+    str | None,
+    typer.Option(
+        "--backend",
+        metavar="URL",
+        help="Where the switch is: redis://…, rediss://…, unix://…, file:PATH or env:NAME; or file or env with the next two. "
+        "Default: the URL in FASTAPI_MAINTENANCE_BACKEND, else env:FASTAPI_MAINTENANCE_MODE.",
+    ),
+]
+VarNameOption = Annotated[str | None, typer.Option("--var-name", metavar="NAME", help="The environment variable of --backend env.")]
+FilePathOption = Annotated[str | None, typer.Option("--file-path", metavar="PATH", help="The file of --backend file.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, always with the same keys.")]
+
+MessageOption = Annotated[str | None, typer.Option("--message", metavar="TEXT", help="What visitors are told.")]
+ReasonOption = Annotated[str | None, typer.Option("--reason", metavar="TEXT", help="What operators are told; visitors never see it.")]
+ByOption = Annotated[str | None, typer.Option("--by", metavar="TEXT", help="Who turns it on. Default: user@host.")]
+ForOption = Annotated[
+    str | None,
+    typer.Option("--for", metavar="LENGTH", help="Let it end by itself after 90, 90s, 30m, 2h, 1d or 1h30m; a number alone is seconds."),
+]
+UntilOption = Annotated[
+    str | None,
+    typer.Option(
+        "--until",
+        metavar="TIME",
+        help="Let it end by itself: 04:00 or 04:00:30 is the next such time here, 2026-11-22T04:00 is local time too, "
+        "2026-11-22T04:00Z and 2026-11-22T04:00+01:00 say their zone.",
+    ),
+]
+RetryAfterOption = Annotated[
+    int | None,
+    typer.Option(
+        "--retry-after", metavar="SECONDS", min=0, max=2**31 - 1, help="When clients shall try again. Default: at its end, else in an hour."
+    ),
+]
+
+
+class ModeName(Enum):
+    """What `--mode` takes."""
+
+    FULL = "full"
+    READ_ONLY = "read-only"
+
+
+ModeOption = Annotated[ModeName, typer.Option("--mode", help="read-only lets GET, HEAD, OPTIONS and TRACE pass.")]

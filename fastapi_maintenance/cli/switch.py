@@ -1,0 +1,95 @@
+"""Turning the switch, and whether that did what it was turned for."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
+
+from ..backends import BaseStateBackend
+from ..snapshot import Hold, replace_state
+from ..state import OFF, MaintenanceState
+from .report import Report, describe_hold
+
+__all__ = ["Outcome", "operator", "turn_off", "turn_on"]
+
+_MOST_NAMED: Final = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What is true afterwards, and why that is not what was asked for; empty where it is."""
+
+    report: Report
+    problem: str
+
+
+def operator() -> str:
+    """Who turns the switch, as `user@host`."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError, ImportError):  # a container's user number may have no name; which error says so depends on Python
+        user = f"uid-{os.getuid()}"
+    return f"{user}@{socket.gethostname()}"
+
+
+async def turn_on(backend: BaseStateBackend, state: MaintenanceState, length: timedelta | None) -> Outcome:
+    """Write a state that is on, from now and for that long. Raises `BackendError` if it could not be written."""
+    # Not this host's time: whether it is over is judged by the backend's clock.
+    now = Report.of(backend, await backend.read()).now
+    state = replace_state(state, since=now.replace(microsecond=0))
+    if length is not None:
+        # An end, and not a time to live of the key: an end can still be read when it is over, and it is not lost when
+        # somebody edits the value with a plain SET or copies it to another server.
+        state = replace_state(state, ends_at=now + length)
+    await backend.write(state)
+    report = Report.of(backend, await backend.read())
+    return Outcome(report, _why_not_on(report, state))
+
+
+async def turn_off(backend: BaseStateBackend, *, force: bool) -> Outcome:
+    """Turn the switch off, and with `force` end all holds. Raises `BackendError` if that could not be done."""
+    await (backend.clear() if force else backend.write(OFF))
+    report = Report.of(backend, await backend.read())
+    return Outcome(report, _why_not_off(report))
+
+
+def _why_not_on(report: Report, asked: MaintenanceState) -> str:
+    if report.switch != asked:
+        return _CHANGED_AGAIN
+    if report.state is None:
+        return f"The switch is on, but whether maintenance is on cannot be said: {report.reading.error}"
+    if report.state.enabled:
+        return ""
+    if report.deciding:
+        return (
+            f"The switch is on, but maintenance stays off because of {_named(report.deciding)}. "
+            "It begins when they end; to end them now, run 'off --force' and then this again."
+        )
+    return f"The switch is on, but its end is over already: on {report.url} it is {report.now:%Y-%m-%d %H:%M:%S} UTC."
+
+
+def _why_not_off(report: Report) -> str:
+    if report.switch is not None and report.switch.enabled:
+        return _CHANGED_AGAIN
+    if report.state is None:
+        return f"The switch is off, but whether maintenance is off cannot be said: {report.reading.error}"
+    if report.state.enabled:
+        return (
+            f"The switch is off, but maintenance stays on because of {_named(report.deciding)}. "
+            "It ends when they do; to end them now, run 'off --force'."
+        )
+    return ""
+
+
+_CHANGED_AGAIN: Final = "The switch was written, but somebody else changed it at the same time: look at 'status', and try again."
+
+
+def _named(holds: Sequence[Hold]) -> str:
+    names = ", ".join(describe_hold(hold) for hold in holds[:_MOST_NAMED])
+    more = f" and {len(holds) - _MOST_NAMED} more" if len(holds) > _MOST_NAMED else ""
+    return f"{len(holds)} {'hold' if len(holds) == 1 else 'holds'}: {names}{more}"

@@ -1,0 +1,116 @@
+"""A report as people read it: lines for a pipe, tables for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Final
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from ..snapshot import Hold
+from ..state import MaintenanceState
+from .output import clean
+from .report import Report, describe_hold, word
+from .times import show_moment, show_seconds
+
+__all__ = ["as_lines", "as_tables"]
+
+_COLOURS: Final = {"on": "red", "off": "green", "unknown": "yellow"}
+
+
+def as_lines(report: Report) -> list[str]:
+    """One fact a line, as `name: value`."""
+    facts = [("maintenance", word(report.state)), *_facts(report), *(("hold", _hold_line(report, hold)) for hold in report.holds or ())]
+    return [f"{name}: {value}" for name, value in facts]
+
+
+def as_tables(report: Report) -> RenderableType:
+    """The effective state large, then the facts, then the holds."""
+    shown = word(report.state)
+    parts: list[RenderableType] = [Text(f"● Maintenance is {shown}", style=f"bold {_COLOURS[shown]}"), _fact_table(report)]
+    if report.holds:
+        parts.append(_hold_table(report))
+    return Group(*parts)
+
+
+def _facts(report: Report) -> Iterator[tuple[str, str]]:
+    """What there is to say, in a fixed order; what is not set is left out."""
+    if report.state is not None and report.state.enabled:
+        yield from _details(report, report.state)
+    if report.decided_by is not None:
+        yield "decided by", report.decided_by
+    yield "switch", _switch(report)
+    if report.coming is not None:
+        yield "coming", _window(report, report.coming)
+    if report.holds is None:
+        yield "holds", "unreadable"
+    if report.reading.error is not None:
+        yield "error", clean(report.reading.error)
+    yield "backend", clean(report.url)
+
+
+def _details(report: Report, state: MaintenanceState) -> Iterator[tuple[str, str]]:
+    yield "mode", state.mode
+    for name in ("message", "reason", "by"):
+        if (text := getattr(state, name)) is not None:
+            yield name, clean(text)
+    if state.since is not None:
+        yield "since", _moment(report, state.since)
+    if state.ends_at is not None:
+        yield "until", _moment(report, state.ends_at)
+    yield "retry-after", f"{report.retry_after} s"
+
+
+def _switch(report: Report) -> str:
+    if report.switch is None:
+        return "unreadable"
+    left = report.expires_in
+    shown = word(report.switch)
+    if report.switch.enabled and report.switch.ends_at is not None and report.switch.ends_at <= report.now:
+        shown += f", ended {_moment(report, report.switch.ends_at)}"
+    return shown if left is None else f"{shown}, {show_seconds(left)} left to live"
+
+
+def _window(report: Report, state: MaintenanceState) -> str:
+    starts_at = state.starts_at
+    assert starts_at is not None  # else it would not be coming
+    end = "" if state.ends_at is None else f" until {show_moment(state.ends_at)}"
+    return f"on from {_moment(report, starts_at)}{end}"
+
+
+def _moment(report: Report, moment: datetime) -> str:
+    """A time, and how far that is from now on the backend's clock."""
+    away = (moment - report.now).total_seconds()
+    return f"{show_moment(moment)} ({f'in {show_seconds(away)}' if away > 0 else f'{show_seconds(-away)} ago'})"
+
+
+def _hold_line(report: Report, hold: Hold) -> str:
+    state = hold.state
+    parts = [word(state), state.mode if state.enabled else "", f"by {describe_hold(hold)}", f"lease {_lease(report, hold)}"]
+    return clean(", ".join(filter(None, parts)))
+
+
+def _lease(report: Report, hold: Hold) -> str:
+    left = report.lease_of(hold)
+    return "as long as its process lives" if left is None else f"{show_seconds(left)} left"
+
+
+def _fact_table(report: Report) -> Table:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column()
+    for name, value in _facts(report):
+        table.add_row(Text(name), Text(value, style="yellow" if name == "error" else ""))
+    return table
+
+
+def _hold_table(report: Report) -> Table:
+    table = Table("hold", "mode", "by", "reason", "lease", title_justify="left")
+    for hold in report.holds or ():
+        state = hold.state
+        texts = (word(state), state.mode if state.enabled else "", state.by or hold.id, state.reason or "", _lease(report, hold))
+        table.add_row(*(Text(clean(text)) for text in texts))
+    return table

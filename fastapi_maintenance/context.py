@@ -1,0 +1,324 @@
+"""Close, or open, the service for the length of a block, across replicas."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import os
+import secrets
+import socket
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from contextvars import ContextVar, copy_context
+from copy import copy
+from datetime import UTC, datetime
+from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction
+from types import TracebackType
+from typing import Any, Literal, ParamSpec, Self, TypeVar, cast, get_args
+
+from .backends import BaseStateBackend
+from .backends.base import positive
+from .barrier import wait_until_applied
+from .defaults import backend_at_hand
+from .exceptions import ConfigurationError, LeaseLostError, why
+from .in_flight import current_admission
+from .leases import Lease, let_go
+from .snapshot import Hold, replace_state
+from .state import MaintenanceState, Mode
+
+__all__ = ["MaintenanceBlock", "maintenance_mode_off", "maintenance_mode_on"]
+
+logger = logging.getLogger("fastapi_maintenance")
+
+P = ParamSpec("P")
+R = TypeVar("R")
+OnError = Literal["release", "keep"]
+OnLost = Literal["tell", "cancel"]
+
+_enclosing: ContextVar[tuple[str, ...]] = ContextVar("fastapi_maintenance_enclosing", default=())
+"""The on holds of the blocks that the code is in; an off hold inside lifts these and no others."""
+
+
+def maintenance_mode_on(
+    backend: str | BaseStateBackend | None = None,
+    *,
+    reason: str | None = None,
+    message: str | None = None,
+    retry_after: int | None = None,
+    mode: Mode = "full",
+    lease: float = 30.0,
+    on_error: OnError = "release",
+    on_lost: OnLost = "tell",
+    drain: float | None = None,
+    strict: bool = True,
+) -> MaintenanceBlock:
+    """Maintenance is on for the length of a block, everywhere the backend reaches: `async with`, `with`, or a decorator.
+
+    Without `backend`, that of the application whose request or lifespan this runs in, else the process' default.
+    The hold is a lease of `lease` seconds, renewed from a thread, so it ends by itself if the process dies.
+    `on_error="keep"` turns a failed block into a switch that stays on, with the error as its reason.
+    A hold that is lost (ended by force, or run out while cut off) shows on the object: `lost`, and `check()` raises
+    `LeaseLostError`; `on_lost="cancel"` also cancels the block (`async with` only), which then ends with that error.
+    With `drain`, the block is run only when every live worker has closed and no request that a closed service would refuse
+    is in flight, other than the one that runs the block; `drain` is the most seconds to wait for that. If that is not
+    reached, `DrainTimeout` names the laggards. If workers vanished that may still be serving, `UnfencedError` names them,
+    unless `strict` is False. The hold is then released, or kept as `on_error` says.
+    Entering raises `BackendError` if the hold cannot be taken. Whenever entering raises, the block is not run.
+    """
+    state = _state(True, message=message, reason=reason, retry_after=retry_after, mode=mode)
+    return MaintenanceBlock(state, backend, lease, on_error, on_lost, drain=drain, strict=strict)
+
+
+def maintenance_mode_off(
+    backend: str | BaseStateBackend | None = None,
+    *,
+    reason: str | None = None,
+    lease: float = 30.0,
+    on_error: OnError = "release",
+    on_lost: OnLost = "tell",
+) -> MaintenanceBlock:
+    """Maintenance is off for the length of a block: the switch and the enclosing blocks' own holds are lifted.
+
+    Never lifts somebody else's hold. Everything else is as in `maintenance_mode_on`.
+    """
+    return MaintenanceBlock(_state(False, reason=reason), backend, lease, on_error, on_lost)
+
+
+class MaintenanceBlock:
+    """What `maintenance_mode_on` and `maintenance_mode_off` return."""
+
+    def __init__(
+        self,
+        state: MaintenanceState,
+        backend: str | BaseStateBackend | None,
+        lease: float,
+        on_error: OnError,
+        on_lost: OnLost,
+        *,
+        drain: float | None = None,
+        strict: bool = True,
+    ) -> None:
+        for name, value, choices in (("on_error", on_error, OnError), ("on_lost", on_lost, OnLost)):
+            if value not in get_args(choices):
+                raise ConfigurationError(f"{name} must be {' or '.join(get_args(choices))}, not {value!r}.")
+        self._state = state
+        self._given = backend
+        self._seconds = positive("lease", lease)
+        self._on_error = on_error
+        self._on_lost = on_lost
+        self._drain = None if drain is None else positive("drain", drain)
+        self._strict = strict
+        self._hold: Hold | None = None
+        self._backend: BaseStateBackend | None = None
+        self._lease: Lease | None = None
+        self._cancelled = False
+        self._cancelled_before = 0
+
+    @property
+    def lost(self) -> bool:
+        """Whether the hold ended before the block did."""
+        return self._lease is not None and bool(self._lease.lost)
+
+    def check(self) -> None:
+        """Raise `LeaseLostError` if the hold ended before the block did; call it before what must not run in the open."""
+        if self._lease is not None:
+            self._lease.check()
+
+    # -- async with ----------------------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        backend, hold = self._prepare()
+        if backend.leased:
+            self._lease = Lease(backend, hold, self._seconds, self._canceller())
+            await self._begun(self._lease)
+        else:
+            try:
+                await backend.acquire(hold, self._seconds)
+            except BaseException:
+                await let_go(backend, hold)  # cancelled after it was taken, and before that was told
+                raise
+        self._enter(hold)
+        try:
+            await self._drained()
+        except BaseException as error:
+            await self.__aexit__(type(error), error, error.__traceback__)
+            raise
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        backend, hold = self._leave()
+        keep = self._kept(hold, error)
+        try:
+            if self._lease is not None:
+                await asyncio.shield(asyncio.wrap_future(self._lease.end(keep)))
+            else:
+                await let_go(backend, hold, keep)
+        except asyncio.CancelledError as cancelled:
+            self._tell_of_loss(cancelled)  # our own may arrive only now that the block is over
+            raise
+        except Exception as failure:
+            self._explain(failure, error, keep)
+        self._tell_of_loss(error)
+
+    def _tell_of_loss(self, error: BaseException | None) -> None:
+        """Take our own cancellation back, and make of one that is ours alone the error that says why."""
+        if not self._cancelled:
+            return
+        self._cancelled = False
+        task = asyncio.current_task()
+        assert task is not None
+        assert self._lease is not None
+        ours_alone = task.uncancel() <= self._cancelled_before
+        if ours_alone and isinstance(error, asyncio.CancelledError):
+            raise LeaseLostError(f"The block was cancelled, because its hold was lost: {self._lease.lost}") from error
+
+    async def _begun(self, lease: Lease) -> None:
+        try:
+            await asyncio.shield(asyncio.wrap_future(lease.begin()))
+        except asyncio.CancelledError:
+            lease.end()  # whether it is taken or still being taken, the thread lets go of it
+            raise
+
+    def _canceller(self) -> Callable[[], None] | None:
+        if self._on_lost == "tell":
+            return None
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        assert task is not None
+        self._cancelled_before = task.cancelling()
+
+        def cancel() -> None:
+            self._cancelled = True
+            task.cancel()
+
+        def on_lost() -> None:
+            with suppress(RuntimeError):  # the loop was closed without leaving the block
+                loop.call_soon_threadsafe(cancel)
+
+        return on_lost
+
+    # -- with ----------------------------------------------------------------------------------------------------------
+
+    def __enter__(self) -> Self:
+        if self._on_lost == "cancel":
+            raise ConfigurationError("on_lost='cancel' needs 'async with': a synchronous block cannot be cancelled. Call check() in it.")
+        backend, hold = self._prepare()
+        self._lease = Lease(backend, hold, self._seconds)
+        try:
+            self._lease.begin().result()
+        except BaseException:
+            self._lease.end()  # as on Ctrl-C while it is being taken
+            raise
+        self._enter(hold)
+        if self._drain is not None:
+            try:
+                # In a thread of its own, because this one may be running an event loop already.
+                with ThreadPoolExecutor(1) as thread:
+                    thread.submit(copy_context().run, asyncio.run, self._drained()).result()
+            except BaseException as error:
+                self.__exit__(type(error), error, error.__traceback__)
+                raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        _, hold = self._leave()
+        assert self._lease is not None
+        keep = self._kept(hold, error)
+        try:
+            self._lease.end(keep).result()
+        except Exception as failure:
+            self._explain(failure, error, keep)
+
+    # -- decorator -----------------------------------------------------------------------------------------------------
+
+    def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
+        """Run every call of a function in a block of its own."""
+        if isgeneratorfunction(function) or isasyncgenfunction(function):
+            raise ConfigurationError(f"{function!r} is a generator, which runs after its call has ended: use 'with' inside it instead.")
+        if iscoroutinefunction(function) or iscoroutinefunction(getattr(function, "__call__", None)):  # noqa: B004 - an object with an async one
+
+            @functools.wraps(function)
+            async def run_async(*args: P.args, **kwargs: P.kwargs) -> Any:
+                async with self._another():
+                    return await cast(Awaitable[Any], function(*args, **kwargs))
+
+            return cast(Callable[P, R], run_async)
+
+        @functools.wraps(function)
+        def run(*args: P.args, **kwargs: P.kwargs) -> R:
+            with self._another():
+                return function(*args, **kwargs)
+
+        return run
+
+    def _another(self) -> MaintenanceBlock:
+        block = copy(self)
+        block._hold = block._backend = block._lease = None
+        return block
+
+    async def _drained(self) -> None:
+        if self._drain is not None:
+            result = await wait_until_applied(self._backend, drained=True, timeout=self._drain)
+            result.check(strict=self._strict)
+            self.check()
+
+    # -- both ----------------------------------------------------------------------------------------------------------
+
+    def _prepare(self) -> tuple[BaseStateBackend, Hold]:
+        if self._hold is not None:
+            raise RuntimeError("This block is already entered; call maintenance_mode_on() or _off() again for another one.")
+        self._backend = backend_at_hand(self._given)
+        self._lease = None
+        self._cancelled = False
+        state = replace_state(self._state, by=f"{socket.gethostname()}:{os.getpid()}", since=datetime.now(UTC))
+        return self._backend, Hold(secrets.token_hex(8), state, lifts=() if state.enabled else _enclosing.get())
+
+    def _enter(self, hold: Hold) -> None:
+        self._hold = hold
+        if hold.state.enabled:
+            _enclosing.set((*_enclosing.get(), hold.id))
+            _excuse_this_request(True)
+
+    def _leave(self) -> tuple[BaseStateBackend, Hold]:
+        hold, backend = self._hold, self._backend
+        if hold is None or backend is None:
+            raise RuntimeError("This block was never entered.")
+        self._hold = None
+        # Not by token: an async generator may be finalised in another context than it began in.
+        _enclosing.set(tuple(id for id in _enclosing.get() if id != hold.id))
+        if not _enclosing.get():
+            _excuse_this_request(False)
+        return backend, hold
+
+    def _kept(self, hold: Hold, error: BaseException | None) -> MaintenanceState | None:
+        if error is None or self._on_error == "release":
+            return None
+        summary = ": ".join(filter(None, (hold.state.reason, type(error).__name__, str(error)[:500])))
+        return replace_state(hold.state, reason=summary)
+
+    def _explain(self, failure: Exception, error: BaseException | None, keep: MaintenanceState | None) -> None:
+        """A release that fails must not hide how the block ended; the hold ends by itself."""
+        assert self._backend is not None
+        note = f"The hold could not be released ({why(failure).removesuffix('.')})"
+        if self._backend.leased:
+            note += f"; it ends by itself within {self._seconds:g} s"
+        if keep is not None:
+            position = "on" if keep.enabled else "off"
+            note += f", and the switch was NOT kept {position}: turn it {position} by hand"
+        logger.critical("%s", note)
+        if error is not None:
+            error.add_note(note)
+
+
+def _excuse_this_request(holding: bool) -> None:
+    """Nobody waits for the request that holds the service closed itself: it would wait for its own end."""
+    if (admission := current_admission.get()) is not None:
+        admission.hold(holding)
+
+
+def _state(enabled: bool, **details: Any) -> MaintenanceState:
+    try:
+        return MaintenanceState(enabled=enabled, **details)
+    except ValueError as error:
+        raise ConfigurationError(f"The block cannot be described so: {error}") from None

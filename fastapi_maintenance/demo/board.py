@@ -1,0 +1,90 @@
+"""What the live view shows: the workers as they were last seen. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from statistics import median
+
+from .tally import milliseconds
+from .witness import Testimony
+from .writes import Ledger, Write
+
+__all__ = ["Board", "Row"]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One worker; `status` is what a visitor gets from it. Times are in words, and empty before the first flip."""
+
+    pid: int
+    status: int
+    source: str
+    rung: str
+    reached: str
+    median: str
+
+    @property
+    def state(self) -> str:
+        """Whether visitors get in, in one word."""
+        return _state(self.status)
+
+
+@dataclass(slots=True)
+class _Seen:
+    status: int
+    testimony: Testimony
+    reached: str = ""
+    times: list[float] = field(default_factory=list)
+
+
+class Board:
+    """Takes in what was seen of workers and of writes to the switch, and says what is new in it."""
+
+    def __init__(self) -> None:
+        self._ledger = Ledger()
+        self._seen: dict[int, _Seen] = {}
+        self.rungs: Mapping[int, str] = {}
+
+    def wrote(self, write: Write) -> None:
+        """Note a write."""
+        self._ledger.wrote(write)
+
+    def left(self, pid: int) -> str:
+        """Note that a worker is gone, and say so."""
+        self._seen.pop(pid, None)
+        return f"worker {pid} is gone"
+
+    def saw(self, status: int, testimony: Testimony) -> str | None:
+        """Note what a worker answered and what it said of itself. Returns a sentence if that is news."""
+        pid = testimony.pid
+        if pid not in self._seen:
+            self._seen[pid] = _Seen(status, testimony)
+            return f"worker {pid} is {_state(status)} ({status})"
+        seen = self._seen[pid]
+        before, seen.status, seen.testimony = seen.testimony, status, testimony
+        if testimony.changes != before.changes:
+            return f"worker {pid} is {_state(status)} ({status}), {self._explain(seen)}"
+        return f"worker {pid} has its state from {testimony.source}" if testimony.source != before.source else None
+
+    def _explain(self, seen: _Seen) -> str:
+        followed = self._ledger.followed(seen.testimony.pid, seen.testimony.changed_at)
+        if followed is None:
+            seen.reached = "by itself"  # a time to live, a window or a hold ended
+            return seen.reached
+        write, seconds = followed
+        seen.times.append(seconds)
+        seen.reached = milliseconds(seconds)
+        return f"{seen.reached} after {write.text}"
+
+    def rows(self) -> list[Row]:
+        """The workers, by process id."""
+        return [self._row(pid, seen) for pid, seen in sorted(self._seen.items())]
+
+    def _row(self, pid: int, seen: _Seen) -> Row:
+        middle = milliseconds(median(seen.times)) if seen.times else ""
+        return Row(pid, seen.status, seen.testimony.source, self.rungs.get(pid, "?"), seen.reached, middle)
+
+
+def _state(status: int) -> str:
+    return "open" if status == 200 else "closed"

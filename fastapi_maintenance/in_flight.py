@@ -1,0 +1,84 @@
+"""The requests that a worker has let in and not yet finished, and whom a closing must wait for."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, NamedTuple
+
+from starlette.types import Scope
+
+from ._policy import Closing, decide
+from .decorators import Mark
+
+if TYPE_CHECKING:
+    from .mode import MaintenanceMode
+
+__all__ = ["Admission", "InFlight", "Standing", "current_admission"]
+
+
+class Standing(NamedTuple):
+    """What the precedence table asks of a request."""
+
+    mark: Mark | None
+    found: bool
+    exempt: bool
+
+
+class Admission:
+    """One request, WebSocket or lifespan while its ASGI call runs."""
+
+    __slots__ = ("evict", "holding", "mode", "outer", "scope", "standing")
+
+    def __init__(self, mode: MaintenanceMode, scope: Scope) -> None:
+        self.mode = mode
+        self.scope = scope
+        self.outer = current_admission.get()
+        self.standing: Standing | None = None  # classified when somebody asks, not while the service is open
+        self.holding = False
+        self.evict: Callable[[str], Awaitable[None]] | None = None  # sends an open WebSocket away, saying why
+
+    def concerned_by(self, closing: Closing) -> bool:
+        """Whether it would have been refused, had it come after this closing. The one that closed is never waited for."""
+        if self.holding:
+            return False
+        if self.standing is None:
+            return True
+        mark, found, exempt = self.standing
+        return decide(mark=mark, found=found, exempt=exempt, closing=closing, method=self.scope.get("method")).refused
+
+    def hold(self, holding: bool) -> None:
+        """Note that this request itself holds the service closed, here and in the applications around this one."""
+        admission: Admission | None = self
+        while admission is not None:
+            admission.holding = holding
+            admission.mode.in_flight_changed()
+            admission = admission.outer
+
+
+current_admission: ContextVar[Admission | None] = ContextVar("fastapi_maintenance_admission", default=None)
+"""The request or lifespan that the code runs in."""
+
+
+class InFlight(set[Admission]):
+    """The admissions of one application. Open, a request costs it one `add` and one `discard`."""
+
+    def concerned_by(self, closing: Closing) -> Iterator[Admission]:
+        """Those that a closing must wait for."""
+        return (admission for admission in list(self) if admission.concerned_by(closing))
+
+    def count(self, closing: Closing | None) -> tuple[int, int]:
+        """How many HTTP requests and how many WebSockets: those to wait for, or all while open."""
+        waited_for = list(self if closing is None else self.concerned_by(closing))
+        http = sum(admission.scope["type"] == "http" for admission in waited_for)
+        return http, len(waited_for) - http
+
+    def is_drained(self, closing: Closing | None) -> bool:
+        """Whether the service is closed and nobody has to be waited for."""
+        return closing is not None and next(self.concerned_by(closing), None) is None
+
+    async def classify(self, standing_of: Callable[[Scope], Awaitable[Standing]]) -> None:
+        """Find out who need not be waited for."""
+        for admission in list(self):
+            if admission.standing is None:
+                admission.standing = await standing_of(admission.scope)

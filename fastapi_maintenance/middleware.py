@@ -1,0 +1,194 @@
+"""The door for requests: a pure ASGI middleware for http, websocket and lifespan."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from time import monotonic
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ._handlers import Replay, answer_with, handle_error, is_exempt
+from ._policy import Decision, Outcome, decide
+from ._routing import RouteTable
+from ._websockets import Evictable
+from .backends import BaseStateBackend, EnvVarBackend
+from .defaults import backend_or_default
+from .exceptions import ConfigurationError
+from .in_flight import Admission, Standing, current_admission
+from .mode import Gate, MaintenanceMode, Unreachable
+from .responses import MaintenanceResponse
+from .state import MaintenanceState
+from .types import ExemptHandler, ResponseHandler
+
+__all__ = ["MaintenanceModeMiddleware"]
+
+logger = logging.getLogger("fastapi_maintenance")
+
+
+class MaintenanceModeMiddleware:
+    """Answers 503 while maintenance is on: `app.add_middleware(MaintenanceModeMiddleware, backend="redis://localhost")`.
+
+    `enable_maintenance` overrides the switch. `backend` is a backend or its URL; without it, the environment variable
+    `FASTAPI_MAINTENANCE_BACKEND` names one, else `configure_backend` set one, else `FASTAPI_MAINTENANCE_MODE` is the switch.
+    `exempt_handler` lets requests through, `response_handler` makes the answer; both may be sync or async.
+    `fallback`, `on_unreachable`, `stale_after` and `close_websockets` are as in `MaintenanceMode`.
+    With options that cannot be meant, the application refuses to start and says why.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        enable_maintenance: bool | None = None,
+        backend: str | BaseStateBackend | None = None,
+        exempt_handler: ExemptHandler | None = None,
+        response_handler: ResponseHandler | None = None,
+        *,
+        fallback: str | BaseStateBackend | Sequence[str | BaseStateBackend] = (),
+        on_unreachable: Unreachable = "last-known",
+        stale_after: float | None = None,
+        close_websockets: float | None = None,
+    ) -> None:
+        self.app = app
+        self.exempt_handler = exempt_handler
+        self.response_handler = response_handler
+        try:
+            _check_handlers(exempt_handler=exempt_handler, response_handler=response_handler)
+            self.mode = MaintenanceMode(
+                backend_or_default(backend),
+                enable_maintenance=enable_maintenance,
+                fallback=fallback,
+                on_unreachable=on_unreachable,
+                stale_after=stale_after,
+                close_websockets=close_websockets,
+            )
+        except ConfigurationError as error:
+            # FastAPI builds its middlewares inside the lifespan, where servers take an exception for "no lifespan here".
+            self.app = _refuse_to_start(error)
+            self.mode = MaintenanceMode(EnvVarBackend(), enable_maintenance=False)
+        self.mode.classify_with(self._standing_of)
+        self._close_websockets = close_websockets is not None
+        self._routes = RouteTable(self.app)
+        self._response: tuple[MaintenanceState, MaintenanceResponse] | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let a request through, or answer it. Waits for nothing, except where no state was ever known."""
+        # A copy, for routers write into the scope: `Mount` moves its root_path. What is in flight is classified as it came.
+        admission = Admission(self.mode, dict(scope))
+        token = current_admission.set(admission)
+        try:
+            if scope["type"] == "lifespan":
+                async with self.mode:
+                    await self.app(scope, receive, send)
+            else:
+                await self._admit(admission, scope, receive, send)
+        finally:
+            current_admission.reset(token)
+
+    async def _admit(self, admission: Admission, scope: Scope, receive: Receive, send: Send) -> None:
+        mode = self.mode
+        # First in, then look: whoever closes the gate after this look finds the request in flight.
+        mode.in_flight.add(admission)
+        gate = mode.gate
+        try:
+            if monotonic() >= gate.until:
+                gate = await mode.refresh()
+            if gate.closing is not None or self._routes.has_forced_on(scope):
+                await self._judge(admission, gate, scope, receive, send)
+            elif self._close_websockets and scope["type"] == "websocket":
+                await self._serve_evictable(admission, scope, receive, send)
+            else:
+                await self.app(scope, receive, send)
+        finally:
+            mode.in_flight.discard(admission)
+            if mode.gate.closing is not None and mode.gate.closing is not gate.closing:
+                mode.in_flight_changed()  # it was let in before the closing, and may be the last
+
+    async def _judge(self, admission: Admission, gate: Gate, scope: Scope, receive: Receive, send: Send) -> None:
+        route = self._routes.resolve(scope)
+        standing = Standing(route.mark, route.found, route.docs)
+        decision = _decide(standing, gate, scope)
+        if decision.refused:
+            # Whether it is answered now or turns out to be exempt, nobody waits for it; least of all while a handler is asked.
+            self.mode.in_flight.discard(admission)
+            if decision.rule is not Outcome.FORCED_ON and self.exempt_handler is not None:
+                replay = Replay(receive)
+                try:
+                    exempt = await is_exempt(self.exempt_handler, scope, replay, send)
+                except Exception as error:
+                    await handle_error(error, scope, replay.again, send)
+                    return
+                receive = replay.again
+                standing = standing._replace(exempt=exempt)
+                decision = _decide(standing, gate, scope)
+        if decision.refused:
+            await self._answer(decision.state, scope, receive, send)
+            return
+        if gate.closing is not None:  # else nobody has been asked yet whether it is exempt
+            admission.standing = standing
+        self.mode.in_flight.add(admission)
+        await self._serve_evictable(admission, scope, receive, send)
+
+    async def _answer(self, state: MaintenanceState, scope: Scope, receive: Receive, send: Send) -> None:
+        if self.response_handler is not None:
+            await answer_with(self.response_handler, scope, receive, send)
+        else:
+            await self._respond(state)(scope, receive, send)
+
+    async def _serve_evictable(self, admission: Admission, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._close_websockets and scope["type"] == "websocket":
+            evictable = Evictable(receive, send)
+            admission.evict = evictable.evict
+            receive, send = evictable.receive, evictable.send
+        await self.app(scope, receive, send)
+
+    async def _standing_of(self, scope: Scope) -> Standing:
+        """Classify a request that was let in while the service was open."""
+        route = self._routes.resolve(scope)
+        exempt = route.docs
+        if not exempt and self.exempt_handler is not None:
+            try:
+                exempt = await is_exempt(self.exempt_handler, scope, _nothing_more, _nowhere)
+            except Exception:  # logged already; whoever cannot be classified is waited for
+                exempt = False
+        return Standing(route.mark, route.found, exempt)
+
+    def _respond(self, state: MaintenanceState) -> MaintenanceResponse:
+        """The answer for a state, encoded when the state is first asked for."""
+        cached = self._response
+        if cached is None or cached[0] is not state:
+            cached = self._response = (state, MaintenanceResponse(state, self.mode.now))
+        return cached[1]
+
+
+def _decide(standing: Standing, gate: Gate, scope: Scope) -> Decision:
+    mark, found, exempt = standing
+    return decide(mark=mark, found=found, exempt=exempt, closing=gate.closing, method=scope.get("method"))
+
+
+async def _nothing_more() -> Message:
+    """A `receive` for a handler that asks too late: the application has the body."""
+    raise RuntimeError("The request is being answered already; its body cannot be read any more.")
+
+
+async def _nowhere(message: Message) -> None:
+    raise RuntimeError("The request is being answered already.")
+
+
+def _check_handlers(**handlers: object) -> None:
+    for name, handler in handlers.items():
+        if handler is not None and not callable(handler):
+            raise ConfigurationError(f"{name} must be callable, not {handler!r}.")
+
+
+def _refuse_to_start(error: ConfigurationError) -> ASGIApp:
+    """What stands in for an application that is configured wrongly."""
+    logger.critical("MaintenanceModeMiddleware is configured wrongly: %s", error)
+
+    async def refuse(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "lifespan":
+            raise error
+        await receive()
+        await send({"type": "lifespan.startup.failed", "message": f"MaintenanceModeMiddleware: {error}"})
+
+    return refuse

@@ -1,0 +1,95 @@
+"""The workers that a backend knows of, as they report themselves. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Final, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from .snapshot import Reading
+
+__all__ = ["FENCE_MARGIN", "LEFT", "RollCall", "Worker"]
+
+LEFT: Final = "left"
+"""What stands in the place of a report once a worker has shut down in order."""
+
+FENCE_MARGIN: Final = 0.95
+"""How much of the registry's lifetime a fence may take: two clocks may run at rates that differ a little."""
+
+_Count = Annotated[int, Field(ge=0)]
+
+
+class _Report(BaseModel):
+    """What a worker says of itself; from Redis, so not trusted."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    host: str = "?"
+    pid: int = 0
+    started: float = 0.0
+    version: str = "?"
+    rung: str = "?"
+    epoch: _Count = 0
+    applied: str = ""
+    closed: bool = False
+    drained: bool = False
+    http: _Count = 0
+    websockets: _Count = 0
+    fence: float | None = None
+    lifetime: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """One worker process as the registry has it. `deadline` is on the registry's clock; after it, the worker has expired.
+
+    `http` and `websockets` count the requests in flight: while closed, those that must be waited for. `fence` is after how
+    many seconds without the backend the worker closes by itself, None if it does not.
+    """
+
+    id: str
+    deadline: float
+    left: bool = False
+    host: str = "?"
+    pid: int = 0
+    started: float = 0.0
+    version: str = "?"
+    rung: str = "?"
+    epoch: int = 0
+    applied: str = ""
+    closed: bool = False
+    drained: bool = False
+    http: int = 0
+    websockets: int = 0
+    fence: float | None = None
+    lifetime: float = 0.0
+
+    @classmethod
+    def parse(cls, id: str, deadline: float, report: str | bytes) -> Self:
+        """Read a registration; one that cannot be read is of a worker of which nothing can be said."""
+        if report in (LEFT, LEFT.encode()):
+            return cls(id, deadline, left=True)
+        try:
+            return cls(id, deadline, **dict(_Report.model_validate_json(report)))
+        except ValidationError:
+            return cls(id, deadline)
+
+    @property
+    def name(self) -> str:
+        """How to find it: process id and host."""
+        return f"{self.pid}@{self.host}"
+
+    @property
+    def is_fenced(self) -> bool:
+        """Whether it surely answers 503 once the registry has forgotten it."""
+        return self.fence is not None and 0 < self.fence <= self.lifetime * FENCE_MARGIN
+
+
+@dataclass(frozen=True, slots=True)
+class RollCall:
+    """Switch, holds and registry in one consistent look. `born` names the life of the data, which a loss ends."""
+
+    reading: Reading
+    born: int
+    workers: tuple[Worker, ...]

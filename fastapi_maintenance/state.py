@@ -1,0 +1,153 @@
+"""The switch's value: what it says, how it is written, when it holds. Pure: no clock, no I/O."""
+
+from __future__ import annotations
+
+import math
+from datetime import datetime
+from typing import Annotated, Final, Literal, Self
+
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from .exceptions import InvalidStateError
+
+__all__ = ["DEFAULT_RETRY_AFTER", "MAX_BYTES", "OFF", "ON", "MaintenanceState", "Mode", "parse_bool"]
+
+TRUE_WORDS: Final = frozenset({"1", "on", "t", "true", "y", "yes"})
+FALSE_WORDS: Final = frozenset({"0", "off", "f", "false", "n", "no"})
+MAX_BYTES: Final = 64 * 1024
+DEFAULT_RETRY_AFTER: Final = 3600
+_LONGEST_RETRY: Final = 2**31 - 1  # seconds; what every HTTP client can still parse
+
+Mode = Literal["full", "read-only"]
+
+
+def _writable(text: str) -> str:
+    """Text that UTF-8 can carry: the names of files and what errors say about them may hold lone surrogates."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+Text = Annotated[str, AfterValidator(_writable)]
+
+
+def parse_bool(word: str) -> bool:
+    """Read one of the switch's boolean words, in any case and with surrounding space.
+
+    Raises `InvalidStateError` for any other text.
+    """
+    folded = word.strip().lower()
+    if folded in TRUE_WORDS:
+        return True
+    if folded in FALSE_WORDS:
+        return False
+    raise InvalidStateError(
+        f"{_excerpt(word)} is not a boolean word: write 1, on, true, yes, y or t for on; 0, off, false, no, n or f for off."
+    )
+
+
+class MaintenanceState(BaseModel):
+    """What a switch or a hold says: on or off, with details for visitors and for operators.
+
+    `message` is shown to visitors; `reason` and `by` are for operators only. `retry_after` is in seconds.
+    `starts_at` and `ends_at` need a time zone; the window they make is evaluated by whoever reads it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    enabled: bool
+    message: Text | None = None
+    reason: Text | None = None
+    retry_after: Annotated[int, Field(ge=0, le=_LONGEST_RETRY)] | None = None
+    starts_at: AwareDatetime | None = None
+    ends_at: AwareDatetime | None = None
+    mode: Mode = "full"
+    by: Text | None = None
+    since: AwareDatetime | None = None
+
+    @model_validator(mode="after")
+    def _window_is_not_empty(self) -> Self:
+        if self.starts_at and self.ends_at and self.starts_at >= self.ends_at:
+            raise ValueError("ends_at must be later than starts_at")
+        return self
+
+    @classmethod
+    def parse(cls, value: str | bytes | None) -> MaintenanceState:
+        """Read a switch value: absent is off, else a boolean word or a JSON object.
+
+        Raises `InvalidStateError`, which says what is wrong, for everything else and beyond 64 KiB.
+        """
+        if value is None:
+            return OFF
+        # A lone surrogate becomes bytes that are not UTF-8 again, as they were where it came from: in the environment.
+        raw = value.encode("utf-8", "surrogatepass") if isinstance(value, str) else value
+        if len(raw) > MAX_BYTES:
+            raise InvalidStateError(f"The value is {len(raw)} bytes long; {MAX_BYTES} is the most a switch may have.")
+        try:
+            text = raw.decode()
+        except UnicodeDecodeError:
+            raise InvalidStateError(f"{_excerpt(raw)} is not UTF-8 text.") from None
+        if text.lstrip().startswith("{"):
+            return cls._parse_json(text)
+        return ON if parse_bool(text) else OFF
+
+    @classmethod
+    def _parse_json(cls, text: str) -> MaintenanceState:
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            raise InvalidStateError(f"The JSON cannot be read as a state: {_explain(error)}.") from None
+
+    def dump(self) -> str:
+        """Write the value: `1` or `0` where that says it all, else JSON.
+
+        Raises `InvalidStateError` beyond 64 KiB.
+        """
+        if not self.has_details:
+            return "1" if self.enabled else "0"
+        text = self.model_dump_json(exclude_none=True)
+        if (size := len(text.encode())) > MAX_BYTES:
+            raise InvalidStateError(f"The state is {size} bytes long; {MAX_BYTES} is the most a switch may have. Shorten its texts.")
+        return text
+
+    @property
+    def has_details(self) -> bool:
+        """Whether it says more than on or off."""
+        return self not in (ON, OFF)
+
+    def active_at(self, now: datetime) -> bool:
+        """Whether it is on at that time, its window considered. The start is in the window, the end is not."""
+        return self.enabled and (self.starts_at is None or self.starts_at <= now) and (self.ends_at is None or now < self.ends_at)
+
+    def changes_after(self, now: datetime) -> datetime | None:
+        """The next instant at which `active_at` changes, if there is one."""
+        if not self.enabled:
+            return None
+        if self.starts_at is not None and now < self.starts_at:
+            return self.starts_at
+        return self.ends_at if self.ends_at is not None and now < self.ends_at else None
+
+    def retry_after_at(self, now: datetime, default: int = DEFAULT_RETRY_AFTER) -> int:
+        """Seconds for a Retry-After header (RFC 9110, 10.2.3): as set, else until the end rounded up, else the default."""
+        if self.retry_after is not None:
+            return self.retry_after
+        if self.ends_at is None:
+            return default
+        return min(max(0, math.ceil((self.ends_at - now).total_seconds())), _LONGEST_RETRY)
+
+
+ON: Final = MaintenanceState(enabled=True)
+OFF: Final = MaintenanceState(enabled=False)
+
+
+def _excerpt(value: str | bytes) -> str:
+    shown = repr(value if len(value) <= 40 else value[:40])
+    return shown if len(value) <= 40 else f"{shown}…"
+
+
+def _explain(error: ValidationError) -> str:
+    """One clause a problem, naming the key and never quoting the whole value."""
+    clauses = []
+    for problem in error.errors(include_url=False, include_context=False, include_input=False):
+        key = ".".join(map(str, problem["loc"]))[:40]
+        message = "unknown key" if problem["type"] == "extra_forbidden" else problem["msg"]
+        clauses.append(f"{key}: {message}" if key else message)
+    return "; ".join(clauses[:5])

@@ -1,0 +1,19 @@
+"""What users hand to this package: plain callables, described as types."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import Response
+
+__all__ = ["ExemptHandler", "ResponseHandler"]
+
+ExemptHandler = Callable[[Request], bool | Awaitable[bool]] | Callable[[HTTPConnection], bool | Awaitable[bool]]
+"""Says whether a request passes although maintenance is on. Sync ones run in the thread pool.
+
+It is given a `Request`; for a WebSocket, an `HTTPConnection`, which has no method and no body.
+"""
+
+ResponseHandler = Callable[[Request], Response | Awaitable[Response]] | Callable[[HTTPConnection], Response | Awaitable[Response]]
+"""Makes the answer during maintenance. Sync ones run in the thread pool."""

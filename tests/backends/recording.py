@@ -1,0 +1,72 @@
+"""A feed that remembers what it was given."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from fastapi_maintenance.backends import BaseStateBackend
+from fastapi_maintenance.exceptions import BackendError
+from fastapi_maintenance.snapshot import Reading, evaluate
+from fastapi_maintenance.state import MaintenanceState
+from tests.waiting import eventually
+
+__all__ = ["RecordingFeed", "watched"]
+
+
+@dataclass(eq=False)
+class RecordingFeed:
+    """Stands in for a worker."""
+
+    readings: list[Reading] = field(default_factory=list)
+    asked_at: list[float] = field(default_factory=list)
+    confirmed_at: list[float] = field(default_factory=list)
+    errors: list[BackendError] = field(default_factory=list)
+    report: Callable[[], Mapping[str, Any]] = dict
+
+    def update(self, reading: Reading, at: float) -> None:
+        assert at <= time.monotonic()
+        self.readings.append(reading)
+        self.asked_at.append(at)
+
+    def confirm(self, at: float) -> None:
+        assert self.readings, "there is nothing yet that could be confirmed"
+        self.confirmed_at.append(at)
+
+    def fail(self, error: BackendError) -> None:
+        self.errors.append(error)
+
+    @property
+    def last(self) -> Reading:
+        return self.readings[-1]
+
+    @property
+    def state(self) -> MaintenanceState:
+        """The effective state by the last reading, now."""
+        return evaluate(self.last, time.time()).state
+
+    def is_on(self) -> bool:
+        return bool(self.readings) and self.state.enabled
+
+    def is_off(self) -> bool:
+        return bool(self.readings) and not self.state.enabled
+
+
+@asynccontextmanager
+async def watched(backend: BaseStateBackend, *, attach: bool = True) -> AsyncIterator[RecordingFeed]:
+    """Let a feed be told by a running watch, from its first reading on, and unless forbidden of this process' own changes."""
+    feed = RecordingFeed()
+    if attach:
+        backend.attach(feed)
+    watch = asyncio.create_task(backend.watch(feed))
+    try:
+        await eventually(lambda: feed.readings or feed.errors, within=10)
+        yield feed
+    finally:
+        watch.cancel()
+        await asyncio.wait([watch])
+        assert watch.cancelled(), watch

@@ -1,0 +1,246 @@
+"""Replies are untrusted: whatever comes, it is a reading or a BackendError."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from redis.exceptions import NoPermissionError, ResponseError
+
+from fastapi_maintenance.backends.redis.replies import Answer, read_plain, read_roll_call, read_script
+from fastapi_maintenance.exceptions import BackendError
+from fastapi_maintenance.registry import RollCall, Worker
+from fastapi_maintenance.snapshot import Hold, Reading, evaluate
+from fastapi_maintenance.state import MAX_BYTES, OFF, ON, MaintenanceState
+
+HOLD = Hold("a", ON, since=1700000000.25, deadline=1700000030.5)
+LEAVES = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=8)
+    | st.binary(max_size=40)
+    | st.sampled_from([b"text", b"too long", b"wrong type", b"1", b"{}", b"1700000000000000", b"9" * 400, ResponseError("no"), b""])
+)
+GARBAGE = st.recursive(LEAVES, lambda inner: st.lists(inner, max_size=10) | st.dictionaries(st.binary(max_size=3), inner, max_size=2))
+
+
+def script_reply(**changes: Any) -> list[Any]:
+    """What the script answers when everything is well, with changes."""
+    reply = {
+        "now": b"1700000000000000",
+        "status": b"text",
+        "value": None,
+        "pttl": -2,
+        "holds": [],
+        "record": [b"17", b"5", b"0"],
+        "fingerprint": b"abc",
+        "verdict": b"",
+        "roll": [],
+    }
+    return list((reply | changes).values())
+
+
+# -- the script ----------------------------------------------------------------------------------------------------------
+
+
+def test_an_absent_switch_is_off_and_the_time_is_that_of_redis() -> None:
+    answer = read_script(script_reply())
+
+    assert answer == Answer(Reading(OFF, (), 1700000000.0, epoch=17, fingerprint="abc"), born=5)
+
+
+def test_a_switch_with_a_time_to_live_and_a_hold() -> None:
+    answer = read_script(
+        script_reply(
+            value=b"on",
+            pttl=1500,
+            holds=[[b"a", b"1700000030500000", b"1700000000250000", HOLD.dump().encode()]],
+            verdict=b"well done",
+            record=[b"9", b"8", b"7"],
+        )
+    )
+
+    assert answer.reading == Reading(ON, (HOLD,), 1700000000.0, 1.5, epoch=9, fingerprint="abc")
+    assert (answer.born, answer.parent, answer.verdict) == (8, 7, "well done")
+
+
+@pytest.mark.parametrize("pttl", [-1, -2, None, b"12", ResponseError("no")])
+def test_without_a_time_to_live_nothing_expires(pttl: object) -> None:
+    assert read_script(script_reply(value=b"1", pttl=pttl)).reading.expires_in is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"status": b"wrong type"}, "not a string; delete the key"),
+        ({"status": b"too long"}, f"longer than {MAX_BYTES} bytes"),
+        ({"value": b"maybe"}, "not a boolean word"),
+        ({"value": b"\xff"}, "not UTF-8"),
+        ({"value": b'{"enabled": 7}'}, "JSON"),
+        ({"value": b"1" * (MAX_BYTES + 1)}, "bytes long"),
+    ],
+)
+def test_a_switch_that_cannot_be_read_is_unknown_and_says_why(changes: dict[str, Any], problem: str) -> None:
+    reading = read_script(script_reply(**changes)).reading
+
+    assert reading.switch is None
+    assert reading.holds == ()
+    assert problem in str(reading.error)
+
+
+def test_holds_of_the_wrong_type_are_unknown_and_the_switch_is_not() -> None:
+    reading = read_script(script_reply(value=b"1", holds=None)).reading
+
+    assert (reading.switch, reading.holds) == (ON, None)
+    assert "not a hash; delete that key" in str(reading.error)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        [b"b", b"", b"", b""],
+        [b"b", b"1700000030500000", b"1700000000250000", b"{"],
+        [b"b", b"1700000030500000", b"x", HOLD.dump().encode()],
+        [b"b", b"9" * 400, b"1", HOLD.dump().encode()],
+        [b"b", b"9" * 5000, b"1", HOLD.dump().encode()],
+        [b"b", b"1", b"9" * 400, HOLD.dump().encode()],
+    ],
+)
+def test_a_garbage_hold_is_named_and_hides_no_other(entry: list[bytes]) -> None:
+    good = [b"a", b"1700000030500000", b"1700000000250000", HOLD.dump().encode()]
+
+    reading = read_script(script_reply(holds=[entry, good])).reading
+
+    assert reading.holds == (HOLD,)
+    assert "The hold 'b' cannot be read" in str(reading.error)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"now": None},
+        {"now": b"soon"},
+        {"now": b"9" * 400},
+        {"now": b"9" * 30},
+        {"now": b"-1"},
+        {"status": None},
+        {"record": [b"1", b"2"]},
+        {"record": [b"x", b"1", b"1"]},
+        {"fingerprint": 3},
+        {"verdict": None},
+        {"holds": [[b"too short"]]},
+        {"holds": 4},
+        {"holds": [[4, b"1", b"1", b"{}"]]},
+    ],
+)
+def test_another_shape_is_a_backend_error(changes: dict[str, Any]) -> None:
+    with pytest.raises(BackendError, match="something else than a reading"):
+        read_script(script_reply(**changes))
+
+
+@given(st.dictionaries(st.sampled_from(["now", "status", "value", "pttl", "holds", "record", "fingerprint", "verdict", "roll"]), GARBAGE))
+def test_garbage_in_a_reply_is_a_reading_that_can_be_used_or_a_backend_error(changes: dict[str, Any]) -> None:
+    for read in (read_script, read_roll_call):
+        try:
+            answer = read(script_reply(**changes))
+        except BackendError:
+            continue
+        assert isinstance(answer, Answer | RollCall)
+        effective = evaluate(answer.reading, answer.reading.now)
+        assert math.isinf(effective.until) or effective.until > answer.reading.now
+
+
+@given(GARBAGE)
+def test_a_reply_that_is_garbage_altogether_is_a_backend_error(reply: Any) -> None:
+    for read in (read_script, read_roll_call):
+        with pytest.raises(BackendError):
+            read(reply)
+
+
+# -- the roll ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_roll_names_the_workers() -> None:
+    roll = read_roll_call(script_reply(roll=[[b"w", b"1700000003000000", b'{"pid": 7}'], [b"gone", b"1", b"left"]]))
+
+    assert roll.born == 5
+    assert roll.reading.epoch == 17
+    assert roll.workers == (Worker("w", 1700000003.0, pid=7), Worker("gone", 1e-6, left=True))
+
+
+@pytest.mark.parametrize("roll", [None, 3, [[b"w", b"1"]], [[b"w", b"x", b"{}"]], [[3, b"1", b"{}"]]])
+def test_a_roll_of_another_shape_is_a_backend_error(roll: Any) -> None:
+    with pytest.raises(BackendError, match="something else than workers"):
+        read_roll_call(script_reply(roll=roll))
+
+
+# -- without the script --------------------------------------------------------------------------------------------------
+
+
+def test_plain_replies_say_nothing_of_holds() -> None:
+    reading = read_plain([b"1", 2500, [b"1700000000", b"250000"]], now=1.0)
+
+    assert reading == Reading(ON, None, 1700000000.25, 2.5)
+
+
+@pytest.mark.parametrize("clock", [NoPermissionError("no"), [b"x", b"y"], [None, b"1"], [b"9" * 20, b"0"], [b"1"], None])
+def test_without_redis_clock_the_local_one_stands_in(clock: object) -> None:
+    assert read_plain([None, -2, clock], now=42.0) == Reading(OFF, None, 42.0)
+
+
+def test_a_plain_value_that_cannot_be_read_is_unknown() -> None:
+    reading = read_plain([b"perhaps", -1, None], now=1.0)
+
+    assert reading.switch is None
+    assert "not a boolean word" in str(reading.error)
+
+
+def test_a_switch_of_the_wrong_type_is_unknown() -> None:
+    wrong = ResponseError("WRONGTYPE Operation against a key holding the wrong kind of value")
+    reading = read_plain([wrong, -1, None], now=1.0)
+
+    assert reading.switch is None
+    assert "delete the key" in str(reading.error)
+
+
+@pytest.mark.parametrize("value", [NoPermissionError("this user has no permissions"), 5, [b"1"]])
+def test_without_a_value_there_is_no_reading(value: object) -> None:
+    with pytest.raises(BackendError, match="GET"):
+        read_plain([value, -1, None], now=1.0)
+
+
+@given(st.lists(GARBAGE, min_size=3, max_size=3))
+def test_plain_garbage_is_a_reading_or_a_backend_error(replies: list[Any]) -> None:
+    try:
+        reading = read_plain(replies, now=1.0)
+    except BackendError:
+        return
+    assert reading.switch is None or isinstance(reading.switch, MaintenanceState)
+
+
+# -- losing data ---------------------------------------------------------------------------------------------------------
+
+
+def answer(epoch: int = 10, born: int = 5, parent: int = 0) -> Answer:
+    return Answer(Reading(epoch=epoch), born, parent)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "lost"),
+    [
+        (answer(), answer(), False),
+        (answer(), answer(epoch=11), False),
+        (answer(), answer(epoch=9), True),  # rolled back
+        (answer(), answer(epoch=0, born=0), True),  # gone
+        (answer(), answer(epoch=99, born=9), True),  # begun anew by somebody who remembers nothing
+        (answer(), answer(epoch=99, born=9, parent=5), False),  # put back already
+        (answer(epoch=0, born=0), answer(epoch=1, born=9), False),  # there was nothing to lose
+    ],
+)
+def test_data_is_lost_when_its_life_ended_or_went_back(before: Answer, after: Answer, lost: bool) -> None:
+    assert before.is_lost_in(after) is lost

@@ -1,0 +1,556 @@
+"""Each step of maintenance.lua, run by a real server, and the commands that run it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import anyio
+import pytest
+from redis.asyncio import Redis
+from redis.exceptions import NoScriptError, ResponseError
+
+from fastapi_maintenance.backends.redis.keys import Keys
+from fastapi_maintenance.backends.redis.replies import Answer, read_roll_call, read_script
+from fastapi_maintenance.backends.redis.script import Script, dump_hold
+from fastapi_maintenance.backends.redis.server import SingleServer
+from fastapi_maintenance.backends.redis.wire import Wire
+from fastapi_maintenance.exceptions import BackendError, InvalidStateError, UnsupportedError
+from fastapi_maintenance.snapshot import Hold
+from fastapi_maintenance.state import OFF, ON, MaintenanceState
+
+Step = Callable[..., Awaitable[Answer]]
+
+MINUTE = 60.0
+SETTLED = "9 8 0 0 0"  # an epoch, in a life that began at the beginning of time
+
+
+@pytest.fixture
+def step(operator: Redis, keys: Keys) -> Step:
+    """Runs a step and reads its answer."""
+    script = Script(keys)
+
+    async def run(name: str, *args: str | int) -> Answer:
+        return read_script(await operator.execute_command(*script.whole(name, *args)))
+
+    return run
+
+
+async def numbers(operator: Redis, keys: Keys) -> dict[str, int]:
+    """What the epoch's record says."""
+    text = await operator.get(keys.epoch)
+    fields = ("epoch", "born", "parent", "cleared", "decided")
+    return dict(zip(fields, map(int, text.split()), strict=True))
+
+
+def as_args(hold: Hold, lease: float = 30.0) -> tuple[str, str, int]:
+    return hold.id, dump_hold(hold), round(lease * 1000)
+
+
+# -- read ----------------------------------------------------------------------------------------------------------------
+
+
+async def test_read_of_nothing_is_off_and_writes_nothing(operator: Redis, step: Step) -> None:
+    answer = await step("read")
+
+    assert (answer.reading.switch, answer.reading.holds, answer.reading.error) == (OFF, (), None)
+    assert (answer.born, answer.reading.epoch) == (0, 0)
+    assert abs(answer.reading.now - time.time()) < 5
+    assert await operator.dbsize() == 0
+
+
+async def test_read_says_value_and_time_to_live_together(operator: Redis, step: Step) -> None:
+    await operator.set("maintenance", '{"enabled": true, "message": "soon"}', px=5000)
+
+    reading = (await step("read")).reading
+
+    assert reading.switch == MaintenanceState(enabled=True, message="soon")
+    assert reading.expires_in is not None
+    assert 4 < reading.expires_in <= 5
+
+
+async def test_read_moves_no_value_that_is_too_long(operator: Redis, step: Step) -> None:
+    await operator.set("maintenance", "1" * 65537)
+    too_long = await step("read")
+    await operator.set("maintenance", "1" * 65536)
+    just_fits = await step("read")
+
+    assert too_long.reading.switch is None
+    assert "longer than 65536" in str(too_long.reading.error)
+    assert "not a boolean word" in str(just_fits.reading.error)
+
+
+async def test_read_of_keys_of_the_wrong_type_says_which(operator: Redis, step: Step, keys: Keys) -> None:
+    await operator.rpush("maintenance", "1")
+    switch = (await step("read")).reading
+    await operator.delete("maintenance")
+    await operator.set(keys.holds, "x")
+    holds = (await step("read")).reading
+
+    assert (switch.switch, switch.holds) == (None, ())
+    assert "not a string" in str(switch.error)
+    assert (holds.switch, holds.holds) == (OFF, None)
+    assert "not a hash" in str(holds.error)
+
+
+@pytest.mark.parametrize("garbage", ["x", "1 2", "1 2 3 4", "-1 2 3 4 5", "1 2 3 4 5 6", "9" * 400 + " 1 1 1 1", ""])
+async def test_a_garbage_epoch_counts_as_none(operator: Redis, step: Step, keys: Keys, garbage: str) -> None:
+    await operator.set(keys.epoch, garbage)
+
+    answer = await step("read")
+
+    assert (answer.reading.epoch, answer.born, answer.parent) == (0, 0, 0)
+
+
+async def test_an_epoch_of_the_wrong_type_counts_as_none_and_the_next_step_heals_it(operator: Redis, step: Step, keys: Keys) -> None:
+    await operator.rpush(keys.epoch, "x")
+
+    assert (await step("read")).born == 0
+    assert (await step("write", "1", 0)).born > 0
+    assert (await numbers(operator, keys))["epoch"] > 0
+
+
+@pytest.mark.parametrize("garbage", ["", "x", "1", "1 2", "9" * 17 + " 1 {}", "1 " + "9" * 17 + " {}", " 1 2 {}"])
+async def test_a_garbage_hold_is_told_of_and_swept_by_the_next_hold(operator: Redis, step: Step, keys: Keys, garbage: str) -> None:
+    await operator.hset(keys.holds, "bad", garbage)
+
+    assert "'bad' cannot be read" in str((await step("read")).reading.error)
+
+    reading = (await step("acquire", *as_args(Hold("good", ON)))).reading
+    assert [hold.id for hold in reading.holds or ()] == ["good"]
+    assert reading.error is None
+
+
+async def test_the_fingerprint_is_of_switch_and_holds_and_of_nothing_else(operator: Redis, step: Step) -> None:
+    seen = [(await step("read")).reading.fingerprint]
+    await operator.set("maintenance", "1")
+    seen.append((await step("read")).reading.fingerprint)
+    first = await step("acquire", *as_args(Hold("a", ON)))
+    seen.append(first.reading.fingerprint)
+    seen.append((await step("acquire", *as_args(Hold("b", OFF)))).reading.fingerprint)
+
+    assert len(set(seen)) == 4
+
+    await step("sync", "worker", "{}", 3000, 0)
+    await step("barrier")
+    renewed = await step("renew", *as_args(Hold("a", ON), 99.0), int(first.verdict))
+    await operator.expire("maintenance", 100)
+    assert renewed.reading.fingerprint == (await step("read")).reading.fingerprint == seen[3]
+
+
+async def test_an_error_that_is_not_about_types_is_not_taken_for_one(operator: Redis, keys: Keys, redis_url: str) -> None:
+    """Else a missing permission would be told of as a switch that somebody should delete."""
+    script = Script(keys)
+    for missing in ("strlen", "hgetall"):
+        await operator.acl_setuser("half", enabled=True, nopass=True, keys=["*"], channels=["*"], commands=["+@all", f"-{missing}"], reset=True)
+        async with Redis.from_url(redis_url.replace("://", "://half:x@")) as half:
+            with pytest.raises(ResponseError, match="permission"):
+                await half.execute_command(*script.whole("read"))
+    await operator.acl_deluser("half")
+
+
+# -- write and clear -----------------------------------------------------------------------------------------------------
+
+
+async def test_write_sets_the_switch_for_as_long_as_asked(operator: Redis, step: Step) -> None:
+    assert (await step("write", "1", 0)).reading.switch == ON
+    assert await operator.pttl("maintenance") == -1
+
+    await step("write", '{"enabled":true,"message":"x"}', 5000)
+    assert 0 < await operator.pttl("maintenance") <= 5000
+
+    assert (await step("write", "", 0)).reading.switch == OFF
+    assert await operator.exists("maintenance") == 0
+
+
+async def test_write_replaces_a_switch_of_any_type(operator: Redis, step: Step) -> None:
+    await operator.rpush("maintenance", "1")
+
+    assert (await step("write", "1", 0)).reading.switch == ON
+
+
+async def test_every_change_but_a_renewal_advances_the_epoch_and_is_published(operator: Redis, step: Step, keys: Keys) -> None:
+    async with operator.pubsub(ignore_subscribe_messages=True) as listener:
+        await listener.subscribe(keys.events)
+        await listener.get_message(timeout=1)
+        epochs = [0]
+
+        async def published(answer: Answer) -> None:
+            message = await listener.get_message(timeout=1)
+            assert message is not None
+            assert int(message["data"]) == answer.reading.epoch > epochs[-1]
+            epochs.append(answer.reading.epoch)
+
+        await published(await step("write", "1", 0))
+        taken = await step("acquire", *as_args(Hold("a", ON)))
+        await published(taken)
+        await published(await step("barrier"))
+        await step("renew", *as_args(Hold("a", ON)), int(taken.verdict))
+        await step("sync", "worker", "{}", 3000, 1)
+        await step("read")
+        await step("workers")
+        await published(await step("release", "a", ""))
+        await step("release", "a", "")
+        await published(await step("release", "a", "1"))
+        await published(await step("clear"))
+        assert await listener.get_message(timeout=0.1) is None
+
+
+async def test_the_epoch_never_goes_back_even_if_the_clock_did(operator: Redis, step: Step, keys: Keys) -> None:
+    future = round(time.time() * 1e6) + 10**12
+    await operator.set(keys.epoch, f"{future} 8 0 0 0")
+
+    assert (await step("write", "1", 0)).reading.epoch == future + 1
+    assert (await step("write", "1", 0)).reading.epoch == future + 2
+
+
+async def test_clear_turns_the_switch_off_and_ends_every_hold(step: Step) -> None:
+    await step("write", "1", 0)
+    await step("acquire", *as_args(Hold("a", ON)))
+
+    reading = (await step("clear")).reading
+
+    assert (reading.switch, reading.holds) == (OFF, ())
+
+
+async def test_the_commands_are_written_where_the_channel_is_forbidden(operator: Redis, keys: Keys, redis_url: str) -> None:
+    await operator.acl_setuser("mute", enabled=True, nopass=True, keys=["*"], commands=["+@all"], reset=True, reset_channels=True)
+    async with Redis.from_url(redis_url.replace("://", "://mute:x@")) as mute:
+        assert read_script(await mute.execute_command(*Script(keys).whole("write", "1", 0))).reading.switch == ON
+    await operator.acl_deluser("mute")
+
+
+# -- holds ---------------------------------------------------------------------------------------------------------------
+
+
+async def test_acquire_lets_a_hold_stand_for_its_lease(operator: Redis, step: Step, keys: Keys) -> None:
+    answer = await step("acquire", *as_args(Hold("a", MaintenanceState(enabled=True, reason="why"), lifts=("b",)), 0.15))
+
+    (hold,) = answer.reading.holds or ()
+    assert (hold.id, hold.state.reason, hold.lifts) == ("a", "why", ("b",))
+    assert int(answer.verdict) == answer.reading.epoch == round(hold.since * 1e6)
+    assert hold.deadline == pytest.approx(answer.reading.now + 0.15, abs=1e-3)
+    assert 50_000 < await operator.pttl(keys.holds) <= 61_000
+
+    await anyio.sleep(0.2)
+    assert (await step("read")).reading.holds == ()
+
+
+async def test_renew_moves_the_deadline_and_nothing_else(operator: Redis, step: Step, keys: Keys) -> None:
+    hold = Hold("a", ON)
+    since = int((await step("acquire", *as_args(hold))).verdict)
+    before = await operator.get(keys.epoch)
+
+    answer = await step("renew", *as_args(hold, 99.0), since)
+
+    (renewed,) = answer.reading.holds or ()
+    assert answer.verdict == ""
+    assert renewed.deadline == pytest.approx(answer.reading.now + 99, abs=1e-3)
+    assert round(renewed.since * 1e6) == since
+    assert await operator.get(keys.epoch) == before
+
+
+async def test_renew_puts_back_a_hold_that_was_lost(operator: Redis, step: Step) -> None:
+    since = int((await step("acquire", *as_args(Hold("a", ON)))).verdict)
+    await operator.flushall()
+
+    answer = await step("renew", *as_args(Hold("a", ON)), since)
+
+    assert answer.verdict == ""
+    assert [hold.id for hold in answer.reading.holds or ()] == ["a"]
+    assert answer.reading.epoch > since
+
+
+async def test_renew_of_a_hold_that_was_ended_by_force_is_refused(step: Step) -> None:
+    since = int((await step("acquire", *as_args(Hold("a", ON)))).verdict)
+    await step("clear")
+
+    answer = await step("renew", *as_args(Hold("a", ON)), since)
+
+    assert (answer.verdict, answer.reading.holds) == ("revoked", ())
+
+    again = await step("acquire", *as_args(Hold("a", ON)))
+    assert (await step("renew", *as_args(Hold("a", ON)), int(again.verdict))).verdict == ""
+
+
+async def test_release_ends_one_hold_and_keeps_what_is_asked(operator: Redis, step: Step) -> None:
+    await step("acquire", *as_args(Hold("a", ON)))
+    await step("acquire", *as_args(Hold("b", ON)))
+
+    reading = (await step("release", "a", "")).reading
+    assert [hold.id for hold in reading.holds or ()] == ["b"]
+    assert reading.switch == OFF
+
+    reading = (await step("release", "b", "1")).reading
+    assert (reading.holds, reading.switch) == ((), ON)
+    assert await operator.pttl("maintenance") == -1
+
+
+async def test_release_keeps_the_switch_on_even_if_the_holds_are_garbage(operator: Redis, step: Step, keys: Keys) -> None:
+    await operator.set(keys.holds, "x")
+
+    with pytest.raises(ResponseError, match="WRONGTYPE"):
+        await step("release", "a", "1")
+    assert await operator.get("maintenance") == b"1"
+
+
+# -- the registry --------------------------------------------------------------------------------------------------------
+
+
+async def roll(operator: Redis, keys: Keys) -> dict[str, bool]:
+    """Who is in the registry, and whether they left."""
+    reply = await operator.execute_command(*Script(keys).whole("workers"))
+    return {worker.id: worker.left for worker in read_roll_call(reply).workers}
+
+
+async def test_sync_registers_and_begins_a_life(operator: Redis, step: Step, keys: Keys) -> None:
+    answer = await step("sync", "w", '{"pid": 7}', 3000, 0)
+    called = read_roll_call(await operator.execute_command(*Script(keys).whole("workers")))
+
+    (worker,) = called.workers
+    assert (worker.id, worker.pid, worker.left) == ("w", 7, False)
+    assert worker.deadline == pytest.approx(answer.reading.now + 3, abs=0.01)
+    assert called.born == answer.born > 0
+    assert await operator.pttl(keys.workers) == pytest.approx(63_000, abs=1000)
+
+
+async def test_sync_begins_no_life_over_one_that_the_worker_remembers(operator: Redis, step: Step, keys: Keys) -> None:
+    assert (await step("sync", "w", "{}", 3000, 17)).born == 0
+    assert await operator.exists(keys.epoch) == 0
+
+
+async def test_sync_leaves_the_epoch_alone(operator: Redis, step: Step, keys: Keys) -> None:
+    await operator.set(keys.epoch, SETTLED)
+    await step("sync", "w", "{}", 3000, 0)
+    await step("sync", "w", "{}", 3000, 8)
+
+    assert (await operator.get(keys.epoch)).decode() == SETTLED
+
+
+async def test_a_worker_with_a_short_life_does_not_shorten_that_of_the_others(operator: Redis, step: Step, keys: Keys) -> None:
+    await step("sync", "slow", "{}", 300_000, 0)
+    await step("sync", "quick", "{}", 300, 0)
+    await step("leave", "quick")
+
+    assert await operator.pttl(keys.workers) > 350_000
+
+
+async def test_leave_says_so_for_a_minute(operator: Redis, step: Step, keys: Keys) -> None:
+    await step("sync", "w", "{}", 3000, 0)
+    await step("leave", "w")
+
+    assert await roll(operator, keys) == {"w": True}
+
+    minute_ago = round((time.time() - 61) * 1e6)
+    await operator.hset(keys.workers, "w", f"{minute_ago} left")
+    await operator.hset(keys.workers, "crashed", f"{minute_ago} {{}}")
+    await step("sync", "w", "{}", 3000, 0)
+    assert await roll(operator, keys) == {"w": False, "crashed": False}  # a known worker's sync looks at nobody else
+    await step("sync", "new", "{}", 3000, 0)
+    assert await roll(operator, keys) == {"w": False, "new": False}
+
+
+async def test_leaving_an_empty_registry_leaves_nothing_for_ever(operator: Redis, step: Step, keys: Keys) -> None:
+    await step("leave", "w")
+
+    assert 0 < await operator.pttl(keys.workers) <= 60_000
+
+
+async def test_a_garbage_registration_is_a_worker_that_expired(operator: Redis, keys: Keys) -> None:
+    await operator.hset(keys.workers, "w", "garbage")
+    (worker,) = read_roll_call(await operator.execute_command(*Script(keys).whole("barrier"))).workers
+
+    assert (worker.id, worker.deadline, worker.left) == ("w", 0.0, False)
+
+
+# -- restore -------------------------------------------------------------------------------------------------------------
+
+BEFORE = ("9", "8")  # the epoch and the life that the worker remembers
+
+
+def remembered(hold: Hold) -> tuple[str, int, int, str]:
+    return hold.id, round(hold.deadline * 1e6), round(hold.since * 1e6), dump_hold(hold)
+
+
+def a_hold(id: str = "a") -> Hold:
+    return Hold(id, ON, since=time.time() - 5, deadline=time.time() + 30)
+
+
+async def test_restore_puts_back_switch_and_holds_where_there_is_nothing(operator: Redis, step: Step, keys: Keys) -> None:
+    hold, over = a_hold(), Hold("over", ON, since=1.0, deadline=time.time() - 1)
+    answer = await step("restore", "1", 5000, *BEFORE, *remembered(hold), *remembered(over))
+
+    assert (answer.verdict, answer.parent) == ("restored", 8)
+    assert answer.reading.switch == ON
+    assert 0 < await operator.pttl("maintenance") <= 5000
+    (put_back,) = answer.reading.holds or ()
+    assert (put_back.id, put_back.deadline, put_back.since) == ("a", pytest.approx(hold.deadline), pytest.approx(hold.since))
+    assert answer.reading.epoch > 9
+    assert answer.born > 0
+
+
+async def test_the_second_who_remembers_finds_it_done(operator: Redis, step: Step) -> None:
+    await step("restore", "1", 0, *BEFORE)
+    await operator.delete("maintenance")
+
+    answer = await step("restore", "1", 0, *BEFORE, *remembered(a_hold()))
+
+    assert (answer.verdict, answer.reading.switch, answer.reading.holds) == ("superseded", OFF, ())
+
+
+async def test_restore_of_nothing_still_says_that_it_was_done(step: Step) -> None:
+    answer = await step("restore", "", 0, *BEFORE)
+
+    assert (answer.verdict, answer.parent, answer.reading.switch) == ("nothing to restore", 8, OFF)
+
+
+async def test_restore_in_a_life_that_a_worker_without_memory_began(step: Step) -> None:
+    await step("sync", "new", "{}", 3000, 0)
+
+    assert (await step("restore", "1", 0, *BEFORE)).verdict == "restored"
+
+
+async def test_restore_after_a_rollback(operator: Redis, step: Step, keys: Keys) -> None:
+    await operator.set(keys.epoch, SETTLED)
+
+    answer = await step("restore", "1", 0, "10", "8", *remembered(a_hold()))
+
+    assert (answer.verdict, answer.reading.switch, answer.born, answer.parent) == ("restored", ON, 8, 0)
+    assert len(answer.reading.holds or ()) == 1
+    assert answer.reading.epoch > 10
+
+
+async def test_restore_where_nothing_was_lost_changes_nothing(operator: Redis, step: Step, keys: Keys) -> None:
+    await operator.set(keys.epoch, SETTLED)
+
+    assert (await step("restore", "1", 0, *BEFORE)).verdict == "superseded"
+    assert await operator.exists("maintenance") == 0
+
+
+@pytest.mark.parametrize("value", ["0", "1", '{"enabled": false}', "garbage"])
+async def test_restore_is_not_over_a_switch_that_somebody_has_set_since(operator: Redis, step: Step, value: str) -> None:
+    await operator.set("maintenance", value)
+
+    answer = await step("restore", '{"enabled":true,"message":"old"}', 0, *BEFORE, *remembered(a_hold()))
+
+    assert answer.verdict == "nothing to restore"
+    assert await operator.get("maintenance") == value.encode()
+    assert len(answer.reading.holds or ()) == 1
+
+
+async def test_restore_is_not_over_a_switch_that_somebody_has_turned_off_since(step: Step) -> None:
+    """Off leaves no key behind that could be seen; the epoch's record says that it was meant."""
+    await step("write", "", 0)
+
+    answer = await step("restore", "1", 0, *BEFORE, *remembered(a_hold()))
+
+    assert (answer.reading.switch, len(answer.reading.holds or ())) == (OFF, 1)
+
+
+async def test_restore_is_not_over_a_force_off(step: Step) -> None:
+    await step("clear")
+
+    answer = await step("restore", "1", 0, *BEFORE, *remembered(a_hold()))
+
+    assert (answer.reading.switch, answer.reading.holds) == (OFF, ())
+
+
+async def test_restore_is_under_a_hold_that_was_taken_since(step: Step) -> None:
+    """Taking a hold says nothing about the switch, so that one is put back."""
+    await step("acquire", *as_args(Hold("new", ON)))
+
+    answer = await step("restore", "1", 0, *BEFORE, *remembered(a_hold()))
+
+    assert answer.reading.switch == ON
+    assert {hold.id for hold in answer.reading.holds or ()} == {"a", "new"}
+
+
+async def test_restore_keeps_a_hold_that_its_holder_has_put_back_already(step: Step) -> None:
+    hold = a_hold()
+    renewed = await step("renew", *as_args(hold, 99.0), round(hold.since * 1e6))
+    answer = await step("restore", "", 0, *BEFORE, *remembered(hold))
+
+    assert answer.reading.holds == renewed.reading.holds
+
+
+async def test_a_worker_that_was_away_for_long_restores_nothing_over_a_life_that_others_have_led(
+    operator: Redis, step: Step, keys: Keys
+) -> None:
+    """As a suspended laptop that remembers last week's maintenance."""
+    long_ago = round((time.time() - MINUTE - 1) * 1e6)
+    await operator.set(keys.epoch, f"{long_ago} {long_ago} 0 0 0")
+    answer = await step("restore", "1", 0, *BEFORE, *remembered(a_hold()))
+
+    assert (answer.verdict, answer.reading.switch, answer.reading.holds) == ("superseded", OFF, ())
+
+
+# -- running it ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def wire(redis_url: str) -> AsyncIterator[Wire]:
+    """A connection of our own."""
+    connection = await SingleServer.from_url(redis_url).connect(timeout=5.0, protocol=3)
+    async with Wire(connection, lambda: None) as wire:
+        yield wire
+
+
+async def test_a_script_that_the_server_does_not_know_is_sent_whole(wire: Wire, keys: Keys, operator: Redis) -> None:
+    script = Script(keys)
+    (unknown,) = await wire.call(script.by_digest("read"), within=5.0)
+    assert isinstance(unknown, NoScriptError)
+
+    for _ in range(2):
+        assert read_script(await script.run(wire, "read", within=5.0)).reading.switch == OFF
+    await operator.script_flush()
+    assert read_script(await script.run(wire, "read", within=5.0)).reading.switch == OFF
+    assert not isinstance((await wire.call(script.by_digest("read"), within=5.0))[0], Exception)
+
+
+async def test_what_the_server_refuses_is_a_backend_error_with_its_words(wire: Wire, keys: Keys) -> None:
+    with pytest.raises(BackendError, match="Redis refused: .*not an integer|invalid expire") as refused:
+        await Script(keys).run(wire, "write", "1", 2**70, within=5.0)
+    assert not isinstance(refused.value, UnsupportedError)
+
+
+class Refusing:
+    """A wire on which every command gets the same reply."""
+
+    def __init__(self, reply: object) -> None:
+        self.reply = reply
+
+    async def call(self, *commands: Any, within: float) -> list[object]:
+        return [self.reply for _ in commands]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "unknown command 'EVALSHA', with args beginning with: 'x'",
+        "unknown command `EVALSHA`, with args beginning with: `x`",
+        "Unknown Redis command called from script script: x, on @user_script:15.",
+        "ACL failure in script: this user has no permissions to run the 'hset' command",
+        "The user executing the script can't run this command or subcommand",
+    ],
+)
+async def test_what_older_and_other_servers_say_of_forbidden_scripts_is_understood(keys: Keys, words: str) -> None:
+    wire: Any = Refusing(ResponseError(words))
+
+    with pytest.raises(UnsupportedError, match="does not permit"):
+        await Script(keys).run(wire, "read", within=1.0)
+
+
+# -- what is stored of a hold --------------------------------------------------------------------------------------------
+
+
+def test_a_hold_is_stored_the_same_before_and_after_it_was_taken() -> None:
+    """Else its first renewal would change the fingerprint that the workers report."""
+    hold = Hold("a", MaintenanceState(enabled=True, reason="why"), lifts=("b",))
+
+    assert dump_hold(hold) == dump_hold(Hold(hold.id, hold.state, 17.5, 99.0, hold.lifts))
+
+
+def test_a_hold_that_is_too_long_is_refused() -> None:
+    with pytest.raises(InvalidStateError, match="65536 is the most"):
+        dump_hold(Hold("a", MaintenanceState(enabled=True, reason="x" * 65536)))

@@ -1,0 +1,580 @@
+"""The switch in a file."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import stat
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from anyio import to_thread
+
+from fastapi_maintenance.backends import LocalFileBackend
+from fastapi_maintenance.backends.file import files
+from fastapi_maintenance.exceptions import (
+    BackendError,
+    BackendUnavailableError,
+    ConfigurationError,
+    InvalidStateError,
+    ReadOnlyBackendError,
+    UnsupportedError,
+)
+from fastapi_maintenance.snapshot import Hold
+from fastapi_maintenance.state import MAX_BYTES, OFF, ON, MaintenanceState
+from tests.waiting import eventually
+
+from .recording import RecordingFeed, watched
+
+SLACK = 1.5  # seconds that a busy machine may take longer than it should
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "maintenance"
+
+
+@pytest.fixture
+def backend(path: Path) -> LocalFileBackend:
+    return LocalFileBackend(path, ttl=0.1)
+
+
+def names(directory: Path) -> list[str]:
+    return sorted(entry.name for entry in directory.iterdir())
+
+
+def edit(path: Path, command: str) -> None:
+    """As an operator does: by the shell, in place."""
+    subprocess.run(["sh", "-c", command], cwd=path.parent, check=True)
+
+
+# -- reading -------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_missing_file_is_off_and_is_not_made_by_reading(backend: LocalFileBackend, path: Path) -> None:
+    assert (await backend.read()).switch == OFF
+    assert await backend.get_value() is False
+    assert await backend.recall() is None
+    async with watched(backend) as feed:
+        await eventually(lambda: feed.confirmed_at, within=SLACK)
+        assert feed.is_off()
+        assert names(path.parent) == []
+
+
+async def test_a_missing_directory_is_off_too(tmp_path: Path) -> None:
+    reading = await LocalFileBackend(tmp_path / "missing" / "maintenance").read()
+    assert (reading.switch, reading.error) == (OFF, None)
+
+
+@pytest.mark.parametrize(("content", "state"), [("1", ON), ("on\n", ON), ("0\n", OFF), ('{"enabled": true}', ON)])
+async def test_a_word_or_json_in_the_file_is_the_switch(
+    backend: LocalFileBackend, path: Path, content: str, state: MaintenanceState
+) -> None:
+    path.write_text(content)
+    reading = await backend.read()
+    assert (reading.switch, reading.holds, reading.error) == (state, (), None)
+    assert await backend.get_value() is state.enabled
+    recalled = await backend.recall()
+    assert recalled is not None
+    assert recalled.switch == state
+
+
+async def test_get_value_considers_the_window(backend: LocalFileBackend, path: Path) -> None:
+    path.write_text(MaintenanceState(enabled=True, starts_at=datetime.now(UTC) + timedelta(hours=1)).dump())
+    assert await backend.get_value() is False
+
+
+def make_directory(path: Path) -> None:
+    path.mkdir()
+
+
+def make_fifo(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def make_link_to_itself(path: Path) -> None:
+    path.symlink_to(path)
+
+
+UNREADABLE: list[tuple[Callable[[Path], Any], str]] = [
+    (lambda path: path.write_text(""), "cannot be read: '' is not a boolean word"),
+    (lambda path: path.write_text("maybe"), "cannot be read: 'maybe' is not a boolean word"),
+    (lambda path: path.write_text('{"enabled": true, "colour": 1}'), "cannot be read: The JSON cannot be read as a state: colour: unknown"),
+    (lambda path: path.write_text('{"enabled": tr'), "cannot be read: The JSON cannot be read as a state: Invalid JSON"),
+    (lambda path: path.write_bytes(b"\xff"), r"cannot be read: b'\xff' is not UTF-8 text."),
+    (lambda path: path.write_bytes(b"1" + b" " * MAX_BYTES), "cannot be read: The value is 65537 bytes long; 65536 is the most"),
+    (make_directory, "cannot be read: not a regular file."),
+    (make_fifo, "cannot be read: not a regular file."),
+    (make_link_to_itself, "cannot be read: Too many levels of symbolic links."),
+]
+
+
+@pytest.mark.parametrize(("spoil", "error"), UNREADABLE, ids=["empty", "word", "key", "torn", "bytes", "long", "directory", "fifo", "loop"])
+async def test_what_cannot_be_read_changes_nothing_and_says_why(
+    backend: LocalFileBackend, path: Path, spoil: Callable[[Path], Any], error: str
+) -> None:
+    spoil(path)
+    reading = await backend.read()
+    assert (reading.switch, reading.holds) == (None, ())
+    assert reading.error is not None
+    assert reading.error.startswith(str(path))
+    assert error in reading.error
+    recalled = await backend.recall()
+    assert recalled is not None
+    assert recalled.switch is None
+    with pytest.raises(BackendError, match=r"^file:.*cannot be read"):
+        await backend.get_value()
+
+
+async def test_a_file_without_permission_cannot_be_read(backend: LocalFileBackend, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path.write_text("1")
+    refuse_to_open(monkeypatch, str(path), errno.EACCES)
+    reading = await backend.read()
+    assert (reading.switch, reading.error) == (None, f"{path} cannot be read: Permission denied.")
+
+
+async def test_of_a_huge_file_no_more_is_read_than_shows_that_it_is_too_long(
+    backend: LocalFileBackend, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path.touch()
+    os.truncate(path, 2**40)
+    taken = count_bytes_read(monkeypatch)
+    assert (await backend.read()).switch is None
+    assert sum(taken) == MAX_BYTES + 1
+
+
+async def test_a_file_that_comes_in_pieces_is_read_whole(backend: LocalFileBackend, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path.write_text("false")
+    count_bytes_read(monkeypatch, at_most=1)
+    assert (await backend.read()).switch == OFF
+
+
+def refuse_to_open(monkeypatch: pytest.MonkeyPatch, path: str, number: int, flags: int = 0) -> None:
+    """Let opening a path, or what is in it, fail with these flags; permissions do not stop root."""
+    really_open = os.open
+
+    def open_(name: str, given: int, mode: int = 0o777) -> int:
+        if (name == path or name.startswith(f"{path}/")) and given & flags == flags:
+            raise OSError(number, os.strerror(number), name)
+        return really_open(name, given, mode)
+
+    monkeypatch.setattr(os, "open", open_)
+
+
+def count_bytes_read(monkeypatch: pytest.MonkeyPatch, at_most: int = 2**30) -> list[int]:
+    really_read, taken = os.read, list[int]()
+
+    def read(descriptor: int, count: int) -> bytes:
+        part = really_read(descriptor, min(count, at_most))
+        taken.append(len(part))
+        return part
+
+    monkeypatch.setattr(os, "read", read)
+    return taken
+
+
+# -- writing -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("value", "content"), [(True, "1"), (False, "0")])
+async def test_setting_the_value_writes_one_character(backend: LocalFileBackend, path: Path, value: bool, content: str) -> None:
+    await backend.set_value(value)
+    assert path.read_text() == content
+    assert await backend.get_value() is value
+    assert names(path.parent) == [path.name]
+
+
+async def test_details_are_written_as_json(backend: LocalFileBackend, path: Path) -> None:
+    state = MaintenanceState(enabled=True, message="soon")
+    await backend.write(state)
+    assert MaintenanceState.parse(path.read_text()) == state
+
+
+async def test_a_time_to_live_is_written_as_the_end(backend: LocalFileBackend) -> None:
+    before = datetime.now(UTC)
+    await backend.write(MaintenanceState(enabled=True, message="soon"), expires_in=60.0)
+    switch = (await backend.read()).switch
+    assert switch is not None
+    assert switch.message == "soon"
+    assert switch.ends_at is not None
+    assert before + timedelta(seconds=60) <= switch.ends_at <= datetime.now(UTC) + timedelta(seconds=60)
+
+
+async def test_an_end_before_the_time_to_live_stays(backend: LocalFileBackend) -> None:
+    state = MaintenanceState(enabled=True, ends_at=datetime.now(UTC) + timedelta(seconds=30))
+    await backend.write(state, expires_in=60.0)
+    assert (await backend.read()).switch == state
+
+
+async def test_off_needs_no_end(backend: LocalFileBackend, path: Path) -> None:
+    await backend.write(OFF, expires_in=60.0)
+    assert path.read_text() == "0"
+
+
+async def test_a_time_to_live_that_ends_before_the_start_is_refused(backend: LocalFileBackend, path: Path) -> None:
+    state = MaintenanceState(enabled=True, starts_at=datetime.now(UTC) + timedelta(hours=1))
+    with pytest.raises(InvalidStateError, match=r"over after 60 s, before it starts at "):
+        await backend.write(state, expires_in=60.0)
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("seconds", [1e12, 1e18, 1e300])
+async def test_a_time_to_live_beyond_the_calendar_is_refused(backend: LocalFileBackend, seconds: float) -> None:
+    with pytest.raises(InvalidStateError, match=r"beyond the calendar"):
+        await backend.write(ON, expires_in=seconds)
+
+
+@pytest.mark.parametrize("seconds", [0.0, -1.0, float("inf")])
+async def test_a_time_to_live_must_be_positive(backend: LocalFileBackend, seconds: float) -> None:
+    with pytest.raises(ConfigurationError, match=r"expires_in must be a positive number of seconds"):
+        await backend.write(ON, expires_in=seconds)
+
+
+@pytest.mark.parametrize("content", ["1", "on", '{"enabled": true}'])
+async def test_a_file_that_says_the_same_is_left_alone(backend: LocalFileBackend, path: Path, content: str) -> None:
+    path.write_text(content)
+    before = path.stat()
+    await backend.write(ON)
+    assert (path.read_text(), path.stat().st_ino, path.stat().st_mtime_ns) == (content, before.st_ino, before.st_mtime_ns)
+
+
+async def test_off_is_written_where_there_is_no_file_so_that_a_fallback_knows(backend: LocalFileBackend, path: Path) -> None:
+    await backend.write(OFF)
+    assert path.read_text() == "0"
+
+
+async def test_garbage_is_overwritten(backend: LocalFileBackend, path: Path) -> None:
+    path.write_text("garbage")
+    await backend.write(OFF)
+    assert path.read_text() == "0"
+
+
+async def test_the_file_is_on_disk_before_it_takes_the_place_of_the_old_one(
+    backend: LocalFileBackend, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = list[str]()
+    really_sync, really_replace = os.fsync, os.replace
+
+    def fsync(descriptor: int) -> None:
+        steps.append("sync directory" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "sync file")
+        really_sync(descriptor)
+
+    def replace(old: str, new: str) -> None:
+        steps.append("replace")
+        assert Path(old).parent == Path(new).parent
+        really_replace(old, new)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "replace", replace)
+    await backend.write(ON)
+    assert steps == ["sync file", "replace", "sync directory"]
+
+
+async def test_a_directory_that_cannot_be_synced_is_no_failure(
+    backend: LocalFileBackend, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuse_to_open(monkeypatch, str(path.parent), errno.EACCES, flags=os.O_DIRECTORY)
+    await backend.write(ON)
+    assert path.read_text() == "1"
+
+
+async def test_an_existing_file_keeps_its_permissions(backend: LocalFileBackend, path: Path) -> None:
+    path.write_text("0")
+    path.chmod(0o660)
+    await backend.write(ON)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o660
+
+
+async def test_an_existing_file_keeps_its_owner_where_that_is_allowed(
+    backend: LocalFileBackend, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path.write_text("0")
+    asked = list[tuple[int, int]]()
+
+    def fchown(descriptor: int, user: int, group: int) -> None:
+        asked.append((user, group))
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "fchown", fchown)
+    await backend.write(ON)
+    assert asked == [(-1, path.stat().st_gid), (path.stat().st_uid, -1)]
+    assert path.read_text() == "1"
+
+
+async def test_a_new_file_gets_the_permissions_that_the_umask_leaves(backend: LocalFileBackend, path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        await backend.write(ON)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+
+
+async def test_a_symbolic_link_stays_and_its_target_is_written(backend: LocalFileBackend, path: Path, tmp_path: Path) -> None:
+    target = tmp_path / "elsewhere" / "switch"
+    target.parent.mkdir()
+    path.symlink_to(target)
+    await backend.write(ON)
+    assert path.is_symlink()
+    assert target.read_text() == "1"
+    assert names(target.parent) == ["switch"]
+
+
+async def test_a_missing_directory_is_named_with_what_to_do(tmp_path: Path) -> None:
+    backend = LocalFileBackend(tmp_path / "missing" / "maintenance")
+    advice = rf"missing/maintenance cannot be written \(No such file or directory\): make the directory {tmp_path}/missing first\.$"
+    with pytest.raises(BackendUnavailableError, match=advice):
+        await backend.write(ON)
+    assert names(tmp_path) == []
+
+
+async def test_a_path_that_is_a_directory_is_named_with_what_to_do(backend: LocalFileBackend, path: Path) -> None:
+    path.mkdir()
+    with pytest.raises(BackendUnavailableError, match=r"\(Is a directory\): name a file, not a directory\.$"):
+        await backend.write(ON)
+    assert names(path.parent) == [path.name]
+
+
+@pytest.mark.parametrize(
+    ("number", "kind", "advice"),
+    [
+        (errno.EACCES, ReadOnlyBackendError, "give this user permission to write it and its directory"),
+        (errno.EROFS, ReadOnlyBackendError, "keep it on a file system that is not read-only"),
+        (errno.EBUSY, BackendUnavailableError, "so mount its directory"),
+        (errno.ENOSPC, BackendUnavailableError, r"\(No space left on device\)\.$"),
+    ],
+    ids=["EACCES", "EROFS", "EBUSY", "ENOSPC"],
+)
+@pytest.mark.parametrize("step", ["open", "fsync", "replace"])
+async def test_a_write_that_fails_leaves_everything_as_it_was(
+    backend: LocalFileBackend,
+    path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    step: str,
+    number: int,
+    kind: type[BackendError],
+    advice: str,
+) -> None:
+    path.write_text("0")
+
+    def fail(*_: Any) -> None:
+        raise OSError(number, os.strerror(number))
+
+    if step == "open":
+        refuse_to_open(monkeypatch, str(path.parent), number, flags=os.O_WRONLY)
+    else:
+        monkeypatch.setattr(os, step, fail)
+    with pytest.raises(kind, match=advice) as caught:
+        await backend.write(ON)
+    assert str(caught.value).startswith(f"{path} cannot be written (")
+    assert names(path.parent) == [path.name]
+    assert path.read_text() == "0"
+
+
+async def test_an_error_without_words_is_still_told(backend: LocalFileBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> None:
+        raise OSError("out of order")
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(BackendUnavailableError, match=r"\(out of order\)\.$"):
+        await backend.write(ON)
+
+
+# -- where there are no POSIX locks ----------------------------------------------------------------------------------------
+
+
+async def test_without_posix_locks_the_switch_works_and_holds_are_refused(
+    backend: LocalFileBackend, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    await backend.write(ON)
+    assert await backend.get_value() is True
+    with pytest.raises(UnsupportedError, match=r"POSIX file locks"):
+        await backend.acquire(Hold("a", ON), 30.0)
+    assert names(path.parent) == [path.name]
+
+
+# -- watching ------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_hand_edit_is_seen_within_ttl(backend: LocalFileBackend, path: Path) -> None:
+    async with watched(backend) as feed:
+        by_rename = "echo on > new; mv new maintenance"
+        for command, seen in (("echo 1 > maintenance", feed.is_on), ("echo off > maintenance", feed.is_off), (by_rename, feed.is_on)):
+            edit(path, command)
+            asked = time.monotonic()
+            await eventually(seen, within=backend.ttl + SLACK)
+            assert feed.asked_at[-1] - asked < backend.ttl + SLACK
+        path.unlink()
+        await eventually(feed.is_off, within=backend.ttl + SLACK)
+
+
+async def test_an_unreadable_file_is_told_and_so_is_its_recovery(backend: LocalFileBackend, path: Path) -> None:
+    path.write_text("1")
+    async with watched(backend) as feed:
+        edit(path, "> maintenance")
+        await eventually(lambda: feed.last.switch is None and feed.last.error, within=SLACK)
+        edit(path, "echo 1 > maintenance")
+        await eventually(lambda: feed.last.switch == ON and feed.last.error is None, within=SLACK)
+        assert feed.errors == []
+
+
+async def test_while_nothing_changes_the_feed_is_reassured_and_nothing_is_read(
+    backend: LocalFileBackend, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path.write_text("1")
+    monkeypatch.setattr(files, "_SETTLED_AFTER", -1.0)
+    async with watched(backend) as feed:
+        taken = count_bytes_read(monkeypatch)
+        seen = len(feed.confirmed_at)
+        await eventually(lambda: len(feed.confirmed_at) >= seen + 3, within=SLACK)
+        assert taken == []
+        assert len(feed.readings) == 1
+        assert feed.confirmed_at == sorted(feed.confirmed_at)
+        assert feed.confirmed_at[-1] > time.monotonic() - SLACK
+
+
+async def test_a_file_that_changed_just_now_is_read_again_because_its_next_change_may_leave_no_mark(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    switch_files = files.SwitchFiles(str(path))
+    path.write_text("1")
+    moment = time.time_ns()
+    monkeypatch.setattr(files, "marks_of", lambda _: (moment, moment, 1, 1, 1))
+    first = switch_files.look()
+    path.write_text("0")
+    second = switch_files.look(first)
+    assert (first.switch, second.switch) == (ON, OFF)
+    moment -= 10 * 10**9
+    third = switch_files.look(second)
+    assert switch_files.look(third) is third
+
+
+async def test_a_file_that_could_not_be_read_is_tried_again_although_it_did_not_change(
+    backend: LocalFileBackend, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path.write_text("1")
+    monkeypatch.setattr(files, "_SETTLED_AFTER", -1.0)
+    with monkeypatch.context() as broken:
+        refuse_to_open(broken, str(path), errno.EMFILE)
+        async with watched(backend) as feed:
+            assert feed.last.error == f"{path} cannot be read: Too many open files."
+            broken.undo()
+            await eventually(feed.is_on, within=SLACK)
+
+
+async def test_a_window_is_noticed_at_its_start_and_not_at_the_next_look(path: Path) -> None:
+    backend = LocalFileBackend(path, ttl=20.0)
+    starts = datetime.now(UTC) + timedelta(seconds=0.6)
+    await backend.write(MaintenanceState(enabled=True, starts_at=starts))
+    async with watched(backend) as feed:
+        count = len(feed.readings)
+        await eventually(lambda: len(feed.readings) > count, within=0.6 + SLACK)
+        assert feed.last.now >= starts.timestamp()
+        assert feed.is_on()
+
+
+async def test_its_own_writes_are_told_at_once_and_without_a_watch(path: Path) -> None:
+    backend, feed = LocalFileBackend(path, ttl=20.0), RecordingFeed()
+    backend.attach(feed)
+    await backend.write(ON)
+    assert feed.is_on()
+    await backend.clear()
+    assert feed.is_off()
+
+
+async def test_a_watch_confirms_only_what_the_feed_was_told_last(path: Path) -> None:
+    """Off, on by a write of our own, off again by somebody else between two looks: the second off is news to the feed."""
+    backend = LocalFileBackend(path, ttl=0.4)
+    path.write_text("0")
+    async with watched(backend) as feed:
+        await eventually(lambda: feed.confirmed_at, within=SLACK)
+        await backend.write(ON)
+        assert feed.is_on()
+        path.write_text("0")
+        await eventually(feed.is_off, within=backend.ttl + SLACK)
+
+
+async def test_a_watch_ends_at_once_although_the_disk_does_not_answer(backend: LocalFileBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    disk_answers, asked = threading.Event(), threading.Event()
+
+    def read_file(path: str, most: int) -> None:
+        asked.set()
+        disk_answers.wait(20)
+
+    monkeypatch.setattr(files, "read_file", read_file)
+    try:
+        watch = asyncio.create_task(backend.watch(RecordingFeed()))
+        await eventually(asked.is_set, within=SLACK)
+        watch.cancel()
+        done, _ = await asyncio.wait([watch], timeout=SLACK)
+        assert done == {watch}
+    finally:
+        disk_answers.set()
+
+
+# -- threads and event loops ---------------------------------------------------------------------------------------------
+
+
+async def test_it_does_not_wait_for_the_applications_thread_pool(backend: LocalFileBackend) -> None:
+    release = threading.Event()
+    async with anyio.create_task_group() as tasks:
+        limiter = to_thread.current_default_thread_limiter()
+        for _ in range(int(limiter.total_tokens)):
+            tasks.start_soon(to_thread.run_sync, release.wait, 20)
+        try:
+            await eventually(lambda: limiter.available_tokens == 0, within=5)
+            with anyio.fail_after(5):
+                await backend.write(ON)
+                assert await backend.get_value() is True
+        finally:
+            release.set()
+
+
+async def test_it_can_be_used_from_several_event_loops(backend: LocalFileBackend) -> None:
+    feed = RecordingFeed()
+    backend.attach(feed)
+    await backend.write(OFF)
+    await to_thread.run_sync(asyncio.run, backend.write(ON))
+    assert feed.is_on()
+    assert await backend.get_value() is True
+
+
+# -- construction --------------------------------------------------------------------------------------------------------
+
+
+def test_it_is_called_by_its_path_as_given(path: Path) -> None:
+    assert LocalFileBackend(path).describe() == f"file:{path}"
+    assert LocalFileBackend(file_path="maintenance.json").describe() == "file:maintenance.json"
+    assert (LocalFileBackend(path).kind, LocalFileBackend(path).leased, LocalFileBackend(path).ttl) == ("file", True, 1.0)
+
+
+async def test_a_relative_path_stays_where_it_was_when_the_process_changes_its_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    backend = await to_thread.run_sync(LocalFileBackend, "maintenance")
+    monkeypatch.chdir("/")
+    await backend.write(ON)
+    assert (tmp_path / "maintenance").read_text() == "1"
+
+
+@pytest.mark.parametrize("path", ["", "a\0b"])
+def test_a_path_that_no_file_can_have_is_refused(path: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"cannot name a file; write a path like maintenance\.json"):
+        LocalFileBackend(path)
+
+
+@pytest.mark.parametrize("ttl", [0, -1.0, float("nan")])
+def test_ttl_must_be_positive(path: Path, ttl: float) -> None:
+    with pytest.raises(ConfigurationError, match=r"ttl must be a positive number of seconds"):
+        LocalFileBackend(path, ttl=ttl)

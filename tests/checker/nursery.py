@@ -1,0 +1,76 @@
+"""Starts workers quickly: a process that has imported everything, and forks one for each line on its standard input."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+
+from fastapi_maintenance import MaintenanceModeMiddleware, force_maintenance_mode_off
+from fastapi_maintenance.mode import MaintenanceMode
+
+
+def make_app(url: str, stale_after: float) -> FastAPI:
+    """The application under the checker. It closes itself when it has not heard of Redis for `stale_after` seconds."""
+    app = FastAPI()
+    app.add_middleware(MaintenanceModeMiddleware, backend=url, on_unreachable="closed", stale_after=stale_after)
+
+    @app.get("/")
+    async def gated() -> int:
+        return os.getpid()
+
+    @app.get("/slow")
+    async def slow(seconds: float) -> int:
+        await asyncio.sleep(seconds)
+        return os.getpid()
+
+    @app.get("/alive")
+    @force_maintenance_mode_off
+    async def alive() -> int:
+        return os.getpid()
+
+    return app
+
+
+def break_fence() -> None:
+    """Let a worker believe that it is always up to date: what the checker must notice."""
+
+    def always_now(self: MaintenanceMode, now: float) -> float:
+        return now
+
+    MaintenanceMode._confirmed_at = always_now  # type: ignore[method-assign]
+
+
+def serve(order: dict[str, Any]) -> None:
+    """Be one worker until terminated."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    if order["broken"]:
+        break_fence()
+    app = make_app(order["url"], order["stale_after"])
+    config = uvicorn.Config(app, uds=order["socket"], log_level="critical", timeout_graceful_shutdown=2)
+    uvicorn.Server(config).run()
+
+
+def main() -> None:
+    """Fork a worker for each order, and answer with its process id."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody asks how they ended
+    for line in sys.stdin:
+        pid = os.fork()
+        if pid == 0:
+            os.close(0)
+            try:
+                serve(json.loads(line))
+            finally:
+                os._exit(0)
+        sys.stdout.write(f"{pid}\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,45 @@
+"""What the tests of the command line ask for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import pytest
+from typer.testing import CliRunner
+
+from fastapi_maintenance import MaintenanceState
+from fastapi_maintenance.backends import backend_from_url
+from fastapi_maintenance.cli import app
+from fastapi_maintenance.snapshot import Hold
+
+from .ran import Ran
+
+
+class Cli(Protocol):
+    """Runs a command in this process."""
+
+    def __call__(self, *arguments: str) -> Ran: ...
+
+
+@pytest.fixture
+def cli() -> Cli:
+    """Runs commands as a script would, with pipes for output."""
+
+    def run(*arguments: str) -> Ran:
+        result = CliRunner().invoke(app, list(arguments), catch_exceptions=False)
+        return Ran(result.exit_code, result.stdout, result.stderr)
+
+    return run
+
+
+@pytest.fixture
+def take_hold() -> Callable[..., Hold]:
+    """Takes a hold as a block elsewhere would; it is never renewed."""
+
+    def take(url: str, id: str, *, lease: float = 30.0, lifts: tuple[str, ...] = (), enabled: bool = True, **details: Any) -> Hold:
+        hold = Hold(id, MaintenanceState(enabled=enabled, **details), lifts=lifts)
+        return asyncio.run(backend_from_url(url).acquire(hold, lease))
+
+    return take

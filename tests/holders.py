@@ -1,0 +1,116 @@
+"""Programs in processes of their own that hold maintenance mode, and can be killed or frozen."""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from fastapi_maintenance import maintenance_mode_on
+
+
+__all__ = ["Holder", "Program"]
+
+_ROOT: Final = Path(__file__).parents[1]
+
+
+class Program:
+    """A Python process whose lines a test can wait for, and that ends with the test."""
+
+    def __init__(self, *arguments: str) -> None:
+        self._command = [sys.executable, *arguments]
+        self._lines: queue.Queue[str] = queue.Queue()
+        self._seen: list[str] = []
+        self._process: subprocess.Popen[str] | None = None
+
+    def __enter__(self) -> Self:
+        self._process = subprocess.Popen(
+            self._command, cwd=_ROOT, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, bufsize=1
+        )
+        threading.Thread(target=self._pump, daemon=True).start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        process = self._running
+        process.kill()
+        process.wait()
+        assert process.stdin is not None
+        process.stdin.close()
+
+    @property
+    def _running(self) -> subprocess.Popen[str]:
+        assert self._process is not None
+        return self._process
+
+    def expect(self, pattern: str, *, within: float = 15.0) -> re.Match[str]:
+        """Wait for a line that matches."""
+        deadline = time.monotonic() + within
+        while True:
+            try:
+                line = self._lines.get(timeout=max(0.0, deadline - time.monotonic()))
+            except queue.Empty:
+                raise AssertionError(f"No line matched {pattern!r} within {within} s; there were {self._seen}") from None
+            self._seen.append(line)
+            if match := re.search(pattern, line):
+                return match
+
+    def say(self, line: str) -> None:
+        """Give it a line on its standard input."""
+        stdin = self._running.stdin
+        assert stdin is not None
+        stdin.write(f"{line}\n")
+        stdin.flush()
+
+    def wait(self, within: float) -> int:
+        """Wait for its end, and return its exit code."""
+        return self._running.wait(within)
+
+    def signal(self, what: signal.Signals) -> None:
+        """Send it a signal."""
+        os.kill(self._running.pid, what)
+
+    def _pump(self) -> None:
+        stdout = self._running.stdout
+        assert stdout is not None
+        with stdout:
+            for line in stdout:
+                self._lines.put(line.rstrip("\n"))
+
+
+class Holder(Program):
+    """A script that holds maintenance mode, on, from `with Holder(...)` until it is told to `leave`.
+
+    To `lost?` it answers whether it has lost the hold.
+    """
+
+    def __init__(self, url: str, *, lease: float = 30.0) -> None:
+        super().__init__("-m", "tests.holders", url, str(lease))
+
+    def __enter__(self) -> Self:
+        super().__enter__()
+        self.expect("^held$")
+        return self
+
+
+def main(url: str, lease: str) -> None:
+    """Be the script."""
+    logging.basicConfig(stream=sys.stdout)
+    with maintenance_mode_on(url, lease=float(lease)) as block:
+        print("held", flush=True)
+        for line in sys.stdin:
+            if line == "leave\n":
+                break
+            print(block.lost, flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,32 @@
+"""Ports that a test's servers can listen on."""
+
+from __future__ import annotations
+
+import random
+import socket
+from typing import Final
+
+__all__ = ["free_port"]
+
+# Below what any kernel hands out for outgoing connections (Linux from 32768, macOS from 49152). In that range a client that keeps
+# trying a server which is down can be given the server's port as its own, connects to itself, and the server never comes back.
+_RANGE: Final = range(20_000, 32_000)
+
+
+def free_port() -> int:
+    """Find a TCP port on 127.0.0.1 that nobody listens on."""
+    dice = random.SystemRandom()  # the shared one is reseeded before every test, and would propose the same ports again
+    while True:
+        port = dice.choice(_RANGE)
+        if is_free(port):
+            return port
+
+
+def is_free(port: int) -> bool:
+    """Whether a server could listen on it now."""
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True

@@ -1,0 +1,217 @@
+"""The marks that the route decorators leave."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import partial, wraps
+from typing import Any
+from unittest.mock import Mock
+
+import pytest
+from fastapi import APIRouter, FastAPI
+from starlette.endpoints import HTTPEndpoint
+
+from fastapi_maintenance.decorators import carries, force_maintenance_mode_off, force_maintenance_mode_on, mark_of
+
+
+def make_endpoint() -> Callable[[], Awaitable[None]]:
+    async def endpoint() -> None: ...
+
+    return endpoint
+
+
+class Resource(HTTPEndpoint):
+    """Only `get` is forced on, only `put` is forced off."""
+
+    @force_maintenance_mode_on
+    async def get(self, request: object) -> None: ...
+
+    async def post(self, request: object) -> None: ...
+
+    @force_maintenance_mode_off
+    async def put(self, request: object) -> None: ...
+
+
+class Slotted:
+    __slots__ = ()
+
+
+def test_a_decorator_returns_what_it_was_given() -> None:
+    class Endpoint: ...
+
+    for endpoint in (make_endpoint(), Endpoint, Endpoint(), partial(make_endpoint())):
+        assert force_maintenance_mode_on(endpoint) is endpoint
+        assert force_maintenance_mode_off(endpoint) is endpoint
+
+
+def test_an_undecorated_endpoint_has_no_mark() -> None:
+    assert mark_of(make_endpoint()) is None
+    assert mark_of(None) is None
+    assert not carries(make_endpoint(), "on")
+
+
+def test_each_decorator_leaves_its_mark() -> None:
+    assert mark_of(force_maintenance_mode_on(make_endpoint())) == "on"
+    assert mark_of(force_maintenance_mode_off(make_endpoint())) == "off"
+
+
+def test_the_outer_of_two_decorators_wins() -> None:
+    assert mark_of(force_maintenance_mode_off(force_maintenance_mode_on(make_endpoint()))) == "off"
+
+
+def test_the_mark_shines_through_a_partial() -> None:
+    assert mark_of(partial(partial(force_maintenance_mode_on(make_endpoint())))) == "on"
+
+
+def test_a_partials_own_mark_goes_before_that_of_its_function() -> None:
+    function = force_maintenance_mode_on(make_endpoint())
+
+    assert mark_of(force_maintenance_mode_off(partial(function))) == "off"
+    assert mark_of(function) == "on"
+
+
+def test_the_mark_is_kept_by_a_decorator_made_with_wraps() -> None:
+    endpoint = force_maintenance_mode_on(make_endpoint())
+
+    @wraps(endpoint)
+    async def wrapper() -> None: ...
+
+    assert mark_of(wrapper) == "on"
+
+
+def test_a_mark_outside_a_wrapper_does_not_reach_the_function_within() -> None:
+    """The function within may answer another route."""
+    endpoint = make_endpoint()
+
+    @force_maintenance_mode_on
+    @wraps(endpoint)
+    async def wrapper() -> None: ...
+
+    assert mark_of(wrapper) == "on"
+    assert mark_of(endpoint) is None
+
+
+def test_a_bound_method_can_be_marked() -> None:
+    class Service:
+        async def endpoint(self) -> None: ...
+
+    method = Service().endpoint
+
+    assert force_maintenance_mode_on(method) is method
+    assert mark_of(Service().endpoint) == "on"
+
+
+@pytest.mark.parametrize("kind", [staticmethod, classmethod])
+def test_static_and_class_methods_are_marked_from_either_side(kind: Callable[..., Any]) -> None:
+    class Service:
+        outside = force_maintenance_mode_on(kind(lambda *_: None))
+        inside = kind(force_maintenance_mode_on(lambda *_: None))
+
+    assert mark_of(Service.outside) == mark_of(Service().outside) == "on"
+    assert mark_of(Service.inside) == mark_of(Service().inside) == "on"
+
+
+def test_a_callable_object_is_marked_itself_or_by_its_class_or_by_its_call() -> None:
+    class Plain:
+        async def __call__(self) -> None: ...
+
+    class ByCall:
+        @force_maintenance_mode_on
+        async def __call__(self) -> None: ...
+
+    @force_maintenance_mode_on
+    class ByClass(Plain): ...
+
+    marked = force_maintenance_mode_on(Plain())
+
+    assert [mark_of(endpoint) for endpoint in (marked, ByCall(), ByClass(), Plain())] == ["on", "on", "on", None]
+    assert mark_of(partial(ByCall())) == "on"
+
+
+def test_an_endpoint_class_is_marked_method_by_method() -> None:
+    assert [mark_of(Resource, method) for method in ("GET", "POST", "PUT", "DELETE")] == ["on", None, "off", None]
+    assert mark_of(partial(Resource), "GET") == "on"
+    assert mark_of(Resource) is None
+
+
+def test_head_goes_to_get_unless_the_class_has_its_own() -> None:
+    class WithHead(Resource):
+        async def head(self, request: object) -> None: ...
+
+    assert mark_of(Resource, "HEAD") == "on"
+    assert mark_of(WithHead, "HEAD") is None
+
+
+def test_a_methods_mark_goes_before_that_of_its_class() -> None:
+    @force_maintenance_mode_off
+    class Child(Resource): ...
+
+    assert [mark_of(Child, method) for method in ("GET", "POST", "PUT", None)] == ["on", "off", "off", "off"]
+
+
+def test_a_class_inherits_marks_and_may_override_them() -> None:
+    class Child(force_maintenance_mode_on(type("Parent", (HTTPEndpoint,), {}))):  # type: ignore[misc]
+        async def get(self, request: object) -> None: ...
+
+    assert mark_of(Child, "GET") == "on"
+    assert mark_of(force_maintenance_mode_off(Child), "GET") == "off"
+
+
+def test_what_is_not_a_mark_is_not_taken_for_one() -> None:
+    assert mark_of(Mock()) is None
+
+
+def test_carries_finds_a_mark_on_any_method_of_a_class() -> None:
+    class Child(Resource): ...
+
+    class Unmarked(HTTPEndpoint):
+        async def get(self, request: object) -> None: ...
+
+    for endpoint in (Resource, Child, partial(Child)):
+        assert carries(endpoint, "on")
+        assert carries(endpoint, "off")
+    assert not carries(Unmarked, "on")
+
+
+def test_carries_finds_marks_on_static_methods() -> None:
+    class Endpoint:
+        @force_maintenance_mode_on
+        @staticmethod
+        async def get() -> None: ...
+
+    assert carries(Endpoint, "on")
+
+
+def test_carries_does_not_run_descriptors() -> None:
+    """A class-level property of a user's own that fails must not fail every request."""
+
+    class Failing:
+        def __get__(self, instance: object, owner: type) -> None:
+            raise RuntimeError("not now")
+
+    class Endpoint:
+        other = Failing()
+
+    with pytest.raises(RuntimeError):
+        _ = Endpoint.other
+    assert not carries(Endpoint, "on")
+
+
+def test_carries_tells_on_from_off() -> None:
+    assert carries(force_maintenance_mode_off(make_endpoint()), "off")
+    assert not carries(force_maintenance_mode_off(make_endpoint()), "on")
+
+
+@pytest.mark.parametrize("endpoint", [len, object(), Slotted(), "text", int])
+def test_what_takes_no_mark_is_refused_with_advice(endpoint: object) -> None:
+    with pytest.raises(TypeError, match="decorate the function or class that answers the route"):
+        force_maintenance_mode_on(endpoint)
+
+
+def test_a_router_is_refused_because_including_it_would_lose_the_mark() -> None:
+    with pytest.raises(TypeError, match="decorate its endpoints"):
+        force_maintenance_mode_on(APIRouter())
+
+
+def test_an_app_can_be_marked() -> None:
+    assert mark_of(force_maintenance_mode_on(FastAPI())) == "on"

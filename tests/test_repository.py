@@ -1,0 +1,187 @@
+"""What is in the repository beside the code, held to what it claims."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import sysconfig
+import tomllib
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import crossplane
+import pytest
+from ruamel.yaml import YAML
+from starlette.testclient import TestClient
+
+from fastapi_maintenance.version import VERSION
+
+from .servers import USERS
+
+ROOT: Final = Path(__file__).parents[1]
+SCRIPTS: Final = sorted([".ci/run", *(str(path.relative_to(ROOT)) for path in (ROOT / "scripts").iterdir())])
+OPTIONAL: Final = ("fakeredis", "redis", "rich", "typer", "uvicorn")
+
+
+def run(*command: str | Path, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=50, check=False)
+
+
+def read_yaml(path: Path) -> Any:
+    return YAML(typ="safe").load(path)
+
+
+# -- docker-compose.yml ----------------------------------------------------------------------------------------------------
+
+
+def check_compose(path: Path) -> subprocess.CompletedProcess[str]:
+    return run(sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", path)
+
+
+def test_the_compose_file_is_what_the_specification_says() -> None:
+    checked = check_compose(ROOT / "docker-compose.yml")
+
+    assert checked.returncode == 0, checked.stdout
+
+
+def test_the_check_of_the_compose_file_can_fail(tmp_path: Path) -> None:
+    text = (ROOT / "docker-compose.yml").read_text()
+    broken = tmp_path / "docker-compose.yml"
+    broken.write_text(text.replace("depends_on:", "depends-on:"))
+
+    assert check_compose(broken).returncode == 1
+
+
+@pytest.fixture(scope="module")
+def services() -> Any:
+    """The services of the compose file."""
+    return read_yaml(ROOT / "docker-compose.yml")["services"]
+
+
+def test_everything_that_compose_mounts_and_builds_from_is_there(services: Any) -> None:
+    volumes = [volume.split(":")[0] for service in services.values() for volume in service.get("volumes", ())]
+    mounted = [ROOT / path for path in volumes if path.startswith(".")]
+    build = services["app"]["build"]
+
+    assert ROOT / "backends" / "redis" in mounted
+    assert all(path.exists() for path in [*mounted, ROOT / build["context"] / build["dockerfile"]])
+
+
+def test_compose_runs_several_hosts_with_several_processes(services: Any) -> None:
+    assert services["app"]["deploy"]["replicas"] == 2
+    assert re.search(r'"--workers", "4"', dockerfile())
+
+
+def test_compose_logs_in_as_users_of_the_acl_file(services: Any) -> None:
+    worker = urlsplit(services["app"]["environment"]["FASTAPI_MAINTENANCE_BACKEND"])
+
+    assert f"user {worker.username} on >{worker.password} " in USERS.read_text()
+    assert worker.hostname in services
+    assert f"user readonly on >{services['redis']['environment']['REDISCLI_AUTH']} " in USERS.read_text()
+
+
+def test_redis_is_told_the_acl_file_that_compose_mounts(services: Any) -> None:
+    _, inside, _ = services["redis"]["volumes"][0].split(":")
+    (line,) = re.findall(r"^aclfile (.*)$", (ROOT / "backends/redis/redis.conf").read_text(), re.MULTILINE)
+
+    assert line == f"{inside}/{USERS.name}"
+    assert f"{inside}/redis.conf" in services["redis"]["command"]
+
+
+# -- the example -----------------------------------------------------------------------------------------------------------
+
+
+def dockerfile() -> str:
+    return (ROOT / "examples" / "Dockerfile").read_text()
+
+
+def test_the_image_is_built_from_files_that_its_context_has() -> None:
+    allowed = (ROOT / "examples" / "Dockerfile.dockerignore").read_text().split()
+    sources = [source for line in re.findall(r"^COPY (.*)$", dockerfile(), re.MULTILINE) for source in line.split()[:-1]]
+
+    assert len(sources) == 5
+    assert [source for source in sources if not (ROOT / source).exists() or f"!{source}" not in allowed] == []
+
+
+def test_nginx_understands_its_configuration_and_passes_on_to_the_application(services: Any) -> None:
+    parsed = crossplane.parse(str(ROOT / "examples" / "nginx.conf"), strict=True)
+    (listen,) = re.findall(r"listen (\d+);", (ROOT / "examples" / "nginx.conf").read_text())
+    (upstream,) = re.findall(r"set \$app http://(\w+):(\d+);", (ROOT / "examples" / "nginx.conf").read_text())
+
+    assert parsed["status"] == "ok", parsed["errors"]
+    assert upstream[0] in services
+    assert f'"--port", "{upstream[1]}"' in dockerfile()
+    assert services["nginx"]["ports"] == [f"127.0.0.1:8080:{listen}"]
+
+
+@pytest.mark.parametrize(("mode", "status"), [("0", 200), ("1", 503)])
+def test_the_example_closes_and_stays_healthy(monkeypatch: pytest.MonkeyPatch, mode: str, status: int) -> None:
+    monkeypatch.setenv("FASTAPI_MAINTENANCE_MODE", mode)
+    monkeypatch.syspath_prepend(str(ROOT / "examples"))
+    monkeypatch.delitem(sys.modules, "app", raising=False)
+    from app import app  # type: ignore[import-not-found]  # as uvicorn finds it in the image
+
+    with TestClient(app) as client:
+        assert client.get("/").status_code == status
+        assert client.get("/health").json() == {"status": "ok"}
+
+
+# -- scripts ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_scripts_are_clean(script: str) -> None:
+    shellcheck = Path(sysconfig.get_path("scripts")) / "shellcheck"
+    checked = run(shellcheck, "--external-sources", "--source-path", ROOT, script)
+
+    assert checked.returncode == 0, checked.stdout
+    assert run("bash", "-n", script).returncode == 0
+
+
+@pytest.mark.parametrize("script", [script for script in SCRIPTS if not script.endswith("_setup")])
+def test_scripts_can_be_run(script: str) -> None:
+    assert os.access(ROOT / script, os.X_OK)
+    assert (ROOT / script).read_text().startswith("#!")
+
+
+# -- the package -----------------------------------------------------------------------------------------------------------
+
+
+def pyproject() -> Any:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+def test_the_version_is_written_once() -> None:
+    where = pyproject()["tool"]["hatch"]["version"]
+    found = re.search(where["pattern"], (ROOT / where["path"]).read_text())
+
+    assert found is not None
+    assert found["version"] == VERSION
+    assert pyproject()["project"]["dynamic"] == ["version"]
+
+
+def test_the_changelog_begins_with_what_is_to_come_or_with_this_version() -> None:
+    newest = re.search(r"^## (.*)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+
+    assert newest is not None
+    assert newest[1] == "Unreleased" or VERSION in newest[1]
+
+
+def test_importing_the_package_imports_no_optional_library() -> None:
+    script = "import sys, fastapi_maintenance, fastapi_maintenance.backends; print(*sys.modules)"
+    imported = set(run(sys.executable, "-c", script).stdout.split())
+
+    assert "fastapi_maintenance.backends" in imported
+    assert imported.isdisjoint(OPTIONAL)
+
+
+@pytest.mark.parametrize("name", [path.name for path in (ROOT / "backends").iterdir()])
+def test_what_runs_the_server_the_client_and_the_proof_mirror_each_other(name: str) -> None:
+    package = ROOT / "fastapi_maintenance" / "backends"
+    tests = ROOT / "tests" / "backends"
+
+    assert (package / name).is_dir() or (package / f"{name}.py").is_file()
+    assert (tests / name).is_dir() or list(tests.glob(f"test_{name}*.py"))

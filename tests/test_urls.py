@@ -1,0 +1,121 @@
+"""From a URL, or a short name with options, to a backend."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fastapi_maintenance import backends
+from fastapi_maintenance.backends import BaseStateBackend, EnvVarBackend, LocalFileBackend, RedisBackend, backend_from_url
+from fastapi_maintenance.backends.urls import backend_of_kind
+from fastapi_maintenance.exceptions import ConfigurationError
+
+
+@pytest.mark.parametrize(
+    ("url", "kind", "shown"),
+    [
+        ("redis://localhost", RedisBackend, "redis://localhost:6379/0?key=maintenance"),
+        ("redis://ana:secret@h:6380/2?key=shop:{eu}:m&ttl=0.5", RedisBackend, "redis://h:6380/2?key=shop:{eu}:m"),
+        ("redis://[::1]/?key=a%26b", RedisBackend, "redis://[::1]:6379/0?key=a%26b"),
+        ("rediss://:secret@h", RedisBackend, "rediss://h:6379/0?key=maintenance"),
+        ("unix:///run/redis.sock?key=m", RedisBackend, "unix:///run/redis.sock?db=0&key=m"),
+        ("unix://ana:secret@/run/redis.sock?db=3", RedisBackend, "unix:///run/redis.sock?db=3&key=maintenance"),
+        ("file:maintenance.json", LocalFileBackend, "file:maintenance.json"),
+        ("file:///var/lib/my%20app/m.json", LocalFileBackend, "file:/var/lib/my app/m.json"),
+        ("file://localhost/m.json?ttl=2", LocalFileBackend, "file:/m.json"),
+        ("env:MAINTENANCE", EnvVarBackend, "env:MAINTENANCE"),
+        ("env:", EnvVarBackend, "env:FASTAPI_MAINTENANCE_MODE"),
+    ],
+)
+def test_a_url_names_a_backend_that_is_shown_without_a_password(url: str, kind: type[BaseStateBackend], shown: str) -> None:
+    backend = backend_from_url(url)
+
+    assert type(backend) is kind
+    assert backend.describe() == shown
+
+
+def test_a_url_carries_the_options() -> None:
+    assert backend_from_url("redis://h?ttl=0.25&timeout=3&on_data_loss=follow&key=m").ttl == 0.25
+    assert backend_from_url("file:m.json?ttl=0.25").ttl == 0.25
+    assert backend_from_url("file:m.json").ttl == 1.0
+
+
+@pytest.mark.parametrize(
+    ("url", "problem"),
+    [
+        ("", "cannot start with ''"),
+        ("maintenance.json", "cannot start with 'maintenance.json'.*file:maintenance.json"),
+        ("http://h", "cannot start with 'http'.*redis://"),
+        ("redis+sentinel://h/m/0", r"cannot start with 'redis\+sentinel'"),
+        ("redis://h?ttl=soon", "ttl must be a number of seconds, not 'soon'"),
+        ("redis://h?ttl=0", "ttl must be a positive number"),
+        ("redis://h?ttl=-1", "ttl must be a positive number"),
+        ("redis://h?ttl=nan", "ttl must be a positive number"),
+        ("redis://h?timeout=inf", "timeout must be a positive number"),
+        ("redis://h?on_data_loss=panic", "must be restore or follow, not 'panic'"),
+        ("redis://h?key=", "key must not be empty"),
+        ("redis://h?key=a{b", "brace but no hash tag"),
+        ("redis://h?clutser=1", "unexpected keyword argument 'clutser'"),
+        ("redis://[::1", "cannot be read"),
+        ("file:", "names no local file"),
+        ("file://elsewhere/m.json", "names no local file"),
+        ("file:m.json?ttl=soon", "could not convert"),
+        ("file:m.json?ttl=0", "ttl must be a positive number"),
+        ("file:m.json?tlt=1&mode=2", "no option mode, tlt; it knows ttl"),
+        ("file:m%00.json", "cannot name a file"),
+        ("env:A=B", "cannot name an environment variable"),
+    ],
+)
+def test_a_url_that_cannot_be_meant_is_refused(url: str, problem: str) -> None:
+    with pytest.raises(ConfigurationError, match=problem):
+        backend_from_url(url)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "shown"),
+    [
+        ("env", {}, "env:FASTAPI_MAINTENANCE_MODE"),
+        ("env", {"var_name": "M"}, "env:M"),
+        ("file", {"file_path": Path("m.json"), "ttl": 2.0}, "file:m.json"),
+        ("redis", {"url": "redis://h", "key": "m"}, "redis://h:6379/0?key=m"),
+    ],
+)
+def test_a_short_name_takes_the_options_of_its_class(kind: str, options: dict[str, Any], shown: str) -> None:
+    assert backend_of_kind(kind, **options).describe() == shown
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "problem"),
+    [
+        ("memcached", {}, "no backend 'memcached'; choose env, file or redis"),
+        ("file", {}, "file backend cannot take these options: .*file_path"),
+        ("env", {"path": "m"}, "env backend cannot take these options: .*'path'"),
+        ("redis", {"host": "h"}, "redis backend cannot take these options: .*'host'"),
+        ("redis", {}, "Give a Redis URL or a client, and not both"),
+    ],
+)
+def test_a_short_name_with_wrong_options_is_refused(kind: str, options: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ConfigurationError, match=problem):
+        backend_of_kind(kind, **options)
+
+
+def test_the_redis_client_is_imported_by_those_who_use_it() -> None:
+    program = """
+import sys
+from fastapi_maintenance.backends import backend_from_url, EnvVarBackend
+assert backend_from_url("env:X").describe() == "env:X"
+assert "redis" not in sys.modules
+assert backend_from_url("redis://h").kind == "redis"
+assert "redis" in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, env=os.environ, cwd=Path(__file__).parents[1])
+
+
+def test_the_package_has_no_other_names() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'MemcachedBackend'"):
+        _ = backends.MemcachedBackend

@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import pytest
+
+from .waiting import eventually, eventually_sync
+
+
+class Countdown:
+    """False, or an `AssertionError`, until it was asked so often."""
+
+    def __init__(self, asks: int, *, asserting: bool = False) -> None:
+        self.left = asks
+        self.asserting = asserting
+
+    def __call__(self) -> str:
+        self.left -= 1
+        assert self.left <= 0 or not self.asserting, "not yet"
+        return "" if self.left > 0 else "done"
+
+    async def ask(self) -> str:
+        return self()
+
+
+@pytest.mark.parametrize("asserting", [False, True])
+async def test_eventually_returns_what_the_predicate_said(asserting: bool) -> None:
+    assert await eventually(Countdown(3, asserting=asserting), within=5, every=0.001) == "done"
+    assert await eventually(Countdown(3, asserting=asserting).ask, within=5, every=0.001) == "done"
+    assert eventually_sync(Countdown(3, asserting=asserting), within=5, every=0.001) == "done"
+
+
+async def test_what_is_never_true_fails_with_the_last_value() -> None:
+    with pytest.raises(AssertionError, match=r"was still '' after 0.01 s"):
+        await eventually(Countdown(10**6), within=0.01, every=0.001)
+    with pytest.raises(AssertionError, match=r"was still '' after 0.01 s"):
+        eventually_sync(Countdown(10**6), within=0.01, every=0.001)
+
+
+async def test_an_assertion_that_never_holds_is_what_fails() -> None:
+    with pytest.raises(AssertionError, match="not yet"):
+        await eventually(Countdown(10**6, asserting=True), within=0.01, every=0.001)
+    with pytest.raises(AssertionError, match="not yet"):
+        eventually_sync(Countdown(10**6, asserting=True), within=0.01, every=0.001)
+
+
+async def test_there_is_a_last_try_after_the_deadline() -> None:
+    """On a machine that has other things to do, one pause can be longer than the whole time given."""
+    assert await eventually(Countdown(2), within=0.01, every=0.05) == "done"
+    assert eventually_sync(Countdown(2), within=0.01, every=0.05) == "done"
