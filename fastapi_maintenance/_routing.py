@@ -197,16 +197,11 @@ def _answer_last(router: Router, scope: Scope, mark: Mark | None) -> Resolved:
 
 
 def _redirects(router: Router, scope: Scope) -> bool:
-    if scope["type"] != "http" or not router.redirect_slashes or (path := _route_path(scope)) == "/":
-        return False
-    other = {**scope, "path": scope["path"].rstrip("/") if path.endswith("/") else scope["path"] + "/"}
-    return any(route.matches(other)[0] is not Match.NONE for route in router.routes)
-
-
-def _route_path(scope: Scope) -> str:
     path: str = scope["path"]
-    root_path: str = scope.get("root_path", "")
-    return path[len(root_path) :] if path == root_path or path.startswith(root_path + "/") else path
+    if scope["type"] != "http" or not router.redirect_slashes or path in ("/", scope.get("root_path", "") + "/"):
+        return False
+    other = {**scope, "path": path.rstrip("/") if path.endswith("/") else path + "/"}
+    return any(route.matches(other)[0] is not Match.NONE for route in router.routes)
 
 
 def _is_refused(endpoint: object, method: str | None) -> bool:

@@ -24,7 +24,7 @@ from .barrier import wait_until_applied
 from .defaults import backend_at_hand
 from .exceptions import ConfigurationError, LeaseLostError, why
 from .in_flight import current_admission
-from .leases import Lease, let_go
+from .leases import Lease, drop, let_go
 from .snapshot import Hold, replace_state
 from .state import MaintenanceState, Mode
 
@@ -117,6 +117,13 @@ class MaintenanceBlock:
         self._cancelled_before = 0
 
     @property
+    def backend(self) -> BaseStateBackend:
+        """Where the hold is. Raises `RuntimeError` outside of the block."""
+        if self._backend is None:
+            raise RuntimeError("This block was never entered.")
+        return self._backend
+
+    @property
     def lost(self) -> bool:
         """Whether the hold ended before the block did."""
         return self._lease is not None and bool(self._lease.lost)
@@ -137,7 +144,7 @@ class MaintenanceBlock:
             try:
                 await backend.acquire(hold, self._seconds)
             except BaseException:
-                await let_go(backend, hold)  # cancelled after it was taken, and before that was told
+                await drop(backend, hold)  # cancelled after it was taken, and before that was told
                 raise
         self._enter(hold)
         try:
@@ -236,7 +243,7 @@ class MaintenanceBlock:
         """Run every call of a function in a block of its own."""
         if isgeneratorfunction(function) or isasyncgenfunction(function):
             raise ConfigurationError(f"{function!r} is a generator, which runs after its call has ended: use 'with' inside it instead.")
-        if iscoroutinefunction(function) or iscoroutinefunction(getattr(function, "__call__", None)):  # noqa: B004 - an object with an async one
+        if _is_async(function):
 
             @functools.wraps(function)
             async def run_async(*args: P.args, **kwargs: P.kwargs) -> Any:
@@ -309,6 +316,13 @@ class MaintenanceBlock:
         logger.critical("%s", note)
         if error is not None:
             error.add_note(note)
+
+
+def _is_async(function: Any) -> bool:
+    """Whether calling it makes a coroutine: an async function, an object with an async `__call__`, or a partial of one."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return iscoroutinefunction(function) or iscoroutinefunction(function.__call__)
 
 
 def _excuse_this_request(holding: bool) -> None:

@@ -17,7 +17,7 @@ from .exceptions import LeaseLostError, why
 from .snapshot import Hold
 from .state import MaintenanceState
 
-__all__ = ["Lease", "let_go"]
+__all__ = ["Lease", "drop", "let_go"]
 
 logger = logging.getLogger("fastapi_maintenance")
 
@@ -122,12 +122,17 @@ class Lease:
 
 
 async def let_go(backend: BaseStateBackend, hold: Hold, keep: MaintenanceState | None = None) -> None:
-    """Release a hold. Where that fails, a hold that has no lease to run out is ended all the same: it would stand for ever."""
+    """Release a hold. Where that fails, a hold that has no lease to run out is dropped: it would stand for ever."""
     try:
         await backend.release(hold, keep=keep)
     except BaseException:
         if not backend.leased:
-            with suppress(Exception):
-                async with asyncio.timeout(backend.ttl):
-                    await backend.release(hold)
+            await drop(backend, hold)
         raise
+
+
+async def drop(backend: BaseStateBackend, hold: Hold) -> None:
+    """End a hold that is known to this process only, even if the backend cannot be asked what that makes of the state."""
+    with suppress(Exception):
+        async with asyncio.timeout(backend.ttl):
+            await backend.release(hold)

@@ -110,7 +110,8 @@ class MaintenanceMode:
         self._lock = threading.RLock()
         self._watches: dict[asyncio.AbstractEventLoop, _Watch] = {}
         self._reading: Reading | None = None
-        self._asked_at = -math.inf
+        self._learned_at = -math.inf
+
         self._fresh_at = -math.inf
         self._registered_at = -math.inf
         self._clock_offset = 0.0  # the backend's clock less our monotonic one
@@ -230,14 +231,14 @@ class MaintenanceMode:
     # -- feed: what the backend delivers, from any thread ----------------------------------------------------------------
 
     def update(self, reading: Reading, at: float) -> None:
-        """Take a reading in, unless what is known was both asked for and read later."""
+        """Take a reading in, unless what is known is newer: learned while this one was on its way, and read later."""
         with self._lock:
-            old = self._reading
-            if old is not None and at < self._asked_at and reading.now < old.now:
+            old, arrived_at = self._reading, time.monotonic()
+            if old is not None and at < self._learned_at and reading.now < old.now:
                 return
-            self._clock_offset = reading.now - (at + time.monotonic()) / 2
+            self._clock_offset = reading.now - (at + arrived_at) / 2
             self._reading = steady(fill_gaps(reading, old), old)
-            self._asked_at = at
+            self._learned_at = arrived_at
             self._fresh_at = max(self._fresh_at, at)
             if reading.registered:
                 self._registered_at = max(self._registered_at, at)

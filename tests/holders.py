@@ -17,7 +17,6 @@ from typing import Final, Self
 
 from fastapi_maintenance import maintenance_mode_on
 
-
 __all__ = ["Holder", "Program"]
 
 _ROOT: Final = Path(__file__).parents[1]
@@ -87,29 +86,47 @@ class Program:
 
 
 class Holder(Program):
-    """A script that holds maintenance mode, on, from `with Holder(...)` until it is told to `leave`.
-
-    To `lost?` it answers whether it has lost the hold.
-    """
+    """A script that enters a block, on, with `with Holder(...)`, and then leaves and enters it as it is told."""
 
     def __init__(self, url: str, *, lease: float = 30.0) -> None:
         super().__init__("-m", "tests.holders", url, str(lease))
 
     def __enter__(self) -> Self:
         super().__enter__()
-        self.expect("^held$")
+        self.enter()
         return self
+
+    def enter(self) -> None:
+        """Enter the block, and come back when the hold stands."""
+        self.say("enter")
+        self.expect("^held$")
+
+    def leave(self) -> None:
+        """Leave the block, and come back when that is done."""
+        self.say("leave")
+        self.expect("^left$")
+
+    @property
+    def lost(self) -> bool:
+        """Whether it has lost the hold, as the block itself says."""
+        self.say("lost?")
+        return self.expect("^(True|False)$")[0] == "True"
 
 
 def main(url: str, lease: str) -> None:
     """Be the script."""
     logging.basicConfig(stream=sys.stdout)
-    with maintenance_mode_on(url, lease=float(lease)) as block:
-        print("held", flush=True)
-        for line in sys.stdin:
-            if line == "leave\n":
-                break
-            print(block.lost, flush=True)
+    while sys.stdin.readline() == "enter\n":
+        with maintenance_mode_on(url, lease=float(lease)) as block:
+            _say("held")
+            while sys.stdin.readline() == "lost?\n":
+                _say(str(block.lost))
+        _say("left")
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

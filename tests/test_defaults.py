@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -311,7 +311,7 @@ async def test_setting_takes_a_state_with_details_and_a_time_to_live(redis_url: 
 
 
 @pytest.fixture
-def unreachable(own_redis_server: RedisServerFactory) -> Iterator[str]:
+def unreachable(own_redis_server: RedisServerFactory) -> str:
     """The URL of a Redis that is down."""
     server = own_redis_server()
     server.stop()

@@ -110,7 +110,7 @@ def test_it_is_over_although_it_could_neither_be_taken_nor_let_go_of() -> None:
     backend.faults = {"acquire": BackendUnavailableError("down"), "release": BackendUnavailableError("still down")}
     lease = Lease(backend, HOLD, 30)
 
-    with pytest.raises(BackendUnavailableError, match="^down"):
+    with pytest.raises(BackendUnavailableError, match=r"^down"):
         lease.begin().result(5)
     with pytest.raises(BackendUnavailableError, match="still down"):
         lease.end().result(5)
@@ -177,14 +177,14 @@ def test_what_was_ended_by_force_keeps_nothing() -> None:
 @pytest.mark.parametrize("fault", [BackendUnavailableError("gone"), RuntimeError("what?"), 60.0], ids=["refused", "odd", "silent"])
 def test_who_is_cut_off_is_told_before_the_hold_can_end(fault: Exception | float, caplog: pytest.LogCaptureFixture) -> None:
     backend, told_at = LeasedBoard(), []
-    lease = Lease(backend, HOLD, 1.0, lambda: told_at.append(time.monotonic()))
+    lease = Lease(backend, HOLD, 2.0, lambda: told_at.append(time.monotonic()))
     taken_at = time.monotonic()
     lease.begin().result(5)
 
     backend.faults["renew"] = fault
     eventually_sync(lambda: told_at, within=5)
 
-    assert 0.8 < told_at[0] - taken_at < 1.0
+    assert 1.6 < told_at[0] - taken_at < 2.0
     time.sleep(0.3)
     assert len(critical_lines(caplog)) == 1
     assert "it could not be renewed in time" in lease.lost
@@ -286,11 +286,9 @@ async def test_who_is_frozen_for_longer_than_the_lease_is_told_when_it_goes_on(r
         await eventually(lambda: is_free(backend), within=0.8 + SLACK)
         holder.signal(signal.SIGCONT)
         holder.expect("lost the hold .* away for longer than the lease")
-        holder.say("lost?")
-        holder.expect("^True$")
+        assert holder.lost
         await eventually(lambda: held(backend), within=5)  # whatever its block still does, it does closed
-        holder.say("leave")
-        assert holder.wait(5) == 0
+        holder.leave()
     assert not await held(backend)
 
 
@@ -307,14 +305,14 @@ def deadline_of(server: RedisServer) -> float:
 def test_a_holder_cut_off_by_a_frozen_redis_is_told_before_the_hold_ends_there(own_redis_server: RedisServerFactory) -> None:
     server = own_redis_server()
     lost_at: list[float] = []
-    lease = Lease(RedisBackend(server.url), HOLD, 1.5, lambda: lost_at.append(time.time()))
+    lease = Lease(RedisBackend(server.url), HOLD, 3.0, lambda: lost_at.append(time.time()))
     lease.begin().result(5)
 
-    eventually_sync(lambda: deadline_of(server) - time.time() > 1.3, within=5, every=0.02)  # just renewed, so not again at once
+    eventually_sync(lambda: deadline_of(server) - time.time() > 2.7, within=5, every=0.02)  # just renewed, so not again at once
     deadline = deadline_of(server)
     server.pause()
     eventually_sync(lambda: lost_at, within=5)
-    assert deadline - 0.5 < lost_at[0] < deadline
+    assert deadline - 1 < lost_at[0] < deadline
 
     server.resume()
     lease.end().result(10)

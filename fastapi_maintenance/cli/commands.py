@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime
 from importlib import import_module
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
 from ..backends import BaseStateBackend, EnvVarBackend
-from ..exceptions import ConfigurationError, MaintenanceError
 from ..state import MaintenanceState
 from ..version import VERSION
 from .codes import ExitCode
@@ -33,6 +30,7 @@ from .options import (
 )
 from .output import complain, prepare, say, terminal
 from .report import Report
+from .shared import argument, explained, fail, open_target
 from .switch import Outcome, operator, turn_off, turn_on
 from .target import Target
 from .times import parse_duration, parse_until
@@ -89,9 +87,9 @@ def on(
     """
     if length is not None and until is not None:
         raise typer.BadParameter("both say when it ends: give one of them.", param_hint="--for and --until")
-    with _argument("--for"):
+    with argument("--for"):
         lasting = None if length is None else parse_duration(length)
-    with _argument("--until"):
+    with argument("--until"):
         ends_at = None if until is None else parse_until(until, datetime.now().astimezone())
     state = MaintenanceState(
         enabled=True,
@@ -102,8 +100,8 @@ def on(
         mode=mode.value,
         by=by or operator(),
     )
-    with _explained():
-        target = _open(ctx, backend, var_name, file_path)
+    with explained():
+        target = open_target(ctx, backend, var_name, file_path)
         _conclude(asyncio.run(turn_on(target, state, lasting)))
 
 
@@ -119,8 +117,8 @@ def off(
 
     Fails with exit code 1 if maintenance is still on then, as it is while somebody's hold stands.
     """
-    with _explained():
-        target = _open(ctx, backend, var_name, file_path)
+    with explained():
+        target = open_target(ctx, backend, var_name, file_path)
         _conclude(asyncio.run(turn_off(target, force=force)))
 
 
@@ -137,11 +135,11 @@ def status(
 
     Fails with exit code 1, with and without --exit-code, if that cannot be said.
     """
-    with _explained():
-        report = asyncio.run(_report(_open(ctx, backend, var_name, file_path)))
+    with explained():
+        report = asyncio.run(_report(open_target(ctx, backend, var_name, file_path)))
     _show(report, as_json=as_json)
     if report.state is None:
-        _fail(f"Whether maintenance is on cannot be said: {report.reading.error}", ExitCode.FAILED)
+        fail(f"Whether maintenance is on cannot be said: {report.reading.error}", ExitCode.FAILED)
     if exit_code and report.state.enabled:
         raise typer.Exit(ExitCode.ON)
 
@@ -160,8 +158,8 @@ def watch(
     state comes from and how long ago that was confirmed. Keeps trying while the backend cannot be reached.
     Being interrupted is how it ends, as is a pipe that nobody reads any more: the exit code is 0.
     """
-    with _explained():
-        target = _open(ctx, backend, var_name, file_path)
+    with explained():
+        target = open_target(ctx, backend, var_name, file_path)
         if isinstance(target, EnvVarBackend):
             complain(f"{target.describe()} is read from this process' own environment, which nobody changes from outside.")
         console = terminal()
@@ -190,11 +188,6 @@ def demo(
 # ----------------------------------------------------------------------------------------------------------------------------
 
 
-def _open(ctx: typer.Context, backend: str | None, var_name: str | None, file_path: str | None) -> BaseStateBackend:
-    outer: Target = ctx.obj
-    return Target(backend, var_name, file_path).over(outer).open()
-
-
 async def _report(backend: BaseStateBackend) -> Report:
     return Report.of(backend, await backend.read())
 
@@ -212,29 +205,4 @@ def _show(report: Report, *, as_json: bool = False) -> None:
 def _conclude(outcome: Outcome) -> None:
     _show(outcome.report)
     if outcome.problem:
-        _fail(outcome.problem, ExitCode.FAILED)
-
-
-def _fail(sentence: str, code: ExitCode) -> NoReturn:
-    complain(sentence)
-    raise typer.Exit(code)
-
-
-@contextmanager
-def _explained() -> Iterator[None]:
-    """Make a sentence and an exit code of this package's errors, and of no others: `typer.Exit` is an exception too."""
-    try:
-        yield
-    except ConfigurationError as error:
-        _fail(str(error), ExitCode.USAGE)
-    except MaintenanceError as error:
-        _fail(str(error), ExitCode.FAILED)
-
-
-@contextmanager
-def _argument(option: str) -> Iterator[None]:
-    """Let an option's value be refused as typer refuses one."""
-    try:
-        yield
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint=option) from None
+        fail(outcome.problem, ExitCode.FAILED)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Hashable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from ..backends import BaseStateBackend
 from ..exceptions import BackendError, why
@@ -18,6 +17,7 @@ from .report import Report
 __all__ = ["Observer", "Sight"]
 
 _TICK: Final = 0.5  # seconds; how often an age on a terminal grows, and a closed pipe is noticed
+_PATIENCE: Final = 5.0  # seconds until it is news that nothing was heard, neither good nor bad
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Sight:
 
 
 class Observer(MaintenanceMode):
-    """Follows a backend by push. `async with` it, then `look` and `wait` in turn until `ended`."""
+    """Follows a backend by push. `async with` it, which waits for the first news, then `look` and `wait` in turn until `ended`."""
 
     def __init__(self, backend: BaseStateBackend) -> None:
         super().__init__(backend)
@@ -49,16 +49,23 @@ class Observer(MaintenanceMode):
         self._news = asyncio.Event()
         self._trouble = "nothing has been heard of it yet"
 
+    async def __aenter__(self) -> Self:
+        await super().__aenter__()
+        await self.wait(_PATIENCE)
+        return self
+
     def end(self) -> None:
         """Let the current `wait` be the last."""
         self.ended = True
         self._news.set()
 
-    async def wait(self) -> None:
+    async def wait(self, seconds: float = _TICK) -> None:
         """Wait for a change, or long enough that the time itself is news."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_TICK):
-                await self._news.wait()
+        alarm = asyncio.get_running_loop().call_later(seconds, self._news.set)
+        try:
+            await self._news.wait()
+        finally:
+            alarm.cancel()
 
     async def look(self) -> Sight:
         """What is known now."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, time, timedelta
 from typing import Final
@@ -52,14 +51,9 @@ def parse_until(text: str, now: datetime) -> datetime:
 
 def _next(clock: time, now: datetime) -> datetime:
     """The next moment at which local clocks show it. Where they are set back they show it twice."""
-    return next(moment for moment in _occurrences(clock, now) if moment > now)
-
-
-def _occurrences(clock: time, now: datetime) -> Iterator[datetime]:
     today = now.astimezone().date()
-    for day in (today, today + timedelta(days=1)):
-        for fold in (0, 1):
-            yield _zoned(datetime.combine(day, clock.replace(fold=fold)))
+    shown = [_zoned(datetime.combine(day, clock.replace(fold=fold))) for day in (today, today + timedelta(days=1)) for fold in (0, 1)]
+    return next(filter(now.__lt__, shown))
 
 
 def _zoned(moment: datetime) -> datetime:

@@ -72,7 +72,7 @@ class Crew:
     async def _keep_if_new(self, client: Client) -> None:
         try:
             testimony = Testimony.model_validate_json((await client.get(PATH)).body)
-        except (OSError, EOFError):
+        except (OSError, EOFError, ValueError):  # ValueError: whoever answers there, it is no worker of ours
             client.close()
             return
         if self._clients.setdefault(testimony.pid, client) is not client:

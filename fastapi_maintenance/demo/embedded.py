@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from .errors import DemoError
+from redis.exceptions import RedisError
+
+from .errors import DemoError, describe
 from .ports import HOST, free_port
 from .server import KEYS, RedisServer
 from .writes import Write
@@ -54,10 +57,8 @@ async def start_embedded_redis() -> AsyncIterator[EmbeddedRedis]:
             f"There is no redis-server on PATH, nor fakeredis to stand in for it. {_INSTALL}; "
             "or pip install 'fastapi-maintenance-cluster[demo]'."
         )
-    from fakeredis import TcpFakeServer
-
     redis = EmbeddedRedis(free_port())
-    server = _listen(TcpFakeServer, redis.port)
+    server = _listen(redis.port)
     thread = threading.Thread(target=server.serve_forever, args=(_STEP,), name="embedded redis", daemon=True)
     thread.start()
     try:
@@ -67,13 +68,36 @@ async def start_embedded_redis() -> AsyncIterator[EmbeddedRedis]:
         await asyncio.to_thread(_end, server, thread)
 
 
-def _listen(make: type[TcpFakeServer], port: int) -> TcpFakeServer:
+def _listen(port: int) -> TcpFakeServer:
+    from fakeredis import TcpFakeServer
+
     try:
-        return make((HOST, port))
+        server = TcpFakeServer((HOST, port))
     except OSError as error:
         raise DemoError(
-            f"The embedded Redis cannot listen on port {port}: {error}. Run the demo again, and it tries another port."
+            f"The embedded Redis cannot listen on port {port}: {describe(error)}. Run the demo again, and it tries another port."
         ) from error
+    server.RequestHandlerClass = _corrected(server.RequestHandlerClass)
+    return server
+
+
+def _corrected(handler: Any) -> Any:
+    """A handler without what fakeredis does and no Redis does: hang up after an error, and speak RESP3 but by half."""
+
+    class Corrected(handler):  # type: ignore[misc]
+        def setup(self) -> None:
+            super().setup()
+            self.current_client.get_socket().hello = None  # unknown, as in Redis 5: a subscriber would not be allowed to do anything else
+            self.current_client.read_response = partial(_reply_or_error, self.current_client.read_response)
+
+    return Corrected
+
+
+def _reply_or_error(read_response: Callable[[], Any]) -> Any:
+    try:
+        return read_response()
+    except RedisError as error:
+        return error
 
 
 def _end(server: TcpFakeServer, thread: threading.Thread) -> None:

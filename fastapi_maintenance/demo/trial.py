@@ -6,7 +6,7 @@ import asyncio
 import json
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from .client import Answer
@@ -14,11 +14,13 @@ from .crew import Crew
 from .server import RedisServer
 from .tally import Sample, Tally
 from .turns import Turn
+from .witness import Testimony
 
 __all__ = ["Trial", "complaints"]
 
-_IN_TIME: Final = 2.0  # seconds; what nothing pushes is found by a poll, after 1.2 s at the most
-_LOOK: Final = 0.005  # seconds between a client's looks: often enough to tell, and not so often that it slows the workers down
+_IN_TIME: Final = 2.0  # seconds; what nobody pushes is found by a poll, 1.2 s later at the most
+_FIRST_LOOK: Final = 0.01  # seconds until a client looks; a worker that has to answer meanwhile is slower to follow
+_LAST_LOOK: Final = 0.04  # seconds between looks in the end; they double until then
 _SKEW: Final = 0.01  # seconds by which Redis may end a time to live early, as it counts milliseconds
 _ALWAYS: Final = {"/health": 200, "/reports": 503, "/nowhere": 404}  # forced off, forced on, and no such route
 
@@ -34,39 +36,47 @@ class Trial:
 
     async def run(self, turns: Sequence[Turn]) -> None:
         """Try every turn; the first that goes wrong is the last."""
-        for turn in turns:
+        for number, turn in enumerate(turns):
             for on in (True, False):
-                await self._flip(turn, on=on)
+                when = f"{turn.name}, {'on' if on else 'off'}"
+                await self._flip(turn, on, when)
+                if number == 0:
+                    await self._try_other_routes(when)
                 if self.complaints:
                     return
                 # Some pause, never the same, so that the flips do not fall into step with the workers' polls.
                 await asyncio.sleep(random.uniform(0.02, 0.06))
 
-    async def _flip(self, turn: Turn, *, on: bool) -> None:
+    async def _flip(self, turn: Turn, on: bool, when: str) -> None:
         at = await turn.make(self._redis, on=on)
-        await asyncio.gather(*(self._follow(pid, turn, on, at) for pid in self._crew.pids))
+        pids = self._crew.pids
+        looks = await asyncio.gather(*(self._await_status(pid, 503 if on else 200, at + _IN_TIME) for pid in pids))
+        for pid, (answer, seen_at) in zip(pids, looks, strict=True):  # only now: a worker that has to answer is slower to follow
+            testimony = await self._crew.hear(pid)
+            found = [*complaints(answer, closed=on, detail=turn.detail), *_doubts(testimony, on=on, at=at)]
+            self._complain(when, pid, found)
+            if not found:
+                self.tally.add(Sample(pid, turn.name, max(0.0, testimony.changed_at - at), seen_at - at))
 
-    async def _follow(self, pid: int, turn: Turn, on: bool, at: float) -> None:
-        answer, seen_at = await self._await_status(pid, 503 if on else 200, at + _IN_TIME)
-        testimony = await self._crew.hear(pid)
-        found = list(complaints(answer, closed=on, detail=turn.detail))
-        if testimony.enabled is not on or testimony.changed_at < at - _SKEW:
-            found.append(f"says that it is {'on' if testimony.enabled else 'off'}, since {at - testimony.changed_at:.3f} s before the flip")
-        for path, status in _ALWAYS.items():
-            if (other := await self._crew.ask(pid, path)).status != status:
-                found.append(f"answered {other.status} to {path}, not {status}")
-        self.complaints += [f"{turn.name}, {'on' if on else 'off'}: worker {pid} {what}." for what in found]
-        if not found:
-            self.tally.add(Sample(pid, turn.name, max(0.0, testimony.changed_at - at), seen_at - at))
+    async def _try_other_routes(self, when: str) -> None:
+        for pid in self._crew.pids:
+            answers = [(await self._crew.ask(pid, path), path, status) for path, status in _ALWAYS.items()]
+            found = [f"answered {answer.status} to {path}, not {status}" for answer, path, status in answers if answer.status != status]
+            self._complain(when, pid, found)
+
+    def _complain(self, when: str, pid: int, found: Iterable[str]) -> None:
+        self.complaints += [f"{when}: worker {pid} {what}." for what in found]
 
     async def _await_status(self, pid: int, status: int, deadline: float) -> tuple[Answer, float]:
         """Look until the status is there, or time is up; the answer then got, and when."""
+        pause = _FIRST_LOOK
         while True:
-            await asyncio.sleep(_LOOK)
+            await asyncio.sleep(pause)
             answer = await self._crew.ask(pid, "/")
             now = time.monotonic()
             if answer.status == status or now > deadline:
                 return answer, now
+            pause = min(2 * pause, _LAST_LOOK)
 
 
 def complaints(answer: Answer, *, closed: bool, detail: str) -> Iterator[str]:
@@ -86,3 +96,9 @@ def complaints(answer: Answer, *, closed: bool, detail: str) -> Iterator[str]:
         yield "answered 503 without Cache-Control: no-store"
     if not answer.headers.get("retry-after", "").isdigit():
         yield "answered 503 without Retry-After"
+
+
+def _doubts(testimony: Testimony, *, on: bool, at: float) -> Iterator[str]:
+    """What is wrong with what a worker says of itself after a flip at that time."""
+    if testimony.enabled is not on or testimony.changed_at < at - _SKEW:
+        yield f"says that it has been {'closed' if testimony.enabled else 'open'} since {at - testimony.changed_at:.3f} s before"

@@ -455,7 +455,7 @@ async def test_both_problems_are_told(backend: LocalFileBackend, path: Path, hol
     holds_path.write_text("garbage")
     reading = await backend.read()
     assert reading.error is not None
-    assert [reading.error.count(f"{name} cannot be read: ") for name in (path, holds_path)] == [1, 1]
+    assert [reading.error.count(f"{name} cannot be read: ") for name in ("The file", holds_path)] == [1, 1]
 
 
 async def test_garbage_is_replaced_at_the_next_acquire_by_what_was_known_here(backend: LocalFileBackend, holds_path: Path) -> None:

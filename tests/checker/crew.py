@@ -73,9 +73,9 @@ class Nursery:
 class Crew:
     """Starts workers through a nursery, keeps a client on each, and ends them all."""
 
-    def __init__(self, nursery: Nursery, url: str, home: Path, *, stale_after: float, broken: bool) -> None:
+    def __init__(self, nursery: Nursery, url: str, home: Path, *, stale_after: float, policy: str = "closed", broken: bool = False) -> None:
         self._nursery = nursery
-        self._order = {"url": url, "stale_after": stale_after, "broken": broken}
+        self._order = {"url": url, "policy": policy, "stale_after": stale_after, "broken": broken}
         self._home = home
         self._starting = asyncio.Lock()
         self.workers: list[Worker] = []

@@ -13,13 +13,13 @@ import uvicorn
 from fastapi import FastAPI
 
 from fastapi_maintenance import MaintenanceModeMiddleware, force_maintenance_mode_off
-from fastapi_maintenance.mode import MaintenanceMode
+from fastapi_maintenance.mode import MaintenanceMode, Unreachable
 
 
-def make_app(url: str, stale_after: float) -> FastAPI:
-    """The application under the checker. It closes itself when it has not heard of Redis for `stale_after` seconds."""
+def make_app(url: str, policy: Unreachable, stale_after: float) -> FastAPI:
+    """The application under the checker."""
     app = FastAPI()
-    app.add_middleware(MaintenanceModeMiddleware, backend=url, on_unreachable="closed", stale_after=stale_after)
+    app.add_middleware(MaintenanceModeMiddleware, backend=url, on_unreachable=policy, stale_after=stale_after)
 
     @app.get("/")
     async def gated() -> int:
@@ -52,7 +52,7 @@ def serve(order: dict[str, Any]) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     if order["broken"]:
         break_fence()
-    app = make_app(order["url"], order["stale_after"])
+    app = make_app(order["url"], order["policy"], order["stale_after"])
     config = uvicorn.Config(app, uds=order["socket"], log_level="critical", timeout_graceful_shutdown=2)
     uvicorn.Server(config).run()
 

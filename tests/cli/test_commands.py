@@ -6,10 +6,11 @@ import os
 import runpy
 import socket
 import sys
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from importlib.abc import MetaPathFinder
 from pathlib import Path
+from types import ModuleType
 from typing import Any, get_args
 
 import anyio
@@ -23,6 +24,7 @@ from fastapi_maintenance.snapshot import Hold
 from fastapi_maintenance.state import Mode
 from fastapi_maintenance.version import VERSION
 
+from ..conftest import RedisServerFactory
 from ..servers import RedisServer
 from .conftest import Cli
 
@@ -293,6 +295,27 @@ def test_an_unreachable_redis_is_one_sentence(cli: Cli, command: str, free_port:
     assert "s3cret" not in ran.err
 
 
+def test_a_wrong_password_is_one_sentence_that_does_not_contain_it(cli: Cli, own_redis_server: RedisServerFactory) -> None:
+    server = own_redis_server(config={"requirepass": "right-one"})
+    ran = cli("status", "--backend", f"redis://:wr0ng-one@127.0.0.1:{server.port}/0")
+    assert (ran.code, ran.out) == (1, "")
+    assert ran.err.startswith(f"redis://127.0.0.1:{server.port}/0?key=maintenance cannot be reached: ")
+    assert ran.err.count("\n") == 1
+    assert "wr0ng" not in ran.err
+    assert cli("status", "--backend", f"redis://:right-one@127.0.0.1:{server.port}/0").code == 0
+
+
+@pytest.mark.parametrize("command", ["on", "off", "status"])
+def test_a_redis_that_does_not_answer_is_noticed_in_time(cli: Cli, command: str, own_redis_server: RedisServerFactory) -> None:
+    server = own_redis_server()
+    server.pause()
+    before = time.monotonic()
+    ran = cli(command, "--backend", f"{server.url}?timeout=0.3")
+    assert time.monotonic() - before < 5
+    assert (ran.code, ran.out) == (1, "")
+    assert ran.err.count("\n") == 1
+
+
 @pytest.mark.parametrize(("command", "value"), [("on", "0"), ("off", "1")])
 def test_a_switch_that_somebody_else_changed_at_once_is_no_success(
     cli: Cli, command: str, value: str, monkeypatch: pytest.MonkeyPatch
@@ -358,22 +381,20 @@ def test_python_m_is_the_same_program(monkeypatch: pytest.MonkeyPatch, capsys: p
     assert json.loads(capsys.readouterr().out)["enabled"] is False
 
 
-class Lacking(MetaPathFinder):
-    """A system on which the command line cannot be imported, because of a module that is not installed."""
+class Lacking(ModuleType):
+    """A module that cannot be imported, because another one is not installed."""
 
     def __init__(self, name: str | None) -> None:
-        self.name = name
+        super().__init__("fastapi_maintenance.cli")
+        self.__dict__["lacks"] = name
 
-    def find_spec(self, fullname: str, path: object, target: object = None) -> None:
-        """Fail where Python would fail while it executes the module."""
-        if fullname == "fastapi_maintenance.cli":
-            raise ModuleNotFoundError("No module named …", name=self.name)
+    def __getattr__(self, attribute: str) -> None:
+        raise ModuleNotFoundError("No module named …", name=self.__dict__["lacks"])
 
 
 @pytest.mark.parametrize(("name", "missing"), [("typer", "typer"), ("rich", "rich"), ("rich.console", "rich")])
 def test_without_the_extra_one_sentence_says_how_to_install_it(name: str, missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "fastapi_maintenance.cli")
-    monkeypatch.setattr(sys, "meta_path", [Lacking(name), *sys.meta_path])
+    monkeypatch.setitem(sys.modules, "fastapi_maintenance.cli", Lacking(name))
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == f'The command line needs {missing}, which is not installed: pip install "fastapi-maintenance-cluster[cli]"'
@@ -381,7 +402,6 @@ def test_without_the_extra_one_sentence_says_how_to_install_it(name: str, missin
 
 @pytest.mark.parametrize("name", ["redis", None])
 def test_another_module_that_is_missing_is_no_missing_extra(name: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "fastapi_maintenance.cli")
-    monkeypatch.setattr(sys, "meta_path", [Lacking(name), *sys.meta_path])
+    monkeypatch.setitem(sys.modules, "fastapi_maintenance.cli", Lacking(name))
     with pytest.raises(ModuleNotFoundError):
         main()

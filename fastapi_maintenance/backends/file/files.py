@@ -69,7 +69,7 @@ class SwitchFiles:
             raw = read_file(self.path, MAX_BYTES)
             return raw is not None, MaintenanceState.parse(raw), None
         except (OSError, InvalidStateError) as problem:
-            return True, None, _sentence(self.path, problem)
+            return True, None, _sentence("The file", problem)
 
     def _try_leases(self) -> tuple[dict[str, Lease] | None, str | None]:
         try:
@@ -167,9 +167,9 @@ class SwitchFiles:
         self._last_leases = leases
 
 
-def _sentence(path: str, problem: OSError | InvalidStateError) -> str:
+def _sentence(what: str, problem: OSError | InvalidStateError) -> str:
     detail = problem.strerror or "no reason given" if isinstance(problem, OSError) else str(problem)
-    return f"{path} cannot be read: {detail.removesuffix('.')}."
+    return f"{what} cannot be read: {detail.removesuffix('.')}."
 
 
 def _is_settled(mark: tuple[int, ...], asked_at: float) -> bool:

@@ -84,7 +84,7 @@ class Sync:
     @property
     def unacknowledged(self) -> bool:
         """Whether what others may be waiting for has changed since it was registered: what is applied, and drained."""
-        return self._acknowledged is not None and self._acknowledged != _acknowledgement(self._feed.report())
+        return self._acknowledged is not None and self._acknowledged != _acknowledgement(self._feed.report() or {})
 
     async def leave(self, wire: Wire) -> None:
         """Take this worker out of the registry, if that is quickly done; else its registration runs out by itself."""
@@ -98,9 +98,9 @@ class Sync:
         if self._depth is Depth.PLAIN:
             return [("GET", self._keys.switch), ("PTTL", self._keys.switch), ("TIME",)]
         run: Callable[..., Command] = self._script.by_digest if self._loaded else self._script.whole
-        if self._depth is Depth.READ:
-            return [run("read")]
         report, lifetime = self._feed.report(), self._ttl * LIFETIMES
+        if self._depth is Depth.READ or report is None:
+            return [run("read")]
         self._acknowledged = _acknowledgement(report)
         registration = self._worker, json.dumps({**report, "rung": rung, "lifetime": lifetime}), round(lifetime * 1000)
         return [run("sync", *registration, 0 if self._last is None else self._last.born)]
@@ -118,7 +118,7 @@ class Sync:
         else:
             self._loaded = True
             answer = read_script(reply)
-            return answer.with_reading(replace(answer.reading, registered=self._depth is Depth.FULL))
+            return answer.with_reading(replace(answer.reading, registered=self._acknowledged is not None))
         return None
 
     def _tell(self) -> None:

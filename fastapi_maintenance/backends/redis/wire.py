@@ -114,18 +114,15 @@ class Wire:
         if reply is _PUSH or _is_message(reply):
             self._on_event()
         elif self._pending:
-            if not (future := self._pending.popleft()).done():
-                future.set_result(reply)
+            self._pending.popleft().set_result(reply)
         else:
             self._end(ConnectionError("a reply that nobody asked for"))
 
     def _end(self, error: Exception) -> None:
         if self._error is None:
             self._error = error
-        for future in self._pending:
-            if not future.done():
-                future.set_result(self._error)
-        self._pending.clear()
+        while self._pending:
+            self._pending.popleft().set_result(self._error)
         self._on_event()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from redis.crc import key_slot
 
@@ -22,9 +22,7 @@ def slots(keys: Keys) -> set[int]:
 def test_a_plain_name_becomes_the_hash_tag_of_its_companions() -> None:
     keys = Keys.of("maintenance")
 
-    assert keys == Keys(
-        "maintenance", "{maintenance}:holds", "{maintenance}:workers", "{maintenance}:epoch", "{maintenance}:events"
-    )
+    assert keys == Keys("maintenance", "{maintenance}:holds", "{maintenance}:workers", "{maintenance}:epoch", "{maintenance}:events")
     assert keys.all == ("maintenance", "{maintenance}:holds", "{maintenance}:workers", "{maintenance}:epoch")
 
 
@@ -40,6 +38,7 @@ def test_everything_is_in_one_slot(name: str) -> None:
     assert len(slots(Keys.of(name))) == 1
 
 
+@settings(deadline=None)
 @given(NAMES | st.from_regex(r"[a{}:]{1,8}", fullmatch=True))
 def test_any_name_that_is_taken_is_in_one_slot_and_has_five_different_names(name: str) -> None:
     try:

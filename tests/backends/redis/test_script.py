@@ -20,6 +20,8 @@ from fastapi_maintenance.exceptions import BackendError, InvalidStateError, Unsu
 from fastapi_maintenance.snapshot import Hold
 from fastapi_maintenance.state import OFF, ON, MaintenanceState
 
+from .conftest import MakeUser
+
 Step = Callable[..., Awaitable[Answer]]
 
 MINUTE = 60.0
@@ -27,7 +29,7 @@ SETTLED = "9 8 0 0 0"  # an epoch, in a life that began at the beginning of time
 
 
 @pytest.fixture
-def step(operator: Redis, keys: Keys) -> Step:
+def step(operator: Any, keys: Keys) -> Step:
     """Runs a step and reads its answer."""
     script = Script(keys)
 
@@ -37,7 +39,7 @@ def step(operator: Redis, keys: Keys) -> Step:
     return run
 
 
-async def numbers(operator: Redis, keys: Keys) -> dict[str, int]:
+async def numbers(operator: Any, keys: Keys) -> dict[str, int]:
     """What the epoch's record says."""
     text = await operator.get(keys.epoch)
     fields = ("epoch", "born", "parent", "cleared", "decided")
@@ -51,7 +53,7 @@ def as_args(hold: Hold, lease: float = 30.0) -> tuple[str, str, int]:
 # -- read ----------------------------------------------------------------------------------------------------------------
 
 
-async def test_read_of_nothing_is_off_and_writes_nothing(operator: Redis, step: Step) -> None:
+async def test_read_of_nothing_is_off_and_writes_nothing(operator: Any, step: Step) -> None:
     answer = await step("read")
 
     assert (answer.reading.switch, answer.reading.holds, answer.reading.error) == (OFF, (), None)
@@ -60,7 +62,7 @@ async def test_read_of_nothing_is_off_and_writes_nothing(operator: Redis, step: 
     assert await operator.dbsize() == 0
 
 
-async def test_read_says_value_and_time_to_live_together(operator: Redis, step: Step) -> None:
+async def test_read_says_value_and_time_to_live_together(operator: Any, step: Step) -> None:
     await operator.set("maintenance", '{"enabled": true, "message": "soon"}', px=5000)
 
     reading = (await step("read")).reading
@@ -70,7 +72,7 @@ async def test_read_says_value_and_time_to_live_together(operator: Redis, step: 
     assert 4 < reading.expires_in <= 5
 
 
-async def test_read_moves_no_value_that_is_too_long(operator: Redis, step: Step) -> None:
+async def test_read_moves_no_value_that_is_too_long(operator: Any, step: Step) -> None:
     await operator.set("maintenance", "1" * 65537)
     too_long = await step("read")
     await operator.set("maintenance", "1" * 65536)
@@ -81,7 +83,7 @@ async def test_read_moves_no_value_that_is_too_long(operator: Redis, step: Step)
     assert "not a boolean word" in str(just_fits.reading.error)
 
 
-async def test_read_of_keys_of_the_wrong_type_says_which(operator: Redis, step: Step, keys: Keys) -> None:
+async def test_read_of_keys_of_the_wrong_type_says_which(operator: Any, step: Step, keys: Keys) -> None:
     await operator.rpush("maintenance", "1")
     switch = (await step("read")).reading
     await operator.delete("maintenance")
@@ -95,7 +97,7 @@ async def test_read_of_keys_of_the_wrong_type_says_which(operator: Redis, step: 
 
 
 @pytest.mark.parametrize("garbage", ["x", "1 2", "1 2 3 4", "-1 2 3 4 5", "1 2 3 4 5 6", "9" * 400 + " 1 1 1 1", ""])
-async def test_a_garbage_epoch_counts_as_none(operator: Redis, step: Step, keys: Keys, garbage: str) -> None:
+async def test_a_garbage_epoch_counts_as_none(operator: Any, step: Step, keys: Keys, garbage: str) -> None:
     await operator.set(keys.epoch, garbage)
 
     answer = await step("read")
@@ -103,7 +105,7 @@ async def test_a_garbage_epoch_counts_as_none(operator: Redis, step: Step, keys:
     assert (answer.reading.epoch, answer.born, answer.parent) == (0, 0, 0)
 
 
-async def test_an_epoch_of_the_wrong_type_counts_as_none_and_the_next_step_heals_it(operator: Redis, step: Step, keys: Keys) -> None:
+async def test_an_epoch_of_the_wrong_type_counts_as_none_and_the_next_step_heals_it(operator: Any, step: Step, keys: Keys) -> None:
     await operator.rpush(keys.epoch, "x")
 
     assert (await step("read")).born == 0
@@ -112,7 +114,7 @@ async def test_an_epoch_of_the_wrong_type_counts_as_none_and_the_next_step_heals
 
 
 @pytest.mark.parametrize("garbage", ["", "x", "1", "1 2", "9" * 17 + " 1 {}", "1 " + "9" * 17 + " {}", " 1 2 {}"])
-async def test_a_garbage_hold_is_told_of_and_swept_by_the_next_hold(operator: Redis, step: Step, keys: Keys, garbage: str) -> None:
+async def test_a_garbage_hold_is_told_of_and_swept_by_the_next_hold(operator: Any, step: Step, keys: Keys, garbage: str) -> None:
     await operator.hset(keys.holds, "bad", garbage)
 
     assert "'bad' cannot be read" in str((await step("read")).reading.error)
@@ -122,7 +124,7 @@ async def test_a_garbage_hold_is_told_of_and_swept_by_the_next_hold(operator: Re
     assert reading.error is None
 
 
-async def test_the_fingerprint_is_of_switch_and_holds_and_of_nothing_else(operator: Redis, step: Step) -> None:
+async def test_the_fingerprint_is_of_switch_and_holds_and_of_nothing_else(operator: Any, step: Step) -> None:
     seen = [(await step("read")).reading.fingerprint]
     await operator.set("maintenance", "1")
     seen.append((await step("read")).reading.fingerprint)
@@ -139,21 +141,19 @@ async def test_the_fingerprint_is_of_switch_and_holds_and_of_nothing_else(operat
     assert renewed.reading.fingerprint == (await step("read")).reading.fingerprint == seen[3]
 
 
-async def test_an_error_that_is_not_about_types_is_not_taken_for_one(operator: Redis, keys: Keys, redis_url: str) -> None:
+@pytest.mark.parametrize("missing", ["-strlen", "-hgetall"])
+async def test_an_error_that_is_not_about_types_is_not_taken_for_one(make_user: MakeUser, keys: Keys, missing: str) -> None:
     """Else a missing permission would be told of as a switch that somebody should delete."""
-    script = Script(keys)
-    for missing in ("strlen", "hgetall"):
-        await operator.acl_setuser("half", enabled=True, nopass=True, keys=["*"], channels=["*"], commands=["+@all", f"-{missing}"], reset=True)
-        async with Redis.from_url(redis_url.replace("://", "://half:x@")) as half:
-            with pytest.raises(ResponseError, match="permission"):
-                await half.execute_command(*script.whole("read"))
-    await operator.acl_deluser("half")
+    user: Any = Redis.from_url((await make_user(missing)).url)
+    async with user:
+        with pytest.raises(ResponseError, match=r"permission|can.t run"):
+            await user.execute_command(*Script(keys).whole("read"))
 
 
 # -- write and clear -----------------------------------------------------------------------------------------------------
 
 
-async def test_write_sets_the_switch_for_as_long_as_asked(operator: Redis, step: Step) -> None:
+async def test_write_sets_the_switch_for_as_long_as_asked(operator: Any, step: Step) -> None:
     assert (await step("write", "1", 0)).reading.switch == ON
     assert await operator.pttl("maintenance") == -1
 
@@ -164,13 +164,13 @@ async def test_write_sets_the_switch_for_as_long_as_asked(operator: Redis, step:
     assert await operator.exists("maintenance") == 0
 
 
-async def test_write_replaces_a_switch_of_any_type(operator: Redis, step: Step) -> None:
+async def test_write_replaces_a_switch_of_any_type(operator: Any, step: Step) -> None:
     await operator.rpush("maintenance", "1")
 
     assert (await step("write", "1", 0)).reading.switch == ON
 
 
-async def test_every_change_but_a_renewal_advances_the_epoch_and_is_published(operator: Redis, step: Step, keys: Keys) -> None:
+async def test_every_change_but_a_renewal_advances_the_epoch_and_is_published(operator: Any, step: Step, keys: Keys) -> None:
     async with operator.pubsub(ignore_subscribe_messages=True) as listener:
         await listener.subscribe(keys.events)
         await listener.get_message(timeout=1)
@@ -197,7 +197,7 @@ async def test_every_change_but_a_renewal_advances_the_epoch_and_is_published(op
         assert await listener.get_message(timeout=0.1) is None
 
 
-async def test_the_epoch_never_goes_back_even_if_the_clock_did(operator: Redis, step: Step, keys: Keys) -> None:
+async def test_the_epoch_never_goes_back_even_if_the_clock_did(operator: Any, step: Step, keys: Keys) -> None:
     future = round(time.time() * 1e6) + 10**12
     await operator.set(keys.epoch, f"{future} 8 0 0 0")
 
@@ -214,17 +214,16 @@ async def test_clear_turns_the_switch_off_and_ends_every_hold(step: Step) -> Non
     assert (reading.switch, reading.holds) == (OFF, ())
 
 
-async def test_the_commands_are_written_where_the_channel_is_forbidden(operator: Redis, keys: Keys, redis_url: str) -> None:
-    await operator.acl_setuser("mute", enabled=True, nopass=True, keys=["*"], commands=["+@all"], reset=True, reset_channels=True)
-    async with Redis.from_url(redis_url.replace("://", "://mute:x@")) as mute:
+async def test_a_change_is_made_although_the_channel_is_forbidden(make_user: MakeUser, keys: Keys) -> None:
+    mute: Any = Redis.from_url((await make_user("resetchannels")).url)
+    async with mute:
         assert read_script(await mute.execute_command(*Script(keys).whole("write", "1", 0))).reading.switch == ON
-    await operator.acl_deluser("mute")
 
 
 # -- holds ---------------------------------------------------------------------------------------------------------------
 
 
-async def test_acquire_lets_a_hold_stand_for_its_lease(operator: Redis, step: Step, keys: Keys) -> None:
+async def test_acquire_lets_a_hold_stand_for_its_lease(operator: Any, step: Step, keys: Keys) -> None:
     answer = await step("acquire", *as_args(Hold("a", MaintenanceState(enabled=True, reason="why"), lifts=("b",)), 0.15))
 
     (hold,) = answer.reading.holds or ()
@@ -237,7 +236,7 @@ async def test_acquire_lets_a_hold_stand_for_its_lease(operator: Redis, step: St
     assert (await step("read")).reading.holds == ()
 
 
-async def test_renew_moves_the_deadline_and_nothing_else(operator: Redis, step: Step, keys: Keys) -> None:
+async def test_renew_moves_the_deadline_and_nothing_else(operator: Any, step: Step, keys: Keys) -> None:
     hold = Hold("a", ON)
     since = int((await step("acquire", *as_args(hold))).verdict)
     before = await operator.get(keys.epoch)
@@ -251,7 +250,7 @@ async def test_renew_moves_the_deadline_and_nothing_else(operator: Redis, step: 
     assert await operator.get(keys.epoch) == before
 
 
-async def test_renew_puts_back_a_hold_that_was_lost(operator: Redis, step: Step) -> None:
+async def test_renew_puts_back_a_hold_that_was_lost(operator: Any, step: Step) -> None:
     since = int((await step("acquire", *as_args(Hold("a", ON)))).verdict)
     await operator.flushall()
 
@@ -274,7 +273,7 @@ async def test_renew_of_a_hold_that_was_ended_by_force_is_refused(step: Step) ->
     assert (await step("renew", *as_args(Hold("a", ON)), int(again.verdict))).verdict == ""
 
 
-async def test_release_ends_one_hold_and_keeps_what_is_asked(operator: Redis, step: Step) -> None:
+async def test_release_ends_one_hold_and_keeps_what_is_asked(operator: Any, step: Step) -> None:
     await step("acquire", *as_args(Hold("a", ON)))
     await step("acquire", *as_args(Hold("b", ON)))
 
@@ -287,7 +286,7 @@ async def test_release_ends_one_hold_and_keeps_what_is_asked(operator: Redis, st
     assert await operator.pttl("maintenance") == -1
 
 
-async def test_release_keeps_the_switch_on_even_if_the_holds_are_garbage(operator: Redis, step: Step, keys: Keys) -> None:
+async def test_release_keeps_the_switch_on_even_if_the_holds_are_garbage(operator: Any, step: Step, keys: Keys) -> None:
     await operator.set(keys.holds, "x")
 
     with pytest.raises(ResponseError, match="WRONGTYPE"):
@@ -298,13 +297,13 @@ async def test_release_keeps_the_switch_on_even_if_the_holds_are_garbage(operato
 # -- the registry --------------------------------------------------------------------------------------------------------
 
 
-async def roll(operator: Redis, keys: Keys) -> dict[str, bool]:
+async def roll(operator: Any, keys: Keys) -> dict[str, bool]:
     """Who is in the registry, and whether they left."""
     reply = await operator.execute_command(*Script(keys).whole("workers"))
     return {worker.id: worker.left for worker in read_roll_call(reply).workers}
 
 
-async def test_sync_registers_and_begins_a_life(operator: Redis, step: Step, keys: Keys) -> None:
+async def test_sync_registers_and_begins_a_life(operator: Any, step: Step, keys: Keys) -> None:
     answer = await step("sync", "w", '{"pid": 7}', 3000, 0)
     called = read_roll_call(await operator.execute_command(*Script(keys).whole("workers")))
 
@@ -315,12 +314,12 @@ async def test_sync_registers_and_begins_a_life(operator: Redis, step: Step, key
     assert await operator.pttl(keys.workers) == pytest.approx(63_000, abs=1000)
 
 
-async def test_sync_begins_no_life_over_one_that_the_worker_remembers(operator: Redis, step: Step, keys: Keys) -> None:
+async def test_sync_begins_no_life_over_one_that_the_worker_remembers(operator: Any, step: Step, keys: Keys) -> None:
     assert (await step("sync", "w", "{}", 3000, 17)).born == 0
     assert await operator.exists(keys.epoch) == 0
 
 
-async def test_sync_leaves_the_epoch_alone(operator: Redis, step: Step, keys: Keys) -> None:
+async def test_sync_leaves_the_epoch_alone(operator: Any, step: Step, keys: Keys) -> None:
     await operator.set(keys.epoch, SETTLED)
     await step("sync", "w", "{}", 3000, 0)
     await step("sync", "w", "{}", 3000, 8)
@@ -328,7 +327,7 @@ async def test_sync_leaves_the_epoch_alone(operator: Redis, step: Step, keys: Ke
     assert (await operator.get(keys.epoch)).decode() == SETTLED
 
 
-async def test_a_worker_with_a_short_life_does_not_shorten_that_of_the_others(operator: Redis, step: Step, keys: Keys) -> None:
+async def test_a_worker_with_a_short_life_does_not_shorten_that_of_the_others(operator: Any, step: Step, keys: Keys) -> None:
     await step("sync", "slow", "{}", 300_000, 0)
     await step("sync", "quick", "{}", 300, 0)
     await step("leave", "quick")
@@ -336,7 +335,7 @@ async def test_a_worker_with_a_short_life_does_not_shorten_that_of_the_others(op
     assert await operator.pttl(keys.workers) > 350_000
 
 
-async def test_leave_says_so_for_a_minute(operator: Redis, step: Step, keys: Keys) -> None:
+async def test_leave_says_so_for_a_minute(operator: Any, step: Step, keys: Keys) -> None:
     await step("sync", "w", "{}", 3000, 0)
     await step("leave", "w")
 
@@ -351,13 +350,13 @@ async def test_leave_says_so_for_a_minute(operator: Redis, step: Step, keys: Key
     assert await roll(operator, keys) == {"w": False, "new": False}
 
 
-async def test_leaving_an_empty_registry_leaves_nothing_for_ever(operator: Redis, step: Step, keys: Keys) -> None:
+async def test_leaving_an_empty_registry_leaves_nothing_for_ever(operator: Any, step: Step, keys: Keys) -> None:
     await step("leave", "w")
 
     assert 0 < await operator.pttl(keys.workers) <= 60_000
 
 
-async def test_a_garbage_registration_is_a_worker_that_expired(operator: Redis, keys: Keys) -> None:
+async def test_a_garbage_registration_is_a_worker_that_expired(operator: Any, keys: Keys) -> None:
     await operator.hset(keys.workers, "w", "garbage")
     (worker,) = read_roll_call(await operator.execute_command(*Script(keys).whole("barrier"))).workers
 
@@ -377,7 +376,7 @@ def a_hold(id: str = "a") -> Hold:
     return Hold(id, ON, since=time.time() - 5, deadline=time.time() + 30)
 
 
-async def test_restore_puts_back_switch_and_holds_where_there_is_nothing(operator: Redis, step: Step, keys: Keys) -> None:
+async def test_restore_puts_back_switch_and_holds_where_there_is_nothing(operator: Any, step: Step, keys: Keys) -> None:
     hold, over = a_hold(), Hold("over", ON, since=1.0, deadline=time.time() - 1)
     answer = await step("restore", "1", 5000, *BEFORE, *remembered(hold), *remembered(over))
 
@@ -385,12 +384,13 @@ async def test_restore_puts_back_switch_and_holds_where_there_is_nothing(operato
     assert answer.reading.switch == ON
     assert 0 < await operator.pttl("maintenance") <= 5000
     (put_back,) = answer.reading.holds or ()
-    assert (put_back.id, put_back.deadline, put_back.since) == ("a", pytest.approx(hold.deadline), pytest.approx(hold.since))
+    assert put_back.id == "a"
+    assert [put_back.deadline, put_back.since] == pytest.approx([hold.deadline, hold.since])
     assert answer.reading.epoch > 9
     assert answer.born > 0
 
 
-async def test_the_second_who_remembers_finds_it_done(operator: Redis, step: Step) -> None:
+async def test_the_second_who_remembers_finds_it_done(operator: Any, step: Step) -> None:
     await step("restore", "1", 0, *BEFORE)
     await operator.delete("maintenance")
 
@@ -411,7 +411,7 @@ async def test_restore_in_a_life_that_a_worker_without_memory_began(step: Step) 
     assert (await step("restore", "1", 0, *BEFORE)).verdict == "restored"
 
 
-async def test_restore_after_a_rollback(operator: Redis, step: Step, keys: Keys) -> None:
+async def test_restore_after_a_rollback(operator: Any, step: Step, keys: Keys) -> None:
     await operator.set(keys.epoch, SETTLED)
 
     answer = await step("restore", "1", 0, "10", "8", *remembered(a_hold()))
@@ -421,7 +421,7 @@ async def test_restore_after_a_rollback(operator: Redis, step: Step, keys: Keys)
     assert answer.reading.epoch > 10
 
 
-async def test_restore_where_nothing_was_lost_changes_nothing(operator: Redis, step: Step, keys: Keys) -> None:
+async def test_restore_where_nothing_was_lost_changes_nothing(operator: Any, step: Step, keys: Keys) -> None:
     await operator.set(keys.epoch, SETTLED)
 
     assert (await step("restore", "1", 0, *BEFORE)).verdict == "superseded"
@@ -429,7 +429,7 @@ async def test_restore_where_nothing_was_lost_changes_nothing(operator: Redis, s
 
 
 @pytest.mark.parametrize("value", ["0", "1", '{"enabled": false}', "garbage"])
-async def test_restore_is_not_over_a_switch_that_somebody_has_set_since(operator: Redis, step: Step, value: str) -> None:
+async def test_restore_is_not_over_a_switch_that_somebody_has_set_since(operator: Any, step: Step, value: str) -> None:
     await operator.set("maintenance", value)
 
     answer = await step("restore", '{"enabled":true,"message":"old"}', 0, *BEFORE, *remembered(a_hold()))
@@ -475,7 +475,7 @@ async def test_restore_keeps_a_hold_that_its_holder_has_put_back_already(step: S
 
 
 async def test_a_worker_that_was_away_for_long_restores_nothing_over_a_life_that_others_have_led(
-    operator: Redis, step: Step, keys: Keys
+    operator: Any, step: Step, keys: Keys
 ) -> None:
     """As a suspended laptop that remembers last week's maintenance."""
     long_ago = round((time.time() - MINUTE - 1) * 1e6)
@@ -496,7 +496,7 @@ async def wire(redis_url: str) -> AsyncIterator[Wire]:
         yield wire
 
 
-async def test_a_script_that_the_server_does_not_know_is_sent_whole(wire: Wire, keys: Keys, operator: Redis) -> None:
+async def test_a_script_that_the_server_does_not_know_is_sent_whole(wire: Wire, keys: Keys, operator: Any) -> None:
     script = Script(keys)
     (unknown,) = await wire.call(script.by_digest("read"), within=5.0)
     assert isinstance(unknown, NoScriptError)
@@ -509,7 +509,7 @@ async def test_a_script_that_the_server_does_not_know_is_sent_whole(wire: Wire, 
 
 
 async def test_what_the_server_refuses_is_a_backend_error_with_its_words(wire: Wire, keys: Keys) -> None:
-    with pytest.raises(BackendError, match="Redis refused: .*not an integer|invalid expire") as refused:
+    with pytest.raises(BackendError, match=r"Redis refused: .*(not an integer|invalid expire)") as refused:
         await Script(keys).run(wire, "write", "1", 2**70, within=5.0)
     assert not isinstance(refused.value, UnsupportedError)
 

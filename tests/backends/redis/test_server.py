@@ -97,7 +97,7 @@ def test_a_password_that_is_not_encoded_is_not_quoted(scheme: str, password: str
         SingleServer.from_url(f"{scheme}://ana:{password}@h/0")
 
     assert "SECRET" not in str(refused.value)
-    assert "pa" not in str(refused.value).split() and "'pa'" not in str(refused.value)
+    assert "'pa'" not in str(refused.value)
 
 
 # -- clients -------------------------------------------------------------------------------------------------------------
@@ -191,7 +191,15 @@ async def answering(answer: Callable[[bytes], bytes]) -> Any:
 
 @pytest.mark.parametrize(
     "answer",
-    [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"$many\r\n", b"*1\r\n", b"+OK\r\n", b"*2\r\n:1\r\n:2\r\n", b"%1\r\n*0\r\n:1\r\n", b"\x16\x03\x01\r\n"],
+    [
+        b"HTTP/1.1 400 Bad Request\r\n\r\n",
+        b"$many\r\n",
+        b"*1\r\n",
+        b"+OK\r\n",
+        b"*2\r\n:1\r\n:2\r\n",
+        b"%1\r\n*0\r\n:1\r\n",
+        b"\x16\x03\x01\r\n",
+    ],
 )
 async def test_what_is_no_redis_is_an_error_of_the_connection_and_leaves_none_open(answer: bytes) -> None:
     async with answering(lambda heard: answer) as (server, open_connections):

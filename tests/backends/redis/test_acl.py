@@ -18,8 +18,8 @@ from starlette.testclient import TestClient
 from fastapi_maintenance import MaintenanceModeMiddleware, maintenance_mode_on
 from fastapi_maintenance.backends import RedisBackend
 
-from ..servers import USERS, RedisServer
-from ..waiting import eventually
+from ...servers import USERS, RedisServer
+from ...waiting import eventually
 
 SWITCH: Final = "maintenance"
 COMPANION: Final = "{maintenance}:holds"
@@ -126,12 +126,14 @@ def test_a_client_logs_in_and_flips_by_resp3(server: RedisServer) -> None:
     with redis.Redis.from_url(server.url_of("worker", "change-me-worker"), protocol=3, decode_responses=True) as worker:
         assert worker.set("maintenance", "1")
         assert worker.get("maintenance") == "1"
+        assert worker.delete("maintenance")
         with pytest.raises(redis.exceptions.NoPermissionError):
             worker.flushall()
 
 
 @pytest.mark.parametrize("user", WRITERS)
 async def test_an_application_is_refused_nothing_that_it_asks_for(server: RedisServer, user: str) -> None:
+    server.cli("ACL", "LOG", "RESET", user="admin", password="any")
     backend = RedisBackend(server.url_of(user, f"change-me-{user}"))
     app = Starlette(routes=[Route("/", Response("open"))], middleware=[Middleware(MaintenanceModeMiddleware, backend=backend)])
     with TestClient(app) as client:

@@ -1,0 +1,126 @@
+"""Where the workers stand, as people and programs read it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from types import TracebackType
+from typing import Any, Final, Self
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from ..barrier import BarrierResult
+from ..registry import Worker
+from .output import clean, say
+from .report import word
+
+__all__ = ["LiveRoll", "RollLines", "as_json", "as_table", "listed", "summary", "worker_lines", "workers_json"]
+
+_COLOURS: Final = {"drained": "green", "applied": "yellow", "waiting": "red", "expired": "magenta", "unfenced": "bold magenta"}
+
+
+class RollLines:
+    """One line for each change."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None: ...
+
+    def show(self, result: BarrierResult) -> None:
+        """Print how many workers stand where."""
+        say(f"{result.elapsed:.1f} s: {summary(result)}")
+
+
+class LiveRoll:
+    """A table that is redrawn in place."""
+
+    def __init__(self, console: Console) -> None:
+        self._live = Live(console=console, auto_refresh=False)
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._live.stop()
+
+    def show(self, result: BarrierResult) -> None:
+        """Draw where every worker stands."""
+        footer = Text(f"{result.elapsed:.1f} s: {summary(result)}", style="dim")
+        self._live.update(Group(as_table(list(_standings(result))), footer), refresh=True)
+
+
+def summary(result: BarrierResult) -> str:
+    """How many workers stand where, and who is waited for."""
+    if not result.looked:
+        return "the registry of workers could not be read"
+    counts = [f"{len(group)} {name}" for name, group in _groups(result) if group] or ["no workers"]
+    waited_for = ", ".join(_with_load(worker) for worker in result.laggards)
+    return f"maintenance {word(result.state)}; {', '.join(counts)}" + (f"; waiting for {waited_for}" if waited_for else "")
+
+
+def as_json(result: BarrierResult) -> dict[str, Any]:
+    """A result as JSON values, always with the same keys."""
+    groups = {name: [_worker_json(worker) for worker in group] for name, group in _groups(result)}
+    joined = [worker.id for worker in result.joined]
+    state = result.state.model_dump(mode="json")
+    return {"ok": result.ok, "elapsed": round(result.elapsed, 3), "state": state, **groups, "joined": joined}
+
+
+def as_table(workers: Sequence[tuple[str, Worker]]) -> Table:
+    """A row for each worker."""
+    table = Table("worker", "host", "pid", "link", "stands", "requests", "WebSockets", "closes by itself after")
+    for standing, worker in workers:
+        fence = "never" if worker.fence is None else f"{worker.fence:g} s"
+        cells = (worker.id, worker.host, str(worker.pid), worker.rung, standing, str(worker.http), str(worker.websockets), fence)
+        table.add_row(*(Text(clean(cell), style=_COLOURS.get(cell, "")) for cell in cells))
+    return table
+
+
+def worker_lines(workers: Sequence[Worker]) -> Iterator[str]:
+    """A line for each worker, as `name: value` pairs."""
+    for worker in workers:
+        fence = "never" if worker.fence is None else f"{worker.fence:g}s"
+        stands = f"{_standing(worker)} http={worker.http} websockets={worker.websockets} fence={fence}"
+        yield clean(f"{worker.id} host={worker.host} pid={worker.pid} link={worker.rung} version={worker.version} stands={stands}")
+
+
+def listed(workers: Sequence[Worker]) -> list[tuple[str, Worker]]:
+    """Workers with what each says of itself."""
+    return [(_standing(worker), worker) for worker in workers]
+
+
+def workers_json(workers: Sequence[Worker]) -> list[dict[str, Any]]:
+    """Workers as JSON values."""
+    return [_worker_json(worker) for worker in workers]
+
+
+def _worker_json(worker: Worker) -> dict[str, Any]:
+    return asdict(worker) | {"fenced": worker.is_fenced}
+
+
+def _standing(worker: Worker) -> str:
+    if not worker.closed:
+        return "open"
+    return "drained" if worker.drained else "closed"
+
+
+def _groups(result: BarrierResult) -> Iterator[tuple[str, tuple[Worker, ...]]]:
+    for name in ("drained", "applied", "waiting", "expired", "unfenced"):
+        yield name, getattr(result, name)
+
+
+def _standings(result: BarrierResult) -> Iterator[tuple[str, Worker]]:
+    unfenced = {worker.id for worker in result.unfenced}
+    for name in ("waiting", "applied", "drained", "expired"):
+        for worker in getattr(result, name):
+            yield "unfenced" if worker.id in unfenced else name, worker
+
+
+def _with_load(worker: Worker) -> str:
+    load = [f"{count} {noun}" for count, noun in ((worker.http, "requests"), (worker.websockets, "WebSockets")) if count]
+    return clean(worker.name) + (f" ({', '.join(load)})" if load else "")

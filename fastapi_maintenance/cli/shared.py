@@ -1,0 +1,49 @@
+"""What every command does with its options and with errors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NoReturn
+
+import typer
+
+from ..backends import BaseStateBackend
+from ..exceptions import ConfigurationError, MaintenanceError
+from .codes import ExitCode
+from .output import complain
+from .target import Target
+
+__all__ = ["argument", "explained", "fail", "open_target"]
+
+
+def open_target(ctx: typer.Context, backend: str | None, var_name: str | None, file_path: str | None) -> BaseStateBackend:
+    """The backend that the options after the command name, else those before it. Raises `ConfigurationError`."""
+    outer: Target = ctx.obj
+    return Target(backend, var_name, file_path).over(outer).open()
+
+
+def fail(sentence: str, code: ExitCode) -> NoReturn:
+    """Say why, and end the command."""
+    complain(sentence)
+    raise typer.Exit(code)
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Make a sentence and an exit code of this package's errors, and of no others: `typer.Exit` is an exception too."""
+    try:
+        yield
+    except ConfigurationError as error:
+        fail(str(error), ExitCode.USAGE)
+    except MaintenanceError as error:
+        fail(str(error), ExitCode.FAILED)
+
+
+@contextmanager
+def argument(option: str) -> Iterator[None]:
+    """Let an option's value be refused as typer refuses one."""
+    try:
+        yield
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint=option) from None

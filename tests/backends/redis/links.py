@@ -1,0 +1,174 @@
+"""A worker on a running link, and what is to be seen of the link from outside."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from redis.asyncio import Redis
+
+from fastapi_maintenance.backends import RedisBackend
+from fastapi_maintenance.exceptions import BackendError
+from fastapi_maintenance.snapshot import Reading, evaluate
+from fastapi_maintenance.state import MaintenanceState
+from tests.waiting import eventually
+
+__all__ = ["SOON", "Worker", "linked", "no_hot_loop", "open_files", "recorded_commands", "took_less_than"]
+
+SOON: Final = 1.0  # seconds: generous for what takes milliseconds, and less than any poll in these tests
+_LONGEST_TURN: Final = 0.1  # seconds of processor time before the event loop gets its turn
+
+
+@dataclass(eq=False)
+class Worker:
+    """Remembers everything that it was told.
+
+    It reports what it has applied, as a real worker does, if `reporting`; otherwise nothing that ever changes.
+    """
+
+    reporting: bool = False
+    readings: list[Reading] = field(default_factory=list)
+    asked_at: list[float] = field(default_factory=list)
+    confirmed_at: list[float] = field(default_factory=list)
+    errors: list[BackendError] = field(default_factory=list)
+
+    def update(self, reading: Reading, at: float) -> None:
+        assert at <= time.monotonic()
+        self.readings.append(reading)
+        self.asked_at.append(at)
+
+    def confirm(self, at: float) -> None:
+        assert self.asked_at[-1] <= at <= time.monotonic()
+        self.confirmed_at.append(at)
+
+    def fail(self, error: BackendError) -> None:
+        self.errors.append(error)
+
+    def report(self) -> Mapping[str, Any]:
+        if not self.reporting or not self.readings:
+            return {}
+        return {"epoch": self.last.epoch, "applied": self.last.fingerprint}
+
+    @property
+    def syncs(self) -> int:
+        """How many readings came."""
+        return len(self.readings)
+
+    @property
+    def last(self) -> Reading:
+        return self.readings[-1]
+
+    @property
+    def state(self) -> MaintenanceState:
+        """The effective state by the last reading, now: Redis runs on this machine, so its clock is ours."""
+        return evaluate(self.last, time.time()).state
+
+    @property
+    def held(self) -> list[str]:
+        """The holds that stand by the last reading, now."""
+        return sorted(hold.id for hold in self.last.holds or () if time.time() < hold.deadline)
+
+    def is_on(self) -> bool:
+        return bool(self.readings) and self.state.enabled
+
+    def is_off(self) -> bool:
+        return bool(self.readings) and not self.state.enabled
+
+    def sees(self, message: str) -> bool:
+        """Whether it is closed with this message for visitors."""
+        return self.is_on() and self.state.message == message
+
+    def was_ever_off(self, since: int = 0) -> bool:
+        """Whether any reading after the first so many said off when it came."""
+        return not all(evaluate(reading, reading.now).state.enabled for reading in self.readings[since:])
+
+
+@asynccontextmanager
+async def linked(backend: RedisBackend, worker: Worker | None = None, *, wait: bool = True) -> AsyncIterator[Worker]:
+    """A worker on a link of its own, from its first reading on, while the event loop never waits long for its turn."""
+    worker = worker or Worker()
+    async with no_hot_loop():
+        watch = asyncio.create_task(backend.watch(worker), name="the link")
+        try:
+            if wait:
+                await eventually(lambda: worker.readings, within=10)
+            yield worker
+            assert not watch.done(), watch
+        finally:
+            watch.cancel()
+            with suppress(asyncio.CancelledError):
+                await watch
+
+
+@asynccontextmanager
+async def no_hot_loop() -> AsyncIterator[None]:
+    """Fail if one turn of the event loop computes for long, or if most of the time is spent computing.
+
+    Measured in processor time, so that a busy machine is no reason to fail; what blocks without computing, blockbuster finds.
+    """
+    worst = 0.0
+
+    async def watch() -> None:
+        nonlocal worst
+        while True:
+            spent = time.thread_time()
+            await asyncio.sleep(0.005)
+            worst = max(worst, time.thread_time() - spent)
+
+    watching = asyncio.create_task(watch(), name="the watchdog")
+    began, spent = time.monotonic(), time.thread_time()
+    try:
+        yield
+    finally:
+        watching.cancel()
+        with suppress(asyncio.CancelledError):
+            await watching
+    took, spent = time.monotonic() - began, time.thread_time() - spent
+    assert worst < _LONGEST_TURN, f"one turn computed for {worst * 1000:.0f} ms"
+    assert took < 1.0 or spent < 0.7 * took, f"{spent:.1f} s of {took:.1f} s were spent computing"
+
+
+@asynccontextmanager
+async def recorded_commands(client: Redis) -> AsyncIterator[list[tuple[str, str]]]:
+    """What clients send meanwhile, each as address and command; not what scripts call."""
+    commands: list[tuple[str, str]] = []
+
+    async def record() -> None:
+        while True:
+            seen = await monitor.next_command()
+            if seen["client_type"] != "lua":
+                commands.append((f"{seen['client_address']}:{seen['client_port']}", seen["command"]))
+
+    async with client.monitor() as monitor:
+        recording = asyncio.create_task(record(), name="the monitor")
+        try:
+            yield commands
+        finally:
+            recording.cancel()
+            with suppress(asyncio.CancelledError):
+                await recording
+
+
+def open_files() -> set[str]:
+    """What this process has open."""
+    return {f"{name} {target}" for name, target in _descriptors()}
+
+
+def _descriptors() -> Iterator[tuple[str, str]]:
+    for name in os.listdir("/proc/self/fd" if os.path.isdir("/proc/self/fd") else "/dev/fd"):
+        with suppress(OSError):
+            yield name, os.readlink(f"/proc/self/fd/{name}")
+
+
+@contextmanager
+def took_less_than(seconds: float) -> Iterator[None]:
+    """Fail if the block takes longer."""
+    began = time.monotonic()
+    yield
+    took = time.monotonic() - began
+    assert took < seconds, f"it took {took:.2f} s"

@@ -1,0 +1,76 @@
+"""A server that says what a test lets it say, byte for byte."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from redis.asyncio.connection import Connection
+
+__all__ = ["Scripted", "scripted"]
+
+Answer = Callable[[bytes], bytes | Awaitable[bytes]]
+
+
+@dataclass
+class Scripted:
+    """What the server knows: how often it was connected to, and the connections that are still open."""
+
+    port: int = 0
+    accepted: int = 0
+    writers: set[asyncio.StreamWriter] = field(default_factory=set)
+
+    def say(self, words: bytes) -> None:
+        """Say something without being asked, to everybody."""
+        for writer in self.writers:
+            writer.write(words)
+
+    def hang_up(self) -> None:
+        """Close every connection."""
+        for writer in self.writers:
+            writer.close()
+
+    async def connect(self, **options: Any) -> Connection:
+        """An open connection that has shaken no hands."""
+        connection = Connection(host="127.0.0.1", port=self.port, redis_connect_func=_greet_nobody, **{"protocol": 3, **options})
+        await connection.connect()  # type: ignore[no-untyped-call]
+        return connection
+
+
+def _greet_nobody(connection: Any) -> None:
+    connection._parser.on_connect(connection)
+
+
+@asynccontextmanager
+async def scripted(answer: bytes | Answer = b"", *, deaf: bool = False) -> AsyncIterator[Scripted]:
+    """A server that answers whatever it hears, or reads nothing if it is `deaf`."""
+    server = Scripted()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        server.accepted += 1
+        server.writers.add(writer)
+        try:
+            if deaf:
+                reader._transport.pause_reading()  # type: ignore[attr-defined]
+                await asyncio.Event().wait()
+            while heard := await reader.read(65536):
+                said = answer if isinstance(answer, bytes) else answer(heard)
+                writer.write(said if isinstance(said, bytes) else await said)
+        except OSError:
+            pass
+        finally:
+            server.writers.discard(writer)
+            writer.close()
+
+    listening = await asyncio.start_server(serve, "127.0.0.1", 0)
+    server.port = listening.sockets[0].getsockname()[1]
+    try:
+        yield server
+    finally:
+        listening.close()
+        for writer in list(server.writers):
+            writer.transport.abort()
+        await asyncio.sleep(0)

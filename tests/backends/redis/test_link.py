@@ -1,0 +1,994 @@
+"""A worker's link to a real server: what arrives, how soon, and what every fault costs."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import random
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any, Final
+
+import pytest
+from redis.asyncio import Redis
+
+from fastapi_maintenance.backends import RedisBackend
+from fastapi_maintenance.backends.redis.keys import Keys
+from fastapi_maintenance.backends.redis.link import Link
+from fastapi_maintenance.backends.redis.script import Script, dump_hold
+from fastapi_maintenance.backends.redis.sync import Sync
+from fastapi_maintenance.exceptions import BackendUnavailableError
+from fastapi_maintenance.registry import Worker as RegisteredWorker
+from fastapi_maintenance.snapshot import Hold, evaluate
+from fastapi_maintenance.state import OFF, ON, MaintenanceState
+from tests.conftest import RedisServerFactory
+from tests.servers import RedisServer
+from tests.waiting import eventually
+
+from .conftest import MakeUser
+from .links import SOON, Worker, linked, open_files, recorded_commands, took_less_than
+from .parsers import PARSERS
+
+TTL: Final = 0.4  # of the tests in which polls, pings or deadlines count
+NO_POLL: Final = 20.0  # ttl of those in which only what is pushed can be noticed in time
+QUIET: Final = 0.15  # after which what a change has caused is over
+WITH_MESSAGE: Final = '{"enabled":true,"message":"back soon","mode":"full"}'
+NO_HELLO: Final = "-hello"
+
+
+@pytest.fixture
+def keys() -> Keys:
+    return Keys.of("maintenance")
+
+
+def admin_of(server: RedisServer) -> Any:
+    """Somebody's client to a server of the test's own."""
+    return Redis.from_url(server.url, socket_timeout=5)
+
+
+def texts(caplog: pytest.LogCaptureFixture, level: int = logging.INFO) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.name == "fastapi_maintenance" and record.levelno >= level]
+
+
+async def take_hold(client: Any, keys: Keys, id: str, lease: float = 30.0, state: MaintenanceState = ON) -> None:
+    """Somebody takes a hold, or renews it for that."""
+    await client.execute_command(*Script(keys).whole("acquire", id, dump_hold(Hold(id, state)), round(lease * 1000)))
+
+
+async def registered(url: str) -> list[RegisteredWorker]:
+    return sorted((await RedisBackend(url).roll_call()).workers, key=lambda worker: worker.id)
+
+
+async def link_ids(client: Any) -> set[str]:
+    """The connections of links that a server has."""
+    return {entry["id"] for entry in await client.client_list() if entry["name"].startswith("fastapi-maintenance:")}
+
+
+# -- what arrives --------------------------------------------------------------------------------------------------------
+
+Change = Callable[[Any], Awaitable[Any]]
+
+
+async def in_a_transaction(client: Any, *commands: tuple[str, ...]) -> None:
+    async with client.pipeline(transaction=True) as transaction:
+        for command in commands:
+            transaction.execute_command(*command)
+        await transaction.execute()
+
+
+CHANGES: Final[dict[str, tuple[str | None, Change, bool]]] = {
+    "SET": (None, lambda client: client.set("maintenance", "1"), True),
+    "SET the same": ("1", lambda client: client.set("maintenance", "1"), True),
+    "SET off": ("1", lambda client: client.set("maintenance", "off"), False),
+    "SET EX": (None, lambda client: client.set("maintenance", "1", ex=600), True),
+    "SET NX": (None, lambda client: client.set("maintenance", "1", nx=True), True),
+    "DEL": ("1", lambda client: client.delete("maintenance"), False),
+    "UNLINK": ("1", lambda client: client.unlink("maintenance"), False),
+    "GETDEL": ("1", lambda client: client.getdel("maintenance"), False),
+    "GETSET": (None, lambda client: client.getset("maintenance", "1"), True),
+    "INCR": (None, lambda client: client.incr("maintenance"), True),
+    "DECR": ("1", lambda client: client.decr("maintenance"), False),
+    "APPEND": (None, lambda client: client.append("maintenance", "on"), True),
+    "MSET": (None, lambda client: client.mset({"a": "b", "maintenance": "1", "c": "d"}), True),
+    "RENAME in": (None, lambda client: client.rename("there", "maintenance"), True),
+    "RENAME out": ("1", lambda client: client.rename("maintenance", "elsewhere"), False),
+    "COPY": (None, lambda client: client.copy("there", "maintenance"), True),
+    "MOVE": ("1", lambda client: client.move("maintenance", 1), False),
+    "EXPIRE": ("1", lambda client: client.expire("maintenance", -1), False),
+    "MULTI": (None, lambda c: in_a_transaction(c, ("SET", "maintenance", "1"), ("DEL", "maintenance"), ("SET", "maintenance", "1")), True),
+    "Lua": (None, lambda c: c.eval("redis.call('SET', KEYS[1], '0') return redis.call('SET', KEYS[1], '1')", 1, "maintenance"), True),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+async def test_a_bare_change_arrives_at_once_and_costs_one_sync(redis_url: str, operator: Any, name: str) -> None:
+    before, change, on = CHANGES[name]
+    await operator.set("there", "1")
+    if before is not None:
+        await operator.set("maintenance", before)
+    async with linked(RedisBackend(redis_url, ttl=NO_POLL)) as worker:
+        await asyncio.sleep(QUIET)
+        syncs = worker.syncs
+        await change(operator)
+        await eventually(lambda: worker.syncs > syncs, within=SOON)
+        assert worker.is_on() is on
+        await asyncio.sleep(QUIET)
+        assert worker.syncs == syncs + 1
+
+
+@pytest.mark.parametrize("parser", PARSERS)
+async def test_changes_arrive_one_after_the_other(redis_url: str, operator: Any, parser: Any) -> None:
+    client = Redis.from_url(redis_url, parser_class=parser)
+    async with client, linked(RedisBackend(client=client, ttl=NO_POLL)) as worker:
+        for number in range(10):
+            await operator.set("maintenance", f'{{"enabled": true, "message": "{number}"}}')
+            await eventually(lambda number=number: worker.sees(str(number)), within=SOON)
+            await operator.delete("maintenance")
+            await eventually(worker.is_off, within=SOON)
+
+
+async def test_what_a_worker_has_applied_is_registered_at_once_by_one_sync_more(redis_url: str, operator: Any) -> None:
+    async with linked(RedisBackend(redis_url, ttl=NO_POLL), Worker(reporting=True)) as worker:
+        await asyncio.sleep(QUIET)
+        syncs = worker.syncs
+        await operator.set("maintenance", "1")
+        await asyncio.sleep(2 * QUIET)
+
+        assert worker.syncs == syncs + 2
+        (mine,) = await registered(redis_url)
+        assert mine.applied == worker.last.fingerprint
+
+
+async def test_holds_and_writes_of_others_arrive_at_once(redis_url: str) -> None:
+    other = RedisBackend(redis_url)
+    async with linked(RedisBackend(redis_url, ttl=NO_POLL)) as worker:
+        await asyncio.sleep(QUIET)
+        syncs = worker.syncs
+        first = await other.acquire(Hold("a", ON), 30.0)
+        await eventually(lambda: worker.held == ["a"], within=SOON)
+        second = await other.acquire(Hold("b", OFF, lifts=("a",)), 30.0)
+        await eventually(worker.is_off, within=SOON)
+        await other.release(second)
+        await eventually(worker.is_on, within=SOON)
+        await other.release(first, keep=MaintenanceState(enabled=True, message="kept"))
+        await eventually(lambda: worker.sees("kept"), within=SOON)
+        await other.clear()
+        await eventually(worker.is_off, within=SOON)
+        await other.write(MaintenanceState(enabled=True, message="written"), expires_in=60)
+        await eventually(lambda: worker.sees("written"), within=SOON)
+        await asyncio.sleep(QUIET)
+        assert worker.syncs - syncs <= 2 * 6
+
+
+async def test_renewals_and_registrations_wake_nobody(redis_url: str) -> None:
+    other = RedisBackend(redis_url)
+    hold = await other.acquire(Hold("a", ON), 300.0)
+    async with linked(RedisBackend(redis_url, ttl=NO_POLL)) as worker:
+        await asyncio.sleep(QUIET)
+        syncs = worker.syncs
+        for _ in range(3):
+            assert await other.renew(hold, 300.0)
+        async with linked(RedisBackend(redis_url, ttl=NO_POLL)):
+            await other.roll_call()
+            await asyncio.sleep(QUIET)
+        assert worker.syncs == syncs
+
+
+async def test_other_keys_and_other_switches_wake_nobody(redis_url: str, operator: Any) -> None:
+    async with linked(RedisBackend(redis_url, ttl=NO_POLL)) as worker:
+        await asyncio.sleep(QUIET)
+        syncs = worker.syncs
+        await operator.set("maintenance2", "1")
+        await operator.set("{maintenance}:history", "1")
+        await RedisBackend(redis_url, key="other").write(ON)
+        await asyncio.sleep(QUIET)
+        assert worker.syncs == syncs
+
+
+async def test_no_change_is_lost_however_close_it_comes_to_a_sync(redis_url: str, operator: Any) -> None:
+    """Between arming and reading, between two reads, while waiting: whatever it hits, the last value counts."""
+    dice = random.Random(7)
+    async with linked(RedisBackend(redis_url, ttl=NO_POLL), Worker(reporting=True)) as worker:
+        for number in range(150):
+            for _ in range(dice.randint(1, 4)):
+                await operator.set("maintenance", "0")
+                await asyncio.sleep(dice.choice([0, 0, 0.0002, 0.0005, 0.001, 0.002]))
+            await operator.set("maintenance", f'{{"enabled": true, "message": "{number}"}}')
+            await eventually(lambda number=number: worker.sees(str(number)), within=SOON, every=0.001)
+
+
+async def test_a_push_during_a_sync_causes_exactly_one_more(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = 0
+    run = Sync.run
+
+    async def run_while_pushed_at(sync: Sync, *args: Any, **options: Any) -> tuple[bool, float]:
+        nonlocal runs
+        runs += 1
+        outcome = await run(sync, *args, **options)
+        if runs == pushed_at:
+            for _ in range(3):
+                (link,) = backend._links
+                link._wake.set()
+        return outcome
+
+    backend = RedisBackend(redis_url, ttl=NO_POLL)
+    monkeypatch.setattr(Sync, "run", run_while_pushed_at)
+    pushed_at = 0
+    async with linked(backend):
+        await asyncio.sleep(QUIET)
+        pushed_at = runs + 1
+        backend.nudge()
+        await asyncio.sleep(QUIET)
+        assert runs == pushed_at + 1
+
+
+async def test_a_thousand_flips_a_second_end_right_with_one_sync_at_a_time(redis_url: str, operator: Any) -> None:
+    async with linked(RedisBackend(redis_url, ttl=NO_POLL)) as worker:
+        began, flips, syncs = time.monotonic(), 0, worker.syncs
+        while (elapsed := time.monotonic() - began) < 3:
+            due = round(elapsed * 1000)
+            async with operator.pipeline(transaction=False) as pipeline:
+                for flip in range(flips, due):
+                    pipeline.set("maintenance", str(flip % 2))
+                await pipeline.execute()
+            flips = max(flips, due)
+            await asyncio.sleep(0.002)
+        await operator.set("maintenance", WITH_MESSAGE)
+        await eventually(lambda: worker.sees("back soon"), within=SOON)
+        assert flips >= 2500
+        assert worker.syncs - syncs < flips
+        assert len(worker.errors) == 0
+
+
+async def test_a_nudge_from_any_thread_syncs_at_once(redis_url: str) -> None:
+    backend = RedisBackend(redis_url, ttl=NO_POLL)
+    async with linked(backend) as worker:
+        await asyncio.sleep(QUIET)
+        syncs = worker.syncs
+        await asyncio.to_thread(backend.nudge)
+        await eventually(lambda: worker.syncs == syncs + 1, within=SOON)
+    backend.nudge()
+
+
+def test_a_nudge_after_the_loop_was_closed_does_nothing(redis_url: str) -> None:
+    backend = RedisBackend(redis_url, ttl=NO_POLL)
+
+    async def leave_it_running() -> Link:
+        return Link(backend._server, backend._keys, Worker(), ttl=NO_POLL, on_data_loss="restore")
+
+    asyncio.run(leave_it_running()).nudge()
+
+
+# -- what changes by itself ----------------------------------------------------------------------------------------------
+
+
+async def test_an_expiry_is_known_beforehand_and_read_right_after_it_among_many_others(redis_url: str, operator: Any) -> None:
+    """Redis' own push for it can come minutes late: it looks at twenty volatile keys at a time."""
+    async with operator.pipeline(transaction=False) as pipeline:
+        for number in range(10_000):
+            pipeline.set(f"volatile-{number}", "x", px=3_600_000)
+        await pipeline.execute()
+    async with linked(RedisBackend(redis_url, ttl=NO_POLL)) as worker:
+        await operator.set("maintenance", "1", px=500)
+        ends = time.time() + 0.5
+        await eventually(worker.is_on, within=SOON)
+        assert evaluate(worker.last, worker.last.now).until == pytest.approx(ends, abs=0.05)
+        await eventually(lambda: worker.last.switch == OFF, within=2)
+        assert worker.last.now == pytest.approx(ends, abs=0.1)
+
+
+async def test_a_window_is_read_again_right_after_it_began_and_ended(redis_url: str, operator: Any) -> None:
+    now = time.time()
+    starts, ends = (time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now + after)) + f".{int(now % 1 * 1000):03}Z" for after in (1, 2))
+    await operator.set("maintenance", f'{{"enabled": true, "starts_at": "{starts}", "ends_at": "{ends}"}}')
+    async with linked(RedisBackend(redis_url, ttl=NO_POLL)) as worker:
+        await asyncio.sleep(2.2)
+        seen = [(reading.now - now, evaluate(reading, reading.now).state.enabled) for reading in worker.readings]
+    assert any(1 <= at < 1.1 and on for at, on in seen)
+    assert any(2 <= at < 2.1 and not on for at, on in seen)
+
+
+async def test_a_short_hold_that_is_renewed_in_time_never_seems_to_end(redis_url: str) -> None:
+    other = RedisBackend(redis_url)
+    hold = await other.acquire(Hold("a", ON), 0.45)
+    async with linked(RedisBackend(redis_url, ttl=NO_POLL)) as worker:
+        seen = []
+        for _ in range(8):
+            for _ in range(30):
+                seen.append(worker.is_on())
+                await asyncio.sleep(0.005)
+            assert await other.renew(hold, 0.45)
+        assert all(seen)
+        await eventually(worker.is_off, within=1)
+
+
+async def test_a_hold_whose_holder_died_ends_with_its_lease(redis_url: str) -> None:
+    await RedisBackend(redis_url).acquire(Hold("a", ON), 0.5)
+    ends = time.time() + 0.5
+    async with linked(RedisBackend(redis_url, ttl=NO_POLL)) as worker:
+        await eventually(worker.is_off, within=2, every=0.001)
+        assert time.time() == pytest.approx(ends, abs=0.1)
+
+
+# -- connections that die ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["normal", "pubsub"])
+async def test_after_a_kill_of_connections_the_next_two_bare_changes_arrive(redis_url: str, operator: Any, kind: str) -> None:
+    """The second one proves that tracking was armed again, and that it was not the reconnection that found the first."""
+    async with linked(RedisBackend(redis_url, ttl=NO_POLL)) as worker:
+        for number in range(3):
+            await operator.execute_command("CLIENT", "KILL", "TYPE", kind)
+            for value in (f"{number}-a", f"{number}-b"):
+                await operator.set("maintenance", f'{{"enabled": true, "message": "{value}"}}')
+                await eventually(lambda value=value: worker.sees(value), within=SOON)
+                await asyncio.sleep(QUIET)
+        assert len(worker.errors) == (3 if kind == "pubsub" else 0)
+
+
+@pytest.mark.parametrize("kind", ["normal", "pubsub"])
+async def test_with_resp2_both_connections_come_back_after_a_kill_of_either(own_redis_server: RedisServerFactory, kind: str) -> None:
+    """The one that listens has nothing to say, so its end must be noticed by itself."""
+    server = own_redis_server()
+    server.cli("ACL", "SETUSER", "default", NO_HELLO)
+    other = RedisBackend(server.url)
+    async with linked(RedisBackend(server.url, ttl=NO_POLL)) as worker:
+        for number in range(3):
+            await asyncio.sleep(QUIET)
+            await server.acli("CLIENT", "KILL", "TYPE", kind)
+            await eventually(lambda number=number: len(worker.errors) == number + 1, within=SOON)
+            for value in (f"{number}-a", f"{number}-b"):
+                await asyncio.sleep(QUIET)
+                await other.write(MaintenanceState(enabled=True, message=value))
+                await eventually(lambda value=value: worker.sees(value), within=SOON)
+
+
+async def test_a_killed_connection_is_replaced_within_a_quarter_of_a_second(redis_url: str, operator: Any) -> None:
+    async with linked(RedisBackend(redis_url, ttl=NO_POLL)) as worker:
+        took = []
+        for _ in range(5):
+            await asyncio.sleep(0.05)
+            syncs, began = worker.syncs, time.monotonic()
+            for id in await link_ids(operator):
+                await operator.client_kill_filter(_id=id)
+            await eventually(lambda syncs=syncs: worker.syncs > syncs, within=SOON, every=0.001)
+            took.append(time.monotonic() - began)
+        assert sorted(took)[2] < 0.25
+
+
+async def test_a_socket_that_timed_out_is_replaced_at_once(redis_url: str, operator: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the kernel says after a partition, and what redis-py's own reading takes for silence, in a hot loop."""
+    backend = RedisBackend(redis_url, ttl=NO_POLL)
+    connections: list[Any] = []
+    connect = type(backend._server).connect
+
+    async def remember(*args: Any, **options: Any) -> Any:
+        connections.append(connection := await connect(*args, **options))
+        return connection
+
+    monkeypatch.setattr(type(backend._server), "connect", remember)
+    async with linked(backend) as worker:
+        await asyncio.sleep(QUIET)
+        connections[0]._reader.set_exception(OSError(errno.ETIMEDOUT, "Connection timed out"))
+        await eventually(lambda: len(connections) == 2 and worker.errors, within=SOON)
+        await operator.set("maintenance", "1")
+        await eventually(worker.is_on, within=SOON)
+        await asyncio.sleep(SOON)
+        assert len(connections) == 2
+
+
+async def test_the_links_of_two_loops_are_two_connections(redis_url: str, operator: Any) -> None:
+    backend = RedisBackend(redis_url, ttl=NO_POLL)
+    stop = threading.Event()
+    elsewhere = Worker()
+
+    async def watch_elsewhere() -> None:
+        async with linked(backend, elsewhere):
+            while not stop.is_set():
+                await asyncio.sleep(0.01)
+
+    thread = threading.Thread(target=lambda: asyncio.run(watch_elsewhere()))
+    thread.start()
+    try:
+        async with linked(backend) as here:
+            await eventually(lambda: elsewhere.readings, within=5)
+            await operator.set("maintenance", "1")
+            await eventually(lambda: here.is_on() and elsewhere.is_on(), within=SOON)
+            assert len(await link_ids(operator)) == 2
+    finally:
+        stop.set()
+        await asyncio.to_thread(thread.join)
+
+
+# -- servers that die, hang and come back --------------------------------------------------------------------------------
+
+
+async def test_a_server_that_is_killed_and_comes_back(own_redis_server: RedisServerFactory, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, logger="fastapi_maintenance")
+    server = own_redis_server(config={"appendonly": "yes", "appendfsync": "always"})
+    async with linked(RedisBackend(server.url, ttl=TTL)) as worker:
+        await server.acli("SET", "maintenance", WITH_MESSAGE)
+        await eventually(lambda: worker.sees("back soon"), within=SOON)
+        await asyncio.to_thread(server.kill)
+        await eventually(lambda: worker.errors, within=SOON)
+        await asyncio.sleep(1)
+        syncs = worker.syncs
+        await asyncio.to_thread(server.start)
+        with took_less_than(2):
+            await eventually(lambda: worker.syncs > syncs, within=5)
+        assert worker.sees("back soon")
+        assert not worker.was_ever_off(syncs)
+        for value in ("off", "on"):  # two bare changes: tracking is armed again
+            await server.acli("SET", "maintenance", value)
+            await eventually(worker.is_on if value == "on" else worker.is_off, within=SOON)
+    assert texts(caplog, logging.WARNING) == []
+
+
+async def test_a_server_that_comes_back_with_another_state_is_believed(own_redis_server: RedisServerFactory) -> None:
+    server = own_redis_server(config={"appendonly": "yes", "appendfsync": "always"})
+    async with linked(RedisBackend(server.url, ttl=TTL)) as worker:
+        await asyncio.to_thread(server.kill)
+        await eventually(lambda: worker.errors, within=SOON)
+        await asyncio.to_thread(server.start)
+        await server.acli("SET", "maintenance", "1")
+        with took_less_than(2):
+            await eventually(worker.is_on, within=5)
+
+
+async def test_a_server_that_comes_up_later(own_redis_server: RedisServerFactory) -> None:
+    server = own_redis_server()
+    server.kill()
+    async with linked(RedisBackend(server.url, ttl=TTL), wait=False) as worker:
+        await eventually(lambda: len(worker.errors) > 3, within=5)
+        assert not worker.readings
+        assert isinstance(worker.errors[0], BackendUnavailableError)
+        assert server.url.removesuffix("/0") in str(worker.errors[0])
+        await asyncio.to_thread(server.start)
+        with took_less_than(2):
+            await eventually(worker.is_off, within=5)
+
+
+@pytest.mark.parametrize("resp", [2, 3])
+async def test_a_frozen_server_is_noticed_within_two_ttl_and_found_again(own_redis_server: RedisServerFactory, resp: int) -> None:
+    server = own_redis_server()
+    if resp == 2:
+        server.cli("ACL", "SETUSER", "default", NO_HELLO)
+    async with linked(RedisBackend(server.url, ttl=TTL)) as worker:
+        await asyncio.sleep(TTL)
+        server.pause()
+        began = time.monotonic()
+        try:
+            await eventually(lambda: worker.errors, within=5)
+            assert time.monotonic() - began < 2 * TTL
+            assert max([*worker.asked_at, *worker.confirmed_at]) <= began + 0.05
+            await asyncio.sleep(2 * TTL)
+        finally:
+            server.resume()
+        await server.acli("SET", "maintenance", "1")
+        with took_less_than(2):
+            await eventually(worker.is_on, within=5)
+
+
+async def test_a_short_freeze_costs_no_connection(own_redis_server: RedisServerFactory) -> None:
+    server = own_redis_server()
+    async with linked(RedisBackend(server.url, ttl=2.0)) as worker:
+        await asyncio.sleep(QUIET)
+        server.pause()
+        try:
+            setting = asyncio.create_task(server.acli("SET", "maintenance", "1"))
+            await asyncio.sleep(0.4)
+        finally:
+            server.resume()
+        await eventually(worker.is_on, within=SOON)
+        await setting
+        assert worker.errors == []
+
+
+async def test_paused_clients_are_a_fault_that_passes(own_redis_server: RedisServerFactory) -> None:
+    server = own_redis_server()
+    async with linked(RedisBackend(server.url, ttl=TTL)) as worker:
+        await server.acli("SET", "maintenance", "1")
+        await eventually(worker.is_on, within=SOON)
+        await server.acli("CLIENT", "PAUSE", "1000", "ALL")
+        await eventually(lambda: worker.errors, within=2)
+        syncs = worker.syncs
+        await eventually(lambda: worker.syncs > syncs, within=4)
+        assert not worker.was_ever_off(syncs)
+
+
+async def test_a_pong_confirms_only_what_was_known_when_the_ping_was_sent(redis_url: str) -> None:
+    async with linked(RedisBackend(redis_url, ttl=1.0)) as worker:
+        await eventually(lambda: len(worker.confirmed_at) >= 2, within=5)
+        newest = max(worker.asked_at[-1], worker.confirmed_at[-1])
+        assert time.monotonic() - newest < 1.0
+        assert worker.errors == []
+
+
+async def test_only_tracking_makes_a_pong_a_proof(make_user: MakeUser) -> None:
+    user = await make_user("-client|tracking")
+    async with linked(RedisBackend(user.url, ttl=TTL)) as worker:
+        await asyncio.sleep(3 * TTL)
+        assert worker.confirmed_at == []
+        assert worker.errors == []
+
+
+@pytest.mark.parametrize("moment", ["idle", "syncing"])
+async def test_a_loop_that_is_blocked_for_longer_than_the_deadline_does_not_lose_the_link(redis_url: str, moment: str) -> None:
+    backend = RedisBackend(redis_url, ttl=TTL)
+    worker = Worker()
+    watch = asyncio.create_task(backend.watch(worker))
+    await eventually(lambda: worker.readings, within=SOON)
+    for _ in range(4):
+        await asyncio.sleep(0.03)
+        if moment == "syncing":
+            backend.nudge()
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        time.sleep(0.75 * TTL)  # one and a half deadlines
+    await asyncio.sleep(QUIET)
+    assert worker.errors == []
+    watch.cancel()
+    with suppress(asyncio.CancelledError):
+        await watch
+
+
+async def test_a_server_that_drops_idle_connections_drops_no_link(own_redis_server: RedisServerFactory) -> None:
+    server = own_redis_server(config={"timeout": "1"})
+    async with linked(RedisBackend(server.url, ttl=1.0)) as worker:
+        await asyncio.sleep(5)
+        assert worker.errors == []
+
+
+# -- data that was lost --------------------------------------------------------------------------------------------------
+
+
+async def test_after_a_flushall_switch_and_holds_are_back_at_once(
+    own_redis_server: RedisServerFactory, keys: Keys, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = own_redis_server()
+    async with (
+        admin_of(server) as admin,
+        linked(RedisBackend(server.url, ttl=NO_POLL)) as one,
+        linked(RedisBackend(server.url, ttl=NO_POLL)) as two,
+    ):
+        await admin.set("maintenance", WITH_MESSAGE, px=60_000)
+        await take_hold(admin, keys, "a")
+        await eventually(lambda: one.held == two.held == ["a"] and one.last.expires_in and two.last.expires_in, within=SOON)
+        syncs = one.syncs, two.syncs
+        await admin.flushall()
+        await eventually(lambda: one.syncs > syncs[0] and two.syncs > syncs[1], within=SOON)
+        await asyncio.sleep(QUIET)
+
+        assert not one.was_ever_off(syncs[0])
+        assert not two.was_ever_off(syncs[1])
+        assert one.held == two.held == ["a"]
+        assert await admin.get("maintenance") == WITH_MESSAGE.encode()
+        assert 50_000 < await admin.pttl("maintenance") <= 60_000
+        assert await admin.hkeys(keys.holds) == [b"a"]
+        assert (one.syncs - syncs[0]) + (two.syncs - syncs[1]) <= 10
+    assert len([text for text in texts(caplog) if text.endswith("restored")]) == 1
+
+
+async def test_after_a_flushall_the_service_can_be_opened(own_redis_server: RedisServerFactory) -> None:
+    server = own_redis_server()
+    async with admin_of(server) as admin, linked(RedisBackend(server.url, ttl=NO_POLL)) as worker:
+        await admin.set("maintenance", "1")
+        await eventually(worker.is_on, within=SOON)
+        await admin.flushall()
+        await eventually(lambda: worker.last.epoch, within=SOON)
+        await asyncio.sleep(QUIET)
+        assert worker.is_on()
+        await admin.delete("maintenance")
+        await eventually(worker.is_off, within=SOON)
+        await asyncio.sleep(QUIET)
+        assert worker.is_off()
+
+
+async def test_data_loss_can_be_followed(own_redis_server: RedisServerFactory) -> None:
+    server = own_redis_server()
+    async with admin_of(server) as admin, linked(RedisBackend(server.url, ttl=NO_POLL, on_data_loss="follow")) as worker:
+        await admin.set("maintenance", "1")
+        await eventually(worker.is_on, within=SOON)
+        await admin.flushall()
+        await eventually(worker.is_off, within=SOON)
+        await asyncio.sleep(QUIET)
+        assert not await admin.exists("maintenance")
+
+
+async def test_a_server_that_comes_back_empty_gets_the_state_again(own_redis_server: RedisServerFactory) -> None:
+    server = own_redis_server()
+    async with linked(RedisBackend(server.url, ttl=TTL)) as worker:
+        await server.acli("SET", "maintenance", WITH_MESSAGE)
+        await eventually(lambda: worker.sees("back soon"), within=SOON)
+        syncs = worker.syncs
+        await asyncio.to_thread(server.kill)
+        await asyncio.to_thread(server.start)
+        with took_less_than(2):
+            await eventually(lambda: worker.syncs > syncs, within=5)
+        assert await server.acli("GET", "maintenance") == WITH_MESSAGE
+        assert not worker.was_ever_off(syncs)
+
+
+async def test_a_server_that_comes_back_empty_and_is_written_to_first_keeps_that(own_redis_server: RedisServerFactory) -> None:
+    """Somebody who turns the service off before any worker is back has decided; that off leaves no key behind."""
+    server = own_redis_server()
+    async with linked(RedisBackend(server.url, ttl=TTL)) as worker:
+        await server.acli("SET", "maintenance", "1")
+        await eventually(worker.is_on, within=SOON)
+        await asyncio.to_thread(server.kill)
+        await eventually(lambda: len(worker.errors) > 8, within=10)  # by now it waits for longer between two tries
+        await asyncio.to_thread(server.start)
+        await RedisBackend(server.url).write(OFF)
+        await eventually(worker.is_off, within=5)
+        await asyncio.sleep(2 * TTL)
+        assert worker.is_off()
+
+
+async def test_data_that_was_rolled_back_is_noticed(own_redis_server: RedisServerFactory, keys: Keys) -> None:
+    server = own_redis_server()
+    async with linked(RedisBackend(server.url, ttl=TTL)) as worker:
+        await eventually(lambda: worker.last.epoch, within=SOON)
+        await server.acli("SAVE")
+        other = RedisBackend(server.url)
+        await other.write(MaintenanceState(enabled=True, message="after the snapshot"))
+        await other.acquire(Hold("a", ON), 30.0)
+        await eventually(lambda: worker.held == ["a"], within=SOON)
+        syncs = worker.syncs
+        await asyncio.to_thread(server.kill)
+        await asyncio.to_thread(server.start)
+        await eventually(lambda: worker.syncs > syncs, within=5)
+
+        assert not worker.was_ever_off(syncs)
+        restored = await other.read()
+        assert restored.switch == MaintenanceState(enabled=True, message="after the snapshot")
+        assert [hold.id for hold in restored.holds or ()] == ["a"]
+
+
+async def test_swapped_databases_are_noticed_by_the_poll(own_redis_server: RedisServerFactory) -> None:
+    """No push tells of them."""
+    server = own_redis_server()
+    async with admin_of(server) as admin, linked(RedisBackend(server.url, ttl=TTL)) as worker:
+        await asyncio.sleep(TTL)
+        other: Any = Redis.from_url(server.url.replace("/0", "/1"))
+        async with other:
+            await other.set("maintenance", "1")
+        began = time.monotonic()
+        await admin.swapdb(0, 1)
+        await eventually(worker.is_on, within=5)
+        assert time.monotonic() - began < 1.5 * TTL
+
+
+# -- with less rights ----------------------------------------------------------------------------------------------------
+
+LADDER: Final = {
+    # what is missing: (the rung, the step of the sync)
+    "": ("tracking", "full"),
+    "-client|tracking": ("message", "full"),
+    "-client|caching": ("message", "full"),
+    "-exists": ("message", "full"),
+    "resetchannels": ("tracking", "full"),
+    "-client|tracking resetchannels": ("polling", "full"),
+    "-eval -evalsha": ("tracking", "plain"),
+    "-hset": ("tracking", "read"),
+    "-strlen": ("tracking", "plain"),
+    "-time": ("tracking", "plain"),
+    "-client": ("message", "full"),
+    "-ping": ("tracking", "full"),
+    "-@all +get +hello": ("polling", "plain"),
+    "-@all +get": ("polling", "plain"),
+}
+
+
+@pytest.mark.parametrize("missing", LADDER)
+async def test_with_less_rights_a_change_takes_as_long_as_the_rung_says(
+    make_user: MakeUser, operator: Any, caplog: pytest.LogCaptureFixture, missing: str
+) -> None:
+    caplog.set_level(logging.INFO, logger="fastapi_maintenance")
+    user = await make_user(*missing.split())
+    rung, depth = LADDER[missing]
+    ttl = 1.0
+    async with linked(RedisBackend(user.url, ttl=ttl), Worker(reporting=True)) as worker:
+        await asyncio.sleep(QUIET)
+        began = time.monotonic()
+        await operator.set("maintenance", "1")
+        await eventually(worker.is_on, within=5, every=0.002)
+        took = time.monotonic() - began
+        assert took < (0.5 * ttl if rung == "tracking" else 1.5 * ttl)
+        if rung == "message":
+            await asyncio.sleep(QUIET)
+            began = time.monotonic()
+            await RedisBackend(user.url.replace(user.name, "default")).write(OFF)
+            await eventually(worker.is_off, within=5, every=0.002)
+            assert time.monotonic() - began < 0.5 * ttl
+        assert worker.last.registered is (depth == "full")
+        syncs = worker.syncs
+        await asyncio.sleep(2 * ttl)
+        assert worker.syncs - syncs <= 4
+        assert worker.errors == []
+    said = texts(caplog)
+    assert [text for text in said if text.startswith("link to")] == [f"link to {RedisBackend(user.url)._server.describe()}: {rung}"]
+    assert len(texts(caplog, logging.WARNING)) == (0 if depth == "full" else 1)
+
+
+async def test_rights_that_are_taken_away_and_given_back(make_user: MakeUser, operator: Any, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, logger="fastapi_maintenance")
+    user = await make_user()
+    async with linked(RedisBackend(user.url, ttl=TTL)) as worker:
+        for rules, rung in ((("-client|tracking", "resetchannels"), "polling"), (("+client|tracking", "&*"), "tracking")):
+            await user.change(*rules)
+            for id in await link_ids(operator):
+                await operator.client_kill_filter(_id=id)
+            for value, seen in (("1", worker.is_on), ("0", worker.is_off)):
+                await operator.set("maintenance", value)
+                await eventually(seen, within=SOON if rung == "tracking" else 1.5 * TTL + SOON)
+    rungs = [text.rsplit(" ", 1)[1] for text in texts(caplog) if text.startswith("link to")]
+    assert rungs == ["tracking", "polling", "tracking"]
+
+
+async def test_a_server_without_resp3_is_followed_by_message_and_poll(
+    own_redis_server: RedisServerFactory, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="fastapi_maintenance")
+    server = own_redis_server()
+    server.cli("ACL", "SETUSER", "default", NO_HELLO)
+    other = RedisBackend(server.url)
+    async with linked(RedisBackend(server.url, ttl=1.0)) as worker:
+        await asyncio.sleep(QUIET)
+        await other.write(ON)
+        await eventually(worker.is_on, within=0.5)
+        await server.acli("DEL", "maintenance")
+        await eventually(worker.is_off, within=1.5)
+        assert worker.errors == []
+        assert worker.last.registered
+    assert [text.rsplit(" ", 1)[1] for text in texts(caplog) if text.startswith("link to")] == ["message"]
+
+
+async def test_a_wrong_password_is_told_and_tried_again(own_redis_server: RedisServerFactory) -> None:
+    server = own_redis_server(config={"requirepass": "right"})
+    async with linked(RedisBackend(server.url.replace("://", "://:s3cret@"), ttl=TTL), wait=False) as worker:
+        await eventually(lambda: len(worker.errors) >= 2, within=5)
+        assert not any("s3cret" in str(error) for error in worker.errors)
+        assert "password" in str(worker.errors[0])
+        await asyncio.to_thread(lambda: server.cli("CONFIG", "SET", "requirepass", "s3cret", password="right"))
+        await eventually(worker.is_off, within=5)
+
+
+# -- values that cannot be read ------------------------------------------------------------------------------------------
+
+UNREADABLE: Final[dict[str, tuple[tuple[tuple[Any, ...], ...], str]]] = {
+    "garbage": ((("SET", "maintenance", "perhaps"),), "not a boolean word"),
+    "empty": ((("SET", "maintenance", ""),), "not a boolean word"),
+    "JSON of something else": ((("SET", "maintenance", '{"on": true}'),), "unknown key"),
+    "not UTF-8": ((("SET", "maintenance", b"\xff\xfe"),), "not UTF-8"),
+    "1 MiB": ((("SET", "maintenance", b"1" * 2**20),), "longer than 65536"),
+    "a list": ((("DEL", "maintenance"), ("RPUSH", "maintenance", "1")), "not a string"),
+    "holds that are a string": ((("DEL", "{maintenance}:holds"), ("SET", "{maintenance}:holds", "x")), "not a hash"),
+    "a garbage hold": ((("HSET", "{maintenance}:holds", "b", "x"),), "The hold 'b'"),
+}
+
+
+@pytest.mark.parametrize("name", UNREADABLE)
+async def test_what_cannot_be_read_changes_nothing(redis_url: str, operator: Any, keys: Keys, name: str) -> None:
+    commands, problem = UNREADABLE[name]
+    await operator.set("maintenance", WITH_MESSAGE)
+    await take_hold(operator, keys, "a", state=MaintenanceState(enabled=True, message="held"))
+    async with linked(RedisBackend(redis_url, ttl=TTL)) as worker:
+        known = worker.last
+        for command in commands:
+            await operator.execute_command(*command)
+        # The holds are not tracked: garbage in them is found by the poll.
+        await eventually(lambda: worker.last.error, within=2)
+        assert problem in str(worker.last.error)
+        syncs = worker.syncs
+        await asyncio.sleep(2 * TTL)
+        assert 1 <= worker.syncs - syncs <= 5
+        assert worker.held == ["a"]
+        assert worker.last.switch == known.switch
+        assert worker.errors == []
+
+        await operator.set("maintenance", "0")
+        await operator.delete(keys.holds)
+        await eventually(lambda: worker.last.error is None and worker.is_off(), within=2)
+
+
+@pytest.mark.parametrize(
+    "commands",
+    [
+        [("SET", "{maintenance}:epoch", "garbage")],
+        [("DEL", "{maintenance}:epoch")],
+        [("DEL", "{maintenance}:epoch"), ("RPUSH", "{maintenance}:epoch", "x")],
+        [("SET", "{maintenance}:epoch", "9" * 400 + " 1 1 1 1")],
+    ],
+)
+async def test_a_spoilt_epoch_is_made_anew_and_changes_nothing(
+    redis_url: str, operator: Any, keys: Keys, commands: list[tuple[str, ...]]
+) -> None:
+    await operator.set("maintenance", WITH_MESSAGE)
+    await take_hold(operator, keys, "a")
+    async with linked(RedisBackend(redis_url, ttl=NO_POLL)) as worker:
+        await asyncio.sleep(QUIET)
+        syncs, epoch = worker.syncs, worker.last.epoch
+        for command in commands:
+            await operator.execute_command(*command)
+        await eventually(lambda: worker.last.epoch > epoch, within=SOON)
+        await asyncio.sleep(QUIET)
+        assert not worker.was_ever_off(syncs)
+        assert worker.held == ["a"]
+        assert worker.syncs - syncs <= 5
+        await operator.set("maintenance", "0")
+        await operator.delete(keys.holds)
+        await RedisBackend(redis_url).clear()
+        await eventually(worker.is_off, within=SOON)
+
+
+# -- servers that refuse -------------------------------------------------------------------------------------------------
+
+
+async def test_a_read_only_replica_is_followed(own_redis_server: RedisServerFactory, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, logger="fastapi_maintenance")
+    master, replica = own_redis_server(), own_redis_server()
+    await replica.acli("REPLICAOF", "127.0.0.1", master.port)
+    await eventually(lambda: "up" in replica.cli("INFO", "replication").split("master_link_status:")[1][:4], within=10)
+    other = RedisBackend(master.url)
+    await other.acquire(Hold("a", ON), 30.0)
+    async with linked(RedisBackend(replica.url, ttl=TTL), Worker(reporting=True)) as worker:
+        await eventually(lambda: worker.held == ["a"], within=SOON)
+        await other.clear()
+        await eventually(worker.is_off, within=SOON)
+        await master.acli("SET", "maintenance", "1")
+        await eventually(worker.is_on, within=SOON)
+        syncs = worker.syncs
+        await asyncio.sleep(4 * TTL)
+        assert worker.syncs - syncs <= 6
+        assert worker.errors == []
+        assert not worker.last.registered
+    (warning,) = texts(caplog, logging.WARNING)
+    assert "read only replica" in warning
+    assert warning.endswith("without registering")
+
+
+async def test_a_server_that_becomes_a_replica_and_a_master_again(own_redis_server: RedisServerFactory) -> None:
+    master, other = own_redis_server(), own_redis_server()
+    async with linked(RedisBackend(other.url, ttl=0.2)) as worker:
+        await other.acli("SET", "maintenance", "1")
+        await eventually(worker.is_on, within=SOON)
+        await other.acli("REPLICAOF", "127.0.0.1", master.port)  # and so loses its data for those of an empty one
+        await eventually(lambda: worker.last.error, within=10)
+        assert "cannot be written again yet" in str(worker.last.error)
+        assert not worker.was_ever_off(1)
+        assert worker.is_on()
+        await other.acli("REPLICAOF", "NO", "ONE")
+        await eventually(lambda: worker.last.error is None, within=10)
+        assert worker.is_on()
+        assert await other.acli("GET", "maintenance") == "1"
+
+
+@pytest.mark.parametrize("setting", [("maxmemory", "1", "0"), ("min-replicas-to-write", "3", "0")])
+async def test_a_server_that_takes_no_writes_is_still_read(own_redis_server: RedisServerFactory, setting: tuple[str, str, str]) -> None:
+    name, bad, good = setting
+    server = own_redis_server()
+    async with admin_of(server) as admin, linked(RedisBackend(server.url, ttl=0.2), Worker(reporting=True)) as worker:
+        await admin.set("maintenance", "1")
+        await eventually(worker.is_on, within=SOON)
+        await admin.config_set(name, bad)
+        await eventually(lambda: not worker.last.registered, within=SOON)
+        await admin.delete("maintenance")  # what frees memory needs no replicas either
+        if name == "maxmemory":
+            await eventually(worker.is_off, within=SOON)
+        await admin.config_set(name, good)
+        await eventually(lambda: worker.last.registered, within=4)
+        assert worker.errors == []
+
+
+async def test_scripts_that_the_server_forgets_are_sent_again(redis_url: str, operator: Any) -> None:
+    async with linked(RedisBackend(redis_url, ttl=NO_POLL)) as worker:
+        for value, seen in (("1", worker.is_on), ("0", worker.is_off)):
+            await operator.script_flush()
+            await operator.set("maintenance", value)
+            await eventually(seen, within=SOON)
+        assert worker.errors == []
+
+
+# -- what it costs, and what it leaves behind ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("resp", "connections"), [(3, 1), (2, 2)])
+async def test_an_idle_worker_sends_five_commands_a_ttl_at_most(own_redis_server: RedisServerFactory, resp: int, connections: int) -> None:
+    server = own_redis_server()
+    if resp == 2:
+        server.cli("ACL", "SETUSER", "default", NO_HELLO)
+    async with linked(RedisBackend(server.url, ttl=TTL)), Redis.from_url(server.url, protocol=2) as admin:
+        await asyncio.sleep(TTL)
+        async with recorded_commands(admin) as commands:
+            await asyncio.sleep(8 * TTL)
+        assert len({address for address, _ in commands}) == connections
+        assert len(commands) <= 8 * 5 + 5
+        assert {command.split()[0] for _, command in commands} <= {"EVALSHA", "CLIENT", "EXISTS", "PING"}
+
+
+async def test_nothing_but_what_is_needed_is_sent_on_the_way_in(redis_url: str, operator: Any) -> None:
+    async with recorded_commands(operator) as commands, linked(RedisBackend(redis_url, ttl=NO_POLL)):
+        await asyncio.sleep(QUIET)
+    sent = [" ".join(command.split()[:2]).split(" --")[0] for _, command in commands]
+    assert sent[:3] == ["HELLO 3", "CLIENT SETNAME", "CLIENT TRACKING"]
+    assert not any("SETINFO" in command or "MAINT" in command for _, command in commands)
+
+
+async def test_a_worker_is_in_the_registry_while_it_lives_and_leaves_in_order(redis_url: str) -> None:
+    async with linked(RedisBackend(redis_url, ttl=TTL)):
+        (mine,) = await registered(redis_url)
+        assert (mine.rung, mine.left) == ("tracking", False)
+        await asyncio.sleep(4 * TTL)
+        (same,) = await registered(redis_url)
+        assert same.id == mine.id
+        assert same.deadline > mine.deadline + 3 * TTL
+    (gone,) = await registered(redis_url)
+    assert (gone.id, gone.left) == (mine.id, True)
+
+
+async def test_a_worker_that_vanishes_expires_after_three_ttl(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def vanish(sync: Sync, wire: object) -> None:
+        return
+
+    monkeypatch.setattr(Sync, "leave", vanish)
+    backend = RedisBackend(redis_url)
+    async with linked(RedisBackend(redis_url, ttl=0.1)):
+        pass
+    ((vanished,), now) = await registered(redis_url), (await backend.read()).now
+    assert not vanished.left
+    assert now < vanished.deadline <= now + 0.3
+
+
+async def test_stopping_at_a_frozen_server_takes_half_a_ttl_at_most(own_redis_server: RedisServerFactory) -> None:
+    server = own_redis_server()
+    async with linked(RedisBackend(server.url, ttl=2.0)):
+        await asyncio.sleep(QUIET)
+        server.pause()
+        began = time.monotonic()
+    assert time.monotonic() - began < 1.5
+    server.resume()
+
+
+async def test_stopping_at_any_moment_leaves_nothing_behind(redis_url: str, operator: Any) -> None:
+    dice = random.Random(11)
+    await operator.set("maintenance", "1")
+    await operator.client_id()
+    tasks, files, threads = asyncio.all_tasks(), open_files(), threading.active_count()
+    for _ in range(60):
+        watch = asyncio.create_task(RedisBackend(redis_url, ttl=0.02).watch(Worker(reporting=True)))
+        await asyncio.sleep(dice.uniform(0, 0.02))
+        if dice.random() < 0.2:
+            await operator.flushall()
+        watch.cancel()
+        await asyncio.wait([watch])
+        assert watch.cancelled()
+    await asyncio.sleep(QUIET)
+    assert asyncio.all_tasks() == tasks
+    assert open_files() == files
+    assert threading.active_count() == threads
+    assert await link_ids(operator) == set()
+
+
+async def test_stopping_while_nobody_is_there_leaves_nothing_behind(free_port: int) -> None:
+    tasks, files = asyncio.all_tasks(), open_files()
+    for seconds in (0, 0.001, 0.01, 0.1):
+        watch = asyncio.create_task(RedisBackend(f"redis://127.0.0.1:{free_port}", ttl=0.2).watch(Worker()))
+        await asyncio.sleep(seconds)
+        watch.cancel()
+        await asyncio.wait([watch])
+    assert asyncio.all_tasks() == tasks
+    assert open_files() == files
+
+
+async def test_what_a_worker_raises_is_not_swallowed(redis_url: str) -> None:
+    """It is our own bug, and no fault of Redis."""
+
+    class Broken(Worker):
+        def update(self, reading: Any, at: float) -> None:
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await RedisBackend(redis_url).watch(Broken())

@@ -1,0 +1,490 @@
+"""One sync: what it reads, registers, remembers, and puts back; with as much as the server permits."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from fastapi_maintenance.backends.redis.keys import Keys
+from fastapi_maintenance.backends.redis.replies import read_roll_call
+from fastapi_maintenance.backends.redis.script import Script, dump_hold
+from fastapi_maintenance.backends.redis.server import SingleServer
+from fastapi_maintenance.backends.redis.sync import Sync
+from fastapi_maintenance.backends.redis.wire import Wire
+from fastapi_maintenance.exceptions import BackendError, BackendUnavailableError
+from fastapi_maintenance.snapshot import Hold
+from fastapi_maintenance.state import OFF, ON, MaintenanceState
+from tests.conftest import RedisServerFactory
+from tests.servers import RedisServer
+
+from .conftest import MakeUser
+from .links import Worker
+
+TTL = 0.4
+WITH_MESSAGE = '{"enabled":true,"message":"back soon","mode":"full"}'
+
+
+def sync_of(worker: Worker, keys: Keys, **options: Any) -> Sync:
+    return Sync(keys, worker, "w1", **{"ttl": TTL, "on_data_loss": "restore", **options})
+
+
+@asynccontextmanager
+async def wire_to(url: str) -> AsyncIterator[Wire]:
+    connection = await SingleServer.from_url(url).connect(timeout=5.0, protocol=3)
+    async with Wire(connection, lambda: None) as wire:
+        yield wire
+
+
+@pytest.fixture
+async def wire(redis_url: str) -> AsyncIterator[Wire]:
+    async with wire_to(redis_url) as wire:
+        yield wire
+
+
+@pytest.fixture
+def worker() -> Worker:
+    return Worker()
+
+
+@pytest.fixture
+def sync(worker: Worker, keys: Keys) -> Sync:
+    return sync_of(worker, keys)
+
+
+def admin_of(server: RedisServer) -> Any:
+    return Redis.from_url(server.url)
+
+
+def is_unacknowledged(sync: Sync) -> bool:
+    return sync.unacknowledged
+
+
+async def hold(operator: Any, keys: Keys, id: str, lease: float = 30.0) -> None:
+    """Somebody takes a hold."""
+    await operator.execute_command(*Script(keys).whole("acquire", id, dump_hold(Hold(id, ON)), round(lease * 1000)))
+
+
+def texts(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.name == "fastapi_maintenance"]
+
+
+# -- reading and registering ---------------------------------------------------------------------------------------------
+
+
+async def test_a_sync_delivers_switch_and_holds_as_of_when_it_was_sent(
+    wire: Wire, sync: Sync, worker: Worker, operator: Any, keys: Keys
+) -> None:
+    await operator.set("maintenance", WITH_MESSAGE)
+    await hold(operator, keys, "a")
+    before = time.monotonic()
+
+    armed, _ = await sync.run(wire, arm=False, rung="polling")
+
+    assert armed is False
+    assert worker.last.switch == MaintenanceState(enabled=True, message="back soon")
+    assert worker.held == ["a"]
+    assert before <= worker.asked_at[0] <= time.monotonic()
+    assert worker.last.registered
+
+
+async def test_a_sync_registers_what_the_worker_reports(wire: Wire, sync: Sync, operator: Any, keys: Keys) -> None:
+    await sync.run(wire, arm=True, rung="tracking")
+
+    (registered,) = read_roll_call(await operator.execute_command(*Script(keys).whole("workers"))).workers
+    assert (registered.id, registered.rung) == ("w1", "tracking")
+    assert registered.lifetime == pytest.approx(3 * TTL)
+
+
+async def test_arming_is_of_switch_and_epoch_only(wire: Wire, sync: Sync, worker: Worker, operator: Any, keys: Keys) -> None:
+    pushes: list[str] = []
+    wire._on_event = lambda: pushes.append("push")
+    await wire.call(("CLIENT", "TRACKING", "ON", "OPTIN"), within=5.0)
+    await sync.run(wire, arm=True, rung="tracking")
+    await sync.run(wire, arm=True, rung="tracking")  # the first one began a life of the data
+    pushes.clear()
+
+    await operator.hset(keys.workers, "other", "1 {}")
+    await operator.hset(keys.holds, "other", "1 1 {}")
+    await wire.call(("PING",), within=5.0)
+    assert pushes == []
+
+    for key in ("maintenance", keys.epoch):
+        armed, _ = await sync.run(wire, arm=True, rung="tracking")
+        assert armed
+        await operator.append(key, "")
+        await operator.set(key, await operator.get(key) or "0")
+        await wire.call(("PING",), within=5.0)
+        assert pushes == ["push"]
+        pushes.clear()
+
+
+async def test_a_refused_arming_is_told_of_and_hinders_nothing(wire: Wire, sync: Sync, worker: Worker) -> None:
+    armed, _ = await sync.run(wire, arm=True, rung="tracking")  # CLIENT TRACKING was never switched on
+
+    assert armed is False
+    assert worker.syncs == 1
+
+
+async def test_a_script_that_the_server_forgot_is_sent_again(wire: Wire, sync: Sync, worker: Worker, operator: Any) -> None:
+    await sync.run(wire, arm=False, rung="polling")
+    await operator.script_flush()
+    await sync.run(wire, arm=False, rung="polling")
+    await sync.run(wire, arm=False, rung="polling")
+
+    assert worker.syncs == 3
+    assert all(reading.registered for reading in worker.readings)
+
+
+async def test_after_leaving_it_is_told_apart_from_a_worker_that_vanished(wire: Wire, sync: Sync, operator: Any, keys: Keys) -> None:
+    await sync.run(wire, arm=False, rung="polling")
+    await operator.script_flush()
+    await sync.leave(wire)
+
+    (registered,) = read_roll_call(await operator.execute_command(*Script(keys).whole("workers"))).workers
+    assert registered.left
+
+
+async def test_leaving_over_a_dead_connection_is_no_error(wire: Wire, sync: Sync) -> None:
+    await wire._connection.disconnect()
+    await sync.leave(wire)
+
+
+async def test_a_reply_that_is_no_reading_is_an_error(wire: Wire, sync: Sync, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sync, "_commands", lambda rung: [("ECHO", "garbage")])
+
+    with pytest.raises(BackendError, match="something else than a reading"):
+        await sync.run(wire, arm=False, rung="polling")
+
+
+# -- acknowledging -------------------------------------------------------------------------------------------------------
+
+
+async def test_what_the_worker_applied_is_unacknowledged_until_it_is_registered(
+    wire: Wire, worker: Worker, sync: Sync, operator: Any
+) -> None:
+    worker.reporting = True
+    assert not is_unacknowledged(sync)
+
+    await sync.run(wire, arm=False, rung="polling")
+    assert is_unacknowledged(sync)
+    await sync.run(wire, arm=False, rung="polling")
+    assert not is_unacknowledged(sync)
+
+    await operator.set("maintenance", "1")
+    await sync.run(wire, arm=False, rung="polling")
+    assert is_unacknowledged(sync)
+
+
+@pytest.mark.parametrize("missing", ["-hset", "-eval -evalsha"])
+async def test_where_nothing_can_be_registered_nothing_is_unacknowledged(
+    make_user: MakeUser, operator: Any, worker: Worker, sync: Sync, missing: str
+) -> None:
+    """Else a worker on a replica would sync again and again, without a pause."""
+    worker.reporting = True
+    user = await make_user(*missing.split())
+    async with wire_to(user.url) as wire:
+        for value in ("1", "0"):
+            await operator.set("maintenance", value)
+            await sync.run(wire, arm=False, rung="polling")
+            assert not is_unacknowledged(sync)
+
+
+# -- with what the server permits ----------------------------------------------------------------------------------------
+
+
+async def test_a_server_that_refuses_writes_is_read_with_holds(
+    own_redis_server: RedisServerFactory, keys: Keys, worker: Worker, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="fastapi_maintenance")
+    server = own_redis_server()
+    sync = sync_of(worker, keys, ttl=0.1)
+    async with wire_to(server.url) as wire, admin_of(server) as admin:
+        await hold(admin, keys, "a")
+        await admin.config_set("maxmemory", "1")
+        for _ in range(3):
+            await sync.run(wire, arm=False, rung="polling")
+        assert worker.held == ["a"]
+        assert [reading.registered for reading in worker.readings] == [False, False, False]
+        assert len(texts(caplog)) == 1
+        assert "OOM" in texts(caplog)[0] or "maxmemory" in texts(caplog)[0]
+        assert texts(caplog)[0].endswith("following the switch without registering")
+
+        await asyncio.sleep(1.05)  # ten ttl: asked again, in vain
+        await sync.run(wire, arm=False, rung="polling")
+        assert len(texts(caplog)) == 1
+
+        await admin.config_set("maxmemory", "0")
+        await asyncio.sleep(1.05)
+        await sync.run(wire, arm=False, rung="polling")
+        assert worker.last.registered
+        assert texts(caplog)[1:] == ["Redis permits the sync script again"]
+
+
+async def test_without_scripts_the_holds_that_were_known_stay_until_they_end(
+    make_user: MakeUser, operator: Any, keys: Keys, worker: Worker, sync: Sync, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As when an ACL is tightened under a running worker: no migration is laid open by that."""
+    caplog.set_level(logging.INFO, logger="fastapi_maintenance")
+    user = await make_user()
+    async with wire_to(user.url) as wire:
+        await operator.set("maintenance", WITH_MESSAGE, px=60_000)
+        await hold(operator, keys, "a")
+        await sync.run(wire, arm=False, rung="polling")
+        known = worker.last
+        await user.change("-eval", "-evalsha")
+        await operator.set("maintenance", "1", px=50_000)
+        for _ in range(2):
+            await sync.run(wire, arm=False, rung="polling")
+
+        assert worker.last.switch == ON
+        assert worker.last.expires_in == pytest.approx(50, abs=2)
+        assert worker.held == ["a"]
+        assert (worker.last.epoch, worker.last.registered) == (known.epoch, False)
+        assert len(texts(caplog)) == 1
+        assert texts(caplog)[0].endswith("following the switch without holds and registering")
+
+        await user.change("+eval", "+evalsha")
+        sync.begin()  # as after a reconnection
+        await sync.run(wire, arm=False, rung="polling")
+        assert worker.last.registered
+        assert texts(caplog)[1:] == ["Redis permits the sync script again"]
+
+
+async def test_without_get_there_is_no_sync(make_user: MakeUser, sync: Sync) -> None:
+    user = await make_user("resetkeys")
+    async with wire_to(user.url) as wire:
+        with pytest.raises(BackendError, match="GET failed"):
+            await sync.run(wire, arm=False, rung="polling")
+
+
+# -- what cannot be read -------------------------------------------------------------------------------------------------
+
+
+async def test_what_was_known_stays_where_something_cannot_be_read(
+    wire: Wire, sync: Sync, worker: Worker, operator: Any, keys: Keys
+) -> None:
+    await operator.set("maintenance", WITH_MESSAGE, px=60_000)
+    await hold(operator, keys, "a")
+    await sync.run(wire, arm=False, rung="polling")
+    known = worker.last
+    await operator.set("maintenance", "garbage")
+    await operator.delete(keys.holds)
+    await operator.set(keys.holds, "garbage")
+    for _ in range(2):
+        await sync.run(wire, arm=False, rung="polling")
+
+        assert (worker.last.switch, worker.last.holds) == (known.switch, known.holds)
+        assert worker.last.expires_in is not None
+        assert worker.last.now + worker.last.expires_in == pytest.approx(known.now + (known.expires_in or 0))
+        assert "not a boolean word" in str(worker.last.error)
+
+
+# -- what changes by itself ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("lease", "looks"), [(30.0, 15.0), (0.2, 0.1), (0.04, 0.04)])
+async def test_it_asks_to_be_run_half_way_to_the_end_of_a_hold_and_right_after_it(
+    wire: Wire, sync: Sync, operator: Any, keys: Keys, lease: float, looks: float
+) -> None:
+    """The renewal of a hold is not pushed, so a look before its known end must find it."""
+    await hold(operator, keys, "a", lease)
+    began = time.monotonic()
+    _, at = await sync.run(wire, arm=False, rung="polling")
+
+    assert at - began == pytest.approx(looks, abs=0.03)
+
+
+async def test_with_nothing_that_ends_it_need_not_be_run_again(wire: Wire, sync: Sync, operator: Any) -> None:
+    await operator.set("maintenance", "1")
+
+    assert (await sync.run(wire, arm=False, rung="polling"))[1] == float("inf")
+
+
+# -- data that was lost --------------------------------------------------------------------------------------------------
+
+
+async def lose_everything(operator: Any) -> None:
+    await operator.flushall()
+
+
+async def test_lost_data_is_put_back_and_off_is_never_delivered(
+    wire: Wire, sync: Sync, worker: Worker, operator: Any, keys: Keys, caplog: pytest.LogCaptureFixture
+) -> None:
+    await operator.set("maintenance", WITH_MESSAGE, px=60_000)
+    await hold(operator, keys, "a")
+    await sync.run(wire, arm=False, rung="polling")
+    await lose_everything(operator)
+    for _ in range(2):
+        await sync.run(wire, arm=False, rung="polling")
+
+    assert not worker.was_ever_off()
+    assert worker.last.switch == MaintenanceState(enabled=True, message="back soon")
+    assert worker.held == ["a"]
+    assert await operator.get("maintenance") == WITH_MESSAGE.encode()
+    assert 50_000 < await operator.pttl("maintenance") <= 60_000
+    assert await operator.hkeys(keys.holds) == [b"a"]
+    assert texts(caplog) == ["Redis lost its data; the last known state: restored"]
+
+
+async def test_a_switch_whose_time_is_up_is_not_put_back(wire: Wire, sync: Sync, worker: Worker, operator: Any) -> None:
+    await operator.set("maintenance", "1", px=30)
+    await sync.run(wire, arm=False, rung="polling")
+    await lose_everything(operator)
+    await asyncio.sleep(0.05)
+    await sync.run(wire, arm=False, rung="polling")
+
+    assert worker.last.switch == OFF
+    assert await operator.exists("maintenance") == 0
+
+
+@pytest.mark.parametrize(("value", "there"), [("0", 0), ('{"enabled":false,"message":"open"}', 1), (None, 0)])
+async def test_off_is_put_back_only_where_it_says_more_than_off(
+    wire: Wire, sync: Sync, operator: Any, value: str | None, there: int
+) -> None:
+    if value is not None:
+        await operator.set("maintenance", value)
+    await sync.run(wire, arm=False, rung="polling")
+    await lose_everything(operator)
+    await sync.run(wire, arm=False, rung="polling")
+
+    assert await operator.exists("maintenance") == there
+
+
+async def test_a_switch_that_was_never_readable_is_not_put_back(wire: Wire, sync: Sync, operator: Any) -> None:
+    await operator.set("maintenance", "garbage")
+    await sync.run(wire, arm=False, rung="polling")
+    await lose_everything(operator)
+    await sync.run(wire, arm=False, rung="polling")
+
+    assert await operator.exists("maintenance") == 0
+
+
+async def test_a_delete_is_no_loss(wire: Wire, sync: Sync, worker: Worker, operator: Any, caplog: pytest.LogCaptureFixture) -> None:
+    await operator.set("maintenance", "1")
+    await sync.run(wire, arm=False, rung="polling")
+    await operator.delete("maintenance")
+    await sync.run(wire, arm=False, rung="polling")
+
+    assert worker.last.switch == OFF
+    assert await operator.exists("maintenance") == 0
+    assert texts(caplog) == []
+
+
+async def test_data_loss_can_be_followed(wire: Wire, worker: Worker, keys: Keys, operator: Any, caplog: pytest.LogCaptureFixture) -> None:
+    sync = sync_of(worker, keys, on_data_loss="follow")
+    await operator.set("maintenance", "1")
+    await sync.run(wire, arm=False, rung="polling")
+    await lose_everything(operator)
+    for _ in range(3):
+        await sync.run(wire, arm=False, rung="polling")
+
+    assert worker.last.switch == OFF
+    assert await operator.exists("maintenance") == 0
+    assert texts(caplog) == ["Redis lost its data; following it, as on_data_loss='follow' says"]
+
+
+async def test_what_cannot_be_put_back_yet_stays_known_until_it_can(
+    own_redis_server: RedisServerFactory, keys: Keys, worker: Worker, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = own_redis_server()
+    sync = sync_of(worker, keys)
+    async with wire_to(server.url) as wire, admin_of(server) as admin:
+        await admin.set("maintenance", WITH_MESSAGE)
+        await hold(admin, keys, "a")
+        await sync.run(wire, arm=False, rung="polling")
+        await admin.flushall()
+        await admin.config_set("min-replicas-to-write", "1")
+        for _ in range(3):
+            await sync.run(wire, arm=False, rung="polling")
+            assert worker.sees("back soon") or worker.held == ["a"]
+            assert "cannot be written again yet: Redis refused" in str(worker.last.error)
+        assert not worker.was_ever_off()
+        assert await admin.exists("maintenance") == 0
+
+        await admin.config_set("min-replicas-to-write", "0")
+        await sync.run(wire, arm=False, rung="polling")
+        assert worker.last.error is None
+        assert await admin.get("maintenance") == WITH_MESSAGE.encode()
+        assert worker.held == ["a"]
+
+
+async def test_while_nothing_can_be_put_back_a_new_switch_counts(own_redis_server: RedisServerFactory, keys: Keys, worker: Worker) -> None:
+    server = own_redis_server()
+    sync = sync_of(worker, keys)
+    async with wire_to(server.url) as wire, admin_of(server) as admin:
+        await admin.set("maintenance", WITH_MESSAGE)
+        await sync.run(wire, arm=False, rung="polling")
+        await admin.flushall()
+        await admin.set("maintenance", '{"enabled":true,"message":"new"}')
+        await admin.config_set("min-replicas-to-write", "1")
+        await sync.run(wire, arm=False, rung="polling")
+
+        assert worker.sees("new")
+
+
+async def test_a_connection_that_ends_while_putting_back_forgets_nothing(
+    redis_url: str, sync: Sync, worker: Worker, operator: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await operator.set("maintenance", WITH_MESSAGE)
+    async with wire_to(redis_url) as wire:
+        await sync.run(wire, arm=False, rung="polling")
+        await lose_everything(operator)
+
+        async def end(*args: Any, **options: Any) -> object:
+            raise BackendUnavailableError("gone")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(sync._script, "run", end)
+            with pytest.raises(BackendUnavailableError, match="gone"):
+                await sync.run(wire, arm=False, rung="polling")
+    assert worker.syncs == 1
+    async with wire_to(redis_url) as wire:
+        sync.begin()
+        await sync.run(wire, arm=False, rung="polling")
+
+    assert worker.sees("back soon")
+    assert await operator.get("maintenance") == WITH_MESSAGE.encode()
+
+
+async def test_scripts_that_are_forbidden_for_a_while_are_no_loss(
+    make_user: MakeUser, operator: Any, sync: Sync, worker: Worker, caplog: pytest.LogCaptureFixture
+) -> None:
+    user = await make_user()
+    async with wire_to(user.url) as wire:
+        await operator.set("maintenance", "1")
+        await sync.run(wire, arm=False, rung="polling")
+        await user.change("-eval", "-evalsha")
+        await operator.delete("maintenance")
+        await sync.run(wire, arm=False, rung="polling")
+        assert worker.last.switch == OFF
+        await user.change("+eval", "+evalsha")
+        sync.begin()
+        await sync.run(wire, arm=False, rung="polling")
+
+    assert worker.last.switch == OFF
+    assert not any("lost" in text for text in texts(caplog))
+
+
+async def test_a_loss_while_scripts_are_forbidden_is_noticed_afterwards(
+    make_user: MakeUser, operator: Any, sync: Sync, worker: Worker
+) -> None:
+    user = await make_user()
+    async with wire_to(user.url) as wire:
+        await operator.set("maintenance", "1")
+        await sync.run(wire, arm=False, rung="polling")
+        await user.change("-eval", "-evalsha")
+        await sync.run(wire, arm=False, rung="polling")
+        await lose_everything(operator)
+        await user.change("+eval", "+evalsha")
+        sync.begin()
+        await sync.run(wire, arm=False, rung="polling")
+
+    assert worker.last.switch == ON
+    assert await operator.get("maintenance") == b"1"

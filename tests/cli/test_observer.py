@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import replace
+
+import anyio
+import pytest
+
+from fastapi_maintenance.backends import BaseStateBackend, EnvVarBackend, RedisBackend
+from fastapi_maintenance.backends.base import Feed
+from fastapi_maintenance.cli.observer import Observer, Sight
+from fastapi_maintenance.cli.report import Report, word
+from fastapi_maintenance.snapshot import Hold, Reading
+from fastapi_maintenance.state import ON
+
+from ..conftest import RedisServerFactory
+from ..servers import RedisServer
+from ..waiting import eventually
+
+
+async def until(observer: Observer, state: str, *, source: str = "redis") -> Sight:
+    """What is seen when the state is that and comes from there."""
+
+    async def seen() -> Sight | None:
+        sight = await observer.look()
+        return sight if (word(sight.report.state), sight.source) == (state, source) else None
+
+    sight = await eventually(seen, within=10)
+    assert sight is not None
+    return sight
+
+
+async def test_a_bare_set_wakes_the_observer_at_once(redis_url: str, redis_server: RedisServer) -> None:
+    async with Observer(RedisBackend(redis_url, ttl=10)) as observer:
+        await until(observer, "off")
+        await redis_server.acli("SET", "maintenance", "1")
+        started = time.monotonic()
+        while word((await observer.look()).report.state) == "off":
+            await observer.wait()
+        assert time.monotonic() - started < 5
+
+
+async def test_waiting_ends_by_itself_because_ages_grow() -> None:
+    async with Observer(EnvVarBackend("CLOSED")) as observer:
+        await observer.look()
+        await observer.wait(0.01)
+        assert not observer.ended
+
+
+async def test_an_ended_observer_waits_no_more() -> None:
+    observer = Observer(EnvVarBackend("CLOSED"))
+    observer.end()
+    await observer.wait()
+    assert observer.ended
+
+
+async def test_an_environment_variable_is_seen_as_a_request_would_see_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with Observer(EnvVarBackend("CLOSED")) as observer:
+        assert word((await observer.look()).report.state) == "off"
+        monkeypatch.setenv("CLOSED", "1")
+        sight = await observer.look()
+        assert (word(sight.report.state), sight.source) == ("on", "env")
+
+
+async def test_what_was_never_heard_of_is_unknown_and_says_why(free_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Although a worker would ask its fallbacks: the environment here is not the one that workers have."""
+    monkeypatch.setenv("FASTAPI_MAINTENANCE_MODE", "1")
+    async with Observer(RedisBackend(f"redis://:s3cret@127.0.0.1:{free_port}/0", ttl=0.2)) as observer:
+        sight = await until(observer, "unknown", source="nowhere")
+        assert sight.age is None
+        error = sight.report.reading.error
+        assert error is not None
+        assert f"127.0.0.1:{free_port}" in error
+        assert "s3cret" not in error
+
+
+async def test_silence_is_news_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of a file on a network file system that hangs."""
+
+    class Silent(EnvVarBackend):
+        peek = BaseStateBackend.peek  # type: ignore[assignment]
+        ttl = 0.05
+
+        async def watch(self, feed: Feed) -> None:
+            await anyio.sleep_forever()
+
+    monkeypatch.setattr("fastapi_maintenance.cli.observer._PATIENCE", 0.1)
+    async with Observer(Silent("CLOSED")) as observer:
+        assert (await observer.look()).report.reading.error == "nothing has been heard of it yet"
+
+
+async def test_the_first_look_waits_for_the_first_news(redis_url: str) -> None:
+    """A slow start must not look like an outage."""
+    async with Observer(RedisBackend(redis_url, ttl=10)) as observer:
+        assert word((await observer.look()).report.state) == "off"
+
+
+async def test_the_last_known_state_stays_and_ages_while_redis_is_away(own_redis_server: RedisServerFactory) -> None:
+    server = own_redis_server()
+    await server.acli("SET", "maintenance", "1")
+    async with Observer(RedisBackend(server.url, ttl=0.2)) as observer:
+        fresh = await until(observer, "on")
+        assert fresh.age is not None
+        assert fresh.age < 0.5
+        server.kill()
+        old = await until(observer, "on", source="last-known")
+        assert old.age is not None
+        assert old.age > 0.4
+
+
+async def test_a_value_that_was_never_readable_is_unknown(redis_url: str, redis_server: RedisServer) -> None:
+    await redis_server.acli("SET", "maintenance", "perhaps")
+    async with Observer(RedisBackend(redis_url)) as observer:
+        sight = await until(observer, "unknown")
+        assert sight.age is not None
+        assert sight.report.at == pytest.approx(time.time(), abs=30)
+
+
+async def test_the_registry_can_tell_an_observer_from_a_worker(redis_url: str, redis_server: RedisServer) -> None:
+    async with Observer(RedisBackend(redis_url)) as observer:
+        await until(observer, "off")
+        (entry,) = (await redis_server.acli("HVALS", "{maintenance}:workers")).splitlines()
+        assert json.loads(entry.partition(" ")[2])["observer"] is True
+
+
+def sight(reading: Reading, *, source: str = "redis", age: float | None = 0.0) -> Sight:
+    return Sight(Report("redis://host", "redis", reading, reading.now), source, age)
+
+
+def test_time_that_passes_is_no_change() -> None:
+    reading = Reading(ON, (Hold("a", ON, 1.0, 100.0),), now=10.0)
+    later = replace(reading, now=20.0, holds=(Hold("a", ON, 1.0, 130.0),), fingerprint="other", epoch=7)
+    assert sight(reading).key == sight(later, age=3.0).key
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        sight(Reading(now=10.0)),
+        sight(Reading(ON, now=10.0), source="last-known"),
+        sight(Reading(ON, now=10.0, error="It is garbage.")),
+        sight(Reading(ON, (Hold("a", ON),), now=10.0)),
+        sight(Reading(ON, None, now=10.0)),
+        sight(Reading(ON, now=10.0, expires_in=5.0)),
+    ],
+)
+def test_everything_else_is_a_change(other: Sight) -> None:
+    assert sight(Reading(ON, now=10.0)).key != other.key
+
+
+def test_json_is_that_of_the_report_with_source_and_age() -> None:
+    seen = sight(Reading(ON, now=10.0), age=0.25)
+    assert seen.to_json() == seen.report.to_json() | {"source": "redis", "age": 0.25}

@@ -1,0 +1,383 @@
+"""The barrier: who is waited for, and what is proved when it returns."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from fastapi_maintenance import BarrierResult, maintenance_mode_on, wait_until_applied
+from fastapi_maintenance.backends import EnvVarBackend, RedisBackend
+from fastapi_maintenance.barrier import Barrier, registered_workers
+from fastapi_maintenance.exceptions import BackendUnavailableError, ConfigurationError, DrainTimeout, UnfencedError, UnsupportedError
+from fastapi_maintenance.mode import MaintenanceMode
+from fastapi_maintenance.registry import RollCall, Worker
+from fastapi_maintenance.snapshot import Reading
+from fastapi_maintenance.state import OFF, ON
+
+from .checker.crew import Crew, Nursery, ask_slowly, ready
+from .conftest import RedisServerFactory
+from .servers import RedisServer
+
+TTL = 0.3
+LIFETIME = 3 * TTL
+
+EPOCH = 100
+LIVE = Worker("a", deadline=10.0, pid=1, host="h", epoch=EPOCH, closed=True, drained=True, fence=2.0, lifetime=3.0)
+
+
+def roll(*workers: Worker, now: float = 5.0, on: bool = True) -> RollCall:
+    return RollCall(Reading(ON if on else OFF, now=now, epoch=EPOCH), born=1, workers=workers)
+
+
+def look(*workers: Worker, drained: bool = True, on: bool = True) -> BarrierResult:
+    return Barrier(roll(on=on), drained=drained).look(roll(*workers, on=on), 1.0)
+
+
+# -- where a worker stands, without any clock ----------------------------------------------------------------------------
+
+
+def test_a_worker_that_closed_and_finished_is_drained() -> None:
+    result = look(LIVE)
+
+    assert result.drained == (LIVE,)
+    assert result.ok
+    result.check()
+
+
+def test_a_worker_with_requests_in_flight_has_applied_only() -> None:
+    busy = replace(LIVE, drained=False, http=2)
+
+    result = look(busy)
+
+    assert result.applied == result.laggards == (busy,)
+    assert not result.is_over
+    with pytest.raises(DrainTimeout, match=r"1@h \(2 requests, 0 WebSockets\)") as caught:
+        result.check()
+    assert caught.value.result is result
+
+
+def test_requests_in_flight_do_not_matter_where_draining_was_not_asked_for() -> None:
+    assert look(replace(LIVE, drained=False, http=2), drained=False).ok
+
+
+def test_a_worker_with_an_older_epoch_is_waited_for() -> None:
+    behind = replace(LIVE, epoch=EPOCH - 1)
+
+    result = look(behind, drained=False)
+
+    assert result.waiting == result.laggards == (behind,)
+    with pytest.raises(DrainTimeout, match="1@h"):
+        result.check()
+
+
+def test_a_worker_that_its_own_configuration_keeps_open_has_not_applied_a_closing() -> None:
+    assert look(replace(LIVE, closed=False)).waiting
+
+
+def test_after_an_opening_nobody_needs_to_drain() -> None:
+    assert look(replace(LIVE, closed=False, drained=False, http=5), on=False).ok
+
+
+def test_a_fenced_worker_that_vanished_is_no_obstacle() -> None:
+    vanished = replace(LIVE, deadline=4.9)
+
+    result = look(vanished)
+
+    assert result.expired == (vanished,)
+    assert result.unfenced == ()
+    assert result.ok
+
+
+def test_an_unfenced_worker_that_vanished_fails_a_strict_wait_only() -> None:
+    vanished = replace(LIVE, deadline=4.9, fence=None)
+
+    result = look(vanished)
+
+    assert result.unfenced == (vanished,)
+    assert result.is_over
+    assert not result.ok
+    with pytest.raises(UnfencedError, match="1@h"):
+        result.check()
+    result.check(strict=False)
+
+
+def test_a_worker_that_left_counts_for_nothing() -> None:
+    result = look(replace(LIVE, left=True, deadline=4.9, fence=None))
+
+    assert result.ok
+    assert (result.drained, result.expired) == ((), ())
+
+
+def test_a_worker_that_came_later_is_named_and_waited_for() -> None:
+    barrier = Barrier(roll(LIVE), drained=True)
+    newcomer = replace(LIVE, id="b", epoch=0)
+
+    result = barrier.look(roll(LIVE, newcomer), 1.0)
+
+    assert result.joined == result.waiting == (newcomer,)
+
+
+def test_a_worker_missing_from_the_registry_is_waited_for_until_its_deadline() -> None:
+    """After a FLUSHALL the registry is empty: that must not look like everybody having left."""
+    barrier = Barrier(roll(LIVE), drained=True)
+    barrier.look(roll(replace(LIVE, epoch=0)), 0.0)
+
+    assert barrier.look(roll(), 1.0).waiting
+    assert barrier.look(roll(now=11.0), 1.0).expired
+
+
+def test_nothing_is_proved_before_the_registry_was_read() -> None:
+    result = BarrierResult()
+
+    assert not result.is_over
+    with pytest.raises(DrainTimeout, match="could not be read"):
+        result.check()
+
+
+# -- against a real server -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def backend(redis_url: str) -> RedisBackend:
+    return RedisBackend(redis_url, ttl=TTL)
+
+
+async def test_only_redis_has_a_registry() -> None:
+    with pytest.raises(UnsupportedError, match="needs Redis"):
+        await wait_until_applied(EnvVarBackend())
+    with pytest.raises(UnsupportedError):
+        await registered_workers(EnvVarBackend())
+
+
+async def test_a_timeout_must_be_positive(backend: RedisBackend) -> None:
+    with pytest.raises(ConfigurationError, match="timeout"):
+        await wait_until_applied(backend, timeout=0)
+
+
+async def test_without_workers_there_is_nobody_to_wait_for(backend: RedisBackend) -> None:
+    assert (await wait_until_applied(backend)).ok
+
+
+@pytest.mark.parametrize("on", [True, False])
+async def test_it_works_after_a_bare_set_and_after_a_del(on: bool, backend: RedisBackend, redis_server: RedisServer) -> None:
+    if not on:
+        redis_server.cli("SET", "maintenance", "1")
+    async with MaintenanceMode(backend) as mode:
+        await redis_server.acli(*(("SET", "maintenance", "1") if on else ("DEL", "maintenance")))
+
+        result = await wait_until_applied(backend, drained=True, timeout=5)
+
+        assert result.ok
+        assert result.state.enabled is on
+        assert (mode.gate.closing is not None) is on
+        (worker,) = await registered_workers(backend)
+        assert (worker.rung, worker.lifetime, worker.fence) == ("tracking", pytest.approx(LIFETIME), None)
+    assert await registered_workers(backend) == ()
+
+
+async def test_progress_is_told_of_every_change(backend: RedisBackend) -> None:
+    seen: list[BarrierResult] = []
+    async with MaintenanceMode(backend):
+        result = await wait_until_applied(backend, progress=seen.append)
+
+    assert seen[-1] == result
+
+
+async def test_two_barriers_at_once_both_end(backend: RedisBackend, redis_server: RedisServer) -> None:
+    async with MaintenanceMode(backend):
+        redis_server.cli("SET", "maintenance", "1")
+
+        results = await asyncio.gather(*(wait_until_applied(backend, drained=True, timeout=5) for _ in range(3)))
+
+    assert all(result.ok for result in results)
+
+
+async def test_a_flushall_in_the_middle_does_not_confuse_it(backend: RedisBackend, redis_server: RedisServer) -> None:
+    """The state is put back, the worker registers again, and only then is it proved."""
+    redis_server.cli("SET", "maintenance", "1")
+    async with MaintenanceMode(backend) as mode:
+        waiting = asyncio.create_task(wait_until_applied(backend, drained=True, timeout=5))
+        await asyncio.sleep(0.005)
+        await redis_server.acli("FLUSHALL")
+        result = await waiting
+
+        assert result.ok
+        assert result.state.enabled
+        assert len(result.drained) == 1
+        assert mode.gate.closing is not None
+
+
+async def test_it_begins_anew_where_the_epoch_went_back(backend: RedisBackend, redis_server: RedisServer) -> None:
+    """As after a failover to a server whose clock is behind: the old epoch would never be reached."""
+    calls = 0
+
+    class Rewound(RedisBackend):
+        async def roll_call(self) -> RollCall:
+            nonlocal calls
+            calls += 1
+            if calls == 1:
+                await redis_server.acli("SET", "{maintenance}:epoch", "5 5 0 0")
+            return await super().roll_call()
+
+    laggard = '{"epoch": 0}'
+    redis_server.cli("HSET", "{maintenance}:workers", "x", f"{int((time.time() + 0.5) * 1e6)} {laggard}")
+
+    result = await wait_until_applied(Rewound(redis_server.url), timeout=3)
+
+    assert calls > 1
+    assert [worker.id for worker in result.unfenced] == ["x"]
+
+
+async def test_an_unreachable_server_is_tried_again_until_the_time_is_over(free_port: int) -> None:
+    started = time.monotonic()
+
+    result = await wait_until_applied(RedisBackend(f"redis://127.0.0.1:{free_port}"), timeout=0.3)
+
+    assert not result.looked
+    assert 0.1 < time.monotonic() - started < 3
+
+
+async def test_the_registry_of_an_unreachable_server_cannot_be_listed(free_port: int) -> None:
+    with pytest.raises(BackendUnavailableError):
+        await registered_workers(f"redis://127.0.0.1:{free_port}")
+
+
+# -- real worker processes -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+async def nursery() -> AsyncIterator[Nursery]:
+    async with Nursery() as nursery:
+        yield nursery
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("policy", ["closed", "last-known"])
+async def test_every_worker_is_classified_rightly(
+    policy: str, nursery: Nursery, own_redis_server: RedisServerFactory, tmp_path: Path
+) -> None:
+    """One paused, one killed, one with a request of 4 s in flight, one starting while it waits, one leaving in order."""
+    server = own_redis_server()
+    url = f"{server.url}?ttl=0.5"
+    async with Crew(nursery, url, tmp_path, stale_after=1.0, policy=policy) as crew:
+        paused, killed, busy, leaving = [await crew.start() for _ in range(4)]
+        for worker in crew.workers:
+            await ready(worker)
+        slow = asyncio.create_task(ask_slowly(busy, 4.0))
+        await asyncio.sleep(0.2)
+        paused.signal(signal.SIGSTOP)
+        killed.signal(signal.SIGKILL)
+        leaving.signal(signal.SIGTERM)
+        await server.acli("SET", "maintenance", "1")
+
+        started = time.monotonic()
+        barrier = asyncio.create_task(wait_until_applied(url, drained=True, timeout=20))
+        newcomer = await crew.start()
+        result = await barrier
+        took = time.monotonic() - started
+        await slow
+
+        assert {worker.pid for worker in result.drained} == {busy.pid, newcomer.pid}
+        assert {worker.pid for worker in result.expired} == {paused.pid, killed.pid}
+        assert {worker.pid for worker in result.joined} == {newcomer.pid}
+        assert result.applied == result.waiting == ()
+        assert result.state.enabled
+        assert 3 < took < 15  # the longer of draining (3.8 s) and the registry's lifetime (1.5 s)
+        assert any(answer.status == 200 and answer.received - answer.sent > 3.5 for answer in busy.answers)
+        if policy == "closed":
+            assert result.ok
+            await _first_answer_after_waking_is_503(paused)
+        else:
+            assert {worker.pid for worker in result.unfenced} == {paused.pid, killed.pid}
+            assert not result.ok
+
+
+async def _first_answer_after_waking_is_503(paused: object) -> None:
+    from .checker.crew import Worker as Process
+
+    assert isinstance(paused, Process)
+    seen, woken = len(paused.answers), time.monotonic()
+    fresh = asyncio.create_task(_ask_first(paused))
+    await asyncio.sleep(0.05)
+    paused.signal(signal.SIGCONT)
+    await fresh
+    # A request that it had read before it was paused may be answered late; one that it reads now is refused.
+    late = [answer for answer in paused.answers[seen:] if answer.sent >= woken]
+    assert late
+    assert {answer.status for answer in late} == {503}
+
+
+async def _ask_first(paused: object) -> None:
+    from .checker.crew import Worker as Process
+
+    assert isinstance(paused, Process)
+    count = len(paused.answers)
+    await ask_slowly(paused, 0.0)
+    assert len(paused.answers) > count
+
+
+async def test_a_block_with_drain_runs_only_when_everybody_is_done(
+    nursery: Nursery, own_redis_server: RedisServerFactory, tmp_path: Path
+) -> None:
+    server = own_redis_server()
+    url = f"{server.url}?ttl={TTL}"
+    async with Crew(nursery, url, tmp_path, stale_after=2 * TTL) as crew:
+        workers = [await crew.start() for _ in range(2)]
+        for worker in workers:
+            await ready(worker)
+        slow = asyncio.create_task(ask_slowly(workers[0], 1.0))
+        await asyncio.sleep(0.2)
+
+        async with maintenance_mode_on(url, drain=20):
+            assert slow.done() or await asyncio.wait_for(slow, 0.3) is None
+            began = time.monotonic()
+            await asyncio.sleep(0.3)
+            ended = time.monotonic()
+
+        inside = [a for w in workers for a in w.answers if began <= a.sent and a.received <= ended]
+        assert inside
+        assert {answer.status for answer in inside} == {503}
+
+
+@pytest.mark.parametrize("on_error", ["release", "keep"])
+async def test_a_block_that_cannot_drain_is_not_run(on_error: str, redis_server: RedisServer, redis_url: str) -> None:
+    """`DrainTimeout` names the laggards; the hold is released, or kept as asked."""
+    laggard = f'{int((time.time() + 60) * 1e6)} {{"pid": 4711, "host": "web-1"}}'
+    redis_server.cli("HSET", "{maintenance}:workers", "x", laggard)
+    ran = False
+
+    with pytest.raises(DrainTimeout, match="4711@web-1"):
+        async with maintenance_mode_on(redis_url, drain=0.3, on_error=on_error, reason="reindex"):  # type: ignore[arg-type]
+            ran = True
+
+    assert not ran
+    assert redis_server.cli("HLEN", "{maintenance}:holds") == "0"
+    kept = redis_server.cli("GET", "maintenance")
+    assert ("reindex: DrainTimeout" in kept) is (on_error == "keep")
+
+
+def test_a_synchronous_block_drains_too(redis_server: RedisServer, redis_url: str) -> None:
+    with maintenance_mode_on(redis_url, drain=5):
+        assert redis_server.cli("HLEN", "{maintenance}:holds") == "1"
+    redis_server.cli("HSET", "{maintenance}:workers", "x", f'{int((time.time() + 60) * 1e6)} {{"pid": 4711}}')
+
+    with pytest.raises(DrainTimeout, match="4711"), maintenance_mode_on(redis_url, drain=0.2):
+        raise AssertionError("the block must not run")
+
+    assert redis_server.cli("HLEN", "{maintenance}:holds") == "0"
+
+
+async def test_a_block_refuses_to_run_beside_an_unfenced_worker_unless_told_otherwise(redis_server: RedisServer, redis_url: str) -> None:
+    redis_server.cli("HSET", "{maintenance}:workers", "x", f'{int((time.time() - 1) * 1e6)} {{"pid": 4711, "host": "web-1"}}')
+
+    with pytest.raises(UnfencedError, match="4711@web-1"):
+        async with maintenance_mode_on(redis_url, drain=1):
+            raise AssertionError("the block must not run")
+    async with maintenance_mode_on(redis_url, drain=1, strict=False) as block:
+        assert not block.lost

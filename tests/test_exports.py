@@ -1,0 +1,108 @@
+"""The public surface is what `__all__` says, in every module, and importing it costs no optional library."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Final
+
+import pytest
+
+import fastapi_maintenance
+from fastapi_maintenance import backends
+
+ROOT: Final = Path(__file__).parents[1]
+OPTIONAL: Final = ("fakeredis", "redis", "rich", "typer", "uvicorn")
+WRITTEN_AS_A_USER_WOULD: Final = ("fastapi_maintenance.demo.app",)
+MODULES: Final = [
+    "fastapi_maintenance",
+    *(
+        module.name
+        for module in pkgutil.walk_packages(fastapi_maintenance.__path__, "fastapi_maintenance.")
+        if module.name not in WRITTEN_AS_A_USER_WOULD
+    ),
+]
+
+
+def defined_in(module: ModuleType) -> set[str]:
+    """The functions and classes that it makes itself and that no underscore hides."""
+    return {
+        name
+        for name, value in vars(module).items()
+        if not name.startswith("_") and (inspect.isfunction(value) or inspect.isclass(value)) and value.__module__ == module.__name__
+    }
+
+
+def in_order(name: str) -> tuple[int, str]:
+    """Constants, then classes, then the rest, as ruff's RUF022 sorts them."""
+    return (0 if name.isupper() else 1 if name[0].isupper() else 2, name)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_what_a_module_defines_for_others_is_in_its_all(name: str) -> None:
+    module = importlib.import_module(name)
+
+    assert defined_in(module) - set(getattr(module, "__all__", ())) == set()
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_every_name_in_all_is_there_once_and_in_order(name: str) -> None:
+    module = importlib.import_module(name)
+    names: list[str] = getattr(module, "__all__", [])
+
+    assert [name for name in names if not hasattr(module, name)] == []
+    assert names == sorted(set(names), key=in_order)
+
+
+def test_the_front_has_the_names_that_the_design_promises() -> None:
+    promised = {
+        "MaintenanceModeMiddleware",
+        "MaintenanceState",
+        "configure_backend",
+        "get_maintenance_mode",
+        "set_maintenance_mode",
+        "maintenance_mode_on",
+        "maintenance_mode_off",
+        "force_maintenance_mode_on",
+        "force_maintenance_mode_off",
+    }
+
+    assert promised <= set(fastapi_maintenance.__all__)
+    assert set(backends.__all__) == {"BaseStateBackend", "EnvVarBackend", "LocalFileBackend", "RedisBackend", "backend_from_url"}
+
+
+def test_a_backend_that_does_not_exist_is_an_ordinary_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'MongoBackend'"):
+        _ = backends.MongoBackend
+
+
+STAGES: Final = {
+    "fastapi": "from fastapi import FastAPI",
+    "the package": "from fastapi_maintenance import *",
+    "an application": "app = FastAPI()\napp.add_middleware(MaintenanceModeMiddleware)\napp.build_middleware_stack()",
+    "a file": "from fastapi_maintenance.backends import backend_from_url\nbackend_from_url('file:maintenance.json')",
+    "a Redis URL": "backend_from_url('redis://localhost')",
+}
+
+
+@pytest.fixture(scope="module")
+def loaded() -> dict[str, set[str]]:
+    """The optional libraries that a fresh interpreter has loaded after each stage."""
+    show = f"print(*{set(OPTIONAL)!r} & sys.modules.keys())"
+    code = "\n".join(["import sys", *(f"{stage}\n{show}" for stage in STAGES.values())])
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=50, check=True)
+    return dict(zip(STAGES, (set(line.split()) for line in done.stdout.splitlines()), strict=True))
+
+
+@pytest.mark.parametrize("stage", ["the package", "an application", "a file"])
+def test_no_optional_library_is_loaded_for_who_does_not_use_it(loaded: dict[str, set[str]], stage: str) -> None:
+    assert loaded[stage] <= loaded["fastapi"]
+
+
+def test_redis_alone_is_loaded_by_whoever_names_it(loaded: dict[str, set[str]]) -> None:
+    assert loaded["a Redis URL"] == loaded["fastapi"] | {"redis"}
