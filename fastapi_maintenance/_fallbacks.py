@@ -8,8 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from .backends import BaseStateBackend, EnvVarBackend, LocalFileBackend, backend_from_url
-from .backends.base import as_backend_error
-from .exceptions import ConfigurationError
+from .exceptions import ConfigurationError, why
 from .snapshot import Reading
 from .state import MaintenanceState
 
@@ -53,10 +52,10 @@ class Fallbacks:
             async with asyncio.timeout(_PATIENCE):
                 reading = await backend.recall()
         except Exception as error:  # the last resort must not fail because of another resort
-            self._complain(backend, f"The fallback cannot be asked: {as_backend_error(error, backend)}")
+            self._complain(backend, f"The fallback {backend.describe()} cannot be asked: {why(error)}")
         else:
             if reading is not None and reading.switch is None:
-                self._complain(backend, f"The fallback cannot be read: {reading.error}")
+                self._complain(backend, f"The fallback {backend.describe()} cannot be read: {reading.error}")
             else:
                 self._troubles.pop(id(backend), None)
                 self._answers[id(backend)] = reading
@@ -72,7 +71,7 @@ class Fallbacks:
                 await backend.write(state)
             except Exception as error:
                 self._mirrored = None
-                self._complain(backend, f"The fallback is not up to date: {as_backend_error(error, backend)}")
+                self._complain(backend, f"The fallback {backend.describe()} is not up to date: {why(error)}")
             else:
                 self._troubles.pop(id(backend), None)
 

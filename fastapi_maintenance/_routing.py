@@ -20,7 +20,6 @@ from .decorators import Mark, carries, mark_of
 __all__ = ["Resolved", "RouteTable"]
 
 _DEEPEST: Final = 100  # layers of middleware; an object that invents an `.app` for every `.app` must not hang us
-_ENDPOINT_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "QUERY"})
 _routes_of = attrgetter("routes")
 
 
@@ -212,8 +211,9 @@ def _is_refused(endpoint: object, method: str | None) -> bool:
         return False
     if endpoint.dispatch is not HTTPEndpoint.dispatch:
         return False
+    # Newer versions of Starlette also refuse a few methods that have a handler. Older ones run it, so it counts as found.
     handlers = ("head", "get") if method == "HEAD" else (method.lower(),)
-    return method not in _ENDPOINT_METHODS or all(getattr(endpoint, name, None) is None for name in handlers)
+    return all(getattr(endpoint, name, None) is None for name in handlers)
 
 
 def _docs_urls(app: object, router: Router) -> tuple[str | None, ...]:

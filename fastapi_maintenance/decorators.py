@@ -41,7 +41,8 @@ def carries(endpoint: object, mark: Mark) -> bool:
     """Whether an endpoint bears a mark, be it for one method only."""
     bearers = [*_bearers(endpoint, None)]
     classes = [base for bearer in bearers if isinstance(bearer, type) for base in bearer.__mro__]
-    bearers += [getattr(value, "__func__", value) for base in classes for value in vars(base).values()]
+    values = [value for base in classes for value in vars(base).values()]
+    bearers += [value.__func__ if isinstance(value, staticmethod | classmethod) else value for value in values]
     return any(_read(bearer) == mark for bearer in bearers)
 
 
@@ -67,7 +68,10 @@ def _handler(endpoint: type, method: str) -> object:
 
 
 def _read(bearer: object) -> Mark | None:
-    mark = getattr(bearer, _ATTRIBUTE, None)
+    try:
+        mark = getattr(bearer, _ATTRIBUTE, None)
+    except Exception:  # a proxy that stands for nothing just now
+        return None
     return mark if mark in ("on", "off") else None
 
 

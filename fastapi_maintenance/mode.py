@@ -323,10 +323,10 @@ class MaintenanceMode:
         return gate
 
     def _make_gate(self, now: float) -> Gate:
-        effective, backend_now, source = self._effective(now)
-        self._changes_at = now + effective.until - backend_now
         since = self._confirmed_at(now)
         fresh = self._peeks or now - since <= self.stale_after
+        effective, backend_now, source = self._effective(now, fresh=fresh)
+        self._changes_at = now + effective.until - backend_now
         if not fresh and self.on_unreachable != "last-known":
             hold = _FENCED if self.on_unreachable == "closed" else None
             refusal = closing(hold, self.enable_maintenance, OFF)
@@ -351,11 +351,13 @@ class MaintenanceMode:
             return -math.inf  # asked at every request
         return since + (self.stale_after if self._watches else self.backend.ttl)
 
-    def _effective(self, now: float) -> tuple[Effective, float, str]:
+    def _effective(self, now: float, *, fresh: bool) -> tuple[Effective, float, str]:
         """What is known, else what a fallback knows, else off; on whose clock; and where it comes from."""
-        if self._known is not None:
+        if (known := self._known) is not None:
             backend_now, source = now + self._clock_offset, self.backend.kind
-            return evaluate(self._known, backend_now), backend_now, source
+            if not fresh:
+                known = _unending(known, self._fresh_at + self._clock_offset)
+            return evaluate(known, backend_now), backend_now, source
         backend_now = time.time()
         reading = self._fallbacks.reading or Reading()
         if self._reading is not None:  # its switch is unreadable, its holds are not
@@ -378,6 +380,14 @@ class MaintenanceMode:
         # As it will be when its window begins: with the end that its time to live is.
         begins = now if switch.starts_at is None else switch.starts_at.timestamp()
         return evaluate(reading, max(now, begins)).switch
+
+
+def _unending(reading: Reading, confirmed_at: float) -> Reading:
+    """Without an end to the on holds that stood when last confirmed: whoever cannot see them renewed must not open under them."""
+    holds = (
+        replace(hold, deadline=math.inf) if hold.state.enabled and confirmed_at < hold.deadline else hold for hold in reading.holds or ()
+    )
+    return replace(reading, holds=tuple(holds))
 
 
 def mode_at_hand() -> MaintenanceMode | None:

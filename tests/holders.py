@@ -40,10 +40,14 @@ class Program:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         process = self._running
-        process.kill()
-        process.wait()
+        process.send_signal(signal.SIGCONT)
         assert process.stdin is not None
         process.stdin.close()
+        try:
+            process.wait(5)  # who reads its standard input sees that it is over
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
     @property
     def _running(self) -> subprocess.Popen[str]:

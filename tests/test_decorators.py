@@ -197,6 +197,18 @@ def test_carries_does_not_run_descriptors() -> None:
     assert not carries(Endpoint, "on")
 
 
+def test_carries_passes_over_a_proxy_that_stands_for_nothing_yet() -> None:
+    class Proxy:
+        def __getattr__(self, name: str) -> None:
+            raise RuntimeError("outside of a context")
+
+    class Endpoint(Resource):
+        current = Proxy()
+
+    assert carries(Endpoint, "on")
+    assert not carries(type("Other", (), {"current": Proxy()}), "on")
+
+
 def test_carries_tells_on_from_off() -> None:
     assert carries(force_maintenance_mode_off(make_endpoint()), "off")
     assert not carries(force_maintenance_mode_off(make_endpoint()), "on")

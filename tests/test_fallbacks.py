@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from pathlib import Path
@@ -90,7 +91,7 @@ async def test_one_that_fails_is_passed_over_and_said_once(caplog: pytest.LogCap
 
     for _ in range(3):
         assert await answer_of(fallbacks) == (True, "board")
-    assert warnings(caplog) == ["The fallback cannot be asked: Switchboard failed: RuntimeError: out of order"]
+    assert warnings(caplog) == ["The fallback Switchboard cannot be asked: out of order"]
 
     broken.error = None
     assert await answer_of(fallbacks) == (False, "board")
@@ -104,9 +105,9 @@ async def test_one_that_hangs_is_passed_over(caplog: pytest.LogCaptureFixture) -
     hanging.hang()
     started = time.monotonic()
 
-    assert await answer_of(Fallbacks([hanging, Switchboard(True)])) == (True, "board")
+    assert await asyncio.wait_for(answer_of(Fallbacks([hanging, Switchboard(True)])), 5) == (True, "board")
     assert time.monotonic() - started < 2
-    assert warnings(caplog) == ["The fallback cannot be asked: Switchboard failed: TimeoutError: "]
+    assert warnings(caplog) == ["The fallback Switchboard cannot be asked: TimeoutError"]
 
 
 async def test_one_that_cannot_be_asked_any_more_counts_with_what_it_said_before(tmp_path: Path) -> None:
@@ -135,7 +136,8 @@ async def test_a_file_that_cannot_be_read_says_why_once(tmp_path: Path, caplog: 
     await fallbacks.consult()
 
     (line,) = warnings(caplog)
-    assert line.startswith(f"The fallback cannot be read: {path} cannot be read: 'garbage' is not a boolean word")
+    assert line.startswith(f"The fallback file:{path} cannot be read: ")
+    assert "'garbage' is not a boolean word" in line
 
 
 async def test_a_backend_that_cannot_be_hashed_is_as_good_as_any() -> None:
@@ -188,7 +190,7 @@ async def test_a_file_that_cannot_be_written_is_said_once_and_tried_again(tmp_pa
     await fallbacks.mirror(ON)
     assert good.read_text() == "1"
     (line,) = warnings(caplog)
-    assert line.startswith(f"The fallback is not up to date: {path} cannot be written")
+    assert line.startswith(f"The fallback file:{path} is not up to date: ")
 
     path.parent.mkdir()
     await eventually(lambda: mirrored(fallbacks, path), within=2)

@@ -443,9 +443,8 @@ async def test_a_handler_that_would_have_to_read_the_body_cannot_and_the_applica
 
 
 async def test_a_handler_can_answer_nobody_who_is_being_answered_already(work: Work, caplog: pytest.LogCaptureFixture) -> None:
-    async def answers(request: Request) -> bool:
+    async def answers(request: Request) -> Any:
         await request._send({"type": "http.response.start", "status": 418})
-        return True
 
     async with running(SlowDoor(counter(), work), exempt_handler=answers) as service:
         request = service.request()

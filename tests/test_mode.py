@@ -337,6 +337,38 @@ async def test_peers_15_an_outage_keeps_what_is_known_then_follows_the_policy(
     assert fallback.reads == 0
 
 
+def test_a_worker_that_is_cut_off_does_not_open_under_a_hold_that_it_cannot_see_renewed(clock: Clock) -> None:
+    """Its holder renews it all the time, and relies on the service being closed."""
+    mode = MaintenanceMode(Switchboard(ttl=1.0))
+    mode.update(Reading(OFF, (Hold("a", ON, T0, T0 + 30),), T0), clock.monotonic())
+
+    clock.passed += 3600
+    assert is_closed(mode)
+    assert mode.gate.source == "last-known"
+
+    mode.update(Reading(OFF, (), T0 + 3600), clock.monotonic())
+    assert not is_closed(mode)
+
+
+def test_a_worker_that_is_cut_off_knows_what_else_ends_by_itself(clock: Clock) -> None:
+    """An off hold too: to close is safe, and its holder is told."""
+    for reading, closed in (
+        (Reading(MaintenanceState(enabled=True, ends_at=at(30)), now=T0), False),
+        (Reading(ON, now=T0, expires_in=30), False),
+        (Reading(ON, (Hold("a", OFF, T0, T0 + 30),), T0), True),
+        (Reading(OFF, (Hold("a", ON, T0, T0 + 1),), T0), False),  # that was over while it was still confirmed
+    ):
+        mode = MaintenanceMode(Switchboard(ttl=1.0))
+        mode.update(reading, clock.monotonic())
+        clock.passed += 1
+        mode.confirm(clock.monotonic())
+        assert mode.gate.source == "board"
+        clock.passed += 30
+
+        assert is_closed(mode) is closed
+        assert mode.gate.source == "last-known"
+
+
 def broken(value: bool) -> Switchboard:
     fallback = Switchboard(value)
     fallback.error = RuntimeError("broken too")
@@ -533,10 +565,13 @@ async def test_a_hanging_backend_delays_the_start_by_a_ttl_at_most(monkeypatch: 
     backend.hang()
     started = time.monotonic()
 
-    async with MaintenanceMode(backend) as mode:
-        assert 0.25 < time.monotonic() - started < 0.8
-        assert is_closed(mode)
-        assert mode.gate.source == "env"
+    mode = MaintenanceMode(backend)
+    await asyncio.wait_for(mode.start(), 5)
+
+    assert 0.25 < time.monotonic() - started < 0.8
+    assert is_closed(mode)
+    assert mode.gate.source == "env"
+    await mode.stop()
 
 
 async def test_a_hanging_fallback_does_not_keep_an_application_from_booting(
@@ -548,10 +583,13 @@ async def test_a_hanging_fallback_does_not_keep_an_application_from_booting(
     fallback.hang()
     started = time.monotonic()
 
-    async with MaintenanceMode(backend, fallback=fallback) as mode:
-        assert time.monotonic() - started < 2
-        assert mode.gate.source == "env"
-    assert lines(log, logging.WARNING) == ["The fallback cannot be asked: Switchboard failed: TimeoutError: "]
+    mode = MaintenanceMode(backend, fallback=fallback)
+    await asyncio.wait_for(mode.start(), 5)
+
+    assert time.monotonic() - started < 2
+    assert mode.gate.source == "env"
+    await mode.stop()
+    assert lines(log, logging.WARNING) == ["The fallback Switchboard cannot be asked: TimeoutError"]
 
 
 async def test_requests_of_a_worker_that_never_knew_wait_together_and_for_a_ttl_at_most() -> None:
@@ -805,6 +843,46 @@ async def test_what_this_process_writes_it_knows_at_once(redis_url: str) -> None
         assert mode.gate.closing is not None
         await backend.write(OFF)
         assert mode.gate.closing is None
+
+
+async def test_peers_13_a_window_that_ended_while_nobody_ran_is_over(redis_url: str) -> None:
+    """State is a function of the stored times and the clock: nobody has to be there to end it."""
+    ends_at = datetime.now(UTC) + timedelta(seconds=0.3)
+    await RedisBackend(redis_url).write(MaintenanceState(enabled=True, ends_at=ends_at))
+    await asyncio.sleep(0.4)
+
+    async with MaintenanceMode(RedisBackend(redis_url)) as mode:
+        assert mode.gate.closing is None
+
+
+async def test_peers_14_a_window_that_was_extended_elsewhere_does_not_end_at_its_old_end(redis_url: str) -> None:
+    soon = datetime.now(UTC) + timedelta(seconds=0.5)
+    writer = RedisBackend(redis_url)
+    await writer.write(MaintenanceState(enabled=True, ends_at=soon))
+
+    async with MaintenanceMode(RedisBackend(redis_url)) as mode:
+        await writer.write(MaintenanceState(enabled=True, ends_at=soon + timedelta(hours=1)))
+        while datetime.now(UTC) < soon + timedelta(seconds=0.3):
+            assert is_closed(mode)
+            await asyncio.sleep(0.01)
+
+
+async def test_peers_15_redis_down_in_a_migration_opens_nobody(own_redis_server: RedisServerFactory) -> None:
+    """Neither the worker that was told to close, nor the one that a block has closed, whose lease runs out meanwhile."""
+    server = own_redis_server()
+    backend = RedisBackend(server.url, ttl=0.2)
+    await backend.acquire(Hold("migration", ON), 1.0)
+
+    async with MaintenanceMode(backend) as mode:
+        assert is_closed(mode)
+        server.kill()
+        until = time.monotonic() + 1.5
+        while time.monotonic() < until:
+            assert is_closed(mode)
+            await asyncio.sleep(0.01)
+        assert mode.gate.source == "last-known"
+        server.start()
+        await eventually(lambda: not is_closed(mode), within=5)
 
 
 async def test_peers_22_with_redis_down_an_application_boots_and_connects_later(own_redis_server: RedisServerFactory) -> None:

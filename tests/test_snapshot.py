@@ -108,7 +108,7 @@ def test_an_off_hold_whose_time_is_up_lifts_nothing_any_more() -> None:
 
 
 def test_of_several_on_holds_the_newest_speaks_and_the_strictest_mode_rules() -> None:
-    holds = (Hold("b", on("newest", mode="read-only"), since=2.0), Hold("a", on("oldest"), since=1.0))
+    holds = (Hold("a", on("newest", mode="read-only"), since=2.0), Hold("b", on("oldest"), since=1.0))
     assert evaluate(Reading(OFF, holds, NOW), NOW).state == on("newest", mode="full")
 
 
@@ -123,7 +123,7 @@ def test_a_lifted_hold_has_no_say_in_the_mode() -> None:
 
 
 def test_the_newest_off_hold_speaks_where_only_those_stand() -> None:
-    holds = (Hold("b", replace_state(OFF, reason="newest"), since=2.0), Hold("a", replace_state(OFF, reason="oldest"), since=1.0))
+    holds = (Hold("a", replace_state(OFF, reason="newest"), since=2.0), Hold("b", replace_state(OFF, reason="oldest"), since=1.0))
     assert evaluate(Reading(ON, holds, NOW), NOW).state.reason == "newest"
 
 

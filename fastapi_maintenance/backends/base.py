@@ -83,7 +83,11 @@ class BaseStateBackend(ABC):
         """Turn the switch off and end every hold, whoever has it."""
         with self.__lock:
             self.__holds.clear()
-        await self.write(MaintenanceState(enabled=False))
+        try:
+            await self.write(MaintenanceState(enabled=False))
+        except BaseException:
+            await self._announce()  # the holds are over all the same
+            raise
 
     # -- holds ---------------------------------------------------------------------------------------------------------
 

@@ -15,19 +15,14 @@ from ..barrier import BarrierResult, registered_workers, wait_until_applied
 from ..context import maintenance_mode_on
 from ..exceptions import BarrierError
 from .codes import ExitCode
-from .options import BackendOption, FilePathOption, JsonOption, MessageOption, ReasonOption, VarNameOption
+from .options import BackendOption, FilePathOption, JsonOption, MessageOption, ReasonOption, TimeoutOption, UnfencedOption, VarNameOption
 from .output import complain, say, terminal
 from .roll import LiveRoll, RollLines, as_json, as_table, listed, summary, worker_lines, workers_json
 from .run import find, run_held
 from .shared import argument, explained, fail, open_target
 from .times import parse_duration
 
-__all__ = ["add_to", "conclude_wait"]
-
-TimeoutOption = Annotated[str, typer.Option("--timeout", metavar="LENGTH", help="How long to wait at most, like 90, 30s or 5m.")]
-UnfencedOption = Annotated[
-    bool, typer.Option("--allow-unfenced", help="Succeed although workers have vanished that may still be serving.")
-]
+__all__ = ["add_to", "conclude_wait", "watch_wait"]
 
 
 class OnErrorName(Enum):
@@ -120,8 +115,12 @@ def workers(
 def run(
     ctx: typer.Context,
     command: Annotated[list[str], typer.Argument(metavar="-- CMD ARGS…", help="The command, after two dashes.", show_default=False)],
-    drain: Annotated[str, typer.Option("--drain", metavar="LENGTH", help="How long to wait for the workers to drain; 0 for not at all.")] = "30s",
-    lease: Annotated[str, typer.Option("--lease", metavar="LENGTH", help="How long the service stays closed if this process dies.")] = "30s",
+    drain: Annotated[
+        str, typer.Option("--drain", metavar="LENGTH", help="How long to wait for the workers to drain; 0 for not at all.")
+    ] = "30s",
+    lease: Annotated[
+        str, typer.Option("--lease", metavar="LENGTH", help="How long the service stays closed if this process dies.")
+    ] = "30s",
     reason: ReasonOption = None,
     message: MessageOption = None,
     on_error: Annotated[

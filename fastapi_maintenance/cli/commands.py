@@ -13,6 +13,8 @@ import typer
 from ..backends import BaseStateBackend, EnvVarBackend
 from ..state import MaintenanceState
 from ..version import VERSION
+from . import barrier
+from .barrier import conclude_wait, watch_wait
 from .codes import ExitCode
 from .options import (
     BackendOption,
@@ -25,6 +27,8 @@ from .options import (
     ModeOption,
     ReasonOption,
     RetryAfterOption,
+    TimeoutOption,
+    UnfencedOption,
     UntilOption,
     VarNameOption,
 )
@@ -70,6 +74,12 @@ def main(
 @app.command()
 def on(
     ctx: typer.Context,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until every live worker has closed.")] = False,
+    drained: Annotated[
+        bool, typer.Option("--drained", help="As --wait, and until no request is in flight that would be refused now.")
+    ] = False,
+    timeout: TimeoutOption = "30s",
+    allow_unfenced: UnfencedOption = False,
     message: MessageOption = None,
     reason: ReasonOption = None,
     length: ForOption = None,
@@ -83,10 +93,13 @@ def on(
 ) -> None:
     """Turn maintenance on, and print what is true afterwards.
 
-    Fails with exit code 1 if maintenance is not on then, whatever the cause.
+    Fails with exit code 1 if maintenance is not on then, whatever the cause; with --wait, with 3 if workers have not followed
+    in time, and with 4 if some have vanished that may still be serving. It stays on then.
     """
     if length is not None and until is not None:
         raise typer.BadParameter("both say when it ends: give one of them.", param_hint="--for and --until")
+    with argument("--timeout"):
+        patience = parse_duration(timeout).total_seconds()
     with argument("--for"):
         lasting = None if length is None else parse_duration(length)
     with argument("--until"):
@@ -103,6 +116,9 @@ def on(
     with explained():
         target = open_target(ctx, backend, var_name, file_path)
         _conclude(asyncio.run(turn_on(target, state, lasting)))
+        result = watch_wait(target, drained=drained, timeout=patience) if wait or drained else None
+    if result is not None:
+        conclude_wait(result, strict=not allow_unfenced)
 
 
 @app.command()
@@ -206,3 +222,6 @@ def _conclude(outcome: Outcome) -> None:
     _show(outcome.report)
     if outcome.problem:
         fail(outcome.problem, ExitCode.FAILED)
+
+
+barrier.add_to(app)

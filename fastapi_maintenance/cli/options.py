@@ -18,6 +18,8 @@ __all__ = [
     "ModeOption",
     "ReasonOption",
     "RetryAfterOption",
+    "TimeoutOption",
+    "UnfencedOption",
     "UntilOption",
     "VarNameOption",
 ]
@@ -57,6 +59,9 @@ RetryAfterOption = Annotated[
         "--retry-after", metavar="SECONDS", min=0, max=2**31 - 1, help="When clients shall try again. Default: at its end, else in an hour."
     ),
 ]
+
+TimeoutOption = Annotated[str, typer.Option("--timeout", metavar="LENGTH", help="How long to wait at most, like 90, 30s or 5m.")]
+UnfencedOption = Annotated[bool, typer.Option("--allow-unfenced", help="Succeed although workers have vanished that may still be serving.")]
 
 
 class ModeName(Enum):

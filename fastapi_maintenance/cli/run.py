@@ -28,7 +28,7 @@ _PATIENCE: Final = 10.0  # seconds between asking a command to end and ending it
 _LOOK: Final = 0.2  # seconds between two looks at the lease
 
 
-class CommandFailed(Exception):  # noqa: N818 - what the reason of a kept switch says
+class CommandFailed(Exception):
     """The command did not succeed; raised inside the block, so that the block ends as one that failed."""
 
     def __init__(self, name: str, code: int) -> None:
@@ -84,9 +84,7 @@ async def _run(block: MaintenanceBlock, command: Sequence[str], signals: _Signal
     return code or (ExitCode.LEASE_LOST if told or block.lost else 0)
 
 
-async def _tell_of_loss(
-    block: MaintenanceBlock, process: asyncio.subprocess.Process, ended: asyncio.Future[int], on_lost: OnLost
-) -> None:
+async def _tell_of_loss(block: MaintenanceBlock, process: asyncio.subprocess.Process, ended: asyncio.Future[int], on_lost: OnLost) -> None:
     try:
         block.check()
     except LeaseLostError as error:

@@ -53,7 +53,7 @@ def _next(clock: time, now: datetime) -> datetime:
     """The next moment at which local clocks show it. Where they are set back they show it twice."""
     today = now.astimezone().date()
     shown = [_zoned(datetime.combine(day, clock.replace(fold=fold))) for day in (today, today + timedelta(days=1)) for fold in (0, 1)]
-    return next(filter(now.__lt__, shown))
+    return next(moment for moment in shown if moment > now)
 
 
 def _zoned(moment: datetime) -> datetime:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from statistics import median
 
 from .tally import milliseconds
-from .witness import Testimony
+from .witness import Statement
 from .writes import Ledger, Write
 
 __all__ = ["Board", "Row"]
@@ -33,7 +33,7 @@ class Row:
 @dataclass(slots=True)
 class _Seen:
     status: int
-    testimony: Testimony
+    statement: Statement
     reached: str = ""
     times: list[float] = field(default_factory=list)
 
@@ -55,20 +55,20 @@ class Board:
         self._seen.pop(pid, None)
         return f"worker {pid} is gone"
 
-    def saw(self, status: int, testimony: Testimony) -> str | None:
+    def saw(self, status: int, statement: Statement) -> str | None:
         """Note what a worker answered and what it said of itself. Returns a sentence if that is news."""
-        pid = testimony.pid
+        pid = statement.pid
         if pid not in self._seen:
-            self._seen[pid] = _Seen(status, testimony)
+            self._seen[pid] = _Seen(status, statement)
             return f"worker {pid} is {_state(status)} ({status})"
         seen = self._seen[pid]
-        before, seen.status, seen.testimony = seen.testimony, status, testimony
-        if testimony.changes != before.changes:
+        before, seen.status, seen.statement = seen.statement, status, statement
+        if statement.changes != before.changes:
             return f"worker {pid} is {_state(status)} ({status}), {self._explain(seen)}"
-        return f"worker {pid} has its state from {testimony.source}" if testimony.source != before.source else None
+        return f"worker {pid} has its state from {statement.source}" if statement.source != before.source else None
 
     def _explain(self, seen: _Seen) -> str:
-        followed = self._ledger.followed(seen.testimony.pid, seen.testimony.changed_at)
+        followed = self._ledger.followed(seen.statement.pid, seen.statement.changed_at)
         if followed is None:
             seen.reached = "by itself"  # a time to live, a window or a hold ended
             return seen.reached
@@ -83,7 +83,7 @@ class Board:
 
     def _row(self, pid: int, seen: _Seen) -> Row:
         middle = milliseconds(median(seen.times)) if seen.times else ""
-        return Row(pid, seen.status, seen.testimony.source, self.rungs.get(pid, "?"), seen.reached, middle)
+        return Row(pid, seen.status, seen.statement.source, self.rungs.get(pid, "?"), seen.reached, middle)
 
 
 def _state(status: int) -> str:

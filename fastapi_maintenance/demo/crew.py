@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
@@ -16,7 +16,7 @@ from .client import Answer, Client
 from .errors import DemoError, describe
 from .ports import HOST, free_port
 from .program import Program
-from .witness import PATH, Testimony
+from .witness import PATH, Statement
 
 __all__ = ["Crew", "start_crew"]
 
@@ -54,29 +54,37 @@ class Crew:
     async def gather(self, within: float) -> None:
         """Find a connection to each worker. Raises `DemoError` if uvicorn ended, or after that many seconds."""
         deadline = time.monotonic() + within
+        seeking = asyncio.create_task(self._seek_all())
+        try:
+            while not seeking.done():
+                if time.monotonic() > deadline:
+                    raise DemoError(f"Only {len(self._clients)} of {self.size} workers answered within {within:g} s; try --workers 2.")
+                await asyncio.wait([seeking], timeout=_PAUSE)
+                self._program.check()
+            await seeking
+        finally:
+            seeking.cancel()
+            await asyncio.wait([seeking])
+
+    async def _seek_all(self) -> None:
         while not self.complete:
-            self._program.check()
-            if time.monotonic() > deadline:
-                raise DemoError(f"Only {len(self._clients)} of {self.size} workers answered within {within:g} s; try fewer: --workers 2.")
             await self.seek()
             await asyncio.sleep(_PAUSE)
-        self._program.check()
 
     async def seek(self) -> None:
         """Open a few connections, and keep those that lead to workers not known yet."""
         opened = await asyncio.gather(*(Client.connect(HOST, self.port) for _ in range(_AT_ONCE)), return_exceptions=True)
-        for client in opened:
-            if isinstance(client, Client):
-                await self._keep_if_new(client)
+        clients = [client for client in opened if isinstance(client, Client)]
+        try:
+            await asyncio.gather(*map(self._keep_if_new, clients))
+        finally:
+            for client in set(clients) - set(self._clients.values()):
+                client.close()
 
     async def _keep_if_new(self, client: Client) -> None:
-        try:
-            testimony = Testimony.model_validate_json((await client.get(PATH)).body)
-        except (OSError, EOFError, ValueError):  # ValueError: whoever answers there, it is no worker of ours
-            client.close()
-            return
-        if self._clients.setdefault(testimony.pid, client) is not client:
-            client.close()
+        with suppress(OSError, EOFError, ValueError):  # ValueError: whoever answers there, it is no worker of ours
+            statement = Statement.model_validate_json((await client.get(PATH)).body)
+            self._clients.setdefault(statement.pid, client)
 
     async def ask(self, pid: int, path: str) -> Answer:
         """Have one of them answer. Raises `DemoError` if it is gone; it is then no longer known."""
@@ -86,9 +94,9 @@ class Crew:
             self._clients.pop(pid).close()
             raise DemoError(f"Worker {pid} is gone ({describe(error)}).") from error
 
-    async def hear(self, pid: int) -> Testimony:
+    async def hear(self, pid: int) -> Statement:
         """What one of them says of itself. Raises `DemoError` if it is gone."""
-        return Testimony.model_validate_json((await self.ask(pid, PATH)).body)
+        return Statement.model_validate_json((await self.ask(pid, PATH)).body)
 
     def check(self) -> None:
         """Raise `DemoError` if uvicorn itself has ended."""

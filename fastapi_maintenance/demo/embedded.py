@@ -9,9 +9,9 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NoReturn
 
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from .errors import DemoError, describe
 from .ports import HOST, free_port
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["EmbeddedRedis", "start_embedded_redis"]
 
 _INSTALL: Final = "Install redis-server (Debian: apt-get install redis-server; macOS: brew install redis)"
+_SHA1HEX: Final = "redis.sha1hex = redis.sha1hex or function(text) return text end"  # lacking there; all that counts is that it differs
 _STEP: Final = 0.02  # seconds between looks at the switch
 
 
@@ -62,6 +63,7 @@ async def start_embedded_redis() -> AsyncIterator[EmbeddedRedis]:
     thread = threading.Thread(target=server.serve_forever, args=(_STEP,), name="embedded redis", daemon=True)
     thread.start()
     try:
+        await redis.run("EVAL", _SHA1HEX, "0")
         yield redis
     finally:
         await redis.aclose()
@@ -87,17 +89,22 @@ def _corrected(handler: Any) -> Any:
     class Corrected(handler):  # type: ignore[misc]
         def setup(self) -> None:
             super().setup()
-            self.current_client.get_socket().hello = None  # unknown, as in Redis 5: a subscriber would not be allowed to do anything else
+            self.current_client.get_socket().hello = _refuse_hello
             self.current_client.read_response = partial(_reply_or_error, self.current_client.read_response)
 
     return Corrected
+
+
+def _refuse_hello(*args: bytes) -> NoReturn:
+    """Without RESP3, as Redis 5: there a client knows that a subscriber can do nothing else, as is so here in any case."""
+    raise ResponseError("unknown command 'HELLO'")
 
 
 def _reply_or_error(read_response: Callable[[], Any]) -> Any:
     try:
         return read_response()
     except RedisError as error:
-        return error
+        return ResponseError(" ".join(str(error).split()))  # an error with line breaks, as of Lua, would break the protocol
 
 
 def _end(server: TcpFakeServer, thread: threading.Thread) -> None:

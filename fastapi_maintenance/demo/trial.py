@@ -14,7 +14,7 @@ from .crew import Crew
 from .server import RedisServer
 from .tally import Sample, Tally
 from .turns import Turn
-from .witness import Testimony
+from .witness import Statement
 
 __all__ = ["Trial", "complaints"]
 
@@ -52,11 +52,11 @@ class Trial:
         pids = self._crew.pids
         looks = await asyncio.gather(*(self._await_status(pid, 503 if on else 200, at + _IN_TIME) for pid in pids))
         for pid, (answer, seen_at) in zip(pids, looks, strict=True):  # only now: a worker that has to answer is slower to follow
-            testimony = await self._crew.hear(pid)
-            found = [*complaints(answer, closed=on, detail=turn.detail), *_doubts(testimony, on=on, at=at)]
+            statement = await self._crew.hear(pid)
+            found = [*complaints(answer, closed=on, detail=turn.detail), *_doubts(statement, on=on, at=at)]
             self._complain(when, pid, found)
             if not found:
-                self.tally.add(Sample(pid, turn.name, max(0.0, testimony.changed_at - at), seen_at - at))
+                self.tally.add(Sample(pid, turn.name, max(0.0, statement.changed_at - at), seen_at - at))
 
     async def _try_other_routes(self, when: str) -> None:
         for pid in self._crew.pids:
@@ -98,7 +98,7 @@ def complaints(answer: Answer, *, closed: bool, detail: str) -> Iterator[str]:
         yield "answered 503 without Retry-After"
 
 
-def _doubts(testimony: Testimony, *, on: bool, at: float) -> Iterator[str]:
+def _doubts(statement: Statement, *, on: bool, at: float) -> Iterator[str]:
     """What is wrong with what a worker says of itself after a flip at that time."""
-    if testimony.enabled is not on or testimony.changed_at < at - _SKEW:
-        yield f"says that it has been {'closed' if testimony.enabled else 'open'} since {at - testimony.changed_at:.3f} s before"
+    if statement.enabled is not on or statement.changed_at < at - _SKEW:
+        yield f"says that it has been {'closed' if statement.enabled else 'open'} since {at - statement.changed_at:.3f} s before"

@@ -10,7 +10,7 @@ from .crew import Crew
 from .errors import DemoError
 from .screen import Screen
 from .server import RedisServer
-from .witness import Testimony
+from .witness import Statement
 
 __all__ = ["Watch"]
 
@@ -63,14 +63,14 @@ class Watch:
             if event is not None:
                 self._screen.tell(event)
 
-    async def _look_at(self, pid: int) -> tuple[int, Testimony] | int:
+    async def _look_at(self, pid: int) -> tuple[int, Statement] | int:
         """What a visitor gets from a worker and what it says of itself; its process id alone if it is gone."""
         try:
             for _ in range(2):  # once more where the switch was flipped between the two
-                testimony = await self._crew.hear(pid)
+                statement = await self._crew.hear(pid)
                 status = (await self._crew.ask(pid, "/")).status
-                if testimony.enabled is (status == 503):
+                if statement.enabled is (status == 503):
                     break
         except DemoError:
             return pid
-        return status, testimony
+        return status, statement

@@ -15,12 +15,12 @@ from pydantic import BaseModel
 from ..decorators import force_maintenance_mode_off
 from ..mode import MaintenanceMode, mode_at_hand
 
-__all__ = ["PATH", "Testimony", "Witness", "lifespan", "router"]
+__all__ = ["PATH", "Statement", "Witness", "lifespan", "router"]
 
 PATH: Final = "/demo/worker"
 
 
-class Testimony(BaseModel):
+class Statement(BaseModel):
     """What a worker says of itself. `changed_at` is a monotonic time, which all processes of one machine have in common."""
 
     pid: int
@@ -46,9 +46,9 @@ class Witness(logging.Handler):
         if (closing := self._mode.gate.closing) is not self._closing:
             self._closing, self._changes, self._changed_at = closing, self._changes + 1, now
 
-    def testify(self) -> Testimony:
+    def speak(self) -> Statement:
         """Tell what is known."""
-        return Testimony(
+        return Statement(
             pid=os.getpid(),
             enabled=self._mode.gate.closing is not None,
             source=self._mode.gate.source,
@@ -79,7 +79,7 @@ router = APIRouter(include_in_schema=False)
 
 @router.get(PATH)
 @force_maintenance_mode_off
-async def worker(request: Request) -> Testimony:
+async def worker(request: Request) -> Statement:
     """What this worker goes by, and since when."""
     witness: Witness = request.app.state.witness
-    return witness.testify()
+    return witness.speak()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import json
 import sys
 import time
@@ -55,10 +54,10 @@ class FileWorker:
     async def write_until(self, stop: str) -> int:
         """Write two states that are both on, one short and one long, in turn, until there is a file of that name; count them."""
         states = [MaintenanceState(enabled=True), MaintenanceState(enabled=True, message="x" * 20_000)]
-        for count in itertools.count(1):
+        count = 0
+        while not Path(stop).exists():
             await self.backend.write(states[count % 2])
-            if Path(stop).exists():
-                break
+            count += 1
         return count
 
     async def misread(self, times: str) -> int:

@@ -6,6 +6,7 @@ import errno
 import fcntl
 import itertools
 import json
+import math
 import os
 import socket
 import subprocess
@@ -288,6 +289,14 @@ async def test_a_note_of_the_last_clear_that_cannot_be_read_revokes_nothing(back
     hold = await backend.acquire(Hold("a", ON), LEASE)
     path.with_name("maintenance.lock").write_bytes(note.encode(errors="surrogateescape"))
     assert await backend.renew(hold, LEASE)
+
+
+def test_the_note_of_a_clear_takes_the_place_of_a_longer_one(backend: LocalFileBackend) -> None:
+    with backend._files.lock.held() as locked_file:
+        assert locked_file.cleared_at() == -math.inf
+        locked_file.note_cleared(1795318200.1234567)
+        locked_file.note_cleared(1795318201.5)
+        assert locked_file.cleared_at() == 1795318201.5
 
 
 def set_clock_back(monkeypatch: pytest.MonkeyPatch) -> None:

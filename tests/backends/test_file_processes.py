@@ -109,14 +109,15 @@ def victim(path: Path) -> Iterator[Process]:
 def test_the_worker_itself_does_what_it_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    commands = ["read", "write on", "read", "acquire a off 60", "read", "renew a 60", "release a", "acquire_many b 2", "lock_for 0"]
-    commands += ["flip_seen_at 5", "write_until /", "misread 2", "clear"]
-    monkeypatch.setattr(sys, "argv", ["file_worker", str(tmp_path / "maintenance")])
+    path = tmp_path / "maintenance"
+    commands = ["read", f"write_until {path}", "read", "acquire a off 60", "read", "renew a 60", "release a", "acquire_many b 2"]
+    commands += ["lock_for 0", "flip_seen_at 5", "write on", "misread 2", "clear"]
+    monkeypatch.setattr(sys, "argv", ["file_worker", str(path)])
     monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join(commands)))
     runpy.run_module("tests.backends.file_worker", run_name="__main__")
     said = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     seen_at = said.pop(12)
-    assert said == ["ready", False, None, True, None, False, True, None, None, "locked", None, "watching", 1, 0, None]
+    assert said == ["ready", False, 1, True, None, False, True, None, None, "locked", None, "watching", None, 0, None]
     assert seen_at <= time.monotonic()
 
 

@@ -164,7 +164,6 @@ class SwitchFiles:
                 replace_file(self.holds_path, content)
             else:
                 remove_file(self.holds_path)
-        self._last_leases = leases
 
 
 def _sentence(what: str, problem: OSError | InvalidStateError) -> str:

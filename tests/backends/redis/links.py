@@ -59,6 +59,14 @@ class Worker:
         """How many readings came."""
         return len(self.readings)
 
+    def has_synced(self, since: int) -> bool:
+        """Whether any came after the first so many."""
+        return self.syncs > since
+
+    def has_failed(self, times: int) -> bool:
+        """Whether Redis could not be read so often."""
+        return len(self.errors) >= times
+
     @property
     def last(self) -> Reading:
         return self.readings[-1]

@@ -1,0 +1,428 @@
+"""Open WebSockets are sent away so many seconds after a closing, and their applications see an ordinary disconnect."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, Final
+
+import pytest
+from fastapi import FastAPI, WebSocket
+from starlette.types import Message
+from starlette.websockets import WebSocketDisconnect
+from uvicorn.config import WSProtocolType
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection, connect
+
+from fastapi_maintenance import MaintenanceModeMiddleware, MaintenanceState, force_maintenance_mode_off
+from fastapi_maintenance._websockets import Evictable
+from fastapi_maintenance.snapshot import Reading
+from fastapi_maintenance.state import OFF, ON
+
+from .asgi import websocket_scope
+from .doubles import Switchboard
+from .serving import WEBSOCKETS, serving
+from .waiting import eventually, eventually_sync
+
+DETAIL: Final = "Service temporarily unavailable due to maintenance"
+READ_ONLY: Final = MaintenanceState(enabled=True, mode="read-only")
+
+
+class Desk(Switchboard):
+    """A switch with details, whose changes are known at once."""
+
+    def __init__(self) -> None:
+        super().__init__(ttl=30)
+        self.state = OFF
+
+    async def read(self) -> Reading:
+        return self._local_reading(self.state)
+
+    async def flip(self, state: MaintenanceState) -> None:
+        self.state = state
+        await self._announce()
+
+
+class Line:
+    """A server's side of one WebSocket."""
+
+    def __init__(self) -> None:
+        self.incoming: asyncio.Queue[Message] = asyncio.Queue()
+        self.incoming.put_nowait({"type": "websocket.connect"})
+        self.sent: list[Message] = []
+        self.writable = asyncio.Event()
+        self.writable.set()
+
+    async def send(self, message: Message) -> None:
+        await self.writable.wait()
+        self.sent.append(message)
+
+    def say(self, text: str) -> None:
+        self.incoming.put_nowait({"type": "websocket.receive", "text": text})
+
+    def hang_up(self) -> None:
+        self.incoming.put_nowait({"type": "websocket.disconnect", "code": 1001, "reason": ""})
+
+    @property
+    def closes(self) -> list[Message]:
+        return [message for message in self.sent if message["type"] == "websocket.close"]
+
+
+# -- one WebSocket that can be evicted ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def line() -> Line:
+    return Line()
+
+
+@pytest.fixture
+async def socket(line: Line) -> Evictable:
+    """Accepted already."""
+    evictable = Evictable(line.incoming.get, line.send)
+    assert (await evictable.receive())["type"] == "websocket.connect"
+    await evictable.send({"type": "websocket.accept"})
+    return evictable
+
+
+async def test_as_long_as_nobody_is_evicted_everything_passes(line: Line, socket: Evictable) -> None:
+    line.say("hello")
+    assert (await socket.receive())["text"] == "hello"
+    await socket.send({"type": "websocket.send", "text": "hello"})
+    line.hang_up()
+
+    assert (await socket.receive())["type"] == "websocket.disconnect"
+    assert [message["type"] for message in line.sent] == ["websocket.accept", "websocket.send"]
+
+
+async def test_whoever_waits_for_a_message_sees_a_disconnect_with_the_reason(line: Line, socket: Evictable) -> None:
+    waiting = asyncio.create_task(socket.receive())
+    await asyncio.sleep(0)
+    await socket.evict("until four")
+
+    assert await waiting == {"type": "websocket.disconnect", "code": 1012, "reason": "until four"}
+    assert line.closes == [{"type": "websocket.close", "code": 1012, "reason": "until four"}]
+
+
+async def test_whoever_receives_later_sees_it_then_and_again(line: Line, socket: Evictable) -> None:
+    await socket.evict("until four")
+
+    for _ in range(2):
+        assert (await socket.receive())["code"] == 1012
+
+
+async def test_what_the_client_said_before_is_not_lost_to_who_is_already_waiting(line: Line, socket: Evictable) -> None:
+    waiting = asyncio.create_task(socket.receive())
+    await asyncio.sleep(0)
+    line.say("the last word")
+    await asyncio.sleep(0)
+    await socket.evict("until four")
+
+    assert (await waiting).get("text") == "the last word"
+    assert (await socket.receive())["code"] == 1012
+
+
+async def test_sending_fails_as_on_a_connection_that_is_gone(line: Line, socket: Evictable) -> None:
+    """By the specification of ASGI that is an OSError, of which Starlette makes a WebSocketDisconnect."""
+    await socket.evict("until four")
+
+    with pytest.raises(OSError, match="closed for maintenance"):
+        await socket.send({"type": "websocket.send", "text": "hello?"})
+    assert line.sent[-1]["type"] == "websocket.close"
+
+
+async def test_it_is_evicted_once(line: Line, socket: Evictable) -> None:
+    await socket.evict("until four")
+    await socket.evict("until five")
+
+    assert [message["reason"] for message in line.closes] == ["until four"]
+
+
+@pytest.mark.parametrize("first", ["client", "application"])
+async def test_who_has_left_already_is_not_evicted(line: Line, socket: Evictable, first: str) -> None:
+    if first == "client":
+        line.hang_up()
+        await socket.receive()
+    else:
+        await socket.send({"type": "websocket.close", "code": 1000})
+    closes = len(line.closes)
+    await socket.evict("until four")
+
+    assert len(line.closes) == closes
+
+
+async def test_a_client_that_goes_at_the_same_moment_is_no_error(line: Line) -> None:
+    async def broken(message: Message) -> None:
+        raise RuntimeError("Unexpected ASGI message 'websocket.close'")
+
+    socket = Evictable(line.incoming.get, broken)
+    await socket.receive()
+    await socket.evict("until four")
+
+    assert (await socket.receive())["code"] == 1012
+
+
+@pytest.mark.parametrize(("reason", "sent"), [("", ""), ("x" * 200, "x" * 123), ("é" * 62, "é" * 61)])
+async def test_the_reason_fits_a_close_frame(line: Line, socket: Evictable, reason: str, sent: str) -> None:
+    await socket.evict(reason)
+
+    assert line.closes[0]["reason"] == sent
+
+
+async def test_an_application_that_stops_waiting_and_waits_again_misses_nothing(line: Line, socket: Evictable) -> None:
+    for word in ("one", "two"):
+        waiting = asyncio.create_task(socket.receive())
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        line.say(word)
+        assert (await socket.receive())["text"] == word
+
+
+async def test_a_message_that_comes_just_as_the_application_stops_waiting_is_there_the_next_time(line: Line, socket: Evictable) -> None:
+    """As with `asyncio.timeout` around `receive`, when message and timeout fall into one turn of the event loop."""
+    waiting = asyncio.create_task(socket.receive())
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    line.say("now")
+    await asyncio.sleep(0)
+    waiting.cancel()
+    (told,) = await asyncio.gather(waiting, return_exceptions=True)
+    messages = [told] if isinstance(told, dict) else [await asyncio.wait_for(socket.receive(), 3)]
+
+    assert [message["text"] for message in messages] == ["now"]
+
+
+async def test_who_is_evicted_during_the_handshake_still_sees_it_begin(line: Line) -> None:
+    """Else Starlette, which expects `websocket.connect` first, takes the disconnect for a broken server."""
+    socket = Evictable(line.incoming.get, line.send)
+    await socket.evict("until four")
+
+    assert (await socket.receive())["type"] == "websocket.connect"
+    assert (await socket.receive())["code"] == 1012
+
+
+# -- at the middleware -------------------------------------------------------------------------------------------------------
+
+
+class Hall:
+    """An application of WebSockets behind the middleware, and what its endpoints saw."""
+
+    def __init__(self, **options: Any) -> None:
+        self.desk = Desk()
+        self.ends: list[tuple[str, str]] = []
+        self.app = MaintenanceModeMiddleware(self.make_app(), backend=self.desk, **options)
+        self.mode = self.app.mode
+
+    def make_app(self) -> FastAPI:
+        app = FastAPI()
+
+        @app.websocket("/talk")
+        async def talk(websocket: WebSocket) -> None:
+            await self.answer(websocket)
+
+        @app.websocket("/support")
+        @force_maintenance_mode_off
+        async def support(websocket: WebSocket) -> None:
+            await self.answer(websocket)
+
+        @app.websocket("/ticker")
+        async def ticker(websocket: WebSocket) -> None:
+            await websocket.accept()
+            try:
+                while True:
+                    await websocket.send_text("tick")
+                    await asyncio.sleep(0.001)
+            except WebSocketDisconnect as end:
+                self.ends.append(("ticker", str(end.code)))
+
+        return app
+
+    async def answer(self, websocket: WebSocket) -> None:
+        await websocket.accept()
+        try:
+            while True:
+                await websocket.send_text(await websocket.receive_text())
+        except WebSocketDisconnect as end:
+            self.ends.append((websocket.url.path, f"{end.code} {end.reason}"))
+
+    async def connect(self, path: str = "/talk", headers: dict[str, str] | None = None) -> tuple[Line, asyncio.Task[None]]:
+        line = Line()
+        scope = websocket_scope(headers or {}, path=path)
+        call = asyncio.create_task(self.app(scope, line.incoming.get, line.send))
+        await eventually(lambda: line.sent, within=10)
+        assert line.sent[0]["type"] == "websocket.accept"
+        return line, call
+
+
+@asynccontextmanager
+async def open_hall(**options: Any) -> AsyncIterator[Hall]:
+    hall = Hall(**options)
+    async with hall.mode:
+        yield hall
+
+
+@pytest.mark.parametrize(
+    ("state", "reason"),
+    [(ON, DETAIL), (MaintenanceState(enabled=True, message="until four"), "until four"), (READ_ONLY, DETAIL)],
+)
+async def test_an_open_websocket_is_closed_with_what_visitors_are_told(state: MaintenanceState, reason: str) -> None:
+    async with open_hall(close_websockets=0) as hall:
+        line, call = await hall.connect()
+        await hall.desk.flip(state)
+        await asyncio.wait_for(call, 10)
+
+        assert line.closes == [{"type": "websocket.close", "code": 1012, "reason": reason}]
+        assert hall.ends == [("/talk", f"1012 {reason}")]
+        await eventually(lambda: hall.mode.report()["drained"], within=10)
+
+
+async def test_an_application_that_only_sends_is_disconnected_too() -> None:
+    async with open_hall(close_websockets=0) as hall:
+        line, call = await hall.connect("/ticker")
+        await hall.desk.flip(ON)
+        await asyncio.wait_for(call, 10)
+
+        assert [message["code"] for message in line.closes] == [1012]
+        assert hall.ends == [("ticker", "1006")]
+
+
+def has_ticket(connection: Any) -> bool:
+    return "x-ticket" in connection.headers
+
+
+@pytest.mark.parametrize(("path", "headers"), [("/support", {}), ("/talk", {"x-ticket": "gold"})])
+@pytest.mark.parametrize("opened", ["before", "during"])
+async def test_a_forced_off_or_exempt_one_stays_open(path: str, headers: dict[str, str], opened: str) -> None:
+    async with open_hall(close_websockets=0, exempt_handler=has_ticket) as hall:
+        if opened == "during":
+            await hall.desk.flip(READ_ONLY)
+        line, call = await hall.connect(path, headers)
+        other = await hall.connect() if opened == "before" else None
+        await hall.desk.flip(ON)
+        if other is not None:
+            await asyncio.wait_for(other[1], 10)
+        await eventually(lambda: hall.mode.report()["drained"], within=10)
+        line.say("still there?")
+        await eventually(lambda: line.sent[-1].get("text") == "still there?", within=10)
+
+        assert line.closes == []
+        line.hang_up()
+        await call
+
+
+async def test_none_leaves_them_open_and_they_are_waited_for() -> None:
+    async with open_hall() as hall:
+        line, call = await hall.connect()
+        await hall.desk.flip(ON)
+        await asyncio.sleep(0.05)
+        line.say("still there?")
+        await eventually(lambda: line.sent[-1].get("text") == "still there?", within=10)
+
+        assert line.closes == []
+        assert hall.mode.report()["websockets"] == 1
+        line.hang_up()
+        await call
+        assert hall.mode.report()["drained"]
+
+
+async def test_they_have_so_many_seconds_and_an_opening_in_time_saves_them() -> None:
+    async with open_hall(close_websockets=0.3) as hall:
+        line, call = await hall.connect()
+        await hall.desk.flip(ON)
+        await asyncio.sleep(0.1)
+        assert line.closes == []
+        await hall.desk.flip(OFF)
+        await asyncio.sleep(0.4)
+        assert line.closes == []
+        await hall.desk.flip(ON)
+        await asyncio.wait_for(call, 10)
+        assert len(line.closes) == 1
+
+
+async def test_the_time_begins_anew_with_every_closing() -> None:
+    async with open_hall(close_websockets=0.4) as hall:
+        line, call = await hall.connect()
+        await hall.desk.flip(ON)
+        await asyncio.sleep(0.25)
+        await hall.desk.flip(OFF)
+        await hall.desk.flip(ON)
+        await asyncio.sleep(0.25)
+        assert line.closes == []
+        await asyncio.wait_for(call, 10)
+        assert len(line.closes) == 1
+
+
+async def test_a_change_of_the_closing_gives_no_more_time() -> None:
+    async with open_hall(close_websockets=0.4) as hall:
+        line, _ = await hall.connect()
+        await hall.desk.flip(ON)
+        await asyncio.sleep(0.25)
+        await hall.desk.flip(MaintenanceState(enabled=True, message="until four"))
+        await asyncio.sleep(0.25)
+        assert [message["reason"] for message in line.closes] == ["until four"]
+
+
+async def test_one_that_cannot_be_closed_does_not_keep_the_others_open() -> None:
+    """A client that reads nothing fills its connection, and then whatever is sent to it waits."""
+    async with open_hall(close_websockets=0) as hall:
+        lines = [(await hall.connect())[0] for _ in range(6)]
+        stuck = lines[::2]
+        for line in stuck:
+            line.writable.clear()
+        await hall.desk.flip(ON)
+        await eventually(lambda: all(line.closes for line in lines if line not in stuck), within=3)
+        await eventually(lambda: hall.mode.report()["drained"], within=3)
+
+
+async def test_an_application_without_the_option_gets_what_the_server_gave() -> None:
+    given: list[Any] = []
+
+    async def look(scope: Any, receive: Any, send: Any) -> None:
+        given.extend((receive, send))
+
+    line = Line()
+    app = MaintenanceModeMiddleware(look, backend=Desk())
+    async with app.mode:
+        await app(websocket_scope(), line.incoming.get, line.send)
+
+    assert given == [line.incoming.get, line.send]
+
+
+# -- at a real server ----------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def real_hall(ws: WSProtocolType, **options: Any) -> Iterator[tuple[Hall, str]]:
+    hall = Hall(**options)
+    with serving(hall.app, ws=ws) as address:
+        yield hall, f"ws://{address}"
+
+
+def ask(client: ClientConnection, word: str) -> str | bytes:
+    client.send(word)
+    return client.recv(10)
+
+
+@pytest.mark.parametrize("ws", WEBSOCKETS)
+def test_a_real_servers_client_gets_1012_with_the_reason_and_an_exempt_one_goes_on(
+    ws: WSProtocolType, caplog: pytest.LogCaptureFixture
+) -> None:
+    with real_hall(ws, close_websockets=0.05) as (hall, url), connect(f"{url}/talk") as client, connect(f"{url}/support") as support:
+        assert (ask(client, "hello"), ask(support, "hello")) == ("hello", "hello")
+        (loop,) = hall.mode._watches
+        asyncio.run_coroutine_threadsafe(hall.desk.flip(MaintenanceState(enabled=True, message="until four")), loop).result(10)
+        with pytest.raises(ConnectionClosed) as closed:
+            client.recv(10)
+
+        assert closed.value.rcvd is not None
+        assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (1012, "until four")
+        eventually_sync(lambda: hall.ends == [("/talk", "1012 until four")], within=10)
+        eventually_sync(lambda: hall.mode.report()["drained"], within=10)
+        assert ask(support, "still there?") == "still there?"
+
+    assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
