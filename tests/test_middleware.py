@@ -630,6 +630,19 @@ def test_a_handlers_error_is_answered_as_an_endpoints(on: None, role: str, error
         assert answer.headers.get("www-authenticate") == ("Basic" if status == 401 else None)
 
 
+def test_who_answers_an_exempt_handlers_error_can_read_the_body_that_it_read(on: None) -> None:
+    async def reads(request: Request) -> bool:
+        raise Tea(await request.body())
+
+    app = shop()
+
+    @app.exception_handler(Tea)
+    async def serve(request: Request, error: Tea) -> PlainTextResponse:
+        return PlainTextResponse(f"{error}, again {await request.body()!r}", 418)
+
+    assert TestClient(added(app, exempt_handler=reads)).post("/items", content="milk").text == "b'milk', again b'milk'"
+
+
 @pytest.mark.parametrize("role", ["exempt_handler", "response_handler"])
 def test_the_log_and_the_traceback_name_the_handler_that_failed(on: None, role: str, caplog: pytest.LogCaptureFixture) -> None:
     app = shop()
@@ -686,15 +699,28 @@ def test_the_applications_lifespan_runs_while_the_switch_is_watched(board: Switc
     assert board.reads == reads, "still watched"
 
 
-async def test_what_is_known_at_start_up_decides_the_first_request() -> None:
+def test_the_switch_is_read_before_the_application_starts_up_and_decides_its_first_request() -> None:
     """A worker that boots in the middle of a maintenance must not serve a single request."""
-    board = Switchboard(True, ttl=10)
-    app = MaintenanceModeMiddleware(hello, backend=board)
-    async with app.mode:
-        board.hang()
-        start, _ = await exchange(app, http_scope())
+    board = Switchboard(True, ttl=30)
 
-    assert start["status"] == 503
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        assert board.reads == 1
+        board.hang()
+        yield
+
+    with TestClient(added(shop(lifespan=lifespan), backend=board)) as client:
+        assert client.get("/items").status_code == 503
+    assert board.reads == 1
+
+
+async def test_the_watch_ends_with_the_lifespan_and_not_only_with_the_event_loop(board: Switchboard) -> None:
+    app = MaintenanceModeMiddleware(shop(), backend=board)
+    before = asyncio.all_tasks()
+    await exchange(app, {"type": "lifespan"}, sending({"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}))
+
+    assert board.reads == 1
+    assert asyncio.all_tasks() == before
 
 
 @pytest.fixture

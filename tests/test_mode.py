@@ -188,7 +188,8 @@ def test_a_confirmation_is_as_good_as_a_reading(clock: Clock) -> None:
     mode.confirm(clock.monotonic())
     clock.passed += 1.9
     assert not is_closed(mode)
-    mode.confirm(clock.monotonic() - 1.9)  # late, and of nothing newer
+    mode.confirm(clock.monotonic() - 2.5)  # late, and of nothing newer
+    assert not is_closed(mode)
     clock.passed += 0.2
     assert is_closed(mode)
 

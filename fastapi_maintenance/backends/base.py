@@ -31,8 +31,8 @@ class Feed(Protocol):
     def fail(self, error: BackendError) -> None:
         """The backend could not be read just now."""
 
-    def report(self) -> Mapping[str, Any] | None:
-        """What this worker says of itself in the registry, as JSON values; None for one that serves nobody and is not in it."""
+    def report(self) -> Mapping[str, Any]:
+        """What this worker says of itself in the registry, as JSON values; empty for one that serves nobody and is not in it."""
 
 
 class BaseStateBackend(ABC):

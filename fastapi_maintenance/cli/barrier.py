@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+import sys
 from enum import Enum
+from functools import partial
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
-from ..backends import BaseStateBackend
+from ..backends import BaseStateBackend, EnvVarBackend
+from ..backends.base import WorkerRegistry
 from ..barrier import BarrierResult, registered_workers, wait_until_applied
 from ..context import maintenance_mode_on
-from ..exceptions import BarrierError
+from ..exceptions import BarrierError, MaintenanceError, UnsupportedError
 from .codes import ExitCode
 from .options import BackendOption, FilePathOption, JsonOption, MessageOption, ReasonOption, TimeoutOption, UnfencedOption, VarNameOption
 from .output import complain, say, terminal
-from .roll import LiveRoll, RollLines, as_json, as_table, listed, summary, worker_lines, workers_json
-from .run import find, run_held
+from .roll import as_json, as_table, listed, roll_on, worker_lines, workers_json
+from .run import Interrupted, find, run_held
 from .shared import argument, explained, fail, open_target
 from .times import parse_duration
 
@@ -43,7 +46,8 @@ def add_to(app: typer.Typer) -> None:
     """Add the commands to the program."""
     app.command()(wait)
     app.command()(workers)
-    app.command()(run)
+    # As `env` and `sudo` do, and not only after two dashes: what follows the command's name is the command's.
+    app.command(context_settings={"allow_interspersed_args": False})(run)
 
 
 def wait(
@@ -74,9 +78,8 @@ def wait(
 
 def watch_wait(backend: BaseStateBackend, *, drained: bool, timeout: float) -> BarrierResult:
     """Wait with a live table on a terminal, or a line for each change elsewhere."""
-    console = terminal()
-    with RollLines() if console is None else LiveRoll(console) as view:
-        return asyncio.run(wait_until_applied(backend, drained=drained, timeout=timeout, progress=view.show))
+    with roll_on(terminal(), say) as roll:
+        return asyncio.run(wait_until_applied(backend, drained=drained, timeout=timeout, progress=roll.show))
 
 
 def conclude_wait(result: BarrierResult, *, strict: bool) -> None:
@@ -84,12 +87,7 @@ def conclude_wait(result: BarrierResult, *, strict: bool) -> None:
     try:
         result.check(strict=strict)
     except BarrierError as error:
-        fail(str(error), code_of(error))
-
-
-def code_of(error: BarrierError) -> ExitCode:
-    """The exit code of a barrier that failed."""
-    return ExitCode.UNFENCED if error.result.is_over else ExitCode.NOT_DRAINED
+        fail(str(error), _code_of(error))
 
 
 def workers(
@@ -114,7 +112,10 @@ def workers(
 
 def run(
     ctx: typer.Context,
-    command: Annotated[list[str], typer.Argument(metavar="-- CMD ARGS…", help="The command, after two dashes.", show_default=False)],
+    command: Annotated[
+        list[str],
+        typer.Argument(metavar="COMMAND", help="The command and its arguments, after two dashes if you like.", show_default=False),
+    ],
     drain: Annotated[
         str, typer.Option("--drain", metavar="LENGTH", help="How long to wait for the workers to drain; 0 for not at all.")
     ] = "30s",
@@ -124,7 +125,7 @@ def run(
     reason: ReasonOption = None,
     message: MessageOption = None,
     on_error: Annotated[
-        OnErrorName, typer.Option("--on-error", help="When the command fails: release the hold, or keep the service closed.")
+        OnErrorName, typer.Option("--on-error", help="When the command fails or is not run: open again, or keep the service closed.")
     ] = OnErrorName.RELEASE,
     on_lost: Annotated[
         OnLostName, typer.Option("--on-lost", help="When the hold is lost while the command runs: say so, or also end the command.")
@@ -136,43 +137,51 @@ def run(
 ) -> None:
     """Hold the service closed while a command runs: close, wait until every worker has drained, run, open again.
 
-    The command has this terminal's input and output, and gets the signals that this process gets. If this process dies, the
-    service opens again after the lease.
+    Everything after the options is the command. It has this terminal's input and output, and is sent the signals that this
+    process is sent; one that comes before it runs cancels it. If this process is killed (SIGKILL), the command runs on, and
+    the service opens under it after the lease.
 
-    Exit codes: the command's own; else 3 not drained in time, 4 workers vanished that may still be serving (in both cases the
-    command was not run), 5 the command succeeded, but the hold was lost while it ran.
+    Exit codes: the command's own, or 128 and the number of the signal that ended it, also where --on-lost kill did; 5 it
+    succeeded, but the hold was lost while it ran. If it was not run: 1 failed, 2 wrong usage, 3 not drained in time, 4 workers
+    vanished that may still be serving, 126 it cannot be run, 127 there is no such command, 130 interrupted.
     """
     with argument("--drain"):
         patience = 0.0 if drain.strip() in ("0", "0s") else parse_duration(drain).total_seconds()
     with argument("--lease"):
         seconds = parse_duration(lease).total_seconds()
-    if code := find(command):
-        complain(f"{command[0]} cannot be run: {'it is not executable' if code == 126 else 'there is no such command'}.")
-        raise typer.Exit(code)
+    if missing := find(command):
+        complain(f"{command[0]} cannot be run: {'it is not executable' if missing == 126 else 'there is no such command'}.")
+        raise typer.Exit(missing)
     with explained():
         target = open_target(ctx, backend, var_name, file_path)
+        _refuse_unless_it_closes_something(target, drains=bool(patience))
         block = maintenance_mode_on(target, reason=reason, message=message, lease=seconds, on_error=on_error.value)
-        running = run_held(
-            block,
-            command,
-            drain=patience or None,
-            strict=not allow_unfenced,
-            on_lost=on_lost.value,
-            progress=_telling(),
-        )
-        try:
-            code = asyncio.run(running)
-        except BarrierError as error:
-            fail(f"{error} The command was not run.", code_of(error))
-        except asyncio.CancelledError:
-            fail("Interrupted before the command was run.", ExitCode.INTERRUPTED)
+    # Standard output is the command's.
+    roll = roll_on(Console(stderr=True) if sys.stderr.isatty() else None, partial(typer.echo, err=True))
+    held = run_held(block, command, drain=patience or None, strict=not allow_unfenced, on_lost=on_lost.value, roll=roll)
+    try:
+        code = asyncio.run(held)
+    except Interrupted as error:
+        fail(f"The command was not run: {error}.", ExitCode.INTERRUPTED)
+    except MaintenanceError as error:
+        fail(f"{str(error).removesuffix('.')}. The command was not run.", _code_of(error))
     raise typer.Exit(code)
 
 
-def _telling() -> Callable[[BarrierResult], None]:
-    """Say on standard error, as standard output is the command's, how the wait goes."""
+def _refuse_unless_it_closes_something(backend: BaseStateBackend, *, drains: bool) -> None:
+    """Before anything is closed. Raises `UnsupportedError`."""
+    if isinstance(backend, EnvVarBackend):
+        raise UnsupportedError(
+            f"{backend.describe()} is read by each process for itself: no other would be closed. Name a Redis by --backend."
+        )
+    if drains and not isinstance(backend, WorkerRegistry):
+        raise UnsupportedError(
+            f"{backend.describe()} has no registry of workers to wait for, as only Redis has. With --drain 0 nobody is waited for."
+        )
 
-    def tell(result: BarrierResult) -> None:
-        typer.echo(f"{result.elapsed:.1f} s: {summary(result)}", err=True)
 
-    return tell
+def _code_of(error: MaintenanceError) -> ExitCode:
+    """The exit code of what could not be done."""
+    if not isinstance(error, BarrierError):
+        return ExitCode.FAILED
+    return ExitCode.UNFENCED if error.result.is_over else ExitCode.NOT_DRAINED

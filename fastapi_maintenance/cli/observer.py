@@ -91,5 +91,5 @@ class Observer(MaintenanceMode):
         self._news.set()
 
     def report(self) -> Mapping[str, Any]:
-        # Registered like a worker, because that comes with the sync; but nobody should wait for a terminal that somebody suspended.
-        return {**super().report(), "observer": True}
+        """Nothing: it serves nobody, and no barrier may wait for a terminal that somebody suspended."""
+        return {}

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Protocol, Self
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -14,16 +14,34 @@ from rich.text import Text
 
 from ..barrier import BarrierResult
 from ..registry import Worker
-from .output import clean, say
+from .output import clean
 from .report import word
 
-__all__ = ["LiveRoll", "RollLines", "as_json", "as_table", "listed", "summary", "worker_lines", "workers_json"]
+__all__ = ["LiveRoll", "Roll", "RollLines", "as_json", "as_table", "listed", "roll_on", "summary", "worker_lines", "workers_json"]
 
 _COLOURS: Final = {"drained": "green", "applied": "yellow", "waiting": "red", "expired": "magenta", "unfenced": "bold magenta"}
 
 
+class Roll(Protocol):
+    """Shows how a wait goes, while it is entered."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None: ...
+
+    def show(self, result: BarrierResult) -> None: ...
+
+
+def roll_on(console: Console | None, tell: Callable[[str], object]) -> Roll:
+    """A live table on a terminal that can redraw it, else a line for each change."""
+    return RollLines(tell) if console is None or console.is_dumb_terminal else LiveRoll(console)
+
+
 class RollLines:
     """One line for each change."""
+
+    def __init__(self, tell: Callable[[str], object]) -> None:
+        self._tell = tell
 
     def __enter__(self) -> Self:
         return self
@@ -32,7 +50,7 @@ class RollLines:
 
     def show(self, result: BarrierResult) -> None:
         """Print how many workers stand where."""
-        say(f"{result.elapsed:.1f} s: {summary(result)}")
+        self._tell(f"{result.elapsed:.1f} s: {summary(result)}")
 
 
 class LiveRoll:

@@ -3,29 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import shutil
 import signal
-import sys
-from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager, suppress
+from collections.abc import Coroutine, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from types import TracebackType
-from typing import Final, Literal, Self
+from typing import Any, Final, Literal, Self, TypeVar
 
-from ..barrier import BarrierResult, wait_until_applied
+from ..barrier import wait_until_applied
 from ..context import MaintenanceBlock
-from ..exceptions import LeaseLostError
 from .codes import ExitCode
 from .output import complain
+from .roll import Roll
 
-__all__ = ["CommandFailed", "OnLost", "find", "run_held"]
+__all__ = ["CommandFailed", "Interrupted", "OnLost", "find", "run_held"]
 
+T = TypeVar("T")
 OnLost = Literal["warn", "kill"]
 
+_NOT_EXECUTABLE: Final = 126  # these two as a shell says it
+_NOT_FOUND: Final = 127
 _FORWARDED: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 _FROM_TERMINAL: Final = (signal.SIGINT, signal.SIGQUIT)
 _PATIENCE: Final = 10.0  # seconds between asking a command to end and ending it
 _LOOK: Final = 0.2  # seconds between two looks at the lease
+_TERMINAL: Final = "/dev/tty"
 
 
 class CommandFailed(Exception):
@@ -36,11 +40,15 @@ class CommandFailed(Exception):
         self.code = code
 
 
+class Interrupted(Exception):
+    """A signal came before the command was started."""
+
+
 def find(command: Sequence[str]) -> int:
     """Whether a command can be run at all: 0, or the exit code of a shell that cannot find it or may not run it."""
     if shutil.which(command[0]) is not None:
         return 0
-    return 126 if os.path.exists(command[0]) else 127
+    return _NOT_EXECUTABLE if os.sep in command[0] and os.path.exists(command[0]) else _NOT_FOUND
 
 
 async def run_held(
@@ -50,82 +58,138 @@ async def run_held(
     drain: float | None,
     strict: bool,
     on_lost: OnLost,
-    progress: Callable[[BarrierResult], None],
+    roll: Roll,
 ) -> int:
     """Hold the service closed, wait at the barrier, run the command, release. Returns the exit code.
 
-    Raises what the block and the barrier raise; the command is then not run.
+    The wait is shown in `roll`. Raises what the block and the barrier raise, and `Interrupted`; the command is then not run.
     """
-    with suppress(CommandFailed):
-        async with _Signals() as signals, block:
-            if drain is not None:
-                result = await wait_until_applied(block.backend, drained=True, timeout=drain, progress=progress)
-                result.check(strict=strict)
-            block.check()
-            code = await _run(block, command, signals, on_lost)
-            if code:
-                raise CommandFailed(command[0], code)
-    return code
+    try:
+        with _aloud():
+            async with _Signals() as signals, block:
+                if drain is not None:
+                    with roll:
+                        waiting = wait_until_applied(block.backend, drained=True, timeout=drain, progress=roll.show)
+                        result = await signals.unless_interrupted(waiting)
+                    result.check(strict=strict)
+                signals.check()
+                block.check()
+                code, lost = await _run(block, command, signals, on_lost), block.lost
+                if code:
+                    raise CommandFailed(command[0], code)
+    except CommandFailed as failed:
+        return failed.code
+    return ExitCode.LEASE_LOST if lost else ExitCode.DONE
 
 
 async def _run(block: MaintenanceBlock, command: Sequence[str], signals: _Signals, on_lost: OnLost) -> int:
-    process = await asyncio.create_subprocess_exec(*command)
+    """Run it to its end. Returns its exit code, that of a shell where a signal ended it."""
+    try:
+        process = await asyncio.create_subprocess_exec(*command)
+    except OSError as error:  # found before, but its interpreter is missing, or it is no program at all
+        complain(f"{command[0]} cannot be run: {error.strerror}.")
+        return _NOT_EXECUTABLE
     signals.forward_to(process)
     ended = asyncio.ensure_future(process.wait())
-    told = False
-    while not ended.done():
+    while not (ended.done() or block.lost):
         await asyncio.wait({ended}, timeout=_LOOK)
-        if block.lost and not told:
-            told = True
-            await _tell_of_loss(block, process, ended, on_lost)
-    code = ended.result()
-    if code < 0:
-        return 128 - code  # as a shell says it of a command that a signal ended
-    return code or (ExitCode.LEASE_LOST if told or block.lost else 0)
+    if not ended.done():
+        await _react_to_loss(process, ended, on_lost)
+    code = await ended
+    return 128 - code if code < 0 else code
 
 
-async def _tell_of_loss(block: MaintenanceBlock, process: asyncio.subprocess.Process, ended: asyncio.Future[int], on_lost: OnLost) -> None:
-    try:
-        block.check()
-    except LeaseLostError as error:
-        complain(f"{error} The service may be OPEN while the command runs.")
-    if on_lost == "warn" or ended.done():
+async def _react_to_loss(process: asyncio.subprocess.Process, ended: asyncio.Future[int], on_lost: OnLost) -> None:
+    complain("The service may be OPEN while the command runs!")
+    if on_lost == "warn":
         return
     complain("Ending the command, as --on-lost kill says.")
     with suppress(ProcessLookupError):
         process.terminate()
         await asyncio.wait({ended}, timeout=_PATIENCE)
-        if not ended.done():
-            process.kill()
+        process.kill()
 
 
-class _Signals(AbstractAsyncContextManager["_Signals"]):
-    """Passes signals on to the command; before there is one, a signal ends the wait for it."""
+@contextmanager
+def _aloud() -> Iterator[None]:
+    """Say on standard error what the block logs when its hold is lost, or when it cannot release it."""
+    logger, handler = logging.getLogger("fastapi_maintenance"), _Complaints(logging.CRITICAL)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+
+
+class _Complaints(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        message = record.getMessage()
+        complain(f"{message[:1].upper()}{message[1:]}.")
+
+
+class _Signals:
+    """Passes signals on to the command; before there is one, a signal ends the wait for it.
+
+    What is ignored from the start, as under `nohup`, stays ignored, by the command too.
+    """
 
     def __init__(self) -> None:
+        self._numbers = [number for number in _FORWARDED if signal.getsignal(number) is not signal.SIG_IGN]
+        self._early: list[signal.Signals] = []
+        self._waiting: asyncio.Future[Any] | None = None
         self._process: asyncio.subprocess.Process | None = None
-        self._task = asyncio.current_task()
 
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
-        for number in _FORWARDED:
+        for number in self._numbers:
             loop.add_signal_handler(number, self._take, number)
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         loop = asyncio.get_running_loop()
-        for number in _FORWARDED:
+        for number in self._numbers:
             loop.remove_signal_handler(number)
 
+    async def unless_interrupted(self, work: Coroutine[Any, Any, T]) -> T:
+        """Wait for something, but only until a signal comes. Raises `Interrupted`.
+
+        Nothing else is cut short, as the hold must be taken and released as a whole.
+        """
+        self._waiting = waiting = asyncio.ensure_future(work)
+        if self._early:
+            waiting.cancel()
+        await asyncio.wait({waiting})
+        self.check()
+        return waiting.result()
+
+    def check(self) -> None:
+        """Raise `Interrupted` if a signal has come."""
+        if self._early:
+            raise Interrupted(f"interrupted by {self._early[0].name}")
+
     def forward_to(self, process: asyncio.subprocess.Process) -> None:
-        """From now on there is somebody to pass them on to."""
+        """From now on there is somebody to pass them on to, beginning with those that came while it was started."""
         self._process = process
+        for number in self._early:
+            process.send_signal(number)
 
     def _take(self, number: signal.Signals) -> None:
         if self._process is None:
-            assert self._task is not None
-            self._task.cancel()
-        elif not (number in _FROM_TERMINAL and sys.stdin is not None and sys.stdin.isatty()):
-            # What a terminal sends, it sends to the command as well.
+            self._early.append(number)
+            if self._waiting is not None:
+                self._waiting.cancel()
+        elif not (number in _FROM_TERMINAL and _in_foreground()):
             with suppress(ProcessLookupError):
                 self._process.send_signal(number)
+
+
+def _in_foreground() -> bool:
+    """Whether a terminal sends what is typed on it to this process' group, and so to the command as well.
+
+    Not asked of standard input, which may be a file while Ctrl-C still is typed on the terminal.
+    """
+    try:
+        with open(_TERMINAL, "rb", buffering=0) as terminal:
+            return os.tcgetpgrp(terminal.fileno()) == os.getpgrp()
+    except OSError:
+        return False

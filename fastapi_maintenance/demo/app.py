@@ -29,9 +29,8 @@ async def health() -> dict[str, str]:
 
 @app.get("/reports")
 @force_maintenance_mode_on
-async def reports() -> dict[str, str]:
+async def reports() -> None:
     """Always in maintenance: being rebuilt, whatever the switch says."""
-    return {"report": "Nobody ever sees this."}
 
 
 app.include_router(witness.router)  # for the demo's table alone; an application of yours needs neither this nor the lifespan

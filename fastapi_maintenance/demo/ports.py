@@ -8,7 +8,7 @@ from typing import Final
 
 from .errors import DemoError
 
-__all__ = ["HOST", "free_port"]
+__all__ = ["HOST", "free_port", "is_listening"]
 
 HOST: Final = "127.0.0.1"
 
@@ -28,3 +28,9 @@ def free_port() -> int:
                 continue
             return port
     raise DemoError(f"No free port was found on {HOST}; {_TRIES} between {_RANGE.start} and {_RANGE.stop} were tried. End what holds them.")
+
+
+def is_listening(port: int) -> bool:
+    """Whether a server listens on it. It is on this machine, so the answer is there at once."""
+    with socket.socket() as probe:
+        return probe.connect_ex((HOST, port)) == 0

@@ -9,10 +9,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import ClassVar, Final
 
-from redis.exceptions import RedisError
-
 from .errors import DemoError
-from .ports import HOST, free_port
+from .ports import HOST, free_port, is_listening
 from .program import Program
 from .server import KEYS, RedisServer
 from .writes import Write, parse_monitor
@@ -43,16 +41,12 @@ class RealRedis(RedisServer):
         finally:
             writer.close()
 
-    async def recognise(self, pid: int) -> bool:
-        """Whether it answers by now. Raises `DemoError` if somebody else answers on its port."""
-        try:
-            facts = await self.client.info("server")
-        except (OSError, RedisError):
-            return False
+    async def meet(self, pid: int) -> None:
+        """Make sure that it is the process that was started, and learn its version. Raises `DemoError` if it is another."""
+        facts = await self.run("INFO", "server")
         if facts["process_id"] != pid:
             raise DemoError(f"Another Redis answers on port {self.port}; run the demo again, and it tries another port.")
         self.version = str(facts["redis_version"])
-        return True
 
 
 @asynccontextmanager
@@ -74,8 +68,9 @@ def _command(program_path: str, port: int, home: Path) -> list[str]:
 
 async def _answering(redis: RealRedis, program: Program) -> None:
     deadline = time.monotonic() + _PATIENCE
-    while not await redis.recognise(program.pid):
+    while not is_listening(redis.port):
+        await asyncio.sleep(_STEP)
         program.check()
         if time.monotonic() > deadline:
             raise DemoError(f"redis-server does not answer on port {redis.port} after {_PATIENCE:g} s.")
-        await asyncio.sleep(_STEP)
+    await redis.meet(program.pid)

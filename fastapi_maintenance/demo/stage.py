@@ -11,16 +11,16 @@ from collections.abc import Coroutine
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Final, TextIO
+from typing import Any, Final, NoReturn, TextIO
 
 from .crew import Crew, start_crew
 from .embedded import start_embedded_redis
 from .errors import DemoError
 from .real import start_real_redis
-from .report import instructions, verdict
+from .report import Verdict, instructions, verdict
 from .screen import open_screen
 from .server import RedisServer
-from .tally import milliseconds
+from .tally import Tally, milliseconds
 from .trial import Trial
 from .turns import all_turns
 from .watch import Watch
@@ -61,23 +61,27 @@ def _start_redis(home: Path) -> AbstractAsyncContextManager[RedisServer]:
     return start_embedded_redis() if program is None else start_real_redis(program, home)
 
 
-async def _show(redis: RedisServer, crew: Crew, out: TextIO) -> int:
+async def _show(redis: RedisServer, crew: Crew, out: TextIO) -> NoReturn:
     _say(out, *instructions(redis.port, redis.url, crew.url, sys.executable))
     with open_screen(out) as screen:
         await Watch(redis, crew, screen).run()
-    return 0
 
 
 async def _check(redis: RedisServer, crew: Crew, out: TextIO) -> int:
-    for attempt in range(_ATTEMPTS):
-        trial = Trial(redis, crew)
-        await trial.run(all_turns(_ROUNDS if redis.pushes else 1))
-        judged = verdict(trial.tally, trial.complaints, pushed=redis.pushes)
-        if not judged.again or attempt == _ATTEMPTS - 1:
+    tally, judged = await _attempt(redis, crew)
+    for _ in range(_ATTEMPTS - 1):
+        if not judged.again:
             break
-        _say(out, f"The median was {milliseconds(trial.tally.median)}: this machine is busy. Once more.")
-    _say(out, "", *trial.tally.by_worker(await redis.rungs()), "", *trial.tally.by_turn(), "", judged.words)
+        _say(out, f"The median was {milliseconds(tally.median)}: this machine is busy. Once more.")
+        tally, judged = await _attempt(redis, crew)
+    _say(out, "", *tally.by_worker(await redis.rungs()), "", *tally.by_turn(), "", judged.words)
     return 0 if judged.passed else 1
+
+
+async def _attempt(redis: RedisServer, crew: Crew) -> tuple[Tally, Verdict]:
+    trial = Trial(redis, crew)
+    await trial.run(all_turns(_ROUNDS if redis.pushes else 1))
+    return trial.tally, verdict(trial.tally, trial.complaints, pushed=redis.pushes)
 
 
 async def _until_told(doing: Coroutine[Any, Any, int], *, otherwise: int) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Final
+from typing import Final, NoReturn
 
 from .board import Board
 from .crew import Crew
@@ -27,7 +27,7 @@ class Watch:
         self._screen = screen
         self._board = Board()
 
-    async def run(self) -> None:
+    async def run(self) -> NoReturn:
         """Look, and look again."""
         writes = asyncio.create_task(self._follow_writes())
         try:

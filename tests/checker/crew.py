@@ -15,7 +15,8 @@ from typing import Any, Final
 
 __all__ = ["Answer", "Crew", "Nursery", "Worker", "ask_slowly", "ready"]
 
-_EVERY: Final = 0.01  # seconds between two requests to one worker
+_EVERY: Final = 0.015  # seconds between two requests on the connection to a worker
+_KNOCK: Final = 0.15  # seconds between two new connections to a worker, which wait in its backlog while it is paused
 _REQUEST: Final = b"GET %s HTTP/1.1\r\nhost: checker\r\n\r\n"
 
 
@@ -37,7 +38,7 @@ class Worker:
     started: float
     answers: list[Answer] = field(default_factory=list)
     disturbed: list[float] = field(default_factory=list)  # when it was paused, killed or told to leave
-    client: asyncio.Task[None] | None = None
+    clients: set[asyncio.Task[None]] = field(default_factory=set)
 
     def signal(self, number: int) -> None:
         """Send it a signal, if it is still there."""
@@ -91,7 +92,7 @@ class Crew:
         async with self._starting:
             socket, started = self._home / f"{time.monotonic_ns()}.sock", time.monotonic()
             worker = Worker(await self._nursery.fork({**self._order, "socket": str(socket)}), socket, started)
-        worker.client = asyncio.create_task(_ask(worker))
+        worker.clients |= {asyncio.create_task(_ask(worker)), asyncio.create_task(_knock(worker))}
         self.workers.append(worker)
         return worker
 
@@ -99,9 +100,9 @@ class Crew:
         """End all workers and their clients."""
         for worker in self.workers:
             worker.signal(signal.SIGKILL)
-            assert worker.client is not None
-            worker.client.cancel()
-        await asyncio.gather(*(worker.client for worker in self.workers if worker.client), return_exceptions=True)
+            for client in worker.clients:
+                client.cancel()
+        await asyncio.gather(*(client for worker in self.workers for client in worker.clients), return_exceptions=True)
 
 
 async def ready(worker: Worker, *, within: float = 30.0) -> None:
@@ -115,10 +116,22 @@ async def ready(worker: Worker, *, within: float = 30.0) -> None:
 
 async def ask_slowly(worker: Worker, seconds: float) -> None:
     """One request that takes its time."""
+    await _ask_once(worker, f"/slow?seconds={seconds}".encode())
+
+
+async def _knock(worker: Worker) -> None:
+    while True:
+        await asyncio.sleep(_KNOCK)
+        client = asyncio.create_task(_ask_once(worker, b"/"))
+        worker.clients.add(client)
+        client.add_done_callback(worker.clients.discard)
+
+
+async def _ask_once(worker: Worker, path: bytes) -> None:
     with contextlib.suppress(OSError, EOFError, asyncio.IncompleteReadError):
         reader, writer = await asyncio.open_unix_connection(str(worker.socket))
         try:
-            worker.answers.append(await _exchange(reader, writer, f"/slow?seconds={seconds}".encode()))
+            worker.answers.append(await _exchange(reader, writer, path))
         finally:
             writer.close()
 

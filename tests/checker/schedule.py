@@ -42,5 +42,5 @@ def draw(seed: int) -> list[Step]:
     names, weights = list(_ACTIONS), list(_ACTIONS.values())
     actions = chance.choices(names, weights, k=chance.randint(4, 8))
     at = chance.randint(0, len(actions))
-    actions[at:at] = [chance.choice(["close", "close", "hold"]), "barrier"]
-    return [Step(chance.uniform(0, 0.25), action, chance.random(), chance.choice([0.1, 0.5, 1.2])) for action in actions]
+    actions[at:at] = [*(["pause"] if chance.random() < 0.3 else []), chance.choice(["close", "close", "hold"]), "barrier"]
+    return [Step(chance.uniform(0, 0.2), action, chance.random(), chance.choice([0.1, 0.4, 1.2])) for action in actions]

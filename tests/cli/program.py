@@ -66,7 +66,12 @@ class Program:
 
     def until(self, text: str, *, times: int = 1, within: float = _START) -> None:
         """Wait until it has printed that so many times."""
-        eventually_sync(lambda: self._read().count(text) >= times, within=within)
+
+        def has_printed() -> bool:
+            assert self._read().count(text) >= times, f"{text!r} is missing in: {self.output!r}, complaints: {self.complaints!r}"
+            return True
+
+        eventually_sync(has_printed, within=within)
 
     def type(self, keys: str) -> None:
         """Press keys on its terminal."""

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import replace
 
@@ -75,25 +74,33 @@ async def test_what_was_never_heard_of_is_unknown_and_says_why(free_port: int, m
         assert "s3cret" not in error
 
 
+class Late(EnvVarBackend):
+    """A backend of which the first news comes later than a worker would wait for it."""
+
+    ttl = 0.02
+    peek = BaseStateBackend.peek  # type: ignore[assignment]
+
+    def __init__(self, after: float) -> None:
+        super().__init__("CLOSED")
+        self.after = after
+
+    async def watch(self, feed: Feed) -> None:
+        await anyio.sleep(self.after)
+        feed.update(Reading(ON, now=time.time()), time.monotonic())
+        await anyio.sleep_forever()
+
+
+async def test_the_first_look_waits_for_the_first_news() -> None:
+    """A slow start must not look like an outage."""
+    async with Observer(Late(0.2)) as observer:
+        assert word((await observer.look()).report.state) == "on"
+
+
 async def test_silence_is_news_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """As of a file on a network file system that hangs."""
-
-    class Silent(EnvVarBackend):
-        peek = BaseStateBackend.peek  # type: ignore[assignment]
-        ttl = 0.05
-
-        async def watch(self, feed: Feed) -> None:
-            await anyio.sleep_forever()
-
     monkeypatch.setattr("fastapi_maintenance.cli.observer._PATIENCE", 0.1)
-    async with Observer(Silent("CLOSED")) as observer:
+    async with Observer(Late(3600)) as observer:
         assert (await observer.look()).report.reading.error == "nothing has been heard of it yet"
-
-
-async def test_the_first_look_waits_for_the_first_news(redis_url: str) -> None:
-    """A slow start must not look like an outage."""
-    async with Observer(RedisBackend(redis_url, ttl=10)) as observer:
-        assert word((await observer.look()).report.state) == "off"
 
 
 async def test_the_last_known_state_stays_and_ages_while_redis_is_away(own_redis_server: RedisServerFactory) -> None:
@@ -117,11 +124,12 @@ async def test_a_value_that_was_never_readable_is_unknown(redis_url: str, redis_
         assert sight.report.at == pytest.approx(time.time(), abs=30)
 
 
-async def test_the_registry_can_tell_an_observer_from_a_worker(redis_url: str, redis_server: RedisServer) -> None:
+async def test_nobody_waits_for_an_observer(redis_url: str, redis_server: RedisServer) -> None:
+    """It is not in the registry of workers, neither while it looks nor afterwards."""
     async with Observer(RedisBackend(redis_url)) as observer:
         await until(observer, "off")
-        (entry,) = (await redis_server.acli("HVALS", "{maintenance}:workers")).splitlines()
-        assert json.loads(entry.partition(" ")[2])["observer"] is True
+        assert await redis_server.acli("EXISTS", "{maintenance}:workers") == "0"
+    assert redis_server.cli("EXISTS", "{maintenance}:workers") == "0"
 
 
 def sight(reading: Reading, *, source: str = "redis", age: float | None = 0.0) -> Sight:

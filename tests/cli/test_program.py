@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -71,7 +72,9 @@ def test_watch_prints_a_line_for_every_change_until_it_is_interrupted(redis_url:
 
 def test_watch_keeps_trying_while_redis_cannot_be_reached(own_redis_server: RedisServerFactory, free_port: int) -> None:
     with Program("watch", "--backend", f"redis://127.0.0.1:{free_port}/0") as watch:
-        watch.until(" unknown, error: ")
+        with socket.socket() as reserved:  # nobody answers there, and nobody else can
+            reserved.bind(("127.0.0.1", free_port))
+            watch.until(" unknown, error: ")
         own_redis_server(port=free_port)
         watch.until(" off [redis, ", within=10)
         watch.signal(signal.SIGTERM)

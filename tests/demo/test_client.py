@@ -50,7 +50,7 @@ async def test_a_server_that_hangs_up_is_an_error() -> None:
 
 
 async def test_a_server_that_does_not_finish_its_answer_in_time_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client_module, "_DEADLINE", 0.05)
     async with answering(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nbody") as client:
+        monkeypatch.setattr(client_module, "_DEADLINE", 0.05)
         with pytest.raises(TimeoutError):
             await client.get("/")

@@ -12,6 +12,7 @@ from fastapi_maintenance.demo.errors import DemoError
 
 from ..serving import serving
 from .standing import Standing
+from .test_program import is_running
 
 pytestmark = pytest.mark.may_block  # the demo is a program and no part of anybody's service: its start-up may block
 
@@ -71,15 +72,21 @@ async def test_a_port_that_is_taken_is_an_error_with_uvicorns_own_words(tmp_path
     with socket.create_server(("127.0.0.1", 0)) as holder:
         monkeypatch.setattr(crew_module, "free_port", lambda: holder.getsockname()[1])
         with pytest.raises(DemoError, match=r"^uvicorn ended with exit code \d+\. It last said: .*[Aa]ddress already in use"):
-            async with start_crew(2, backend="redis://127.0.0.1:1", home=tmp_path):
-                pytest.fail("It was started.")
+            await start_crew(2, backend="redis://127.0.0.1:1", home=tmp_path).__aenter__()
+
+
+async def test_real_workers_run_until_their_block_ends(redis_url: str, tmp_path: Path) -> None:
+    async with start_crew(1, backend=redis_url, home=tmp_path) as crew:
+        (pid,) = crew.pids
+        assert pid != os.getpid()
+        assert (await crew.hear(pid)).source == "redis"
+    assert not is_running(pid)
 
 
 async def test_without_uvicorn_it_says_which_extra_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(crew_module, "find_spec", lambda name: None)
     with pytest.raises(DemoError, match=r"needs uvicorn: pip install 'fastapi-maintenance-cluster\[demo\]'"):
-        async with start_crew(1, backend="redis://127.0.0.1:1", home=tmp_path):
-            pytest.fail("It was started.")
+        await start_crew(1, backend="redis://127.0.0.1:1", home=tmp_path).__aenter__()
 
 
 def test_the_workers_know_one_switch_only_and_no_other_uvicorns_options() -> None:

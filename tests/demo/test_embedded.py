@@ -35,15 +35,15 @@ async def test_it_runs_in_a_thread_until_its_block_ends() -> None:
 
 async def test_workers_follow_it_by_messages_and_by_polling() -> None:
     async with start_embedded_redis() as redis:
-        backend = backend_from_url(f"{redis.url}?ttl=0.5")
-        async with MaintenanceMode(backend_from_url(f"{redis.url}?ttl=0.5")) as mode:
+        backend = backend_from_url(redis.url)
+        async with MaintenanceMode(backend_from_url(redis.url)) as mode:
             assert set((await redis.rungs()).values()) == {"message"}
             await redis.run("SET", "maintenance", "1")
-            await eventually(lambda: mode.gate.closing is not None, within=5)
+            await eventually(lambda: mode.gate.closing is not None, within=20)
             await backend.write(OFF)
-            await eventually(lambda: mode.gate.closing is None, within=5)
+            await eventually(lambda: mode.gate.closing is None, within=20)
             await backend.write(ON)
-            await eventually(lambda: mode.gate.closing is not None, within=5)
+            await eventually(lambda: mode.gate.closing is not None, within=20)
 
 
 async def test_an_error_does_not_end_a_connection() -> None:
@@ -77,9 +77,9 @@ async def test_writes_are_noticed_soon() -> None:
         await asyncio.sleep(0.1)
         before = time.monotonic()
         await redis.run("SET", "maintenance", "1")
-        await eventually(lambda: len(heard) == 1, within=5)
+        await eventually(lambda: len(heard) == 1, within=20)
         await redis.run("DEL", "maintenance")
-        await eventually(lambda: len(heard) == 2, within=5)
+        await eventually(lambda: len(heard) == 2, within=20)
         assert [write.text for write in heard] == ["maintenance = 1", "maintenance gone"]
         assert before - 0.1 < heard[0].at < heard[1].at
         listening.cancel()
@@ -90,13 +90,11 @@ async def test_a_port_that_is_taken_is_an_error(monkeypatch: pytest.MonkeyPatch)
     with socket.create_server(("127.0.0.1", 0)) as holder:
         monkeypatch.setattr(embedded, "free_port", lambda: holder.getsockname()[1])
         with pytest.raises(DemoError, match=r"cannot listen on port \d+: .*in use"):
-            async with start_embedded_redis():
-                pytest.fail("It was started.")
+            await start_embedded_redis().__aenter__()
 
 
 @pytest.mark.parametrize("missing", ["fakeredis", "lupa"])
 async def test_without_what_it_needs_it_says_what_to_install(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embedded, "find_spec", lambda name: None if name == missing else object())
     with pytest.raises(DemoError, match=r"Install redis-server .* or pip install 'fastapi-maintenance-cluster\[demo\]'"):
-        async with start_embedded_redis():
-            pytest.fail("It was started.")
+        await start_embedded_redis().__aenter__()

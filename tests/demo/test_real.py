@@ -41,8 +41,7 @@ async def test_a_server_that_fails_is_an_error_with_its_last_words(tmp_path: Pat
     broken.write_text("#!/bin/sh\necho 'Fatal: bad luck'\nexit 1\n")
     broken.chmod(0o755)
     with pytest.raises(DemoError, match=r"^redis-server ended with exit code 1\. It last said: Fatal: bad luck$"):
-        async with start_real_redis(str(broken), tmp_path):
-            pytest.fail("It was started.")
+        await start_real_redis(str(broken), tmp_path).__aenter__()
 
 
 async def test_a_server_that_does_not_answer_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,14 +50,13 @@ async def test_a_server_that_does_not_answer_is_an_error(tmp_path: Path, monkeyp
     mute.write_text("#!/bin/sh\nexec sleep 60\n")
     mute.chmod(0o755)
     with pytest.raises(DemoError, match=r"^redis-server does not answer on port \d+ after 0\.1 s"):
-        async with start_real_redis(str(mute), tmp_path):
-            pytest.fail("It was started.")
+        await start_real_redis(str(mute), tmp_path).__aenter__()
 
 
 async def test_somebody_elses_server_is_never_taken_for_the_demos_own(redis: RealRedis, redis_server: RedisServer) -> None:
-    assert await redis.recognise(redis_server.pid)
+    await redis.meet(redis_server.pid)
     with pytest.raises(DemoError, match="Another Redis answers"):
-        await redis.recognise(os.getpid())
+        await redis.meet(os.getpid())
 
 
 async def test_writes_are_heard_of_with_their_time(redis: RealRedis) -> None:
@@ -93,7 +91,6 @@ async def test_the_writes_end_with_the_server(own_redis_server: RedisServerFacto
     await eventually(lambda: is_monitored(redis), within=10)
     server.kill()
     assert await listening is None
-    assert not await redis.recognise(1)
     await redis.aclose()
 
 

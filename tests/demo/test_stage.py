@@ -107,14 +107,14 @@ def test_a_signal_ends_it_in_order_and_a_second_one_does_not_interrupt_that(
     taken_down = []
 
     async def perform(workers: int, *, check: bool, out: io.TextIOBase) -> int:
+        never: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         os.kill(os.getpid(), number)
         try:
-            await asyncio.sleep(60)
+            return await never
         finally:
             os.kill(os.getpid(), number)
             await asyncio.sleep(0.05)
             taken_down.append(workers)
-        return 7
 
     monkeypatch.setattr(stage, "perform", perform)
     assert demo.run(workers=3, check=check) == code

@@ -84,10 +84,12 @@ class Sync:
     @property
     def unacknowledged(self) -> bool:
         """Whether what others may be waiting for has changed since it was registered: what is applied, and drained."""
-        return self._acknowledged is not None and self._acknowledged != _acknowledgement(self._feed.report() or {})
+        return self._acknowledged is not None and self._acknowledged != _acknowledgement(self._feed.report())
 
     async def leave(self, wire: Wire) -> None:
         """Take this worker out of the registry, if that is quickly done; else its registration runs out by itself."""
+        if self._acknowledged is None:
+            return
         with suppress(BackendError):
             await self._script.run(wire, "leave", self._worker, within=self._deadline)
 
@@ -99,7 +101,7 @@ class Sync:
             return [("GET", self._keys.switch), ("PTTL", self._keys.switch), ("TIME",)]
         run: Callable[..., Command] = self._script.by_digest if self._loaded else self._script.whole
         report, lifetime = self._feed.report(), self._ttl * LIFETIMES
-        if self._depth is Depth.READ or report is None:
+        if self._depth is Depth.READ or not report:
             return [run("read")]
         self._acknowledged = _acknowledgement(report)
         registration = self._worker, json.dumps({**report, "rung": rung, "lifetime": lifetime}), round(lifetime * 1000)

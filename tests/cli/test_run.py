@@ -1,0 +1,503 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fastapi_maintenance.backends import RedisBackend, backend_from_url
+from fastapi_maintenance.cli import run as running
+from fastapi_maintenance.snapshot import Hold
+
+from ..conftest import RedisServerFactory
+from ..servers import RedisServer
+from ..waiting import eventually_sync
+from . import program
+from .conftest import Cli
+from .program import Program
+from .ran import Ran
+
+HOLDS = "{maintenance}:holds"
+
+
+@pytest.fixture
+def held(cli: Cli, redis_url: str) -> Cli:
+    """Runs a command on the shared server: options, two dashes, the command."""
+    return lambda *arguments: cli("run", "--backend", redis_url, *arguments)
+
+
+@pytest.fixture(autouse=True)
+def _nobody_types(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether these tests are started from a terminal makes no difference."""
+    monkeypatch.setattr(running, "_in_foreground", lambda: False)
+
+
+def register(server: RedisServer, *, left: float = 60.0, **report: Any) -> None:
+    """Write what a worker, here one that nobody has heard of since, would write of itself."""
+    text = json.dumps({"pid": 4711, "host": "web-1", "lifetime": 3.0, **report})
+    server.cli("HSET", "{maintenance}:workers", "a", f"{int((time.time() + left) * 1e6)} {text}")
+
+
+def holds(server: RedisServer) -> str:
+    return server.cli("HLEN", HOLDS)
+
+
+def is_untouched(server: RedisServer) -> bool:
+    """Whether nothing was ever closed."""
+    return server.cli("EXISTS", "{maintenance}:epoch", "maintenance") == "0"
+
+
+@contextmanager
+def meanwhile(act: Callable[[], object]) -> Iterator[None]:
+    """Do something in a thread, and fail with it."""
+    with ThreadPoolExecutor(1) as thread:
+        acting = thread.submit(act)
+        yield
+        acting.result()
+
+
+def after_hold(server: RedisServer, act: Callable[[], object]) -> Callable[[], None]:
+    def wait_and_act() -> None:
+        eventually_sync(lambda: holds(server) == "1", within=10, every=0.02)
+        act()
+
+    return wait_and_act
+
+
+def after_file(path: Path, act: Callable[[], object]) -> Callable[[], None]:
+    def wait_and_act() -> None:
+        eventually_sync(path.exists, within=10, every=0.02)
+        act()
+
+    return wait_and_act
+
+
+# -- the hold and the command ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", [[], ["--drain", "0"]])
+def test_the_service_is_held_closed_while_the_command_runs_and_no_longer(
+    held: Cli, redis_server: RedisServer, tmp_path: Path, options: list[str]
+) -> None:
+    look = f"redis-cli -p {redis_server.port} HVALS {HOLDS} > {tmp_path}/seen"
+    ran = held(*options, "--reason", "OPS-417", "--message", "Back soon", "--", "sh", "-c", look)
+    assert (ran.code, ran.out) == (0, "")
+    seen = (tmp_path / "seen").read_text()
+    state = json.loads(seen[seen.index("{") :])
+    state = state.get("state", state)
+    assert (state["enabled"], state["reason"], state["message"]) == (True, "OPS-417", "Back soon")
+    assert (holds(redis_server), redis_server.cli("EXISTS", "maintenance")) == ("0", "0")
+
+
+@pytest.mark.parametrize(("script", "code"), [("exit 0", 0), ("exit 7", 7), ("kill -TERM $$", 143), ("kill -KILL $$", 137)])
+def test_the_exit_code_is_the_commands_own(held: Cli, redis_server: RedisServer, script: str, code: int) -> None:
+    assert held("--", "sh", "-c", script).code == code
+    assert holds(redis_server) == "0"
+
+
+@pytest.mark.parametrize("dashes", [["--"], []])
+def test_what_follows_the_command_is_the_commands_also_where_it_looks_like_ours(held: Cli, tmp_path: Path, dashes: list[str]) -> None:
+    arguments = ["--reason", "theirs", "--drain=soon", "--help", "--", "-x"]
+    ran = held("--drain", "0", *dashes, "sh", "-c", f'printf "%s\\n" "$@" > {tmp_path}/got', "sh", *arguments)
+    assert ran.code == 0, ran.err
+    assert (tmp_path / "got").read_text().splitlines() == arguments
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--drain", "soon", "--", "true"], "--drain: 'soon' is not a length of time"),
+        (["--drain", "-1", "--", "true"], "--drain: '-1' is not a length of time"),
+        (["--lease", "0", "--", "true"], "--lease: '0' is no time at all"),
+        (["--on-error", "ignore", "--", "true"], "--on-error"),
+        (["--on-lost", "ignore", "--", "true"], "--on-lost"),
+        (["--reason", "x" * 70000, "--", "true"], "bytes long"),
+        (["--"], "COMMAND"),
+    ],
+)
+def test_wrong_usage_closes_nothing(held: Cli, redis_server: RedisServer, arguments: list[str], complaint: str) -> None:
+    ran = held(*arguments)
+    assert ran.code in (1, 2)
+    assert complaint in ran.err
+    assert is_untouched(redis_server)
+
+
+@pytest.mark.parametrize(("name", "code"), [("no-such-command", 127), ("plain", 127), ("./missing", 127), ("./plain", 126), ("./", 126)])
+def test_a_command_that_cannot_be_run_closes_nothing(
+    held: Cli, redis_server: RedisServer, name: str, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("plain").write_text("echo\n")
+    ran = held("--", name)
+    assert ran.code == code
+    assert ran.err == f"{name} cannot be run: {'it is not executable' if code == 126 else 'there is no such command'}.\n"
+    assert is_untouched(redis_server)
+
+
+@pytest.mark.parametrize("text", ["#!/no/such/interpreter\n", "neither a script nor a program"])
+def test_a_command_that_only_looks_runnable_lets_go(held: Cli, redis_server: RedisServer, tmp_path: Path, text: str) -> None:
+    script = tmp_path / "script"
+    script.write_text(text)
+    script.chmod(0o700)
+    ran = held("--", str(script))
+    assert ran.code == 126
+    assert f"{script} cannot be run: " in ran.err
+    assert holds(redis_server) == "0"
+
+
+# -- the barrier -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("on_error", ["release", "keep"])
+def test_workers_that_do_not_drain_are_named_and_the_command_is_not_run(
+    held: Cli, redis_server: RedisServer, tmp_path: Path, on_error: str
+) -> None:
+    register(redis_server, epoch=2**52, closed=True, http=2)
+    ran = held("--drain", "1s", "--on-error", on_error, "--reason", "OPS-417", "--", "touch", f"{tmp_path}/ran")
+    assert (ran.code, ran.out) == (3, "")
+    *progress, verdict = ran.err.splitlines()
+    assert progress[0].endswith("s: maintenance on; 1 applied; waiting for 4711@web-1 (2 requests)")
+    assert verdict.endswith("still waited for: 4711@web-1 (2 requests, 0 WebSockets). The command was not run.")
+    assert not (tmp_path / "ran").exists()
+    assert holds(redis_server) == "0"
+    assert ("OPS-417: DrainTimeout" in redis_server.cli("GET", "maintenance")) is (on_error == "keep")
+
+
+def test_with_drain_0_nobody_is_waited_for(held: Cli, redis_server: RedisServer) -> None:
+    register(redis_server, http=2)
+    ran = held("--drain", "0s", "--", "true")
+    assert (ran.code, ran.err) == (0, "")
+
+
+def test_workers_that_may_be_serving_stop_it_unless_that_is_allowed(held: Cli, redis_server: RedisServer, tmp_path: Path) -> None:
+    register(redis_server, left=-1)
+    command = ["--", "touch", f"{tmp_path}/ran"]
+    ran = held(*command)
+    assert ran.code == 4
+    assert "vanished and may still be serving: 4711@web-1" in ran.err
+    assert ran.err.endswith("The command was not run.\n")
+    assert not (tmp_path / "ran").exists()
+    assert holds(redis_server) == "0"
+    assert held("--allow-unfenced", *command).code == 0
+    assert (tmp_path / "ran").exists()
+
+
+def test_a_backend_without_a_registry_is_refused_unless_nobody_is_waited_for(cli: Cli, tmp_path: Path) -> None:
+    url = f"file:{tmp_path}/switch.json"
+    ran = cli("run", "--backend", url, "--", "touch", f"{tmp_path}/ran")
+    assert (ran.code, ran.err.count("\n")) == (1, 1)
+    assert ran.err.startswith(f"{url} has no registry of workers to wait for")
+    assert list(tmp_path.iterdir()) == []
+    look = f"{shlex.quote(sys.executable)} -m fastapi_maintenance status --backend {url} > {tmp_path}/seen"
+    assert cli("run", "--drain", "0", "--backend", url, "--", "sh", "-c", look).code == 0
+    assert (tmp_path / "seen").read_text().startswith("maintenance: on")
+
+
+@pytest.mark.parametrize("drain", ["0", "30s"])
+def test_an_environment_variable_closes_nobody_else_so_it_is_refused(cli: Cli, drain: str, tmp_path: Path) -> None:
+    ran = cli("run", "--drain", drain, "--", "touch", f"{tmp_path}/ran")
+    assert (ran.code, ran.err.count("\n")) == (1, 1)
+    assert ran.err.startswith("env:FASTAPI_MAINTENANCE_MODE is read by each process for itself: ")
+    assert not (tmp_path / "ran").exists()
+
+
+# -- failing -----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("script", "kept"), [("exit 3", True), ("kill -TERM $$", True), ("exit 0", False)])
+def test_a_failed_command_leaves_the_service_closed_if_asked(held: Cli, redis_server: RedisServer, script: str, kept: bool) -> None:
+    ran = held("--on-error", "keep", "--reason", "OPS-417", "--", "sh", "-c", script)
+    switch = redis_server.cli("GET", "maintenance")
+    assert bool(switch) is kept
+    assert (f"OPS-417: CommandFailed: sh exited with {ran.code}" in switch) is kept
+    assert holds(redis_server) == "0"
+
+
+def test_a_failed_command_opens_the_service_again_unless_asked(held: Cli, redis_server: RedisServer) -> None:
+    assert held("--", "false").code == 1
+    assert redis_server.cli("EXISTS", "maintenance", HOLDS) == "0"
+
+
+def test_with_redis_down_nothing_is_run(cli: Cli, free_port: int, tmp_path: Path) -> None:
+    ran = cli("run", "--backend", f"redis://127.0.0.1:{free_port}", "--", "touch", f"{tmp_path}/ran")
+    assert ran.code == 1
+    assert "cannot be reached" in ran.err
+    assert ran.err.endswith(". The command was not run.\n")
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("on_error", ["release", "keep"])
+def test_with_redis_away_at_the_end_the_exit_code_is_kept_and_the_hold_ends_by_itself(
+    cli: Cli, own_redis_server: RedisServerFactory, on_error: str
+) -> None:
+    server = own_redis_server()
+    script = f"kill -KILL {server.pid}; exit 7"
+    ran = cli("run", "--backend", server.url, "--lease", "40s", "--on-error", on_error, "--drain", "0", "--", "sh", "-c", script)
+    assert ran.code == 7
+    assert ran.err.count("The hold could not be released") == 1
+    assert "it ends by itself within 40 s" in ran.err
+    assert ("the switch was NOT kept on: turn it on by hand" in ran.err) is (on_error == "keep")
+    assert ran.err.count("\n") == 1
+
+
+# -- a hold that is lost -----------------------------------------------------------------------------------------------------
+
+
+def force_open(url: str) -> Callable[[], None]:
+    return lambda: asyncio.run(backend_from_url(url).clear())
+
+
+def lose(held: Cli, url: str, started: Path, script: str, *options: str) -> Ran:
+    """Run a script, and end all holds by force once it has begun."""
+    with meanwhile(after_file(started, force_open(url))):
+        return held("--lease", "1", *options, "--", "sh", "-c", f"touch {started}; {script}")
+
+
+@pytest.mark.parametrize(("status", "code"), [(0, 5), (3, 3)])
+def test_a_hold_that_is_lost_is_told_once_and_the_command_runs_on(
+    held: Cli, redis_url: str, redis_server: RedisServer, tmp_path: Path, status: int, code: int
+) -> None:
+    script = f"sleep 1.5; touch {tmp_path}/ended; exit {status}"
+    ran = lose(held, redis_url, tmp_path / "started", script, "--on-error", "keep", "--drain", "0")
+    assert ran.code == code
+    assert (tmp_path / "ended").exists()
+    first, second = ran.err.splitlines()
+    assert first.startswith("Lost the hold ")
+    assert first.endswith(": somebody ended it by force.")
+    assert second == "The service may be OPEN while the command runs!"
+    assert redis_server.cli("EXISTS", "maintenance", HOLDS) == "0", "who opened by force is not overruled"
+
+
+@pytest.mark.parametrize(
+    ("script", "code"),
+    [
+        ("exec sleep 30", 143),
+        ("trap '' TERM; exec sleep 30", 137),
+        ("trap 'kill $!; exit 0' TERM; sleep 30 & wait", 5),
+        ("trap 'kill $!; exit 9' TERM; sleep 30 & wait", 9),
+    ],
+)
+def test_a_hold_that_is_lost_ends_the_command_if_asked(
+    held: Cli, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, code: int
+) -> None:
+    """By SIGTERM, and by SIGKILL if that is ignored."""
+    monkeypatch.setattr(running, "_PATIENCE", 0.5)
+    began = time.monotonic()
+    ran = lose(held, redis_url, tmp_path / "started", script, "--on-lost", "kill", "--drain", "0")
+    assert ran.code == code
+    assert ran.err.endswith("Ending the command, as --on-lost kill says.\n")
+    assert time.monotonic() - began < 15
+
+
+def test_a_redis_that_is_cut_off_while_the_command_runs_is_told(cli: Cli, own_redis_server: RedisServerFactory, tmp_path: Path) -> None:
+    server = own_redis_server()
+    with meanwhile(after_file(tmp_path / "started", server.pause)):
+        ran = cli(
+            *("run", "--backend", f"{server.url}?timeout=0.3", "--lease", "1", "--drain", "0"),
+            *("--", "sh", "-c", f"touch {tmp_path}/started; sleep 2"),
+        )
+    assert ran.code == 5
+    assert ran.err.count("Lost the hold ") == 1
+    assert "it could not be renewed in time" in ran.err
+    assert ran.err.count("The service may be OPEN") == 1
+
+
+def test_a_hold_that_is_lost_while_waiting_keeps_the_command_from_running(
+    held: Cli, redis_url: str, redis_server: RedisServer, tmp_path: Path
+) -> None:
+    register(redis_server)
+
+    def lose_and_drain() -> None:
+        force_open(redis_url)()
+        time.sleep(0.8)  # until a renewal has found it gone
+        register(redis_server, epoch=2**52, closed=True, drained=True)
+
+    with meanwhile(after_hold(redis_server, lose_and_drain)):
+        ran = held("--lease", "1", "--", "touch", f"{tmp_path}/ran")
+    assert ran.code == 1
+    assert ran.err.endswith(": somebody ended it by force. The command was not run.\n")
+    assert not (tmp_path / "ran").exists()
+
+
+# -- signals -----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["TERM", "INT", "HUP", "QUIT", "USR1", "USR2"])
+def test_signals_are_passed_on(held: Cli, redis_server: RedisServer, name: str) -> None:
+    script = f"trap 'kill $!; exit 42' {name}; sleep 20 & kill -{name} $PPID; wait"
+    assert held("--drain", "0", "--", "sh", "-c", script).code == 42
+    assert holds(redis_server) == "0"
+
+
+def test_what_is_typed_on_a_terminal_is_not_passed_on_as_the_command_gets_it_too(held: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running, "_in_foreground", lambda: True)
+    script = "trap 'exit 42' INT QUIT; kill -INT $PPID; kill -QUIT $PPID; sleep 0.5; exit 9"
+    assert held("--drain", "0", "--", "sh", "-c", script).code == 9
+    assert held("--drain", "0", "--", "sh", "-c", "kill -TERM $PPID; exec sleep 20").code == 143
+
+
+def test_a_command_that_ignores_a_signal_is_waited_for(held: Cli, redis_server: RedisServer, tmp_path: Path) -> None:
+    look = f"redis-cli -p {redis_server.port} HLEN {HOLDS} > {tmp_path}/seen"
+    assert held("--drain", "0", "--", "sh", "-c", f"trap '' TERM; kill -TERM $PPID; sleep 0.3; {look}").code == 0
+    assert (tmp_path / "seen").read_text() == "1\n"
+
+
+def test_what_was_ignored_from_the_start_stays_ignored_by_the_command_too(held: Cli) -> None:
+    """As under `nohup`."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert held("--drain", "0", "--", "sh", "-c", "kill -HUP $PPID; kill -HUP $$; sleep 0.2; exit 9").code == 9
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("on_error", ["release", "keep"])
+def test_a_signal_during_the_wait_cancels_the_command(
+    held: Cli, redis_server: RedisServer, tmp_path: Path, number: signal.Signals, on_error: str
+) -> None:
+    register(redis_server)
+    with meanwhile(after_hold(redis_server, lambda: os.kill(os.getpid(), number))):
+        ran = held("--on-error", on_error, "--", "touch", f"{tmp_path}/ran")
+    assert ran.code == 130
+    assert ran.err.splitlines()[-1] == f"The command was not run: interrupted by {number.name}."
+    assert not (tmp_path / "ran").exists()
+    assert holds(redis_server) == "0"
+    assert bool(redis_server.cli("GET", "maintenance")) is (on_error == "keep")
+
+
+@pytest.mark.parametrize("drain", ["0", "30s"])
+def test_a_signal_while_the_hold_is_taken_cancels_the_command_and_leaves_no_hold(
+    held: Cli, redis_server: RedisServer, tmp_path: Path, drain: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    acquire = RedisBackend.acquire
+
+    async def interrupted(self: RedisBackend, hold: Hold, lease: float) -> Hold:
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.sleep(0.2)
+        return await acquire(self, hold, lease)
+
+    monkeypatch.setattr(RedisBackend, "acquire", interrupted)
+    assert held("--drain", drain, "--", "touch", f"{tmp_path}/ran").code == 130
+    assert not (tmp_path / "ran").exists()
+    assert holds(redis_server) == "0"
+
+
+def test_a_signal_while_the_command_is_started_is_passed_on(held: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    start = asyncio.create_subprocess_exec
+
+    async def interrupted(*command: str) -> asyncio.subprocess.Process:
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.sleep(0.1)
+        return await start(*command)
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", interrupted)
+    assert held("--drain", "0", "--", "sleep", "20").code == 143
+
+
+# -- as a process ------------------------------------------------------------------------------------------------------------
+
+COUNT_INTERRUPTIONS = """
+import signal, sys, time
+signal.signal(signal.SIGINT, lambda number, frame: print("interrupted", flush=True))
+print("ready", flush=True)
+deadline = time.monotonic() + 1.5
+while time.monotonic() < deadline:
+    time.sleep(0.05)
+sys.exit(7)
+"""
+
+
+def test_the_commands_input_and_output_are_those_of_the_program(redis_url: str) -> None:
+    script = "cat; echo oops >&2; exit 3"
+    done = subprocess.run(
+        [sys.executable, "-m", "fastapi_maintenance", "run", "--backend", redis_url, "--", "sh", "-c", script],
+        cwd=Path(__file__).parents[2],
+        input="given\n",
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (3, "given\n")
+    progress, complaint = done.stderr.splitlines()
+    assert progress.endswith("s: maintenance on; no workers")
+    assert complaint == "oops"
+
+
+@pytest.mark.parametrize("stdin", ["the terminal", "a file"])
+def test_ctrl_c_on_a_terminal_reaches_the_command_once(
+    redis_url: str, redis_server: RedisServer, stdin: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if stdin == "a file":
+        redirected = ("sh", "-c", f'exec {shlex.quote(sys.executable)} -m fastapi_maintenance "$@" < /dev/null', "sh")
+        monkeypatch.setattr(program, "_COMMAND", redirected)
+    with Program("run", "--backend", redis_url, "--", sys.executable, "-c", COUNT_INTERRUPTIONS, terminal=True) as held:
+        held.until("ready")
+        held.type("\x03")
+        ended = held.ended()
+    assert ended.code == 7
+    assert ended.out.count("interrupted") == 1
+    assert holds(redis_server) == "0"
+
+
+def test_a_terminal_shows_a_live_table_of_the_wait_which_ctrl_c_ends(redis_url: str, redis_server: RedisServer, tmp_path: Path) -> None:
+    register(redis_server)
+    with Program("run", "--backend", redis_url, "--", "touch", f"{tmp_path}/ran", terminal=True) as held:
+        held.until("waiting for 4711@web-1")
+        held.type("\x03")
+        ended = held.ended()
+    assert ended.code == 130
+    assert "│ a " in ended.out
+    assert "The command was not run: interrupted by SIGINT." in ended.out
+    assert "Traceback" not in ended.out
+    assert ended.out.rindex("\x1b[?25h") > ended.out.rindex("\x1b[?25l"), "the cursor must come back"
+    assert not (tmp_path / "ran").exists()
+    assert holds(redis_server) == "0"
+
+
+def test_if_it_is_killed_the_hold_ends_at_the_lease_and_the_command_runs_on(
+    redis_url: str, redis_server: RedisServer, tmp_path: Path
+) -> None:
+    script = f"echo started; sleep 4; touch {tmp_path}/ended"
+    with Program("run", "--backend", redis_url, "--lease", "2", "--drain", "0", "--", "sh", "-c", script) as held:
+        held.until("started")
+        held.signal(signal.SIGKILL)
+        killed = time.monotonic()
+        backend = RedisBackend(redis_url)
+        assert asyncio.run(backend.read()).holds
+        eventually_sync(lambda: not asyncio.run(backend.read()).holds, within=5, every=0.05)
+        assert time.monotonic() - killed < 3
+        eventually_sync((tmp_path / "ended").exists, within=10, every=0.05)
+
+
+# -- is a terminal typed on --------------------------------------------------------------------------------------------------
+
+_in_foreground = running._in_foreground
+
+
+def test_without_a_terminal_nothing_is_typed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(running, "_TERMINAL", str(tmp_path / "missing"))
+    assert not _in_foreground()
+    (tmp_path / "missing").write_text("no terminal")
+    assert not _in_foreground()
+
+
+def test_only_the_process_group_in_the_foreground_is_typed_to(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(running, "_TERMINAL", os.devnull)
+    monkeypatch.setattr(os, "tcgetpgrp", lambda descriptor: os.getpgrp())
+    assert _in_foreground()
+    monkeypatch.setattr(os, "tcgetpgrp", lambda descriptor: os.getpgrp() + 1)
+    assert not _in_foreground()
