@@ -8,6 +8,7 @@ import time
 import pytest
 
 from .checker.run import run_schedules
+from .checker.schedule import Step
 
 SCHEDULES = int(os.environ.get("CHECKER_SCHEDULES", "200"))
 
@@ -26,7 +27,14 @@ async def test_no_gated_request_is_let_in_after_a_strict_barrier_and_until_the_n
 
 @pytest.mark.timeout(600)
 async def test_the_checker_notices_a_broken_fence() -> None:
-    """With workers that never close themselves, a paused one lets requests in when it wakes up."""
-    outcomes = await run_schedules(range(1, 201), broken=True, stop_at_first=True)
+    """A worker that sleeps through a closing and never closes itself lets requests in when it wakes up; a sound one does not."""
 
-    assert any(outcome.violations for outcome in outcomes)
+    def plan(seed: int) -> list[Step]:
+        return [Step(0.0, "pause", seed / 10, 1.5), Step(0.1, "close"), Step(0.0, "barrier")]
+
+    broken = await run_schedules(range(10), broken=True, stop_at_first=True, plan=plan)
+    sound = await run_schedules(range(4), plan=plan)
+
+    assert any(outcome.violations for outcome in broken)
+    assert not any(outcome.violations for outcome in sound)
+    assert any(outcome.proofs for outcome in sound)

@@ -153,8 +153,8 @@ def test_nested_blocks_each_have_their_say_in_scripts(redis_url: str) -> None:
 async def test_an_off_block_after_an_on_block_lifts_nothing_of_it(redis_url: str) -> None:
     """What it names is gone; a hold of the same name would be a stranger's."""
     backend = RedisBackend(redis_url)
-    async with maintenance_mode_on(backend):
-        pass
+    async with maintenance_mode_on(backend), maintenance_mode_on(backend):
+        assert [hold.lifts for hold in (await backend.read()).holds or ()] == [(), ()]
 
     async with maintenance_mode_off(backend):
         (hold,) = (await backend.read()).holds or ()

@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -27,6 +28,7 @@ from starlette.websockets import WebSocketDisconnect
 
 from fastapi_maintenance import (
     MaintenanceModeMiddleware,
+    MaintenanceState,
     configure_backend,
     force_maintenance_mode_off,
     force_maintenance_mode_on,
@@ -40,6 +42,7 @@ from fastapi_maintenance.backends.base import Feed
 from fastapi_maintenance.exceptions import ConfigurationError
 from fastapi_maintenance.in_flight import current_admission
 from fastapi_maintenance.responses import MaintenanceResponse
+from fastapi_maintenance.snapshot import Reading
 
 from .apps import misconfigured
 from .asgi import UNUSED, exchange, http_scope, sending, websocket_scope
@@ -254,6 +257,19 @@ def test_the_answer_is_encoded_once_for_a_state_and_follows_it(monkeypatch: pyte
             assert answer.headers["retry-after"] == "7"
 
     assert encoded == ["until four", "until five"]
+
+
+class Ahead(Switchboard):
+    """Its clock is an hour ahead of this host's."""
+
+    async def read(self) -> Reading:
+        now = time.time() + 3600
+        return Reading(MaintenanceState(enabled=True, ends_at=datetime.fromtimestamp(now + 60, UTC)), (), now)
+
+
+def test_retry_after_is_counted_on_the_clock_that_ends_it() -> None:
+    with TestClient(added(shop(), backend=Ahead())) as client:
+        assert 55 <= int(client.get("/items").headers["retry-after"]) <= 60
 
 
 def test_a_forced_on_route_does_not_borrow_what_the_switch_says(monkeypatch: pytest.MonkeyPatch) -> None:

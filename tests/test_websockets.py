@@ -21,7 +21,7 @@ from fastapi_maintenance._websockets import Evictable
 from fastapi_maintenance.snapshot import Reading
 from fastapi_maintenance.state import OFF, ON
 
-from .asgi import websocket_scope
+from .asgi import http_scope, websocket_scope
 from .doubles import Switchboard
 from .serving import WEBSOCKETS, serving
 from .waiting import eventually, eventually_sync
@@ -379,18 +379,30 @@ async def test_one_that_cannot_be_closed_does_not_keep_the_others_open() -> None
         await eventually(lambda: hall.mode.report()["drained"], within=3)
 
 
-async def test_an_application_without_the_option_gets_what_the_server_gave() -> None:
+@pytest.mark.parametrize("state", [OFF, ON])
+@pytest.mark.parametrize(
+    ("scope", "options", "as_given"),
+    [
+        (websocket_scope(), {}, True),
+        (websocket_scope(), {"close_websockets": 5}, False),
+        (http_scope(), {"close_websockets": 5}, True),
+    ],
+)
+async def test_nothing_stands_between_where_nothing_need_be_closed(
+    state: MaintenanceState, scope: dict[str, Any], options: dict[str, Any], as_given: bool
+) -> None:
     given: list[Any] = []
 
     async def look(scope: Any, receive: Any, send: Any) -> None:
         given.extend((receive, send))
 
-    line = Line()
-    app = MaintenanceModeMiddleware(look, backend=Desk())
+    line, desk = Line(), Desk()
+    desk.state = state
+    app = MaintenanceModeMiddleware(force_maintenance_mode_off(look), backend=desk, **options)
     async with app.mode:
-        await app(websocket_scope(), line.incoming.get, line.send)
+        await app(scope, line.incoming.get, line.send)
 
-    assert given == [line.incoming.get, line.send]
+    assert (given == [line.incoming.get, line.send]) is as_given
 
 
 # -- at a real server ----------------------------------------------------------------------------------------------------------

@@ -74,29 +74,27 @@ async def run_held(
                     result.check(strict=strict)
                 signals.check()
                 block.check()
-                code, lost = await _run(block, command, signals, on_lost), block.lost
-                if code:
-                    raise CommandFailed(command[0], code)
+                return await _run(block, command, signals, on_lost)
     except CommandFailed as failed:
         return failed.code
-    return ExitCode.LEASE_LOST if lost else ExitCode.DONE
 
 
 async def _run(block: MaintenanceBlock, command: Sequence[str], signals: _Signals, on_lost: OnLost) -> int:
-    """Run it to its end. Returns its exit code, that of a shell where a signal ended it."""
+    """Run it to its end, and say how the hold has fared. Raises `CommandFailed`, with the exit code that a shell would give."""
     try:
         process = await asyncio.create_subprocess_exec(*command)
     except OSError as error:  # found before, but its interpreter is missing, or it is no program at all
         complain(f"{command[0]} cannot be run: {error.strerror}.")
-        return _NOT_EXECUTABLE
+        raise CommandFailed(command[0], _NOT_EXECUTABLE) from error
     signals.forward_to(process)
     ended = asyncio.ensure_future(process.wait())
     while not (ended.done() or block.lost):
         await asyncio.wait({ended}, timeout=_LOOK)
     if not ended.done():
         await _react_to_loss(process, ended, on_lost)
-    code = await ended
-    return 128 - code if code < 0 else code
+    if code := await ended:
+        raise CommandFailed(command[0], 128 - code if code < 0 else code)
+    return ExitCode.LEASE_LOST if block.lost else ExitCode.DONE
 
 
 async def _react_to_loss(process: asyncio.subprocess.Process, ended: asyncio.Future[int], on_lost: OnLost) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -72,6 +72,7 @@ class _Driver:
         self._record = record
         self._backend = RedisBackend(f"{server.url}?ttl={_TTL}&timeout=0.5")
         self._tasks: set[asyncio.Task[None]] = set()
+        self._surgery = asyncio.Lock()  # one operation on the server at a time
 
     async def perform(self, steps: Sequence[Step]) -> None:
         for worker in [await self._crew.start() for _ in range(_CREW)]:
@@ -109,9 +110,10 @@ class _Driver:
             case "slow":
                 await ask_slowly(worker, step.length)
             case "freeze redis":
-                self._server.pause()
-                await asyncio.sleep(step.length)
-                self._server.resume()
+                async with self._surgery:
+                    self._server.pause()
+                    await asyncio.sleep(step.length)
+                    self._server.resume()
             case "cut links":
                 await self._command("CLIENT", "KILL", "TYPE", "normal")
                 await self._command("CLIENT", "KILL", "TYPE", "pubsub")
@@ -119,10 +121,11 @@ class _Driver:
                 self._record.losses.append(time.monotonic())
                 await self._command("FLUSHALL")
             case "restart redis":
-                self._record.losses.append(time.monotonic())
-                await asyncio.to_thread(self._server.kill)
-                await asyncio.sleep(step.length / 4)
-                await asyncio.to_thread(self._server.start)
+                async with self._surgery:
+                    self._record.losses.append(time.monotonic())
+                    await asyncio.to_thread(self._server.kill)
+                    await asyncio.sleep(step.length / 4)
+                    await asyncio.to_thread(self._server.start)
 
     async def _command(self, *words: str) -> None:
         """A bare client's command; one that Redis is not there for is not tried again."""
@@ -194,8 +197,8 @@ def _still_running(worker: Worker, proof: _Proof) -> list[str]:
     ]
 
 
-async def _run(seed: int, nursery: Nursery, home: Path, broken: bool) -> Outcome:
-    outcome = Outcome(seed, draw(seed))
+async def _run(seed: int, steps: list[Step], nursery: Nursery, home: Path, broken: bool) -> Outcome:
+    outcome = Outcome(seed, steps)
     record = _Record()
     server = RedisServer()
     try:
@@ -210,15 +213,22 @@ async def _run(seed: int, nursery: Nursery, home: Path, broken: bool) -> Outcome
     return outcome
 
 
-async def run_schedules(seeds: Iterable[int], *, lanes: int = 4, broken: bool = False, stop_at_first: bool = False) -> list[Outcome]:
-    """Run one schedule for each seed, some at a time."""
+async def run_schedules(
+    seeds: Iterable[int],
+    *,
+    lanes: int = 4,
+    broken: bool = False,
+    stop_at_first: bool = False,
+    plan: Callable[[int], list[Step]] = draw,
+) -> list[Outcome]:
+    """Run the schedule that `plan` makes of each seed, some at a time."""
     waiting = iter(seeds)
     outcomes: list[Outcome] = []
 
     async def lane(home: Path) -> None:
         async with Nursery() as nursery:
             for seed in waiting:
-                outcomes.append(await _run(seed, nursery, home, broken))
+                outcomes.append(await _run(seed, plan(seed), nursery, home, broken))
                 if stop_at_first and any(outcome.violations for outcome in outcomes):
                     return
 

@@ -42,5 +42,8 @@ def draw(seed: int) -> list[Step]:
     names, weights = list(_ACTIONS), list(_ACTIONS.values())
     actions = chance.choices(names, weights, k=chance.randint(4, 8))
     at = chance.randint(0, len(actions))
-    actions[at:at] = [*(["pause"] if chance.random() < 0.3 else []), chance.choice(["close", "close", "hold"]), "barrier"]
-    return [Step(chance.uniform(0, 0.2), action, chance.random(), chance.choice([0.1, 0.4, 1.2])) for action in actions]
+    actions[at:at] = [chance.choice(["close", "close", "hold"]), "barrier"]
+    steps = [Step(chance.uniform(0, 0.2), action, chance.random(), chance.choice([0.1, 0.4, 1.2])) for action in actions]
+    if chance.random() < 0.3:  # what a fence is for: a worker that sleeps through the closing and the barrier
+        steps[at:at] = [Step(0.0, "pause", chance.random(), 1.2)]
+    return steps

@@ -28,10 +28,12 @@ _LONGEST_TURN: Final = 0.1  # seconds of processor time before the event loop ge
 class Worker:
     """Remembers everything that it was told.
 
-    It reports what it has applied, as a real worker does, if `reporting`; otherwise nothing that ever changes.
+    It reports what it has applied, as a real worker does, if `reporting`; otherwise something that never changes, or nothing at
+    all if it is an `observer`.
     """
 
     reporting: bool = False
+    observer: bool = False
     readings: list[Reading] = field(default_factory=list)
     asked_at: list[float] = field(default_factory=list)
     confirmed_at: list[float] = field(default_factory=list)
@@ -50,9 +52,10 @@ class Worker:
         self.errors.append(error)
 
     def report(self) -> Mapping[str, Any]:
-        if not self.reporting or not self.readings:
+        if self.observer:
             return {}
-        return {"epoch": self.last.epoch, "applied": self.last.fingerprint}
+        applied = {"epoch": self.last.epoch, "applied": self.last.fingerprint} if self.reporting and self.readings else {}
+        return {"pid": os.getpid(), **applied}
 
     @property
     def syncs(self) -> int:

@@ -933,6 +933,14 @@ async def test_a_worker_is_in_the_registry_while_it_lives_and_leaves_in_order(re
     assert (gone.id, gone.left) == (mine.id, True)
 
 
+async def test_an_observer_hears_of_changes_and_is_not_in_the_registry(redis_url: str, operator: Any) -> None:
+    async with linked(RedisBackend(redis_url, ttl=NO_POLL), Worker(observer=True)) as observer:
+        await operator.set("maintenance", "1")
+        await eventually(observer.is_on, within=SOON)
+        assert await registered(redis_url) == []
+    assert await registered(redis_url) == []
+
+
 async def test_a_worker_that_vanishes_expires_after_three_ttl(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async def vanish(sync: Sync, wire: object) -> None:
         return

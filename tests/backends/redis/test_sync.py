@@ -163,6 +163,17 @@ async def test_a_reply_that_is_no_reading_is_an_error(wire: Wire, sync: Sync, mo
         await sync.run(wire, arm=False, rung="polling")
 
 
+async def test_an_observer_reads_the_same_and_writes_nothing(wire: Wire, worker: Worker, sync: Sync, operator: Any, keys: Keys) -> None:
+    worker.observer = True
+    await hold(operator, keys, "a")
+    await sync.run(wire, arm=False, rung="polling")
+    await sync.leave(wire)
+
+    assert worker.held == ["a"]
+    assert not worker.last.registered
+    assert not await operator.exists(keys.workers)
+
+
 # -- acknowledging -------------------------------------------------------------------------------------------------------
 
 
