@@ -22,22 +22,36 @@ class Evictable:
         self._receive = receive
         self._send = send
         self._evicted: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+        self._begun = False
         self._over = False
+        self._missed: list[Message] = []
 
     async def receive(self) -> Message:
         """The next message, or the disconnect that an eviction amounts to."""
+        if not self._begun:
+            message = await self._receive()  # the connect event, which is there already and which applications expect first
+            self._begun = True
+            return message
+        if self._missed:
+            return self._missed.pop()
         if not self._evicted.done():
             next_message = asyncio.ensure_future(self._receive())
             try:
                 await asyncio.wait((next_message, self._evicted), return_when=asyncio.FIRST_COMPLETED)
+            except asyncio.CancelledError:
+                if next_message.done():  # whoever waits with a timeout gets it the next time
+                    self._missed.append(self._seen(next_message.result()))
+                raise
             finally:
                 if not next_message.done():
                     next_message.cancel()
             if next_message.done() and not next_message.cancelled():
-                message = next_message.result()
-                self._over = self._over or message["type"] == "websocket.disconnect"
-                return message
+                return self._seen(next_message.result())
         return self._evicted.result()
+
+    def _seen(self, message: Message) -> Message:
+        self._over = self._over or message["type"] == "websocket.disconnect"
+        return message
 
     async def send(self, message: Message) -> None:
         """Send, unless evicted: then it fails as on a connection that the client has closed (ASGI, "Send after close")."""

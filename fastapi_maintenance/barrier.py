@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from .backends import BaseStateBackend
 from .backends.base import WorkerRegistry, positive
 from .defaults import backend_at_hand
-from .exceptions import BackendError, DrainTimeout, UnfencedError, UnsupportedError
+from .exceptions import BackendError, DrainTimeout, UnfencedError, UnsupportedError, why
 from .registry import RollCall, Worker
 from .snapshot import evaluate
 from .state import OFF, MaintenanceState
@@ -28,7 +28,7 @@ class BarrierResult:
 
     `drained` have applied the state and have nobody in flight; `applied` have requests in flight that were let in before;
     `waiting` have not applied it; `expired` the registry has lost, and of these `unfenced` could still be serving.
-    `state` is the effective state when last looked at, `elapsed` is in seconds.
+    `state` is the effective state when last looked at, `elapsed` is in seconds, `trouble` is why the last look failed.
     """
 
     state: MaintenanceState = OFF
@@ -40,6 +40,7 @@ class BarrierResult:
     elapsed: float = 0.0
     wants_drained: bool = False
     looked: bool = False
+    trouble: str = ""
 
     @property
     def unfenced(self) -> tuple[Worker, ...]:
@@ -64,7 +65,7 @@ class BarrierResult:
     def check(self, *, strict: bool = True) -> None:
         """Raise `DrainTimeout` or, if `strict`, `UnfencedError` unless it is proved. Both name the workers."""
         if not self.looked:
-            raise DrainTimeout("The registry could not be read in time; nothing is known of the workers.", self)
+            raise DrainTimeout(f"The registry could not be read in time, so nothing is known of the workers. {self.trouble}".rstrip(), self)
         if self.laggards:
             raise DrainTimeout(f"After {self.elapsed:.1f} s still waited for: {_names(self.laggards)}.", self)
         if strict and self.unfenced:
@@ -140,8 +141,8 @@ async def wait_until_applied(
                     barrier.epoch = (roll := await registry.begin_barrier()).reading.epoch
         except UnsupportedError:
             raise
-        except (BackendError, TimeoutError):
-            pass
+        except (BackendError, TimeoutError) as error:
+            result = replace(result, trouble=why(error))
         else:
             barrier = barrier or Barrier(roll, drained=drained)
             before, result = result, barrier.look(roll, time.monotonic() - started)

@@ -16,14 +16,14 @@ from copy import copy
 from datetime import UTC, datetime
 from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction
 from types import TracebackType
-from typing import Any, Literal, ParamSpec, Self, TypeVar, cast, get_args
+from typing import Any, Final, Literal, ParamSpec, Self, TypeVar, cast, get_args
 
 from .backends import BaseStateBackend
 from .backends.base import positive
 from .barrier import wait_until_applied
 from .defaults import backend_at_hand
 from .exceptions import ConfigurationError, LeaseLostError, why
-from .in_flight import current_admission
+from .in_flight import Admission, current_admission
 from .leases import Lease, drop, let_go
 from .snapshot import Hold, replace_state
 from .state import MaintenanceState, Mode
@@ -36,6 +36,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 OnError = Literal["release", "keep"]
 OnLost = Literal["tell", "cancel"]
+
+_LETTING_GO: Final = 2.0  # seconds
 
 _enclosing: ContextVar[tuple[str, ...]] = ContextVar("fastapi_maintenance_enclosing", default=())
 """The on holds of the blocks that the code is in; an off hold inside lifts these and no others."""
@@ -113,6 +115,7 @@ class MaintenanceBlock:
         self._hold: Hold | None = None
         self._backend: BaseStateBackend | None = None
         self._lease: Lease | None = None
+        self._excused: Admission | None = None
         self._cancelled = False
         self._cancelled_before = 0
 
@@ -185,7 +188,8 @@ class MaintenanceBlock:
         try:
             await asyncio.shield(asyncio.wrap_future(lease.begin()))
         except asyncio.CancelledError:
-            lease.end()  # whether it is taken or still being taken, the thread lets go of it
+            # Whether it is taken or still being taken, the thread lets go of it; the process may be about to end, so wait for that.
+            await asyncio.wait([asyncio.wrap_future(lease.end())], timeout=_LETTING_GO)
             raise
 
     def _canceller(self) -> Callable[[], None] | None:
@@ -261,7 +265,7 @@ class MaintenanceBlock:
 
     def _another(self) -> MaintenanceBlock:
         block = copy(self)
-        block._hold = block._backend = block._lease = None
+        block._hold = block._backend = block._lease = block._excused = None
         return block
 
     async def _drained(self) -> None:
@@ -285,7 +289,8 @@ class MaintenanceBlock:
         self._hold = hold
         if hold.state.enabled:
             _enclosing.set((*_enclosing.get(), hold.id))
-            _excuse_this_request(True)
+            self._excused = current_admission.get()
+            self._excuse(1)
 
     def _leave(self) -> tuple[BaseStateBackend, Hold]:
         hold, backend = self._hold, self._backend
@@ -294,9 +299,14 @@ class MaintenanceBlock:
         self._hold = None
         # Not by token: an async generator may be finalised in another context than it began in.
         _enclosing.set(tuple(id for id in _enclosing.get() if id != hold.id))
-        if not _enclosing.get():
-            _excuse_this_request(False)
+        self._excuse(-1)
+        self._excused = None
         return backend, hold
+
+    def _excuse(self, blocks: int) -> None:
+        """Nobody waits for the request that holds the service closed itself: it would wait for its own end."""
+        if self._excused is not None and self._backend is not None:
+            self._excused.hold(blocks, self._backend.describe())
 
     def _kept(self, hold: Hold, error: BaseException | None) -> MaintenanceState | None:
         if error is None or self._on_error == "release":
@@ -323,12 +333,6 @@ def _is_async(function: Any) -> bool:
     while isinstance(function, functools.partial):
         function = function.func
     return iscoroutinefunction(function) or iscoroutinefunction(function.__call__)
-
-
-def _excuse_this_request(holding: bool) -> None:
-    """Nobody waits for the request that holds the service closed itself: it would wait for its own end."""
-    if (admission := current_admission.get()) is not None:
-        admission.hold(holding)
 
 
 def _state(enabled: bool, **details: Any) -> MaintenanceState:

@@ -12,7 +12,7 @@ from .mode import mode_at_hand
 from .snapshot import evaluate
 from .state import MaintenanceState
 
-__all__ = ["backend_or_default", "configure_backend", "get_maintenance_mode", "set_maintenance_mode"]
+__all__ = ["BACKEND_VARIABLE", "backend_at_hand", "backend_or_default", "configure_backend", "get_maintenance_mode", "set_maintenance_mode"]
 
 BACKEND_VARIABLE: Final = "FASTAPI_MAINTENANCE_BACKEND"
 

@@ -35,7 +35,7 @@ class Admission:
         self.scope = scope
         self.outer = current_admission.get()
         self.standing: Standing | None = None  # classified when somebody asks, not while the service is open
-        self.holding = False
+        self.holding = 0  # so many blocks that hold this application's own switch closed
         self.evict: Callable[[str], Awaitable[None]] | None = None  # sends an open WebSocket away, saying why
 
     def concerned_by(self, closing: Closing) -> bool:
@@ -47,12 +47,16 @@ class Admission:
         mark, found, exempt = self.standing
         return decide(mark=mark, found=found, exempt=exempt, closing=closing, method=self.scope.get("method")).refused
 
-    def hold(self, holding: bool) -> None:
-        """Note that this request itself holds the service closed, here and in the applications around this one."""
+    def hold(self, blocks: int, switch: str) -> None:
+        """Note that this request holds a switch in so many blocks more, here and in the applications around this one.
+
+        `switch` is how its backend is called. Of another switch's closing nobody is excused by that.
+        """
         admission: Admission | None = self
         while admission is not None:
-            admission.holding = holding
-            admission.mode.in_flight_changed()
+            if admission.mode.backend.describe() == switch:
+                admission.holding += blocks
+                admission.mode.in_flight_changed()
             admission = admission.outer
 
 

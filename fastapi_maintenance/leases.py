@@ -21,7 +21,8 @@ __all__ = ["Lease", "drop", "let_go"]
 
 logger = logging.getLogger("fastapi_maintenance")
 
-_RENEWALS: Final = 3  # per lease
+_RENEWALS: Final = 3  # per lease, at least
+_LONGEST_PAUSE: Final = 1.0  # seconds; within these a holder is told that somebody ended its hold by force
 _RETRIES: Final = 10  # per lease, while the backend does not answer
 
 
@@ -85,12 +86,14 @@ class Lease:
             return
         self._taken.set_result(None)
         release = asyncio.wrap_future(self._release)
-        pause = self._seconds / _RENEWALS
+        pause = min(self._seconds / _RENEWALS, _LONGEST_PAUSE)
         while not release.done():
             left = deadline - self._margin - time.monotonic()
             await asyncio.wait([release], timeout=min(pause, left) if left > 0 else pause)
             if not release.done():
                 deadline, pause = await self._renew(deadline)
+        if not self.lost:
+            await self._renew(deadline)  # it may have been lost since the last renewal, and the block must not believe otherwise
         # Whoever ended it by force has decided that the service opens; a block that fails because of that must not undo it.
         await let_go(self._backend, self._hold, None if self._revoked else release.result())
 
@@ -110,7 +113,7 @@ class Lease:
             self._lose("somebody ended it by force")
         elif time.monotonic() >= deadline:
             self._lose("this process was away for longer than the lease")
-        return sent + self._seconds, self._seconds / _RENEWALS
+        return sent + self._seconds, min(self._seconds / _RENEWALS, _LONGEST_PAUSE)
 
     def _lose(self, reason: str) -> None:
         if self.lost:

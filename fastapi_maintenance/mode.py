@@ -13,41 +13,24 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any, Final, Literal, Self, get_args
+from typing import Any, Self, get_args
 
 from starlette.types import Scope
 
 from ._fallbacks import Fallbacks
-from ._policy import Closing, closing
 from .backends import BaseStateBackend
 from .backends.base import WorkerRegistry, as_backend_error, at_least_zero, positive
 from .exceptions import BackendError, ConfigurationError
 from .in_flight import InFlight, Standing, current_admission
+from .knowledge import Gate, Knowledge, Policy, Unreachable
 from .responses import DETAIL
-from .snapshot import Effective, Reading, evaluate, fill_gaps, steady
-from .state import OFF, MaintenanceState
+from .snapshot import Reading
+from .state import OFF
 from .version import VERSION
 
 __all__ = ["Gate", "MaintenanceMode", "Unreachable", "mode_at_hand"]
 
 logger = logging.getLogger("fastapi_maintenance")
-
-Unreachable = Literal["last-known", "open", "closed"]
-
-_FENCED: Final = MaintenanceState(enabled=True, reason="The backend cannot be reached, and on_unreachable is 'closed'.")
-
-
-@dataclass(frozen=True, slots=True)
-class Gate:
-    """What a worker goes by: whether it is closed and by which rule, what the state is and where that comes from.
-
-    It may say so until `until`, a local monotonic time; then it must be judged again.
-    """
-
-    closing: Closing | None
-    state: MaintenanceState
-    source: str
-    until: float
 
 
 @dataclass(eq=False)
@@ -105,20 +88,24 @@ class MaintenanceMode:
                 f"stale_after must be at least 1.5 ttl, {1.5 * backend.ttl:g} s here: a healthy worker's knowledge is up to 1.2 ttl old."
             )
         self._fallbacks = Fallbacks(fallback)
-        self._begun_at = -math.inf  # when anybody first wanted to know
+        self._peeks = self._peek() is not None
+        self.knowledge = Knowledge(
+            Policy(
+                kind=backend.kind,
+                enable_maintenance=enable_maintenance,
+                on_unreachable=on_unreachable,
+                stale_after=self.stale_after,
+                ttl=backend.ttl,
+                counts_from_registering=isinstance(backend, WorkerRegistry),
+                asks_always=self._peeks,
+            )
+        )
         self._started = time.time()
         self._lock = threading.RLock()
         self._watches: dict[asyncio.AbstractEventLoop, _Watch] = {}
-        self._reading: Reading | None = None
-        self._learned_at = -math.inf
-
-        self._fresh_at = -math.inf
-        self._registered_at = -math.inf
-        self._clock_offset = 0.0  # the backend's clock less our monotonic one
-        self._changes_at = -math.inf
+        self._closed_since = -math.inf
         self._failing = False
         self._problem = ""
-        self._peeks = backend.peek() is not None
         self.gate = Gate(None, OFF, "default", -math.inf)
         backend.attach(self)
 
@@ -134,8 +121,8 @@ class MaintenanceMode:
     async def start(self) -> None:
         """Watch the backend on this event loop, and wait until something is known, at most `ttl` seconds."""
         loop = asyncio.get_running_loop()
-        if self._begun_at == -math.inf:
-            self._begun_at = time.monotonic()
+        if self.knowledge.begun_at == -math.inf:
+            self.knowledge.begun_at = time.monotonic()
         watch = self._watches.get(loop)
         if watch is None or watch.task is None or watch.task.done():
             for other in list(self._watches):
@@ -161,9 +148,9 @@ class MaintenanceMode:
         """The gate as of now: without I/O where a watch runs on this event loop; else after starting one."""
         if self._peeks:
             reading = self._peek()
-            if reading is not None and reading is not self._reading:
+            if reading is not None and reading is not self.knowledge.reading:
                 self.update(reading, time.monotonic())
-            elif time.monotonic() < self._changes_at:
+            elif time.monotonic() < self.knowledge.changes_at:
                 return self.gate
         else:
             await self.start()
@@ -200,10 +187,10 @@ class MaintenanceMode:
         while True:
             await watch.news.wait()
             watch.news.clear()
-            if self._known is None:
+            if self.knowledge.known is None:
                 await self._consult(watch)
             else:
-                await self._fallbacks.mirror(self._lasting())
+                await self._fallbacks.mirror(self.knowledge.lasting(time.monotonic()))
 
     async def _clear_out(self, watch: _Watch, tasks: asyncio.TaskGroup) -> None:
         """After a closing, find out whom to wait for, and send the WebSockets away that need not be waited for long."""
@@ -214,14 +201,15 @@ class MaintenanceMode:
                 await self.in_flight.classify(self._standing_of)
             self.in_flight_changed()
             if self._close_websockets is not None:
-                tasks.create_task(self._evict(self._close_websockets))
+                tasks.create_task(self._evict(self._close_websockets, self._closed_since))
 
-    async def _evict(self, after: float) -> None:
+    async def _evict(self, after: float, closed_since: float) -> None:
         await asyncio.sleep(after)
-        if (closing := self.gate.closing) is not None:
-            for admission in self.in_flight.concerned_by(closing):
-                if admission.evict is not None:
-                    await admission.evict(closing.state.message or DETAIL)
+        closing = self.gate.closing
+        if closing is not None and self._closed_since == closed_since:  # else it has been open meanwhile, and another one is on its way
+            reason = closing.state.message or DETAIL
+            # All at once: what is sent to a client that reads nothing may wait until the server gives it up.
+            await asyncio.gather(*(admission.evict(reason) for admission in self.in_flight.concerned_by(closing) if admission.evict))
 
     async def _consult(self, watch: _Watch) -> None:
         await self._fallbacks.consult()
@@ -233,15 +221,8 @@ class MaintenanceMode:
     def update(self, reading: Reading, at: float) -> None:
         """Take a reading in, unless what is known is newer: learned while this one was on its way, and read later."""
         with self._lock:
-            old, arrived_at = self._reading, time.monotonic()
-            if old is not None and at < self._learned_at and reading.now < old.now:
+            if not self.knowledge.learn(reading, at, time.monotonic()):
                 return
-            self._clock_offset = reading.now - (at + arrived_at) / 2
-            self._reading = steady(fill_gaps(reading, old), old)
-            self._learned_at = arrived_at
-            self._fresh_at = max(self._fresh_at, at)
-            if reading.registered:
-                self._registered_at = max(self._registered_at, at)
             self._hear(reading.error)
             self.judge()
         for watch in list(self._watches.values()):
@@ -250,7 +231,7 @@ class MaintenanceMode:
     def confirm(self, at: float) -> None:
         """What was delivered last still held at that time."""
         with self._lock:
-            self._fresh_at = max(self._fresh_at, at)
+            self.knowledge.confirm(at)
             self.judge()
 
     def fail(self, error: BackendError) -> None:
@@ -258,15 +239,15 @@ class MaintenanceMode:
         with self._lock:
             failing, self._failing = self._failing, True
         if not failing:
-            what = "the last known state stays" if self._known else "no state was ever known, asking the fallbacks"
+            what = "the last known state stays" if self.knowledge.known else "no state was ever known, asking the fallbacks"
             logger.warning("%s; %s, on_unreachable=%s", error, what, self.on_unreachable)
-        if self._known is None:
+        if self.knowledge.known is None:
             for watch in list(self._watches.values()):
                 watch.tell(watch.news)
 
     def report(self) -> Mapping[str, Any]:
         """What this worker says of itself in the registry."""
-        reading, closing = self._reading, self.gate.closing
+        reading, closing = self.knowledge.reading, self.gate.closing
         http, websockets = self.in_flight.count(closing)
         return {
             "host": socket.gethostname(),
@@ -304,16 +285,20 @@ class MaintenanceMode:
 
     def now(self) -> datetime:
         """The time on the clock that windows and leases are judged by."""
-        return datetime.fromtimestamp(time.monotonic() + self._clock_offset if self._known else time.time(), UTC)
+        return datetime.fromtimestamp(self.knowledge.backend_time(time.monotonic()), UTC)
 
     # -- what follows from it ------------------------------------------------------------------------------------------
 
     def judge(self) -> Gate:
         """Make the gate anew from what is known now."""
         with self._lock:
-            before, gate = self.gate, self._make_gate(time.monotonic())
+            before = self.gate
+            fallback, source = self._fallbacks.reading, self._fallbacks.source
+            gate = self.knowledge.judge(time.monotonic(), fallback, source, watched=bool(self._watches))
             if unchanged := gate.closing == before.closing:
                 gate = replace(gate, closing=before.closing)  # the same object, so that its answer stays encoded
+            if before.closing is None and gate.closing is not None:
+                self._closed_since = time.monotonic()
             self.gate = gate
         if not unchanged:
             _log_change(gate)
@@ -321,73 +306,6 @@ class MaintenanceMode:
                 for watch in list(self._watches.values()):
                     watch.tell(watch.closed)
         return gate
-
-    def _make_gate(self, now: float) -> Gate:
-        since = self._confirmed_at(now)
-        fresh = self._peeks or now - since <= self.stale_after
-        effective, backend_now, source = self._effective(now, fresh=fresh)
-        self._changes_at = now + effective.until - backend_now
-        if not fresh and self.on_unreachable != "last-known":
-            hold = _FENCED if self.on_unreachable == "closed" else None
-            refusal = closing(hold, self.enable_maintenance, OFF)
-            return Gate(refusal, hold or OFF, f"unreachable-{self.on_unreachable}", self._horizon(now))
-        refusal = closing(effective.hold, self.enable_maintenance, effective.switch)
-        horizon = self._horizon(since) if fresh else self._horizon(now)
-        source = source if fresh or self._known is None else "last-known"
-        return Gate(refusal, effective.state, source, min(self._changes_at, horizon))
-
-    def _confirmed_at(self, now: float) -> float:
-        """From when on staleness counts."""
-        if self.on_unreachable == "closed":
-            # A fence must hold against the registry: it counts from where Redis began to count, and a worker that the
-            # registry has never heard of is fenced from the start.
-            return self._registered_at if isinstance(self.backend, WorkerRegistry) else self._fresh_at
-        since = max(self._fresh_at, self._begun_at)
-        return now if since == -math.inf else since
-
-    def _horizon(self, since: float) -> float:
-        """Until when a gate may speak that was confirmed, or judged without confirmation, at that time."""
-        if self._peeks:
-            return -math.inf  # asked at every request
-        return since + (self.stale_after if self._watches else self.backend.ttl)
-
-    def _effective(self, now: float, *, fresh: bool) -> tuple[Effective, float, str]:
-        """What is known, else what a fallback knows, else off; on whose clock; and where it comes from."""
-        if (known := self._known) is not None:
-            backend_now, source = now + self._clock_offset, self.backend.kind
-            if not fresh:
-                known = _unending(known, self._fresh_at + self._clock_offset)
-            return evaluate(known, backend_now), backend_now, source
-        backend_now = time.time()
-        reading = self._fallbacks.reading or Reading()
-        if self._reading is not None:  # its switch is unreadable, its holds are not
-            reading = replace(reading, holds=self._reading.holds)
-        return evaluate(reading, backend_now), backend_now, self._fallbacks.source
-
-    @property
-    def _known(self) -> Reading | None:
-        reading = self._reading
-        return None if reading is None or reading.switch is None else reading
-
-    def _lasting(self) -> MaintenanceState:
-        """The state as a file can keep it: a standing hold, or the switch with its window and time to live."""
-        reading, now = self._known or Reading(), time.monotonic() + self._clock_offset
-        switch = reading.switch or OFF
-        if (hold := evaluate(reading, now).hold) is not None:
-            return hold
-        if reading.expires_in is None:
-            return switch
-        # As it will be when its window begins: with the end that its time to live is.
-        begins = now if switch.starts_at is None else switch.starts_at.timestamp()
-        return evaluate(reading, max(now, begins)).switch
-
-
-def _unending(reading: Reading, confirmed_at: float) -> Reading:
-    """Without an end to the on holds that stood when last confirmed: whoever cannot see them renewed must not open under them."""
-    holds = (
-        replace(hold, deadline=math.inf) if hold.state.enabled and confirmed_at < hold.deadline else hold for hold in reading.holds or ()
-    )
-    return replace(reading, holds=tuple(holds))
 
 
 def mode_at_hand() -> MaintenanceMode | None:

@@ -980,7 +980,7 @@ async def test_a_loss_that_is_told_while_the_block_is_left_says_so() -> None:
 
     with pytest.raises(LeaseLostError):
         await run()
-    assert backend.standing == {}
+    await eventually(lambda: backend.standing == {}, within=2)
 
 
 def test_a_loss_after_the_event_loop_is_closed_harms_nobody() -> None:

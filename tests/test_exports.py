@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
-import inspect
 import pkgutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Final
 
 import pytest
@@ -18,24 +18,33 @@ from fastapi_maintenance import backends
 
 ROOT: Final = Path(__file__).parents[1]
 OPTIONAL: Final = ("fakeredis", "redis", "rich", "typer", "uvicorn")
-WRITTEN_AS_A_USER_WOULD: Final = ("fastapi_maintenance.demo.app",)
 MODULES: Final = [
     "fastapi_maintenance",
-    *(
-        module.name
-        for module in pkgutil.walk_packages(fastapi_maintenance.__path__, "fastapi_maintenance.")
-        if module.name not in WRITTEN_AS_A_USER_WOULD
-    ),
+    *(module.name for module in pkgutil.walk_packages(fastapi_maintenance.__path__, "fastapi_maintenance.")),
 ]
 
 
-def defined_in(module: ModuleType) -> set[str]:
-    """The functions and classes that it makes itself and that no underscore hides."""
-    return {
-        name
-        for name, value in vars(module).items()
-        if not name.startswith("_") and (inspect.isfunction(value) or inspect.isclass(value)) and value.__module__ == module.__name__
-    }
+def all_of(module: str) -> list[str]:
+    names: list[str] = getattr(importlib.import_module(module), "__all__", [])
+    return names
+
+
+def taken_by(name: str) -> Iterator[tuple[str, str]]:
+    """Each name that a module takes from another one of the package, after the module that it takes it from."""
+    source = importlib.import_module(name).__file__
+    assert source is not None
+    parents = name.split(".") if source.endswith("__init__.py") else name.split(".")[:-1]
+    for node in ast.walk(ast.parse(Path(source).read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = [*parents[: len(parents) - node.level + 1], *filter(None, [node.module])]
+            yield from ((".".join(base), alias.name) for alias in node.names)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_whatever_a_module_takes_from_another_is_in_the_others_all(name: str) -> None:
+    hidden = [(module, taken) for module, taken in taken_by(name) if f"{module}.{taken}" not in MODULES and taken not in all_of(module)]
+
+    assert hidden == []
 
 
 def in_order(name: str) -> tuple[int, str]:
@@ -44,16 +53,8 @@ def in_order(name: str) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_what_a_module_defines_for_others_is_in_its_all(name: str) -> None:
-    module = importlib.import_module(name)
-
-    assert defined_in(module) - set(getattr(module, "__all__", ())) == set()
-
-
-@pytest.mark.parametrize("name", MODULES)
 def test_every_name_in_all_is_there_once_and_in_order(name: str) -> None:
-    module = importlib.import_module(name)
-    names: list[str] = getattr(module, "__all__", [])
+    module, names = importlib.import_module(name), all_of(name)
 
     assert [name for name in names if not hasattr(module, name)] == []
     assert names == sorted(set(names), key=in_order)

@@ -45,10 +45,11 @@ FULL_AGAIN: Final = MaintenanceState(enabled=True, message="again")
 class Desk(Switchboard):
     """A switch with details, that counts how often its worker has something new to register."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "desk") -> None:
         super().__init__(ttl=30)
         self.state = OFF
         self.nudges = 0
+        self.name = name
 
     async def read(self) -> Reading:
         return self._local_reading(self.state)
@@ -59,6 +60,9 @@ class Desk(Switchboard):
 
     def nudge(self) -> None:
         self.nudges += 1
+
+    def describe(self) -> str:
+        return self.name
 
 
 @dataclass
@@ -419,6 +423,8 @@ async def test_an_exempt_handler_is_asked_at_the_closing_and_not_while_open(work
         await service.close()
         assert asked == ["POST /work"]
         assert service.waited_for == (0, 0)
+        await service.close(FULL_AGAIN)
+        assert asked == ["POST /work"], "once is enough"
         work.go.set()
         await asyncio.gather(*requests)
 
@@ -567,6 +573,24 @@ async def test_the_applications_around_the_holder_do_not_wait_for_it_either(work
         assert service.waited_for == (0, 0)
         work.go.set()
         assert status(await holder) == 200
+
+
+async def test_a_block_on_another_switch_excuses_nobody_from_this_one(work: Work) -> None:
+    """Else a request that holds one tenant's switch could go on writing under everybody's migration."""
+    app, tenant = FastAPI(), Desk("tenant")
+
+    @app.post("/tenant")
+    async def endpoint() -> None:
+        async with maintenance_mode_on(tenant):
+            await work()
+
+    async with running(app) as service:
+        request = service.request("POST", "/tenant")
+        await work.begun.wait()
+        await service.close()
+        assert service.waited_for == (1, 0)
+        work.go.set()
+        assert status(await request) == 200
 
 
 async def test_a_lifespan_is_never_in_flight() -> None:

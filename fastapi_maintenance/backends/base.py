@@ -16,7 +16,7 @@ from ..registry import RollCall
 from ..snapshot import Hold, Reading, evaluate
 from ..state import MaintenanceState, parse_bool
 
-__all__ = ["BaseStateBackend", "Feed", "WorkerRegistry"]
+__all__ = ["BaseStateBackend", "Feed", "WorkerRegistry", "as_backend_error", "at_least_zero", "positive"]
 
 
 class Feed(Protocol):

@@ -71,13 +71,13 @@ class Observer(MaintenanceMode):
         """What is known now."""
         source = (await self.refresh()).source
         self._news.clear()
-        reading, now = self._reading, time.monotonic()
+        reading, now = self.knowledge.reading, time.monotonic()
         if reading is None:
             unread = Reading(None, None, time.time(), error=self._trouble)
             return Sight(Report.of(self.backend, unread), "nowhere", None)
         # An unreadable switch is not replaced by a fallback's here: no worker need have the same fallbacks.
         source = self.backend.kind if reading.switch is None else source
-        return Sight(Report.of(self.backend, reading, now + self._clock_offset), source, now - self._fresh_at)
+        return Sight(Report.of(self.backend, reading, self.knowledge.backend_time(now)), source, now - self.knowledge.fresh_at)
 
     # -- feed ------------------------------------------------------------------------------------------------------------
 

@@ -50,9 +50,9 @@ async def perform(workers: int, *, check: bool, out: TextIO) -> int:
         raise DemoError("The demo needs at least one worker: --workers 1.")
     with TemporaryDirectory(prefix="fastapi-maintenance-demo-") as home:
         async with _start_redis(Path(home)) as redis:
-            _say(out, redis.describe())
+            _say(out, redis.describe(), f"Starting uvicorn with --workers {workers} …")
             async with start_crew(workers, backend=redis.url, home=Path(home)) as crew:
-                _say(out, f"{workers} worker processes on {crew.url}: {', '.join(map(str, crew.pids))}.")
+                _say(out, f"The workers answer on {crew.url}; their process ids are {', '.join(map(str, crew.pids))}.")
                 return await _check(redis, crew, out) if check else await _show(redis, crew, out)
 
 

@@ -26,6 +26,7 @@ class Watch:
         self._crew = crew
         self._screen = screen
         self._board = Board()
+        self._redis_is_there = True
 
     async def run(self) -> NoReturn:
         """Look, and look again."""
@@ -55,13 +56,19 @@ class Watch:
             await self._crew.seek()
         looks = await asyncio.gather(*map(self._look_at, self._crew.pids))
         await asyncio.sleep(_SETTLE)
-        try:
-            self._board.rungs = await self._redis.rungs()
-        except DemoError:
-            self._board.rungs = {}
+        await self._look_at_redis()
         for event in [self._board.left(look) if isinstance(look, int) else self._board.saw(*look) for look in looks]:
             if event is not None:
                 self._screen.tell(event)
+
+    async def _look_at_redis(self) -> None:
+        try:
+            self._board.rungs, there = await self._redis.rungs(), True
+        except DemoError:
+            self._board.rungs, there = {}, False
+        if there is not self._redis_is_there:
+            self._redis_is_there = there
+            self._screen.tell("Redis answers again" if there else "Redis does not answer; the workers keep the state that they know")
 
     async def _look_at(self, pid: int) -> tuple[int, Statement] | int:
         """What a visitor gets from a worker and what it says of itself; its process id alone if it is gone."""

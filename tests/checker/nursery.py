@@ -13,7 +13,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from fastapi_maintenance import MaintenanceModeMiddleware, force_maintenance_mode_off
-from fastapi_maintenance.mode import MaintenanceMode, Unreachable
+from fastapi_maintenance.knowledge import Knowledge, Unreachable
 
 
 def make_app(url: str, policy: Unreachable, stale_after: float) -> FastAPI:
@@ -41,10 +41,10 @@ def make_app(url: str, policy: Unreachable, stale_after: float) -> FastAPI:
 def break_fence() -> None:
     """Let a worker believe that it is always up to date: what the checker must notice."""
 
-    def always_now(self: MaintenanceMode, now: float) -> float:
+    def always_now(self: Knowledge, now: float) -> float:
         return now
 
-    MaintenanceMode._confirmed_at = always_now  # type: ignore[method-assign]
+    Knowledge.confirmed_at = always_now  # type: ignore[method-assign]
 
 
 def serve(order: dict[str, Any]) -> None:

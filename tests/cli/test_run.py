@@ -431,6 +431,16 @@ while time.monotonic() < deadline:
 sys.exit(7)
 """
 
+# Else a second signal would come while the first is pending, and not be seen.
+REACT_SLOWLY = """
+import time
+from fastapi_maintenance.__main__ import main
+from fastapi_maintenance.cli import run
+look = run._in_foreground
+run._in_foreground = lambda: time.sleep(0.3) or look()
+main()
+"""
+
 
 def test_the_commands_input_and_output_are_those_of_the_program(redis_url: str) -> None:
     script = "cat; echo oops >&2; exit 3"
@@ -453,9 +463,9 @@ def test_the_commands_input_and_output_are_those_of_the_program(redis_url: str) 
 def test_ctrl_c_on_a_terminal_reaches_the_command_once(
     redis_url: str, redis_server: RedisServer, stdin: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if stdin == "a file":
-        redirected = ("sh", "-c", f'exec {shlex.quote(sys.executable)} -m fastapi_maintenance "$@" < /dev/null', "sh")
-        monkeypatch.setattr(program, "_COMMAND", redirected)
+    redirection = "" if stdin == "the terminal" else "< /dev/null"
+    slowly = ("sh", "-c", f'exec {shlex.quote(sys.executable)} -c "$0" "$@" {redirection}', REACT_SLOWLY)
+    monkeypatch.setattr(program, "_COMMAND", slowly)
     with Program("run", "--backend", redis_url, "--", sys.executable, "-c", COUNT_INTERRUPTIONS, terminal=True) as held:
         held.until("ready")
         held.type("\x03")

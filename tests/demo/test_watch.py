@@ -80,13 +80,12 @@ async def test_without_redis_the_workers_are_still_watched(crew: Crew, own_redis
     async with watching(redis, crew) as notebook:
         await eventually(lambda: is_monitored(redis), within=10)
         server.kill()
-        notebook.rows = []
-        await eventually(lambda: notebook.rows, within=10)
-        notebook.rows = []
-        await eventually(lambda: notebook.rows, within=10)
-        assert notebook.rows[0].rung == "?"
+        await eventually(lambda: notebook.told("Redis does not answer"), within=10)
+        await eventually(lambda: notebook.rows[0].rung == "?", within=10)
         server.start()
+        await eventually(lambda: notebook.told("Redis answers again"), within=10)
         await eventually(lambda: is_monitored(redis), within=10)
+        assert len(notebook.events) == 3, "one line a change"
     await redis.aclose()
 
 

@@ -13,7 +13,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from ...exceptions import BackendUnavailableError
 
-__all__ = ["Command", "Wire"]
+__all__ = ["Command", "Reply", "Wire"]
 
 Command = tuple[Any, ...]
 Reply = Any

@@ -1,0 +1,156 @@
+"""What one worker knows of its backend, how sure it may be of it, and the gate that follows. No clock of its own, no I/O."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Final, Literal
+
+from ._policy import Closing, closing
+from .snapshot import Effective, Reading, evaluate, fill_gaps, steady
+from .state import OFF, MaintenanceState
+
+__all__ = ["Gate", "Knowledge", "Policy", "Unreachable"]
+
+Unreachable = Literal["last-known", "open", "closed"]
+
+_FENCED: Final = MaintenanceState(enabled=True, reason="The backend cannot be reached, and on_unreachable is 'closed'.")
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """What a worker goes by: whether it is closed and by which rule, what the state is and where that comes from.
+
+    It may say so until `until`, a local monotonic time; then it must be judged again.
+    """
+
+    closing: Closing | None
+    state: MaintenanceState
+    source: str
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How a worker judges. Times are in seconds; `kind` is the backend's.
+
+    `counts_from_registering` is for a fence that must hold against a registry; `asks_always` for a backend that is asked at every
+    request, so that nothing it said can be stale.
+    """
+
+    kind: str
+    enable_maintenance: bool | None
+    on_unreachable: Unreachable
+    stale_after: float
+    ttl: float
+    counts_from_registering: bool
+    asks_always: bool
+
+
+class Knowledge:
+    """The last reading, and when it was asked for, learned and confirmed: local monotonic times, given by whoever calls."""
+
+    def __init__(self, policy: Policy, clock: Callable[[], float] = time.time) -> None:
+        self._policy = policy
+        self._wall_clock = clock
+        self._learned_at = -math.inf
+        self._registered_at = -math.inf
+        self._clock_offset = 0.0  # the backend's clock less our monotonic one
+        self.begun_at = -math.inf  # when anybody first wanted to know
+        self.fresh_at = -math.inf
+        self.changes_at = -math.inf
+        self.reading: Reading | None = None
+
+    # -- learning ------------------------------------------------------------------------------------------------------
+
+    def learn(self, reading: Reading, asked_at: float, arrived_at: float) -> bool:
+        """Take a reading in, unless what is known is newer: learned while this one was on its way, and read later."""
+        old = self.reading
+        if old is not None and asked_at < self._learned_at and reading.now < old.now:
+            return False
+        self._clock_offset = reading.now - (asked_at + arrived_at) / 2
+        self.reading = steady(fill_gaps(reading, old), old)
+        self._learned_at = arrived_at
+        self.confirm(asked_at)
+        if reading.registered:
+            self._registered_at = max(self._registered_at, asked_at)
+        return True
+
+    def confirm(self, at: float) -> None:
+        """What was learned last still held at that time."""
+        self.fresh_at = max(self.fresh_at, at)
+
+    @property
+    def known(self) -> Reading | None:
+        """The last reading, if its switch was ever readable."""
+        return None if self.reading is None or self.reading.switch is None else self.reading
+
+    def backend_time(self, now: float) -> float:
+        """The time on the clock that windows and leases are judged by, in seconds since the epoch."""
+        return now + self._clock_offset if self.known else self._wall_clock()
+
+    # -- judging -------------------------------------------------------------------------------------------------------
+
+    def judge(self, now: float, fallback: Reading | None, fallback_source: str, *, watched: bool) -> Gate:
+        """The gate as of now. `watched` says whether somebody will confirm it; else it is a cached read."""
+        policy = self._policy
+        since = self.confirmed_at(now)
+        fresh = policy.asks_always or now - since <= policy.stale_after
+        backend_now = self.backend_time(now)
+        effective, source = self._effective(backend_now, fallback, fallback_source, fresh=fresh)
+        self.changes_at = now + effective.until - backend_now
+        horizon = self._horizon(since if fresh else now, watched=watched)
+        if not fresh and policy.on_unreachable != "last-known":
+            hold = _FENCED if policy.on_unreachable == "closed" else None
+            refusal = closing(hold, policy.enable_maintenance, OFF)
+            return Gate(refusal, hold or OFF, f"unreachable-{policy.on_unreachable}", horizon)
+        refusal = closing(effective.hold, policy.enable_maintenance, effective.switch)
+        return Gate(refusal, effective.state, source, min(self.changes_at, horizon))
+
+    def confirmed_at(self, now: float) -> float:
+        """From when on staleness counts."""
+        if self._policy.on_unreachable == "closed":
+            # A fence must hold against the registry: it counts from where Redis began to count, and a worker that the
+            # registry has never heard of is fenced from the start.
+            return self._registered_at if self._policy.counts_from_registering else self.fresh_at
+        since = max(self.fresh_at, self.begun_at)
+        return now if since == -math.inf else since
+
+    def lasting(self, now: float) -> MaintenanceState:
+        """The state as a file can keep it: a standing hold, or the switch with its window and time to live."""
+        reading, backend_now = self.known or Reading(), now + self._clock_offset
+        switch = reading.switch or OFF
+        if (hold := evaluate(reading, backend_now).hold) is not None:
+            return hold
+        if reading.expires_in is None:
+            return switch
+        # As it will be when its window begins: with the end that its time to live is.
+        begins = backend_now if switch.starts_at is None else switch.starts_at.timestamp()
+        return evaluate(reading, max(backend_now, begins)).switch
+
+    def _horizon(self, since: float, *, watched: bool) -> float:
+        """Until when a gate may speak that was confirmed, or judged without confirmation, at that time."""
+        if self._policy.asks_always:
+            return -math.inf
+        return since + (self._policy.stale_after if watched else self._policy.ttl)
+
+    def _effective(self, backend_now: float, fallback: Reading | None, fallback_source: str, *, fresh: bool) -> tuple[Effective, str]:
+        """What is known, else what a fallback knows, else off; and where that comes from."""
+        if (known := self.known) is not None:
+            if fresh:
+                return evaluate(known, backend_now), self._policy.kind
+            return evaluate(_unending(known, self.fresh_at + self._clock_offset), backend_now), "last-known"
+        reading = fallback or Reading()
+        if self.reading is not None:  # its switch is unreadable, its holds are not
+            reading = replace(reading, holds=self.reading.holds)
+        return evaluate(reading, backend_now), fallback_source
+
+
+def _unending(reading: Reading, confirmed_at: float) -> Reading:
+    """Without an end to the on holds that stood when last confirmed: whoever cannot see them renewed must not open under them."""
+    holds = (
+        replace(hold, deadline=math.inf) if hold.state.enabled and confirmed_at < hold.deadline else hold for hold in reading.holds or ()
+    )
+    return replace(reading, holds=tuple(holds))
