@@ -189,7 +189,8 @@ class MaintenanceBlock:
             await asyncio.shield(asyncio.wrap_future(lease.begin()))
         except asyncio.CancelledError:
             # Whether it is taken or still being taken, the thread lets go of it; the process may be about to end, so wait for that.
-            await asyncio.wait([asyncio.wrap_future(lease.end())], timeout=_LETTING_GO)
+            with suppress(Exception):
+                await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(lease.end())), _LETTING_GO)
             raise
 
     def _canceller(self) -> Callable[[], None] | None:

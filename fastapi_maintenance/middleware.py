@@ -78,12 +78,22 @@ class MaintenanceModeMiddleware:
         token = current_admission.set(admission)
         try:
             if scope["type"] == "lifespan":
-                async with self.mode:
-                    await self.app(scope, receive, send)
+                await self._live(scope, receive, send)
             else:
                 await self._admit(admission, scope, receive, send)
         finally:
             current_admission.reset(token)
+
+    async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Watch the backend from before the application starts until after it has shut down."""
+
+        async def tell(message: Message) -> None:
+            if message["type"].startswith("lifespan.shutdown."):
+                await self.mode.stop()  # now, as servers end the event loop when they have heard this
+            await send(message)
+
+        async with self.mode:
+            await self.app(scope, receive, tell)
 
     async def _admit(self, admission: Admission, scope: Scope, receive: Receive, send: Send) -> None:
         mode = self.mode

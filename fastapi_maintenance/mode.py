@@ -88,7 +88,7 @@ class MaintenanceMode:
                 f"stale_after must be at least 1.5 ttl, {1.5 * backend.ttl:g} s here: a healthy worker's knowledge is up to 1.2 ttl old."
             )
         self._fallbacks = Fallbacks(fallback)
-        self._peeks = self._peek() is not None
+        self._peeks = _can_be_asked_always(backend)
         self.knowledge = Knowledge(
             Policy(
                 kind=backend.kind,
@@ -306,6 +306,13 @@ class MaintenanceMode:
                 for watch in list(self._watches.values()):
                     watch.tell(watch.closed)
         return gate
+
+
+def _can_be_asked_always(backend: BaseStateBackend) -> bool:
+    try:
+        return backend.peek() is not None
+    except Exception:  # it can, only not just now
+        return True
 
 
 def mode_at_hand() -> MaintenanceMode | None:

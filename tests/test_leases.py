@@ -86,7 +86,7 @@ def test_ending_it_twice_releases_once() -> None:
         assert lease.end(ON) is lease.end()
         lease.end().result(5)
 
-    assert backend.steps == ["acquire", "release"]
+    assert backend.steps.count("release") == 1
     assert backend.kept == ON
 
 

@@ -245,7 +245,7 @@ def test_each_change_is_one_line_in_the_log(clock: Clock, log: pytest.LogCapture
 
 def test_the_time_is_that_of_the_backend_once_it_is_known(clock: Clock) -> None:
     mode = MaintenanceMode(Switchboard(ttl=1.0))
-    assert mode.now() == datetime.fromtimestamp(clock.time(), UTC)
+    assert abs(mode.now() - datetime.now(UTC)) < timedelta(seconds=5)
 
     mode.update(Reading(ON, now=T0 - 3600), clock.monotonic())
     clock.passed += 2
@@ -701,6 +701,17 @@ async def test_what_can_be_asked_at_every_request_is_never_stale(clock: Clock) -
     assert await is_closed_now(mode)
     clock.passed += 2
     assert not await is_closed_now(mode)
+
+
+async def test_a_backend_that_cannot_be_asked_when_the_application_is_made_is_asked_later(log: pytest.LogCaptureFixture) -> None:
+    backend = Peeking(ttl=1.0)
+    backend.reading, backend.trouble = Reading(ON, now=T0), RuntimeError("no peeking")
+    mode = MaintenanceMode(backend)
+    assert not await is_closed_now(mode)
+    assert "Peeking failed: RuntimeError: no peeking; no state was ever known" in lines(log)[0]
+
+    backend.trouble = None
+    assert await is_closed_now(mode)
 
 
 async def test_an_error_of_a_backend_that_is_asked_at_every_request_fails_none(clock: Clock, log: pytest.LogCaptureFixture) -> None:

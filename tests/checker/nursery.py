@@ -63,7 +63,9 @@ def main() -> None:
     for line in sys.stdin:
         pid = os.fork()
         if pid == 0:
-            os.close(0)
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            os.dup2(nowhere, 0)
+            os.dup2(nowhere, 1)  # else the nursery's own pipe would stay open for as long as any worker lives
             try:
                 serve(json.loads(line))
             finally:

@@ -93,6 +93,7 @@ def test_there_is_nothing_to_complain_of_in_a_right_answer(answer: Answer, close
         (CLOSED, False, "answered 503 instead of 200"),
         (Answer(500, {}, b"Internal Server Error"), True, "answered 500 instead of 503"),
         (Answer(200, {}, b"{}"), False, "answered 200 with {}"),
+        (Answer(200, {}, b"<html>"), False, "answered 200 with b'<html>'"),
         (Answer(503, CLOSED.headers, b'{"detail": "?"}'), True, "answered 503 with {'detail': '?'}, not with the detail 'Away'"),
         (Answer(503, {"retry-after": "1"}, CLOSED.body), True, "answered 503 without Cache-Control: no-store"),
         (Answer(503, {"cache-control": "no-store"}, CLOSED.body), True, "answered 503 without Retry-After"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -145,8 +144,7 @@ class RedisBackend(BaseStateBackend, WorkerRegistry):
     @asynccontextmanager
     async def _wire(self) -> AsyncIterator[Wire]:
         try:
-            async with asyncio.timeout(self._timeout):
-                connection = await self._server.connect(timeout=self._timeout, protocol=2)
+            connection = await self._server.connect(timeout=self._timeout, protocol=2)
         except (RedisError, OSError) as error:
             raise BackendUnavailableError(f"{self.describe()} cannot be reached: {why(error)}") from error
         async with Wire(connection, lambda: None) as wire:

@@ -28,6 +28,8 @@ logger = logging.getLogger("fastapi_maintenance")
 
 _BACKOFF_START: Final = 0.02  # seconds
 _BACKOFF_CAP: Final = 1.0
+_TRACK: Final = ("CLIENT", "TRACKING", "ON", "OPTIN")
+_CONFINED: Final = "allowed in this context"  # what a subscribed RESP2 connection is told about all other commands
 
 
 class Rung(StrEnum):
@@ -98,21 +100,21 @@ class Link:
         async with AsyncExitStack() as stack:
             try:
                 wire = ear = await stack.enter_async_context(await self._connect(protocol=3))
-            except ResponseError:
+                subscribed, named, tracked = await wire.call(self._subscribe, self._greeting, _TRACK, within=self._deadline)
+                if _CONFINED in str(named):  # half of RESP3, as fakeredis has
+                    raise ResponseError(str(named))
+            except ResponseError as refusal:
                 # No RESP3. RESP2 lets a subscribed connection do nothing else, so the message needs one of its own.
+                await stack.aclose()
                 wire = await stack.enter_async_context(await self._connect(protocol=2))
                 ear = await stack.enter_async_context(await self._connect(protocol=2))
                 await wire.call(self._greeting, within=self._deadline)
                 _, subscribed = await ear.call(self._greeting, self._subscribe, within=self._deadline)
-                tracked: object = ResponseError("no RESP3")
-            else:
-                tracking = ("CLIENT", "TRACKING", "ON", "OPTIN")
-                _, tracked, subscribed = await wire.call(self._greeting, tracking, self._subscribe, within=self._deadline)
+                tracked = refusal
             yield wire, ear, _best(tracked, subscribed)
 
     async def _connect(self, *, protocol: int) -> Wire:
-        async with asyncio.timeout(self._ttl):
-            return Wire(await self._server.connect(timeout=self._ttl, protocol=protocol), self._wake.set)
+        return Wire(await self._server.connect(timeout=self._ttl, protocol=protocol), self._wake.set)
 
     async def _sync_on(self, wire: Wire, rung: Rung) -> tuple[Rung, float]:
         """Sync once; what is pushed meanwhile causes one more. Says the rung, lower if arming was refused, and the next time."""

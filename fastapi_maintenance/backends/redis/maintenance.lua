@@ -19,6 +19,7 @@ local FIELDS = {'epoch', 'born', 'parent', 'cleared', 'decided'}
 local clock = redis.call('TIME')
 local now = tonumber(clock[1]) * 1000000 + tonumber(clock[2])
 
+local digest = redis.sha1hex or function(text) return text end -- what imitates Redis in tests and demos lacks it
 local function int(number) return string.format('%.0f', number) end
 
 local function read_epoch()
@@ -120,7 +121,7 @@ local function reading(verdict, roll)
   local record = read_epoch()
   return {
     int(now), status, value, redis.call('PTTL', SWITCH), live,
-    {int(record.epoch), int(record.born), int(record.parent)}, redis.sha1hex(table.concat(facts, '\n')), verdict or '',
+    {int(record.epoch), int(record.born), int(record.parent)}, digest(table.concat(facts, '\n')), verdict or '',
     roll or {},
   }
 end

@@ -15,7 +15,7 @@ from ...state import MAX_BYTES
 from .keys import Keys
 from .wire import Command, Wire
 
-__all__ = ["Script", "dump_hold"]
+__all__ = ["Script", "dump_hold", "is_unknown_script"]
 
 _SOURCE: Final = files(__package__).joinpath("maintenance.lua").read_bytes()
 _DIGEST: Final = hashlib.sha1(_SOURCE, usedforsecurity=False).hexdigest()
@@ -40,7 +40,7 @@ class Script:
     async def run(self, wire: Wire, step: str, *args: str | int, within: float) -> object:
         """Run a step now. Raises `UnsupportedError` if scripts are not permitted, `BackendError` if this one is refused."""
         (reply,) = await wire.call(self.by_digest(step, *args), within=within)
-        if isinstance(reply, NoScriptError):
+        if is_unknown_script(reply):
             (reply,) = await wire.call(self.whole(step, *args), within=within)
         if isinstance(reply, NoPermissionError) or _is_unknown(reply):
             raise UnsupportedError(f"Redis does not permit this user what holds and the barrier need: {reply}") from reply
@@ -50,6 +50,11 @@ class Script:
 
     def _tail(self, step: str, *args: str | int) -> Command:
         return (len(self._keys.all), *self._keys.all, step, self._keys.events, *args)
+
+
+def is_unknown_script(reply: object) -> bool:
+    """Whether the server wants to be sent the script whole. What imitates Redis may say so without the error code."""
+    return isinstance(reply, ResponseError) and (isinstance(reply, NoScriptError) or str(reply).startswith("No matching script"))
 
 
 def dump_hold(hold: Hold) -> str:

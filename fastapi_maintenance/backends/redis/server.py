@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from inspect import signature
 from typing import Any, Final, Protocol, Self
 from urllib.parse import urlsplit
@@ -23,7 +24,7 @@ class Server(Protocol):
         """A URL without a password."""
 
     async def connect(self, *, timeout: float, protocol: int = 3) -> AbstractConnection:
-        """An open connection, each step of opening within `timeout` seconds. Raises redis-py's errors."""
+        """A connection that is open within `timeout` seconds. Raises redis-py's errors, or `TimeoutError`."""
 
 
 class SingleServer:
@@ -73,7 +74,8 @@ class SingleServer:
     async def connect(self, *, timeout: float, protocol: int = 3) -> AbstractConnection:
         connection = self._make(timeout=timeout, protocol=protocol)
         try:
-            await connection.connect()  # type: ignore[no-untyped-call]
+            async with asyncio.timeout(timeout):
+                await connection.connect()  # type: ignore[no-untyped-call]
         except BaseException as error:
             await connection.disconnect(nowait=True)
             if isinstance(error, RedisError | OSError) or not isinstance(error, Exception):
@@ -83,7 +85,8 @@ class SingleServer:
         return connection
 
     def _make(self, *, timeout: float, protocol: int) -> AbstractConnection:
-        limits = {"socket_timeout": timeout, "socket_connect_timeout": timeout, "health_check_interval": 0}
+        # No socket_timeout: for it redis-py uses asyncio.wait_for, which before Python 3.12 can swallow a cancellation.
+        limits = {"socket_timeout": None, "socket_connect_timeout": timeout, "health_check_interval": 0}
         # redis-py by itself tries for about a minute; whoever calls here wants to know now.
         never = {"retry": Retry(NoBackoff(), 0), "retry_on_timeout": False, "retry_on_error": []}
         return self._class(**self._options | limits | never | _ANONYMOUS, protocol=protocol, decode_responses=False)

@@ -11,15 +11,13 @@ from dataclasses import replace
 from enum import IntEnum
 from typing import Final, Literal
 
-from redis.exceptions import NoScriptError
-
 from ...exceptions import BackendError, BackendUnavailableError
 from ...snapshot import Reading, evaluate, fill_gaps
 from ...state import OFF
 from ..base import Feed
 from .keys import Keys
 from .replies import Answer, read_plain, read_script
-from .script import Script, dump_hold
+from .script import Script, dump_hold, is_unknown_script
 from .wire import Command, Reply, Wire
 
 __all__ = ["LIFETIMES", "DataLoss", "Sync"]
@@ -112,7 +110,7 @@ class Sync:
         if self._depth is Depth.PLAIN:
             return Answer(read_plain(replies, time.time()))
         (reply,) = replies
-        if isinstance(reply, NoScriptError) and self._loaded:
+        if self._loaded and is_unknown_script(reply):
             self._loaded = False
         elif isinstance(reply, Exception):
             self._depth, self._refusal = Depth(self._depth - 1), str(reply)

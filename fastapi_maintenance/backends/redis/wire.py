@@ -27,7 +27,8 @@ class Wire:
     """Sends commands and hands out their replies in order; tells `on_event` of every push and of the end.
 
     Not built on redis-py's PubSub, which reconnects without a word and so loses tracking, and read without redis-py's
-    `timeout=`, which takes a dead socket's ETIMEDOUT for "no message yet", for ever and without a pause.
+    `timeout=`, which takes a dead socket's ETIMEDOUT for "no message yet", for ever and without a pause. The connection
+    must have no socket_timeout either: reading waits as long as it takes, and deadlines are `call`'s.
     """
 
     def __init__(self, connection: AbstractConnection, on_event: Callable[[], None]) -> None:
@@ -40,7 +41,6 @@ class Wire:
 
     async def __aenter__(self) -> Self:
         connection = self._connection
-        connection.socket_timeout = None  # reading waits as long as it takes; deadlines are `call`'s
         parser: Any = connection._parser
         if hasattr(parser, "set_invalidation_push_handler"):  # RESP2 has no pushes
             parser.set_invalidation_push_handler(_on_push)

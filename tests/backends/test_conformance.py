@@ -1,0 +1,219 @@
+"""Every backend keeps every promise of the conformance suite; and the suite notices one that does not."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from fakeredis import FakeAsyncRedis, FakeServer
+from redis.asyncio import Redis
+
+from fastapi_maintenance.backends import BaseStateBackend, EnvVarBackend, LocalFileBackend, RedisBackend, backend_from_url
+from fastapi_maintenance.demo.embedded import start_embedded_redis
+from fastapi_maintenance.snapshot import Hold, Reading
+from fastapi_maintenance.state import MaintenanceState
+
+from . import conformance
+from .conformance import CHECKS, MakeBackend
+
+TTL: Final = 0.3
+
+
+class TwoMethods(BaseStateBackend):
+    """What the documentation tells users to write, by one who calls nobody's `__init__`."""
+
+    ttl = TTL
+
+    def __init__(self, store: dict[str, bool]) -> None:
+        self.store = store
+
+    async def get_value(self) -> bool:
+        return self.store.get("on", False)
+
+    async def set_value(self, value: bool) -> None:
+        self.store["on"] = value
+
+
+class WithHelpers(BaseStateBackend):
+    """One written for the modelled package, with the helpers that its base class has."""
+
+    ttl = TTL
+
+    def __init__(self, store: dict[str, str]) -> None:
+        self.store = store
+
+    async def get_value(self) -> bool:
+        return self._str_to_bool(self.store.get("value", "0"))
+
+    async def set_value(self, value: bool) -> None:
+        self.store["value"] = self._bool_to_str(value)
+
+
+Kind = Callable[[pytest.FixtureRequest, AsyncExitStack], Awaitable[MakeBackend]]
+
+
+async def env(request: pytest.FixtureRequest, stack: AsyncExitStack) -> MakeBackend:
+    return EnvVarBackend
+
+
+async def file(request: pytest.FixtureRequest, stack: AsyncExitStack) -> MakeBackend:
+    directory: Path = request.getfixturevalue("tmp_path")
+    return partial(LocalFileBackend, directory / "maintenance.json", ttl=TTL)
+
+
+async def redis_by_url(request: pytest.FixtureRequest, stack: AsyncExitStack) -> MakeBackend:
+    return partial(backend_from_url, f"{request.getfixturevalue('redis_url')}?ttl={TTL}&key=shop:{{eu}}:maintenance")
+
+
+async def redis_by_client(request: pytest.FixtureRequest, stack: AsyncExitStack) -> MakeBackend:
+    client: Any = Redis.from_url(request.getfixturevalue("redis_url"), decode_responses=True)
+    await stack.enter_async_context(client)
+    return partial(RedisBackend, client=client, ttl=TTL)
+
+
+async def redis_without_resp3(request: pytest.FixtureRequest, stack: AsyncExitStack) -> MakeBackend:
+    settings: Path = request.getfixturevalue("tmp_path") / "resp2.conf"
+    settings.write_text('rename-command HELLO ""\n')
+    server = request.getfixturevalue("own_redis_server")(config={"include": str(settings)})
+    return partial(RedisBackend, server.url, ttl=TTL)
+
+
+async def fakeredis_by_url(request: pytest.FixtureRequest, stack: AsyncExitStack) -> MakeBackend:
+    server = await stack.enter_async_context(start_embedded_redis())
+    return partial(RedisBackend, f"redis://127.0.0.1:{server.port}/0", ttl=TTL)
+
+
+async def fakeredis_by_client(request: pytest.FixtureRequest, stack: AsyncExitStack) -> MakeBackend:
+    client: Any = FakeAsyncRedis(server=FakeServer())
+    await stack.enter_async_context(client)
+    return partial(RedisBackend, client=client, ttl=TTL)
+
+
+async def two_methods(request: pytest.FixtureRequest, stack: AsyncExitStack) -> MakeBackend:
+    return partial(TwoMethods, {})
+
+
+async def with_helpers(request: pytest.FixtureRequest, stack: AsyncExitStack) -> MakeBackend:
+    return partial(WithHelpers, {})
+
+
+KINDS: Final = [
+    env,
+    file,
+    redis_by_url,
+    redis_by_client,
+    redis_without_resp3,
+    pytest.param(fakeredis_by_url, marks=pytest.mark.may_block),  # starting the server does
+    fakeredis_by_client,
+    two_methods,
+    with_helpers,
+]
+
+
+@asynccontextmanager
+async def factory_of(kind: Kind, request: pytest.FixtureRequest) -> AsyncIterator[MakeBackend]:
+    async with AsyncExitStack() as stack:
+        yield await kind(request, stack)
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+async def test_the_promise_is_kept(request: pytest.FixtureRequest, kind: Kind, check: Callable[[MakeBackend], Awaitable[None]]) -> None:
+    async with factory_of(kind, request) as make:
+        await check(make)
+
+
+def test_no_check_is_forgotten() -> None:
+    written = {
+        name for name, value in vars(conformance).items() if inspect.iscoroutinefunction(value) and value.__module__ == conformance.__name__
+    }
+
+    assert written - {"is_on", "writes", "until", "watching"} == {check.__name__ for check in CHECKS}
+    assert all(check.__doc__ for check in CHECKS)
+
+
+# -- the suite itself ----------------------------------------------------------------------------------------------------
+
+
+class Broken(TwoMethods):
+    """Breaks one promise, as its name says."""
+
+
+class ForgetsHolds(Broken):
+    async def acquire(self, hold: Hold, lease: float) -> Hold:
+        return hold
+
+
+class NeverEndsHolds(Broken):
+    async def release(self, hold: Hold, *, keep: MaintenanceState | None = None) -> None:
+        pass
+
+
+class RenewsWhatWasEnded(Broken):
+    async def renew(self, hold: Hold, lease: float) -> bool:
+        return True
+
+
+class WritesNothing(Broken):
+    async def set_value(self, value: bool) -> None:
+        pass
+
+
+class LosesDetails(Broken):
+    async def write(self, state: MaintenanceState, *, expires_in: float | None = None) -> None:
+        await super().write(MaintenanceState(enabled=state.enabled))
+
+
+class TellsNobody(Broken):
+    def deliver(self, reading: Reading, at: float) -> None:
+        pass
+
+
+class WatchesNothing(Broken):
+    async def watch(self, feed: Any) -> None:
+        feed.update(await self.read(), 0.0)
+        await asyncio.Event().wait()
+
+
+class ShowsItsMemory(Broken):
+    def describe(self) -> str:
+        return f"{self!r}"
+
+
+class StaysInTheDark(Broken):
+    async def recall(self) -> Reading | None:
+        return None
+
+
+class CannotBeCancelled(Broken):
+    async def watch(self, feed: Any) -> None:
+        try:
+            await super().watch(feed)
+        except asyncio.CancelledError:
+            await asyncio.sleep(2)
+
+
+BROKEN: Final[dict[type[Broken], Callable[[MakeBackend], Awaitable[None]]]] = {
+    ForgetsHolds: conformance.a_hold_stands_until_it_is_released,
+    NeverEndsHolds: conformance.holds_overlap_in_any_order_of_release,
+    RenewsWhatWasEnded: conformance.clearing_turns_off_and_ends_every_hold,
+    WritesNothing: conformance.what_is_written_is_read_by_everybody,
+    LosesDetails: conformance.details_are_kept_or_refused,
+    TellsNobody: conformance.what_an_instance_changes_its_own_workers_know_at_once,
+    WatchesNothing: conformance.a_watch_hears_of_what_others_change,
+    ShowsItsMemory: conformance.it_has_a_name_for_messages,
+    StaysInTheDark: conformance.what_was_written_is_recalled,
+    CannotBeCancelled: conformance.a_watch_that_is_cancelled_ends,
+}
+
+
+@pytest.mark.parametrize("backend", BROKEN)
+async def test_a_broken_promise_is_noticed(backend: type[Broken]) -> None:
+    with pytest.raises(AssertionError):
+        await BROKEN[backend](partial(backend, {}))
