@@ -135,10 +135,7 @@ async def wait_until_applied(
     pause = _FIRST_LOOK
     while True:
         try:
-            async with asyncio.timeout(max(0.05, deadline - time.monotonic())):
-                roll = await (registry.begin_barrier() if barrier is None else registry.roll_call())
-                if barrier is not None and roll.reading.epoch < barrier.epoch:  # lost or rolled back beyond our beginning
-                    barrier.epoch = (roll := await registry.begin_barrier()).reading.epoch
+            roll = await asyncio.wait_for(_look(registry, barrier), max(0.05, deadline - time.monotonic()))
         except UnsupportedError:
             raise
         except (BackendError, TimeoutError) as error:
@@ -158,6 +155,17 @@ async def registered_workers(backend: str | BaseStateBackend | None = None) -> t
     """The live workers. Raises `UnsupportedError` where the backend has no registry, `BackendError` where it fails."""
     roll = await _registry(backend).roll_call()
     return tuple(worker for worker in roll.workers if not worker.left and roll.reading.now < worker.deadline)
+
+
+async def _look(registry: WorkerRegistry, barrier: Barrier | None) -> RollCall:
+    """Begin a barrier or call the roll; begin anew where the epoch was lost, or rolled back beyond where the barrier began."""
+    if barrier is None:
+        return await registry.begin_barrier()
+    roll = await registry.roll_call()
+    if roll.reading.epoch < barrier.epoch:
+        roll = await registry.begin_barrier()
+        barrier.epoch = roll.reading.epoch
+    return roll
 
 
 def _registry(backend: str | BaseStateBackend | None) -> WorkerRegistry:

@@ -155,6 +155,14 @@ async def test_only_redis_has_a_registry() -> None:
         await registered_workers(EnvVarBackend())
 
 
+async def test_a_server_that_permits_no_scripts_has_none_either(own_redis_server: RedisServerFactory) -> None:
+    server = own_redis_server()
+    server.cli("ACL", "SETUSER", "plain", "on", ">secret", "~*", "&*", "+@all", "-eval", "-evalsha")
+
+    with pytest.raises(UnsupportedError, match="permit"):
+        await wait_until_applied(server.url_of("plain", "secret"), timeout=5)
+
+
 async def test_a_timeout_must_be_positive(backend: RedisBackend) -> None:
     with pytest.raises(ConfigurationError, match="timeout"):
         await wait_until_applied(backend, timeout=0)

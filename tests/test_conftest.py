@@ -9,32 +9,32 @@ import time
 import pytest
 from blockbuster import BlockingError
 
-from fastapi_maintenance import configure_backend, decorators, defaults
+from fastapi_maintenance import configure_backend, defaults
+from fastapi_maintenance.exceptions import why
 
 from .ports import is_free
 
 
-class Sleeper:
-    """Blocks when our package looks at its attributes."""
+class Sleeper(Exception):
+    """Blocks when our package asks it what it says."""
 
-    __slots__ = ()
-
-    def __getattr__(self, name: str) -> None:
+    def __str__(self) -> str:
         time.sleep(0)
+        return "slept"
 
 
 async def test_a_blocking_call_below_our_package_in_an_event_loop_fails() -> None:
     with pytest.raises(BlockingError, match=r"time\.sleep"):
-        decorators.mark_of(Sleeper())
+        why(Sleeper())
 
 
 @pytest.mark.may_block
 async def test_a_marked_test_may_block() -> None:
-    assert decorators.mark_of(Sleeper()) is None
+    assert why(Sleeper()) == "slept"
 
 
 async def test_a_thread_may_block_and_so_may_a_test() -> None:
-    assert await asyncio.to_thread(decorators.mark_of, Sleeper()) is None
+    assert await asyncio.to_thread(why, Sleeper()) == "slept"
     time.sleep(0)
 
 

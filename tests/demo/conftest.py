@@ -7,12 +7,14 @@ import runpy
 import socket
 import threading
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import uvicorn
 from fastapi import FastAPI
 
+from fastapi_maintenance.demo import stage
 from fastapi_maintenance.demo.crew import Crew
 from fastapi_maintenance.demo.real import RealRedis
 
@@ -24,7 +26,7 @@ from .standing import Standing
 @pytest.fixture
 def demo_app() -> FastAPI:
     """The demo's application, as new: the one that is imported would keep the first test's backend."""
-    app: Any = runpy.run_module("fastapi_maintenance.demo.app")["app"]
+    app: Any = runpy.run_path(str(Path(stage.__file__).with_name("app.py")), run_name="fastapi_maintenance.demo.app_anew")["app"]
     assert isinstance(app, FastAPI)
     return app
 

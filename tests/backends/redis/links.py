@@ -70,6 +70,10 @@ class Worker:
         """Whether Redis could not be read so often."""
         return len(self.errors) >= times
 
+    def has_read(self, after: float, on: bool) -> bool:
+        """Whether its last reading was made after a time, and said so then."""
+        return self.last.now > after and evaluate(self.last, self.last.now).state.enabled is on
+
     @property
     def last(self) -> Reading:
         return self.readings[-1]
@@ -100,10 +104,13 @@ class Worker:
 
 
 @asynccontextmanager
-async def linked(backend: RedisBackend, worker: Worker | None = None, *, wait: bool = True) -> AsyncIterator[Worker]:
-    """A worker on a link of its own, from its first reading on, while the event loop never waits long for its turn."""
+async def linked(backend: RedisBackend, worker: Worker | None = None, *, wait: bool = True, busy: bool = False) -> AsyncIterator[Worker]:
+    """A worker on a link of its own, from its first reading on, while the event loop never waits long for its turn.
+
+    `busy` is for tests that keep it so themselves.
+    """
     worker = worker or Worker()
-    async with no_hot_loop():
+    async with no_hot_loop(busy=busy):
         watch = asyncio.create_task(backend.watch(worker), name="the link")
         try:
             if wait:
@@ -112,13 +119,12 @@ async def linked(backend: RedisBackend, worker: Worker | None = None, *, wait: b
             assert not watch.done(), watch
         finally:
             watch.cancel()
-            with suppress(asyncio.CancelledError):
-                await watch
+            await asyncio.wait([watch])
 
 
 @asynccontextmanager
-async def no_hot_loop() -> AsyncIterator[None]:
-    """Fail if one turn of the event loop computes for long, or if most of the time is spent computing.
+async def no_hot_loop(*, busy: bool = False) -> AsyncIterator[None]:
+    """Fail if one turn of the event loop computes for long or, unless the test is `busy`, if most of the time is spent so.
 
     Measured in processor time, so that a busy machine is no reason to fail; what blocks without computing, blockbuster finds.
     """
@@ -137,11 +143,10 @@ async def no_hot_loop() -> AsyncIterator[None]:
         yield
     finally:
         watching.cancel()
-        with suppress(asyncio.CancelledError):
-            await watching
+        await asyncio.wait([watching])
     took, spent = time.monotonic() - began, time.thread_time() - spent
     assert worst < _LONGEST_TURN, f"one turn computed for {worst * 1000:.0f} ms"
-    assert took < 1.0 or spent < 0.7 * took, f"{spent:.1f} s of {took:.1f} s were spent computing"
+    assert busy or took < 1.0 or spent < 0.5 * took, f"{spent:.1f} s of {took:.1f} s were spent computing"
 
 
 @asynccontextmanager
@@ -161,8 +166,7 @@ async def recorded_commands(client: Redis) -> AsyncIterator[list[tuple[str, str]
             yield commands
         finally:
             recording.cancel()
-            with suppress(asyncio.CancelledError):
-                await recording
+            await asyncio.wait([recording])
 
 
 def open_files() -> set[str]:

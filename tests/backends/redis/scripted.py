@@ -49,7 +49,10 @@ async def scripted(answer: bytes | Answer = b"", *, deaf: bool = False) -> Async
     """A server that answers whatever it hears, or reads nothing if it is `deaf`."""
     server = Scripted()
 
+    serving: set[asyncio.Task[Any] | None] = set()
+
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        serving.add(asyncio.current_task())
         server.accepted += 1
         server.writers.add(writer)
         try:
@@ -59,11 +62,9 @@ async def scripted(answer: bytes | Answer = b"", *, deaf: bool = False) -> Async
             while heard := await reader.read(65536):
                 said = answer if isinstance(answer, bytes) else answer(heard)
                 writer.write(said if isinstance(said, bytes) else await said)
-        except OSError:
-            pass
         finally:
             server.writers.discard(writer)
-            writer.close()
+            writer.transport.abort()
 
     listening = await asyncio.start_server(serve, "127.0.0.1", 0)
     server.port = listening.sockets[0].getsockname()[1]
@@ -71,6 +72,9 @@ async def scripted(answer: bytes | Answer = b"", *, deaf: bool = False) -> Async
         yield server
     finally:
         listening.close()
-        for writer in list(server.writers):
-            writer.transport.abort()
-        await asyncio.sleep(0)
+        await asyncio.sleep(0)  # for a connection that was accepted just now
+        tasks = [task for task in serving if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.sleep(0)  # for the transports to close

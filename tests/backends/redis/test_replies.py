@@ -143,7 +143,7 @@ def test_another_shape_is_a_backend_error(changes: dict[str, Any]) -> None:
         read_script(script_reply(**changes))
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(st.dictionaries(st.sampled_from(["now", "status", "value", "pttl", "holds", "record", "fingerprint", "verdict", "roll"]), GARBAGE))
 def test_garbage_in_a_reply_is_a_reading_that_can_be_used_or_a_backend_error(changes: dict[str, Any]) -> None:
     for read in (read_script, read_roll_call):
@@ -156,7 +156,7 @@ def test_garbage_in_a_reply_is_a_reading_that_can_be_used_or_a_backend_error(cha
         assert math.isinf(effective.until) or effective.until > answer.reading.now
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(GARBAGE)
 def test_a_reply_that_is_garbage_altogether_is_a_backend_error(reply: Any) -> None:
     for read in (read_script, read_roll_call):
@@ -216,7 +216,7 @@ def test_without_a_value_there_is_no_reading(value: object) -> None:
         read_plain([value, -1, None], now=1.0)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(st.lists(GARBAGE, min_size=3, max_size=3))
 def test_plain_garbage_is_a_reading_or_a_backend_error(replies: list[Any]) -> None:
     try:

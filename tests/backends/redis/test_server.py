@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from contextlib import asynccontextmanager
+import time
 from typing import Any
 
 import pytest
@@ -17,6 +16,8 @@ from fastapi_maintenance.backends.redis.server import SingleServer
 from fastapi_maintenance.exceptions import ConfigurationError
 from tests.conftest import RedisServerFactory
 from tests.waiting import eventually
+
+from .scripted import scripted
 
 SECRET = "s3cr#t/p@ss:w%rd?"
 ENCODED = "s3cr%23t%2Fp%40ss%3Aw%25rd%3F"
@@ -123,7 +124,7 @@ async def test_a_client_says_how_to_connect_and_nothing_else() -> None:
 
     assert server.describe() == "redis://h:6380/2"
     assert (connection.username, connection.password) == ("ana", SECRET)
-    assert (connection.socket_timeout, connection.socket_connect_timeout, connection.health_check_interval) == (0.5, 0.5, 0)
+    assert (connection.socket_timeout, connection.socket_connect_timeout, connection.health_check_interval) == (None, 0.5, 0)
     assert connection.encoder.decode_responses is False
     assert connection.client_name is None
     assert connection.retry.get_retries() == 0
@@ -171,22 +172,13 @@ async def test_a_database_that_does_not_exist_is_an_error(redis_url: str) -> Non
         await SingleServer.from_url(redis_url.replace("/0", "/9999")).connect(timeout=5.0)
 
 
-@asynccontextmanager
-async def answering(answer: Callable[[bytes], bytes]) -> Any:
-    """A server that answers everything it hears with something, and can say how many connections are open."""
-    open_connections: set[asyncio.StreamWriter] = set()
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        open_connections.add(writer)
-        while heard := await reader.read(65536):
-            writer.write(answer(heard))
-        open_connections.discard(writer)
-        writer.close()
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    async with server:
-        port = server.sockets[0].getsockname()[1]
-        yield SingleServer.from_url(f"redis://127.0.0.1:{port}"), open_connections
+async def test_a_server_that_says_nothing_is_given_up_in_time() -> None:
+    async with scripted() as server:
+        began = time.monotonic()
+        with pytest.raises(TimeoutError):
+            await SingleServer.from_url(f"redis://127.0.0.1:{server.port}").connect(timeout=0.2)
+        assert time.monotonic() - began < 1
+        await eventually(lambda: not server.writers, within=5)
 
 
 @pytest.mark.parametrize(
@@ -202,23 +194,23 @@ async def answering(answer: Callable[[bytes], bytes]) -> Any:
     ],
 )
 async def test_what_is_no_redis_is_an_error_of_the_connection_and_leaves_none_open(answer: bytes) -> None:
-    async with answering(lambda heard: answer) as (server, open_connections):
+    async with scripted(answer) as server:
         # With a password, redis-py reads the reply to HELLO more closely.
-        for target in (server, SingleServer(Connection, {**server._options, "password": "x"})):
+        for user in ("", ":x@"):
             try:
-                connection = await target.connect(timeout=0.3)
-            except RedisError:
+                connection = await SingleServer.from_url(f"redis://{user}127.0.0.1:{server.port}").connect(timeout=0.3)
+            except (RedisError, TimeoutError):
                 continue
             await connection.disconnect()  # some of it can be taken for an answer
-        await eventually(lambda: not open_connections, within=5)
+        await eventually(lambda: not server.writers, within=5)
 
 
 async def test_a_cancelled_handshake_leaves_no_connection_open() -> None:
-    async with answering(lambda heard: b"") as (server, open_connections):
-        task = asyncio.ensure_future(server.connect(timeout=30.0))
-        await eventually(lambda: open_connections, within=5)
+    async with scripted() as server:
+        task = asyncio.ensure_future(SingleServer.from_url(f"redis://127.0.0.1:{server.port}").connect(timeout=30.0))
+        await eventually(lambda: server.writers, within=5)
         await asyncio.sleep(0.05)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        await eventually(lambda: not open_connections, within=5)
+        await eventually(lambda: not server.writers, within=5)
