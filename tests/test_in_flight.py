@@ -98,7 +98,7 @@ class Service:
         self.app = MaintenanceModeMiddleware(app, backend=self.desk, **options)
         self.mode = self.app.mode
 
-    def request(self, method: str = "GET", path: str = "/work", headers: dict[str, str] | None = None) -> asyncio.Task[list[Message]]:
+    def request(self, method: str = "GET", path: str = "/jobs", headers: dict[str, str] | None = None) -> asyncio.Task[list[Message]]:
         scope = http_scope(method, headers or {}, path=path, raw_path=path.encode())
         return asyncio.create_task(exchange(self.app, scope, receive=body))
 
@@ -142,7 +142,7 @@ async def work() -> Work:
 
 
 def in_the_endpoint(app: FastAPI, work: Work) -> None:
-    @app.get("/work")
+    @app.get("/jobs")
     async def endpoint() -> str:
         return await work()
 
@@ -150,7 +150,7 @@ def in_the_endpoint(app: FastAPI, work: Work) -> None:
 def in_a_thread(app: FastAPI, work: Work) -> None:
     loop = asyncio.get_running_loop()
 
-    @app.get("/work")
+    @app.get("/jobs")
     def endpoint() -> str:
         return asyncio.run_coroutine_threadsafe(work(), loop).result()
 
@@ -160,13 +160,13 @@ def in_the_stream(app: FastAPI, work: Work) -> None:
         yield "first"
         yield await work()
 
-    @app.get("/work")
+    @app.get("/jobs")
     async def endpoint() -> StreamingResponse:
         return StreamingResponse(lines())
 
 
 def in_a_background_task(app: FastAPI, work: Work) -> None:
-    @app.get("/work")
+    @app.get("/jobs")
     async def endpoint(tasks: BackgroundTasks) -> str:
         tasks.add_task(work)
         return "begun"
@@ -177,7 +177,7 @@ def in_a_dependencys_end(app: FastAPI, work: Work) -> None:
         yield "session"
         await work()
 
-    @app.get("/work", dependencies=[Depends(session)])
+    @app.get("/jobs", dependencies=[Depends(session)])
     async def endpoint() -> str:
         return "begun"
 
@@ -205,12 +205,12 @@ async def test_a_request_counts_until_its_asgi_call_has_returned(stage: Callable
 async def test_a_websocket_counts_apart_and_until_its_endpoint_has_returned(work: Work) -> None:
     app = FastAPI()
 
-    @app.websocket("/work")
+    @app.websocket("/jobs")
     async def endpoint(websocket: WebSocket) -> None:
         await work()
 
     async with running(app) as service:
-        socket = asyncio.create_task(exchange(service.app, websocket_scope(path="/work")))
+        socket = asyncio.create_task(exchange(service.app, websocket_scope(path="/jobs")))
         request = service.request(path="/nowhere")
         await work.begun.wait()
         assert service.waited_for[1] == 1
@@ -226,7 +226,7 @@ async def test_a_websocket_counts_apart_and_until_its_endpoint_has_returned(work
 async def test_a_request_that_ends_badly_has_ended(end: str, work: Work) -> None:
     app = FastAPI()
 
-    @app.get("/work")
+    @app.get("/jobs")
     async def endpoint() -> None:
         await work()
         raise LookupError
@@ -263,10 +263,10 @@ def counter() -> FastAPI:
     """An application with something for everybody."""
     app = FastAPI()
 
-    @app.get("/work")
+    @app.get("/jobs")
     async def read() -> None: ...
 
-    @app.post("/work")
+    @app.post("/jobs")
     async def write(request: Request) -> bytes:
         return await request.body()
 
@@ -284,18 +284,18 @@ def has_ticket(connection: HTTPConnection) -> bool:
 @pytest.mark.parametrize(
     ("method", "path", "headers", "state", "waited_for"),
     [
-        ("GET", "/work", {}, ON, True),
-        ("POST", "/work", {}, ON, True),
+        ("GET", "/jobs", {}, ON, True),
+        ("POST", "/jobs", {}, ON, True),
         ("GET", "/health", {}, ON, False),
-        ("GET", "/work", {"x-ticket": "gold"}, ON, False),
+        ("GET", "/jobs", {"x-ticket": "gold"}, ON, False),
         ("GET", "/docs", {}, ON, False),
         ("GET", "/openapi.json", {}, ON, False),
         ("GET", "/nowhere", {}, ON, False),
-        ("DELETE", "/work", {}, ON, False),
-        ("GET", "/work/", {}, ON, False),
-        ("GET", "/work", {}, READ_ONLY, False),
-        ("POST", "/work", {}, READ_ONLY, True),
-        ("POST", "/work", {"x-ticket": "gold"}, READ_ONLY, False),
+        ("DELETE", "/jobs", {}, ON, False),
+        ("GET", "/jobs/", {}, ON, False),
+        ("GET", "/jobs", {}, READ_ONLY, False),
+        ("POST", "/jobs", {}, READ_ONLY, True),
+        ("POST", "/jobs", {"x-ticket": "gold"}, READ_ONLY, False),
     ],
 )
 @pytest.mark.parametrize("has_forced_on_route", [False, True])
@@ -316,25 +316,25 @@ async def test_only_who_would_be_refused_is_waited_for(
 
 
 def of_the_application(endpoint: Any) -> ASGIApp:
-    return FastAPI(routes=[Route("/work", endpoint)])
+    return FastAPI(routes=[Route("/jobs", endpoint)])
 
 
 def of_an_included_router(endpoint: Any) -> ASGIApp:
     app, router = FastAPI(), APIRouter(prefix="/v1")
-    router.add_api_route("/work", endpoint)
+    router.add_api_route("/jobs", endpoint)
     app.include_router(router, prefix="/api")
     return app
 
 
 def of_a_mounted_application(endpoint: Any) -> ASGIApp:
     app, inner = FastAPI(), FastAPI()
-    inner.add_api_route("/work", endpoint)
+    inner.add_api_route("/jobs", endpoint)
     app.mount("/api", inner)
     return app
 
 
 def of_mounts_within_mounts(endpoint: Any) -> ASGIApp:
-    inner = Starlette(routes=[Mount("/v1", Starlette(routes=[Route("/work", endpoint)]))])
+    inner = Starlette(routes=[Mount("/v1", Starlette(routes=[Route("/jobs", endpoint)]))])
     return Starlette(routes=[Mount("/api", inner)])
 
 
@@ -345,16 +345,16 @@ def of_a_router_included_in_a_mounted_application(endpoint: Any) -> ASGIApp:
 
 
 def of_a_host(endpoint: Any) -> ASGIApp:
-    return Starlette(routes=[Host("api.example", Starlette(routes=[Route("/work", endpoint)]))])
+    return Starlette(routes=[Host("api.example", Starlette(routes=[Route("/jobs", endpoint)]))])
 
 
 PLACES: Final[list[tuple[Callable[[Any], ASGIApp], str]]] = [
-    (of_the_application, "/work"),
-    (of_an_included_router, "/api/v1/work"),
-    (of_a_mounted_application, "/api/work"),
-    (of_mounts_within_mounts, "/api/v1/work"),
-    (of_a_router_included_in_a_mounted_application, "/shop/api/v1/work"),
-    (of_a_host, "/work"),
+    (of_the_application, "/jobs"),
+    (of_an_included_router, "/api/v1/jobs"),
+    (of_a_mounted_application, "/api/jobs"),
+    (of_mounts_within_mounts, "/api/v1/jobs"),
+    (of_a_router_included_in_a_mounted_application, "/shop/api/v1/jobs"),
+    (of_a_host, "/jobs"),
 ]
 
 
@@ -421,10 +421,10 @@ async def test_an_exempt_handler_is_asked_at_the_closing_and_not_while_open(work
         await asyncio.sleep(0)
         assert asked == []
         await service.close()
-        assert asked == ["POST /work"]
+        assert asked == ["POST /jobs"]
         assert service.waited_for == (0, 0)
         await service.close(FULL_AGAIN)
-        assert asked == ["POST /work"], "once is enough"
+        assert asked == ["POST /jobs"], "once is enough"
         work.go.set()
         await asyncio.gather(*requests)
 
