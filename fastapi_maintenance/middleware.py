@@ -73,30 +73,13 @@ class MaintenanceModeMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request through, or answer it. Waits for nothing, except where no state was ever known."""
-        # A copy, for routers write into the scope: `Mount` moves its root_path. What is in flight is classified as it came.
-        admission = Admission(self.mode, dict(scope))
-        token = current_admission.set(admission)
-        try:
-            if scope["type"] == "lifespan":
-                await self._live(scope, receive, send)
-            else:
-                await self._admit(admission, scope, receive, send)
-        finally:
-            current_admission.reset(token)
-
-    async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Watch the backend from before the application starts until after it has shut down."""
-
-        async def tell(message: Message) -> None:
-            if message["type"].startswith("lifespan.shutdown."):
-                await self.mode.stop()  # now, as servers end the event loop when they have heard this
-            await send(message)
-
-        async with self.mode:
-            await self.app(scope, receive, tell)
-
-    async def _admit(self, admission: Admission, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._live(scope, receive, send)
+            return
         mode = self.mode
+        # A copy, for routers write into the scope: `Mount` moves its root_path. What is in flight is classified as it came.
+        admission = Admission(mode, dict(scope))
+        token = current_admission.set(admission)
         # First in, then look: whoever closes the gate after this look finds the request in flight.
         mode.in_flight.add(admission)
         gate = mode.gate
@@ -113,6 +96,22 @@ class MaintenanceModeMiddleware:
             mode.in_flight.discard(admission)
             if mode.gate.closing is not None and mode.gate.closing is not gate.closing:
                 mode.in_flight_changed()  # it was let in before the closing, and may be the last
+            current_admission.reset(token)
+
+    async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Watch the backend from before the application starts until after it has shut down."""
+
+        async def tell(message: Message) -> None:
+            if message["type"].startswith("lifespan.shutdown."):
+                await self.mode.stop()  # now, as servers end the event loop when they have heard this
+            await send(message)
+
+        token = current_admission.set(Admission(self.mode, scope))
+        try:
+            async with self.mode:
+                await self.app(scope, receive, tell)
+        finally:
+            current_admission.reset(token)
 
     async def _judge(self, admission: Admission, gate: Gate, scope: Scope, receive: Receive, send: Send) -> None:
         route = self._routes.resolve(scope)
