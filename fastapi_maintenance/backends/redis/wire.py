@@ -51,10 +51,8 @@ class Wire:
     async def __aexit__(self, *exc_info: object) -> None:
         assert self._reader is not None
         self._reader.cancel()
-        try:
-            await asyncio.wait([self._reader])
-        finally:
-            await self._connection.disconnect(nowait=True)
+        await asyncio.wait([self._reader])  # cancelled here again, its reader still closes the connection as it ends
+        await self._connection.disconnect(nowait=True)
 
     async def call(self, *commands: Command, within: float) -> list[Reply]:
         """Send commands in one go and wait for all replies; an error reply is returned, not raised.

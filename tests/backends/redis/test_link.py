@@ -8,13 +8,15 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from fakeredis import FakeAsyncRedis, FakeServer
 from redis.asyncio import Redis
 
 from fastapi_maintenance.backends import RedisBackend
@@ -69,6 +71,21 @@ async def take_hold(client: Any, keys: Keys, id: str, lease: float = 30.0, state
 
 async def registered(url: str) -> list[RegisteredWorker]:
     return sorted((await RedisBackend(url).roll_call()).workers, key=lambda worker: worker.id)
+
+
+@asynccontextmanager
+async def remembered_connections(backend: RedisBackend, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[list[Any]]:
+    """Every connection that is opened meanwhile."""
+    connections: list[Any] = []
+    connect = type(backend._server).connect
+
+    async def remember(*args: Any, **options: Any) -> Any:
+        connections.append(connection := await connect(*args, **options))
+        return connection
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(backend._server), "connect", remember)
+        yield connections
 
 
 async def link_ids(client: Any) -> set[str]:
@@ -370,15 +387,7 @@ async def test_a_killed_connection_is_replaced_within_a_quarter_of_a_second(redi
 async def test_a_socket_that_timed_out_is_replaced_at_once(redis_url: str, operator: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the kernel says after a partition, and what redis-py's own reading takes for silence, in a hot loop."""
     backend = RedisBackend(redis_url, ttl=NO_POLL)
-    connections: list[Any] = []
-    connect = type(backend._server).connect
-
-    async def remember(*args: Any, **options: Any) -> Any:
-        connections.append(connection := await connect(*args, **options))
-        return connection
-
-    monkeypatch.setattr(type(backend._server), "connect", remember)
-    async with linked(backend) as worker:
+    async with remembered_connections(backend, monkeypatch) as connections, linked(backend) as worker:
         await asyncio.sleep(QUIET)
         connections[0]._reader.set_exception(OSError(errno.ETIMEDOUT, "Connection timed out"))
         await eventually(lambda: len(connections) == 2 and worker.errors, within=SOON)
@@ -416,7 +425,8 @@ async def test_the_links_of_two_loops_are_two_connections(redis_url: str, operat
 async def test_a_server_that_is_killed_and_comes_back(own_redis_server: RedisServerFactory, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, logger="fastapi_maintenance")
     server = own_redis_server(config={"appendonly": "yes", "appendfsync": "always"})
-    async with linked(RedisBackend(server.url, ttl=TTL)) as worker:
+    backend = RedisBackend(server.url, ttl=TTL)
+    async with linked(backend) as worker:
         await server.acli("SET", "maintenance", WITH_MESSAGE)
         await eventually(lambda: worker.sees("back soon"), within=SOON)
         await asyncio.to_thread(server.kill)
@@ -428,6 +438,7 @@ async def test_a_server_that_is_killed_and_comes_back(own_redis_server: RedisSer
             await eventually(lambda: worker.syncs > syncs, within=5)
         assert worker.sees("back soon")
         assert not worker.was_ever_off(syncs)
+        assert [link._failures for link in backend._links] == [0]  # the next fault is not paid for with a long wait
         for value in ("off", "on"):  # two bare changes: tracking is armed again
             await server.acli("SET", "maintenance", value)
             await eventually(worker.is_on if value == "on" else worker.is_off, within=SOON)
@@ -705,6 +716,7 @@ async def test_with_less_rights_a_change_takes_as_long_as_the_rung_says(
             await eventually(worker.is_off, within=5, every=0.002)
             assert time.monotonic() - began < 0.5 * ttl
         assert worker.last.registered is (depth == "full")
+        assert "-ping" not in missing or worker.confirmed_at == []
         syncs = worker.syncs
         await asyncio.sleep(ttl)
         assert worker.syncs - syncs <= 3
@@ -743,6 +755,18 @@ async def test_a_server_without_resp3_is_followed_by_message_and_poll(
         await eventually(worker.is_off, within=1.5)
         assert worker.errors == []
         assert worker.last.registered
+    assert [text.rsplit(" ", 1)[1] for text in texts(caplog) if text.startswith("link to")] == ["message"]
+
+
+async def test_half_of_resp3_is_taken_for_none(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """fakeredis answers HELLO, and then lets a subscribed connection do nothing else all the same."""
+    caplog.set_level(logging.INFO, logger="fastapi_maintenance")
+    client: Any = FakeAsyncRedis(server=FakeServer())
+    backend = RedisBackend(client=client, ttl=1.0)
+    async with client, remembered_connections(backend, monkeypatch) as connections, linked(backend) as worker:
+        await RedisBackend(client=client).write(ON)
+        await eventually(worker.is_on, within=SOON)
+        assert [connection.is_connected for connection in connections[:3]] == [False, True, True]
     assert [text.rsplit(" ", 1)[1] for text in texts(caplog) if text.startswith("link to")] == ["message"]
 
 

@@ -426,6 +426,29 @@ async def test_what_cannot_be_put_back_yet_stays_known_until_it_can(
         assert worker.held == ["a"]
 
 
+async def test_a_rollback_that_cannot_be_mended_yet_is_mended_later(
+    own_redis_server: RedisServerFactory, keys: Keys, worker: Worker
+) -> None:
+    server = own_redis_server()
+    sync = sync_of(worker, keys)
+    async with wire_to(server.url) as wire, admin_of(server) as admin:
+        await admin.execute_command(*Script(keys).whole("barrier"))
+        earlier = await admin.get(keys.epoch)
+        await admin.execute_command(*Script(keys).whole("write", WITH_MESSAGE, 0))
+        await sync.run(wire, arm=False, rung="polling")
+        await admin.set(keys.epoch, earlier)
+        await admin.delete("maintenance")
+        await admin.config_set("min-replicas-to-write", "1")
+        for _ in range(2):
+            await sync.run(wire, arm=False, rung="polling")
+            assert worker.sees("back soon")
+        await admin.config_set("min-replicas-to-write", "0")
+        await sync.run(wire, arm=False, rung="polling")
+
+        assert worker.sees("back soon")
+        assert await admin.get("maintenance") == WITH_MESSAGE.encode()
+
+
 async def test_while_nothing_can_be_put_back_a_new_switch_counts(own_redis_server: RedisServerFactory, keys: Keys, worker: Worker) -> None:
     server = own_redis_server()
     sync = sync_of(worker, keys)
@@ -441,7 +464,7 @@ async def test_while_nothing_can_be_put_back_a_new_switch_counts(own_redis_serve
 
 
 async def test_a_connection_that_ends_while_putting_back_forgets_nothing(
-    redis_url: str, sync: Sync, worker: Worker, operator: Any, monkeypatch: pytest.MonkeyPatch
+    redis_url: str, sync: Sync, worker: Worker, operator: Any, keys: Keys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await operator.set("maintenance", WITH_MESSAGE)
     async with wire_to(redis_url) as wire:
@@ -456,6 +479,7 @@ async def test_a_connection_that_ends_while_putting_back_forgets_nothing(
             with pytest.raises(BackendUnavailableError, match="gone"):
                 await sync.run(wire, arm=False, rung="polling")
     assert worker.syncs == 1
+    assert not await operator.exists(keys.epoch)  # who remembers a life begins no other one
     async with wire_to(redis_url) as wire:
         sync.begin()
         await sync.run(wire, arm=False, rung="polling")

@@ -220,6 +220,15 @@ async def test_a_loop_that_was_away_for_longer_than_the_deadline_loses_nothing(p
         assert await call == [b"x"]
 
 
+async def test_a_reply_that_comes_right_after_the_loop_was_away_counts(events: Events) -> None:
+    """That of a server in this very loop; on uvloop, which runs timers before it looks at sockets, that of any server."""
+    async with scripted(b"+OK\r\n") as server, scripted_wire(server, events) as wire:
+        call = asyncio.ensure_future(wire.call(("ECHO", "x"), within=0.1))
+        await asyncio.sleep(0)
+        time.sleep(0.16)
+        assert await call == [b"OK"]
+
+
 async def test_a_loop_that_was_away_gives_a_silent_server_one_more_deadline(events: Events) -> None:
     async with scripted() as server, scripted_wire(server, events) as wire:
         call = asyncio.ensure_future(wire.call(("ECHO", "x"), within=0.1))
