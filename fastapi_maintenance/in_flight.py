@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from starlette.types import Scope
 
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
     from .mode import MaintenanceMode
 
 __all__ = ["Admission", "InFlight", "Standing", "current_admission"]
+
+_PATIENCE: Final = 1.0  # seconds for each exempt handler, so that one that hangs keeps neither the others nor the WebSockets waiting
 
 
 class Standing(NamedTuple):
@@ -82,7 +86,11 @@ class InFlight(set[Admission]):
         return closing is not None and next(self.concerned_by(closing), None) is None
 
     async def classify(self, standing_of: Callable[[Scope], Awaitable[Standing]]) -> None:
-        """Find out who need not be waited for."""
-        for admission in list(self):
-            if admission.standing is None:
-                admission.standing = await standing_of(admission.scope)
+        """Find out who need not be waited for: all are asked about at once, and whoever stays unclear is waited for."""
+
+        async def ask(admission: Admission) -> None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_PATIENCE):
+                    admission.standing = await standing_of(admission.scope)
+
+        await asyncio.gather(*(ask(admission) for admission in list(self) if admission.standing is None))

@@ -632,6 +632,29 @@ async def test_who_is_not_yet_classified_is_waited_for(work: Work) -> None:
         assert status(await request) == 200
 
 
+async def test_a_handler_that_hangs_keeps_neither_the_other_requests_nor_the_next_closing_waiting(work: Work) -> None:
+    """The request that it hangs for is waited for, as one that is not exempt, and asked about again at the next closing."""
+    asked: list[str] = []
+
+    async def ask(request: Request) -> bool:
+        asked.append(request.method)
+        if request.method == "POST":
+            await asyncio.Event().wait()
+        return True
+
+    async with running(SlowDoor(counter(), work), exempt_handler=ask) as service:
+        requests = [service.request("POST"), service.request(), service.request()]
+        await eventually(lambda: len(service.mode.in_flight) == 3, within=10)
+        await service.desk.flip(ON)
+        await eventually(lambda: service.waited_for == (1, 0), within=10)
+        await service.desk.flip(FULL_AGAIN)
+        await eventually(lambda: sorted(asked) == ["GET", "GET", "POST", "POST"], within=10)
+        assert service.waited_for == (1, 0)
+        work.go.set()
+        await asyncio.gather(*requests)
+        assert service.waited_for == (0, 0)
+
+
 # -- at a real server ------------------------------------------------------------------------------------------------------------
 
 

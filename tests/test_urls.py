@@ -62,6 +62,11 @@ def test_a_url_carries_the_options() -> None:
         ("redis://h?key=a{b", "brace but no hash tag"),
         ("redis://h?clutser=1", "unexpected keyword argument 'clutser'"),
         ("redis://[::1", "cannot be read"),
+        ("redis:////:[", "cannot be read"),
+        ("redis://h?nope=\ud800", "cannot be read"),
+        ("redis", "'redis' alone does not say where; write a URL like redis://"),
+        ("file", "'file' alone does not say where; write a URL like .*file:maintenance.json"),
+        ("file://[::1/m.json", "cannot be read as one of a file: Invalid IPv6 URL"),
         ("file:", "names no local file"),
         ("file://elsewhere/m.json", "names no local file"),
         ("file:m.json?ttl=soon", "could not convert"),
@@ -74,6 +79,26 @@ def test_a_url_carries_the_options() -> None:
 def test_a_url_that_cannot_be_meant_is_refused(url: str, problem: str) -> None:
     with pytest.raises(ConfigurationError, match=problem):
         backend_from_url(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "problem"),
+    [
+        ("redis://ana:se[secret]@h", "cannot be read"),  # urllib.parse: 'secret' does not appear to be an IPv4 or IPv6 address
+        ("redis://ana:secret@\u2100", "cannot be read"),  # urllib.parse: netloc 'ana:secret@℀' contains invalid characters
+        ("redis://ana:12?secret@h", "an @ where it means nothing"),
+        ("unix:ana:/secret@/run/redis.sock", "an @ where it means nothing"),
+        ("redis://h?password=12&secret=x", "one of them is unknown"),
+        ("secret@h:6379/0", "cannot start so"),
+        ("file://ana:secret@h/m.json", "The URL names no local file"),
+        ("file://ana:secret@[h/m.json", "The URL cannot be read"),
+    ],
+)
+def test_what_may_be_of_a_password_is_not_quoted(url: str, problem: str) -> None:
+    with pytest.raises(ConfigurationError, match=problem) as refusal:
+        backend_from_url(url)
+
+    assert "secret" not in str(refusal.value)
 
 
 @pytest.mark.parametrize(

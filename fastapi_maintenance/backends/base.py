@@ -106,11 +106,13 @@ class BaseStateBackend(ABC):
 
     async def release(self, hold: Hold, *, keep: MaintenanceState | None = None) -> None:
         """End a hold, in the same step writing `keep` to the switch where given. Ending it twice does nothing."""
-        if keep is not None:
-            await self._write_kept(keep)
-        with self.__lock:
-            self.__holds.pop(hold.id, None)
-        await self._announce()
+        try:
+            if keep is not None:
+                await self._write_kept(keep)
+        finally:  # a hold that has no lease to run out would stand for ever
+            with self.__lock:
+                self.__holds.pop(hold.id, None)
+            await self._announce()
 
     async def _write_kept(self, state: MaintenanceState) -> None:
         """Keep as much of a state as this backend can."""
@@ -216,7 +218,11 @@ def as_backend_error(error: Exception, backend: BaseStateBackend) -> BackendErro
 
 def positive(name: str, value: float) -> float:
     """Check an option in seconds. Raises `ConfigurationError`."""
-    if isinstance(value, bool) or not 0 < value < float("inf"):
+    try:
+        meant = not isinstance(value, bool) and 0 < value < float("inf")
+    except TypeError:  # text, say, from somebody's environment
+        meant = False
+    if not meant:
         raise ConfigurationError(f"{name} must be a positive number of seconds, not {value!r}.")
     return value
 

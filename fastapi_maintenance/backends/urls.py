@@ -25,7 +25,9 @@ def backend_from_url(url: str) -> BaseStateBackend:
     `file:relative.json`, `file:///absolute.json?ttl=1`, `env:NAME`.
     Raises `ConfigurationError` for anything else.
     """
-    scheme, _, rest = url.partition(":")
+    scheme, colon, rest = url.partition(":")
+    if not colon and scheme in ("redis", "rediss", "unix", "file"):
+        raise ConfigurationError(f"{scheme!r} alone does not say where; write a URL like {_EXAMPLES}.")
     if scheme in ("redis", "rediss", "unix"):
         from .redis import RedisBackend
 
@@ -34,7 +36,8 @@ def backend_from_url(url: str) -> BaseStateBackend:
         return _file(url)
     if scheme == "env":
         return EnvVarBackend(rest or None)
-    raise ConfigurationError(f"A backend URL cannot start with {scheme!r}; write one like {_EXAMPLES}.")
+    start = "so" if "@" in url and not rest.startswith("//") else f"with {scheme!r}"  # it may be a password, and its scheme forgotten
+    raise ConfigurationError(f"A backend URL cannot start {start}; write one like {_EXAMPLES}.")
 
 
 def backend_of_kind(kind: str, **options: Any) -> BaseStateBackend:
@@ -55,9 +58,13 @@ def _redis(*args: Any, **options: Any) -> BaseStateBackend:
 
 
 def _file(url: str) -> BaseStateBackend:
-    parts = urlsplit(url)
+    shown = "The URL" if "@" in url else repr(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise ConfigurationError(f"{shown} cannot be read as one of a file{'' if '@' in url else f': {error}'}.") from None
     if parts.netloc not in ("", "localhost") or not parts.path:
-        raise ConfigurationError(f"{url!r} names no local file; write file:maintenance.json or file:///var/lib/app/maintenance.json.")
+        raise ConfigurationError(f"{shown} names no local file; write file:maintenance.json or file:///var/lib/app/maintenance.json.")
     options = dict(parse_qsl(parts.query, keep_blank_values=True))
     ttl = options.pop("ttl", None)
     if options:
@@ -65,4 +72,4 @@ def _file(url: str) -> BaseStateBackend:
     try:
         return LocalFileBackend(unquote(parts.path)) if ttl is None else LocalFileBackend(unquote(parts.path), ttl=float(ttl))
     except ValueError as error:
-        raise ConfigurationError(f"In {url!r}: {error}") from None
+        raise ConfigurationError(f"In {shown}: {error}") from None

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import threading
 import time
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,7 @@ from fastapi_maintenance.backends.base import as_backend_error, at_least_zero, p
 from fastapi_maintenance.exceptions import BackendError, ConfigurationError, InvalidStateError, UnsupportedError
 from fastapi_maintenance.snapshot import Hold, evaluate
 from fastapi_maintenance.state import OFF, ON, MaintenanceState
+from tests.doubles import Switchboard
 from tests.waiting import eventually
 
 from .recording import RecordingFeed, watched
@@ -126,6 +128,18 @@ async def test_a_hold_can_end_in_a_switch_that_stays_on(backend: DictBackend, fe
     assert all(evaluate(reading, reading.now).state.enabled for reading in feed.readings)
 
 
+async def test_a_hold_ends_also_if_what_it_should_leave_cannot_be_written(feed: RecordingFeed) -> None:
+    """It has no lease to run out: it would keep the service closed until the process ends."""
+    backend = Switchboard()
+    backend.attach(feed)
+    hold = await backend.acquire(Hold("a", ON), 30.0)
+    backend.error = RuntimeError("down")
+    with pytest.raises(RuntimeError, match="down"):
+        await backend.release(hold, keep=ON)
+    assert feed.last.holds == ()
+    assert not await backend.renew(hold, 30.0)
+
+
 async def test_clear_ends_every_hold_and_turns_the_switch_off(backend: DictBackend, feed: RecordingFeed) -> None:
     backend.values["on"] = True
     hold = await backend.acquire(Hold("a", ON), 30.0)
@@ -206,8 +220,8 @@ def test_an_error_of_ours_is_not_wrapped_again(backend: DictBackend) -> None:
     assert type(as_backend_error(ValueError("x"), backend)) is BackendError
 
 
-@pytest.mark.parametrize("value", [0, -1, True, float("inf"), float("nan")])
-def test_an_option_in_seconds_must_be_positive(value: float) -> None:
+@pytest.mark.parametrize("value", [0, -1, True, float("inf"), float("nan"), "1", None, 1j])
+def test_an_option_in_seconds_must_be_positive(value: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"ttl must be a positive number of seconds"):
         positive("ttl", value)
     assert positive("ttl", 0.5) == 0.5

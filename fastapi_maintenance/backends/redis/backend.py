@@ -181,11 +181,11 @@ def _split(url: str) -> tuple[str, dict[str, str]]:
     """Take our own options out of a URL's query. Raises `ConfigurationError`, which does not quote the URL."""
     try:
         parts = urlsplit(url)
-    except ValueError as error:
-        raise ConfigurationError(f"The Redis URL cannot be read: {error}.") from None
-    pairs = parse_qsl(parts.query, keep_blank_values=True)
-    ours = {name: value for name, value in pairs if name in ("key", "ttl", "timeout", "on_data_loss")}
-    rest = urlencode([(name, value) for name, value in pairs if name not in ours])
+        pairs = parse_qsl(parts.query, keep_blank_values=True)
+        ours = {name: value for name, value in pairs if name in ("key", "ttl", "timeout", "on_data_loss")}
+        rest = urlencode([(name, value) for name, value in pairs if name not in ours], safe="@")  # of which the server has to complain
+    except ValueError:  # which may quote what stands before the @
+        raise ConfigurationError("The Redis URL cannot be read: percent-encode what is special in it, as %5B for [.") from None
     return urlunsplit(parts._replace(query=rest)), ours
 
 

@@ -36,7 +36,9 @@ class SingleServer:
         try:
             self._make(timeout=1.0, protocol=3)
         except (TypeError, ValueError, RedisError) as error:
-            raise ConfigurationError(f"Redis cannot be given these options: {error}.") from None
+            # Where a password in the query is not encoded, its second half looks like the name of an option.
+            detail = "one of them is unknown or wrong" if "password" in options else error
+            raise ConfigurationError(f"Redis cannot be given these options: {detail}.") from None
 
     @classmethod
     def from_url(cls, url: str) -> Self:
@@ -44,13 +46,13 @@ class SingleServer:
 
         Raises `ConfigurationError`, which quotes nothing of it: where a password is not encoded, any part may be of it.
         """
-        problem = _problem_with(url)
-        if problem:
-            raise ConfigurationError(f"The Redis URL {problem}. Percent-encode what is special in a password, as %23 for #.")
         try:
-            options: dict[str, Any] = dict(parse_url(url))
+            problem = _problem_with(url)
+            options: dict[str, Any] = {} if problem else dict(parse_url(url))
         except ValueError as error:
             raise ConfigurationError(f"The Redis URL cannot be read: {error}") from None
+        if problem:
+            raise ConfigurationError(f"The Redis URL {problem}. Percent-encode what is special in a password, as %23 for #.")
         return cls(options.pop("connection_class", Connection), options)
 
     @classmethod
@@ -100,7 +102,7 @@ def _problem_with(url: str) -> str:
     except ValueError:
         return "has a port that is not a number"
     database = parts.path.strip("/")
-    if parts.fragment or "@" in parts.query:
+    if parts.fragment or "@" in parts.path + parts.query:
         return "has a # or an @ where it means nothing"
     if parts.scheme == "unix":
         return "" if parts.path and not parts.hostname else "names no socket; write it as unix:///run/redis.sock"

@@ -1,0 +1,1 @@
+"""Garbage for everything that reads what others wrote: no exception leaves the library, and no state changes."""

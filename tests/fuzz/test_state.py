@@ -1,0 +1,65 @@
+"""Any value of the switch is a state or an `InvalidStateError`, whatever the time."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from datetime import UTC, datetime
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fastapi_maintenance.exceptions import InvalidStateError
+from fastapi_maintenance.responses import MaintenanceResponse
+from fastapi_maintenance.snapshot import Hold, Reading, evaluate
+from fastapi_maintenance.state import MAX_BYTES, MaintenanceState, parse_bool
+
+from .attempt import attempt
+from .effort import effort
+from .garbage import JSON, SWITCHES, TEXT
+
+YEAR_10000 = 253402300799.0
+
+
+@effort(300)
+@given(SWITCHES, st.floats(0, YEAR_10000), st.none() | st.floats(0, 1e300))
+def test_any_value_is_a_state_or_invalid(raw: bytes, now: float, expires_in: float | None) -> None:
+    state, problem = attempt(lambda: MaintenanceState.parse(raw), InvalidStateError)
+    if state is None:
+        assert len(problem.encode()) < 1000, "an error must not quote the whole value"
+        return
+    assert len(raw) <= MAX_BYTES
+    effective = evaluate(Reading(state, (), now, expires_in), now)
+    assert 0 <= effective.state.retry_after_at(datetime.fromtimestamp(now, UTC)) < 2**31
+    MaintenanceResponse(effective.state)
+    with contextlib.suppress(InvalidStateError):  # an escape may take more bytes than what it stands for
+        assert MaintenanceState.parse(state.dump()) == state
+
+
+@effort(200)
+@given(TEXT)
+def test_any_text_is_a_state_or_invalid(text: str) -> None:
+    for parse in (MaintenanceState.parse, parse_bool):
+        with contextlib.suppress(InvalidStateError):
+            parse(text)
+
+
+@effort(300)
+@given(
+    st.one_of(
+        st.binary(max_size=200),
+        TEXT,
+        JSON.map(json.dumps),
+        st.builds(lambda *values: json.dumps(dict(zip(("state", "since", "lifts"), values, strict=True))), JSON, JSON, JSON),
+        st.builds(lambda since, lifts: json.dumps({"state": {"enabled": True}, "since": since, "lifts": lifts}), JSON, JSON),
+        st.just("[" * 30_000),
+    ),
+    st.floats(0, YEAR_10000),
+)
+def test_any_hold_is_a_hold_or_invalid(text: str | bytes, now: float) -> None:
+    try:
+        hold = Hold.parse("a", now + 1, text)
+    except InvalidStateError:
+        return
+    evaluate(Reading(holds=(hold,), now=now), now)
+    assert Hold.parse("a", now + 1, hold.dump()) == hold
