@@ -71,7 +71,7 @@ class RedisServer:
         """Start it and wait until it answers. Raises `RuntimeError` with its log if it does not."""
         if self._process is not None:
             raise RuntimeError("This server runs already; stop() or kill() it first.")
-        if self.tls:
+        if self.tls and not self.ca_file.exists():
             self._write_certificates()
         with self.log_file.open("ab") as log:
             self._process = subprocess.Popen(self._command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log)

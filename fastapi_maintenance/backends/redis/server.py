@@ -14,7 +14,7 @@ from redis.exceptions import ConnectionError, RedisError
 
 from ...exceptions import ConfigurationError
 
-__all__ = ["Server", "SingleServer"]
+__all__ = ["Server", "SingleServer", "hang_up"]
 
 
 class Server(Protocol):
@@ -79,6 +79,7 @@ class SingleServer:
             async with asyncio.timeout(timeout):
                 await connection.connect()  # type: ignore[no-untyped-call]
         except BaseException as error:
+            hang_up(connection)
             await connection.disconnect(nowait=True)
             if isinstance(error, RedisError | OSError) or not isinstance(error, Exception):
                 raise
@@ -92,6 +93,15 @@ class SingleServer:
         # redis-py by itself tries for about a minute; whoever calls here wants to know now.
         never = {"retry": Retry(NoBackoff(), 0), "retry_on_timeout": False, "retry_on_error": []}
         return self._class(**self._options | limits | never | _ANONYMOUS, protocol=protocol, decode_responses=False)
+
+
+def hang_up(connection: AbstractConnection) -> None:
+    """Close the socket at once, before redis-py begins to close the connection."""
+    writer: asyncio.StreamWriter | None = getattr(connection, "_writer", None)
+    if writer is not None:
+        # TLS takes leave, and waits up to 30 s for the peer to do the same. A lease's event loop does not live that long, and its
+        # socket would be left open.
+        writer.transport.abort()
 
 
 def _problem_with(url: str) -> str:

@@ -12,6 +12,7 @@ from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import RedisError, ResponseError
 
 from ...exceptions import BackendUnavailableError
+from .server import hang_up
 
 __all__ = ["Command", "Reply", "Wire"]
 
@@ -50,6 +51,7 @@ class Wire:
 
     async def __aexit__(self, *exc_info: object) -> None:
         assert self._reader is not None
+        hang_up(self._connection)
         self._reader.cancel()
         await asyncio.wait([self._reader])  # cancelled here again, its reader still closes the connection as it ends
         await self._connection.disconnect(nowait=True)

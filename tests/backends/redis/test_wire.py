@@ -14,10 +14,13 @@ import pytest
 from redis.asyncio.connection import Connection
 from redis.exceptions import ResponseError
 
+from fastapi_maintenance.backends.redis.server import SingleServer
 from fastapi_maintenance.backends.redis.wire import Wire
 from fastapi_maintenance.exceptions import BackendUnavailableError
+from tests.conftest import RedisServerFactory
 from tests.waiting import eventually
 
+from .links import open_files
 from .parsers import PARSERS
 from .scripted import Scripted, scripted
 
@@ -332,3 +335,16 @@ async def test_closing_it_while_being_cancelled_again_closes_the_connection_all_
         with pytest.raises(asyncio.CancelledError):
             await closing
         await eventually(lambda: not server.writers, within=SOON)
+
+
+async def test_closing_it_with_tls_does_not_wait_for_a_frozen_server_to_take_leave(
+    own_redis_server: RedisServerFactory, events: Events
+) -> None:
+    server = own_redis_server(tls=True)
+    before = open_files()
+    connection = await SingleServer.from_url(server.url).connect(timeout=SOON)
+    async with Wire(connection, events) as wire:
+        await wire.call(("PING",), within=SOON)
+        server.pause()
+    assert not wire._connection.is_connected
+    await eventually(lambda: not {file for file in open_files() - before if "socket" in file}, within=SOON)

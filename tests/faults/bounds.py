@@ -1,0 +1,31 @@
+"""How long things may take in these tests, in seconds: what DESIGN.md's failure table promises, and what a busy machine may add."""
+
+from __future__ import annotations
+
+from typing import Final
+
+__all__ = ["BACK", "BY_POLL", "BY_PUSH", "BY_RECONNECT", "LEASE", "LOOP_LAG", "NO_POLL", "SLACK", "TTL", "UNREACHABLE"]
+
+SLACK: Final = 3.0
+"""A machine five times slower than ours must pass. How fast it really is, the benchmarks say."""
+
+TTL: Final = 0.5
+"""Of the workers here, so that polls, pings and deadlines happen often."""
+
+NO_POLL: Final = 60.0
+"""The ttl of workers whom only a push can tell in time: their next poll is far beyond every bound here."""
+
+BY_PUSH: Final = SLACK
+"""One round trip or two; with a ttl of NO_POLL this proves that it was a push."""
+
+BY_POLL: Final = 1.2 * TTL + SLACK
+BY_RECONNECT: Final = 0.25 + SLACK
+UNREACHABLE: Final = 2 * TTL + SLACK
+BACK: Final = 2.0 + SLACK
+"""From when a server is up again until everybody follows it."""
+
+LEASE: Final = 2.0
+"""Of the holds here."""
+
+LOOP_LAG: Final = 0.1
+"""By this much the event loop may be late because of us; what the machine adds is not counted (watchdog.py)."""
