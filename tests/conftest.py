@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import cache
 from typing import Any, Protocol
 
 import pytest
@@ -12,7 +13,8 @@ from blockbuster import blockbuster_ctx
 from fastapi_maintenance import defaults
 
 from . import ports
-from .servers import RedisServer
+from .servers import USERS, RedisServer
+from .versions import INSTALLED, VERSIONS, program_of
 
 
 class RedisServerFactory(Protocol):
@@ -54,32 +56,57 @@ def free_port() -> int:
     return ports.free_port()
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Ask for what the marks say, of tests that have the fixtures it shows in."""
+    for mark, fixture, choices in (("every_redis", "redis_program", VERSIONS), ("as_worker", "redis_user", (None, "worker"))):
+        if metafunc.definition.get_closest_marker(mark) and fixture in metafunc.fixturenames:
+            metafunc.parametrize(fixture, choices, indirect=True)
+
+
+@pytest.fixture
+def redis_program(request: pytest.FixtureRequest) -> str:
+    """The redis-server that this test's servers run."""
+    return program_of(getattr(request, "param", INSTALLED))
+
+
+@pytest.fixture
+def redis_user(request: pytest.FixtureRequest) -> str | None:
+    """Who logs in by `redis_url`: a user of backends/redis/users.acl, or None for one who may do everything."""
+    return getattr(request, "param", None)
+
+
 @pytest.fixture(scope="session")
-def _shared_redis_server() -> Iterator[RedisServer]:
-    with RedisServer() as server:
-        yield server
+def _shared_redis_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], RedisServer]]:
+    users = tmp_path_factory.mktemp("acl") / USERS.name
+    users.write_text(USERS.read_text().replace("user default off", "user default on nopass allkeys allchannels +@all"))
+    with ExitStack() as servers:
+        yield cache(lambda program: servers.enter_context(RedisServer(users=users, program=program)))
 
 
 @pytest.fixture
-def redis_server(_shared_redis_server: RedisServer) -> RedisServer:
-    """A running server, shared by the tests and empty at the start of each. Not for faults and not for CONFIG SET."""
-    _shared_redis_server.cli("FLUSHALL")
-    _shared_redis_server.cli("SCRIPT", "FLUSH")
-    return _shared_redis_server
+def redis_server(_shared_redis_servers: Callable[[str], RedisServer], redis_program: str) -> RedisServer:
+    """A running server, shared by the tests and empty at the start of each. Not for faults and not for CONFIG SET.
+
+    It has the users of production, and a default one who may do everything.
+    """
+    server = _shared_redis_servers(redis_program)
+    server.cli("FLUSHALL")
+    server.cli("SCRIPT", "FLUSH")
+    return server
 
 
 @pytest.fixture
-def redis_url(redis_server: RedisServer) -> str:
+def redis_url(redis_server: RedisServer, redis_user: str | None) -> str:
     """The address of `redis_server`."""
-    return redis_server.url
+    return redis_server.url if redis_user is None else redis_server.url_of(redis_user, f"change-me-{redis_user}")
 
 
 @pytest.fixture
-def own_redis_server() -> Iterator[RedisServerFactory]:
+def own_redis_server(redis_program: str) -> Iterator[RedisServerFactory]:
     """Makes started servers that are this test's alone: to be killed, frozen, reconfigured."""
     with ExitStack() as servers:
 
         def make(**options: Any) -> RedisServer:
-            return servers.enter_context(RedisServer(**options))
+            return servers.enter_context(RedisServer(**{"program": redis_program, **options}))
 
         yield make

@@ -32,7 +32,7 @@ class RedisServer:
 
     `config` overrides redis.conf, and its keys are directives: `{"appendonly": "yes"}`. Nothing is persisted and nobody needs a
     password unless `config` or `users`, an ACL file, says so. `unix_socket` and `tls` add those ways in, and `url` then is theirs.
-    The program is the one that the environment variable REDIS_SERVER names, else `redis-server`.
+    `program` is the server to run; None for the one that the environment variable REDIS_SERVER names, else `redis-server`.
     """
 
     def __init__(
@@ -43,9 +43,11 @@ class RedisServer:
         unix_socket: bool = False,
         tls: bool = False,
         port: int | None = None,
+        program: str | None = None,
         patience: float = 10.0,
     ) -> None:
         self.port = port or free_port()
+        self.program = program or os.environ.get("REDIS_SERVER", "redis-server")
         self.unix_socket = unix_socket
         self.tls = tls
         self._config = dict(config or {})
@@ -188,7 +190,7 @@ class RedisServer:
             options |= self._tls_options()
         options |= self._config
         flat = [word for name, value in options.items() for word in (f"--{name}", value)]
-        return [_program(os.environ.get("REDIS_SERVER", "redis-server")), str(CONFIG), *flat]
+        return [_program(self.program), str(CONFIG), *flat]
 
     def _tls_options(self) -> dict[str, str]:
         return {

@@ -155,6 +155,7 @@ async def test_only_redis_has_a_registry() -> None:
         await registered_workers(EnvVarBackend())
 
 
+@pytest.mark.every_redis
 async def test_a_server_that_permits_no_scripts_has_none_either(own_redis_server: RedisServerFactory) -> None:
     server = own_redis_server()
     server.cli("ACL", "SETUSER", "plain", "on", ">secret", "~*", "&*", "+@all", "-eval", "-evalsha")
@@ -168,10 +169,12 @@ async def test_a_timeout_must_be_positive(backend: RedisBackend) -> None:
         await wait_until_applied(backend, timeout=0)
 
 
+@pytest.mark.every_redis
 async def test_without_workers_there_is_nobody_to_wait_for(backend: RedisBackend) -> None:
     assert (await wait_until_applied(backend)).ok
 
 
+@pytest.mark.every_redis
 @pytest.mark.parametrize("on", [True, False])
 async def test_it_works_after_a_bare_set_and_after_a_del(on: bool, backend: RedisBackend, redis_server: RedisServer) -> None:
     if not on:
@@ -190,6 +193,7 @@ async def test_it_works_after_a_bare_set_and_after_a_del(on: bool, backend: Redi
     assert await registered_workers(backend) == ()
 
 
+@pytest.mark.every_redis
 async def test_progress_is_told_of_every_change(backend: RedisBackend) -> None:
     seen: list[BarrierResult] = []
     async with MaintenanceMode(backend):
@@ -198,6 +202,7 @@ async def test_progress_is_told_of_every_change(backend: RedisBackend) -> None:
     assert seen[-1] == result
 
 
+@pytest.mark.every_redis
 async def test_two_barriers_at_once_both_end(backend: RedisBackend, redis_server: RedisServer) -> None:
     async with MaintenanceMode(backend):
         redis_server.cli("SET", "maintenance", "1")
@@ -207,6 +212,7 @@ async def test_two_barriers_at_once_both_end(backend: RedisBackend, redis_server
     assert all(result.ok for result in results)
 
 
+@pytest.mark.every_redis
 async def test_a_flushall_in_the_middle_does_not_confuse_it(backend: RedisBackend, redis_server: RedisServer) -> None:
     """The state is put back, the worker registers again, and only then is it proved."""
     redis_server.cli("SET", "maintenance", "1")
@@ -222,6 +228,7 @@ async def test_a_flushall_in_the_middle_does_not_confuse_it(backend: RedisBacken
         assert mode.gate.closing is not None
 
 
+@pytest.mark.every_redis
 async def test_it_begins_anew_where_the_epoch_went_back(backend: RedisBackend, redis_server: RedisServer) -> None:
     """As after a failover to a server whose clock is behind: the old epoch would never be reached."""
     calls = 0

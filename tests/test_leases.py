@@ -244,6 +244,7 @@ async def held(backend: RedisBackend | LocalFileBackend) -> bool:
     return any(reading.now < hold.deadline for hold in reading.holds or ())
 
 
+@pytest.mark.every_redis
 async def test_kill_of_a_holder_ends_its_hold_at_the_lease_and_not_before(redis_url: str) -> None:
     backend = RedisBackend(redis_url, ttl=0.2)
 
@@ -318,6 +319,7 @@ def test_a_holder_cut_off_by_a_frozen_redis_is_told_before_the_hold_ends_there(o
     eventually_sync(lambda: server.cli("HLEN", "{maintenance}:holds") == "0", within=5)
 
 
+@pytest.mark.every_redis
 def test_a_hold_survives_a_redis_that_loses_its_data(own_redis_server: RedisServerFactory) -> None:
     server = own_redis_server()
     with_lease = Lease(RedisBackend(server.url), HOLD, 1.5)

@@ -10,6 +10,7 @@ import pytest
 from redis.asyncio import Redis
 
 from fastapi_maintenance.backends.redis.keys import Keys
+from tests.servers import RedisServer
 
 
 class User:
@@ -38,9 +39,9 @@ def keys() -> Keys:
 
 
 @pytest.fixture
-async def operator(redis_url: str) -> AsyncIterator[Any]:
+async def operator(redis_server: RedisServer) -> AsyncIterator[Any]:
     """Somebody else's client, to the shared server."""
-    async with Redis.from_url(redis_url) as client:
+    async with Redis.from_url(redis_server.url) as client:
         yield client
 
 

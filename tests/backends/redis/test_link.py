@@ -36,6 +36,8 @@ from .conftest import MakeUser
 from .links import SOON, Worker, linked, open_files, recorded_commands, took_less_than
 from .parsers import PARSERS
 
+pytestmark = pytest.mark.every_redis
+
 TTL: Final = 0.3  # of the tests in which polls, pings or deadlines count
 AT_ONCE: Final = {"repl-diskless-sync-delay": "0"}  # of masters: replicas get the data without a wait of five seconds
 NO_POLL: Final = 20.0  # ttl of those in which only what is pushed can be noticed in time
@@ -129,6 +131,7 @@ CHANGES: Final[dict[str, tuple[str | None, Change, bool]]] = {
 }
 
 
+@pytest.mark.as_worker
 @pytest.mark.parametrize("name", CHANGES)
 async def test_a_bare_change_arrives_at_once_and_costs_one_sync(redis_url: str, operator: Any, name: str) -> None:
     before, change, on = CHANGES[name]
@@ -145,6 +148,7 @@ async def test_a_bare_change_arrives_at_once_and_costs_one_sync(redis_url: str, 
         assert worker.syncs == syncs + 1
 
 
+@pytest.mark.as_worker
 @pytest.mark.parametrize("parser", PARSERS)
 async def test_changes_arrive_one_after_the_other(redis_url: str, operator: Any, parser: Any) -> None:
     client = Redis.from_url(redis_url, parser_class=parser)
@@ -156,6 +160,7 @@ async def test_changes_arrive_one_after_the_other(redis_url: str, operator: Any,
             await eventually(worker.is_off, within=SOON)
 
 
+@pytest.mark.as_worker
 async def test_what_a_worker_has_applied_is_registered_at_once_by_one_sync_more(redis_url: str, operator: Any) -> None:
     async with linked(RedisBackend(redis_url, ttl=NO_POLL), Worker(reporting=True)) as worker:
         await asyncio.sleep(QUIET)
@@ -168,6 +173,7 @@ async def test_what_a_worker_has_applied_is_registered_at_once_by_one_sync_more(
         assert mine.applied == worker.last.fingerprint
 
 
+@pytest.mark.as_worker
 async def test_holds_and_writes_of_others_arrive_at_once(redis_url: str) -> None:
     other = RedisBackend(redis_url)
     async with linked(RedisBackend(redis_url, ttl=NO_POLL)) as worker:
@@ -189,6 +195,7 @@ async def test_holds_and_writes_of_others_arrive_at_once(redis_url: str) -> None
         assert worker.syncs - syncs <= 2 * 6
 
 
+@pytest.mark.as_worker
 async def test_renewals_and_registrations_wake_nobody(redis_url: str) -> None:
     other = RedisBackend(redis_url)
     hold = await other.acquire(Hold("a", ON), 300.0)
@@ -214,6 +221,7 @@ async def test_other_keys_and_other_switches_wake_nobody(redis_url: str, operato
         assert worker.syncs == syncs
 
 
+@pytest.mark.as_worker
 async def test_no_change_is_lost_however_close_it_comes_to_a_sync(redis_url: str, operator: Any) -> None:
     """Between arming and reading, between two reads, while waiting: whatever it hits, the last value counts."""
     dice = random.Random(7)
@@ -291,6 +299,7 @@ def test_a_nudge_after_the_loop_was_closed_does_nothing(redis_url: str) -> None:
 # -- what changes by itself ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.as_worker
 async def test_an_expiry_is_known_beforehand_and_read_right_after_it_among_many_others(redis_url: str, operator: Any) -> None:
     """Redis' own push for it can come minutes late: it looks at twenty volatile keys at a time."""
     async with operator.pipeline(transaction=False) as pipeline:
@@ -323,7 +332,8 @@ async def test_a_short_hold_that_is_renewed_in_time_never_seems_to_end(redis_url
     async with linked(RedisBackend(redis_url, ttl=NO_POLL)) as worker:
         seen = []
         for _ in range(8):
-            for _ in range(30):
+            renewed = time.monotonic()
+            while time.monotonic() - renewed < 0.15:
                 seen.append(worker.is_on())
                 await asyncio.sleep(0.005)
             assert await other.renew(hold, 0.45)
@@ -331,6 +341,7 @@ async def test_a_short_hold_that_is_renewed_in_time_never_seems_to_end(redis_url
         await eventually(worker.is_off, within=1)
 
 
+@pytest.mark.as_worker
 async def test_a_hold_whose_holder_died_ends_with_its_lease(redis_url: str) -> None:
     await RedisBackend(redis_url).acquire(Hold("a", ON), 0.5)
     ends = time.time() + 0.5
@@ -342,6 +353,7 @@ async def test_a_hold_whose_holder_died_ends_with_its_lease(redis_url: str) -> N
 # -- connections that die ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.as_worker
 @pytest.mark.parametrize("kind", ["normal", "pubsub"])
 async def test_after_a_kill_of_connections_the_next_two_bare_changes_arrive(redis_url: str, operator: Any, kind: str) -> None:
     """The second one proves that tracking was armed again, and that it was not the reconnection that found the first."""
@@ -524,7 +536,7 @@ async def test_a_pong_confirms_only_what_was_known_when_the_ping_was_sent(redis_
 
 
 async def test_only_tracking_makes_a_pong_a_proof(make_user: MakeUser) -> None:
-    user = await make_user("-client|tracking")
+    user = await make_user(*NO_TRACKING.split())
     async with linked(RedisBackend(user.url, ttl=TTL)) as worker:
         await asyncio.sleep(3 * TTL)
         assert worker.confirmed_at == []
@@ -680,12 +692,14 @@ async def test_swapped_databases_are_noticed_by_the_poll(own_redis_server: Redis
 
 # -- with less rights ----------------------------------------------------------------------------------------------------
 
+# Redis 6.2 knows no rule that forbids a subcommand, only such as permit one.
+NO_TRACKING: Final = "-client +client|setname"
 LADDER: Final = {
     # what is missing: (the rung, how deep the sync goes)
     "": ("tracking", "full"),
-    "-client|tracking": ("message", "full"),
+    NO_TRACKING: ("message", "full"),
     "resetchannels": ("tracking", "full"),
-    "-client|tracking resetchannels": ("polling", "full"),
+    f"{NO_TRACKING} resetchannels": ("polling", "full"),
     "-eval -evalsha": ("tracking", "plain"),
     "-exists": ("message", "full"),
     "-hset": ("tracking", "read"),
@@ -730,7 +744,7 @@ async def test_rights_that_are_taken_away_and_given_back(make_user: MakeUser, op
     caplog.set_level(logging.INFO, logger="fastapi_maintenance")
     user = await make_user()
     async with linked(RedisBackend(user.url, ttl=TTL)) as worker:
-        for rules, rung in ((("-client|tracking", "resetchannels"), "polling"), (("+client|tracking", "&*"), "tracking")):
+        for rules, rung in (((*NO_TRACKING.split(), "resetchannels"), "polling"), (("+client", "&*"), "tracking")):
             await user.change(*rules)
             for id in await link_ids(operator):
                 await operator.client_kill_filter(_id=id)
@@ -794,6 +808,7 @@ UNREADABLE: Final[dict[str, tuple[tuple[tuple[Any, ...], ...], str]]] = {
 }
 
 
+@pytest.mark.as_worker
 @pytest.mark.parametrize("name", UNREADABLE)
 async def test_what_cannot_be_read_changes_nothing_and_is_not_read_all_the_time(
     redis_url: str, operator: Any, keys: Keys, name: str
@@ -938,10 +953,12 @@ async def test_nothing_but_what_is_needed_is_sent_on_the_way_in(redis_url: str, 
     async with recorded_commands(operator) as commands, linked(RedisBackend(redis_url, ttl=NO_POLL)):
         await asyncio.sleep(QUIET)
     sent = [" ".join(command.split()[:2]).split(" --")[0] for _, command in commands]
-    assert [command.split()[0] for command in sent[:3]] == ["HELLO", "SUBSCRIBE", "CLIENT"]
+    # Redis 6.2 shows nobody that CLIENT was called.
+    assert [command.split()[0] for command in sent if not command.startswith("CLIENT")][:3] == ["HELLO", "SUBSCRIBE", "EXISTS"]
     assert not any("SETINFO" in command or "MAINT" in command for _, command in commands)
 
 
+@pytest.mark.as_worker
 async def test_a_worker_is_in_the_registry_while_it_lives_and_leaves_in_order(redis_url: str) -> None:
     async with linked(RedisBackend(redis_url, ttl=TTL)):
         (mine,) = await registered(redis_url)
@@ -954,6 +971,7 @@ async def test_a_worker_is_in_the_registry_while_it_lives_and_leaves_in_order(re
     assert (gone.id, gone.left) == (mine.id, True)
 
 
+@pytest.mark.as_worker
 async def test_an_observer_hears_of_changes_and_is_not_in_the_registry(redis_url: str, operator: Any) -> None:
     async with linked(RedisBackend(redis_url, ttl=NO_POLL), Worker(observer=True)) as observer:
         await operator.set("maintenance", "1")
@@ -985,6 +1003,7 @@ async def test_stopping_at_a_frozen_server_takes_half_a_ttl_at_most(own_redis_se
     server.resume()
 
 
+@pytest.mark.as_worker
 async def test_stopping_at_any_moment_leaves_nothing_behind(redis_url: str, operator: Any) -> None:
     dice = random.Random(11)
     await operator.set("maintenance", "1")

@@ -22,6 +22,8 @@ from fastapi_maintenance.state import OFF, ON, MaintenanceState
 
 from .conftest import MakeUser
 
+pytestmark = pytest.mark.every_redis
+
 Step = Callable[..., Awaitable[Answer]]
 
 MINUTE = 60.0

