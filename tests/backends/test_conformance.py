@@ -129,6 +129,19 @@ async def test_the_promise_is_kept(request: pytest.FixtureRequest, kind: Kind, c
         await check(make)
 
 
+@pytest.mark.every_redis
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+async def test_every_version_of_redis_keeps_the_promise(redis_url: str, check: Callable[[MakeBackend], Awaitable[None]]) -> None:
+    await check(partial(RedisBackend, redis_url, ttl=TTL))
+
+
+@pytest.mark.parametrize("redis_user", ["worker", "operator"], indirect=True)
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+async def test_the_promise_is_kept_with_the_least_rights(redis_url: str, check: Callable[[MakeBackend], Awaitable[None]]) -> None:
+    """Of the users in backends/redis/users.acl who may write."""
+    await check(partial(RedisBackend, redis_url, ttl=TTL))
+
+
 def test_no_check_is_forgotten() -> None:
     written = {
         name for name, value in vars(conformance).items() if inspect.iscoroutinefunction(value) and value.__module__ == conformance.__name__

@@ -43,7 +43,7 @@ class Script:
         if is_unknown_script(reply):
             (reply,) = await wire.call(self.whole(step, *args), within=within)
         if isinstance(reply, NoPermissionError) or _is_unknown(reply):
-            raise UnsupportedError(f"Redis does not permit this user what holds and the barrier need: {reply}") from reply
+            raise UnsupportedError(f"Redis does not permit this user what holds and the barrier need; ACL LOG names it: {reply}") from reply
         if isinstance(reply, Exception):
             raise BackendError(f"Redis refused: {reply}") from reply
         return reply
