@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from operator import attrgetter
 from typing import Any, Final
 
 from fastapi import FastAPI
@@ -20,7 +19,7 @@ from .decorators import Mark, carries, mark_of
 __all__ = ["Resolved", "RouteTable"]
 
 _DEEPEST: Final = 100  # layers of middleware; an object that invents an `.app` for every `.app` must not hang us
-_routes_of = attrgetter("routes")
+_NO_ROUTER: Final = Router()
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +48,7 @@ class RouteTable:
         Notices routes added later, anywhere in the tree. A mark put on an endpoint whose route was already there is noticed
         only together with the next route: set marks where routes are declared.
         """
-        target = self._target(scope)
+        target = self._app if self._routed else self._target(scope)
         survey = self._survey
         if survey is None or not survey.holds(target):
             survey = self._survey = _Survey(target)
@@ -86,6 +85,7 @@ class _Survey:
         self._target = target
         self.forced_on = False
         routers: dict[int, Router] = {}
+        lists: list[list[BaseRoute]] = []
         self._size = 0
         pending: list[object] = [target]
         while pending:
@@ -95,24 +95,22 @@ class _Survey:
             if router is None or id(router) in routers:
                 continue
             routers[id(router)] = router
+            lists.append(router.routes)
             routes = list(router.routes)  # counted as walked, should another thread add one meanwhile
             self._size += len(routes)
             pending += self._visit(routes)
             if router.default != router.not_found:
                 pending.append(router.default)
-        self._routers = tuple(routers.values())
-        self._last = self._newest()
+        self._lists = tuple(lists)
+        self._outermost = next(iter(routers.values()), _NO_ROUTER)
+        self._last = self._outermost.routes[-1:]
 
     def holds(self, target: ASGIApp) -> bool:
         """Whether nothing was added since. Costs by the number of routers, not of routes, and by nothing once forced on."""
-        return self._target is target and (
-            self.forced_on or (sum(map(len, map(_routes_of, self._routers))) == self._size and self._newest() is self._last)
-        )
-
-    def _newest(self) -> BaseRoute | None:
-        """The outermost router's last route: tells a route that was replaced, which leaves the count as it was."""
-        routes = self._routers[0].routes if self._routers else ()
-        return routes[-1] if routes else None
+        if self._target is not target:
+            return False
+        # The last route tells one that was replaced, which leaves the count as it was.
+        return self.forced_on or (sum(map(len, self._lists)) == self._size and self._outermost.routes[-1:] == self._last)
 
     def _visit(self, routes: Sequence[BaseRoute]) -> Iterator[object]:
         for route in routes:
