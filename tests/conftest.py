@@ -13,6 +13,7 @@ from blockbuster import blockbuster_ctx
 from fastapi_maintenance import defaults
 
 from . import ports
+from .clock import Clock
 from .servers import USERS, RedisServer
 from .versions import INSTALLED, VERSIONS, program_of
 
@@ -48,6 +49,14 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("FASTAPI_MAINTENANCE_BACKEND", raising=False)
     monkeypatch.setattr(defaults._Default, "configured", None)
     monkeypatch.setattr(defaults._Default, "from_variable", None)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The clock that modes judge by."""
+    clock = Clock()
+    monkeypatch.setattr("fastapi_maintenance.mode.time", clock)
+    return clock
 
 
 @pytest.fixture

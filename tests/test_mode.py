@@ -24,35 +24,14 @@ from fastapi_maintenance.mode import MaintenanceMode, Unreachable
 from fastapi_maintenance.snapshot import Hold, Reading
 from fastapi_maintenance.state import OFF, ON, MaintenanceState
 
+from .clock import T0, Clock
 from .conftest import RedisServerFactory
 from .doubles import DeadWatch, Ignorant, Switchboard
 from .holders import Program
 from .servers import RedisServer
 from .waiting import eventually, eventually_sync
 
-T0: Final = 1_800_000_000.0  # on the backend's clock
 LOGGER: Final = "fastapi_maintenance"
-
-
-class Clock:
-    """Stands in for the module `time`: two clocks that go only when told to, a day apart."""
-
-    def __init__(self) -> None:
-        self.passed = 1000.0
-
-    def monotonic(self) -> float:
-        return self.passed
-
-    def time(self) -> float:
-        return T0 + self.passed
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """The clock that modes judge by."""
-    clock = Clock()
-    monkeypatch.setattr("fastapi_maintenance.mode.time", clock)
-    return clock
 
 
 @pytest.fixture
