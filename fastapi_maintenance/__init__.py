@@ -7,12 +7,15 @@ from .context import maintenance_mode_off, maintenance_mode_on
 from .decorators import force_maintenance_mode_off, force_maintenance_mode_on
 from .defaults import configure_backend, get_maintenance_mode, set_maintenance_mode
 from .middleware import MaintenanceModeMiddleware
+from .responses import MaintenanceAnswer, Texts
 from .state import MaintenanceState
 
 __all__ = [
     "BarrierResult",
+    "MaintenanceAnswer",
     "MaintenanceModeMiddleware",
     "MaintenanceState",
+    "Texts",
     "configure_backend",
     "force_maintenance_mode_off",
     "force_maintenance_mode_on",

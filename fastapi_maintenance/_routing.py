@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Scope
 
 from .decorators import Mark, carries, mark_of
 
-__all__ = ["Resolved", "RouteTable"]
+__all__ = ["Resolved", "RouteTable", "layers_of"]
 
 _DEEPEST: Final = 100  # layers of middleware; an object that invents an `.app` for every `.app` must not hang us
 _NO_ROUTER: Final = Router()
@@ -73,7 +73,7 @@ class RouteTable:
             return self._app
         # That app is around us. Once it has routed (we sit on a mount, a router or a route of it) the scope is no longer the
         # one that its routes are for.
-        if "endpoint" in scope and all(layer is not self._app for layer in _layers(around.middleware_stack)):
+        if "endpoint" in scope and all(layer is not self._app for layer in layers_of(around.middleware_stack)):
             return self._app
         return around
 
@@ -89,7 +89,7 @@ class _Survey:
         self._size = 0
         pending: list[object] = [target]
         while pending:
-            layers = list(_layers(pending.pop()))
+            layers = list(layers_of(pending.pop()))
             self.forced_on |= any(carries(layer, "on") for layer in layers)
             router = _router(layers[-1])
             if router is None or id(router) in routers:
@@ -127,7 +127,7 @@ class _Survey:
 
 def _answer(app: object, scope: Scope, mark: Mark | None) -> Resolved:
     """Follow one app down to what answers; `scope` is ours to change, `mark` is what the mounts above carry."""
-    layers = list(_layers(app))
+    layers = list(layers_of(app))
     for layer in layers:
         mark = mark_of(layer) or mark
     router = _router(innermost := layers[-1])
@@ -222,7 +222,7 @@ def _docs_urls(app: object, router: Router) -> tuple[str | None, ...]:
     return tuple(url for url in (app.openapi_url, app.docs_url, app.redoc_url, oauth2_redirect) if url)
 
 
-def _layers(app: object) -> Iterator[object]:
+def layers_of(app: object) -> Iterator[object]:
     """An app, then what it wraps, and so on inwards until something routes or nothing more can be seen."""
     for _ in range(_DEEPEST):
         yield app
@@ -241,7 +241,7 @@ def _router(app: object) -> Router | None:
 
 
 def _routes_beneath(app: object) -> bool:
-    return any(_router(layer) is not None for layer in _layers(app))
+    return any(_router(layer) is not None for layer in layers_of(app))
 
 
 def _mounted(app: object, mount: Mount | Host) -> object:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from functools import partial
 from time import monotonic
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ._cors import CrossOrigin
 from ._handlers import Replay, answer_with, handle_error, is_exempt
 from ._policy import Decision, Outcome, decide
 from ._routing import RouteTable
@@ -17,8 +19,8 @@ from .defaults import backend_or_default
 from .exceptions import ConfigurationError
 from .in_flight import Admission, Standing, current_admission
 from .mode import Gate, MaintenanceMode, Unreachable
-from .responses import MaintenanceResponse
-from .state import MaintenanceState
+from .responses import MaintenanceAnswer, MaintenanceResponse
+from .state import ON, MaintenanceState
 from .types import ExemptHandler, ResponseHandler
 
 __all__ = ["MaintenanceModeMiddleware"]
@@ -31,7 +33,8 @@ class MaintenanceModeMiddleware:
 
     `enable_maintenance` overrides the switch. `backend` is a backend or its URL; without it, the environment variable
     `FASTAPI_MAINTENANCE_BACKEND` names one, else `configure_backend` set one, else `FASTAPI_MAINTENANCE_MODE` is the switch.
-    `exempt_handler` lets requests through, `response_handler` makes the answer; both may be sync or async.
+    `exempt_handler` lets requests through, `response_handler` makes the answer; both may be sync or async. `answer` has the
+    options of the answer that is made without a handler.
     `fallback`, `on_unreachable`, `stale_after` and `close_websockets` are as in `MaintenanceMode`.
     With options that cannot be meant, the application refuses to start and says why.
     """
@@ -48,12 +51,14 @@ class MaintenanceModeMiddleware:
         on_unreachable: Unreachable = "last-known",
         stale_after: float | None = None,
         close_websockets: float | None = None,
+        answer: MaintenanceAnswer | None = None,
     ) -> None:
         self.app = app
         self.exempt_handler = exempt_handler
         self.response_handler = response_handler
         try:
             _check_handlers(exempt_handler=exempt_handler, response_handler=response_handler)
+            _check_answer(answer, response_handler)
             self.mode = MaintenanceMode(
                 backend_or_default(backend),
                 enable_maintenance=enable_maintenance,
@@ -66,10 +71,14 @@ class MaintenanceModeMiddleware:
             # FastAPI builds its middlewares inside the lifespan, where servers take an exception for "no lifespan here".
             self.app = _refuse_to_start(error)
             self.mode = MaintenanceMode(EnvVarBackend(), enable_maintenance=False)
+            answer = None
         self.mode.classify_with(self._standing_of)
         self._close_websockets = close_websockets is not None
         self._routes = RouteTable(self.app)
-        self._response: tuple[MaintenanceState, MaintenanceResponse] | None = None
+        self._cross_origin = CrossOrigin(self.app, MaintenanceModeMiddleware)
+        self._options = answer
+        self._plain = MaintenanceResponse(ON, self.mode.now, answer)
+        self._response = ON, self._plain
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request through, or answer it. Waits for nothing, except where no state was ever known."""
@@ -125,7 +134,7 @@ class MaintenanceModeMiddleware:
                 try:
                     exempt = await is_exempt(self.exempt_handler, scope, replay, send)
                 except Exception as error:
-                    await handle_error(error, scope, replay.again, send)
+                    await self._cross_origin.send(partial(handle_error, error), scope, replay.again, send)
                     return
                 receive = replay.again
                 standing = standing._replace(exempt=exempt)
@@ -139,10 +148,8 @@ class MaintenanceModeMiddleware:
         await self._serve_evictable(admission, scope, receive, send)
 
     async def _answer(self, state: MaintenanceState, scope: Scope, receive: Receive, send: Send) -> None:
-        if self.response_handler is not None:
-            await answer_with(self.response_handler, scope, receive, send)
-        else:
-            await self._respond(state)(scope, receive, send)
+        answer = partial(answer_with, self.response_handler) if self.response_handler is not None else self._respond(state)
+        await self._cross_origin.send(answer, scope, receive, send)
 
     async def _serve_evictable(self, admission: Admission, scope: Scope, receive: Receive, send: Send) -> None:
         if self._close_websockets and scope["type"] == "websocket":
@@ -164,10 +171,11 @@ class MaintenanceModeMiddleware:
 
     def _respond(self, state: MaintenanceState) -> MaintenanceResponse:
         """The answer for a state, encoded when the state is first asked for."""
-        cached = self._response
-        if cached is None or cached[0] is not state:
-            cached = self._response = (state, MaintenanceResponse(state, self.mode.now))
-        return cached[1]
+        if state is ON:  # as forced-on routes are, also while the switch says something else
+            return self._plain
+        if self._response[0] is not state:
+            self._response = state, MaintenanceResponse(state, self.mode.now, self._options)
+        return self._response[1]
 
 
 def _decide(standing: Standing, gate: Gate, scope: Scope) -> Decision:
@@ -188,6 +196,15 @@ def _check_handlers(**handlers: object) -> None:
     for name, handler in handlers.items():
         if handler is not None and not callable(handler):
             raise ConfigurationError(f"{name} must be callable, not {handler!r}.")
+
+
+def _check_answer(answer: object, response_handler: object) -> None:
+    if answer is None:
+        return
+    if not isinstance(answer, MaintenanceAnswer):
+        raise ConfigurationError(f"answer must be a MaintenanceAnswer, not {answer!r}.")
+    if response_handler is not None:
+        raise ConfigurationError("response_handler makes the whole answer, so answer= would do nothing beside it: give one of them.")
 
 
 def _refuse_to_start(error: ConfigurationError) -> ASGIApp:

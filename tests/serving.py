@@ -1,21 +1,25 @@
-"""A real uvicorn in a thread of the test's own process."""
+"""Real servers in a thread of the test's own process: uvicorn, and hypercorn for a second opinion."""
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import socket
 import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final, cast
 
 import uvicorn
+from hypercorn.asyncio import serve
+from hypercorn.config import Config
 from starlette.types import ASGIApp
 from uvicorn.config import WS_PROTOCOLS, WSProtocolType
 
 from .waiting import eventually_sync
 
-__all__ = ["WEBSOCKETS", "serving"]
+__all__ = ["SERVERS", "WEBSOCKETS", "serving", "serving_by_hypercorn"]
 
 WEBSOCKETS: Final = [name for name in WS_PROTOCOLS if name not in ("auto", "none")]
 """uvicorn's implementations; which one a deployment has depends on what is installed there."""
@@ -38,3 +42,38 @@ def serving(app: ASGIApp, *, ws: WSProtocolType = "wsproto") -> Iterator[str]:
             server.should_exit = True
             thread.join(10)
             assert not thread.is_alive()
+
+
+@contextmanager
+def serving_by_hypercorn(app: ASGIApp) -> Iterator[str]:
+    """The same by hypercorn, which speaks HTTP/1.1, WebSocket and, to clients that begin with it, HTTP/2."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    port = listener.getsockname()[1]
+    config = Config()
+    config.bind = [f"fd://{listener.detach()}"]  # hypercorn closes it
+    config.errorlog = logging.getLogger("hypercorn.error")
+    config.graceful_timeout = 2
+    started, stop = threading.Event(), asyncio.Event()
+    loop = asyncio.new_event_loop()
+
+    async def until_stopped() -> None:
+        started.set()
+        await stop.wait()
+
+    def run() -> None:
+        with asyncio.Runner(loop_factory=lambda: loop) as runner:
+            runner.run(serve(cast(Any, app), config, mode="asgi", shutdown_trigger=until_stopped))
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    try:
+        assert started.wait(10)
+        yield f"127.0.0.1:{port}"
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join(10)
+        assert not thread.is_alive()
+
+
+SERVERS: Final = {"uvicorn": serving, "hypercorn": serving_by_hypercorn}
+"""What serves an application, by its name."""

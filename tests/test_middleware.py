@@ -18,7 +18,6 @@ from typing import Any, Final
 
 import pytest
 from fastapi import FastAPI, HTTPException, Request, Response, WebSocket
-from fastapi.middleware.cors import CORSMiddleware
 from fastapi.testclient import TestClient
 from starlette.requests import HTTPConnection
 from starlette.responses import PlainTextResponse
@@ -27,6 +26,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocketDisconnect
 
 from fastapi_maintenance import (
+    MaintenanceAnswer,
     MaintenanceModeMiddleware,
     MaintenanceState,
     configure_backend,
@@ -236,7 +236,7 @@ def test_a_browser_gets_a_page(on: None) -> None:
 
     assert answer.status_code == 503
     assert answer.headers["content-type"] == "text/html; charset=utf-8"
-    assert DETAIL in answer.text
+    assert "<h1>Down for maintenance</h1>" in answer.text
 
 
 def test_the_answer_is_encoded_once_for_a_state_and_follows_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -255,8 +255,9 @@ def test_the_answer_is_encoded_once_for_a_state_and_follows_it(monkeypatch: pyte
             answer = client.get("/items")
             assert answer.json() == {"detail": message}
             assert answer.headers["retry-after"] == "7"
+            assert client.get("/closed").json() == {"detail": DETAIL}
 
-    assert encoded == ["until four", "until five"]
+    assert encoded == [None, "until four", "until five"]
 
 
 class Ahead(Switchboard):
@@ -276,6 +277,17 @@ def test_a_forced_on_route_does_not_borrow_what_the_switch_says(monkeypatch: pyt
     monkeypatch.setenv(VARIABLE, '{"enabled": true, "message": "until four"}')
 
     assert TestClient(added(shop())).get("/closed").json() == {"detail": DETAIL}
+
+
+def test_the_options_of_the_answer_hold_for_the_switch_and_for_forced_on_routes(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = TestClient(added(shop(), answer=MaintenanceAnswer(status_code=500, retry_after=7)))
+    assert (answer := client.get("/closed")).status_code == 500
+    assert answer.headers["retry-after"] == "7"
+    monkeypatch.setenv(VARIABLE, '{"enabled": true, "message": "until four"}')
+
+    for path in ("/items", "/closed"):
+        answer = client.get(path)
+        assert (answer.status_code, answer.headers["retry-after"]) == (500, "7")
 
 
 def test_a_change_is_logged_once_and_no_request_is(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -414,7 +426,7 @@ def test_a_websocket_is_denied_with_the_answer(monkeypatch: pytest.MonkeyPatch, 
         talk(TestClient(added(shop())))
 
     assert denied.value.status_code == 503
-    assert denied.value.json() == {"detail": DETAIL}
+    assert denied.value.json()["detail"].endswith("due to maintenance")
     assert denied.value.headers["cache-control"] == "no-store"
 
 
@@ -835,6 +847,11 @@ WRONG: Final[dict[str, tuple[dict[str, Any], str]]] = {
     "on_unreachable": ({"on_unreachable": "maybe"}, "on_unreachable must be one of last-known, open, closed, not 'maybe'"),
     "stale_after": ({"stale_after": 0}, "stale_after must be a positive number of seconds"),
     "fallback": ({"fallback": [42]}, "fallback takes backends and their URLs, not 42"),
+    "answer": ({"answer": {"status_code": 500}}, "answer must be a MaintenanceAnswer, not {'status_code': 500}"),
+    "two answers": (
+        {"answer": MaintenanceAnswer(), "response_handler": PlainTextResponse},
+        "response_handler makes the whole answer, so answer= would do nothing beside it: give one of them",
+    ),
     "close_websockets": ({"close_websockets": -1}, "close_websockets must be a positive number of seconds"),
 }
 
@@ -959,34 +976,6 @@ def test_the_innermost_of_two_middlewares_is_the_one_at_hand() -> None:
         assert client.get("/inner/items").status_code == 503
         client.post("/flip")
         assert [board.value for board in boards] == [True, True]
-
-
-CORS: Final[dict[str, Any]] = {"allow_origins": ["https://shop.example"]}
-PREFLIGHT: Final = {"origin": "https://shop.example", "access-control-request-method": "GET"}
-
-
-def test_beneath_the_cors_middleware_a_browser_can_read_the_answer(on: None) -> None:
-    """A middleware that is added later is further out: add the one for CORS last."""
-    app = shop()
-    app.add_middleware(MaintenanceModeMiddleware)
-    app.add_middleware(CORSMiddleware, **CORS)
-    client = TestClient(app)
-    answer = client.get("/items", headers={"origin": "https://shop.example"})
-
-    assert client.options("/items", headers=PREFLIGHT).status_code == 200
-    assert answer.status_code == 503
-    assert answer.headers["access-control-allow-origin"] == "https://shop.example"
-    assert {value.strip().lower() for value in answer.headers["vary"].split(",")} == {"accept", "origin"}
-
-
-def test_above_the_cors_middleware_it_cannot(on: None) -> None:
-    app = shop()
-    app.add_middleware(CORSMiddleware, **CORS)
-    app.add_middleware(MaintenanceModeMiddleware)
-    client = TestClient(app)
-
-    assert client.options("/items", headers=PREFLIGHT).status_code == 200, "a preflight is no route of the application's"
-    assert "access-control-allow-origin" not in client.get("/items", headers={"origin": "https://shop.example"}).headers
 
 
 # -- many at once, and those that do not stay --------------------------------------------------------------------------------

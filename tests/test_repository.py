@@ -23,7 +23,7 @@ from .servers import USERS
 
 ROOT: Final = Path(__file__).parents[1]
 SCRIPTS: Final = sorted([".ci/run", *(str(path.relative_to(ROOT)) for path in (ROOT / "scripts").iterdir())])
-OPTIONAL: Final = ("fakeredis", "redis", "rich", "typer", "uvicorn")
+OPTIONAL: Final = ("fakeredis", "jinja2", "redis", "rich", "typer", "uvicorn")
 
 
 def run(*command: str | Path, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:

@@ -1,0 +1,11 @@
+"""The answer during maintenance, to HTTP clients of every kind and to WebSockets."""
+
+from __future__ import annotations
+
+from .answer import MaintenanceAnswer
+from .fit import fit, shorten
+from .notice import DETAIL
+from .response import MaintenanceResponse
+from .texts import Texts
+
+__all__ = ["DETAIL", "MaintenanceAnswer", "MaintenanceResponse", "Texts", "fit", "shorten"]

@@ -1,0 +1,103 @@
+"""What a client would rather have: media types (RFC 9110, 12.5.1) and languages (RFC 9110, 12.5.4). Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Sequence
+from typing import Final
+
+from starlette.types import Scope
+
+__all__ = ["negotiate", "negotiate_language", "preferences"]
+
+_LONGEST: Final = 1024  # bytes; browsers send under 200, and more costs time that a closed service is asked for most
+_MOST_SUBTAGS: Final = 8  # language, script, region and a few variants
+
+
+def preferences(scope: Scope) -> tuple[bytes, bytes]:
+    """The headers Accept and Accept-Language, the lines of each joined (RFC 9110, 5.3).
+
+    Empty if there is none or it is longer than any honest one.
+    """
+    accept: list[bytes] = []
+    accept_language: list[bytes] = []
+    for name, value in scope["headers"]:
+        if name == b"accept":
+            accept.append(value)
+        elif name == b"accept-language":
+            accept_language.append(value)
+    return _join(accept), _join(accept_language)
+
+
+def _join(lines: Sequence[bytes]) -> bytes:
+    joined = b",".join(lines)
+    return b"" if len(joined) > _LONGEST else joined
+
+
+def negotiate(accept: str, offers: Sequence[str]) -> str:
+    """The media type a client prefers; the first offer where it prefers none or accepts none.
+
+    A range that names a type is preferred to a wildcard of the same quality. Parameters other than q are not compared,
+    and what is malformed counts for nothing.
+    """
+    qualities = _qualities(accept)
+    if not qualities:
+        return offers[0]
+    return max(offers, key=lambda offer: _preference(offer, qualities))  # of equals, max returns the first
+
+
+def _preference(media_type: str, qualities: dict[str, float]) -> tuple[float, int]:
+    """Quality and then precision; the most precise range that matches says the quality, also when that is zero."""
+    ranges = (media_type, f"{media_type.partition('/')[0]}/*", "*/*")
+    for precision, media_range in zip((3, 2, 1), ranges, strict=True):
+        if media_range in qualities:
+            quality = qualities[media_range]
+            return (quality, precision) if quality else (0.0, 0)
+    return 0.0, 0
+
+
+def negotiate_language(accept_language: str, tags: Collection[str], default: str) -> str:
+    """The language a client prefers among these tags, by lookup (RFC 4647, 3.4); the default where it knows none of them.
+
+    `de-AT` is content with `de`, and `pt` with `pt-BR`. Tags are compared without regard to case.
+    """
+    known = {tag.lower(): tag for tag in tags}
+    qualities = _qualities(accept_language)
+    for language, quality in sorted(qualities.items(), key=lambda item: -item[1]):  # of equals, the first named stays first
+        if quality and (found := _look_up(language, known, default)) is not None:
+            return found
+    return default
+
+
+def _look_up(language: str, known: dict[str, str], default: str) -> str | None:
+    if language == "*":
+        return default
+    subtags = language.split("-")[:_MOST_SUBTAGS]
+    for length in range(len(subtags), 0, -1):
+        if (tag := known.get("-".join(subtags[:length]))) is not None:
+            return tag
+    return next((tag for folded, tag in known.items() if folded.startswith(f"{subtags[0]}-")), None)
+
+
+_QUOTED: Final = re.compile(r'"(?:[^"\\]|\\.)*(?:"|\\?\Z)', re.DOTALL)  # an unclosed one reaches to the end, else this is quadratic
+_QVALUE: Final = re.compile(r"0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?")
+
+
+def _qualities(accept: str) -> dict[str, float]:
+    """Each range and its quality, between 0 and 1."""
+    qualities: dict[str, float] = {}
+    for part in _QUOTED.sub('""', accept).split(","):
+        named, *parameters = part.split(";")
+        name = named.strip().lower()
+        if name and (quality := _quality(parameters)) is not None:
+            qualities[name] = max(quality, qualities.get(name, 0.0))
+    return qualities
+
+
+def _quality(parameters: Sequence[str]) -> float | None:
+    """The q among a range's parameters, 1 without one, None if it is malformed."""
+    for parameter in parameters:
+        name, _, value = parameter.partition("=")
+        if name.strip().lower() == "q":
+            return float(value) if _QVALUE.fullmatch(value := value.strip()) else None
+    return 1.0

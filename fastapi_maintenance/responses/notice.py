@@ -1,0 +1,57 @@
+"""What there is to say, before any format gives it a form."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+from ..state import MaintenanceState
+from .texts import Texts
+
+__all__ = ["DETAIL", "READ_ONLY_DETAIL", "Notice", "detail"]
+
+DETAIL: Final = "Service temporarily unavailable due to maintenance"
+"""What programs are told where the state has no message of its own."""
+
+READ_ONLY_DETAIL: Final = "Service temporarily read-only due to maintenance"
+"""The same in read-only mode."""
+
+
+def detail(state: MaintenanceState) -> str:
+    """What programs are told."""
+    return state.message or (READ_ONLY_DETAIL if state.mode == "read-only" else DETAIL)
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """The public part of a state, in one language: no reason, no author."""
+
+    state: MaintenanceState
+    language: str
+    texts: Texts
+
+    @property
+    def read_only(self) -> bool:
+        """Whether only what would change something is refused."""
+        return self.state.mode == "read-only"
+
+    @property
+    def title(self) -> str:
+        """The heading."""
+        return self.texts.read_only_title if self.read_only else self.texts.title
+
+    @property
+    def message(self) -> str:
+        """The state's message, else this language's."""
+        return self.state.message or (self.texts.read_only_message if self.read_only else self.texts.message)
+
+    @property
+    def ends_at(self) -> datetime | None:
+        """The end in UTC, if it is known."""
+        if self.state.ends_at is None:
+            return None
+        try:
+            return self.state.ends_at.astimezone(UTC)
+        except OverflowError:  # the first hours of the year 1, or the last of 9999
+            return (datetime.max if self.state.ends_at.year > 1 else datetime.min).replace(tzinfo=UTC)

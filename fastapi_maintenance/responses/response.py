@@ -1,0 +1,152 @@
+"""The answer to one request, as pure ASGI: encoded once for a state, sent many times."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+from urllib.parse import SplitResult, urlsplit
+
+from starlette.types import Receive, Scope, Send
+
+from ..state import MaintenanceState
+from .answer import MaintenanceAnswer
+from .fit import fit
+from .formats import HTML, MEDIA_TYPES
+from .negotiation import negotiate, negotiate_language, preferences
+from .notice import detail
+from .retry_after import RetryAfter
+
+__all__ = ["MARK", "MaintenanceResponse"]
+
+MARK: Final = b"x-maintenance-mode"
+"""The header that tells this answer from every other 503, by proxies or the application: `full` or `read-only`.
+
+A structured field (RFC 9651): a token, whose parameter `ends_at` is a date if the end is known.
+"""
+
+_READABLE: Final = (b"access-control-expose-headers", b"retry-after, x-maintenance-mode")
+_SAFE: Final = (b"allow", b"GET, HEAD, OPTIONS, TRACE")  # a 405 must have it (RFC 9110, 15.5.6)
+_REDIRECT: Final = "redirect"
+_NOT_STORED: Final = (b"cache-control", b"no-store")
+_MOST_CLIENTS: Final = 256  # kinds of clients, by what they accept; there are a few dozen of them
+
+Headers = tuple[tuple[bytes, bytes], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Encoded:
+    """All that is the same for every client of a kind. `after` is what a body goes on with behind the seconds of Retry-After."""
+
+    status: int
+    headers: Headers
+    content: bytes
+    after: bytes | None = None
+
+    def timed(self, seconds: int, retry_after: bytes) -> _Encoded:
+        """With what says when to come back."""
+        content = self.content if self.after is None else b"%b%d%b" % (self.content, seconds, self.after)
+        length = (b"content-length", b"%d" % len(content))
+        return _Encoded(self.status, (*self.headers, length, (b"retry-after", retry_after)), content)
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class MaintenanceResponse:
+    """The answer for one state: `await response(scope, receive, send)`, for HTTP and for a WebSocket's handshake.
+
+    `clock` is what the state's end is measured against; it is read only for Retry-After. `answer` has the options.
+    """
+
+    def __init__(self, state: MaintenanceState, clock: Callable[[], datetime] = _utc_now, answer: MaintenanceAnswer | None = None) -> None:
+        self._state = state
+        self._clock = clock
+        self._answer = answer = answer or MaintenanceAnswer()
+        self._retry_after = RetryAfter(answer.retry_after, answer.jitter, answer.retry_after_as_date)
+        self._is_constant = self._retry_after.is_constant(state)
+        self._languages = tuple(answer.all_texts)
+        self._redirect = answer.redirect and urlsplit(answer.redirect)
+        self._encoded: dict[tuple[str, str], _Encoded] = {}
+        self._preferred: dict[tuple[bytes, bytes], tuple[str, str]] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        media_type, language = self._prefer(preferences(scope))
+        if self._redirect and media_type == HTML and not _is_there(scope, self._redirect):
+            media_type = _REDIRECT
+        encoded = self._encoded.get((media_type, language)) or self._encode(media_type, language)
+        if not (self._is_constant or media_type == _REDIRECT):
+            encoded = self._time(encoded)
+        headers = [*encoded.headers]  # a new list each time: outer middlewares append to it
+        if any(name == b"origin" for name, _ in scope["headers"]):
+            headers.append(_READABLE)
+        send = fit(scope, send, reason=detail(self._state))
+        await send({"type": "http.response.start", "status": encoded.status, "headers": headers})
+        await send({"type": "http.response.body", "body": encoded.content})
+
+    def _prefer(self, preferences: tuple[bytes, bytes]) -> tuple[str, str]:
+        """The media type and the language for a client, worked out once for each kind of client."""
+        preferred = self._preferred.get(preferences)
+        if preferred is None:
+            if len(self._preferred) >= _MOST_CLIENTS:  # somebody makes them up
+                self._preferred.clear()
+            accept, accept_language = (header.decode("latin-1") for header in preferences)
+            language = negotiate_language(accept_language, self._languages, self._answer.language)
+            preferred = self._preferred[preferences] = negotiate(accept, MEDIA_TYPES), language
+        return preferred
+
+    def _encode(self, media_type: str, language: str) -> _Encoded:
+        encoded = self._redirecting() if media_type == _REDIRECT else self._saying(media_type, language)
+        self._encoded[media_type, language] = encoded
+        return encoded
+
+    def _saying(self, media_type: str, language: str) -> _Encoded:
+        answer, state = self._answer, self._state
+        status = answer.status_of(state)
+        body = answer.encode(media_type, answer.notice(state, language))
+        headers = [*body.headers, _NOT_STORED, (MARK, _mark(state))]
+        if status == 405:
+            headers.append(_SAFE)
+        if media_type == HTML and answer.refresh is not None and state.mode == "full":
+            headers.append((b"refresh", b"%d" % answer.refresh))
+        encoded = _Encoded(status, self._with_own(headers), body.content, body.after)
+        return self._time(encoded) if self._is_constant else encoded
+
+    def _redirecting(self) -> _Encoded:
+        """Without Retry-After, which would mean a pause before following the redirect (RFC 9110, 10.2.3)."""
+        headers = [
+            (b"location", (self._answer.redirect or "").encode()),
+            (b"content-length", b"0"),
+            (b"vary", b"accept"),
+            _NOT_STORED,
+            (MARK, _mark(self._state)),
+        ]
+        return _Encoded(302, self._with_own(headers), b"")
+
+    def _with_own(self, ours: list[tuple[bytes, bytes]]) -> Headers:
+        """Ours and the user's, which replace ours of the same name; but a Vary is one more."""
+        own = [(name.lower().encode(), value.encode("latin-1")) for name, value in self._answer.headers.items()]
+        replaced = {name for name, _ in own} - {b"vary"}
+        return *(header for header in ours if header[0] not in replaced), *own
+
+    def _time(self, encoded: _Encoded) -> _Encoded:
+        now = self._clock()
+        seconds = self._retry_after.seconds(self._state, now)
+        return encoded.timed(seconds, self._retry_after.header(seconds, now))
+
+
+def _mark(state: MaintenanceState) -> bytes:
+    if state.ends_at is None:
+        return state.mode.encode()
+    return b"%b;ends_at=@%d" % (state.mode.encode(), math.ceil(state.ends_at.timestamp()))
+
+
+def _is_there(scope: Scope, target: SplitResult) -> bool:
+    """Whether a request is for the page that it would be sent to: else a closed page would send visitors round in circles."""
+    path, root = scope["path"], scope.get("root_path", "")
+    if target.path not in (path, root + path):
+        return False
+    return not target.netloc or any(name == b"host" and value == target.netloc.encode() for name, value in scope["headers"])

@@ -1,0 +1,3 @@
+"""The answer during maintenance."""
+
+from __future__ import annotations

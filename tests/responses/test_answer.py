@@ -1,0 +1,102 @@
+"""Options that cannot be meant are refused when they are given, in a sentence that says what to write."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fastapi_maintenance.exceptions import ConfigurationError
+from fastapi_maintenance.responses import MaintenanceAnswer, Texts
+from fastapi_maintenance.responses.texts import TEXTS
+from fastapi_maintenance.state import ON
+
+
+def test_everything_that_can_be_meant_together_is_taken(tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    page.write_text("<!doctype html>")
+    MaintenanceAnswer()
+    MaintenanceAnswer(
+        status_code=500,
+        read_only_status_code=405,
+        headers={"X-By": "us"},
+        file=page,
+        retry_after=0,
+        jitter=60,
+        retry_after_as_date=True,
+        refresh=30,
+        texts={"fi": TEXTS["en"]},
+        language="fi",
+        problem_type="https://example.com/maintenance",
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"redirect": "/", "template": "a.html"}, "redirect= and template= exclude each other"),
+        ({"redirect": "/", "file": "a.html"}, "redirect= and file= exclude each other"),
+        ({"template": "a.html", "file": "a.html"}, "template= and file= exclude each other"),
+        ({"redirect": "/", "template": "a.html", "file": "a.html"}, "redirect= and template= and file= exclude each other"),
+        ({"status_code": 302}, "status_code=302 needs to know where to: give redirect= alone"),
+        ({"read_only_status_code": 303}, "read_only_status_code=303 needs to know where to"),
+        ({"status_code": 101}, "status_code must be a status from 200 to 599 that can have a body, not 101"),
+        ({"status_code": 600}, "not 600"),
+        ({"status_code": 204}, "not 204"),
+        ({"status_code": "503"}, "not '503'"),
+        ({"status_code": True}, "not True"),
+        ({"read_only_status_code": 304}, "read_only_status_code must be a status from 200 to 599 that can have a body, not 304"),
+        ({"headers": [("x", "y")]}, "headers must be a mapping of names to values"),
+        ({"headers": {"x y": "z"}}, "'x y' cannot be the name of a header"),
+        ({"headers": {"": "z"}}, "'' cannot be the name of a header"),
+        ({"headers": {1: "z"}}, "1 cannot be the name of a header"),
+        ({"headers": {"x": "a\r\nSet-Cookie: b"}}, "cannot be the value of the header x"),
+        ({"headers": {"x": "a\n"}}, "cannot be the value of the header x"),
+        ({"headers": {"x\n": "a"}}, "cannot be the name of a header"),
+        ({"headers": {"x": "→"}}, "'→' cannot be the value of the header x"),
+        ({"headers": {"x": 1}}, "1 cannot be the value of the header x"),
+        ({"headers": {"Retry-After": "1"}}, "The header Retry-After cannot be set: give retry_after="),
+        ({"headers": {"Content-Length": "1"}}, "it follows from the body"),
+        ({"headers": {"content-type": "text/css"}}, "it follows from what the client accepts"),
+        ({"headers": {"LOCATION": "/"}}, "give redirect="),
+        ({"headers": {"transfer-encoding": "chunked"}}, "it is the server's"),
+        ({"retry_after": -1}, "retry_after must be whole seconds from 0 to 31536000, not -1"),
+        ({"retry_after": 1.5}, "retry_after must be whole seconds from 0 to 31536000, not 1.5"),
+        ({"retry_after": None}, "not None"),
+        ({"jitter": -1}, "jitter must be whole seconds"),
+        ({"jitter": 10**9}, "jitter must be whole seconds"),
+        ({"refresh": "30"}, "refresh must be whole seconds"),
+        ({"retry_after_as_date": "no"}, "retry_after_as_date must be True or False, not 'no'"),
+        ({"texts": {"de": "Wartung"}}, "texts must be a mapping of language tags to Texts"),
+        ({"texts": [TEXTS["de"]]}, "texts must be a mapping of language tags to Texts"),
+        ({"texts": {"de_AT": TEXTS["de"]}}, "'de_AT' is not a language tag such as fi or pt-BR"),
+        ({"texts": {'"><script>': TEXTS["de"]}}, "is not a language tag"),
+        ({"language": "fi"}, "There are no texts in language='fi'; there are en, de"),
+        ({"redirect": "https://exämple.com"}, "redirect must be a URL, percent-encoded where it is not ASCII"),
+        ({"redirect": "/a\r\nb"}, "redirect must be a URL"),
+        ({"redirect": "http://[x/"}, "redirect must be a URL"),
+        ({"redirect": ""}, "redirect must be a URL"),
+        ({"redirect": 1}, "redirect must be a URL"),
+        ({"problem_type": ""}, "problem_type must be a URL"),
+        ({"problem_type": None}, "problem_type must be a URL"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_and_says_why(options: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        MaintenanceAnswer(**options)
+    assert complaint in str(refused.value)
+
+
+def test_a_language_of_ones_own_is_added_and_a_known_one_replaced() -> None:
+    finnish = Texts(
+        title="Huoltokatko",
+        message="Palaamme pian.",
+        read_only_title="Vain luku",
+        read_only_message="Muutoksia ei voi tehdä.",
+        until="Takaisin {time}",
+        waiting="Odota hetki.",
+    )
+    answer = MaintenanceAnswer(texts={"fi": finnish, "en": finnish})
+    assert answer.notice(ON, "fi").title == answer.notice(ON, "en").title == "Huoltokatko"
+    assert answer.notice(ON, "de").title == "Wartungsarbeiten"

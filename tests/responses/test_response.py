@@ -1,0 +1,428 @@
+"""The answer during maintenance: to HTTP clients of every kind, and to WebSockets."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta, timezone
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import pytest
+from starlette.datastructures import MutableHeaders
+from starlette.types import Scope
+
+from fastapi_maintenance.responses import DETAIL, MaintenanceAnswer, MaintenanceResponse
+from fastapi_maintenance.responses.formats import HTML, JSON, MEDIA_TYPES, PLAIN, PROBLEM
+from fastapi_maintenance.state import OFF, ON, MaintenanceState, Mode
+
+from ..asgi import exchange, http_scope, websocket_scope
+from .asking import CHROME, NOW, Page, accepting, ask, read, response_to
+
+pytestmark = pytest.mark.anyio
+
+
+# -- JSON --------------------------------------------------------------------------------------------------------------
+
+
+async def test_the_default_answer_is_exactly_the_promised_one() -> None:
+    start, headers, body = await ask(response_to(), http_scope())
+    assert start["type"] == "http.response.start"
+    assert start["status"] == 503
+    assert body == b'{"detail":"Service temporarily unavailable due to maintenance"}'
+    assert dict(headers) == {
+        "content-type": "application/json",
+        "content-length": str(len(body)),
+        "cache-control": "no-store",
+        "vary": "accept",
+        "x-maintenance-mode": "full",
+        "retry-after": "3600",
+    }
+
+
+async def test_a_message_replaces_the_default_detail() -> None:
+    state = MaintenanceState(enabled=True, message='Zurück um "04:00" ⏰')
+    _, headers, body = await ask(response_to(state), http_scope())
+    assert body == '{"detail":"Zurück um \\"04:00\\" ⏰"}'.encode()
+    assert headers["content-length"] == str(len(body))
+
+
+async def test_an_empty_message_is_none() -> None:
+    _, _, body = await ask(response_to(MaintenanceState(enabled=True, message="")), http_scope())
+    assert json.loads(body) == {"detail": DETAIL}
+
+
+@pytest.mark.parametrize("accept", MEDIA_TYPES)
+async def test_reason_and_author_are_never_shown(accept: str) -> None:
+    state = MaintenanceState(enabled=True, message="Back soon", reason="OPS-417 reindex", by="ana@ops")
+    start, _, body = await ask(response_to(state), http_scope(headers={"accept": accept}))
+    assert b"Back soon" in body
+    assert b"OPS-417" not in body + repr(start).encode()
+    assert b"ana@ops" not in body + repr(start).encode()
+
+
+@pytest.mark.parametrize("scope", [*map(accepting, MEDIA_TYPES), websocket_scope(denial=False)])
+async def test_half_a_surrogate_pair_in_a_message_is_no_error(scope: Scope) -> None:
+    sent = await exchange(response_to(MaintenanceState(enabled=True, message="Back \ud83d soon")), scope)
+    assert "Back" in repr(sent)
+
+
+async def test_read_only_says_so() -> None:
+    read_only = MaintenanceState(enabled=True, mode="read-only")
+    with_message = read_only.model_copy(update={"message": "Back at four"})
+    _, headers, body = await ask(response_to(read_only), http_scope())
+    assert json.loads(body) == {"detail": "Service temporarily read-only due to maintenance", "mode": "read-only"}
+    assert headers["x-maintenance-mode"] == "read-only"
+    assert json.loads(await read(response_to(with_message), http_scope())) == {"detail": "Back at four", "mode": "read-only"}
+    assert await read(response_to(with_message), accepting(PLAIN)) == "Read-only for maintenance\nBack at four\n"
+    assert Page((await ask(response_to(with_message), accepting(HTML)))[2]).texts["h1"] == "Read-only for maintenance"
+
+
+# -- problem details ---------------------------------------------------------------------------------------------------
+
+
+async def test_problem_details_say_what_a_program_needs() -> None:
+    end = NOW + timedelta(hours=1)
+    state = MaintenanceState(enabled=True, message="Back at 04:00 UTC", ends_at=end.astimezone(timezone(timedelta(hours=9))))
+    start, headers, body = await ask(response_to(state), accepting(PROBLEM))
+    assert headers["content-type"] == "application/problem+json"
+    assert headers["content-length"] == str(len(body))
+    assert json.loads(body) == {
+        "type": "urn:problem-type:maintenance",
+        "title": "Down for maintenance",
+        "status": start["status"],
+        "detail": "Back at 04:00 UTC",
+        "mode": "full",
+        "ends_at": "2026-11-22T04:00:00Z",
+        "retry_after": 3600,
+    }
+
+
+async def test_what_is_not_known_is_not_in_problem_details() -> None:
+    assert json.loads(await read(response_to(), accepting(PROBLEM))) == {
+        "type": "urn:problem-type:maintenance",
+        "title": "Down for maintenance",
+        "status": 503,
+        "detail": DETAIL,
+        "mode": "full",
+        "retry_after": 3600,
+    }
+
+
+async def test_the_type_of_problem_details_and_their_status_are_the_configured_ones() -> None:
+    state = MaintenanceState(enabled=True, mode="read-only")
+    response = response_to(state, read_only_status_code=423, problem_type="https://example.com/maintenance")
+    start, _, body = await ask(response, accepting(PROBLEM))
+    problem = json.loads(body)
+    assert (problem["type"], problem["title"]) == ("https://example.com/maintenance", "Read-only for maintenance")
+    assert problem["status"] == start["status"] == 423
+
+
+async def test_body_and_header_name_the_same_seconds_also_with_jitter() -> None:
+    response = response_to(MaintenanceState(enabled=True, ends_at=NOW + timedelta(seconds=60)), jitter=1000)
+    seen = set()
+    for _ in range(30):
+        _, headers, body = await ask(response, accepting(PROBLEM))
+        assert headers["content-length"] == str(len(body))
+        assert json.loads(body)["retry_after"] == int(headers["retry-after"])
+        seen.add(headers["retry-after"])
+    assert len(seen) > 5
+
+
+# -- plain text --------------------------------------------------------------------------------------------------------
+
+
+async def test_plain_text_is_a_few_lines() -> None:
+    state = MaintenanceState(enabled=True, message="Moving <b>house</b>", ends_at=NOW + timedelta(hours=1))
+    _, headers, body = await ask(response_to(state), accepting(PLAIN))
+    assert headers["content-type"] == "text/plain; charset=utf-8"
+    assert body.decode() == "Down for maintenance\nMoving <b>house</b>\nExpected back: 2026-11-22 04:00 UTC\n"
+
+
+@pytest.mark.parametrize("media_type", [HTML, PLAIN])
+async def test_people_are_spoken_to_in_their_language(media_type: str) -> None:
+    _, headers, body = await ask(response_to(), accepting(media_type, accept_language="de-AT, en;q=0.5"))
+    assert headers["content-language"] == "de"
+    assert headers["vary"] == "accept, accept-language"
+    assert "Wartungsarbeiten" in body.decode()
+
+
+@pytest.mark.parametrize("media_type", [JSON, PROBLEM])
+async def test_programs_are_told_the_same_in_every_language(media_type: str) -> None:
+    response = response_to()
+    plain = await ask(response, accepting(media_type))
+    assert await ask(response, accepting(media_type, accept_language="de")) == plain
+    assert "content-language" not in plain[1]
+
+
+# -- headers -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("media_type", MEDIA_TYPES)
+async def test_every_format_is_marked_as_ours_and_never_stored(media_type: str) -> None:
+    _, headers, _ = await ask(response_to(), accepting(media_type))
+    assert headers["content-type"].partition(";")[0] == media_type
+    assert headers["x-maintenance-mode"] == "full"
+    assert headers["cache-control"] == "no-store"
+    assert headers["vary"].startswith("accept")
+    assert headers["retry-after"] == "3600"
+
+
+@pytest.mark.parametrize(("milliseconds", "seconds"), [(0, 1795320000), (1, 1795320001)])
+async def test_the_mark_says_the_end_as_a_structured_date(milliseconds: int, seconds: int) -> None:
+    end = datetime(2026, 11, 22, 4, 0, tzinfo=UTC) + timedelta(milliseconds=milliseconds)
+    state = MaintenanceState(enabled=True, mode="read-only", ends_at=end)
+    assert (await ask(response_to(state), http_scope()))[1]["x-maintenance-mode"] == f"read-only;ends_at=@{seconds}"
+
+
+@pytest.mark.parametrize("media_type", MEDIA_TYPES)
+async def test_a_script_of_another_origin_may_read_our_headers(media_type: str) -> None:
+    _, headers, _ = await ask(response_to(), accepting(media_type, origin="https://app.test"))
+    assert headers["access-control-expose-headers"] == "retry-after, x-maintenance-mode"
+    assert "access-control-expose-headers" not in (await ask(response_to(), accepting(media_type)))[1]
+
+
+async def test_own_headers_are_added_or_replace_ours_and_vary_grows() -> None:
+    own = {"X-Status-Page": "https://status.example.com", "Cache-Control": "private, no-store", "Vary": "Cookie"}
+    _, headers, _ = await ask(response_to(headers=own), http_scope())
+    assert headers["x-status-page"] == "https://status.example.com"
+    assert headers.getlist("cache-control") == ["private, no-store"]
+    assert headers.getlist("vary") == ["accept", "Cookie"]
+
+
+async def test_names_of_own_headers_are_lower_case_as_http_2_wants_them() -> None:
+    start, _, _ = await ask(response_to(headers={"X-Status-Page": "é"}), http_scope())
+    assert (b"x-status-page", b"\xe9") in start["headers"]
+
+
+@pytest.mark.parametrize("media_type", MEDIA_TYPES)
+async def test_who_reloads_is_told_in_how_many_seconds_and_nobody_else_is(media_type: str) -> None:
+    _, headers, _ = await ask(response_to(refresh=30), accepting(media_type))
+    assert headers.get("refresh") == ("30" if media_type == HTML else None)
+
+
+async def test_a_form_refused_in_read_only_mode_is_not_reloaded_away() -> None:
+    response = response_to(MaintenanceState(enabled=True, mode="read-only"), refresh=30)
+    assert "refresh" not in (await ask(response, accepting(HTML)))[1]
+
+
+# -- status codes ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("mode", "options", "status"),
+    [
+        ("full", {}, 503),
+        ("full", {"status_code": 200}, 200),
+        ("full", {"read_only_status_code": 423}, 503),
+        ("read-only", {}, 503),
+        ("read-only", {"status_code": 500}, 500),
+        ("read-only", {"read_only_status_code": 423}, 423),
+        ("read-only", {"status_code": 500, "read_only_status_code": 405}, 405),
+    ],
+)
+async def test_the_status_is_the_configured_one(mode: Mode, options: dict[str, int], status: int) -> None:
+    state = MaintenanceState(enabled=True, mode=mode)
+    for media_type in MEDIA_TYPES:
+        assert (await ask(response_to(state, NOW, **options), accepting(media_type)))[0]["status"] == status
+
+
+async def test_a_405_says_what_is_allowed() -> None:
+    response = response_to(MaintenanceState(enabled=True, mode="read-only"), read_only_status_code=405)
+    assert (await ask(response, http_scope("POST")))[1]["allow"] == "GET, HEAD, OPTIONS, TRACE"
+
+
+# -- redirect ----------------------------------------------------------------------------------------------------------
+
+STATUS_PAGE = "https://status.example.com/now?of=shop"
+
+
+async def test_who_prefers_html_is_sent_to_the_redirect_and_programs_are_not() -> None:
+    response = response_to(redirect=STATUS_PAGE, headers={"X-By": "us"})
+    start, headers, body = await ask(response, accepting(CHROME))
+    assert (start["status"], body) == (302, b"")
+    assert dict(headers) == {
+        "location": STATUS_PAGE,
+        "content-length": "0",
+        "vary": "accept",
+        "cache-control": "no-store",
+        "x-maintenance-mode": "full",
+        "x-by": "us",
+    }
+    for media_type in (JSON, PROBLEM, PLAIN):
+        start, headers, _ = await ask(response, accepting(media_type))
+        assert start["status"] == 503
+        assert "location" not in headers
+
+
+async def test_a_redirect_never_asks_to_wait_before_it_is_followed() -> None:
+    state = MaintenanceState(enabled=True, ends_at=NOW + timedelta(hours=1))
+    assert "retry-after" not in (await ask(response_to(state, redirect=STATUS_PAGE), accepting(HTML)))[1]
+
+
+@pytest.mark.parametrize(
+    ("redirect", "more", "status"),
+    [
+        ("/items", {}, 503),
+        ("/items?lang=de#top", {}, 503),
+        ("/items", {"root_path": "/api"}, 503),
+        ("/api/items", {"root_path": "/api"}, 503),
+        ("https://shop.test/items", {}, 503),
+        ("https://other.test/items", {}, 302),
+        ("/other", {}, 302),
+        ("/", {}, 302),
+    ],
+)
+async def test_nobody_is_sent_in_circles(redirect: str, more: dict[str, str], status: int) -> None:
+    scope = http_scope(headers={"accept": HTML, "host": "shop.test"}, **more)
+    assert (await ask(response_to(redirect=redirect), scope))[0]["status"] == status
+
+
+# -- methods -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("accept", MEDIA_TYPES)
+async def test_head_gets_the_headers_of_get_and_no_body(accept: str) -> None:
+    of_get, _, body = await ask(response_to(), http_scope(headers={"accept": accept}))
+    of_head, _, nothing = await ask(response_to(), http_scope("HEAD", {"accept": accept}))
+    assert of_head == of_get
+    assert body
+    assert nothing == b""
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND"])
+async def test_every_other_method_is_answered_like_get(method: str) -> None:
+    preflight = {"origin": "https://app.test", "access-control-request-method": "POST"}
+    assert await exchange(response_to(), http_scope(method, preflight)) == await exchange(response_to(), http_scope("GET", preflight))
+
+
+# -- Retry-After -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("state", "seconds"),
+    [
+        (ON, "3600"),
+        (OFF, "3600"),
+        (MaintenanceState(enabled=True, retry_after=120), "120"),
+        (MaintenanceState(enabled=True, retry_after=0), "0"),
+        (MaintenanceState(enabled=True, retry_after=120, ends_at=NOW + timedelta(hours=1)), "120"),
+        (MaintenanceState(enabled=True, ends_at=NOW + timedelta(seconds=90, milliseconds=1)), "91"),
+        (MaintenanceState(enabled=True, ends_at=NOW - timedelta(hours=1)), "0"),
+    ],
+)
+async def test_retry_after_says_what_the_state_knows(state: MaintenanceState, seconds: str) -> None:
+    assert (await ask(response_to(state), http_scope()))[1]["retry-after"] == seconds
+
+
+@pytest.mark.parametrize(
+    ("state", "seconds"),
+    [
+        (ON, "60"),
+        (MaintenanceState(enabled=True, retry_after=120), "120"),
+        (MaintenanceState(enabled=True, ends_at=NOW + timedelta(seconds=90)), "90"),
+    ],
+)
+async def test_the_default_of_retry_after_can_be_configured(state: MaintenanceState, seconds: str) -> None:
+    assert (await ask(response_to(state, retry_after=60), http_scope()))[1]["retry-after"] == seconds
+
+
+@pytest.mark.parametrize(
+    ("state", "now", "date"),
+    [
+        (ON, NOW, "Sun, 22 Nov 2026 04:00:00 GMT"),
+        (MaintenanceState(enabled=True, ends_at=NOW + timedelta(minutes=90)), NOW, "Sun, 22 Nov 2026 04:30:00 GMT"),
+        (MaintenanceState(enabled=True, ends_at=NOW - timedelta(minutes=90)), NOW, "Sun, 22 Nov 2026 03:00:00 GMT"),
+    ],
+)
+async def test_retry_after_is_a_date_where_asked_for(state: MaintenanceState, now: datetime, date: str) -> None:
+    _, headers, body = await ask(response_to(state, now, retry_after_as_date=True), accepting(PROBLEM))
+    assert headers["retry-after"] == date
+    assert json.loads(body)["retry_after"] == max(0, (parsedate_to_datetime(date) - now).total_seconds())
+
+
+async def test_retry_after_counts_down_while_the_body_stays_the_same_object() -> None:
+    now = NOW
+    response = MaintenanceResponse(MaintenanceState(enabled=True, ends_at=NOW + timedelta(seconds=60)), lambda: now)
+    _, before, body = await ask(response, http_scope())
+    now += timedelta(seconds=45)
+    _, after, same = await ask(response, http_scope())
+    assert (before["retry-after"], after["retry-after"]) == ("60", "15")
+    assert same is body
+
+
+async def test_without_a_clock_it_goes_by_the_wall_clock() -> None:
+    state = MaintenanceState(enabled=True, ends_at=datetime.now(UTC) + timedelta(seconds=1000))
+    _, headers, _ = await ask(MaintenanceResponse(state), http_scope())
+    assert 990 <= int(headers["retry-after"]) <= 1000
+
+
+async def test_what_an_outer_middleware_adds_to_one_answer_is_not_in_the_next() -> None:
+    response = response_to()
+    start, headers, _ = await ask(response, http_scope())
+    before = headers.items()
+    MutableHeaders(raw=start["headers"])["set-cookie"] = "session=of-the-first-client"
+    assert (await ask(response, http_scope()))[1].items() == before
+
+
+# -- WebSockets --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("accept", "content_type"), [("*/*", JSON), (HTML, "text/html; charset=utf-8")])
+async def test_a_websocket_is_denied_with_the_same_answer_where_the_server_can(accept: str, content_type: str) -> None:
+    start, headers, body = await ask(response_to(), websocket_scope({"accept": accept}))
+    plain_start, plain_headers, plain_body = await ask(response_to(), http_scope(headers={"accept": accept}))
+    assert start == {**plain_start, "type": "websocket.http.response.start"}
+    assert (headers, body) == (plain_headers, plain_body)
+    assert headers["content-type"] == content_type
+
+
+async def test_the_parts_of_a_denial_are_typed_as_the_extension_wants_them() -> None:
+    sent = await exchange(response_to(), websocket_scope())
+    assert [message["type"] for message in sent] == ["websocket.http.response.start", "websocket.http.response.body"]
+
+
+@pytest.mark.parametrize("extensions", [{}, None, {"tls": {}}])
+async def test_a_websocket_is_closed_before_accept_where_the_server_cannot_deny_it(extensions: dict[str, Any] | None) -> None:
+    sent = await exchange(response_to(), websocket_scope(denial=False, extensions=extensions))
+    assert sent == [{"type": "websocket.close", "code": 1013, "reason": DETAIL}]
+
+
+async def test_a_server_that_speaks_of_no_extensions_has_none() -> None:
+    assert (await exchange(response_to(), websocket_scope(denial=False)))[0]["type"] == "websocket.close"
+
+
+@pytest.mark.parametrize(("message", "reason"), [("ä" * 100, "ä" * 61), ("x" * 123, "x" * 123), ("x" * 124, "x" * 123)])
+async def test_a_reason_fits_the_control_frame_and_is_cut_between_characters(message: str, reason: str) -> None:
+    (close,) = await exchange(response_to(MaintenanceState(enabled=True, message=message)), websocket_scope(denial=False))
+    assert close["reason"] == reason
+    assert len(reason.encode()) <= 123
+
+
+# -- what a request costs ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("media_type", MEDIA_TYPES)
+@pytest.mark.parametrize("end", [None, NOW + timedelta(hours=1)])
+async def test_nothing_is_encoded_and_no_header_parsed_a_second_time(
+    monkeypatch: pytest.MonkeyPatch, media_type: str, end: datetime | None
+) -> None:
+    response = response_to(MaintenanceState(enabled=True, ends_at=end))
+    first = await ask(response, accepting(media_type, accept_language="de"))
+
+    def fail(*args: Any) -> Any:
+        raise AssertionError("a second time")
+
+    monkeypatch.setattr(MaintenanceAnswer, "encode", fail)
+    for name in ("negotiate", "negotiate_language"):
+        monkeypatch.setattr(f"fastapi_maintenance.responses.response.{name}", fail)
+    assert await ask(response, accepting(media_type, accept_language="de")) == first
+    with pytest.raises(AssertionError, match="a second time"):
+        await ask(response, accepting(media_type, accept_language="fr"))
+
+
+async def test_clients_that_make_up_headers_do_not_fill_the_memory() -> None:
+    response = response_to()
+    for number in range(1000):
+        await ask(response, accepting(f"image/{number}", accept_language=f"x{number}"))
+    assert len(response._preferred) <= 256
+    assert len(response._encoded) == 1

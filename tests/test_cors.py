@@ -1,0 +1,217 @@
+"""Scripts of another origin can read the answer, whatever the order of the middlewares."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import pytest
+from fastapi import FastAPI, HTTPException, Request
+from fastapi.middleware.cors import CORSMiddleware
+from fastapi.responses import JSONResponse
+from fastapi.testclient import TestClient
+from starlette.middleware import Middleware
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from fastapi_maintenance import MaintenanceAnswer, MaintenanceModeMiddleware, force_maintenance_mode_on
+
+from .asgi import exchange, websocket_scope
+
+pytestmark = pytest.mark.anyio
+
+ORIGIN: Final = "https://shop.example"
+CORS: Final[dict[str, Any]] = {"allow_origins": [ORIGIN], "allow_methods": ["POST"], "allow_credentials": True}
+FROM_THERE: Final = {"origin": ORIGIN}
+PREFLIGHT: Final = {**FROM_THERE, "access-control-request-method": "POST"}
+
+
+@pytest.fixture(autouse=True)
+def _on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FASTAPI_MAINTENANCE_MODE", "1")
+
+
+def shop(**options: Any) -> FastAPI:
+    """An application without middlewares."""
+    app = FastAPI(**options)
+
+    @app.post("/orders")
+    async def order() -> None: ...
+
+    @app.api_route("/anything", methods=["POST", "OPTIONS"])
+    async def anything() -> None: ...
+
+    @app.post("/closed")
+    @force_maintenance_mode_on
+    async def closed() -> None: ...
+
+    return app
+
+
+class Hiding:
+    """A middleware that shows nobody what it wraps."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._hidden = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._hidden(scope, receive, send)
+
+
+class Cors(CORSMiddleware):
+    """A user's own version."""
+
+
+def outside() -> ASGIApp:
+    app = shop()
+    app.add_middleware(MaintenanceModeMiddleware)
+    app.add_middleware(CORSMiddleware, **CORS)
+    return app
+
+
+def beneath() -> ASGIApp:
+    app = shop()
+    app.add_middleware(CORSMiddleware, **CORS)
+    app.add_middleware(MaintenanceModeMiddleware)
+    return app
+
+
+def far_beneath() -> ASGIApp:
+    app = shop()
+    app.add_middleware(Cors, **CORS)
+    app.add_middleware(GZipMiddleware)
+    app.add_middleware(MaintenanceModeMiddleware)
+    return app
+
+
+def beneath_and_hidden() -> ASGIApp:
+    app = shop()
+    app.add_middleware(CORSMiddleware, **CORS)
+    app.add_middleware(Hiding)
+    app.add_middleware(MaintenanceModeMiddleware)
+    return app
+
+
+def in_the_application_that_is_wrapped() -> ASGIApp:
+    app = shop()
+    app.add_middleware(CORSMiddleware, **CORS)
+    app.add_middleware(GZipMiddleware)
+    return MaintenanceModeMiddleware(app)
+
+
+def in_the_list_of_middlewares() -> ASGIApp:
+    return shop(middleware=[Middleware(MaintenanceModeMiddleware), Middleware(CORSMiddleware, **CORS)])
+
+
+def around_everything() -> ASGIApp:
+    return CORSMiddleware(MaintenanceModeMiddleware(shop()), **CORS)
+
+
+ORDERS: Final = [
+    outside,
+    beneath,
+    far_beneath,
+    beneath_and_hidden,
+    in_the_application_that_is_wrapped,
+    in_the_list_of_middlewares,
+    around_everything,
+]
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("path", ["/orders", "/anything", "/closed"])
+def test_the_answer_can_be_read_and_the_preflight_before_it_allows_the_request(order: Callable[[], ASGIApp], path: str) -> None:
+    client = TestClient(order())
+    preflight = client.options(path, headers=PREFLIGHT)
+    answer = client.post(path, headers=FROM_THERE)
+
+    assert preflight.status_code == 200
+    assert preflight.headers["access-control-allow-origin"] == ORIGIN
+    assert "POST" in preflight.headers["access-control-allow-methods"]
+    assert answer.status_code == 503
+    assert answer.headers.get_list("access-control-allow-origin") == [ORIGIN]
+    assert answer.headers["access-control-allow-credentials"] == "true"
+    assert answer.headers["access-control-expose-headers"] == "retry-after, x-maintenance-mode"
+    assert {value.strip().lower() for value in answer.headers["vary"].split(",")} == {"accept", "origin"}
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_who_may_not_read_it_still_may_not(order: Callable[[], ASGIApp]) -> None:
+    client = TestClient(order())
+    stranger = {"origin": "https://stranger.example"}
+
+    assert client.options("/orders", headers=PREFLIGHT | stranger).status_code == 400
+    assert "access-control-allow-origin" not in client.post("/orders", headers=stranger).headers
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_without_an_origin_it_is_an_answer_like_any_other(order: Callable[[], ASGIApp]) -> None:
+    headers = TestClient(order()).post("/orders").headers
+
+    assert not [name for name in headers if name.startswith("access-control-allow-origin")]
+    assert "access-control-expose-headers" not in headers
+
+
+@pytest.mark.parametrize("order", ORDERS)
+async def test_websockets_are_refused_as_ever(order: Callable[[], ASGIApp]) -> None:
+    app = order()
+    routes: Any = app
+    while not isinstance(routes, FastAPI):
+        routes = routes.app
+
+    @routes.websocket("/ws")
+    async def ws() -> None: ...
+
+    start, _ = await exchange(app, websocket_scope(FROM_THERE, path="/ws"))
+    assert start["status"] == 503
+
+
+@pytest.mark.parametrize("inner", [True, False])
+def test_answers_of_handlers_can_be_read_too(inner: bool) -> None:
+    def refuse(request: Request) -> bool:
+        raise HTTPException(403)
+
+    for options, status in (({"response_handler": lambda request: JSONResponse({}, 418)}, 418), ({"exempt_handler": refuse}, 403)):
+        app = shop()
+        order = [(CORSMiddleware, CORS), (MaintenanceModeMiddleware, options)]
+        for middleware, its in order if inner else reversed(order):
+            app.add_middleware(middleware, **its)  # type: ignore[arg-type]  # one of two
+        answer = TestClient(app).post("/orders", headers=FROM_THERE)
+        assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (status, ORIGIN)
+
+
+def test_headers_that_an_application_exposes_itself_are_its_own_choice() -> None:
+    app = shop()
+    app.add_middleware(CORSMiddleware, **CORS, expose_headers=["Retry-After", "X-Total"])
+    app.add_middleware(MaintenanceModeMiddleware)
+    answer = TestClient(app).post("/orders", headers=FROM_THERE)
+
+    assert answer.headers["access-control-expose-headers"] == "Retry-After, X-Total"
+
+
+def test_without_any_cors_a_preflight_is_refused_like_everything_else() -> None:
+    app = shop()
+    app.add_middleware(MaintenanceModeMiddleware)
+    answer = TestClient(app).options("/anything", headers=PREFLIGHT)
+
+    assert answer.status_code == 503
+    assert "access-control-allow-origin" not in answer.headers
+
+
+def test_the_one_further_out_is_not_taken_for_one_beneath() -> None:
+    """What it adds would be added twice."""
+    app = shop()
+    app.add_middleware(Hiding)
+    app.add_middleware(MaintenanceModeMiddleware)
+    app.add_middleware(CORSMiddleware, **CORS)
+
+    assert TestClient(app).post("/orders", headers=FROM_THERE).headers["vary"].lower().split(", ") == ["accept", "origin"]
+
+
+def test_a_response_with_options_of_its_own_goes_the_same_way() -> None:
+    app = shop()
+    app.add_middleware(CORSMiddleware, **CORS)
+    app.add_middleware(MaintenanceModeMiddleware, answer=MaintenanceAnswer(redirect="https://status.example"))
+    answer = TestClient(app).post("/orders", headers=FROM_THERE | {"accept": "text/html"}, follow_redirects=False)
+
+    assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (302, ORIGIN)
