@@ -8,7 +8,7 @@ import time
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Protocol
 
 from ..exceptions import BackendError, ConfigurationError, UnsupportedError
@@ -16,7 +16,7 @@ from ..registry import RollCall
 from ..snapshot import Hold, Reading, evaluate
 from ..state import MaintenanceState, parse_bool
 
-__all__ = ["BaseStateBackend", "Feed", "WorkerRegistry", "as_backend_error", "at_least_zero", "positive"]
+__all__ = ["BaseStateBackend", "Feed", "Replicas", "WorkerRegistry", "as_backend_error", "at_least_zero", "positive"]
 
 
 class Feed(Protocol):
@@ -33,6 +33,14 @@ class Feed(Protocol):
 
     def report(self) -> Mapping[str, Any]:
         """What this worker says of itself in the registry, as JSON values; empty for one that serves nobody and is not in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Replicas:
+    """How many copies of the server have what was written, and of how many; None where it does not say."""
+
+    have_it: int
+    connected: int | None
 
 
 class BaseStateBackend(ABC):
@@ -78,6 +86,11 @@ class BaseStateBackend(ABC):
             raise UnsupportedError(f"{self.describe()} keeps only on or off, no details and no time to live.")
         await self.set_value(state.enabled)
         await self._announce()
+
+    async def write_through(self, state: MaintenanceState, *, within: float) -> Replicas | None:
+        """Set the switch, then wait up to `within` seconds for the server's replicas; None where there are none, as here."""
+        await self.write(state)
+        return None
 
     async def clear(self) -> None:
         """Turn the switch off and end every hold, whoever has it."""

@@ -68,16 +68,16 @@ def wait(
         seconds = parse_duration(timeout).total_seconds()
     with explained():
         target = open_target(ctx, backend, var_name, file_path)
-        if as_json_:
-            result = asyncio.run(wait_until_applied(target, drained=drained, timeout=seconds))
-            say(json.dumps(as_json(result), indent=2))
-        else:
-            result = watch_wait(target, drained=drained, timeout=seconds)
+        result = watch_wait(target, drained=drained, timeout=seconds, silent=as_json_)
+    if as_json_:
+        say(json.dumps(as_json(result), indent=2))
     conclude_wait(result, strict=not allow_unfenced)
 
 
-def watch_wait(backend: BaseStateBackend, *, drained: bool, timeout: float) -> BarrierResult:
-    """Wait with a live table on a terminal, or a line for each change elsewhere."""
+def watch_wait(backend: BaseStateBackend, *, drained: bool, timeout: float, silent: bool = False) -> BarrierResult:
+    """Wait with a live table on a terminal, or a line for each change elsewhere; `silent` where a program reads the output."""
+    if silent:
+        return asyncio.run(wait_until_applied(backend, drained=drained, timeout=timeout))
     with roll_on(terminal(), say) as roll:
         return asyncio.run(wait_until_applied(backend, drained=drained, timeout=timeout, progress=roll.show))
 

@@ -38,7 +38,7 @@ from .shared import argument, explained, fail, open_target
 from .switch import Outcome, operator, turn_off, turn_on
 from .target import Target
 from .times import parse_duration, parse_until
-from .view import as_lines, as_tables
+from .view import as_lines, as_tables, replicas_line
 from .watch import Lines, Screen, follow
 
 __all__ = ["app"]
@@ -87,11 +87,14 @@ def on(
     retry_after: RetryAfterOption = None,
     mode: ModeOption = ModeName.FULL,
     by: ByOption = None,
+    as_json: JsonOption = False,
     backend: BackendOption = None,
     var_name: VarNameOption = None,
     file_path: FilePathOption = None,
 ) -> None:
     """Turn maintenance on, and print what is true afterwards.
+
+    Where Redis has replicas it says how many of them have it, after a second at most: a failover to another one would lose it.
 
     Fails with exit code 1 if maintenance is not on then, whatever the cause; with --wait, with 3 if workers have not followed
     in time, and with 4 if some have vanished that may still be serving. It stays on then.
@@ -115,8 +118,8 @@ def on(
     )
     with explained():
         target = open_target(ctx, backend, var_name, file_path)
-        _conclude(asyncio.run(turn_on(target, state, lasting)))
-        result = watch_wait(target, drained=drained, timeout=patience) if wait or drained else None
+        _conclude(asyncio.run(turn_on(target, state, lasting)), as_json=as_json)
+        result = watch_wait(target, drained=drained, timeout=patience, silent=as_json) if wait or drained else None
     if result is not None:
         conclude_wait(result, strict=not allow_unfenced)
 
@@ -218,8 +221,13 @@ def _show(report: Report, *, as_json: bool = False) -> None:
         console.print(as_tables(report))
 
 
-def _conclude(outcome: Outcome) -> None:
-    _show(outcome.report)
+def _conclude(outcome: Outcome, *, as_json: bool = False) -> None:
+    if as_json:
+        say(json.dumps(outcome.to_json(), indent=2))
+    else:
+        _show(outcome.report)
+        if outcome.replicas is not None:
+            say(replicas_line(outcome.replicas))
     if outcome.problem:
         fail(outcome.problem, ExitCode.FAILED)
 

@@ -6,11 +6,12 @@ import getpass
 import os
 import socket
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final
 
 from ..backends import BaseStateBackend
+from ..backends.base import Replicas
 from ..snapshot import Hold, replace_state
 from ..state import OFF, MaintenanceState
 from .report import Report, describe_hold
@@ -20,12 +21,20 @@ __all__ = ["Outcome", "operator", "turn_off", "turn_on"]
 _MOST_NAMED: Final = 5
 
 
+_PATIENCE: Final = 1.0  # seconds for replicas, which have what was written within milliseconds or are in trouble
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What is true afterwards, and why that is not what was asked for; empty where it is."""
+    """What is true afterwards, why that is not what was asked for, empty where it is, and which replicas have it, where there are any."""
 
     report: Report
     problem: str
+    replicas: Replicas | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it but the problem as JSON values, always with the same keys."""
+        return self.report.to_json() | {"replicas": None if self.replicas is None else asdict(self.replicas)}
 
 
 def operator() -> str:
@@ -46,9 +55,9 @@ async def turn_on(backend: BaseStateBackend, state: MaintenanceState, length: ti
         # An end, and not a time to live of the key: an end can still be read when it is over, and it is not lost when
         # somebody edits the value with a plain SET or copies it to another server.
         state = replace_state(state, ends_at=now + length)
-    await backend.write(state)
+    replicas = await backend.write_through(state, within=_PATIENCE)
     report = Report.of(backend, await backend.read())
-    return Outcome(report, _why_not_on(report, state))
+    return Outcome(report, _why_not_on(report, state), replicas)
 
 
 async def turn_off(backend: BaseStateBackend, *, force: bool) -> Outcome:

@@ -10,13 +10,14 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from ..backends.base import Replicas
 from ..snapshot import Hold
 from ..state import MaintenanceState
 from .output import clean
 from .report import Report, describe_hold, word
 from .times import show_moment, show_seconds
 
-__all__ = ["as_lines", "as_tables"]
+__all__ = ["as_lines", "as_tables", "replicas_line"]
 
 _COLOURS: Final = {"on": "red", "off": "green", "unknown": "yellow"}
 
@@ -25,6 +26,12 @@ def as_lines(report: Report) -> list[str]:
     """One fact a line, as `name: value`."""
     facts = [("maintenance", word(report.state)), *_facts(report), *(("hold", _hold_line(report, hold)) for hold in report.holds or ())]
     return [f"{name}: {value}" for name, value in facts]
+
+
+def replicas_line(replicas: Replicas) -> str:
+    """How many of the server's copies have what was written."""
+    total = "" if replicas.connected is None else f" of {replicas.connected}"
+    return f"replicas: {replicas.have_it}{total} have it"
 
 
 def as_tables(report: Report) -> RenderableType:

@@ -26,6 +26,7 @@ from fastapi_maintenance.version import VERSION
 
 from ..conftest import RedisServerFactory
 from ..servers import RedisServer
+from ..waiting import eventually_sync
 from .conftest import Cli
 
 TakeHold = Callable[..., Hold]
@@ -405,3 +406,37 @@ def test_another_module_that_is_missing_is_no_missing_extra(name: str | None, mo
     monkeypatch.setitem(sys.modules, "fastapi_maintenance.cli", Lacking(name))
     with pytest.raises(ModuleNotFoundError):
         main()
+
+
+# -- replicas ------------------------------------------------------------------------------------------------------------------
+
+
+def test_on_says_how_many_replicas_have_it(cli: Cli, own_redis_server: RedisServerFactory) -> None:
+    """A failover to one that lacks it would open the service again."""
+    master = own_redis_server(config={"repl-diskless-sync-delay": "0"})
+    replicas = [own_redis_server() for _ in range(2)]
+    for replica in replicas:
+        replica.cli("REPLICAOF", "127.0.0.1", master.port)
+    eventually_sync(lambda: master.cli("INFO", "replication").count("state=online") == 2, within=20)
+    assert cli("on", "--backend", master.url).lines[-1] == "replicas: 2 of 2 have it"
+
+    replicas[0].pause()
+    paused = cli("on", "--backend", master.url)
+    as_json = cli("on", "--backend", master.url, "--json")
+    replicas[0].resume()
+
+    assert (paused.code, paused.lines[-1]) == (0, "replicas: 1 of 2 have it")
+    assert (as_json.code, as_json.json["enabled"], as_json.json["replicas"]) == (0, True, {"have_it": 1, "connected": 2})
+
+
+def test_where_there_are_no_replicas_nothing_is_said_of_them(cli: Cli, url: str) -> None:
+    assert "replicas" not in cli("on", "--backend", url).out
+    assert cli("on", "--backend", url, "--json").json["replicas"] is None
+
+
+def test_on_with_json_prints_the_keys_of_status_and_nothing_else(cli: Cli, redis_url: str) -> None:
+    on = cli("on", "--backend", redis_url, "--json", "--wait")
+
+    assert on.code == 0
+    assert on.json["enabled"] is True
+    assert set(on.json) == {*cli("status", "--backend", redis_url, "--json").json, "replicas"}

@@ -8,9 +8,10 @@ import pytest
 from rich.console import Console
 
 from fastapi_maintenance import MaintenanceState
+from fastapi_maintenance.backends.base import Replicas
 from fastapi_maintenance.cli.report import Report
 from fastapi_maintenance.cli.times import show_moment
-from fastapi_maintenance.cli.view import as_lines, as_tables
+from fastapi_maintenance.cli.view import as_lines, as_tables, replicas_line
 from fastapi_maintenance.snapshot import Hold, Reading
 from fastapi_maintenance.state import OFF, ON
 
@@ -114,3 +115,15 @@ def test_a_terminal_gets_the_same_facts_and_a_table_of_holds() -> None:
 
 def test_rich_markup_in_a_text_is_only_text() -> None:
     assert "[bold]now[/bold] [/]" in drawn(report(switch=MaintenanceState(enabled=True, reason="[bold]now[/bold] [/]")))
+
+
+@pytest.mark.parametrize(
+    ("replicas", "line"),
+    [
+        (Replicas(2, 2), "replicas: 2 of 2 have it"),
+        (Replicas(0, 1), "replicas: 0 of 1 have it"),
+        (Replicas(3, None), "replicas: 3 have it"),
+    ],
+)
+def test_replicas_are_counted(replicas: Replicas, line: str) -> None:
+    assert replicas_line(replicas) == line

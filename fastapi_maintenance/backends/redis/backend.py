@@ -16,10 +16,10 @@ from ...exceptions import BackendError, BackendUnavailableError, ConfigurationEr
 from ...registry import RollCall
 from ...snapshot import Hold, Reading, evaluate
 from ...state import OFF, ON, MaintenanceState
-from ..base import BaseStateBackend, Feed, WorkerRegistry, positive
+from ..base import BaseStateBackend, Feed, Replicas, WorkerRegistry, positive
 from .keys import Keys
 from .link import Link
-from .replies import Answer, read_plain, read_roll_call, read_script
+from .replies import Answer, count_replicas, read_plain, read_roll_call, read_script
 from .script import Script, dump_hold
 from .server import Server, SingleServer
 from .sync import DataLoss
@@ -101,15 +101,18 @@ class RedisBackend(BaseStateBackend, WorkerRegistry):
                 return await self._read_plainly(wire)
 
     async def write(self, state: MaintenanceState, *, expires_in: float | None = None) -> None:
-        value = "" if state == OFF else state.dump()
         px = 0 if expires_in is None else _milliseconds(positive("expires_in", expires_in))
         async with self._wire() as wire:
+            await self._write(wire, state, px)
+
+    async def write_through(self, state: MaintenanceState, *, within: float) -> Replicas | None:
+        """Set the switch, then wait up to `within` seconds for the replicas (ROLE, WAIT); None where there are none or nothing is said."""
+        async with self._wire() as wire:
+            await self._write(wire, state, px=0)
             try:
-                answer = await self._step(wire, "write", value, px)
-            except UnsupportedError:
-                answer = Answer(await self._write_plainly(wire, value, px))
-        if answer.reading.switch != state:
-            raise BackendError(f"{self.describe()} was written, but reads back as {answer.reading.switch or answer.reading.error!r}.")
+                return await self._wait_for_replicas(wire, within)
+            except BackendUnavailableError:  # what was written is written
+                return None
 
     async def clear(self) -> None:
         async with self._wire() as wire:
@@ -159,6 +162,26 @@ class RedisBackend(BaseStateBackend, WorkerRegistry):
 
     async def _run(self, wire: Wire, step: str, *args: str | int) -> object:
         return await self._script.run(wire, step, *args, within=self._timeout)
+
+    async def _write(self, wire: Wire, state: MaintenanceState, px: int) -> None:
+        value = "" if state == OFF else state.dump()
+        try:
+            answer = await self._step(wire, "write", value, px)
+        except UnsupportedError:
+            answer = Answer(await self._write_plainly(wire, value, px))
+        if answer.reading.switch != state:
+            raise BackendError(f"{self.describe()} was written, but reads back as {answer.reading.switch or answer.reading.error!r}.")
+
+    async def _wait_for_replicas(self, wire: Wire, within: float) -> Replicas | None:
+        """Wait on the connection that wrote, because WAIT is about that connection's writes only."""
+        (role,) = await wire.call(("ROLE",), within=self._timeout)
+        connected = count_replicas(role)
+        if connected == 0:
+            return None
+        (have_it,) = await wire.call(("WAIT", connected or 1, _milliseconds(within)), within=within + self._timeout)
+        if not isinstance(have_it, int) or (connected is None and have_it == 0):
+            return None
+        return Replicas(have_it, None if connected is None else max(connected, have_it))
 
     async def _write_plainly(self, wire: Wire, value: str, px: int) -> Reading:
         """Write where scripts are forbidden."""

@@ -11,7 +11,7 @@ from ...registry import RollCall, Worker
 from ...snapshot import Hold, Reading
 from ...state import MAX_BYTES, MaintenanceState
 
-__all__ = ["Answer", "read_plain", "read_roll_call", "read_script"]
+__all__ = ["Answer", "count_replicas", "read_plain", "read_roll_call", "read_script"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +75,14 @@ def read_plain(replies: list[Any], now: float) -> Reading:
         raise BackendError("Redis answered GET with something else than a value.")
     switch, problem = _switch("text", value)
     return Reading(switch, None, now, _seconds(pttl), problem)
+
+
+def count_replicas(role: Any) -> int | None:
+    """How many replicas a master says that it has (ROLE); None where it does not say."""
+    match role:
+        case [b"master", _, list(replicas)]:
+            return len(replicas)
+    return None
 
 
 _YEAR_10000: Final = 253402300800.0
