@@ -7,7 +7,7 @@ import shutil
 import signal
 import socket
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import TracebackType
@@ -28,10 +28,11 @@ _INSTALL: Final = "install it (Debian: apt-get install redis-server; macOS: brew
 
 
 class RedisServer:
-    """One redis-server of its own, on a port of 127.0.0.1, with its own directory.
+    """One redis-server of its own, on a port of its own, with its own directory.
 
     `config` overrides redis.conf, and its keys are directives: `{"appendonly": "yes"}`. Nothing is persisted and nobody needs a
     password unless `config` or `users`, an ACL file, says so. `unix_socket` and `tls` add those ways in, and `url` then is theirs.
+    `host` is where it listens, and `launcher` is a command that starts it there, if that is elsewhere.
     `program` is the server to run; None for the one that the environment variable REDIS_SERVER names, else `redis-server`.
     """
 
@@ -44,14 +45,18 @@ class RedisServer:
         tls: bool = False,
         port: int | None = None,
         program: str | None = None,
+        host: str = "127.0.0.1",
+        launcher: Sequence[str] = (),
         patience: float = 10.0,
     ) -> None:
         self.port = port or free_port()
+        self.host = host
         self.program = program or os.environ.get("REDIS_SERVER", "redis-server")
         self.unix_socket = unix_socket
         self.tls = tls
         self._config = dict(config or {})
         self._users = users
+        self._launcher = launcher
         self.patience = patience  # seconds, for starting and for stopping
         self._home = TemporaryDirectory(prefix="redis-")
         self._process: subprocess.Popen[bytes] | None = None
@@ -117,8 +122,8 @@ class RedisServer:
         if self.unix_socket:
             return f"unix://{self.socket_file}?db=0"
         if self.tls:
-            return f"rediss://127.0.0.1:{self.port}/0?ssl_ca_certs={self.ca_file}"
-        return f"redis://127.0.0.1:{self.port}/0"
+            return f"rediss://{self.host}:{self.port}/0?ssl_ca_certs={self.ca_file}"
+        return f"redis://{self.host}:{self.port}/0"
 
     def url_of(self, user: str, password: str) -> str:
         """Where it is, for one of the users in its ACL file."""
@@ -178,7 +183,7 @@ class RedisServer:
 
     def _command(self) -> list[str]:
         options = {
-            "bind": "127.0.0.1",
+            "bind": self.host,
             "port": "0" if self.tls else str(self.port),
             "dir": str(self.home),
             "aclfile": "" if self._users is None else str(self._users),
@@ -190,7 +195,7 @@ class RedisServer:
             options |= self._tls_options()
         options |= self._config
         flat = [word for name, value in options.items() for word in (f"--{name}", value)]
-        return [_program(self.program), str(CONFIG), *flat]
+        return [*self._launcher, _program(self.program), str(CONFIG), *flat]
 
     def _tls_options(self) -> dict[str, str]:
         return {
@@ -212,7 +217,7 @@ class RedisServer:
         if self.unix_socket:
             return ["-s", str(self.socket_file)]
         encryption = ["--tls", "--cacert", str(self.ca_file)] if self.tls else []
-        return ["-h", "127.0.0.1", "-p", str(self.port), *encryption]
+        return ["-h", self.host, "-p", str(self.port), *encryption]
 
     def _answers(self) -> bool:
         """Whether it is up and has loaded its data; asked without redis-cli, which takes longer to start than the server."""
@@ -221,7 +226,7 @@ class RedisServer:
             raise RuntimeError(f"redis-server ended at once; its log:\n{self.log}")
         if self.tls:
             return self._says_pong_by_cli()
-        family, address = (socket.AF_UNIX, str(self.socket_file)) if self.unix_socket else (socket.AF_INET, ("127.0.0.1", self.port))
+        family, address = (socket.AF_UNIX, str(self.socket_file)) if self.unix_socket else (socket.AF_INET, (self.host, self.port))
         with socket.socket(family) as probe:
             probe.settimeout(1.0)
             try:

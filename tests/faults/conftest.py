@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from typing import Any
 
 import pytest
 
@@ -13,17 +15,46 @@ from .watchdog import Watchdog
 
 
 @pytest.fixture(autouse=True)
-def _start_processes_without_stopping_this_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With vfork(2) we stand still, and hold the interpreter's lock, until the new process has been given a processor and has begun."""
-    monkeypatch.setattr(subprocess, "_USE_VFORK", False)
+def _watched(request: pytest.FixtureRequest) -> None:
+    if inspect.iscoroutinefunction(request.function):  # else there is no event loop to watch
+        request.getfixturevalue("_nothing_left")
+        request.getfixturevalue("watchdog")
+
+
+@pytest.fixture
+async def _nothing_left() -> AsyncIterator[None]:
+    """Set up before all other fixtures, and so torn down after them."""
+    async with nothing_left():
+        yield
+
+
+@pytest.fixture
+def watchdog() -> Watchdog:
+    """Watches the test. One that keeps the loop busy itself, as no worker would, may set `bound` and say why."""
+    return Watchdog()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Iterator[None]:
+    """Watch the loop while it runs the test, and not while pytest sets up and reports: then it stands still."""
+    watchdog = pyfuncitem.funcargs.get("watchdog")
+    if isinstance(watchdog, Watchdog):
+        pyfuncitem.obj = _watched_by(watchdog, pyfuncitem.obj)
+    return (yield)
+
+
+def _watched_by(watchdog: Watchdog, test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., Coroutine[Any, Any, None]]:
+    async def watched(**arguments: Any) -> None:
+        with watchdog:
+            await test(**arguments)
+
+    return watched
 
 
 @pytest.fixture(autouse=True)
-async def watchdog() -> AsyncIterator[Watchdog]:
-    """Watches each test. One that keeps the loop busy itself, as no worker would, may set `bound` and say why."""
-    async with nothing_left():
-        with Watchdog() as watchdog:
-            yield watchdog
+def _start_processes_without_stopping_this_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With vfork(2) we stand still, and hold the interpreter's lock, until the new process has been given a processor and has begun."""
+    monkeypatch.setattr(subprocess, "_USE_VFORK", False)
 
 
 @pytest.fixture(params=SITES)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 import subprocess
 from contextlib import suppress
@@ -47,18 +46,18 @@ class Island:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._sink()
 
-    async def lose(self, *, there: bool = False, back: bool = False) -> None:
+    def lose(self, *, there: bool = False, back: bool = False) -> None:
         """From now on lose every packet to it, or from it."""
         if there:
-            await asyncio.to_thread(self._ip, "neigh", "replace", self.address, "lladdr", _NOBODY, "nud", "permanent", "dev", self._ours)
+            self._ip("neigh", "replace", self.address, "lladdr", _NOBODY, "nud", "permanent", "dev", self._ours)
         if back:
             wrong = self._here, "lladdr", _NOBODY, "nud", "permanent", "dev", self._theirs
-            await asyncio.to_thread(self._ip, "-n", self._name, "neigh", "replace", *wrong)
+            self._ip("-n", self._name, "neigh", "replace", *wrong)
 
-    async def heal(self) -> None:
+    def heal(self) -> None:
         """Lose nothing any more."""
-        await asyncio.to_thread(self._ip, "neigh", "flush", "dev", self._ours, "nud", "permanent")
-        await asyncio.to_thread(self._ip, "-n", self._name, "neigh", "flush", "dev", self._theirs, "nud", "permanent")
+        self._ip("neigh", "flush", "dev", self._ours, "nud", "permanent")
+        self._ip("-n", self._name, "neigh", "flush", "dev", self._theirs, "nud", "permanent")
 
     def _sink(self) -> None:
         """Remove it, and with it the wire."""

@@ -9,6 +9,7 @@ import struct
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from types import TracebackType
@@ -117,10 +118,9 @@ class Proxy:
             task = asyncio.current_task()
             assert task is not None
             tasks.add(task)
-            try:
+            with suppress(asyncio.CancelledError):  # by us, when it is over; asyncio's streams would log it
                 await self._pass_on(client, to_client)
-            finally:
-                tasks.discard(task)
+            tasks.discard(task)
 
         for way in self._ways(True, True):
             way.flows.set()

@@ -98,7 +98,7 @@ class Service:
 
         await eventually(as_wanted, within=within, every=0.002)
         took = time.monotonic() - began
-        logger.info("%s %safter %.1f ms", status, "" if message is None else f"({message}) ", took * 1000)
+        logger.debug("%s %safter %.1f ms", status, "" if message is None else f"({message}) ", took * 1000)
         return took
 
     def answered(self, since: float) -> set[int]:

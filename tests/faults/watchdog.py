@@ -45,6 +45,10 @@ class Watchdog:
         assert self._timer is not None
         self._timer.cancel()
         self._look()
+        self.check()
+
+    def check(self) -> None:
+        """Fail if it was late by more than `bound` so far."""
         assert self.worst < self.bound, f"the event loop was {self.worst * 1000:.0f} ms late"
 
     def _schedule(self) -> None:

@@ -1,0 +1,200 @@
+"""Servers that are slow, busy, loading, refusing or restarted under a crowd; and changes that come by themselves, or by the thousand."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+import time
+from collections.abc import AsyncIterator
+from typing import Any, Final
+
+import pytest
+from redis.asyncio import Redis
+
+from fastapi_maintenance.backends import RedisBackend
+from fastapi_maintenance.backends.redis.sync import Sync
+from fastapi_maintenance.mode import MaintenanceMode
+from tests.backends.redis.links import linked
+from tests.conftest import RedisServerFactory
+from tests.servers import RedisServer
+from tests.waiting import eventually
+
+from .bounds import BACK, BY_PUSH, NO_POLL, SLACK, TTL, UNREACHABLE
+from .service import Service
+from .watchdog import Watchdog
+
+DEBUG: Final = {"enable-debug-command": "yes"}
+CROWD: Final = 200
+
+
+@pytest.fixture
+async def operator(redis_url: str) -> AsyncIterator[Any]:
+    """Somebody else's client, to the shared server."""
+    async with Redis.from_url(redis_url) as client:
+        yield client
+
+
+# -- slow ------------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_command_that_keeps_the_server_busy_is_noticed_and_outlived(own_redis_server: RedisServerFactory) -> None:
+    server = own_redis_server(config=DEBUG)
+    async with Service(RedisBackend(server.url, ttl=TTL), on_unreachable="closed") as service:
+        await eventually(lambda: service.ask() == 200, within=BY_PUSH)
+        sleeping = asyncio.create_task(server.acli("DEBUG", "SLEEP", 3 * TTL))
+        await service.becomes(503, within=UNREACHABLE)
+        await sleeping
+        await service.becomes(200, within=BACK)
+
+
+async def test_a_server_that_reloads_its_data_opens_nobody(own_redis_server: RedisServerFactory) -> None:
+    server = own_redis_server(config=DEBUG)
+    async with Service(RedisBackend(server.url, ttl=TTL)) as service:
+        await server.acli("SET", "maintenance", 1)
+        await service.becomes(503, within=BY_PUSH)
+        closed = time.monotonic()
+        await server.acli("DEBUG", "RELOAD")
+        await asyncio.sleep(2 * TTL)
+        assert service.answered(since=closed) == {503}
+        await server.acli("DEL", "maintenance")
+        await service.becomes(200, within=BY_PUSH)
+
+
+async def test_a_server_that_is_still_loading_opens_nobody(own_redis_server: RedisServerFactory) -> None:
+    """It accepts connections, and answers LOADING to nearly everything."""
+    slowly = {"key-load-delay": "5000", "loading-process-events-interval-bytes": "1024", "dbfilename": "dump.rdb"}
+    server = own_redis_server(config=slowly)
+    await server.acli("EVAL", "for i = 1, 300 do redis.call('SET', 'filler-' .. i, string.rep('x', 100)) end", 0)
+    async with Service(RedisBackend(server.url, ttl=TTL)) as service, linked(RedisBackend(server.url, ttl=TTL)) as worker:
+        await server.acli("SET", "maintenance", 1)
+        await service.becomes(503, within=BY_PUSH)
+        closed = time.monotonic()
+        await server.acli("SAVE")
+        await asyncio.to_thread(server.kill)
+        await asyncio.to_thread(server.start)  # comes back when the data is loaded, 1.5 s later
+        await eventually(lambda: service.ask() and service.mode.gate.source == "redis", within=BACK)
+        assert any("loading" in str(error) for error in worker.errors)
+        assert service.answered(since=closed) == {503}
+        await server.acli("DEL", "maintenance")
+        await service.becomes(200, within=BY_PUSH)
+
+
+# -- refusing --------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_server_that_cannot_save_and_so_takes_no_writes_is_still_followed(
+    own_redis_server: RedisServerFactory, caplog: pytest.LogCaptureFixture
+) -> None:
+    """MISCONF: nobody can write the switch either, but a hold that ends by itself still does; nothing is registered meanwhile."""
+    server = own_redis_server(config={"save": "3600 1", "dbfilename": "dump.rdb", "stop-writes-on-bgsave-error": "yes"})
+    (server.home / "dump.rdb").mkdir()
+    backend = RedisBackend(server.url, ttl=TTL)
+    async with Service(backend) as service:
+        await server.acli("SET", "maintenance", 1, "EX", 3)
+        await service.becomes(503, within=BY_PUSH)
+        await server.acli("BGSAVE")
+        await eventually(lambda: _refuses_writes(server), within=SLACK)
+        await eventually(lambda: not _registered(service), within=SLACK)
+        await service.becomes(200, within=3 + SLACK)
+        assert service.mode.gate.source == "redis"
+        await server.acli("CONFIG", "SET", "stop-writes-on-bgsave-error", "no")
+        await eventually(lambda: _registered(service), within=10 * TTL + SLACK)
+    assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING" and "MISCONF" in record.getMessage()]
+    assert len([record for record in caplog.records if record.levelname in ("WARNING", "ERROR")]) == 1
+
+
+async def _refuses_writes(server: RedisServer) -> bool:
+    with contextlib.suppress(RuntimeError):
+        await server.acli("SET", "anything", 1)
+        return False
+    return True
+
+
+def _registered(service: Service) -> bool:
+    reading = service.mode.knowledge.reading
+    return reading is not None and reading.registered
+
+
+# -- changes that come by themselves, and many at once ---------------------------------------------------------------------
+
+
+async def test_among_ten_thousand_other_volatile_keys_the_switch_ends_in_time(redis_url: str, operator: Any) -> None:
+    """Redis' own push for it would be about 50 s late."""
+    async with operator.pipeline(transaction=False) as pipeline:
+        for number in range(10_000):
+            pipeline.set(f"volatile-{number}", "x", px=3_600_000)
+        await pipeline.execute()
+    async with Service(RedisBackend(redis_url, ttl=NO_POLL)) as service:
+        began = time.monotonic()
+        await operator.set("maintenance", 1, px=500)
+        await service.becomes(503, within=BY_PUSH)
+        await service.becomes(200, within=0.5 + SLACK)
+        assert time.monotonic() - began > 0.45
+
+
+async def test_a_thousand_changes_a_second_are_read_one_at_a_time_and_leave_nothing(
+    redis_url: str, operator: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running = most = runs = 0
+    run = Sync.run
+
+    async def count(sync: Sync, *args: Any, **options: Any) -> tuple[bool, float]:
+        nonlocal running, most, runs
+        running, runs = running + 1, runs + 1
+        most = max(most, running)
+        try:
+            return await run(sync, *args, **options)
+        finally:
+            running -= 1
+
+    monkeypatch.setattr(Sync, "run", count)
+    async with Service(RedisBackend(redis_url, ttl=NO_POLL)) as service:
+        began, flips, blocks = time.monotonic(), 0, 0
+        while (elapsed := time.monotonic() - began) < 2:
+            due = round(elapsed * 1000)
+            async with operator.pipeline(transaction=False) as pipeline:
+                for flip in range(flips, due):
+                    pipeline.set("maintenance", flip % 2)
+                await pipeline.execute()
+            flips = max(flips, due)
+            if elapsed < 1:
+                blocks = sys.getallocatedblocks()
+            await asyncio.sleep(0.002)
+        grown = sys.getallocatedblocks() - blocks
+        await operator.set("maintenance", '{"enabled": true, "message": "the last one"}')
+        await service.becomes(503, message="the last one", within=BY_PUSH)
+    assert flips > 1500
+    assert runs < flips
+    assert most == 1
+    assert grown < 10 * flips / 2, "of a thousand changes, not ten blocks each are left"
+
+
+# -- a crowd ---------------------------------------------------------------------------------------------------------------
+
+
+async def test_two_hundred_workers_are_back_soon_after_a_restart_and_connect_once_each(
+    own_redis_server: RedisServerFactory, watchdog: Watchdog
+) -> None:
+    watchdog.bound = SLACK  # they share this event loop, which no real ones do
+    server = own_redis_server(config={"appendonly": "yes", "appendfsync": "always"})
+    crowd = [MaintenanceMode(RedisBackend(server.url)) for _ in range(CROWD)]
+    async with contextlib.AsyncExitStack() as lives:
+        await asyncio.gather(*(lives.enter_async_context(mode) for mode in crowd))
+        await server.acli("SET", "maintenance", 1)
+        await eventually(lambda: all(mode.gate.closing for mode in crowd), within=BY_PUSH)
+        await asyncio.to_thread(server.kill)
+        await asyncio.sleep(1)  # by now they wait for up to a second between two tries
+        await asyncio.to_thread(server.start)
+        up = time.monotonic()
+        await eventually(lambda: all(mode.knowledge.fresh_at > up for mode in crowd), within=BACK)
+        assert all(mode.gate.closing for mode in crowd)
+        assert await _accepted(server) <= 1.1 * CROWD
+        await server.acli("DEL", "maintenance")
+        await eventually(lambda: not any(mode.gate.closing for mode in crowd), within=BY_PUSH)
+
+
+async def _accepted(server: RedisServer) -> int:
+    """How many connections it has accepted since it was started."""
+    stats = await server.acli("INFO", "stats")
+    return int(stats.split("total_connections_received:")[1].split()[0])
