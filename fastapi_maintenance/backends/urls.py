@@ -14,7 +14,8 @@ from .file import LocalFileBackend
 __all__ = ["backend_from_url", "backend_of_kind"]
 
 _EXAMPLES: Final = (
-    "redis://localhost:6379/0?key=maintenance, rediss://…, unix:///run/redis.sock, file:maintenance.json or env:FASTAPI_MAINTENANCE_MODE"
+    "redis://localhost:6379/0?key=maintenance, rediss://…, redis+sentinel://one,two,three/mymaster/0, redis+cluster://one,two,three, "
+    "unix:///run/redis.sock, file:maintenance.json or env:FASTAPI_MAINTENANCE_MODE"
 )
 
 
@@ -22,13 +23,13 @@ def backend_from_url(url: str) -> BaseStateBackend:
     """Make the backend that a URL names.
 
     `redis://user:password@host:6379/0?key=maintenance&ttl=1`, `rediss://…`, `unix:///path/to.sock?db=0`,
-    `file:relative.json`, `file:///absolute.json?ttl=1`, `env:NAME`.
+    `redis+sentinel://one:26379,two,three/mymaster/0`, `redis+cluster://one:6379,two,three`, `file:relative.json`, `file:///absolute.json?ttl=1`, `env:NAME`.
     Raises `ConfigurationError` for anything else.
     """
     scheme, colon, rest = url.partition(":")
-    if not colon and scheme in ("redis", "rediss", "unix", "file"):
+    if not colon and scheme.partition("+")[0] in ("redis", "rediss", "unix", "file"):
         raise ConfigurationError(f"{scheme!r} alone does not say where; write a URL like {_EXAMPLES}.")
-    if scheme in ("redis", "rediss", "unix"):
+    if scheme.partition("+")[0] in ("redis", "rediss", "unix"):
         from .redis import RedisBackend
 
         return RedisBackend(url)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Any, ClassVar, get_args
+from typing import Any, ClassVar, Final, get_args
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 from weakref import WeakSet
 
@@ -21,18 +22,20 @@ from .keys import Keys
 from .link import Link
 from .replies import Answer, count_replicas, read_plain, read_roll_call, read_script
 from .script import Script, dump_hold
-from .server import Server, SingleServer
 from .sync import DataLoss
-from .wire import Wire
+from .topology import server_of_client, server_of_url
+from .wire import Elsewhere, Wire
 
 __all__ = ["RedisBackend"]
+
+_MOVE: Final = 0.05  # seconds between two tries while the switch is on the move
 
 
 class RedisBackend(BaseStateBackend, WorkerRegistry):
     """Keeps the switch in one Redis key, shared by every worker on every machine.
 
-    Give a URL (`redis://`, `rediss://` or `unix://`; its query may hold `key`, `ttl`, `timeout` and `on_data_loss`) or a
-    `redis.asyncio.Redis` as `client`, which is never used nor closed: it only says how to connect.
+    Give a URL (`redis://`, `rediss://`, `unix://`, `redis+sentinel://` or `redis+cluster://`; its query may hold `key`, `ttl`,
+    `timeout` and `on_data_loss`) or a client of `redis.asyncio`, which is never used nor closed: it only says how to connect.
     `ttl` is the most a worker's knowledge may age while Redis answers, in seconds (default 1). `timeout` limits each
     command that a caller waits for, in seconds (default 2). `on_data_loss` says what workers do when Redis comes back
     without its data: write the last known state again (`restore`, the default) or `follow`.
@@ -59,8 +62,8 @@ class RedisBackend(BaseStateBackend, WorkerRegistry):
             url, options = _split(url)
         given = {"key": key, "ttl": ttl, "timeout": timeout, "on_data_loss": on_data_loss}
         options |= {name: value for name, value in given.items() if value is not None}
-        self._server: Server = SingleServer.from_client(client) if url is None else SingleServer.from_url(url)
         self._keys = Keys.of(options.get("key", "maintenance"))
+        self._server = server_of_client(client, self._keys) if url is None else server_of_url(url, self._keys)
         self._script = Script(self._keys)
         self._links: WeakSet[Link] = WeakSet()
         self.ttl = positive("ttl", _number("ttl", options.get("ttl", 1.0)))
@@ -161,7 +164,22 @@ class RedisBackend(BaseStateBackend, WorkerRegistry):
         return answer
 
     async def _run(self, wire: Wire, step: str, *args: str | int) -> object:
-        return await self._script.run(wire, step, *args, within=self._timeout)
+        deadline = time.monotonic() + self._timeout
+        try:
+            return await self._script.run(wire, step, *args, within=self._timeout)
+        except Elsewhere:
+            return await self._run_elsewhere(deadline, step, *args)
+
+    async def _run_elsewhere(self, deadline: float, step: str, *args: str | int) -> object:
+        """Where a cluster is moving the switch: try until its new owner has all of its keys."""
+        while True:
+            await asyncio.sleep(_MOVE)
+            try:
+                async with self._wire() as wire:
+                    return await self._script.run(wire, step, *args, within=self._timeout)
+            except Elsewhere as error:
+                if time.monotonic() > deadline:
+                    raise BackendUnavailableError(f"{self.describe()}: {error}") from error
 
     async def _write(self, wire: Wire, state: MaintenanceState, px: int) -> None:
         value = "" if state == OFF else state.dump()

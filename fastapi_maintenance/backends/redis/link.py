@@ -20,7 +20,7 @@ from ..base import Feed
 from .keys import Keys
 from .server import Server
 from .sync import DataLoss, Sync
-from .wire import Wire
+from .wire import Elsewhere, Wire
 
 __all__ = ["Link", "Rung"]
 
@@ -56,17 +56,20 @@ class Link:
         self._deadline = ttl / 2
         self._greeting = ("CLIENT", "SETNAME", f"fastapi-maintenance:{worker}")
         self._subscribe = ("SUBSCRIBE", keys.events)
-        self._sync = Sync(keys, feed, worker, ttl=ttl, on_data_loss=on_data_loss)
+        self._sync = Sync(server, keys, feed, worker, ttl=ttl, on_data_loss=on_data_loss)
         self._loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()
         self._rung: Rung | None = None
         self._failures = 0
+        self._moved = False
 
     async def run(self) -> None:
         """Connect, sync and reconnect until cancelled. What Redis does wrong is delivered to the feed, never raised."""
         while True:
             try:
                 await self._session()
+            except Elsewhere:
+                pass  # no failure: the next connection goes where the switch is now
             except (RedisError, OSError, BackendError) as error:
                 reason = f"{self._server.describe()}: {why(error)}"
                 self._settle(Rung.DOWN)
@@ -81,11 +84,12 @@ class Link:
             self._loop.call_soon_threadsafe(self._wake.set)
 
     async def _session(self) -> None:
-        """One connection's life."""
+        """One connection's life: until it fails, or until another server owns the switch."""
         self._sync.begin()
-        async with self._open() as (wire, ear, rung):
+        self._moved = False
+        async with self._open() as (wire, ear, rung), self._server.follow(ear, self._move, every=self._ttl):
             try:
-                while True:
+                while not self._moved:
                     ear.check()
                     rung, next_sync = await self._sync_on(wire, rung)
                     self._failures = 0
@@ -142,6 +146,10 @@ class Link:
                     await self._wake.wait()
             except TimeoutError:
                 pass
+
+    def _move(self) -> None:
+        self._moved = True
+        self._wake.set()
 
     def _settle(self, rung: Rung) -> None:
         if rung is self._rung:

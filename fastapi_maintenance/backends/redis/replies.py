@@ -16,12 +16,16 @@ __all__ = ["Answer", "count_replicas", "read_plain", "read_roll_call", "read_scr
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the script says: a reading, which life of the data it is of, and how the step itself went."""
+    """What the script says: a reading, which life of the data it is of, and how the step itself went.
+
+    It is not `whole` where only GET and PTTL could be had, which know of no holds and no life.
+    """
 
     reading: Reading
     born: int = 0
     parent: int = 0
     verdict: str = ""
+    whole: bool = True
 
     def is_lost_in(self, later: Answer) -> bool:
         """Whether what this answer says is not in the data of a later one, and nobody has put it back yet."""

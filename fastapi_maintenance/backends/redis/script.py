@@ -13,7 +13,8 @@ from ...exceptions import BackendError, InvalidStateError, UnsupportedError
 from ...snapshot import Hold
 from ...state import MAX_BYTES
 from .keys import Keys
-from .wire import Command, Wire
+from .migration import is_on_the_move
+from .wire import Command, Elsewhere, Wire
 
 __all__ = ["Script", "dump_hold", "is_unknown_script"]
 
@@ -42,6 +43,8 @@ class Script:
         (reply,) = await wire.call(self.by_digest(step, *args), within=within)
         if is_unknown_script(reply):
             (reply,) = await wire.call(self.whole(step, *args), within=within)
+        if is_on_the_move(reply):
+            raise Elsewhere(f"the cluster is moving the switch to another node; try again in a moment ({reply})") from reply
         if isinstance(reply, NoPermissionError) or _is_unknown(reply):
             raise UnsupportedError(f"Redis does not permit this user what holds and the barrier need; ACL LOG names it: {reply}") from reply
         if isinstance(reply, Exception):

@@ -1,8 +1,10 @@
-"""Where Redis is: how to open a connection to the server that owns the switch. The seam for Sentinel and Cluster."""
+"""Where Redis is: how to open a connection to the server that owns the switch."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
 from inspect import signature
 from typing import Any, Final, Protocol, Self
 from urllib.parse import urlsplit
@@ -13,8 +15,11 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError, RedisError
 
 from ...exceptions import ConfigurationError
+from .wire import Wire, hang_up
 
-__all__ = ["Server", "SingleServer", "hang_up"]
+__all__ = ["Address", "Server", "SingleServer"]
+
+Address = tuple[str, int]
 
 
 class Server(Protocol):
@@ -25,6 +30,15 @@ class Server(Protocol):
 
     async def connect(self, *, timeout: float, protocol: int = 3) -> AbstractConnection:
         """A connection that is open within `timeout` seconds. Raises redis-py's errors, or `TimeoutError`."""
+
+    async def connect_to(self, address: Address, *, timeout: float) -> AbstractConnection:
+        """The same to a server that another one has pointed to."""
+
+    def follow(self, wire: Wire, moved: Callable[[], None], *, every: float) -> AbstractAsyncContextManager[object]:
+        """While entered, call `moved` once another server than the one at the end of this wire owns the switch.
+
+        Asks at least `every` seconds.
+        """
 
 
 class SingleServer:
@@ -87,21 +101,28 @@ class SingleServer:
             raise ConnectionError(f"The answer is not that of a Redis server: {error!r}") from error
         return connection
 
+    async def connect_to(self, address: Address, *, timeout: float) -> AbstractConnection:
+        return await self.at(address).connect(timeout=timeout, protocol=2)
+
+    def follow(self, wire: Wire, moved: Callable[[], None], *, every: float) -> AbstractAsyncContextManager[object]:
+        return nullcontext()
+
+    @property
+    def address(self) -> Address:
+        """Where it is, if not at a Unix socket."""
+        return str(self._options.get("host", "localhost")), int(self._options.get("port", 6379))
+
+    def at(self, address: Address, **options: Any) -> Self:
+        """Another server, reached in the same way but for these options."""
+        host, port = address
+        return type(self)(self._class, self._options | {"host": host, "port": port} | options)
+
     def _make(self, *, timeout: float, protocol: int) -> AbstractConnection:
         # No socket_timeout: for it redis-py uses asyncio.wait_for, which before Python 3.12 can swallow a cancellation.
         limits = {"socket_timeout": None, "socket_connect_timeout": timeout, "health_check_interval": 0}
         # redis-py by itself tries for about a minute; whoever calls here wants to know now.
         never = {"retry": Retry(NoBackoff(), 0), "retry_on_timeout": False, "retry_on_error": []}
         return self._class(**self._options | limits | never | _ANONYMOUS, protocol=protocol, decode_responses=False)
-
-
-def hang_up(connection: AbstractConnection) -> None:
-    """Close the socket at once, before redis-py begins to close the connection."""
-    writer: asyncio.StreamWriter | None = getattr(connection, "_writer", None)
-    if writer is not None:
-        # TLS takes leave, and waits up to 30 s for the peer to do the same. A lease's event loop does not live that long, and its
-        # socket would be left open.
-        writer.transport.abort()
 
 
 def _problem_with(url: str) -> str:

@@ -16,8 +16,10 @@ from ...snapshot import Reading, evaluate, fill_gaps
 from ...state import OFF
 from ..base import Feed
 from .keys import Keys
+from .migration import is_on_the_move, read_on_the_move
 from .replies import Answer, read_plain, read_script
 from .script import Script, dump_hold, is_unknown_script
+from .server import Server
 from .wire import Command, Reply, Wire
 
 __all__ = ["LIFETIMES", "DataLoss", "Sync"]
@@ -42,7 +44,8 @@ class Depth(IntEnum):
 class Sync:
     """Reads into a feed, remembers what was read last, and puts it back where Redis lost it."""
 
-    def __init__(self, keys: Keys, feed: Feed, worker: str, *, ttl: float, on_data_loss: DataLoss) -> None:
+    def __init__(self, server: Server, keys: Keys, feed: Feed, worker: str, *, ttl: float, on_data_loss: DataLoss) -> None:
+        self._server = server
         self._keys = keys
         self._script = Script(keys)
         self._feed = feed
@@ -63,17 +66,21 @@ class Sync:
         self._loaded = False
 
     async def run(self, wire: Wire, *, arm: bool, rung: str) -> tuple[bool, float]:
-        """Arm, then read, in one round trip. Says whether arming was permitted, and when to sync again at the latest."""
+        """Arm, then read, in one round trip. Says whether arming was permitted, and when to sync again at the latest.
+
+        Raises `Elsewhere` if another server owns the switch.
+        """
         if self._depth < Depth.FULL and time.monotonic() >= self._retry_at:
             self._depth = Depth.FULL
         # EXISTS arms like any read and moves no value, however long.
         arming: list[Command] = [("CLIENT", "CACHING", "YES"), ("EXISTS", self._keys.switch, self._keys.epoch)] if arm else []
-        while True:
+        answer: Answer | None = None
+        while answer is None:
             sent = time.monotonic()
             replies = await wire.call(*arming, *self._commands(rung), within=self._deadline)
-            armed = arm and not any(isinstance(reply, Exception) for reply in replies[: len(arming)])
-            if (answer := self._understand(replies[len(arming) :])) is not None:
-                break
+            armed = arm and not any(_is_refused(reply) for reply in replies[: len(arming)])
+            answers = replies[len(arming) :]
+            answer = await self._on_the_move(wire) if is_on_the_move(answers[0]) else self._understand(answers)
         self._tell()
         self._last = await self._after_loss(wire, answer)
         self._feed.update(self._last.reading, sent)
@@ -108,7 +115,7 @@ class Sync:
     def _understand(self, replies: list[Reply]) -> Answer | None:
         """What the replies say; None to ask once more, having stepped down as the refusal demands."""
         if self._depth is Depth.PLAIN:
-            return Answer(read_plain(replies, time.time()))
+            return Answer(read_plain(replies, time.time()), whole=False)
         (reply,) = replies
         if self._loaded and is_unknown_script(reply):
             self._loaded = False
@@ -120,6 +127,11 @@ class Sync:
             answer = read_script(reply)
             return answer.with_reading(replace(answer.reading, registered=self._acknowledged is not None))
         return None
+
+    async def _on_the_move(self, wire: Wire) -> Answer:
+        """What can be had of a switch that a cluster is moving to another node."""
+        self._acknowledged = None
+        return Answer(read_plain(await read_on_the_move(self._server, wire, self._keys, within=self._deadline), time.time()), whole=False)
 
     def _tell(self) -> None:
         """Log how deep this sync went, if that is new."""
@@ -139,7 +151,7 @@ class Sync:
         before = self._last
         if before is None:
             return answer
-        if self._depth is Depth.PLAIN:
+        if not answer.whole:
             answer = before.with_reading(replace(answer.reading, epoch=before.reading.epoch))  # it knows of no epoch
         elif before.is_lost_in(answer):
             if self._on_data_loss == "restore":
@@ -165,6 +177,10 @@ class Sync:
 
 def _acknowledgement(report: Mapping[str, object]) -> tuple[object, ...]:
     return tuple(report.get(name) for name in ("epoch", "applied", "drained"))
+
+
+def _is_refused(reply: Reply) -> bool:
+    return isinstance(reply, Exception) and not is_on_the_move(reply)
 
 
 def _changes_in(reading: Reading) -> float:

@@ -9,19 +9,22 @@ from collections.abc import Callable
 from typing import Any, Final, Self
 
 from redis.asyncio.connection import AbstractConnection
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import MovedError, RedisError, ResponseError
 
 from ...exceptions import BackendUnavailableError
-from .server import hang_up
 
-__all__ = ["Command", "Reply", "Wire"]
+__all__ = ["Command", "Elsewhere", "Reply", "Wire", "ask", "hang_up"]
 
 Command = tuple[Any, ...]
 Reply = Any
 
 _PUSH: Final = object()
 _SUBSCRIBED: Final = object()
-_MESSAGES: Final = (b"message", b"unsubscribe", b"invalidate")
+_MESSAGES: Final = (b"message", b"unsubscribe", b"sunsubscribe", b"invalidate")
+
+
+class Elsewhere(BackendUnavailableError):
+    """This server does not own the switch, or not all of its keys; another connection, made soon, will do."""
 
 
 class Wire:
@@ -39,6 +42,12 @@ class Wire:
         self._error: Exception | None = None
         self._reader: asyncio.Task[None] | None = None
         self.heard_at = time.monotonic()
+
+    @property
+    def peer(self) -> tuple[str, int] | None:
+        """The host and port at the other end; None for a Unix socket."""
+        host, port = getattr(self._connection, "host", None), getattr(self._connection, "port", None)
+        return None if host is None or port is None else (host, port)
 
     async def __aenter__(self) -> Self:
         connection = self._connection
@@ -59,7 +68,8 @@ class Wire:
     async def call(self, *commands: Command, within: float) -> list[Reply]:
         """Send commands in one go and wait for all replies; an error reply is returned, not raised.
 
-        Raises `BackendUnavailableError` if the connection ends, or if the replies take longer than `within` seconds.
+        Raises `BackendUnavailableError` if the connection ends, or if the replies take longer than `within` seconds, and
+        `Elsewhere` if a node of a cluster says that another one has these keys.
         """
         self.check()
         packed = self._connection.pack_commands(commands)  # before anything is awaited from the server: it may raise
@@ -77,6 +87,9 @@ class Wire:
         replies = [future.result() for future in futures]
         if any(reply is self._error is not None for reply in replies):
             self.check()
+        for reply in replies:
+            if isinstance(reply, MovedError):
+                raise Elsewhere("the switch is on another node of the cluster") from reply
         return replies
 
     def check(self) -> None:
@@ -126,13 +139,34 @@ class Wire:
         self._on_event()
 
 
+async def ask(connection: AbstractConnection, *commands: Command) -> list[Reply]:
+    """Replies, errors among them, on a connection that nobody else reads from yet; the caller sets the deadline."""
+    await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+    replies: list[Reply] = []
+    for _ in commands:
+        try:
+            replies.append(await connection.read_response())
+        except ResponseError as error:
+            replies.append(error)
+    return replies
+
+
+def hang_up(connection: AbstractConnection) -> None:
+    """Close the socket at once, before redis-py begins to close the connection."""
+    writer: asyncio.StreamWriter | None = getattr(connection, "_writer", None)
+    if writer is not None:
+        # TLS takes leave, and waits up to 30 s for the peer to do the same. A lease's event loop does not live that long, and its
+        # socket would be left open.
+        writer.transport.abort()
+
+
 async def _on_push(message: Any) -> object:
     return _PUSH
 
 
 async def _on_pubsub(message: list[Any]) -> object:
     # RESP3 confirms SUBSCRIBE by a push, so that one is a reply; if it is refused, the reply is an ordinary error.
-    return _SUBSCRIBED if message[0] == b"subscribe" else _PUSH
+    return _SUBSCRIBED if message[0] in (b"subscribe", b"ssubscribe") else _PUSH
 
 
 def _is_message(reply: Reply) -> bool:

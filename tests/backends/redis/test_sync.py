@@ -34,7 +34,7 @@ WITH_MESSAGE = '{"enabled":true,"message":"back soon","mode":"full"}'
 
 
 def sync_of(worker: Worker, keys: Keys, **options: Any) -> Sync:
-    return Sync(keys, worker, "w1", **{"ttl": TTL, "on_data_loss": "restore", **options})
+    return Sync(SingleServer.from_url("redis://"), keys, worker, "w1", **{"ttl": TTL, "on_data_loss": "restore", **options})
 
 
 @asynccontextmanager

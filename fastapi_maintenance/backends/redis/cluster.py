@@ -1,0 +1,91 @@
+"""Redis Cluster: whichever node owns the switch's slot."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Final
+
+from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import ConnectionError, MovedError, RedisError
+
+from ...exceptions import why
+from .keys import Keys
+from .server import Address, SingleServer
+from .wire import Reply, Wire, ask, hang_up
+
+__all__ = ["ClusterServer"]
+
+_HOPS: Final = 5
+_TRIES: Final = 3  # so many nodes that hang may be met before an attempt is given up
+
+
+class ClusterServer:
+    """The owner of one slot, found by asking any node: who does not own it names the one that does."""
+
+    def __init__(self, nodes: Sequence[SingleServer], keys: Keys) -> None:
+        self._node = nodes[0]
+        self._given = [node.address for node in nodes]
+        self._known: list[Address] = []  # what the cluster itself said last, for when the given ones are gone
+        self._keys = keys
+
+    def describe(self) -> str:
+        scheme, _, rest = self._node.describe().partition("://")
+        hosts = ",".join(self._node.at(node).describe().partition("://")[2].partition("/")[0] for node in self._given)
+        return f"{scheme}+cluster://{hosts}/{rest.rpartition('/')[2]}"
+
+    async def connect(self, *, timeout: float, protocol: int = 3) -> AbstractConnection:
+        # Never in the same order: the owner of yesterday may be the one that hangs, or that does not know better.
+        nodes = list(dict.fromkeys(self._given + self._known))
+        problem: Exception | None = None
+        async with asyncio.timeout(timeout):
+            for node in random.sample(nodes, len(nodes)):
+                try:
+                    return await self._owner_as_told_by(node, timeout / _TRIES, protocol)
+                except (RedisError, OSError) as error:
+                    problem = error
+        assert problem is not None
+        raise ConnectionError(f"No node of the cluster leads to the switch: {why(problem)}") from problem
+
+    async def connect_to(self, address: Address, *, timeout: float) -> AbstractConnection:
+        return await self._node.connect_to(address, timeout=timeout)
+
+    @asynccontextmanager
+    async def follow(self, wire: Wire, moved: Callable[[], None], *, every: float) -> AsyncIterator[None]:
+        # When the slot leaves, the node ends this subscription; that push causes a sync, and the sync is told where to go.
+        # Redis before 7 knows no such thing. There the next poll is told.
+        await wire.call(("SSUBSCRIBE", self._keys.events), within=every)
+        yield
+
+    async def _owner_as_told_by(self, node: Address, timeout: float, protocol: int) -> AbstractConnection:
+        for _ in range(_HOPS):
+            connection = await self._node.at(node).connect(timeout=timeout, protocol=protocol)
+            try:
+                async with asyncio.timeout(timeout):
+                    # EXISTS for its refusal, which says where to go: a value may be long.
+                    answer, slots = await ask(connection, ("EXISTS", self._keys.switch), ("CLUSTER", "SLOTS"))
+                self._known = _nodes(slots, node[0]) or self._known
+                if not isinstance(answer, MovedError):
+                    return connection
+                node = (answer.host or node[0], answer.port)  # without a host, it is this one
+            except BaseException:
+                await _discard(connection)
+                raise
+            await _discard(connection)
+        raise ConnectionError("The nodes of the cluster send in circles.")
+
+
+def _nodes(slots: Reply, host: str) -> list[Address]:
+    """Every node that CLUSTER SLOTS tells of; none where it is not permitted. `host` is the one that was asked."""
+    try:
+        found = {((name or b"").decode() or host, int(port)) for _, _, *nodes in slots for name, port, *_ in nodes}
+    except (TypeError, ValueError, AttributeError):
+        return []
+    return sorted(node for node in found if node[0] != "?")  # which is how Redis calls what it does not know
+
+
+async def _discard(connection: AbstractConnection) -> None:
+    hang_up(connection)
+    await connection.disconnect(nowait=True)

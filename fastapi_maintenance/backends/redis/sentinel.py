@@ -1,0 +1,153 @@
+"""Redis behind Sentinels: whoever they say is the master owns the switch."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Any, Final, NamedTuple
+
+from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import ConnectionError, RedisError
+
+from ...exceptions import BackendError, why
+from .server import Address, SingleServer
+from .wire import Reply, Wire, ask, hang_up
+
+__all__ = ["SentinelServer"]
+
+_AGREED_WITHIN: Final = 10.0  # seconds; Sentinels tell each other of a failover every 2 (Redis documentation, "Sentinel")
+_EVENT: Final = "+switch-master"
+
+
+class _Vote(NamedTuple):
+    """What one Sentinel says. With every failover the epoch grows, so the highest is the newest."""
+
+    epoch: int
+    master: Address
+
+
+class SentinelServer:
+    """The master of one name, as its Sentinels know it.
+
+    They are all asked at once, and of what a majority answers the newest counts: after a failover some of them still name the
+    old master, which for some seconds more answers as if nothing had happened.
+    """
+
+    def __init__(self, sentinels: Sequence[SingleServer], name: str, master: SingleServer) -> None:
+        self._sentinels = sentinels
+        self._name = name
+        self._master = master
+        self._newest = _Vote(-1, ("", 0))
+        self._newest_at = 0.0
+
+    def describe(self) -> str:
+        scheme, _, rest = self._master.describe().partition("://")
+        hosts = ",".join(sentinel.describe().partition("://")[2].partition("/")[0] for sentinel in self._sentinels)
+        return f"{scheme}+sentinel://{hosts}/{self._name}/{rest.rpartition('/')[2]}"
+
+    async def connect(self, *, timeout: float, protocol: int = 3) -> AbstractConnection:
+        async with asyncio.timeout(timeout):
+            master = await self._resolve(timeout)
+            connection = await self._master.at(master).connect(timeout=timeout, protocol=protocol)
+            try:
+                await _expect_master(connection)
+            except BaseException:
+                hang_up(connection)
+                await connection.disconnect(nowait=True)
+                raise
+        return connection
+
+    async def connect_to(self, address: Address, *, timeout: float) -> AbstractConnection:
+        return await self._master.connect_to(address, timeout=timeout)
+
+    @asynccontextmanager
+    async def follow(self, wire: Wire, moved: Callable[[], None], *, every: float) -> AsyncIterator[None]:
+        def hear(vote: _Vote) -> None:
+            if self._learn(vote).master != wire.peer:
+                moved()
+
+        lookouts = [asyncio.create_task(self._look_out(sentinel, hear, every)) for sentinel in self._sentinels]
+        try:
+            yield
+        finally:
+            for lookout in lookouts:
+                lookout.cancel()
+            await asyncio.wait(lookouts)
+
+    async def _resolve(self, timeout: float) -> Address:
+        """Where the master is, as the newest of a majority's answers says, or of as many as came in time."""
+        asked = [asyncio.create_task(self._ask_once(sentinel, timeout / 2)) for sentinel in self._sentinels]
+        problem, votes = "", 0
+        try:
+            for answer in asyncio.as_completed(asked):
+                try:
+                    self._learn(await answer)
+                except (RedisError, OSError, BackendError) as error:
+                    problem = why(error)
+                else:
+                    votes += 1
+                if votes > len(asked) / 2:
+                    break
+        finally:
+            for task in asked:
+                task.cancel()
+            await asyncio.wait(asked)
+        if not votes:
+            raise ConnectionError(f"None of {len(asked)} Sentinels knows where {self._name!r} is: {problem}")
+        return self._newest.master
+
+    def _learn(self, vote: _Vote) -> _Vote:
+        """The newest vote there is, this one included. A Sentinel that is behind has some seconds to follow."""
+        now = time.monotonic()
+        if vote.epoch >= self._newest.epoch or now - self._newest_at > _AGREED_WITHIN:
+            self._newest, self._newest_at = vote, now
+        return self._newest
+
+    async def _ask_once(self, sentinel: SingleServer, timeout: float) -> _Vote:
+        async with Wire(await sentinel.connect(timeout=timeout, protocol=2), _ignore) as wire:
+            return await self._ask(wire, timeout)
+
+    async def _ask(self, wire: Wire, timeout: float) -> _Vote:
+        (reply,) = await wire.call(("SENTINEL", "MASTER", self._name), within=timeout)
+        return _read(reply)
+
+    async def _look_out(self, sentinel: SingleServer, hear: Callable[[_Vote], None], every: float) -> None:
+        """Ask one Sentinel again and again, and at once when it speaks of a failover."""
+        while True:
+            with suppress(RedisError, OSError, BackendError):  # then the others must do, until it is back
+                spoken = asyncio.Event()
+                async with Wire(await sentinel.connect(timeout=every), spoken.set) as wire:
+                    await wire.call(("SUBSCRIBE", _EVENT), within=every)
+                    while True:
+                        spoken.clear()
+                        hear(await self._ask(wire, every))
+                        with suppress(TimeoutError):
+                            async with asyncio.timeout(every):
+                                await spoken.wait()
+            await asyncio.sleep(every)
+
+
+def _read(reply: Reply) -> _Vote:
+    """Read what SENTINEL MASTER answers: a map, or with RESP2 the same flattened."""
+    if isinstance(reply, Exception):
+        raise BackendError(f"A Sentinel answered: {reply}") from reply
+    try:
+        fields: dict[Any, Any] = reply if isinstance(reply, dict) else dict(zip(reply[::2], reply[1::2], strict=True))
+        return _Vote(int(fields[b"config-epoch"]), (fields[b"ip"].decode(), int(fields[b"port"])))
+    except (TypeError, ValueError, KeyError, AttributeError):
+        raise BackendError("A Sentinel answered with something else than a master.") from None
+
+
+async def _expect_master(connection: AbstractConnection) -> None:
+    """Raise `ConnectionError` if it is a replica, as a master is that has just been demoted."""
+    (role,) = await ask(connection, ("ROLE",))
+    if isinstance(role, Exception):
+        return  # not permitted to ask
+    if not (isinstance(role, list) and role and role[0] == b"master"):
+        raise ConnectionError("The Sentinels name a server as master that is a replica.")
+
+
+def _ignore() -> None:
+    """Nobody waits for what is pushed on a connection for one question."""

@@ -1,0 +1,87 @@
+"""From a URL or a client of redis-py to where the switch is: one server, a master behind Sentinels, or a cluster."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
+
+from redis.asyncio import RedisCluster
+from redis.asyncio.connection import Connection, SSLConnection
+from redis.asyncio.sentinel import SentinelConnectionPool
+
+from ...exceptions import ConfigurationError
+from .cluster import ClusterServer
+from .keys import Keys
+from .sentinel import SentinelServer
+from .server import Server, SingleServer
+
+__all__ = ["server_of_client", "server_of_url"]
+
+_SENTINEL_PORT: Final = 26379
+_YES_OR_NO: Final = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+
+
+def server_of_url(url: str, keys: Keys) -> Server:
+    """Read a URL: `redis://`, `rediss://`, `unix://`, and with `+sentinel` or `+cluster` one that names several hosts.
+
+    Raises `ConfigurationError`, which quotes nothing of it.
+    """
+    scheme, plus, topology = url.partition(":")[0].partition("+")
+    if not plus:
+        return SingleServer.from_url(url)
+    if scheme not in ("redis", "rediss") or topology not in ("sentinel", "cluster"):
+        raise ConfigurationError("After a + comes sentinel or cluster: redis+sentinel://, rediss+cluster:// and so on.")
+    try:
+        parts = urlsplit(url)
+        query = dict(parse_qsl(parts.query, keep_blank_values=True))
+    except ValueError as error:
+        raise ConfigurationError(f"The Redis URL cannot be read: {error}.") from None
+    if parts.fragment:
+        raise ConfigurationError(
+            "The Redis URL has a # where it means nothing. Percent-encode what is special in a password, as %23 for #."
+        )
+    login, at, hosts = parts.netloc.rpartition("@")
+    names = hosts.split(",")
+    if not all(names):
+        raise ConfigurationError(f"The Redis URL has a host without a name; write {scheme}+{topology}://one,two:6380,three/….")
+    if topology == "cluster":
+        return ClusterServer([SingleServer.from_url(_single(scheme, login + at, name, parts.path, query)) for name in names], keys)
+    return _behind_sentinels(scheme, login + at, names, parts.path, query)
+
+
+def _behind_sentinels(scheme: str, login: str, names: list[str], path: str, query: dict[str, str]) -> SentinelServer:
+    service, _, database = path.strip("/").partition("/")
+    if not service:
+        raise ConfigurationError("The Redis URL does not name the master; write redis+sentinel://one,two,three/mymaster/0.")
+    own = {name: query.pop(f"sentinel_{name}", "") for name in ("username", "password", "tls")}
+    tls = _YES_OR_NO.get(own["tls"].lower()) if own["tls"] else scheme == "rediss"
+    if tls is None or (tls and scheme == "redis"):
+        raise ConfigurationError("sentinel_tls says yes or no, in a rediss+sentinel:// URL.")
+    options = {name: value for name, value in query.items() if tls and name.startswith("ssl_")}
+    guard = f"{quote(own['username'], safe='')}:{quote(own['password'], safe='')}@" if own["username"] or own["password"] else ""
+    sentinels = [SingleServer.from_url(_single("rediss" if tls else "redis", guard, _with_port(name), "", options)) for name in names]
+    master = SingleServer.from_url(_single(scheme, login, sentinels[0].address[0], f"/{database}", query))
+    return SentinelServer(sentinels, unquote(service), master)
+
+
+def server_of_client(client: Any, keys: Keys) -> Server:
+    """Connect as a `redis.asyncio.Redis` does, one that a `Sentinel` made included, or a `redis.asyncio.RedisCluster`."""
+    if isinstance(client, RedisCluster):
+        nodes = client.nodes_manager.startup_nodes.values()
+        return ClusterServer([SingleServer(node.connection_class, node.connection_kwargs) for node in nodes], keys)
+    pool = getattr(client, "connection_pool", None)
+    if isinstance(pool, SentinelConnectionPool):
+        sentinels = [SingleServer.from_client(sentinel) for sentinel in pool.sentinel_manager.sentinels]
+        options = {name: value for name, value in pool.connection_kwargs.items() if name != "connection_pool"}
+        kind = SSLConnection if issubclass(pool.connection_class, SSLConnection) else Connection
+        return SentinelServer(sentinels, pool.service_name, SingleServer(kind, options))
+    return SingleServer.from_client(client)
+
+
+def _single(scheme: str, login: str, host: str, path: str, query: dict[str, str]) -> str:
+    return f"{scheme}://{login}{host}{path}{'?' if query else ''}{urlencode(query)}"
+
+
+def _with_port(name: str) -> str:
+    """A Sentinel's port differs from a server's, which is what redis-py takes for granted."""
+    return name if ":" in name.rpartition("]")[2] else f"{name}:{_SENTINEL_PORT}"
