@@ -33,6 +33,7 @@ class RedisServer:
     `config` overrides redis.conf, and its keys are directives: `{"appendonly": "yes"}`. Nothing is persisted and nobody needs a
     password unless `config` or `users`, an ACL file, says so. `unix_socket` and `tls` add those ways in, and `url` then is theirs.
     `host` is where it listens, and `launcher` is a command that starts it there, if that is elsewhere.
+    `include` is a configuration file that comes after redis.conf and before all that.
     `program` is the server to run; None for the one that the environment variable REDIS_SERVER names, else `redis-server`.
     """
 
@@ -40,6 +41,7 @@ class RedisServer:
         self,
         *,
         config: Mapping[str, str] | None = None,
+        include: Path | None = None,
         users: Path | None = None,
         unix_socket: bool = False,
         tls: bool = False,
@@ -55,10 +57,12 @@ class RedisServer:
         self.unix_socket = unix_socket
         self.tls = tls
         self._config = dict(config or {})
+        self._include = [] if include is None else ["--include", str(include)]
         self._users = users
         self._launcher = launcher
         self.patience = patience  # seconds, for starting and for stopping
         self._home = TemporaryDirectory(prefix="redis-")
+        self._config_file = shutil.copy(CONFIG, self.home)  # a Sentinel that fails over has it rewritten
         self._process: subprocess.Popen[bytes] | None = None
 
     # -- its life ----------------------------------------------------------------------------------------------------------
@@ -195,7 +199,7 @@ class RedisServer:
             options |= self._tls_options()
         options |= self._config
         flat = [word for name, value in options.items() for word in (f"--{name}", value)]
-        return [*self._launcher, _program(self.program), str(CONFIG), *flat]
+        return [*self._launcher, _program(self.program), str(self._config_file), *self._include, *flat]
 
     def _tls_options(self) -> dict[str, str]:
         return {
