@@ -1,0 +1,59 @@
+"""Server programs that fork, replace and reload their processes: each that serves has one link, and nobody else has any."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.holders import Program
+from tests.ports import free_port
+from tests.servers import RedisServer
+from tests.waiting import eventually_sync
+
+from .bounds import BY_PUSH, SLACK
+
+BOOT = 20 + SLACK  # seconds, for a new interpreter and its imports
+
+APPLICATION = """
+from fastapi import FastAPI
+from fastapi_maintenance import MaintenanceModeMiddleware
+
+app = FastAPI()
+app.add_middleware(MaintenanceModeMiddleware, backend={url!r})
+"""
+
+
+@pytest.fixture
+def application(tmp_path: Path, redis_server: RedisServer) -> Path:
+    """A module that uvicorn can import and somebody can edit."""
+    eventually_sync(lambda: links(redis_server) == 0, within=SLACK)
+    module = tmp_path / "edited.py"
+    module.write_text(APPLICATION.format(url=f"{redis_server.url}?ttl=5"))
+    return module
+
+
+def links(server: RedisServer) -> int:
+    return server.cli("CLIENT", "LIST").count("name=fastapi-maintenance:")
+
+
+def applied(server: RedisServer) -> list[str]:
+    """The registrations of workers that are closed."""
+    return [line for line in server.cli("HVALS", "{maintenance}:workers").splitlines() if '"closed": true' in line]
+
+
+def test_after_a_reload_there_is_one_link_as_before(application: Path, redis_server: RedisServer) -> None:
+    options = "--reload", "--reload-dir", str(application.parent), "--app-dir", str(application.parent), "--port", str(free_port())
+    with Program("-m", "uvicorn", "edited:app", *options) as server:
+        server.expect("Application startup complete", within=BOOT)
+        assert links(redis_server) == 1
+        application.write_text(application.read_text() + "# edited\n")
+        server.expect("Reloading", within=BOOT)
+        server.expect("Application startup complete", within=BOOT)
+        eventually_sync(lambda: links(redis_server) == 1, within=SLACK)
+        redis_server.cli("SET", "maintenance", 1)
+        eventually_sync(lambda: len(applied(redis_server)) == 1, within=BY_PUSH)
+        server.signal(signal.SIGINT)
+        server.wait(BOOT)
+    eventually_sync(lambda: links(redis_server) == 0, within=SLACK)
