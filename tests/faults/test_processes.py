@@ -57,3 +57,17 @@ def test_after_a_reload_there_is_one_link_as_before(application: Path, redis_ser
         server.signal(signal.SIGINT)
         server.wait(BOOT)
     eventually_sync(lambda: links(redis_server) == 0, within=SLACK)
+
+
+def test_workers_of_a_preloaded_application_have_one_link_each_and_their_parent_none(application: Path, redis_server: RedisServer) -> None:
+    address, home = f"127.0.0.1:{free_port()}", str(application.parent)
+    options = "--preload", "--workers", "2", "--worker-class", "uvicorn_worker.UvicornWorker", "--bind", address, "--chdir", home
+    with Program("-m", "gunicorn", *options, "edited:app") as server:
+        for _ in range(2):
+            server.expect("Application startup complete", within=BOOT)
+        assert links(redis_server) == 2
+        redis_server.cli("SET", "maintenance", 1)
+        eventually_sync(lambda: len(applied(redis_server)) == 2, within=BY_PUSH)
+        server.signal(signal.SIGTERM)
+        server.wait(BOOT)
+    eventually_sync(lambda: links(redis_server) == 0, within=SLACK)
