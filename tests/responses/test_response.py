@@ -135,7 +135,7 @@ async def test_plain_text_is_a_few_lines() -> None:
     state = MaintenanceState(enabled=True, message="Moving <b>house</b>", ends_at=NOW + timedelta(hours=1))
     _, headers, body = await ask(response_to(state), accepting(PLAIN))
     assert headers["content-type"] == "text/plain; charset=utf-8"
-    assert body.decode() == "Down for maintenance\nMoving <b>house</b>\nExpected back: 2026-11-22 04:00 UTC\n"
+    assert body.decode() == "Down for maintenance\nMoving <b>house</b>\nExpected end: 2026-11-22 04:00 UTC\n"
 
 
 @pytest.mark.parametrize("media_type", [HTML, PLAIN])

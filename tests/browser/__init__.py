@@ -1,0 +1,3 @@
+"""What a visitor sees, in a real browser."""
+
+from __future__ import annotations

@@ -1,0 +1,55 @@
+"""A headless Chromium, and applications for it to visit."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from typing import Final
+
+import pytest
+from playwright.sync_api import Browser, sync_playwright
+
+from .visit import Visit
+
+_NAMES: Final = (
+    "chromium",
+    "chromium-browser",
+    "google-chrome",
+    "/Applications/Chromium.app/Contents/MacOS/Chromium",
+    "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
+)
+_QUIET: Final = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync")
+
+
+@pytest.fixture(scope="module")  # not longer: while it runs, this thread cannot run an event loop of its own
+def browser() -> Iterator[Browser]:
+    """The Chromium that is installed, with a profile of its own."""
+    program = next(filter(None, map(shutil.which, [os.environ.get("CHROMIUM", ""), *_NAMES])), None)
+    if program is None:
+        pytest.fail("There is no Chromium. Debian: apt-get install chromium; macOS: brew install --cask chromium; or name it in CHROMIUM.")
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=program, args=list(_QUIET))
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def visit(browser: Browser) -> Iterator[Visit]:
+    """Visits addresses as different visitors; fails at the end if a page had an error that it should not have."""
+    visits = Visit(browser)
+    try:
+        yield visits
+        assert visits.complaints == []
+    finally:
+        visits.leave()
+
+
+@pytest.fixture
+def switch(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Sets the switch of every application that is given no backend."""
+
+    def set_switch(value: str) -> None:
+        monkeypatch.setenv("FASTAPI_MAINTENANCE_MODE", value)
+
+    return set_switch

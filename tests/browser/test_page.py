@@ -1,0 +1,368 @@
+"""The page, as visitors see it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from fastapi import FastAPI
+from fastapi.responses import HTMLResponse
+from playwright.sync_api import Page, Response, expect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from fastapi_maintenance import MaintenanceAnswer, MaintenanceModeMiddleware
+from fastapi_maintenance.responses import MaintenanceResponse
+from fastapi_maintenance.state import ON, MaintenanceState
+
+from ..serving import serving
+from ..waiting import eventually_sync
+from .visit import Visit
+
+Switch = Callable[[str], None]
+
+LATER: Final = datetime(2126, 11, 22, 4, 0, tzinfo=UTC)
+PHONE: Final[dict[str, Any]] = {"viewport": {"width": 320, "height": 640}, "device_scale_factor": 2, "is_mobile": True, "has_touch": True}
+WITHOUT_SCRIPT: Final[dict[str, Any]] = {"java_script_enabled": False}
+
+
+def shop(**options: Any) -> FastAPI:
+    """An application with a page for visitors and one that is sent by a form only."""
+    app = FastAPI()
+
+    @app.get("/", response_class=HTMLResponse)
+    def home() -> str:
+        forms = (f'<form method="post" action="/{name.lower()}"><button>{name}</button></form>' for name in ("Order", "Cart"))
+        return _html("Open", *forms)
+
+    @app.post("/order")
+    def order() -> str:
+        return "ordered"
+
+    @app.post("/cart", response_class=HTMLResponse)
+    @app.get("/cart", response_class=HTMLResponse)
+    def cart() -> str:
+        return _html("Cart")
+
+    app.add_middleware(MaintenanceModeMiddleware, **options)
+    return app
+
+
+def _html(heading: str, *more: str) -> str:
+    return f'<!doctype html><html lang="en"><title>Shop</title><link rel="icon" href="data:,"><h1>{heading}</h1>{"".join(more)}'
+
+
+def showing(state: MaintenanceState, **options: Any) -> Any:
+    """A server that has only this to say."""
+    return serving(MaintenanceResponse(state, answer=MaintenanceAnswer(**options)))
+
+
+def polls(visit: Visit) -> int:
+    """How often pages have asked whether the service is back."""
+    return sum(request.resource_type == "fetch" for request in visit.requests)
+
+
+def _pumped(page: Page, value: bool) -> bool:
+    """Playwright notes events only while it is asked for something."""
+    page.wait_for_timeout(50)
+    return value
+
+
+@pytest.fixture
+def address(switch: Switch) -> Iterator[str]:
+    """Where the shop is served, closed."""
+    switch("1")
+    with serving(shop()) as server:
+        yield f"http://{server}"
+
+
+# -- what it says ------------------------------------------------------------------------------------------------------
+
+
+def test_a_visitor_reads_title_message_end_and_that_there_is_nothing_to_do(visit: Visit) -> None:
+    with showing(MaintenanceState(enabled=True, message="We are moving house.\nNothing is lost.", ends_at=LATER)) as server:
+        page = visit.to(f"http://{server}/items")
+        assert page.title() == "Down for maintenance"
+        expect(page.get_by_role("main")).to_contain_text("Down for maintenance")
+        expect(page.get_by_role("heading", level=1)).to_have_text("Down for maintenance")
+        expect(page.get_by_text("We are moving house.")).to_have_text("We are moving house.\nNothing is lost.")
+        expect(page.get_by_role("status")).to_have_text("This page comes back by itself as soon as the service does.")
+
+
+@pytest.mark.parametrize(
+    ("locale", "timezone", "shown"),
+    [
+        ("en-GB", "Europe/London", "Friday 22 November 2126 at 04:00 GMT"),
+        ("en-US", "America/New_York", "Thursday, November 21, 2126 at 11:00 PM EST"),
+        ("de-AT", "Europe/Vienna", "Freitag, 22. November 2126 um 05:00 MEZ"),
+        ("fi-FI", "Europe/Helsinki", "perjantaina 22. marraskuuta 2126 klo 6.00"),  # we have no Finnish texts; the browser has
+    ],
+)
+def test_the_end_is_shown_in_the_visitors_own_locale_and_time_zone(visit: Visit, locale: str, timezone: str, shown: str) -> None:
+    with showing(MaintenanceState(enabled=True, ends_at=LATER)) as server:
+        page = visit.to(f"http://{server}/", locale=locale, timezone_id=timezone)
+        words = page.locator("time").inner_text().replace(",", "").split()
+        assert [word for word in shown.replace(",", "").split() if word not in words] == []
+
+
+def test_the_day_is_left_out_where_it_is_today(visit: Visit) -> None:
+    now = datetime.now(UTC)
+    noon = now.replace(hour=12, minute=0, second=0, microsecond=0)
+    with showing(MaintenanceState(enabled=True, ends_at=noon if noon > now else noon + timedelta(hours=11))) as server:
+        page = visit.to(f"http://{server}/", timezone_id="UTC")
+        assert re.fullmatch(r"\d\d:00 (UTC|GMT)", page.locator("time").inner_text())
+
+
+def test_without_a_script_the_end_is_shown_in_utc_and_nothing_is_promised(visit: Visit) -> None:
+    with showing(MaintenanceState(enabled=True, ends_at=LATER)) as server:
+        page = visit.to(f"http://{server}/", **WITHOUT_SCRIPT)
+        expect(page.locator("time")).to_have_text("2126-11-22 04:00 UTC")
+        expect(page.locator(".waiting")).to_be_hidden()
+
+
+@pytest.mark.parametrize(
+    ("locale", "heading", "direction"),
+    [
+        ("de-DE", "Wartungsarbeiten", "ltr"),
+        ("ar", "الخدمة قيد الصيانة", "rtl"),
+        ("fi", "Down for maintenance", "ltr"),
+    ],
+)
+def test_it_speaks_the_visitors_language_if_it_can(visit: Visit, locale: str, heading: str, direction: str) -> None:
+    with showing(ON) as server:
+        page = visit.to(f"http://{server}/", locale=locale)
+        expect(page.get_by_role("heading")).to_have_text(heading)
+        assert page.evaluate("getComputedStyle(document.body).direction") == direction
+        assert locale.startswith(page.locator("html").get_attribute("lang") or "") or heading.startswith("Down")
+
+
+def test_a_message_is_text_whatever_it_looks_like(visit: Visit) -> None:
+    message = "<script>document.title='owned'</script><img src=/x onerror=\"document.title='owned'\"></p><h1>&amp;</h1>"
+    with showing(MaintenanceState(enabled=True, message=message)) as server:
+        page = visit.to(f"http://{server}/")
+        expect(page.locator(".message")).to_have_text(message)
+        assert page.title() == "Down for maintenance"
+        assert page.locator("h1").count() == 1
+
+
+def test_a_right_to_left_message_is_set_so_on_a_page_that_is_not(visit: Visit) -> None:
+    with showing(MaintenanceState(enabled=True, message="נחזור בקרוב. (API v2)")) as server:
+        page = visit.to(f"http://{server}/")
+        assert page.locator(".message").evaluate("element => getComputedStyle(element).direction") == "rtl"
+
+
+# -- alone, under any policy -------------------------------------------------------------------------------------------
+
+
+def test_it_asks_for_nothing_but_itself(visit: Visit) -> None:
+    with showing(MaintenanceState(enabled=True, ends_at=LATER)) as server:
+        page = visit.to(f"http://{server}/items")
+        page.wait_for_load_state("networkidle")
+        assert [request.url for request in visit.requests] == [f"http://{server}/items"]
+
+
+def test_its_own_policy_lets_style_and_script_work_and_nothing_else(visit: Visit) -> None:
+    with showing(MaintenanceState(enabled=True, ends_at=LATER)) as server:
+        page = visit.to(f"http://{server}/")
+        assert page.evaluate("getComputedStyle(document.querySelector('h1')).fontWeight") == "650"
+        expect(page.get_by_role("status")).to_be_visible()
+        injected = "document.body.append(Object.assign(document.createElement('script'), {textContent: 'document.title = 1'}))"
+        page.evaluate(injected)
+        assert page.title() == "Down for maintenance"
+        assert [complaint for complaint in visit.complaints if "Content Security Policy" in complaint]
+        visit.complaints.clear()
+
+
+def test_under_a_stricter_policy_from_outside_it_is_a_readable_text(visit: Visit) -> None:
+    async def strict(scope: Scope, receive: Receive, send: Send) -> None:
+        async def with_policy(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"].append((b"content-security-policy", b"default-src 'none'"))
+            await send(message)
+
+        await MaintenanceResponse(MaintenanceState(enabled=True, message="Back soon", ends_at=LATER))(scope, receive, with_policy)
+
+    with serving(strict) as server:
+        page = visit.to(f"http://{server}/")
+        expect(page.get_by_role("heading")).to_be_visible()
+        expect(page.get_by_text("Back soon")).to_be_visible()
+        expect(page.locator("time")).to_have_text("2126-11-22 04:00 UTC")
+        expect(page.locator(".waiting")).to_be_hidden()
+        assert page.locator("svg").evaluate("element => element.getBoundingClientRect().width") <= 48
+        visit.complaints.clear()  # that style and script are refused
+
+
+# -- for everybody -----------------------------------------------------------------------------------------------------
+
+LONG: Final = "Donaudampfschifffahrtsgesellschaftskapitänsmützenabzeichen " * 3 + "https://example.com/" + "a" * 200
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(
+    ("locale", "state"),
+    [
+        ("en-GB", MaintenanceState(enabled=True, ends_at=LATER)),
+        ("de-DE", MaintenanceState(enabled=True, message=LONG, mode="read-only")),
+        ("ar", MaintenanceState(enabled=True, message="Back at <b>four</b>", ends_at=LATER)),
+    ],
+)
+def test_it_is_accessible(visit: Visit, scheme: str, locale: str, state: MaintenanceState) -> None:
+    with showing(state) as server:
+        for screen in (PHONE, {"viewport": {"width": 1280, "height": 800}}):
+            page = visit.to(f"http://{server}/", locale=locale, color_scheme=scheme, **screen)
+            found = Axe().run(page)
+            assert found.response["violations"] == [], found.generate_report()
+            assert "color-contrast" in {rule["id"] for rule in found.response["passes"]}
+
+
+def test_the_accessibility_check_can_fail(visit: Visit) -> None:
+    with showing(ON) as server:
+        page = visit.to(f"http://{server}/")
+        page.evaluate("document.documentElement.removeAttribute('lang')")
+        page.evaluate("document.querySelector('h1').style.color = '#eee'")
+        assert {rule["id"] for rule in Axe().run(page).response["violations"]} == {"html-has-lang", "color-contrast"}
+
+
+def test_light_and_dark_are_two_looks(visit: Visit) -> None:
+    with showing(ON) as server:
+        colours = [
+            visit.to(f"http://{server}/", color_scheme=scheme).evaluate("getComputedStyle(document.body).backgroundColor")
+            for scheme in ("light", "dark")
+        ]
+    light, dark = (sum(map(int, re.findall(r"\d+", colour)[:3])) for colour in colours)
+    assert light > 700
+    assert dark < 100
+
+
+@pytest.mark.parametrize("locale", ["en", "de", "ar", "ja"])
+def test_nothing_is_cut_off_on_the_smallest_screen(visit: Visit, locale: str) -> None:
+    with showing(MaintenanceState(enabled=True, message=LONG, ends_at=LATER)) as server:
+        page = visit.to(f"http://{server}/", locale=locale, **PHONE)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 320
+        for part in ("h1", ".message", ".until", ".waiting"):
+            box = page.locator(part).bounding_box()
+            assert box is not None
+            assert (box["x"] >= 0, box["x"] + box["width"] <= 320, box["y"] >= 0) == (True, True, True)
+
+
+# -- coming back -------------------------------------------------------------------------------------------------------
+
+
+def test_it_goes_back_to_the_application_when_the_switch_is_off(visit: Visit, address: str, switch: Switch) -> None:
+    page = visit.to(address)
+    expect(page.get_by_role("heading")).to_have_text("Down for maintenance")
+    with page.expect_response(lambda response: response.request.resource_type == "fetch"):
+        pass
+    expect(page.get_by_role("heading")).to_have_text("Down for maintenance")
+    switch("0")
+    expect(page.get_by_role("heading")).to_have_text("Open")
+
+
+@pytest.mark.parametrize("path", ["/?of=today", "/#offers"])
+def test_it_goes_back_to_exactly_where_the_visitor_was(visit: Visit, address: str, switch: Switch, path: str) -> None:
+    page = visit.to(f"{address}{path}", clock=True)
+    expect(page.get_by_role("heading")).to_have_text("Down for maintenance")
+    switch("0")
+    page.clock.run_for(3_000)
+    expect(page.get_by_role("heading")).to_have_text("Open")
+    assert page.url == f"{address}{path}"
+
+
+def test_without_a_script_the_browser_itself_does_if_it_is_told_to(visit: Visit, switch: Switch) -> None:
+    switch("1")
+    with serving(shop(answer=MaintenanceAnswer(refresh=1))) as server:
+        page = visit.to(f"http://{server}/", **WITHOUT_SCRIPT)
+        expect(page.get_by_role("heading")).to_have_text("Down for maintenance")
+        switch("0")
+        expect(page.get_by_role("heading")).to_have_text("Open")
+
+
+def test_it_asks_ever_less_often_for_the_smallest_answer(visit: Visit, address: str) -> None:
+    page = visit.to(address, clock=True)
+    answered: list[Response] = []
+    page.on("response", lambda response: answered.append(response))
+    pauses, seconds = list[int](), 0
+    while len(pauses) < 12:
+        page.clock.run_for(1_000)
+        seconds += 1
+        if polls(visit) > len(pauses):
+            eventually_sync(lambda: _pumped(page, len(answered) == polls(visit)), within=20)
+            pauses.append(seconds)
+            seconds = 0
+    assert pauses[0] <= 5
+    assert all(50 <= pause <= 90 for pause in pauses[-3:])
+    assert {response.headers["content-type"] for response in answered} == {"application/json"}
+
+
+def test_a_form_is_not_sent_a_second_time(visit: Visit, address: str, switch: Switch) -> None:
+    switch("0")
+    page = visit.to(address)
+    switch("1")
+    page.get_by_role("button", name="Cart").click()
+    expect(page.get_by_role("heading")).to_have_text("Down for maintenance")
+    switch("0")
+    expect(page.get_by_role("heading")).to_have_text("Cart")
+    assert [request.method for request in visit.requests if request.is_navigation_request()] == ["GET", "POST", "GET"]
+
+
+def test_what_can_only_be_sent_is_not_got(visit: Visit, address: str, switch: Switch) -> None:
+    """The application answers 405 to the question, open or closed."""
+    switch("0")
+    page = visit.to(address, clock=True)
+    switch("1")
+    page.get_by_role("button", name="Order").click()
+    expect(page.get_by_role("heading")).to_have_text("Down for maintenance")
+    switch("0")
+    with page.expect_response(lambda response: response.status == 405):
+        page.clock.run_for(3_000)
+    page.wait_for_timeout(300)
+    expect(page.get_by_role("heading")).to_have_text("Down for maintenance")
+
+
+def test_in_read_only_mode_a_refused_form_stays_where_it_is(visit: Visit, address: str, switch: Switch) -> None:
+    switch('{"enabled": true, "mode": "read-only"}')
+    page = visit.to(address, clock=True)
+    page.get_by_role("button", name="Cart").click()
+    expect(page.get_by_role("heading")).to_have_text("Read-only for maintenance")
+    page.clock.run_for(300_000)
+    page.wait_for_timeout(300)
+    expect(page.get_by_role("heading")).to_have_text("Read-only for maintenance")
+    assert polls(visit) == 0
+
+
+@pytest.mark.parametrize("status", [502, 503])
+def test_an_error_of_somebody_else_is_not_taken_for_the_return(visit: Visit, status: int) -> None:
+    """Of a proxy in front, say, while the application is being restarted."""
+    answers: list[ASGIApp] = [MaintenanceResponse(ON)]
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await answers[-1](scope, receive, send)
+
+    with serving(app) as server:
+        page = visit.to(f"http://{server}/", clock=True)
+        answers.append(HTMLResponse(_html("Bad gateway"), status))
+        with page.expect_response(lambda response: response.request.resource_type == "fetch"):
+            page.clock.run_for(3_000)
+        page.wait_for_timeout(300)
+        expect(page.get_by_role("heading")).to_have_text("Down for maintenance")
+        answers.append(HTMLResponse(_html("Not here"), 404))
+        page.clock.run_for(10_000)
+        expect(page.get_by_role("heading")).to_have_text("Not here")
+
+
+def test_a_redirect_is_an_application_that_is_back(visit: Visit, address: str, switch: Switch) -> None:
+    answers: list[ASGIApp] = [MaintenanceResponse(ON)]
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await answers[-1](scope, receive, send)
+
+    switch("0")
+    with serving(app) as server:
+        page = visit.to(f"http://{server}/", clock=True)
+        answers.append(MaintenanceResponse(ON, answer=MaintenanceAnswer(redirect=address)))
+        answers.append(HTMLResponse("", 302, {"location": address}))
+        page.clock.run_for(3_000)
+        expect(page.get_by_role("heading")).to_have_text("Open")

@@ -1,0 +1,52 @@
+"""Visits of a page, by visitors with their own languages, screens and habits."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request
+
+__all__ = ["Visit"]
+
+_OF_CHROMIUM: Final = re.compile(r"Failed to load resource: the server responded with a status of \d+")  # it says so of every 503
+_WAIT: Final = 20_000  # milliseconds
+
+
+class Visit:
+    """Opens pages, each as a visitor without a past, and notes what they ask for and complain about."""
+
+    def __init__(self, browser: Browser) -> None:
+        self._browser = browser
+        self._contexts: list[BrowserContext] = []
+        self.complaints: list[str] = []
+        """Of the page's script, and of the browser about the page."""
+        self.requests: list[Request] = []
+
+    def to(self, url: str, *, clock: bool = False, **visitor: Any) -> Page:
+        """Open an address; `visitor` is what Playwright knows of them, `clock` puts the page's time into the test's hand."""
+        page = self.nowhere(**visitor)
+        if clock:
+            page.clock.install()
+        page.goto(url)
+        return page
+
+    def nowhere(self, **visitor: Any) -> Page:
+        """A tab before anything is opened in it."""
+        context = self._browser.new_context(**({"locale": "en-GB", "timezone_id": "Europe/London"} | visitor))
+        context.set_default_timeout(_WAIT)
+        self._contexts.append(context)
+        page = context.new_page()
+        page.on("console", self._note)
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.on("request", lambda request: self.requests.append(request))
+        return page
+
+    def leave(self) -> None:
+        """Close everything."""
+        for context in self._contexts:
+            context.close()
+
+    def _note(self, message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning") and not _OF_CHROMIUM.match(message.text):
+            self.complaints.append(message.text)
