@@ -37,7 +37,8 @@ class Admission:
     def __init__(self, mode: MaintenanceMode, scope: Scope) -> None:
         self.mode = mode
         self.scope = scope
-        self.outer = current_admission.get()
+        outer = current_admission.get()
+        self.outer = outer if outer is not None and _is_around(outer.scope, scope) else None
         self.standing: Standing | None = None  # classified when somebody asks, not while the service is open
         self.holding = 0  # so many blocks that hold this application's own switch closed
         self.evict: Callable[[str], Awaitable[None]] | None = None  # sends an open WebSocket away, saying why
@@ -62,6 +63,17 @@ class Admission:
                 admission.holding += blocks
                 admission.mode.in_flight_changed()
             admission = admission.outer
+
+
+def _is_around(outer: Scope, inner: Scope) -> bool:
+    """Whether a request is answered within another: the same one passed on, or one that an endpoint makes in-process.
+
+    Not within it is the next one of a client that pipelines. Servers start that from the last `send` of the one before, and so in
+    its context: taken for a part of it, each would keep all the earlier ones of its connection in memory.
+    """
+    if any(inner.get(name) is not None and inner[name] is outer.get(name) for name in ("headers", "state")):
+        return True
+    return any(inner.get(name) != outer.get(name) for name in ("client", "server"))
 
 
 current_admission: ContextVar[Admission | None] = ContextVar("fastapi_maintenance_admission", default=None)

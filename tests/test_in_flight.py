@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -11,6 +12,7 @@ from dataclasses import dataclass, field
 from http.client import HTTPConnection as HTTPClient
 from typing import Any, Final
 
+import httpx2
 import pytest
 from fastapi import APIRouter, BackgroundTasks, Depends, FastAPI, Request, WebSocket
 from fastapi.responses import PlainTextResponse, Response, StreamingResponse
@@ -710,6 +712,51 @@ def test_a_real_servers_request_counts_until_its_last_byte_is_sent_and_its_tasks
         client.request("GET", path)
         assert client.getresponse().status == 503
         client.close()
+
+
+def test_the_next_request_of_a_client_that_pipelines_is_no_part_of_the_one_before() -> None:
+    """Else it would excuse that from a closing of its own, and a connection's memory would grow with each of its requests."""
+    around: list[object] = []
+    app = FastAPI()
+
+    @app.get("/")
+    async def endpoint() -> None:
+        admission = current_admission.get()
+        assert admission is not None
+        around.append(admission.outer)
+
+    with serving(MaintenanceModeMiddleware(app, backend=Switchboard())) as address:
+        host, port = address.split(":")
+        with socket.create_connection((host, int(port)), timeout=10) as client:
+            client.sendall(b"GET / HTTP/1.1\r\nhost: h\r\n\r\n" * 20)
+            eventually_sync(lambda: len(around) == 20, within=10)
+
+    assert around == [None] * 20
+
+
+async def test_an_application_that_calls_another_in_process_is_around_it(work: Work) -> None:
+    """Else the holder would wait for a request that waits for the holder."""
+    desk, inner, outer = Desk(), FastAPI(), FastAPI()
+
+    @inner.post("/migrate")
+    async def migrate() -> None:
+        async with maintenance_mode_on():
+            await work()
+
+    middleware = MaintenanceModeMiddleware(inner, backend=desk)
+
+    @outer.post("/pass-on")
+    async def pass_on() -> None:
+        async with httpx2.AsyncClient(transport=httpx2.ASGITransport(middleware), base_url="http://inner") as client:
+            await client.post("/migrate")
+
+    async with running(outer) as service, middleware.mode:
+        holder = service.request("POST", "/pass-on")
+        await work.begun.wait()
+        await service.close()
+        assert service.waited_for == (0, 0)
+        work.go.set()
+        assert status(await holder) == 200
 
 
 def test_a_client_that_hangs_up_is_not_waited_for_any_more() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fastapi_maintenance.backends import LocalFileBackend
@@ -41,6 +41,8 @@ HOLDS: Final = st.one_of(
 
 
 @effort(60)
+@example(b"[" * 30_000, b"[" * 30_000, None)
+@example(b"1", b'{"holds": {"a": {"state": {"enabled": true}, "deadline": 1e999, "host": "h", "pid": 1, "start": null}}}', b"x")
 @given(st.none() | SWITCHES, st.none() | HOLDS, st.none() | st.binary(max_size=40))
 def test_any_bytes_in_the_files_are_survived(switch: bytes | None, holds: bytes | None, lock: bytes | None) -> None:
     """What can be read is read; what cannot is an error of ours; and a hold can be taken and given back all the same."""

@@ -124,7 +124,11 @@ class RedisBackend(BaseStateBackend, WorkerRegistry):
     async def acquire(self, hold: Hold, lease: float) -> Hold:
         async with self._wire() as wire:
             answer = await self._step(wire, "acquire", hold.id, dump_hold(hold), _milliseconds(lease))
-        return replace(hold, since=int(answer.verdict) / 1e6, deadline=answer.reading.now + lease)
+        try:
+            since = int(answer.verdict) / 1e6
+        except (ValueError, OverflowError):
+            raise BackendError("Redis answered the script with something else than when the hold begins.") from None
+        return replace(hold, since=since, deadline=answer.reading.now + lease)
 
     async def renew(self, hold: Hold, lease: float) -> bool:
         async with self._wire() as wire:
