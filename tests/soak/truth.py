@@ -19,6 +19,8 @@ ODD: Final = 500
 GONE: Final = 0
 """Not an answer: the connection ended."""
 
+_EXAMPLES: Final = 10
+
 
 class Batch(NamedTuple):
     """So many equal answers of one worker, sent and received together; local monotonic times."""
@@ -66,7 +68,13 @@ class Verdict:
         self.odd += other.odd
         self.gone += other.gone
         self.worst = max(self.worst, other.worst)
-        self.examples += other.examples[: 5 - len(self.examples)]
+        for example in other.examples:
+            self.note(example)
+
+    def note(self, example: str) -> None:
+        """Keep the first few."""
+        if len(self.examples) < _EXAMPLES:
+            self.examples.append(example)
 
 
 class Truth:
@@ -96,9 +104,12 @@ class Truth:
         verdict = Verdict()
         for batch in batches:
             if batch.status == GONE:
-                verdict.gone += batch.worker not in excused
+                if batch.worker not in excused:
+                    verdict.gone += 1
+                    verdict.note(f"worker {batch.worker} ended a connection at {batch.received:.3f}")
             elif batch.status == ODD:
                 verdict.odd += batch.answers
+                verdict.note(f"worker {batch.worker} answered something odd at {batch.received:.3f}")
             else:
                 verdict.answers += batch.answers
                 self._judge_answer(batch, verdict)
@@ -123,5 +134,4 @@ class Truth:
     @staticmethod
     def _convict(batch: Batch, verdict: Verdict, why: str) -> None:
         verdict.wrong += batch.answers
-        if len(verdict.examples) < 5:
-            verdict.examples.append(f"worker {batch.worker} answered {batch.status} {why}")
+        verdict.note(f"worker {batch.worker} answered {batch.status} at {batch.received:.3f}, {why}")
