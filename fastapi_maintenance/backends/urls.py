@@ -23,7 +23,8 @@ def backend_from_url(url: str) -> BaseStateBackend:
     """Make the backend that a URL names.
 
     `redis://user:password@host:6379/0?key=maintenance&ttl=1`, `rediss://…`, `unix:///path/to.sock?db=0`,
-    `redis+sentinel://one:26379,two,three/mymaster/0`, `redis+cluster://one:6379,two,three`, `file:relative.json`, `file:///absolute.json?ttl=1`, `env:NAME`.
+    `redis+sentinel://one:26379,two,three/mymaster/0`, `redis+cluster://one:6379,two,three`, `file:relative.json`,
+    `file:///absolute.json?ttl=1`, `env:NAME`.
     Raises `ConfigurationError` for anything else.
     """
     scheme, colon, rest = url.partition(":")

@@ -29,6 +29,9 @@ SCHEMES: Final = [
     "",
     "http://",
     "redis+sentinel://",
+    "redis+cluster://",
+    "rediss+sentinel://",
+    "redis+x://",
     "unix:",
 ]
 PLACES: Final = [
@@ -45,6 +48,10 @@ PLACES: Final = [
     "h/x",
     "h?ttl=x",
     "h?nope=1",
+    "h,k:6380/m/0",
+    "h:1,k/m?sentinel_password=other",
+    "h,/m",
+    "h,k:x",
     "h?db=x",
     "h#x",
     "/run/x",

@@ -34,11 +34,11 @@ def server_of_url(url: str, keys: Keys) -> Server:
     try:
         parts = urlsplit(url)
         query = dict(parse_qsl(parts.query, keep_blank_values=True))
-    except ValueError as error:
-        raise ConfigurationError(f"The Redis URL cannot be read: {error}.") from None
-    if parts.fragment:
+    except ValueError:  # which may quote what stands before the @
+        raise ConfigurationError("The Redis URL cannot be read: percent-encode what is special in it, as %5B for [.") from None
+    if parts.fragment or "@" in parts.path + parts.query:
         raise ConfigurationError(
-            "The Redis URL has a # where it means nothing. Percent-encode what is special in a password, as %23 for #."
+            "The Redis URL has a # or an @ where it means nothing. Percent-encode what is special in a password, as %23 for #."
         )
     login, at, hosts = parts.netloc.rpartition("@")
     names = hosts.split(",")
