@@ -101,6 +101,11 @@ class Service:
         logger.debug("%s %safter %.1f ms", status, "" if message is None else f"({message}) ", took * 1000)
         return took
 
+    async def is_back(self, *, since: float, within: float) -> None:
+        """Wait until it has heard from Redis after a monotonic time."""
+        await eventually(lambda: self.mode.knowledge.fresh_at > since, within=within)
+        logger.debug("back after %.1f ms", (time.monotonic() - since) * 1000)
+
     def answered(self, since: float) -> set[int]:
         """What it has answered since a monotonic time."""
         return {answer.status for answer in self.answers if answer.at >= since}

@@ -46,9 +46,7 @@ async def test_a_server_that_is_killed_and_comes_back_finds_everybody_as_they_we
         await site.kill()
         await eventually(lambda: service.mode.gate.source == "last-known", within=UNREACHABLE)
         await site.start()
-        up = time.monotonic()
-        await eventually(lambda: service.ask() and service.mode.gate.source == "redis", within=BACK)
-        assert time.monotonic() - up < BACK
+        await service.is_back(since=time.monotonic(), within=BACK)
         assert service.answered(since=closed) == {503}
         await site.write("DEL", "maintenance")
         await service.becomes(200, within=BY_PUSH)
@@ -114,7 +112,7 @@ async def test_a_hold_outlives_a_crash_of_its_server(site: Site) -> None:
             await site.kill()
             await asyncio.sleep(TTL)
             await site.start()
-            await eventually(lambda: service.ask() and service.mode.gate.source == "redis", within=BACK)
+            await service.is_back(since=time.monotonic(), within=BACK)
             assert service.answered(since=closed) == {503}
             assert not block.lost
         await service.becomes(200, within=BY_PUSH)

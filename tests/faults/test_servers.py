@@ -73,7 +73,7 @@ async def test_a_server_that_is_still_loading_opens_nobody(own_redis_server: Red
         await server.acli("SAVE")
         await asyncio.to_thread(server.kill)
         await asyncio.to_thread(server.start)  # comes back when the data is loaded, 1.5 s later
-        await eventually(lambda: service.ask() and service.mode.gate.source == "redis", within=BACK)
+        await service.is_back(since=time.monotonic(), within=BACK)
         assert any("loading" in str(error) for error in worker.errors)
         assert service.answered(since=closed) == {503}
         await server.acli("DEL", "maintenance")
