@@ -23,7 +23,7 @@ from .backends.base import WorkerRegistry, as_backend_error, at_least_zero, posi
 from .exceptions import BackendError, ConfigurationError
 from .in_flight import InFlight, Standing, current_admission
 from .knowledge import Gate, Knowledge, Policy, Unreachable
-from .responses import DETAIL
+from .responses import detail
 from .snapshot import Reading
 from .state import OFF
 from .version import VERSION
@@ -207,7 +207,7 @@ class MaintenanceMode:
         await asyncio.sleep(after)
         closing = self.gate.closing
         if closing is not None and self._closed_since == closed_since:  # else it has been open meanwhile, and another one is on its way
-            reason = closing.state.message or DETAIL
+            reason = detail(closing.state)
             # All at once: what is sent to a client that reads nothing may wait until the server gives it up.
             await asyncio.gather(*(admission.evict(reason) for admission in self.in_flight.concerned_by(closing) if admission.evict))
 

@@ -268,7 +268,11 @@ async def open_hall(**options: Any) -> AsyncIterator[Hall]:
 
 @pytest.mark.parametrize(
     ("state", "reason"),
-    [(ON, DETAIL), (MaintenanceState(enabled=True, message="until four"), "until four"), (READ_ONLY, DETAIL)],
+    [
+        (ON, DETAIL),
+        (MaintenanceState(enabled=True, message="until four"), "until four"),
+        (READ_ONLY, "Service temporarily read-only due to maintenance"),
+    ],
 )
 async def test_an_open_websocket_is_closed_with_what_visitors_are_told(state: MaintenanceState, reason: str) -> None:
     async with open_hall(close_websockets=0) as hall:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from .answer import MaintenanceAnswer
 from .fit import fit, shorten
-from .notice import DETAIL
+from .notice import DETAIL, detail
 from .response import MaintenanceResponse
 from .texts import Texts
 
-__all__ = ["DETAIL", "MaintenanceAnswer", "MaintenanceResponse", "Texts", "fit", "shorten"]
+__all__ = ["DETAIL", "MaintenanceAnswer", "MaintenanceResponse", "Texts", "detail", "fit", "shorten"]

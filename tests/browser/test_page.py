@@ -333,6 +333,16 @@ def test_in_read_only_mode_a_refused_form_stays_where_it_is(visit: Visit, addres
     assert polls(visit) == 0
 
 
+def test_a_closed_service_that_answers_200_is_not_taken_for_an_open_one(visit: Visit) -> None:
+    """As load balancers may want it: the mark tells, not the status."""
+    with showing(ON, status_code=200) as server:
+        page = visit.to(f"http://{server}/", clock=True)
+        with page.expect_response(lambda response: response.request.resource_type == "fetch"):
+            page.clock.run_for(3_000)
+        page.wait_for_timeout(300)
+        assert len([request for request in visit.requests if request.is_navigation_request()]) == 1
+
+
 @pytest.mark.parametrize("status", [502, 503])
 def test_an_error_of_somebody_else_is_not_taken_for_the_return(visit: Visit, status: int) -> None:
     """Of a proxy in front, say, while the application is being restarted."""
