@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any, Final
 
-from redis.cluster import key_slot
+from redis.crc import key_slot
 
 from .ports import free_port
 from .servers import CONFIG, RedisServer
@@ -79,7 +80,7 @@ class SentinelGroup:
         master, replicas, others = self.master(), len(self.servers) - 1, len(self.sentinels) - 1
         eventually_sync(lambda: master.cli("INFO", "replication").count("state=online") == replicas, within=_PATIENCE, every=0.05)
         for sentinel in self.sentinels:
-            eventually_sync(lambda known=sentinel: _knows(known, replicas, others), within=_PATIENCE, every=0.05)
+            eventually_sync(partial(_knows, sentinel, replicas, others), within=_PATIENCE, every=0.05)
 
 
 def _knows(sentinel: Sentinel, replicas: int, others: int) -> bool:
@@ -93,7 +94,7 @@ def sentinel_group(*, replicas: int = 1, down_after: float = 60.0, users: bool =
     """Start all of it, and end it. With `users`, as the ACL file says; else nobody needs a password."""
     with ExitStack() as stack:
         common = {"min-replicas-to-write": "0", "repl-diskless-sync-delay": "0", **_access(users)}
-        files = {"include": SENTINEL / "replication.conf", "users": SENTINEL / "users.acl" if users else None}
+        files: dict[str, Any] = {"include": SENTINEL / "replication.conf", "users": SENTINEL / "users.acl" if users else None}
 
         def start(config: Mapping[str, str]) -> RedisServer:
             return stack.enter_context(RedisServer(config={**common, **config}, **files, **options))
@@ -147,14 +148,14 @@ class Cluster:
         for node in self.nodes[1:]:
             node.cli("CLUSTER", "MEET", "127.0.0.1", first.port, _bus_port(first))
         for node in self.nodes:
-            eventually_sync(lambda known=node: known.cli("CLUSTER", "NODES").count("connected") == len(self.nodes), within=_PATIENCE)
+            eventually_sync(partial(_has_met, node, len(self.nodes)), within=_PATIENCE)
         eventually_sync(lambda: self.replica.cli("CLUSTER", "REPLICATE", self.id_of(self.owner)) == "OK", within=_PATIENCE)
         self.wait_until_whole()
 
     def wait_until_whole(self) -> None:
         """Wait until every node finds the cluster in order, and the replica follows."""
         for node in self.nodes:
-            eventually_sync(lambda known=node: "cluster_state:ok" in known.cli("CLUSTER", "INFO"), within=_PATIENCE)
+            eventually_sync(partial(_is_in_order, node), within=_PATIENCE)
         eventually_sync(lambda: "master_link_status:up" in self.replica.cli("INFO", "replication"), within=_PATIENCE)
 
     def id_of(self, node: RedisServer) -> str:
@@ -179,6 +180,14 @@ class Cluster:
         self.owner = target
 
 
+def _has_met(node: RedisServer, nodes: int) -> bool:
+    return node.cli("CLUSTER", "NODES").count("connected") == nodes
+
+
+def _is_in_order(node: RedisServer) -> bool:
+    return "cluster_state:ok" in node.cli("CLUSTER", "INFO")
+
+
 def _bus_port(node: RedisServer) -> int:
     return int(node.cli("CONFIG", "GET", "cluster-port").split()[-1])
 
@@ -188,7 +197,7 @@ def cluster(*, node_timeout: float = 60.0, users: bool = False, **options: Any) 
     """Start a cluster, and end it. A node that is gone is replaced after `node_timeout` seconds."""
     with ExitStack() as stack:
         common = {"cluster-node-timeout": f"{node_timeout * 1000:.0f}", "repl-diskless-sync-delay": "0", **_access(users)}
-        files = {"include": CLUSTER / "cluster.conf", "users": CLUSTER / "users.acl" if users else None}
+        files: dict[str, Any] = {"include": CLUSTER / "cluster.conf", "users": CLUSTER / "users.acl" if users else None}
         *masters, replica = (
             stack.enter_context(RedisServer(config={**common, "cluster-port": str(free_port())}, **files, **options)) for _ in range(4)
         )
