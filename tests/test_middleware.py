@@ -849,7 +849,7 @@ WRONG: Final[dict[str, tuple[dict[str, Any], str]]] = {
     "fallback": ({"fallback": [42]}, "fallback takes backends and their URLs, not 42"),
     "answer": ({"answer": {"status_code": 500}}, "answer must be a MaintenanceAnswer, not {'status_code': 500}"),
     "two answers": (
-        {"answer": MaintenanceAnswer(), "response_handler": PlainTextResponse},
+        {"answer": MaintenanceAnswer(status_code=500, headers={"x-by": "us"}, redirect="/status"), "response_handler": PlainTextResponse},
         "response_handler makes the whole answer, so answer= would do nothing beside it: give one of them",
     ),
     "close_websockets": ({"close_websockets": -1}, "close_websockets must be a positive number of seconds"),

@@ -87,13 +87,15 @@ class MaintenanceAnswer:
         _check_headers(self.headers)
         _check_seconds(retry_after=self.retry_after, jitter=self.jitter)
         if self.refresh is not None:
-            _check_seconds(refresh=self.refresh)
+            _check_seconds(least=1, refresh=self.refresh)
         _check_texts(self.texts)
         if self.language not in self.all_texts:
             raise ConfigurationError(f"There are no texts in language={self.language!r}; there are {', '.join(self.all_texts)}.")
         _check_url(problem_type=self.problem_type)
         if self.redirect is not None:
             _check_url(redirect=self.redirect)
+        for name in ("headers", "texts"):  # what somebody does to theirs later has not been checked
+            object.__setattr__(self, name, dict(getattr(self, name)))
         object.__setattr__(self, "_page", self._read_page())
 
     def _read_page(self) -> Page:
@@ -157,10 +159,10 @@ def _check_headers(headers: object) -> None:
             raise ConfigurationError(f"The header {name} cannot be set: {_OURS[name.lower()]}.")
 
 
-def _check_seconds(**options: object) -> None:
+def _check_seconds(*, least: int = 0, **options: object) -> None:
     for name, seconds in options.items():
-        if not _is_int(seconds) or not 0 <= seconds <= _LONGEST:
-            raise ConfigurationError(f"{name} must be whole seconds from 0 to {_LONGEST}, not {seconds!r}.")
+        if not _is_int(seconds) or not least <= seconds <= _LONGEST:
+            raise ConfigurationError(f"{name} must be whole seconds from {least} to {_LONGEST}, not {seconds!r}.")
 
 
 def _check_url(**option: object) -> None:

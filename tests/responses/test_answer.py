@@ -66,6 +66,7 @@ def test_everything_that_can_be_meant_together_is_taken(tmp_path: Path) -> None:
         ({"retry_after": None}, "not None"),
         ({"jitter": -1}, "jitter must be whole seconds"),
         ({"jitter": 10**9}, "jitter must be whole seconds"),
+        ({"refresh": 0}, "refresh must be whole seconds from 1 to 31536000, not 0"),
         ({"refresh": "30"}, "refresh must be whole seconds"),
         ({"retry_after_as_date": "no"}, "retry_after_as_date must be True or False, not 'no'"),
         ({"texts": {"de": "Wartung"}}, "texts must be a mapping of language tags to Texts"),
@@ -100,3 +101,10 @@ def test_a_language_of_ones_own_is_added_and_a_known_one_replaced() -> None:
     answer = MaintenanceAnswer(texts={"fi": finnish, "en": finnish})
     assert answer.notice(ON, "fi").title == answer.notice(ON, "en").title == "Huoltokatko"
     assert answer.notice(ON, "de").title == "Wartungsarbeiten"
+
+
+def test_what_was_checked_stays_what_it_was() -> None:
+    headers = {"X-By": "us"}
+    answer = MaintenanceAnswer(headers=headers)
+    headers["X-By"] = "us\r\nX-Injected: 1"
+    assert answer.headers == {"X-By": "us"}
