@@ -130,8 +130,12 @@ local step = {}
 
 function step.read() end
 
--- ARGV: 3 worker id, 4 its JSON, 5 lifetime in ms, 6 the `born` it knows.
+-- ARGV: 3 worker id, 4 its JSON, 5 lifetime in ms, 6 the `born` it knows, 7 the time at which it first registered with the switch that
+-- it knows now, 0 if it has not. A registration older than that shows that these data lack what it read before: after a failover to a
+-- replica that lagged, where a bare SET leaves no other trace. One that is not older proves that a switch which is gone was deleted.
 function step.sync()
+  local stamp = string.match(redis.call('HGET', WORKERS, ARGV[3]) or '', '^(%d+) ')
+  if stamp and tonumber(stamp) < tonumber(ARGV[7] or 0) + tonumber(ARGV[5]) * 1000 then return 'rolled back' end
   local text = table.concat({int(now + tonumber(ARGV[5]) * 1000), ARGV[4]}, ' ')
   if redis.call('HSET', WORKERS, ARGV[3], text) == 1 then sweep(WORKERS, FORGET_AFTER) end
   keep(WORKERS, tonumber(ARGV[5]) + FORGET_AFTER / 1000)

@@ -33,7 +33,12 @@ class Answer:
             return False
         if later.born != self.born:
             return later.parent == 0
-        return later.reading.epoch < self.reading.epoch
+        return later.reading.epoch < self.reading.epoch or later.is_rolled_back
+
+    @property
+    def is_rolled_back(self) -> bool:
+        """Whether the sync found an older registration of this worker's than it had made, and so made none."""
+        return self.verdict == "rolled back"
 
     def with_reading(self, reading: Reading) -> Answer:
         """The same about another reading."""

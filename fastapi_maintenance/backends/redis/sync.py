@@ -59,6 +59,7 @@ class Sync:
         self._retry_at = 0.0
         self._last: Answer | None = None
         self._acknowledged: tuple[object, ...] | None = None
+        self._knows_since = 0  # when it first registered with the switch that it knows, in microseconds of Redis' clock
 
     def begin(self) -> None:
         """Forget what the previous connection's server permitted."""
@@ -82,7 +83,11 @@ class Sync:
             answers = replies[len(arming) :]
             answer = await self._on_the_move(wire) if is_on_the_move(answers[0]) else self._understand(answers)
         self._tell()
-        self._last = await self._after_loss(wire, answer)
+        before, self._last = self._last, await self._after_loss(wire, answer)
+        if self._last.reading.registered and (
+            not self._knows_since or before is None or before.reading.switch != self._last.reading.switch
+        ):
+            self._knows_since = round(self._last.reading.now * 1e6)
         self._feed.update(self._last.reading, sent)
         return armed, sent + _changes_in(self._last.reading)
 
@@ -110,7 +115,7 @@ class Sync:
             return [run("read")]
         self._acknowledged = _acknowledgement(report)
         registration = self._worker, json.dumps({**report, "rung": rung, "lifetime": lifetime}), round(lifetime * 1000)
-        return [run("sync", *registration, 0 if self._last is None else self._last.born)]
+        return [run("sync", *registration, 0 if self._last is None else self._last.born, self._knows_since)]
 
     def _understand(self, replies: list[Reply]) -> Answer | None:
         """What the replies say; None to ask once more, having stepped down as the refusal demands."""
@@ -125,6 +130,8 @@ class Sync:
         else:
             self._loaded = True
             answer = read_script(reply)
+            if answer.is_rolled_back:
+                self._acknowledged = None
             return answer.with_reading(replace(answer.reading, registered=self._acknowledged is not None))
         return None
 
@@ -157,12 +164,16 @@ class Sync:
             if self._on_data_loss == "restore":
                 answer = await self._restore(wire, before, answer)
             else:
+                self._knows_since = 0
                 logger.warning("Redis lost its data; following it, as on_data_loss='follow' says")
+        elif answer.is_rolled_back:
+            self._knows_since = 0  # somebody else has begun anew, so there is nothing left to compare with
         return answer.with_reading(fill_gaps(answer.reading, before.reading))
 
     async def _restore(self, wire: Wire, before: Answer, answer: Answer) -> Answer:
         """What there is after restoring. Where Redis refuses that, `before` stays what is remembered, to be tried again."""
-        memory = _memory(before, answer.reading.now)
+        # What was lost without a trace in the epoch counts as if it had moved it.
+        memory = _memory(before, answer.reading.now, epoch=before.reading.epoch + answer.is_rolled_back)
         try:
             restored = read_script(await self._script.run(wire, "restore", *memory, within=self._deadline))
         except BackendUnavailableError:
@@ -171,6 +182,7 @@ class Sync:
             switch = answer.reading.switch if answer.reading.switch not in (None, OFF) else None
             problem = f"Redis lost its data, and the last known state cannot be written again yet: {error}"
             return before.with_reading(replace(answer.reading, switch=switch, holds=None, epoch=before.reading.epoch, error=problem))
+        self._knows_since = 0
         logger.warning("Redis lost its data; the last known state: %s", restored.verdict)
         return restored
 
@@ -192,14 +204,14 @@ def _changes_in(reading: Reading) -> float:
     return max(0.001, left + 0.001 if left < _SOON else left / 2)
 
 
-def _memory(before: Answer, now: float) -> list[str | int]:
+def _memory(before: Answer, now: float, *, epoch: int) -> list[str | int]:
     """Arguments of the restore step: the switch with what is left of its life, then the live holds."""
     reading = before.reading
     switch, left = reading.switch, 0
     if reading.expires_in is not None:
         left = round((reading.now + reading.expires_in - now) * 1000)
     gone = switch is None or not (switch.enabled or switch.has_details) or (reading.expires_in is not None and left <= 0)
-    memory: list[str | int] = ["" if gone or switch is None else switch.dump(), max(left, 0), reading.epoch, before.born]
+    memory: list[str | int] = ["" if gone or switch is None else switch.dump(), max(left, 0), epoch, before.born]
     for hold in reading.holds or ():
         memory += [hold.id, round(hold.deadline * 1e6), round(hold.since * 1e6), dump_hold(hold)]
     return memory

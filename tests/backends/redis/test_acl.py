@@ -45,6 +45,7 @@ SCRIPTS: Final = [f"EVAL x 2 {SWITCH} {COMPANION}", f"EVALSHA x 1 {SWITCH}"]
 WRITING: Final = [
     f"SET {SWITCH} 1 EX 600",
     f"DEL {SWITCH} {COMPANION}",
+    f"HGET {COMPANION} a",
     f"HSET {COMPANION} a 1",
     f"PEXPIRE {COMPANION} 1",
     f"PUBLISH {EVENTS} 1",

@@ -329,6 +329,23 @@ async def test_sync_leaves_the_epoch_alone(operator: Any, step: Step, keys: Keys
     assert (await operator.get(keys.epoch)).decode() == SETTLED
 
 
+async def test_sync_over_an_older_registration_than_the_worker_has_made_says_so_and_registers_nothing(
+    operator: Any, step: Step, keys: Keys
+) -> None:
+    first = await step("sync", "w", "{}", 3000, 0, 0)
+    known_since = round(first.reading.now * 1e6)
+    stored = await operator.hget(keys.workers, "w")
+
+    assert (await step("sync", "w", "{}", 3000, first.born, known_since + 1)).is_rolled_back
+    assert await operator.hget(keys.workers, "w") == stored
+
+    for since in (known_since, known_since - 1, 0):
+        assert not (await step("sync", "w", "{}", 3000, first.born, since)).is_rolled_back
+    assert await operator.hget(keys.workers, "w") != stored
+    await operator.delete(keys.workers)
+    assert not (await step("sync", "w", "{}", 3000, first.born, known_since + 10**9)).is_rolled_back
+
+
 async def test_a_worker_with_a_short_life_does_not_shorten_that_of_the_others(operator: Any, step: Step, keys: Keys) -> None:
     await step("sync", "slow", "{}", 300_000, 0)
     await step("sync", "quick", "{}", 300, 0)

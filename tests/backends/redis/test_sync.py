@@ -451,6 +451,86 @@ async def test_a_rollback_that_cannot_be_mended_yet_is_mended_later(
         assert await admin.get("maintenance") == WITH_MESSAGE.encode()
 
 
+async def lose_the_switch_as_a_failover_does(admin: Any, keys: Keys, registration: bytes) -> None:
+    """To a replica that lacks a bare SET, and so the registrations that came after it."""
+    await admin.hset(keys.workers, "w1", registration)
+    await admin.delete("maintenance")
+
+
+async def test_a_switch_that_was_lost_without_a_trace_in_the_epoch_is_put_back_when_that_is_possible(
+    own_redis_server: RedisServerFactory, keys: Keys, worker: Worker, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = own_redis_server()
+    sync = sync_of(worker, keys)
+    async with wire_to(server.url) as wire, admin_of(server) as admin:
+        await sync.run(wire, arm=False, rung="polling")
+        earlier = await admin.hget(keys.workers, "w1")
+        await admin.set("maintenance", WITH_MESSAGE)
+        for _ in range(2):
+            await sync.run(wire, arm=False, rung="polling")
+        await lose_the_switch_as_a_failover_does(admin, keys, earlier)
+        await admin.config_set("min-replicas-to-write", "1")
+        for _ in range(2):
+            await sync.run(wire, arm=False, rung="polling")
+            assert worker.sees("back soon")
+            assert "cannot be written again yet" in str(worker.last.error)
+        await admin.config_set("min-replicas-to-write", "0")
+        await sync.run(wire, arm=False, rung="polling")
+        assert await admin.get("maintenance") == WITH_MESSAGE.encode()
+        assert not worker.was_ever_off(1)
+        await sync.run(wire, arm=False, rung="polling")
+        assert worker.last.registered
+        assert len([text for text in texts(caplog) if text.endswith(": restored")]) == 1
+
+        await admin.delete("maintenance")  # which is none, whatever was lost before
+        await sync.run(wire, arm=False, rung="polling")
+        assert worker.last.switch == OFF
+        assert worker.last.registered
+
+
+async def test_of_two_who_find_a_switch_lost_one_puts_it_back(
+    wire: Wire, operator: Any, keys: Keys, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And somebody who deletes it then is not overruled by the second."""
+    first, second = Worker(), Worker()
+    syncs = [Sync(keys, worker, name, ttl=TTL, on_data_loss="restore") for worker, name in ((first, "w1"), (second, "w2"))]
+    for sync in syncs:
+        await sync.run(wire, arm=False, rung="polling")
+    earlier = await operator.hgetall(keys.workers)
+    await operator.set("maintenance", WITH_MESSAGE)
+    for sync in syncs:
+        await sync.run(wire, arm=False, rung="polling")
+    await operator.hset(keys.workers, mapping=earlier)
+    await operator.delete("maintenance")
+
+    await syncs[0].run(wire, arm=False, rung="polling")
+    assert first.sees("back soon")
+    await operator.delete("maintenance")
+    await syncs[1].run(wire, arm=False, rung="polling")
+    assert second.last.switch == OFF
+    await syncs[1].run(wire, arm=False, rung="polling")
+    assert second.last.registered
+    assert [text.rsplit(": ", 1)[1] for text in texts(caplog)] == ["restored", "superseded"]
+
+
+async def test_an_older_registration_in_a_life_that_others_have_restored_is_made_anew(
+    wire: Wire, sync: Sync, worker: Worker, operator: Any, keys: Keys, caplog: pytest.LogCaptureFixture
+) -> None:
+    await sync.run(wire, arm=False, rung="polling")
+    earlier = await operator.hget(keys.workers, "w1")
+    await operator.set("maintenance", "1")
+    await sync.run(wire, arm=False, rung="polling")
+    await operator.hset(keys.workers, "w1", earlier)
+    await operator.delete("maintenance")
+    await operator.set(keys.epoch, f"{time.time_ns() // 1000} 5 {worker.last.epoch} 0 0")
+    for _ in range(2):
+        await sync.run(wire, arm=False, rung="polling")
+
+    assert worker.last.switch == OFF
+    assert worker.last.registered
+    assert texts(caplog) == []
+
+
 async def test_while_nothing_can_be_put_back_a_new_switch_counts(own_redis_server: RedisServerFactory, keys: Keys, worker: Worker) -> None:
     server = own_redis_server()
     sync = sync_of(worker, keys)

@@ -1,0 +1,258 @@
+"""Failovers to servers that lack the last writes, and deletions, which are no loss whenever they come."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any, Final
+
+import pytest
+
+from fastapi_maintenance.backends import RedisBackend
+from fastapi_maintenance.backends.redis.sync import DataLoss
+from fastapi_maintenance.leases import Lease
+from fastapi_maintenance.snapshot import Hold
+from fastapi_maintenance.state import OFF, ON, MaintenanceState
+from tests.conftest import RedisServerFactory
+from tests.servers import RedisServer
+from tests.waiting import eventually, eventually_sync
+
+from .links import Worker, linked
+
+TTL: Final = 0.3
+WITH_MESSAGE: Final = '{"enabled":true,"message":"back soon","mode":"full"}'
+STATE: Final = MaintenanceState(enabled=True, message="back soon")
+
+
+class Pair:
+    """A master and its replica, which can be cut off and take the master's place, with its address."""
+
+    def __init__(self, make: RedisServerFactory) -> None:
+        self.master = make(config={"repl-diskless-sync-delay": "0"})
+        self.replica = make()
+        self.replica.cli("REPLICAOF", "127.0.0.1", self.master.port)
+        eventually_sync(lambda: "master_link_status:up" in self.replica.cli("INFO", "replication"), within=20)
+
+    @property
+    def url(self) -> str:
+        """Where the master is, now and after the failover."""
+        return self.master.url
+
+    def split(self) -> None:
+        """Promote the replica with what it has; the old master goes on, and nothing that it is told from now on will survive."""
+        eventually_sync(self._is_up_to_date, within=20)
+        self.replica.cli("REPLICAOF", "NO", "ONE")
+
+    def fail_over(self) -> None:
+        """End the old master, and let everybody find the replica in its place."""
+        port = self.master.port
+        self.master.kill()
+        eventually_sync(self._take, within=20)
+        self.replica.port = port
+
+    def _take(self) -> bool:
+        try:
+            self.replica.cli("CONFIG", "SET", "port", self.master.port)
+        except RuntimeError:  # not free yet
+            return False
+        return True
+
+    def _is_up_to_date(self) -> bool:
+        return self.master.cli("WAIT", 1, 100) == "1" and offset(self.master, "master_repl_offset") <= offset(
+            self.replica, "slave_repl_offset"
+        )
+
+
+def offset(server: RedisServer, name: str) -> int:
+    lines = dict(line.split(":", 1) for line in server.cli("INFO", "replication").splitlines() if ":" in line)
+    return int(lines[name])
+
+
+@pytest.fixture
+async def pair(own_redis_server: RedisServerFactory, monkeypatch: pytest.MonkeyPatch) -> Pair:
+    return await asyncio.to_thread(Pair, own_redis_server)
+
+
+def losses(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if "lost its data" in record.getMessage()]
+
+
+async def both_know(on: bool, *workers: Worker) -> None:
+    """And have registered so, as the barrier would ask."""
+    for worker in workers:
+        await eventually(worker.is_on if on else worker.is_off, within=10)
+        syncs = worker.syncs
+        await eventually(lambda worker=worker, syncs=syncs: worker.syncs > syncs and worker.last.registered, within=10)  # type: ignore[misc]
+
+
+async def has_settled(*workers: Worker) -> None:
+    """After the failover each has read the new master, and once more."""
+    for worker in workers:
+        syncs = worker.syncs
+        await eventually(lambda worker=worker, syncs=syncs: worker.syncs > syncs + 2, within=20)  # type: ignore[misc]
+
+
+async def by_hand(pair: Pair) -> None:
+    await pair.master.acli("SET", "maintenance", WITH_MESSAGE)
+
+
+async def by_command(pair: Pair) -> None:
+    await RedisBackend(pair.url).write(STATE)
+
+
+@pytest.mark.parametrize("write", [by_hand, by_command])
+async def test_a_failover_that_lost_the_switch_opens_nobody(
+    pair: Pair, caplog: pytest.LogCaptureFixture, write: Callable[[Pair], Any]
+) -> None:
+    """However it was written: a bare SET moves no epoch."""
+    backend = RedisBackend(pair.url, ttl=TTL)
+    async with linked(backend, Worker(reporting=True)) as one, linked(RedisBackend(pair.url, ttl=TTL), Worker(reporting=True)) as two:
+        await both_know(False, one, two)
+        await asyncio.to_thread(pair.split)
+        await write(pair)
+        await both_know(True, one, two)
+        syncs = one.syncs, two.syncs
+        await asyncio.to_thread(pair.fail_over)
+        await has_settled(one, two)
+
+        assert not one.was_ever_off(syncs[0])
+        assert not two.was_ever_off(syncs[1])
+        assert one.last.registered
+        assert await pair.replica.acli("GET", "maintenance") == WITH_MESSAGE
+        assert [text for text in losses(caplog) if text.endswith(": restored")] == ["Redis lost its data; the last known state: restored"]
+
+        await pair.replica.acli("DEL", "maintenance")
+        await both_know(False, one, two)
+        await has_settled(one, two)
+        assert one.is_off()
+
+
+async def test_a_failover_that_lost_the_switch_can_be_followed(pair: Pair, caplog: pytest.LogCaptureFixture) -> None:
+    async with linked(RedisBackend(pair.url, ttl=TTL, on_data_loss="follow"), Worker(reporting=True)) as worker:
+        await both_know(False, worker)
+        await asyncio.to_thread(pair.split)
+        await by_hand(pair)
+        await both_know(True, worker)
+        await asyncio.to_thread(pair.fail_over)
+        await eventually(worker.is_off, within=20)
+        await has_settled(worker)
+
+        assert worker.last.registered
+        assert await pair.replica.acli("EXISTS", "maintenance") == "0"
+        assert losses(caplog) == ["Redis lost its data; following it, as on_data_loss='follow' says"]
+
+
+@pytest.mark.parametrize("value", ["1", ""])
+async def test_a_failover_that_lost_nothing_but_heartbeats_is_no_loss(pair: Pair, caplog: pytest.LogCaptureFixture, value: str) -> None:
+    async with linked(RedisBackend(pair.url, ttl=TTL), Worker(reporting=True)) as worker:
+        if value:
+            await pair.master.acli("SET", "maintenance", value)
+        await both_know(bool(value), worker)
+        await asyncio.to_thread(pair.split)
+        await has_settled(worker)
+        await asyncio.to_thread(pair.fail_over)
+        await has_settled(worker)
+
+        assert worker.is_on() is bool(value)
+        assert losses(caplog) == []
+
+
+@pytest.mark.parametrize("on_data_loss", ["restore", "follow"])
+@pytest.mark.parametrize("when", ["before the split", "beside the old master", "after the failover"])
+async def test_a_deletion_is_never_mistaken_for_a_loss(
+    pair: Pair, caplog: pytest.LogCaptureFixture, when: str, on_data_loss: DataLoss
+) -> None:
+    """Not even one that the new master was told while the worker still followed the old one."""
+    async with linked(RedisBackend(pair.url, ttl=TTL, on_data_loss=on_data_loss), Worker(reporting=True)) as worker:
+        await by_hand(pair)
+        await both_know(True, worker)
+        if when == "before the split":
+            await pair.master.acli("DEL", "maintenance")
+            await both_know(False, worker)
+        await asyncio.to_thread(pair.split)
+        await has_settled(worker)
+        if when == "beside the old master":
+            await pair.replica.acli("DEL", "maintenance")
+            assert worker.is_on()
+        await asyncio.to_thread(pair.fail_over)
+        if when == "after the failover":
+            await pair.replica.acli("DEL", "maintenance")
+        await eventually(worker.is_off, within=20)
+        await has_settled(worker)
+
+        assert worker.is_off()
+        assert await pair.replica.acli("EXISTS", "maintenance") == "0"
+        assert losses(caplog) == []
+
+
+async def test_a_deletion_while_nobody_listens_is_never_mistaken_for_a_loss(
+    own_redis_server: RedisServerFactory, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Right before a crash, and at once after the start: the data are there, so it was meant."""
+    caplog.set_level(logging.WARNING)
+    server = own_redis_server(config={"appendonly": "yes", "appendfsync": "always"})
+    async with linked(RedisBackend(server.url, ttl=TTL), Worker(reporting=True)) as worker:
+        for deleted_before in (True, False):
+            await server.acli("SET", "maintenance", "1")
+            await both_know(True, worker)
+            if deleted_before:
+                await server.acli("MULTI")
+                await server.acli("CLIENT", "PAUSE", 20, "ALL")
+                await server.acli("DEL", "maintenance")
+            await asyncio.to_thread(server.restart)
+            if not deleted_before:
+                await server.acli("DEL", "maintenance")
+            await eventually(worker.is_off, within=20)
+            await has_settled(worker)
+            assert worker.is_off()
+            assert await server.acli("EXISTS", "maintenance") == "0"
+    assert losses(caplog) == []
+
+
+async def test_a_failover_that_lost_a_hold_opens_nobody_and_its_holder_keeps_it(pair: Pair) -> None:
+    async with linked(RedisBackend(pair.url, ttl=TTL), Worker(reporting=True)) as worker:
+        await both_know(False, worker)
+        await asyncio.to_thread(pair.split)
+        lease = Lease(RedisBackend(pair.url), Hold("ours", ON), 3.0)
+        await asyncio.to_thread(lambda: lease.begin().result(5))
+        await both_know(True, worker)
+        syncs = worker.syncs
+        await asyncio.to_thread(pair.fail_over)
+        await has_settled(worker)
+        assert not worker.was_ever_off(syncs)
+        await asyncio.sleep(3.0)  # a whole lease: it is renewed on the new master
+        assert not worker.was_ever_off(syncs)
+        assert not lease.lost
+        assert worker.held == ["ours"]
+        await asyncio.to_thread(lambda: lease.end().result(5))
+        await eventually(worker.is_off, within=10)
+
+
+async def test_a_holder_puts_back_its_hold_where_no_worker_remembers(pair: Pair) -> None:
+    """As where the only worker was restarted in the outage."""
+    await asyncio.to_thread(pair.split)
+    lease = Lease(RedisBackend(pair.url), Hold("ours", ON), 1.5)
+    await asyncio.to_thread(lambda: lease.begin().result(5))
+    await asyncio.to_thread(pair.fail_over)
+    async with linked(RedisBackend(pair.url, ttl=TTL), Worker(reporting=True)) as worker:
+        await eventually(lambda: worker.held == ["ours"], within=10)
+        assert not lease.lost
+        await asyncio.to_thread(lambda: lease.end().result(5))
+        await eventually(worker.is_off, within=10)
+
+
+async def test_what_was_decided_on_the_new_master_goes_before_what_the_old_one_was_told(pair: Pair) -> None:
+    """By a command, which leaves a trace that a bare DEL of nothing does not."""
+    async with linked(RedisBackend(pair.url, ttl=TTL), Worker(reporting=True)) as worker:
+        await both_know(False, worker)
+        await asyncio.to_thread(pair.split)
+        await by_hand(pair)
+        await both_know(True, worker)
+        await RedisBackend(pair.replica.url).write(OFF)
+        await asyncio.to_thread(pair.fail_over)
+        await eventually(worker.is_off, within=20)
+        await has_settled(worker)
+
+        assert worker.is_off()
+        assert await pair.replica.acli("EXISTS", "maintenance") == "0"
