@@ -153,8 +153,8 @@ async def ask(connection: AbstractConnection, *commands: Command) -> list[Reply]
 
 def hang_up(connection: AbstractConnection) -> None:
     """Close the socket at once, before redis-py begins to close the connection."""
-    writer: asyncio.StreamWriter | None = getattr(connection, "_writer", None)
-    if writer is not None:
+    writer = getattr(connection, "_writer", None)
+    if isinstance(writer, asyncio.StreamWriter):  # what imitates Redis within the process has something else
         # TLS takes leave, and waits up to 30 s for the peer to do the same. A lease's event loop does not live that long, and its
         # socket would be left open.
         writer.transport.abort()

@@ -183,6 +183,15 @@ def test_without_a_user_nothing_is_answered(server: RedisServer) -> None:
         server.cli("GET", "maintenance")
 
 
+@pytest.mark.parametrize("topology", ["sentinel", "cluster"])
+@pytest.mark.parametrize("user", EVERYBODY)
+def test_in_a_topology_everybody_may_at_least_as_much(topology: str, user: str) -> None:
+    (here,) = (line for line in USERS.read_text().splitlines() if line.startswith(f"user {user} "))
+    (there,) = (line for line in (USERS.parent / topology / USERS.name).read_text().splitlines() if line.startswith(f"user {user} "))
+
+    assert set(here.split()) <= set(there.split())
+
+
 def test_the_file_has_no_rule_that_an_older_server_would_refuse() -> None:
     """`client|setinfo` keeps Redis 7.0 from starting, and comments keep all of them."""
     text = USERS.read_text()

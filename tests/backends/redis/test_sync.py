@@ -33,8 +33,8 @@ TTL = 0.4
 WITH_MESSAGE = '{"enabled":true,"message":"back soon","mode":"full"}'
 
 
-def sync_of(worker: Worker, keys: Keys, **options: Any) -> Sync:
-    return Sync(SingleServer.from_url("redis://"), keys, worker, "w1", **{"ttl": TTL, "on_data_loss": "restore", **options})
+def sync_of(worker: Worker, keys: Keys, id: str = "w1", **options: Any) -> Sync:
+    return Sync(SingleServer.from_url("redis://"), keys, worker, id, **{"ttl": TTL, "on_data_loss": "restore", **options})
 
 
 @asynccontextmanager
@@ -217,7 +217,7 @@ async def test_a_server_that_refuses_writes_is_read_with_holds(
 ) -> None:
     caplog.set_level(logging.INFO, logger="fastapi_maintenance")
     server = own_redis_server()
-    sync = sync_of(worker, keys, ttl=0.1)
+    sync = sync_of(worker, keys)
     async with wire_to(server.url) as wire, admin_of(server) as admin:
         await hold(admin, keys, "a")
         await admin.config_set("maxmemory", "1")
@@ -229,12 +229,13 @@ async def test_a_server_that_refuses_writes_is_read_with_holds(
         assert "OOM" in texts(caplog)[0] or "maxmemory" in texts(caplog)[0]
         assert texts(caplog)[0].endswith("following the switch without registering")
 
-        await asyncio.sleep(1.05)  # ten ttl: asked again, in vain
+        assert sync._retry_at > time.monotonic() + 5 * TTL
+        sync._retry_at = 0.0  # it is asked again, in vain
         await sync.run(wire, arm=False, rung="polling")
         assert len(texts(caplog)) == 1
 
         await admin.config_set("maxmemory", "0")
-        await asyncio.sleep(1.05)
+        sync._retry_at = 0.0
         await sync.run(wire, arm=False, rung="polling")
         assert worker.last.registered
         assert texts(caplog)[1:] == ["Redis permits the sync script again"]
@@ -493,7 +494,7 @@ async def test_of_two_who_find_a_switch_lost_one_puts_it_back(
 ) -> None:
     """And somebody who deletes it then is not overruled by the second."""
     first, second = Worker(), Worker()
-    syncs = [Sync(keys, worker, name, ttl=TTL, on_data_loss="restore") for worker, name in ((first, "w1"), (second, "w2"))]
+    syncs = [sync_of(first, keys), sync_of(second, keys, "w2")]
     for sync in syncs:
         await sync.run(wire, arm=False, rung="polling")
     earlier = await operator.hgetall(keys.workers)
