@@ -90,10 +90,12 @@ def _knows(sentinel: Sentinel, replicas: int, others: int) -> bool:
 
 
 @contextmanager
-def sentinel_group(*, replicas: int = 1, down_after: float = 60.0, users: bool = False, **options: Any) -> Iterator[SentinelGroup]:
-    """Start all of it, and end it. With `users`, as the ACL file says; else nobody needs a password."""
+def sentinel_group(
+    *, replicas: int = 1, down_after: float = 60.0, users: bool = False, config: Mapping[str, str] | None = None, **options: Any
+) -> Iterator[SentinelGroup]:
+    """Start all of it, and end it. With `users`, as the ACL file says; else nobody needs a password. `config` is the servers'."""
     with ExitStack() as stack:
-        common = {"min-replicas-to-write": "0", "repl-diskless-sync-delay": "0", **_access(users)}
+        common = {"min-replicas-to-write": "0", "repl-diskless-sync-delay": "0", **_access(users), **(config or {})}
         files: dict[str, Any] = {"include": SENTINEL / "replication.conf", "users": SENTINEL / "users.acl" if users else None}
 
         def start(config: Mapping[str, str]) -> RedisServer:
@@ -193,10 +195,12 @@ def _bus_port(node: RedisServer) -> int:
 
 
 @contextmanager
-def cluster(*, node_timeout: float = 60.0, users: bool = False, **options: Any) -> Iterator[Cluster]:
-    """Start a cluster, and end it. A node that is gone is replaced after `node_timeout` seconds."""
+def cluster(
+    *, node_timeout: float = 60.0, users: bool = False, config: Mapping[str, str] | None = None, **options: Any
+) -> Iterator[Cluster]:
+    """Start a cluster, and end it. A node that is gone is replaced after `node_timeout` seconds. `config` is the nodes'."""
     with ExitStack() as stack:
-        common = {"cluster-node-timeout": f"{node_timeout * 1000:.0f}", "repl-diskless-sync-delay": "0", **_access(users)}
+        common = {"cluster-node-timeout": f"{node_timeout * 1000:.0f}", "repl-diskless-sync-delay": "0", **_access(users), **(config or {})}
         files: dict[str, Any] = {"include": CLUSTER / "cluster.conf", "users": CLUSTER / "users.acl" if users else None}
         *masters, replica = (
             stack.enter_context(RedisServer(config={**common, "cluster-port": str(free_port())}, **files, **options)) for _ in range(4)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["BACK", "BY_POLL", "BY_PUSH", "BY_RECONNECT", "LEASE", "LOOP_LAG", "NO_POLL", "SLACK", "TTL", "UNREACHABLE"]
+__all__ = ["BACK", "BOOT", "BY_POLL", "BY_PUSH", "BY_RECONNECT", "LEASE", "LOOP_LAG", "NO_POLL", "SLACK", "TTL", "UNREACHABLE"]
 
 SLACK: Final = 3.0
 """A machine five times slower than ours must pass. How fast it really is, the benchmarks say."""
@@ -23,6 +23,9 @@ BY_RECONNECT: Final = 0.25 + SLACK
 UNREACHABLE: Final = 2 * TTL + SLACK
 BACK: Final = 2.0 + SLACK
 """From when a server is up again until everybody follows it."""
+
+BOOT: Final = 20.0 + SLACK
+"""For a program that has to start, import and find others."""
 
 LEASE: Final = 2.0
 """Of the holds here."""

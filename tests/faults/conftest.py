@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from .leaks import nothing_left
-from .sites import SITES, Site
+from .sites import SITES, Site, running
 from .watchdog import Watchdog
 
 
@@ -60,5 +60,5 @@ def _start_processes_without_stopping_this_one(monkeypatch: pytest.MonkeyPatch) 
 @pytest.fixture(params=SITES)
 async def site(request: pytest.FixtureRequest) -> AsyncIterator[Site]:
     """Each kind of deployment in turn."""
-    async with SITES[request.param]() as site:
+    async with running(request.param) as site:
         yield site

@@ -12,9 +12,7 @@ from tests.ports import free_port
 from tests.servers import RedisServer
 from tests.waiting import eventually_sync
 
-from .bounds import BY_PUSH, SLACK
-
-BOOT = 20 + SLACK  # seconds, for a new interpreter and its imports
+from .bounds import BOOT, BY_PUSH, SLACK
 
 APPLICATION = """
 from fastapi import FastAPI
