@@ -10,8 +10,12 @@ from fastapi import FastAPI, HTTPException, Request
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse
 from fastapi.testclient import TestClient
+from starlette.applications import Starlette
+from starlette.convertors import CONVERTOR_TYPES, Convertor
 from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
+from starlette.responses import PlainTextResponse
+from starlette.routing import BaseRoute, Host, Mount, Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fastapi_maintenance import MaintenanceAnswer, MaintenanceModeMiddleware, force_maintenance_mode_on
@@ -215,3 +219,83 @@ def test_a_response_with_options_of_its_own_goes_the_same_way() -> None:
     answer = TestClient(app).post("/orders", headers=FROM_THERE | {"accept": "text/html"}, follow_redirects=False)
 
     assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (302, ORIGIN)
+
+
+def mounting(*mounts: BaseRoute) -> ASGIApp:
+    """An application without CORS around others that may have it."""
+    app = shop()
+    app.router.routes.extend(mounts)
+    app.add_middleware(MaintenanceModeMiddleware)
+    return app
+
+
+def shared() -> FastAPI:
+    """An application that other origins may use."""
+    app = shop()
+    app.add_middleware(CORSMiddleware, **CORS)
+    return app
+
+
+@pytest.mark.parametrize(
+    ("app", "path"),
+    [
+        (lambda: mounting(Mount("/v1", shop()), Mount("/v2", shared())), "/v2/orders"),
+        (lambda: mounting(Mount("/api", FastAPI(routes=[Mount("/v1", shared())]))), "/api/v1/orders"),
+        (lambda: mounting(Mount("/api", shop(), middleware=[Middleware(CORSMiddleware, **CORS)])), "/api/orders"),
+        (lambda: mounting(Host("testserver", Router([Mount("/shop", shared())]))), "/shop/orders"),
+    ],
+)
+def test_what_is_mounted_has_its_own_cors(app: Callable[[], ASGIApp], path: str) -> None:
+    client = TestClient(app())
+    preflight = client.options(path, headers=PREFLIGHT)
+    answer = client.post(path, headers=FROM_THERE)
+
+    assert (preflight.status_code, preflight.headers["access-control-allow-origin"]) == (200, ORIGIN)
+    assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (503, ORIGIN)
+    assert "access-control-allow-origin" not in client.post("/orders", headers=FROM_THERE).headers
+
+
+@pytest.mark.parametrize("path", ["/v1/orders", "/orders", "/v2/closed/first"])
+def test_what_is_beside_a_mounted_application_has_not(path: str) -> None:
+    app = shop()
+    app.add_api_route("/v2/closed/first", lambda: None, methods=["POST"])
+    app.mount("/v1", shop())
+    app.mount("/v2", shared())
+    app.add_middleware(MaintenanceModeMiddleware)
+    answer = TestClient(app).post(path, headers=FROM_THERE)
+
+    assert answer.status_code == 503
+    assert "access-control-allow-origin" not in answer.headers
+
+
+def test_a_route_for_another_method_does_not_hide_the_mounted_application() -> None:
+    app = Starlette(routes=[Route("/v2/orders", lambda request: PlainTextResponse("list"), methods=["GET"]), Mount("/v2", shared())])
+    app.add_middleware(MaintenanceModeMiddleware)
+
+    assert TestClient(app).post("/v2/orders", headers=FROM_THERE).headers["access-control-allow-origin"] == ORIGIN
+
+
+def test_a_convertor_that_fails_is_no_error_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Failing(Convertor[str]):
+        regex = ".*"
+
+        def convert(self, value: str) -> str:
+            raise RuntimeError("cannot")
+
+        def to_string(self, value: str) -> str:
+            return value
+
+    monkeypatch.setitem(CONVERTOR_TYPES, "failing", Failing())
+    app = Starlette(routes=[Route("/v2/{x:failing}", PlainTextResponse("never")), Mount("/v2", shared())])
+    app.add_middleware(MaintenanceModeMiddleware)
+
+    assert TestClient(app).post("/v2/orders", headers=FROM_THERE).status_code == 503
+
+
+def test_what_answers_last_is_not_mounted_anywhere() -> None:
+    app = Starlette(routes=[Mount("/v2", shared())], middleware=[Middleware(MaintenanceModeMiddleware)])
+    app.router.default = PlainTextResponse("the rest")
+    answer = TestClient(app).get("/elsewhere", headers=FROM_THERE)
+
+    assert answer.status_code == 503
+    assert "access-control-allow-origin" not in answer.headers
