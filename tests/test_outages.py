@@ -192,7 +192,7 @@ async def test_the_log_of_an_outage_reads_as_the_document_says(
             await eventually(lambda: mode.judge().source == "unreachable-closed", within=10)
             await asyncio.to_thread(server.start)
             await eventually(lambda: mode.judge().closing is None, within=10)
-            assert_logged(caplog, blocks("text")[0], server.port, tmp_path)
+            assert_logged(caplog, blocks("text")[1], server.port, tmp_path)
 
 
 async def test_the_log_of_a_start_in_an_outage_reads_as_the_document_says(
@@ -205,7 +205,23 @@ async def test_the_log_of_a_start_in_an_outage_reads_as_the_document_says(
     async with MaintenanceMode(RedisBackend(f"redis://127.0.0.1:{free_port}", ttl=TTL), fallback=f"file:{path}") as mode:
         await eventually(lambda: mode.judge().source == "env", within=10)
         await asyncio.sleep(3 * TTL)  # said once, however often it is asked
-        assert_logged(caplog, blocks("text")[1], free_port, path)
+        assert_logged(caplog, blocks("text")[2], free_port, path)
+
+
+async def test_the_log_of_a_loss_reads_as_the_document_says(
+    own_redis_server: RedisServerFactory, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    server = own_redis_server()
+    async with MaintenanceMode(RedisBackend(server.url, ttl=TTL)) as mode:
+        await server.acli("SET", "maintenance", "1")
+        await eventually(lambda: mode.judge().closing is not None, within=10)
+        with caplog.at_level(logging.INFO, logger="fastapi_maintenance"):
+            caplog.clear()
+            await server.acli("FLUSHALL")
+            await eventually(lambda: lines(caplog), within=10)
+            assert await server.acli("GET", "maintenance") == "1"
+            assert mode.judge().closing is not None
+            assert_logged(caplog, blocks("text")[0], server.port, tmp_path)
 
 
 # -- restarted in an outage ------------------------------------------------------------------------------------------------

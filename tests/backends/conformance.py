@@ -25,7 +25,7 @@ __all__ = ["CHECKS", "MakeBackend"]
 MakeBackend = Callable[[], BaseStateBackend]
 
 LEASE: Final = 30.0  # seconds; nothing here waits for it
-SLACK: Final = 1.0  # seconds beyond `ttl`, for a busy machine
+SLACK: Final = 3.0  # seconds beyond `ttl`, for a busy machine
 
 DETAILED: Final = MaintenanceState(
     enabled=True,

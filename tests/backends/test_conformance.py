@@ -209,7 +209,7 @@ class CannotBeCancelled(Broken):
         try:
             await super().watch(feed)
         except asyncio.CancelledError:
-            await asyncio.sleep(2)
+            await asyncio.sleep(5)
 
 
 BROKEN: Final[dict[type[Broken], Callable[[MakeBackend], Awaitable[None]]]] = {
