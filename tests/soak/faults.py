@@ -115,10 +115,10 @@ async def _flushall(site: Site) -> None:
 
 async def _restored(site: Site) -> None:
     """Wait until a worker has put the switch back, then flip. Nobody may have served meanwhile."""
-    deadline = time.monotonic() + UP + 0.5
+    deadline = time.monotonic() + UP + site.truth.slack
     while not await site.command("EXISTS", KEY):
         if time.monotonic() > deadline:
-            raise RuntimeError(f"the switch was not written again within {UP + 0.5} s")
+            raise RuntimeError(f"the switch was not written again within {UP} s")
         await asyncio.sleep(0.01)
     await site.flip(bound=UP)
 

@@ -81,7 +81,7 @@ class Truth:
     """All flips so far, the last few of them kept."""
 
     def __init__(self, now: float, slack: float) -> None:
-        self._slack = slack
+        self.slack = slack
         self._flips = [Flip(closed=False, begins=now, reference=now)]
 
     @property
@@ -97,7 +97,7 @@ class Truth:
 
     def due(self) -> float:
         """When every worker must have followed every flip, the slack included."""
-        return max(max([flip.reference, *flip.late.values()]) + flip.bound for flip in self._flips) + self._slack
+        return max(max([flip.reference, *flip.late.values()]) + flip.bound for flip in self._flips) + self.slack
 
     def judge(self, batches: Iterable[Batch], excused: frozenset[int] = frozenset()) -> Verdict:
         """Judge answers, after all flips have been settled. Of `excused` workers, connections may end."""
@@ -128,7 +128,7 @@ class Truth:
         latest = max(ended, key=lambda flip: flip.since(batch.worker) + flip.bound)
         age = batch.sent - latest.since(batch.worker)
         verdict.worst = max(verdict.worst, age)
-        if age > latest.bound + self._slack:
+        if age > latest.bound + self.slack:
             self._convict(batch, verdict, f"{age:.3f} s after it was over")
 
     @staticmethod
