@@ -32,8 +32,10 @@ class RedisServer:
 
     `config` overrides redis.conf, and its keys are directives: `{"appendonly": "yes"}`. Nothing is persisted and nobody needs a
     password unless `config` or `users`, an ACL file, says so. `unix_socket` and `tls` add those ways in, and `url` then is theirs.
+    With `tls`, `authority` signs its certificate, one of its own by default, and `client_certificates` demands them.
     `host` is where it listens, and `launcher` is a command that starts it there, if that is elsewhere.
     `include` is a configuration file that comes after redis.conf and before all that.
+    `login` is whom its redis-cli logs in as, where nobody else is named.
     `program` is the server to run; None for the one that the environment variable REDIS_SERVER names, else `redis-server`.
     """
 
@@ -45,10 +47,13 @@ class RedisServer:
         users: Path | None = None,
         unix_socket: bool = False,
         tls: bool = False,
+        authority: trustme.CA | None = None,
+        client_certificates: bool = False,
         port: int | None = None,
         program: str | None = None,
         host: str = "127.0.0.1",
         launcher: Sequence[str] = (),
+        login: tuple[str, str] | None = None,
         patience: float = 10.0,
     ) -> None:
         self.port = port or free_port()
@@ -56,9 +61,12 @@ class RedisServer:
         self.program = program or os.environ.get("REDIS_SERVER", "redis-server")
         self.unix_socket = unix_socket
         self.tls = tls
+        self._authority = authority
+        self._mutual = client_certificates
         self._config = dict(config or {})
         self._include = [] if include is None else ["--include", str(include)]
         self._users = users
+        self._login = login
         self._launcher = launcher
         self.patience = patience  # seconds, for starting and for stopping
         self._home = TemporaryDirectory(prefix="redis-")
@@ -126,7 +134,8 @@ class RedisServer:
         if self.unix_socket:
             return f"unix://{self.socket_file}?db=0"
         if self.tls:
-            return f"rediss://{self.host}:{self.port}/0?ssl_ca_certs={self.ca_file}"
+            shown = f"&ssl_certfile={self.home}/client.pem&ssl_keyfile={self.home}/client.key" if self._mutual else ""
+            return f"rediss://{self.host}:{self.port}/0?ssl_ca_certs={self.ca_file}{shown}"
         return f"redis://{self.host}:{self.port}/0"
 
     def url_of(self, user: str, password: str) -> str:
@@ -160,6 +169,11 @@ class RedisServer:
         return self.log_file.read_text(errors="replace")
 
     @property
+    def is_running(self) -> bool:
+        """Whether it was started, and neither stopped nor killed since."""
+        return self._process is not None
+
+    @property
     def pid(self) -> int:
         """Its process."""
         if self._process is None:
@@ -171,6 +185,8 @@ class RedisServer:
 
         Raises `RuntimeError` with the server's words if the command is refused.
         """
+        if user is None and password is None and self._login is not None:
+            user, password = self._login
         access = ["--user", user] if user is not None else []
         environment = os.environ | ({} if password is None else {"REDISCLI_AUTH": password})
         command = [_program("redis-cli"), "-e", *self._cli_address(), *access, "--no-auth-warning", *map(str, arguments)]
@@ -207,20 +223,22 @@ class RedisServer:
             "tls-ca-cert-file": str(self.ca_file),
             "tls-cert-file": str(self.home / "server.pem"),
             "tls-key-file": str(self.home / "server.key"),
-            "tls-auth-clients": "no",
+            "tls-auth-clients": "yes" if self._mutual else "no",
         }
 
     def _write_certificates(self) -> None:
-        authority = trustme.CA()
-        certificate = authority.issue_cert("127.0.0.1", "localhost")
+        authority = self._authority or trustme.CA()
         authority.cert_pem.write_to_path(self.ca_file)
-        certificate.cert_chain_pems[0].write_to_path(self.home / "server.pem")
-        certificate.private_key_pem.write_to_path(self.home / "server.key")
+        for name, certificate in (("server", authority.issue_cert("127.0.0.1", "localhost")), ("client", authority.issue_cert("worker"))):
+            certificate.cert_chain_pems[0].write_to_path(self.home / f"{name}.pem")
+            certificate.private_key_pem.write_to_path(self.home / f"{name}.key")
 
     def _cli_address(self) -> list[str]:
         if self.unix_socket:
             return ["-s", str(self.socket_file)]
         encryption = ["--tls", "--cacert", str(self.ca_file)] if self.tls else []
+        if self._mutual:
+            encryption += ["--cert", str(self.home / "client.pem"), "--key", str(self.home / "client.key")]
         return ["-h", self.host, "-p", str(self.port), *encryption]
 
     def _answers(self) -> bool:

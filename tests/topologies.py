@@ -6,8 +6,11 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final
 
+import trustme
 from redis.crc import key_slot
 
 from .ports import free_port
@@ -21,6 +24,7 @@ CLUSTER: Final = CONFIG.with_name("cluster")
 KEY: Final = "maintenance"
 MASTER: Final = "mymaster"
 
+_MINE: Final = ("--bind", "--port", "--dir")
 _PATIENCE: Final = 30.0  # seconds until the parts of a topology have found each other
 _SLOTS: Final = 16384
 
@@ -42,8 +46,7 @@ class Sentinel(RedisServer):
 
     def _command(self) -> list[str]:
         program, _, *options = super()._command()
-        mine = {"--bind", "--port", "--dir", "--tls-port", "--tls-ca-cert-file", "--tls-cert-file", "--tls-key-file", "--tls-auth-clients"}
-        pairs = [pair for pair in zip(options[::2], options[1::2], strict=True) if pair[0] in mine]
+        pairs = [pair for pair in zip(options[::2], options[1::2], strict=True) if pair[0] in _MINE or pair[0].startswith("--tls-")]
         return [program, str(self._file), "--sentinel", *(word for pair in pairs for word in pair)]
 
 
@@ -61,8 +64,7 @@ class SentinelGroup:
 
     def url_of(self, login: str, query: str = "") -> str:
         """The same for a user; `login` ends with an @."""
-        hosts = ",".join(f"127.0.0.1:{sentinel.port}" for sentinel in self.sentinels)
-        return f"redis+sentinel://{login}{hosts}/{MASTER}/0{query}"
+        return _url("sentinel", login, self.sentinels, f"/{MASTER}/0", query)
 
     def master(self) -> RedisServer:
         """Whom the Sentinels call master now."""
@@ -91,12 +93,19 @@ def _knows(sentinel: Sentinel, replicas: int, others: int) -> bool:
 
 @contextmanager
 def sentinel_group(
-    *, replicas: int = 1, down_after: float = 60.0, users: bool = False, config: Mapping[str, str] | None = None, **options: Any
+    *, replicas: int = 1, down_after: float = 60.0, users: bool = False, tls: bool = False, config: Mapping[str, str] | None = None
 ) -> Iterator[SentinelGroup]:
     """Start all of it, and end it. With `users`, as the ACL file says; else nobody needs a password. `config` is the servers'."""
     with ExitStack() as stack:
-        common = {"min-replicas-to-write": "0", "repl-diskless-sync-delay": "0", **_access(users), **(config or {})}
-        files: dict[str, Any] = {"include": SENTINEL / "replication.conf", "users": SENTINEL / "users.acl" if users else None}
+        options = _encryption(tls)
+        common = {
+            "tls-replication": "yes" if tls else "no",
+            "min-replicas-to-write": "0",
+            "repl-diskless-sync-delay": "0",
+            **_access(users),
+            **(config or {}),
+        }
+        files: dict[str, Any] = {"include": SENTINEL / "replication.conf", **_users(SENTINEL / "users.acl", stack, users)}
 
         def start(config: Mapping[str, str]) -> RedisServer:
             return stack.enter_context(RedisServer(config={**common, **config}, **files, **options))
@@ -109,13 +118,35 @@ def sentinel_group(
         }
         if not users:
             overrides |= {"sentinel auth-user mymaster": "default", "sentinel auth-pass mymaster": "nobody-asks-for-it"}
-        group = SentinelGroup(servers, [stack.enter_context(Sentinel(overrides, **options)) for _ in range(3)])
+        secret = {"config": {"tls-replication": "yes"}} if tls else {}
+        group = SentinelGroup(servers, [stack.enter_context(Sentinel(overrides, **secret, **options)) for _ in range(3)])
         group.wait_until_whole()
         yield group
 
 
 def _access(users: bool) -> dict[str, str]:
     return {} if users else {"masteruser": "", "masterauth": ""}
+
+
+def _users(file: Path, stack: ExitStack, wanted: bool) -> dict[str, Any]:
+    """Those of the file, and one of the tests' own who may do everything."""
+    if not wanted:
+        return {}
+    copy = Path(stack.enter_context(TemporaryDirectory(prefix="users-"))) / file.name
+    copy.write_text(file.read_text() + "user tester on >test ~* &* +@all\n")
+    return {"users": copy, "login": ("tester", "test")}
+
+
+def _encryption(tls: bool) -> dict[str, Any]:
+    return {"tls": True, "authority": trustme.CA()} if tls else {}
+
+
+def _url(topology: str, login: str, servers: Sequence[RedisServer], path: str, query: str) -> str:
+    scheme = "rediss" if servers[0].tls else "redis"
+    trust = [f"ssl_ca_certs={servers[0].ca_file}"] if servers[0].tls else []
+    options = "&".join([*trust, *([query] if query else [])])
+    hosts = ",".join(f"{server.host}:{server.port}" for server in servers)
+    return f"{scheme}+{topology}://{login}{hosts}{path}{'?' if options else ''}{options}"
 
 
 # -- Cluster -------------------------------------------------------------------------------------------------------------------
@@ -138,7 +169,7 @@ class Cluster:
 
     def url_of(self, login: str, query: str = "") -> str:
         """The same for a user; `login` ends with an @."""
-        return f"redis+cluster://{login}{','.join(f'127.0.0.1:{node.port}' for node in self.nodes)}/0{query}"
+        return _url("cluster", login, self.nodes, "/0", query)
 
     def form(self) -> None:
         """Make a cluster of nodes that know nothing of each other yet."""
@@ -196,12 +227,15 @@ def _bus_port(node: RedisServer) -> int:
 
 @contextmanager
 def cluster(
-    *, node_timeout: float = 60.0, users: bool = False, config: Mapping[str, str] | None = None, **options: Any
+    *, node_timeout: float = 60.0, users: bool = False, tls: bool = False, config: Mapping[str, str] | None = None
 ) -> Iterator[Cluster]:
     """Start a cluster, and end it. A node that is gone is replaced after `node_timeout` seconds. `config` is the nodes'."""
     with ExitStack() as stack:
-        common = {"cluster-node-timeout": f"{node_timeout * 1000:.0f}", "repl-diskless-sync-delay": "0", **_access(users), **(config or {})}
-        files: dict[str, Any] = {"include": CLUSTER / "cluster.conf", "users": CLUSTER / "users.acl" if users else None}
+        options = _encryption(tls)
+        secret = {"tls-replication": "yes", "tls-cluster": "yes"} if tls else {}
+        timing = {"cluster-node-timeout": f"{node_timeout * 1000:.0f}", "repl-diskless-sync-delay": "0"}
+        common = {**timing, **secret, **_access(users), **(config or {})}
+        files: dict[str, Any] = {"include": CLUSTER / "cluster.conf", **_users(CLUSTER / "users.acl", stack, users)}
         *masters, replica = (
             stack.enter_context(RedisServer(config={**common, "cluster-port": str(free_port())}, **files, **options)) for _ in range(4)
         )

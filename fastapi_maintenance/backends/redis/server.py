@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
+from copy import copy
 from inspect import signature
 from typing import Any, Final, Protocol, Self
 from urllib.parse import urlsplit
@@ -15,6 +16,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError, RedisError
 
 from ...exceptions import ConfigurationError
+from .tls import SharedContext
 from .wire import Wire, hang_up
 
 __all__ = ["Address", "Server", "SingleServer"]
@@ -46,6 +48,7 @@ class SingleServer:
 
     def __init__(self, connection_class: type[AbstractConnection], options: dict[str, Any]) -> None:
         self._class = connection_class
+        self._tls = SharedContext()
         self._options = {name: value for name, value in options.items() if name not in _OURS}
         try:
             self._make(timeout=1.0, protocol=3)
@@ -91,6 +94,8 @@ class SingleServer:
         connection = self._make(timeout=timeout, protocol=protocol)
         try:
             async with asyncio.timeout(timeout):
+                if isinstance(connection, SSLConnection):
+                    await self._tls.lend(connection)
                 await connection.connect()  # type: ignore[no-untyped-call]
         except BaseException as error:
             hang_up(connection)
@@ -112,10 +117,11 @@ class SingleServer:
         """Where it is, if not at a Unix socket."""
         return str(self._options.get("host", "localhost")), int(self._options.get("port", 6379))
 
-    def at(self, address: Address, **options: Any) -> Self:
-        """Another server, reached in the same way but for these options."""
-        host, port = address
-        return type(self)(self._class, self._options | {"host": host, "port": port} | options)
+    def at(self, address: Address) -> Self:
+        """Another server, reached in the same way."""
+        other = copy(self)
+        other._options = self._options | dict(zip(("host", "port"), address, strict=True))
+        return other
 
     def _make(self, *, timeout: float, protocol: int) -> AbstractConnection:
         # No socket_timeout: for it redis-py uses asyncio.wait_for, which before Python 3.12 can swallow a cancellation.

@@ -1,0 +1,235 @@
+"""Behind Sentinels: every worker is on the master that they name, and leaves one that was demoted though it still answers."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from typing import Any, Final
+
+import pytest
+
+from fastapi_maintenance import maintenance_mode_on
+from fastapi_maintenance.backends import RedisBackend
+from fastapi_maintenance.backends.redis.sentinel import SentinelServer, _Vote
+from fastapi_maintenance.backends.redis.server import SingleServer
+from fastapi_maintenance.exceptions import BackendUnavailableError
+from fastapi_maintenance.mode import MaintenanceMode
+from fastapi_maintenance.state import OFF, ON
+from tests.servers import RedisServer
+from tests.topologies import MASTER, SentinelGroup, sentinel_group
+from tests.waiting import eventually
+
+from .scripted import scripted
+
+pytestmark = pytest.mark.timeout(180)
+
+TTL: Final = 0.5
+SLACK: Final = 5.0  # seconds, for a busy machine
+DOWN_AFTER: Final = 1.0
+
+
+@pytest.fixture(scope="module")
+def whole_group() -> Iterator[SentinelGroup]:
+    with sentinel_group(down_after=DOWN_AFTER) as group:
+        yield group
+
+
+@pytest.fixture
+def group(whole_group: SentinelGroup) -> Iterator[SentinelGroup]:
+    """Open, with all of its servers up."""
+    whole_group.wait_until_whole()
+    whole_group.master().cli("DEL", "maintenance")
+    yield whole_group
+    for server in whole_group.servers:
+        server.resume() if server.is_running else server.start()
+
+
+def backend_of(group: SentinelGroup, **options: Any) -> RedisBackend:
+    return RedisBackend(group.url, **{"ttl": TTL, "timeout": 10.0, **options})
+
+
+async def closed(mode: MaintenanceMode, is_closed: bool, within: float = SLACK) -> None:
+    await eventually(lambda: (mode.gate.closing is not None) is is_closed and mode.gate.source == "redis", within=within)
+
+
+async def replica_of(group: SentinelGroup) -> RedisServer:
+    master = await asyncio.to_thread(group.master)
+    return next(server for server in group.servers if server is not master)
+
+
+# -- who is the master -----------------------------------------------------------------------------------------------------------
+
+
+async def test_commands_and_workers_go_to_the_master(group: SentinelGroup) -> None:
+    backend = backend_of(group)
+    async with MaintenanceMode(backend_of(group)) as mode:
+        await backend.write(ON)
+        await closed(mode, True)
+        assert (await backend.read()).switch == ON
+        await group.master().acli("DEL", "maintenance")
+        await closed(mode, False)
+
+
+async def test_a_planned_failover_is_followed_though_the_old_master_still_answers(group: SentinelGroup) -> None:
+    """For some ten seconds it says that it is the master, and what the switch was."""
+    async with MaintenanceMode(backend_of(group)) as mode:
+        await asyncio.to_thread(group.fail_over)
+        changed = time.monotonic()
+        new = await asyncio.to_thread(group.master)
+        await new.acli("SET", "maintenance", 1)
+        await closed(mode, True, within=TTL + SLACK)
+        assert time.monotonic() - changed < 9, "that long it takes without asking the Sentinels again"
+        await new.acli("DEL", "maintenance")
+        await closed(mode, False)
+
+
+async def test_a_master_that_is_killed_is_replaced(group: SentinelGroup) -> None:
+    async with MaintenanceMode(backend_of(group)) as mode:
+        old = await asyncio.to_thread(group.master)
+        await asyncio.to_thread(old.kill)
+        new = await replica_of(group)
+        await eventually(lambda: _is_master(new), within=20 * DOWN_AFTER)
+        await new.acli("SET", "maintenance", 1)
+        await closed(mode, True, within=2 + SLACK)
+
+
+async def test_nobody_goes_back_to_a_master_that_comes_back_to_life(group: SentinelGroup) -> None:
+    """A zombie: frozen, replaced, and thawed, it answers as if it still were the master."""
+    async with MaintenanceMode(backend_of(group)) as mode:
+        zombie, new = await asyncio.to_thread(group.master), await replica_of(group)
+        zombie.pause()
+        await eventually(lambda: _is_master(new), within=20 * DOWN_AFTER)
+        await new.acli("SET", "maintenance", 1)
+        await closed(mode, True, within=2 + SLACK)
+        zombie.resume()
+        until = time.monotonic() + 3 * TTL
+        while time.monotonic() < until:
+            assert mode.gate.closing is not None, "it went back to the zombie, which knows of no maintenance"
+            await asyncio.sleep(0.01)
+        assert mode.gate.source == "redis"
+
+
+async def test_a_hold_outlives_a_failover(group: SentinelGroup) -> None:
+    async with MaintenanceMode(backend_of(group)) as mode, maintenance_mode_on(backend_of(group), lease=30.0) as block:
+        await closed(mode, True)
+        await eventually(lambda: _has_hold(group), within=SLACK)
+        await asyncio.to_thread(group.fail_over)
+        until = time.monotonic() + 3 * TTL
+        while time.monotonic() < until:
+            assert mode.gate.closing is not None
+            await asyncio.sleep(0.01)
+        assert not block.lost
+
+
+async def _is_master(server: RedisServer) -> bool:
+    try:
+        return (await server.acli("ROLE")).startswith("master")
+    except RuntimeError:  # it hangs up on its clients when it changes its role
+        return False
+
+
+async def _has_hold(group: SentinelGroup) -> bool:
+    return await (await replica_of(group)).acli("EXISTS", "{maintenance}:holds") == "1"
+
+
+# -- Sentinels that do not help ----------------------------------------------------------------------------------------------------
+
+
+async def test_a_sentinel_that_hangs_keeps_nobody_waiting(group: SentinelGroup) -> None:
+    group.sentinels[0].pause()
+    try:
+        began = time.monotonic()
+        assert (await backend_of(group, timeout=30.0).read()).switch == OFF
+        assert time.monotonic() - began < 15.0
+    finally:
+        group.sentinels[0].resume()
+
+
+async def test_without_any_sentinel_a_worker_stays_with_the_master_it_has(group: SentinelGroup) -> None:
+    async with MaintenanceMode(backend_of(group)) as mode:
+        for sentinel in group.sentinels:
+            sentinel.pause()
+        try:
+            await asyncio.sleep(2 * TTL)
+            await group.servers[0].acli("PING")
+            master = next([server for server in group.servers if await _is_master(server)].__iter__())
+            await master.acli("SET", "maintenance", 1)
+            await closed(mode, True)
+        finally:
+            for sentinel in group.sentinels:
+                sentinel.resume()
+
+
+async def test_a_name_that_no_sentinel_knows_is_said_so(group: SentinelGroup) -> None:
+    backend = RedisBackend(group.url.replace(MASTER, "yourmaster"), timeout=10.0)
+    with pytest.raises(BackendUnavailableError, match="None of 3 Sentinels knows where 'yourmaster' is: .*No such master"):
+        await backend.read()
+
+
+async def test_where_no_sentinel_is_there_at_all_the_error_says_so() -> None:
+    backend = RedisBackend("redis+sentinel://127.0.0.1:1,127.0.0.1:2/mymaster")
+    with pytest.raises(BackendUnavailableError, match="None of 2 Sentinels knows where 'mymaster' is: .*Connect call failed"):
+        await backend.read()
+
+
+def test_a_sentinel_that_is_behind_is_not_believed_for_some_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr("fastapi_maintenance.backends.redis.sentinel.time.monotonic", lambda: now)
+    group = SentinelServer([SingleServer.from_url("redis://sentinel")], MASTER, SingleServer.from_url("redis://master"))
+    old, new = _Vote(1, ("old", 6379)), _Vote(2, ("new", 6379))
+
+    assert [group._learn(vote) for vote in (old, new, old)] == [old, new, new]
+    now += 11.0  # the Sentinels were set up anew, and count from the beginning
+    assert group._learn(old) == old
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"+OK\r\n",
+        b"*2\r\n$2\r\nip\r\n$1\r\nx\r\n",
+        b"*1\r\n$2\r\nip\r\n",
+        b"*-1\r\n",
+        b"*6\r\n$2\r\nip\r\n$1\r\nx\r\n$4\r\nport\r\n$1\r\nx\r\n+a\r\n+b\r\n",
+    ],
+)
+async def test_a_sentinel_that_talks_nonsense_is_passed_over(answer: bytes) -> None:
+    async with scripted(lambda heard: answer if b"SENTINEL" in heard else b"+OK\r\n" * heard.count(b"\r\n*")) as sentinel:
+        backend = RedisBackend(f"redis+sentinel://127.0.0.1:{sentinel.port}/mymaster", timeout=5.0)
+        with pytest.raises(BackendUnavailableError, match="None of 1 Sentinels knows where 'mymaster' is"):
+            await backend.read()
+
+
+async def test_a_replica_that_is_called_master_is_not_taken_for_one(group: SentinelGroup) -> None:
+    """As at the moment of a failover, when it has not been told yet."""
+    replica = await replica_of(group)
+    name = b"*6\r\n+config-epoch\r\n+9\r\n+ip\r\n+127.0.0.1\r\n+port\r\n+%d\r\n" % replica.port
+    async with scripted(lambda heard: name if b"SENTINEL" in heard else b"+OK\r\n") as liar:
+        backend = RedisBackend(f"redis+sentinel://127.0.0.1:{liar.port}/mymaster", timeout=5.0)
+        with pytest.raises(BackendUnavailableError, match="name a server as master that is a replica"):
+            await backend.read()
+
+
+# -- as in production --------------------------------------------------------------------------------------------------------------
+
+
+def test_with_the_users_of_the_file_everything_works_and_fails_over() -> None:
+    with sentinel_group(down_after=DOWN_AFTER, users=True) as group:
+        asyncio.run(_works_and_fails_over(group, group.url_of("worker:change-me-worker@", f"ttl={TTL}")))
+
+
+def test_over_tls_everything_works_and_fails_over() -> None:
+    with sentinel_group(down_after=DOWN_AFTER, tls=True) as group:
+        asyncio.run(_works_and_fails_over(group, group.url_of("", f"ttl={TTL}")))
+
+
+async def _works_and_fails_over(group: SentinelGroup, url: str) -> None:
+    async with MaintenanceMode(RedisBackend(url)) as mode:
+        await closed(mode, False)
+        async with maintenance_mode_on(RedisBackend(url, timeout=10.0)):
+            await closed(mode, True)
+        await closed(mode, False)
+        await asyncio.to_thread(group.fail_over)
+        await group.master().acli("SET", "maintenance", 1)
+        await closed(mode, True, within=TTL + SLACK)
