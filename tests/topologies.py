@@ -74,8 +74,14 @@ class SentinelGroup:
     def fail_over(self) -> None:
         """As an operator does it, before maintenance of the master's machine; comes back when there is a new one."""
         old = self.master()
-        self.sentinels[0].cli("SENTINEL", "FAILOVER", MASTER)
+        eventually_sync(self._begin_failover, within=_PATIENCE, every=0.1)
         eventually_sync(lambda: self.master() is not old, within=_PATIENCE, every=0.02)
+
+    def _begin_failover(self) -> bool:
+        try:
+            return self.sentinels[0].cli("SENTINEL", "FAILOVER", MASTER) == "OK"
+        except RuntimeError:  # it knows no replica that would do, yet
+            return False
 
     def wait_until_whole(self) -> None:
         """Wait until replicas follow the master, and every Sentinel knows of all of them and of the other Sentinels."""

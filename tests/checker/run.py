@@ -10,6 +10,7 @@ import asyncio
 import signal
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,6 +19,7 @@ from typing import Final
 from fastapi_maintenance import BarrierResult, maintenance_mode_on, wait_until_applied
 from fastapi_maintenance.backends import RedisBackend
 from fastapi_maintenance.exceptions import MaintenanceError
+from fastapi_maintenance.registry import RollCall
 
 from ..servers import RedisServer
 from .crew import Crew, Nursery, Worker, ask_slowly, ready
@@ -29,12 +31,15 @@ _TTL: Final = 0.2
 _STALE_AFTER: Final = 0.4  # below the registry's lifetime, three ttl
 _CREW: Final = 3
 _SLACK: Final = 0.3  # seconds; for a response on its way through a busy machine
+_LEASE: Final = 1.5
+_ORPHANED: Final = _LEASE + 2.5  # seconds; after that a hold that nobody could release has surely run out, also in a Redis that was frozen
 
 
 @dataclass(frozen=True, slots=True)
 class _Proof:
-    """What a barrier said when it returned."""
+    """What a barrier said when it returned, and when it last asked before that: what opened later, it did not know of."""
 
+    asked: float
     at: float
     drained: frozenset[int]
 
@@ -54,13 +59,27 @@ class Outcome:
 class _Record:
     """What the driver did and was told, with local monotonic times."""
 
-    openings: list[float] = field(default_factory=list)
+    openings: list[tuple[float, float]] = field(default_factory=list)  # from when until when it may have happened
     losses: list[float] = field(default_factory=list)
     proofs: list[_Proof] = field(default_factory=list)
 
     def until(self, proof: _Proof) -> float:
-        """When the proof ends: with the next opening, also one that was under way when it was given."""
-        return min((at for at in self.openings if at > proof.at - _SLACK), default=float("inf"))
+        """When the proof ends: with the next opening, also one that was under way when the barrier asked."""
+        return min((begun for begun, ended in self.openings if ended > proof.asked), default=float("inf"))
+
+
+class _Timed(RedisBackend):
+    """Remembers when the roll was last called."""
+
+    asked = 0.0
+
+    async def begin_barrier(self) -> RollCall:
+        self.asked = time.monotonic()
+        return await super().begin_barrier()
+
+    async def roll_call(self) -> RollCall:
+        self.asked = time.monotonic()
+        return await super().roll_call()
 
 
 class _Driver:
@@ -70,7 +89,8 @@ class _Driver:
         self._server = server
         self._crew = crew
         self._record = record
-        self._backend = RedisBackend(f"{server.url}?ttl={_TTL}&timeout=0.5")
+        self._url = f"{server.url}?ttl={_TTL}&timeout=0.5"
+        self._backend = RedisBackend(self._url)
         self._tasks: set[asyncio.Task[None]] = set()
         self._surgery = asyncio.Lock()  # one operation on the server at a time
 
@@ -127,37 +147,38 @@ class _Driver:
                     await asyncio.sleep(step.length / 4)
                     await asyncio.to_thread(self._server.start)
 
-    async def _command(self, *words: str) -> None:
-        """A bare client's command; one that Redis is not there for is not tried again."""
-        if words[0] == "DEL":  # whatever comes of it, and whenever it arrives
-            self._record.openings.append(time.monotonic())
+    async def _command(self, *words: str) -> bytes:
+        """A bare client's command, and what it is answered; one that Redis is not there for is not tried again."""
+        begun = time.monotonic()
         try:
-            host = await asyncio.open_connection("127.0.0.1", self._server.port)
+            reader, writer = await asyncio.open_connection("127.0.0.1", self._server.port)
         except OSError:
-            return
-        reader, writer = host
+            return b""
         writer.write(" ".join(words).encode() + b"\r\n")
         try:
-            await asyncio.wait_for(reader.readline(), 5)
+            return await asyncio.wait_for(reader.readline(), 5)
         except (OSError, TimeoutError):
-            pass
+            return b""
         finally:
-            self._record.openings += [time.monotonic()] if words[0] == "DEL" else []
+            if words[0] == "DEL":  # whatever comes of it
+                self._record.openings.append((begun, time.monotonic()))
             writer.close()
 
     async def _hold(self, length: float) -> None:
-        try:
-            async with maintenance_mode_on(self._backend, lease=1.5):
+        ended = time.monotonic()  # if it cannot be entered: it may have been taken all the same, only the reply being lost
+        with suppress(MaintenanceError):
+            async with maintenance_mode_on(self._backend, lease=_LEASE):
                 await asyncio.sleep(length)
-                self._record.openings.append(time.monotonic())
-        except MaintenanceError:
-            pass
-        self._record.openings.append(time.monotonic())
+                ended = time.monotonic()
+        none_is_left = await self._command("EXISTS", "{maintenance}:holds") == b":0\r\n"
+        self._record.openings.append((ended, time.monotonic() + (0 if none_is_left else _ORPHANED)))
 
     async def _barrier(self) -> None:
-        result: BarrierResult = await wait_until_applied(self._backend, drained=True, timeout=2.5)
+        backend = _Timed(self._url)
+        result: BarrierResult = await wait_until_applied(backend, drained=True, timeout=2.5)
         if result.ok and result.state.enabled:
-            self._record.proofs.append(_Proof(time.monotonic(), frozenset(worker.pid for worker in result.drained)))
+            drained = frozenset(worker.pid for worker in result.drained)
+            self._record.proofs.append(_Proof(backend.asked, time.monotonic(), drained))
 
 
 def _judge(record: _Record, workers: Iterable[Worker]) -> list[str]:
@@ -173,7 +194,7 @@ def _until(record: _Record, proof: _Proof, workers: Iterable[Worker]) -> float:
     """Where Redis lost its data, the proof goes on only if a worker was there that knew, and could put it back."""
     until = record.until(proof)
     undisturbed = any(worker.pid in proof.drained and not worker.disturbed for worker in workers)
-    losses = [at for at in record.losses if at > proof.at - _SLACK]
+    losses = [at for at in record.losses if at > proof.asked]
     return until if undisturbed or not losses else min(until, *losses)
 
 

@@ -28,6 +28,7 @@ from .wire import Elsewhere, Wire
 
 __all__ = ["RedisBackend"]
 
+_OPTIONS: Final = ("key", "ttl", "timeout", "on_data_loss")  # of a URL's query, beside those of redis-py
 _MOVE: Final = 0.05  # seconds between two tries while the switch is on the move
 
 
@@ -226,9 +227,9 @@ def _split(url: str) -> tuple[str, dict[str, str]]:
     """Take our own options out of a URL's query. Raises `ConfigurationError`, which does not quote the URL."""
     try:
         parts = urlsplit(url)
-        pairs = parse_qsl(parts.query, keep_blank_values=True)
-        ours = {name: value for name, value in pairs if name in ("key", "ttl", "timeout", "on_data_loss")}
-        rest = urlencode([(name, value) for name, value in pairs if name not in ours], safe="@")  # of which the server has to complain
+        fields = parts.query.split("&")
+        ours = dict(pair for pair in parse_qsl(parts.query, keep_blank_values=True) if pair[0] in _OPTIONS)
+        rest = "&".join(field for field in fields if field.partition("=")[0] not in _OPTIONS)  # as it was written
     except ValueError:  # which may quote what stands before the @
         raise ConfigurationError("The Redis URL cannot be read: percent-encode what is special in it, as %5B for [.") from None
     return urlunsplit(parts._replace(query=rest)), ours

@@ -163,13 +163,13 @@ async def test_without_any_sentinel_a_worker_stays_with_the_master_it_has(group:
 
 async def test_a_name_that_no_sentinel_knows_is_said_so(group: SentinelGroup) -> None:
     backend = RedisBackend(group.url.replace(MASTER, "yourmaster"), timeout=10.0)
-    with pytest.raises(BackendUnavailableError, match="None of 3 Sentinels knows where 'yourmaster' is: .*No such master"):
+    with pytest.raises(BackendUnavailableError, match=r"None of 3 Sentinels knows where 'yourmaster' is: .*No such master"):
         await backend.read()
 
 
 async def test_where_no_sentinel_is_there_at_all_the_error_says_so() -> None:
     backend = RedisBackend("redis+sentinel://127.0.0.1:1,127.0.0.1:2/mymaster")
-    with pytest.raises(BackendUnavailableError, match="None of 2 Sentinels knows where 'mymaster' is: .*Connect call failed"):
+    with pytest.raises(BackendUnavailableError, match=r"None of 2 Sentinels knows where 'mymaster' is: .*Connect call failed"):
         await backend.read()
 
 
