@@ -200,7 +200,7 @@ def test_under_a_stricter_policy_from_outside_it_is_a_readable_text(visit: Visit
 LONG: Final = "Donaudampfschifffahrtsgesellschaftskapitänsmützenabzeichen " * 3 + "https://example.com/" + "a" * 200
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("visitor", [{"color_scheme": "light", **PHONE}, {"color_scheme": "dark"}], ids=["light phone", "dark desk"])
 @pytest.mark.parametrize(
     ("locale", "state"),
     [
@@ -209,13 +209,11 @@ LONG: Final = "Donaudampfschifffahrtsgesellschaftskapitänsmützenabzeichen " * 
         ("ar", MaintenanceState(enabled=True, message="Back at <b>four</b>", ends_at=LATER)),
     ],
 )
-def test_it_is_accessible(visit: Visit, scheme: str, locale: str, state: MaintenanceState) -> None:
+def test_it_is_accessible(visit: Visit, visitor: dict[str, Any], locale: str, state: MaintenanceState) -> None:
     with showing(state) as server:
-        for screen in (PHONE, {"viewport": {"width": 1280, "height": 800}}):
-            page = visit.to(f"http://{server}/", locale=locale, color_scheme=scheme, **screen)
-            found = Axe().run(page)
-            assert found.response["violations"] == [], found.generate_report()
-            assert "color-contrast" in {rule["id"] for rule in found.response["passes"]}
+        found = Axe().run(visit.to(f"http://{server}/", locale=locale, **visitor))
+        assert found.response["violations"] == [], found.generate_report()
+        assert "color-contrast" in {rule["id"] for rule in found.response["passes"]}
 
 
 def test_the_accessibility_check_can_fail(visit: Visit) -> None:
@@ -237,7 +235,7 @@ def test_light_and_dark_are_two_looks(visit: Visit) -> None:
     assert dark < 100
 
 
-@pytest.mark.parametrize("locale", ["en", "de", "ar", "ja"])
+@pytest.mark.parametrize("locale", ["de", "ar", "ja"])
 def test_nothing_is_cut_off_on_the_smallest_screen(visit: Visit, locale: str) -> None:
     with showing(MaintenanceState(enabled=True, message=LONG, ends_at=LATER)) as server:
         page = visit.to(f"http://{server}/", locale=locale, **PHONE)
