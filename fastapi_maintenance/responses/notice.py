@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from ..state import MaintenanceState
@@ -48,10 +48,11 @@ class Notice:
 
     @property
     def ends_at(self) -> datetime | None:
-        """The end in UTC, if it is known."""
+        """The end in UTC, if it is known, rounded up to a second."""
         if self.state.ends_at is None:
             return None
         try:
-            return self.state.ends_at.astimezone(UTC)
+            end = self.state.ends_at.astimezone(UTC)
+            return end.replace(microsecond=0) + timedelta(seconds=1) if end.microsecond else end
         except OverflowError:  # the first hours of the year 1, or the last of 9999
             return (datetime.max if self.state.ends_at.year > 1 else datetime.min).replace(tzinfo=UTC)

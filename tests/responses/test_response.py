@@ -171,7 +171,9 @@ async def test_every_format_is_marked_as_ours_and_never_stored(media_type: str) 
 async def test_the_mark_says_the_end_as_a_structured_date(milliseconds: int, seconds: int) -> None:
     end = datetime(2026, 11, 22, 4, 0, tzinfo=UTC) + timedelta(milliseconds=milliseconds)
     state = MaintenanceState(enabled=True, mode="read-only", ends_at=end)
-    assert (await ask(response_to(state), http_scope()))[1]["x-maintenance-mode"] == f"read-only;ends_at=@{seconds}"
+    _, headers, body = await ask(response_to(state), accepting(PROBLEM))
+    assert headers["x-maintenance-mode"] == f"read-only;ends_at=@{seconds}"
+    assert datetime.fromisoformat(json.loads(body)["ends_at"]).timestamp() == seconds
 
 
 @pytest.mark.parametrize("media_type", MEDIA_TYPES)
