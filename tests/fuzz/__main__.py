@@ -14,7 +14,7 @@ from .effort import VARIABLE
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="fuzz", description=__doc__)
-    parser.add_argument("--minutes", type=float, default=10.0)
+    parser.add_argument("--minutes", type=float, default=10.0, help="no round begins after that; the last one is finished")
     parser.add_argument("--times", type=int, default=5, help="so many times the suite's examples in one round")
     options, more = parser.parse_known_args()
     command = [sys.executable, "-m", "pytest", str(Path(__file__).parent), "-q", "-x", "--timeout", "3600", *more]
