@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,8 @@ from fastapi_maintenance.backends import BaseStateBackend, EnvVarBackend, LocalF
 from fastapi_maintenance.demo.embedded import start_embedded_redis
 from fastapi_maintenance.snapshot import Hold, Reading
 from fastapi_maintenance.state import MaintenanceState
+
+from tests.topologies import Cluster, SentinelGroup, cluster, sentinel_group
 
 from . import conformance
 from .conformance import CHECKS, MakeBackend
@@ -84,6 +86,19 @@ async def redis_without_resp3(request: pytest.FixtureRequest, stack: AsyncExitSt
     return partial(RedisBackend, server.url, ttl=TTL)
 
 
+async def redis_behind_sentinels(request: pytest.FixtureRequest, stack: AsyncExitStack) -> MakeBackend:
+    group: SentinelGroup = request.getfixturevalue("group")
+    master = await asyncio.to_thread(group.master)
+    await master.acli("FLUSHALL")
+    return partial(RedisBackend, group.url, ttl=TTL, timeout=10.0)
+
+
+async def redis_cluster(request: pytest.FixtureRequest, stack: AsyncExitStack) -> MakeBackend:
+    nodes: Cluster = request.getfixturevalue("nodes")
+    await nodes.owner.acli("FLUSHALL")
+    return partial(RedisBackend, nodes.url, ttl=TTL, timeout=10.0)
+
+
 async def fakeredis_by_url(request: pytest.FixtureRequest, stack: AsyncExitStack) -> MakeBackend:
     server = await stack.enter_async_context(start_embedded_redis())
     return partial(RedisBackend, f"redis://127.0.0.1:{server.port}/0", ttl=TTL)
@@ -109,11 +124,25 @@ KINDS: Final = [
     redis_by_url,
     redis_by_client,
     redis_without_resp3,
+    redis_behind_sentinels,
+    redis_cluster,
     pytest.param(fakeredis_by_url, marks=pytest.mark.may_block),  # starting the server does
     fakeredis_by_client,
     two_methods,
     with_helpers,
 ]
+
+
+@pytest.fixture(scope="module")
+def group() -> Iterator[SentinelGroup]:
+    with sentinel_group() as group:
+        yield group
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[Cluster]:
+    with cluster() as nodes:
+        yield nodes
 
 
 @asynccontextmanager
