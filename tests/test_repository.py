@@ -8,6 +8,7 @@ import subprocess
 import sys
 import sysconfig
 import tomllib
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -19,7 +20,10 @@ from starlette.testclient import TestClient
 
 from fastapi_maintenance.version import VERSION
 
-from .servers import USERS
+from .ports import free_port
+from .servers import USERS, RedisServer
+from .topologies import CLUSTER, SENTINEL
+from .waiting import eventually_sync
 
 ROOT: Final = Path(__file__).parents[1]
 SCRIPTS: Final = sorted([".ci/run", *(str(path.relative_to(ROOT)) for path in (ROOT / "scripts").iterdir())])
@@ -76,7 +80,9 @@ def test_compose_runs_several_hosts_with_several_processes(services: Any) -> Non
 
 
 def test_compose_logs_in_as_users_of_the_acl_file(services: Any) -> None:
-    worker = urlsplit(services["app"]["environment"]["FASTAPI_MAINTENANCE_BACKEND"])
+    default = re.fullmatch(r"\$\{MAINTENANCE_BACKEND:-(.*)\}", services["app"]["environment"]["FASTAPI_MAINTENANCE_BACKEND"])
+    assert default is not None
+    worker = urlsplit(default[1])
 
     assert f"user {worker.username} on >{worker.password} " in USERS.read_text()
     assert worker.hostname in services
@@ -89,6 +95,53 @@ def test_redis_is_told_the_acl_file_that_compose_mounts(services: Any) -> None:
 
     assert line == f"{inside}/{USERS.name}"
     assert f"{inside}/redis.conf" in services["redis"]["command"]
+
+
+FILES_OF_PROFILES: Final = {"sentinel": SENTINEL, "cluster": CLUSTER}
+
+
+@pytest.mark.parametrize("profile", FILES_OF_PROFILES)
+def test_every_profile_starts_its_servers_from_files_that_are_mounted(services: Any, profile: str) -> None:
+    members = [service for service in services.values() if profile in service.get("profiles", ())]
+    commands = str([[service.get("entrypoint"), service.get("command")] for service in members])
+    named = re.findall(rf"/usr/local/etc/redis/({profile}/[\w.-]+)", commands)
+
+    assert set(named) == {f"{profile}/{file.name}" for file in FILES_OF_PROFILES[profile].glob("*.conf")}
+    (line,) = {line for file in FILES_OF_PROFILES[profile].glob("*.conf") for line in re.findall(r"^aclfile (.*)$", file.read_text(), re.M)}
+    assert line == f"/usr/local/etc/redis/{profile}/users.acl"
+
+
+@pytest.mark.parametrize("profile", FILES_OF_PROFILES)
+def test_the_users_of_every_profile_may_do_what_the_users_of_one_server_may(profile: str) -> None:
+    def rights(file: Path) -> dict[str, set[str]]:
+        return {line.split()[1]: set(line.split()[2:]) for line in file.read_text().splitlines()}
+
+    alone, together = rights(USERS), rights(FILES_OF_PROFILES[profile] / "users.acl")
+
+    assert {user: alone[user] - together[user] for user in alone} == {user: set() for user in alone}
+
+
+@pytest.mark.timeout(120)
+def test_the_cluster_is_made_by_the_command_of_the_compose_file(services: Any) -> None:
+    (script,) = services["cluster"]["command"]
+    names = [name for name, service in services.items() if "cluster" in service.get("profiles", ()) and name.startswith("node-")]
+    with ExitStack() as stack:
+        nodes = [
+            stack.enter_context(
+                RedisServer(include=CLUSTER / "cluster.conf", users=CLUSTER / "users.acl", config={"cluster-port": str(free_port())})
+            )
+            for _ in names
+        ]
+        for name, node in zip(names, nodes, strict=True):
+            script = script.replace(f"{name}:6379", f"127.0.0.1:{node.port}").replace(f"-h {name}", f"-h 127.0.0.1 -p {node.port}")
+        environment = os.environ | {"REDISCLI_AUTH": services["cluster"]["environment"]["REDISCLI_AUTH"]}
+        for _ in range(2):  # the second time there is one
+            made = subprocess.run(["sh", "-ec", script], env=environment, capture_output=True, text=True, timeout=60, check=False)
+            assert made.returncode == 0, made.stdout + made.stderr
+            eventually_sync(
+                lambda: "cluster_state:ok" in nodes[-1].cli("CLUSTER", "INFO", user="setup", password="change-me-setup"), within=20
+            )
+        assert nodes[0].cli("CLUSTER", "INFO", user="setup", password="change-me-setup").count("cluster_known_nodes:6") == 1
 
 
 # -- the example -----------------------------------------------------------------------------------------------------------

@@ -18,7 +18,6 @@ from fastapi_maintenance.backends import BaseStateBackend, EnvVarBackend, LocalF
 from fastapi_maintenance.demo.embedded import start_embedded_redis
 from fastapi_maintenance.snapshot import Hold, Reading
 from fastapi_maintenance.state import MaintenanceState
-
 from tests.topologies import Cluster, SentinelGroup, cluster, sentinel_group
 
 from . import conformance
