@@ -1,0 +1,82 @@
+"""Connections by TLS: who trusts whom, and what they share."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import trustme
+from redis.asyncio.connection import SSLConnection
+
+from fastapi_maintenance import maintenance_mode_on
+from fastapi_maintenance.backends import RedisBackend
+from fastapi_maintenance.backends.redis.tls import SharedContext
+from fastapi_maintenance.exceptions import BackendUnavailableError
+from fastapi_maintenance.mode import MaintenanceMode
+from tests.servers import RedisServer
+from tests.waiting import eventually
+
+SLACK = 5.0  # seconds, for a busy machine
+
+
+@pytest.fixture(scope="module")
+def strict() -> Iterator[RedisServer]:
+    """A server that lets nobody in without a certificate."""
+    with RedisServer(tls=True, client_certificates=True) as server:
+        yield server
+
+
+async def test_with_a_certificate_of_its_own_a_worker_is_let_in(strict: RedisServer) -> None:
+    async with MaintenanceMode(RedisBackend(strict.url)) as mode:
+        await strict.acli("SET", "maintenance", 1)
+        await eventually(lambda: mode.gate.closing is not None, within=SLACK)
+        async with maintenance_mode_on(RedisBackend(strict.url, timeout=10.0)):
+            await strict.acli("DEL", "maintenance")
+            assert mode.gate.closing is not None
+        await eventually(lambda: mode.gate.closing is None, within=SLACK)
+
+
+async def test_without_one_it_is_told_so(strict: RedisServer) -> None:
+    backend = RedisBackend(f"rediss://127.0.0.1:{strict.port}?ssl_ca_certs={strict.ca_file}", timeout=10.0)
+    with pytest.raises(BackendUnavailableError, match=r"(?i)certificate.required"):
+        await backend.read()
+
+
+async def test_a_server_that_nobody_vouches_for_is_not_talked_to(strict: RedisServer, tmp_path: Any) -> None:
+    trustme.CA().cert_pem.write_to_path(tmp_path / "other.pem")
+    backend = RedisBackend(f"rediss://127.0.0.1:{strict.port}?ssl_ca_certs={tmp_path}/other.pem", timeout=10.0)
+    with pytest.raises(BackendUnavailableError, match=r"(?i)certificate.verify"):
+        await backend.read()
+
+
+async def test_a_certificate_that_is_not_there_is_said_so(strict: RedisServer) -> None:
+    backend = RedisBackend(f"rediss://127.0.0.1:{strict.port}?ssl_ca_certs=/nowhere/ca.pem", timeout=10.0)
+    with pytest.raises(BackendUnavailableError, match="No such file"):
+        await backend.read()
+
+
+async def test_connections_share_a_context_until_the_certificates_may_have_been_renewed(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[ssl.SSLContext] = []
+    create, now = ssl.create_default_context, 1000.0
+
+    def count() -> ssl.SSLContext:
+        made.append(create())
+        return made[-1]
+
+    monkeypatch.setattr(ssl, "create_default_context", count)
+    monkeypatch.setattr("fastapi_maintenance.backends.redis.tls.time.monotonic", lambda: now)
+    shared = SharedContext()
+
+    async def lent() -> ssl.SSLContext:
+        connection = SSLConnection()
+        await shared.lend(connection)
+        context: ssl.SSLContext = connection.ssl_context.get()
+        return context
+
+    assert await lent() is await lent() is await lent()
+    assert len(made) == 1
+    now += 61.0
+    assert await lent() is not made[0]
+    assert len(made) == 2
