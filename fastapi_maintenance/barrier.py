@@ -29,6 +29,7 @@ class BarrierResult:
     `drained` have applied the state and have nobody in flight; `applied` have requests in flight that were let in before;
     `waiting` have not applied it; `expired` the registry has lost, and of these `unfenced` could still be serving.
     `state` is the effective state when last looked at, `elapsed` is in seconds, `trouble` is why the last look failed.
+    For `settles_in` seconds more there may be others: the registry is young, and those whom it has forgotten were not fenced yet.
     """
 
     state: MaintenanceState = OFF
@@ -37,6 +38,7 @@ class BarrierResult:
     waiting: tuple[Worker, ...] = ()
     expired: tuple[Worker, ...] = ()
     joined: tuple[Worker, ...] = ()
+    settles_in: float = 0.0
     elapsed: float = 0.0
     wants_drained: bool = False
     looked: bool = False
@@ -55,7 +57,7 @@ class BarrierResult:
     @property
     def is_over(self) -> bool:
         """Whether there is nobody left to wait for."""
-        return self.looked and not self.laggards
+        return self.looked and not self.laggards and self.settles_in <= 0
 
     @property
     def ok(self) -> bool:
@@ -68,6 +70,12 @@ class BarrierResult:
             raise DrainTimeout(f"The registry could not be read in time, so nothing is known of the workers. {self.trouble}".rstrip(), self)
         if self.laggards:
             raise DrainTimeout(f"After {self.elapsed:.1f} s still waited for: {_names(self.laggards)}.", self)
+        if self.settles_in > 0:
+            raise DrainTimeout(
+                "The registry of workers has lost its data a moment ago, or never had any; some may be serving of whom it does not know. "
+                f"Wait {self.settles_in:.1f} s, and try again.",
+                self,
+            )
         if strict and self.unfenced:
             raise UnfencedError(
                 f"These workers vanished and may still be serving: {_names(self.unfenced)}. Make sure that they are dead; "
@@ -107,6 +115,7 @@ class Barrier:
             waiting=_without(live, applied),
             expired=_without(present, live),
             joined=tuple(worker for worker in present if worker.id not in self._first),
+            settles_in=roll.settles_in,
             elapsed=elapsed,
             wants_drained=self._drained,
             looked=True,

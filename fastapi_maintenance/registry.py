@@ -88,8 +88,19 @@ class Worker:
 
 @dataclass(frozen=True, slots=True)
 class RollCall:
-    """Switch, holds and registry in one consistent look. `born` names the life of the data, which a loss ends."""
+    """Switch, holds and registry in one consistent look.
+
+    `born` names the life of the data, which a loss ends, by when it began: microseconds of the registry's clock.
+    `lifetime` is how many seconds a registration stands that is not renewed.
+    """
 
     reading: Reading
     born: int
     workers: tuple[Worker, ...]
+    lifetime: float = 0.0
+
+    @property
+    def settles_in(self) -> float:
+        """For how many seconds more there may be workers whom an earlier life of the data knew, and this one does not yet."""
+        lifetime = max([self.lifetime, *(worker.lifetime for worker in self.workers)])
+        return max(0.0, self.born / 1e6 + lifetime - self.reading.now)

@@ -78,6 +78,8 @@ def summary(result: BarrierResult) -> str:
         return "the registry of workers could not be read"
     counts = [f"{len(group)} {name}" for name, group in _groups(result) if group] or ["no workers"]
     waited_for = ", ".join(_with_load(worker) for worker in result.laggards)
+    if not waited_for and result.settles_in > 0:
+        waited_for = f"{result.settles_in:.1f} s, as the registry is young and may not know of all workers yet"
     return f"maintenance {word(result.state)}; {', '.join(counts)}" + (f"; waiting for {waited_for}" if waited_for else "")
 
 
@@ -86,7 +88,8 @@ def as_json(result: BarrierResult) -> dict[str, Any]:
     groups = {name: [_worker_json(worker) for worker in group] for name, group in _groups(result)}
     joined = [worker.id for worker in result.joined]
     state = result.state.model_dump(mode="json")
-    return {"ok": result.ok, "elapsed": round(result.elapsed, 3), "state": state, **groups, "joined": joined}
+    times = {"elapsed": round(result.elapsed, 3), "settles_in": round(result.settles_in, 3)}
+    return {"ok": result.ok, **times, "state": state, **groups, "joined": joined}
 
 
 def as_table(workers: Sequence[tuple[str, Worker]]) -> Table:

@@ -231,6 +231,8 @@ async def _run(seed: int, steps: list[Step], nursery: Nursery, home: Path, broke
     outcome.proofs = len(record.proofs)
     outcome.answers = sum(len(worker.answers) for worker in crew.workers)
     outcome.violations = _judge(record, crew.workers)
+    if outcome.violations:
+        outcome.violations.append(f"of which the driver knows: {record}")
     return outcome
 
 

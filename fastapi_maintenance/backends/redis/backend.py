@@ -22,7 +22,7 @@ from .keys import Keys
 from .link import Link
 from .replies import Answer, count_replicas, read_plain, read_roll_call, read_script
 from .script import Script, dump_hold
-from .sync import DataLoss
+from .sync import LIFETIMES, DataLoss
 from .topology import server_of_client, server_of_url
 from .wire import Elsewhere, Wire
 
@@ -144,11 +144,14 @@ class RedisBackend(BaseStateBackend, WorkerRegistry):
 
     async def begin_barrier(self) -> RollCall:
         async with self._wire() as wire:
-            return read_roll_call(await self._run(wire, "barrier"))
+            return self._roll(await self._run(wire, "barrier"))
 
     async def roll_call(self) -> RollCall:
         async with self._wire() as wire:
-            return read_roll_call(await self._run(wire, "workers"))
+            return self._roll(await self._run(wire, "workers"))
+
+    def _roll(self, reply: object) -> RollCall:
+        return replace(read_roll_call(reply), lifetime=self.ttl * LIFETIMES)
 
     # -- running steps -------------------------------------------------------------------------------------------------
 
