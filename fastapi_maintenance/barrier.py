@@ -191,7 +191,7 @@ def _without(workers: Iterable[Worker], others: Iterable[Worker]) -> tuple[Worke
 
 def _standings(result: BarrierResult) -> object:
     groups = result.drained, result.applied, result.waiting, result.expired, result.joined
-    return result.state, [[(worker.id, worker.http, worker.websockets) for worker in group] for group in groups]
+    return result.state, result.settles_in > 0, [[(worker.id, worker.http, worker.websockets) for worker in group] for group in groups]
 
 
 def _names(workers: Iterable[Worker]) -> str:

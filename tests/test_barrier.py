@@ -202,6 +202,35 @@ async def test_progress_is_told_of_every_change(backend: RedisBackend) -> None:
     assert seen[-1] == result
 
 
+def test_while_the_registry_is_young_nothing_is_proved() -> None:
+    """Those whom it has forgotten are fenced when a registration would have run out, and no earlier."""
+    young = replace(roll(LIVE, now=5.0), born=3_500_000, lifetime=1.0)
+    barrier = Barrier(young, drained=True)
+
+    result = barrier.look(young, 1.0)
+    assert result.settles_in == 1.5, "a worker in it lives 3 seconds"
+    assert (result.laggards, result.is_over, result.ok) == ((), False, False)
+    with pytest.raises(DrainTimeout, match=r"Wait 1\.5 s, and try again"):
+        result.check()
+
+    result = barrier.look(replace(roll(now=6.6), born=3_500_000, lifetime=1.0), 1.0)
+    assert result.settles_in == 0.0
+    assert result.ok
+
+
+@pytest.mark.every_redis
+async def test_a_barrier_that_begins_when_redis_is_back_empty_waits_for_whom_it_has_forgotten(redis_url: str) -> None:
+    """With nobody in the registry it would otherwise be over at once."""
+    backend = RedisBackend(redis_url, ttl=TTL)
+    await backend.write(ON)
+
+    result = await wait_until_applied(backend, drained=True, timeout=20)
+
+    assert result.ok
+    assert result.drained == ()
+    assert result.elapsed >= LIFETIME - 0.2, "less the moment between the write and the barrier"
+
+
 @pytest.mark.every_redis
 async def test_two_barriers_at_once_both_end(backend: RedisBackend, redis_server: RedisServer) -> None:
     async with MaintenanceMode(backend):
@@ -389,6 +418,7 @@ def test_a_synchronous_block_drains_too(redis_server: RedisServer, redis_url: st
     assert redis_server.cli("HLEN", "{maintenance}:holds") == "0"
 
 
+@pytest.mark.usefixtures("settled")
 async def test_a_block_refuses_to_run_beside_an_unfenced_worker_unless_told_otherwise(redis_server: RedisServer, redis_url: str) -> None:
     redis_server.cli("HSET", "{maintenance}:workers", "x", f'{int((time.time() - 1) * 1e6)} {{"pid": 4711, "host": "web-1"}}')
 

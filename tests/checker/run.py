@@ -165,13 +165,16 @@ class _Driver:
             writer.close()
 
     async def _hold(self, length: float) -> None:
-        ended = time.monotonic()  # if it cannot be entered: it may have been taken all the same, only the reply being lost
+        began = ended = time.monotonic()  # if it cannot be entered: it may have been taken all the same, only the reply being lost
         with suppress(MaintenanceError):
             async with maintenance_mode_on(self._backend, lease=_LEASE):
                 await asyncio.sleep(length)
                 ended = time.monotonic()
         none_is_left = await self._command("EXISTS", "{maintenance}:holds") == b":0\r\n"
-        self._record.openings.append((ended, time.monotonic() + (0 if none_is_left else _ORPHANED)))
+        # Where Redis loses its data, workers put back what they know of, also a hold whose release they have not heard of.
+        await asyncio.sleep(_SLACK)
+        put_back = any(at > began for at in self._record.losses)
+        self._record.openings.append((ended, time.monotonic() + (0 if none_is_left and not put_back else _ORPHANED)))
 
     async def _barrier(self) -> None:
         backend = _Timed(self._url)

@@ -42,6 +42,7 @@ def register(redis_server: RedisServer) -> Register:
 # -- wait --------------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("settled")
 @pytest.mark.parametrize("value", ["1", "0"])
 def test_wait_ends_at_once_when_everybody_has_followed(
     cli: Cli, redis_url: str, redis_server: RedisServer, register: Register, value: str
@@ -74,6 +75,7 @@ def test_wait_names_those_that_have_not_followed_in_time(
     assert waited.err.count("\n") == 1
 
 
+@pytest.mark.usefixtures("settled")
 def test_wait_does_not_wait_for_requests_unless_asked(cli: Cli, redis_url: str, redis_server: RedisServer, register: Register) -> None:
     redis_server.cli("SET", "maintenance", "1")
     register("a", drained=False, http=2)
@@ -232,6 +234,7 @@ def test_a_wait_on_a_terminal_ends_with_the_last_table_and_the_verdict(redis_url
     assert "still waited for: 4711@web-1." in " ".join(ended.out.split())
 
 
+@pytest.mark.usefixtures("settled")
 def test_a_wait_prints_a_line_for_each_change_to_a_pipe(redis_url: str, register: Register) -> None:
     register("a", drained=False, http=1, pid=1)
     register("b", epoch=0, pid=2)
