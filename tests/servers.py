@@ -23,6 +23,8 @@ __all__ = ["CONFIG", "USERS", "RedisServer"]
 
 CONFIG: Final = Path(__file__).parents[1] / "backends" / "redis" / "redis.conf"
 USERS: Final = CONFIG.with_name("users.acl")
+TLS: Final = CONFIG.with_name("tls.conf")
+UNIX: Final = CONFIG.with_name("unix.conf")
 
 _INSTALL: Final = "install it (Debian: apt-get install redis-server; macOS: brew install redis)"
 
@@ -64,7 +66,7 @@ class RedisServer:
         self._authority = authority
         self._mutual = client_certificates
         self._config = dict(config or {})
-        self._include = [] if include is None else ["--include", str(include)]
+        self._includes = [*([include] if include else []), *([TLS] if tls else []), *([UNIX] if unix_socket else [])]
         self._users = users
         self._login = login
         self._launcher = launcher
@@ -214,8 +216,9 @@ class RedisServer:
         if self.tls:
             options |= self._tls_options()
         options |= self._config
+        includes = [word for file in self._includes for word in ("--include", str(file))]
         flat = [word for name, value in options.items() for word in (f"--{name}", value)]
-        return [*self._launcher, _program(self.program), str(self._config_file), *self._include, *flat]
+        return [*self._launcher, _program(self.program), str(self._config_file), *includes, *flat]
 
     def _tls_options(self) -> dict[str, str]:
         return {

@@ -105,7 +105,6 @@ def sentinel_group(
     with ExitStack() as stack:
         options = _encryption(tls)
         common = {
-            "tls-replication": "yes" if tls else "no",
             "min-replicas-to-write": "0",
             "repl-diskless-sync-delay": "0",
             **_access(users),
@@ -238,9 +237,8 @@ def cluster(
     """Start a cluster, and end it. A node that is gone is replaced after `node_timeout` seconds. `config` is the nodes'."""
     with ExitStack() as stack:
         options = _encryption(tls)
-        secret = {"tls-replication": "yes", "tls-cluster": "yes"} if tls else {}
         timing = {"cluster-node-timeout": f"{node_timeout * 1000:.0f}", "repl-diskless-sync-delay": "0"}
-        common = {**timing, **secret, **_access(users), **(config or {})}
+        common = {**timing, **_access(users), **(config or {})}
         files: dict[str, Any] = {"include": CLUSTER / "cluster.conf", **_users(CLUSTER / "users.acl", stack, users)}
         *masters, replica = (
             stack.enter_context(RedisServer(config={**common, "cluster-port": str(free_port())}, **files, **options)) for _ in range(4)
