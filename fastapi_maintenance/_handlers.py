@@ -77,12 +77,12 @@ async def handle_error(error: Exception, scope: Scope, receive: Receive, send: S
     await _as_in_the_app(fail, scope, receive, fit(scope, send, code=_INTERNAL_ERROR, reason="Internal error"))
 
 
-async def call_handler(handler: Callable[[Any], Result | Awaitable[Result]], connection: HTTPConnection) -> Result:
+async def call_handler(handler: Callable[[Any], Result | Awaitable[Result]], subject: object) -> Result:
     """Call a handler, in the thread pool unless it is async, and await what it returns if that can be awaited."""
     if _is_async(handler):
-        result = handler(connection)
+        result = handler(subject)
     else:
-        result = await run_in_threadpool(handler, connection)
+        result = await run_in_threadpool(handler, subject)
     return await result if isawaitable(result) else result
 
 

@@ -26,18 +26,18 @@ WEBSOCKETS: Final = [name for name in WS_PROTOCOLS if name not in ("auto", "none
 
 
 @contextmanager
-def serving(app: ASGIApp, *, ws: WSProtocolType = "wsproto") -> Iterator[str]:
-    """Serve the application, and yield host and port. It logs to the test's own log."""
-    with warnings.catch_warnings(), socket.create_server(("127.0.0.1", 0)) as listener:
+def serving(app: ASGIApp, *, ws: WSProtocolType = "wsproto", at: socket.socket | None = None, **options: Any) -> Iterator[str]:
+    """Serve the application, and yield host and port. It logs to the test's own log. `options` are uvicorn's; `at` is where it listens."""
+    with warnings.catch_warnings(), at or socket.create_server(("127.0.0.1", 0)) as listener:
         if ws == "websockets":  # deprecated, by uvicorn and by its own library, and still in use
             warnings.simplefilter("ignore")
-        config = uvicorn.Config(app, interface="asgi3", ws=ws, log_config=None, lifespan="off", timeout_graceful_shutdown=2)
+        config = uvicorn.Config(app, interface="asgi3", ws=ws, log_config=None, lifespan="off", timeout_graceful_shutdown=2, **options)
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
         thread.start()
         try:
             eventually_sync(lambda: server.started, within=10)
-            yield f"127.0.0.1:{listener.getsockname()[1]}"
+            yield f"127.0.0.1:{listener.getsockname()[1]}" if at is None else str(listener.getsockname())
         finally:
             server.should_exit = True
             thread.join(10)
