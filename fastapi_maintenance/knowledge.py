@@ -23,6 +23,8 @@ _FENCED: Final = MaintenanceState(enabled=True, reason="The backend cannot be re
 class Gate:
     """What a worker goes by: whether it is closed and by which rule, what the state is and where that comes from.
 
+    `coming` is the window that will close it by itself.
+
     It may say so until `until`, a local monotonic time; then it must be judged again.
     """
 
@@ -30,6 +32,7 @@ class Gate:
     state: MaintenanceState
     source: str
     until: float
+    coming: MaintenanceState | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +60,7 @@ class Knowledge:
         self._wall_clock = clock
         self._learned_at = -math.inf
         self._registered_at = -math.inf
-        self._clock_offset = 0.0  # the backend's clock less our monotonic one
+        self._offset_bounds = (-math.inf, math.inf)  # of the backend's clock less our monotonic one
         self.begun_at = -math.inf  # when anybody first wanted to know
         self.fresh_at = -math.inf
         self.changes_at = -math.inf
@@ -70,13 +73,27 @@ class Knowledge:
         old = self.reading
         if old is not None and asked_at < self._learned_at and reading.now < old.now:
             return False
-        self._clock_offset = reading.now - (asked_at + arrived_at) / 2
+        self._tune(reading.now - arrived_at, reading.now - asked_at)
         self.reading = steady(fill_gaps(reading, old), old)
         self._learned_at = arrived_at
         self.confirm(asked_at)
         if reading.registered:
             self._registered_at = max(self._registered_at, asked_at)
         return True
+
+    def _tune(self, low: float, high: float) -> None:
+        """Each reading bounds the offset by its round trip, so one that took long need not make windows inexact.
+
+        Together they bound it better than the last one alone, until they contradict each other: then a clock was set.
+        """
+        least, most = self._offset_bounds
+        narrowed = max(low, least), min(high, most)
+        self._offset_bounds = narrowed if narrowed[0] <= narrowed[1] else (low, high)
+
+    @property
+    def _clock_offset(self) -> float:
+        low, high = self._offset_bounds
+        return (low + high) / 2 if math.isfinite(low) else 0.0
 
     def confirm(self, at: float) -> None:
         """What was learned last still held at that time."""
@@ -107,7 +124,8 @@ class Knowledge:
             refusal = closing(hold, policy.enable_maintenance, OFF)
             return Gate(refusal, hold or OFF, f"unreachable-{policy.on_unreachable}", horizon)
         refusal = closing(effective.hold, policy.enable_maintenance, effective.switch)
-        return Gate(refusal, effective.state, source, min(self.changes_at, horizon))
+        coming = effective.coming if policy.enable_maintenance is None else None
+        return Gate(refusal, effective.state, source, min(self.changes_at, horizon), coming)
 
     def confirmed_at(self, now: float) -> float:
         """From when on staleness counts."""

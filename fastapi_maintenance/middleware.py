@@ -19,7 +19,7 @@ from .defaults import backend_or_default
 from .exceptions import ConfigurationError
 from .in_flight import Admission, Standing, current_admission
 from .mode import Gate, MaintenanceMode, Unreachable
-from .responses import MaintenanceAnswer, MaintenanceResponse
+from .responses import MaintenanceAnswer, MaintenanceResponse, announcement
 from .state import ON, MaintenanceState
 from .types import ExemptHandler, ResponseHandler
 
@@ -35,6 +35,7 @@ class MaintenanceModeMiddleware:
     `FASTAPI_MAINTENANCE_BACKEND` names one, else `configure_backend` set one, else `FASTAPI_MAINTENANCE_MODE` is the switch.
     `exempt_handler` lets requests through, `response_handler` makes the answer; both may be sync or async. `answer` has the
     options of the answer that is made without a handler.
+    With `announce`, responses say in the header `X-Maintenance-Coming` when a window will begin.
     `fallback`, `on_unreachable`, `stale_after` and `close_websockets` are as in `MaintenanceMode`.
     With options that cannot be meant, the application refuses to start and says why.
     """
@@ -52,6 +53,7 @@ class MaintenanceModeMiddleware:
         stale_after: float | None = None,
         close_websockets: float | None = None,
         answer: MaintenanceAnswer | None = None,
+        announce: bool = False,
     ) -> None:
         self.app = app
         self.exempt_handler = exempt_handler
@@ -74,6 +76,8 @@ class MaintenanceModeMiddleware:
             answer = None
         self.mode.classify_with(self._standing_of)
         self._close_websockets = close_websockets is not None
+        self._announce = announce
+        self._wraps = self._close_websockets or announce
         self._routes = RouteTable(self.app)
         self._cross_origin = CrossOrigin(self.app, MaintenanceModeMiddleware)
         self._options = answer
@@ -97,8 +101,8 @@ class MaintenanceModeMiddleware:
                 gate = await mode.refresh()
             if gate.closing is not None or self._routes.has_forced_on(scope):
                 await self._judge(admission, gate, scope, receive, send)
-            elif self._close_websockets and scope["type"] == "websocket":
-                await self._serve_evictable(admission, scope, receive, send)
+            elif self._wraps:
+                await self._serve(admission, gate, scope, receive, send)
             else:
                 await self.app(scope, receive, send)
         finally:
@@ -145,17 +149,19 @@ class MaintenanceModeMiddleware:
         if gate.closing is not None:  # else nobody has been asked yet whether it is exempt
             admission.standing = standing
         self.mode.in_flight.add(admission)
-        await self._serve_evictable(admission, scope, receive, send)
+        await self._serve(admission, gate, scope, receive, send)
 
     async def _answer(self, state: MaintenanceState, scope: Scope, receive: Receive, send: Send) -> None:
         answer = partial(answer_with, self.response_handler) if self.response_handler is not None else self._respond(state)
         await self._cross_origin.send(answer, scope, receive, send)
 
-    async def _serve_evictable(self, admission: Admission, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _serve(self, admission: Admission, gate: Gate, scope: Scope, receive: Receive, send: Send) -> None:
         if self._close_websockets and scope["type"] == "websocket":
             evictable = Evictable(receive, send)
             admission.evict = evictable.evict
             receive, send = evictable.receive, evictable.send
+        elif self._announce and gate.coming is not None and scope["type"] == "http":
+            send = _announcing(gate.coming, send)
         await self.app(scope, receive, send)
 
     async def _standing_of(self, scope: Scope) -> Standing:
@@ -181,6 +187,17 @@ class MaintenanceModeMiddleware:
 def _decide(standing: Standing, gate: Gate, scope: Scope) -> Decision:
     mark, found, exempt = standing
     return decide(mark=mark, found=found, exempt=exempt, closing=gate.closing, method=scope.get("method"))
+
+
+def _announcing(coming: MaintenanceState, send: Send) -> Send:
+    header = announcement(coming)
+
+    async def announce(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message = {**message, "headers": [*message.get("headers", ()), header]}
+        await send(message)
+
+    return announce
 
 
 async def _nothing_more() -> Message:

@@ -77,6 +77,8 @@ class Effective:
     hold: MaintenanceState | None
     switch: MaintenanceState
     until: float
+    coming: MaintenanceState | None = None
+    """The switch, if it stands for a window that has not begun."""
 
     @property
     def state(self) -> MaintenanceState:
@@ -89,7 +91,7 @@ def evaluate(reading: Reading, now: float) -> Effective:
     switch, switch_until = _switch_at(reading, now)
     live = [hold for hold in reading.holds or () if now < hold.deadline]
     until = min([switch_until, *(hold.deadline for hold in live)])
-    return Effective(_combine(live), switch, until)
+    return Effective(_combine(live), switch, until, _coming(reading, now))
 
 
 def _switch_at(reading: Reading, now: float) -> tuple[MaintenanceState, float]:
@@ -103,6 +105,14 @@ def _switch_at(reading: Reading, now: float) -> tuple[MaintenanceState, float]:
     if not state.active_at(at):
         return replace_state(state, enabled=False), until
     return _ending_by(state, expires_at), until
+
+
+def _coming(reading: Reading, now: float) -> MaintenanceState | None:
+    state = reading.switch or OFF
+    if not state.enabled or state.starts_at is None or state.starts_at <= _moment(now):
+        return None
+    expires_at = math.inf if reading.expires_in is None else reading.now + reading.expires_in
+    return _ending_by(state, expires_at) if state.starts_at.timestamp() < expires_at else None
 
 
 def _ending_by(state: MaintenanceState, expires_at: float) -> MaintenanceState:

@@ -354,6 +354,38 @@ def test_a_route_added_after_the_first_request_is_judged_like_any_other(on: None
     assert client.get("/new-and-open").status_code == 200
 
 
+COMING: Final = '{"enabled": true, "starts_at": "2100-01-01T00:00:00.5Z", "mode": "read-only"}'
+
+
+def test_a_coming_window_is_announced_if_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = TestClient(added(shop(), announce=True))
+    assert "x-maintenance-coming" not in client.get("/items").headers
+    monkeypatch.setenv(VARIABLE, COMING)
+    for path in ("/items", "/health", "/missing"):
+        assert client.get(path).headers["x-maintenance-coming"] == "read-only;starts_at=@4102444800"
+    assert "x-maintenance-coming" not in client.get("/closed").headers, "what is refused has begun already"
+    assert "x-maintenance-coming" not in TestClient(added(shop())).get("/items").headers
+
+
+def test_the_end_of_a_coming_window_is_announced_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, '{"enabled": true, "starts_at": "2100-01-01T00:00:00Z", "ends_at": "2100-01-01T00:00:00.5Z"}')
+    assert TestClient(added(shop(), announce=True)).get("/items").headers["x-maintenance-coming"] == (
+        "full;starts_at=@4102444800;ends_at=@4102444801"
+    )
+
+
+@pytest.mark.parametrize("override", [True, False])
+def test_a_window_that_is_overridden_is_not_announced(monkeypatch: pytest.MonkeyPatch, override: bool) -> None:
+    monkeypatch.setenv(VARIABLE, COMING)
+    client = TestClient(added(shop(), announce=True, enable_maintenance=override))
+    assert "x-maintenance-coming" not in client.get("/health").headers
+
+
+def test_a_coming_window_leaves_websockets_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, COMING)
+    assert talk(TestClient(added(shop(), announce=True))) == "hello"
+
+
 @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "TRACE", "POST", "PUT", "PATCH", "DELETE"])
 def test_read_only_mode_lets_safe_methods_pass(monkeypatch: pytest.MonkeyPatch, method: str) -> None:
     monkeypatch.setenv(VARIABLE, '{"enabled": true, "mode": "read-only"}')

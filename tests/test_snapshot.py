@@ -55,6 +55,24 @@ def test_a_window_opens_and_closes_the_switch_without_being_written(now: float, 
     assert effective.until == (NOW + until if until < math.inf else math.inf)
 
 
+def test_a_window_is_coming_until_it_begins() -> None:
+    switch = on("window", starts_at=moment(NOW), ends_at=moment(NOW + 60))
+    assert evaluate(Reading(switch, now=NOW - 100), NOW - 0.1).coming is switch
+    assert evaluate(Reading(switch, now=NOW - 100), NOW).coming is None
+    assert evaluate(Reading(replace_state(switch, enabled=False), now=NOW - 100), NOW - 0.1).coming is None
+    assert evaluate(Reading(None, now=NOW - 100), NOW - 0.1).coming is None
+
+
+@pytest.mark.parametrize("left", [99.0, 100.0])
+def test_a_window_that_the_keys_life_does_not_reach_is_not_coming(left: float) -> None:
+    assert evaluate(Reading(on("window", starts_at=moment(NOW)), now=NOW - 100, expires_in=left), NOW - 50).coming is None
+
+
+def test_a_coming_window_ends_with_the_keys_life() -> None:
+    coming = evaluate(Reading(on("window", starts_at=moment(NOW)), now=NOW - 100, expires_in=130.0), NOW - 50).coming
+    assert coming == on("window", starts_at=moment(NOW), ends_at=moment(NOW + 30))
+
+
 def test_a_time_to_live_ends_the_switch_and_shows_as_its_end() -> None:
     reading = Reading(ON, now=NOW, expires_in=90.0)
     assert evaluate(reading, NOW + 30).state == MaintenanceState(enabled=True, ends_at=moment(NOW + 90))

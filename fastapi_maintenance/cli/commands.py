@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from datetime import datetime
 from importlib import import_module
 from typing import Annotated
@@ -13,10 +12,11 @@ import typer
 from ..backends import BaseStateBackend, EnvVarBackend
 from ..state import MaintenanceState
 from ..version import VERSION
-from . import barrier
+from . import barrier, schedule
 from .barrier import conclude_wait, watch_wait
 from .codes import ExitCode
 from .options import (
+    AtOption,
     BackendOption,
     ByOption,
     FilePathOption,
@@ -35,10 +35,10 @@ from .options import (
 from .output import complain, prepare, say, terminal
 from .report import Report
 from .shared import argument, explained, fail, open_target
-from .switch import Outcome, operator, turn_off, turn_on
+from .show import conclude, show
+from .switch import operator, turn_off, turn_on
 from .target import Target
 from .times import parse_duration, parse_until
-from .view import as_lines, as_tables, replicas_line
 from .watch import Lines, Screen, follow
 
 __all__ = ["app"]
@@ -82,6 +82,7 @@ def on(
     allow_unfenced: UnfencedOption = False,
     message: MessageOption = None,
     reason: ReasonOption = None,
+    at: AtOption = None,
     length: ForOption = None,
     until: UntilOption = None,
     retry_after: RetryAfterOption = None,
@@ -94,6 +95,8 @@ def on(
 ) -> None:
     """Turn maintenance on, and print what is true afterwards.
 
+    With --at it begins by itself then; until then 'schedule' shows it, and can cancel it.
+
     Where Redis has replicas it says how many of them have it, after a second at most: a failover to another one would lose it.
 
     Fails with exit code 1 if maintenance is not on then, whatever the cause; with --wait, with 3 if workers have not followed
@@ -101,24 +104,30 @@ def on(
     """
     if length is not None and until is not None:
         raise typer.BadParameter("both say when it ends: give one of them.", param_hint="--for and --until")
+    if at is not None and (wait or drained):
+        raise typer.BadParameter("there is nothing to wait for until it begins: give one of them.", param_hint="--at and --wait")
+    now = datetime.now().astimezone()
     with argument("--timeout"):
         patience = parse_duration(timeout).total_seconds()
+    with argument("--at"):
+        starts_at = None if at is None else parse_until(at, now)
     with argument("--for"):
         lasting = None if length is None else parse_duration(length)
     with argument("--until"):
-        ends_at = None if until is None else parse_until(until, datetime.now().astimezone())
+        ends_at = None if until is None else parse_until(until, now, starts_at)
     state = MaintenanceState(
         enabled=True,
         message=message or None,
         reason=reason or None,
         retry_after=retry_after,
+        starts_at=starts_at,
         ends_at=ends_at,
         mode=mode.value,
         by=by or operator(),
     )
     with explained():
         target = open_target(ctx, backend, var_name, file_path)
-        _conclude(asyncio.run(turn_on(target, state, lasting)), as_json=as_json)
+        conclude(asyncio.run(turn_on(target, state, lasting)), as_json=as_json)
         result = watch_wait(target, drained=drained, timeout=patience, silent=as_json) if wait or drained else None
     if result is not None:
         conclude_wait(result, strict=not allow_unfenced)
@@ -138,7 +147,7 @@ def off(
     """
     with explained():
         target = open_target(ctx, backend, var_name, file_path)
-        _conclude(asyncio.run(turn_off(target, force=force)))
+        conclude(asyncio.run(turn_off(target, force=force)))
 
 
 @app.command()
@@ -156,7 +165,7 @@ def status(
     """
     with explained():
         report = asyncio.run(_report(open_target(ctx, backend, var_name, file_path)))
-    _show(report, as_json=as_json)
+    show(report, as_json=as_json)
     if report.state is None:
         fail(f"Whether maintenance is on cannot be said: {report.reading.error}", ExitCode.FAILED)
     if exit_code and report.state.enabled:
@@ -211,25 +220,5 @@ async def _report(backend: BaseStateBackend) -> Report:
     return Report.of(backend, await backend.read())
 
 
-def _show(report: Report, *, as_json: bool = False) -> None:
-    console = terminal()
-    if as_json:
-        say(json.dumps(report.to_json(), indent=2))
-    elif console is None:
-        say("\n".join(as_lines(report)))
-    else:
-        console.print(as_tables(report))
-
-
-def _conclude(outcome: Outcome, *, as_json: bool = False) -> None:
-    if as_json:
-        say(json.dumps(outcome.to_json(), indent=2))
-    else:
-        _show(outcome.report)
-        if outcome.replicas is not None:
-            say(replicas_line(outcome.replicas))
-    if outcome.problem:
-        fail(outcome.problem, ExitCode.FAILED)
-
-
 barrier.add_to(app)
+schedule.add_to(app)

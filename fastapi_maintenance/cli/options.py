@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 __all__ = [
+    "AtOption",
     "BackendOption",
     "ByOption",
     "FilePathOption",
@@ -43,6 +44,15 @@ ByOption = Annotated[str | None, typer.Option("--by", metavar="TEXT", help="Who 
 ForOption = Annotated[
     str | None,
     typer.Option("--for", metavar="LENGTH", help="Let it end by itself after 90, 90s, 30m, 2h, 1d or 1h30m; a number alone is seconds."),
+]
+AtOption = Annotated[
+    str | None,
+    typer.Option(
+        "--at",
+        metavar="TIME",
+        help="Let it begin by itself, at a time written as for --until; then --for counts from there, and --until is the next such time "
+        "after it.",
+    ),
 ]
 UntilOption = Annotated[
     str | None,

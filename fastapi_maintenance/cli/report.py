@@ -88,6 +88,18 @@ class Report:
         return switch if waits else None
 
     @property
+    def switch_is_on(self) -> bool:
+        """Whether the switch alone says on now, its window considered."""
+        return self._effective.switch.enabled
+
+    @property
+    def window(self) -> MaintenanceState | None:
+        """The switch, if it begins or ends by itself and is not over."""
+        switch = self.switch
+        timed = switch is not None and switch.enabled and (switch.starts_at is not None or switch.ends_at is not None)
+        return switch if timed and (self.switch_is_on or self.coming is not None) else None
+
+    @property
     def holds(self) -> tuple[Hold, ...] | None:
         """The live holds, oldest first; None where they cannot be read."""
         if self.reading.holds is None:
@@ -132,6 +144,11 @@ class Report:
             "now": iso(self.now),
             "backend": {"kind": self.kind, "url": self.url},
         }
+
+    def windows_json(self) -> list[dict[str, Any]]:
+        """The windows as JSON values, always with the same keys; `begun` says whether it is on because of one now."""
+        window = self.window
+        return [] if window is None else [_state_json(window) | {"begun": self.coming is None}]
 
     def _hold_json(self, hold: Hold) -> dict[str, Any]:
         return {"id": hold.id, "lease": self.lease_of(hold), "lifts": list(hold.lifts), **_state_json(hold.state)}

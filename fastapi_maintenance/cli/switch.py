@@ -49,12 +49,15 @@ def operator() -> str:
 async def turn_on(backend: BaseStateBackend, state: MaintenanceState, length: timedelta | None) -> Outcome:
     """Write a state that is on, from now and for that long. Raises `BackendError` if it could not be written."""
     # Not this host's time: whether it is over is judged by the backend's clock.
-    now = Report.of(backend, await backend.read()).now
+    before = Report.of(backend, await backend.read())
+    if state.starts_at is not None and before.switch_is_on:
+        return Outcome(before, _WOULD_OPEN)
+    now = before.now
     state = replace_state(state, since=now.replace(microsecond=0))
     if length is not None:
         # An end, and not a time to live of the key: an end can still be read when it is over, and it is not lost when
         # somebody edits the value with a plain SET or copies it to another server.
-        state = replace_state(state, ends_at=now + length)
+        state = replace_state(state, ends_at=(state.starts_at or now) + length)
     replicas = await backend.write_through(state, within=_PATIENCE)
     report = Report.of(backend, await backend.read())
     return Outcome(report, _why_not_on(report, state), replicas)
@@ -72,7 +75,7 @@ def _why_not_on(report: Report, asked: MaintenanceState) -> str:
         return _CHANGED_AGAIN
     if report.state is None:
         return f"The switch is on, but whether maintenance is on cannot be said: {report.reading.error}"
-    if report.state.enabled:
+    if report.state.enabled or report.coming is not None:
         return ""
     if report.deciding:
         return (
@@ -95,6 +98,10 @@ def _why_not_off(report: Report) -> str:
     return ""
 
 
+_WOULD_OPEN: Final = (
+    "The switch is on already, and there is one only: it would be off until the window begins, so nothing was changed. "
+    "Run 'off' first if that is what you want."
+)
 _CHANGED_AGAIN: Final = "The switch was written, but somebody else changed it at the same time: look at 'status', and try again."
 
 

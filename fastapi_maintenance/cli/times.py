@@ -32,20 +32,23 @@ def parse_duration(text: str) -> timedelta:
     return timedelta(seconds=seconds)
 
 
-def parse_until(text: str, now: datetime) -> datetime:
+def parse_until(text: str, now: datetime, begins: datetime | None = None) -> datetime:
     """Read an ISO 8601 time, or HH:MM or HH:MM:SS for the next such time; what names no zone is in the local one.
 
-    `now` has a time zone. Raises `ValueError`, which says how to write it, also for what is not later than `now`.
+    `now` has a time zone. Raises `ValueError`, which says how to write it, also for what is not later than `now`, or than
+    `begins` where that is given.
     """
     text = text.strip()
     try:
         if _TIME_OF_DAY.fullmatch(text):
-            return _next(time.fromisoformat(text.zfill(len("00:00") if text.count(":") == 1 else len("00:00:00"))), now)
+            return _next(time.fromisoformat(text.zfill(len("00:00") if text.count(":") == 1 else len("00:00:00"))), begins or now)
         moment = _zoned(datetime.fromisoformat(text))
     except (ValueError, OverflowError, OSError):  # the last two: years at the edge of the calendar have no local time
         raise ValueError(f"{text!r} is not a time: write 04:00, 2026-11-22T04:00 (both local) or 2026-11-22T04:00Z.") from None
     if moment <= now:
         raise ValueError(f"{show_moment(moment)} is over already: it is {show_moment(now)}.")
+    if begins is not None and moment <= begins:
+        raise ValueError(f"{show_moment(moment)} is not after the beginning, {show_moment(begins)}.")
     return moment
 
 

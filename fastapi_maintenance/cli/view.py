@@ -17,7 +17,7 @@ from .output import clean
 from .report import Report, describe_hold, word
 from .times import show_moment, show_seconds
 
-__all__ = ["as_lines", "as_tables", "replicas_line"]
+__all__ = ["as_lines", "as_tables", "replicas_line", "window_line"]
 
 _COLOURS: Final = {"on": "red", "off": "green", "unknown": "yellow"}
 
@@ -32,6 +32,18 @@ def replicas_line(replicas: Replicas) -> str:
     """How many of the server's copies have what was written."""
     total = "" if replicas.connected is None else f" of {replicas.connected}"
     return f"replicas: {replicas.have_it}{total} have it"
+
+
+def window_line(report: Report, state: MaintenanceState) -> str:
+    """When a window begins and ends, and what it is for."""
+    if report.coming is not None:
+        when = _window(report, state)
+    elif state.ends_at is not None:
+        when = f"on until {_moment(report, state.ends_at)}"
+    else:
+        when = "on without an end"
+    details = [f"{name}: {clean(text)}" for name in ("message", "reason", "by") if (text := getattr(state, name)) is not None]
+    return ", ".join([when, state.mode, *details])
 
 
 def as_tables(report: Report) -> RenderableType:

@@ -19,13 +19,16 @@ from .negotiation import negotiate, negotiate_language, preferences
 from .notice import detail
 from .retry_after import RetryAfter
 
-__all__ = ["MARK", "MaintenanceResponse"]
+__all__ = ["COMING", "MARK", "MaintenanceResponse", "announcement"]
 
 MARK: Final = b"x-maintenance-mode"
 """The header that tells this answer from every other 503, by proxies or the application: `full` or `read-only`.
 
 A structured field (RFC 9651): a token, whose parameter `ends_at` is a date if the end is known.
 """
+
+COMING: Final = b"x-maintenance-coming"
+"""The header that announces a window while the service is still open, as `full;starts_at=@…;ends_at=@…`, in the same way."""
 
 _READABLE: Final = (b"access-control-expose-headers", b"retry-after, x-maintenance-mode")
 _SAFE: Final = (b"allow", b"GET, HEAD, OPTIONS, TRACE")  # a 405 must have it (RFC 9110, 15.5.6)
@@ -136,6 +139,13 @@ class MaintenanceResponse:
         now = self._clock()
         seconds = self._retry_after.seconds(self._state, now)
         return encoded.timed(seconds, self._retry_after.header(seconds, now))
+
+
+def announcement(state: MaintenanceState) -> tuple[bytes, bytes]:
+    """The header for a coming window. Its start is rounded down to a second, its end up."""
+    assert state.starts_at is not None
+    end = b"" if state.ends_at is None else b";ends_at=@%d" % math.ceil(state.ends_at.timestamp())
+    return COMING, b"%b;starts_at=@%d%b" % (state.mode.encode(), math.floor(state.starts_at.timestamp()), end)
 
 
 def _mark(state: MaintenanceState) -> bytes:

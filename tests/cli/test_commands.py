@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import getpass
 import json
 import os
@@ -18,7 +19,7 @@ import pytest
 
 from fastapi_maintenance import MaintenanceState, demo
 from fastapi_maintenance.__main__ import main
-from fastapi_maintenance.backends import LocalFileBackend
+from fastapi_maintenance.backends import LocalFileBackend, backend_from_url
 from fastapi_maintenance.cli.options import ModeName
 from fastapi_maintenance.snapshot import Hold
 from fastapi_maintenance.state import Mode
@@ -122,7 +123,7 @@ def test_an_end_that_is_over_by_the_backends_clock_is_no_success(
     cli: Cli, redis_url: str, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """This host's clock is behind, so the option looked right."""
-    monkeypatch.setattr("fastapi_maintenance.cli.commands.parse_until", lambda text, now: datetime(2020, 1, 1, tzinfo=UTC))
+    monkeypatch.setattr("fastapi_maintenance.cli.commands.parse_until", lambda *given: datetime(2020, 1, 1, tzinfo=UTC))
     on = cli("on", "--backend", redis_url, "--until", "04:00")
     assert (on.code, on.lines[0]) == (1, "maintenance: off")
     assert on.err.startswith("The switch is on, but its end is over already: on redis://127.0.0.1:")
@@ -135,6 +136,10 @@ def test_an_end_that_is_over_by_the_backends_clock_is_no_success(
         (["--for", "0"], "Invalid value for --for: '0' is no time at all"),
         (["--until", "soon"], "Invalid value for --until: 'soon' is not a time"),
         (["--until", "2020-01-01T00:00Z"], "is over already"),
+        (["--at", "2020-01-01T00:00Z"], "Invalid value for --at: 2020-01-01"),
+        (["--at", "2100-01-02", "--until", "2100-01-01"], "is not after the beginning, 2100-01-02"),
+        (["--at", "04:00", "--wait"], "--at and --wait: there is nothing to wait for until it begins"),
+        (["--at", "04:00", "--drained"], "--at and --wait: there is nothing to wait for until it begins"),
         (["--for", "1h", "--until", "04:00"], "--for and --until: both say when it ends: give one of them."),
         (["--retry-after", "-1"], "--retry-after"),
         (["--mode", "half"], "--mode"),
@@ -151,6 +156,82 @@ def test_wrong_usage_changes_nothing_and_has_an_exit_code_of_its_own(cli: Cli, o
 
 def test_all_modes_can_be_chosen() -> None:
     assert tuple(name.value for name in ModeName) == get_args(Mode)
+
+
+# -- windows -----------------------------------------------------------------------------------------------------------------
+
+
+def test_on_at_makes_a_window_that_is_coming(cli: Cli, url: str) -> None:
+    on = cli("on", "--backend", url, "--at", "2100-01-01T03:00Z", "--until", "2100-01-01T04:00Z")
+    assert (on.code, on.err, on.lines[0]) == (0, "", "maintenance: off")
+    assert any(line.startswith("coming: on from 2100-01-01") for line in on.lines)
+    assert cli("status", "--backend", url, "--json").json["coming"] == {
+        "starts_at": "2100-01-01T03:00:00Z",
+        "ends_at": "2100-01-01T04:00:00Z",
+    }
+
+
+def test_the_length_of_a_window_is_counted_from_its_beginning(cli: Cli, url: str) -> None:
+    assert cli("on", "--backend", url, "--at", "2100-01-01T03:00Z", "--for", "90m").code == 0
+    assert cli("status", "--backend", url, "--json").json["coming"]["ends_at"] == "2100-01-01T04:30:00Z"
+
+
+def test_the_end_of_a_window_is_the_next_such_time_after_its_beginning(cli: Cli, url: str) -> None:
+    assert cli("on", "--backend", url, "--at", "2100-01-01T03:00", "--until", "02:00").code == 0
+    coming = cli("status", "--backend", url, "--json").json["coming"]
+    assert datetime.fromisoformat(coming["ends_at"]) - datetime.fromisoformat(coming["starts_at"]) == timedelta(hours=23)
+
+
+def test_a_window_to_come_does_not_open_what_is_closed_now(cli: Cli, url: str) -> None:
+    cli("on", "--backend", url, "--reason", "OPS-417")
+    on = cli("on", "--backend", url, "--at", "2100-01-01T03:00Z")
+    assert (on.code, on.lines[0]) == (1, "maintenance: on")
+    assert on.err.startswith("The switch is on already, and there is one only")
+    assert "reason: OPS-417" in cli("status", "--backend", url).lines
+
+
+def test_the_schedule_lists_a_window_that_is_coming_or_has_begun(cli: Cli, url: str) -> None:
+    assert cli("schedule", "list", "--backend", url).out == ""
+    assert cli("schedule", "list", "--json", "--backend", url).json == []
+    cli("on", "--backend", url, "--at", "2100-01-01T03:00Z", "--for", "1h", "--reason", "OPS-417", "--by", "ana")
+    (line,) = cli("schedule", "list", "--backend", url).lines
+    assert line.startswith("on from 2100-01-01")
+    assert line.endswith(", full, reason: OPS-417, by: ana")
+    (listed,) = cli("schedule", "list", "--json", "--backend", url).json
+    assert (listed["starts_at"], listed["ends_at"], listed["begun"]) == ("2100-01-01T03:00:00Z", "2100-01-01T04:00:00Z", False)
+    cli("on", "--backend", url, "--for", "30m")
+    (line,) = cli("schedule", "list", "--backend", url).lines
+    assert line.startswith("on until ")
+    assert cli("schedule", "list", "--json", "--backend", url).json[0]["begun"]
+
+
+def test_a_window_without_an_end_is_listed_when_it_has_begun(cli: Cli, url: str) -> None:
+    asyncio.run(backend_from_url(url).write(MaintenanceState(enabled=True, starts_at=datetime(2020, 1, 1, tzinfo=UTC), by="ana")))
+    assert cli("schedule", "list", "--backend", url).lines == ["on without an end, full, by: ana"]
+
+
+@pytest.mark.parametrize("options", [["--at", "2100-01-01T03:00Z"], ["--for", "30m"]])
+def test_a_window_can_be_cancelled(cli: Cli, url: str, options: list[str]) -> None:
+    cli("on", "--backend", url, *options)
+    cancel = cli("schedule", "cancel", "--backend", url)
+    assert (cancel.code, cancel.err, cancel.lines[:3]) == (0, "", ["maintenance: off", "decided by: switch", "switch: off"])
+    assert cli("schedule", "list", "--backend", url).out == ""
+
+
+def test_what_is_no_window_is_not_cancelled(cli: Cli, url: str) -> None:
+    nothing = cli("schedule", "cancel", "--backend", url)
+    assert (nothing.code, nothing.err) == (1, "There is no window to cancel.\n")
+    cli("on", "--backend", url)
+    assert cli("schedule", "cancel", "--backend", url).code == 1
+    assert cli("status", "--backend", url).lines[0] == "maintenance: on"
+
+
+@pytest.mark.parametrize("command", ["list", "cancel"])
+def test_a_schedule_that_cannot_be_read_is_not_empty(cli: Cli, redis_url: str, redis_server: RedisServer, command: str) -> None:
+    redis_server.cli("SET", "maintenance", "perhaps")
+    ran = cli("schedule", command, "--backend", redis_url)
+    assert (ran.code, ran.out) == (1, "")
+    assert ran.err.startswith("Which window there is cannot be said: 'perhaps' is not a boolean word")
 
 
 # -- holds -------------------------------------------------------------------------------------------------------------------

@@ -176,7 +176,7 @@ def test_a_backend_that_cannot_be_meant_is_not_watched(cli: Cli, viewers: list[V
 
 def test_a_terminal_gets_tables_of_the_status(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     console = Console(file=StringIO(), force_terminal=True, width=100)
-    monkeypatch.setattr(commands, "terminal", lambda: console)
+    monkeypatch.setattr(show, "terminal", lambda: console)
     assert cli("status", "--backend", "file:switch.json").out == ""
     assert isinstance(console.file, StringIO)
     assert "● Maintenance is off" in console.file.getvalue()

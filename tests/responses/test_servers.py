@@ -7,6 +7,7 @@ import logging
 import socket
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import httpx2
 import pytest
@@ -27,10 +28,10 @@ from .asking import CHROME, FIREFOX, response_to
 VARIABLE = "FASTAPI_MAINTENANCE_MODE"
 
 
-def shop() -> FastAPI:
+def shop(**options: Any) -> FastAPI:
     """An application behind the middleware, whose switch is the environment variable."""
     app = FastAPI()
-    app.add_middleware(MaintenanceModeMiddleware, answer=MaintenanceAnswer(jitter=5, read_only_status_code=423))
+    app.add_middleware(MaintenanceModeMiddleware, answer=MaintenanceAnswer(**{"jitter": 5, "read_only_status_code": 423} | options))
 
     @app.api_route("/items", methods=["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS"])
     async def items() -> str:
@@ -122,6 +123,16 @@ def test_read_only_refuses_what_writes_and_says_so(server: str, monkeypatch: pyt
     assert refused.json() == {"detail": "Service temporarily read-only due to maintenance", "mode": "read-only"}
     assert refused.headers["x-maintenance-mode"] == "read-only"
     assert refused.headers["retry-after"] == "3600"
+
+
+@pytest.mark.parametrize(("status", "allow"), [(None, None), (503, None), (405, "GET, HEAD, OPTIONS, TRACE")])
+def test_read_only_refuses_with_the_status_that_was_chosen(monkeypatch: pytest.MonkeyPatch, status: int | None, allow: str | None) -> None:
+    monkeypatch.setenv(VARIABLE, '{"enabled": true, "mode": "read-only"}')
+    with serving(shop(read_only_status_code=status)) as address:
+        refused = httpx2.delete(f"http://{address}/items")
+        assert httpx2.get(f"http://{address}/items").status_code == 200
+    assert (refused.status_code, refused.headers.get("allow")) == (status or 503, allow)
+    assert refused.json() == {"detail": "Service temporarily read-only due to maintenance", "mode": "read-only"}
 
 
 def test_a_websockets_client_sees_503_with_the_answer(server: str) -> None:

@@ -1,0 +1,45 @@
+"""How exactly a worker knows its backend's clock."""
+
+from __future__ import annotations
+
+import pytest
+
+from fastapi_maintenance.knowledge import Knowledge, Policy
+from fastapi_maintenance.snapshot import Reading
+
+POLICY = Policy(
+    kind="redis",
+    enable_maintenance=None,
+    on_unreachable="last-known",
+    stale_after=2.0,
+    ttl=1.0,
+    counts_from_registering=True,
+    asks_always=False,
+)
+AHEAD = 1_000_000.0  # so far is the backend's clock ahead of ours
+
+
+def learned(*trips: tuple[float, float, float]) -> Knowledge:
+    """Each reading was asked for, made and received at these local times."""
+    knowledge = Knowledge(POLICY)
+    for asked, made, arrived in trips:
+        assert knowledge.learn(Reading(now=AHEAD + made), asked, arrived)
+    return knowledge
+
+
+def test_a_reading_bounds_the_clock_by_its_round_trip() -> None:
+    assert learned((1.0, 1.1, 1.2)).backend_time(5.0) == pytest.approx(AHEAD + 5.0)
+
+
+def test_a_slow_reading_does_not_spoil_what_a_quick_one_told() -> None:
+    quick, slow = (1.0, 1.001, 1.002), (2.0, 2.0, 3.0)
+    assert learned(slow).backend_time(5.0) == pytest.approx(AHEAD + 4.5)
+    assert learned(quick, slow).backend_time(5.0) == pytest.approx(AHEAD + 5.0, abs=0.001)
+
+
+def test_readings_that_are_slow_on_different_ways_are_exact_together() -> None:
+    assert learned((1.0, 1.01, 2.0), (3.0, 3.99, 4.0)).backend_time(5.0) == pytest.approx(AHEAD + 5.0, abs=0.01)
+
+
+def test_a_clock_that_was_set_is_followed_at_once() -> None:
+    assert learned((1.0, 1.001, 1.002), (2.0, 102.001, 2.002)).backend_time(5.0) == pytest.approx(AHEAD + 105.0)
