@@ -13,7 +13,7 @@ from rich.console import Console
 
 from fastapi_maintenance import MaintenanceState
 from fastapi_maintenance.backends import BaseStateBackend, EnvVarBackend
-from fastapi_maintenance.cli import commands, watch
+from fastapi_maintenance.cli import commands, show, watch
 from fastapi_maintenance.cli.observer import Sight
 from fastapi_maintenance.cli.report import Report
 from fastapi_maintenance.cli.times import show_moment
