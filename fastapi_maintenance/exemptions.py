@@ -23,6 +23,7 @@ from .types import ExemptHandler
 
 __all__ = [
     "HEALTH",
+    "AllowList",
     "Bearer",
     "Cookie",
     "Header",
@@ -35,6 +36,8 @@ __all__ = [
     "Rule",
     "ScopeRule",
     "When",
+    "proxies_of",
+    "read_entry",
 ]
 
 Address = IPv4Address | IPv6Address
@@ -48,6 +51,10 @@ _TEXT: Final = re.compile(r".+", re.DOTALL)
 _PORT: Final = re.compile(r":[0-9]*\Z")
 _BEARER: Final = re.compile(r"bearer +([0-9A-Za-z._~+/-]+=*)", re.IGNORECASE)  # RFC 6750, 2.1
 _FORWARDED: Final = b"x-forwarded-for"
+# A template that anybody may write: parameters are whole segments, so that no path takes long to compare.
+_NAME: Final = "[A-Za-z_][A-Za-z0-9_]*"
+_PLAIN_TEMPLATE: Final = re.compile(rf"(?:/(?:[^{{}}/]*|\{{{_NAME}(?::(?:str|int|float|uuid))?\}}))*(?:/\{{{_NAME}:path\}})?")
+_LONGEST_ENTRY: Final = 200  # characters
 
 
 class Rule(ABC):
@@ -178,8 +185,7 @@ class Network(ScopeRule):
 
     def __init__(self, *networks: str, trusted_proxies: str | Iterable[str] = ()) -> None:
         self._networks = tuple(_network(network) for network in _some("Network", networks))
-        proxies = [trusted_proxies] if isinstance(trusted_proxies, str) else trusted_proxies
-        self._proxies = tuple(_network(network) for network in proxies)
+        self._proxies = tuple(map(_network, proxies_of(trusted_proxies)))
 
     def matches(self, scope: Scope) -> bool:
         address = _client(scope, self._proxies)
@@ -329,6 +335,56 @@ def _as_rule(handler: ExemptHandler) -> Rule:
     return handler if isinstance(handler, Rule) else When(handler)
 
 
+# -- a state's list --------------------------------------------------------------------------------------------------------------
+
+
+class AllowList:
+    """What the `allow` of a state lets through. `problems` says what is wrong with entries that let nobody through."""
+
+    def __init__(self, entries: Sequence[str], trusted_proxies: Sequence[str] = ()) -> None:
+        self.entries = entries
+        self.problems: list[str] = []
+        self._rules: list[tuple[ScopeRule, ...]] = []
+        for entry in entries:
+            try:
+                self._rules.append(read_entry(entry, trusted_proxies))
+            except ConfigurationError as error:
+                self.problems.append(str(error))
+
+    def matches(self, scope: Scope) -> bool:
+        """Whether a request is named."""
+        return any(all(part.matches(scope) for part in rule) for rule in self._rules)
+
+
+def read_entry(entry: str, trusted_proxies: Sequence[str] = ()) -> tuple[ScopeRule, ...]:
+    """What an entry of `allow` demands: a path, a template or a network, after methods and a space where it is for these only.
+
+    Raises `ConfigurationError`.
+    """
+    methods, what = _words(entry)
+    try:
+        if what.startswith("/"):
+            if not _PLAIN_TEMPLATE.fullmatch(what):
+                raise ConfigurationError("a parameter must be a whole segment like {id}, {id:int} or, at the end, {rest:path}")
+            rule: ScopeRule = Path(what)
+        else:
+            rule = Network(what, trusted_proxies=trusted_proxies)
+        return (Method(*methods.split(",")), rule) if methods else (rule,)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{_excerpt(entry)} allows nothing: {error}") from None
+
+
+def _words(entry: str) -> tuple[str, str]:
+    words = entry.split() if len(entry) <= _LONGEST_ENTRY else []
+    if len(words) not in (1, 2):
+        raise ConfigurationError(f'{_excerpt(entry)} allows nothing: write it like "/login", "POST /login" or "10.1.0.0/16".')
+    return ("" if len(words) == 1 else words[0]), words[-1]
+
+
+def _excerpt(entry: str) -> str:
+    return repr(entry if len(entry) <= 40 else f"{entry[:40]}…")
+
+
 # -- reading options -------------------------------------------------------------------------------------------------------------
 
 
@@ -354,6 +410,16 @@ def _compiled(template: str) -> re.Pattern[str]:
         return compile_path(template)[0]
     except (AssertionError, ValueError) as error:  # no such convertor; a name twice
         raise ConfigurationError(f"{template!r} is no template of a path: {error}") from None
+
+
+def proxies_of(trusted: str | Iterable[str]) -> tuple[str, ...]:
+    """Networks of proxies, as options name them: one or several. Raises `ConfigurationError`."""
+    if not isinstance(trusted, Iterable):
+        raise ConfigurationError(f"trusted_proxies must be a list of networks, not {trusted!r}.")
+    proxies = (trusted,) if isinstance(trusted, str) else tuple(trusted)
+    for proxy in proxies:
+        _network(proxy)
+    return proxies
 
 
 def _network(text: str) -> AddressRange:

@@ -22,7 +22,7 @@ _PATIENCE: Final = 1.0  # seconds for each exempt handler, so that one that hang
 
 
 class Standing(NamedTuple):
-    """What the precedence table asks of a request."""
+    """What the precedence table asks of a request. `exempt` is for good: what a state allows is asked of each state."""
 
     mark: Mark | None
     found: bool
@@ -50,6 +50,7 @@ class Admission:
         if self.standing is None:
             return True
         mark, found, exempt = self.standing
+        exempt = exempt or self.mode.lets_through(closing.state, self.scope)
         return decide(mark=mark, found=found, exempt=exempt, closing=closing, method=self.scope.get("method")).refused
 
     def hold(self, blocks: int, switch: str) -> None:

@@ -36,7 +36,7 @@ class MaintenanceModeMiddleware:
     `exempt_handler` lets requests through, `response_handler` makes the answer; both may be sync or async. `answer` has the
     options of the answer that is made without a handler.
     With `announce`, responses say in the header `X-Maintenance-Coming` when a window will begin.
-    `fallback`, `on_unreachable`, `stale_after` and `close_websockets` are as in `MaintenanceMode`.
+    `fallback`, `on_unreachable`, `stale_after`, `close_websockets` and `trusted_proxies` are as in `MaintenanceMode`.
     With options that cannot be meant, the application refuses to start and says why.
     """
 
@@ -52,6 +52,7 @@ class MaintenanceModeMiddleware:
         on_unreachable: Unreachable = "last-known",
         stale_after: float | None = None,
         close_websockets: float | None = None,
+        trusted_proxies: str | Sequence[str] = (),
         answer: MaintenanceAnswer | None = None,
         announce: bool = False,
     ) -> None:
@@ -68,6 +69,7 @@ class MaintenanceModeMiddleware:
                 on_unreachable=on_unreachable,
                 stale_after=stale_after,
                 close_websockets=close_websockets,
+                trusted_proxies=trusted_proxies,
             )
         except ConfigurationError as error:
             # FastAPI builds its middlewares inside the lifespan, where servers take an exception for "no lifespan here".
@@ -129,7 +131,7 @@ class MaintenanceModeMiddleware:
     async def _judge(self, admission: Admission, gate: Gate, scope: Scope, receive: Receive, send: Send) -> None:
         route = self._routes.resolve(scope)
         standing = Standing(route.mark, route.found, route.docs)
-        decision = _decide(standing, gate, scope)
+        decision = self._decide(standing, gate, scope)
         if decision.refused:
             # Whether it is answered now or turns out to be exempt, nobody waits for it; least of all while a handler is asked.
             self.mode.in_flight.discard(admission)
@@ -142,7 +144,7 @@ class MaintenanceModeMiddleware:
                     return
                 receive = replay.again
                 standing = standing._replace(exempt=exempt)
-                decision = _decide(standing, gate, scope)
+                decision = self._decide(standing, gate, scope)
         if decision.refused:
             await self._answer(decision.state, scope, receive, send)
             return
@@ -150,6 +152,11 @@ class MaintenanceModeMiddleware:
             admission.standing = standing
         self.mode.in_flight.add(admission)
         await self._serve(admission, gate, scope, receive, send)
+
+    def _decide(self, standing: Standing, gate: Gate, scope: Scope) -> Decision:
+        mark, found, exempt = standing
+        exempt = exempt or (gate.closing is not None and self.mode.lets_through(gate.closing.state, scope))
+        return decide(mark=mark, found=found, exempt=exempt, closing=gate.closing, method=scope.get("method"))
 
     async def _answer(self, state: MaintenanceState, scope: Scope, receive: Receive, send: Send) -> None:
         answer = partial(answer_with, self.response_handler) if self.response_handler is not None else self._respond(state)
@@ -182,11 +189,6 @@ class MaintenanceModeMiddleware:
         if self._response[0] is not state:
             self._response = state, MaintenanceResponse(state, self.mode.now, self._options)
         return self._response[1]
-
-
-def _decide(standing: Standing, gate: Gate, scope: Scope) -> Decision:
-    mark, found, exempt = standing
-    return decide(mark=mark, found=found, exempt=exempt, closing=gate.closing, method=scope.get("method"))
 
 
 def _announcing(coming: MaintenanceState, send: Send) -> Send:

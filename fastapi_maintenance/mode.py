@@ -21,11 +21,12 @@ from ._fallbacks import Fallbacks
 from .backends import BaseStateBackend
 from .backends.base import WorkerRegistry, as_backend_error, at_least_zero, positive
 from .exceptions import BackendError, ConfigurationError
+from .exemptions import AllowList, proxies_of
 from .in_flight import InFlight, Standing, current_admission
 from .knowledge import Gate, Knowledge, Policy, Unreachable
 from .responses import detail
 from .snapshot import Reading
-from .state import OFF
+from .state import OFF, MaintenanceState
 from .version import VERSION
 
 __all__ = ["Gate", "MaintenanceMode", "Unreachable", "mode_at_hand"]
@@ -59,6 +60,7 @@ class MaintenanceMode:
     keeps it, "open" lets everything through, "closed" nothing. Where no state was ever known, the `fallback` backends
     or URLs are asked, then the environment variable. A file among them is kept a copy of every confirmed state.
     `close_websockets` seconds after a closing, open WebSockets are closed with code 1012; None lets them be.
+    `trusted_proxies` are the networks whose X-Forwarded-For counts where a state's `allow` names a network.
     Raises `ConfigurationError` for options that cannot be meant.
     """
 
@@ -71,6 +73,7 @@ class MaintenanceMode:
         on_unreachable: Unreachable = "last-known",
         stale_after: float | None = None,
         close_websockets: float | None = None,
+        trusted_proxies: str | Sequence[str] = (),
     ) -> None:
         if on_unreachable not in get_args(Unreachable):
             raise ConfigurationError(f"on_unreachable must be one of {', '.join(get_args(Unreachable))}, not {on_unreachable!r}.")
@@ -83,6 +86,8 @@ class MaintenanceMode:
         self.in_flight = InFlight()
         self._standing_of: Callable[[Scope], Awaitable[Standing]] | None = None
         self._close_websockets = close_websockets if close_websockets is None else at_least_zero("close_websockets", close_websockets)
+        self._trusted_proxies = proxies_of(trusted_proxies)
+        self._allow_list = AllowList(())
         if self.stale_after < 1.5 * backend.ttl:
             raise ConfigurationError(
                 f"stale_after must be at least 1.5 ttl, {1.5 * backend.ttl:g} s here: a healthy worker's knowledge is up to 1.2 ttl old."
@@ -263,6 +268,19 @@ class MaintenanceMode:
             "fence": self.stale_after if self.on_unreachable == "closed" else None,
         }
 
+    # -- who passes all the same -----------------------------------------------------------------------------------------
+
+    def lets_through(self, state: MaintenanceState, scope: Scope) -> bool:
+        """Whether a state that closes the service names this request as one that passes."""
+        return state.allow is not None and self._allowed_by(state.allow).matches(scope)
+
+    def _allowed_by(self, entries: tuple[str, ...]) -> AllowList:
+        """The list read, anew where it is another one."""
+        allow_list = self._allow_list
+        if allow_list.entries != entries:
+            allow_list = self._allow_list = AllowList(entries, self._trusted_proxies)
+        return allow_list
+
     # -- requests in flight --------------------------------------------------------------------------------------------
 
     def classify_with(self, standing_of: Callable[[Scope], Awaitable[Standing]]) -> None:
@@ -303,6 +321,8 @@ class MaintenanceMode:
         if not unchanged:
             _log_change(gate)
             if gate.closing is not None:
+                for problem in self._allowed_by(gate.closing.state.allow or ()).problems:
+                    logger.warning("%s", problem)
                 for watch in list(self._watches.values()):
                     watch.tell(watch.closed)
         return gate

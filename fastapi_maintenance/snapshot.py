@@ -132,8 +132,14 @@ def _combine(live: Iterable[Hold]) -> MaintenanceState | None:
     standing = [hold.state for hold in holds if hold.state.enabled and hold.id not in lifted]
     if standing:
         strictest = "full" if any(state.mode == "full" for state in standing) else "read-only"
-        return replace_state(standing[-1], mode=strictest)
+        return replace_state(standing[-1], mode=strictest, allow=_allowed_by_all(standing))
     return off[-1].state if off else None
+
+
+def _allowed_by_all(states: list[MaintenanceState]) -> tuple[str, ...] | None:
+    """What none of several closings is against: nobody opens anything under another's migration."""
+    *others, newest = (state.allow or () for state in states)
+    return tuple(entry for entry in newest if all(entry in other for other in others)) or None
 
 
 def replace_state(state: MaintenanceState, **changes: object) -> MaintenanceState:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 from typing import Final
 
 import pytest
+from typer.testing import CliRunner
 
 from fastapi_maintenance import exemptions
+from fastapi_maintenance.cli import app as cli
 from fastapi_maintenance.state import MaintenanceState
 
 DOCUMENT: Final = (Path(__file__).parents[1] / "docs" / "exemptions.md").read_text()
@@ -36,6 +39,15 @@ def test_the_values_of_the_switch_are_such() -> None:
         assert MaintenanceState.parse(block).enabled
 
 
+def test_the_commands_do_what_they_say(tmp_path: Path) -> None:
+    for block in blocks("bash"):
+        for line in block.splitlines():
+            program, *arguments = shlex.split(line)
+            assert program == "fastapi-maintenance"
+            result = CliRunner().invoke(cli, ["--backend", f"file:{tmp_path}/switch.json", *arguments], catch_exceptions=False)
+            assert result.exit_code == 0, result.output
+
+
 def test_every_rule_is_in_the_table() -> None:
     named = set(re.findall(r"`([A-Z]\w+)", DOCUMENT))
-    assert set(exemptions.__all__) - {"Rule", "ScopeRule"} <= named
+    assert set(exemptions.__all__) - {"AllowList", "Rule", "ScopeRule", "proxies_of", "read_entry"} <= named

@@ -130,6 +130,15 @@ def test_of_several_on_holds_the_newest_speaks_and_the_strictest_mode_rules() ->
     assert evaluate(Reading(OFF, holds, NOW), NOW).state == on("newest", mode="full")
 
 
+def test_several_on_holds_allow_what_all_of_them_allow() -> None:
+    allowing = replace_state(ON, allow=("/login", "/b", "/c"))
+    holds = (Hold("a", allowing, since=2.0), Hold("b", replace_state(ON, allow=("/c", "/login")), since=1.0))
+    assert evaluate(Reading(OFF, holds[:1], NOW), NOW).state.allow == ("/login", "/b", "/c")
+    assert evaluate(Reading(OFF, holds, NOW), NOW).state.allow == ("/login", "/c")
+    assert evaluate(Reading(OFF, (*holds, Hold("c", ON)), NOW), NOW).state.allow is None
+    assert evaluate(Reading(allowing, (Hold("c", ON),), NOW), NOW).state.allow is None, "a switch allows nothing under a hold"
+
+
 def test_read_only_holds_alone_stay_read_only() -> None:
     holds = (Hold("a", READ_ONLY, since=1.0), Hold("b", READ_ONLY, since=2.0), Hold("c", OFF, since=3.0, lifts=("a",)))
     assert evaluate(Reading(ON, holds, NOW), NOW).state == READ_ONLY

@@ -92,6 +92,19 @@ def test_json_is_read_with_all_its_details() -> None:
     )
 
 
+def test_the_list_of_whom_it_allows_is_kept_as_it_is_written() -> None:
+    state = MaintenanceState.parse('{"enabled": true, "allow": ["POST /login", "what is this?"]}')
+    assert state.allow == ("POST /login", "what is this?")
+    assert MaintenanceState.parse(state.dump()) == state
+    assert "allow" not in MaintenanceState(enabled=True, reason="x").dump()
+
+
+@pytest.mark.parametrize("value", ['"/login"', "[1]", "[null]", '{"a": 1}', "true", json.dumps(["/"] * 101)])
+def test_a_list_that_is_none_or_too_long_is_refused(value: str) -> None:
+    with pytest.raises(InvalidStateError, match="allow"):
+        MaintenanceState.parse(f'{{"enabled": true, "allow": {value}}}')
+
+
 def test_unknown_keys_are_refused_by_name() -> None:
     with pytest.raises(InvalidStateError, match=r"colour: unknown key; Message: unknown key\.$"):
         MaintenanceState.parse('{"enabled": true, "colour": "red", "Message": "case matters"}')

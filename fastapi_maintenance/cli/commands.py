@@ -10,12 +10,14 @@ from typing import Annotated
 import typer
 
 from ..backends import BaseStateBackend, EnvVarBackend
-from ..state import MaintenanceState
+from ..exemptions import read_entry
+from ..state import MOST_ALLOWED, MaintenanceState
 from ..version import VERSION
 from . import barrier, schedule
 from .barrier import conclude_wait, watch_wait
 from .codes import ExitCode
 from .options import (
+    AllowOption,
     AtOption,
     BackendOption,
     ByOption,
@@ -87,6 +89,7 @@ def on(
     until: UntilOption = None,
     retry_after: RetryAfterOption = None,
     mode: ModeOption = ModeName.FULL,
+    allow: AllowOption = None,
     by: ByOption = None,
     as_json: JsonOption = False,
     backend: BackendOption = None,
@@ -115,6 +118,10 @@ def on(
         lasting = None if length is None else parse_duration(length)
     with argument("--until"):
         ends_at = None if until is None else parse_until(until, now, starts_at)
+    with argument("--allow"):
+        allowed = tuple(entry for entry in allow or () if read_entry(entry))
+        if len(allowed) > MOST_ALLOWED:
+            raise ValueError(f"{len(allowed)} entries are too many: {MOST_ALLOWED} are the most there can be.")
     state = MaintenanceState(
         enabled=True,
         message=message or None,
@@ -123,6 +130,7 @@ def on(
         starts_at=starts_at,
         ends_at=ends_at,
         mode=mode.value,
+        allow=allowed or None,
         by=by or operator(),
     )
     with explained():

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 __all__ = [
+    "AllowOption",
     "AtOption",
     "BackendOption",
     "ByOption",
@@ -67,6 +68,15 @@ RetryAfterOption = Annotated[
     int | None,
     typer.Option(
         "--retry-after", metavar="SECONDS", min=0, max=2**31 - 1, help="When clients shall try again. Default: at its end, else in an hour."
+    ),
+]
+
+AllowOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow",
+        metavar="ENTRY",
+        help='Let these through, for each time it is given: "/login", "POST /login", "/users/{id}", 10.1.0.0/16 or "GET 10.1.0.0/16".',
     ),
 ]
 

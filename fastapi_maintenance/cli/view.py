@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..backends.base import Replicas
+from ..exemptions import AllowList
 from ..snapshot import Hold
 from ..state import MaintenanceState
 from .output import clean
@@ -76,6 +77,10 @@ def _details(report: Report, state: MaintenanceState) -> Iterator[tuple[str, str
     for name in ("message", "reason", "by"):
         if (text := getattr(state, name)) is not None:
             yield name, clean(text)
+    if state.allow is not None:
+        yield "allow", ", ".join(map(clean, state.allow))
+        for problem in AllowList(state.allow).problems:
+            yield "problem", clean(problem)
     if state.since is not None:
         yield "since", _moment(report, state.since)
     if state.ends_at is not None:

@@ -89,6 +89,37 @@ def test_a_user_without_a_name_is_a_number(cli: Cli, url: str, monkeypatch: pyte
     assert f"by: uid-{os.getuid()}@{socket.gethostname()}" in cli("status", "--backend", url).lines
 
 
+def test_on_allows_what_it_is_told_to(cli: Cli, url: str) -> None:
+    on = cli("on", "--backend", url, "--allow", "POST /login", "--allow", "10.0.0.0/8")
+    assert on.code == 0
+    assert "allow: POST /login, 10.0.0.0/8" in on.lines
+    assert cli("status", "--backend", url, "--json").json["switch"]["allow"] == ["POST /login", "10.0.0.0/8"]
+    cli("on", "--backend", url)
+    assert cli("status", "--backend", url, "--json").json["switch"]["allow"] is None
+
+
+@pytest.mark.parametrize(
+    ("entries", "problem"),
+    [
+        (["login"], "'login' allows nothing: 'login' is no network"),
+        ([""], "'' allows nothing: write it like"),
+        (["/x"] * 101, "101 entries are too many: 100 are the most"),
+    ],
+)
+def test_what_would_allow_nothing_is_refused_and_nothing_is_written(cli: Cli, url: str, entries: list[str], problem: str) -> None:
+    on = cli("on", "--backend", url, *(word for entry in entries for word in ("--allow", entry)))
+    assert on.code == 2
+    assert problem in on.err
+    assert cli("status", "--backend", url).lines[0] == "maintenance: off"
+
+
+def test_status_tells_of_entries_that_somebody_else_wrote_and_nobody_can_read(cli: Cli, redis_url: str, redis_server: RedisServer) -> None:
+    redis_server.cli("SET", "maintenance", MaintenanceState(enabled=True, allow=("/login", "nonsense\n")).dump())
+    lines = cli("status", "--backend", redis_url).lines
+    assert "allow: /login, nonsense\\n" in lines
+    assert any(line.startswith("problem: 'nonsense\\n' allows nothing") for line in lines)
+
+
 def test_empty_texts_are_no_texts(cli: Cli, url: str) -> None:
     cli("on", "--backend", url, "--message", "", "--reason", "")
     state = cli("status", "--backend", url, "--json").json["switch"]

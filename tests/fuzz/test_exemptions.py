@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from functools import partial
 from ipaddress import ip_address, ip_network
 from typing import Any, Final
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from starlette.requests import HTTPConnection
 
 from fastapi_maintenance.exceptions import ConfigurationError
-from fastapi_maintenance.exemptions import Bearer, Cookie, Header, Host, Method, Network, Path, Query, Rule
+from fastapi_maintenance.exemptions import AllowList, Bearer, Cookie, Header, Host, Method, Network, Path, Query, Rule
 
 from ..asgi import http_scope, websocket_scope
 from .attempt import attempt
@@ -99,6 +100,31 @@ def test_a_path_without_braces_is_exempt_alone(path: str, asked: str) -> None:
     assert passes(rule, http_scope(path=path)) or "{" in path
     if "{" not in path:
         assert passes(rule, http_scope(path=asked)) is (asked == path)
+
+
+ENTRIES: Final = TEXT | st.lists(
+    st.sampled_from(["GET", " ", ",", "/", "{a}", "{b:int}", "{r:path}", "10.1.2.3", "10.0.0.0", "/8", "::", "/129", "x", "\n", "(", "{"]),
+    max_size=9,
+).map("".join)
+
+
+@effort(300)
+@given(st.lists(ENTRIES, max_size=4), PATHS, HEADERS, CLIENTS)
+def test_any_list_of_a_state_is_read_as_far_as_it_can_be(entries: list[str], path: str, headers: Any, client: Any) -> None:
+    allow_list = AllowList([*entries, "/allowed"], ["192.0.2.0/24"])
+    allow_list.matches(http_scope() | {"headers": headers, "client": client, "path": path})
+    assert allow_list.matches(http_scope(path="/allowed"))
+    assert len(allow_list.problems) <= len(entries)
+    assert all(len(problem) < 500 and problem.isprintable() for problem in allow_list.problems)
+
+
+@effort(30)
+@given(st.lists(st.sampled_from(["/{a}", "/{b:int}", "/x", "/{c:float}", "/"]), max_size=20).map("".join), st.sampled_from("/a1.x"))
+def test_no_template_of_a_state_takes_long_to_compare(template: str, character: str) -> None:
+    allow_list = AllowList([template + "/{r:path}"])
+    began = time.process_time()
+    allow_list.matches(http_scope(path="/" + f"{character}/" * 5_000 + character * 50_000))
+    assert time.process_time() - began < 2
 
 
 @effort(200)

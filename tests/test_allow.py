@@ -1,0 +1,166 @@
+"""The list in the state: who passes is changed in Redis, at once and on every worker, without a deploy."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterator
+from typing import Any, Final
+
+import httpx2
+import pytest
+from fastapi import FastAPI, WebSocket
+
+from fastapi_maintenance import MaintenanceModeMiddleware, MaintenanceState, force_maintenance_mode_on
+from fastapi_maintenance._policy import Closing, Outcome
+from fastapi_maintenance.in_flight import Admission, Standing
+from fastapi_maintenance.mode import MaintenanceMode
+from fastapi_maintenance.state import OFF
+
+from .asgi import http_scope
+from .doubles import Switchboard
+from .servers import RedisServer
+from .serving import serving
+from .waiting import eventually_sync
+
+LOGIN: Final = '{"enabled": true, "mode": "read-only", "allow": ["POST /login"]}'
+
+
+def make_app(backend: str, **options: Any) -> FastAPI:
+    app = FastAPI()
+    app.add_middleware(MaintenanceModeMiddleware, backend=backend, **options)
+
+    @app.api_route("/login", methods=["GET", "POST"])
+    @app.api_route("/orders/{id}", methods=["GET", "POST"])
+    async def answer() -> str:
+        return "open"
+
+    @app.post("/never")
+    @force_maintenance_mode_on
+    async def never() -> None: ...
+
+    @app.websocket("/live")
+    async def live(websocket: WebSocket) -> None:
+        await websocket.close()
+
+    return app
+
+
+@pytest.fixture
+def workers(redis_url: str) -> Iterator[list[httpx2.Client]]:
+    """Clients of two workers, each with a connection of its own to one Redis."""
+    with serving(make_app(redis_url), proxy_headers=False) as one, serving(make_app(redis_url), proxy_headers=False) as other:
+        clients = [httpx2.Client(base_url=f"http://{address}", trust_env=False) for address in (one, other)]
+        yield clients
+        for client in clients:
+            client.close()
+
+
+def statuses(workers: list[httpx2.Client], method: str, url: str, **more: Any) -> list[int]:
+    return [worker.request(method, url, **more).status_code for worker in workers]
+
+
+def test_the_list_is_changed_in_redis_and_followed_by_every_worker(workers: list[httpx2.Client], redis_server: RedisServer) -> None:
+    def set_and_expect(value: str, method: str, url: str, status: int, **more: Any) -> None:
+        redis_server.cli("SET", "maintenance", value)
+        eventually_sync(lambda: statuses(workers, method, url, **more) == [status, status], within=10)
+
+    assert statuses(workers, "POST", "/orders/1") == [200, 200]
+    set_and_expect('{"enabled": true, "allow": ["POST /orders/{id}"]}', "POST", "/login", 503)
+    assert statuses(workers, "POST", "/orders/1") == [200, 200]
+    assert statuses(workers, "GET", "/orders/1") == [503, 503]
+    set_and_expect('{"enabled": true, "allow": ["/login"]}', "POST", "/orders/1", 503)
+    assert statuses(workers, "POST", "/login") == [200, 200]
+    set_and_expect('{"enabled": true, "allow": ["127.0.0.0/8"]}', "POST", "/orders/1", 200)
+    assert statuses(workers, "POST", "/never") == [503, 503]
+    set_and_expect('{"enabled": true, "allow": ["10.0.0.0/8"]}', "POST", "/orders/1", 503, headers={"X-Forwarded-For": "10.1.2.3"})
+    set_and_expect("1", "POST", "/login", 503)
+
+
+def test_in_read_only_mode_a_login_can_be_allowed(workers: list[httpx2.Client], redis_server: RedisServer) -> None:
+    redis_server.cli("SET", "maintenance", LOGIN)
+    eventually_sync(lambda: statuses(workers, "POST", "/orders/1") == [503, 503], within=10)
+    assert statuses(workers, "GET", "/orders/1") == [200, 200]
+    assert statuses(workers, "POST", "/login") == [200, 200]
+
+
+def test_a_network_in_the_list_is_looked_for_behind_trusted_proxies_only() -> None:
+    app = make_app("env:UNUSED_HERE", trusted_proxies="127.0.0.1")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("UNUSED_HERE", '{"enabled": true, "allow": ["10.1.0.0/16"]}')
+        with serving(app, proxy_headers=False) as address, httpx2.Client(base_url=f"http://{address}", trust_env=False) as client:
+            assert client.get("/login", headers={"X-Forwarded-For": "10.1.2.3"}).status_code == 200
+            assert client.get("/login", headers={"X-Forwarded-For": "10.1.2.3, 203.0.113.9"}).status_code == 503
+            assert client.get("/login").status_code == 503
+
+
+# -- what is told -------------------------------------------------------------------------------------------------------------------
+
+
+class Board(Switchboard):
+    """Says what a test wants it to say."""
+
+    state = OFF
+
+    async def read(self) -> Any:
+        return self._local_reading(self.state)
+
+
+async def test_an_entry_that_cannot_be_read_is_told_once_and_the_rest_holds(caplog: pytest.LogCaptureFixture) -> None:
+    board = Board()
+    board.state = MaintenanceState(enabled=True, allow=("nonsense", "/login"))
+    with caplog.at_level(logging.WARNING, "fastapi_maintenance"):
+        async with MaintenanceMode(board) as mode:
+            for _ in range(3):
+                assert mode.lets_through(mode.gate.state, http_scope(path="/login"))
+                assert not mode.lets_through(mode.gate.state, http_scope(path="/nonsense"))
+                mode.judge()
+    (told,) = caplog.records
+    assert told.message.startswith("'nonsense' allows nothing: 'nonsense' is no network: write it like 10.0.0.0/8")
+
+
+async def test_the_list_is_read_once_for_a_state() -> None:
+    mode = MaintenanceMode(Board())
+    state = MaintenanceState(enabled=True, allow=("/login",))
+    first = mode._allowed_by(state.allow or ())
+    mode.lets_through(state, http_scope(path="/login"))
+    assert mode._allowed_by(("/login",)) is first
+    assert mode._allowed_by(("/other",)) is not first
+
+
+# -- who is waited for ----------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_request_that_one_closing_allows_is_waited_for_by_the_next_that_does_not() -> None:
+    mode = MaintenanceMode(Board())
+    admission = Admission(mode, http_scope("POST", path="/login"))
+    admission.standing = Standing(None, True, False)
+    allowing = Closing(Outcome.SWITCH, MaintenanceState(enabled=True, allow=("/login",)))
+    assert not admission.concerned_by(allowing)
+    assert admission.concerned_by(Closing(Outcome.HOLD, MaintenanceState(enabled=True)))
+
+
+async def test_a_request_that_was_let_in_by_the_list_is_waited_for_when_the_list_is_gone() -> None:
+    board, entered, finish = Board(), asyncio.Event(), asyncio.Event()
+    board.state = MaintenanceState(enabled=True, allow=("/login",))
+    counts: list[tuple[int, int]] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        entered.set()
+        await finish.wait()
+
+    middleware = MaintenanceModeMiddleware(app, backend=board)
+    request = asyncio.create_task(middleware(http_scope("POST", path="/login"), _never, _never))
+    await asyncio.wait_for(entered.wait(), 20)
+    counts.append(middleware.mode.in_flight.count(middleware.mode.gate.closing))
+    board.state = MaintenanceState(enabled=True)
+    middleware.mode.update(await board.read(), asyncio.get_running_loop().time())
+    counts.append(middleware.mode.in_flight.count(middleware.mode.gate.closing))
+    finish.set()
+    await request
+    await middleware.mode.stop()
+    assert counts == [(0, 0), (1, 0)]
+
+
+async def _never(*anything: Any) -> Any:
+    raise AssertionError
