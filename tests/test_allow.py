@@ -13,6 +13,7 @@ from fastapi import FastAPI, WebSocket
 
 from fastapi_maintenance import MaintenanceModeMiddleware, MaintenanceState, force_maintenance_mode_on
 from fastapi_maintenance._policy import Closing, Outcome
+from fastapi_maintenance.backends import BaseStateBackend, RedisBackend
 from fastapi_maintenance.in_flight import Admission, Standing
 from fastapi_maintenance.mode import MaintenanceMode
 from fastapi_maintenance.state import OFF
@@ -26,7 +27,7 @@ from .waiting import eventually_sync
 LOGIN: Final = '{"enabled": true, "mode": "read-only", "allow": ["POST /login"]}'
 
 
-def make_app(backend: str, **options: Any) -> FastAPI:
+def make_app(backend: str | BaseStateBackend, **options: Any) -> FastAPI:
     app = FastAPI()
     app.add_middleware(MaintenanceModeMiddleware, backend=backend, **options)
 
@@ -49,7 +50,8 @@ def make_app(backend: str, **options: Any) -> FastAPI:
 @pytest.fixture
 def workers(redis_url: str) -> Iterator[list[httpx2.Client]]:
     """Clients of two workers, each with a connection of its own to one Redis."""
-    with serving(make_app(redis_url), proxy_headers=False) as one, serving(make_app(redis_url), proxy_headers=False) as other:
+    apps = make_app(RedisBackend(redis_url)), make_app(RedisBackend(redis_url))
+    with serving(apps[0], proxy_headers=False) as one, serving(apps[1], proxy_headers=False) as other:
         clients = [httpx2.Client(base_url=f"http://{address}", trust_env=False) for address in (one, other)]
         yield clients
         for client in clients:
