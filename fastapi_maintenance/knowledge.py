@@ -12,7 +12,7 @@ from ._policy import Closing, closing
 from .snapshot import Effective, Reading, evaluate, fill_gaps, steady
 from .state import OFF, MaintenanceState
 
-__all__ = ["Gate", "Knowledge", "Policy", "Unreachable"]
+__all__ = ["Gate", "Knowledge", "Policy", "Unreachable", "decreed"]
 
 Unreachable = Literal["last-known", "open", "closed"]
 
@@ -164,6 +164,13 @@ class Knowledge:
         if self.reading is not None:  # its switch is unreadable, its holds are not
             reading = replace(reading, holds=self.reading.holds)
         return evaluate(reading, backend_now), fallback_source
+
+
+def decreed(state: MaintenanceState, now: float, wall_clock: float) -> Gate:
+    """The gate of a worker that goes by a state it was given, as tests give it, whatever is known."""
+    effective = evaluate(Reading(state, now=wall_clock), wall_clock)
+    refusal = closing(None, None, effective.switch)
+    return Gate(refusal, effective.switch, "override", now + effective.until - wall_clock)
 
 
 def _unending(reading: Reading, confirmed_at: float) -> Reading:

@@ -23,7 +23,7 @@ from .backends.base import WorkerRegistry, as_backend_error, at_least_zero, posi
 from .exceptions import BackendError, ConfigurationError
 from .exemptions import AllowList, proxies_of
 from .in_flight import InFlight, Standing, current_admission
-from .knowledge import Gate, Knowledge, Policy, Unreachable
+from .knowledge import Gate, Knowledge, Policy, Unreachable, decreed
 from .responses import detail
 from .snapshot import Reading
 from .state import OFF, MaintenanceState
@@ -111,6 +111,7 @@ class MaintenanceMode:
         self._closed_since = -math.inf
         self._failing = False
         self._problem = ""
+        self._decreed: MaintenanceState | None = None
         self.gate = Gate(None, OFF, "default", -math.inf)
         backend.attach(self)
 
@@ -151,6 +152,8 @@ class MaintenanceMode:
 
     async def refresh(self) -> Gate:
         """The gate as of now: without I/O where a watch runs on this event loop; else after starting one."""
+        if self._decreed is not None:
+            return self.judge()
         if self._peeks:
             reading = self._peek()
             if reading is not None and reading is not self.knowledge.reading:
@@ -307,12 +310,27 @@ class MaintenanceMode:
 
     # -- what follows from it ------------------------------------------------------------------------------------------
 
+    def decree(self, state: MaintenanceState | None) -> MaintenanceState | None:
+        """Go by this state alone from now on, whatever is known and said elsewhere; by what is known again with None.
+
+        Returns what was decreed before.
+        """
+        with self._lock:
+            before, self._decreed = self._decreed, state
+            gate = self.judge()
+            if state is None:
+                self.gate = replace(gate, until=-math.inf)  # whatever is known by now, the next request looks
+        return before
+
     def judge(self) -> Gate:
         """Make the gate anew from what is known now."""
         with self._lock:
             before = self.gate
             fallback, source = self._fallbacks.reading, self._fallbacks.source
-            gate = self.knowledge.judge(time.monotonic(), fallback, source, watched=bool(self._watches))
+            if self._decreed is not None:
+                gate = decreed(self._decreed, time.monotonic(), time.time())
+            else:
+                gate = self.knowledge.judge(time.monotonic(), fallback, source, watched=bool(self._watches))
             if unchanged := gate.closing == before.closing:
                 gate = replace(gate, closing=before.closing)  # the same object, so that its answer stays encoded
             if before.closing is None and gate.closing is not None:

@@ -17,7 +17,7 @@ import fastapi_maintenance
 from fastapi_maintenance import backends
 
 ROOT: Final = Path(__file__).parents[1]
-OPTIONAL: Final = ("fakeredis", "jinja2", "redis", "rich", "typer", "uvicorn")
+OPTIONAL: Final = ("fakeredis", "jinja2", "pytest", "redis", "rich", "typer", "uvicorn")
 MODULES: Final = [
     "fastapi_maintenance",
     *(module.name for module in pkgutil.walk_packages(fastapi_maintenance.__path__, "fastapi_maintenance.")),
@@ -86,6 +86,7 @@ STAGES: Final = {
     "fastapi": "from fastapi import FastAPI",
     "the package": "from fastapi_maintenance import *",
     "an application": "app = FastAPI()\napp.add_middleware(MaintenanceModeMiddleware)\napp.build_middleware_stack()",
+    "its tests": "from fastapi_maintenance.testing import override\nfrom fastapi_maintenance.testing.conformance import CHECKS",
     "a file": "from fastapi_maintenance.backends import backend_from_url\nbackend_from_url('file:maintenance.json')",
     "a Redis URL": "backend_from_url('redis://localhost')",
 }
@@ -100,7 +101,7 @@ def loaded() -> dict[str, set[str]]:
     return dict(zip(STAGES, (set(line.split()) for line in done.stdout.splitlines()), strict=True))
 
 
-@pytest.mark.parametrize("stage", ["the package", "an application", "a file"])
+@pytest.mark.parametrize("stage", ["the package", "an application", "its tests", "a file"])
 def test_no_optional_library_is_loaded_for_who_does_not_use_it(loaded: dict[str, set[str]], stage: str) -> None:
     assert loaded[stage] <= loaded["fastapi"]
 

@@ -18,10 +18,9 @@ from fastapi_maintenance.backends import BaseStateBackend, EnvVarBackend, LocalF
 from fastapi_maintenance.demo.embedded import start_embedded_redis
 from fastapi_maintenance.snapshot import Hold, Reading
 from fastapi_maintenance.state import MaintenanceState
+from fastapi_maintenance.testing import conformance
+from fastapi_maintenance.testing.conformance import CHECKS, MakeBackend
 from tests.topologies import Cluster, SentinelGroup, cluster, sentinel_group
-
-from . import conformance
-from .conformance import CHECKS, MakeBackend
 
 TTL: Final = 0.3
 
@@ -211,6 +210,14 @@ class LosesDetails(Broken):
         await super().write(MaintenanceState(enabled=state.enabled))
 
 
+class KeepsAnything(LosesDetails):
+    """Of any length."""
+
+
+class LastsForAnyTime(LosesDetails):
+    """Also for none."""
+
+
 class TellsNobody(Broken):
     def deliver(self, reading: Reading, at: float) -> None:
         pass
@@ -246,6 +253,8 @@ BROKEN: Final[dict[type[Broken], Callable[[MakeBackend], Awaitable[None]]]] = {
     RenewsWhatWasEnded: conformance.clearing_turns_off_and_ends_every_hold,
     WritesNothing: conformance.what_is_written_is_read_by_everybody,
     LosesDetails: conformance.details_are_kept_or_refused,
+    KeepsAnything: conformance.a_state_that_is_too_long_is_refused,
+    LastsForAnyTime: conformance.a_time_to_live_that_is_none_is_refused,
     TellsNobody: conformance.what_an_instance_changes_its_own_workers_know_at_once,
     WatchesNothing: conformance.a_watch_hears_of_what_others_change,
     ShowsItsMemory: conformance.it_has_a_name_for_messages,

@@ -15,10 +15,10 @@ from datetime import UTC, datetime, timedelta
 from itertools import permutations
 from typing import Any, Final
 
-from fastapi_maintenance.backends import BaseStateBackend
-from fastapi_maintenance.exceptions import BackendError, ConfigurationError, ReadOnlyBackendError, UnsupportedError
-from fastapi_maintenance.snapshot import Effective, Hold, Reading, evaluate
-from fastapi_maintenance.state import OFF, ON, MaintenanceState
+from ..backends import BaseStateBackend
+from ..exceptions import BackendError, ConfigurationError, ReadOnlyBackendError, UnsupportedError
+from ..snapshot import Effective, Hold, Reading, evaluate
+from ..state import OFF, ON, MaintenanceState
 
 __all__ = ["CHECKS", "MakeBackend"]
 

@@ -1,0 +1,53 @@
+"""Maintenance on or off for one application and the length of a block, without its backend."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, ExitStack
+from types import TracebackType
+
+from starlette.applications import Starlette
+from starlette.types import ASGIApp
+
+from .._modes import modes_of
+from .._routing import layers_of
+from ..exceptions import ConfigurationError
+from ..mode import MaintenanceMode
+from ..state import OFF, ON, MaintenanceState
+
+__all__ = ["override"]
+
+
+class override(AbstractContextManager[None]):  # lower-case, as contextlib's own are: it is written as a call
+    """Let one application go by `state` for the length of a block, whatever its backend, its holds and its options say.
+
+    `state` is True, False or a `MaintenanceState`, whose window counts by this machine's clock. Routes that are forced on or off and
+    exempt requests stay what they are. No backend is asked, and nothing is written; blocks nest. The application's middleware stack
+    is built if it is not yet, so add middlewares before. Raises `ConfigurationError` if there is no `MaintenanceModeMiddleware` in it.
+    """
+
+    def __init__(self, app: ASGIApp, state: bool | MaintenanceState) -> None:
+        if not isinstance(state, bool | MaintenanceState):
+            raise ConfigurationError(f"override takes True, False or a MaintenanceState, not {state!r}.")
+        self._app = app
+        self._state = state if isinstance(state, MaintenanceState) else ON if state else OFF
+        self._undo = ExitStack()
+
+    def __enter__(self) -> None:
+        for mode in _modes_of(self._app):
+            self._undo.callback(mode.decree, mode.decree(self._state))
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._undo.close()
+
+
+def _modes_of(app: ASGIApp) -> list[MaintenanceMode]:
+    for layer in layers_of(app):
+        if isinstance(layer, Starlette) and layer.middleware_stack is None:
+            layer.middleware_stack = layer.build_middleware_stack()  # as its first request would do
+    modes = modes_of(app)
+    if not modes:
+        raise ConfigurationError(
+            f"{app!r} has no MaintenanceModeMiddleware to override: add one by app.add_middleware(MaintenanceModeMiddleware), "
+            "and give override the application that it was added to, not one in which that is mounted."
+        )
+    return modes

@@ -1,0 +1,3 @@
+"""Helpers for the tests of others."""
+
+from __future__ import annotations

@@ -1,0 +1,52 @@
+"""The fixture for pytest, as a project of a user's uses it."""
+
+from __future__ import annotations
+
+import pytest
+from starlette.testclient import TestClient
+
+from fastapi_maintenance.testing.fixtures import OverrideMaintenance, override_maintenance
+from tests.testing.test_overriding import ask, shop
+
+__all__ = ["override_maintenance"]
+
+pytest_plugins = ("pytester",)
+
+
+def test_the_last_call_for_an_application_counts(override_maintenance: OverrideMaintenance) -> None:
+    app, other = shop(), shop()
+
+    override_maintenance(app)
+    assert ask(app) == 503
+    override_maintenance(app, False)
+    assert ask(app) == 200
+    override_maintenance(other, True)
+    assert (TestClient(app).get("/").status_code, ask(other)) == (200, 503)
+
+
+PROJECT = """
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from fastapi_maintenance import MaintenanceModeMiddleware
+
+app = FastAPI()
+app.add_middleware(MaintenanceModeMiddleware, backend="env:SWITCH_OF_THE_SHOP")
+app.get("/")(lambda: None)
+
+def test_closed(override_maintenance):
+    override_maintenance(app)
+    assert TestClient(app).get("/").status_code == 503
+
+def test_open_again():
+    assert TestClient(app).get("/").status_code == 200
+"""
+
+
+def test_it_ends_with_the_test_and_only_who_imports_it_has_it(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(test_shop=PROJECT)
+    options = ("-p", "no:randomly", "-p", "no:cacheprovider")
+
+    without = pytester.runpytest_subprocess(*options)
+    without.assert_outcomes(errors=1, passed=1)
+    pytester.makeconftest("from fastapi_maintenance.testing.fixtures import override_maintenance")
+    pytester.runpytest_subprocess(*options).assert_outcomes(passed=2)
