@@ -15,6 +15,7 @@ from ._policy import Decision, Outcome, decide
 from ._routing import RouteTable
 from ._websockets import Evictable
 from .backends import BaseStateBackend, EnvVarBackend
+from .bypass import Bypass
 from .defaults import backend_or_default
 from .exceptions import ConfigurationError
 from .in_flight import Admission, Standing, current_admission
@@ -36,7 +37,7 @@ class MaintenanceModeMiddleware:
     `exempt_handler` lets requests through, `response_handler` makes the answer; both may be sync or async. `answer` has the
     options of the answer that is made without a handler.
     With `announce`, responses say in the header `X-Maintenance-Coming` when a window will begin.
-    `fallback`, `on_unreachable`, `stale_after`, `close_websockets` and `trusted_proxies` are as in `MaintenanceMode`.
+    `fallback`, `on_unreachable`, `stale_after`, `close_websockets`, `trusted_proxies` and `bypass` are as in `MaintenanceMode`.
     With options that cannot be meant, the application refuses to start and says why.
     """
 
@@ -53,6 +54,7 @@ class MaintenanceModeMiddleware:
         stale_after: float | None = None,
         close_websockets: float | None = None,
         trusted_proxies: str | Sequence[str] = (),
+        bypass: Bypass | None = None,
         answer: MaintenanceAnswer | None = None,
         announce: bool = False,
     ) -> None:
@@ -70,6 +72,7 @@ class MaintenanceModeMiddleware:
                 stale_after=stale_after,
                 close_websockets=close_websockets,
                 trusted_proxies=trusted_proxies,
+                bypass=bypass,
             )
         except ConfigurationError as error:
             # FastAPI builds its middlewares inside the lifespan, where servers take an exception for "no lifespan here".
@@ -129,6 +132,10 @@ class MaintenanceModeMiddleware:
             current_admission.reset(token)
 
     async def _judge(self, admission: Admission, gate: Gate, scope: Scope, receive: Receive, send: Send) -> None:
+        if gate.closing is not None and (welcome := self.mode.welcome(gate.closing.state, scope)) is not None:
+            self.mode.in_flight.discard(admission)
+            await welcome(scope, receive, send)
+            return
         route = self._routes.resolve(scope)
         standing = Standing(route.mark, route.found, route.docs)
         decision = self._decide(standing, gate, scope)

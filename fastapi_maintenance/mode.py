@@ -15,11 +15,12 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Self, get_args
 
-from starlette.types import Scope
+from starlette.types import ASGIApp, Scope
 
 from ._fallbacks import Fallbacks
 from .backends import BaseStateBackend
 from .backends.base import WorkerRegistry, as_backend_error, at_least_zero, positive
+from .bypass import Bypass
 from .exceptions import BackendError, ConfigurationError
 from .exemptions import AllowList, proxies_of
 from .in_flight import InFlight, Standing, current_admission
@@ -61,6 +62,7 @@ class MaintenanceMode:
     or URLs are asked, then the environment variable. A file among them is kept a copy of every confirmed state.
     `close_websockets` seconds after a closing, open WebSockets are closed with code 1012; None lets them be.
     `trusted_proxies` are the networks whose X-Forwarded-For counts where a state's `allow` names a network.
+    `bypass` lets those through who have a token that the switch names.
     Raises `ConfigurationError` for options that cannot be meant.
     """
 
@@ -74,6 +76,7 @@ class MaintenanceMode:
         stale_after: float | None = None,
         close_websockets: float | None = None,
         trusted_proxies: str | Sequence[str] = (),
+        bypass: Bypass | None = None,
     ) -> None:
         if on_unreachable not in get_args(Unreachable):
             raise ConfigurationError(f"on_unreachable must be one of {', '.join(get_args(Unreachable))}, not {on_unreachable!r}.")
@@ -87,6 +90,9 @@ class MaintenanceMode:
         self._standing_of: Callable[[Scope], Awaitable[Standing]] | None = None
         self._close_websockets = close_websockets if close_websockets is None else at_least_zero("close_websockets", close_websockets)
         self._trusted_proxies = proxies_of(trusted_proxies)
+        if bypass is not None and not isinstance(bypass, Bypass):
+            raise ConfigurationError(f"bypass must be a Bypass, not {bypass!r}.")
+        self._bypass = bypass
         self._allow_list = AllowList(())
         if self.stale_after < 1.5 * backend.ttl:
             raise ConfigurationError(
@@ -275,7 +281,15 @@ class MaintenanceMode:
 
     def lets_through(self, state: MaintenanceState, scope: Scope) -> bool:
         """Whether a state that closes the service names this request as one that passes."""
-        return state.allow is not None and self._allowed_by(state.allow).matches(scope)
+        if state.allow is not None and self._allowed_by(state.allow).matches(scope):
+            return True
+        return self._bypass is not None and state.bypass is not None and self._bypass.admits(scope, state.bypass, self.now())
+
+    def welcome(self, state: MaintenanceState, scope: Scope) -> ASGIApp | None:
+        """The answer to a visit of a link that lets a tester through; None where it is no such visit."""
+        if self._bypass is None or state.bypass is None:
+            return None
+        return self._bypass.welcome(scope, state.bypass, self.now())
 
     def _allowed_by(self, entries: tuple[str, ...]) -> AllowList:
         """The list read, anew where it is another one."""

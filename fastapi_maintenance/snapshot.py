@@ -132,7 +132,7 @@ def _combine(live: Iterable[Hold]) -> MaintenanceState | None:
     standing = [hold.state for hold in holds if hold.state.enabled and hold.id not in lifted]
     if standing:
         strictest = "full" if any(state.mode == "full" for state in standing) else "read-only"
-        return replace_state(standing[-1], mode=strictest, allow=_allowed_by_all(standing))
+        return replace_state(standing[-1], mode=strictest, allow=_allowed_by_all(standing), bypass=None)
     return off[-1].state if off else None
 
 

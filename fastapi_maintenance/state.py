@@ -10,14 +10,14 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
 from .exceptions import InvalidStateError
 
-__all__ = ["DEFAULT_RETRY_AFTER", "MAX_BYTES", "MOST_ALLOWED", "OFF", "ON", "MaintenanceState", "Mode", "parse_bool"]
+__all__ = ["DEFAULT_RETRY_AFTER", "MAX_BYTES", "MOST_ALLOWED", "OFF", "ON", "BypassRecord", "MaintenanceState", "Mode", "parse_bool"]
 
 TRUE_WORDS: Final = frozenset({"1", "on", "t", "true", "y", "yes"})
 FALSE_WORDS: Final = frozenset({"0", "off", "f", "false", "n", "no"})
 MAX_BYTES: Final = 64 * 1024
 DEFAULT_RETRY_AFTER: Final = 3600
 _LONGEST_RETRY: Final = 2**31 - 1  # seconds; what every HTTP client can still parse
-MOST_ALLOWED: Final = 100  # entries, each of which a request is compared with
+MOST_ALLOWED: Final = 100  # entries of a list, each of which a request is compared with
 
 Mode = Literal["full", "read-only"]
 
@@ -45,12 +45,23 @@ def parse_bool(word: str) -> bool:
     )
 
 
+class BypassRecord(BaseModel):
+    """What the switch says of a token that lets a tester through; not the token."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: Annotated[Text, Field(max_length=64)]
+    until: AwareDatetime
+    note: Text | None = None
+
+
 class MaintenanceState(BaseModel):
     """What a switch or a hold says: on or off, with details for visitors and for operators.
 
     `message` is shown to visitors; `reason` and `by` are for operators only. `retry_after` is in seconds.
     `starts_at` and `ends_at` need a time zone; the window they make is evaluated by whoever reads it.
     `allow` names requests that pass all the same, like `/login`, `POST /login` or `10.1.0.0/16`, at most 100 of them.
+    `bypass` names the tokens that let testers through, also at most 100.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -65,6 +76,7 @@ class MaintenanceState(BaseModel):
     by: Text | None = None
     since: AwareDatetime | None = None
     allow: Annotated[tuple[Text, ...], Field(max_length=MOST_ALLOWED)] | None = None
+    bypass: Annotated[tuple[BypassRecord, ...], Field(max_length=MOST_ALLOWED)] | None = None
 
     @model_validator(mode="after")
     def _window_is_not_empty(self) -> Self:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any, Final
 
 import httpx2
@@ -14,8 +15,10 @@ from fastapi import FastAPI, WebSocket
 from fastapi_maintenance import MaintenanceModeMiddleware, MaintenanceState, force_maintenance_mode_on
 from fastapi_maintenance._policy import Closing, Outcome
 from fastapi_maintenance.backends import BaseStateBackend, RedisBackend
+from fastapi_maintenance.bypass import HEADER, Bypass
 from fastapi_maintenance.in_flight import Admission, Standing
 from fastapi_maintenance.mode import MaintenanceMode
+from fastapi_maintenance.snapshot import Hold, Reading, evaluate
 from fastapi_maintenance.state import OFF
 
 from .asgi import http_scope
@@ -162,6 +165,19 @@ async def test_a_request_that_was_let_in_by_the_list_is_waited_for_when_the_list
     await request
     await middleware.mode.stop()
     assert counts == [(0, 0), (1, 0)]
+
+
+async def test_a_request_that_a_bypass_let_in_is_waited_for_by_a_hold() -> None:
+    bypass = Bypass("0123456789abcdef0123456789abcdef")
+    mode = MaintenanceMode(Board(), bypass=bypass)
+    token, record = bypass.issue(mode.now() + timedelta(hours=1))
+    admission = Admission(mode, http_scope("POST", headers={HEADER: token}))
+    admission.standing = Standing(None, True, False)
+    assert not admission.concerned_by(Closing(Outcome.SWITCH, MaintenanceState(enabled=True, bypass=(record,))))
+    naming = Reading(OFF, (Hold("a", MaintenanceState(enabled=True, bypass=(record,))),), 1.0)
+    hold = evaluate(naming, 1.0).hold
+    assert hold is not None
+    assert admission.concerned_by(Closing(Outcome.HOLD, hold)), "also where somebody wrote bypasses into a hold"
 
 
 async def _never(*anything: Any) -> Any:

@@ -39,6 +39,11 @@ def test_the_values_of_the_switch_are_such() -> None:
         assert MaintenanceState.parse(block).enabled
 
 
+@pytest.fixture(autouse=True)
+def _with_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FASTAPI_MAINTENANCE_SECRET", "0123456789abcdef0123456789abcdef")
+
+
 def test_the_commands_do_what_they_say(tmp_path: Path) -> None:
     for block in blocks("bash"):
         for line in block.splitlines():

@@ -17,7 +17,7 @@ import fastapi_maintenance
 from fastapi_maintenance import backends
 
 ROOT: Final = Path(__file__).parents[1]
-OPTIONAL: Final = ("fakeredis", "jinja2", "pytest", "redis", "rich", "typer", "uvicorn")
+OPTIONAL: Final = ("fakeredis", "itsdangerous", "jinja2", "pytest", "redis", "rich", "typer", "uvicorn")
 MODULES: Final = [
     "fastapi_maintenance",
     *(module.name for module in pkgutil.walk_packages(fastapi_maintenance.__path__, "fastapi_maintenance.")),

@@ -27,7 +27,7 @@ from .waiting import eventually_sync
 
 ROOT: Final = Path(__file__).parents[1]
 SCRIPTS: Final = sorted([".ci/run", *(str(path.relative_to(ROOT)) for path in (ROOT / "scripts").iterdir())])
-OPTIONAL: Final = ("fakeredis", "jinja2", "redis", "rich", "typer", "uvicorn")
+OPTIONAL: Final = ("fakeredis", "itsdangerous", "jinja2", "redis", "rich", "typer", "uvicorn")
 
 
 def run(*command: str | Path, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:

@@ -92,6 +92,13 @@ class BaseStateBackend(ABC):
         await self.write(state)
         return None
 
+    async def amend(self, seen: Reading, state: MaintenanceState) -> bool:
+        """Set the switch and let its time to live be, unless it is another one by now than was seen: then say False.
+
+        Raises `BackendError` if it cannot be written.
+        """
+        raise UnsupportedError(f"{self.describe()} keeps only on or off, nothing to amend.")
+
     async def clear(self) -> None:
         """Turn the switch off and end every hold, whoever has it."""
         with self.__lock:

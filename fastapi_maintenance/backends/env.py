@@ -62,6 +62,9 @@ class EnvVarBackend(BaseStateBackend):
     async def write(self, state: MaintenanceState, *, expires_in: float | None = None) -> None:
         self._refuse()
 
+    async def amend(self, seen: Reading, state: MaintenanceState) -> bool:
+        self._refuse()
+
     async def clear(self) -> None:
         """End every hold of this process. Raises `ReadOnlyBackendError` where the variable itself still says on."""
         try:

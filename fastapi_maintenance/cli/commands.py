@@ -13,7 +13,7 @@ from ..backends import BaseStateBackend, EnvVarBackend
 from ..exemptions import read_entry
 from ..state import MOST_ALLOWED, MaintenanceState
 from ..version import VERSION
-from . import barrier, schedule
+from . import barrier, bypass, schedule
 from .barrier import conclude_wait, watch_wait
 from .codes import ExitCode
 from .options import (
@@ -230,3 +230,4 @@ async def _report(backend: BaseStateBackend) -> Report:
 
 barrier.add_to(app)
 schedule.add_to(app)
+bypass.add_to(app)

@@ -81,6 +81,8 @@ def _details(report: Report, state: MaintenanceState) -> Iterator[tuple[str, str
         yield "allow", ", ".join(map(clean, state.allow))
         for problem in AllowList(state.allow).problems:
             yield "problem", clean(problem)
+    if state.bypass:
+        yield "bypass", f"{len(state.bypass)}, as 'bypass list' shows"
     if state.since is not None:
         yield "since", _moment(report, state.since)
     if state.ends_at is not None:

@@ -17,7 +17,21 @@ JSON: Final = st.recursive(
     max_leaves=12,
 )
 
-_KEYS: Final = ("enabled", "message", "reason", "retry_after", "starts_at", "ends_at", "mode", "by", "since", "allow", "", "Enabled")
+_KEYS: Final = (
+    "enabled",
+    "message",
+    "reason",
+    "retry_after",
+    "starts_at",
+    "ends_at",
+    "mode",
+    "by",
+    "since",
+    "allow",
+    "bypass",
+    "",
+    "Enabled",
+)
 _MOMENTS: Final = st.sampled_from(
     ["2026-11-22T03:00:00Z", "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", "2026-11-22", "1e400", "NaN", "-9" * 60, "24:00"]
 )

@@ -69,6 +69,9 @@ class LocalFileBackend(BaseStateBackend):
             positive("expires_in", expires_in)
         await self._change(partial(self._files.write, state, expires_in))
 
+    async def amend(self, seen: Reading, state: MaintenanceState) -> bool:
+        return await self._change(partial(self._files.amend, seen.switch, state))
+
     async def clear(self) -> None:
         await self._change(self._files.clear)
 

@@ -94,6 +94,15 @@ class SwitchFiles:
             with explaining(self.path):
                 replace_file(self.path, text.encode())
 
+    def amend(self, seen: MaintenanceState | None, state: MaintenanceState) -> bool:
+        """Write the switch if it still says what was seen; False if not. Raises `BackendError`."""
+        with self.lock.held():
+            _, switch, _ = self._try_switch()
+            if switch is None or switch != seen:
+                return False
+            self.write(state)
+        return True
+
     def _says(self, state: MaintenanceState) -> bool:
         try:
             raw = read_file(self.path, MAX_BYTES)

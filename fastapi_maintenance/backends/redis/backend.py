@@ -118,6 +118,10 @@ class RedisBackend(BaseStateBackend, WorkerRegistry):
             except BackendUnavailableError:  # what was written is written
                 return None
 
+    async def amend(self, seen: Reading, state: MaintenanceState) -> bool:
+        async with self._wire() as wire:
+            return (await self._step(wire, "amend", state.dump(), seen.fingerprint)).verdict != "changed"
+
     async def clear(self) -> None:
         async with self._wire() as wire:
             await self._step(wire, "clear")

@@ -157,6 +157,13 @@ function step.workers() end
 -- ARGV: 3 value ('' for off), 4 time to live in ms (0 for none).
 function step.write() announce(decide(ARGV[3], ARGV[4])) end
 
+-- ARGV: 3 value, 4 the fingerprint that the caller has seen. The time to live stays what it is.
+function step.amend()
+  if reading()[7] ~= ARGV[4] then return 'changed' end
+  local left = redis.call('PTTL', SWITCH)
+  announce(decide(ARGV[3], left < 0 and 0 or math.max(left, 1)))
+end
+
 function step.clear()
   local record = decide('')
   redis.call('DEL', HOLDS)

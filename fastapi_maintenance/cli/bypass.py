@@ -1,0 +1,149 @@
+"""The commands about bypasses: `bypass create`, `bypass list` and `bypass revoke`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Annotated, Final
+
+import typer
+
+from ..backends import BaseStateBackend
+from ..bypass import Bypass, link_to
+from ..exceptions import BackendError
+from ..snapshot import replace_state
+from ..state import MOST_ALLOWED, BypassRecord, MaintenanceState
+from .codes import ExitCode
+from .options import BackendOption, FilePathOption, JsonOption, VarNameOption
+from .output import clean, complain, say
+from .report import Report
+from .shared import argument, explained, fail, open_target
+from .times import iso, parse_duration, show_moment
+
+__all__ = ["add_to"]
+
+_ATTEMPTS: Final = 5
+
+Records = tuple[BypassRecord, ...]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands to the program."""
+    bypasses = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Let testers through while the switch is on.")
+    bypasses.command("create")(_create)
+    bypasses.command("list")(_list)
+    bypasses.command("revoke")(_revoke)
+    app.add_typer(bypasses, name="bypass")
+
+
+def _create(
+    ctx: typer.Context,
+    length: Annotated[str, typer.Option("--for", metavar="LENGTH", help="How long it holds at most, like 30m, 2h or 1d.")] = "1h",
+    note: Annotated[str | None, typer.Option("--note", metavar="TEXT", help="Who it is for; operators see it, visitors never.")] = None,
+    url: Annotated[str, typer.Option("--url", metavar="URL", help="Where the link is to lead.")] = "http://localhost:8000/",
+    as_json: JsonOption = False,
+    backend: BackendOption = None,
+    var_name: VarNameOption = None,
+    file_path: FilePathOption = None,
+) -> None:
+    """Make a token that lets its bearer through, and print it with a link.
+
+    It holds until it runs out, is revoked, or the switch gets another value, by 'on' and 'off' or by anybody's SET; never under a
+    hold. The switch keeps no more of it than a hash. The secret is that of FASTAPI_MAINTENANCE_SECRET, as for the workers.
+    """
+    with argument("--for"):
+        lasting = parse_duration(length)
+    with explained():
+        bypass = Bypass()
+        target = open_target(ctx, backend, var_name, file_path)
+        token, record, report = asyncio.run(_issue(target, bypass, lasting, note or None))
+    if report.deciding:
+        complain("While a hold stands, nobody bypasses it: the token will do when the holds have ended.")
+    link = link_to(url, token)
+    if as_json:
+        say(json.dumps({"id": record.id, "until": iso(record.until), "note": record.note, "token": token, "link": link}, indent=2))
+    else:
+        say("\n".join([f"id: {record.id}", f"until: {show_moment(record.until)}", f"token: {token}", f"link: {link}"]))
+
+
+def _list(
+    ctx: typer.Context,
+    as_json: JsonOption = False,
+    backend: BackendOption = None,
+    var_name: VarNameOption = None,
+    file_path: FilePathOption = None,
+) -> None:
+    """Print which bypasses hold; nothing where there is none."""
+    with explained():
+        report = asyncio.run(_look(open_target(ctx, backend, var_name, file_path)))
+        records = _holding(_switch_of(report), report.now)
+    if as_json:
+        say(json.dumps([record.model_dump() | {"until": iso(record.until)} for record in records], indent=2))
+    elif records:
+        say("\n".join(f"{clean(record.id)} until {show_moment(record.until)} {clean(record.note or '')}".rstrip() for record in records))
+
+
+def _revoke(
+    ctx: typer.Context,
+    ids: Annotated[list[str] | None, typer.Argument(metavar="ID...", help="As 'bypass list' prints them.", show_default=False)] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Revoke all of them.")] = False,
+    backend: BackendOption = None,
+    var_name: VarNameOption = None,
+    file_path: FilePathOption = None,
+) -> None:
+    """End bypasses before their time, on every worker at once."""
+    if bool(ids) == everything:
+        raise typer.BadParameter("name those to revoke, or give --all.", param_hint="ID...")
+    asked = set(ids or ())
+
+    def without(records: Records, now: datetime) -> Records:
+        if unknown := asked - {record.id for record in records}:
+            raise BackendError(f"There is no bypass {', '.join(map(repr, sorted(unknown)))}: 'bypass list' shows which there are.")
+        return tuple(record for record in records if asked and record.id not in asked)
+
+    with explained():
+        asyncio.run(_change(open_target(ctx, backend, var_name, file_path), without))
+
+
+async def _issue(backend: BaseStateBackend, bypass: Bypass, lasting: timedelta, note: str | None) -> tuple[str, BypassRecord, Report]:
+    now = (await _look(backend)).now
+    try:
+        token, record = bypass.issue(now + lasting, note)
+    except OverflowError:
+        raise BackendError("That would last beyond the calendar.") from None
+
+    def with_it(records: Records, now: datetime) -> Records:
+        if len(records) >= MOST_ALLOWED:
+            raise BackendError(f"There are {len(records)} bypasses already, the most there can be: revoke some first.")
+        return *records, record
+
+    return token, record, await _change(backend, with_it)
+
+
+async def _change(backend: BaseStateBackend, change: Callable[[Records, datetime], Records]) -> Report:
+    """Write other bypasses into the switch, and nothing over what somebody else writes meanwhile."""
+    for _ in range(_ATTEMPTS):
+        report = await _look(backend)
+        switch = _switch_of(report)
+        if not switch.enabled:
+            raise BackendError("The switch is off, so there is nothing to bypass: run 'on' first.")
+        records = change(_holding(switch, report.now), report.now)
+        if await backend.amend(report.reading, replace_state(switch, bypass=records or None)):
+            return report
+    raise BackendError("Somebody else keeps changing the switch: try again.")
+
+
+async def _look(backend: BaseStateBackend) -> Report:
+    return Report.of(backend, await backend.read())
+
+
+def _switch_of(report: Report) -> MaintenanceState:
+    if report.switch is None:
+        fail(f"Which bypasses there are cannot be said: {report.reading.error}", ExitCode.FAILED)
+    return report.switch
+
+
+def _holding(switch: MaintenanceState, now: datetime) -> Records:
+    return tuple(record for record in switch.bypass or () if now < record.until)
