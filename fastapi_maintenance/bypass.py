@@ -59,15 +59,20 @@ class Bypass:
         return any(self._expiry(token, records, now) is not None for token in _tokens(scope))
 
     def welcome(self, scope: Scope, records: Sequence[BypassRecord], now: datetime) -> Response | None:
-        """The answer to a visit of the link: sets the cookie and goes on to the URL without the token. None where it is no such visit."""
-        if scope["type"] != "http" or scope["method"] not in ("GET", "HEAD") or _PREFIX not in scope["query_string"]:
+        """The answer to a visit of the link: sets the cookie and goes on to the URL without the token. None where it is no such visit.
+
+        Takes the token out of the scope, good or not: from there servers write their access logs.
+        """
+        if _PREFIX not in scope["query_string"]:
             return None
         fields = scope["query_string"].split(b"&")
         given = [field[len(_PREFIX) :].decode("latin-1") for field in fields if field.startswith(_PREFIX)]
-        expiry = self._expiry(given[0], records, now) if len(given) == 1 else None
+        scope["query_string"] = rest = b"&".join(field for field in fields if not field.startswith(_PREFIX))
+        if scope.get("method") not in ("GET", "HEAD") or len(given) != 1:
+            return None
+        expiry = self._expiry(given[0], records, now)
         if expiry is None:
             return None
-        rest = b"&".join(field for field in fields if not field.startswith(_PREFIX))
         response = Response(
             status_code=303,
             headers={"Location": _here(scope, rest), "Cache-Control": "no-store", "Referrer-Policy": "no-referrer"},

@@ -287,9 +287,7 @@ class MaintenanceMode:
 
     def welcome(self, state: MaintenanceState, scope: Scope) -> ASGIApp | None:
         """The answer to a visit of a link that lets a tester through; None where it is no such visit."""
-        if self._bypass is None or state.bypass is None:
-            return None
-        return self._bypass.welcome(scope, state.bypass, self.now())
+        return None if self._bypass is None else self._bypass.welcome(scope, state.bypass or (), self.now())
 
     def _allowed_by(self, entries: tuple[str, ...]) -> AllowList:
         """The list read, anew where it is another one."""

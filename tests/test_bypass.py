@@ -188,11 +188,20 @@ def test_only_a_safe_request_with_one_good_token_is_a_visit(bypass: Bypass) -> N
     token, record = bypass.issue(END)
     assert visit(bypass, token, record, method="HEAD")
     assert not visit(bypass, token, record, method="POST")
-    assert not visit(bypass, token, record, type="websocket")
+    assert bypass.welcome(websocket_scope(query_string=f"{PARAMETER}={token}".encode()), [record], NOW) is None
     assert not visit(bypass, token[:-1], record)
     assert not visit(bypass, token, bypass.issue(END)[1])
     assert not visit(bypass, f"{token}&{PARAMETER}={token}", record)
     assert not visit(bypass, token, record, query_string=f"x{PARAMETER}={token}".encode())
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize("end", ["", "x"])
+def test_good_or_not_the_token_is_taken_from_where_servers_log_it(bypass: Bypass, method: str, end: str) -> None:
+    token, record = bypass.issue(END)
+    scope = http_scope(method, query_string=f"a=b&{PARAMETER}={token}{end}&c=d".encode())
+    bypass.welcome(scope, [record], NOW)
+    assert scope["query_string"] == b"a=b&c=d"
 
 
 @pytest.mark.parametrize(
@@ -344,7 +353,10 @@ def test_a_token_lets_its_bearer_through_on_every_worker_until_it_is_revoked(
 
 
 @pytest.mark.timeout(180)
-def test_one_visit_of_the_link_sets_a_cookie_that_lets_through(workers: list[httpx2.Client], command: Command) -> None:
+def test_one_visit_of_the_link_sets_a_cookie_that_lets_through(
+    workers: list[httpx2.Client], command: Command, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
     command("on")
     worker, other = workers
     made = command("bypass", "create", "--url", str(worker.base_url.join("/items?more=1")), "--json").json
@@ -365,6 +377,10 @@ def test_one_visit_of_the_link_sets_a_cookie_that_lets_through(workers: list[htt
     assert other.post("/items", headers=with_cookie).status_code == 200
     assert worker.get(clean).status_code == 503, "the visit itself opened nothing for others"
     assert worker.post(made["link"]).status_code == 503
+
+    logged = [record.getMessage() for record in caplog.records if not record.name.startswith(("httpx", "httpcore"))]
+    assert any('"GET /items?more=1 HTTP/1.1" 303' in line for line in logged), "the server's access log, which is written from the scope"
+    assert not any(made["token"] in line for line in logged)
 
 
 @pytest.mark.timeout(180)

@@ -46,6 +46,7 @@ def test_no_garbage_is_a_token(headers: Any, query: bytes, websocket: bool) -> N
         return  # garbage around a good one, as a cookie may have
     assert not BYPASS.admits(scope, [RECORD], NOW)
     assert BYPASS.welcome(scope, [RECORD], NOW) is None
+    assert not any(field.startswith(f"{PARAMETER}=".encode()) for field in scope["query_string"].split(b"&"))
 
 
 @effort(500)
