@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import pytest
 from blockbuster import blockbuster_ctx
+from hypothesis import HealthCheck, settings
 
 from fastapi_maintenance import defaults
 
@@ -16,6 +17,10 @@ from . import ports
 from .clock import Clock
 from .servers import USERS, RedisServer
 from .versions import INSTALLED, VERSIONS, program_of
+
+# How fast examples are made says something about the machine, and nothing about what is tested.
+settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("suite")
 
 
 class RedisServerFactory(Protocol):

@@ -272,7 +272,7 @@ async def test_a_thousand_flips_a_second_end_right_with_one_sync_at_a_time(redis
             await asyncio.sleep(0.002)
         await operator.set("maintenance", WITH_MESSAGE)
         await eventually(lambda: worker.sees("back soon"), within=SOON)
-        assert flips >= 2500
+        assert flips >= 1000, "a machine that is too slow for a flood proves nothing"
         assert worker.syncs - syncs < flips
         assert len(worker.errors) == 0
 

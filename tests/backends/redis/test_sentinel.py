@@ -211,6 +211,13 @@ async def test_a_replica_that_is_called_master_is_not_taken_for_one(group: Senti
             await backend.read()
 
 
+async def test_a_master_that_does_not_say_what_it_is_is_believed_the_sentinels(group: SentinelGroup) -> None:
+    master = await asyncio.to_thread(group.master)
+    await master.acli("ACL", "SETUSER", "shy", "on", ">secret", "~*", "&*", "+@all", "-role")
+    backend = RedisBackend(group.url_of("shy:secret@"), timeout=10.0)
+    assert (await backend.read()).switch == OFF
+
+
 # -- as in production --------------------------------------------------------------------------------------------------------------
 
 

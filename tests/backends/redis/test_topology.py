@@ -16,6 +16,7 @@ from fastapi_maintenance.backends.redis.keys import Keys
 from fastapi_maintenance.backends.redis.sentinel import SentinelServer
 from fastapi_maintenance.backends.redis.topology import server_of_client, server_of_url
 from fastapi_maintenance.exceptions import ConfigurationError
+from tests.servers import RedisServer
 
 KEYS = Keys.of("maintenance")
 SECRET = "s3cr#t/p@ss:w%rd?"
@@ -118,6 +119,14 @@ def test_every_node_of_a_cluster_is_reached_in_the_same_way() -> None:
     assert node.address == ("three", 7002)
     assert (options_of(node)["password"], options_of(node)["socket_keepalive"]) == (SECRET, True)
     assert server._node.address == ("one", 6379)
+
+
+@pytest.mark.parametrize("url", ["redis://elsewhere", "redis+sentinel://elsewhere/mymaster", "redis+cluster://elsewhere"])
+async def test_whoever_is_pointed_to_another_server_can_go_there(url: str, redis_server: RedisServer) -> None:
+    connection: Any = await server_of_url(url, KEYS).connect_to((redis_server.host, redis_server.port), timeout=10.0)
+
+    assert (connection.host, connection.port) == (redis_server.host, redis_server.port)
+    await connection.disconnect(nowait=True)
 
 
 # -- clients -------------------------------------------------------------------------------------------------------------
