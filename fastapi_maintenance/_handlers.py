@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from .responses import fit
 from .types import ExemptHandler, ResponseHandler
 
-__all__ = ["Replay", "answer_with", "call_handler", "handle_error", "is_exempt"]
+__all__ = ["Replay", "answer_with", "call_handler", "handle_error", "is_async", "is_exempt", "name_of"]
 
 logger = logging.getLogger("fastapi_maintenance")
 
@@ -62,7 +62,7 @@ async def answer_with(handler: ResponseHandler, scope: Scope, receive: Receive, 
         with _blaming("response_handler", handler):
             response: Any = await call_handler(handler, _connection(scope, receive, send))
             if not callable(response) or isinstance(response, type):
-                raise TypeError(f"{_name(handler)} returned {type(response).__name__}; a response_handler must return a Response.")
+                raise TypeError(f"{name_of(handler)} returned {type(response).__name__}; a response_handler must return a Response.")
         await response(scope, receive, send)
 
     await _as_in_the_app(answer, scope, receive, fit(scope, send))
@@ -79,14 +79,14 @@ async def handle_error(error: Exception, scope: Scope, receive: Receive, send: S
 
 async def call_handler(handler: Callable[[Any], Result | Awaitable[Result]], subject: object) -> Result:
     """Call a handler, in the thread pool unless it is async, and await what it returns if that can be awaited."""
-    if _is_async(handler):
+    if is_async(handler):
         result = handler(subject)
     else:
         result = await run_in_threadpool(handler, subject)
     return await result if isawaitable(result) else result
 
 
-def _is_async(handler: Any) -> bool:
+def is_async(handler: Any) -> bool:
     """Whether calling it makes a coroutine: an async function, a partial of one, or an object with an async `__call__`."""
     while isinstance(handler, partial):
         handler = handler.func
@@ -104,14 +104,15 @@ def _blaming(role: str, handler: object) -> Iterator[None]:
         yield
     except Exception as error:
         if not isinstance(error, _NO_FAILURES):
-            logger.error("The %s %s failed: %r", role, _name(handler), error)
-        note = f"Raised by the {role} {_name(handler)}."
+            logger.error("The %s %s failed: %r", role, name_of(handler), error)
+        note = f"Raised by the {role} {name_of(handler)}."
         if note not in getattr(error, "__notes__", ()):  # an exception that is one object for all requests would collect them
             error.add_note(note)
         raise
 
 
-def _name(handler: object) -> str:
+def name_of(handler: object) -> str:
+    """How a handler is called in messages."""
     while isinstance(handler, partial):
         handler = handler.func
     named: Any = handler if hasattr(handler, "__qualname__") else type(handler)

@@ -23,11 +23,13 @@ from .backends.base import WorkerRegistry, as_backend_error, at_least_zero, posi
 from .bypass import Bypass
 from .exceptions import BackendError, ConfigurationError
 from .exemptions import AllowList, proxies_of
+from .hooks import Hooks
 from .in_flight import InFlight, Standing, current_admission
 from .knowledge import Gate, Knowledge, Policy, Unreachable, decreed
 from .responses import detail
 from .snapshot import Reading
 from .state import OFF, MaintenanceState
+from .types import ChangeHook
 from .version import VERSION
 
 __all__ = ["Gate", "MaintenanceMode", "Unreachable", "mode_at_hand"]
@@ -42,6 +44,8 @@ class _Watch:
     loop: asyncio.AbstractEventLoop
     first: asyncio.Event = field(default_factory=asyncio.Event)  # something is known, or cannot be
     news: asyncio.Event = field(default_factory=asyncio.Event)  # the fallbacks have something to do
+    changed: asyncio.Event = field(default_factory=asyncio.Event)  # the hooks have, too
+    turned: asyncio.Event = field(default_factory=asyncio.Event)  # and so has the one that is called once for all workers
     closed: asyncio.Event = field(default_factory=asyncio.Event)  # the gate has closed, or closed otherwise
     task: asyncio.Task[None] | None = None
 
@@ -63,6 +67,8 @@ class MaintenanceMode:
     `close_websockets` seconds after a closing, open WebSockets are closed with code 1012; None lets them be.
     `trusted_proxies` are the networks whose X-Forwarded-For counts where a state's `allow` names a network.
     `bypass` lets those through who have a token that the switch names.
+    `on_change(old, new, source)` is called in each worker for each change, in order; `on_change_once` in one of all workers that
+    share the backend, at least once. Both may be sync or async, never delay a request, and need the lifespan.
     Raises `ConfigurationError` for options that cannot be meant.
     """
 
@@ -77,6 +83,8 @@ class MaintenanceMode:
         close_websockets: float | None = None,
         trusted_proxies: str | Sequence[str] = (),
         bypass: Bypass | None = None,
+        on_change: ChangeHook | None = None,
+        on_change_once: ChangeHook | None = None,
     ) -> None:
         if on_unreachable not in get_args(Unreachable):
             raise ConfigurationError(f"on_unreachable must be one of {', '.join(get_args(Unreachable))}, not {on_unreachable!r}.")
@@ -117,6 +125,7 @@ class MaintenanceMode:
         self._closed_since = -math.inf
         self._failing = False
         self._problem = ""
+        self._hooks = Hooks(self, on_change, on_change_once)
         self._decreed: MaintenanceState | None = None
         self.gate = Gate(None, OFF, "default", -math.inf)
         backend.attach(self)
@@ -183,6 +192,8 @@ class MaintenanceMode:
                 tasks.create_task(self._watch_backend())
                 tasks.create_task(self._serve_fallbacks(watch))
                 tasks.create_task(self._clear_out(watch, tasks))
+                tasks.create_task(self._hooks.serve(watch.changed))
+                tasks.create_task(self._hooks.serve_once(watch.turned))
         finally:
             # Nobody confirms any more what the gate says: from now on it is a cached read.
             if self._watches.get(watch.loop) is watch:
@@ -320,6 +331,10 @@ class MaintenanceMode:
         """The time on the clock that windows and leases are judged by."""
         return datetime.fromtimestamp(self.knowledge.backend_time(time.monotonic()), UTC)
 
+    def confirmed_time(self) -> float:
+        """When what is known was last known to be so, in seconds on that clock."""
+        return self.knowledge.backend_time(self.knowledge.fresh_at)
+
     # -- what follows from it ------------------------------------------------------------------------------------------
 
     def decree(self, state: MaintenanceState | None) -> MaintenanceState | None:
@@ -348,13 +363,15 @@ class MaintenanceMode:
             if before.closing is None and gate.closing is not None:
                 self._closed_since = time.monotonic()
             self.gate = gate
+            if not unchanged:
+                self._hooks.note(before.closing, gate.closing, gate.source)  # within the lock, for their order counts
         if not unchanged:
             _log_change(gate)
             if gate.closing is not None:
                 for problem in self._allowed_by(gate.closing.state.allow or ()).problems:
                     logger.warning("%s", problem)
-                for watch in list(self._watches.values()):
-                    watch.tell(watch.closed)
+            for watch in list(self._watches.values()):
+                watch.tell(watch.changed, watch.turned, *([watch.closed] if gate.closing is not None else []))
         return gate
 
 

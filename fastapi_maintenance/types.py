@@ -7,7 +7,9 @@ from collections.abc import Awaitable, Callable
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 
-__all__ = ["ExemptHandler", "ResponseHandler"]
+from .state import MaintenanceState
+
+__all__ = ["ChangeHook", "ExemptHandler", "ResponseHandler"]
 
 ExemptHandler = Callable[[Request], bool | Awaitable[bool]] | Callable[[HTTPConnection], bool | Awaitable[bool]]
 """Says whether a request passes although maintenance is on. Sync ones run in the thread pool.
@@ -17,3 +19,6 @@ It is given a `Request`; for a WebSocket, an `HTTPConnection`, which has no meth
 
 ResponseHandler = Callable[[Request], Response | Awaitable[Response]] | Callable[[HTTPConnection], Response | Awaitable[Response]]
 """Makes the answer during maintenance. Sync ones run in the thread pool."""
+
+ChangeHook = Callable[[MaintenanceState, MaintenanceState, str], object]
+"""Is told of a change: the old state, the new one, and where that comes from. May be async; sync ones run in a thread."""

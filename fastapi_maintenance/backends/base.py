@@ -7,7 +7,7 @@ import threading
 import time
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Protocol
 
@@ -16,7 +16,7 @@ from ..registry import RollCall
 from ..snapshot import Hold, Reading, evaluate
 from ..state import MaintenanceState, parse_bool
 
-__all__ = ["BaseStateBackend", "Feed", "Replicas", "WorkerRegistry", "as_backend_error", "at_least_zero", "positive"]
+__all__ = ["BaseStateBackend", "Feed", "News", "Replicas", "WorkerRegistry", "as_backend_error", "at_least_zero", "positive"]
 
 
 class Feed(Protocol):
@@ -41,6 +41,18 @@ class Replicas:
 
     have_it: int
     connected: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """What a worker has to tell: the state that it saw before and that it sees now, as values of a switch.
+
+    `at` is when it last knew that to be so, on the backend's clock.
+    """
+
+    before: str
+    now: str
+    at: float
 
 
 class BaseStateBackend(ABC):
@@ -172,6 +184,19 @@ class BaseStateBackend(ABC):
         """Hand a reading to the workers of this process; `at` as for `Feed.update`."""
         for feed in list(self.__feeds):
             feed.update(reading, at)
+
+    async def tell_once(self, news: News, tell: Callable[[str], Awaitable[None]]) -> bool:
+        """Call `tell` with what was told last, unless that is the same; in one of the workers that share the switch. Here: of this process.
+
+        Where nothing was ever told, `news.before` counts as told. Returns False if it has to be asked again a little later, because
+        another worker is telling something, or knew something newer.
+        """
+        with self.__lock:
+            before: str = self.__dict__.get("_local_told", news.before)
+            self.__dict__["_local_told"] = news.now
+        if before != news.now:
+            await tell(before)
+        return True
 
     async def _announce(self) -> None:
         """Deliver a change of the local holds, also while the switch itself cannot be read."""

@@ -16,6 +16,7 @@ from itertools import permutations
 from typing import Any, Final
 
 from ..backends import BaseStateBackend
+from ..backends.base import News
 from ..exceptions import BackendError, ConfigurationError, ReadOnlyBackendError, UnsupportedError
 from ..snapshot import Effective, Hold, Reading, evaluate
 from ..state import OFF, ON, MaintenanceState
@@ -460,6 +461,19 @@ async def one_instance_serves_several_loops_and_threads(make: MakeBackend) -> No
     assert not await is_on(backend)
 
 
+async def what_was_told_is_not_told_again(make: MakeBackend) -> None:
+    """Nothing is told before something changes; and whoever tells hears what was told before."""
+    backend = make()
+    told: list[tuple[str, str]] = []
+    for before, now in (("0", "0"), ("0", "1"), ("0", "1"), ("1", "0"), ("1", "0")):
+
+        async def tell(old: str, now: str = now) -> None:
+            told.append((old, now))
+
+        assert await backend.tell_once(News(before, now, time.time()), tell) is True
+    assert told == [("0", "1"), ("1", "0")]
+
+
 # -- what is shown -------------------------------------------------------------------------------------------------------
 
 
@@ -509,6 +523,7 @@ def _checks() -> Iterator[Callable[[MakeBackend], Awaitable[None]]]:
     yield what_an_instance_changes_its_own_workers_know_at_once
     yield a_watch_that_is_cancelled_ends
     yield one_instance_serves_several_loops_and_threads
+    yield what_was_told_is_not_told_again
     yield it_has_a_name_for_messages
     yield a_reading_without_io_says_the_same
 

@@ -15,6 +15,7 @@ from fakeredis import FakeAsyncRedis, FakeServer
 from redis.asyncio import Redis
 
 from fastapi_maintenance.backends import BaseStateBackend, EnvVarBackend, LocalFileBackend, RedisBackend, backend_from_url
+from fastapi_maintenance.backends.base import News
 from fastapi_maintenance.demo.embedded import start_embedded_redis
 from fastapi_maintenance.snapshot import Hold, Reading
 from fastapi_maintenance.state import MaintenanceState
@@ -229,6 +230,12 @@ class WatchesNothing(Broken):
         await asyncio.Event().wait()
 
 
+class RepeatsItself(Broken):
+    async def tell_once(self, news: News, tell: Callable[[str], Awaitable[None]]) -> bool:
+        await tell(news.before)
+        return True
+
+
 class ShowsItsMemory(Broken):
     def describe(self) -> str:
         return f"{self!r}"
@@ -257,6 +264,7 @@ BROKEN: Final[dict[type[Broken], Callable[[MakeBackend], Awaitable[None]]]] = {
     LastsForAnyTime: conformance.a_time_to_live_that_is_none_is_refused,
     TellsNobody: conformance.what_an_instance_changes_its_own_workers_know_at_once,
     WatchesNothing: conformance.a_watch_hears_of_what_others_change,
+    RepeatsItself: conformance.what_was_told_is_not_told_again,
     ShowsItsMemory: conformance.it_has_a_name_for_messages,
     StaysInTheDark: conformance.what_was_written_is_recalled,
     CannotBeCancelled: conformance.a_watch_that_is_cancelled_ends,

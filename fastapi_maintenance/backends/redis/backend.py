@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any, ClassVar, Final, get_args
@@ -17,12 +17,13 @@ from ...exceptions import BackendError, BackendUnavailableError, ConfigurationEr
 from ...registry import RollCall
 from ...snapshot import Hold, Reading, evaluate
 from ...state import OFF, ON, MaintenanceState
-from ..base import BaseStateBackend, Feed, Replicas, WorkerRegistry, positive
+from ..base import BaseStateBackend, Feed, News, Replicas, WorkerRegistry, positive
 from .keys import Keys
 from .link import Link
 from .replies import Answer, count_replicas, read_plain, read_roll_call, read_script
 from .script import Script, dump_hold
 from .sync import LIFETIMES, DataLoss
+from .telling import Teller
 from .topology import server_of_client, server_of_url
 from .wire import Elsewhere, Wire
 
@@ -94,6 +95,9 @@ class RedisBackend(BaseStateBackend, WorkerRegistry):
     def nudge(self) -> None:
         for link in list(self._links):
             link.nudge()
+
+    async def tell_once(self, news: News, tell: Callable[[str], Awaitable[None]]) -> bool:
+        return await Teller(self._keys.told, self._wire, self._timeout).tell_once(news, tell)
 
     # Commands are rare, so each opens a connection and closes it: nothing to share between loops, threads and forks.
 

@@ -19,12 +19,13 @@ class Keys:
     workers: str
     epoch: str
     events: str
+    told: str
 
     @classmethod
     def of(cls, switch: str) -> Self:
         """Name the companions of a switch. Raises `ConfigurationError` where they would land in another slot."""
         base = _tagged(switch)
-        return cls(switch, f"{base}:holds", f"{base}:workers", f"{base}:epoch", f"{base}:events")
+        return cls(switch, f"{base}:holds", f"{base}:workers", f"{base}:epoch", f"{base}:events", f"{base}:told")
 
     @property
     def all(self) -> tuple[str, str, str, str]:

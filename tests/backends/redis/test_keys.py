@@ -22,7 +22,9 @@ def slots(keys: Keys) -> set[int]:
 def test_a_plain_name_becomes_the_hash_tag_of_its_companions() -> None:
     keys = Keys.of("maintenance")
 
-    assert keys == Keys("maintenance", "{maintenance}:holds", "{maintenance}:workers", "{maintenance}:epoch", "{maintenance}:events")
+    assert keys == Keys(
+        "maintenance", "{maintenance}:holds", "{maintenance}:workers", "{maintenance}:epoch", "{maintenance}:events", "{maintenance}:told"
+    )
     assert keys.all == ("maintenance", "{maintenance}:holds", "{maintenance}:workers", "{maintenance}:epoch")
 
 
