@@ -28,6 +28,7 @@ from .cli.ran import Ran
 from .servers import RedisServer
 from .serving import serving
 from .waiting import eventually_sync
+from .workers import Workers
 
 SECRET: Final = "0123456789abcdef0123456789abcdef"
 NOW: Final = datetime(2026, 11, 22, 3, tzinfo=UTC)
@@ -350,6 +351,42 @@ def test_a_token_lets_its_bearer_through_on_every_worker_until_it_is_revoked(
 
     for secret in (ana["token"], signature, SECRET):
         assert secret not in caplog.text
+
+
+@pytest.mark.timeout(180)
+def test_what_one_process_is_visited_for_every_process_knows(command: Command, redis_url: str) -> None:
+    """Processes that uvicorn starts, which share no memory; also one that was started after the visit."""
+    env = {"FASTAPI_MAINTENANCE_BACKEND": redis_url, SECRET_VARIABLE: SECRET}
+    with Workers("tests.apps.tested:app", count=3, env=env, options=("--access-log",)) as processes:
+
+        def seen(headers: dict[str, str]) -> set[int]:
+            return {answer.status for answer in processes.get_all("/", headers=headers).values()}
+
+        command("on")
+        made = command("bypass", "create", "--url", "http://127.0.0.1/", "--json").json
+        eventually_sync(lambda: seen({}) == {503} and seen({HEADER: made["token"]}) == {200}, within=20)
+        visited = processes.get(processes.pids[0], made["link"].removeprefix("http://127.0.0.1"))
+        assert visited.status == 303
+        cookie = {"Cookie": visited.headers["set-cookie"].partition(";")[0]}
+        assert seen(cookie) == {200}
+        processes.kill(processes.pids[0])
+        processes.connect(within=60)
+        eventually_sync(lambda: seen(cookie) == {200}, within=20)
+        assert seen({}) == {503}
+        command("bypass", "revoke", made["id"])
+        eventually_sync(lambda: seen(cookie) == {503}, within=20)
+        assert '"GET / HTTP/1.1" 303' in processes.log
+        assert made["token"] not in processes.log
+
+
+@pytest.mark.timeout(180)
+def test_a_process_without_a_secret_does_not_start_and_says_why(redis_url: str) -> None:
+    env = {"FASTAPI_MAINTENANCE_BACKEND": redis_url, SECRET_VARIABLE: "short"}
+    with (
+        pytest.raises(RuntimeError, match="32 are the fewest it may have"),
+        Workers("tests.apps.tested:app", count=1, env=env, patience=20),
+    ):
+        raise AssertionError
 
 
 @pytest.mark.timeout(180)
