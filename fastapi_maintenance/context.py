@@ -8,7 +8,7 @@ import logging
 import os
 import secrets
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from contextvars import ContextVar, copy_context
@@ -23,6 +23,7 @@ from .backends.base import positive
 from .barrier import wait_until_applied
 from .defaults import backend_at_hand
 from .exceptions import ConfigurationError, LeaseLostError, why
+from .exemptions import read_entry
 from .in_flight import Admission, current_admission
 from .leases import Lease, drop, let_go
 from .snapshot import Hold, replace_state
@@ -50,6 +51,7 @@ def maintenance_mode_on(
     message: str | None = None,
     retry_after: int | None = None,
     mode: Mode = "full",
+    allow: Sequence[str] = (),
     lease: float = 30.0,
     on_error: OnError = "release",
     on_lost: OnLost = "tell",
@@ -60,6 +62,7 @@ def maintenance_mode_on(
 
     Without `backend`, that of the application whose request or lifespan this runs in, else the process' default.
     The hold is a lease of `lease` seconds, renewed from a thread, so it ends by itself if the process dies.
+    `allow` names requests that pass all the same, like `/login`, `POST /login` or `10.1.0.0/16`, as far as all holds that stand allow them.
     `on_error="keep"` turns a failed block into a switch that stays on, with the error as its reason.
     A hold that is lost (ended by force, or run out while cut off) shows on the object: `lost`, and `check()` raises
     `LeaseLostError`; `on_lost="cancel"` also cancels the block (`async with` only), which then ends with that error.
@@ -69,7 +72,8 @@ def maintenance_mode_on(
     unless `strict` is False. The hold is then released, or kept as `on_error` says.
     Entering raises `BackendError` if the hold cannot be taken. Whenever entering raises, the block is not run.
     """
-    state = _state(True, message=message, reason=reason, retry_after=retry_after, mode=mode)
+    allowed = tuple(entry for entry in allow if read_entry(entry)) or None
+    state = _state(True, message=message, reason=reason, retry_after=retry_after, mode=mode, allow=allowed)
     return MaintenanceBlock(state, backend, lease, on_error, on_lost, drain=drain, strict=strict)
 
 

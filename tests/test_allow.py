@@ -12,10 +12,11 @@ import httpx2
 import pytest
 from fastapi import FastAPI, WebSocket
 
-from fastapi_maintenance import MaintenanceModeMiddleware, MaintenanceState, force_maintenance_mode_on
+from fastapi_maintenance import MaintenanceModeMiddleware, MaintenanceState, force_maintenance_mode_on, maintenance_mode_on
 from fastapi_maintenance._policy import Closing, Outcome
 from fastapi_maintenance.backends import BaseStateBackend, RedisBackend
 from fastapi_maintenance.bypass import HEADER, Bypass
+from fastapi_maintenance.exceptions import ConfigurationError
 from fastapi_maintenance.in_flight import Admission, Standing
 from fastapi_maintenance.mode import MaintenanceMode
 from fastapi_maintenance.snapshot import Hold, Reading, evaluate
@@ -97,6 +98,30 @@ def test_a_network_in_the_list_is_looked_for_behind_trusted_proxies_only() -> No
             assert client.get("/login", headers={"X-Forwarded-For": "10.1.2.3"}).status_code == 200
             assert client.get("/login", headers={"X-Forwarded-For": "10.1.2.3, 203.0.113.9"}).status_code == 503
             assert client.get("/login").status_code == 503
+
+
+async def test_a_block_can_allow_requests_and_of_several_blocks_what_all_allow() -> None:
+    board = Switchboard()
+    async with MaintenanceMode(board) as mode:
+
+        def passes(path: str) -> bool:
+            closing = mode.gate.closing
+            assert closing is not None
+            return mode.lets_through(closing.state, http_scope("POST", path=path))
+
+        async with maintenance_mode_on(board, allow=["/webhooks/{name}", "POST /login"]):
+            assert (passes("/login"), passes("/webhooks/x"), passes("/orders")) == (True, True, False)
+            async with maintenance_mode_on(board, allow=["POST /login"]):
+                assert (passes("/login"), passes("/webhooks/x")) == (True, False)
+                async with maintenance_mode_on(board):
+                    assert not passes("/login")
+
+
+def test_a_block_that_allows_what_cannot_be_read_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="'login' allows nothing"):
+        maintenance_mode_on(Switchboard(), allow=["login"])
+    with pytest.raises(ConfigurationError, match="at most 100"):
+        maintenance_mode_on(Switchboard(), allow=["/login"] * 101)
 
 
 # -- what is told -------------------------------------------------------------------------------------------------------------------
