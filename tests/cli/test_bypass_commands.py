@@ -71,6 +71,7 @@ def test_revoke_takes_those_named_and_no_others(cli: Cli, url: str) -> None:
     assert (unknown.code, f"There is no bypass '{first}'" in unknown.err) == (1, True)
     assert cli("bypass", "revoke", "--backend", url, "--all").code == 0
     assert switch_at(url).bypass is None
+    assert cli("bypass", "list", "--backend", url).out == ""
 
 
 @pytest.mark.parametrize("arguments", [[], ["a", "--all"]])
