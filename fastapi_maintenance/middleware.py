@@ -158,6 +158,7 @@ class MaintenanceModeMiddleware:
                 standing = standing._replace(exempt=exempt)
                 decision = self._decide(standing, gate, scope)
         if decision.refused:
+            self.mode.refused += 1
             await self._answer(decision.state, scope, receive, send)
             return
         if gate.closing is not None:  # else nobody has been asked yet whether it is exempt

@@ -127,6 +127,8 @@ class MaintenanceMode:
         self._problem = ""
         self._hooks = Hooks(self, on_change, on_change_once)
         self._decreed: MaintenanceState | None = None
+        self.refused = 0  # requests, so far
+        self.propagation: float | None = None  # seconds from the last change that says when it was made
         self.gate = Gate(None, OFF, "default", -math.inf)
         backend.attach(self)
 
@@ -246,10 +248,14 @@ class MaintenanceMode:
     def update(self, reading: Reading, at: float) -> None:
         """Take a reading in, unless what is known is newer: learned while this one was on its way, and read later."""
         with self._lock:
+            known, before = self.knowledge.reading, self.gate
             if not self.knowledge.learn(reading, at, time.monotonic()):
                 return
             self._hear(reading.error)
-            self.judge()
+            changed = self.judge().closing is not before.closing
+            if changed and known is not None and reading.epoch > known.epoch:
+                # The epoch is when it was written, on Redis' clock; a bare SET leaves none.
+                self.propagation = max(0.0, self.now().timestamp() - reading.epoch / 1e6)
         for watch in list(self._watches.values()):
             watch.tell(watch.first, watch.news)
 
@@ -265,7 +271,7 @@ class MaintenanceMode:
             failing, self._failing = self._failing, True
         if not failing:
             what = "the last known state stays" if self.knowledge.known else "no state was ever known, asking the fallbacks"
-            logger.warning("%s; %s, on_unreachable=%s", error, what, self.on_unreachable)
+            logger.warning("%s; %s, on_unreachable=%s", error, what, self.on_unreachable, extra=self._extra("unreachable"))
         if self.knowledge.known is None:
             for watch in list(self._watches.values()):
                 watch.tell(watch.news)
@@ -322,10 +328,13 @@ class MaintenanceMode:
         """Log what changed about the backend's readability, once."""
         if self._failing:
             self._failing = False
-            logger.info("%s answers again", self.backend.describe())
+            logger.info("%s answers again", self.backend.describe(), extra=self._extra("reachable"))
         if problem and problem != self._problem:
-            logger.error("%s: %s The last known state stays.", self.backend.describe(), problem)
+            logger.error("%s: %s The last known state stays.", self.backend.describe(), problem, extra=self._extra("unreadable"))
         self._problem = problem or ""
+
+    def _extra(self, event: str) -> dict[str, str]:
+        return {"maintenance_event": event, "maintenance_backend": self.backend.describe()}
 
     def now(self) -> datetime:
         """The time on the clock that windows and leases are judged by."""
@@ -389,9 +398,17 @@ def mode_at_hand() -> MaintenanceMode | None:
 
 
 def _log_change(gate: Gate) -> None:
+    state = OFF if gate.closing is None else gate.state
+    extra = {
+        "maintenance_event": "changed",
+        "maintenance": "off" if gate.closing is None else "on",
+        "maintenance_mode": state.mode,
+        "maintenance_source": gate.source,
+        "maintenance_by": state.by,
+        "maintenance_reason": state.reason,
+    }
     if gate.closing is None:
-        logger.info("maintenance off (%s)", gate.source)
+        logger.info("maintenance off (%s)", gate.source, extra=extra)
         return
-    state = gate.state
     details = "".join(f", {name}: {value}" for name, value in (("by", state.by), ("reason", state.reason)) if value)
-    logger.info("maintenance on (%s, %s%s)", state.mode, gate.source, details)
+    logger.info("maintenance on (%s, %s%s)", state.mode, gate.source, details, extra=extra)

@@ -16,7 +16,7 @@ from ..registry import RollCall
 from ..snapshot import Hold, Reading, evaluate
 from ..state import MaintenanceState, parse_bool
 
-__all__ = ["BaseStateBackend", "Feed", "News", "Replicas", "WorkerRegistry", "as_backend_error", "at_least_zero", "positive"]
+__all__ = ["BaseStateBackend", "Feed", "LinkStatus", "News", "Replicas", "WorkerRegistry", "as_backend_error", "at_least_zero", "positive"]
 
 
 class Feed(Protocol):
@@ -41,6 +41,15 @@ class Replicas:
 
     have_it: int
     connected: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class LinkStatus:
+    """How a worker hears of changes just now (its `rung`; `rungs` are all there are), and how often it has had to connect again."""
+
+    rung: str
+    rungs: tuple[str, ...]
+    reconnects: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +185,10 @@ class BaseStateBackend(ABC):
     def attach(self, feed: Feed) -> None:
         """Let what this process itself changes reach `feed` at once. Held weakly."""
         self.__feeds.add(feed)
+
+    def link_status(self, feed: Feed) -> LinkStatus | None:
+        """How what is delivered to `feed` comes here, without any I/O; None where there is no link, or none yet."""
+        return None
 
     def nudge(self) -> None:  # noqa: B027 - nothing to do is the right default
         """What a worker of this process reports has changed in a way that others may wait for: register it now."""

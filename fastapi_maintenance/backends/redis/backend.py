@@ -17,7 +17,7 @@ from ...exceptions import BackendError, BackendUnavailableError, ConfigurationEr
 from ...registry import RollCall
 from ...snapshot import Hold, Reading, evaluate
 from ...state import OFF, ON, MaintenanceState
-from ..base import BaseStateBackend, Feed, News, Replicas, WorkerRegistry, positive
+from ..base import BaseStateBackend, Feed, LinkStatus, News, Replicas, WorkerRegistry, positive
 from .keys import Keys
 from .link import Link
 from .replies import Answer, count_replicas, read_plain, read_roll_call, read_script
@@ -91,6 +91,9 @@ class RedisBackend(BaseStateBackend, WorkerRegistry):
         link = Link(self._server, self._keys, feed, ttl=self.ttl, on_data_loss=self._on_data_loss)
         self._links.add(link)
         await link.run()
+
+    def link_status(self, feed: Feed) -> LinkStatus | None:
+        return next((link.status for link in list(self._links) if link.serves(feed)), None)
 
     def nudge(self) -> None:
         for link in list(self._links):

@@ -16,7 +16,7 @@ from typing import Final
 from redis.exceptions import RedisError, ResponseError
 
 from ...exceptions import BackendError, BackendUnavailableError, why
-from ..base import Feed
+from ..base import Feed, LinkStatus
 from .keys import Keys
 from .server import Server
 from .sync import DataLoss, Sync
@@ -61,6 +61,7 @@ class Link:
         self._wake = asyncio.Event()
         self._rung: Rung | None = None
         self._failures = 0
+        self._connected = 0  # so many times
         self._moved = False
 
     async def run(self) -> None:
@@ -83,11 +84,21 @@ class Link:
         with suppress(RuntimeError):  # the loop was closed without ending its tasks
             self._loop.call_soon_threadsafe(self._wake.set)
 
+    def serves(self, feed: Feed) -> bool:
+        """Whether this is where a feed hears from."""
+        return self._feed is feed
+
+    @property
+    def status(self) -> LinkStatus:
+        """How it hears, and how often it has connected again."""
+        return LinkStatus(self._rung or Rung.DOWN, tuple(Rung), max(0, self._connected - 1))
+
     async def _session(self) -> None:
         """One connection's life: until it fails, or until another server owns the switch."""
         self._sync.begin()
         self._moved = False
         async with self._open() as (wire, ear, rung), self._server.follow(ear, self._move, every=self._ttl):
+            self._connected += 1
             try:
                 while not self._moved:
                     ear.check()
@@ -156,7 +167,12 @@ class Link:
             return
         self._rung = rung
         if rung is not Rung.DOWN:
-            logger.info("link to %s: %s", self._server.describe(), rung)
+            logger.info(
+                "link to %s: %s",
+                self._server.describe(),
+                rung,
+                extra={"maintenance_event": "link", "maintenance_rung": str(rung)},
+            )
 
 
 def _best(tracked: object, subscribed: object) -> Rung:

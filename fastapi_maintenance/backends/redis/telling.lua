@@ -20,8 +20,9 @@ local deadline = tonumber(known['until'] or 0) or 0
 local step = {}
 
 function step.claim()
-  local before, at = known.before or ARGV[3], tonumber(known.at or 0) or 0
-  if deadline == 0 then before = known.state or ARGV[3] end
+  local before, at = known.state or ARGV[3], tonumber(known.at or 0) or 0
+  -- A claim that has run out: its teller died, before or after it told. So it is told again, or taken for told.
+  if deadline ~= 0 and before == ARGV[4] then before = known.before or ARGV[3] end
   if deadline > now then return {'wait', ''} end -- somebody is telling something
   if deadline == 0 and before == ARGV[4] then return {'told', ''} end
   -- Somebody knew better. Not so if that is in the future: then the clock was set.

@@ -35,9 +35,19 @@ class Teller:
         if verdict == "tell":
             async with self._renewed():
                 await tell(before)
-            with suppress(BackendError):  # it is told; at worst it will be told again
-                await self._step("done")
+            await self._settle()
         return verdict != "wait"
+
+    async def _settle(self) -> None:
+        """Note that it is told, also if this worker is ending; at worst it will be told again."""
+        noting = asyncio.ensure_future(self._step("done"))
+        try:
+            await asyncio.shield(noting)
+        except asyncio.CancelledError:
+            await asyncio.wait([noting])
+            raise
+        except BackendError:
+            pass
 
     @property
     def _milliseconds(self) -> int:

@@ -86,6 +86,46 @@ async def test_what_a_worker_dies_over_another_tells_when_the_claim_has_ended(sc
     assert scene.told == ["0>1", "0>1", "1>0"]
 
 
+async def test_what_a_worker_died_over_counts_as_told_where_it_has_ended_meanwhile(scene: Scene) -> None:
+    async with scene.during(news("1"), lease=0.3):
+        pass
+    await eventually(lambda: scene.attempt(news("0")), within=SOON)
+
+    assert scene.told == ["0>1", "1>0"]
+
+
+class SlowToNote(Teller):
+    """Its server takes its time to note that something is told."""
+
+    def __init__(self) -> None:
+        super().__init__("told", RedisBackend("redis://127.0.0.1:1")._wire, 1.0)
+        self.noting, self.server, self.noted = asyncio.Event(), asyncio.Event(), False
+
+    async def _step(self, step: str, *args: str | int) -> tuple[str, str]:
+        if step == "done":
+            self.noting.set()
+            await self.server.wait()
+            self.noted = True
+        return "tell", "0"
+
+
+async def test_who_is_ending_still_notes_what_it_has_told() -> None:
+    teller = SlowToNote()
+
+    async def tell(old: str) -> None: ...
+
+    telling = asyncio.create_task(teller.tell_once(news("1"), tell))
+    await teller.noting.wait()
+    telling.cancel()
+    await asyncio.sleep(0.05)
+    assert not telling.done()
+    teller.server.set()
+    await asyncio.wait([telling])
+
+    assert telling.cancelled()
+    assert teller.noted
+
+
 async def test_who_takes_long_keeps_the_claim(scene: Scene) -> None:
     async with scene.during(news("1"), lease=1.5):
         for _ in range(30):  # twice the lease
