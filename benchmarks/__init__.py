@@ -1,0 +1,1 @@
+"""What speed costs and what it gives, as ratios that one command reproduces: scripts/bench."""

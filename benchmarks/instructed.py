@@ -1,0 +1,129 @@
+"""What is counted, run under callgrind, which writes its counters at every os.getsid(0): nobody else calls that."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import math
+import os
+from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
+from dataclasses import replace
+from typing import Any, Final, cast
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from fastapi_maintenance import MaintenanceModeMiddleware
+from fastapi_maintenance.backends import BaseStateBackend
+
+from .subjects import HandWritten, PassThrough, make, receive, scope_of, send
+
+REQUESTS: Final = 15
+PHASES: Final = 3
+_WARM: Final = 60  # until the interpreter has specialised everything
+_AT_HAND: ContextVar[object] = ContextVar("at_hand", default=None)
+
+Counted = Callable[[Scope], Awaitable[object]]
+
+
+class Off(BaseStateBackend):
+    """Two methods, as a user writes them."""
+
+    kind = "off"
+
+    async def get_value(self) -> bool:
+        return False
+
+    async def set_value(self, value: bool) -> None:
+        raise NotImplementedError
+
+    def describe(self) -> str:
+        return "off:"
+
+
+class Step:
+    """What the yardstick makes."""
+
+    __slots__ = ("outer", "scope")
+
+    def __init__(self, scope: Scope) -> None:
+        self.scope = scope
+        self.outer = _AT_HAND.get()
+
+
+async def yardstick(scope: Scope) -> None:
+    """Python of the kind that is measured, and never changed: what one interpreter does with more instructions, it does here, too."""
+    for _ in range(20):
+        step = Step(dict(scope))
+        token = _AT_HAND.set(step)
+        kept = {step}
+        try:
+            if scope["type"] == "http" and any(name == b"origin" for name, _ in scope["headers"]):
+                raise AssertionError
+            await send({"type": "http.response.start", "headers": [*scope["headers"]]})
+        finally:
+            kept.discard(step)
+            _AT_HAND.reset(token)
+
+
+async def nothing(scope: Scope, receive: Receive, send: Send) -> None:
+    """The application beneath, of which nothing is counted."""
+
+
+async def ours(routes: int, *, closed: bool) -> MaintenanceModeMiddleware:
+    """Our middleware over so many routes, always sure of what it knows, with an application that does nothing."""
+    app = make("bare", routes)
+    app.add_middleware(MaintenanceModeMiddleware, backend=Off(), enable_maintenance=closed)
+
+    async def swallow(message: Message) -> None: ...
+
+    await app(scope_of("/"), receive, swallow)  # builds the middlewares
+    layer: Any = app.middleware_stack
+    while not isinstance(layer, MaintenanceModeMiddleware):
+        layer = layer.app
+    layer.mode.gate = replace(layer.mode.gate, until=math.inf)
+    if not closed:
+        layer.app = nothing
+    return layer
+
+
+def asking(app: object) -> Counted:
+    """One request to an app."""
+    called = cast("ASGIApp", app)
+    return lambda scope: called(dict(scope), receive, send)
+
+
+async def main() -> None:
+    bare = make("bare")
+    counted: dict[str, Counted] = {
+        "nothing": asking(nothing),
+        "yardstick": yardstick,
+        "pass-through": asking(PassThrough(nothing)),
+        "bare": asking(bare),
+        "hand-written 503": asking(HandWritten(nothing)),
+        "open": asking(await ours(1, closed=False)),
+        "open, 100 routes": asking(await ours(100, closed=False)),
+        "503": asking(await ours(1, closed=True)),
+        "503, 100 routes": asking(await ours(100, closed=True)),
+    }
+    scopes = {name: scope_of("/things-99/1/parts" if name == "503, 100 routes" else "/") for name in counted}
+    for name, count in counted.items():
+        for _ in range(_WARM):
+            await count(scopes[name])
+    gc.collect()
+    gc.disable()
+    ballast: list[object] = []
+    for phase in range(PHASES):
+        # Where the next block of memory comes from depends on all that was there before, so each phase begins with the heap otherwise.
+        ballast += [bytes(size) for size in range(16, 512, 16) for _ in range(37 * phase)]
+        for name, count in counted.items():
+            scope = scopes[name]
+            os.getsid(0)
+            for _ in range(REQUESTS):
+                await count(scope)
+    os.getsid(0)
+    print("\n".join(counted))
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
