@@ -15,11 +15,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fastapi_maintenance import MaintenanceModeMiddleware
 from fastapi_maintenance.backends import BaseStateBackend
+from fastapi_maintenance.in_flight import Admission, current_admission
+from fastapi_maintenance.state import ON
 
 from .subjects import HandWritten, PassThrough, make, receive, scope_of, send
 
 REQUESTS: Final = 15
-PHASES: Final = 3
+PHASES: Final = 2
 _WARM: Final = 60  # until the interpreter has specialised everything
 _AT_HAND: ContextVar[object] = ContextVar("at_hand", default=None)
 
@@ -81,10 +83,55 @@ async def ours(routes: int, *, closed: bool) -> MaintenanceModeMiddleware:
     layer: Any = app.middleware_stack
     while not isinstance(layer, MaintenanceModeMiddleware):
         layer = layer.app
+    await layer.mode.stop()  # nobody refreshes what it knows while instructions are counted
     layer.mode.gate = replace(layer.mode.gate, until=math.inf)
     if not closed:
         layer.app = nothing
     return layer
+
+
+def profile(layer: MaintenanceModeMiddleware) -> dict[str, Counted]:
+    """What the two paths are made of, piece by piece."""
+    mode, routes = layer.mode, layer._routes
+    admission = Admission(mode, scope_of("/"))
+
+    async def copy(scope: Scope) -> None:
+        dict(scope)
+
+    async def admit(scope: Scope) -> None:
+        Admission(mode, scope)
+
+    async def at_hand(scope: Scope) -> None:
+        current_admission.reset(current_admission.set(admission))
+
+    async def in_and_out(scope: Scope) -> None:
+        mode.in_flight.add(admission)
+        mode.in_flight.discard(admission)
+
+    async def forced(scope: Scope) -> None:
+        routes.has_forced_on(scope)
+
+    async def resolve(scope: Scope) -> None:
+        routes.resolve(scope)
+
+    async def answer(scope: Scope) -> None:
+        await layer._answer(ON, scope, receive, send)
+
+    pieces = {
+        "the copy of the scope": copy,
+        "the admission": admit,
+        "the context variable": at_hand,
+        "in flight, in and out": in_and_out,
+        "whether a route is forced on": forced,
+        "of the 503, which route": resolve,
+        "of the 503, the answer": answer,
+    }
+    return {f"– {name}": asking_with(piece) for name, piece in pieces.items()}
+
+
+def asking_with(piece: Counted) -> Counted:
+    """As `asking`, of a piece."""
+    return lambda scope: piece(dict(scope))
 
 
 def asking(app: object) -> Counted:
@@ -105,6 +152,7 @@ async def main() -> None:
         "open, 100 routes": asking(await ours(100, closed=False)),
         "503": asking(await ours(1, closed=True)),
         "503, 100 routes": asking(await ours(100, closed=True)),
+        **profile(await ours(1, closed=False)),
     }
     scopes = {name: scope_of("/things-99/1/parts" if name == "503, 100 routes" else "/") for name in counted}
     for name, count in counted.items():
