@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
+
+from fastapi_maintenance import wait_until_applied
 
 from .servers import RedisServer
 from .waiting import eventually_sync
 from .workers import Workers
 
-SOON = 30.0
+ROOT: Final = Path(__file__).parents[1]
+SOON: Final = 30.0
 
 
 @contextmanager
@@ -50,3 +59,42 @@ def test_the_webhook_hears_of_each_change_once(redis_server: RedisServer) -> Non
 
     assert [post["text"] for post in posted] == ["Maintenance is on: OPS-417", "Maintenance is off", "Maintenance is on"]
     assert [post["was_on"] for post in posted] == [False, True, False]
+
+
+def test_the_worker_takes_no_job_while_maintenance_is_on(redis_server: RedisServer, settled: None) -> None:
+    env = {**os.environ, "REDIS_URL": redis_server.url, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen([sys.executable, "examples/worker.py"], cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True) as worker:
+        lines: list[str] = []
+        reader = threading.Thread(target=lambda: lines.extend(worker.stdout or ()))
+        reader.start()
+        try:
+            eventually_sync(lambda: len(lines) >= 3, within=SOON)
+            redis_server.cli("SET", "maintenance", "1")
+            asyncio.run(drained(redis_server.url))
+            time.sleep(0.3)  # for what it had printed
+            done = len(lines)
+            time.sleep(1)
+            assert len(lines) == done
+            redis_server.cli("DEL", "maintenance")
+            eventually_sync(lambda: len(lines) > done, within=SOON)
+        finally:
+            worker.terminate()
+            reader.join(SOON)
+    assert worker.returncode == 0
+
+
+async def drained(url: str) -> None:
+    (await wait_until_applied(url, drained=True, timeout=60)).check()
+
+
+def test_the_script_leaves_maintenance_alone(redis_server: RedisServer) -> None:
+    def run(patience: str) -> subprocess.CompletedProcess[str]:
+        env = {**os.environ, "REDIS_URL": redis_server.url, "PYTHONPATH": str(ROOT), "PATIENCE": patience}
+        command = [sys.executable, "examples/report.py"]
+        return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=60, check=False)
+
+    assert (run("0").returncode, run("0").stdout) == (0, "The report is written.\n")
+    redis_server.cli("SET", "maintenance", "1")
+    assert (run("0.2").returncode, run("0").stdout) == (75, "")
+    redis_server.cli("SET", "maintenance", "1", "PX", "2000")
+    assert run("30").returncode == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import re
 import subprocess
@@ -100,7 +101,8 @@ def test_each_application_is_told_from_the_others(collector: Collector) -> None:
 
 
 def test_an_application_that_is_gone_is_forgotten(collector: Collector) -> None:
-    instrument(shop(Switchboard()), meter=collector.meter)
+    instrument(MaintenanceModeMiddleware(FastAPI(), backend=Switchboard()), meter=collector.meter)
+    gc.collect()
 
     assert all(points == [] for points in collector.collect().values())
 

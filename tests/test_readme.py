@@ -20,7 +20,13 @@ from .servers import RedisServer
 from .waiting import eventually_sync
 
 ROOT = Path(__file__).parents[1]
-PAGES = {"README.md": 10, "docs/hooks.md": 2, "docs/metrics.md": 3, "docs/testing.md": 4}  # with the least number of blocks to run
+PAGES = {
+    "README.md": 10,
+    "docs/hooks.md": 2,
+    "docs/metrics.md": 4,
+    "docs/other-processes.md": 2,
+    "docs/testing.md": 4,
+}  # with the least number of blocks to run
 FENCE = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 

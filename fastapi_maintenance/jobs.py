@@ -1,0 +1,119 @@
+"""For processes that serve no requests: pause while maintenance is on, and be waited for while at work."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import Future
+from contextlib import asynccontextmanager, contextmanager
+from types import TracebackType
+from typing import Any, Final, Self
+
+from .backends import BaseStateBackend
+from .defaults import backend_or_default
+from .in_flight import Admission
+from .mode import MaintenanceMode
+
+__all__ = ["BackgroundMode", "job"]
+
+_PAUSE: Final = 0.1  # seconds between two looks at what is in memory
+
+
+@asynccontextmanager
+async def job(mode: MaintenanceMode) -> AsyncIterator[None]:
+    """Wait until the service is open, then be at work for the length of the block: a barrier waits for its end.
+
+    In read-only mode it waits, too. `mode` should be entered; its backend is asked by a watch and not here.
+    """
+    admission = _admission(mode)
+    try:
+        while not _admitted(admission, (await mode.refresh()).closing is None):  # noqa: ASYNC110 - it also grows stale, where no event comes
+            await asyncio.sleep(_PAUSE)
+        yield
+    finally:
+        _leave(admission)
+
+
+class BackgroundMode:
+    """A `MaintenanceMode` for programs without an event loop: a thread of its own keeps it right while the block lasts.
+
+    `backend` is a backend or its URL, as for `MaintenanceModeMiddleware`; further options are those of `MaintenanceMode`.
+    Enter it after a fork, not before: threads do not survive one.
+    """
+
+    def __init__(self, backend: str | BaseStateBackend | None = None, **options: Any) -> None:
+        self.mode = MaintenanceMode(backend_or_default(backend), **options)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._over: asyncio.Event | None = None
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> Self:
+        begun: Future[None] = Future()
+        self._thread = threading.Thread(target=self._run, args=(begun,), name="fastapi_maintenance", daemon=True)
+        self._thread.start()
+        begun.result()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        assert self._loop is not None
+        assert self._over is not None
+        assert self._thread is not None
+        self._loop.call_soon_threadsafe(self._over.set)
+        self._thread.join()
+
+    @property
+    def closed(self) -> bool:
+        """Whether maintenance is on, by what is in memory."""
+        return self.mode.judge().closing is not None
+
+    def wait_until_open(self, timeout: float | None = None) -> bool:
+        """Wait until maintenance is off, at most `timeout` seconds; says whether it is."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while self.closed:
+            if deadline is not None and time.monotonic() >= deadline:
+                return False
+            time.sleep(_PAUSE)
+        return True
+
+    @contextmanager
+    def job(self) -> Iterator[None]:
+        """The same as `job`, for `with`. Any thread may be at work, several at the same time."""
+        admission = _admission(self.mode)
+        try:
+            while not _admitted(admission, not self.closed):
+                time.sleep(_PAUSE)
+            yield
+        finally:
+            _leave(admission)
+
+    def _run(self, begun: Future[None]) -> None:
+        asyncio.run(self._live(begun))
+
+    async def _live(self, begun: Future[None]) -> None:
+        self._loop, self._over = asyncio.get_running_loop(), asyncio.Event()
+        async with self.mode:
+            begun.set_result(None)
+            await self._over.wait()
+
+
+def _admission(mode: MaintenanceMode) -> Admission:
+    return Admission(mode, {"type": "http"})  # counted as a request is
+
+
+def _admitted(admission: Admission, open_before: bool) -> bool:
+    """First in, then look again: whoever closes after that look finds the job at work."""
+    mode = admission.mode
+    if not open_before:
+        return False
+    mode.in_flight.add(admission)
+    if mode.gate.closing is None:
+        return True
+    _leave(admission)
+    return False
+
+
+def _leave(admission: Admission) -> None:
+    admission.mode.in_flight.discard(admission)
+    admission.mode.in_flight_changed()

@@ -1,0 +1,65 @@
+"""Readiness: a closed worker stays or leaves, as was chosen; and an outage of the backend makes nobody leave."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from starlette.testclient import TestClient
+
+from fastapi_maintenance import MaintenanceModeMiddleware
+from fastapi_maintenance.exceptions import ConfigurationError
+from fastapi_maintenance.health import WhileClosed, readiness
+from fastapi_maintenance.testing import override
+
+from .doubles import Switchboard
+from .waiting import eventually_sync
+
+
+def shop(while_closed: WhileClosed, **options: Any) -> FastAPI:
+    app = FastAPI(openapi_url=None)
+    app.add_middleware(MaintenanceModeMiddleware, **{"backend": Switchboard(ttl=0.05), **options})
+    app.get("/")(lambda: None)
+    app.get("/ready")(readiness(while_closed=while_closed))
+    return app
+
+
+@pytest.mark.parametrize(
+    ("while_closed", "closed", "code", "body"),
+    [
+        ("stay", False, 200, {"ready": True, "maintenance": False}),
+        ("stay", True, 200, {"ready": True, "maintenance": True}),
+        ("leave", False, 200, {"ready": True, "maintenance": False}),
+        ("leave", True, 503, {"ready": False, "maintenance": True}),
+    ],
+)
+def test_a_closed_worker_does_as_was_chosen(while_closed: WhileClosed, closed: bool, code: int, body: dict[str, bool]) -> None:
+    app = shop(while_closed)
+    with override(app, closed):
+        answer = TestClient(app).get("/ready")
+
+    assert (answer.status_code, answer.json(), answer.headers["cache-control"]) == (code, body, "no-store")
+
+
+def test_a_worker_that_is_closed_because_its_backend_is_away_is_ready() -> None:
+    backend = Switchboard(ttl=0.05)
+    app = shop("leave", backend=backend, on_unreachable="closed", stale_after=0.1)
+    with TestClient(app) as client:
+        backend.error = RuntimeError("gone")
+        eventually_sync(lambda: client.get("/").status_code == 503, within=20)
+        answer = client.get("/ready")
+
+    assert (answer.status_code, answer.json()) == (200, {"ready": True, "maintenance": True})
+
+
+def test_an_application_without_the_middleware_is_ready() -> None:
+    app = FastAPI(openapi_url=None)
+    app.get("/ready")(readiness(while_closed="leave"))
+
+    assert TestClient(app).get("/ready").json() == {"ready": True, "maintenance": False}
+
+
+def test_there_are_two_choices() -> None:
+    with pytest.raises(ConfigurationError, match="while_closed must be stay or leave"):
+        readiness(while_closed="maybe")  # type: ignore[arg-type]

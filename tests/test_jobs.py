@@ -1,0 +1,114 @@
+"""Processes that serve no requests: they pause while maintenance is on, and barriers wait for their work."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import Final
+
+import pytest
+
+from fastapi_maintenance import wait_until_applied
+from fastapi_maintenance.backends import RedisBackend
+from fastapi_maintenance.jobs import BackgroundMode, job
+from fastapi_maintenance.mode import MaintenanceMode
+from fastapi_maintenance.state import OFF, ON, MaintenanceState
+
+from .doubles import Switchboard
+from .servers import RedisServer
+from .waiting import eventually, eventually_sync
+
+SOON: Final = 30.0
+
+
+async def test_a_job_begins_when_the_service_is_open() -> None:
+    backend = Switchboard(True)
+    begun = asyncio.Event()
+
+    async def work(mode: MaintenanceMode) -> None:
+        async with job(mode):
+            begun.set()
+
+    async with MaintenanceMode(backend) as mode:
+        working = asyncio.create_task(work(mode))
+        await asyncio.sleep(0.4)
+        assert not begun.is_set()
+        assert len(mode.in_flight) == 0
+        await backend.write(OFF)
+        await eventually(begun.is_set, within=SOON)
+        await working
+        assert len(mode.in_flight) == 0
+
+
+async def test_read_only_mode_is_no_time_for_jobs() -> None:
+    mode = MaintenanceMode(Switchboard())
+    mode.decree(MaintenanceState(enabled=True, mode="read-only"))
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.3), job(mode):
+            pass
+    assert len(mode.in_flight) == 0
+
+
+@pytest.mark.usefixtures("settled")
+async def test_a_barrier_waits_for_a_job_that_is_at_work(redis_url: str) -> None:
+    backend, end = RedisBackend(redis_url, ttl=0.3), asyncio.Event()
+
+    async def work(mode: MaintenanceMode) -> None:
+        async with job(mode):
+            await end.wait()
+
+    async with MaintenanceMode(RedisBackend(redis_url, ttl=0.3)) as mode:
+        working = asyncio.create_task(work(mode))
+        await eventually(lambda: len(mode.in_flight) == 1, within=SOON)
+        await backend.write(ON)
+        result = await wait_until_applied(backend, drained=True, timeout=1.0)
+        assert [worker.http for worker in result.laggards] == [1]
+        end.set()
+        await working
+        (await wait_until_applied(backend, drained=True, timeout=SOON)).check()
+
+
+def test_without_an_event_loop_a_thread_keeps_it_right(redis_server: RedisServer, redis_url: str) -> None:
+    with BackgroundMode(redis_url) as maintenance:
+        assert not maintenance.closed
+        redis_server.cli("SET", "maintenance", "1")
+        eventually_sync(lambda: maintenance.closed, within=SOON)
+        assert maintenance.wait_until_open(timeout=0.2) is False
+        threading.Timer(0.3, redis_server.cli, ("DEL", "maintenance")).start()
+        assert maintenance.wait_until_open() is True
+        with maintenance.job():
+            assert len(maintenance.mode.in_flight) == 1
+        assert len(maintenance.mode.in_flight) == 0
+    assert not any(thread.name == "fastapi_maintenance" for thread in threading.enumerate())
+
+
+def test_a_job_in_a_thread_waits_for_the_opening() -> None:
+    backend, done = Switchboard(True), threading.Event()
+    with BackgroundMode(backend) as maintenance:
+
+        def work() -> None:
+            with maintenance.job():
+                done.set()
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        assert not done.wait(0.4)
+        backend.value = False
+        assert done.wait(SOON)
+        thread.join(SOON)
+
+
+def test_whoever_closes_between_the_two_looks_finds_nobody_at_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    backend, looks = Switchboard(), iter([False, False, True])
+    maintenance = BackgroundMode(backend)
+    maintenance.mode.decree(ON)
+
+    def closed(self: BackgroundMode) -> bool:
+        now = next(looks)
+        if now:
+            maintenance.mode.decree(OFF)
+        return False
+
+    monkeypatch.setattr(BackgroundMode, "closed", property(closed))
+    with maintenance.job():
+        assert next(looks, None) is None
