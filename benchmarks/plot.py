@@ -20,7 +20,7 @@ _WIDTH: Final = 760
 
 def bars(title: str, values: Mapping[str, float], *, unit: str, ours: str = "ours", limit: float | None = None) -> str:
     """A bar for each name, on a logarithmic axis that begins at 1; `limit` is where the values shall stay below."""
-    most = max(values.values())
+    most = max(2.0, *values.values())
     top = math.log10(most * 1.15)
 
     def x(value: float) -> float:

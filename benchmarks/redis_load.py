@@ -37,7 +37,7 @@ def measure() -> dict[str, Any]:
         with Crew(ours, server, _WORKERS) as crew:
             say(f"{_WORKERS} idle workers for {_WINDOW:g} s")
             time.sleep(2)
-            figures["connections"] = (_look(server)["connections"] - before["connections"]) / _WORKERS
+            figures["connections"] = (_look(server)["connections"] - before["connections"] - 1) / _WORKERS  # one is the crew's own
             figures["idle"] = _over(server, _WINDOW)
             say(f"{_FLIPS} flips of {_WORKERS} workers")
             start, at = _look(server), time.monotonic()
@@ -124,7 +124,7 @@ def report(figures: Mapping[str, Any]) -> str:
     predicted = each * _MANY / _MANY_TTL
     rows = [
         ["an idle worker, per second (`ttl` = 1 s)", *_row(idle, _WORKERS)],
-        ["a worker, per flip", *_row(flip, _WORKERS)],
+        ["a worker, per flip", *_row({**flip, "processor": many_flip["processor"] * _WORKERS / _MANY}, _WORKERS)],
         ["a request", "0", "0", "0", "0"],
     ]
     projected = [
@@ -148,8 +148,18 @@ def report(figures: Mapping[str, Any]) -> str:
                 "the whole registry for those who have vanished."
             ),
             table(["projected, per second", "commands", "bytes in", "bytes out", "processor"], projected),
+            (
+                f"One Redis has one processor for all this. Half of one is full with {workers_at(figures, share=0.5, ttl=1):,} workers at a `ttl` of 1 s, "
+                f"with {workers_at(figures, share=0.5, ttl=5):,} at 5 s. What to do then is in [docs/scale.md](../docs/scale.md)."
+            ),
         ]
     )
+
+
+def workers_at(figures: Mapping[str, Any], *, share: float, ttl: float) -> int:
+    """How many workers take that share of one processor, rounded to hundreds."""
+    each: float = figures["idle"]["processor"] / _WORKERS
+    return round(share * ttl / each / 100) * 100
 
 
 def _row(counts: Mapping[str, float], workers: int) -> list[str]:

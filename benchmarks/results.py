@@ -13,12 +13,16 @@ from typing import Any, Final
 
 from tests.servers import RedisServer
 
+from . import cost, targets
 from .environments import OURS, PEERS, versions_of
 
-__all__ = ["PAGE", "keep", "write"]
+__all__ = ["PAGE", "README", "keep", "with_summary", "write"]
 
 _HOME: Final = Path(__file__).parent
 PAGE: Final = _HOME / "RESULTS.md"
+README: Final = _HOME.parent / "README.md"
+_BEGIN: Final = "<!-- written by scripts/bench -->"
+_END: Final = "<!-- so far -->"
 
 
 def keep(name: str, figures: Mapping[str, Any], seconds: float, load: float) -> None:
@@ -37,7 +41,7 @@ def keep(name: str, figures: Mapping[str, Any], seconds: float, load: float) -> 
 def write(parts: Mapping[str, ModuleType]) -> None:
     """Write the page and its plots from what is remembered of each part."""
     documents = {name: json.loads(path.read_text()) for name in parts if (path := _HOME / "results" / f"{name}.json").exists()}
-    sections = [_head(documents)]
+    sections = [_head(documents), targets.report({name: document["figures"] for name, document in documents.items()})]
     for name, document in documents.items():
         part = parts[name]
         drawn = part.plots(document["figures"])
@@ -47,6 +51,15 @@ def write(parts: Mapping[str, ModuleType]) -> None:
         note = f"`scripts/bench {name}`, {document['measured']}: {document['seconds']} s, load average before it {document['load']:.1f}."
         sections.append("\n\n".join([f"## {part.TITLE}", note, part.report(document["figures"]), *pictures]))
     PAGE.write_text("\n\n".join(sections) + "\n")
+    if "cost" in documents:
+        README.write_text(with_summary(README.read_text(), cost.summary(documents["cost"]["figures"])))
+
+
+def with_summary(page: str, summary: str) -> str:
+    """The page with another table between its two marks."""
+    before, _, rest = page.partition(_BEGIN)
+    _, _, after = rest.partition(_END)
+    return f"{before}{_BEGIN}\n{summary}\n{_END}{after}"
 
 
 def _head(documents: Mapping[str, Any]) -> str:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
 import pytest
 
-from benchmarks import instructions, subjects
+from benchmarks import cost, instructions, subjects, targets
 from benchmarks.__main__ import PARTS
 from benchmarks.plot import bars, lines
+from benchmarks.results import README, with_summary
 from benchmarks.spread import Spread
 
 BENCHMARKS = Path(instructions.__file__).parent
@@ -67,3 +69,20 @@ def test_the_page_has_every_part_that_was_measured() -> None:
 
     assert re.findall(r"^## (.*)$", page, re.MULTILINE) == [PARTS[name].TITLE for name in measured]
     assert "cost" in measured
+
+
+def test_the_readme_has_the_figures_that_were_measured() -> None:
+    figures = json.loads((BENCHMARKS / "results" / "cost.json").read_text())["figures"]
+    page = README.read_text()
+
+    assert cost.summary(figures) in page
+    assert with_summary(page, cost.summary(figures)) == page
+
+
+def test_a_target_is_reached_only_within_its_reach() -> None:
+    figures = {"load": {"connections": 1.0}, "weight": {"import": {"unwanted": ["redis"]}}}
+
+    connections, imports = targets.targets(figures)
+    assert connections.met
+    assert not imports.met
+    assert "**no**" in targets.report(figures)
