@@ -54,7 +54,7 @@ def lines(title: str, series: Mapping[str, Sequence[tuple[float, float]]], *, ac
         over = (math.log10(x) - math.log10(xs[0])) / ((math.log10(xs[-1]) - math.log10(xs[0])) or 1)
         return left + (right - left) * over, lower - (lower - upper) * (math.log10(y) - lowest) / ((highest - lowest) or 1)
 
-    drawn = [_text(12, 22, title, bold=True), _text(right, lower + 40, across, anchor="end"), _text(12, upper - 2, up)]
+    drawn = [_text(12, 22, f"{title}, {up}", bold=True), _text(right, lower + 40, across, anchor="end")]
     for power in range(lowest, highest + 1):
         _, y = place(xs[0], 10**power)
         drawn += [_line(left, y, right, y), _text(left - 8, y + 4, f"{10**power:g}", anchor="end")]

@@ -13,8 +13,8 @@ _WHY: Final = """\
 Why those that are missed are missed:
 
 - *Off, in process*: what the pieces cost is counted under [Instructions](#instructions). Nearly all of it is the books of the barrier
-  (a copy of the scope, an admission, the context variable, in and out of the set of requests in flight) and the look whether a forced route was added. Over
-  uvicorn a request costs two to three times as much to begin with, so it is about half of that there.
+  (a copy of the scope, an admission, the context variable, in and out of the set of requests in flight) and the look whether a
+  forced route was added. Over uvicorn a request costs several times as much to begin with, so the same is a smaller share there.
 - *A 503*: before it answers, the middleware finds out whether there is such a route, for a 404 must stay a 404 (precedence, rule 3). That is the
   framework's own matching, once, in its own order, so it grows with the routes as the application's routing does. An index over the routes would have to repeat
   what every route class means by a match. What is left with one route is the answer itself, chosen by `Accept` and the language.
@@ -73,8 +73,8 @@ def _of_refusal(figures: Mapping[str, Any]) -> Iterator[Target]:
 def _of_propagation(figures: Mapping[str, Any]) -> Iterator[Target]:
     for row in figures["links"]:
         if row["links"] <= 100:
-            yield _at_most(f"propagation over the floor, {row['links']} links, median", row["ours"]["median"] / row["floor"]["median"], 1.5)
-            yield _at_most(f"propagation over the floor, {row['links']} links, p99", row["ours"]["p99"] / row["floor"]["p99"], 2)
+            yield _at_most(f"propagation over the floor, {row['links']} link{'s' * (row['links'] > 1)}, median", row["ours"]["median"] / row["floor"]["median"], 1.5)
+            yield _at_most(f"propagation over the floor, {row['links']} link{'s' * (row['links'] > 1)}, p99", row["ours"]["p99"] / row["floor"]["p99"], 2)
 
 
 def _at_most(what: str, measured: float, most: float) -> Target:
