@@ -73,8 +73,9 @@ def _of_refusal(figures: Mapping[str, Any]) -> Iterator[Target]:
 def _of_propagation(figures: Mapping[str, Any]) -> Iterator[Target]:
     for row in figures["links"]:
         if row["links"] <= 100:
-            yield _at_most(f"propagation over the floor, {row['links']} link{'s' * (row['links'] > 1)}, median", row["ours"]["median"] / row["floor"]["median"], 1.5)
-            yield _at_most(f"propagation over the floor, {row['links']} link{'s' * (row['links'] > 1)}, p99", row["ours"]["p99"] / row["floor"]["p99"], 2)
+            what = f"propagation over the floor, {row['links']} link{'s' if row['links'] > 1 else ''}"
+            yield _at_most(f"{what}, median", row["ours"]["median"] / row["floor"]["median"], 1.5)
+            yield _at_most(f"{what}, p99", row["ours"]["p99"] / row["floor"]["p99"], 2)
 
 
 def _at_most(what: str, measured: float, most: float) -> Target:
