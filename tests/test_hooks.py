@@ -308,6 +308,18 @@ async def test_a_backend_that_cannot_say_who_is_asked_again_and_complained_of_on
     assert diary.entries == [(False, True, "board")]
 
 
+async def test_what_a_test_overrides_is_told_to_this_worker_and_to_nobody_else() -> None:
+    here, everywhere = Diary(), Diary()
+    async with MaintenanceMode(Switchboard(), on_change=here, on_change_once=everywhere) as mode:
+        mode.decree(ON)
+        await eventually(lambda: here.entries == [(False, True, "override")], within=SOON)
+        await asyncio.sleep(0.3)
+        mode.decree(None)
+        await eventually(lambda: here.flips == [True, False], within=SOON)
+
+    assert everywhere.entries == []
+
+
 @pytest.mark.parametrize("make", [EnvVarBackend, Switchboard])
 async def test_elsewhere_one_of_this_process_tells(make: type[BaseStateBackend], monkeypatch: pytest.MonkeyPatch) -> None:
     diary, backend = Diary(), make()
