@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -211,4 +214,26 @@ async def test_every_version_of_redis_can_keep_the_record(scene: Scene) -> None:
     assert await scene.attempt(news("1"))
     assert await scene.attempt(news("1"))
 
+    assert scene.told == ["0>1"]
+
+
+KILLED: Final = """
+import asyncio, os, signal, sys
+from fastapi_maintenance.backends import RedisBackend
+from fastapi_maintenance.backends.base import News
+from fastapi_maintenance.backends.redis.telling import Teller
+
+async def tell(old):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+backend = RedisBackend(sys.argv[1])
+asyncio.run(Teller("{maintenance}:told", backend._wire, 2.0, 0.5).tell_once(News("0", "1", 1.0), tell))
+"""
+
+
+async def test_a_process_that_is_killed_while_it_tells_is_stood_in_for(scene: Scene, redis_url: str) -> None:
+    killed = await asyncio.to_thread(subprocess.run, [sys.executable, "-c", KILLED, redis_url], timeout=50, check=False)
+    assert killed.returncode == -signal.SIGKILL
+
+    await eventually(lambda: scene.attempt(news("1")), within=SOON)
     assert scene.told == ["0>1"]
