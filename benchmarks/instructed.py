@@ -115,7 +115,7 @@ def profile(layer: MaintenanceModeMiddleware) -> dict[str, Counted]:
         routes.resolve(scope)
 
     async def answer(scope: Scope) -> None:
-        await layer._answer(ON, scope, receive, send)
+        await layer._answer(ON, None, scope, receive, send)
 
     pieces = {
         "the copy of the scope": copy,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .barrier import BarrierResult, wait_until_applied
 from .context import maintenance_mode_off, maintenance_mode_on
-from .decorators import force_maintenance_mode_off, force_maintenance_mode_on
+from .decorators import force_maintenance_mode_off, force_maintenance_mode_on, maintenance_scope
 from .defaults import configure_backend, get_maintenance_mode, set_maintenance_mode
 from .middleware import MaintenanceModeMiddleware
 from .responses import MaintenanceAnswer, Texts
@@ -22,6 +22,7 @@ __all__ = [
     "get_maintenance_mode",
     "maintenance_mode_off",
     "maintenance_mode_on",
+    "maintenance_scope",
     "set_maintenance_mode",
     "wait_until_applied",
 ]

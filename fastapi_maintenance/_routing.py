@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from fastapi import FastAPI
 from fastapi.routing import APIRoute, RouteContext, iter_route_contexts
@@ -14,7 +14,7 @@ from starlette.endpoints import HTTPEndpoint
 from starlette.routing import BaseRoute, Host, Match, Mount, Route, Router, WebSocketRoute
 from starlette.types import ASGIApp, Scope
 
-from .decorators import Mark, carries, mark_of
+from .decorators import Mark, Marks, carries, scopes_on
 
 __all__ = ["Resolved", "RouteTable", "layers_of"]
 
@@ -29,16 +29,26 @@ class Resolved:
     found: bool
     mark: Mark | None = None
     docs: bool = False
+    scope: str | None = None
+
+    @classmethod
+    def marked(cls, marks: Marks, *, docs: bool = False) -> Self:
+        """An endpoint that bears these."""
+        return cls(found=True, mark=marks.mark, docs=docs, scope=marks.scope)
 
 
 _NOT_FOUND: Final = Resolved(found=False)
 
 
 class RouteTable:
-    """The routes of whatever lies beneath a middleware."""
+    """The routes of whatever lies beneath a middleware.
 
-    def __init__(self, app: ASGIApp) -> None:
+    `tell` is called with the scopes that routes belong to, whenever the routes were looked through.
+    """
+
+    def __init__(self, app: ASGIApp, tell: Callable[[frozenset[str]], None] = lambda scopes: None) -> None:
         self._app = app
+        self._tell = tell
         self._routed = _routes_beneath(app)
         self._survey: _Survey | None = None
 
@@ -52,12 +62,13 @@ class RouteTable:
         survey = self._survey
         if survey is None or not survey.holds(target):
             survey = self._survey = _Survey(target)
+            self._tell(frozenset(survey.scopes))
         return survey.forced_on
 
     def resolve(self, scope: Scope) -> Resolved:
         """Say which endpoint would answer, as the app's own routers would choose it."""
         try:
-            return _answer(self._target(scope), _copy(scope), None)
+            return _answer(self._target(scope), _copy(scope), Marks())
         except Exception:
             # A convertor, or a user's own route, failed. The app would most likely answer 500 of its own, but it need not:
             # a middleware between us and the router may add to the scope what that route looks for. So this could be any
@@ -79,11 +90,12 @@ class RouteTable:
 
 
 class _Survey:
-    """One walk over a whole route tree: whether anything is forced on, and how to see that the tree has grown since."""
+    """One walk over a whole route tree: is anything forced on, which scopes are there, and how to see that it has grown since."""
 
     def __init__(self, target: ASGIApp) -> None:
         self._target = target
         self.forced_on = False
+        self.scopes: set[str] = set()
         routers: dict[int, Router] = {}
         lists: list[list[BaseRoute]] = []
         self._size = 0
@@ -91,6 +103,7 @@ class _Survey:
         while pending:
             layers = list(layers_of(pending.pop()))
             self.forced_on |= any(carries(layer, "on") for layer in layers)
+            self.scopes.update(*map(scopes_on, layers))
             router = _router(layers[-1])
             if router is None or id(router) in routers:
                 continue
@@ -120,19 +133,20 @@ class _Survey:
                 yield included
             elif (endpoint := getattr(route, "endpoint", None)) is not None:
                 self.forced_on |= carries(endpoint, "on")
+                self.scopes |= scopes_on(endpoint)
             else:
                 # A route of a kind that we cannot look into: right and slower, rather than fast and blind.
                 self.forced_on = True
 
 
-def _answer(app: object, scope: Scope, mark: Mark | None) -> Resolved:
-    """Follow one app down to what answers; `scope` is ours to change, `mark` is what the mounts above carry."""
+def _answer(app: object, scope: Scope, marks: Marks) -> Resolved:
+    """Follow one app down to what answers; `scope` is ours to change, `marks` are what the mounts above carry."""
     layers = list(layers_of(app))
     for layer in layers:
-        mark = mark_of(layer) or mark
+        marks = marks.inside(layer)
     router = _router(innermost := layers[-1])
     if router is None:
-        return Resolved(found=True, mark=mark)
+        return Resolved.marked(marks)
     if isinstance(innermost, Starlette):
         scope["app"] = innermost
         if isinstance(innermost, FastAPI) and innermost.root_path:
@@ -141,20 +155,32 @@ def _answer(app: object, scope: Scope, mark: Mark | None) -> Resolved:
     for route in router.routes:
         match, child_scope = route.matches(scope)
         if match is Match.FULL:
-            leaf, child_scope = _leaf(route, scope, child_scope)
-            return _land(leaf, router, scope, child_scope, mark)
+            leaf, child_scope, marks = _leaf(route, scope, child_scope, marks)
+            return _land(leaf, router, scope, child_scope, marks)
         refused = refused or match is Match.PARTIAL
-    return _NOT_FOUND if refused else _answer_last(router, scope, mark)
+    return _NOT_FOUND if refused else _answer_last(router, scope, marks)
 
 
-def _leaf(route: BaseRoute, scope: Scope, child_scope: Scope) -> tuple[BaseRoute | RouteContext, Scope]:
-    """The route itself, or the one that answers where a whole router is included there."""
+def _leaf(route: BaseRoute, scope: Scope, child_scope: Scope, marks: Marks) -> tuple[BaseRoute | RouteContext, Scope, Marks]:
+    """The route itself, or the one that answers where a whole router is included there, with what those routers are marked with."""
     if not isinstance(route, Route | WebSocketRoute | Mount | Host):
+        included = _included([route], marks)
         for context in iter_route_contexts([route]):
+            # Both walk in one order, and a router that is included twice is met twice.
+            around = next((found for original, found in included if original is context.original_route), marks)
             match, inner_scope = _matches(context, scope)
             if match is Match.FULL:
-                return context, inner_scope
-    return route, child_scope
+                return context, inner_scope, around
+    return route, child_scope, marks
+
+
+def _included(routes: Sequence[BaseRoute], marks: Marks) -> Iterator[tuple[BaseRoute, Marks]]:
+    """Every route, also of included routers, with what the routers around it are marked with."""
+    for route in routes:
+        if isinstance(router := getattr(route, "original_router", None), Router):
+            yield from _included(router.routes, marks.inside(router))
+        else:
+            yield route, marks
 
 
 def _matches(context: RouteContext, scope: Scope) -> tuple[Match, Scope]:
@@ -168,20 +194,20 @@ def _matches(context: RouteContext, scope: Scope) -> tuple[Match, Scope]:
     return match
 
 
-def _land(leaf: BaseRoute | RouteContext, router: Router, scope: Scope, child_scope: Scope, mark: Mark | None) -> Resolved:
+def _land(leaf: BaseRoute | RouteContext, router: Router, scope: Scope, child_scope: Scope, marks: Marks) -> Resolved:
     """Describe the route that answers, or go on in what is mounted there."""
     original = getattr(leaf, "original_route", leaf)
     endpoint = getattr(leaf, "endpoint", None) or child_scope.get("endpoint")
     if isinstance(original, Mount | Host):
-        return _answer(_mounted(endpoint, original), {**scope, **child_scope}, mark)
+        return _answer(_mounted(endpoint, original), {**scope, **child_scope}, marks)
     method = scope.get("method")
     if _is_refused(endpoint, method):
         return _NOT_FOUND
     docs = method in ("GET", "HEAD") and getattr(leaf, "path", None) in _docs_urls(scope.get("app"), router)
-    return Resolved(found=True, mark=mark_of(endpoint, method) or mark, docs=docs)
+    return Resolved.marked(marks.inside(endpoint, method), docs=docs)
 
 
-def _answer_last(router: Router, scope: Scope, mark: Mark | None) -> Resolved:
+def _answer_last(router: Router, scope: Scope, marks: Marks) -> Resolved:
     """What a router does when no route of its own answers: redirect for a slash, static frontends, its default."""
     match_frontend: Any = getattr(router, "_match_low_priority", None)  # what `frontend()` adds has no public walk
     frontend = Match.NONE if match_frontend is None else match_frontend(scope)[0]
@@ -190,7 +216,7 @@ def _answer_last(router: Router, scope: Scope, mark: Mark | None) -> Resolved:
         return _NOT_FOUND
     if frontend is Match.PARTIAL or _redirects(router, scope):
         return _NOT_FOUND
-    return Resolved(found=True, mark=mark) if frontend is Match.FULL else _answer(router.default, scope, mark)
+    return Resolved.marked(marks) if frontend is Match.FULL else _answer(router.default, scope, marks)
 
 
 def _redirects(router: Router, scope: Scope) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -88,9 +88,11 @@ class Barrier:
     """Remembers every worker that was seen since the beginning, and says where each stands. Pure.
 
     `epoch` is the one that the barrier itself made: who has applied it, or a later one, has read a state at least as new.
+    With a `scope`, it is about the routes of that alone; where no live worker has any, all are waited for, as the name may be wrong.
     """
 
-    def __init__(self, begun: RollCall, *, drained: bool) -> None:
+    def __init__(self, begun: RollCall, *, drained: bool, scope: str | None = None) -> None:
+        self._scope = scope
         self.epoch = begun.reading.epoch
         self._drained = drained
         self._first = {worker.id for worker in begun.workers}
@@ -104,7 +106,9 @@ class Barrier:
         self._known |= {worker.id: worker for worker in roll.workers}
         present = [worker for worker in self._known.values() if not worker.left]
         live = [worker for worker in present if now < worker.deadline]
-        state = evaluate(roll.reading, now).state
+        if self._scope is not None:
+            live = _in_scope(self._scope, live)
+        state = evaluate(roll.reading, now, self._scope).state
         # A worker may know the state and be open all the same, if its enable_maintenance says so: it has not applied it.
         applied = [worker for worker in live if worker.epoch >= self.epoch and (worker.closed or not state.enabled)]
         drained = [worker for worker in applied if worker.drained or not state.enabled]
@@ -125,6 +129,7 @@ class Barrier:
 async def wait_until_applied(
     backend: str | BaseStateBackend | None = None,
     *,
+    scope: str | None = None,
     drained: bool = False,
     timeout: float = 30.0,
     progress: Callable[[BarrierResult], None] | None = None,
@@ -132,11 +137,12 @@ async def wait_until_applied(
     """Wait until every live worker has applied the current state, on or off, whoever made it and however.
 
     With `drained`, also until no request is in flight that a closed service would refuse. Workers that start meanwhile are
-    waited for too. `timeout` is in seconds; `progress` is called whenever something has changed.
+    waited for too. With `scope`, all this is about its routes alone, which some live worker must have.
+    `timeout` is in seconds; `progress` is called whenever something has changed.
     The result's `ok` says whether it is proved, its `check()` raises if not. Raises `UnsupportedError` where the backend has
     no registry of workers; a backend that cannot be reached is tried again until the time is over.
     """
-    registry = _registry(backend)
+    registry = _registry(backend, scope)
     started = time.monotonic()
     deadline = started + positive("timeout", timeout)
     barrier: Barrier | None = None
@@ -150,7 +156,7 @@ async def wait_until_applied(
         except (BackendError, TimeoutError) as error:
             result = replace(result, trouble=why(error))
         else:
-            barrier = barrier or Barrier(roll, drained=drained)
+            barrier = barrier or Barrier(roll, drained=drained, scope=scope)
             before, result = result, barrier.look(roll, time.monotonic() - started)
             if progress is not None and _standings(result) != _standings(before):
                 progress(result)
@@ -177,11 +183,19 @@ async def _look(registry: WorkerRegistry, barrier: Barrier | None) -> RollCall:
     return roll
 
 
-def _registry(backend: str | BaseStateBackend | None) -> WorkerRegistry:
+def _registry(backend: str | BaseStateBackend | None, scope: str | None = None) -> WorkerRegistry:
     registry = backend_at_hand(backend)
     if not isinstance(registry, WorkerRegistry):
         raise UnsupportedError(f"{registry.describe()} has no registry of workers; the barrier needs Redis.")
+    if scope is not None:
+        registry.follow_scopes([scope])
     return registry
+
+
+def _in_scope(scope: str, live: Sequence[Worker]) -> list[Worker]:
+    if any(scope in worker.scopes for worker in live):
+        return [worker.in_scope(scope) for worker in live]
+    return [replace(worker, closed=False, epoch=0) for worker in live]
 
 
 def _without(workers: Iterable[Worker], others: Iterable[Worker]) -> tuple[Worker, ...]:

@@ -22,10 +22,11 @@ from .backends import BaseStateBackend
 from .backends.base import positive
 from .barrier import wait_until_applied
 from .defaults import backend_at_hand
-from .exceptions import ConfigurationError, LeaseLostError, why
+from .exceptions import ConfigurationError, LeaseLostError, UnsupportedError, why
 from .exemptions import read_entry
 from .in_flight import Admission, current_admission
 from .leases import Lease, drop, let_go
+from .scopes import check_scope
 from .snapshot import Hold, replace_state
 from .state import MaintenanceState, Mode
 
@@ -57,6 +58,7 @@ def maintenance_mode_on(
     on_lost: OnLost = "tell",
     drain: float | None = None,
     strict: bool = True,
+    scope: str | None = None,
 ) -> MaintenanceBlock:
     """Maintenance is on for the length of a block, everywhere the backend reaches: `async with`, `with`, or a decorator.
 
@@ -70,11 +72,12 @@ def maintenance_mode_on(
     is in flight, other than the one that runs the block; `drain` is the most seconds to wait for that. If that is not
     reached, `DrainTimeout` names the laggards. If workers vanished that may still be serving, `UnfencedError` names them,
     unless `strict` is False. The hold is then released, or kept as `on_error` says.
+    With `scope`, all this is about its routes alone; `on_error="keep"` then needs Redis, else entering raises `UnsupportedError`.
     Entering raises `BackendError` if the hold cannot be taken. Whenever entering raises, the block is not run.
     """
     allowed = tuple(entry for entry in allow if read_entry(entry)) or None
     state = _state(True, message=message, reason=reason, retry_after=retry_after, mode=mode, allow=allowed)
-    return MaintenanceBlock(state, backend, lease, on_error, on_lost, drain=drain, strict=strict)
+    return MaintenanceBlock(state, backend, lease, on_error, on_lost, drain=drain, strict=strict, scope=scope)
 
 
 def maintenance_mode_off(
@@ -84,12 +87,13 @@ def maintenance_mode_off(
     lease: float = 30.0,
     on_error: OnError = "release",
     on_lost: OnLost = "tell",
+    scope: str | None = None,
 ) -> MaintenanceBlock:
     """Maintenance is off for the length of a block: the switch and the enclosing blocks' own holds are lifted.
 
-    Never lifts somebody else's hold. Everything else is as in `maintenance_mode_on`.
+    Never lifts somebody else's hold, nor without `scope` a switch that a scope has itself. Everything else is as in `maintenance_mode_on`.
     """
-    return MaintenanceBlock(_state(False, reason=reason), backend, lease, on_error, on_lost)
+    return MaintenanceBlock(_state(False, reason=reason), backend, lease, on_error, on_lost, scope=scope)
 
 
 class MaintenanceBlock:
@@ -105,6 +109,7 @@ class MaintenanceBlock:
         *,
         drain: float | None = None,
         strict: bool = True,
+        scope: str | None = None,
     ) -> None:
         for name, value, choices in (("on_error", on_error, OnError), ("on_lost", on_lost, OnLost)):
             if value not in get_args(choices):
@@ -116,6 +121,7 @@ class MaintenanceBlock:
         self._on_lost = on_lost
         self._drain = None if drain is None else positive("drain", drain)
         self._strict = strict
+        self._scope = scope if scope is None else check_scope(scope)
         self._hold: Hold | None = None
         self._backend: BaseStateBackend | None = None
         self._lease: Lease | None = None
@@ -275,7 +281,7 @@ class MaintenanceBlock:
 
     async def _drained(self) -> None:
         if self._drain is not None:
-            result = await wait_until_applied(self._backend, drained=True, timeout=self._drain)
+            result = await wait_until_applied(self._backend, scope=self._scope, drained=True, timeout=self._drain)
             result.check(strict=self._strict)
             self.check()
 
@@ -285,17 +291,19 @@ class MaintenanceBlock:
         if self._hold is not None:
             raise RuntimeError("This block is already entered; call maintenance_mode_on() or _off() again for another one.")
         self._backend = backend_at_hand(self._given)
+        if self._scope is not None and self._on_error == "keep" and not self._backend.scoped:
+            raise UnsupportedError(f"{self._backend.describe()} keeps no switches of scopes, so on_error='keep' could not be kept.")
         self._lease = None
         self._cancelled = False
         state = replace_state(self._state, by=f"{socket.gethostname()}:{os.getpid()}", since=datetime.now(UTC))
-        return self._backend, Hold(secrets.token_hex(8), state, lifts=() if state.enabled else _enclosing.get())
+        return self._backend, Hold(secrets.token_hex(8), state, lifts=() if state.enabled else _enclosing.get(), scope=self._scope)
 
     def _enter(self, hold: Hold) -> None:
         self._hold = hold
         if hold.state.enabled:
             _enclosing.set((*_enclosing.get(), hold.id))
             self._excused = current_admission.get()
-            self._excuse(1)
+            self._excuse(hold, lets_go=False)
 
     def _leave(self) -> tuple[BaseStateBackend, Hold]:
         hold, backend = self._hold, self._backend
@@ -304,14 +312,14 @@ class MaintenanceBlock:
         self._hold = None
         # Not by token: an async generator may be finalised in another context than it began in.
         _enclosing.set(tuple(id for id in _enclosing.get() if id != hold.id))
-        self._excuse(-1)
+        self._excuse(hold, lets_go=True)
         self._excused = None
         return backend, hold
 
-    def _excuse(self, blocks: int) -> None:
+    def _excuse(self, hold: Hold, *, lets_go: bool) -> None:
         """Nobody waits for the request that holds the service closed itself: it would wait for its own end."""
         if self._excused is not None and self._backend is not None:
-            self._excused.hold(blocks, self._backend.describe())
+            self._excused.hold(self._backend.describe(), hold.scope, lets_go=lets_go)
 
     def _kept(self, hold: Hold, error: BaseException | None) -> MaintenanceState | None:
         if error is None or self._on_error == "release":

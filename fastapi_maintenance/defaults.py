@@ -66,25 +66,36 @@ def backend_at_hand(backend: str | BaseStateBackend | None = None) -> BaseStateB
     return mode.backend if backend is None and mode is not None else backend_or_default(backend)
 
 
-async def get_maintenance_mode(backend: str | BaseStateBackend | None = None) -> bool:
-    """Whether maintenance is on: the effective state, of switch and holds together.
+async def get_maintenance_mode(backend: str | BaseStateBackend | None = None, *, scope: str | None = None) -> bool:
+    """Whether maintenance is on, in general or in a scope: the effective state, of switch and holds together.
 
-    Inside a request without any I/O; elsewhere by asking the backend. Raises `BackendError` where that fails.
+    Inside a request without any I/O, but for a scope that none of the application's routes belongs to; elsewhere by asking the
+    backend. Raises `BackendError` where that fails.
     """
     mode = mode_at_hand()
-    if backend is None and mode is not None:
-        return (await mode.refresh()).state.enabled
-    asked = backend_or_default(backend)
+    if backend is None and mode is not None and (scope is None or scope in mode.scopes):
+        return (await mode.refresh()).of(scope).state.enabled
+    asked = backend_at_hand(backend)
+    if scope is not None:
+        asked.follow_scopes([scope])
     reading = await asked.read()
-    effective = evaluate(reading, reading.now)
-    if effective.hold is None and reading.switch is None:
+    effective = evaluate(reading, reading.now, scope)
+    if effective.hold is None and (reading.of(scope) or reading).switch is None:
         raise BackendError(f"{asked.describe()}: {reading.error}")
     return effective.state.enabled
 
 
 async def set_maintenance_mode(
-    value: bool | MaintenanceState, backend: str | BaseStateBackend | None = None, *, expires_in: float | None = None
+    value: bool | MaintenanceState,
+    backend: str | BaseStateBackend | None = None,
+    *,
+    expires_in: float | None = None,
+    scope: str | None = None,
 ) -> None:
-    """Set the switch, for `expires_in` seconds where given. Raises `BackendError` if that did not happen."""
+    """Set the switch, or that of a scope, for `expires_in` seconds where given. Raises `BackendError` if that did not happen.
+
+    For a scope, False is no switch of its own: what holds in general decides again.
+    """
     state = value if isinstance(value, MaintenanceState) else MaintenanceState(enabled=value)
-    await backend_at_hand(backend).write(state, expires_in=expires_in)
+    target = backend_at_hand(backend)
+    await (target.write(state, expires_in=expires_in) if scope is None else target.write_scope(scope, state, expires_in=expires_in))

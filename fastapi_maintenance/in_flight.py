@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from starlette.types import Scope
 
-from ._policy import Closing, decide
+from ._policy import decide
 from .decorators import Mark
+from .knowledge import Gate
 
 if TYPE_CHECKING:
     from .mode import MaintenanceMode
@@ -27,6 +28,7 @@ class Standing(NamedTuple):
     mark: Mark | None
     found: bool
     exempt: bool
+    scope: str | None = None
 
 
 class Admission:
@@ -40,28 +42,42 @@ class Admission:
         outer = current_admission.get()
         self.outer = outer if outer is not None and _is_around(outer.scope, scope) else None
         self.standing: Standing | None = None  # classified when somebody asks, not while the service is open
-        self.holding = 0  # so many blocks that hold this application's own switch closed
+        self.holding: list[str | None] = []  # what the blocks that it is in hold closed here: scopes, or everything
         self.evict: Callable[[str], Awaitable[None]] | None = None  # sends an open WebSocket away, saying why
 
-    def concerned_by(self, closing: Closing) -> bool:
-        """Whether it would have been refused, had it come after this closing. The one that closed is never waited for."""
-        if self.holding:
+    @property
+    def belongs_to(self) -> str | None:
+        """The scope of its route, as far as that was found out."""
+        return None if self.standing is None else self.standing.scope
+
+    def concerned_by(self, gate: Gate, scope: str | None = None) -> bool:
+        """Whether it would be refused by this gate now, and is to be waited for where a scope, or everything, was closed.
+
+        The one that closed is never waited for.
+        """
+        if None in self.holding or scope in self.holding:
             return False
         if self.standing is None:
             return True
-        mark, found, exempt = self.standing
-        exempt = exempt or self.mode.lets_through(closing.state, self.scope)
+        mark, found, exempt, own = self.standing
+        if scope not in (None, own):
+            return False
+        closing = gate.of(own).closing
+        exempt = exempt or (closing is not None and self.mode.lets_through(closing.state, self.scope))
         return decide(mark=mark, found=found, exempt=exempt, closing=closing, method=self.scope.get("method")).refused
 
-    def hold(self, blocks: int, switch: str) -> None:
-        """Note that this request holds a switch in so many blocks more, here and in the applications around this one.
+    def hold(self, switch: str, scope: str | None, *, lets_go: bool) -> None:
+        """Note that this request holds a scope, or everything, in one block more or less, here and in the applications around this one.
 
-        `switch` is how its backend is called. Of another switch's closing nobody is excused by that.
+        `switch` is how the block's backend is called. Of another switch's closing nobody is excused by that.
         """
         admission: Admission | None = self
         while admission is not None:
             if admission.mode.backend.describe() == switch:
-                admission.holding += blocks
+                if lets_go:
+                    admission.holding.remove(scope)
+                else:
+                    admission.holding.append(scope)
                 admission.mode.in_flight_changed()
             admission = admission.outer
 
@@ -84,19 +100,19 @@ current_admission: ContextVar[Admission | None] = ContextVar("fastapi_maintenanc
 class InFlight(set[Admission]):
     """The admissions of one application. Open, a request costs it one `add` and one `discard`."""
 
-    def concerned_by(self, closing: Closing) -> Iterator[Admission]:
-        """Those that a closing must wait for."""
-        return (admission for admission in list(self) if admission.concerned_by(closing))
+    def concerned_by(self, gate: Gate, scope: str | None = None) -> Iterator[Admission]:
+        """Those that whoever closed a scope, or everything, must wait for."""
+        return (admission for admission in list(self) if admission.concerned_by(gate, scope))
 
-    def count(self, closing: Closing | None) -> tuple[int, int]:
+    def count(self, gate: Gate, scope: str | None = None) -> tuple[int, int]:
         """How many HTTP requests and how many WebSockets: those to wait for, or all while open."""
-        waited_for = list(self if closing is None else self.concerned_by(closing))
+        waited_for = list(self if gate.of(scope).closing is None else self.concerned_by(gate, scope))
         http = sum(admission.scope["type"] == "http" for admission in waited_for)
         return http, len(waited_for) - http
 
-    def is_drained(self, closing: Closing | None) -> bool:
-        """Whether the service is closed and nobody has to be waited for."""
-        return closing is not None and next(self.concerned_by(closing), None) is None
+    def is_drained(self, gate: Gate, scope: str | None = None) -> bool:
+        """Whether the scope, or everything, is closed and nobody has to be waited for."""
+        return gate.of(scope).closing is not None and next(self.concerned_by(gate, scope), None) is None
 
     async def classify(self, standing_of: Callable[[Scope], Awaitable[Standing]]) -> None:
         """Find out who need not be waited for: all are asked about at once, and whoever stays unclear is waited for."""

@@ -4,26 +4,35 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Final, Literal
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Final, Literal, NamedTuple
 
 from ._policy import Closing, closing
 from .snapshot import Effective, Reading, evaluate, fill_gaps, steady
 from .state import OFF, MaintenanceState
 
-__all__ = ["Gate", "Knowledge", "Policy", "Unreachable", "decreed"]
+__all__ = ["Gate", "Knowledge", "Policy", "Unreachable", "Verdict", "decreed"]
 
 Unreachable = Literal["last-known", "open", "closed"]
 
 _FENCED: Final = MaintenanceState(enabled=True, reason="The backend cannot be reached, and on_unreachable is 'closed'.")
 
 
+class Verdict(NamedTuple):
+    """Whether a scope is closed and by which rule, what its state is, and the window that will close it by itself."""
+
+    closing: Closing | None
+    state: MaintenanceState
+    coming: MaintenanceState | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Gate:
     """What a worker goes by: whether it is closed and by which rule, what the state is and where that comes from.
 
-    `coming` is the window that will close it by itself.
+    `coming` is the window that will close it by itself. `scopes` has what differs from all that in a scope; `is_open` says that
+    nothing is closed, there or elsewhere.
 
     It may say so until `until`, a local monotonic time; then it must be judged again.
     """
@@ -33,6 +42,21 @@ class Gate:
     source: str
     until: float
     coming: MaintenanceState | None = None
+    scopes: Mapping[str, Verdict] = field(default_factory=dict)
+    is_open: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        is_open = self.closing is None and all(verdict.closing is None for verdict in self.scopes.values())
+        object.__setattr__(self, "is_open", is_open)
+
+    def closed_states(self) -> list[MaintenanceState]:
+        """What all that is closed is closed by."""
+        return [closing.state for closing in (self.closing, *(verdict.closing for verdict in self.scopes.values())) if closing is not None]
+
+    def of(self, scope: str | None) -> Verdict:
+        """What goes for the routes of a scope; None for those that are in none."""
+        verdict = None if scope is None else self.scopes.get(scope)
+        return Verdict(self.closing, self.state, self.coming) if verdict is None else verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,16 +140,29 @@ class Knowledge:
         since = self.confirmed_at(now)
         fresh = policy.asks_always or now - since <= policy.stale_after
         backend_now = self.backend_time(now)
-        effective, source = self._effective(backend_now, fallback, fallback_source, fresh=fresh)
-        self.changes_at = now + effective.until - backend_now
+        reading, source = self._basis(fallback, fallback_source, fresh=fresh)
+        effective = evaluate(reading, backend_now)
+        scopes = {name: evaluate(reading, backend_now, name) for name in self._scopes_in(reading)}
+        self.changes_at = now + min(each.until for each in (effective, *scopes.values())) - backend_now
         horizon = self._horizon(since if fresh else now, watched=watched)
         if not fresh and policy.on_unreachable != "last-known":
             hold = _FENCED if policy.on_unreachable == "closed" else None
             refusal = closing(hold, policy.enable_maintenance, OFF)
             return Gate(refusal, hold or OFF, f"unreachable-{policy.on_unreachable}", horizon)
-        refusal = closing(effective.hold, policy.enable_maintenance, effective.switch)
-        coming = effective.coming if policy.enable_maintenance is None else None
-        return Gate(refusal, effective.state, source, min(self.changes_at, horizon), coming)
+        general = self._verdict(effective)
+        verdicts = {name: self._verdict(each) for name, each in scopes.items()}
+        differing = {name: verdict for name, verdict in verdicts.items() if verdict != general}
+        return Gate(general.closing, general.state, source, min(self.changes_at, horizon), general.coming, differing)
+
+    def _verdict(self, effective: Effective) -> Verdict:
+        override = self._policy.enable_maintenance
+        refusal = closing(effective.hold, override, effective.switch)
+        return Verdict(refusal, effective.state, effective.coming if override is None else None)
+
+    def _scopes_in(self, reading: Reading) -> set[str]:
+        """The scopes of which there is anything to say."""
+        held = {hold.scope for hold in reading.holds or () if hold.scope is not None}
+        return held | set(reading.scopes or {})
 
     def confirmed_at(self, now: float) -> float:
         """From when on staleness counts."""
@@ -154,16 +191,18 @@ class Knowledge:
             return -math.inf
         return since + (self._policy.stale_after if watched else self._policy.ttl)
 
-    def _effective(self, backend_now: float, fallback: Reading | None, fallback_source: str, *, fresh: bool) -> tuple[Effective, str]:
+    def _basis(self, fallback: Reading | None, fallback_source: str, *, fresh: bool) -> tuple[Reading, str]:
         """What is known, else what a fallback knows, else off; and where that comes from."""
         if (known := self.known) is not None:
+            # The override goes before every switch, also those of scopes, and must not let one of them outdo a general off hold.
+            known = known if self._policy.enable_maintenance is None or not known.scopes else replace(known, scopes={})
             if fresh:
-                return evaluate(known, backend_now), self._policy.kind
-            return evaluate(_unending(known, self.fresh_at + self._clock_offset), backend_now), "last-known"
+                return known, self._policy.kind
+            return _unending(known, self.fresh_at + self._clock_offset), "last-known"
         reading = fallback or Reading()
         if self.reading is not None:  # its switch is unreadable, its holds are not
             reading = replace(reading, holds=self.reading.holds)
-        return evaluate(reading, backend_now), fallback_source
+        return reading, fallback_source
 
 
 def decreed(state: MaintenanceState, now: float, wall_clock: float) -> Gate:

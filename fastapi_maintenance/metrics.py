@@ -98,7 +98,7 @@ def _answers(mode: MaintenanceMode) -> Iterator[tuple[float, Attributes]]:
 
 
 def _in_flight(mode: MaintenanceMode) -> Iterator[tuple[float, Attributes]]:
-    for kind, count in zip(("http", "websocket"), mode.in_flight.count(mode.gate.closing), strict=True):
+    for kind, count in zip(("http", "websocket"), mode.in_flight.count(mode.gate), strict=True):
         yield count, {"kind": kind}
 
 

@@ -88,11 +88,11 @@ class MaintenanceModeMiddleware:
         self._close_websockets = close_websockets is not None
         self._announce = announce
         self._wraps = self._close_websockets or announce
-        self._routes = RouteTable(self.app)
+        self._routes = RouteTable(self.app, self._follow_scopes)
         self._cross_origin = CrossOrigin(self.app, MaintenanceModeMiddleware)
         self._options = answer
         self._plain = MaintenanceResponse(ON, self.mode.now, answer)
-        self._response = ON, self._plain
+        self._responses: dict[str | None, tuple[MaintenanceState, MaintenanceResponse]] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request through, or answer it. Waits for nothing, except where no state was ever known."""
@@ -108,8 +108,9 @@ class MaintenanceModeMiddleware:
         gate = mode.gate
         try:
             if monotonic() >= gate.until:
+                self._routes.has_forced_on(scope)  # so that the scopes are known before anybody asks for their state
                 gate = await mode.refresh()
-            if gate.closing is not None or self._routes.has_forced_on(scope):
+            if not gate.is_open or self._routes.has_forced_on(scope):
                 await self._judge(admission, gate, scope, receive, send)
             elif self._wraps:
                 await self._serve(admission, gate, scope, receive, send)
@@ -117,7 +118,8 @@ class MaintenanceModeMiddleware:
                 await self.app(scope, receive, send)
         finally:
             mode.in_flight.discard(admission)
-            if mode.gate.closing is not None and mode.gate.closing is not gate.closing:
+            now = mode.gate
+            if not now.is_open and (now.closing is not gate.closing or now.scopes is not gate.scopes):
                 mode.in_flight_changed()  # it was let in before the closing, and may be the last
             current_admission.reset(token)
 
@@ -131,18 +133,21 @@ class MaintenanceModeMiddleware:
 
         token = current_admission.set(Admission(self.mode, scope))
         try:
+            self._routes.has_forced_on(scope)  # which tells what scopes there are, for the first reading
             async with self.mode:
                 await self.app(scope, receive, tell)
         finally:
             current_admission.reset(token)
 
     async def _judge(self, admission: Admission, gate: Gate, scope: Scope, receive: Receive, send: Send) -> None:
-        if gate.closing is not None and (welcome := self.mode.welcome(gate.closing.state, scope)) is not None:
+        if not gate.is_open and (welcome := self.mode.welcome(gate, scope)) is not None:
             self.mode.in_flight.discard(admission)
             await welcome(scope, receive, send)
             return
         route = self._routes.resolve(scope)
-        standing = Standing(route.mark, route.found, route.docs)
+        if route.scope is not None:
+            self._follow_scopes(frozenset({route.scope}))  # of a route that was added meanwhile
+        standing = Standing(route.mark, route.found, route.docs, route.scope)
         decision = self._decide(standing, gate, scope)
         if decision.refused:
             # Whether it is answered now or turns out to be exempt, nobody waits for it; least of all while a handler is asked.
@@ -159,20 +164,21 @@ class MaintenanceModeMiddleware:
                 decision = self._decide(standing, gate, scope)
         if decision.refused:
             self.mode.refused += 1
-            await self._answer(decision.state, scope, receive, send)
+            await self._answer(decision.state, route.scope, scope, receive, send)
             return
-        if gate.closing is not None:  # else nobody has been asked yet whether it is exempt
+        if gate.of(route.scope).closing is not None:  # else nobody has been asked yet whether it is exempt
             admission.standing = standing
         self.mode.in_flight.add(admission)
         await self._serve(admission, gate, scope, receive, send)
 
     def _decide(self, standing: Standing, gate: Gate, scope: Scope) -> Decision:
-        mark, found, exempt = standing
-        exempt = exempt or (gate.closing is not None and self.mode.lets_through(gate.closing.state, scope))
-        return decide(mark=mark, found=found, exempt=exempt, closing=gate.closing, method=scope.get("method"))
+        mark, found, exempt, of = standing
+        closing = gate.of(of).closing
+        exempt = exempt or (closing is not None and self.mode.lets_through(closing.state, scope))
+        return decide(mark=mark, found=found, exempt=exempt, closing=closing, method=scope.get("method"))
 
-    async def _answer(self, state: MaintenanceState, scope: Scope, receive: Receive, send: Send) -> None:
-        answer = partial(answer_with, self.response_handler) if self.response_handler is not None else self._respond(state)
+    async def _answer(self, state: MaintenanceState, of: str | None, scope: Scope, receive: Receive, send: Send) -> None:
+        answer = partial(answer_with, self.response_handler) if self.response_handler is not None else self._respond(state, of)
         await self._cross_origin.send(answer, scope, receive, send)
 
     async def _serve(self, admission: Admission, gate: Gate, scope: Scope, receive: Receive, send: Send) -> None:
@@ -180,8 +186,10 @@ class MaintenanceModeMiddleware:
             evictable = Evictable(receive, send)
             admission.evict = evictable.evict
             receive, send = evictable.receive, evictable.send
-        elif self._announce and gate.coming is not None and scope["type"] == "http":
-            send = _announcing(gate.coming, send)
+        elif self._announce and scope["type"] == "http":
+            of = self._routes.resolve(scope).scope if gate.scopes else None
+            if (coming := gate.of(of).coming) is not None:
+                send = _announcing(coming, send)
         await self.app(scope, receive, send)
 
     async def _standing_of(self, scope: Scope) -> Standing:
@@ -193,15 +201,23 @@ class MaintenanceModeMiddleware:
                 exempt = await is_exempt(self.exempt_handler, scope, _nothing_more, _nowhere)
             except Exception:  # logged already; whoever cannot be classified is waited for
                 exempt = False
-        return Standing(route.mark, route.found, exempt)
+        return Standing(route.mark, route.found, exempt, route.scope)
 
-    def _respond(self, state: MaintenanceState) -> MaintenanceResponse:
-        """The answer for a state, encoded when the state is first asked for."""
+    def _follow_scopes(self, names: frozenset[str]) -> None:
+        try:
+            self.mode.follow_scopes(names)
+        except ConfigurationError as error:
+            self.app = _refuse_to_start(error)
+
+    def _respond(self, state: MaintenanceState, of: str | None) -> MaintenanceResponse:
+        """The answer for the state of a scope or, if None, the general one, encoded when the state is first asked for."""
         if state is ON:  # as forced-on routes are, also while the switch says something else
             return self._plain
-        if self._response[0] is not state:
-            self._response = state, MaintenanceResponse(state, self.mode.now, self._options)
-        return self._response[1]
+        known, response = self._responses.get(of, (ON, self._plain))
+        if known is not state:
+            response = MaintenanceResponse(state, self.mode.now, self._options)
+            self._responses[of] = state, response
+        return response
 
 
 def _announcing(coming: MaintenanceState, send: Send) -> Send:

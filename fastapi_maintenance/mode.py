@@ -18,6 +18,7 @@ from typing import Any, Self, get_args
 from starlette.types import ASGIApp, Scope
 
 from ._fallbacks import Fallbacks
+from ._policy import Closing
 from .backends import BaseStateBackend
 from .backends.base import WorkerRegistry, as_backend_error, at_least_zero, positive
 from .bypass import Bypass
@@ -25,7 +26,7 @@ from .exceptions import BackendError, ConfigurationError
 from .exemptions import AllowList, proxies_of
 from .hooks import Hooks
 from .in_flight import InFlight, Standing, current_admission
-from .knowledge import Gate, Knowledge, Policy, Unreachable, decreed
+from .knowledge import Gate, Knowledge, Policy, Unreachable, Verdict, decreed
 from .responses import detail
 from .snapshot import Reading
 from .state import OFF, MaintenanceState
@@ -101,7 +102,7 @@ class MaintenanceMode:
         if bypass is not None and not isinstance(bypass, Bypass):
             raise ConfigurationError(f"bypass must be a Bypass, not {bypass!r}.")
         self._bypass = bypass
-        self._allow_list = AllowList(())
+        self._allow_lists: dict[tuple[str, ...], AllowList] = {}
         if self.stale_after < 1.5 * backend.ttl:
             raise ConfigurationError(
                 f"stale_after must be at least 1.5 ttl, {1.5 * backend.ttl:g} s here: a healthy worker's knowledge is up to 1.2 ttl old."
@@ -122,7 +123,8 @@ class MaintenanceMode:
         self._started = time.time()
         self._lock = threading.RLock()
         self._watches: dict[asyncio.AbstractEventLoop, _Watch] = {}
-        self._closed_since = -math.inf
+        self._closed_since: dict[str | None, float] = {}
+        self.scopes: frozenset[str] = frozenset()
         self._failing = False
         self._problem = ""
         self._hooks = Hooks(self, on_change, on_change_once)
@@ -228,15 +230,24 @@ class MaintenanceMode:
                 await self.in_flight.classify(self._standing_of)
             self.in_flight_changed()
             if self._close_websockets is not None:
-                tasks.create_task(self._evict(self._close_websockets, self._closed_since))
+                tasks.create_task(self._evict(self._close_websockets, time.monotonic()))
 
-    async def _evict(self, after: float, closed_since: float) -> None:
+    async def _evict(self, after: float, began: float) -> None:
         await asyncio.sleep(after)
-        closing = self.gate.closing
-        if closing is not None and self._closed_since == closed_since:  # else it has been open meanwhile, and another one is on its way
-            reason = detail(closing.state)
-            # All at once: what is sent to a client that reads nothing may wait until the server gives it up.
-            await asyncio.gather(*(admission.evict(reason) for admission in self.in_flight.concerned_by(closing) if admission.evict))
+        gate = self.gate
+        # All at once: what is sent to a client that reads nothing may wait until the server gives it up.
+        await asyncio.gather(
+            *(
+                admission.evict(detail(closing.state))
+                for admission in self.in_flight.concerned_by(gate)
+                if admission.evict and not admission.holding and (closing := self._closed_before(began, gate, admission.belongs_to))
+            )
+        )
+
+    def _closed_before(self, began: float, gate: Gate, scope: str | None) -> Closing | None:
+        """What closes a scope and has done so since before then; else it has been open meanwhile, and another eviction is on its way."""
+        since = self._closed_since.get(scope, self._closed_since.get(None, math.inf))
+        return gate.of(scope).closing if since <= began else None
 
     async def _consult(self, watch: _Watch) -> None:
         await self._fallbacks.consult()
@@ -278,8 +289,7 @@ class MaintenanceMode:
 
     def report(self) -> Mapping[str, Any]:
         """What this worker says of itself in the registry."""
-        reading, closing = self.knowledge.reading, self.gate.closing
-        http, websockets = self.in_flight.count(closing)
+        reading, gate = self.knowledge.reading, self.gate
         return {
             "host": socket.gethostname(),
             "pid": os.getpid(),
@@ -287,12 +297,23 @@ class MaintenanceMode:
             "version": VERSION,
             "applied": "" if reading is None else reading.fingerprint,
             "epoch": 0 if reading is None else reading.epoch,
-            "closed": closing is not None,
-            "drained": self.in_flight.is_drained(closing),
-            "http": http,
-            "websockets": websockets,
+            **self._standing(gate),
+            "scopes": {name: self._standing(gate, name) for name in sorted(self.scopes)},
             "fence": self.stale_after if self.on_unreachable == "closed" else None,
         }
+
+    def _standing(self, gate: Gate, scope: str | None = None) -> dict[str, Any]:
+        http, websockets = self.in_flight.count(gate, scope)
+        closed = gate.of(scope).closing is not None
+        return {"closed": closed, "drained": self.in_flight.is_drained(gate, scope), "http": http, "websockets": websockets}
+
+    # -- scopes --------------------------------------------------------------------------------------------------------
+
+    def follow_scopes(self, names: frozenset[str]) -> None:
+        """Know of these scopes too, which this application's routes belong to. Raises `ConfigurationError` where they cannot be had."""
+        if not names <= self.scopes:
+            self.backend.follow_scopes(names)
+            self.scopes |= names
 
     # -- who passes all the same -----------------------------------------------------------------------------------------
 
@@ -302,15 +323,20 @@ class MaintenanceMode:
             return True
         return self._bypass is not None and state.bypass is not None and self._bypass.admits(scope, state.bypass, self.now())
 
-    def welcome(self, state: MaintenanceState, scope: Scope) -> ASGIApp | None:
+    def welcome(self, gate: Gate, scope: Scope) -> ASGIApp | None:
         """The answer to a visit of a link that lets a tester through; None where it is no such visit."""
-        return None if self._bypass is None else self._bypass.welcome(scope, state.bypass or (), self.now())
+        if self._bypass is None:
+            return None
+        records = [record for state in gate.closed_states() for record in state.bypass or ()]
+        return self._bypass.welcome(scope, records, self.now())
 
     def _allowed_by(self, entries: tuple[str, ...]) -> AllowList:
-        """The list read, anew where it is another one."""
-        allow_list = self._allow_list
-        if allow_list.entries != entries:
-            allow_list = self._allow_list = AllowList(entries, self._trusted_proxies)
+        """The list read, once for as long as no more of them are about than scopes may have."""
+        allow_list = self._allow_lists.get(entries)
+        if allow_list is None:
+            if len(self._allow_lists) > len(self.scopes):
+                self._allow_lists = {}
+            allow_list = self._allow_lists[entries] = AllowList(entries, self._trusted_proxies)
         return allow_list
 
     # -- requests in flight --------------------------------------------------------------------------------------------
@@ -321,7 +347,8 @@ class MaintenanceMode:
 
     def in_flight_changed(self) -> None:
         """Let those who wait for this worker to drain know at once, if it has."""
-        if self.in_flight.is_drained(self.gate.closing):
+        gate = self.gate
+        if any(self.in_flight.is_drained(gate, scope) for scope in (None, *gate.scopes)):
             self.backend.nudge()
 
     def _hear(self, problem: str | None) -> None:
@@ -367,21 +394,43 @@ class MaintenanceMode:
                 gate = decreed(self._decreed, time.monotonic(), time.time())
             else:
                 gate = self.knowledge.judge(time.monotonic(), fallback, source, watched=bool(self._watches))
-            if unchanged := gate.closing == before.closing:
-                gate = replace(gate, closing=before.closing)  # the same object, so that its answer stays encoded
-            if before.closing is None and gate.closing is not None:
-                self._closed_since = time.monotonic()
+            gate = _with_known_objects(gate, before)
+            unchanged = gate.closing is before.closing and gate.scopes is before.scopes
+            if not unchanged:
+                self._note_closings(gate, before)
             self.gate = gate
             if not unchanged:
                 self._hooks.note(before.closing, gate.closing, gate.source)  # within the lock, for their order counts
         if not unchanged:
-            _log_change(gate)
-            if gate.closing is not None:
-                for problem in self._allowed_by(gate.closing.state.allow or ()).problems:
+            _log_changes(gate, before)
+            if not gate.is_open:
+                problems = {problem for state in gate.closed_states() for problem in self._allowed_by(state.allow or ()).problems}
+                for problem in sorted(problems):
                     logger.warning("%s", problem)
             for watch in list(self._watches.values()):
                 watch.tell(watch.changed, watch.turned, *([watch.closed] if gate.closing is not None else []))
         return gate
+
+    def _note_closings(self, gate: Gate, before: Gate) -> None:
+        """Remember since when what is closed: everything, and each scope that was ever told apart from it."""
+        since = self._closed_since
+        now, general = time.monotonic(), self._closed_since.get(None, -math.inf)
+        for scope in (None, *gate.scopes.keys(), *(since.keys() - gate.scopes.keys() - {None})):
+            if gate.of(scope).closing is None:
+                since.pop(scope, None)
+            elif before.of(scope).closing is None:
+                since[scope] = now
+            else:
+                since.setdefault(scope, general)
+
+
+def _with_known_objects(gate: Gate, before: Gate) -> Gate:
+    """The same gate, with what is equal as the same object: so that its answer stays encoded."""
+    closing = before.closing if gate.closing == before.closing else gate.closing
+    if gate.scopes == before.scopes:
+        return replace(gate, closing=closing, scopes=before.scopes)
+    kept = {name: before.scopes[name] for name, verdict in gate.scopes.items() if before.scopes.get(name) == verdict}
+    return replace(gate, closing=closing, scopes={**gate.scopes, **kept})
 
 
 def _can_be_asked_always(backend: BaseStateBackend) -> bool:
@@ -397,18 +446,30 @@ def mode_at_hand() -> MaintenanceMode | None:
     return None if admission is None else admission.mode
 
 
-def _log_change(gate: Gate) -> None:
-    state = OFF if gate.closing is None else gate.state
+def _log_changes(gate: Gate, before: Gate) -> None:
+    if gate.closing is not before.closing:
+        _log_change(None, gate.of(None), gate.source)
+    for scope in sorted(gate.scopes.keys() | before.scopes.keys()):
+        if gate.of(scope).closing != before.of(scope).closing:
+            _log_change(scope, gate.of(scope), gate.source)
+
+
+def _log_change(scope: str | None, verdict: Verdict, source: str) -> None:
+    state = OFF if verdict.closing is None else verdict.state
     extra = {
         "maintenance_event": "changed",
-        "maintenance": "off" if gate.closing is None else "on",
+        "maintenance": "off" if verdict.closing is None else "on",
         "maintenance_mode": state.mode,
-        "maintenance_source": gate.source,
+        "maintenance_source": source,
         "maintenance_by": state.by,
         "maintenance_reason": state.reason,
     }
-    if gate.closing is None:
-        logger.info("maintenance off (%s)", gate.source, extra=extra)
+    where = ""
+    if scope is not None:
+        where = f" for the scope {scope}"
+        extra["maintenance_scope"] = scope
+    if verdict.closing is None:
+        logger.info("maintenance off%s (%s)", where, source, extra=extra)
         return
     details = "".join(f", {name}: {value}" for name, value in (("by", state.by), ("reason", state.reason)) if value)
-    logger.info("maintenance on (%s, %s%s)", state.mode, gate.source, details, extra=extra)
+    logger.info("maintenance on%s (%s, %s%s)", where, state.mode, source, details, extra=extra)

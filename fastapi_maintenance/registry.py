@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Final, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .snapshot import Reading
 
-__all__ = ["FENCE_MARGIN", "LEFT", "RollCall", "Worker"]
+__all__ = ["FENCE_MARGIN", "LEFT", "RollCall", "ScopeStanding", "Worker"]
 
 LEFT: Final = "left"
 """What stands in the place of a report once a worker has shut down in order."""
@@ -18,6 +19,17 @@ FENCE_MARGIN: Final = 0.95
 """How much of the registry's lifetime a fence may take: two clocks may run at rates that differ a little."""
 
 _Count = Annotated[int, Field(ge=0)]
+
+
+class ScopeStanding(BaseModel):
+    """How a worker stands to one scope that its routes belong to; as in `Worker`."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    closed: bool = False
+    drained: bool = False
+    http: _Count = 0
+    websockets: _Count = 0
 
 
 class _Report(BaseModel):
@@ -36,6 +48,7 @@ class _Report(BaseModel):
     drained: bool = False
     http: _Count = 0
     websockets: _Count = 0
+    scopes: dict[str, ScopeStanding] = {}
     fence: float | None = None
     lifetime: float = 0.0
 
@@ -62,6 +75,7 @@ class Worker:
     drained: bool = False
     http: int = 0
     websockets: int = 0
+    scopes: Mapping[str, ScopeStanding] = field(default_factory=dict)
     fence: float | None = None
     lifetime: float = 0.0
 
@@ -74,6 +88,13 @@ class Worker:
             return cls(id, deadline, **dict(_Report.model_validate_json(report)))
         except ValidationError:
             return cls(id, deadline)
+
+    def in_scope(self, scope: str) -> Self:
+        """The same as to one scope. Who has no routes of it has nothing there to close or to wait for."""
+        standing = self.scopes.get(scope)
+        if standing is None:
+            return replace(self, closed=True, drained=True, http=0, websockets=0)
+        return replace(self, closed=standing.closed, drained=standing.drained, http=standing.http, websockets=standing.websockets)
 
     @property
     def name(self) -> str:

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from .exceptions import InvalidStateError
 from .state import OFF, MaintenanceState
 
-__all__ = ["Effective", "Hold", "Reading", "evaluate", "fill_gaps", "replace_state", "steady"]
+__all__ = ["Effective", "Hold", "Reading", "ScopeSwitch", "evaluate", "fill_gaps", "replace_state", "steady"]
 
 _JITTER = 0.02  # seconds by which two measurements of one expiry may differ
 
@@ -23,7 +23,7 @@ _JITTER = 0.02  # seconds by which two measurements of one expiry may differ
 class Hold:
     """A lease on the state, on or off, taken by a block and ending by itself at its deadline.
 
-    An off hold lifts the on holds it names in `lifts`: those of its own enclosing blocks.
+    An off hold lifts the on holds it names in `lifts`: those of its own enclosing blocks. With a `scope`, it is about that alone.
     """
 
     id: str
@@ -31,11 +31,13 @@ class Hold:
     since: float = 0.0
     deadline: float = math.inf
     lifts: tuple[str, ...] = ()
+    scope: str | None = None
 
     def dump(self) -> str:
         """Write what does not change while the hold lives, as JSON; the deadline is stored beside it."""
         document = {"state": json.loads(self.state.model_dump_json(exclude_none=True)), "since": self.since}
-        return json.dumps(document | ({"lifts": self.lifts} if self.lifts else {}))
+        document |= {name: value for name, value in (("lifts", self.lifts), ("scope", self.scope)) if value}
+        return json.dumps(document)
 
     @classmethod
     def parse(cls, id: str, deadline: float, text: str | bytes) -> Hold:
@@ -44,11 +46,20 @@ class Hold:
             document = json.loads(text)
             state = MaintenanceState.model_validate(document["state"])
             since, lifts = float(document.get("since", 0.0)), document.get("lifts", [])
-            if not math.isfinite(since) or not isinstance(lifts, list):
+            scope = document.get("scope")
+            if not math.isfinite(since) or not isinstance(lifts, list) or not isinstance(scope, str | None):
                 raise ValueError
         except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
             raise InvalidStateError(f"The hold {id!r} cannot be read.") from None
-        return cls(id, state, since, deadline, tuple(map(str, lifts)))
+        return cls(id, state, since, deadline, tuple(map(str, lifts)), scope)
+
+
+@dataclass(frozen=True, slots=True)
+class ScopeSwitch:
+    """The switch of one scope, which is there: as `switch` and `expires_in` of a reading."""
+
+    switch: MaintenanceState | None
+    expires_in: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +68,7 @@ class Reading:
 
     `switch` or `holds` is None where what is stored could not be read; `error` then says why, and what was last known stays.
     `expires_in` is the switch's remaining time to live in seconds. `registered` says whether the same atomic step renewed this
-    worker's place in the registry.
+    worker's place in the registry. `scopes` has the switches of scopes, those that are there; None as for `holds`.
     """
 
     switch: MaintenanceState | None = OFF
@@ -68,6 +79,17 @@ class Reading:
     epoch: int = 0
     fingerprint: str = ""
     registered: bool = False
+    scopes: Mapping[str, ScopeSwitch] | None = field(default_factory=dict)
+
+    def of(self, scope: str | None) -> Reading | None:
+        """This reading with the switch of a scope in the place of the general one; None where that is not there."""
+        own = None if scope is None else (self.scopes or {}).get(scope)
+        return None if own is None else replace(self, switch=own.switch, expires_in=own.expires_in)
+
+    @property
+    def expires_at(self) -> float:
+        """When the switch's time to live is over."""
+        return math.inf if self.expires_in is None else self.now + self.expires_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,17 +108,30 @@ class Effective:
         return self.switch if self.hold is None else self.hold
 
 
-def evaluate(reading: Reading, now: float) -> Effective:
-    """Combine switch and holds as they stand at `now`."""
-    switch, switch_until = _switch_at(reading, now)
-    live = [hold for hold in reading.holds or () if now < hold.deadline]
-    until = min([switch_until, *(hold.deadline for hold in live)])
-    return Effective(_combine(live), switch, until, _coming(reading, now))
+def evaluate(reading: Reading, now: float, scope: str | None = None) -> Effective:
+    """Combine switch and holds as they stand at `now`; for a scope, those of everything and its own, which goes first.
+
+    An on hold of either closes it. Else its own off hold opens it; else its own switch decides, where there is one; else what
+    holds in general does. A window of its own that has not begun or is over decides nothing: it must not open what is closed in general.
+    """
+    switch, until = _switch_at(reading, now)
+    coming = _coming(reading, now)
+    opened_by: tuple[str | None, ...] = (None, scope)
+    if (own := reading.of(scope)) is not None:
+        own_switch, own_until = _switch_at(own, now)
+        own_coming = _coming(own, now)
+        until = min(until, own_until)
+        if now < own.expires_at and (own_switch.enabled or not (own.switch or OFF).enabled):
+            switch, coming, opened_by = own_switch, None, (scope,)
+        coming = own_coming or coming
+    live = [hold for hold in reading.holds or () if now < hold.deadline and hold.scope in (None, scope)]
+    until = min([until, *(hold.deadline for hold in live)])
+    return Effective(_combine(live, opened_by), switch, until, coming)
 
 
 def _switch_at(reading: Reading, now: float) -> tuple[MaintenanceState, float]:
     state = reading.switch or OFF
-    expires_at = math.inf if reading.expires_in is None else reading.now + reading.expires_in
+    expires_at = reading.expires_at
     if now >= expires_at:
         return OFF, math.inf
     at = _moment(now)
@@ -111,7 +146,7 @@ def _coming(reading: Reading, now: float) -> MaintenanceState | None:
     state = reading.switch or OFF
     if not state.enabled or state.starts_at is None or state.starts_at <= _moment(now):
         return None
-    expires_at = math.inf if reading.expires_in is None else reading.now + reading.expires_in
+    expires_at = reading.expires_at
     return _ending_by(state, expires_at) if state.starts_at.timestamp() < expires_at else None
 
 
@@ -124,8 +159,11 @@ def _ending_by(state: MaintenanceState, expires_at: float) -> MaintenanceState:
     return state if state.ends_at is not None and state.ends_at <= end else replace_state(state, ends_at=end)
 
 
-def _combine(live: Iterable[Hold]) -> MaintenanceState | None:
-    """On while any on hold stands that no off hold of its own block lifts; else off while any off hold stands."""
+def _combine(live: Iterable[Hold], opened_by: tuple[str | None, ...]) -> MaintenanceState | None:
+    """On while any on hold stands that no off hold of its own block lifts; else off while an off hold stands of one of these scopes.
+
+    The most specific of those goes first.
+    """
     holds = sorted(live, key=lambda hold: (hold.since, hold.id))
     off = [hold for hold in holds if not hold.state.enabled]
     lifted = {id for hold in off for id in hold.lifts}
@@ -133,7 +171,8 @@ def _combine(live: Iterable[Hold]) -> MaintenanceState | None:
     if standing:
         strictest = "full" if any(state.mode == "full" for state in standing) else "read-only"
         return replace_state(standing[-1], mode=strictest, allow=_allowed_by_all(standing), bypass=None)
-    return off[-1].state if off else None
+    opening = [hold for hold in off if hold.scope in opened_by]
+    return max(opening, key=lambda hold: (hold.scope is not None, hold.since, hold.id)).state if opening else None
 
 
 def _allowed_by_all(states: list[MaintenanceState]) -> tuple[str, ...] | None:
@@ -150,19 +189,44 @@ def replace_state(state: MaintenanceState, **changes: object) -> MaintenanceStat
 def fill_gaps(new: Reading, old: Reading | None) -> Reading:
     """Put what was last known in the place of what could not be read now."""
     if new.switch is None and old is not None:
-        left = None if old.expires_in is None else old.now + old.expires_in - new.now
-        new = replace(new, switch=old.switch, expires_in=left)
+        new = replace(new, switch=old.switch, expires_in=_left(old.expires_in, old, new))
     if new.holds is None and old is not None:
         new = replace(new, holds=old.holds)
+    if new.scopes is None or any(own.switch is None for own in new.scopes.values()):
+        new = replace(new, scopes=_known_scopes(new, old))
     return new
+
+
+def _known_scopes(new: Reading, old: Reading | None) -> Mapping[str, ScopeSwitch]:
+    """Those that could be read, and for the others what was last known, if that ever was."""
+    known: dict[str, ScopeSwitch] = {}
+    if old is not None:
+        known = {name: ScopeSwitch(own.switch, _left(own.expires_in, old, new)) for name, own in (old.scopes or {}).items()}
+    if new.scopes is None:
+        return known
+    scopes = {name: known.get(name, own) if own.switch is None else own for name, own in new.scopes.items()}
+    return {name: own for name, own in scopes.items() if own.switch is not None}
+
+
+def _left(expires_in: float | None, old: Reading, new: Reading) -> float | None:
+    return None if expires_in is None else old.now + expires_in - new.now
 
 
 def steady(new: Reading, old: Reading | None) -> Reading:
     """Let an expiry that is the same but for measuring be the same, so that nothing seems to have changed."""
-    if old is None or old.expires_in is None or new.expires_in is None:
+    if old is None:
         return new
-    left = old.now + old.expires_in - new.now
-    return replace(new, expires_in=left) if abs(left - new.expires_in) < _JITTER else new
+    left = _steadied(new.expires_in, old.expires_in, new, old)
+    scopes, before = dict(new.scopes or {}), old.scopes or {}
+    for name in scopes.keys() & before.keys():
+        own_left = _steadied(scopes[name].expires_in, before[name].expires_in, new, old)
+        scopes[name] = replace(scopes[name], expires_in=own_left)
+    return new if left == new.expires_in and scopes == (new.scopes or {}) else replace(new, expires_in=left, scopes=scopes)
+
+
+def _steadied(expires_in: float | None, before: float | None, new: Reading, old: Reading) -> float | None:
+    left = _left(before, old, new)
+    return left if left is not None and expires_in is not None and abs(left - expires_in) < _JITTER else expires_in
 
 
 def _moment(seconds: float) -> datetime:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any, Final
@@ -18,6 +19,7 @@ from fastapi_maintenance.backends import BaseStateBackend, RedisBackend
 from fastapi_maintenance.bypass import HEADER, Bypass
 from fastapi_maintenance.exceptions import ConfigurationError
 from fastapi_maintenance.in_flight import Admission, Standing
+from fastapi_maintenance.knowledge import Gate
 from fastapi_maintenance.mode import MaintenanceMode
 from fastapi_maintenance.snapshot import Hold, Reading, evaluate
 from fastapi_maintenance.state import OFF
@@ -49,6 +51,11 @@ def make_app(backend: str | BaseStateBackend, **options: Any) -> FastAPI:
         await websocket.close()
 
     return app
+
+
+def gate(state: MaintenanceState) -> Gate:
+    """A worker that is closed by this."""
+    return Gate(Closing(Outcome.SWITCH, state), state, "redis", math.inf)
 
 
 @pytest.fixture
@@ -165,9 +172,9 @@ async def test_a_request_that_one_closing_allows_is_waited_for_by_the_next_that_
     mode = MaintenanceMode(Board())
     admission = Admission(mode, http_scope("POST", path="/login"))
     admission.standing = Standing(None, True, False)
-    allowing = Closing(Outcome.SWITCH, MaintenanceState(enabled=True, allow=("/login",)))
+    allowing = gate(MaintenanceState(enabled=True, allow=("/login",)))
     assert not admission.concerned_by(allowing)
-    assert admission.concerned_by(Closing(Outcome.HOLD, MaintenanceState(enabled=True)))
+    assert admission.concerned_by(gate(MaintenanceState(enabled=True)))
 
 
 async def test_a_request_that_was_let_in_by_the_list_is_waited_for_when_the_list_is_gone() -> None:
@@ -182,10 +189,10 @@ async def test_a_request_that_was_let_in_by_the_list_is_waited_for_when_the_list
     middleware = MaintenanceModeMiddleware(app, backend=board)
     request = asyncio.create_task(middleware(http_scope("POST", path="/login"), _never, _never))
     await asyncio.wait_for(entered.wait(), 20)
-    counts.append(middleware.mode.in_flight.count(middleware.mode.gate.closing))
+    counts.append(middleware.mode.in_flight.count(middleware.mode.gate))
     board.state = MaintenanceState(enabled=True)
     middleware.mode.update(await board.read(), asyncio.get_running_loop().time())
-    counts.append(middleware.mode.in_flight.count(middleware.mode.gate.closing))
+    counts.append(middleware.mode.in_flight.count(middleware.mode.gate))
     finish.set()
     await request
     await middleware.mode.stop()
@@ -198,11 +205,11 @@ async def test_a_request_that_a_bypass_let_in_is_waited_for_by_a_hold() -> None:
     token, record = bypass.issue(mode.now() + timedelta(hours=1))
     admission = Admission(mode, http_scope("POST", headers={HEADER: token}))
     admission.standing = Standing(None, True, False)
-    assert not admission.concerned_by(Closing(Outcome.SWITCH, MaintenanceState(enabled=True, bypass=(record,))))
+    assert not admission.concerned_by(gate(MaintenanceState(enabled=True, bypass=(record,))))
     naming = Reading(OFF, (Hold("a", MaintenanceState(enabled=True, bypass=(record,))),), 1.0)
     hold = evaluate(naming, 1.0).hold
     assert hold is not None
-    assert admission.concerned_by(Closing(Outcome.HOLD, hold)), "also where somebody wrote bypasses into a hold"
+    assert admission.concerned_by(gate(hold)), "also where somebody wrote bypasses into a hold"
 
 
 async def _never(*anything: Any) -> Any:

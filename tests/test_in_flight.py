@@ -29,7 +29,6 @@ from fastapi_maintenance import (
     maintenance_mode_on,
     wait_until_applied,
 )
-from fastapi_maintenance._policy import Closing, Outcome
 from fastapi_maintenance.backends import RedisBackend
 from fastapi_maintenance.in_flight import current_admission
 from fastapi_maintenance.snapshot import Reading
@@ -606,7 +605,7 @@ async def test_a_lifespan_is_never_in_flight() -> None:
 
     assert [admission.scope["type"] for admission in seen] == ["lifespan"]
     assert not service.mode.in_flight
-    assert not seen[0].holding
+    assert seen[0].holding == []
 
 
 async def test_who_is_not_yet_classified_is_waited_for(work: Work) -> None:
@@ -624,7 +623,7 @@ async def test_who_is_not_yet_classified_is_waited_for(work: Work) -> None:
         await service.desk.flip(ON)
         await work.begun.wait()
         assert admission.standing is None
-        assert admission.concerned_by(Closing(Outcome.SWITCH, ON))
+        assert admission.concerned_by(service.mode.gate)
         assert service.waited_for == (1, 0)
         nudges = service.desk.nudges
         work.go.set()

@@ -6,13 +6,14 @@ import json
 import math
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import product
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fastapi_maintenance.exceptions import InvalidStateError
-from fastapi_maintenance.snapshot import Hold, Reading, evaluate, fill_gaps, replace_state, steady
+from fastapi_maintenance.snapshot import Hold, Reading, ScopeSwitch, evaluate, fill_gaps, replace_state, steady
 from fastapi_maintenance.state import OFF, ON, MaintenanceState
 
 from .test_state import states
@@ -297,3 +298,116 @@ def test_an_expiry_that_only_jitters_stays_the_same_instant() -> None:
 )
 def test_any_other_expiry_is_taken_as_it_is(new: Reading, old: Reading | None) -> None:
     assert steady(new, old) is new
+
+
+# -- scopes --------------------------------------------------------------------------------------------------------------
+
+COMING = on("coming", starts_at=moment(NOW + 10))
+OVER = on("over", ends_at=moment(NOW - 10))
+OWN: dict[str, ScopeSwitch | None] = {
+    "none": None,
+    "on": ScopeSwitch(on("own")),
+    "off": ScopeSwitch(OFF),
+    "expired": ScopeSwitch(on("own"), -1.0),
+    "off, expired": ScopeSwitch(OFF, -1.0),
+    "coming": ScopeSwitch(COMING),
+    "over": ScopeSwitch(OVER),
+}
+
+
+def scope_holds(general: bool | None, own: bool | None, other: bool | None) -> tuple[Hold, ...]:
+    given = ((None, general), ("s", own), ("other", other))
+    return tuple(Hold(str(scope), replace_state(ON, enabled=enabled), scope=scope) for scope, enabled in given if enabled is not None)
+
+
+@pytest.mark.parametrize("switch", [ON, OFF])
+@pytest.mark.parametrize("own", OWN)
+def test_every_combination_of_holds_and_switches_means_for_a_scope_what_the_table_says(own: str, switch: MaintenanceState) -> None:
+    cases = 0
+    for general, itself, other in product((None, True, False), repeat=3):
+        holds = scope_holds(general, itself, other)
+        scopes = {} if (present := OWN[own]) is None else {"s": present}
+        found = evaluate(Reading(switch, holds, NOW, scopes=scopes), NOW, "s").state.enabled
+        table = [
+            (general is True or itself is True, True),
+            (itself is False, False),
+            (own == "on", True),
+            (own == "off", False),
+            (general is False, False),
+            (True, switch.enabled),
+        ]
+        assert found is next(enabled for applies, enabled in table if applies), (general, itself, other)
+        cases += 1
+    assert cases == 27
+
+
+@pytest.mark.parametrize("own", OWN)
+def test_in_general_nothing_of_a_scope_counts(own: str) -> None:
+    scopes = {} if (present := OWN[own]) is None else {"s": present}
+    for enabled in (True, False):
+        reading = Reading(OFF, scope_holds(None, enabled, enabled), NOW, scopes=scopes)
+        assert evaluate(reading, NOW).state == OFF
+        assert evaluate(reading, NOW).until == math.inf
+
+
+def test_an_off_hold_of_a_scope_lifts_what_is_around_it_in_that_scope_only() -> None:
+    holds = (Hold("a", ON), Hold("b", OFF, lifts=("a",), scope="s"))
+    reading = Reading(OFF, holds, NOW)
+    assert not evaluate(reading, NOW, "s").state.enabled
+    assert evaluate(reading, NOW).state.enabled
+    assert evaluate(reading, NOW, "other").state.enabled
+
+
+def test_a_general_off_hold_lifts_the_block_of_a_scope_around_it_and_not_its_switch() -> None:
+    holds = (Hold("a", ON, scope="s"), Hold("b", OFF, lifts=("a",)))
+    assert not evaluate(Reading(ON, holds, NOW), NOW, "s").state.enabled
+    assert evaluate(Reading(OFF, holds, NOW, scopes={"s": ScopeSwitch(ON)}), NOW, "s").state.enabled
+
+
+def test_a_scope_says_when_it_changes_by_itself() -> None:
+    def until(own: ScopeSwitch, switch: MaintenanceState = OFF) -> float:
+        return evaluate(Reading(switch, now=NOW, scopes={"s": own}), NOW, "s").until
+
+    assert until(ScopeSwitch(ON, 5.0)) == NOW + 5
+    assert until(ScopeSwitch(COMING)) == NOW + 10
+    assert until(ScopeSwitch(OFF, 5.0), on("all", ends_at=moment(NOW + 3))) == NOW + 3
+
+
+def test_a_window_of_a_scope_is_coming_else_the_general_one() -> None:
+    general = on("all", starts_at=moment(NOW + 20))
+
+    def coming(own: ScopeSwitch | None, switch: MaintenanceState = general) -> MaintenanceState | None:
+        return evaluate(Reading(switch, now=NOW, scopes={} if own is None else {"s": own}), NOW, "s").coming
+
+    assert coming(None) == general
+    assert coming(ScopeSwitch(COMING)) == COMING
+    assert coming(ScopeSwitch(OVER)) == general
+    assert coming(ScopeSwitch(OFF)) is None
+    assert coming(ScopeSwitch(ON)) is None
+
+
+def test_a_hold_of_a_scope_is_written_with_it() -> None:
+    hold = Hold("a", ON, since=1.0, deadline=2.0, lifts=("b",), scope="billing")
+    assert Hold.parse("a", 2.0, hold.dump()) == hold
+
+
+@pytest.mark.parametrize("scope", ["1", "[]", "{}", "true"])
+def test_a_hold_of_no_readable_scope_is_garbage(scope: str) -> None:
+    """And not one of everything, nor of nothing."""
+    with pytest.raises(InvalidStateError):
+        Hold.parse("a", 2.0, f'{{"state": {{"enabled": true}}, "scope": {scope}}}')
+
+
+def test_what_cannot_be_read_of_a_scope_stays_as_it_was_known() -> None:
+    old = Reading(now=NOW, scopes={"a": ScopeSwitch(ON, 60.0), "b": ScopeSwitch(ON)})
+    new = Reading(now=NOW + 10, scopes={"a": ScopeSwitch(None), "c": ScopeSwitch(None), "d": ScopeSwitch(OFF)})
+    assert fill_gaps(new, old).scopes == {"a": ScopeSwitch(ON, 50.0), "d": ScopeSwitch(OFF)}
+    assert fill_gaps(new, None).scopes == {"d": ScopeSwitch(OFF)}
+    assert fill_gaps(replace(new, scopes=None), old).scopes == {"a": ScopeSwitch(ON, 50.0), "b": ScopeSwitch(ON)}
+    assert fill_gaps(replace(new, scopes=None), None).scopes == {}
+
+
+def test_the_expiry_of_a_scope_is_steady_too() -> None:
+    old = Reading(now=NOW, scopes={"a": ScopeSwitch(ON, 60.0), "b": ScopeSwitch(ON, 60.0)})
+    new = Reading(now=NOW + 10, scopes={"a": ScopeSwitch(ON, 50.01), "b": ScopeSwitch(ON, 70.0), "c": ScopeSwitch(ON, 1.0)})
+    assert steady(new, old).scopes == {"a": ScopeSwitch(ON, 50.0), "b": ScopeSwitch(ON, 70.0), "c": ScopeSwitch(ON, 1.0)}

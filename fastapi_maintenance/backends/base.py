@@ -7,12 +7,13 @@ import threading
 import time
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Protocol
 
 from ..exceptions import BackendError, ConfigurationError, UnsupportedError
 from ..registry import RollCall
+from ..scopes import check_scope
 from ..snapshot import Hold, Reading, evaluate
 from ..state import MaintenanceState, parse_bool
 
@@ -79,6 +80,9 @@ class BaseStateBackend(ABC):
     leased: ClassVar[bool] = False
     """Whether holds are leases that must be renewed, because they outlive the process that took them."""
 
+    scoped: ClassVar[bool] = False
+    """Whether scopes have switches of their own here. Holds can be of a scope everywhere."""
+
     @abstractmethod
     async def get_value(self) -> bool:
         """Whether the switch is on."""
@@ -130,6 +134,23 @@ class BaseStateBackend(ABC):
             await self._announce()  # the holds are over all the same
             raise
 
+    # -- scopes --------------------------------------------------------------------------------------------------------
+
+    @property
+    def scopes(self) -> frozenset[str]:
+        """The scopes whose switches a reading has, where they are there."""
+        scopes: frozenset[str] = self.__dict__.get("_local_scopes", frozenset())
+        return scopes
+
+    def follow_scopes(self, names: Iterable[str]) -> None:
+        """Read the switches of these scopes too, from now on. Raises `ConfigurationError` where they cannot be kept."""
+        self.__dict__["_local_scopes"] = self.scopes | {check_scope(name) for name in names}
+        self.nudge()
+
+    async def write_scope(self, scope: str, state: MaintenanceState, *, expires_in: float | None = None) -> None:
+        """Set the switch of a scope, as `write` does the general one; plainly off is none, so that the general one decides again."""
+        raise UnsupportedError(f"{self.describe()} keeps no switches of scopes; only Redis does. A hold can be of a scope here, too.")
+
     # -- holds ---------------------------------------------------------------------------------------------------------
 
     async def acquire(self, hold: Hold, lease: float) -> Hold:
@@ -146,10 +167,10 @@ class BaseStateBackend(ABC):
             return hold.id in self.__holds
 
     async def release(self, hold: Hold, *, keep: MaintenanceState | None = None) -> None:
-        """End a hold, in the same step writing `keep` to the switch where given. Ending it twice does nothing."""
+        """End a hold, in the same step writing `keep` to the switch, or that of its scope, where given. Ending it twice does nothing."""
         try:
             if keep is not None:
-                await self._write_kept(keep)
+                await (self._write_kept(keep) if hold.scope is None else self.write_scope(hold.scope, keep))
         finally:  # a hold that has no lease to run out would stand for ever
             with self.__lock:
                 self.__holds.pop(hold.id, None)

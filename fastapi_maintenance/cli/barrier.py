@@ -18,7 +18,17 @@ from ..barrier import BarrierResult, registered_workers, wait_until_applied
 from ..context import maintenance_mode_on
 from ..exceptions import BarrierError, MaintenanceError, UnsupportedError
 from .codes import ExitCode
-from .options import BackendOption, FilePathOption, JsonOption, MessageOption, ReasonOption, TimeoutOption, UnfencedOption, VarNameOption
+from .options import (
+    BackendOption,
+    FilePathOption,
+    JsonOption,
+    MessageOption,
+    ReasonOption,
+    ScopeOption,
+    TimeoutOption,
+    UnfencedOption,
+    VarNameOption,
+)
 from .output import complain, say, terminal
 from .roll import as_json, as_table, listed, roll_on, worker_lines, workers_json
 from .run import Interrupted, find, run_held
@@ -55,6 +65,7 @@ def wait(
     drained: Annotated[bool, typer.Option("--drained", help="Wait also until no request is in flight that would be refused now.")] = False,
     timeout: TimeoutOption = "30s",
     allow_unfenced: UnfencedOption = False,
+    scope: ScopeOption = None,
     as_json_: JsonOption = False,
     backend: BackendOption = None,
     var_name: VarNameOption = None,
@@ -68,18 +79,20 @@ def wait(
         seconds = parse_duration(timeout).total_seconds()
     with explained():
         target = open_target(ctx, backend, var_name, file_path)
-        result = watch_wait(target, drained=drained, timeout=seconds, silent=as_json_)
+        result = watch_wait(target, scope=scope, drained=drained, timeout=seconds, silent=as_json_)
     if as_json_:
         say(json.dumps(as_json(result), indent=2))
     conclude_wait(result, strict=not allow_unfenced)
 
 
-def watch_wait(backend: BaseStateBackend, *, drained: bool, timeout: float, silent: bool = False) -> BarrierResult:
+def watch_wait(
+    backend: BaseStateBackend, *, scope: str | None = None, drained: bool, timeout: float, silent: bool = False
+) -> BarrierResult:
     """Wait with a live table on a terminal, or a line for each change elsewhere; `silent` where a program reads the output."""
     if silent:
-        return asyncio.run(wait_until_applied(backend, drained=drained, timeout=timeout))
+        return asyncio.run(wait_until_applied(backend, scope=scope, drained=drained, timeout=timeout))
     with roll_on(terminal(), say) as roll:
-        return asyncio.run(wait_until_applied(backend, drained=drained, timeout=timeout, progress=roll.show))
+        return asyncio.run(wait_until_applied(backend, scope=scope, drained=drained, timeout=timeout, progress=roll.show))
 
 
 def conclude_wait(result: BarrierResult, *, strict: bool) -> None:
@@ -124,6 +137,7 @@ def run(
     ] = "30s",
     reason: ReasonOption = None,
     message: MessageOption = None,
+    scope: ScopeOption = None,
     on_error: Annotated[
         OnErrorName, typer.Option("--on-error", help="When the command fails or is not run: open again, or keep the service closed.")
     ] = OnErrorName.RELEASE,
@@ -155,10 +169,10 @@ def run(
     with explained():
         target = open_target(ctx, backend, var_name, file_path)
         _refuse_unless_it_closes_something(target, drains=bool(patience))
-        block = maintenance_mode_on(target, reason=reason, message=message, lease=seconds, on_error=on_error.value)
+        block = maintenance_mode_on(target, reason=reason, message=message, lease=seconds, on_error=on_error.value, scope=scope)
     # Standard output is the command's.
     roll = roll_on(Console(stderr=True) if sys.stderr.isatty() else None, partial(typer.echo, err=True))
-    held = run_held(block, command, drain=patience or None, strict=not allow_unfenced, on_lost=on_lost.value, roll=roll)
+    held = run_held(block, command, drain=patience or None, strict=not allow_unfenced, scope=scope, on_lost=on_lost.value, roll=roll)
     try:
         code = asyncio.run(held)
     except Interrupted as error:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from ..backends import BaseStateBackend, EnvVarBackend
+from ..backends import EnvVarBackend
 from ..exemptions import read_entry
 from ..state import MOST_ALLOWED, MaintenanceState
 from ..version import VERSION
@@ -29,13 +29,14 @@ from .options import (
     ModeOption,
     ReasonOption,
     RetryAfterOption,
+    ScopeOption,
     TimeoutOption,
     UnfencedOption,
     UntilOption,
     VarNameOption,
 )
 from .output import complain, prepare, say, terminal
-from .report import Report
+from .report import look
 from .shared import argument, explained, fail, open_target
 from .show import conclude, show
 from .switch import operator, turn_off, turn_on
@@ -90,6 +91,7 @@ def on(
     retry_after: RetryAfterOption = None,
     mode: ModeOption = ModeName.FULL,
     allow: AllowOption = None,
+    scope: ScopeOption = None,
     by: ByOption = None,
     as_json: JsonOption = False,
     backend: BackendOption = None,
@@ -134,9 +136,9 @@ def on(
         by=by or operator(),
     )
     with explained():
-        target = open_target(ctx, backend, var_name, file_path)
-        conclude(asyncio.run(turn_on(target, state, lasting)), as_json=as_json)
-        result = watch_wait(target, drained=drained, timeout=patience, silent=as_json) if wait or drained else None
+        target = open_target(ctx, backend, var_name, file_path, scope)
+        conclude(asyncio.run(turn_on(target, state, lasting, scope)), as_json=as_json)
+        result = watch_wait(target, scope=scope, drained=drained, timeout=patience, silent=as_json) if wait or drained else None
     if result is not None:
         conclude_wait(result, strict=not allow_unfenced)
 
@@ -145,17 +147,22 @@ def on(
 def off(
     ctx: typer.Context,
     force: Annotated[bool, typer.Option("--force", help="End all holds too: whoever relies on one is told that it is lost.")] = False,
+    scope: ScopeOption = None,
     backend: BackendOption = None,
     var_name: VarNameOption = None,
     file_path: FilePathOption = None,
 ) -> None:
     """Turn maintenance off, and print what is true afterwards.
 
+    A scope that is turned off has no switch of its own any more: what holds in general decides again.
+
     Fails with exit code 1 if maintenance is still on then, as it is while somebody's hold stands.
     """
+    if force and scope is not None:
+        raise typer.BadParameter("--force ends the holds of everything: give one of them.", param_hint="--force and --scope")
     with explained():
-        target = open_target(ctx, backend, var_name, file_path)
-        conclude(asyncio.run(turn_off(target, force=force)))
+        target = open_target(ctx, backend, var_name, file_path, scope)
+        conclude(asyncio.run(turn_off(target, force=force, scope=scope)))
 
 
 @app.command()
@@ -163,6 +170,7 @@ def status(
     ctx: typer.Context,
     as_json: JsonOption = False,
     exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit with 0 if maintenance is off, with 6 if it is on.")] = False,
+    scope: ScopeOption = None,
     backend: BackendOption = None,
     var_name: VarNameOption = None,
     file_path: FilePathOption = None,
@@ -172,7 +180,7 @@ def status(
     Fails with exit code 1, with and without --exit-code, if that cannot be said.
     """
     with explained():
-        report = asyncio.run(_report(open_target(ctx, backend, var_name, file_path)))
+        report = asyncio.run(look(open_target(ctx, backend, var_name, file_path, scope), scope))
     show(report, as_json=as_json)
     if report.state is None:
         fail(f"Whether maintenance is on cannot be said: {report.reading.error}", ExitCode.FAILED)
@@ -222,10 +230,6 @@ def demo(
 
 
 # ----------------------------------------------------------------------------------------------------------------------------
-
-
-async def _report(backend: BaseStateBackend) -> Report:
-    return Report.of(backend, await backend.read())
 
 
 barrier.add_to(app)

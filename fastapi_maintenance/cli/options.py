@@ -20,6 +20,7 @@ __all__ = [
     "ModeOption",
     "ReasonOption",
     "RetryAfterOption",
+    "ScopeOption",
     "TimeoutOption",
     "UnfencedOption",
     "UntilOption",
@@ -37,6 +38,10 @@ BackendOption = Annotated[
 ]
 VarNameOption = Annotated[str | None, typer.Option("--var-name", metavar="NAME", help="The environment variable of --backend env.")]
 FilePathOption = Annotated[str | None, typer.Option("--file-path", metavar="PATH", help="The file of --backend file.")]
+ScopeOption = Annotated[
+    str | None,
+    typer.Option("--scope", metavar="NAME", help="Only the routes of this scope; its switch is the general one's key with :NAME."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, always with the same keys.")]
 
 MessageOption = Annotated[str | None, typer.Option("--message", metavar="TEXT", help="What visitors are told.")]

@@ -11,7 +11,12 @@ from ..snapshot import Effective, Hold, Reading, evaluate
 from ..state import MaintenanceState
 from .times import iso
 
-__all__ = ["Report", "describe_hold", "word"]
+__all__ = ["Report", "describe_hold", "look", "word"]
+
+
+async def look(backend: BaseStateBackend, scope: str | None = None) -> Report:
+    """What it says now, in general or for a scope. Raises `BackendError`."""
+    return Report.of(backend, await backend.read(), scope=scope)
 
 
 def word(state: MaintenanceState | None) -> str:
@@ -38,11 +43,12 @@ class Report:
     kind: str
     reading: Reading
     at: float
+    scope: str | None = None
 
     @classmethod
-    def of(cls, backend: BaseStateBackend, reading: Reading, at: float | None = None) -> Self:
-        """Judge a reading, at the time it was made unless another is given."""
-        return cls(backend.describe(), backend.kind, reading, reading.now if at is None else at)
+    def of(cls, backend: BaseStateBackend, reading: Reading, at: float | None = None, scope: str | None = None) -> Self:
+        """Judge a reading, at the time it was made unless another is given; in general, or for a scope."""
+        return cls(backend.describe(), backend.kind, reading, reading.now if at is None else at, scope)
 
     @property
     def now(self) -> datetime:
@@ -53,15 +59,17 @@ class Report:
     def state(self) -> MaintenanceState | None:
         """The effective state; None where it is unknown."""
         effective = self._effective
-        known = effective.hold is not None or not (self.reading.switch is None or self.reading.holds is None)
+        known = effective.hold is not None or not (self._source.switch is None or self.reading.holds is None)
         return effective.state if known else None
 
     @property
     def decided_by(self) -> str | None:
-        """What the effective state comes from: `hold` or `switch`."""
+        """What the effective state comes from: `hold`, `switch` or, for a scope, `general switch`."""
         if self.state is None:
             return None
-        return "switch" if self._effective.hold is None else "hold"
+        if self._effective.hold is not None:
+            return "hold"
+        return "switch" if self.scope is None or self.has_own_switch else "general switch"
 
     @property
     def retry_after(self) -> int | None:
@@ -70,14 +78,23 @@ class Report:
         return state.retry_after_at(self.now) if state is not None and state.enabled else None
 
     @property
+    def has_own_switch(self) -> bool:
+        """Whether this is about a scope with a switch of its own."""
+        return self.reading.of(self.scope) is not None
+
+    @property
+    def _source(self) -> Reading:
+        return self.reading.of(self.scope) or self.reading
+
+    @property
     def switch(self) -> MaintenanceState | None:
-        """The switch as it is stored; None where it cannot be read."""
-        return self.reading.switch
+        """The switch as it is stored, that of the scope if it has one; None where it cannot be read."""
+        return self._source.switch
 
     @property
     def expires_in(self) -> float | None:
         """Seconds that the switch's key has left to live."""
-        reading = self.reading
+        reading = self._source
         return None if reading.expires_in is None else max(0.0, reading.now + reading.expires_in - self.at)
 
     @property
@@ -95,7 +112,7 @@ class Report:
     @property
     def window(self) -> MaintenanceState | None:
         """The switch, if it begins or ends by itself and is not over."""
-        switch = self.switch
+        switch = self.switch if self.scope is None or self.has_own_switch else None
         timed = switch is not None and switch.enabled and (switch.starts_at is not None or switch.ends_at is not None)
         return switch if timed and (self.switch_is_on or self.coming is not None) else None
 
@@ -112,6 +129,7 @@ class Report:
         holds, state = self.holds or (), self._effective.hold
         if state is None:
             return ()
+        holds = tuple(hold for hold in holds if hold.scope in (None, self.scope))
         lifted = {id for hold in holds if not hold.state.enabled for id in hold.lifts}
         return tuple(hold for hold in holds if hold.state.enabled == state.enabled and not (state.enabled and hold.id in lifted))
 
@@ -132,6 +150,7 @@ class Report:
         """All of it as JSON values, always with the same keys."""
         state, coming, changes_at = self.state, self.coming, self.changes_at
         return {
+            "scope": self.scope,
             "enabled": None if state is None else state.enabled,
             "decided_by": self.decided_by,
             "state": None if state is None else _state_json(state),
@@ -151,11 +170,11 @@ class Report:
         return [] if window is None else [_state_json(window) | {"begun": self.coming is None}]
 
     def _hold_json(self, hold: Hold) -> dict[str, Any]:
-        return {"id": hold.id, "lease": self.lease_of(hold), "lifts": list(hold.lifts), **_state_json(hold.state)}
+        return {"id": hold.id, "lease": self.lease_of(hold), "lifts": list(hold.lifts), "scope": hold.scope, **_state_json(hold.state)}
 
     @property
     def _effective(self) -> Effective:
-        return evaluate(self.reading, self.at)
+        return evaluate(self.reading, self.at, self.scope)
 
 
 def _state_json(state: MaintenanceState) -> dict[str, Any]:

@@ -57,6 +57,7 @@ async def run_held(
     *,
     drain: float | None,
     strict: bool,
+    scope: str | None = None,
     on_lost: OnLost,
     roll: Roll,
 ) -> int:
@@ -69,7 +70,7 @@ async def run_held(
             async with _Signals() as signals, block:
                 if drain is not None:
                     with roll:
-                        waiting = wait_until_applied(block.backend, drained=True, timeout=drain, progress=roll.show)
+                        waiting = wait_until_applied(block.backend, scope=scope, drained=True, timeout=drain, progress=roll.show)
                         result = await signals.unless_interrupted(waiting)
                     result.check(strict=strict)
                 signals.check()

@@ -7,11 +7,10 @@ import json
 
 import typer
 
-from ..backends import BaseStateBackend
 from .codes import ExitCode
-from .options import BackendOption, FilePathOption, JsonOption, VarNameOption
+from .options import BackendOption, FilePathOption, JsonOption, ScopeOption, VarNameOption
 from .output import say
-from .report import Report
+from .report import Report, look
 from .shared import explained, fail, open_target
 from .show import conclude
 from .switch import turn_off
@@ -32,6 +31,7 @@ def add_to(app: typer.Typer) -> None:
 
 def _list(
     ctx: typer.Context,
+    scope: ScopeOption = None,
     as_json: JsonOption = False,
     backend: BackendOption = None,
     var_name: VarNameOption = None,
@@ -39,7 +39,7 @@ def _list(
 ) -> None:
     """Print the window that is coming or has begun; nothing where there is none."""
     with explained():
-        report = _readable(asyncio.run(_look(open_target(ctx, backend, var_name, file_path))))
+        report = _readable(asyncio.run(look(open_target(ctx, backend, var_name, file_path, scope), scope)))
     if as_json:
         say(json.dumps(report.windows_json(), indent=2))
     elif report.window is not None:
@@ -48,6 +48,7 @@ def _list(
 
 def _cancel(
     ctx: typer.Context,
+    scope: ScopeOption = None,
     backend: BackendOption = None,
     var_name: VarNameOption = None,
     file_path: FilePathOption = None,
@@ -57,14 +58,10 @@ def _cancel(
     Fails with exit code 1 if there is none, also where maintenance is on without an end: that is turned off with 'off'.
     """
     with explained():
-        target = open_target(ctx, backend, var_name, file_path)
-        if _readable(asyncio.run(_look(target))).window is None:
+        target = open_target(ctx, backend, var_name, file_path, scope)
+        if _readable(asyncio.run(look(target, scope))).window is None:
             fail("There is no window to cancel.", ExitCode.FAILED)
-        conclude(asyncio.run(turn_off(target, force=False)))
-
-
-async def _look(backend: BaseStateBackend) -> Report:
-    return Report.of(backend, await backend.read())
+        conclude(asyncio.run(turn_off(target, scope=scope)))
 
 
 def _readable(report: Report) -> Report:

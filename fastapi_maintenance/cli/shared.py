@@ -17,10 +17,18 @@ from .target import Target
 __all__ = ["argument", "explained", "fail", "open_target"]
 
 
-def open_target(ctx: typer.Context, backend: str | None, var_name: str | None, file_path: str | None) -> BaseStateBackend:
-    """The backend that the options after the command name, else those before it. Raises `ConfigurationError`."""
+def open_target(
+    ctx: typer.Context, backend: str | None, var_name: str | None, file_path: str | None, scope: str | None = None
+) -> BaseStateBackend:
+    """The backend that the options after the command name, else those before it, and of which a scope is asked if any.
+
+    Raises `ConfigurationError`.
+    """
     outer: Target = ctx.obj
-    return Target(backend, var_name, file_path).over(outer).open()
+    target = Target(backend, var_name, file_path).over(outer).open()
+    if scope is not None:
+        target.follow_scopes([scope])
+    return target
 
 
 def fail(sentence: str, code: ExitCode) -> NoReturn:

@@ -14,7 +14,7 @@ from ..backends import BaseStateBackend
 from ..backends.base import Replicas
 from ..snapshot import Hold, replace_state
 from ..state import OFF, MaintenanceState
-from .report import Report, describe_hold
+from .report import Report, describe_hold, look
 
 __all__ = ["Outcome", "operator", "turn_off", "turn_on"]
 
@@ -46,11 +46,11 @@ def operator() -> str:
     return f"{user}@{socket.gethostname()}"
 
 
-async def turn_on(backend: BaseStateBackend, state: MaintenanceState, length: timedelta | None) -> Outcome:
+async def turn_on(backend: BaseStateBackend, state: MaintenanceState, length: timedelta | None, scope: str | None = None) -> Outcome:
     """Write a state that is on, from now and for that long. Raises `BackendError` if it could not be written."""
     # Not this host's time: whether it is over is judged by the backend's clock.
-    before = Report.of(backend, await backend.read())
-    if state.starts_at is not None and before.switch_is_on:
+    before = await look(backend, scope)
+    if state.starts_at is not None and before.switch_is_on and (scope is None or before.has_own_switch):
         return Outcome(before, _WOULD_OPEN)
     now = before.now
     state = replace_state(state, since=now.replace(microsecond=0))
@@ -58,15 +58,22 @@ async def turn_on(backend: BaseStateBackend, state: MaintenanceState, length: ti
         # An end, and not a time to live of the key: an end can still be read when it is over, and it is not lost when
         # somebody edits the value with a plain SET or copies it to another server.
         state = replace_state(state, ends_at=(state.starts_at or now) + length)
-    replicas = await backend.write_through(state, within=_PATIENCE)
-    report = Report.of(backend, await backend.read())
+    replicas = None
+    if scope is None:
+        replicas = await backend.write_through(state, within=_PATIENCE)
+    else:
+        await backend.write_scope(scope, state)
+    report = await look(backend, scope)
     return Outcome(report, _why_not_on(report, state), replicas)
 
 
-async def turn_off(backend: BaseStateBackend, *, force: bool) -> Outcome:
-    """Turn the switch off, and with `force` end all holds. Raises `BackendError` if that could not be done."""
-    await (backend.clear() if force else backend.write(OFF))
-    report = Report.of(backend, await backend.read())
+async def turn_off(backend: BaseStateBackend, *, force: bool = False, scope: str | None = None) -> Outcome:
+    """Turn the switch, or that of a scope, off, and with `force` end all holds. Raises `BackendError` if that could not be done."""
+    if scope is None:
+        await (backend.clear() if force else backend.write(OFF))
+    else:
+        await backend.write_scope(scope, OFF)
+    report = await look(backend, scope)
     return Outcome(report, _why_not_off(report))
 
 
@@ -86,10 +93,13 @@ def _why_not_on(report: Report, asked: MaintenanceState) -> str:
 
 
 def _why_not_off(report: Report) -> str:
-    if report.switch is not None and report.switch.enabled:
+    general = report.scope is not None and not report.has_own_switch
+    if not general and report.switch is not None and report.switch.enabled:
         return _CHANGED_AGAIN
     if report.state is None:
         return f"The switch is off, but whether maintenance is off cannot be said: {report.reading.error}"
+    if report.state.enabled and not report.deciding:
+        return "The scope has no switch of its own any more, but maintenance stays on because of the general one: see 'status'."
     if report.state.enabled:
         return (
             f"The switch is off, but maintenance stays on because of {_named(report.deciding)}. "

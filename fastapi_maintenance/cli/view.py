@@ -25,7 +25,8 @@ _COLOURS: Final = {"on": "red", "off": "green", "unknown": "yellow"}
 
 def as_lines(report: Report) -> list[str]:
     """One fact a line, as `name: value`."""
-    facts = [("maintenance", word(report.state)), *_facts(report), *(("hold", _hold_line(report, hold)) for hold in report.holds or ())]
+    subject = f"maintenance of {report.scope}" if report.scope else "maintenance"
+    facts = [(subject, word(report.state)), *_facts(report), *(("hold", _hold_line(report, hold)) for hold in report.holds or ())]
     return [f"{name}: {value}" for name, value in facts]
 
 
@@ -50,7 +51,8 @@ def window_line(report: Report, state: MaintenanceState) -> str:
 def as_tables(report: Report) -> RenderableType:
     """The effective state large, then the facts, then the holds."""
     shown = word(report.state)
-    parts: list[RenderableType] = [Text(f"● Maintenance is {shown}", style=f"bold {_COLOURS[shown]}"), _fact_table(report)]
+    subject = f"Maintenance of {report.scope}" if report.scope else "Maintenance"
+    parts: list[RenderableType] = [Text(f"● {subject} is {shown}", style=f"bold {_COLOURS[shown]}"), _fact_table(report)]
     if report.holds:
         parts.append(_hold_table(report))
     return Group(*parts)
@@ -62,7 +64,7 @@ def _facts(report: Report) -> Iterator[tuple[str, str]]:
         yield from _details(report, report.state)
     if report.decided_by is not None:
         yield "decided by", report.decided_by
-    yield "switch", _switch(report)
+    yield "general switch" if report.scope and not report.has_own_switch else "switch", _switch(report)
     if report.coming is not None:
         yield "coming", _window(report, report.coming)
     if report.holds is None:
@@ -115,7 +117,8 @@ def _moment(report: Report, moment: datetime) -> str:
 
 def _hold_line(report: Report, hold: Hold) -> str:
     state = hold.state
-    parts = [word(state), state.mode if state.enabled else "", f"by {describe_hold(hold)}", f"lease {_lease(report, hold)}"]
+    of = f"of {hold.scope}" if hold.scope else ""
+    parts = [word(state), of, state.mode if state.enabled else "", f"by {describe_hold(hold)}", f"lease {_lease(report, hold)}"]
     return clean(", ".join(filter(None, parts)))
 
 
@@ -137,6 +140,7 @@ def _hold_table(report: Report) -> Table:
     table = Table("hold", "mode", "by", "reason", "lease", title_justify="left")
     for hold in report.holds or ():
         state = hold.state
-        texts = (word(state), state.mode if state.enabled else "", state.by or hold.id, state.reason or "", _lease(report, hold))
+        of = f" of {hold.scope}" if hold.scope else ""
+        texts = (word(state) + of, state.mode if state.enabled else "", state.by or hold.id, state.reason or "", _lease(report, hold))
         table.add_row(*(Text(clean(text)) for text in texts))
     return table

@@ -109,9 +109,10 @@ def test_json_has_all_its_keys_whatever_there_is_to_say() -> None:
     assert set(full) == set(empty)
     assert set(full["state"]) == STATE_KEYS
     assert set(full["switch"]) == STATE_KEYS | {"expires_in"}
-    assert [set(hold) for hold in full["holds"]] == [STATE_KEYS | {"id", "lease", "lifts"}] * 2
+    assert [set(hold) for hold in full["holds"]] == [STATE_KEYS | {"id", "lease", "lifts", "scope"}] * 2
     assert set(full["coming"]) == {"starts_at", "ends_at"}
     assert empty == {
+        "scope": None,
         "enabled": None,
         "decided_by": None,
         "state": None,

@@ -84,6 +84,8 @@ class LocalFileBackend(BaseStateBackend):
 
     async def release(self, hold: Hold, *, keep: MaintenanceState | None = None) -> None:
         await self._change(partial(self._files.release, hold, keep))
+        if keep is not None and hold.scope is not None:
+            await self.write_scope(hold.scope, keep)
 
     async def watch(self, feed: Feed) -> None:
         """Deliver readings until cancelled. The files are looked at every `ttl`/2 seconds, and read when they changed."""

@@ -137,7 +137,7 @@ class SwitchFiles:
     def release(self, hold: Hold, keep: MaintenanceState | None) -> None:
         """Remove a hold, after writing `keep` to the switch where given. Raises `BackendError`."""
         with self.lock.held():
-            if keep is not None:
+            if keep is not None and hold.scope is None:
                 self.write(keep)
             leases = self._standing_leases()
             if leases.pop(hold.id, None) is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any, ClassVar, Final, get_args
@@ -18,9 +18,10 @@ from ...registry import RollCall
 from ...snapshot import Hold, Reading, evaluate
 from ...state import OFF, ON, MaintenanceState
 from ..base import BaseStateBackend, Feed, LinkStatus, News, Replicas, WorkerRegistry, positive
+from .cluster import ClusterServer
 from .keys import Keys
 from .link import Link
-from .replies import Answer, count_replicas, read_plain, read_roll_call, read_script
+from .replies import Answer, count_replicas, plain_reads, read_plain, read_roll_call, read_script
 from .script import Script, dump_hold
 from .sync import LIFETIMES, DataLoss
 from .telling import Teller
@@ -46,6 +47,7 @@ class RedisBackend(BaseStateBackend, WorkerRegistry):
 
     kind: ClassVar[str] = "redis"
     leased: ClassVar[bool] = True
+    scoped: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -66,7 +68,7 @@ class RedisBackend(BaseStateBackend, WorkerRegistry):
         options |= {name: value for name, value in given.items() if value is not None}
         self._keys = Keys.of(options.get("key", "maintenance"))
         self._server = server_of_client(client, self._keys) if url is None else server_of_url(url, self._keys)
-        self._script = Script(self._keys)
+        self._script = Script(self._keys, lambda: self.scopes)
         self._links: WeakSet[Link] = WeakSet()
         self.ttl = positive("ttl", _number("ttl", options.get("ttl", 1.0)))
         self._timeout = positive("timeout", _number("timeout", options.get("timeout", 2.0)))
@@ -88,7 +90,7 @@ class RedisBackend(BaseStateBackend, WorkerRegistry):
         await self.write(ON if value else OFF)
 
     async def watch(self, feed: Feed) -> None:
-        link = Link(self._server, self._keys, feed, ttl=self.ttl, on_data_loss=self._on_data_loss)
+        link = Link(self._server, self._keys, feed, ttl=self.ttl, on_data_loss=self._on_data_loss, scopes=lambda: self.scopes)
         self._links.add(link)
         await link.run()
 
@@ -115,6 +117,20 @@ class RedisBackend(BaseStateBackend, WorkerRegistry):
         px = 0 if expires_in is None else _milliseconds(positive("expires_in", expires_in))
         async with self._wire() as wire:
             await self._write(wire, state, px)
+
+    def follow_scopes(self, names: Iterable[str]) -> None:
+        if isinstance(self._server, ClusterServer) and not self._keys.scopes_share_slot:
+            raise ConfigurationError(
+                f"In a cluster, the switches of scopes must be in the slot of the key {self._keys.switch!r}, which has no hash tag: "
+                f"write key={{{self._keys.switch}}} or, say, key={{shop}}:{self._keys.switch}, for all who use it."
+            )
+        super().follow_scopes(names)
+
+    async def write_scope(self, scope: str, state: MaintenanceState, *, expires_in: float | None = None) -> None:
+        self.follow_scopes([scope])
+        px = 0 if expires_in is None else _milliseconds(positive("expires_in", expires_in))
+        async with self._wire() as wire:
+            await self._write(wire, state, px, scope)
 
     async def write_through(self, state: MaintenanceState, *, within: float) -> Replicas | None:
         """Set the switch, then wait up to `within` seconds for the replicas (ROLE, WAIT); None where there are none or nothing is said."""
@@ -148,8 +164,10 @@ class RedisBackend(BaseStateBackend, WorkerRegistry):
         return answer.verdict != "revoked"
 
     async def release(self, hold: Hold, *, keep: MaintenanceState | None = None) -> None:
+        if keep is not None and hold.scope is not None:
+            self.follow_scopes([hold.scope])
         async with self._wire() as wire:
-            await self._step(wire, "release", hold.id, "" if keep is None else keep.dump())
+            await self._step(wire, "release", hold.id, "" if keep is None else keep.dump(), hold.scope or "")
 
     # -- registry ------------------------------------------------------------------------------------------------------
 
@@ -200,14 +218,16 @@ class RedisBackend(BaseStateBackend, WorkerRegistry):
                 if time.monotonic() > deadline:
                     raise BackendUnavailableError(f"{self.describe()}: {error}") from error
 
-    async def _write(self, wire: Wire, state: MaintenanceState, px: int) -> None:
+    async def _write(self, wire: Wire, state: MaintenanceState, px: int, scope: str | None = None) -> None:
         value = "" if state == OFF else state.dump()
         try:
-            answer = await self._step(wire, "write", value, px)
+            reading = (await self._step(wire, "write", value, px, scope or "")).reading
         except UnsupportedError:
-            answer = Answer(await self._write_plainly(wire, value, px))
-        if answer.reading.switch != state:
-            raise BackendError(f"{self.describe()} was written, but reads back as {answer.reading.switch or answer.reading.error!r}.")
+            reading = await self._write_plainly(wire, value, px, scope)
+        own = reading.of(scope) if scope else reading
+        switch = OFF if own is None else own.switch
+        if switch != state:
+            raise BackendError(f"{self.describe()} was written, but reads back as {switch or reading.error!r}.")
 
     async def _wait_for_replicas(self, wire: Wire, within: float) -> Replicas | None:
         """Wait on the connection that wrote, because WAIT is about that connection's writes only."""
@@ -220,9 +240,10 @@ class RedisBackend(BaseStateBackend, WorkerRegistry):
             return None
         return Replicas(have_it, None if connected is None else max(connected, have_it))
 
-    async def _write_plainly(self, wire: Wire, value: str, px: int) -> Reading:
+    async def _write_plainly(self, wire: Wire, value: str, px: int, scope: str | None) -> Reading:
         """Write where scripts are forbidden."""
-        write = ("DEL", self._keys.switch) if not value else ("SET", self._keys.switch, value, *(("PX", px) if px else ()))
+        key = self._keys.scope(scope) if scope else self._keys.switch
+        write = ("DEL", key) if not value else ("SET", key, value, *(("PX", px) if px else ()))
         done, _ = await wire.call(write, ("PUBLISH", self._keys.events, "0"), within=self._timeout)
         if isinstance(done, Exception):
             raise BackendError(f"{self.describe()} refused to be written: {done}") from done
@@ -233,8 +254,8 @@ class RedisBackend(BaseStateBackend, WorkerRegistry):
 
     async def _read_plainly(self, wire: Wire) -> Reading:
         """Read where scripts are forbidden."""
-        commands = ("GET", self._keys.switch), ("PTTL", self._keys.switch), ("TIME",)
-        return read_plain(await wire.call(*commands, within=self._timeout), time.time())
+        scopes = sorted(self.scopes)
+        return read_plain(await wire.call(*plain_reads(self._keys, scopes), within=self._timeout), time.time(), scopes)
 
 
 def _split(url: str) -> tuple[str, dict[str, str]]:

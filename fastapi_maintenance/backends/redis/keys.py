@@ -27,6 +27,15 @@ class Keys:
         base = _tagged(switch)
         return cls(switch, f"{base}:holds", f"{base}:workers", f"{base}:epoch", f"{base}:events", f"{base}:told")
 
+    def scope(self, name: str) -> str:
+        """The switch of a scope."""
+        return f"{self.switch}:{name}"
+
+    @property
+    def scopes_share_slot(self) -> bool:
+        """Whether the switches of scopes are in the same Cluster slot, as they are where the key brings its own hash tag."""
+        return self.holds.startswith(f"{self.switch}:")
+
     @property
     def all(self) -> tuple[str, str, str, str]:
         """The keys that scripts are given, in their order."""

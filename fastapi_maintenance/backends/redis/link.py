@@ -7,7 +7,7 @@ import logging
 import random
 import secrets
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from enum import StrEnum
 from operator import attrgetter
@@ -48,7 +48,16 @@ class Link:
     the reply or pushed after it. In this mode (OPTIN, not BCAST) a PONG, too, proves that nothing was missed before it.
     """
 
-    def __init__(self, server: Server, keys: Keys, feed: Feed, *, ttl: float, on_data_loss: DataLoss) -> None:
+    def __init__(
+        self,
+        server: Server,
+        keys: Keys,
+        feed: Feed,
+        *,
+        ttl: float,
+        on_data_loss: DataLoss,
+        scopes: Callable[[], frozenset[str]] = frozenset,
+    ) -> None:
         worker = secrets.token_hex(6)
         self._server = server
         self._feed = feed
@@ -56,7 +65,7 @@ class Link:
         self._deadline = ttl / 2
         self._greeting = ("CLIENT", "SETNAME", f"fastapi-maintenance:{worker}")
         self._subscribe = ("SUBSCRIBE", keys.events)
-        self._sync = Sync(server, keys, feed, worker, ttl=ttl, on_data_loss=on_data_loss)
+        self._sync = Sync(server, keys, feed, worker, ttl=ttl, on_data_loss=on_data_loss, scopes=scopes)
         self._loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()
         self._rung: Rung | None = None

@@ -2,6 +2,7 @@
 --
 -- KEYS  1 switch (string)   2 holds (hash: id -> "deadline since json", microseconds of Redis' clock)
 --       3 workers (hash: id -> "deadline json")   4 epoch (string: "epoch born parent cleared decided")
+--       5 and on: switches of scopes, each called as the switch, a colon, and the scope
 --
 -- epoch    counts what no other key shows: taking and ending holds, clearing. Never goes back while it exists.
 -- born     names this life of the data; another one, or none, means that the data was lost.
@@ -69,16 +70,27 @@ local function put_hold(id, since, json, lease_ms)
   sweep(HOLDS, 0)
 end
 
-local function put_switch(value, px)
-  if value == '' then redis.call('DEL', SWITCH)
-  elseif tonumber(px) > 0 then redis.call('SET', SWITCH, value, 'PX', px)
-  else redis.call('SET', SWITCH, value) end
+local function scope_of(key) return string.sub(key, #SWITCH + 2) end
+
+-- The switch of a scope ('' or none for the general one). None that was not announced as a key is touched.
+local function switch_of(scope)
+  if not scope or scope == '' then return SWITCH end
+  for i = 5, #KEYS do
+    if scope_of(KEYS[i]) == scope then return KEYS[i] end
+  end
 end
 
-local function decide(value, px)
-  put_switch(value, px)
+local function put_switch(key, value, px)
+  if value == '' then redis.call('DEL', key)
+  elseif tonumber(px) > 0 then redis.call('SET', key, value, 'PX', px)
+  else redis.call('SET', key, value) end
+end
+
+local function decide(value, px, scope)
+  local key = switch_of(scope)
+  put_switch(key, value, px)
   local record = bump(read_epoch())
-  record.decided = record.epoch
+  if key == SWITCH then record.decided = record.epoch end
   return record
 end
 
@@ -93,14 +105,21 @@ local function call_roll()
   return roll
 end
 
-local function reading(verdict, roll)
-  local size, status, value = redis.pcall('STRLEN', SWITCH), 'text', false
+-- Status and value, or an error.
+local function read_switch(key)
+  local size = redis.pcall('STRLEN', key)
   if type(size) == 'table' then
-    if not is_wrong_type(size) then return {err = size.err} end
-    status = 'wrong type'
-  elseif size > MAX_BYTES then status = 'too long'
-  else value = redis.call('GET', SWITCH) end
-  local live, facts = {}, {}
+    if is_wrong_type(size) then return 'wrong type', false end
+    return nil, size
+  end
+  if size > MAX_BYTES then return 'too long', false end
+  return 'text', redis.call('GET', key)
+end
+
+local function reading(verdict, roll)
+  local status, value = read_switch(SWITCH)
+  if not status then return {err = value.err} end
+  local live, facts, scopes = {}, {}, {}
   local entries = redis.pcall('HGETALL', HOLDS)
   if entries.err then
     if not is_wrong_type(entries) then return {err = entries.err} end
@@ -116,13 +135,21 @@ local function reading(verdict, roll)
       end
     end
   end
+  for i = 5, #KEYS do
+    local state, text = read_switch(KEYS[i])
+    if not state then return {err = text.err} end
+    if text or state ~= 'text' then
+      table.insert(scopes, {scope_of(KEYS[i]), state, text, redis.call('PTTL', KEYS[i])})
+      table.insert(facts, scope_of(KEYS[i]) .. ':' .. (text or state))
+    end
+  end
   table.sort(facts)
   table.insert(facts, value or '')
   local record = read_epoch()
   return {
     int(now), status, value, redis.call('PTTL', SWITCH), live,
     {int(record.epoch), int(record.born), int(record.parent)}, digest(table.concat(facts, '\n')), verdict or '',
-    roll or {},
+    roll or {}, scopes,
   }
 end
 
@@ -154,8 +181,8 @@ function step.barrier() announce(bump(read_epoch())) end
 
 function step.workers() end
 
--- ARGV: 3 value ('' for off), 4 time to live in ms (0 for none).
-function step.write() announce(decide(ARGV[3], ARGV[4])) end
+-- ARGV: 3 value ('' for off), 4 time to live in ms (0 for none), 5 scope.
+function step.write() announce(decide(ARGV[3], ARGV[4], ARGV[5])) end
 
 -- ARGV: 3 value, 4 the fingerprint that the caller has seen. The time to live stays what it is.
 function step.amend()
@@ -188,17 +215,18 @@ function step.renew()
   if not known then announce(bump(record)) end
 end
 
--- ARGV: 3 hold id, 4 value that the switch keeps ('' for none).
+-- ARGV: 3 hold id, 4 value that the switch keeps ('' for none), 5 scope.
 function step.release()
-  local kept = ARGV[4] ~= '' and decide(ARGV[4], 0)
+  local kept = ARGV[4] ~= '' and decide(ARGV[4], 0, ARGV[5])
   local ended = redis.call('HDEL', HOLDS, ARGV[3]) == 1
   if kept then announce(kept)
   elseif ended then announce(bump(read_epoch())) end
 end
 
 -- ARGV: 3 value ('' for off), 4 its remaining time to live in ms (0 for none), 5 epoch and 6 `born` that the caller knows.
--- From 7 on, for each live hold: id, deadline, since, JSON. Write them again, unless somebody already did or it is too
--- late for that; the switch only where nobody has set it since, and a hold only where nobody has ended it by force.
+-- From 7 on, for each live hold: id, deadline, since, JSON; or for the switch of a scope: '', scope, value, time to live as in 4.
+-- Write them again, unless somebody already did or it is too late for that; a switch only where nobody has set it since, and a
+-- hold only where nobody has ended it by force.
 function step.restore()
   local record, epoch, born = read_epoch(), tonumber(ARGV[5]), tonumber(ARGV[6])
   local young = record.born == 0 or now - record.born < TOO_LATE
@@ -207,10 +235,16 @@ function step.restore()
   if not (another_life or went_back) then return 'superseded' end
   local decided = another_life and record.decided > 0
   local restored = ARGV[3] ~= '' and not decided and redis.call('EXISTS', SWITCH) == 0
-  if restored then put_switch(ARGV[3], ARGV[4]) end
+  if restored then put_switch(SWITCH, ARGV[3], ARGV[4]) end
   for i = 7, #ARGV, 4 do
     local id, deadline, since, json = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
-    if tonumber(deadline) > now and tonumber(since) > record.cleared then
+    if id == '' then
+      local key = switch_of(deadline)
+      if key and redis.call('EXISTS', key) == 0 then
+        put_switch(key, since, json)
+        restored = true
+      end
+    elseif tonumber(deadline) > now and tonumber(since) > record.cleared then
       redis.call('HSETNX', HOLDS, id, table.concat({deadline, since, json}, ' '))
     end
   end

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from ...exceptions import BackendError, InvalidStateError
 from ...registry import RollCall, Worker
-from ...snapshot import Hold, Reading
+from ...snapshot import Hold, Reading, ScopeSwitch
 from ...state import MAX_BYTES, MaintenanceState
+from .keys import Keys
+from .wire import Command
 
-__all__ = ["Answer", "count_replicas", "read_plain", "read_roll_call", "read_script"]
+__all__ = ["Answer", "count_replicas", "plain_reads", "read_plain", "read_roll_call", "read_script"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +51,20 @@ class Answer:
 def read_script(reply: Any) -> Answer:
     """Read the script's reply. Raises `BackendError` if it has another shape."""
     try:
-        now, status, value, pttl, holds, (epoch, born, parent), fingerprint, verdict, _ = reply
+        now, status, value, pttl, holds, (epoch, born, parent), fingerprint, verdict, _, switches = reply
         switch, problem = _switch(status.decode(), value)
         live, damaged = _holds(holds)
-        reading = Reading(switch, live, _instant(int(now) / 1e6), _seconds(pttl), problem or damaged, int(epoch), fingerprint.decode())
+        scopes, unreadable = _scopes(switches)
+        reading = Reading(
+            switch,
+            live,
+            _instant(int(now) / 1e6),
+            _seconds(pttl),
+            problem or damaged or unreadable,
+            int(epoch),
+            fingerprint.decode(),
+            scopes=scopes,
+        )
         return Answer(reading, int(born), int(parent), verdict.decode())
     except (TypeError, ValueError, AttributeError, OverflowError):
         raise BackendError("Redis answered the script with something else than a reading.") from None
@@ -67,23 +80,31 @@ def read_roll_call(reply: Any) -> RollCall:
     return RollCall(answer.reading, answer.born, workers)
 
 
-def read_plain(replies: list[Any], now: float) -> Reading:
+def plain_reads(keys: Keys, scopes: Sequence[str]) -> list[Command]:
+    """The commands whose replies `read_plain` reads."""
+    switches = [keys.switch, *map(keys.scope, scopes)]
+    (get, pttl), *rest = ((("GET", key), ("PTTL", key)) for key in switches)
+    return [get, pttl, ("TIME",), *(command for pair in rest for command in pair)]
+
+
+def read_plain(replies: list[Any], now: float, scopes: Sequence[str] = ()) -> Reading:
     """Read what `GET`, `PTTL` and `TIME` answered, which says nothing of holds; `now` stands in where `TIME` is refused.
 
-    Raises `BackendError` where the switch itself cannot be had.
+    Then come `GET` and `PTTL` for each of the scopes. Raises `BackendError` where the switch itself cannot be had.
     """
-    value, pttl, clock = replies
+    value, pttl, clock, *rest = replies
+    switches, unreadable = _plain_scopes(dict(zip(scopes, zip(rest[::2], rest[1::2], strict=True), strict=True)))
     if isinstance(clock, list) and len(clock) == 2:
         with suppress(TypeError, ValueError, OverflowError):
             now = _instant(int(clock[0]) + int(clock[1]) / 1e6)
     if isinstance(value, Exception):
         if str(value).startswith("WRONGTYPE"):
-            return Reading(None, None, now, error=_WRONG_TYPE)
+            return Reading(None, None, now, error=_WRONG_TYPE, scopes=switches)
         raise BackendError(f"GET failed: {value}") from value
     if not isinstance(value, bytes | None):
         raise BackendError("Redis answered GET with something else than a value.")
     switch, problem = _switch("text", value)
-    return Reading(switch, None, now, _seconds(pttl), problem)
+    return Reading(switch, None, now, _seconds(pttl), problem or unreadable, scopes=switches)
 
 
 def count_replicas(role: Any) -> int | None:
@@ -121,6 +142,30 @@ def _holds(entries: Any) -> tuple[tuple[Hold, ...] | None, str | None]:
         except (ValueError, OverflowError):  # the first is also what an InvalidStateError is
             problem = f"The hold {name!r} cannot be read; delete it from that hash."
     return tuple(holds), problem
+
+
+def _scopes(entries: Any) -> tuple[dict[str, ScopeSwitch], str | None]:
+    scopes, problem = {}, None
+    for name, status, value, pttl in entries:
+        switch, trouble = _switch(status.decode(), value)
+        scopes[name.decode()] = ScopeSwitch(switch, _seconds(pttl))
+        problem = problem or (trouble and f"The scope {name.decode()}: {trouble}")
+    return scopes, problem
+
+
+def _plain_scopes(replies: Mapping[str, tuple[Any, Any]]) -> tuple[dict[str, ScopeSwitch], str | None]:
+    """Those that are there, and those that cannot be had."""
+    scopes, problem = {}, None
+    for name, (value, pttl) in replies.items():
+        if isinstance(value, bytes):
+            switch, trouble = _switch("text", value)
+        elif value is None:
+            continue
+        else:
+            switch, trouble = None, f"GET failed: {value}"
+        scopes[name] = ScopeSwitch(switch, _seconds(pttl))
+        problem = problem or (trouble and f"The scope {name}: {trouble}")
+    return scopes, problem
 
 
 def _instant(seconds: float) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from importlib.resources import files
 from typing import Final
@@ -25,10 +26,11 @@ _NOT_PERMITTED: Final = ("unknown command", "unknown redis command", "acl failur
 
 
 class Script:
-    """Builds the commands that run a step of `maintenance.lua` on the keys of one switch."""
+    """Builds the commands that run a step of `maintenance.lua` on the keys of one switch, and of the scopes that are asked for by then."""
 
-    def __init__(self, keys: Keys) -> None:
+    def __init__(self, keys: Keys, scopes: Callable[[], Iterable[str]] = tuple) -> None:
         self._keys = keys
+        self._scopes = scopes
 
     def by_digest(self, step: str, *args: str | int) -> Command:
         """Run a step that the server has loaded; else it answers NOSCRIPT."""
@@ -52,7 +54,8 @@ class Script:
         return reply
 
     def _tail(self, step: str, *args: str | int) -> Command:
-        return (len(self._keys.all), *self._keys.all, step, self._keys.events, *args)
+        keys = *self._keys.all, *(self._keys.scope(name) for name in sorted(self._scopes()))
+        return (len(keys), *keys, step, self._keys.events, *args)
 
 
 def is_unknown_script(reply: object) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from enum import IntEnum
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from ...exceptions import BackendError, BackendUnavailableError
 from ...snapshot import Reading, evaluate, fill_gaps
@@ -17,7 +17,7 @@ from ...state import OFF
 from ..base import Feed
 from .keys import Keys
 from .migration import is_on_the_move, read_on_the_move
-from .replies import Answer, read_plain, read_script
+from .replies import Answer, plain_reads, read_plain, read_script
 from .script import Script, dump_hold, is_unknown_script
 from .server import Server
 from .wire import Command, Reply, Wire
@@ -44,10 +44,22 @@ class Depth(IntEnum):
 class Sync:
     """Reads into a feed, remembers what was read last, and puts it back where Redis lost it."""
 
-    def __init__(self, server: Server, keys: Keys, feed: Feed, worker: str, *, ttl: float, on_data_loss: DataLoss) -> None:
+    def __init__(
+        self,
+        server: Server,
+        keys: Keys,
+        feed: Feed,
+        worker: str,
+        *,
+        ttl: float,
+        on_data_loss: DataLoss,
+        scopes: Callable[[], frozenset[str]] = frozenset,
+    ) -> None:
         self._server = server
         self._keys = keys
-        self._script = Script(keys)
+        self._all_scopes = scopes
+        self._scopes: list[str] = []  # those that this sync is about
+        self._script = Script(keys, lambda: self._scopes)
         self._feed = feed
         self._worker = worker
         self._ttl = ttl
@@ -73,8 +85,10 @@ class Sync:
         """
         if self._depth < Depth.FULL and time.monotonic() >= self._retry_at:
             self._depth = Depth.FULL
+        self._scopes = sorted(self._all_scopes())
+        switches = self._keys.switch, *map(self._keys.scope, self._scopes)
         # EXISTS arms like any read and moves no value, however long.
-        arming: list[Command] = [("CLIENT", "CACHING", "YES"), ("EXISTS", self._keys.switch, self._keys.epoch)] if arm else []
+        arming: list[Command] = [("CLIENT", "CACHING", "YES"), ("EXISTS", *switches, self._keys.epoch)] if arm else []
         answer: Answer | None = None
         while answer is None:
             sent = time.monotonic()
@@ -85,7 +99,7 @@ class Sync:
         self._tell()
         before, self._last = self._last, await self._after_loss(wire, answer)
         if self._last.reading.registered and (
-            not self._knows_since or before is None or before.reading.switch != self._last.reading.switch
+            not self._knows_since or before is None or _switches(before.reading) != _switches(self._last.reading)
         ):
             self._knows_since = round(self._last.reading.now * 1e6)
         self._feed.update(self._last.reading, sent)
@@ -108,7 +122,7 @@ class Sync:
     def _commands(self, rung: str) -> list[Command]:
         self._acknowledged = None
         if self._depth is Depth.PLAIN:
-            return [("GET", self._keys.switch), ("PTTL", self._keys.switch), ("TIME",)]
+            return plain_reads(self._keys, self._scopes)
         run: Callable[..., Command] = self._script.by_digest if self._loaded else self._script.whole
         report, lifetime = self._feed.report(), self._ttl * LIFETIMES
         if self._depth is Depth.READ or not report:
@@ -120,7 +134,7 @@ class Sync:
     def _understand(self, replies: list[Reply]) -> Answer | None:
         """What the replies say; None to ask once more, having stepped down as the refusal demands."""
         if self._depth is Depth.PLAIN:
-            return Answer(read_plain(replies, time.time()), whole=False)
+            return Answer(read_plain(replies, time.time(), self._scopes), whole=False)
         (reply,) = replies
         if self._loaded and is_unknown_script(reply):
             self._loaded = False
@@ -138,7 +152,8 @@ class Sync:
     async def _on_the_move(self, wire: Wire) -> Answer:
         """What can be had of a switch that a cluster is moving to another node."""
         self._acknowledged = None
-        return Answer(read_plain(await read_on_the_move(self._server, wire, self._keys, within=self._deadline), time.time()), whole=False)
+        replies = await read_on_the_move(self._server, wire, self._keys, within=self._deadline)
+        return Answer(replace(read_plain(replies, time.time()), scopes=None), whole=False)
 
     def _tell(self) -> None:
         """Log how deep this sync went, if that is new."""
@@ -187,8 +202,14 @@ class Sync:
         return restored
 
 
-def _acknowledgement(report: Mapping[str, object]) -> tuple[object, ...]:
-    return tuple(report.get(name) for name in ("epoch", "applied", "drained"))
+def _acknowledgement(report: Mapping[str, Any]) -> tuple[object, ...]:
+    scopes: Mapping[str, Any] = report.get("scopes", {})
+    standings = {name: (standing["closed"], standing["drained"]) for name, standing in scopes.items()}
+    return *(report.get(name) for name in ("epoch", "applied", "drained")), standings
+
+
+def _switches(reading: Reading) -> object:
+    return reading.switch, {name: own.switch for name, own in (reading.scopes or {}).items()}
 
 
 def _is_refused(reply: Reply) -> bool:
@@ -200,18 +221,27 @@ def _changes_in(reading: Reading) -> float:
 
     Half the way before it, because it may be the deadline of a hold, whose renewal is not pushed and must not go unnoticed.
     """
-    left = evaluate(reading, reading.now).until - reading.now
+    left = min(evaluate(reading, reading.now, scope).until for scope in (None, *(reading.scopes or ()))) - reading.now
     return max(0.001, left + 0.001 if left < _SOON else left / 2)
 
 
 def _memory(before: Answer, now: float, *, epoch: int) -> list[str | int]:
     """Arguments of the restore step: the switch with what is left of its life, then the live holds."""
     reading = before.reading
-    switch, left = reading.switch, 0
-    if reading.expires_in is not None:
-        left = round((reading.now + reading.expires_in - now) * 1000)
-    gone = switch is None or not (switch.enabled or switch.has_details) or (reading.expires_in is not None and left <= 0)
-    memory: list[str | int] = ["" if gone or switch is None else switch.dump(), max(left, 0), epoch, before.born]
+    memory: list[str | int] = [*_remembered(reading, now), epoch, before.born]
     for hold in reading.holds or ():
         memory += [hold.id, round(hold.deadline * 1e6), round(hold.since * 1e6), dump_hold(hold)]
+    for scope in reading.scopes or ():
+        value, left = _remembered(own, now) if (own := reading.of(scope)) else ("", 0)
+        if value:
+            memory += ["", scope, value, left]
     return memory
+
+
+def _remembered(reading: Reading, now: float) -> tuple[str, int]:
+    """A switch and what is left of its life in milliseconds, 0 for no end; empty where nothing of it is left."""
+    switch, left = reading.switch, 0
+    if reading.expires_in is not None:
+        left = round((reading.expires_at - now) * 1000)
+    gone = switch is None or not (switch.enabled or switch.has_details) or (reading.expires_in is not None and left <= 0)
+    return "" if gone or switch is None else switch.dump(), max(left, 0)

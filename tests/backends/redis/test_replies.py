@@ -41,6 +41,7 @@ def script_reply(**changes: Any) -> list[Any]:
         "fingerprint": b"abc",
         "verdict": b"",
         "roll": [],
+        "scopes": [],
     }
     return list((reply | changes).values())
 
