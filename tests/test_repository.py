@@ -138,10 +138,13 @@ def test_the_cluster_is_made_by_the_command_of_the_compose_file(services: Any) -
         for _ in range(2):  # the second time there is one
             made = subprocess.run(["sh", "-ec", script], env=environment, capture_output=True, text=True, timeout=60, check=False)
             assert made.returncode == 0, made.stdout + made.stderr
-            eventually_sync(
-                lambda: "cluster_state:ok" in nodes[-1].cli("CLUSTER", "INFO", user="setup", password="change-me-setup"), within=20
-            )
-        assert nodes[0].cli("CLUSTER", "INFO", user="setup", password="change-me-setup").count("cluster_known_nodes:6") == 1
+            for node in nodes:
+                eventually_sync(lambda known=node: "cluster_state:ok" in _cluster_info(known), within=30)
+        assert "cluster_known_nodes:6" in _cluster_info(nodes[0])
+
+
+def _cluster_info(node: RedisServer) -> str:
+    return node.cli("CLUSTER", "INFO", user="setup", password="change-me-setup")
 
 
 # -- the example -----------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from itertools import product
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from fastapi_maintenance.exceptions import InvalidStateError
@@ -205,6 +205,7 @@ def test_nothing_changes_before_until(reading: Reading, fraction: float) -> None
     effective = evaluate(reading, NOW)
     assert effective.until > NOW
     later = NOW + fraction * (min(effective.until, NOW + 10) - NOW)
+    assume(later < effective.until)  # times of today are told apart by a quarter of a microsecond
     assert evaluate(reading, later) == effective
 
 

@@ -271,6 +271,17 @@ BROKEN: Final[dict[type[Broken], Callable[[MakeBackend], Awaitable[None]]]] = {
 }
 
 
+class CannotBeRead(TwoMethods):
+    """As one whose server is away."""
+
+    async def get_value(self) -> bool:
+        raise OSError("nobody is there")
+
+
+async def test_a_watch_of_what_cannot_be_read_ends_as_well() -> None:
+    await conformance.a_watch_that_is_cancelled_ends(partial(CannotBeRead, {}))
+
+
 @pytest.mark.parametrize("backend", BROKEN)
 async def test_a_broken_promise_is_noticed(backend: type[Broken]) -> None:
     with pytest.raises(AssertionError):
