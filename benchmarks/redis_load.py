@@ -165,7 +165,7 @@ def workers_at(figures: Mapping[str, Any], *, share: float, ttl: float) -> int:
 def _row(counts: Mapping[str, float], workers: int) -> list[str]:
     seconds = counts["processor"] / workers
     return [
-        f"{counts['commands'] / workers:,.1f}",
+        f"{counts['commands'] / workers:,.{0 if workers == 1 else 1}f}",
         f"{counts['in'] / workers:,.0f}",
         f"{counts['out'] / workers:,.0f}",
         f"{seconds * 1e6:.0f} µs" if seconds < 0.01 else f"{seconds:.2f} s",
