@@ -9,6 +9,7 @@ import sys
 import sysconfig
 import tomllib
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -139,8 +140,12 @@ def test_the_cluster_is_made_by_the_command_of_the_compose_file(services: Any) -
             made = subprocess.run(["sh", "-ec", script], env=environment, capture_output=True, text=True, timeout=60, check=False)
             assert made.returncode == 0, made.stdout + made.stderr
             for node in nodes:
-                eventually_sync(lambda known=node: "cluster_state:ok" in _cluster_info(known), within=30)
+                eventually_sync(partial(_is_in_order, node), within=30)
         assert "cluster_known_nodes:6" in _cluster_info(nodes[0])
+
+
+def _is_in_order(node: RedisServer) -> bool:
+    return "cluster_state:ok" in _cluster_info(node)
 
 
 def _cluster_info(node: RedisServer) -> str:
