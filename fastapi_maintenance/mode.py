@@ -408,7 +408,7 @@ class MaintenanceMode:
                 for problem in sorted(problems):
                     logger.warning("%s", problem)
             for watch in list(self._watches.values()):
-                watch.tell(watch.changed, watch.turned, *([watch.closed] if gate.closing is not None else []))
+                watch.tell(watch.changed, watch.turned, *([] if gate.is_open else [watch.closed]))
         return gate
 
     def _note_closings(self, gate: Gate, before: Gate) -> None:
