@@ -85,6 +85,7 @@ async def test_the_barrier_of_a_scope_waits_for_nobody_outside_of_it(redis_url: 
 async def test_what_redis_loses_of_a_scope_is_put_back(redis_url: str, redis_server: RedisServer) -> None:
     async with open_shop(redis_url) as shop:
         await shop.backend.write_scope("billing", ON)
+        await redis_server.acli("SET", "maintenance:search", 0)
         await eventually(lambda: shop.answers(billing=503, search=200), within=SOON)
         await redis_server.acli("FLUSHALL")
         await eventually(lambda: redis_server.cli("EXISTS", "maintenance:billing") == "1", within=SOON)
