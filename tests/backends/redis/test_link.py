@@ -877,11 +877,11 @@ async def test_a_read_only_replica_is_followed(own_redis_server: RedisServerFact
     other = RedisBackend(master.url)
     await other.acquire(Hold("a", ON), 30.0)
     async with linked(RedisBackend(replica.url, ttl=TTL), Worker(reporting=True)) as worker:
-        await eventually(lambda: worker.held == ["a"], within=SOON)
+        await eventually(lambda: worker.held == ["a"], within=10)
         await other.clear()
-        await eventually(worker.is_off, within=SOON)
+        await eventually(worker.is_off, within=10)
         await master.acli("SET", "maintenance", "1")
-        await eventually(worker.is_on, within=SOON)
+        await eventually(worker.is_on, within=10)
         syncs = worker.syncs
         await asyncio.sleep(4 * TTL)
         assert worker.syncs - syncs <= 6
