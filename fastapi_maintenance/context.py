@@ -18,12 +18,12 @@ from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction
 from types import TracebackType
 from typing import Any, Final, Literal, ParamSpec, Self, TypeVar, cast, get_args
 
+from ._allow import read_entry
 from .backends import BaseStateBackend
 from .backends.base import positive
 from .barrier import wait_until_applied
 from .defaults import backend_at_hand
 from .exceptions import ConfigurationError, LeaseLostError, UnsupportedError, why
-from .exemptions import read_entry
 from .in_flight import Admission, current_admission
 from .leases import Lease, drop, let_go
 from .scopes import check_scope

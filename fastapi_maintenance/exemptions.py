@@ -9,7 +9,6 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from hmac import compare_digest
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
@@ -17,13 +16,13 @@ from starlette.requests import HTTPConnection, cookie_parser
 from starlette.routing import compile_path
 from starlette.types import Scope
 
+from ._clients import client_of, is_in, network_of, proxies_of
 from ._handlers import call_handler
 from .exceptions import ConfigurationError
 from .types import ExemptHandler
 
 __all__ = [
     "HEALTH",
-    "AllowList",
     "Bearer",
     "Cookie",
     "Header",
@@ -36,12 +35,8 @@ __all__ = [
     "Rule",
     "ScopeRule",
     "When",
-    "proxies_of",
-    "read_entry",
 ]
 
-Address = IPv4Address | IPv6Address
-AddressRange = IPv4Network | IPv6Network
 Check = Callable[[str], bool | Awaitable[bool]]
 
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
@@ -50,11 +45,6 @@ _PATH: Final = re.compile(r"/.*", re.DOTALL)
 _TEXT: Final = re.compile(r".+", re.DOTALL)
 _PORT: Final = re.compile(r":[0-9]*\Z")
 _BEARER: Final = re.compile(r"bearer +([0-9A-Za-z._~+/-]+=*)", re.IGNORECASE)  # RFC 6750, 2.1
-_FORWARDED: Final = b"x-forwarded-for"
-# A template that anybody may write: parameters are whole segments, so that no path takes long to compare.
-_NAME: Final = "[A-Za-z_][A-Za-z0-9_]*"
-_PLAIN_TEMPLATE: Final = re.compile(rf"(?:/(?:[^{{}}/]*|\{{{_NAME}(?::(?:str|int|float|uuid))?\}}))*(?:/\{{{_NAME}:path\}})?")
-_LONGEST_ENTRY: Final = 200  # characters
 
 
 class Rule(ABC):
@@ -184,12 +174,12 @@ class Network(ScopeRule):
     """
 
     def __init__(self, *networks: str, trusted_proxies: str | Iterable[str] = ()) -> None:
-        self._networks = tuple(_network(network) for network in _some("Network", networks))
-        self._proxies = tuple(map(_network, proxies_of(trusted_proxies)))
+        self._networks = tuple(network_of(network) for network in _some("Network", networks))
+        self._proxies = tuple(map(network_of, proxies_of(trusted_proxies)))
 
     def matches(self, scope: Scope) -> bool:
-        address = _client(scope, self._proxies)
-        return address is not None and _is_in(address, self._networks)
+        address = client_of(scope, self._proxies)
+        return address is not None and is_in(address, self._networks)
 
     def __repr__(self) -> str:
         proxies = f", trusted_proxies={[*map(str, self._proxies)]!r}" if self._proxies else ""
@@ -335,56 +325,6 @@ def _as_rule(handler: ExemptHandler) -> Rule:
     return handler if isinstance(handler, Rule) else When(handler)
 
 
-# -- a state's list --------------------------------------------------------------------------------------------------------------
-
-
-class AllowList:
-    """What the `allow` of a state lets through. `problems` says what is wrong with entries that let nobody through."""
-
-    def __init__(self, entries: Sequence[str], trusted_proxies: Sequence[str] = ()) -> None:
-        self.entries = entries
-        self.problems: list[str] = []
-        self._rules: list[tuple[ScopeRule, ...]] = []
-        for entry in entries:
-            try:
-                self._rules.append(read_entry(entry, trusted_proxies))
-            except ConfigurationError as error:
-                self.problems.append(str(error))
-
-    def matches(self, scope: Scope) -> bool:
-        """Whether a request is named."""
-        return any(all(part.matches(scope) for part in rule) for rule in self._rules)
-
-
-def read_entry(entry: str, trusted_proxies: Sequence[str] = ()) -> tuple[ScopeRule, ...]:
-    """What an entry of `allow` demands: a path, a template or a network, after methods and a space where it is for these only.
-
-    Raises `ConfigurationError`.
-    """
-    methods, what = _words(entry)
-    try:
-        if what.startswith("/"):
-            if not _PLAIN_TEMPLATE.fullmatch(what):
-                raise ConfigurationError("a parameter must be a whole segment like {id}, {id:int} or, at the end, {rest:path}")
-            rule: ScopeRule = Path(what)
-        else:
-            rule = Network(what, trusted_proxies=trusted_proxies)
-        return (Method(*methods.split(",")), rule) if methods else (rule,)
-    except ConfigurationError as error:
-        raise ConfigurationError(f"{_excerpt(entry)} allows nothing: {error}") from None
-
-
-def _words(entry: str) -> tuple[str, str]:
-    words = entry.split() if len(entry) <= _LONGEST_ENTRY else []
-    if len(words) not in (1, 2):
-        raise ConfigurationError(f'{_excerpt(entry)} allows nothing: write it like "/login", "POST /login" or "10.1.0.0/16".')
-    return ("" if len(words) == 1 else words[0]), words[-1]
-
-
-def _excerpt(entry: str) -> str:
-    return repr(entry if len(entry) <= 40 else f"{entry[:40]}…")
-
-
 # -- reading options -------------------------------------------------------------------------------------------------------------
 
 
@@ -412,28 +352,6 @@ def _compiled(template: str) -> re.Pattern[str]:
         raise ConfigurationError(f"{template!r} is no template of a path: {error}") from None
 
 
-def proxies_of(trusted: str | Iterable[str]) -> tuple[str, ...]:
-    """Networks of proxies, as options name them: one or several. Raises `ConfigurationError`."""
-    if not isinstance(trusted, Iterable):
-        raise ConfigurationError(f"trusted_proxies must be a list of networks, not {trusted!r}.")
-    proxies = (trusted,) if isinstance(trusted, str) else tuple(trusted)
-    for proxy in proxies:
-        _network(proxy)
-    return proxies
-
-
-def _network(text: str) -> AddressRange:
-    try:
-        if not _reads(_TEXT, text):  # a number would be read as an address
-            raise ValueError("write it as text")
-        network = ip_network(text)
-    except ValueError as error:
-        raise ConfigurationError(f"{text!r} is no network: write it like 10.0.0.0/8, 192.0.2.7 or 2001:db8::/32 ({error}).") from None
-    if isinstance(network, IPv6Network) and network.prefixlen >= 96 and (mapped := network.network_address.ipv4_mapped) is not None:
-        return IPv4Network((mapped, network.prefixlen - 96))
-    return network
-
-
 # -- reading requests ------------------------------------------------------------------------------------------------------------
 
 
@@ -456,44 +374,6 @@ def _header(scope: Scope, name: bytes) -> str | None:
 
 def _is_same(given: str, expected: str) -> bool:
     return compare_digest(given.encode("utf-8", "surrogatepass"), expected.encode("utf-8", "surrogatepass"))
-
-
-def _client(scope: Scope, proxies: Sequence[AddressRange]) -> Address | None:
-    """Who asks, as far as that is known for sure."""
-    client = scope.get("client")
-    address = _address(str(client[0])) if client else None
-    if address is None or not _is_in(address, proxies):
-        return address
-    # Each proxy appends whom it heard from. Read from the right, up to the first one that nobody trusts: what stands left of
-    # that may have been written by anybody.
-    address = None
-    for hop in reversed(",".join(_headers(scope, _FORWARDED)).split(",")):
-        address = _hop(hop)
-        if address is None or not _is_in(address, proxies):
-            return address
-    return address
-
-
-def _hop(text: str) -> Address | None:
-    """An address as proxies write it, some of them with its port."""
-    text = text.strip(" \t")
-    if text.startswith("["):
-        inner, bracket, port = text[1:].partition("]")
-        return _address(inner) if bracket and _PORT.sub("", port) == "" else None
-    return _address(_PORT.sub("", text) if text.count(":") == 1 else text)
-
-
-def _address(text: str) -> Address | None:
-    try:
-        address = ip_address(text)
-    except ValueError:
-        return None
-    # An IPv4 client of a server that listens on IPv6.
-    return address.ipv4_mapped or address if isinstance(address, IPv6Address) else address
-
-
-def _is_in(address: Address, networks: Iterable[AddressRange]) -> bool:
-    return any(address in network for network in networks)
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -63,7 +63,7 @@ class Admission:
         if scope not in (None, own):
             return False
         closing = gate.of(own).closing
-        exempt = exempt or (closing is not None and self.mode.lets_through(closing.state, self.scope))
+        exempt = exempt or (closing is not None and self.mode.guests.include(self.scope, closing.state))
         return decide(mark=mark, found=found, exempt=exempt, closing=closing, method=self.scope.get("method")).refused
 
     def hold(self, switch: str, scope: str | None, *, lets_go: bool) -> None:

@@ -140,7 +140,7 @@ class MaintenanceModeMiddleware:
             current_admission.reset(token)
 
     async def _judge(self, admission: Admission, gate: Gate, scope: Scope, receive: Receive, send: Send) -> None:
-        if not gate.is_open and (welcome := self.mode.welcome(gate, scope)) is not None:
+        if not gate.is_open and (welcome := self.mode.guests.welcome(scope, gate)) is not None:
             self.mode.in_flight.discard(admission)
             await welcome(scope, receive, send)
             return
@@ -174,7 +174,7 @@ class MaintenanceModeMiddleware:
     def _decide(self, standing: Standing, gate: Gate, scope: Scope) -> Decision:
         mark, found, exempt, of = standing
         closing = gate.of(of).closing
-        exempt = exempt or (closing is not None and self.mode.lets_through(closing.state, scope))
+        exempt = exempt or (closing is not None and self.mode.guests.include(scope, closing.state))
         return decide(mark=mark, found=found, exempt=exempt, closing=closing, method=scope.get("method"))
 
     async def _answer(self, state: MaintenanceState, of: str | None, scope: Scope, receive: Receive, send: Send) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 import os
 import socket
@@ -15,18 +14,19 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Self, get_args
 
-from starlette.types import ASGIApp, Scope
+from starlette.types import Scope
 
+from ._changes import ChangeLog
+from ._closings import Closings
 from ._fallbacks import Fallbacks
-from ._policy import Closing
+from ._guests import Guests
 from .backends import BaseStateBackend
 from .backends.base import WorkerRegistry, as_backend_error, at_least_zero, positive
 from .bypass import Bypass
 from .exceptions import BackendError, ConfigurationError
-from .exemptions import AllowList, proxies_of
 from .hooks import Hooks
 from .in_flight import InFlight, Standing, current_admission
-from .knowledge import Gate, Knowledge, Policy, Unreachable, Verdict, decreed
+from .knowledge import Gate, Knowledge, Policy, Unreachable, decreed
 from .responses import detail
 from .snapshot import Reading
 from .state import OFF, MaintenanceState
@@ -34,8 +34,6 @@ from .types import ChangeHook
 from .version import VERSION
 
 __all__ = ["Gate", "MaintenanceMode", "Unreachable", "mode_at_hand"]
-
-logger = logging.getLogger("fastapi_maintenance")
 
 
 @dataclass(eq=False)
@@ -98,11 +96,7 @@ class MaintenanceMode:
         self.in_flight = InFlight()
         self._standing_of: Callable[[Scope], Awaitable[Standing]] | None = None
         self._close_websockets = close_websockets if close_websockets is None else at_least_zero("close_websockets", close_websockets)
-        self._trusted_proxies = proxies_of(trusted_proxies)
-        if bypass is not None and not isinstance(bypass, Bypass):
-            raise ConfigurationError(f"bypass must be a Bypass, not {bypass!r}.")
-        self._bypass = bypass
-        self._allow_lists: dict[tuple[str, ...], AllowList] = {}
+        self.guests = Guests(self.now, trusted_proxies, bypass)
         if self.stale_after < 1.5 * backend.ttl:
             raise ConfigurationError(
                 f"stale_after must be at least 1.5 ttl, {1.5 * backend.ttl:g} s here: a healthy worker's knowledge is up to 1.2 ttl old."
@@ -123,10 +117,9 @@ class MaintenanceMode:
         self._started = time.time()
         self._lock = threading.RLock()
         self._watches: dict[asyncio.AbstractEventLoop, _Watch] = {}
-        self._closed_since: dict[str | None, float] = {}
+        self._closings = Closings()
         self.scopes: frozenset[str] = frozenset()
-        self._failing = False
-        self._problem = ""
+        self._log = ChangeLog(backend.describe())
         self._hooks = Hooks(self, on_change, on_change_once)
         self._decreed: MaintenanceState | None = None
         self.refused = 0  # requests, so far
@@ -240,14 +233,9 @@ class MaintenanceMode:
             *(
                 admission.evict(detail(closing.state))
                 for admission in self.in_flight.concerned_by(gate)
-                if admission.evict and not admission.holding and (closing := self._closed_before(began, gate, admission.belongs_to))
+                if admission.evict and not admission.holding and (closing := self._closings.since_before(began, gate, admission.belongs_to))
             )
         )
-
-    def _closed_before(self, began: float, gate: Gate, scope: str | None) -> Closing | None:
-        """What closes a scope and has done so since before then; else it has been open meanwhile, and another eviction is on its way."""
-        since = self._closed_since.get(scope, self._closed_since.get(None, math.inf))
-        return gate.of(scope).closing if since <= began else None
 
     async def _consult(self, watch: _Watch) -> None:
         await self._fallbacks.consult()
@@ -262,7 +250,7 @@ class MaintenanceMode:
             known, before = self.knowledge.reading, self.gate
             if not self.knowledge.learn(reading, at, time.monotonic()):
                 return
-            self._hear(reading.error)
+            self._log.answered(reading.error)
             changed = self.judge().closing is not before.closing
             if changed and known is not None and reading.epoch > known.epoch:
                 # The epoch is when it was written, on Redis' clock; a bare SET leaves none.
@@ -279,10 +267,8 @@ class MaintenanceMode:
     def fail(self, error: BackendError) -> None:
         """Note that the backend cannot be read just now."""
         with self._lock:
-            failing, self._failing = self._failing, True
-        if not failing:
             what = "the last known state stays" if self.knowledge.known else "no state was ever known, asking the fallbacks"
-            logger.warning("%s; %s, on_unreachable=%s", error, what, self.on_unreachable, extra=self._extra("unreachable"))
+            self._log.failed(f"{error}; {what}, on_unreachable={self.on_unreachable}")
         if self.knowledge.known is None:
             for watch in list(self._watches.values()):
                 watch.tell(watch.news)
@@ -315,30 +301,6 @@ class MaintenanceMode:
             self.backend.follow_scopes(names)
             self.scopes |= names
 
-    # -- who passes all the same -----------------------------------------------------------------------------------------
-
-    def lets_through(self, state: MaintenanceState, scope: Scope) -> bool:
-        """Whether a state that closes the service names this request as one that passes."""
-        if state.allow is not None and self._allowed_by(state.allow).matches(scope):
-            return True
-        return self._bypass is not None and state.bypass is not None and self._bypass.admits(scope, state.bypass, self.now())
-
-    def welcome(self, gate: Gate, scope: Scope) -> ASGIApp | None:
-        """The answer to a visit of a link that lets a tester through; None where it is no such visit."""
-        if self._bypass is None:
-            return None
-        records = [record for state in gate.closed_states() for record in state.bypass or ()]
-        return self._bypass.welcome(scope, records, self.now())
-
-    def _allowed_by(self, entries: tuple[str, ...]) -> AllowList:
-        """The list read, once for as long as no more of them are about than scopes may have."""
-        allow_list = self._allow_lists.get(entries)
-        if allow_list is None:
-            if len(self._allow_lists) > len(self.scopes):
-                self._allow_lists = {}
-            allow_list = self._allow_lists[entries] = AllowList(entries, self._trusted_proxies)
-        return allow_list
-
     # -- requests in flight --------------------------------------------------------------------------------------------
 
     def classify_with(self, standing_of: Callable[[Scope], Awaitable[Standing]]) -> None:
@@ -350,18 +312,6 @@ class MaintenanceMode:
         gate = self.gate
         if any(self.in_flight.is_drained(gate, scope) for scope in (None, *gate.scopes)):
             self.backend.nudge()
-
-    def _hear(self, problem: str | None) -> None:
-        """Log what changed about the backend's readability, once."""
-        if self._failing:
-            self._failing = False
-            logger.info("%s answers again", self.backend.describe(), extra=self._extra("reachable"))
-        if problem and problem != self._problem:
-            logger.error("%s: %s The last known state stays.", self.backend.describe(), problem, extra=self._extra("unreadable"))
-        self._problem = problem or ""
-
-    def _extra(self, event: str) -> dict[str, str]:
-        return {"maintenance_event": event, "maintenance_backend": self.backend.describe()}
 
     def now(self) -> datetime:
         """The time on the clock that windows and leases are judged by."""
@@ -395,33 +345,18 @@ class MaintenanceMode:
             else:
                 gate = self.knowledge.judge(time.monotonic(), fallback, source, watched=bool(self._watches))
             gate = _with_known_objects(gate, before)
-            unchanged = gate.closing is before.closing and gate.scopes is before.scopes
-            if not unchanged:
-                self._note_closings(gate, before)
+            changed = gate.closing is not before.closing or gate.scopes is not before.scopes
+            if changed:
+                self._closings.note(gate, before, time.monotonic())
+                problems = self.guests.arrange(gate)
             self.gate = gate
-            if not unchanged:
+            if changed:
                 self._hooks.note(before.closing, gate.closing, gate.source)  # within the lock, for their order counts
-        if not unchanged:
-            _log_changes(gate, before)
-            if not gate.is_open:
-                problems = {problem for state in gate.closed_states() for problem in self._allowed_by(state.allow or ()).problems}
-                for problem in sorted(problems):
-                    logger.warning("%s", problem)
+        if changed:
+            self._log.changed(gate, before, problems)
             for watch in list(self._watches.values()):
                 watch.tell(watch.changed, watch.turned, *([] if gate.is_open else [watch.closed]))
         return gate
-
-    def _note_closings(self, gate: Gate, before: Gate) -> None:
-        """Remember since when what is closed: everything, and each scope that was ever told apart from it."""
-        since = self._closed_since
-        now, general = time.monotonic(), self._closed_since.get(None, -math.inf)
-        for scope in (None, *gate.scopes.keys(), *(since.keys() - gate.scopes.keys() - {None})):
-            if gate.of(scope).closing is None:
-                since.pop(scope, None)
-            elif before.of(scope).closing is None:
-                since[scope] = now
-            else:
-                since.setdefault(scope, general)
 
 
 def _with_known_objects(gate: Gate, before: Gate) -> Gate:
@@ -444,32 +379,3 @@ def mode_at_hand() -> MaintenanceMode | None:
     """That of the application whose request or lifespan the code runs in."""
     admission = current_admission.get()
     return None if admission is None else admission.mode
-
-
-def _log_changes(gate: Gate, before: Gate) -> None:
-    if gate.closing is not before.closing:
-        _log_change(None, gate.of(None), gate.source)
-    for scope in sorted(gate.scopes.keys() | before.scopes.keys()):
-        if gate.of(scope).closing != before.of(scope).closing:
-            _log_change(scope, gate.of(scope), gate.source)
-
-
-def _log_change(scope: str | None, verdict: Verdict, source: str) -> None:
-    state = OFF if verdict.closing is None else verdict.state
-    extra = {
-        "maintenance_event": "changed",
-        "maintenance": "off" if verdict.closing is None else "on",
-        "maintenance_mode": state.mode,
-        "maintenance_source": source,
-        "maintenance_by": state.by,
-        "maintenance_reason": state.reason,
-    }
-    where = ""
-    if scope is not None:
-        where = f" for the scope {scope}"
-        extra["maintenance_scope"] = scope
-    if verdict.closing is None:
-        logger.info("maintenance off%s (%s)", where, source, extra=extra)
-        return
-    details = "".join(f", {name}: {value}" for name, value in (("by", state.by), ("reason", state.reason)) if value)
-    logger.info("maintenance on%s (%s, %s%s)", where, state.mode, source, details, extra=extra)

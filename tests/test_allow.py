@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from typing import Any, Final
 
@@ -13,7 +13,8 @@ import httpx2
 import pytest
 from fastapi import FastAPI, WebSocket
 
-from fastapi_maintenance import MaintenanceModeMiddleware, MaintenanceState, force_maintenance_mode_on, maintenance_mode_on
+from fastapi_maintenance import MaintenanceModeMiddleware, MaintenanceState, _guests, force_maintenance_mode_on, maintenance_mode_on
+from fastapi_maintenance._allow import AllowList
 from fastapi_maintenance._policy import Closing, Outcome
 from fastapi_maintenance.backends import BaseStateBackend, RedisBackend
 from fastapi_maintenance.bypass import HEADER, Bypass
@@ -24,7 +25,7 @@ from fastapi_maintenance.mode import MaintenanceMode
 from fastapi_maintenance.snapshot import Hold, Reading, evaluate
 from fastapi_maintenance.state import OFF
 
-from .asgi import http_scope
+from .asgi import http_scope, websocket_scope
 from .doubles import Switchboard
 from .servers import RedisServer
 from .serving import serving
@@ -114,7 +115,7 @@ async def test_a_block_can_allow_requests_and_of_several_blocks_what_all_allow()
         def passes(path: str) -> bool:
             closing = mode.gate.closing
             assert closing is not None
-            return mode.lets_through(closing.state, http_scope("POST", path=path))
+            return mode.guests.include(http_scope("POST", path=path), closing.state)
 
         async with maintenance_mode_on(board, allow=["/webhooks/{name}", "POST /login"]):
             assert (passes("/login"), passes("/webhooks/x"), passes("/orders")) == (True, True, False)
@@ -129,6 +130,76 @@ def test_a_block_that_allows_what_cannot_be_read_is_refused() -> None:
         maintenance_mode_on(Switchboard(), allow=["login"])
     with pytest.raises(ConfigurationError, match="at most 100"):
         maintenance_mode_on(Switchboard(), allow=["/login"] * 101)
+
+
+# -- what an entry says ---------------------------------------------------------------------------------------------------------------
+
+
+def at(path: str, method: str = "GET") -> dict[str, Any]:
+    return http_scope(method, path=path)
+
+
+def by(client: object, *forwarded: str) -> dict[str, Any]:
+    return http_scope(client=client, headers=[("x-forwarded-for", value) for value in forwarded])
+
+
+@pytest.mark.parametrize(
+    ("entry", "scope", "expected"),
+    [
+        ("/login", at("/login"), True),
+        ("/login", at("/login", "POST"), True),
+        ("/login", at("/login/x"), False),
+        (" POST  /login ", at("/login", "POST"), True),
+        ("POST /login", at("/login"), False),
+        ("post,PUT /login", at("/login", "PUT"), True),
+        ("/users/{id}/orders", at("/users/7/orders"), True),
+        ("/users/{id:int}", at("/users/me"), False),
+        ("/static/{rest:path}", at("/static/a/b"), True),
+        ("/", at("/"), True),
+        ("10.1.0.0/16", by(("10.1.2.3", 1)), True),
+        ("10.1.0.0/16", by(("10.2.2.3", 1)), False),
+        ("10.1.2.3", by(("10.1.2.3", 1)), True),
+        ("2001:db8::/32", by(("2001:db8::1", 1)), True),
+        ("GET,HEAD 10.1.0.0/16", by(("10.1.2.3", 1)), True),
+        ("HEAD 10.1.0.0/16", by(("10.1.2.3", 1)), False),
+        ("10.1.0.0/16", by(("192.0.2.7", 1), "10.1.2.3"), True),
+        ("10.1.0.0/16", by(("192.0.2.8", 1), "10.1.2.3"), False),
+        ("/items", websocket_scope(path="/items"), True),
+        ("GET /items", websocket_scope(path="/items"), False),
+    ],
+)
+def test_an_entry_of_a_state_is_a_path_or_a_network_and_perhaps_methods(entry: str, scope: dict[str, Any], expected: bool) -> None:
+    allow_list = AllowList([entry], ["192.0.2.7"])
+    assert allow_list.problems == []
+    assert allow_list.matches(scope) is expected
+
+
+@pytest.mark.parametrize(
+    ("entry", "problem"),
+    [
+        ("", "'' allows nothing: write it like \"/login\""),
+        ("GET POST /login", "write it like"),
+        ("login", "'login' is no network"),
+        ("10.1.2.3/16", "has host bits set"),
+        ("G(T /login", "'G(T' is no method"),
+        (", /login", "'' is no method"),
+        ("POST", "'POST' is no network"),
+        ("/{a}{b}", "a parameter must be a whole segment"),
+        ("/{a:path}/x", "a parameter must be a whole segment"),
+        ("/{a:path}/{b:path}", "a parameter must be a whole segment"),
+        ("/x{a}", "a parameter must be a whole segment"),
+        ("/{a:colour}", "a parameter must be a whole segment"),
+        ("/{a}/{a}", "Duplicated param name"),
+        ("/" + "a" * 200, "aaa…' allows nothing: write it like"),
+    ],
+)
+def test_an_entry_that_cannot_be_read_lets_nobody_through_and_leaves_the_others(entry: str, problem: str) -> None:
+    allow_list = AllowList([entry, "/login"])
+    assert len(allow_list.problems) == 1
+    assert problem in allow_list.problems[0]
+    assert "allows nothing: " in allow_list.problems[0]
+    assert allow_list.matches(at("/login"))
+    assert not allow_list.matches(at("/x"))
 
 
 # -- what is told -------------------------------------------------------------------------------------------------------------------
@@ -149,20 +220,29 @@ async def test_an_entry_that_cannot_be_read_is_told_once_and_the_rest_holds(capl
     with caplog.at_level(logging.WARNING, "fastapi_maintenance"):
         async with MaintenanceMode(board) as mode:
             for _ in range(3):
-                assert mode.lets_through(mode.gate.state, http_scope(path="/login"))
-                assert not mode.lets_through(mode.gate.state, http_scope(path="/nonsense"))
+                assert mode.guests.include(http_scope(path="/login"), mode.gate.state)
+                assert not mode.guests.include(http_scope(path="/nonsense"), mode.gate.state)
                 mode.judge()
     (told,) = caplog.records
     assert told.message.startswith("'nonsense' allows nothing: 'nonsense' is no network: write it like 10.0.0.0/8")
 
 
-async def test_the_list_is_read_once_for_a_state() -> None:
-    mode = MaintenanceMode(Board())
-    state = MaintenanceState(enabled=True, allow=("/login",))
-    first = mode._allowed_by(state.allow or ())
-    mode.lets_through(state, http_scope(path="/login"))
-    assert mode._allowed_by(("/login",)) is first
-    assert mode._allowed_by(("/other",)) is not first
+async def test_a_list_is_read_once_however_many_ask(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[Sequence[str]] = []
+
+    class Counted(AllowList):
+        def __init__(self, entries: Sequence[str], trusted_proxies: Sequence[str] = ()) -> None:
+            super().__init__(entries, trusted_proxies)
+            read.append(entries)
+
+    monkeypatch.setattr(_guests, "AllowList", Counted)
+    board = Board()
+    board.state = MaintenanceState(enabled=True, allow=("/login",))
+    async with MaintenanceMode(board) as mode:
+        for _ in range(3):
+            assert mode.guests.include(http_scope(path="/login"), mode.gate.state)
+            mode.judge()
+    assert read == [("/login",)]
 
 
 # -- who is waited for ----------------------------------------------------------------------------------------------------------------

@@ -21,7 +21,6 @@ from fastapi_maintenance import MaintenanceModeMiddleware
 from fastapi_maintenance.exceptions import ConfigurationError
 from fastapi_maintenance.exemptions import (
     HEALTH,
-    AllowList,
     Bearer,
     Cookie,
     Header,
@@ -434,68 +433,6 @@ def test_only_what_can_be_called_can_be_combined(combine: Callable[[object, obje
 )
 def test_a_rule_shows_what_it_says_and_no_secret(rule: Rule, expected: str) -> None:
     assert repr(rule) == expected
-
-
-# -- a state's list ----------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("entry", "scope", "expected"),
-    [
-        ("/login", at("/login"), True),
-        ("/login", at("/login", "POST"), True),
-        ("/login", at("/login/x"), False),
-        (" POST  /login ", at("/login", "POST"), True),
-        ("POST /login", at("/login"), False),
-        ("post,PUT /login", at("/login", "PUT"), True),
-        ("/users/{id}/orders", at("/users/7/orders"), True),
-        ("/users/{id:int}", at("/users/me"), False),
-        ("/static/{rest:path}", at("/static/a/b"), True),
-        ("/", at("/"), True),
-        ("10.1.0.0/16", by(("10.1.2.3", 1)), True),
-        ("10.1.0.0/16", by(("10.2.2.3", 1)), False),
-        ("10.1.2.3", by(("10.1.2.3", 1)), True),
-        ("2001:db8::/32", by(("2001:db8::1", 1)), True),
-        ("GET,HEAD 10.1.0.0/16", by(("10.1.2.3", 1)), True),
-        ("HEAD 10.1.0.0/16", by(("10.1.2.3", 1)), False),
-        ("10.1.0.0/16", by(("192.0.2.7", 1), "10.1.2.3"), True),
-        ("10.1.0.0/16", by(("192.0.2.8", 1), "10.1.2.3"), False),
-        ("/items", websocket_scope(path="/items"), True),
-        ("GET /items", websocket_scope(path="/items"), False),
-    ],
-)
-def test_an_entry_of_a_state_is_a_path_or_a_network_and_perhaps_methods(entry: str, scope: dict[str, Any], expected: bool) -> None:
-    allow_list = AllowList([entry], ["192.0.2.7"])
-    assert allow_list.problems == []
-    assert allow_list.matches(scope) is expected
-
-
-@pytest.mark.parametrize(
-    ("entry", "problem"),
-    [
-        ("", "'' allows nothing: write it like \"/login\""),
-        ("GET POST /login", "write it like"),
-        ("login", "'login' is no network"),
-        ("10.1.2.3/16", "has host bits set"),
-        ("G(T /login", "'G(T' is no method"),
-        (", /login", "'' is no method"),
-        ("POST", "'POST' is no network"),
-        ("/{a}{b}", "a parameter must be a whole segment"),
-        ("/{a:path}/x", "a parameter must be a whole segment"),
-        ("/{a:path}/{b:path}", "a parameter must be a whole segment"),
-        ("/x{a}", "a parameter must be a whole segment"),
-        ("/{a:colour}", "a parameter must be a whole segment"),
-        ("/{a}/{a}", "Duplicated param name"),
-        ("/" + "a" * 200, "aaa…' allows nothing: write it like"),
-    ],
-)
-def test_an_entry_that_cannot_be_read_lets_nobody_through_and_leaves_the_others(entry: str, problem: str) -> None:
-    allow_list = AllowList([entry, "/login"])
-    assert len(allow_list.problems) == 1
-    assert problem in allow_list.problems[0]
-    assert "allows nothing: " in allow_list.problems[0]
-    assert allow_list.matches(at("/login"))
-    assert not allow_list.matches(at("/x"))
 
 
 # -- options -----------------------------------------------------------------------------------------------------------------------

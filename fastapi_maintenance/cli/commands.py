@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
+from .._allow import read_entry
 from ..backends import EnvVarBackend
-from ..exemptions import read_entry
 from ..state import MOST_ALLOWED, MaintenanceState
 from ..version import VERSION
 from . import barrier, bypass, schedule

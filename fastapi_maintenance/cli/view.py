@@ -10,8 +10,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from .._allow import AllowList
 from ..backends.base import Replicas
-from ..exemptions import AllowList
 from ..snapshot import Hold
 from ..state import MaintenanceState
 from .output import clean

@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.requests import HTTPConnection
 
+from fastapi_maintenance._allow import AllowList
 from fastapi_maintenance.exceptions import ConfigurationError
-from fastapi_maintenance.exemptions import AllowList, Bearer, Cookie, Header, Host, Method, Network, Path, Query, Rule
+from fastapi_maintenance.exemptions import Bearer, Cookie, Header, Host, Method, Network, Path, Query, Rule
 
 from ..asgi import http_scope, websocket_scope
 from .attempt import attempt

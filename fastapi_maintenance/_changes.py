@@ -1,0 +1,70 @@
+"""What a worker logs: one line for each change, with fields that stay what they are called."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+
+from .knowledge import Gate, Verdict
+from .state import OFF
+
+__all__ = ["ChangeLog"]
+
+logger = logging.getLogger("fastapi_maintenance")
+
+
+class ChangeLog:
+    """Remembers how the backend did, and says each thing once."""
+
+    def __init__(self, backend: str) -> None:
+        self._backend = backend
+        self._failing = False
+        self._problem = ""
+
+    def failed(self, sentence: str) -> None:
+        """The backend could not be read, and what follows from that."""
+        if not self._failing:
+            logger.warning("%s", sentence, extra=self._extra("unreachable"))
+        self._failing = True
+
+    def answered(self, problem: str | None) -> None:
+        """The backend was read, maybe with a value that nobody can make sense of."""
+        if self._failing:
+            logger.info("%s answers again", self._backend, extra=self._extra("reachable"))
+        if problem and problem != self._problem:
+            logger.error("%s: %s The last known state stays.", self._backend, problem, extra=self._extra("unreadable"))
+        self._failing, self._problem = False, problem or ""
+
+    def changed(self, gate: Gate, before: Gate, problems: Iterable[str] = ()) -> None:
+        """One gate followed another, and what is wrong with what its states say."""
+        if gate.closing is not before.closing:
+            _log_change(None, gate.of(None), gate.source)
+        for scope in sorted(gate.scopes.keys() | before.scopes.keys()):
+            if gate.of(scope).closing != before.of(scope).closing:
+                _log_change(scope, gate.of(scope), gate.source)
+        for problem in problems:
+            logger.warning("%s", problem, extra=self._extra("unreadable"))
+
+    def _extra(self, event: str) -> dict[str, str]:
+        return {"maintenance_event": event, "maintenance_backend": self._backend}
+
+
+def _log_change(scope: str | None, verdict: Verdict, source: str) -> None:
+    state = OFF if verdict.closing is None else verdict.state
+    extra = {
+        "maintenance_event": "changed",
+        "maintenance": "off" if verdict.closing is None else "on",
+        "maintenance_mode": state.mode,
+        "maintenance_source": source,
+        "maintenance_by": state.by,
+        "maintenance_reason": state.reason,
+    }
+    where = ""
+    if scope is not None:
+        where = f" for the scope {scope}"
+        extra["maintenance_scope"] = scope
+    if verdict.closing is None:
+        logger.info("maintenance off%s (%s)", where, source, extra=extra)
+        return
+    details = "".join(f", {name}: {value}" for name, value in (("by", state.by), ("reason", state.reason)) if value)
+    logger.info("maintenance on%s (%s, %s%s)", where, state.mode, source, details, extra=extra)

@@ -1,0 +1,51 @@
+"""Who passes although the service is closed: whom a state allows by name, and testers with a token."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+
+from starlette.types import ASGIApp, Scope
+
+from ._allow import AllowList
+from ._clients import proxies_of
+from .bypass import Bypass
+from .exceptions import ConfigurationError
+from .knowledge import Gate
+from .state import MaintenanceState
+
+__all__ = ["Guests"]
+
+
+class Guests:
+    """Knows them by what the states say, judged at `now()`. Raises `ConfigurationError` for options that cannot be meant."""
+
+    def __init__(self, now: Callable[[], datetime], trusted_proxies: str | Sequence[str] = (), bypass: Bypass | None = None) -> None:
+        if bypass is not None and not isinstance(bypass, Bypass):
+            raise ConfigurationError(f"bypass must be a Bypass, not {bypass!r}.")
+        self._now = now
+        self._trusted_proxies = proxies_of(trusted_proxies)
+        self._bypass = bypass
+        self._lists: dict[tuple[str, ...], AllowList] = {}
+
+    def include(self, scope: Scope, state: MaintenanceState) -> bool:
+        """Whether a state that closes the service names this request as one that passes."""
+        if state.allow is not None and self._allowed_by(state.allow).matches(scope):
+            return True
+        return self._bypass is not None and state.bypass is not None and self._bypass.admits(scope, state.bypass, self._now())
+
+    def welcome(self, scope: Scope, gate: Gate) -> ASGIApp | None:
+        """The answer to a visit of a link that lets a tester through; None where it is no such visit."""
+        if self._bypass is None:
+            return None
+        records = [record for state in gate.closed_states() for record in state.bypass or ()]
+        return self._bypass.welcome(scope, records, self._now())
+
+    def arrange(self, gate: Gate) -> list[str]:
+        """Read the lists that count from now on, each once; says what is wrong with entries that let nobody through."""
+        wanted = {state.allow for state in gate.closed_states() if state.allow is not None}
+        self._lists = {entries: self._allowed_by(entries) for entries in wanted}
+        return sorted({problem for allow_list in self._lists.values() for problem in allow_list.problems})
+
+    def _allowed_by(self, entries: tuple[str, ...]) -> AllowList:
+        return self._lists.get(entries) or AllowList(entries, self._trusted_proxies)
