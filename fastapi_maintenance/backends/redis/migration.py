@@ -1,12 +1,12 @@
-"""Reading the switch while its slot is on the move between two nodes (Redis Cluster specification, "ASK redirection")."""
+"""Reading switches while their slot is on the move between two nodes (Redis Cluster specification, "ASK redirection")."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TypeGuard
 
 from redis.exceptions import AskError, TryAgainError
 
-from .keys import Keys
 from .server import Server
 from .wire import Command, Reply, Wire
 
@@ -18,16 +18,19 @@ def is_on_the_move(reply: Reply) -> TypeGuard[AskError | TryAgainError]:
     return isinstance(reply, AskError | TryAgainError)
 
 
-async def read_on_the_move(server: Server, wire: Wire, keys: Keys, *, within: float) -> list[Reply]:
-    """Replies to GET, PTTL and TIME, from whichever of the two nodes has the switch; the new one also where it is absent."""
-    get, pttl = ("GET", keys.switch), ("PTTL", keys.switch)
-    replies = await wire.call(get, pttl, ("TIME",), within=within)
-    if not isinstance(elsewhere := replies[0], AskError):
+async def read_on_the_move(server: Server, wire: Wire, reads: Sequence[Command], *, within: float) -> list[Reply]:
+    """Replies to commands on one key each, from whichever of the two nodes has it; from the new one also where it is absent."""
+    replies = await wire.call(*reads, within=within)
+    sent_on = {number: reply for number, reply in enumerate(replies) if isinstance(reply, AskError)}
+    if not sent_on:
         return replies
     asking: Command = ("ASKING",)
-    async with Wire(await server.connect_to(_address(elsewhere, wire), timeout=within), _ignore) as other:
-        _, value, _, left, clock = await other.call(asking, get, asking, pttl, ("TIME",), within=within)
-    return [value, left, clock]
+    address = _address(next(iter(sent_on.values())), wire)
+    async with Wire(await server.connect_to(address, timeout=within), _ignore) as other:
+        answers = await other.call(*(command for number in sent_on for command in (asking, reads[number])), within=within)
+    for number, answer in zip(sent_on, answers[1::2], strict=True):
+        replies[number] = answer
+    return replies
 
 
 def _address(ask: AskError, wire: Wire) -> tuple[str, int]:

@@ -150,10 +150,11 @@ class Sync:
         return None
 
     async def _on_the_move(self, wire: Wire) -> Answer:
-        """What can be had of a switch that a cluster is moving to another node."""
+        """What can be had of switches that a cluster is moving to another node."""
         self._acknowledged = None
-        replies = await read_on_the_move(self._server, wire, self._keys, within=self._deadline)
-        return Answer(replace(read_plain(replies, time.time()), scopes=None), whole=False)
+        reads = plain_reads(self._keys, self._scopes)
+        replies = await read_on_the_move(self._server, wire, reads, within=self._deadline)
+        return Answer(read_plain(replies, time.time(), self._scopes), whole=False)
 
     def _tell(self) -> None:
         """Log how deep this sync went, if that is new."""

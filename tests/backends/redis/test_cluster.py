@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import pytest
 
-from fastapi_maintenance import maintenance_mode_on
+from fastapi_maintenance import maintenance_mode_on, set_maintenance_mode
 from fastapi_maintenance.backends import RedisBackend
 from fastapi_maintenance.backends.redis.cluster import ClusterServer, _nodes
 from fastapi_maintenance.backends.redis.keys import Keys
@@ -28,6 +29,9 @@ pytestmark = pytest.mark.timeout(180)
 
 TTL: Final = 0.5
 SLACK: Final = 5.0  # seconds, for a busy machine
+TAGGED: Final = "{maintenance}"  # a key whose scopes are in its slot, which is that of "maintenance" too
+BILLING: Final = f"{TAGGED}:billing"
+SEARCH: Final = f"{TAGGED}:search"
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +60,16 @@ def target_in(nodes: Cluster) -> RedisServer:
 
 async def closed(mode: MaintenanceMode, is_closed: bool, within: float = SLACK) -> None:
     await eventually(lambda: (mode.gate.closing is not None) is is_closed and mode.gate.source == "redis", within=within)
+
+
+def closed_scopes(mode: MaintenanceMode) -> set[str | None]:
+    """What is closed; None stands for all that is in no scope."""
+    return {scope for scope in (None, "billing", "search") if mode.gate.of(scope).closing is not None}
+
+
+async def closed_of(mode: MaintenanceMode, *scopes: str, within: float = SLACK) -> None:
+    """Exactly these, by what the cluster says."""
+    await eventually(lambda: closed_scopes(mode) == {*scopes} and mode.gate.source == "redis", within=within)
 
 
 async def stays(mode: MaintenanceMode, is_closed: bool, seconds: float) -> None:
@@ -114,6 +128,53 @@ async def test_while_a_slot_is_on_the_move_the_switch_is_read_from_both_ends(nod
         await asyncio.to_thread(nodes.end_move, target)
         await closed(mode, False)
         assert (await RedisBackend(at_target, timeout=10.0).read()).switch == OFF
+
+
+@asynccontextmanager
+async def scoped(nodes: Cluster, **options: Any) -> AsyncIterator[MaintenanceMode]:
+    """A worker with two scopes, whose switches share the slot of the general one."""
+    mode = MaintenanceMode(backend_of(nodes, key=TAGGED, **options))
+    mode.follow_scopes(frozenset({"billing", "search"}))
+    await nodes.owner.acli("DEL", TAGGED, BILLING, SEARCH)
+    async with mode:
+        yield mode
+
+
+async def test_the_switches_of_scopes_are_pushed_and_follow_their_slot(nodes: Cluster) -> None:
+    async with scoped(nodes, ttl=60.0) as mode:
+        await nodes.owner.acli("SET", BILLING, 1)
+        await closed_of(mode, "billing")
+        target = target_in(nodes)
+        await asyncio.to_thread(nodes.begin_move, target)
+        await asyncio.to_thread(nodes.move_keys, target)
+        await asyncio.to_thread(nodes.end_move, target)
+        await target.acli("SET", SEARCH, 1)
+        await closed_of(mode, "billing", "search")
+        await set_maintenance_mode(False, backend_of(nodes, key=TAGGED), scope="billing")
+        await closed_of(mode, "search")
+        await target.acli("DEL", SEARCH)
+        await closed_of(mode)
+
+
+async def test_while_a_slot_is_on_the_move_the_switches_of_scopes_are_read_from_both_ends(nodes: Cluster) -> None:
+    async with scoped(nodes) as mode:
+        await nodes.owner.acli("SET", BILLING, 1)
+        await closed_of(mode, "billing")
+        target = target_in(nodes)
+        await asyncio.to_thread(nodes.begin_move, target)
+        try:
+            await _ask(target, "SET", SEARCH, "1")
+            await closed_of(mode, "billing", "search", within=TTL + SLACK)
+            await nodes.owner.acli("SET", BILLING, "perhaps")
+            await _ask(target, "DEL", SEARCH)
+            await closed_of(mode, "billing", within=TTL + SLACK)
+            await nodes.owner.acli("SET", BILLING, 0)
+            await closed_of(mode, within=TTL + SLACK)
+        finally:
+            await asyncio.to_thread(nodes.move_keys, target)
+            await asyncio.to_thread(nodes.end_move, target)
+        await target.acli("SET", BILLING, 1)
+        await closed_of(mode, "billing")
 
 
 async def test_holds_wait_until_a_slot_has_moved(nodes: Cluster) -> None:
@@ -233,6 +294,19 @@ async def test_a_replica_that_takes_over_is_followed() -> None:
             async with maintenance_mode_on(RedisBackend(url, timeout=10.0)):
                 await closed(mode, True)
             await closed(mode, False)
+
+
+async def test_the_users_of_the_file_may_use_the_key_that_scopes_need() -> None:
+    with cluster(users=True) as nodes:
+        url = nodes.url_of("worker:change-me-worker@", f"ttl={TTL}&key={TAGGED}")
+        mode = MaintenanceMode(RedisBackend(url))
+        mode.follow_scopes(frozenset({"billing"}))
+        async with mode:
+            await set_maintenance_mode(True, url, scope="billing")
+            await closed_of(mode, "billing")
+            async with maintenance_mode_on(RedisBackend(url, timeout=10.0)):
+                await closed(mode, True)
+            await closed_of(mode, "billing")
 
 
 async def test_over_tls_too() -> None:

@@ -12,7 +12,7 @@ import pytest
 from fastapi_maintenance.backends import RedisBackend
 from fastapi_maintenance.backends.redis.sync import DataLoss
 from fastapi_maintenance.leases import Lease
-from fastapi_maintenance.snapshot import Hold
+from fastapi_maintenance.snapshot import Hold, Reading, evaluate
 from fastapi_maintenance.state import OFF, ON, MaintenanceState
 from tests.conftest import RedisServerFactory
 from tests.servers import RedisServer
@@ -74,6 +74,11 @@ async def pair(own_redis_server: RedisServerFactory, monkeypatch: pytest.MonkeyP
     return await asyncio.to_thread(Pair, own_redis_server)
 
 
+def is_closed(reading: Reading, scope: str) -> bool:
+    """What a reading said of a scope when it came."""
+    return evaluate(reading, reading.now, scope).state.enabled
+
+
 def losses(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if "lost its data" in record.getMessage()]
 
@@ -126,6 +131,48 @@ async def test_a_failover_that_lost_the_switch_opens_nobody(
         await both_know(False, one, two)
         await has_settled(one, two)
         assert one.is_off()
+
+
+@pytest.mark.parametrize("on_data_loss", ["restore", "follow"])
+async def test_a_failover_that_lost_the_switch_of_a_scope_opens_nobody_there_unless_it_shall(
+    pair: Pair, caplog: pytest.LogCaptureFixture, on_data_loss: DataLoss
+) -> None:
+    backend = RedisBackend(pair.url, ttl=TTL, on_data_loss=on_data_loss)
+    backend.follow_scopes(["billing"])
+    async with linked(backend, Worker(reporting=True)) as worker:
+        await both_know(False, worker)
+        await asyncio.to_thread(pair.split)
+        await pair.master.acli("SET", "maintenance:billing", WITH_MESSAGE, "EX", 600)
+        await eventually(lambda: is_closed(worker.last, "billing") and worker.last.registered, within=10)
+        syncs = worker.syncs
+        await asyncio.to_thread(pair.fail_over)
+        await has_settled(worker)
+
+        restores = on_data_loss == "restore"
+        assert all(is_closed(reading, "billing") for reading in worker.readings[syncs:]) is restores
+        assert is_closed(worker.last, "billing") is restores
+        assert worker.is_off()
+        assert await pair.replica.acli("GET", "maintenance:billing") == (WITH_MESSAGE if restores else "")
+        assert (500 < int(await pair.replica.acli("TTL", "maintenance:billing")) <= 600) is restores
+        assert len(losses(caplog)) == 1
+
+
+async def test_a_deleted_switch_of_a_scope_is_never_mistaken_for_a_loss(pair: Pair, caplog: pytest.LogCaptureFixture) -> None:
+    backend = RedisBackend(pair.url, ttl=TTL)
+    backend.follow_scopes(["billing"])
+    async with linked(backend, Worker(reporting=True)) as worker:
+        await pair.master.acli("SET", "maintenance:billing", 1)
+        await eventually(lambda: is_closed(worker.last, "billing") and worker.last.registered, within=10)
+        await asyncio.to_thread(pair.split)
+        await has_settled(worker)
+        await pair.replica.acli("DEL", "maintenance:billing")
+        await asyncio.to_thread(pair.fail_over)
+        await eventually(lambda: not is_closed(worker.last, "billing"), within=20)
+        await has_settled(worker)
+
+        assert not is_closed(worker.last, "billing")
+        assert await pair.replica.acli("EXISTS", "maintenance:billing") == "0"
+        assert losses(caplog) == []
 
 
 async def test_a_failover_that_lost_the_switch_can_be_followed(pair: Pair, caplog: pytest.LogCaptureFixture) -> None:

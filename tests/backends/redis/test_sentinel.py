@@ -113,13 +113,30 @@ async def test_nobody_goes_back_to_a_master_that_comes_back_to_life(group: Senti
 async def test_a_hold_outlives_a_failover(group: SentinelGroup) -> None:
     async with MaintenanceMode(backend_of(group)) as mode, maintenance_mode_on(backend_of(group), lease=30.0) as block:
         await closed(mode, True)
-        await eventually(lambda: _has_hold(group), within=SLACK)
+        await eventually(lambda: _has(group, "{maintenance}:holds"), within=SLACK)
         await asyncio.to_thread(group.fail_over)
         until = time.monotonic() + 3 * TTL
         while time.monotonic() < until:
             assert mode.gate.closing is not None
             await asyncio.sleep(0.01)
         assert not block.lost
+
+
+async def test_a_scope_stays_closed_over_a_failover_and_its_next_write_is_followed(group: SentinelGroup) -> None:
+    mode = MaintenanceMode(backend_of(group))
+    mode.follow_scopes(frozenset({"billing"}))
+    async with mode:
+        await backend_of(group).write_scope("billing", ON)
+        await eventually(lambda: mode.gate.of("billing").closing, within=SLACK)
+        await eventually(lambda: _has(group, "maintenance:billing"), within=SLACK)
+        await asyncio.to_thread(group.fail_over)
+        until = time.monotonic() + 3 * TTL
+        while time.monotonic() < until:
+            assert mode.gate.of("billing").closing is not None
+            assert mode.gate.closing is None
+            await asyncio.sleep(0.01)
+        await (await asyncio.to_thread(group.master)).acli("DEL", "maintenance:billing")
+        await eventually(lambda: mode.gate.is_open and mode.gate.source == "redis", within=TTL + SLACK)
 
 
 async def _is_master(server: RedisServer) -> bool:
@@ -129,8 +146,9 @@ async def _is_master(server: RedisServer) -> bool:
         return False
 
 
-async def _has_hold(group: SentinelGroup) -> bool:
-    return await (await replica_of(group)).acli("EXISTS", "{maintenance}:holds") == "1"
+async def _has(group: SentinelGroup, key: str) -> bool:
+    """Whether it has reached a replica."""
+    return await (await replica_of(group)).acli("EXISTS", key) == "1"
 
 
 # -- Sentinels that do not help ----------------------------------------------------------------------------------------------------
