@@ -124,6 +124,20 @@ class BaseStateBackend(ABC):
         """
         raise UnsupportedError(f"{self.describe()} keeps only on or off, nothing to amend.")
 
+    async def exchange(self, seen: Reading, state: MaintenanceState, *, scope: str | None = None, end_holds: bool = False) -> bool:
+        """Set the switch or that of a scope, without a time to live, unless it is another one by now than was seen: then say False.
+
+        With `end_holds`, `clear` instead, whatever `state` is. Here it is compared and written in two steps, so that of two at the same
+        instant the later one wins. Raises `BackendError` if it cannot be written.
+        """
+        if _switches(await self.read(), scope) != _switches(seen, scope):
+            return False
+        if end_holds:
+            await self.clear()
+        else:
+            await (self.write(state) if scope is None else self.write_scope(scope, state))
+        return True
+
     async def clear(self) -> None:
         """Turn the switch off and end every hold, whoever has it."""
         with self.__lock:
@@ -293,6 +307,11 @@ def as_backend_error(error: Exception, backend: BaseStateBackend) -> BackendErro
     wrapped = BackendError(f"{backend.describe()} failed: {type(error).__name__}: {error}")
     wrapped.__cause__ = error
     return wrapped
+
+
+def _switches(reading: Reading, scope: str | None) -> tuple[MaintenanceState | None, MaintenanceState | None]:
+    own = reading.of(scope)
+    return reading.switch, None if own is None else own.switch
 
 
 def positive(name: str, value: float) -> float:

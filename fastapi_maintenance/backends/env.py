@@ -65,6 +65,9 @@ class EnvVarBackend(BaseStateBackend):
     async def amend(self, seen: Reading, state: MaintenanceState) -> bool:
         self._refuse()
 
+    async def exchange(self, seen: Reading, state: MaintenanceState, *, scope: str | None = None, end_holds: bool = False) -> bool:
+        self._refuse()
+
     async def clear(self) -> None:
         """End every hold of this process. Raises `ReadOnlyBackendError` where the variable itself still says on."""
         try:

@@ -72,6 +72,11 @@ class LocalFileBackend(BaseStateBackend):
     async def amend(self, seen: Reading, state: MaintenanceState) -> bool:
         return await self._change(partial(self._files.amend, seen.switch, state))
 
+    async def exchange(self, seen: Reading, state: MaintenanceState, *, scope: str | None = None, end_holds: bool = False) -> bool:
+        if scope is not None:
+            return await super().exchange(seen, state, scope=scope, end_holds=end_holds)
+        return await self._change(partial(self._files.exchange, seen.switch, state, end_holds=end_holds))
+
     async def clear(self) -> None:
         await self._change(self._files.clear)
 

@@ -14,7 +14,7 @@ from ...snapshot import Hold, Reading
 from ...state import MAX_BYTES, OFF, MaintenanceState
 from .disk import explaining, marks_of, read_file, remove_file, replace_file
 from .lease import Lease, dump_leases, parse_leases
-from .lock import FileLock
+from .lock import FileLock, Locked
 from .owner import Owner
 
 __all__ = ["Sight", "SwitchFiles"]
@@ -103,6 +103,18 @@ class SwitchFiles:
             self.write(state)
         return True
 
+    def exchange(self, seen: MaintenanceState | None, state: MaintenanceState, *, end_holds: bool) -> bool:
+        """As `amend`, also where neither then nor now it could be read; with `end_holds`, `clear` instead."""
+        with self.lock.held() as locked:
+            _, switch, _ = self._try_switch()
+            if switch != seen:
+                return False
+            if end_holds:
+                self._clear(locked)
+            else:
+                self.write(state)
+        return True
+
     def _says(self, state: MaintenanceState) -> bool:
         try:
             raw = read_file(self.path, MAX_BYTES)
@@ -146,13 +158,16 @@ class SwitchFiles:
     def clear(self) -> None:
         """Revoke every hold and turn the switch off. Raises `BackendError`."""
         with self.lock.held() as locked:
-            leases, _ = self._try_leases()
-            # Not before any hold was taken even if the clock was set back, else that hold would not look revoked.
-            taken = [lease.hold.since for lease in (self._last_leases if leases is None else leases).values()]
-            locked.note_cleared(max([time.time(), *taken]))
-            with explaining(self.holds_path):
-                remove_file(self.holds_path)
-            self.write(OFF)
+            self._clear(locked)
+
+    def _clear(self, locked: Locked) -> None:
+        leases, _ = self._try_leases()
+        # Not before any hold was taken even if the clock was set back, else that hold would not look revoked.
+        taken = [lease.hold.since for lease in (self._last_leases if leases is None else leases).values()]
+        locked.note_cleared(max([time.time(), *taken]))
+        with explaining(self.holds_path):
+            remove_file(self.holds_path)
+        self.write(OFF)
 
     def _standing_leases(self) -> dict[str, Lease]:
         """Those to start a change from: garbage is replaced by what was last known here, as its holders will renew the rest."""

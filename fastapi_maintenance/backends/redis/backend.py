@@ -145,6 +145,17 @@ class RedisBackend(BaseStateBackend, WorkerRegistry):
         async with self._wire() as wire:
             return (await self._step(wire, "amend", state.dump(), seen.fingerprint)).verdict != "changed"
 
+    async def exchange(self, seen: Reading, state: MaintenanceState, *, scope: str | None = None, end_holds: bool = False) -> bool:
+        if scope is not None:
+            self.follow_scopes([scope])
+        value = "" if state == OFF else state.dump()
+        try:
+            async with self._wire() as wire:
+                answer = await self._step(wire, "exchange", value, seen.fingerprint, scope or "", "1" if end_holds else "")
+        except UnsupportedError:  # where scripts are forbidden
+            return await super().exchange(seen, state, scope=scope, end_holds=end_holds)
+        return answer.verdict != "changed"
+
     async def clear(self) -> None:
         async with self._wire() as wire:
             await self._step(wire, "clear")

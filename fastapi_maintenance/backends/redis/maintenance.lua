@@ -191,6 +191,13 @@ function step.amend()
   announce(decide(ARGV[3], left < 0 and 0 or math.max(left, 1)))
 end
 
+-- ARGV: 3 value ('' for off), 4 the fingerprint that the caller has seen, 5 scope, 6 '1' to clear instead.
+function step.exchange()
+  if reading()[7] ~= ARGV[4] then return 'changed' end
+  if ARGV[6] == '1' then return step.clear() end
+  announce(decide(ARGV[3], 0, ARGV[5]))
+end
+
 function step.clear()
   local record = decide('')
   redis.call('DEL', HOLDS)
