@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 from .backends import BaseStateBackend
 from .backends.base import WorkerRegistry, positive
@@ -63,6 +63,17 @@ class BarrierResult:
     def ok(self) -> bool:
         """Whether it is proved: nobody is waited for, and nobody who vanished can still be serving otherwise."""
         return self.is_over and not self.unfenced
+
+    def groups(self) -> Iterator[tuple[str, tuple[Worker, ...]]]:
+        """The workers by where they stand; the unfenced ones are among the expired, too."""
+        for name in ("drained", "applied", "waiting", "expired", "unfenced"):
+            yield name, getattr(self, name)
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it as JSON values, always with the same keys."""
+        groups = {name: [worker.to_json() for worker in group] for name, group in self.groups()}
+        times = {"elapsed": round(self.elapsed, 3), "settles_in": round(self.settles_in, 3)}
+        return {"ok": self.ok, **times, "state": self.state.model_dump(mode="json"), **groups, "joined": [one.id for one in self.joined]}
 
     def check(self, *, strict: bool = True) -> None:
         """Raise `DrainTimeout` or, if `strict`, `UnfencedError` unless it is proved. Both name the workers."""

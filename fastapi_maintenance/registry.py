@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Annotated, Final, Self
+from dataclasses import asdict, dataclass, field, replace
+from typing import Annotated, Any, Final, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -95,6 +95,17 @@ class Worker:
         if standing is None:
             return replace(self, closed=True, drained=True, http=0, websockets=0)
         return replace(self, closed=standing.closed, drained=standing.drained, http=standing.http, websockets=standing.websockets)
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it as JSON values."""
+        return asdict(self) | {"fenced": self.is_fenced}
+
+    @property
+    def standing(self) -> str:
+        """How it stands, as it says itself: `open`, `closed`, or `drained` where nobody has to be waited for any more."""
+        if not self.closed:
+            return "open"
+        return "drained" if self.drained else "closed"
 
     @property
     def name(self) -> str:

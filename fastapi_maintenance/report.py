@@ -6,17 +6,21 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Self
 
-from ..backends import BaseStateBackend
-from ..snapshot import Effective, Hold, Reading, evaluate
-from ..state import MaintenanceState
-from .times import iso
+from .backends import BaseStateBackend
+from .snapshot import Effective, Hold, Reading, evaluate
+from .state import MaintenanceState
 
-__all__ = ["Report", "describe_hold", "look", "word"]
+__all__ = ["Report", "describe_hold", "iso", "look", "word"]
 
 
 async def look(backend: BaseStateBackend, scope: str | None = None) -> Report:
     """What it says now, in general or for a scope. Raises `BackendError`."""
     return Report.of(backend, await backend.read(), scope=scope)
+
+
+def iso(moment: datetime) -> str:
+    """A time for machines: ISO 8601 in UTC."""
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
 def word(state: MaintenanceState | None) -> str:

@@ -8,7 +8,7 @@ import pytest
 
 from fastapi_maintenance import MaintenanceState
 from fastapi_maintenance.backends import EnvVarBackend
-from fastapi_maintenance.cli.report import Report, describe_hold, word
+from fastapi_maintenance.report import Report, describe_hold, word
 from fastapi_maintenance.snapshot import Hold, Reading
 from fastapi_maintenance.state import OFF, ON
 

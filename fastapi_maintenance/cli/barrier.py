@@ -30,7 +30,7 @@ from .options import (
     VarNameOption,
 )
 from .output import complain, say, terminal
-from .roll import as_json, as_table, listed, roll_on, worker_lines, workers_json
+from .roll import as_table, listed, roll_on, worker_lines
 from .run import Interrupted, find, run_held
 from .shared import argument, explained, fail, open_target
 from .times import parse_duration
@@ -81,7 +81,7 @@ def wait(
         target = open_target(ctx, backend, var_name, file_path)
         result = watch_wait(target, scope=scope, drained=drained, timeout=seconds, silent=as_json_)
     if as_json_:
-        say(json.dumps(as_json(result), indent=2))
+        say(json.dumps(result.to_json(), indent=2))
     conclude_wait(result, strict=not allow_unfenced)
 
 
@@ -115,7 +115,7 @@ def workers(
         present = asyncio.run(registered_workers(open_target(ctx, backend, var_name, file_path)))
     console = terminal()
     if as_json_:
-        say(json.dumps(workers_json(present), indent=2))
+        say(json.dumps([worker.to_json() for worker in present], indent=2))
     elif console is None:
         for line in worker_lines(present):
             say(line)

@@ -4,29 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
-from datetime import datetime, timedelta
-from typing import Annotated, Final
+from typing import Annotated
 
 import typer
 
-from ..backends import BaseStateBackend
 from ..bypass import Bypass, link_to
-from ..exceptions import BackendError
-from ..snapshot import replace_state
-from ..state import MOST_ALLOWED, BypassRecord, MaintenanceState
-from .codes import ExitCode
+from ..grants import grant, granted, revoke
+from ..report import iso
 from .options import BackendOption, FilePathOption, JsonOption, VarNameOption
 from .output import clean, complain, say
-from .report import Report
-from .shared import argument, explained, fail, open_target
-from .times import iso, parse_duration, show_moment
+from .shared import argument, explained, open_target
+from .times import parse_duration, show_moment
 
 __all__ = ["add_to"]
-
-_ATTEMPTS: Final = 5
-
-Records = tuple[BypassRecord, ...]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -58,7 +48,7 @@ def _create(
     with explained():
         bypass = Bypass()
         target = open_target(ctx, backend, var_name, file_path)
-        token, record, report = asyncio.run(_issue(target, bypass, lasting, note or None))
+        token, record, report = asyncio.run(grant(target, bypass, lasting, note or None))
     if report.deciding:
         complain("While a hold stands, nobody bypasses it: the token will do when the holds have ended.")
     link = link_to(url, token)
@@ -77,8 +67,7 @@ def _list(
 ) -> None:
     """Print which bypasses hold; nothing where there is none."""
     with explained():
-        report = asyncio.run(_look(open_target(ctx, backend, var_name, file_path)))
-        records = _holding(_switch_of(report), report.now)
+        records = asyncio.run(granted(open_target(ctx, backend, var_name, file_path)))
     if as_json:
         say(json.dumps([record.model_dump() | {"until": iso(record.until)} for record in records], indent=2))
     elif records:
@@ -96,54 +85,5 @@ def _revoke(
     """End bypasses before their time, on every worker at once."""
     if bool(ids) == everything:
         raise typer.BadParameter("name those to revoke, or give --all.", param_hint="ID...")
-    asked = set(ids or ())
-
-    def without(records: Records, now: datetime) -> Records:
-        if unknown := asked - {record.id for record in records}:
-            raise BackendError(f"There is no bypass {', '.join(map(repr, sorted(unknown)))}: 'bypass list' shows which there are.")
-        return tuple(record for record in records if asked and record.id not in asked)
-
     with explained():
-        asyncio.run(_change(open_target(ctx, backend, var_name, file_path), without))
-
-
-async def _issue(backend: BaseStateBackend, bypass: Bypass, lasting: timedelta, note: str | None) -> tuple[str, BypassRecord, Report]:
-    now = (await _look(backend)).now
-    try:
-        token, record = bypass.issue(now + lasting, note)
-    except OverflowError:
-        raise BackendError("That would last beyond the calendar.") from None
-
-    def with_it(records: Records, now: datetime) -> Records:
-        if len(records) >= MOST_ALLOWED:
-            raise BackendError(f"There are {len(records)} bypasses already, the most there can be: revoke some first.")
-        return *records, record
-
-    return token, record, await _change(backend, with_it)
-
-
-async def _change(backend: BaseStateBackend, change: Callable[[Records, datetime], Records]) -> Report:
-    """Write other bypasses into the switch, and nothing over what somebody else writes meanwhile."""
-    for _ in range(_ATTEMPTS):
-        report = await _look(backend)
-        switch = _switch_of(report)
-        if not switch.enabled:
-            raise BackendError("The switch is off, so there is nothing to bypass: run 'on' first.")
-        records = change(_holding(switch, report.now), report.now)
-        if await backend.amend(report.reading, replace_state(switch, bypass=records or None)):
-            return report
-    raise BackendError("Somebody else keeps changing the switch: try again.")
-
-
-async def _look(backend: BaseStateBackend) -> Report:
-    return Report.of(backend, await backend.read())
-
-
-def _switch_of(report: Report) -> MaintenanceState:
-    if report.switch is None:
-        fail(f"Which bypasses there are cannot be said: {report.reading.error}", ExitCode.FAILED)
-    return report.switch
-
-
-def _holding(switch: MaintenanceState, now: datetime) -> Records:
-    return tuple(record for record in switch.bypass or () if now < record.until)
+        asyncio.run(revoke(open_target(ctx, backend, var_name, file_path), ids or None))

@@ -11,6 +11,7 @@ import typer
 
 from .._allow import read_entry
 from ..backends import EnvVarBackend
+from ..report import look
 from ..state import MOST_ALLOWED, MaintenanceState
 from ..version import VERSION
 from . import barrier, bypass, schedule
@@ -36,7 +37,6 @@ from .options import (
     VarNameOption,
 )
 from .output import complain, prepare, say, terminal
-from .report import look
 from .shared import argument, explained, fail, open_target
 from .show import conclude, show
 from .switch import operator, turn_off, turn_on

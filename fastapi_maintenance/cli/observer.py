@@ -11,8 +11,8 @@ from typing import Any, Final, Self
 from ..backends import BaseStateBackend
 from ..exceptions import BackendError, why
 from ..mode import MaintenanceMode
+from ..report import Report
 from ..snapshot import Reading
-from .report import Report
 
 __all__ = ["Observer", "Sight"]
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
 from types import TracebackType
-from typing import Any, Final, Protocol, Self
+from typing import Final, Protocol, Self
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -14,10 +13,10 @@ from rich.text import Text
 
 from ..barrier import BarrierResult
 from ..registry import Worker
+from ..report import word
 from .output import clean
-from .report import word
 
-__all__ = ["LiveRoll", "Roll", "RollLines", "as_json", "as_table", "listed", "roll_on", "summary", "worker_lines", "workers_json"]
+__all__ = ["LiveRoll", "Roll", "RollLines", "as_table", "listed", "roll_on", "summary", "worker_lines"]
 
 _COLOURS: Final = {"drained": "green", "applied": "yellow", "waiting": "red", "expired": "magenta", "unfenced": "bold magenta"}
 
@@ -76,20 +75,11 @@ def summary(result: BarrierResult) -> str:
     """How many workers stand where, and who is waited for."""
     if not result.looked:
         return "the registry of workers could not be read"
-    counts = [f"{len(group)} {name}" for name, group in _groups(result) if group] or ["no workers"]
+    counts = [f"{len(group)} {name}" for name, group in result.groups() if group] or ["no workers"]
     waited_for = ", ".join(_with_load(worker) for worker in result.laggards)
     if not waited_for and result.settles_in > 0:
         waited_for = f"{result.settles_in:.1f} s, as the registry is young and may not know of all workers yet"
     return f"maintenance {word(result.state)}; {', '.join(counts)}" + (f"; waiting for {waited_for}" if waited_for else "")
-
-
-def as_json(result: BarrierResult) -> dict[str, Any]:
-    """A result as JSON values, always with the same keys."""
-    groups = {name: [_worker_json(worker) for worker in group] for name, group in _groups(result)}
-    joined = [worker.id for worker in result.joined]
-    state = result.state.model_dump(mode="json")
-    times = {"elapsed": round(result.elapsed, 3), "settles_in": round(result.settles_in, 3)}
-    return {"ok": result.ok, **times, "state": state, **groups, "joined": joined}
 
 
 def as_table(workers: Sequence[tuple[str, Worker]]) -> Table:
@@ -106,33 +96,13 @@ def worker_lines(workers: Sequence[Worker]) -> Iterator[str]:
     """A line for each worker, as `name: value` pairs."""
     for worker in workers:
         fence = "never" if worker.fence is None else f"{worker.fence:g}s"
-        stands = f"{_standing(worker)} http={worker.http} websockets={worker.websockets} fence={fence}"
+        stands = f"{worker.standing} http={worker.http} websockets={worker.websockets} fence={fence}"
         yield clean(f"{worker.id} host={worker.host} pid={worker.pid} link={worker.rung} version={worker.version} stands={stands}")
 
 
 def listed(workers: Sequence[Worker]) -> list[tuple[str, Worker]]:
     """Workers with what each says of itself."""
-    return [(_standing(worker), worker) for worker in workers]
-
-
-def workers_json(workers: Sequence[Worker]) -> list[dict[str, Any]]:
-    """Workers as JSON values."""
-    return [_worker_json(worker) for worker in workers]
-
-
-def _worker_json(worker: Worker) -> dict[str, Any]:
-    return asdict(worker) | {"fenced": worker.is_fenced}
-
-
-def _standing(worker: Worker) -> str:
-    if not worker.closed:
-        return "open"
-    return "drained" if worker.drained else "closed"
-
-
-def _groups(result: BarrierResult) -> Iterator[tuple[str, tuple[Worker, ...]]]:
-    for name in ("drained", "applied", "waiting", "expired", "unfenced"):
-        yield name, getattr(result, name)
+    return [(worker.standing, worker) for worker in workers]
 
 
 def _standings(result: BarrierResult) -> Iterator[tuple[str, Worker]]:

@@ -7,10 +7,10 @@ import json
 
 import typer
 
+from ..report import Report, look
 from .codes import ExitCode
 from .options import BackendOption, FilePathOption, JsonOption, ScopeOption, VarNameOption
 from .output import say
-from .report import Report, look
 from .shared import explained, fail, open_target
 from .show import conclude
 from .switch import turn_off

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 
+from ..report import Report
 from .codes import ExitCode
 from .output import say, terminal
-from .report import Report
 from .shared import fail
 from .switch import Outcome
 from .view import as_lines, as_tables, replicas_line

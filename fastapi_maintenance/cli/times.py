@@ -7,7 +7,7 @@ from contextlib import suppress
 from datetime import UTC, datetime, time, timedelta
 from typing import Final
 
-__all__ = ["iso", "parse_duration", "parse_until", "show_moment", "show_seconds"]
+__all__ = ["parse_duration", "parse_until", "show_moment", "show_seconds"]
 
 _BARE: Final = re.compile(r"[0-9]{1,12}")
 _DURATION: Final = re.compile(r"(?=.)(?:([0-9]{1,12})d)?(?:([0-9]{1,12})h)?(?:([0-9]{1,12})m)?(?:([0-9]{1,12})s)?", re.IGNORECASE)
@@ -64,11 +64,6 @@ def _zoned(moment: datetime) -> datetime:
         return moment
     # Not by astimezone() alone: of a time that the clock skips, CPython 3.11 makes one an hour too early.
     return datetime.fromtimestamp(moment.timestamp(), UTC).astimezone()
-
-
-def iso(moment: datetime) -> str:
-    """For machines: ISO 8601 in UTC."""
-    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
 def show_moment(moment: datetime) -> str:

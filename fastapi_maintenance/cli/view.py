@@ -12,10 +12,10 @@ from rich.text import Text
 
 from .._allow import AllowList
 from ..backends.base import Replicas
+from ..report import Report, describe_hold, word
 from ..snapshot import Hold
 from ..state import MaintenanceState
 from .output import clean
-from .report import Report, describe_hold, word
 from .times import show_moment, show_seconds
 
 __all__ = ["as_lines", "as_tables", "replicas_line", "window_line"]

@@ -15,9 +15,9 @@ from rich.live import Live
 from rich.text import Text
 
 from ..backends import BaseStateBackend
+from ..report import word
 from .observer import Observer, Sight
 from .output import clean, is_abandoned, say
-from .report import word
 from .times import show_moment, show_seconds
 from .view import as_tables
 

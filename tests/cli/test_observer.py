@@ -9,7 +9,7 @@ import pytest
 from fastapi_maintenance.backends import BaseStateBackend, EnvVarBackend, RedisBackend
 from fastapi_maintenance.backends.base import Feed
 from fastapi_maintenance.cli.observer import Observer, Sight
-from fastapi_maintenance.cli.report import Report, word
+from fastapi_maintenance.report import Report, word
 from fastapi_maintenance.snapshot import Hold, Reading
 from fastapi_maintenance.state import ON
 

@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from fastapi_maintenance.barrier import BarrierResult
-from fastapi_maintenance.cli.roll import LiveRoll, RollLines, as_json, as_table, listed, roll_on, summary, worker_lines, workers_json
+from fastapi_maintenance.cli.roll import LiveRoll, RollLines, as_table, listed, roll_on, summary, worker_lines
 from fastapi_maintenance.registry import Worker
 from fastapi_maintenance.state import OFF, ON
 
@@ -100,16 +100,16 @@ def test_only_a_terminal_that_can_redraw_gets_a_table() -> None:
 
 
 def test_json_has_every_worker_in_its_group_and_says_whether_each_is_fenced() -> None:
-    document = as_json(MIXED)
+    document = MIXED.to_json()
     groups = {name: [worker["id"] for worker in document[name]] for name in ("drained", "applied", "waiting", "expired", "unfenced")}
     assert groups == {"drained": ["d"], "applied": ["b"], "waiting": ["l"], "expired": ["f", "u"], "unfenced": ["u"]}
     assert (document["ok"], document["elapsed"], document["joined"], document["state"]["enabled"]) == (False, 1.235, ["l"], True)
     assert [worker["fenced"] for worker in document["expired"]] == [True, False]
-    assert document.keys() == as_json(BarrierResult()).keys()
+    assert document.keys() == BarrierResult().to_json().keys()
 
 
 def test_workers_as_json_have_all_they_registered() -> None:
-    (document,) = workers_json([BUSY])
+    document = BUSY.to_json()
     assert (document["pid"], document["host"], document["http"], document["websockets"], document["fenced"]) == (2, "web-1", 2, 1, True)
 
 

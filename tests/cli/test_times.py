@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastapi_maintenance.cli.times import iso, parse_duration, parse_until, show_moment, show_seconds
+from fastapi_maintenance.cli.times import parse_duration, parse_until, show_moment, show_seconds
+from fastapi_maintenance.report import iso
 
 BERLIN = "CET-1CEST,M3.5.0,M10.5.0/3"  # spelt out, because a minimal system knows no names of zones
 Zone = Callable[[str], None]

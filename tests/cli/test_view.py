@@ -9,9 +9,9 @@ from rich.console import Console
 
 from fastapi_maintenance import MaintenanceState
 from fastapi_maintenance.backends.base import Replicas
-from fastapi_maintenance.cli.report import Report
 from fastapi_maintenance.cli.times import show_moment
 from fastapi_maintenance.cli.view import as_lines, as_tables, replicas_line
+from fastapi_maintenance.report import Report
 from fastapi_maintenance.snapshot import Hold, Reading
 from fastapi_maintenance.state import OFF, ON
 

@@ -15,9 +15,9 @@ from fastapi_maintenance import MaintenanceState
 from fastapi_maintenance.backends import BaseStateBackend, EnvVarBackend
 from fastapi_maintenance.cli import commands, show, watch
 from fastapi_maintenance.cli.observer import Sight
-from fastapi_maintenance.cli.report import Report
 from fastapi_maintenance.cli.times import show_moment
 from fastapi_maintenance.cli.watch import Lines, Screen, Viewer, follow
+from fastapi_maintenance.report import Report
 from fastapi_maintenance.snapshot import Hold, Reading
 from fastapi_maintenance.state import OFF, ON
 

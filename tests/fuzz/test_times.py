@@ -7,7 +7,8 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastapi_maintenance.cli.times import iso, parse_duration, parse_until, show_moment, show_seconds
+from fastapi_maintenance.cli.times import parse_duration, parse_until, show_moment, show_seconds
+from fastapi_maintenance.report import iso
 
 from .attempt import attempt
 from .effort import effort

@@ -1,0 +1,84 @@
+"""Granting bypasses: the switch names them, and nothing that somebody else writes into it meanwhile is lost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from datetime import datetime, timedelta
+from typing import Final
+
+from .backends import BaseStateBackend
+from .bypass import Bypass
+from .exceptions import BackendError
+from .report import Report, look
+from .snapshot import replace_state
+from .state import MOST_ALLOWED, BypassRecord, MaintenanceState
+
+__all__ = ["UnknownBypass", "grant", "granted", "holding", "revoke"]
+
+_ATTEMPTS: Final = 5
+
+Records = tuple[BypassRecord, ...]
+
+
+class UnknownBypass(BackendError):
+    """The switch names no such bypass."""
+
+
+async def grant(backend: BaseStateBackend, bypass: Bypass, lasting: timedelta, note: str | None) -> tuple[str, BypassRecord, Report]:
+    """Let the switch, which must be on, name a new token. Returns that, its record, and what was true before.
+
+    Raises `BackendError`, also where the switch is off.
+    """
+    now = (await look(backend)).now
+    try:
+        token, record = bypass.issue(now + lasting, note)
+    except OverflowError:
+        raise BackendError("That would last beyond the calendar.") from None
+
+    def with_it(records: Records) -> Records:
+        if len(records) >= MOST_ALLOWED:
+            raise BackendError(f"There are {len(records)} bypasses already, the most there can be: revoke some first.")
+        return *records, record
+
+    return token, record, await _change(backend, with_it)
+
+
+async def granted(backend: BaseStateBackend) -> Records:
+    """The bypasses that hold now. Raises `BackendError`."""
+    report = await look(backend)
+    return holding(_switch_of(report), report.now)
+
+
+async def revoke(backend: BaseStateBackend, ids: Collection[str] | None) -> None:
+    """Let the switch name these no more; None for all. Raises `UnknownBypass` or another `BackendError`."""
+
+    def without(records: Records) -> Records:
+        if unknown := set(ids or ()) - {record.id for record in records}:
+            raise UnknownBypass(f"There is no bypass {', '.join(map(repr, sorted(unknown)))}: 'bypass list' shows which there are.")
+        return tuple(record for record in records if ids is not None and record.id not in ids)
+
+    await _change(backend, without)
+
+
+def holding(switch: MaintenanceState, now: datetime) -> Records:
+    """Those that a switch names and that have not run out."""
+    return tuple(record for record in switch.bypass or () if now < record.until)
+
+
+async def _change(backend: BaseStateBackend, change: Callable[[Records], Records]) -> Report:
+    """Write other bypasses into the switch, and nothing over what somebody else writes meanwhile."""
+    for _ in range(_ATTEMPTS):
+        report = await look(backend)
+        switch = _switch_of(report)
+        if not switch.enabled:
+            raise BackendError("The switch is off, so there is nothing to bypass: run 'on' first.")
+        records = change(holding(switch, report.now))
+        if await backend.amend(report.reading, replace_state(switch, bypass=records or None)):
+            return report
+    raise BackendError("Somebody else keeps changing the switch: try again.")
+
+
+def _switch_of(report: Report) -> MaintenanceState:
+    if report.switch is None:
+        raise BackendError(f"Which bypasses there are cannot be said: {report.reading.error}")
+    return report.switch
