@@ -264,5 +264,6 @@ def _refuse_to_start(error: ConfigurationError) -> ASGIApp:
             raise error
         await receive()
         await send({"type": "lifespan.startup.failed", "message": f"MaintenanceModeMiddleware: {error}"})
+        raise error  # TestClient goes by that, and takes a lifespan that ends without for one that goes on
 
     return refuse

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope
 
-__all__ = ["UNUSED", "exchange", "http_scope", "sending", "websocket_scope"]
+__all__ = ["UNUSED", "exchange", "http_scope", "refusal_to_start", "sending", "websocket_scope"]
 
 UNUSED: Final[Any] = None
 """A `receive` or `send` that must not be used: calling it fails."""
@@ -49,6 +49,21 @@ async def exchange(app: ASGIApp, scope: Scope, receive: Receive = UNUSED) -> lis
 
     await app(scope, receive, send)
     return sent
+
+
+async def refusal_to_start(app: ASGIApp) -> tuple[Message, Exception]:
+    """What an application says and raises that does not start."""
+    messages: list[Message] = []
+
+    async def send(message: Message) -> None:
+        messages.append(message)
+
+    try:
+        await app({"type": "lifespan"}, sending({"type": "lifespan.startup"}), send)
+    except Exception as error:
+        (message,) = messages
+        return message, error
+    raise AssertionError(f"It has started: {messages}")
 
 
 def sending(*messages: Message) -> Receive:

@@ -45,7 +45,7 @@ from fastapi_maintenance.responses import MaintenanceResponse
 from fastapi_maintenance.snapshot import Reading
 
 from .apps import misconfigured
-from .asgi import UNUSED, exchange, http_scope, sending, websocket_scope
+from .asgi import UNUSED, exchange, http_scope, refusal_to_start, sending, websocket_scope
 from .doubles import Switchboard
 from .ports import free_port
 from .servers import RedisServer
@@ -894,8 +894,9 @@ async def test_with_a_wrong_option_the_application_refuses_to_start(
     how: Callable[..., ASGIApp], options: dict[str, Any], sentence: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     app = how(shop(), **options)
-    (failed,) = await exchange(app, {"type": "lifespan"}, sending({"type": "lifespan.startup"}))
+    failed, error = await refusal_to_start(app)
 
+    assert isinstance(error, ConfigurationError)
     assert failed["type"] == "lifespan.startup.failed"
     assert failed["message"].startswith("MaintenanceModeMiddleware: ")
     assert sentence in failed["message"]
@@ -910,6 +911,11 @@ def test_without_a_lifespan_a_wrong_option_is_raised_by_every_request(options: d
     for path in ("/items", "/health"):
         with pytest.raises(ConfigurationError, match=sentence):
             client.get(path)
+
+
+def test_a_test_client_does_not_enter_an_application_with_a_wrong_option() -> None:
+    with pytest.raises(ConfigurationError, match="on_unreachable must be one of"), TestClient(misconfigured.app):
+        pytest.fail("It has started.")
 
 
 def test_a_wrong_url_in_the_environment_is_told_too(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,7 +33,7 @@ from fastapi_maintenance.barrier import registered_workers
 from fastapi_maintenance.exceptions import ConfigurationError, DrainTimeout, UnsupportedError
 from fastapi_maintenance.registry import Worker
 
-from .asgi import exchange, sending
+from .asgi import refusal_to_start
 from .cli.program import run
 from .servers import RedisServer
 from .waiting import eventually_sync
@@ -309,9 +309,9 @@ async def test_an_application_whose_scopes_cannot_be_kept_refuses_to_start() -> 
     @maintenance_scope("billing")
     async def billing() -> None: ...
 
-    messages = await exchange(app, {"type": "lifespan"}, sending({"type": "lifespan.startup"}))
-    assert messages[0]["type"] == "lifespan.startup.failed"
-    assert "no hash tag" in messages[0]["message"]
+    failed, _ = await refusal_to_start(app)
+    assert failed["type"] == "lifespan.startup.failed"
+    assert "no hash tag" in failed["message"]
 
 
 @pytest.mark.parametrize("backend", ["file", "env:CLOSED"])
