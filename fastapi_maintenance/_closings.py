@@ -20,7 +20,8 @@ class Closings:
         """Take in that one gate followed another."""
         since = self._since
         general = since.get(None, -math.inf)
-        for scope in (None, *gate.scopes.keys(), *(since.keys() - gate.scopes.keys() - {None})):
+        # Also what goes by the general state now: it may have been open under it until this moment.
+        for scope in {None, *gate.scopes, *before.scopes, *since}:
             if gate.of(scope).closing is None:
                 since.pop(scope, None)
             elif before.of(scope).closing is None:

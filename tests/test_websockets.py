@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
+from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
 import pytest
 from fastapi import FastAPI, WebSocket
-from starlette.types import Message
+from starlette.types import ASGIApp, Message
 from starlette.websockets import WebSocketDisconnect
-from uvicorn.config import WSProtocolType
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
-from fastapi_maintenance import MaintenanceModeMiddleware, MaintenanceState, force_maintenance_mode_off
+from fastapi_maintenance import MaintenanceModeMiddleware, MaintenanceState, force_maintenance_mode_off, maintenance_scope
 from fastapi_maintenance._websockets import Evictable
-from fastapi_maintenance.snapshot import Reading
+from fastapi_maintenance.snapshot import Reading, ScopeSwitch
 from fastapi_maintenance.state import OFF, ON
 
 from .asgi import http_scope, websocket_scope
 from .doubles import Switchboard
-from .serving import WEBSOCKETS, serving
+from .serving import WEBSOCKETS, serving, serving_by_hypercorn
 from .waiting import eventually, eventually_sync
 
 DETAIL: Final = "Service temporarily unavailable due to maintenance"
@@ -36,12 +38,16 @@ class Desk(Switchboard):
     def __init__(self) -> None:
         super().__init__(ttl=30)
         self.state = OFF
+        self.of_scopes: dict[str, ScopeSwitch] = {}
 
     async def read(self) -> Reading:
-        return self._local_reading(self.state)
+        return replace(self._local_reading(self.state), scopes=dict(self.of_scopes))
 
-    async def flip(self, state: MaintenanceState) -> None:
-        self.state = state
+    async def flip(self, state: MaintenanceState, scope: str | None = None) -> None:
+        if scope is None:
+            self.state = state
+        else:
+            self.of_scopes[scope] = ScopeSwitch(state)
         await self._announce()
 
 
@@ -225,6 +231,11 @@ class Hall:
         async def talk(websocket: WebSocket) -> None:
             await self.answer(websocket)
 
+        @app.websocket("/trade")
+        @maintenance_scope("trading")
+        async def trade(websocket: WebSocket) -> None:
+            await self.answer(websocket)
+
         @app.websocket("/support")
         @force_maintenance_mode_off
         async def support(websocket: WebSocket) -> None:
@@ -371,6 +382,54 @@ async def test_a_change_of_the_closing_gives_no_more_time() -> None:
         assert [message["reason"] for message in line.closes] == ["until four"]
 
 
+async def test_a_closed_scope_sends_its_own_away_and_no_others() -> None:
+    async with open_hall(close_websockets=0) as hall:
+        talk, talking = await hall.connect("/talk")
+        trade, trading = await hall.connect("/trade")
+        await hall.desk.flip(MaintenanceState(enabled=True, message="no trade until four"), "trading")
+        await asyncio.wait_for(trading, 10)
+        talk.say("still there?")
+        await eventually(lambda: talk.sent[-1].get("text") == "still there?", within=10)
+
+        assert trade.closes == [{"type": "websocket.close", "code": 1012, "reason": "no trade until four"}]
+        assert talk.closes == []
+        await hall.desk.flip(ON)
+        await asyncio.wait_for(talking, 10)
+        assert hall.ends == [("/trade", "1012 no trade until four"), ("/talk", f"1012 {DETAIL}")]
+
+
+async def test_an_opened_scope_keeps_its_own_while_the_others_are_sent_away() -> None:
+    async with open_hall(close_websockets=0) as hall:
+        await hall.desk.flip(OFF, "trading")
+        _, talking = await hall.connect("/talk")
+        trade, trading = await hall.connect("/trade")
+        await hall.desk.flip(ON)
+        await asyncio.wait_for(talking, 10)
+        trade.say("still there?")
+        await eventually(lambda: trade.sent[-1].get("text") == "still there?", within=10)
+
+        assert trade.closes == []
+        trade.hang_up()
+        await trading
+
+
+async def test_the_time_of_a_scope_begins_when_it_closes() -> None:
+    async with open_hall(close_websockets=0.4) as hall:
+        await hall.desk.flip(OFF, "trading")
+        talk, talking = await hall.connect("/talk")
+        trade, trading = await hall.connect("/trade")
+        await hall.desk.flip(ON)
+        await asyncio.sleep(0.3)
+        closed_at = time.monotonic()
+        await hall.desk.flip(ON, "trading")
+        await asyncio.wait_for(talking, 10)
+        await asyncio.wait_for(trading, 10)
+
+        assert time.monotonic() - closed_at >= 0.4
+        assert hall.ends == [("/talk", f"1012 {DETAIL}"), ("/trade", f"1012 {DETAIL}")]
+        assert [len(line.closes) for line in (talk, trade)] == [1, 1]
+
+
 async def test_one_that_cannot_be_closed_does_not_keep_the_others_open() -> None:
     """A client that reads nothing fills its connection, and then whatever is sent to it waits."""
     async with open_hall(close_websockets=0) as hall:
@@ -412,11 +471,23 @@ async def test_nothing_stands_between_where_nothing_need_be_closed(
 # -- at a real server ----------------------------------------------------------------------------------------------------------
 
 
+SERVERS_OF_WEBSOCKETS: Final[dict[str, Callable[[ASGIApp], AbstractContextManager[str]]]] = {
+    **{f"uvicorn with {ws}": partial(serving, ws=ws) for ws in WEBSOCKETS},
+    "hypercorn": serving_by_hypercorn,
+}
+
+
 @contextmanager
-def real_hall(ws: WSProtocolType, **options: Any) -> Iterator[tuple[Hall, str]]:
+def real_hall(server: str, **options: Any) -> Iterator[tuple[Hall, str]]:
     hall = Hall(**options)
-    with serving(hall.app, ws=ws) as address:
+    with SERVERS_OF_WEBSOCKETS[server](hall.app) as address:
         yield hall, f"ws://{address}"
+
+
+def flip(hall: Hall, state: MaintenanceState, scope: str | None = None) -> None:
+    """From outside of its event loop."""
+    (loop,) = hall.mode._watches
+    asyncio.run_coroutine_threadsafe(hall.desk.flip(state, scope), loop).result(10)
 
 
 def ask(client: ClientConnection, word: str) -> str | bytes:
@@ -424,14 +495,11 @@ def ask(client: ClientConnection, word: str) -> str | bytes:
     return client.recv(10)
 
 
-@pytest.mark.parametrize("ws", WEBSOCKETS)
-def test_a_real_servers_client_gets_1012_with_the_reason_and_an_exempt_one_goes_on(
-    ws: WSProtocolType, caplog: pytest.LogCaptureFixture
-) -> None:
-    with real_hall(ws, close_websockets=0.05) as (hall, url), connect(f"{url}/talk") as client, connect(f"{url}/support") as support:
+@pytest.mark.parametrize("server", SERVERS_OF_WEBSOCKETS)
+def test_a_real_servers_client_gets_1012_with_the_reason_and_an_exempt_one_goes_on(server: str, caplog: pytest.LogCaptureFixture) -> None:
+    with real_hall(server, close_websockets=0.05) as (hall, url), connect(f"{url}/talk") as client, connect(f"{url}/support") as support:
         assert (ask(client, "hello"), ask(support, "hello")) == ("hello", "hello")
-        (loop,) = hall.mode._watches
-        asyncio.run_coroutine_threadsafe(hall.desk.flip(MaintenanceState(enabled=True, message="until four")), loop).result(10)
+        flip(hall, MaintenanceState(enabled=True, message="until four"))
         with pytest.raises(ConnectionClosed) as closed:
             client.recv(10)
 
@@ -440,5 +508,20 @@ def test_a_real_servers_client_gets_1012_with_the_reason_and_an_exempt_one_goes_
         eventually_sync(lambda: hall.ends == [("/talk", "1012 until four")], within=10)
         eventually_sync(lambda: hall.mode.report()["drained"], within=10)
         assert ask(support, "still there?") == "still there?"
+
+    assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
+
+
+@pytest.mark.parametrize("server", SERVERS_OF_WEBSOCKETS)
+def test_a_real_servers_client_in_a_closed_scope_gets_1012_and_one_outside_goes_on(server: str, caplog: pytest.LogCaptureFixture) -> None:
+    with real_hall(server, close_websockets=0.05) as (hall, url), connect(f"{url}/trade") as client, connect(f"{url}/talk") as talk:
+        assert (ask(client, "hello"), ask(talk, "hello")) == ("hello", "hello")
+        flip(hall, MaintenanceState(enabled=True, message="no trade until four"), "trading")
+        with pytest.raises(ConnectionClosed) as closed:
+            client.recv(10)
+
+        assert closed.value.rcvd is not None
+        assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (1012, "no trade until four")
+        assert ask(talk, "still there?") == "still there?"
 
     assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
