@@ -18,6 +18,7 @@ from .waiting import eventually_sync
 from .workers import Workers
 
 KEY: Final = "maintenance"
+BILLING: Final = f"{KEY}:billing"
 EXACT: Final = 0.05  # seconds
 COMING: Final = "x-maintenance-coming"
 
@@ -55,7 +56,7 @@ def four_workers() -> Iterator[Deployment]:
 @pytest.fixture
 def four(four_workers: Deployment) -> Deployment:
     """Open, with no window, as every worker knows."""
-    four_workers.client.delete(KEY)
+    four_workers.client.delete(KEY, BILLING)
     follow(four_workers, 200)
     announced(four_workers, False)
     return four_workers
@@ -65,8 +66,8 @@ def follow(four: Deployment, status: int) -> None:
     eventually_sync(lambda: {answer.status for answer in four.workers.get_all("/").values()} == {status}, within=5)
 
 
-def announced(four: Deployment, expected: bool) -> None:
-    eventually_sync(lambda: all((COMING in answer.headers) is expected for answer in four.workers.get_all("/").values()), within=5)
+def announced(four: Deployment, expected: bool, path: str = "/") -> None:
+    eventually_sync(lambda: all((COMING in answer.headers) is expected for answer in four.workers.get_all(path).values()), within=5)
 
 
 def window(begins: float, ends: float, **details: str) -> str:
@@ -74,18 +75,18 @@ def window(begins: float, ends: float, **details: str) -> str:
     return json.dumps({"enabled": True, **details, **{name: datetime.fromtimestamp(at, UTC).isoformat() for name, at in moments.items()}})
 
 
-def visits_until(four: Deployment, end: float) -> list[Visit]:
+def visits_until(four: Deployment, end: float, path: str = "/") -> list[Visit]:
     """Ask every worker in turn, without a pause."""
     visits = []
     while time.time() < end:
         for pid in four.workers.pids:
             sent = time.time()
-            visits.append(Visit(pid, sent, status=four.workers.get(pid, "/").status, answered=time.time()))
+            visits.append(Visit(pid, sent, status=four.workers.get(pid, path).status, answered=time.time()))
     return visits
 
 
-def writes_while(four: Deployment, work: Any) -> list[str]:
-    """Commands on the switch, those of scripts too, that do more than read it; what else the scripts keep is not the switch."""
+def writes_while(four: Deployment, work: Any, key: str = KEY) -> list[str]:
+    """Commands on the switch, or that of a scope, those of scripts too, that do more than read it; what else the scripts keep is not the switch."""
     reads = ("EXISTS", "GET", "PTTL", "STRLEN")
     with four.client.monitor() as monitor:
         work()
@@ -93,17 +94,18 @@ def writes_while(four: Deployment, work: Any) -> list[str]:
         seen: list[str] = []
         while not seen or "that was all" not in seen[-1]:
             seen.append(monitor.next_command()["command"])
-    return [line for line in seen if f" {KEY} " in f"{line} " and not line.startswith(("EVAL", *reads))]
+    return [line for line in seen if f" {key} " in f"{line} " and not line.startswith(("EVAL", *reads))]
 
 
 @pytest.mark.timeout(120)
-def test_a_window_begins_and_ends_within_50_ms_on_every_worker_and_nobody_writes(four: Deployment) -> None:
+@pytest.mark.parametrize(("key", "path"), [(KEY, "/"), (BILLING, "/billing")])
+def test_a_window_begins_and_ends_within_50_ms_on_every_worker_and_nobody_writes(four: Deployment, key: str, path: str) -> None:
     begins = time.time() + 1.5
     ends = begins + 1.0
-    four.client.set(KEY, window(begins, ends))
-    announced(four, True)
+    four.client.set(key, window(begins, ends))
+    announced(four, True, path)
     visits: list[Visit] = []
-    writes = writes_while(four, lambda: visits.extend(visits_until(four, ends + 0.5)))
+    writes = writes_while(four, lambda: visits.extend(visits_until(four, ends + 0.5, path)), key)
 
     for pid in four.workers.pids:
         own = [visit for visit in visits if visit.pid == pid]

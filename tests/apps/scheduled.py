@@ -6,7 +6,7 @@ import os
 
 from fastapi import FastAPI
 
-from fastapi_maintenance import MaintenanceModeMiddleware, force_maintenance_mode_off
+from fastapi_maintenance import MaintenanceModeMiddleware, force_maintenance_mode_off, maintenance_scope
 
 app = FastAPI()
 app.add_middleware(MaintenanceModeMiddleware, announce=True)
@@ -15,6 +15,13 @@ app.add_middleware(MaintenanceModeMiddleware, announce=True)
 @app.get("/")
 async def gated() -> int:
     """Which process answers, while it is open."""
+    return os.getpid()
+
+
+@app.get("/billing")
+@maintenance_scope("billing")
+async def billing() -> int:
+    """The same in a scope."""
     return os.getpid()
 
 
