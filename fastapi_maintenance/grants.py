@@ -24,12 +24,14 @@ class UnknownBypass(BackendError):
     """The switch names no such bypass."""
 
 
-async def grant(backend: BaseStateBackend, bypass: Bypass, lasting: timedelta, note: str | None) -> tuple[str, BypassRecord, Report]:
-    """Let the switch, which must be on, name a new token. Returns that, its record, and what was true before.
+async def grant(
+    backend: BaseStateBackend, bypass: Bypass, lasting: timedelta, note: str | None, scope: str | None = None
+) -> tuple[str, BypassRecord, Report]:
+    """Let the switch, or that of a scope, which must be on, name a new token. Returns that, its record, and what was true before.
 
     Raises `BackendError`, also where the switch is off.
     """
-    now = (await look(backend)).now
+    now = (await look(backend, scope)).now
     try:
         token, record = bypass.issue(now + lasting, note)
     except OverflowError:
@@ -40,24 +42,24 @@ async def grant(backend: BaseStateBackend, bypass: Bypass, lasting: timedelta, n
             raise BackendError(f"There are {len(records)} bypasses already, the most there can be: revoke some first.")
         return *records, record
 
-    return token, record, await _change(backend, with_it)
+    return token, record, await _change(backend, scope, with_it)
 
 
-async def granted(backend: BaseStateBackend) -> Records:
-    """The bypasses that hold now. Raises `BackendError`."""
-    report = await look(backend)
+async def granted(backend: BaseStateBackend, scope: str | None = None) -> Records:
+    """The bypasses that hold now, in general or for a scope. Raises `BackendError`."""
+    report = await look(backend, scope)
     return holding(_switch_of(report), report.now)
 
 
-async def revoke(backend: BaseStateBackend, ids: Collection[str] | None) -> None:
-    """Let the switch name these no more; None for all. Raises `UnknownBypass` or another `BackendError`."""
+async def revoke(backend: BaseStateBackend, ids: Collection[str] | None, scope: str | None = None) -> None:
+    """Let the switch, or that of a scope, name these no more; None for all. Raises `UnknownBypass` or another `BackendError`."""
 
     def without(records: Records) -> Records:
         if unknown := set(ids or ()) - {record.id for record in records}:
             raise UnknownBypass(f"There is no bypass {', '.join(map(repr, sorted(unknown)))}: 'bypass list' shows which there are.")
         return tuple(record for record in records if ids is not None and record.id not in ids)
 
-    await _change(backend, without)
+    await _change(backend, scope, without)
 
 
 def holding(switch: MaintenanceState, now: datetime) -> Records:
@@ -65,17 +67,25 @@ def holding(switch: MaintenanceState, now: datetime) -> Records:
     return tuple(record for record in switch.bypass or () if now < record.until)
 
 
-async def _change(backend: BaseStateBackend, change: Callable[[Records], Records]) -> Report:
+async def _change(backend: BaseStateBackend, scope: str | None, change: Callable[[Records], Records]) -> Report:
     """Write other bypasses into the switch, and nothing over what somebody else writes meanwhile."""
     for _ in range(_ATTEMPTS):
-        report = await look(backend)
-        switch = _switch_of(report)
-        if not switch.enabled:
-            raise BackendError("The switch is off, so there is nothing to bypass: run 'on' first.")
+        report = await look(backend, scope)
+        switch = _own_switch_of(report)
         records = change(holding(switch, report.now))
-        if await backend.amend(report.reading, replace_state(switch, bypass=records or None)):
+        if await backend.amend(report.reading, replace_state(switch, bypass=records or None), scope=scope):
             return report
     raise BackendError("Somebody else keeps changing the switch: try again.")
+
+
+def _own_switch_of(report: Report) -> MaintenanceState:
+    """The one that can name bypasses here."""
+    switch = _switch_of(report)
+    if report.scope is not None and not report.has_own_switch:
+        raise BackendError(f"{report.scope} has no switch of its own: run 'on --scope {report.scope}' first, or leave --scope out.")
+    if not switch.enabled:
+        raise BackendError("The switch is off, so there is nothing to bypass: run 'on' first.")
+    return switch
 
 
 def _switch_of(report: Report) -> MaintenanceState:

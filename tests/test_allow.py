@@ -13,7 +13,14 @@ import httpx2
 import pytest
 from fastapi import FastAPI, WebSocket
 
-from fastapi_maintenance import MaintenanceModeMiddleware, MaintenanceState, _guests, force_maintenance_mode_on, maintenance_mode_on
+from fastapi_maintenance import (
+    MaintenanceModeMiddleware,
+    MaintenanceState,
+    _guests,
+    force_maintenance_mode_on,
+    maintenance_mode_on,
+    maintenance_scope,
+)
 from fastapi_maintenance._allow import AllowList
 from fastapi_maintenance._policy import Closing, Outcome
 from fastapi_maintenance.backends import BaseStateBackend, RedisBackend
@@ -28,7 +35,7 @@ from fastapi_maintenance.state import OFF
 from .asgi import http_scope, websocket_scope
 from .doubles import Switchboard
 from .servers import RedisServer
-from .serving import serving
+from .serving import serving, serving_by_hypercorn
 from .waiting import eventually_sync
 
 LOGIN: Final = '{"enabled": true, "mode": "read-only", "allow": ["POST /login"]}'
@@ -41,6 +48,11 @@ def make_app(backend: str | BaseStateBackend, **options: Any) -> FastAPI:
     @app.api_route("/login", methods=["GET", "POST"])
     @app.api_route("/orders/{id}", methods=["GET", "POST"])
     async def answer() -> str:
+        return "open"
+
+    @app.api_route("/invoices/{id}", methods=["GET", "POST"])
+    @maintenance_scope("billing")
+    async def invoice() -> str:
         return "open"
 
     @app.post("/never")
@@ -61,9 +73,9 @@ def gate(state: MaintenanceState) -> Gate:
 
 @pytest.fixture
 def workers(redis_url: str) -> Iterator[list[httpx2.Client]]:
-    """Clients of two workers, each with a connection of its own to one Redis."""
+    """Clients of two workers by two servers, each with a connection of its own to one Redis."""
     apps = make_app(RedisBackend(redis_url)), make_app(RedisBackend(redis_url))
-    with serving(apps[0], proxy_headers=False) as one, serving(apps[1], proxy_headers=False) as other:
+    with serving(apps[0], proxy_headers=False) as one, serving_by_hypercorn(apps[1]) as other:
         clients = [httpx2.Client(base_url=f"http://{address}", trust_env=False) for address in (one, other)]
         yield clients
         for client in clients:
@@ -98,6 +110,22 @@ def test_in_read_only_mode_a_login_can_be_allowed(workers: list[httpx2.Client], 
     assert statuses(workers, "POST", "/login") == [200, 200]
 
 
+def test_the_list_of_a_scopes_own_switch_goes_before_the_general_one(workers: list[httpx2.Client], redis_server: RedisServer) -> None:
+    def expect(invoice_got: int, invoice_posted: int, login: int) -> None:
+        expected = [(invoice_got, invoice_posted, login)] * 2
+        asked = ("GET", "/invoices/1"), ("POST", "/invoices/1"), ("GET", "/login")
+        eventually_sync(lambda: [*zip(*(statuses(workers, *request) for request in asked), strict=True)] == expected, within=10)
+
+    redis_server.cli("SET", "maintenance:billing", '{"enabled": true, "allow": ["POST /invoices/{id}"]}')
+    expect(503, 200, 200)
+    redis_server.cli("SET", "maintenance", '{"enabled": true, "allow": ["/login", "GET /invoices/{id}"]}')
+    expect(503, 200, 200)
+    redis_server.cli("DEL", "maintenance:billing")
+    expect(200, 503, 200)
+    redis_server.cli("SET", "maintenance:billing", "1")
+    expect(503, 503, 200)
+
+
 def test_a_network_in_the_list_is_looked_for_behind_trusted_proxies_only() -> None:
     app = make_app("env:UNUSED_HERE", trusted_proxies="127.0.0.1")
     with pytest.MonkeyPatch.context() as patch:
@@ -123,6 +151,23 @@ async def test_a_block_can_allow_requests_and_of_several_blocks_what_all_allow()
                 assert (passes("/login"), passes("/webhooks/x")) == (True, False)
                 async with maintenance_mode_on(board):
                     assert not passes("/login")
+
+
+async def test_of_a_block_of_a_scope_and_a_general_one_both_must_allow() -> None:
+    board = Switchboard()
+    mode = MaintenanceMode(board)
+    mode.follow_scopes(frozenset({"billing"}))
+    async with mode:
+
+        def passing(scope: str | None) -> list[str]:
+            closing = mode.gate.of(scope).closing
+            assert closing is not None
+            return [path for path in ("/a", "/b", "/c") if mode.guests.include(http_scope(path=path), closing.state)]
+
+        async with maintenance_mode_on(board, scope="billing", allow=["/a", "/b"]):
+            assert passing("billing") == ["/a", "/b"]
+            async with maintenance_mode_on(board, allow=["/b", "/c"]):
+                assert (passing("billing"), passing(None)) == (["/b"], ["/b", "/c"])
 
 
 def test_a_block_that_allows_what_cannot_be_read_is_refused() -> None:

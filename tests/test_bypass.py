@@ -16,7 +16,7 @@ from fastapi import FastAPI, WebSocket
 from itsdangerous import URLSafeSerializer
 from redis import Redis
 
-from fastapi_maintenance import MaintenanceModeMiddleware, force_maintenance_mode_on
+from fastapi_maintenance import MaintenanceModeMiddleware, force_maintenance_mode_on, maintenance_scope
 from fastapi_maintenance.backends import RedisBackend
 from fastapi_maintenance.bypass import HEADER, PARAMETER, SECRET_VARIABLE, Bypass, link_to
 from fastapi_maintenance.exceptions import ConfigurationError
@@ -26,7 +26,7 @@ from .asgi import http_scope, websocket_scope
 from .cli.program import run
 from .cli.ran import Ran
 from .servers import RedisServer
-from .serving import serving
+from .serving import serving, serving_by_hypercorn
 from .waiting import eventually_sync
 from .workers import Workers
 
@@ -268,6 +268,11 @@ def make_app(url: str) -> FastAPI:
     async def items(more: str = "") -> str:
         return f"open {more}".strip()
 
+    @app.api_route("/invoices", methods=["GET", "POST"])
+    @maintenance_scope("billing")
+    async def invoices() -> str:
+        return "open"
+
     @app.post("/never")
     @force_maintenance_mode_on
     async def never() -> None: ...
@@ -281,8 +286,8 @@ def make_app(url: str) -> FastAPI:
 
 @pytest.fixture
 def workers(redis_url: str) -> Iterator[list[httpx2.Client]]:
-    """Clients of two workers, which share nothing but Redis and the secret."""
-    with serving(make_app(redis_url)) as one, serving(make_app(redis_url)) as other:
+    """Clients of two workers by two servers, which share nothing but Redis and the secret."""
+    with serving(make_app(redis_url)) as one, serving_by_hypercorn(make_app(redis_url)) as other:
         clients = [httpx2.Client(base_url=f"http://{address}", trust_env=False) for address in (one, other)]
         yield clients
         for client in clients:
@@ -469,6 +474,40 @@ def test_a_token_runs_out_by_itself(workers: list[httpx2.Client], command: Comma
     eventually_sync(lambda: statuses(workers, made["token"]) == [503, 503], within=30)
     assert datetime.now(UTC) >= datetime.fromisoformat(made["until"])
     assert command("bypass", "list").out == ""
+
+
+@pytest.mark.timeout(180)
+def test_a_token_of_a_scope_is_for_what_its_own_switch_closes(
+    workers: list[httpx2.Client], command: Command, redis_server: RedisServer
+) -> None:
+    redis_server.cli("SET", "maintenance:billing", "1", "EX", "600")
+    none = command("bypass", "create")
+    assert (none.code, "The switch is off" in none.err) == (1, True)
+    made = command("bypass", "create", "--scope", "billing", "--url", str(workers[1].base_url.join("/invoices")), "--json").json
+    token = made["token"]
+    eventually_sync(lambda: statuses(workers, token, url="/invoices") == [200, 200], within=10)
+    assert statuses(workers, url="/invoices") == [503, 503]
+    assert 0 < int(redis_server.cli("TTL", "maintenance:billing")) <= 600
+    assert not redis_server.cli("GET", "maintenance")
+    assert [record["id"] for record in command("bypass", "list", "--scope", "billing", "--json").json] == [made["id"]]
+    assert command("bypass", "list").out == ""
+
+    visited = workers[1].get(made["link"])
+    assert (visited.status_code, visited.headers["location"]) == (303, "./invoices")
+    cookie = {"Cookie": visited.headers["set-cookie"].partition(";")[0]}
+    assert [worker.get("/invoices", headers=cookie).status_code for worker in workers] == [200, 200]
+
+    command("on")
+    general = command("bypass", "create", "--json").json["token"]
+    eventually_sync(lambda: statuses(workers, general) == [200, 200], within=10)
+    assert statuses(workers, token) == [503, 503]
+    assert statuses(workers, general, url="/invoices") == [503, 503]
+    assert statuses(workers, token, url="/invoices") == [200, 200]
+
+    assert command("bypass", "revoke", made["id"], "--scope", "billing").code == 0
+    eventually_sync(lambda: statuses(workers, token, url="/invoices") == [503, 503], within=10)
+    command("off", "--scope", "billing")
+    eventually_sync(lambda: statuses(workers, general, url="/invoices") == [200, 200], within=10)
 
 
 def test_the_command_line_says_what_is_missing(command: Command) -> None:

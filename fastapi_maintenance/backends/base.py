@@ -117,11 +117,13 @@ class BaseStateBackend(ABC):
         await self.write(state)
         return None
 
-    async def amend(self, seen: Reading, state: MaintenanceState) -> bool:
-        """Set the switch and let its time to live be, unless it is another one by now than was seen: then say False.
+    async def amend(self, seen: Reading, state: MaintenanceState, *, scope: str | None = None) -> bool:
+        """Set the switch or that of a scope, and let its time to live be, unless it is another one by now than was seen: then say False.
 
         Raises `BackendError` if it cannot be written.
         """
+        if scope is not None:
+            raise self._no_scopes()
         raise UnsupportedError(f"{self.describe()} keeps only on or off, nothing to amend.")
 
     async def exchange(self, seen: Reading, state: MaintenanceState, *, scope: str | None = None, end_holds: bool = False) -> bool:
@@ -163,7 +165,10 @@ class BaseStateBackend(ABC):
 
     async def write_scope(self, scope: str, state: MaintenanceState, *, expires_in: float | None = None) -> None:
         """Set the switch of a scope, as `write` does the general one; plainly off is none, so that the general one decides again."""
-        raise UnsupportedError(f"{self.describe()} keeps no switches of scopes; only Redis does. A hold can be of a scope here, too.")
+        raise self._no_scopes()
+
+    def _no_scopes(self) -> UnsupportedError:
+        return UnsupportedError(f"{self.describe()} keeps no switches of scopes; only Redis does. A hold can be of a scope here, too.")
 
     # -- holds ---------------------------------------------------------------------------------------------------------
 

@@ -62,7 +62,7 @@ class EnvVarBackend(BaseStateBackend):
     async def write(self, state: MaintenanceState, *, expires_in: float | None = None) -> None:
         self._refuse()
 
-    async def amend(self, seen: Reading, state: MaintenanceState) -> bool:
+    async def amend(self, seen: Reading, state: MaintenanceState, *, scope: str | None = None) -> bool:
         self._refuse()
 
     async def exchange(self, seen: Reading, state: MaintenanceState, *, scope: str | None = None, end_holds: bool = False) -> bool:

@@ -11,7 +11,7 @@ import typer
 from ..bypass import Bypass, link_to
 from ..grants import grant, granted, revoke
 from ..report import iso
-from .options import BackendOption, FilePathOption, JsonOption, VarNameOption
+from .options import BackendOption, FilePathOption, JsonOption, ScopeOption, VarNameOption
 from .output import clean, complain, say
 from .shared import argument, explained, open_target
 from .times import parse_duration, show_moment
@@ -33,6 +33,7 @@ def _create(
     length: Annotated[str, typer.Option("--for", metavar="LENGTH", help="How long it holds at most, like 30m, 2h or 1d.")] = "1h",
     note: Annotated[str | None, typer.Option("--note", metavar="TEXT", help="Who it is for; operators see it, visitors never.")] = None,
     url: Annotated[str, typer.Option("--url", metavar="URL", help="Where the link is to lead.")] = "http://localhost:8000/",
+    scope: ScopeOption = None,
     as_json: JsonOption = False,
     backend: BackendOption = None,
     var_name: VarNameOption = None,
@@ -41,14 +42,15 @@ def _create(
     """Make a token that lets its bearer through, and print it with a link.
 
     It holds until it runs out, is revoked, or the switch gets another value, by 'on' and 'off' or by anybody's SET; never under a
-    hold. The switch keeps no more of it than a hash. The secret is that of FASTAPI_MAINTENANCE_SECRET, as for the workers.
+    hold. With --scope it is for what the scope's own switch closes, else for what the general one does. The switch keeps no more of
+    it than a hash. The secret is that of FASTAPI_MAINTENANCE_SECRET, as for the workers.
     """
     with argument("--for"):
         lasting = parse_duration(length)
     with explained():
         bypass = Bypass()
-        target = open_target(ctx, backend, var_name, file_path)
-        token, record, report = asyncio.run(grant(target, bypass, lasting, note or None))
+        target = open_target(ctx, backend, var_name, file_path, scope)
+        token, record, report = asyncio.run(grant(target, bypass, lasting, note or None, scope))
     if report.deciding:
         complain("While a hold stands, nobody bypasses it: the token will do when the holds have ended.")
     link = link_to(url, token)
@@ -60,6 +62,7 @@ def _create(
 
 def _list(
     ctx: typer.Context,
+    scope: ScopeOption = None,
     as_json: JsonOption = False,
     backend: BackendOption = None,
     var_name: VarNameOption = None,
@@ -67,7 +70,7 @@ def _list(
 ) -> None:
     """Print which bypasses hold; nothing where there is none."""
     with explained():
-        records = asyncio.run(granted(open_target(ctx, backend, var_name, file_path)))
+        records = asyncio.run(granted(open_target(ctx, backend, var_name, file_path, scope), scope))
     if as_json:
         say(json.dumps([record.model_dump() | {"until": iso(record.until)} for record in records], indent=2))
     elif records:
@@ -78,6 +81,7 @@ def _revoke(
     ctx: typer.Context,
     ids: Annotated[list[str] | None, typer.Argument(metavar="ID...", help="As 'bypass list' prints them.", show_default=False)] = None,
     everything: Annotated[bool, typer.Option("--all", help="Revoke all of them.")] = False,
+    scope: ScopeOption = None,
     backend: BackendOption = None,
     var_name: VarNameOption = None,
     file_path: FilePathOption = None,
@@ -86,4 +90,4 @@ def _revoke(
     if bool(ids) == everything:
         raise typer.BadParameter("name those to revoke, or give --all.", param_hint="ID...")
     with explained():
-        asyncio.run(revoke(open_target(ctx, backend, var_name, file_path), ids or None))
+        asyncio.run(revoke(open_target(ctx, backend, var_name, file_path, scope), ids or None, scope))

@@ -84,10 +84,29 @@ async def test_a_hold_that_was_taken_meanwhile_was_not_seen_in_redis(redis_url: 
     assert not await backend.amend(seen, NOTED)
 
 
-async def test_backends_without_details_say_so() -> None:
+async def test_the_switch_of_a_scope_is_amended_alone_and_keeps_its_time_to_live(redis_url: str, redis_server: RedisServer) -> None:
+    redis_server.cli("SET", "maintenance:billing", "1", "EX", "600")
+    backend = backend_from_url(redis_url)
+    backend.follow_scopes(["billing"])
+    seen = await backend.read()
+    assert await backend.amend(seen, NOTED, scope="billing")
+    assert not await backend.amend(seen, ON, scope="billing"), "it is another one by now"
+    reading = await backend.read()
+    assert reading.switch == OFF
+    assert reading.scopes is not None
+    assert reading.scopes["billing"].switch == NOTED
+    assert 540 < int(redis_server.cli("TTL", "maintenance:billing")) <= 600
+    await backend.write(ON)
+    assert not await backend.amend(reading, ON, scope="billing"), "nor did the caller see the general one as it is"
+
+
+async def test_backends_without_details_or_scopes_say_so(tmp_path: Path) -> None:
     board = Switchboard()
     with pytest.raises(UnsupportedError, match="nothing to amend"):
         await board.amend(await board.read(), NOTED)
+    for keeps_none in (board, backend_from_url(f"file:{tmp_path}/switch.json")):
+        with pytest.raises(UnsupportedError, match="keeps no switches of scopes"):
+            await keeps_none.amend(await keeps_none.read(), NOTED, scope="billing")
     environment = EnvVarBackend("UNUSED_HERE")
     with pytest.raises(ReadOnlyBackendError):
         await environment.amend(await environment.read(), NOTED)

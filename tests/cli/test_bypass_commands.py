@@ -85,6 +85,14 @@ def test_where_the_switch_is_off_there_is_nothing_to_bypass(cli: Cli, url: str) 
     assert "The switch is off, so there is nothing to bypass" in made.err
 
 
+def test_a_scope_without_a_switch_of_its_own_has_nothing_to_bypass(cli: Cli, url: str) -> None:
+    cli("on", "--backend", url)
+    made = cli("bypass", "create", "--scope", "billing", "--backend", url)
+    assert (made.code, made.out) == (1, "")
+    assert "billing has no switch of its own: run 'on --scope billing' first" in made.err
+    assert switch_at(url).bypass is None
+
+
 def test_there_are_at_most_a_hundred(cli: Cli, url: str) -> None:
     records = [BypassRecord(id=str(number), until=datetime.now(UTC) + timedelta(hours=1)) for number in range(100)]
     asyncio.run(backend_from_url(url).write(MaintenanceState(enabled=True, bypass=tuple(records))))
@@ -104,7 +112,7 @@ def test_a_length_beyond_the_calendar_is_refused(cli: Cli, tmp_path: Path, monke
 def test_who_keeps_losing_the_race_is_told(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     attempts: list[MaintenanceState] = []
 
-    async def amend(self: LocalFileBackend, seen: Reading, state: MaintenanceState) -> bool:
+    async def amend(self: LocalFileBackend, seen: Reading, state: MaintenanceState, *, scope: str | None = None) -> bool:
         attempts.append(state)
         return False
 

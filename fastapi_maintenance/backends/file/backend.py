@@ -69,7 +69,9 @@ class LocalFileBackend(BaseStateBackend):
             positive("expires_in", expires_in)
         await self._change(partial(self._files.write, state, expires_in))
 
-    async def amend(self, seen: Reading, state: MaintenanceState) -> bool:
+    async def amend(self, seen: Reading, state: MaintenanceState, *, scope: str | None = None) -> bool:
+        if scope is not None:
+            return await super().amend(seen, state, scope=scope)
         return await self._change(partial(self._files.amend, seen.switch, state))
 
     async def exchange(self, seen: Reading, state: MaintenanceState, *, scope: str | None = None, end_holds: bool = False) -> bool:

@@ -141,9 +141,11 @@ class RedisBackend(BaseStateBackend, WorkerRegistry):
             except BackendUnavailableError:  # what was written is written
                 return None
 
-    async def amend(self, seen: Reading, state: MaintenanceState) -> bool:
+    async def amend(self, seen: Reading, state: MaintenanceState, *, scope: str | None = None) -> bool:
+        if scope is not None:
+            self.follow_scopes([scope])
         async with self._wire() as wire:
-            return (await self._step(wire, "amend", state.dump(), seen.fingerprint)).verdict != "changed"
+            return (await self._step(wire, "amend", state.dump(), seen.fingerprint, scope or "")).verdict != "changed"
 
     async def exchange(self, seen: Reading, state: MaintenanceState, *, scope: str | None = None, end_holds: bool = False) -> bool:
         if scope is not None:

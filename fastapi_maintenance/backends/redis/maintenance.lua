@@ -184,11 +184,11 @@ function step.workers() end
 -- ARGV: 3 value ('' for off), 4 time to live in ms (0 for none), 5 scope.
 function step.write() announce(decide(ARGV[3], ARGV[4], ARGV[5])) end
 
--- ARGV: 3 value, 4 the fingerprint that the caller has seen. The time to live stays what it is.
+-- ARGV: 3 value, 4 the fingerprint that the caller has seen, 5 scope. The time to live stays what it is.
 function step.amend()
   if reading()[7] ~= ARGV[4] then return 'changed' end
-  local left = redis.call('PTTL', SWITCH)
-  announce(decide(ARGV[3], left < 0 and 0 or math.max(left, 1)))
+  local left = redis.call('PTTL', switch_of(ARGV[5]))
+  announce(decide(ARGV[3], left < 0 and 0 or math.max(left, 1), ARGV[5]))
 end
 
 -- ARGV: 3 value ('' for off), 4 the fingerprint that the caller has seen, 5 scope, 6 '1' to clear instead.
