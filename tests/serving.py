@@ -21,7 +21,7 @@ from .waiting import eventually_sync
 
 __all__ = ["SERVERS", "WEBSOCKETS", "serving", "serving_by_hypercorn"]
 
-WEBSOCKETS: Final = [name for name in WS_PROTOCOLS if name not in ("auto", "none")]
+WEBSOCKETS: Final[list[WSProtocolType]] = [cast(WSProtocolType, name) for name in WS_PROTOCOLS if name not in ("auto", "none")]
 """uvicorn's implementations; which one a deployment has depends on what is installed there."""
 
 

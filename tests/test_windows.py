@@ -86,7 +86,7 @@ def visits_until(four: Deployment, end: float, path: str = "/") -> list[Visit]:
 
 
 def writes_while(four: Deployment, work: Any, key: str = KEY) -> list[str]:
-    """Commands on the switch, or that of a scope, those of scripts too, that do more than read it; what else the scripts keep is not the switch."""
+    """Commands on a switch, those of scripts too, that do more than read it; what else the scripts keep is not the switch."""
     reads = ("EXISTS", "GET", "PTTL", "STRLEN")
     with four.client.monitor() as monitor:
         work()
