@@ -109,7 +109,7 @@ def profile(layer: MaintenanceModeMiddleware) -> dict[str, Counted]:
         mode.in_flight.discard(admission)
 
     async def forced(scope: Scope) -> None:
-        routes.has_forced_on(scope)
+        routes.survey(scope)
 
     async def resolve(scope: Scope) -> None:
         routes.resolve(scope)

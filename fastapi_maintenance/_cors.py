@@ -29,7 +29,7 @@ class CrossOrigin:
 
     async def send(self, answer: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
         """Let `answer` answer."""
-        if scope["type"] == "http" and any(name == b"origin" for name, _ in scope["headers"]):
+        if scope["type"] == "http" and b"origin" in dict(scope["headers"]):
             answer = self._through(answer, scope)
         await answer(scope, receive, send)
 

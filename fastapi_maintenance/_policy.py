@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 from .decorators import Mark
 from .state import OFF, ON, MaintenanceState
@@ -29,16 +28,14 @@ class Outcome(StrEnum):
     """One of the last three, saying that there is no maintenance."""
 
 
-@dataclass(frozen=True, slots=True)
-class Closing:
+class Closing(NamedTuple):
     """A worker is closed to everyone whom no earlier rule concerns: by which rule, and what that rule says."""
 
     rule: Outcome
     state: MaintenanceState
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """Whether a request is refused, by which rule, and what that rule says: the state an answer is made from."""
 
     refused: bool

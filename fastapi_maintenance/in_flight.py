@@ -42,7 +42,7 @@ class Admission:
         outer = current_admission.get()
         self.outer = outer if outer is not None and _is_around(outer.scope, scope) else None
         self.standing: Standing | None = None  # classified when somebody asks, not while the service is open
-        self.holding: list[str | None] = []  # what the blocks that it is in hold closed here: scopes, or everything
+        self.holding: tuple[str | None, ...] = ()  # what the blocks that it is in hold closed here: scopes, or everything
         self.evict: Callable[[str], Awaitable[None]] | None = None  # sends an open WebSocket away, saying why
 
     @property
@@ -74,10 +74,10 @@ class Admission:
         admission: Admission | None = self
         while admission is not None:
             if admission.mode.backend.describe() == switch:
+                held = [*admission.holding, *([] if lets_go else [scope])]
                 if lets_go:
-                    admission.holding.remove(scope)
-                else:
-                    admission.holding.append(scope)
+                    held.remove(scope)
+                admission.holding = tuple(held)
                 admission.mode.in_flight_changed()
             admission = admission.outer
 

@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ._cors import CrossOrigin
 from ._handlers import Replay, answer_with, handle_error, is_exempt
 from ._policy import Decision, Outcome, decide
-from ._routing import RouteTable
+from ._routing import Resolved, RouteTable
 from ._websockets import Evictable
 from .backends import BaseStateBackend, EnvVarBackend
 from .bypass import Bypass
@@ -107,11 +107,11 @@ class MaintenanceModeMiddleware:
         mode.in_flight.add(admission)
         gate = mode.gate
         try:
+            routes = self._routes.survey(scope)  # first, for it tells what scopes there are to ask about
             if monotonic() >= gate.until:
-                self._routes.has_forced_on(scope)  # so that the scopes are known before anybody asks for their state
                 gate = await mode.refresh()
-            if not gate.is_open or self._routes.has_forced_on(scope):
-                await self._judge(admission, gate, scope, receive, send)
+            if routes.forced_on or not gate.is_open:
+                await self._judge(admission, gate, routes.resolve(scope), scope, receive, send)
             elif self._wraps:
                 await self._serve(admission, gate, scope, receive, send)
             else:
@@ -133,18 +133,17 @@ class MaintenanceModeMiddleware:
 
         token = current_admission.set(Admission(self.mode, scope))
         try:
-            self._routes.has_forced_on(scope)  # which tells what scopes there are, for the first reading
+            self._routes.survey(scope)  # which tells what scopes there are, for the first reading
             async with self.mode:
                 await self.app(scope, receive, tell)
         finally:
             current_admission.reset(token)
 
-    async def _judge(self, admission: Admission, gate: Gate, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _judge(self, admission: Admission, gate: Gate, route: Resolved, scope: Scope, receive: Receive, send: Send) -> None:
         if not gate.is_open and (welcome := self.mode.guests.welcome(scope, gate)) is not None:
             self.mode.in_flight.discard(admission)
             await welcome(scope, receive, send)
             return
-        route = self._routes.resolve(scope)
         if route.scope is not None:
             self._follow_scopes(frozenset({route.scope}))  # of a route that was added meanwhile
         standing = Standing(route.mark, route.found, route.docs, route.scope)

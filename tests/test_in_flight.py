@@ -605,7 +605,7 @@ async def test_a_lifespan_is_never_in_flight() -> None:
 
     assert [admission.scope["type"] for admission in seen] == ["lifespan"]
     assert not service.mode.in_flight
-    assert seen[0].holding == []
+    assert seen[0].holding == ()
 
 
 async def test_who_is_not_yet_classified_is_waited_for(work: Work) -> None:

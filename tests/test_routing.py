@@ -31,6 +31,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocketDisconnect
 
 from fastapi_maintenance._routing import Resolved, RouteTable
+from fastapi_maintenance._routing.walk import walk
 from fastapi_maintenance.decorators import force_maintenance_mode_off as off
 from fastapi_maintenance.decorators import force_maintenance_mode_on as on
 from fastapi_maintenance.decorators import mark_of
@@ -66,7 +67,7 @@ class Probe:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         before = {key: copy.copy(value) if isinstance(value, dict | list) else value for key, value in scope.items()}
-        resolved, forced_on = self.table.resolve(scope), self.table.has_forced_on(scope)
+        resolved, forced_on = self.table.resolve(scope), self.table.survey(scope).forced_on
         assert dict(scope) == before, "resolving must leave the scope alone"
         self.notes.append(Note(resolved, forced_on))
         await self.app(scope, receive, send)
@@ -452,8 +453,8 @@ def test_an_included_router_whose_parts_cannot_be_seen(visit: Visit, monkeypatch
     router.get("/items")(free)
     app = FastAPI()
     app.include_router(router)
-    monkeypatch.setattr("fastapi_maintenance._routing.iter_route_contexts", lambda routes: iter(()))
-    monkeypatch.setattr("fastapi_maintenance._routing.Router", Starlette)
+    monkeypatch.setattr("fastapi_maintenance._routing.included.iter_route_contexts", lambda routes: iter(()))
+    monkeypatch.setattr("fastapi_maintenance._routing.included.Router", Starlette)
     site = visit(app)
 
     assert site.ask("/items") == FREE
@@ -996,7 +997,7 @@ def test_one_table_beneath_two_apps() -> None:
     table = RouteTable(bare)
     apps = FastAPI(), sub_fastapi()
 
-    assert [table.has_forced_on({"type": "http", "app": app}) for app in (*apps, *apps)] == [False, True, False, True]
+    assert [table.survey({"type": "http", "app": app}).forced_on for app in (*apps, *apps)] == [False, True, False, True]
 
 
 def test_around_an_app_with_nothing_to_see_everything_is_found() -> None:
@@ -1004,7 +1005,7 @@ def test_around_an_app_with_nothing_to_see_everything_is_found() -> None:
     scope: Scope = {"type": "http", "method": "GET", "path": "/", "headers": []}
 
     assert table.resolve(scope) == FREE
-    assert not table.has_forced_on(scope)
+    assert not table.survey(scope).forced_on
 
 
 def test_on_the_middleware_of_a_router_and_of_a_route() -> None:
@@ -1221,15 +1222,15 @@ def test_the_tree_is_walked_only_when_it_has_grown(monkeypatch: pytest.MonkeyPat
     app.mount("/sub", sub_fastapi())
     table = RouteTable(app)
     scope: Scope = {"type": "http"}
-    monkeypatch.setattr("fastapi_maintenance._routing.carries", count)
+    monkeypatch.setattr("fastapi_maintenance._routing.survey.carries", count)
 
-    table.has_forced_on(scope)
+    table.survey(scope)
     seen = len(walks)
-    table.has_forced_on(scope)
+    table.survey(scope)
     assert len(walks) == seen
 
     app.get("/free")(free)
-    table.has_forced_on(scope)
+    table.survey(scope)
     assert len(walks) > seen
 
 
@@ -1371,6 +1372,7 @@ def test_any_tree_is_resolved_as_the_app_routes_it(
     resolved = table.resolve(scope)
     answered, endpoint = asyncio.run(real_answer(app, dict(scope)))
 
+    assert resolved == walk(app, scope), "what is found at once is what asking every route finds"
     assert resolved.found is answered
     assert resolved.mark == (mark_of(endpoint, scope.get("method")) if answered else None)
-    assert table.has_forced_on(scope) is has_on(tree)
+    assert table.survey(scope).forced_on is has_on(tree)

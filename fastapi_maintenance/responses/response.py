@@ -84,7 +84,7 @@ class MaintenanceResponse:
         if not (self._is_constant or media_type == _REDIRECT):
             encoded = self._time(encoded)
         headers = [*encoded.headers]  # a new list each time: outer middlewares append to it
-        if any(name == b"origin" for name, _ in scope["headers"]):
+        if b"origin" in dict(scope["headers"]):
             headers.append(_READABLE)
         send = fit(scope, send, reason=detail(self._state))
         await send({"type": "http.response.start", "status": encoded.status, "headers": headers})

@@ -1,0 +1,88 @@
+"""One look through a whole route tree."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from starlette.routing import BaseRoute, Host, Mount, Router
+from starlette.types import ASGIApp, Scope
+
+from ..decorators import carries, scopes_on
+from .included import router_in
+from .index import RouteIndex
+from .layers import layers_of, mounted, router_of
+from .resolved import Resolved
+from .walk import walk
+
+__all__ = ["Survey"]
+
+_NO_ROUTER: Final = Router()
+
+
+class Survey:
+    """One walk over a whole route tree: is anything forced on, which scopes are there, and how to see that it has grown since."""
+
+    def __init__(self, target: ASGIApp) -> None:
+        self._target = target
+        self.forced_on = False
+        self.scopes: set[str] = set()
+        routers: dict[int, Router] = {}
+        lists: list[list[BaseRoute]] = []
+        self._size = 0
+        pending: list[object] = [target]
+        while pending:
+            layers = list(layers_of(pending.pop()))
+            self.forced_on |= any(carries(layer, "on") for layer in layers)
+            self.scopes.update(*map(scopes_on, layers))
+            router = router_of(layers[-1])
+            if router is None or id(router) in routers:
+                continue
+            routers[id(router)] = router
+            lists.append(router.routes)
+            routes = list(router.routes)  # counted as walked, should another thread add one meanwhile
+            self._size += len(routes)
+            pending += self._visit(routes)
+            if router.default != router.not_found:
+                pending.append(router.default)
+        self._lists = tuple(lists)
+        self._outermost = next(iter(routers.values()), _NO_ROUTER)
+        self._last = next(reversed(self._outermost.routes), None)
+        self._indexes: dict[int, RouteIndex] = {}  # by the app around: mostly one, that of the middleware
+
+    def is_current(self, target: ASGIApp) -> bool:
+        """Whether nothing was added since. Costs by the number of routers, not of routes."""
+        if self._target is not target or sum(map(len, self._lists)) != self._size:
+            return False
+        routes = self._outermost.routes
+        return not routes or routes[-1] is self._last  # tells one that was replaced, which leaves the count as it was
+
+    def resolve(self, scope: Scope) -> Resolved:
+        """Say which endpoint would answer, as the app's own routers would choose it."""
+        try:
+            return self._find(scope) or walk(self._target, scope)
+        except Exception:
+            # A convertor, or a user's own route, failed. The app would most likely answer 500 of its own, but it need not:
+            # a middleware between us and the router may add to the scope what that route looks for. So this could be any
+            # endpoint; closing it is the only answer that keeps a promise to whoever is migrating.
+            return Resolved(found=True)
+
+    def _find(self, scope: Scope) -> Resolved | None:
+        around = scope.get("app")
+        index = self._indexes.get(id(around))
+        if index is None:  # while the service is open, nobody needs one
+            index = self._indexes[id(around)] = RouteIndex(self._target, around)
+        return index.find(scope["type"], scope.get("method"), scope["path"], scope.get("root_path", ""))
+
+    def _visit(self, routes: Sequence[BaseRoute]) -> Iterator[object]:
+        for route in routes:
+            if isinstance(route, Mount | Host):
+                yield mounted(route.app, route)
+            elif (included := router_in(route)) is not None:
+                yield included
+            elif (endpoint := getattr(route, "endpoint", None)) is not None:
+                self.forced_on |= carries(endpoint, "on")
+                self.scopes |= scopes_on(endpoint)
+            else:
+                # A route of a kind that we cannot look into: right and slower, rather than fast and blind.
+                self.forced_on = True
