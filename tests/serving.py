@@ -7,8 +7,9 @@ import logging
 import socket
 import threading
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from typing import Any, Final, cast
 
 import uvicorn
@@ -19,7 +20,9 @@ from uvicorn.config import WS_PROTOCOLS, WSProtocolType
 
 from .waiting import eventually_sync
 
-__all__ = ["SERVERS", "WEBSOCKETS", "serving", "serving_by_hypercorn"]
+__all__ = ["BELIEVING_NO_HEADERS", "SERVERS", "WEBSOCKETS", "Server", "serving", "serving_by_hypercorn"]
+
+Server = Callable[[ASGIApp], AbstractContextManager[str]]
 
 WEBSOCKETS: Final[list[WSProtocolType]] = [cast(WSProtocolType, name) for name in WS_PROTOCOLS if name not in ("auto", "none")]
 """uvicorn's implementations; which one a deployment has depends on what is installed there."""
@@ -77,3 +80,6 @@ def serving_by_hypercorn(app: ASGIApp) -> Iterator[str]:
 
 SERVERS: Final = {"uvicorn": serving, "hypercorn": serving_by_hypercorn}
 """What serves an application, by its name."""
+
+BELIEVING_NO_HEADERS: Final[dict[str, Server]] = {"uvicorn": partial(serving, proxy_headers=False), "hypercorn": serving_by_hypercorn}
+"""The same, telling the application the address that a connection comes from; uvicorn would believe what 127.0.0.1 says of others."""

@@ -35,7 +35,7 @@ from fastapi_maintenance.state import OFF
 from .asgi import http_scope, websocket_scope
 from .doubles import Switchboard
 from .servers import RedisServer
-from .serving import serving, serving_by_hypercorn
+from .serving import BELIEVING_NO_HEADERS
 from .waiting import eventually_sync
 
 LOGIN: Final = '{"enabled": true, "mode": "read-only", "allow": ["POST /login"]}'
@@ -75,7 +75,7 @@ def gate(state: MaintenanceState) -> Gate:
 def workers(redis_url: str) -> Iterator[list[httpx2.Client]]:
     """Clients of two workers by two servers, each with a connection of its own to one Redis."""
     apps = make_app(RedisBackend(redis_url)), make_app(RedisBackend(redis_url))
-    with serving(apps[0], proxy_headers=False) as one, serving_by_hypercorn(apps[1]) as other:
+    with BELIEVING_NO_HEADERS["uvicorn"](apps[0]) as one, BELIEVING_NO_HEADERS["hypercorn"](apps[1]) as other:
         clients = [httpx2.Client(base_url=f"http://{address}", trust_env=False) for address in (one, other)]
         yield clients
         for client in clients:
@@ -126,11 +126,12 @@ def test_the_list_of_a_scopes_own_switch_goes_before_the_general_one(workers: li
     expect(503, 503, 200)
 
 
-def test_a_network_in_the_list_is_looked_for_behind_trusted_proxies_only() -> None:
+@pytest.mark.parametrize("server", BELIEVING_NO_HEADERS)
+def test_a_network_in_the_list_is_looked_for_behind_trusted_proxies_only(server: str) -> None:
     app = make_app("env:UNUSED_HERE", trusted_proxies="127.0.0.1")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("UNUSED_HERE", '{"enabled": true, "allow": ["10.1.0.0/16"]}')
-        with serving(app, proxy_headers=False) as address, httpx2.Client(base_url=f"http://{address}", trust_env=False) as client:
+        with BELIEVING_NO_HEADERS[server](app) as address, httpx2.Client(base_url=f"http://{address}", trust_env=False) as client:
             assert client.get("/login", headers={"X-Forwarded-For": "10.1.2.3"}).status_code == 200
             assert client.get("/login", headers={"X-Forwarded-For": "10.1.2.3, 203.0.113.9"}).status_code == 503
             assert client.get("/login").status_code == 503

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
+import httpx2
 import pytest
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.middleware.cors import CORSMiddleware
@@ -21,6 +22,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from fastapi_maintenance import MaintenanceAnswer, MaintenanceModeMiddleware, force_maintenance_mode_on
 
 from .asgi import exchange, websocket_scope
+from .serving import SERVERS
 
 pytestmark = pytest.mark.anyio
 
@@ -66,66 +68,34 @@ class Cors(CORSMiddleware):
     """A user's own version."""
 
 
-def outside() -> ASGIApp:
+THEIRS: Final = Middleware(CORSMiddleware, **CORS)
+OURS: Final = Middleware(MaintenanceModeMiddleware)
+ZIPPING: Final = Middleware(GZipMiddleware)
+
+
+def within(*layers: Middleware) -> FastAPI:
+    """The application with these middlewares, the innermost first, as they are added."""
     app = shop()
-    app.add_middleware(MaintenanceModeMiddleware)
-    app.add_middleware(CORSMiddleware, **CORS)
+    for layer in layers:
+        app.add_middleware(layer.cls, *layer.args, **layer.kwargs)
     return app
 
 
-def beneath() -> ASGIApp:
-    app = shop()
-    app.add_middleware(CORSMiddleware, **CORS)
-    app.add_middleware(MaintenanceModeMiddleware)
-    return app
-
-
-def far_beneath() -> ASGIApp:
-    app = shop()
-    app.add_middleware(Cors, **CORS)
-    app.add_middleware(GZipMiddleware)
-    app.add_middleware(MaintenanceModeMiddleware)
-    return app
-
-
-def beneath_and_hidden() -> ASGIApp:
-    app = shop()
-    app.add_middleware(CORSMiddleware, **CORS)
-    app.add_middleware(Hiding)
-    app.add_middleware(MaintenanceModeMiddleware)
-    return app
-
-
-def in_the_application_that_is_wrapped() -> ASGIApp:
-    app = shop()
-    app.add_middleware(CORSMiddleware, **CORS)
-    app.add_middleware(GZipMiddleware)
-    return MaintenanceModeMiddleware(app)
-
-
-def in_the_list_of_middlewares() -> ASGIApp:
-    return shop(middleware=[Middleware(MaintenanceModeMiddleware), Middleware(CORSMiddleware, **CORS)])
-
-
-def around_everything() -> ASGIApp:
-    return CORSMiddleware(MaintenanceModeMiddleware(shop()), **CORS)
-
-
-ORDERS: Final = [
-    outside,
-    beneath,
-    far_beneath,
-    beneath_and_hidden,
-    in_the_application_that_is_wrapped,
-    in_the_list_of_middlewares,
-    around_everything,
-]
+ORDERS: Final[dict[str, Callable[[], ASGIApp]]] = {
+    "outside": lambda: within(OURS, THEIRS),
+    "beneath": lambda: within(THEIRS, OURS),
+    "far beneath": lambda: within(Middleware(Cors, **CORS), ZIPPING, OURS),
+    "beneath and hidden": lambda: within(THEIRS, Middleware(Hiding), OURS),
+    "in the application that is wrapped": lambda: MaintenanceModeMiddleware(within(THEIRS, ZIPPING)),
+    "in the list of middlewares": lambda: shop(middleware=[OURS, THEIRS]),
+    "around everything": lambda: CORSMiddleware(MaintenanceModeMiddleware(shop()), **CORS),
+}
 
 
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("path", ["/orders", "/anything", "/closed"])
-def test_the_answer_can_be_read_and_the_preflight_before_it_allows_the_request(order: Callable[[], ASGIApp], path: str) -> None:
-    client = TestClient(order())
+def test_the_answer_can_be_read_and_the_preflight_before_it_allows_the_request(order: str, path: str) -> None:
+    client = TestClient(ORDERS[order]())
     preflight = client.options(path, headers=PREFLIGHT)
     answer = client.post(path, headers=FROM_THERE)
 
@@ -139,9 +109,23 @@ def test_the_answer_can_be_read_and_the_preflight_before_it_allows_the_request(o
     assert {value.strip().lower() for value in answer.headers["vary"].split(",")} == {"accept", "origin"}
 
 
+@pytest.mark.parametrize("order", ["outside", "beneath"])
+@pytest.mark.parametrize("server", SERVERS)
+def test_real_servers_send_the_same(order: str, server: str) -> None:
+    with SERVERS[server](ORDERS[order]()) as address, httpx2.Client(base_url=f"http://{address}", trust_env=False) as client:
+        preflight = client.options("/anything", headers=PREFLIGHT)
+        answer = client.post("/anything", headers=FROM_THERE)
+        stranger = client.post("/anything", headers={"origin": "https://stranger.example"})
+
+    assert (preflight.status_code, preflight.headers["access-control-allow-origin"]) == (200, ORIGIN)
+    assert (answer.status_code, answer.headers.get_list("access-control-allow-origin")) == (503, [ORIGIN])
+    assert answer.headers["access-control-expose-headers"] == "retry-after, x-maintenance-mode"
+    assert (stranger.status_code, stranger.headers.get("access-control-allow-origin")) == (503, None)
+
+
 @pytest.mark.parametrize("order", ORDERS)
-def test_who_may_not_read_it_still_may_not(order: Callable[[], ASGIApp]) -> None:
-    client = TestClient(order())
+def test_who_may_not_read_it_still_may_not(order: str) -> None:
+    client = TestClient(ORDERS[order]())
     stranger = {"origin": "https://stranger.example"}
 
     assert client.options("/orders", headers=PREFLIGHT | stranger).status_code == 400
@@ -149,16 +133,16 @@ def test_who_may_not_read_it_still_may_not(order: Callable[[], ASGIApp]) -> None
 
 
 @pytest.mark.parametrize("order", ORDERS)
-def test_without_an_origin_it_is_an_answer_like_any_other(order: Callable[[], ASGIApp]) -> None:
-    headers = TestClient(order()).post("/orders").headers
+def test_without_an_origin_it_is_an_answer_like_any_other(order: str) -> None:
+    headers = TestClient(ORDERS[order]()).post("/orders").headers
 
     assert not [name for name in headers if name.startswith("access-control-allow-origin")]
     assert "access-control-expose-headers" not in headers
 
 
 @pytest.mark.parametrize("order", ORDERS)
-async def test_websockets_are_refused_as_ever(order: Callable[[], ASGIApp]) -> None:
-    app = order()
+async def test_websockets_are_refused_as_ever(order: str) -> None:
+    app = ORDERS[order]()
     routes: Any = app
     while not isinstance(routes, FastAPI):
         routes = routes.app
@@ -176,27 +160,21 @@ def test_answers_of_handlers_can_be_read_too(inner: bool) -> None:
         raise HTTPException(403)
 
     for options, status in (({"response_handler": lambda request: JSONResponse({}, 418)}, 418), ({"exempt_handler": refuse}, 403)):
-        app = shop()
-        order = [(CORSMiddleware, CORS), (MaintenanceModeMiddleware, options)]
-        for middleware, its in order if inner else reversed(order):
-            app.add_middleware(middleware, **its)  # type: ignore[arg-type]  # one of two
+        order = THEIRS, Middleware(MaintenanceModeMiddleware, **options)
+        app = within(*order) if inner else within(*reversed(order))
         answer = TestClient(app).post("/orders", headers=FROM_THERE)
         assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (status, ORIGIN)
 
 
 def test_headers_that_an_application_exposes_itself_are_its_own_choice() -> None:
-    app = shop()
-    app.add_middleware(CORSMiddleware, **CORS, expose_headers=["Retry-After", "X-Total"])
-    app.add_middleware(MaintenanceModeMiddleware)
+    app = within(Middleware(CORSMiddleware, **CORS, expose_headers=["Retry-After", "X-Total"]), OURS)
     answer = TestClient(app).post("/orders", headers=FROM_THERE)
 
     assert answer.headers["access-control-expose-headers"] == "Retry-After, X-Total"
 
 
 def test_without_any_cors_a_preflight_is_refused_like_everything_else() -> None:
-    app = shop()
-    app.add_middleware(MaintenanceModeMiddleware)
-    answer = TestClient(app).options("/anything", headers=PREFLIGHT)
+    answer = TestClient(within(OURS)).options("/anything", headers=PREFLIGHT)
 
     assert answer.status_code == 503
     assert "access-control-allow-origin" not in answer.headers
@@ -204,18 +182,13 @@ def test_without_any_cors_a_preflight_is_refused_like_everything_else() -> None:
 
 def test_the_one_further_out_is_not_taken_for_one_beneath() -> None:
     """What it adds would be added twice."""
-    app = shop()
-    app.add_middleware(Hiding)
-    app.add_middleware(MaintenanceModeMiddleware)
-    app.add_middleware(CORSMiddleware, **CORS)
+    app = within(Middleware(Hiding), OURS, THEIRS)
 
     assert TestClient(app).post("/orders", headers=FROM_THERE).headers["vary"].lower().split(", ") == ["accept", "origin"]
 
 
 def test_a_response_with_options_of_its_own_goes_the_same_way() -> None:
-    app = shop()
-    app.add_middleware(CORSMiddleware, **CORS)
-    app.add_middleware(MaintenanceModeMiddleware, answer=MaintenanceAnswer(redirect="https://status.example"))
+    app = within(THEIRS, Middleware(MaintenanceModeMiddleware, answer=MaintenanceAnswer(redirect="https://status.example")))
     answer = TestClient(app).post("/orders", headers=FROM_THERE | {"accept": "text/html"}, follow_redirects=False)
 
     assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (302, ORIGIN)
@@ -231,9 +204,7 @@ def mounting(*mounts: BaseRoute) -> ASGIApp:
 
 def shared() -> FastAPI:
     """An application that other origins may use."""
-    app = shop()
-    app.add_middleware(CORSMiddleware, **CORS)
-    return app
+    return within(THEIRS)
 
 
 @pytest.mark.parametrize(
@@ -241,7 +212,7 @@ def shared() -> FastAPI:
     [
         (lambda: mounting(Mount("/v1", shop()), Mount("/v2", shared())), "/v2/orders"),
         (lambda: mounting(Mount("/api", FastAPI(routes=[Mount("/v1", shared())]))), "/api/v1/orders"),
-        (lambda: mounting(Mount("/api", shop(), middleware=[Middleware(CORSMiddleware, **CORS)])), "/api/orders"),
+        (lambda: mounting(Mount("/api", shop(), middleware=[THEIRS])), "/api/orders"),
         (lambda: mounting(Host("testserver", Router([Mount("/shop", shared())]))), "/shop/orders"),
     ],
 )
@@ -293,7 +264,7 @@ def test_a_convertor_that_fails_is_no_error_of_ours(monkeypatch: pytest.MonkeyPa
 
 
 def test_what_answers_last_is_not_mounted_anywhere() -> None:
-    app = Starlette(routes=[Mount("/v2", shared())], middleware=[Middleware(MaintenanceModeMiddleware)])
+    app = Starlette(routes=[Mount("/v2", shared())], middleware=[OURS])
     app.router.default = PlainTextResponse("the rest")
     answer = TestClient(app).get("/elsewhere", headers=FROM_THERE)
 

@@ -35,7 +35,7 @@ from fastapi_maintenance.exemptions import (
 )
 
 from .asgi import http_scope, websocket_scope
-from .serving import serving
+from .serving import BELIEVING_NO_HEADERS, serving
 
 ME: Final = Path("/me")
 YOU: Final = Path("/you")
@@ -489,11 +489,12 @@ RULES: Final = (
     | Host("staging.example.com")
     | Query("preview", "yes")
     | Bearer(is_good_later)
+    | Role("admin", of=lambda connection: connection.headers.getlist("x-role"))
 )
 
 
-@pytest.fixture(scope="module")
-def closed() -> Iterator[httpx2.Client]:
+@pytest.fixture(scope="module", params=BELIEVING_NO_HEADERS)
+def closed(request: pytest.FixtureRequest) -> Iterator[httpx2.Client]:
     """A client of a closed application with all of these rules, and with documentation at an address of its own."""
     app = FastAPI(docs_url="/manual")
     app.add_middleware(MaintenanceModeMiddleware, enable_maintenance=True, exempt_handler=RULES)
@@ -502,8 +503,7 @@ def closed() -> Iterator[httpx2.Client]:
     async def answer() -> str:
         return "open"
 
-    # Without that, uvicorn itself believes X-Forwarded-For where it comes from the loopback.
-    with serving(app, proxy_headers=False) as address, httpx2.Client(base_url=f"http://{address}", trust_env=False) as client:
+    with BELIEVING_NO_HEADERS[request.param](app) as address, httpx2.Client(base_url=f"http://{address}", trust_env=False) as client:
         yield client
 
 
@@ -537,6 +537,8 @@ def closed() -> Iterator[httpx2.Client]:
         ("GET", "/?preview=no", {}, 503),
         ("GET", "/", {"Authorization": "Bearer good-token"}, 200),
         ("GET", "/", {"Authorization": "Bearer other"}, 503),
+        ("GET", "/", {"X-Role": "admin"}, 200),
+        ("GET", "/", {"X-Role": "user"}, 503),
         ("GET", "/", {}, 503),
     ],
 )
@@ -546,13 +548,14 @@ def test_a_server_lets_through_whom_a_rule_names(
     assert closed.request(method, url, headers=headers).status_code == expected
 
 
-def test_a_server_that_is_reached_directly_believes_no_header_about_the_client() -> None:
+@pytest.mark.parametrize("server", BELIEVING_NO_HEADERS)
+def test_a_server_that_is_reached_directly_believes_no_header_about_the_client(server: str) -> None:
     app = FastAPI()
     app.add_api_route("/", lambda: "open")
     app.add_api_route("/own", lambda: "open")
     rule = Network("10.0.0.0/8") | Network("127.0.0.1") & Path("/own")
     app.add_middleware(MaintenanceModeMiddleware, enable_maintenance=True, exempt_handler=rule)
-    with serving(app, proxy_headers=False) as address, httpx2.Client(base_url=f"http://{address}", trust_env=False) as client:
+    with BELIEVING_NO_HEADERS[server](app) as address, httpx2.Client(base_url=f"http://{address}", trust_env=False) as client:
         assert client.get("/", headers={"X-Forwarded-For": "10.1.2.3", "Forwarded": "for=10.1.2.3"}).status_code == 503
         assert client.get("/own", headers={"X-Forwarded-For": "203.0.113.9"}).status_code == 200
 

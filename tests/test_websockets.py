@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
 import pytest
 from fastapi import FastAPI, WebSocket
-from starlette.types import ASGIApp, Message
+from starlette.types import Message
 from starlette.websockets import WebSocketDisconnect
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
@@ -25,7 +25,7 @@ from fastapi_maintenance.state import OFF, ON
 
 from .asgi import http_scope, websocket_scope
 from .doubles import Switchboard
-from .serving import WEBSOCKETS, serving, serving_by_hypercorn
+from .serving import WEBSOCKETS, Server, serving, serving_by_hypercorn
 from .waiting import eventually, eventually_sync
 
 DETAIL: Final = "Service temporarily unavailable due to maintenance"
@@ -471,7 +471,7 @@ async def test_nothing_stands_between_where_nothing_need_be_closed(
 # -- at a real server ----------------------------------------------------------------------------------------------------------
 
 
-SERVERS_OF_WEBSOCKETS: Final[dict[str, Callable[[ASGIApp], AbstractContextManager[str]]]] = {
+SERVERS_OF_WEBSOCKETS: Final[dict[str, Server]] = {
     **{f"uvicorn with {ws}": partial(serving, ws=ws) for ws in WEBSOCKETS},
     "hypercorn": serving_by_hypercorn,
 }

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
+from fastapi import FastAPI
+from fastapi.responses import PlainTextResponse
+from fastapi.testclient import TestClient
 
+from fastapi_maintenance import MaintenanceModeMiddleware
 from fastapi_maintenance.exceptions import ConfigurationError
 from fastapi_maintenance.responses import MaintenanceAnswer, Texts
 from fastapi_maintenance.responses.texts import TEXTS
@@ -87,6 +93,45 @@ def test_what_cannot_be_meant_is_refused_and_says_why(options: dict[str, Any], c
     with pytest.raises(ConfigurationError) as refused:
         MaintenanceAnswer(**options)
     assert complaint in str(refused.value)
+
+
+ALL_WAYS: Final[dict[str, Any]] = {
+    "status_code": 500,
+    "headers": {"X-By": "us"},
+    "redirect": "https://status.example/",
+    "template": "page.html.jinja2",
+    "file": "page.html",
+    "response_handler": lambda request: PlainTextResponse("closed"),
+}
+
+
+def problem_with(given: Iterable[str]) -> str | None:
+    """Why an application that is given these does not start; None if it does."""
+    options = {name: ALL_WAYS[name] for name in given}
+    handler = options.pop("response_handler", None)
+    app = FastAPI()
+    try:
+        app.add_middleware(MaintenanceModeMiddleware, answer=MaintenanceAnswer(**options) if options else None, response_handler=handler)
+        with TestClient(app):
+            return None
+    except ConfigurationError as error:
+        return str(error)
+
+
+def test_of_the_ways_to_another_answer_those_that_exclude_each_other_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of all of them together, and of every other combination."""
+    monkeypatch.chdir(tmp_path)
+    for page in ("page.html", "page.html.jinja2"):
+        Path(page).write_text("<!doctype html>")
+    for number in range(len(ALL_WAYS) + 1):
+        for given in combinations(ALL_WAYS, number):
+            pages = [f"{page}=" for page in ("redirect", "template", "file") if page in given]
+            expected = None
+            if len(pages) > 1:
+                expected = f"{' and '.join(pages)} exclude each other, for they are all what who prefers HTML gets: give one."
+            elif "response_handler" in given and number > 1:
+                expected = "response_handler makes the whole answer, so answer= would do nothing beside it: give one of them."
+            assert problem_with(given) == expected, given
 
 
 def test_a_language_of_ones_own_is_added_and_a_known_one_replaced() -> None:

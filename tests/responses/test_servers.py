@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import logging
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
 from fastapi import FastAPI
-from fastapi.responses import StreamingResponse
+from fastapi.responses import PlainTextResponse, StreamingResponse
 from starlette.types import Receive, Scope, Send
 from uvicorn.config import WSProtocolType
 from websockets.exceptions import InvalidStatus
@@ -52,6 +55,16 @@ def server(request: pytest.FixtureRequest) -> Iterator[str]:
     """Where one of the servers serves it."""
     with SERVERS[request.param](shop()) as address:
         yield address
+
+
+ServerOf = Callable[[FastAPI], str]
+
+
+@pytest.fixture(params=SERVERS)
+def server_of(request: pytest.FixtureRequest) -> Iterator[ServerOf]:
+    """Has one of the servers serve an application, and says where."""
+    with ExitStack() as stack:
+        yield lambda app: stack.enter_context(SERVERS[request.param](app))
 
 
 @pytest.fixture(autouse=True)
@@ -133,6 +146,41 @@ def test_read_only_refuses_with_the_status_that_was_chosen(monkeypatch: pytest.M
         assert httpx2.get(f"http://{address}/items").status_code == 200
     assert (refused.status_code, refused.headers.get("allow")) == (status or 503, allow)
     assert refused.json() == {"detail": "Service temporarily read-only due to maintenance", "mode": "read-only"}
+
+
+def test_the_options_reach_every_client_of_a_server_as_files_were_at_its_start(server_of: ServerOf, tmp_path: Path) -> None:
+    template, file = tmp_path / "page.html.jinja2", tmp_path / "page.html"
+    template.write_text("<!doctype html><p>{{ message }}, says the template")
+    file.write_text("<!doctype html><p>as it stands")
+    asked = {
+        "status": server_of(shop(status_code=500, headers={"X-By": "us", "Cache-Control": "no-cache"})),
+        "redirect": server_of(shop(redirect="https://status.example/")),
+        "template": server_of(shop(template=template)),
+        "file": server_of(shop(file=file)),
+        "date": server_of(shop(retry_after_as_date=True, refresh=30)),
+    }
+    template.unlink()
+    file.unlink()
+    replies = {name: httpx2.get(f"http://{address}/items", headers={"accept": CHROME}) for name, address in asked.items()}
+
+    assert (replies["status"].status_code, replies["status"].headers["x-by"]) == (500, "us")
+    assert replies["status"].headers["cache-control"] == "no-cache"
+    assert (replies["redirect"].status_code, replies["redirect"].headers["location"]) == (302, "https://status.example/")
+    assert httpx2.get(f"http://{asked['redirect']}/items").status_code == 503, "programs are not sent there"
+    assert replies["template"].text == "<!doctype html><p>Zurück um 04:00, says the template"
+    assert replies["file"].text == "<!doctype html><p>as it stands"
+    assert {replies[name].status_code for name in ("template", "file", "date")} == {503}
+    at = parsedate_to_datetime(replies["date"].headers["retry-after"])
+    assert timedelta(minutes=9) < at - datetime.now(UTC) < timedelta(minutes=11)
+    assert replies["date"].headers["refresh"] == "30"
+
+
+def test_a_handler_of_ones_own_makes_the_whole_answer(server_of: ServerOf) -> None:
+    app = FastAPI()
+    app.add_middleware(MaintenanceModeMiddleware, response_handler=lambda request: PlainTextResponse(f"no {request.url.path}", 418))
+    app.add_api_route("/items", lambda: None)
+    reply = httpx2.get(f"http://{server_of(app)}/items")
+    assert (reply.status_code, reply.text) == (418, "no /items")
 
 
 def test_a_websockets_client_sees_503_with_the_answer(server: str) -> None:
