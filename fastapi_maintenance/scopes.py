@@ -10,7 +10,7 @@ from .exceptions import ConfigurationError
 __all__ = ["check_scope"]
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
-_RESERVED: Final = frozenset({"epoch", "events", "history", "holds", "told", "workers"})  # kept beside a switch, too
+_RESERVED: Final = frozenset({"epoch", "events", "history", "holds", "recorded", "told", "workers"})  # kept beside a switch, too
 
 
 def check_scope(name: object) -> str:

@@ -7,11 +7,12 @@ import threading
 import time
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, Self
 
 from ..exceptions import BackendError, ConfigurationError, UnsupportedError
+from ..history import Change
 from ..registry import RollCall
 from ..scopes import check_scope
 from ..snapshot import Hold, Reading, evaluate
@@ -82,6 +83,9 @@ class BaseStateBackend(ABC):
 
     scoped: ClassVar[bool] = False
     """Whether scopes have switches of their own here. Holds can be of a scope everywhere."""
+
+    recorded: ClassVar[bool] = False
+    """Whether changes are recorded, so that there is a history."""
 
     @abstractmethod
     async def get_value(self) -> bool:
@@ -201,6 +205,23 @@ class BaseStateBackend(ABC):
             await self.write(state)
         except UnsupportedError:
             await self.set_value(state.enabled)
+
+    # -- history -------------------------------------------------------------------------------------------------------
+
+    def signed(self, by: str | None) -> Self:
+        """The same backend, for changes that this person makes: so a history names them, where what is written names nobody."""
+        return self
+
+    async def history(self, *, limit: int = 100, scope: str | None = None) -> tuple[Change, ...]:
+        """The newest changes, oldest first; with a scope, of that alone. Raises `UnsupportedError` where none are recorded."""
+        raise UnsupportedError(f"{self.describe()} keeps no history; only Redis does.")
+
+    def follow_history(self, after: str = "") -> AsyncIterator[Change]:
+        """Changes as they come, from the one after that with this identifier, and again once an outage is over.
+
+        Raises `UnsupportedError` where none are recorded.
+        """
+        raise UnsupportedError(f"{self.describe()} keeps no history; only Redis does.")
 
     # -- watching ------------------------------------------------------------------------------------------------------
 

@@ -207,6 +207,15 @@ async def test_a_feed_that_is_gone_is_told_nothing_more(backend: DictBackend) ->
 # -- for subclasses ------------------------------------------------------------------------------------------------------
 
 
+async def test_a_history_is_refused_clearly_and_a_signature_changes_nothing(backend: DictBackend) -> None:
+    assert not backend.recorded
+    assert backend.signed("ana") is backend
+    with pytest.raises(UnsupportedError, match="DictBackend keeps no history; only Redis does"):
+        await backend.history()
+    with pytest.raises(UnsupportedError, match="DictBackend keeps no history"):
+        backend.follow_history()
+
+
 def test_the_helpers_of_the_modelled_package_are_there() -> None:
     assert [BaseStateBackend._bool_to_str(value) for value in (True, False)] == ["1", "0"]
     assert [BaseStateBackend._str_to_bool(text) for text in ("yes", "off", "", "  ")] == [True, False, False, False]

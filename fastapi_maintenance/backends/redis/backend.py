@@ -6,19 +6,22 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
+from copy import copy
 from dataclasses import replace
-from typing import Any, ClassVar, Final, get_args
+from typing import Any, ClassVar, Final, Self, get_args
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 from weakref import WeakSet
 
 from redis.exceptions import RedisError
 
 from ...exceptions import BackendError, BackendUnavailableError, ConfigurationError, UnsupportedError, why
+from ...history import Change, note
 from ...registry import RollCall
 from ...snapshot import Hold, Reading, evaluate
 from ...state import OFF, ON, MaintenanceState
 from ..base import BaseStateBackend, Feed, LinkStatus, News, Replicas, WorkerRegistry, positive
 from .cluster import ClusterServer
+from .history import Gaps, History
 from .keys import Keys
 from .link import Link
 from .replies import Answer, count_replicas, plain_reads, read_plain, read_roll_call, read_script
@@ -48,6 +51,7 @@ class RedisBackend(BaseStateBackend, WorkerRegistry):
     kind: ClassVar[str] = "redis"
     leased: ClassVar[bool] = True
     scoped: ClassVar[bool] = True
+    recorded: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -70,6 +74,8 @@ class RedisBackend(BaseStateBackend, WorkerRegistry):
         self._server = server_of_client(client, self._keys) if url is None else server_of_url(url, self._keys)
         self._script = Script(self._keys, lambda: self.scopes)
         self._links: WeakSet[Link] = WeakSet()
+        self._by: str | None = None
+        self._gaps = Gaps(self.describe())
         self.ttl = positive("ttl", _number("ttl", options.get("ttl", 1.0)))
         self._timeout = positive("timeout", _number("timeout", options.get("timeout", 2.0)))
         self._on_data_loss: DataLoss = options.get("on_data_loss", "restore")
@@ -103,6 +109,23 @@ class RedisBackend(BaseStateBackend, WorkerRegistry):
 
     async def tell_once(self, news: News, tell: Callable[[str], Awaitable[None]]) -> bool:
         return await Teller(self._keys.told, self._wire, self._timeout).tell_once(news, tell)
+
+    def signed(self, by: str | None) -> Self:
+        other = copy(self)
+        other._by = by
+        return other
+
+    async def history(self, *, limit: int = 100, scope: str | None = None) -> tuple[Change, ...]:
+        if limit < 1:
+            raise ConfigurationError(f"limit must be at least 1, not {limit!r}.")
+        return await self._history.newest(limit, scope)
+
+    def follow_history(self, after: str = "") -> AsyncIterator[Change]:
+        return self._history.follow(after)
+
+    @property
+    def _history(self) -> History:
+        return History(self._keys.history, self._wire, self._timeout, self.ttl)
 
     # Commands are rare, so each opens a connection and closes it: nothing to share between loops, threads and forks.
 
@@ -145,7 +168,7 @@ class RedisBackend(BaseStateBackend, WorkerRegistry):
         if scope is not None:
             self.follow_scopes([scope])
         async with self._wire() as wire:
-            return (await self._step(wire, "amend", state.dump(), seen.fingerprint, scope or "")).verdict != "changed"
+            return (await self._step(wire, "amend", state.dump(), seen.fingerprint, scope or "", self._note(state))).verdict != "changed"
 
     async def exchange(self, seen: Reading, state: MaintenanceState, *, scope: str | None = None, end_holds: bool = False) -> bool:
         if scope is not None:
@@ -153,18 +176,19 @@ class RedisBackend(BaseStateBackend, WorkerRegistry):
         value = "" if state == OFF else state.dump()
         try:
             async with self._wire() as wire:
-                answer = await self._step(wire, "exchange", value, seen.fingerprint, scope or "", "1" if end_holds else "")
+                clear, noted = ("1", self._note(OFF)) if end_holds else ("", self._note(state))
+                answer = await self._step(wire, "exchange", value, seen.fingerprint, scope or "", clear, noted)
         except UnsupportedError:  # where scripts are forbidden
             return await super().exchange(seen, state, scope=scope, end_holds=end_holds)
         return answer.verdict != "changed"
 
     async def clear(self) -> None:
         async with self._wire() as wire:
-            await self._step(wire, "clear")
+            await self._step(wire, "clear", self._note(OFF))
 
     async def acquire(self, hold: Hold, lease: float) -> Hold:
         async with self._wire() as wire:
-            answer = await self._step(wire, "acquire", hold.id, dump_hold(hold), _milliseconds(lease))
+            answer = await self._step(wire, "acquire", *_lease(hold, lease), self._note_of(hold))
         try:
             since = int(answer.verdict) / 1e6
         except (ValueError, OverflowError):
@@ -173,14 +197,15 @@ class RedisBackend(BaseStateBackend, WorkerRegistry):
 
     async def renew(self, hold: Hold, lease: float) -> bool:
         async with self._wire() as wire:
-            answer = await self._step(wire, "renew", hold.id, dump_hold(hold), _milliseconds(lease), round(hold.since * 1e6))
+            answer = await self._step(wire, "renew", *_lease(hold, lease), round(hold.since * 1e6), self._note_of(hold))
         return answer.verdict != "revoked"
 
     async def release(self, hold: Hold, *, keep: MaintenanceState | None = None) -> None:
         if keep is not None and hold.scope is not None:
             self.follow_scopes([hold.scope])
         async with self._wire() as wire:
-            await self._step(wire, "release", hold.id, "" if keep is None else keep.dump(), hold.scope or "")
+            kept = "" if keep is None else keep.dump()
+            await self._step(wire, "release", hold.id, kept, hold.scope or "", self._note_of(hold), self._note(keep))
 
     # -- registry ------------------------------------------------------------------------------------------------------
 
@@ -210,8 +235,15 @@ class RedisBackend(BaseStateBackend, WorkerRegistry):
         """Run a step and let this process' own workers see the outcome at once."""
         at = time.monotonic()
         answer = read_script(await self._run(wire, step, *args))
+        self._gaps.tell(answer.unrecorded)
         self.deliver(answer.reading, at)
         return answer
+
+    def _note(self, state: MaintenanceState | None) -> str:
+        return note(state, by=self._by)
+
+    def _note_of(self, hold: Hold) -> str:
+        return note(hold.state, by=self._by, scope=hold.scope)
 
     async def _run(self, wire: Wire, step: str, *args: str | int) -> object:
         deadline = time.monotonic() + self._timeout
@@ -234,7 +266,7 @@ class RedisBackend(BaseStateBackend, WorkerRegistry):
     async def _write(self, wire: Wire, state: MaintenanceState, px: int, scope: str | None = None) -> None:
         value = "" if state == OFF else state.dump()
         try:
-            reading = (await self._step(wire, "write", value, px, scope or "")).reading
+            reading = (await self._step(wire, "write", value, px, scope or "", self._note(state))).reading
         except UnsupportedError:
             reading = await self._write_plainly(wire, value, px, scope)
         own = reading.of(scope) if scope else reading
@@ -281,6 +313,10 @@ def _split(url: str) -> tuple[str, dict[str, str]]:
     except ValueError:  # which may quote what stands before the @
         raise ConfigurationError("The Redis URL cannot be read: percent-encode what is special in it, as %5B for [.") from None
     return urlunsplit(parts._replace(query=rest)), ours
+
+
+def _lease(hold: Hold, seconds: float) -> tuple[str, str, int]:
+    return hold.id, dump_hold(hold), _milliseconds(seconds)
 
 
 def _milliseconds(seconds: float) -> int:

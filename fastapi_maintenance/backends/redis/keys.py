@@ -20,12 +20,14 @@ class Keys:
     epoch: str
     events: str
     told: str
+    history: str
+    recorded: str
 
     @classmethod
     def of(cls, switch: str) -> Self:
         """Name the companions of a switch. Raises `ConfigurationError` where they would land in another slot."""
         base = _tagged(switch)
-        return cls(switch, f"{base}:holds", f"{base}:workers", f"{base}:epoch", f"{base}:events", f"{base}:told")
+        return cls(switch, *(f"{base}:{name}" for name in ("holds", "workers", "epoch", "events", "told", "history", "recorded")))
 
     def scope(self, name: str) -> str:
         """The switch of a scope."""
@@ -37,9 +39,9 @@ class Keys:
         return self.holds.startswith(f"{self.switch}:")
 
     @property
-    def all(self) -> tuple[str, str, str, str]:
+    def all(self) -> tuple[str, ...]:
         """The keys that scripts are given, in their order."""
-        return self.switch, self.holds, self.workers, self.epoch
+        return self.switch, self.holds, self.workers, self.epoch, self.history, self.recorded
 
 
 def _tagged(key: str) -> str:

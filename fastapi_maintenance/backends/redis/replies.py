@@ -21,7 +21,8 @@ __all__ = ["Answer", "count_replicas", "plain_reads", "read_plain", "read_roll_c
 class Answer:
     """What the script says: a reading, which life of the data it is of, and how the step itself went.
 
-    It is not `whole` where only GET and PTTL could be had, which know of no holds and no life.
+    It is not `whole` where only GET and PTTL could be had, which know of no holds and no life. `unrecorded` says why the history
+    lacks what the step changed, if it does.
     """
 
     reading: Reading
@@ -29,6 +30,7 @@ class Answer:
     parent: int = 0
     verdict: str = ""
     whole: bool = True
+    unrecorded: str = ""
 
     def is_lost_in(self, later: Answer) -> bool:
         """Whether what this answer says is not in the data of a later one, and nobody has put it back yet."""
@@ -51,7 +53,7 @@ class Answer:
 def read_script(reply: Any) -> Answer:
     """Read the script's reply. Raises `BackendError` if it has another shape."""
     try:
-        now, status, value, pttl, holds, (epoch, born, parent), fingerprint, verdict, _, switches = reply
+        now, status, value, pttl, holds, (epoch, born, parent), fingerprint, verdict, _, switches, unrecorded = reply
         switch, problem = _switch(status.decode(), value)
         live, damaged = _holds(holds)
         scopes, unreadable = _scopes(switches)
@@ -65,7 +67,7 @@ def read_script(reply: Any) -> Answer:
             fingerprint.decode(),
             scopes=scopes,
         )
-        return Answer(reading, int(born), int(parent), verdict.decode())
+        return Answer(reading, int(born), int(parent), verdict.decode(), unrecorded=unrecorded.decode(errors="replace"))
     except (TypeError, ValueError, AttributeError, OverflowError):
         raise BackendError("Redis answered the script with something else than a reading.") from None
 

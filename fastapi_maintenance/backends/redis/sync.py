@@ -12,9 +12,11 @@ from enum import IntEnum
 from typing import Any, Final, Literal
 
 from ...exceptions import BackendError, BackendUnavailableError
+from ...history import note
 from ...snapshot import Reading, evaluate, fill_gaps
 from ...state import OFF
 from ..base import Feed
+from .history import Gaps
 from .keys import Keys
 from .migration import is_on_the_move, read_on_the_move
 from .replies import Answer, plain_reads, read_plain, read_script
@@ -71,6 +73,7 @@ class Sync:
         self._retry_at = 0.0
         self._last: Answer | None = None
         self._acknowledged: tuple[object, ...] | None = None
+        self._gaps = Gaps(server.describe())
         self._knows_since = 0  # when it first registered with the switch that it knows, in microseconds of Redis' clock
 
     def begin(self) -> None:
@@ -146,6 +149,7 @@ class Sync:
             answer = read_script(reply)
             if answer.is_rolled_back:
                 self._acknowledged = None
+            self._gaps.tell(answer.unrecorded)
             return answer.with_reading(replace(answer.reading, registered=self._acknowledged is not None))
         return None
 
@@ -182,9 +186,14 @@ class Sync:
             else:
                 self._knows_since = 0
                 logger.warning("Redis lost its data; following it, as on_data_loss='follow' says")
+                await self._record_loss(wire)
         elif answer.is_rolled_back:
             self._knows_since = 0  # somebody else has begun anew, so there is nothing left to compare with
         return answer.with_reading(fill_gaps(answer.reading, before.reading))
+
+    async def _record_loss(self, wire: Wire) -> None:
+        with suppress(BackendError):  # a connection that has ended shows at the next sync
+            self._gaps.tell(read_script(await self._script.run(wire, "lost", note(), within=self._deadline)).unrecorded)
 
     async def _restore(self, wire: Wire, before: Answer, answer: Answer) -> Answer:
         """What there is after restoring. Where Redis refuses that, `before` stays what is remembered, to be tried again."""
@@ -199,6 +208,7 @@ class Sync:
             problem = f"Redis lost its data, and the last known state cannot be written again yet: {error}"
             return before.with_reading(replace(answer.reading, switch=switch, holds=None, epoch=before.reading.epoch, error=problem))
         self._knows_since = 0
+        self._gaps.tell(restored.unrecorded)
         logger.warning("Redis lost its data; the last known state: %s", restored.verdict)
         return restored
 
@@ -229,7 +239,7 @@ def _changes_in(reading: Reading) -> float:
 def _memory(before: Answer, now: float, *, epoch: int) -> list[str | int]:
     """Arguments of the restore step: the switch with what is left of its life, then the live holds."""
     reading = before.reading
-    memory: list[str | int] = [*_remembered(reading, now), epoch, before.born]
+    memory: list[str | int] = [*_remembered(reading, now), epoch, before.born, note()]
     for hold in reading.holds or ():
         memory += [hold.id, round(hold.deadline * 1e6), round(hold.since * 1e6), dump_hold(hold)]
     for scope in reading.scopes or ():

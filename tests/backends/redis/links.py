@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -55,7 +56,7 @@ class Worker:
         if self.observer:
             return {}
         applied = {"epoch": self.last.epoch, "applied": self.last.fingerprint} if self.reporting and self.readings else {}
-        return {"pid": os.getpid(), **applied}
+        return {"host": socket.gethostname(), "pid": os.getpid(), **applied}
 
     @property
     def syncs(self) -> int:

@@ -27,6 +27,7 @@ from ...waiting import eventually
 
 SWITCH: Final = "maintenance"
 COMPANION: Final = "{maintenance}:holds"
+HISTORY: Final = "{maintenance}:history"
 EVENTS: Final = "{maintenance}:events"
 EVERYBODY: Final = ("worker", "operator", "readonly")
 WRITERS: Final = ("worker", "operator")
@@ -41,6 +42,7 @@ LINK: Final = [
     f"EXISTS {SWITCH} {COMPANION}",
 ]
 READING: Final = [f"GET {SWITCH}", f"PTTL {SWITCH}", f"STRLEN {SWITCH}", f"HGETALL {COMPANION}", "TIME"]
+RECORDS: Final = [f"XREVRANGE {HISTORY} + - COUNT 10", f"XREAD BLOCK 1000 STREAMS {HISTORY} 0"]
 SCRIPTS: Final = [f"EVAL x 2 {SWITCH} {COMPANION}", f"EVALSHA x 1 {SWITCH}"]
 WRITING: Final = [
     f"SET {SWITCH} 1 EX 600",
@@ -49,6 +51,7 @@ WRITING: Final = [
     f"HSET {COMPANION} a 1",
     f"PEXPIRE {COMPANION} 1",
     f"PUBLISH {EVENTS} 1",
+    f"XADD {HISTORY} MAXLEN ~ 1000 * kind set",
 ]
 BY_HAND: Final = [f"TTL {SWITCH}", f"TYPE {SWITCH}"]
 
@@ -86,7 +89,7 @@ def verdict(server: RedisServer, user: str, command: str) -> str:
     return server.cli("ACL", "DRYRUN", user, *command.split(), user="admin", password="any")
 
 
-@pytest.mark.parametrize("command", [*LINK, *READING, *SCRIPTS])
+@pytest.mark.parametrize("command", [*LINK, *READING, *RECORDS, *SCRIPTS])
 @pytest.mark.parametrize("user", EVERYBODY)
 def test_everybody_may_watch(server: RedisServer, user: str, command: str) -> None:
     assert verdict(server, user, command) == "OK"
@@ -118,10 +121,10 @@ def test_nobody_may_reach_beyond_maintenance_mode(server: RedisServer, user: str
 @pytest.mark.parametrize("user", WRITERS)
 def test_writers_may_call_everything_that_the_scripts_call(user: str) -> None:
     source = files("fastapi_maintenance.backends.redis").joinpath("maintenance.lua").read_text()
-    called = {name.lower() for name in re.findall(r"redis\.p?call\('(\w+)'", source)}
+    called = {name.lower() for name in re.findall(r"(?:redis\.p?call|attempt)\('(\w+)'", source)}
     (rule,) = (line for line in USERS.read_text().splitlines() if line.startswith(f"user {user} "))
 
-    assert called >= {"get", "set", "time"}
+    assert called >= {"get", "set", "time", "xadd"}
     assert {f"+{name}" for name in called} <= set(rule.split())
 
 

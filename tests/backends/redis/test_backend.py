@@ -361,7 +361,7 @@ async def test_values_of_the_wrong_type_are_healed_by_a_write_and_by_force(redis
 @pytest.mark.parametrize("verdict", [b"", b"soon", b"9" * 400])
 async def test_a_hold_whose_beginning_is_garbage_is_refused(verdict: bytes) -> None:
     fields = b"$16\r\n1700000000000000\r\n$4\r\ntext\r\n$-1\r\n:-2\r\n*0\r\n*3\r\n:1\r\n:1\r\n:1\r\n$1\r\nf\r\n"
-    reply = b"*10\r\n%s$%d\r\n%s\r\n*0\r\n*0\r\n" % (fields, len(verdict), verdict)
+    reply = b"*11\r\n%s$%d\r\n%s\r\n*0\r\n*0\r\n$0\r\n\r\n" % (fields, len(verdict), verdict)
 
     async with scripted(lambda heard: reply if b"EVALSHA" in heard else b"+OK\r\n") as server:
         with pytest.raises(BackendError, match="something else than when the hold begins"):

@@ -22,10 +22,9 @@ def slots(keys: Keys) -> set[int]:
 def test_a_plain_name_becomes_the_hash_tag_of_its_companions() -> None:
     keys = Keys.of("maintenance")
 
-    assert keys == Keys(
-        "maintenance", "{maintenance}:holds", "{maintenance}:workers", "{maintenance}:epoch", "{maintenance}:events", "{maintenance}:told"
-    )
-    assert keys.all == ("maintenance", "{maintenance}:holds", "{maintenance}:workers", "{maintenance}:epoch")
+    companions = {name: f"{{maintenance}}:{name}" for name in ("holds", "workers", "epoch", "events", "told", "history", "recorded")}
+    assert keys == Keys("maintenance", **companions)
+    assert keys.all == ("maintenance", *(companions[name] for name in ("holds", "workers", "epoch", "history", "recorded")))
 
 
 def test_a_name_with_a_hash_tag_of_its_own_keeps_it() -> None:
@@ -42,14 +41,14 @@ def test_everything_is_in_one_slot(name: str) -> None:
 
 @settings(deadline=None)
 @given(NAMES | st.from_regex(r"[a{}:]{1,8}", fullmatch=True))
-def test_any_name_that_is_taken_is_in_one_slot_and_has_five_different_names(name: str) -> None:
+def test_any_name_that_is_taken_is_in_one_slot_and_has_seven_different_names(name: str) -> None:
     try:
         keys = Keys.of(name)
     except ConfigurationError:
         assume(False)
 
     assert len(slots(keys)) == 1
-    assert len({*keys.all, keys.events}) == 5
+    assert len({*keys.all, keys.events}) == 7
 
 
 @pytest.mark.parametrize("name", ["a{", "a{b", "a}b", "}", "{}", "a{}b", "{}{tag}", "a}{"])

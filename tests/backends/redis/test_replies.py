@@ -42,6 +42,7 @@ def script_reply(**changes: Any) -> list[Any]:
         "verdict": b"",
         "roll": [],
         "scopes": [],
+        "unrecorded": b"",
     }
     return list((reply | changes).values())
 
@@ -145,7 +146,11 @@ def test_another_shape_is_a_backend_error(changes: dict[str, Any]) -> None:
 
 
 @settings(deadline=None, max_examples=50)
-@given(st.dictionaries(st.sampled_from(["now", "status", "value", "pttl", "holds", "record", "fingerprint", "verdict", "roll"]), GARBAGE))
+@given(
+    st.dictionaries(
+        st.sampled_from(["now", "status", "value", "pttl", "holds", "record", "fingerprint", "verdict", "roll", "unrecorded"]), GARBAGE
+    )
+)
 def test_garbage_in_a_reply_is_a_reading_that_can_be_used_or_a_backend_error(changes: dict[str, Any]) -> None:
     for read in (read_script, read_roll_call):
         try:

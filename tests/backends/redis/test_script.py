@@ -384,7 +384,7 @@ async def test_a_garbage_registration_is_a_worker_that_expired(operator: Any, ke
 
 # -- restore -------------------------------------------------------------------------------------------------------------
 
-BEFORE = ("9", "8")  # the epoch and the life that the worker remembers
+BEFORE = ("9", "8", "")  # the epoch and the life that the worker remembers, and no note
 
 
 def remembered(hold: Hold) -> tuple[str, int, int, str]:
@@ -433,7 +433,7 @@ async def test_restore_in_a_life_that_a_worker_without_memory_began(step: Step) 
 async def test_restore_after_a_rollback(operator: Any, step: Step, keys: Keys) -> None:
     await operator.set(keys.epoch, SETTLED)
 
-    answer = await step("restore", "1", 0, "10", "8", *remembered(a_hold()))
+    answer = await step("restore", "1", 0, "10", "8", "", *remembered(a_hold()))
 
     assert (answer.verdict, answer.reading.switch, answer.born, answer.parent) == ("restored", ON, 8, 0)
     assert len(answer.reading.holds or ()) == 1

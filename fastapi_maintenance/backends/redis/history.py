@@ -1,0 +1,147 @@
+"""The history of changes, a capped stream in Redis: reading it, and following it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager
+from datetime import UTC, datetime
+from typing import Any, Final, get_args
+
+from redis.exceptions import NoPermissionError
+
+from ...exceptions import BackendError, InvalidStateError, UnsupportedError
+from ...history import Change, Kind, Note, brief
+from ...snapshot import Hold
+from ...state import MaintenanceState
+from .wire import Command, Reply, Wire
+
+__all__ = ["Gaps", "History", "read_entry"]
+
+logger = logging.getLogger("fastapi_maintenance")
+
+_BLOCK: Final = 1.0  # seconds; then who owns the switch is found out again
+_AT_ONCE: Final = 100  # entries
+_MOST: Final = 10_000  # entries that are asked for where only some are wanted; ten times what is kept
+_KINDS: Final[Mapping[str, Kind]] = {kind: kind for kind in get_args(Kind)}
+
+
+class History:
+    """Reads the stream under a key."""
+
+    def __init__(self, key: str, open_wire: Callable[[], AbstractAsyncContextManager[Wire]], timeout: float, pause: float) -> None:
+        self._key = key
+        self._open_wire = open_wire
+        self._timeout = timeout
+        self._pause = pause
+
+    async def newest(self, limit: int, scope: str | None) -> tuple[Change, ...]:
+        """The newest changes, oldest first (XREVRANGE). Raises `BackendError`."""
+        count = limit if scope is None else _MOST
+        reply = await self._ask(("XREVRANGE", self._key, "+", "-", "COUNT", count), self._timeout)
+        changes = [change for _, change in _entries(reply) if change is not None and scope in (None, change.scope)]
+        return tuple(reversed(changes[:limit]))
+
+    async def follow(self, after: str) -> AsyncIterator[Change]:
+        """Changes as they come, after the one with this identifier (XREAD). While Redis does not answer, asks again.
+
+        Raises `UnsupportedError` if Redis does not permit that.
+        """
+        last = after or "0"
+        while True:
+            try:
+                read = ("XREAD", "COUNT", _AT_ONCE, "BLOCK", round(_BLOCK * 1000), "STREAMS", self._key, last)
+                reply = await self._ask(read, _BLOCK + self._timeout)
+                entries = list(_entries(_of_stream(reply)))
+            except UnsupportedError:
+                raise
+            except BackendError:
+                await asyncio.sleep(self._pause)
+                continue
+            for id, change in entries:
+                last = id
+                if change is not None:
+                    yield change
+
+    async def _ask(self, command: Command, within: float) -> Reply:
+        async with self._open_wire() as wire:
+            (reply,) = await wire.call(command, within=within)
+        if isinstance(reply, NoPermissionError):
+            raise UnsupportedError(f"Redis does not permit this user to read the history: {reply}") from reply
+        if isinstance(reply, Exception):
+            raise BackendError(f"The history under {self._key} cannot be read: {reply}") from reply
+        return reply
+
+
+class Gaps:
+    """Says that changes are missing from the history, once for each cause."""
+
+    def __init__(self, backend: str) -> None:
+        self._backend = backend
+        self._said: set[str] = set()
+
+    def tell(self, unrecorded: str) -> None:
+        """Log why Redis refused to record what was changed all the same, unless that is known; empty where it did not."""
+        code = unrecorded.partition(" ")[0]
+        if not code or code in self._said:
+            return
+        self._said.add(code)
+        extra = {"maintenance_event": "unrecorded", "maintenance_backend": self._backend}
+        logger.warning("changes take effect, but the history of %s lacks them: %s", self._backend, unrecorded, extra=extra)
+
+
+def read_entry(id: bytes, fields: Mapping[bytes, bytes]) -> Change | None:
+    """Read what `maintenance.lua` entered; None for what cannot be read, as of a newer version, or of somebody else."""
+    try:
+        name, kind = id.decode(), _KINDS[fields[b"kind"].decode()]
+        at = datetime.fromtimestamp(int(name.partition("-")[0]) / 1000, UTC)
+        scope, hold, error = (_text(fields.get(part)) for part in (b"scope", b"hold", b"error"))
+        note = Note.parse(fields.get(b"note", b"{}"))
+    except (KeyError, ValueError, OverflowError, OSError):  # the second is also what an InvalidStateError is
+        return None
+    state, its_scope = note.state, note.scope
+    if state is None:
+        try:
+            state, its_scope = _state_of(kind, hold, fields.get(b"value"), error)
+        except InvalidStateError as unreadable:
+            error = str(unreadable)
+    by = note.by or (None if state is None else state.by)
+    state = None if state is None else brief(state)
+    return Change(name, at, kind, scope or its_scope, hold, state, by, note.host, note.pid, error)
+
+
+def _state_of(kind: str, hold: str | None, value: bytes | None, error: str | None) -> tuple[MaintenanceState | None, str | None]:
+    """The state that a raw value says, and of which scope that is."""
+    if error is not None or kind == "lost":
+        return None, None
+    if hold is None:
+        return MaintenanceState.parse(value), None
+    if value is None:
+        return None, None
+    parsed = Hold.parse(hold, 0.0, value)
+    return parsed.state, parsed.scope
+
+
+def _entries(reply: Any) -> Iterator[tuple[str, Change | None]]:
+    """Identifiers, and what can be read. Raises `BackendError` if the reply is no list of entries."""
+    try:
+        for id, fields in reply:
+            values = fields or ()  # none where the entry was deleted meanwhile
+            yield id.decode(), read_entry(id, dict(zip(values[::2], values[1::2], strict=True)))
+    except (TypeError, ValueError, AttributeError):
+        raise BackendError("Redis answered with something else than a history.") from None
+
+
+def _of_stream(reply: Any) -> Any:
+    """The entries of the one stream that XREAD was asked for; none where it waited in vain."""
+    match reply:
+        case None | []:
+            return []
+        case [[_, entries]]:
+            return entries
+    raise BackendError("Redis answered with something else than a history.")
+
+
+def _text(raw: bytes | None) -> str | None:
+    return None if not raw else raw.decode(errors="replace")
