@@ -33,7 +33,7 @@ __all__ = ["PAGES", "ROOT", "Block", "Reader", "fences_of"]
 ROOT: Final = Path(__file__).parents[1]
 PAGES: Final = sorted(
     str(page.relative_to(ROOT))
-    for where in ("*.md", ".github/**/*.md", "backends/**/*.md", "benchmarks/**/*.md", "docs/**/*.md", "examples/**/*.md")
+    for where in ("*.md", ".github/**/*.md", "backends/**/*.md", "benchmarks/**/*.md", "docs/**/*.md", "examples/**/*.md", "tests/**/*.md")
     for page in ROOT.glob(where)
 )
 

@@ -27,7 +27,7 @@ __all__ = ["browser"]
 
 ROOT: Final = Path(__file__).parents[1]
 ZENSICAL: Final = Path(sysconfig.get_path("scripts")) / "zensical"
-OUTSIDE_OF_THE_MENU: Final = {"tests/faults/README.md", "backends/env/README.md", "backends/file/README.md"}
+OUTSIDE_OF_THE_MENU: Final = {"backends/env/README.md", "backends/file/README.md"}
 
 
 class Page(HTMLParser):
@@ -102,7 +102,7 @@ def test_a_reader_talks_to_nobody_else(site: Site, browser: Browser) -> None:
         reader.on("request", lambda request: asked.append(request.url))
         complaints: list[str] = []
         reader.on("pageerror", lambda error: complaints.append(str(error)))
-        for path in ("", "docs/reference/", "docs/testing/"):
+        for path in ("", "docs/architecture/", "docs/reference/", "docs/testing/"):
             answer = reader.goto(f"{address}/{path}", wait_until="networkidle")
             assert answer is not None
             assert answer.ok, path
