@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -59,9 +59,10 @@ async def scripted(answer: bytes | Answer = b"", *, deaf: bool = False) -> Async
             if deaf:
                 reader._transport.pause_reading()  # type: ignore[attr-defined]
                 await asyncio.Event().wait()
-            while heard := await reader.read(65536):
-                said = answer if isinstance(answer, bytes) else answer(heard)
-                writer.write(said if isinstance(said, bytes) else await said)
+            with suppress(ConnectionResetError):  # a client that hangs up on us, with some of our words unread
+                while heard := await reader.read(65536):
+                    said = answer if isinstance(answer, bytes) else answer(heard)
+                    writer.write(said if isinstance(said, bytes) else await said)
         finally:
             server.writers.discard(writer)
             writer.transport.abort()
