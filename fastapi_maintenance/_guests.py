@@ -25,21 +25,21 @@ class Guests:
             raise ConfigurationError(f"bypass must be a Bypass, not {bypass!r}.")
         self._now = now
         self._trusted_proxies = proxies_of(trusted_proxies)
-        self._bypass = bypass
+        self.bypass = bypass
         self._lists: dict[tuple[str, ...], AllowList] = {}
 
     def include(self, scope: Scope, state: MaintenanceState) -> bool:
         """Whether a state that closes the service names this request as one that passes."""
         if state.allow is not None and self._allowed_by(state.allow).matches(scope):
             return True
-        return self._bypass is not None and state.bypass is not None and self._bypass.admits(scope, state.bypass, self._now())
+        return self.bypass is not None and state.bypass is not None and self.bypass.admits(scope, state.bypass, self._now())
 
     def welcome(self, scope: Scope, gate: Gate) -> ASGIApp | None:
         """The answer to a visit of a link that lets a tester through; None where it is no such visit."""
-        if self._bypass is None:
+        if self.bypass is None:
             return None
         records = [record for state in gate.closed_states() for record in state.bypass or ()]
-        return self._bypass.welcome(scope, records, self._now())
+        return self.bypass.welcome(scope, records, self._now())
 
     def arrange(self, gate: Gate) -> list[str]:
         """Read the lists that count from now on, each once; says what is wrong with entries that let nobody through."""

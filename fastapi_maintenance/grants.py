@@ -13,15 +13,19 @@ from .report import Report, look
 from .snapshot import replace_state
 from .state import MOST_ALLOWED, BypassRecord, MaintenanceState
 
-__all__ = ["UnknownBypass", "grant", "granted", "holding", "revoke"]
+__all__ = ["NotGrantedError", "UnknownBypassError", "grant", "granted", "holding", "revoke"]
 
 _ATTEMPTS: Final = 5
 
 Records = tuple[BypassRecord, ...]
 
 
-class UnknownBypass(BackendError):
+class UnknownBypassError(BackendError):
     """The switch names no such bypass."""
+
+
+class NotGrantedError(BackendError):
+    """What is there, or was asked for, lets no bypass be granted or revoked."""
 
 
 async def grant(
@@ -35,11 +39,11 @@ async def grant(
     try:
         token, record = bypass.issue(now + lasting, note)
     except OverflowError:
-        raise BackendError("That would last beyond the calendar.") from None
+        raise NotGrantedError("That would last beyond the calendar.") from None
 
     def with_it(records: Records) -> Records:
         if len(records) >= MOST_ALLOWED:
-            raise BackendError(f"There are {len(records)} bypasses already, the most there can be: revoke some first.")
+            raise NotGrantedError(f"There are {len(records)} bypasses already, the most there can be: revoke some first.")
         return *records, record
 
     return token, record, await _change(backend, scope, with_it)
@@ -52,11 +56,11 @@ async def granted(backend: BaseStateBackend, scope: str | None = None) -> Record
 
 
 async def revoke(backend: BaseStateBackend, ids: Collection[str] | None, scope: str | None = None) -> None:
-    """Let the switch, or that of a scope, name these no more; None for all. Raises `UnknownBypass` or another `BackendError`."""
+    """Let the switch, or that of a scope, name these no more; None for all. Raises `UnknownBypassError` or another `BackendError`."""
 
     def without(records: Records) -> Records:
         if unknown := set(ids or ()) - {record.id for record in records}:
-            raise UnknownBypass(f"There is no bypass {', '.join(map(repr, sorted(unknown)))}: 'bypass list' shows which there are.")
+            raise UnknownBypassError(f"There is no bypass {', '.join(map(repr, sorted(unknown)))}: 'bypass list' shows which there are.")
         return tuple(record for record in records if ids is not None and record.id not in ids)
 
     await _change(backend, scope, without)
@@ -75,16 +79,16 @@ async def _change(backend: BaseStateBackend, scope: str | None, change: Callable
         records = change(holding(switch, report.now))
         if await backend.amend(report.reading, replace_state(switch, bypass=records or None), scope=scope):
             return report
-    raise BackendError("Somebody else keeps changing the switch: try again.")
+    raise NotGrantedError("Somebody else keeps changing the switch: try again.")
 
 
 def _own_switch_of(report: Report) -> MaintenanceState:
     """The one that can name bypasses here."""
     switch = _switch_of(report)
     if report.scope is not None and not report.has_own_switch:
-        raise BackendError(f"{report.scope} has no switch of its own: run 'on --scope {report.scope}' first, or leave --scope out.")
+        raise NotGrantedError(f"{report.scope} has no switch of its own: run 'on --scope {report.scope}' first, or leave --scope out.")
     if not switch.enabled:
-        raise BackendError("The switch is off, so there is nothing to bypass: run 'on' first.")
+        raise NotGrantedError("The switch is off, so there is nothing to bypass: run 'on' first.")
     return switch
 
 

@@ -17,7 +17,7 @@ from .knowledge import Gate
 if TYPE_CHECKING:
     from .mode import MaintenanceMode
 
-__all__ = ["Admission", "InFlight", "Standing", "current_admission"]
+__all__ = ["Admission", "InFlight", "Standing", "current_admission", "leave"]
 
 _PATIENCE: Final = 1.0  # seconds for each exempt handler, so that one that hangs keeps neither the others nor the WebSockets waiting
 
@@ -80,6 +80,14 @@ class Admission:
                 admission.holding = tuple(held)
                 admission.mode.in_flight_changed()
             admission = admission.outer
+
+
+def leave() -> None:
+    """Count the request at hand among those in flight no more, here and in the applications around this one: nobody waits for its end."""
+    admission = current_admission.get()
+    while admission is not None:
+        admission.mode.in_flight.discard(admission)
+        admission = admission.outer
 
 
 def _is_around(outer: Scope, inner: Scope) -> bool:

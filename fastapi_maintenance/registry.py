@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -101,7 +101,7 @@ class Worker:
         return asdict(self) | {"fenced": self.is_fenced}
 
     @property
-    def standing(self) -> str:
+    def standing(self) -> Literal["open", "closed", "drained"]:
         """How it stands, as it says itself: `open`, `closed`, or `drained` where nobody has to be waited for any more."""
         if not self.closed:
             return "open"

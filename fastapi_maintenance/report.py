@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Self
 
@@ -53,6 +53,10 @@ class Report:
     def of(cls, backend: BaseStateBackend, reading: Reading, at: float | None = None, scope: str | None = None) -> Self:
         """Judge a reading, at the time it was made unless another is given; in general, or for a scope."""
         return cls(backend.describe(), backend.kind, reading, reading.now if at is None else at, scope)
+
+    def about(self, scope: str | None) -> Self:
+        """What the same reading says of a scope."""
+        return replace(self, scope=scope)
 
     @property
     def now(self) -> datetime:

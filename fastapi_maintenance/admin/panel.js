@@ -1,0 +1,395 @@
+
+"use strict";
+(() => {
+  const SILENCE = 6000, RETRY = 400, LONGEST_RETRY = 5000; // milliseconds; the server sends something every two seconds
+  const by = (id) => document.getElementById(id);
+  let picture = null, came = 0, heard = 0, source = null, pause = RETRY, retrying = 0, scope = null, said = "";
+
+  // -- words ---------------------------------------------------------------------------------------------------------
+
+  const serverNow = () => Date.parse(picture.state.now) + performance.now() - came;
+  const sinceCame = () => (performance.now() - came) / 1000;
+  const plural = (count, noun) => `${count} ${noun}${count === 1 ? "" : "s"}`;
+
+  const length = (seconds) => {
+    const s = Math.max(0, Math.round(seconds)), m = Math.floor(s / 60), h = Math.floor(m / 60), d = Math.floor(h / 24);
+    if (m < 1) return `${s} s`;
+    if (h < 1) return m < 10 && s % 60 ? `${m} min ${s % 60} s` : `${m} min`;
+    if (d < 1) return m % 60 ? `${h} h ${m % 60} min` : `${h} h`;
+    return h % 24 ? `${d} d ${h % 24} h` : `${d} d`;
+  };
+
+  const clock = (time) => {
+    const then = new Date(time), sameDay = then.toDateString() === new Date().toDateString();
+    const day = sameDay ? {} : { weekday: "short", day: "numeric", month: "short" };
+    return new Intl.DateTimeFormat(navigator.languages, { ...day, hour: "2-digit", minute: "2-digit" }).format(then);
+  };
+
+  const moment = (time) => {
+    const away = (Date.parse(time) - serverNow()) / 1000;
+    return `${clock(time)} (${away > 0 ? `in ${length(away)}` : `${length(-away)} ago`})`;
+  };
+
+  const stand = (report) => report.enabled === null ? "unknown" : !report.enabled ? "open" : report.state.mode === "read-only" ? "read-only" : "closed";
+  const HEADINGS = { open: "Open", closed: "Closed for maintenance", "read-only": "Read-only", unknown: "Unknown" };
+
+  // -- parts of the page ---------------------------------------------------------------------------------------------
+
+  const make = (tag, properties = {}, ...children) => {
+    const element = Object.assign(document.createElement(tag), properties);
+    element.append(...children);
+    return element;
+  };
+
+  const cell = (content, className = "") => make("td", { className }, content);
+
+  const chip = (word) => {
+    const element = make("span", { className: "chip" }, word);
+    element.dataset.is = word;
+    return element;
+  };
+
+  // What says the same stays the same element: nothing jumps, keeps or loses the focus without a reason.
+  const fill = (body, entries, row, onTurn) => {
+    const before = new Map([...body.rows].map((element) => [element.dataset.key, element]));
+    const after = entries.map((entry) => {
+      const key = entry.id ?? entry.name, looks = JSON.stringify(entry), known = before.get(key);
+      if (known?.dataset.looks === looks) return known;
+      const element = row(entry);
+      element.dataset.key = key;
+      element.dataset.looks = looks;
+      if (known && onTurn?.(JSON.parse(known.dataset.looks), entry)) element.classList.add("turned");
+      return element;
+    });
+    if (after.length !== body.rows.length || after.some((element, index) => body.rows[index] !== element)) body.replaceChildren(...after);
+  };
+
+  const table = (name, entries, row, onTurn) => {
+    by(`${name}-table`).hidden = entries.length === 0;
+    by(`${name}-none`).hidden = entries.length > 0;
+    fill(by(name), entries, row, onTurn);
+  };
+
+  const workerRow = (worker) => {
+    const applied = make("span", { className: worker.applied ? "" : "behind" }, worker.applied ? "✓ yes" : "… not yet");
+    const inFlight = [[worker.http, "request"], [worker.websockets, "WebSocket"]].filter(([count]) => count).map(([count, noun]) => plural(count, noun));
+    const stands = chip(worker.stands);
+    if (worker.stands === "vanished") stands.title = worker.fenced ? "It has closed itself." : "It may still be serving: make sure that it is dead.";
+    return make("tr", {}, cell(worker.host), cell(String(worker.pid)), cell(worker.rung, "lesser"), cell(stands), cell(applied),
+      cell(inFlight.join(", ") || "0", "number"));
+  };
+
+  const lease = (hold) => hold.lease === null ? "with its process" : length(hold.lease - sinceCame());
+
+  const holdRow = (hold) => {
+    const says = make("span", {}, chip(hold.enabled ? "on" : "off"), hold.scope ? ` ${hold.scope}` : hold.enabled && hold.mode !== "full" ? ` ${hold.mode}` : "");
+    return make("tr", {}, cell(says), cell(hold.by ?? hold.id), cell(hold.reason ?? "–"), cell("", "number lease"));
+  };
+
+  const scopeRow = (part) => {
+    const word = part.enabled === null ? "unknown" : part.enabled ? "closed" : "open";
+    const button = make("button", { type: "button", className: "small" }, part.has_own_switch ? "Turn off…" : "Turn on…");
+    button.setAttribute("aria-label", `${button.textContent.replace("…", "")} maintenance of ${part.name}`);
+    button.onclick = () => part.has_own_switch ? askOff(part.name) : askOn(part.name);
+    return make("tr", {}, cell(part.name), cell(chip(word)), cell(part.decided_by ?? "–", "lesser"), cell(button));
+  };
+
+  const bypassRow = (bypass) => {
+    const button = make("button", { type: "button", className: "small" }, "Revoke");
+    button.setAttribute("aria-label", `Revoke the link for ${bypass.note ?? bypass.id}`);
+    button.onclick = async () => {
+      button.disabled = true;
+      await send("DELETE", `bypasses/${encodeURIComponent(bypass.id)}`, null, say);
+      button.disabled = false;
+    };
+    return make("tr", {}, cell(bypass.note ?? bypass.id), cell(clock(bypass.until)), cell(button));
+  };
+
+  const WHAT = {
+    set: (on) => `turned ${on}`, noticed: (on) => `found ${on}`, expired: () => "ran out", cleared: () => "everything ended", taken: (on) => `hold taken: ${on}`,
+    released: () => "hold released", lapsed: () => "hold lapsed", restored: (on) => `restored: ${on}`, lost: () => "lost with Redis' data",
+  };
+
+  const changeRow = (change) => {
+    const on = !change.state ? "off" : change.state.starts_at && Date.parse(change.state.starts_at) > Date.parse(change.at) ? "on later" : change.state.enabled ? "on" : "off";
+    const what = (WHAT[change.kind] ?? (() => change.kind))(on) + (change.scope ? ` (${change.scope})` : "");
+    const process = change.host ? `${change.host}:${change.pid}` : "–";
+    return make("tr", {}, cell(clock(change.at)), cell(what), cell(change.by ?? process), cell(change.state?.reason ?? change.error ?? "–", "lesser"));
+  };
+
+  // -- what is true now ----------------------------------------------------------------------------------------------
+
+  const facts = (report) => {
+    const state = report.enabled ? report.state : null, found = [];
+    if (state?.reason) found.push(["Reason", state.reason]);
+    if (state?.message) found.push(["Visitors read", state.message]);
+    if (report.decided_by === "hold") found.push(["Because of", plural(report.holds.length, "hold")]);
+    if (state?.by) found.push(["By", state.by]);
+    if (state?.since) found.push(["Since", moment(state.since)]);
+    if (state?.ends_at) found.push(["Until", moment(state.ends_at)]);
+    if (state?.allow) found.push(["Let through", state.allow.join(", ")]);
+    if (report.coming) found.push(["Begins", moment(report.coming.starts_at)]);
+    if (report.coming?.ends_at) found.push(["Ends", moment(report.coming.ends_at)]);
+    if (report.coming && report.switch?.reason) found.push(["Reason", report.switch.reason]);
+    if (report.decided_by === "hold" && report.switch?.enabled && !report.enabled) found.push(["The switch", "is on, and lifted by a hold"]);
+    return found;
+  };
+
+  const progress = () => {
+    const live = (picture.workers ?? []).filter((worker) => worker.stands !== "vanished"), vanished = (picture.workers ?? []).length - live.length;
+    if (!live.length) return "";
+    const followed = live.filter((worker) => worker.applied).length, busy = live.reduce((sum, worker) => sum + worker.http + worker.websockets, 0);
+    const parts = [followed === live.length ? `${live.length === 1 ? "The one worker has" : `All ${live.length} workers have`} applied it` : `${followed} of ${live.length} workers have applied it`];
+    if (picture.state.enabled) parts.push(busy ? `${plural(busy, "request")} still at work` : live.every((worker) => worker.stands === "drained") ? "no request is at work" : "draining");
+    if (vanished) parts.push(`${plural(vanished, "worker")} vanished`);
+    return parts.join(" · ");
+  };
+
+  const say = (text) => { if (text !== said) by("said").textContent = said = text; };
+
+  const paint = () => {
+    const report = picture.state, is = stand(report);
+    by("now").dataset.is = is;
+    by("word").textContent = HEADINGS[is];
+    document.title = `${HEADINGS[is]} – Maintenance`;
+    by("where").textContent = report.backend.url + (picture.operator ? ` · ${picture.operator}` : "");
+    by("progress").textContent = progress();
+    const trouble = picture.trouble ? `${picture.trouble} Below is what this worker knew last.` : report.error;
+    by("trouble").hidden = !trouble;
+    by("trouble").textContent = trouble ?? "";
+    by("buttons").hidden = false;
+    const switched = report.switch?.enabled ?? false, over = switched && !report.coming && !report.enabled && report.decided_by === "switch";
+    by("turn-on").hidden = switched && !over;
+    by("turn-off").hidden = !(switched && !over) && !report.enabled;
+    by("turn-off").textContent = report.coming ? "Cancel the window…" : "Turn off…";
+    by("change").hidden = !switched || over;
+    const workers = picture.workers ?? [];
+    by("workers-count").textContent = workers.length || "";
+    by("workers-none").textContent = picture.workers ? "No worker has registered." : picture.trouble ? "Unknown while the backend cannot be asked." : "This backend keeps no registry of workers; Redis does.";
+    table("workers", workers, workerRow, (old, now) => old.stands !== now.stands || (now.applied && !old.applied));
+    const holds = report.holds ?? [];
+    by("holds-count").textContent = holds.length || "";
+    by("holds-none").textContent = report.holds ? "Nobody holds the service closed or open." : "The holds cannot be read.";
+    table("holds", holds.map((hold) => ({ ...hold, lease: undefined })), holdRow);
+    by("scopes-section").hidden = picture.scopes.length === 0;
+    fill(by("scopes"), picture.scopes, scopeRow);
+    by("bypasses-section").hidden = !picture.grants_bypasses && picture.bypasses.length === 0;
+    by("bypasses-none").textContent = "While the switch is on, a link lets a tester through.";
+    table("bypasses", picture.bypasses, bypassRow);
+    by("let-in").hidden = !picture.grants_bypasses;
+    by("let-in").disabled = !switched;
+    by("history-section").hidden = picture.history === null;
+    table("history", picture.history ?? [], changeRow);
+    tick();
+    say([HEADINGS[is], progress()].filter(Boolean).join(". "));
+  };
+
+  // What the time alone changes.
+  const tick = () => {
+    if (!picture) return;
+    const list = facts(picture.state).flatMap(([name, value]) => [["dt", name], ["dd", value]]), looks = JSON.stringify(list);
+    if (by("facts").dataset.looks !== looks) {
+      by("facts").dataset.looks = looks;
+      by("facts").replaceChildren(...list.map(([tag, text]) => make(tag, {}, text)));
+    }
+    const leases = new Map((picture.state.holds ?? []).map((hold) => [hold.id, lease(hold)]));
+    for (const row of by("holds").rows) row.querySelector(".lease").textContent = leases.get(row.dataset.key) ?? "";
+  };
+
+  // -- hearing of changes --------------------------------------------------------------------------------------------
+
+  const listen = () => {
+    clearTimeout(retrying);
+    source?.close();
+    if (document.hidden) return;
+    const current = source = new EventSource("events");
+    heard = performance.now();
+    current.onmessage = (event) => {
+      picture = JSON.parse(event.data);
+      came = heard = performance.now();
+      pause = RETRY;
+      by("link").dataset.is = "live";
+      by("link").textContent = "Live";
+      paint();
+    };
+    // Every stream ends now and then. The browser would wait for seconds, and for ever after a 401 or 502.
+    current.onerror = () => {
+      if (current !== source) return;
+      current.close();
+      retrying = setTimeout(listen, pause);
+      pause = Math.min(LONGEST_RETRY, pause * 1.6);
+    };
+  };
+
+  // After a sleep, timers and the stream may both be dead: whoever comes back is shown the truth, not the past.
+  const wake = () => {
+    if (document.hidden) {
+      source?.close();
+      document.title = "Maintenance";
+    } else listen();
+  };
+
+  setInterval(() => {
+    tick();
+    if (document.hidden) return;
+    const silent = performance.now() - came;
+    if (silent > SILENCE / 2) {
+      by("link").dataset.is = "lost";
+      by("link").textContent = came ? `Not connected for ${length(silent / 1000)}` : "Connecting…";
+    }
+    if (performance.now() - heard > SILENCE) listen();
+  }, 1000);
+  document.addEventListener("visibilitychange", wake);
+  addEventListener("pageshow", (event) => { if (event.persisted) wake(); });
+  addEventListener("online", wake);
+
+  // -- changing it ---------------------------------------------------------------------------------------------------
+
+  // The answer, or null where it was refused: then `complain` was told why.
+  const send = async (method, path, body, complain, etag) => {
+    try {
+      const headers = { "Content-Type": "application/json", ...(etag ? { "If-Match": etag } : {}) };
+      const reply = await fetch(path, { method, headers, body: body && JSON.stringify(body), signal: AbortSignal.timeout(15000) });
+      const answer = reply.status === 204 ? {} : await reply.json().catch(() => ({}));
+      if (reply.ok) return answer;
+      const detail = Array.isArray(answer.detail) ? answer.detail.map((problem) => problem.msg).join("; ") : answer.detail;
+      complain(detail || `It was refused with status ${reply.status}.`);
+    } catch (error) {
+      complain(error.name === "TimeoutError" ? "There was no answer in time. Look at what is true before you try again." : "The server cannot be reached.");
+    }
+    return null;
+  };
+
+  const where = () => scope === null ? "switch" : `switch?scope=${encodeURIComponent(scope)}`;
+
+  const form = (name, submit) => {
+    const dialog = by(name), element = dialog.querySelector("form"), error = by(`${name}-error`);
+    element.onsubmit = async (event) => {
+      event.preventDefault();
+      error.textContent = "";
+      by(`${name}-go`).disabled = true;
+      const done = await submit(element.elements, (text) => { error.textContent = text; });
+      by(`${name}-go`).disabled = false;
+      if (done) dialog.close();
+    };
+    dialog.querySelector("[data-closes]").onclick = () => dialog.close();
+    return { dialog, element, fields: element.elements, error };
+  };
+
+  const local = (time) => {
+    const shifted = new Date(time.getTime() - time.getTimezoneOffset() * 60000);
+    return shifted.toISOString().slice(0, 16);
+  };
+
+  // What the form asks for, as times; `problem` says what is missing.
+  const planned = (fields) => {
+    const begins = fields.begins.value === "at" ? new Date(fields.starts_at.value) : null, from = begins ?? new Date(serverNow());
+    const ends = { never: () => null, after: () => new Date(from.getTime() + fields.lasts.value * 1000), at: () => new Date(fields.ends_at.value) }[fields.ends.value]();
+    let problem = "";
+    if (begins && isNaN(begins)) problem = "Say when it is to begin.";
+    else if (ends && isNaN(ends)) problem = "Say when it is to end.";
+    else if (ends && ends <= from) problem = "It would end before it begins.";
+    return { begins, ends, problem };
+  };
+
+  const summarise = () => {
+    const { begins, ends, problem } = planned(setting.fields), later = begins && begins > serverNow();
+    const whole = scope === null ? "Every worker" : `For ${scope}, every worker`;
+    const refuses = setting.fields.mode.value === "full" ? "answers 503" : "refuses what writes";
+    const until = ends ? `until ${clock(ends)}` : "until somebody turns it off";
+    const opens = later && scope === null && picture.state.enabled && picture.state.decided_by === "switch" ? " It is on now, and would be open until then." : "";
+    by("set-summary").textContent = problem || `${whole} ${refuses} from ${later ? clock(begins) : "now"} ${until}.${opens}`;
+    by("set-go").textContent = later ? "Schedule" : setting.changes ? "Apply" : "Turn on";
+  };
+
+  const setting = form("set", async (fields, complain) => {
+    const { begins, ends, problem } = planned(fields);
+    if (problem) return complain(problem);
+    const { since, retry_after, allow, bypass } = (setting.changes && picture.state.switch) || {};
+    const state = {
+      enabled: true, mode: fields.mode.value, reason: fields.reason.value.trim() || null, message: fields.message.value.trim() || null,
+      starts_at: begins?.toISOString() ?? null, ends_at: ends?.toISOString() ?? null, since: since ?? null, retry_after: retry_after ?? null,
+      allow: allow ?? null, bypass: bypass ?? null,
+    };
+    return send("PUT", where(), state, complain, setting.etag);
+  });
+  setting.element.oninput = summarise;
+  for (const [field, choice] of [["starts_at", "begins"], ["ends_at", "ends"]]) {
+    setting.fields[field].onfocus = () => { setting.fields[choice].value = "at"; summarise(); };
+  }
+  setting.fields.lasts.onfocus = () => { setting.fields.ends.value = "after"; summarise(); };
+
+  const askOn = (part = null, changed = null) => {
+    scope = part;
+    setting.etag = picture.etag;
+    setting.changes = changed !== null;
+    setting.element.reset();
+    setting.error.textContent = "";
+    const fields = setting.fields, soon = new Date(Math.ceil((Date.now() + 300000) / 300000) * 300000);
+    fields.starts_at.value = local(changed?.starts_at ? new Date(changed.starts_at) : soon);
+    fields.ends_at.value = local(changed?.ends_at ? new Date(changed.ends_at) : new Date(soon.getTime() + 3600000));
+    if (changed) {
+      fields.reason.value = changed.reason ?? "";
+      fields.message.value = changed.message ?? "";
+      fields.mode.value = changed.mode;
+      fields.begins.value = changed.starts_at ? "at" : "now";
+      fields.ends.value = changed.ends_at ? "at" : "never";
+    }
+    by("set-title").textContent = changed ? "Change this maintenance" : part === null ? "Turn maintenance on" : `Turn on maintenance of ${part}`;
+    summarise();
+    setting.dialog.showModal();
+  };
+
+  const turning = form("off", (fields, complain) => {
+    const end = fields.end_holds.checked ? "?end_holds=true" : "";
+    return send("DELETE", where() + end, null, complain, turning.etag);
+  });
+
+  // What turning off will come to, holds considered.
+  const foretell = () => {
+    const holds = picture.state.holds ?? [], closing = holds.filter((hold) => hold.enabled), alone = scope === null && !turning.fields.end_holds.checked;
+    by("off-text").textContent = scope !== null ? "It will be as everything else is."
+      : alone && closing.length ? `The switch goes off, but ${closing.length === 1 ? "a hold keeps" : `${closing.length} holds keep`} the service closed.`
+      : picture.state.coming ? "Maintenance will not begin."
+      : alone || !holds.length ? "Every worker serves again." : "Every worker serves again, also under whoever holds it closed: is nothing at work there?";
+  };
+
+  turning.element.oninput = foretell;
+
+  const askOff = (part = null) => {
+    scope = part;
+    turning.etag = picture.etag;
+    turning.element.reset();
+    turning.error.textContent = "";
+    const { holds, coming } = picture.state, count = holds?.length ?? 0;
+    by("off-title").textContent = part === null ? (coming ? "Cancel the window?" : "Turn maintenance off?") : `Turn off maintenance of ${part}?`;
+    by("off-go").textContent = coming && part === null ? "Cancel the window" : "Turn off";
+    by("off-holds").hidden = part !== null || !count;
+    by("off-holds-text").textContent = `End ${count === 1 ? "the hold" : `all ${count} holds`}, too: ${(holds ?? []).map((hold) => hold.reason ?? hold.by ?? hold.id).join(", ")}`;
+    foretell();
+    turning.dialog.showModal();
+  };
+
+  const letting = form("let", async (fields, complain) => {
+    const made = await send("POST", "bypasses", { lasting: Number(fields.lasting.value), note: fields.note.value.trim() || null }, complain);
+    if (!made) return;
+    by("let-made").hidden = false;
+    fields.link.value = `${location.origin}/?${made.query}`;
+    fields.link.focus();
+    fields.link.select();
+    by("let-go").hidden = true;
+  });
+
+  by("turn-on").onclick = () => askOn();
+  by("turn-off").onclick = () => askOff();
+  by("change").onclick = () => askOn(null, picture.state.switch);
+  by("let-in").onclick = () => {
+    letting.element.reset();
+    letting.error.textContent = "";
+    by("let-made").hidden = true;
+    by("let-go").hidden = false;
+    letting.dialog.showModal();
+  };
+
+  listen();
+})();

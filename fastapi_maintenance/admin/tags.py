@@ -1,0 +1,53 @@
+"""Entity tags of the switch, so that of two operators none overwrites what the other has written."""
+
+from __future__ import annotations
+
+import json
+import re
+from hashlib import sha256
+from typing import Annotated, Final
+
+from fastapi import Depends, Header, HTTPException
+
+from ..snapshot import Reading
+from ..state import MaintenanceState
+
+__all__ = ["IfMatch", "etag_of", "matches"]
+
+_TAG: Final = re.compile(r'(W/)?"([^"]*)"')
+_LENGTH: Final = 32  # hexadecimal digits
+
+
+def etag_of(reading: Reading) -> str:
+    """A strong tag (RFC 9110, 8.8.3) of what is stored: of the switch, and of all that decides together with it."""
+    text = reading.fingerprint or _written(reading)
+    return f'"{sha256(text.encode("utf-8", "backslashreplace")).hexdigest()[:_LENGTH]}"'
+
+
+def matches(field: str, etag: str) -> bool:
+    """Whether If-Match (RFC 9110, 13.1.1) lets a request through. Compares strongly, so a weak tag never does."""
+    return field.strip() == "*" or any(not weak and f'"{opaque}"' == etag for weak, opaque in _TAG.findall(field))
+
+
+def _written(reading: Reading) -> str:
+    """What stands for a fingerprint where the backend has none."""
+    holds = None if reading.holds is None else sorted((hold.id, hold.dump()) for hold in reading.holds)
+    scopes = {name: _text(own.switch) for name, own in sorted((reading.scopes or {}).items())}
+    return json.dumps([_text(reading.switch), holds, scopes, reading.error if reading.switch is None else None])
+
+
+def _text(state: MaintenanceState | None) -> str | None:
+    return None if state is None else state.model_dump_json()
+
+
+async def if_match_given(
+    if_match: Annotated[list[str] | None, Header(alias="If-Match", description="The ETag that GET answered, or *.")] = None,
+) -> str:
+    """What the request is conditional on; it must be (RFC 6585, 3)."""
+    field = ", ".join(if_match or ())
+    if not field:
+        raise HTTPException(428, "Send If-Match with the ETag that GET answered, or If-Match: * to overwrite whatever is there.")
+    return field
+
+
+IfMatch = Annotated[str, Depends(if_match_given)]

@@ -1,0 +1,3 @@
+"""What operators ask for, and who may."""
+
+from __future__ import annotations

@@ -1,0 +1,65 @@
+"""Applications with a router for operators, and clients of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import pytest
+from fastapi import FastAPI
+from starlette.testclient import TestClient
+
+from fastapi_maintenance import MaintenanceModeMiddleware, maintenance_scope
+from fastapi_maintenance.admin import maintenance_admin
+from fastapi_maintenance.backends import RedisBackend, backend_from_url
+
+JSON: Final = {"Content-Type": "application/json"}
+SHOP: Final = "http://testserver/"
+BILLING: Final = "http://testserver/billing"
+
+
+class Administer(Protocol):
+    """Starts an application with these options of the middleware, and gives a client of its router."""
+
+    def __call__(self, backend: Any, /, *, operator: Callable[..., Any] | None = None, **options: Any) -> TestClient: ...
+
+
+def shop(backend: Any, *, operator: Callable[..., Any] | None = None, **options: Any) -> FastAPI:
+    """An application with one route of no scope and one of the scope billing, and the router."""
+    app = FastAPI()
+    app.add_middleware(MaintenanceModeMiddleware, backend=backend, **options)
+    app.get("/")(lambda: "open")
+    app.include_router(maintenance_admin(public=True, operator=operator))
+    return app
+
+
+def with_billing(app: FastAPI) -> FastAPI:
+    """The same with a part that can be closed alone."""
+    app.get("/billing")(maintenance_scope("billing")(lambda: "open"))
+    return app
+
+
+@pytest.fixture
+def administer() -> Iterator[Administer]:
+    """See `Administer`."""
+    with ExitStack() as clients:
+
+        def start(backend: Any, /, *, operator: Callable[..., Any] | None = None, **options: Any) -> TestClient:
+            if isinstance(backend, str):
+                backend = backend_from_url(backend)  # here and not in the event loop, for that imports what it needs
+            app = shop(backend, operator=operator, **options)
+            if isinstance(backend, RedisBackend):
+                with_billing(app)
+            client = clients.enter_context(TestClient(app, headers=JSON))
+            client.base_url = client.base_url.join("/maintenance/")
+            return client
+
+        yield start
+
+
+@pytest.fixture(params=["file", "redis"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Of a backend with details."""
+    return f"file:{tmp_path}/switch.json" if request.param == "file" else request.getfixturevalue("redis_url")

@@ -1,0 +1,36 @@
+"""A stream of server-sent events, read over a connection of its own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from http.client import HTTPConnection
+from types import TracebackType
+from typing import Any, Self
+
+__all__ = ["Stream"]
+
+
+class Stream:
+    """What `GET /maintenance/events` says. Each read waits at most `patience` seconds."""
+
+    def __init__(self, port: int, headers: Mapping[str, str], *, patience: float = 30.0) -> None:
+        self._connection = HTTPConnection("127.0.0.1", port, timeout=patience)
+        self._connection.request("GET", "/maintenance/events", headers=dict(headers))
+        self.response = self._connection.getresponse()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._connection.close()
+
+    def __iter__(self) -> Iterator[Any]:
+        """Every event, until the server ends the stream."""
+        for line in self.response:
+            if line.startswith(b"data: "):
+                yield json.loads(line.removeprefix(b"data: "))
+
+    def until(self, is_it: Callable[[Any], bool]) -> Any:
+        """The first event of which that is true."""
+        return next(event for event in self if is_it(event))

@@ -1,0 +1,250 @@
+"""The stream of whole pictures: at once, at every change, and no longer than the server lives."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import signal
+import time
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any, Final
+
+import pytest
+import uvicorn
+from fastapi import FastAPI
+
+from fastapi_maintenance import MaintenanceModeMiddleware, wait_until_applied
+from fastapi_maintenance._modes import modes_of
+from fastapi_maintenance.admin.events import follow
+from fastapi_maintenance.admin.picture import Picture, draw
+from fastapi_maintenance.backends import RedisBackend
+from fastapi_maintenance.bypass import Bypass
+from fastapi_maintenance.mode import MaintenanceMode
+from fastapi_maintenance.snapshot import Hold, replace_state
+from fastapi_maintenance.state import OFF, ON
+
+from ..apps.administered import PASSWORD
+from ..conftest import RedisServerFactory
+from ..doubles import Switchboard
+from ..servers import RedisServer
+from ..serving import serving
+from ..waiting import eventually
+from ..workers import Workers
+from .conftest import shop
+from .streams import Stream
+
+LOGIN: Final = {"Authorization": f"Basic {base64.b64encode(f'ana:{PASSWORD}'.encode()).decode()}"}
+SOON: Final = 30.0
+
+
+# -- pictures ----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_picture_is_whole(redis_url: str) -> None:
+    bypass = Bypass("0123456789abcdef0123456789abcdef")
+    async with MaintenanceMode(RedisBackend(redis_url), bypass=bypass) as mode:
+        _, record = bypass.issue(mode.now().replace(year=2126), "ana")
+        await mode.backend.write(replace_state(ON, reason="OPS-417", bypass=(record,)))
+        await mode.backend.acquire(Hold("a", ON), 30.0)
+        picture = await eventually(lambda: _drawn_with_workers(mode), within=SOON)
+
+    assert picture is not None
+    assert (picture.state.enabled, picture.state.decided_by, picture.operator) == (True, "hold", "bob")
+    assert [hold.id for hold in picture.state.holds or ()] == ["a"]
+    assert [one.note for one in picture.bypasses] == ["ana"]
+    assert (picture.grants_bypasses, picture.trouble) == (True, None)
+
+
+async def _drawn_with_workers(mode: MaintenanceMode) -> Picture | None:
+    picture = await draw(mode, "bob")
+    return picture if picture.workers else None
+
+
+async def test_the_time_alone_is_no_change(redis_url: str, redis_server: RedisServer) -> None:
+    async with MaintenanceMode(RedisBackend(redis_url)) as mode:
+        redis_server.cli("SET", "maintenance", "1", "EX", "600")
+        await mode.backend.acquire(Hold("a", ON), 30.0)
+        await eventually(lambda: _drawn_with_workers(mode), within=SOON)
+        await eventually(lambda: _stays_the_same(mode), within=SOON)
+        before = await draw(mode)
+        redis_server.cli("SET", "maintenance", "0")
+        assert not (await draw(mode)).shows_the_same_as(before)
+        assert not before.shows_the_same_as(None)
+
+
+async def _stays_the_same(mode: MaintenanceMode) -> bool:
+    before = await draw(mode)
+    await asyncio.sleep(0.3)
+    after = await draw(mode)
+    return after.state.now > before.state.now and after.shows_the_same_as(before)
+
+
+async def test_where_the_backend_keeps_no_registry_there_are_no_workers() -> None:
+    async with MaintenanceMode(Switchboard(True)) as mode:
+        picture = await draw(mode)
+    assert (picture.workers, picture.state.enabled, picture.trouble) == (None, True, None)
+
+
+async def test_where_the_backend_is_away_it_shows_what_was_known_last() -> None:
+    board = Switchboard(True)
+    async with MaintenanceMode(board) as mode:
+        board.error = RuntimeError("on fire")
+        picture = await draw(mode)
+    assert (picture.state.enabled, picture.workers) == (True, None)
+    assert picture.trouble == "Switchboard failed: RuntimeError: on fire"
+
+
+async def test_where_nothing_was_ever_known_it_says_so() -> None:
+    board = Switchboard()
+    board.error = RuntimeError("on fire")
+    picture = await draw(MaintenanceMode(board))
+    assert (picture.state.enabled, picture.state.holds, picture.state.error) == (None, None, "Nothing was ever heard of it.")
+
+
+async def test_a_time_to_live_goes_on_while_the_backend_is_away(own_redis_server: RedisServerFactory) -> None:
+    server = own_redis_server()
+    server.cli("SET", "maintenance", "1", "EX", "600")
+    async with MaintenanceMode(RedisBackend(server.url, timeout=0.5)) as mode:
+        server.kill()
+        picture = await draw(mode)
+        assert picture.state.switch is not None
+        first = picture.state.switch.expires_in
+        await asyncio.sleep(0.2)
+        picture = await draw(mode)
+    assert "cannot be reached" in (picture.trouble or "")
+    assert picture.state.switch is not None
+    assert 500 < (picture.state.switch.expires_in or 0) < (first or 0) <= 600
+
+
+async def test_rights_without_scripts_show_no_workers(redis_server: RedisServer) -> None:
+    redis_server.cli("ACL", "SETUSER", "plain", "on", ">secret", "~*", "&*", "+@all", "-@scripting")
+    try:
+        async with MaintenanceMode(RedisBackend(redis_server.url_of("plain", "secret"))) as mode:
+            redis_server.cli("SET", "maintenance", "1")
+            picture = await draw(mode)
+    finally:
+        redis_server.cli("ACL", "DELUSER", "plain")
+    assert (picture.workers, picture.state.switch is not None, picture.trouble) == (None, True, None)
+
+
+# -- following ---------------------------------------------------------------------------------------------------------
+
+
+async def test_every_change_is_followed_and_a_quiet_time_has_heartbeats() -> None:
+    board = Switchboard()
+    seen: list[tuple[bool | None, float]] = []
+    async with MaintenanceMode(board) as mode:
+        async for picture in follow(mode, life=SOON):
+            seen.append((picture.state.enabled, time.monotonic()))
+            if len(seen) == 1:
+                await board.write(ON)
+            elif len(seen) == 3:
+                await board.write(OFF)
+            elif len(seen) == 4:
+                break
+    assert [enabled for enabled, _ in seen] == [False, True, True, False]
+    assert seen[2][1] - seen[1][1] > 1.5, "a heartbeat, for nothing had changed"
+
+
+async def test_a_stream_ends_in_time_so_that_the_guard_is_asked_again() -> None:
+    async with MaintenanceMode(Switchboard()) as mode:
+        assert len([picture async for picture in follow(mode, life=0.3)]) == 1
+
+
+@pytest.mark.parametrize("handler", [signal.SIG_DFL, None, lambda *args: None])
+async def test_whoever_handles_signals_it_goes_on(handler: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fastapi_maintenance.admin.events.signal", SimpleNamespace(SIGTERM=1, getsignal=lambda number: handler))
+    async with MaintenanceMode(Switchboard()) as mode:
+        assert [picture async for picture in follow(mode, life=0.2)]
+
+
+async def test_when_uvicorn_is_to_stop_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = uvicorn.Server(uvicorn.Config("nothing:app"))
+    handlers = SimpleNamespace(SIGTERM=1, getsignal=lambda number: server.handle_exit)
+    monkeypatch.setattr("fastapi_maintenance.admin.events.signal", handlers)
+    async with MaintenanceMode(Switchboard()) as mode:
+        count = 0
+        async for _ in follow(mode, life=SOON):
+            count += 1
+            server.should_exit = True
+    assert count == 1
+
+
+# -- over real servers -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def two(redis_server: RedisServer, settled: None) -> Iterator[Workers]:
+    with Workers("tests.apps.administered:app", count=2, env={"FASTAPI_MAINTENANCE_BACKEND": redis_server.url}) as workers:
+        yield workers
+
+
+def standing(*words: str) -> Callable[[Any], bool]:
+    """Whether the workers of a picture, two, all stand so."""
+    return lambda picture: len(picture["workers"]) == 2 and {one["stands"] for one in picture["workers"]} <= set(words)
+
+
+@pytest.mark.timeout(180)
+def test_a_browser_gets_whole_pictures_in_time(two: Workers, redis_server: RedisServer) -> None:
+    with Stream(two.port, LOGIN) as stream:
+        headers = stream.response.headers
+        assert (stream.response.status, headers["content-type"].partition(";")[0]) == (200, "text/event-stream")
+        assert "no-store" in (headers.get_all("cache-control") or ())
+        first = stream.until(standing("open"))
+        assert (first["state"]["enabled"], first["operator"], [one["name"] for one in first["scopes"]]) == (False, "ana", ["billing"])
+        redis_server.cli("SET", "maintenance", "1")
+        second = stream.until(standing("drained"))
+        assert (second["state"]["enabled"], first.keys()) == (True, second.keys())
+        assert second["etag"] != first["etag"]
+
+
+@pytest.mark.timeout(180)
+def test_no_barrier_waits_for_a_stream_and_it_counts_as_no_work(two: Workers, redis_server: RedisServer) -> None:
+    with Stream(two.port, LOGIN) as stream:
+        stream.until(standing("open"))
+        redis_server.cli("SET", "maintenance", "1")
+        result = asyncio.run(wait_until_applied(redis_server.url, drained=True, timeout=SOON))
+        assert (result.ok, len(result.drained)) == (True, 2)
+        redis_server.cli("DEL", "maintenance")
+        picture = stream.until(standing("open"))
+        assert [one["http"] for one in picture["workers"]] == [0, 0]
+
+
+@pytest.mark.timeout(180)
+def test_an_open_stream_keeps_no_server_from_stopping(two: Workers) -> None:
+    with Stream(two.port, LOGIN) as stream:
+        stream.until(standing("open"))
+        began = time.monotonic()
+        two.stop()
+        for _ in stream:  # what was under way may still arrive; then it is over
+            pass
+        assert time.monotonic() - began < two.patience * 0.8, "else it was killed"
+    assert "Finished server process" in two.log
+    assert "Traceback" not in two.log
+
+
+@pytest.mark.timeout(180)
+def test_redis_may_go_and_come_back_under_it(own_redis_server: RedisServerFactory) -> None:
+    server = own_redis_server(config={"appendonly": "yes"})
+    env = {"FASTAPI_MAINTENANCE_BACKEND": f"{server.url}?timeout=0.5"}
+    with Workers("tests.apps.administered:app", count=1, env=env) as workers, Stream(workers.port, LOGIN) as stream:
+        server.cli("SET", "maintenance", "1")
+        stream.until(lambda picture: picture["state"]["enabled"] and picture["workers"])
+        server.kill()
+        away = stream.until(lambda picture: picture["trouble"])
+        assert (away["state"]["enabled"], away["workers"]) == (True, None)
+        server.start()
+        back = stream.until(lambda picture: picture["workers"])
+        assert back["trouble"] is None
+
+
+def test_the_operation_itself_streams_and_leaves_what_is_in_flight() -> None:
+    app = shop(Switchboard(True))
+    outer = FastAPI()
+    outer.mount("/", app)
+    outer.add_middleware(MaintenanceModeMiddleware, backend=Switchboard())
+    with serving(outer) as server, Stream(int(server.rpartition(":")[2]), {}) as stream:
+        assert next(iter(stream))["state"]["enabled"] is True
+        modes = [*modes_of(outer), *modes_of(app)]
+        assert [len(mode.in_flight) for mode in modes] == [0, 0]

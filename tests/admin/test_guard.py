@@ -1,0 +1,65 @@
+"""No page of another site changes anything through an operator's browser, and nothing is changed by a GET."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ..doubles import Switchboard
+from .conftest import Administer
+
+ANY = {"If-Match": "*"}
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ({}, 200),
+        ({"Sec-Fetch-Site": "same-origin"}, 200),
+        ({"Sec-Fetch-Site": "none"}, 200),
+        ({"Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Sec-Fetch-Site": "same-site"}, 403),
+        ({"Sec-Fetch-Site": "cross-site", "Origin": "http://testserver"}, 403),
+        ({"Origin": "http://testserver"}, 200),
+        ({"Origin": "https://TESTSERVER"}, 200),
+        ({"Origin": "http://evil.example"}, 403),
+        ({"Origin": "http://testserver.evil.example"}, 403),
+        ({"Origin": "http://testserver:8080"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Origin": "http://[broken"}, 403),
+        ({"Content-Type": "application/json; charset=utf-8"}, 200),
+        ({"Content-Type": "text/plain"}, 415),
+        ({"Content-Type": "application/x-www-form-urlencoded"}, 415),
+        ({"Content-Type": "application/x-www-form-urlencoded", "Origin": "http://evil.example"}, 403),
+        ({"Content-Type": ""}, 415),
+    ],
+)
+def test_where_a_change_comes_from_and_how_it_is_written_counts(administer: Administer, headers: dict[str, str], expected: int) -> None:
+    board = Switchboard(True)
+    answer = administer(board).delete("switch", headers=ANY | headers)
+
+    assert answer.status_code == expected
+    assert board.value is (expected != 200)
+
+
+@pytest.mark.parametrize(("method", "path"), [("PUT", "switch"), ("DELETE", "switch"), ("POST", "bypasses"), ("POST", "barrier")])
+def test_every_operation_that_changes_something_refuses_a_foreign_form(administer: Administer, method: str, path: str) -> None:
+    form: dict[str, Any] = {"headers": {"Content-Type": "text/plain", "Sec-Fetch-Site": "cross-site"}, "content": '{"enabled": true}'}
+
+    assert administer(Switchboard()).request(method, path, **form).status_code == 403
+
+
+def test_reading_is_free_from_anywhere_and_changes_nothing(administer: Administer) -> None:
+    board = Switchboard(True)
+    client = administer(board)
+    for path in ("", "state", "switch", "holds", "scopes", "bypasses"):
+        answer = client.get(path, headers={"Sec-Fetch-Site": "cross-site"})
+        assert (answer.status_code, answer.headers["cache-control"]) == (200, "no-store")
+    assert board.value is True
+
+
+def test_the_other_operations_know_no_other_methods(administer: Administer) -> None:
+    client = administer(Switchboard())
+    for method, path in (("POST", "switch"), ("POST", "state"), ("GET", "barrier"), ("PUT", "bypasses")):
+        assert client.request(method, path).status_code == 405

@@ -1,0 +1,174 @@
+"""The router: guarded, always reachable, for the application at hand, and described in full."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Annotated, Any
+
+import pytest
+from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException
+from starlette.testclient import TestClient
+
+from fastapi_maintenance import MaintenanceModeMiddleware, force_maintenance_mode_on
+from fastapi_maintenance.admin import maintenance_admin
+from fastapi_maintenance.exceptions import ConfigurationError
+from fastapi_maintenance.testing import override
+
+from ..doubles import Switchboard
+from .conftest import JSON, Administer, shop
+
+
+def key(x_key: Annotated[str, Header()] = "") -> None:
+    if x_key != "letmein":
+        raise HTTPException(401)
+
+
+# -- guarded -----------------------------------------------------------------------------------------------------------
+
+
+def test_nobody_gets_it_without_a_guard_by_accident() -> None:
+    with pytest.raises(ConfigurationError, match=r"needs a dependency that guards it.*public=True"):
+        maintenance_admin()
+    with pytest.raises(ConfigurationError, match="leave out one or the other"):
+        maintenance_admin(dependencies=[Depends(key)], public=True)
+
+
+@pytest.mark.parametrize("guard", [key, Depends(), None, "key"], ids=["bare", "empty", "none", "text"])
+def test_what_guards_nothing_is_no_guard(guard: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"must be a list of Depends"):
+        maintenance_admin(dependencies=[guard])
+
+
+def test_the_guard_is_asked_by_every_operation_and_the_page() -> None:
+    app = FastAPI()
+    app.add_middleware(MaintenanceModeMiddleware, backend=Switchboard())
+    app.include_router(maintenance_admin(dependencies=[Depends(key)]))
+    client = TestClient(app, headers=JSON)
+    operations = [(method, path) for path, methods in app.openapi()["paths"].items() for method in methods]
+
+    assert len(operations) >= 11
+    for method, path in [*operations, ("get", "/maintenance/")]:
+        content = '{"enabled": true}' if method in ("put", "post") else None
+        assert client.request(method, path, content=content).status_code == 401, (method, path)
+    assert client.get("/maintenance/state", headers={"X-Key": "letmein"}).status_code == 200
+
+
+# -- always reachable --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", [{}, {"enable_maintenance": True}], ids=["switch", "override"])
+def test_it_is_reachable_while_maintenance_is_on(options: dict[str, Any]) -> None:
+    app = shop(Switchboard(True), **options)
+    with TestClient(app) as client:
+        assert client.get("/").status_code == 503
+        assert [client.get(f"/maintenance/{path}").status_code for path in ("", "state", "switch")] == [200, 200, 200]
+
+
+def test_it_is_reachable_wherever_it_is_included_or_mounted() -> None:
+    inner, outer, marked = FastAPI(), FastAPI(), FastAPI()
+    inner.include_router(maintenance_admin(public=True, prefix="/panel"), prefix="/ops")
+    around = APIRouter(prefix="/v1")
+    around.include_router(maintenance_admin(public=True))
+    marked.include_router(maintenance_admin(public=True))
+    outer.include_router(around)
+    outer.mount("/team", inner)
+    outer.mount("/old", force_maintenance_mode_on(marked))
+    outer.add_middleware(MaintenanceModeMiddleware, backend=Switchboard(True))
+    client = TestClient(outer, headers=JSON)
+
+    for path in ("/team/ops/panel/", "/v1/maintenance/", "/old/maintenance/"):
+        assert client.get(path).status_code == 200
+        assert client.get(f"{path}state").json()["enabled"] is True
+
+
+# -- for the application at hand ---------------------------------------------------------------------------------------
+
+
+def test_it_administers_the_application_whose_middleware_was_passed() -> None:
+    boards = Switchboard(), Switchboard(True)
+    outer = shop(boards[0])
+    outer.mount("/inner", shop(boards[1]))
+    client = TestClient(outer, headers=JSON)
+
+    assert client.get("/maintenance/state").json()["enabled"] is False
+    assert client.get("/inner/maintenance/state").json()["enabled"] is True
+    assert client.delete("/inner/maintenance/switch", headers={"If-Match": "*"}).status_code == 200
+    assert [board.value for board in boards] == [False, False]
+
+
+def test_without_a_middleware_it_says_so() -> None:
+    app = FastAPI()
+    app.include_router(maintenance_admin(public=True))
+    answer = TestClient(app).get("/maintenance/state")
+
+    assert (answer.status_code, "has passed no MaintenanceModeMiddleware" in answer.json()["detail"]) == (501, True)
+
+
+def test_what_is_overridden_in_a_test_is_still_administered() -> None:
+    app = shop(Switchboard())
+    with override(app, True):
+        assert TestClient(app).get("/maintenance/state").status_code == 200
+
+
+# -- described ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_document_describes_every_operation_and_its_answers() -> None:
+    document = shop(Switchboard()).openapi()
+    operations = {
+        (method, path.removeprefix("/maintenance")): operation
+        for path, methods in document["paths"].items()
+        for method, operation in methods.items()
+        if path != "/"
+    }
+    assert {
+        ("get", "/state"),
+        ("get", "/switch"),
+        ("put", "/switch"),
+        ("delete", "/switch"),
+        ("get", "/holds"),
+        ("get", "/workers"),
+        ("post", "/barrier"),
+        ("get", "/scopes"),
+        ("get", "/bypasses"),
+        ("post", "/bypasses"),
+        ("delete", "/bypasses/{id}"),
+        ("get", "/events"),
+    } <= set(operations)
+    for where, operation in operations.items():
+        assert operation["description"], where
+        assert {"501", "502", "504"} <= set(operation["responses"]), where
+        success = next(answer for code, answer in operation["responses"].items() if code.startswith("2"))
+        schemas = [content.get("schema") or content.get("itemSchema") for content in success.get("content", {}).values()]
+        assert all(schemas), where
+        assert schemas or where == ("delete", "/bypasses/{id}"), where
+        if where[0] != "get":
+            assert {"403", "415"} <= set(operation["responses"]), where
+    for where in (("put", "/switch"), ("delete", "/switch")):
+        assert {"412", "428"} <= set(operations[where]["responses"])
+        assert "If-Match" in {parameter["name"] for parameter in operations[where]["parameters"]}
+
+
+def test_nothing_of_it_is_imported_by_the_package_itself() -> None:
+    code = "import sys, fastapi_maintenance; print(any(name.startswith('fastapi_maintenance.admin') for name in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == "False"
+
+
+# -- what goes wrong ---------------------------------------------------------------------------------------------------
+
+
+def test_a_backend_that_fails_is_no_500(administer: Administer) -> None:
+    board = Switchboard()
+    client = administer(board)
+    board.error = RuntimeError("on fire")
+    answer = client.get("state")
+
+    assert (answer.status_code, answer.json()) == (502, {"detail": "Switchboard failed: RuntimeError: on fire"})
+
+
+def test_a_redis_that_is_away_is_a_504_without_a_password(administer: Administer, free_port: int) -> None:
+    answer = administer(f"redis://ana:hunter2@127.0.0.1:{free_port}?timeout=0.5").get("state")
+
+    assert (answer.status_code, "cannot be reached" in answer.text, "hunter2" in answer.text) == (504, True, False)

@@ -1,0 +1,47 @@
+"""What is true now, over the API."""
+
+from __future__ import annotations
+
+from fastapi_maintenance.backends import backend_from_url
+from fastapi_maintenance.snapshot import Hold
+from fastapi_maintenance.state import ON, MaintenanceState
+
+from ..servers import RedisServer
+from .conftest import Administer
+
+
+async def test_the_state_is_what_the_command_line_reports(administer: Administer, url: str) -> None:
+    client, backend = administer(url), backend_from_url(url)
+    await backend.write(MaintenanceState(enabled=True, reason="OPS-417"))
+    await backend.acquire(Hold("a", MaintenanceState(enabled=True, reason="migration", by="host:1")), 30.0)
+    state = client.get("state").json()
+
+    assert (state["enabled"], state["decided_by"], state["switch"]["reason"]) == (True, "hold", "OPS-417")
+    assert (state["state"]["reason"], state["backend"]["kind"], state["retry_after"]) == ("migration", backend.kind, 3600)
+    (hold,) = client.get("holds").json()
+    assert (hold["id"], hold["by"], hold["reason"], hold["lifts"]) == ("a", "host:1", "migration", [])
+    assert 0 < hold["lease"] <= 30
+
+
+def test_a_time_to_live_is_shown(administer: Administer, redis_url: str, redis_server: RedisServer) -> None:
+    redis_server.cli("SET", "maintenance", "1", "EX", "600")
+    state = administer(redis_url).get("state").json()
+
+    assert 500 < state["switch"]["expires_in"] <= 600
+    assert state["changes_at"] == state["state"]["ends_at"]
+
+
+def test_holds_that_cannot_be_read_are_not_told_as_none(administer: Administer, redis_url: str, redis_server: RedisServer) -> None:
+    redis_server.cli("SET", "{maintenance}:holds", "garbage")
+    client = administer(redis_url)
+
+    assert client.get("holds").json() is None
+    assert client.get("state").json()["enabled"] is None
+
+
+async def test_a_scope_is_told_as_it_stands(administer: Administer, redis_url: str) -> None:
+    client, backend = administer(redis_url), backend_from_url(redis_url)
+    assert client.get("scopes").json() == [{"name": "billing", "enabled": False, "decided_by": "general switch", "has_own_switch": False}]
+    await backend.acquire(Hold("a", ON, scope="billing"), 30.0)
+    assert client.get("scopes").json() == [{"name": "billing", "enabled": True, "decided_by": "hold", "has_own_switch": False}]
+    assert (client.get("state?scope=billing").json()["enabled"], client.get("state").json()["enabled"]) == (True, False)

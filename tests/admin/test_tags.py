@@ -1,0 +1,66 @@
+"""Entity tags: another one for whatever else is stored, and compared strongly."""
+
+from __future__ import annotations
+
+import itertools
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fastapi_maintenance.admin.tags import etag_of, matches
+from fastapi_maintenance.snapshot import Hold, Reading, ScopeSwitch
+from fastapi_maintenance.state import OFF, ON, MaintenanceState
+
+READINGS = [
+    Reading(OFF),
+    Reading(ON),
+    Reading(MaintenanceState(enabled=True, reason="OPS-417")),
+    Reading(None, error="garbage"),
+    Reading(None, error="other garbage"),
+    Reading(OFF, (Hold("a", ON),)),
+    Reading(OFF, None),
+    Reading(OFF, scopes={"billing": ScopeSwitch(ON)}),
+    Reading(OFF, scopes={"billing": ScopeSwitch(None)}),
+    Reading(OFF, fingerprint="1"),
+    Reading(ON, fingerprint="2"),
+]
+
+
+def test_whatever_else_is_stored_has_another_tag() -> None:
+    for one, other in itertools.combinations(READINGS, 2):
+        assert etag_of(one) != etag_of(other), (one, other)
+
+
+def test_the_time_alone_makes_no_other_tag() -> None:
+    early, late = (Reading(ON, (Hold("a", ON, 1.0, now + 30),), now, 600 - now) for now in (10.0, 20.0))
+    assert etag_of(early) == etag_of(late)
+
+
+@given(st.text())
+def test_a_tag_is_one_whatever_the_fingerprint_is(fingerprint: str) -> None:
+    assert re.fullmatch(r'"[0-9a-f]{32}"', etag_of(Reading(fingerprint=fingerprint)))
+
+
+@pytest.mark.parametrize(
+    ("field", "expected"),
+    [
+        ('"a"', True),
+        ("*", True),
+        (' "b" , "a"', True),
+        ('"b"', False),
+        ('W/"a"', False),
+        ('W/"a", "a"', True),
+        ("a", False),
+        ('"a', False),
+        ("", False),
+    ],
+)
+def test_if_match_lets_through_whom_it_should(field: str, expected: bool) -> None:
+    assert matches(field, '"a"') == expected
+
+
+@given(st.text())
+def test_no_if_match_breaks_it(field: str) -> None:
+    assert matches(field, '"0123"') in (True, False)

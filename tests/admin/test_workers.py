@@ -1,0 +1,134 @@
+"""The workers over the API, in this process and as four real ones."""
+
+from __future__ import annotations
+
+import base64
+import json
+import threading
+from collections.abc import Iterator
+from http.client import HTTPConnection
+from typing import Any
+
+import pytest
+
+from fastapi_maintenance.admin.models import WorkerReport
+from fastapi_maintenance.registry import LEFT, RollCall, Worker
+from fastapi_maintenance.snapshot import Reading
+
+from ..apps.administered import PASSWORD
+from ..doubles import Switchboard
+from ..servers import RedisServer
+from ..waiting import eventually_sync
+from ..workers import Workers
+from .conftest import Administer
+
+SOON = 30.0
+LOGIN = {"Authorization": f"Basic {base64.b64encode(f'ana:{PASSWORD}'.encode()).decode()}", "Content-Type": "application/json"}
+
+
+def test_this_worker_is_registered_and_follows(administer: Administer, redis_url: str, settled: None) -> None:
+    client = administer(redis_url)
+    (worker,) = eventually_sync(lambda: client.get("workers").json(), within=SOON)
+    assert (worker["stands"], worker["applied"], worker["rung"], worker["fenced"]) == ("open", True, "tracking", False)
+    client.put("switch", json={"enabled": True}, headers={"If-Match": "*"})
+    barrier = client.post("barrier", json={"drained": True, "timeout": 20}).json()
+    assert (barrier["ok"], barrier["why_not"], [one["id"] for one in barrier["drained"]]) == (True, None, [worker["id"]])
+    eventually_sync(lambda: client.get("workers").json()[0]["stands"] == "drained", within=SOON)
+
+
+def test_a_barrier_that_is_not_proved_says_why(administer: Administer, redis_url: str) -> None:
+    barrier = administer(redis_url).post("barrier", json={"timeout": 0.1}).json()
+    assert barrier["ok"] is False
+    assert "registry" in barrier["why_not"]
+
+
+@pytest.mark.parametrize("asked", [{"timeout": 0}, {"timeout": 301}, {"timeout": "long"}, {"drained": "maybe"}])
+def test_nobody_waits_for_ever(administer: Administer, redis_url: str, asked: dict[str, Any]) -> None:
+    assert administer(redis_url).post("barrier", json=asked).status_code == 422
+
+
+@pytest.mark.parametrize(("method", "path"), [("GET", "workers"), ("POST", "barrier")])
+def test_a_backend_without_a_registry_says_so(administer: Administer, method: str, path: str) -> None:
+    answer = administer(Switchboard()).request(method, path, json={})
+    assert (answer.status_code, "no registry of workers" in answer.json()["detail"]) == (501, True)
+
+
+def test_who_has_left_is_gone_and_who_has_vanished_is_told() -> None:
+    workers = (
+        Worker("b", 20.0, host="web-1", pid=2, closed=True, applied="now"),
+        Worker("a", 20.0, host="web-1", pid=1, applied="before"),
+        Worker("v", 5.0, host="web-0", pid=3, fence=1.0, lifetime=3.0),
+        Worker.parse("l", 20.0, LEFT),
+    )
+    reports = WorkerReport.all_of(RollCall(Reading(now=10.0, fingerprint="now"), 1, workers))
+    assert [(one.id, one.stands, one.applied, one.fenced) for one in reports] == [
+        ("v", "vanished", False, True),
+        ("a", "open", False, False),
+        ("b", "closed", True, False),
+    ]
+
+
+# -- four real ones ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def four(redis_server: RedisServer, settled: None) -> Iterator[Workers]:
+    with Workers("tests.apps.administered:app", count=4, env={"FASTAPI_MAINTENANCE_BACKEND": redis_server.url}) as workers:
+        yield workers
+
+
+def ask(workers: Workers, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
+    connection = HTTPConnection("127.0.0.1", workers.port, timeout=60)
+    try:
+        content = None if body is None else json.dumps(body)
+        connection.request(
+            method, f"/maintenance/{path}", content, LOGIN | {name.replace("_", "-"): value for name, value in headers.items()}
+        )
+        answer = connection.getresponse()
+        text = answer.read()
+        return answer.status, json.loads(text) if text else None
+    finally:
+        connection.close()
+
+
+@pytest.mark.timeout(180)
+def test_four_workers_are_closed_drained_and_opened_over_one_of_them(four: Workers, redis_server: RedisServer) -> None:
+    def standing() -> set[str]:
+        code, listed = ask(four, "GET", "workers")
+        assert (code, sorted(one["pid"] for one in listed)) == (200, four.pids)
+        return {one["stands"] for one in listed if one["applied"]}
+
+    eventually_sync(lambda: standing() == {"open"}, within=SOON)
+    work = threading.Thread(target=four.get, args=(four.pids[0], "/slow?seconds=2"))
+    work.start()
+    eventually_sync(lambda: sum(one["http"] for one in ask(four, "GET", "workers")[1]) >= 1, within=SOON, every=0.05)
+
+    code, state = ask(four, "PUT", "switch", {"enabled": True, "reason": "OPS-417"}, If_Match="*")
+    assert (code, state["state"]["by"]) == (200, "ana")
+    code, barrier = ask(four, "POST", "barrier", {"drained": True, "timeout": 60})
+    assert (code, barrier["ok"], len(barrier["drained"])) == (200, True, 4)
+    assert not work.is_alive(), "it was waited for"
+    assert {answer.status for answer in four.get_all("/").values()} == {503}
+    eventually_sync(lambda: standing() == {"drained"}, within=SOON)
+
+    redis_server.cli("DEL", "maintenance")
+    eventually_sync(lambda: standing() == {"open"}, within=SOON)
+    assert {answer.status for answer in four.get_all("/").values()} == {200}
+
+
+@pytest.mark.timeout(180)
+def test_one_tag_goes_for_all_of_them(four: Workers) -> None:
+    """Each request of a panel may be answered by another worker."""
+    tags = {answer.headers["etag"] for answer in four.get_all("/maintenance/switch", headers=LOGIN).values()}
+    assert len(tags) == 1
+    code, _ = ask(four, "PUT", "switch?scope=billing", {"enabled": True}, If_Match=tags.pop())
+    assert code == 200
+    tags = {answer.headers["etag"] for answer in four.get_all("/maintenance/switch", headers=LOGIN).values()}
+    assert len(tags) == 1
+
+
+@pytest.mark.timeout(180)
+def test_strangers_are_sent_away(four: Workers) -> None:
+    for path in ("", "state", "events", "openapi"):
+        answers = four.get_all(f"/maintenance/{path}")
+        assert {answer.status for answer in answers.values()} == ({404} if path == "openapi" else {401})
