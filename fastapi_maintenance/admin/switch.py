@@ -64,7 +64,9 @@ async def delete_switch(
     return await _afterwards(mode, scope, response)
 
 
-async def _exchange(backend: BaseStateBackend, if_match: str, state: MaintenanceState, scope: str | None, *, end_holds: bool = False) -> None:
+async def _exchange(
+    backend: BaseStateBackend, if_match: str, state: MaintenanceState, scope: str | None, *, end_holds: bool = False
+) -> None:
     for _ in range(_ATTEMPTS):
         seen = await backend.read()
         if not matches(if_match, etag := etag_of(seen)):

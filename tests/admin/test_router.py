@@ -130,6 +130,7 @@ def test_the_document_describes_every_operation_and_its_answers() -> None:
         ("get", "/holds"),
         ("get", "/workers"),
         ("post", "/barrier"),
+        ("get", "/history"),
         ("get", "/scopes"),
         ("get", "/bypasses"),
         ("post", "/bypasses"),

@@ -1,0 +1,61 @@
+"""Who changed what, over the API."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import pytest
+from fastapi import Header
+
+from fastapi_maintenance.admin.picture import draw
+from fastapi_maintenance.backends import RedisBackend
+from fastapi_maintenance.mode import MaintenanceMode
+
+from ..doubles import Switchboard
+from ..servers import RedisServer
+from ..waiting import eventually_sync
+from .conftest import Administer
+
+ANY = {"If-Match": "*"}
+
+
+def operator(x_user: Annotated[str, Header()] = "nobody") -> str:
+    return x_user
+
+
+def test_every_change_is_told_with_who_made_it(administer: Administer, redis_url: str, redis_server: RedisServer) -> None:
+    client = administer(redis_url, operator=operator)
+    client.put("switch", json={"enabled": True, "reason": "OPS-417"}, headers=ANY | {"X-User": "ana"})
+    client.delete("switch", headers=ANY | {"X-User": "bob"})
+    client.put("switch?scope=billing", json={"enabled": True}, headers=ANY | {"X-User": "eve"})
+    newest, middle, oldest = client.get("history").json()
+
+    assert [(one["kind"], one["by"], one["scope"]) for one in (oldest, middle, newest)] == [
+        ("set", "ana", None),
+        ("set", "bob", None),
+        ("set", "eve", "billing"),
+    ]
+    assert oldest["state"]["reason"] == "OPS-417"
+    assert [one["by"] for one in client.get("history?scope=billing").json()] == ["eve"]
+    assert [one["by"] for one in client.get("history?limit=1").json()] == ["eve"]
+    redis_server.cli("SET", "maintenance", "1")
+    eventually_sync(lambda: client.get("history").json()[0]["kind"] == "noticed", within=30)
+
+
+@pytest.mark.parametrize("query", ["limit=0", "limit=1001", "limit=many"])
+def test_there_is_a_limit(administer: Administer, redis_url: str, query: str) -> None:
+    assert administer(redis_url).get(f"history?{query}").status_code == 422
+
+
+def test_a_backend_without_one_says_so(administer: Administer) -> None:
+    answer = administer(Switchboard()).get("history")
+    assert (answer.status_code, "keeps no history" in answer.json()["detail"]) == (501, True)
+
+
+async def test_a_history_that_cannot_be_read_spoils_no_picture(redis_url: str, redis_server: RedisServer) -> None:
+    async with MaintenanceMode(RedisBackend(redis_url)) as mode:
+        assert (await draw(mode)).history == []
+        redis_server.cli("SET", "{maintenance}:history", "garbage")
+        picture = await draw(mode)
+    assert (picture.history, picture.trouble) == (None, None)
+    assert picture.state.enabled is False

@@ -1,0 +1,37 @@
+"""The panel's page before any browser looks at it."""
+
+from __future__ import annotations
+
+import re
+from base64 import b64encode
+from hashlib import sha256
+
+from starlette.testclient import TestClient
+
+from ..doubles import Switchboard
+from .conftest import Administer, shop
+
+
+def test_the_page_is_alone_private_and_under_a_strict_policy(administer: Administer) -> None:
+    answer = administer(Switchboard()).get("")
+    policy = dict(directive.split(" ", 1) for directive in answer.headers["content-security-policy"].split("; "))
+
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    assert answer.headers["cache-control"] == "no-store"
+    assert (answer.headers["x-frame-options"], answer.headers["x-content-type-options"]) == ("DENY", "nosniff")
+    assert policy["default-src"] == policy["base-uri"] == policy["form-action"] == policy["frame-ancestors"] == "'none'"
+    assert policy["connect-src"] == "'self'"
+    for element in ("style", "script"):
+        (text,) = re.findall(f"<{element}>(.*?)</{element}>", answer.text, re.DOTALL)
+        assert policy[f"{element}-src"] == f"'sha256-{b64encode(sha256(text.encode()).digest()).decode()}'"
+    assert not re.search(r"unsafe|https?:|\bstyle=|\bon\w+=\"", " ".join(policy.values()) + answer.text)
+
+
+def test_the_address_without_a_slash_leads_there_too() -> None:
+    answer = TestClient(shop(Switchboard())).get("/maintenance")
+
+    assert (answer.status_code, answer.url.path) == (200, "/maintenance/")
+
+
+def test_the_page_is_no_part_of_the_api() -> None:
+    assert "/maintenance/" not in shop(Switchboard()).openapi()["paths"]
