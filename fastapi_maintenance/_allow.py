@@ -8,6 +8,7 @@ from typing import Final
 
 from starlette.types import Scope
 
+from ._clients import Proxies
 from .exceptions import ConfigurationError
 from .exemptions import Method, Network, Path, ScopeRule
 
@@ -22,13 +23,13 @@ _LONGEST_ENTRY: Final = 200  # characters
 class AllowList:
     """What the `allow` of a state lets through. `problems` says what is wrong with entries that let nobody through."""
 
-    def __init__(self, entries: Sequence[str], trusted_proxies: Sequence[str] = ()) -> None:
+    def __init__(self, entries: Sequence[str], proxies: Proxies | None = None) -> None:
         self.entries = entries
         self.problems: list[str] = []
         self._rules: list[tuple[ScopeRule, ...]] = []
         for entry in entries:
             try:
-                self._rules.append(read_entry(entry, trusted_proxies))
+                self._rules.append(read_entry(entry, proxies))
             except ConfigurationError as error:
                 self.problems.append(str(error))
 
@@ -37,7 +38,7 @@ class AllowList:
         return any(all(part.matches(scope) for part in rule) for rule in self._rules)
 
 
-def read_entry(entry: str, trusted_proxies: Sequence[str] = ()) -> tuple[ScopeRule, ...]:
+def read_entry(entry: str, proxies: Proxies | None = None) -> tuple[ScopeRule, ...]:
     """What an entry of `allow` demands: a path, a template or a network, after methods and a space where it is for these only.
 
     Raises `ConfigurationError`.
@@ -49,7 +50,8 @@ def read_entry(entry: str, trusted_proxies: Sequence[str] = ()) -> tuple[ScopeRu
                 raise ConfigurationError("a parameter must be a whole segment like {id}, {id:int} or, at the end, {rest:path}")
             rule: ScopeRule = Path(what)
         else:
-            rule = Network(what, trusted_proxies=trusted_proxies)
+            proxies = proxies or Proxies()
+            rule = Network(what, trusted_proxies=proxies.trusted, forwarded=proxies.forwarded)
         return (Method(*methods.split(",")), rule) if methods else (rule,)
     except ConfigurationError as error:
         raise ConfigurationError(f"{_excerpt(entry)} allows nothing: {error}") from None

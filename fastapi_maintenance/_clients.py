@@ -2,38 +2,50 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Sequence
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
-from typing import Final
+from collections.abc import Iterable
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import get_args
 
 from starlette.types import Scope
 
+from ._forwarded import Address, address_of, hops
 from .exceptions import ConfigurationError
+from .types import ForwardedHeader
 
-__all__ = ["Address", "AddressRange", "client_of", "is_in", "network_of", "proxies_of"]
+__all__ = ["Address", "AddressRange", "Proxies", "is_in", "network_of"]
 
-Address = IPv4Address | IPv6Address
 AddressRange = IPv4Network | IPv6Network
 
-_FORWARDED: Final = b"x-forwarded-for"
-_PORT: Final = re.compile(r":[0-9]*\Z")
 
+class Proxies:
+    """Whose word counts about who asks, and in which header. Raises `ConfigurationError` for options that cannot be meant."""
 
-def client_of(scope: Scope, proxies: Sequence[AddressRange]) -> Address | None:
-    """Who asks, as far as that is known for sure."""
-    client = scope.get("client")
-    address = _address(str(client[0])) if client else None
-    if address is None or not is_in(address, proxies):
-        return address
-    # Each proxy appends whom it heard from. Read from the right, up to the first one that nobody trusts: what stands left of
-    # that may have been written by anybody.
-    address = None
-    for hop in reversed(_forwarded(scope).split(",")):
-        address = _hop(hop)
-        if address is None or not is_in(address, proxies):
+    def __init__(self, trusted: str | Iterable[str] = (), forwarded: ForwardedHeader = "x-forwarded-for") -> None:
+        if not isinstance(trusted, Iterable):
+            raise ConfigurationError(f"trusted_proxies must be a list of networks, not {trusted!r}.")
+        if forwarded not in get_args(ForwardedHeader):
+            raise ConfigurationError(f"forwarded must be one of {', '.join(get_args(ForwardedHeader))}, not {forwarded!r}.")
+        self.trusted = (trusted,) if isinstance(trusted, str) else tuple(trusted)
+        self.forwarded = forwarded
+        self._networks = tuple(map(network_of, self.trusted))
+        if forwarded != "x-forwarded-for" and not self._networks:
+            raise ConfigurationError(f"forwarded={forwarded!r} says nothing without trusted_proxies=: name those who write that header.")
+
+    def client_of(self, scope: Scope) -> Address | None:
+        """Who asks, as far as that is known for sure."""
+        client = scope.get("client")
+        address = address_of(str(client[0])) if client else None
+        if address is None or not is_in(address, self._networks):
             return address
-    return address
+        # Up to the first one that nobody trusts; of a chain of trusted ones only, who began it.
+        for address in hops(scope, self.forwarded):
+            if address is None or not is_in(address, self._networks):
+                return address
+        return address
+
+    def __repr__(self) -> str:
+        networks = f", trusted_proxies={[*map(str, self._networks)]!r}" if self._networks else ""
+        return networks + (f", forwarded={self.forwarded!r}" if self.forwarded != "x-forwarded-for" else "")
 
 
 def is_in(address: Address, networks: Iterable[AddressRange]) -> bool:
@@ -52,35 +64,3 @@ def network_of(text: object) -> AddressRange:
     if isinstance(network, IPv6Network) and network.prefixlen >= 96 and (mapped := network.network_address.ipv4_mapped) is not None:
         return IPv4Network((mapped, network.prefixlen - 96))
     return network
-
-
-def proxies_of(trusted: str | Iterable[str]) -> tuple[str, ...]:
-    """Networks of proxies, as options name them: one or several. Raises `ConfigurationError`."""
-    if not isinstance(trusted, Iterable):
-        raise ConfigurationError(f"trusted_proxies must be a list of networks, not {trusted!r}.")
-    proxies = (trusted,) if isinstance(trusted, str) else tuple(trusted)
-    for proxy in proxies:
-        network_of(proxy)
-    return proxies
-
-
-def _forwarded(scope: Scope) -> str:
-    return ",".join(value.decode("latin-1") for key, value in scope["headers"] if key == _FORWARDED)
-
-
-def _hop(text: str) -> Address | None:
-    """An address as proxies write it, some of them with its port."""
-    text = text.strip(" \t")
-    if text.startswith("["):
-        inner, bracket, port = text[1:].partition("]")
-        return _address(inner) if bracket and _PORT.sub("", port) == "" else None
-    return _address(_PORT.sub("", text) if text.count(":") == 1 else text)
-
-
-def _address(text: str) -> Address | None:
-    try:
-        address = ip_address(text)
-    except ValueError:
-        return None
-    # An IPv4 client of a server that listens on IPv6.
-    return address.ipv4_mapped or address if isinstance(address, IPv6Address) else address

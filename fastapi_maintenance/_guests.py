@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import datetime
 
 from starlette.types import ASGIApp, Scope
 
 from ._allow import AllowList
-from ._clients import proxies_of
+from ._clients import Proxies
 from .bypass import Bypass
 from .exceptions import ConfigurationError
 from .knowledge import Gate
@@ -20,11 +20,11 @@ __all__ = ["Guests"]
 class Guests:
     """Knows them by what the states say, judged at `now()`. Raises `ConfigurationError` for options that cannot be meant."""
 
-    def __init__(self, now: Callable[[], datetime], trusted_proxies: str | Sequence[str] = (), bypass: Bypass | None = None) -> None:
+    def __init__(self, now: Callable[[], datetime], proxies: Proxies, bypass: Bypass | None = None) -> None:
         if bypass is not None and not isinstance(bypass, Bypass):
             raise ConfigurationError(f"bypass must be a Bypass, not {bypass!r}.")
         self._now = now
-        self._trusted_proxies = proxies_of(trusted_proxies)
+        self._proxies = proxies
         self.bypass = bypass
         self._lists: dict[tuple[str, ...], AllowList] = {}
 
@@ -48,4 +48,4 @@ class Guests:
         return sorted({problem for allow_list in self._lists.values() for problem in allow_list.problems})
 
     def _allowed_by(self, entries: tuple[str, ...]) -> AllowList:
-        return self._lists.get(entries) or AllowList(entries, self._trusted_proxies)
+        return self._lists.get(entries) or AllowList(entries, self._proxies)

@@ -16,10 +16,10 @@ from starlette.requests import HTTPConnection, cookie_parser
 from starlette.routing import compile_path
 from starlette.types import Scope
 
-from ._clients import client_of, is_in, network_of, proxies_of
+from ._clients import Proxies, is_in, network_of
 from ._handlers import call_handler
 from .exceptions import ConfigurationError
-from .types import ExemptHandler
+from .types import ExemptHandler, ForwardedHeader
 
 __all__ = [
     "HEALTH",
@@ -169,21 +169,21 @@ class Network(ScopeRule):
     """Clients of these networks or addresses: `Network("10.0.0.0/8", "2001:db8::/32", trusted_proxies=["192.0.2.7"])`.
 
     What counts is the address that the connection comes from. Where that is one of `trusted_proxies`, it is the last one in
-    X-Forwarded-For that is none of theirs. Nobody is exempt whose address is not known for sure: a header that cannot be read,
-    a trusted proxy that names nobody, a Unix socket.
+    X-Forwarded-For that is none of theirs; with `forwarded="forwarded"`, in Forwarded (RFC 7239). The other header is not read.
+    Nobody is exempt whose address is not known for sure: a header that cannot be read, a trusted proxy that names nobody, a Unix
+    socket.
     """
 
-    def __init__(self, *networks: str, trusted_proxies: str | Iterable[str] = ()) -> None:
+    def __init__(self, *networks: str, trusted_proxies: str | Iterable[str] = (), forwarded: ForwardedHeader = "x-forwarded-for") -> None:
         self._networks = tuple(network_of(network) for network in _some("Network", networks))
-        self._proxies = tuple(map(network_of, proxies_of(trusted_proxies)))
+        self._proxies = Proxies(trusted_proxies, forwarded)
 
     def matches(self, scope: Scope) -> bool:
-        address = client_of(scope, self._proxies)
+        address = self._proxies.client_of(scope)
         return address is not None and is_in(address, self._networks)
 
     def __repr__(self) -> str:
-        proxies = f", trusted_proxies={[*map(str, self._proxies)]!r}" if self._proxies else ""
-        return f"Network({_listed(map(str, self._networks))}{proxies})"
+        return f"Network({_listed(map(str, self._networks))}{self._proxies!r})"
 
 
 class _Named(ScopeRule):

@@ -22,7 +22,7 @@ from .in_flight import Admission, Standing, current_admission
 from .mode import Gate, MaintenanceMode, Unreachable
 from .responses import MaintenanceAnswer, MaintenanceResponse, announcement
 from .state import ON, MaintenanceState
-from .types import ChangeHook, ExemptHandler, ResponseHandler
+from .types import ChangeHook, ExemptHandler, ForwardedHeader, ResponseHandler
 
 __all__ = ["MaintenanceModeMiddleware"]
 
@@ -37,8 +37,8 @@ class MaintenanceModeMiddleware:
     `exempt_handler` lets requests through, `response_handler` makes the answer; both may be sync or async. `answer` has the
     options of the answer that is made without a handler.
     With `announce`, responses say in the header `X-Maintenance-Coming` when a window will begin.
-    `fallback`, `on_unreachable`, `stale_after`, `close_websockets`, `trusted_proxies`, `bypass`, `on_change` and `on_change_once`
-    are as in `MaintenanceMode`.
+    `fallback`, `on_unreachable`, `stale_after`, `close_websockets`, `trusted_proxies`, `forwarded`, `bypass`, `on_change` and
+    `on_change_once` are as in `MaintenanceMode`.
     With options that cannot be meant, the application refuses to start and says why.
     """
 
@@ -55,6 +55,7 @@ class MaintenanceModeMiddleware:
         stale_after: float | None = None,
         close_websockets: float | None = None,
         trusted_proxies: str | Sequence[str] = (),
+        forwarded: ForwardedHeader = "x-forwarded-for",
         bypass: Bypass | None = None,
         on_change: ChangeHook | None = None,
         on_change_once: ChangeHook | None = None,
@@ -75,6 +76,7 @@ class MaintenanceModeMiddleware:
                 stale_after=stale_after,
                 close_websockets=close_websockets,
                 trusted_proxies=trusted_proxies,
+                forwarded=forwarded,
                 bypass=bypass,
                 on_change=on_change,
                 on_change_once=on_change_once,

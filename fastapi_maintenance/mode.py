@@ -17,6 +17,7 @@ from typing import Any, Self, get_args
 from starlette.types import Scope
 
 from ._changes import ChangeLog
+from ._clients import Proxies
 from ._closings import Closings
 from ._fallbacks import Fallbacks
 from ._guests import Guests
@@ -30,7 +31,7 @@ from .knowledge import Gate, Knowledge, Policy, Unreachable, decreed
 from .responses import detail
 from .snapshot import Reading
 from .state import OFF, MaintenanceState
-from .types import ChangeHook
+from .types import ChangeHook, ForwardedHeader
 from .version import VERSION
 
 __all__ = ["Gate", "MaintenanceMode", "Unreachable", "mode_at_hand"]
@@ -64,7 +65,8 @@ class MaintenanceMode:
     keeps it, "open" lets everything through, "closed" nothing. Where no state was ever known, the `fallback` backends
     or URLs are asked, then the environment variable. A file among them is kept a copy of every confirmed state.
     `close_websockets` seconds after a closing, open WebSockets are closed with code 1012; None lets them be.
-    `trusted_proxies` are the networks whose X-Forwarded-For counts where a state's `allow` names a network.
+    `trusted_proxies` are the networks whose X-Forwarded-For or, with `forwarded="forwarded"`, whose Forwarded (RFC 7239) counts where
+    a state's `allow` names a network.
     `bypass` lets those through who have a token that the switch names.
     `on_change(old, new, source)` is called in each worker for each change, in order; `on_change_once` in one of all workers that
     share the backend, at least once. Both may be sync or async, never delay a request, and need the lifespan.
@@ -81,6 +83,7 @@ class MaintenanceMode:
         stale_after: float | None = None,
         close_websockets: float | None = None,
         trusted_proxies: str | Sequence[str] = (),
+        forwarded: ForwardedHeader = "x-forwarded-for",
         bypass: Bypass | None = None,
         on_change: ChangeHook | None = None,
         on_change_once: ChangeHook | None = None,
@@ -96,7 +99,7 @@ class MaintenanceMode:
         self.in_flight = InFlight()
         self._standing_of: Callable[[Scope], Awaitable[Standing]] | None = None
         self._close_websockets = close_websockets if close_websockets is None else at_least_zero("close_websockets", close_websockets)
-        self.guests = Guests(self.now, trusted_proxies, bypass)
+        self.guests = Guests(self.now, Proxies(trusted_proxies, forwarded), bypass)
         if self.stale_after < 1.5 * backend.ttl:
             raise ConfigurationError(
                 f"stale_after must be at least 1.5 ttl, {1.5 * backend.ttl:g} s here: a healthy worker's knowledge is up to 1.2 ttl old."

@@ -22,6 +22,7 @@ from fastapi_maintenance import (
     maintenance_scope,
 )
 from fastapi_maintenance._allow import AllowList
+from fastapi_maintenance._clients import Proxies
 from fastapi_maintenance._policy import Closing, Outcome
 from fastapi_maintenance.backends import BaseStateBackend, RedisBackend
 from fastapi_maintenance.bypass import HEADER, Bypass
@@ -127,6 +128,23 @@ def test_the_list_of_a_scopes_own_switch_goes_before_the_general_one(workers: li
 
 
 @pytest.mark.parametrize("server", BELIEVING_NO_HEADERS)
+def test_a_network_in_the_list_is_looked_for_in_forwarded_where_asked_for(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNUSED_HERE", '{"enabled": true, "allow": ["10.1.0.0/16", "2001:db8::/32"]}')
+    app = make_app("env:UNUSED_HERE", trusted_proxies="127.0.0.1", forwarded="forwarded")
+    with BELIEVING_NO_HEADERS[server](app) as address, httpx2.Client(base_url=f"http://{address}", trust_env=False) as client:
+
+        def status(**headers: str) -> int:
+            return client.get("/login", headers={name.replace("_", "-"): value for name, value in headers.items()}).status_code
+
+        assert status(forwarded="for=10.1.2.3;proto=https") == 200
+        assert status(forwarded='for=203.0.113.9, for="[2001:db8::1]:4711"') == 200
+        assert status(forwarded="for=10.1.2.3, for=203.0.113.9") == 503
+        assert status(x_forwarded_for="10.1.2.3") == 503
+        assert status(x_forwarded_for="10.1.2.3", forwarded="for=203.0.113.9") == 503
+        assert status() == 503
+
+
+@pytest.mark.parametrize("server", BELIEVING_NO_HEADERS)
 def test_a_network_in_the_list_is_looked_for_behind_trusted_proxies_only(server: str) -> None:
     app = make_app("env:UNUSED_HERE", trusted_proxies="127.0.0.1")
     with pytest.MonkeyPatch.context() as patch:
@@ -215,7 +233,7 @@ def by(client: object, *forwarded: str) -> dict[str, Any]:
     ],
 )
 def test_an_entry_of_a_state_is_a_path_or_a_network_and_perhaps_methods(entry: str, scope: dict[str, Any], expected: bool) -> None:
-    allow_list = AllowList([entry], ["192.0.2.7"])
+    allow_list = AllowList([entry], Proxies("192.0.2.7"))
     assert allow_list.problems == []
     assert allow_list.matches(scope) is expected
 
@@ -277,8 +295,8 @@ async def test_a_list_is_read_once_however_many_ask(monkeypatch: pytest.MonkeyPa
     read: list[Sequence[str]] = []
 
     class Counted(AllowList):
-        def __init__(self, entries: Sequence[str], trusted_proxies: Sequence[str] = ()) -> None:
-            super().__init__(entries, trusted_proxies)
+        def __init__(self, entries: Sequence[str], proxies: Proxies | None = None) -> None:
+            super().__init__(entries, proxies)
             read.append(entries)
 
     monkeypatch.setattr(_guests, "AllowList", Counted)

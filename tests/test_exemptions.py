@@ -243,6 +243,69 @@ def test_a_chain_of_trusted_proxies_only_began_with_the_first_of_them() -> None:
     assert not passes(rule, by(("192.0.2.1", 1), "192.0.2.8, 192.0.2.7"))
 
 
+@pytest.mark.parametrize(
+    ("forwarded", "expected"),
+    [
+        (["for=10.1.2.3"], True),
+        (["For=10.1.2.3;proto=https;by=203.0.113.43"], True),
+        (["proto=https; for=10.1.2.3 ;by=_gateway"], True),
+        (['for="10.1.2.3:4711"'], True),
+        (['for="10.1.2.3:_http"'], True),
+        (['for="[2001:db8::1]"'], True),
+        (['for="[2001:db8::1]:4711"'], True),
+        (['for="[2001:db8::1]:_a.b"'], True),
+        (["for=203.0.113.9"], False),
+        (["for=10.1.2.3, for=203.0.113.9"], False),  # the left one is what the client claims
+        (["for=10.1.2.3", "for=203.0.113.9"], False),
+        (["for=203.0.113.9, for=10.1.2.3, for=192.0.2.7"], True),
+        (["for=203.0.113.9", "for=10.1.2.3", 'for="192.0.2.7:80",for=192.0.2.8'], True),
+        (['for=203.0.113.9;host="a,for=10.1.2.3"'], False),
+        (['host="a,b;c";for=10.1.2.3'], True),
+        (['by=", for=203.0.113.9;host=", for=10.1.2.3;b="'], False),
+        (['junk, for="10.1.2.3"'], True),
+        (['for="203.0.113.9", for=10.1.2.3'], True),
+        (["for=10.1.2.3;for=10.1.2.3"], False),
+        (["for=10.1.2.3;for=203.0.113.9"], False),
+        (["for=10.1.2.3;"], True),
+        (["for=10.1.2.3,"], False),
+        (["for=10.1.2.3, proto=https"], False),
+        (["for=10.1.2.3:4711"], False),  # that, and the next, must be quoted
+        (["for=[2001:db8::1]"], False),
+        (['for="10.1.2.3'], False),
+        (['for=10.1.2.3"'], False),
+        (['for="10.1.2.3";host="\\""'], False),
+        (["for =10.1.2.3"], False),
+        (["for"], False),
+        (["10.1.2.3"], False),
+        (["for=unknown"], False),
+        (["for=_hidden"], False),
+        (['for=""'], False),
+        ([""], False),
+        ([","], False),
+        ([], False),
+    ],
+)
+def test_behind_a_proxy_that_writes_forwarded_the_last_hop_that_is_none_counts(forwarded: list[str], expected: bool) -> None:
+    """RFC 7239, section 4."""
+    rule = Network("10.0.0.0/8", "2001:db8::/32", trusted_proxies=["192.0.2.0/24"], forwarded="forwarded")
+    headers = [("forwarded", value) for value in forwarded]
+    assert passes(rule, http_scope(client=("192.0.2.1", 1), headers=headers)) is expected
+    assert not passes(rule, http_scope(client=("203.0.113.9", 1), headers=headers)), "nobody else's word counts"
+
+
+def test_of_the_two_headers_only_the_one_that_is_asked_for_is_read() -> None:
+    inside, outside = ("x-forwarded-for", "10.1.2.3"), ("forwarded", "for=203.0.113.9")
+    for headers, by_default, by_the_standard in (
+        ([inside, outside], True, False),
+        ([("forwarded", "for=10.1.2.3"), ("x-forwarded-for", "203.0.113.9")], False, True),
+        ([inside], True, False),
+        ([("forwarded", "for=10.1.2.3")], False, True),
+    ):
+        scope = http_scope(client=("192.0.2.1", 1), headers=headers)
+        assert passes(Network("10.0.0.0/8", trusted_proxies="192.0.2.1"), scope) is by_default
+        assert passes(Network("10.0.0.0/8", trusted_proxies="192.0.2.1", forwarded="forwarded"), scope) is by_the_standard
+
+
 # -- headers, cookies, queries -----------------------------------------------------------------------------------------------------
 
 
@@ -428,6 +491,10 @@ def test_only_what_can_be_called_can_be_combined(combine: Callable[[object, obje
         (Header("X-Key", "secret") | Cookie("beta") | Query("q", "secret"), "Header('X-Key', …) | Cookie('beta') | Query('q', …)"),
         (Bearer(is_good) | Role("b", "a", of=roles_of) | true, "Bearer(is_good) | Role('a', 'b', of=roles_of) | When(true)"),
         (Network("2001:db8::/32"), "Network('2001:db8::/32')"),
+        (
+            Network("10.0.0.0/8", trusted_proxies="192.0.2.7", forwarded="forwarded"),
+            "Network('10.0.0.0/8', trusted_proxies=['192.0.2.7/32'], forwarded='forwarded')",
+        ),
         (When(partial(true)), "When(partial)"),
     ],
 )
@@ -456,6 +523,8 @@ def test_a_rule_shows_what_it_says_and_no_secret(rule: Rule, expected: str) -> N
         (lambda: Network("office"), "write it like 10.0.0.0/8"),
         (lambda: Network(167772160), "write it as text"),  # type: ignore[arg-type]
         (lambda: Network("10.0.0.0/8", trusted_proxies=["*"]), "write it like 10.0.0.0/8"),
+        (lambda: Network("10.0.0.0/8", forwarded="forwarded"), "says nothing without trusted_proxies=: name those who write that header"),
+        (lambda: Network("10.0.0.0/8", forwarded="Via"), "forwarded must be one of x-forwarded-for, forwarded, not 'Via'"),  # type: ignore[arg-type]
         (lambda: Network("10.0.0.0/8", trusted_proxies=7), "a list of networks"),  # type: ignore[arg-type]
         (lambda: Host("http://a"), "no host"),
         (lambda: Host("a:80"), "without a port"),
@@ -470,7 +539,7 @@ def test_a_rule_shows_what_it_says_and_no_secret(rule: Rule, expected: str) -> N
         (lambda: Role(of=roles_of), r"Role\(\) needs at least one"),
         (lambda: When("me"), "something to call"),  # type: ignore[arg-type]
     ],
-    ids=map(str, range(28)),
+    ids=map(str, range(30)),
 )
 def test_an_option_that_cannot_be_meant_is_refused_when_the_rule_is_made(make: Callable[[], Rule], problem: str) -> None:
     with pytest.raises(ConfigurationError, match=problem):

@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 from starlette.requests import HTTPConnection
 
 from fastapi_maintenance._allow import AllowList
+from fastapi_maintenance._clients import Proxies
 from fastapi_maintenance.exceptions import ConfigurationError
 from fastapi_maintenance.exemptions import Bearer, Cookie, Header, Host, Method, Network, Path, Query, Rule
+from fastapi_maintenance.types import ForwardedHeader
 
 from ..asgi import http_scope, websocket_scope
 from .attempt import attempt
@@ -52,6 +54,7 @@ VALUES: Final = st.one_of(
 )
 HEADERS: Final = st.lists(st.tuples(NAMES, VALUES), max_size=5)
 CLIENTS: Final = st.sampled_from([None, ("10.1.2.3", 1), ("192.0.2.1", 1), ("", 0), ("\udcff", 0)]) | st.tuples(TEXT, st.integers())
+FORWARDED: Final[st.SearchStrategy[ForwardedHeader]] = st.sampled_from(["x-forwarded-for", "forwarded"])
 PATHS: Final = TEXT | st.lists(st.sampled_from(["/", "a", "7", "\n", "{", "}", ":int", "\0", "é"]), max_size=8).map("".join)
 
 SECRETS: Final = Header("X-Key", "5ecret") | Cookie("key", "5ecret") | Query("key", "5ecret") | Bearer(lambda token: token == "5ecret")
@@ -91,6 +94,58 @@ def test_behind_a_proxy_what_it_did_not_append_itself_counts_for_nothing(values:
     assert not passes(rule, http_scope() | {"headers": headers, "client": ("192.0.2.1", 1)})
 
 
+# What a client may send as Forwarded, and as Host, which a proxy may put into Forwarded, in quotes if it must.
+FORWARDED_PIECES: Final = st.lists(
+    st.sampled_from(
+        ["for", "by", "host", "=", ";", ",", '"', "\\", " ", "10.1.2.3", "192.0.2.1", '"[2001:db8::1]:1"', "for=10.1.2.3", "x"]
+    ),
+    max_size=14,
+).map("".join)
+APPENDED: Final = st.sampled_from(
+    [
+        "for=203.0.113.9",
+        "FOR=203.0.113.9;host={}",
+        'for="203.0.113.9:4711";host={};proto=https',
+        'by="[2001:db8::7]";host={};for=203.0.113.9',
+        "host={};for=203.0.113.9",
+    ]
+)
+
+
+def quoted(text: str) -> str:
+    """As RFC 9110, 5.6.4 has it."""
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+@effort(2000)
+@given(FORWARDED_PIECES, FORWARDED_PIECES, APPENDED, st.booleans())
+def test_behind_a_proxy_that_appends_to_forwarded_nothing_else_counts_there(claimed: str, host: str, appended: str, new_line: bool) -> None:
+    """What stands before it may open a quote, and the Host may close one: neither makes the client another."""
+    own = appended.format(quoted(host))
+    values = [claimed, own] if new_line else [f"{claimed}, {own}"]
+    headers = [(b"forwarded", value.encode()) for value in values]
+    rule = Network("10.0.0.0/8", "2001:db8::/32", "192.0.2.1", trusted_proxies=["192.0.2.0/24"], forwarded="forwarded")
+    scope = http_scope() | {"headers": headers, "client": ("192.0.2.1", 1)}
+    assert not passes(rule, scope)
+    client = Network("203.0.113.9", trusted_proxies=["192.0.2.0/24"], forwarded="forwarded")
+    assert passes(client, scope) or "\\" in own
+
+
+CLAIMS: Final = st.tuples(
+    st.sampled_from([b"x-forwarded-for", b"forwarded"]),
+    st.sampled_from([b"10.1.2.3", b"for=10.1.2.3", b"for=203.0.113.9", b"203.0.113.9", b"192.0.2.1", b"for=192.0.2.1", b""]) | VALUES,
+)
+
+
+@effort(300)
+@given(st.lists(CLAIMS, max_size=5), CLIENTS)
+def test_of_two_headers_about_the_client_the_one_that_is_not_asked_for_counts_for_nothing(headers: Any, client: Any) -> None:
+    scope = http_scope() | {"headers": headers, "client": client}
+    for believed, other in ((b"x-forwarded-for", b"forwarded"), (b"forwarded", b"x-forwarded-for")):
+        rule = Network("10.0.0.0/8", "::/0", trusted_proxies=["192.0.2.0/24"], forwarded=believed.decode())  # type: ignore[arg-type]
+        assert passes(rule, scope) is passes(rule, scope | {"headers": [header for header in headers if header[0] != other]})
+
+
 @effort(300)
 @given(PATHS, PATHS)
 def test_a_path_without_braces_is_exempt_alone(path: str, asked: str) -> None:
@@ -110,9 +165,11 @@ ENTRIES: Final = TEXT | st.lists(
 
 
 @effort(300)
-@given(st.lists(ENTRIES, max_size=4), PATHS, HEADERS, CLIENTS)
-def test_any_list_of_a_state_is_read_as_far_as_it_can_be(entries: list[str], path: str, headers: Any, client: Any) -> None:
-    allow_list = AllowList([*entries, "/allowed"], ["192.0.2.0/24"])
+@given(st.lists(ENTRIES, max_size=4), PATHS, HEADERS, CLIENTS, FORWARDED)
+def test_any_list_of_a_state_is_read_as_far_as_it_can_be(
+    entries: list[str], path: str, headers: Any, client: Any, forwarded: ForwardedHeader
+) -> None:
+    allow_list = AllowList([*entries, "/allowed"], Proxies("192.0.2.0/24", forwarded))
     allow_list.matches(http_scope() | {"headers": headers, "client": client, "path": path})
     assert allow_list.matches(http_scope(path="/allowed"))
     assert len(allow_list.problems) <= len(entries)
