@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from pathlib import Path
 from tomllib import TOMLDecodeError
@@ -58,6 +59,13 @@ def test_no_more_blocks_than_are_counted_here_are_only_looked_at(page: str) -> N
 def test_the_pages_are_those_that_there_are() -> None:
     assert {"README.md", "backends/redis/README.md", "docs/outages.md"} <= set(PAGES)
     assert {str(page.relative_to(ROOT)) for page in ROOT.glob("docs/**/*.md")} <= set(PAGES)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_test_that_a_page_names_exists(page: str) -> None:
+    named = re.findall(r"`(?:tests/)?([\w/]+\.py)::(\w+)`", (ROOT / page).read_text())
+
+    assert [name for file, name in named if f"def {name}(" not in (ROOT / "tests" / file).read_text()] == []
 
 
 BROKEN: Final = {
