@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import tomllib
 from pathlib import Path
@@ -20,9 +21,12 @@ SVG: Final = "{http://www.w3.org/2000/svg}"
 def test_the_floors_are_those_that_are_checked() -> None:
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
     (floors,) = (contract["layers"] for contract in contracts if contract["name"] == "Floors")
-    (shown,) = (block.text.splitlines() for block in Block.all_of(PAGE) if block.language == "text")
-
-    assert shown == [re.sub(r"[()]", "", floor) for floor in floors]
+    text = "".join(f"{re.sub(r'[()]', '', floor)}\n" for floor in floors)
+    (shown,) = (block.text for block in Block.all_of(PAGE) if block.language == "text")
+    if os.environ.get("RENEW_DOCS"):
+        (ROOT / PAGE).write_text((ROOT / PAGE).read_text().replace(shown, text))
+    else:
+        assert shown == text, "run this test with RENEW_DOCS=1"
 
 
 @pytest.mark.parametrize("drawing", DRAWINGS, ids=lambda drawing: drawing.stem)

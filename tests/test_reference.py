@@ -23,6 +23,7 @@ MODULES: Final = {
     "fastapi_maintenance.backends": "Where the switch is.",
     "fastapi_maintenance.exemptions": "Rules for `exempt_handler`.",
     "fastapi_maintenance.bypass": "Links for testers.",
+    "fastapi_maintenance.admin": "The switch over HTTP, and the panel.",
     "fastapi_maintenance.mode": "What the middleware has inside, for processes that serve no requests.",
     "fastapi_maintenance.jobs": "Work that a barrier waits for.",
     "fastapi_maintenance.health": "Readiness for load balancers.",
