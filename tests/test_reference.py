@@ -24,6 +24,7 @@ MODULES: Final = {
     "fastapi_maintenance.exemptions": "Rules for `exempt_handler`.",
     "fastapi_maintenance.bypass": "Links for testers.",
     "fastapi_maintenance.admin": "The switch over HTTP, and the panel.",
+    "fastapi_maintenance.history": "What was changed.",
     "fastapi_maintenance.mode": "What the middleware has inside, for processes that serve no requests.",
     "fastapi_maintenance.jobs": "Work that a barrier waits for.",
     "fastapi_maintenance.health": "Readiness for load balancers.",
@@ -38,6 +39,7 @@ INNER: Final = {
     "fastapi_maintenance.bypass": {"HEADER", "PARAMETER", "SECRET_VARIABLE", "link_to"},
     "fastapi_maintenance.exceptions": {"why"},
     "fastapi_maintenance.exemptions": {"ScopeRule"},
+    "fastapi_maintenance.history": {"Note", "brief", "note"},
     "fastapi_maintenance.metrics": {"NAMES"},
     "fastapi_maintenance.mode": {"Gate", "mode_at_hand"},
 }

@@ -14,7 +14,7 @@ from ..backends import EnvVarBackend
 from ..report import look
 from ..state import MOST_ALLOWED, MaintenanceState
 from ..version import VERSION
-from . import barrier, bypass, schedule
+from . import barrier, bypass, history, schedule
 from .barrier import conclude_wait, watch_wait
 from .codes import ExitCode
 from .options import (
@@ -235,3 +235,4 @@ def demo(
 barrier.add_to(app)
 schedule.add_to(app)
 bypass.add_to(app)
+history.add_to(app)

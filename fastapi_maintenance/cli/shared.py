@@ -12,6 +12,7 @@ from ..backends import BaseStateBackend
 from ..exceptions import ConfigurationError, MaintenanceError
 from .codes import ExitCode
 from .output import complain
+from .switch import operator
 from .target import Target
 
 __all__ = ["argument", "explained", "fail", "open_target"]
@@ -22,13 +23,15 @@ def open_target(
 ) -> BaseStateBackend:
     """The backend that the options after the command name, else those before it, and of which a scope is asked if any.
 
+    A history is told who runs the command.
+
     Raises `ConfigurationError`.
     """
     outer: Target = ctx.obj
     target = Target(backend, var_name, file_path).over(outer).open()
     if scope is not None:
         target.follow_scopes([scope])
-    return target
+    return target.signed(operator())
 
 
 def fail(sentence: str, code: ExitCode) -> NoReturn:

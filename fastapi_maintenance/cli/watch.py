@@ -21,7 +21,7 @@ from .output import clean, is_abandoned, say
 from .times import show_moment, show_seconds
 from .view import as_tables
 
-__all__ = ["Lines", "Screen", "Viewer", "follow"]
+__all__ = ["Lines", "Screen", "Viewer", "follow", "on_interruption"]
 
 _INTERRUPTIONS: Final = (signal.SIGINT, signal.SIGTERM)
 
@@ -75,14 +75,14 @@ class Screen:
 async def follow(backend: BaseStateBackend, viewer: Viewer) -> None:
     """Show what a worker would know, until interrupted (SIGINT, SIGTERM) or until nobody looks any more."""
     observer = Observer(backend)
-    with _on_interruption(observer.end):
+    with on_interruption(observer.end):
         async with observer:
             while not observer.ended and viewer.show(await observer.look()):
                 await observer.wait()
 
 
 @contextmanager
-def _on_interruption(callback: Callable[[], None]) -> Iterator[None]:
+def on_interruption(callback: Callable[[], object]) -> Iterator[None]:
     """Call back, in the event loop, instead of ending: what was opened is closed, and the terminal gets its cursor back."""
     loop = asyncio.get_running_loop()
     for number in _INTERRUPTIONS:

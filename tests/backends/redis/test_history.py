@@ -207,6 +207,16 @@ async def test_a_lease_that_ran_out_is_recorded_once_by_whoever_notices(redis_ur
     assert not await operator.exists(keys.holds)
 
 
+async def test_who_may_not_take_a_lapsed_hold_away_does_not_record_it_at_every_look(redis_url: str, make_user: MakeUser) -> None:
+    backend = RedisBackend(redis_url)
+    user = await make_user("-hdel")
+    await backend.acquire(Hold("a", ON), 0.01)
+    async with workers(user.url, 2) as crew:
+        await another_sync_of(crew)
+
+    assert await kinds(backend) == ["taken"]
+
+
 async def test_the_next_hold_records_a_lease_that_ran_out_unseen(redis_url: str) -> None:
     backend = RedisBackend(redis_url)
     await backend.acquire(Hold("a", ON), 0.01)

@@ -1,0 +1,135 @@
+"""The command about what has happened: `history`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import suppress
+from typing import Annotated, Final
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from ..backends import BaseStateBackend
+from ..history import Change
+from ..report import word
+from .options import BackendOption, FilePathOption, JsonOption, ScopeOption, VarNameOption
+from .output import clean, is_abandoned, say, terminal
+from .shared import explained, open_target
+from .times import show_moment
+from .watch import on_interruption
+
+__all__ = ["add_to"]
+
+_TICK: Final = 0.5  # seconds; how soon a closed pipe is noticed
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command to the program."""
+    app.command("history")(_history)
+
+
+def _history(
+    ctx: typer.Context,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="How many of the newest changes to begin with.")] = 20,
+    follow: Annotated[bool, typer.Option("--follow", help="Go on with what changes from now on, until Ctrl-C.")] = False,
+    as_json: JsonOption = False,
+    scope: ScopeOption = None,
+    backend: BackendOption = None,
+    var_name: VarNameOption = None,
+    file_path: FilePathOption = None,
+) -> None:
+    """Print the last changes, the newest at the end: when, what, who, from where, and why.
+
+    What was written past this program, as by redis-cli, is there too, as the first worker noticed it. With --follow and
+    --json, each change is one line. Only Redis keeps a history.
+    """
+    with explained():
+        target = open_target(ctx, backend, var_name, file_path, scope)
+        tell: Callable[[Change], bool] = _tell_json if as_json else _tell
+        if follow:
+            asyncio.run(_follow(target, limit, scope, tell))
+        else:
+            _show(asyncio.run(target.history(limit=limit, scope=scope)), as_json=as_json)
+
+
+def _show(changes: Sequence[Change], *, as_json: bool) -> None:
+    console = terminal()
+    if as_json:
+        say(json.dumps([change.to_json() for change in changes], indent=2))
+    elif console is None:
+        for change in changes:
+            _tell(change)
+    else:
+        console.print(_table(changes))
+
+
+async def _follow(backend: BaseStateBackend, limit: int, scope: str | None, tell: Callable[[Change], bool]) -> None:
+    """Print changes until interrupted (SIGINT, SIGTERM) or until nobody looks any more."""
+    changes = await backend.history(limit=limit, scope=scope)
+    coming = backend.follow_history(changes[-1].id if changes else "")
+    telling = asyncio.ensure_future(_tell_all(changes, coming, scope, tell))
+    with on_interruption(telling.cancel):
+        while not telling.done() and not is_abandoned():
+            await asyncio.wait([telling], timeout=_TICK)
+    telling.cancel()
+    with suppress(asyncio.CancelledError):
+        await telling
+
+
+async def _tell_all(changes: Sequence[Change], coming: AsyncIterator[Change], scope: str | None, tell: Callable[[Change], bool]) -> None:
+    for change in changes:
+        if not tell(change):
+            return
+    async for change in coming:
+        if scope in (None, change.scope) and not tell(change):
+            return
+
+
+def _tell(change: Change) -> bool:
+    return say(f"{show_moment(change.at)} {', '.join(_words(change))}")
+
+
+def _tell_json(change: Change) -> bool:
+    return say(json.dumps(change.to_json()))
+
+
+def _words(change: Change) -> Iterator[str]:
+    yield " ".join(filter(None, (_what(change), _state(change))))
+    for name, text in (
+        ("scope", change.scope),
+        ("by", change.by),
+        ("at", _place(change)),
+        ("reason", change.reason),
+        ("error", change.error),
+    ):
+        if text:
+            yield f"{name}: {clean(text)}"
+
+
+def _table(changes: Sequence[Change]) -> Table:
+    table = Table("when", "what", "state", "scope", "by", "at", "reason")
+    for change in changes:
+        reason = change.reason or change.error
+        texts = (show_moment(change.at), _what(change), _state(change), change.scope, change.by, _place(change), reason)
+        table.add_row(*(Text(clean(text or "")) for text in texts))
+    return table
+
+
+def _what(change: Change) -> str:
+    return f"hold {change.kind}" if change.hold else change.kind
+
+
+def _state(change: Change) -> str:
+    state = change.state
+    if state is None:
+        return "" if change.kind == "lost" else word(None)
+    window = (("from", state.starts_at), ("until", state.ends_at))
+    details = [state.mode if state.mode != "full" else "", *(f"{name} {show_moment(moment)}" for name, moment in window if moment)]
+    return " ".join([word(state), *filter(None, details)])
+
+
+def _place(change: Change) -> str:
+    return "" if change.host is None else f"{change.host}:{change.pid}"
