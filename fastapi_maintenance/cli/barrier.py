@@ -19,6 +19,7 @@ from ..context import maintenance_mode_on
 from ..exceptions import BarrierError, MaintenanceError, UnsupportedError
 from .codes import ExitCode
 from .options import (
+    AllowOption,
     BackendOption,
     FilePathOption,
     JsonOption,
@@ -32,7 +33,7 @@ from .options import (
 from .output import complain, say, terminal
 from .roll import as_table, listed, roll_on, worker_lines
 from .run import Interrupted, find, run_held
-from .shared import argument, explained, fail, open_target
+from .shared import allowed_by, argument, explained, fail, open_target
 from .times import parse_duration
 
 __all__ = ["add_to", "conclude_wait", "watch_wait"]
@@ -137,6 +138,7 @@ def run(
     ] = "30s",
     reason: ReasonOption = None,
     message: MessageOption = None,
+    allow: AllowOption = None,
     scope: ScopeOption = None,
     on_error: Annotated[
         OnErrorName, typer.Option("--on-error", help="When the command fails or is not run: open again, or keep the service closed.")
@@ -163,13 +165,16 @@ def run(
         patience = 0.0 if drain.strip() in ("0", "0s") else parse_duration(drain).total_seconds()
     with argument("--lease"):
         seconds = parse_duration(lease).total_seconds()
+    allowed = allowed_by(allow)
     if missing := find(command):
         complain(f"{command[0]} cannot be run: {'it is not executable' if missing == 126 else 'there is no such command'}.")
         raise typer.Exit(missing)
     with explained():
         target = open_target(ctx, backend, var_name, file_path)
         _refuse_unless_it_closes_something(target, drains=bool(patience))
-        block = maintenance_mode_on(target, reason=reason, message=message, lease=seconds, on_error=on_error.value, scope=scope)
+        block = maintenance_mode_on(
+            target, reason=reason, message=message, allow=allowed, lease=seconds, on_error=on_error.value, scope=scope
+        )
     # Standard output is the command's.
     roll = roll_on(Console(stderr=True) if sys.stderr.isatty() else None, partial(typer.echo, err=True))
     held = run_held(block, command, drain=patience or None, strict=not allow_unfenced, scope=scope, on_lost=on_lost.value, roll=roll)

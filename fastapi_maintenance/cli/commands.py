@@ -9,10 +9,9 @@ from typing import Annotated
 
 import typer
 
-from .._allow import read_entry
 from ..backends import EnvVarBackend
 from ..report import look
-from ..state import MOST_ALLOWED, MaintenanceState
+from ..state import MaintenanceState
 from ..version import VERSION
 from . import barrier, bypass, history, schedule
 from .barrier import conclude_wait, watch_wait
@@ -37,7 +36,7 @@ from .options import (
     VarNameOption,
 )
 from .output import complain, prepare, say, terminal
-from .shared import argument, explained, fail, open_target
+from .shared import allowed_by, argument, explained, fail, open_target
 from .show import conclude, show
 from .switch import operator, turn_off, turn_on
 from .target import Target
@@ -120,10 +119,6 @@ def on(
         lasting = None if length is None else parse_duration(length)
     with argument("--until"):
         ends_at = None if until is None else parse_until(until, now, starts_at)
-    with argument("--allow"):
-        allowed = tuple(entry for entry in allow or () if read_entry(entry))
-        if len(allowed) > MOST_ALLOWED:
-            raise ValueError(f"{len(allowed)} entries are too many: {MOST_ALLOWED} are the most there can be.")
     state = MaintenanceState(
         enabled=True,
         message=message or None,
@@ -132,7 +127,7 @@ def on(
         starts_at=starts_at,
         ends_at=ends_at,
         mode=mode.value,
-        allow=allowed or None,
+        allow=allowed_by(allow) or None,
         by=by or operator(),
     )
     with explained():

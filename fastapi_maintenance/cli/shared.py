@@ -8,14 +8,16 @@ from typing import NoReturn
 
 import typer
 
+from .._allow import read_entry
 from ..backends import BaseStateBackend
 from ..exceptions import ConfigurationError, MaintenanceError
+from ..state import MOST_ALLOWED
 from .codes import ExitCode
 from .output import complain
 from .switch import operator
 from .target import Target
 
-__all__ = ["argument", "explained", "fail", "open_target"]
+__all__ = ["allowed_by", "argument", "explained", "fail", "open_target"]
 
 
 def open_target(
@@ -49,6 +51,15 @@ def explained() -> Iterator[None]:
         fail(str(error), ExitCode.USAGE)
     except MaintenanceError as error:
         fail(str(error), ExitCode.FAILED)
+
+
+def allowed_by(entries: list[str] | None) -> tuple[str, ...]:
+    """What `--allow` names, if it can be read."""
+    with argument("--allow"):
+        allowed = tuple(entry for entry in entries or () if read_entry(entry))
+        if len(allowed) > MOST_ALLOWED:
+            raise ValueError(f"{len(allowed)} entries are too many: {MOST_ALLOWED} are the most there can be.")
+    return allowed
 
 
 @contextmanager

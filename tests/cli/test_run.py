@@ -15,13 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fastapi import FastAPI
 
+from fastapi_maintenance import MaintenanceModeMiddleware
 from fastapi_maintenance.backends import RedisBackend, backend_from_url
 from fastapi_maintenance.cli import run as running
 from fastapi_maintenance.snapshot import Hold
 
 from ..conftest import RedisServerFactory
 from ..servers import RedisServer
+from ..serving import serving
 from ..waiting import eventually_sync
 from . import program
 from .conftest import Cli
@@ -104,6 +107,31 @@ def test_the_service_is_held_closed_while_the_command_runs_and_no_longer(
     state = json.loads(seen[seen.index("{") :])["state"]
     assert (state["enabled"], state["reason"], state["message"]) == (True, "OPS-417", "Back soon")
     assert (holds(redis_server), redis_server.cli("EXISTS", "maintenance")) == ("0", "0")
+
+
+def test_what_is_allowed_passes_while_the_command_runs(held: Cli, redis_url: str, tmp_path: Path) -> None:
+    """Asked of a real server, by the command."""
+    app = FastAPI()
+    app.add_middleware(MaintenanceModeMiddleware, backend=redis_url)
+    app.add_api_route("/login", lambda: None, methods=["POST", "GET"])
+    app.add_api_route("/orders", lambda: None)
+    asking = """
+import sys, httpx2
+for method, path in ("POST", "/login"), ("GET", "/login"), ("GET", "/orders"):
+    print(httpx2.request(method, sys.argv[1] + path, trust_env=False).status_code, file=open(sys.argv[2], "a"))
+"""
+    with serving(app) as address:
+        allowing = ("--allow", "POST /login", "--allow", "10.1.0.0/16")
+        ran = held("--drain", "0", *allowing, "--", sys.executable, "-c", asking, f"http://{address}", str(tmp_path / "seen"))
+    assert ran.code == 0
+    assert (tmp_path / "seen").read_text().split() == ["200", "503", "503"]
+
+
+def test_nothing_is_held_where_nothing_would_be_allowed(held: Cli, redis_server: RedisServer) -> None:
+    ran = held("--allow", "login", "--", "true")
+    assert ran.code == 2
+    assert "--allow: 'login' allows nothing" in ran.err
+    assert is_untouched(redis_server)
 
 
 @pytest.mark.parametrize(("script", "code"), [("exit 0", 0), ("exit 7", 7), ("kill -TERM $$", 143), ("kill -KILL $$", 137)])
