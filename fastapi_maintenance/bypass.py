@@ -40,11 +40,14 @@ class Bypass:
     """Signs tokens and knows them again: `MaintenanceModeMiddleware(…, bypass=Bypass())`.
 
     The secret is that of the environment variable `FASTAPI_MAINTENANCE_SECRET` unless one is given; it has at least 32 characters
-    and is the same for every worker and for the command line. `domain`, `path` and `secure` are attributes of the cookie, which is
+    and is the same for every worker and for the command line. Of several, in the variable separated by spaces, the first signs and all
+    are believed, so that one can follow another: `Bypass([new, old])`. `domain`, `path` and `secure` are attributes of the cookie, which is
     HttpOnly and SameSite=Lax in any case. Raises `ConfigurationError`.
     """
 
-    def __init__(self, secret: str | None = None, *, domain: str | None = None, path: str = "/", secure: bool = True) -> None:
+    def __init__(
+        self, secret: str | Sequence[str] | None = None, *, domain: str | None = None, path: str = "/", secure: bool = True
+    ) -> None:
         self._signer = _signer(_checked(secret))
         self._cookie: dict[str, Any] = {"domain": domain, "path": path, "secure": secure}
 
@@ -101,27 +104,29 @@ def link_to(url: str, token: str) -> str:
     return f"{base}{'&' if '?' in base else '?'}{PARAMETER}={token}{hash_sign}{fragment}"
 
 
-def _checked(secret: Any) -> str:
-    if secret is None:
-        secret = os.environ.get(SECRET_VARIABLE, "")
+def _checked(given: Any) -> list[str]:
+    if given is None:
+        secrets: Any = os.environ.get(SECRET_VARIABLE, "").split()
         where = f"the environment variable {SECRET_VARIABLE}"
     else:
+        secrets = [given] if isinstance(given, str) else given
         where = "secret="
     how = 'make one with: python -c "import secrets; print(secrets.token_urlsafe(32))"'
-    if not isinstance(secret, str) or not secret:
+    if not isinstance(secrets, Sequence) or not secrets or not all(isinstance(secret, str) and secret for secret in secrets):
         raise ConfigurationError(f"A bypass needs a secret in {where}, the same for every worker and for the command line; {how}")
-    if len(secret) < _SHORTEST:
-        raise ConfigurationError(f"The secret in {where} has {len(secret)} characters; {_SHORTEST} are the fewest it may have; {how}")
-    return secret
+    if (shortest := min(map(len, secrets))) < _SHORTEST:
+        raise ConfigurationError(f"A secret in {where} has {shortest} characters; {_SHORTEST} are the fewest it may have; {how}")
+    return list(secrets)
 
 
-def _signer(secret: str) -> Any:
+def _signer(secrets: list[str]) -> Any:
     try:
         from itsdangerous import URLSafeSerializer
     except ImportError as error:
         raise ConfigurationError("A bypass needs itsdangerous: pip install 'fastapi-maintenance-cluster[bypass]'.") from error
-    key = secret.encode("utf-8", "surrogatepass")  # as os.environ may have it
-    return URLSafeSerializer(key, salt=_SALT, signer_kwargs={"key_derivation": "hmac", "digest_method": sha256})
+    # With the bytes that os.environ may have; and the one that signs comes last here.
+    keys = [secret.encode("utf-8", "surrogatepass") for secret in reversed(secrets)]
+    return URLSafeSerializer(keys, salt=_SALT, signer_kwargs={"key_derivation": "hmac", "digest_method": sha256})
 
 
 def _id_of(token: str) -> str:

@@ -31,6 +31,7 @@ from .waiting import eventually_sync
 from .workers import Workers
 
 SECRET: Final = "0123456789abcdef0123456789abcdef"
+NEXT: Final = SECRET[::-1]
 NOW: Final = datetime(2026, 11, 22, 3, tzinfo=UTC)
 END: Final = NOW + timedelta(hours=2)
 
@@ -66,8 +67,20 @@ def test_what_the_switch_says_of_the_end_cannot_lengthen_it(bypass: Bypass) -> N
 
 
 def test_another_secret_makes_no_good_token(bypass: Bypass) -> None:
-    token, record = Bypass(SECRET[::-1]).issue(END)
+    token, record = Bypass(NEXT).issue(END)
     assert not bypass.admits(bearing(token), [record], NOW)
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_of_several_secrets_the_first_signs_and_all_are_believed(given: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(SECRET_VARIABLE, f" {NEXT}\n{SECRET} ")
+    both = Bypass([NEXT, SECRET]) if given else Bypass()
+    before, after, during = Bypass(SECRET), Bypass(NEXT), both.issue(END)
+    for token, record in (before.issue(END), after.issue(END), during):
+        assert both.admits(bearing(token), [record], NOW)
+    token, record = during
+    assert after.admits(bearing(token), [record], NOW)
+    assert not before.admits(bearing(token), [record], NOW)
 
 
 @pytest.mark.parametrize(
@@ -220,16 +233,17 @@ def test_a_link_is_the_url_with_the_token(url: str, link: str) -> None:
 # -- options -------------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("secret", ["", "short", "x" * 31, 7])
+@pytest.mark.parametrize("secret", ["", "short", "x" * 31, 7, [], [7], [""], [SECRET, "short"], {SECRET}])
 def test_a_secret_that_is_missing_or_short_is_refused_and_not_shown(secret: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigurationError, match="secret") as given:
         Bypass(secret)
-    monkeypatch.setenv(SECRET_VARIABLE, str(secret))
+    monkeypatch.setenv(SECRET_VARIABLE, " ".join(map(str, secret)) if isinstance(secret, list) else str(secret)[:31])
     with pytest.raises(ConfigurationError, match=SECRET_VARIABLE) as from_environment:
         Bypass()
     for error in (given, from_environment):
         assert "secrets.token_urlsafe(32)" in str(error.value)
-        assert secret in ("", 7) or f"{secret} " not in str(error.value)
+        for each in secret if isinstance(secret, list | set) else [secret]:
+            assert each in ("", 7) or f"{each} " not in str(error.value)
 
 
 def test_without_a_secret_it_is_named_where_it_belongs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -260,9 +274,9 @@ async def _never(*anything: Any) -> Any:
 # -- through real servers, Redis and the command line ----------------------------------------------------------------------------------
 
 
-def make_app(url: str) -> FastAPI:
+def make_app(url: str, *secrets: str) -> FastAPI:
     app = FastAPI()
-    app.add_middleware(MaintenanceModeMiddleware, backend=RedisBackend(url), bypass=Bypass(SECRET))
+    app.add_middleware(MaintenanceModeMiddleware, backend=RedisBackend(url), bypass=Bypass(secrets or SECRET))
 
     @app.api_route("/items", methods=["GET", "POST"])
     async def items(more: str = "") -> str:
@@ -440,6 +454,25 @@ def test_a_token_ends_with_the_value_that_the_switch_had(
     else:
         redis_server.cli("SET", "maintenance", "1")
     eventually_sync(lambda: statuses(workers, token) == [503, 503], within=10)
+
+
+@pytest.mark.timeout(180)
+def test_one_secret_follows_another_while_testers_go_on(command: Command, redis_url: str) -> None:
+    """First every worker believes both, then the command line signs with the new one, at last the old one goes."""
+    command("on")
+    old = command("bypass", "create", "--json").json["token"]
+    with (
+        serving(make_app(redis_url, SECRET, NEXT)) as one,
+        serving_by_hypercorn(make_app(redis_url, NEXT, SECRET)) as two,
+        serving(make_app(redis_url, NEXT)) as last,
+    ):
+        clients = [httpx2.Client(base_url=f"http://{address}", trust_env=False) for address in (one, two, last)]
+        eventually_sync(lambda: statuses(clients, old) == [200, 200, 503], within=10)
+        new = command("bypass", "create", "--json", secret=f"{NEXT} {SECRET}").json["token"]
+        eventually_sync(lambda: statuses(clients, new) == [200, 200, 200], within=10)
+        assert statuses(clients, old) == [200, 200, 503]
+        for client in clients:
+            client.close()
 
 
 @pytest.mark.timeout(180)

@@ -16,8 +16,9 @@ from .effort import effort
 from .garbage import TEXT
 
 NOW: Final = datetime(2026, 11, 22, 3, tzinfo=UTC)
-BYPASS: Final = Bypass("0123456789abcdef0123456789abcdef")
-TOKEN, RECORD = BYPASS.issue(NOW + timedelta(hours=2))
+SECRETS: Final = ("fedcba9876543210fedcba9876543210", "0123456789abcdef0123456789abcdef")
+BYPASS: Final = Bypass(SECRETS)
+TOKEN, RECORD = Bypass(SECRETS[1]).issue(NOW + timedelta(hours=2))
 FIELD: Final = f"{PARAMETER}={TOKEN}".encode()
 
 
