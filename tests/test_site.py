@@ -27,6 +27,7 @@ __all__ = ["browser"]
 
 ROOT: Final = Path(__file__).parents[1]
 ZENSICAL: Final = Path(sysconfig.get_path("scripts")) / "zensical"
+NAMES: Final = [f"{module}.{name}" for module in MODULES for name in public_names(module)]
 OUTSIDE_OF_THE_MENU: Final = {"backends/env/README.md", "backends/file/README.md"}
 
 
@@ -157,7 +158,7 @@ def test_every_page_is_in_the_menu() -> None:
 def test_the_reference_shows_every_public_name(site: Site) -> None:
     anchors = site.pages[site.home / "docs" / "reference" / "index.html"].anchors
 
-    assert [name for module in MODULES for name in public_names(module) if f"{module}.{name}" not in anchors] == []
+    assert [name for name in NAMES if name not in anchors] == []
 
 
 @pytest.mark.parametrize("fault", ["[nowhere](nowhere.md)", "[nobody](#nobody)", "::: fastapi_maintenance.NoSuchName"])
