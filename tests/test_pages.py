@@ -27,7 +27,7 @@ NOT_RUN: Final = {
     "docs/other-processes.md": 2,
     "docs/reliability.md": 2,
 }
-"""How many blocks are only looked at, because they need what no test has (Celery, ten minutes, the tests themselves), or show what was before."""
+"""How many blocks are only looked at: they need what no test has (Celery, ten minutes, the tests themselves), or show what was before."""
 
 
 @pytest.fixture
