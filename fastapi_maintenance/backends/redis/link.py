@@ -28,6 +28,7 @@ logger = logging.getLogger("fastapi_maintenance")
 
 _BACKOFF_START: Final = 0.02  # seconds
 _BACKOFF_CAP: Final = 1.0
+_COURTESY: Final = 0.02
 _TRACK: Final = ("CLIENT", "TRACKING", "ON", "OPTIN")
 _CONFINED: Final = "allowed in this context"  # what a subscribed RESP2 connection is told about all other commands
 
@@ -89,9 +90,9 @@ class Link:
             self._failures = min(self._failures + 1, 10)
 
     def nudge(self) -> None:
-        """Sync now; from any thread."""
+        """Sync soon if there is anything to say or to ask; from any thread."""
         with suppress(RuntimeError):  # the loop was closed without ending its tasks
-            self._loop.call_soon_threadsafe(self._wake.set)
+            self._loop.call_soon_threadsafe(self._look_soon)
 
     def serves(self, feed: Feed) -> bool:
         """Whether this is where a feed hears from."""
@@ -146,8 +147,7 @@ class Link:
         armed, changes_at = await self._sync.run(wire, arm=rung is Rung.TRACKING, rung=rung)
         if rung is Rung.TRACKING and not armed:
             rung = Rung.MESSAGE
-        if self._sync.unacknowledged:
-            self._wake.set()  # the barrier need not wait for the next poll
+        self._look_soon()
         self._settle(rung)
         return rung, min(changes_at, time.monotonic() + self._ttl * random.uniform(0.8, 1.2))
 
@@ -166,6 +166,15 @@ class Link:
                     await self._wake.wait()
             except TimeoutError:
                 pass
+
+    def _look_soon(self) -> None:
+        """The barrier need not wait for the next poll; but workers that have not even read a change yet go first."""
+        if self._sync.is_due:
+            self._loop.call_later(random.uniform(0, _COURTESY), self._look)
+
+    def _look(self) -> None:
+        if self._sync.is_due:
+            self._wake.set()
 
     def _move(self) -> None:
         self._moved = True

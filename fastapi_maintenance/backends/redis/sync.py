@@ -109,8 +109,10 @@ class Sync:
         return armed, sent + _changes_in(self._last.reading)
 
     @property
-    def unacknowledged(self) -> bool:
-        """Whether what others may be waiting for has changed since it was registered: what is applied, and drained."""
+    def is_due(self) -> bool:
+        """Whether there are scopes to ask about, or what others may be waiting for has changed: what is applied, and drained."""
+        if self._scopes != sorted(self._all_scopes()):
+            return True
         return self._acknowledged is not None and self._acknowledged != _acknowledgement(self._feed.report())
 
     async def leave(self, wire: Wire) -> None:

@@ -35,6 +35,7 @@ class Worker:
 
     reporting: bool = False
     observer: bool = False
+    drained: bool = False
     readings: list[Reading] = field(default_factory=list)
     asked_at: list[float] = field(default_factory=list)
     confirmed_at: list[float] = field(default_factory=list)
@@ -56,7 +57,7 @@ class Worker:
         if self.observer:
             return {}
         applied = {"epoch": self.last.epoch, "applied": self.last.fingerprint} if self.reporting and self.readings else {}
-        return {"host": socket.gethostname(), "pid": os.getpid(), **applied}
+        return {"host": socket.gethostname(), "pid": os.getpid(), "drained": self.drained, **applied}
 
     @property
     def syncs(self) -> int:
@@ -102,6 +103,12 @@ class Worker:
     def was_ever_off(self, since: int = 0) -> bool:
         """Whether any reading after the first so many said off when it came."""
         return not all(evaluate(reading, reading.now).state.enabled for reading in self.readings[since:])
+
+
+def sync_now(backend: RedisBackend) -> None:
+    """Let all its links look again at once, as after a push."""
+    for link in list(backend._links):
+        link._wake.set()
 
 
 @asynccontextmanager

@@ -33,7 +33,7 @@ from tests.servers import RedisServer
 from tests.waiting import eventually
 
 from .conftest import MakeUser
-from .links import SOON, Worker, linked, open_files, recorded_commands, took_less_than
+from .links import SOON, Worker, linked, open_files, recorded_commands, sync_now, took_less_than
 from .parsers import PARSERS
 
 pytestmark = pytest.mark.every_redis
@@ -254,7 +254,7 @@ async def test_a_push_during_a_sync_causes_exactly_one_more(redis_url: str, monk
     async with linked(backend):
         await asyncio.sleep(QUIET)
         pushed_at = runs + 1
-        backend.nudge()
+        sync_now(backend)
         await asyncio.sleep(QUIET)
         assert runs == pushed_at + 1
 
@@ -277,14 +277,26 @@ async def test_a_thousand_flips_a_second_end_right_with_one_sync_at_a_time(redis
         assert len(worker.errors) == 0
 
 
-async def test_a_nudge_from_any_thread_syncs_at_once(redis_url: str) -> None:
+async def test_what_others_wait_for_is_registered_soon_when_nudged_from_any_thread(redis_url: str) -> None:
     backend = RedisBackend(redis_url, ttl=NO_POLL)
     async with linked(backend) as worker:
         await asyncio.sleep(QUIET)
         syncs = worker.syncs
+        worker.drained = True
         await asyncio.to_thread(backend.nudge)
         await eventually(lambda: worker.syncs == syncs + 1, within=SOON)
+        backend.nudge()
+        await asyncio.sleep(QUIET)
+        assert worker.syncs == syncs + 1, "there was nothing new to say"
     backend.nudge()
+
+
+async def test_the_switch_of_a_new_scope_is_read_soon(redis_url: str, operator: Any) -> None:
+    await operator.set("maintenance:billing", "1")
+    backend = RedisBackend(redis_url, ttl=NO_POLL)
+    async with linked(backend) as worker:
+        backend.follow_scopes(["billing"])
+        await eventually(lambda: "billing" in (worker.last.scopes or {}), within=SOON)
 
 
 def test_a_nudge_after_the_loop_was_closed_does_nothing(redis_url: str) -> None:
@@ -552,7 +564,7 @@ async def test_a_loop_that_is_blocked_for_longer_than_the_deadline_does_not_lose
     for _ in range(3):
         await asyncio.sleep(0.03)
         if moment == "syncing":
-            backend.nudge()
+            sync_now(backend)
             await asyncio.sleep(0)
             await asyncio.sleep(0)
         time.sleep(0.75 * TTL)  # one and a half deadlines

@@ -19,7 +19,7 @@ from tests.servers import USERS, RedisServer
 from tests.waiting import eventually
 
 from .conftest import MakeUser
-from .links import Worker, linked
+from .links import Worker, linked, sync_now
 
 README: Final = USERS.with_name("README.md").read_text()
 LONG: Final = 20.0  # ttl in which only what is pushed is noticed
@@ -92,7 +92,7 @@ async def test_what_is_missing_costs_what_the_readme_says(
     async with linked(backend, worker, wait=False):
         await eventually(lambda: worker.readings or worker.errors, within=SOON)
         await asyncio.sleep(NEVER)
-        backend.nudge()  # the first look sends the script whole, the later ones its digest
+        sync_now(backend)  # the first look sends the script whole, the later ones its digest
         await asyncio.sleep(NEVER)
         assert depth(worker, caplog) == reads
         assert await rung(worker, admin, keys) == told
@@ -145,12 +145,12 @@ async def noticed(worker: Worker) -> bool:
 
 async def after_a_loss(worker: Worker, backend: RedisBackend, admin: Any, keys: Keys) -> str:
     """Whether switch and hold are put back, or what is said instead."""
-    backend.nudge()
+    sync_now(backend)
     await eventually(lambda: worker.last.switch == ON, within=SOON)
     await asyncio.sleep(NEVER)
     syncs = worker.syncs
     await admin.flushall()
-    backend.nudge()
+    sync_now(backend)
     await eventually(lambda: worker.syncs > syncs, within=SOON)
     if worker.last.error is not None:
         assert worker.is_on()

@@ -65,7 +65,7 @@ def admin_of(server: RedisServer) -> Any:
 
 
 def is_unacknowledged(sync: Sync) -> bool:
-    return sync.unacknowledged
+    return sync.is_due
 
 
 async def hold(operator: Any, keys: Keys, id: str, lease: float = 30.0) -> None:
