@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import os
 import subprocess
@@ -59,6 +60,22 @@ def test_the_webhook_hears_of_each_change_once(redis_server: RedisServer) -> Non
 
     assert [post["text"] for post in posted] == ["Maintenance is on: OPS-417", "Maintenance is off", "Maintenance is on"]
     assert [post["was_on"] for post in posted] == [False, True, False]
+
+
+def test_the_panel_is_guarded_and_flips_four_workers(redis_server: RedisServer) -> None:
+    env = {"FASTAPI_MAINTENANCE_BACKEND": redis_server.url, "PANEL_PASSWORD": "letmein"}
+    login = {"Authorization": f"Basic {base64.b64encode(b'ana:letmein').decode()}", "Content-Type": "application/json"}
+    wrong = {"Authorization": f"Basic {base64.b64encode(b'ana:guessed').decode()}"}
+    with Workers("tests.apps.panel:app", count=4, env=env) as workers:
+        first = workers.pids[0]
+        assert [workers.get(first, "/maintenance/", headers=headers).status for headers in ({}, wrong, login)] == [401, 401, 200]
+        registered = eventually_sync(lambda: json.loads(workers.get(first, "/maintenance/workers", headers=login).body)[3:], within=SOON)
+        assert len(registered) == 1
+        redis_server.cli("SET", "maintenance", "1")
+        eventually_sync(lambda: {answer.status for answer in workers.get_all("/").values()} == {503}, within=SOON)
+        opened = workers.get(first, "/maintenance/switch", method="DELETE", headers=login | {"If-Match": "*"})
+        assert opened.status == 200
+        eventually_sync(lambda: {answer.status for answer in workers.get_all("/").values()} == {200}, within=SOON)
 
 
 def test_the_worker_takes_no_job_while_maintenance_is_on(redis_server: RedisServer, settled: None) -> None:

@@ -80,6 +80,10 @@ def test_compose_runs_several_hosts_with_several_processes(services: Any) -> Non
     assert re.search(r'"--workers", "4"', dockerfile())
 
 
+def test_the_panel_of_compose_has_a_password(services: Any) -> None:
+    assert services["app"]["environment"]["PANEL_PASSWORD"] == "${PANEL_PASSWORD:-change-me-panel}"
+
+
 def test_compose_logs_in_as_users_of_the_acl_file(services: Any) -> None:
     default = re.fullmatch(r"\$\{MAINTENANCE_BACKEND:-(.*)\}", services["app"]["environment"]["FASTAPI_MAINTENANCE_BACKEND"])
     assert default is not None
@@ -182,12 +186,15 @@ def test_nginx_understands_its_configuration_and_passes_on_to_the_application(se
 def test_the_example_closes_and_stays_healthy(monkeypatch: pytest.MonkeyPatch, mode: str, status: int) -> None:
     monkeypatch.setenv("FASTAPI_MAINTENANCE_MODE", mode)
     monkeypatch.syspath_prepend(str(ROOT / "examples"))
-    monkeypatch.delitem(sys.modules, "app", raising=False)
-    from app import app  # type: ignore[import-not-found]  # as uvicorn finds it in the image
+    monkeypatch.setenv("PANEL_PASSWORD", "letmein")
+    monkeypatch.delitem(sys.modules, "panel", raising=False)
+    from panel import app  # type: ignore[import-not-found]  # as uvicorn finds it in the image
 
     with TestClient(app) as client:
         assert client.get("/").status_code == status
         assert client.get("/health").json() == {"status": "ok"}
+        assert client.get("/maintenance/").status_code == 401
+        assert client.get("/maintenance/", auth=("ana", "letmein")).status_code == 200
 
 
 # -- scripts ---------------------------------------------------------------------------------------------------------------

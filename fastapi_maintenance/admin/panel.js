@@ -22,6 +22,7 @@
   const clock = (time) => {
     const then = new Date(time), sameDay = then.toDateString() === new Date().toDateString();
     const day = sameDay ? {} : { weekday: "short", day: "numeric", month: "short" };
+    if (then.getFullYear() !== new Date().getFullYear()) day.year = "numeric";
     return new Intl.DateTimeFormat(navigator.languages, { ...day, hour: "2-digit", minute: "2-digit" }).format(then);
   };
 

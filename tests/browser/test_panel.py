@@ -417,6 +417,9 @@ def check(page: Page) -> None:
 
 def test_nothing_is_cut_off_on_the_smallest_screen(visit: Visit, site: Site) -> None:
     page = opened(visit, site, **PHONE)
+    page.get_by_role("button", name="Turn on…").first.click()
+    assert page.locator("#set").evaluate("element => element.scrollWidth <= element.clientWidth")
+    page.keyboard.press("Escape")
     turn_on(page, LONG)
     with site.held(LONG):
         expect(page.get_by_role("table", name="Holds").locator("tbody tr")).to_have_count(1)

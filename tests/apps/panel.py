@@ -1,0 +1,16 @@
+"""examples/panel.py, with what the tests ask workers for."""
+
+from __future__ import annotations
+
+import os
+
+from examples.panel import app
+from fastapi_maintenance import force_maintenance_mode_off
+
+__all__ = ["app"]
+
+
+@app.get("/pid")
+@force_maintenance_mode_off
+async def pid() -> int:
+    return os.getpid()
