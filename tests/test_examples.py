@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from fastapi_maintenance import wait_until_applied
+from fastapi_maintenance.backends import RedisBackend
 
 from .servers import RedisServer
 from .waiting import eventually_sync
@@ -101,7 +102,7 @@ def test_the_worker_takes_no_job_while_maintenance_is_on(redis_server: RedisServ
 
 
 async def drained(url: str) -> None:
-    (await wait_until_applied(url, drained=True, timeout=60)).check()
+    (await wait_until_applied(RedisBackend(url), drained=True, timeout=60)).check()
 
 
 def test_the_script_leaves_maintenance_alone(redis_server: RedisServer) -> None:

@@ -22,7 +22,6 @@ MODULES: Final = {
     "fastapi_maintenance": "What an application needs.",
     "fastapi_maintenance.backends": "Where the switch is.",
     "fastapi_maintenance.exemptions": "Rules for `exempt_handler`.",
-    "fastapi_maintenance.admin": "The panel and its API.",
     "fastapi_maintenance.bypass": "Links for testers.",
     "fastapi_maintenance.admin": "The switch over HTTP, and the panel.",
     "fastapi_maintenance.history": "What was changed.",
