@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+import httpx2
 import pytest
 import redis
 from fastapi import APIRouter, FastAPI
@@ -36,6 +37,7 @@ from fastapi_maintenance.registry import Worker
 from .asgi import refusal_to_start
 from .cli.program import run
 from .servers import RedisServer
+from .serving import SERVERS
 from .waiting import eventually_sync
 from .workers import Workers
 
@@ -270,6 +272,32 @@ def test_a_command_is_run_while_its_scope_is_closed(two_workers: Deployment, tmp
     assert ran.code == 0, ran
     assert ran.lines == [f"{place} {503 if place == '/billing/invoices' else 200}" for place in PLACES]
     follow(two_workers)
+
+
+# -- by other servers ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_any_server_closes_a_scope_alone_with_what_its_switch_says(server: str, redis_url: str, redis_server: RedisServer) -> None:
+    app = FastAPI()
+    app.add_middleware(MaintenanceModeMiddleware, backend=redis_url)
+    billing = maintenance_scope("billing")(APIRouter(prefix="/billing"))
+    app.add_api_route("/", lambda: None)
+    billing.add_api_route("/invoices", lambda: None, methods=["GET", "POST"])
+    app.include_router(billing)
+    with SERVERS[server](app) as address, httpx2.Client(base_url=f"http://{address}", trust_env=False) as client:
+
+        def statuses() -> list[int]:
+            return [client.get("/").status_code, client.get("/billing/invoices").status_code, client.post("/billing/invoices").status_code]
+
+        assert statuses() == [200, 200, 200]
+        redis_server.cli("SET", BILLING, '{"enabled": true, "mode": "read-only", "message": "Read invoices"}')
+        eventually_sync(lambda: statuses() == [200, 200, 503], within=10)
+        assert client.post("/billing/invoices").json()["detail"] == "Read invoices"
+        redis_server.cli("SET", KEY, "1")
+        eventually_sync(lambda: statuses() == [503, 200, 503], within=10)
+        redis_server.cli("DEL", BILLING)
+        eventually_sync(lambda: statuses() == [503, 503, 503], within=10)
 
 
 # -- in one process ----------------------------------------------------------------------------------------------------------

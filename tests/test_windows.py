@@ -9,11 +9,16 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
+import httpx2
 import pytest
 import redis
+from fastapi import FastAPI
+
+from fastapi_maintenance import MaintenanceModeMiddleware
 
 from .cli.program import run
 from .servers import RedisServer
+from .serving import SERVERS
 from .waiting import eventually_sync
 from .workers import Workers
 
@@ -97,6 +102,13 @@ def writes_while(four: Deployment, work: Any, key: str = KEY) -> list[str]:
     return [line for line in seen if f" {key} " in f"{line} " and not line.startswith(("EVAL", *reads))]
 
 
+def seen(visits: list[Visit], begins: float, ends: float) -> tuple[set[int], set[int], set[int]]:
+    """The statuses before, inside and after a window, but for what was decided within 50 ms of its ends."""
+    before = {visit.status for visit in visits if visit.answered < begins - EXACT}
+    inside = {visit.status for visit in visits if begins + EXACT < visit.sent and visit.answered < ends - EXACT}
+    return before, inside, {visit.status for visit in visits if ends + EXACT < visit.sent}
+
+
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize(("key", "path"), [(KEY, "/"), (BILLING, "/billing")])
 def test_a_window_begins_and_ends_within_50_ms_on_every_worker_and_nobody_writes(four: Deployment, key: str, path: str) -> None:
@@ -108,12 +120,27 @@ def test_a_window_begins_and_ends_within_50_ms_on_every_worker_and_nobody_writes
     writes = writes_while(four, lambda: visits.extend(visits_until(four, ends + 0.5, path)), key)
 
     for pid in four.workers.pids:
-        own = [visit for visit in visits if visit.pid == pid]
-        before = {visit.status for visit in own if visit.answered < begins - EXACT}
-        inside = {visit.status for visit in own if begins + EXACT < visit.sent and visit.answered < ends - EXACT}
-        after = {visit.status for visit in own if ends + EXACT < visit.sent}
-        assert (before, inside, after) == ({200}, {503}, {200})
+        assert seen([visit for visit in visits if visit.pid == pid], begins, ends) == ({200}, {503}, {200})
     assert writes == []
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_any_server_announces_a_window_and_begins_and_ends_it(server: str, redis_url: str, redis_server: RedisServer) -> None:
+    app = FastAPI()
+    app.add_middleware(MaintenanceModeMiddleware, backend=f"{redis_url}?ttl=20", announce=True)
+    app.add_api_route("/", lambda: None)
+    visits: list[Visit] = []
+    with SERVERS[server](app) as address, httpx2.Client(base_url=f"http://{address}", trust_env=False) as client:
+        assert client.get("/").status_code == 200
+        begins = time.time() + 1.5
+        ends = begins + 1.0
+        redis_server.cli("SET", KEY, window(begins, ends))
+        eventually_sync(lambda: COMING in client.get("/").headers, within=5)
+        while time.time() < ends + 0.5:
+            sent = time.time()
+            visits.append(Visit(0, sent, status=client.get("/").status_code, answered=time.time()))
+
+    assert seen(visits, begins, ends) == ({200}, {503}, {200})
 
 
 def test_a_coming_window_is_announced_until_it_begins(four: Deployment) -> None:
