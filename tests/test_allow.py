@@ -12,6 +12,8 @@ from typing import Any, Final
 import httpx2
 import pytest
 from fastapi import FastAPI, WebSocket
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
 
 from fastapi_maintenance import (
     MaintenanceModeMiddleware,
@@ -62,6 +64,7 @@ def make_app(backend: str | BaseStateBackend, **options: Any) -> FastAPI:
 
     @app.websocket("/live")
     async def live(websocket: WebSocket) -> None:
+        await websocket.accept()
         await websocket.close()
 
     return app
@@ -87,6 +90,18 @@ def statuses(workers: list[httpx2.Client], method: str, url: str, **more: Any) -
     return [worker.request(method, url, **more).status_code for worker in workers]
 
 
+def handshakes(workers: list[httpx2.Client]) -> list[int]:
+    """With which status each worker answers who wants to open a WebSocket; 101 opens it."""
+    found = []
+    for worker in workers:
+        try:
+            with connect(f"ws://{worker.base_url.netloc.decode()}/live"):
+                found.append(101)
+        except InvalidStatus as refused:
+            found.append(refused.response.status_code)
+    return found
+
+
 def test_the_list_is_changed_in_redis_and_followed_by_every_worker(workers: list[httpx2.Client], redis_server: RedisServer) -> None:
     def set_and_expect(value: str, method: str, url: str, status: int, **more: Any) -> None:
         redis_server.cli("SET", "maintenance", value)
@@ -98,8 +113,10 @@ def test_the_list_is_changed_in_redis_and_followed_by_every_worker(workers: list
     assert statuses(workers, "GET", "/orders/1") == [503, 503]
     set_and_expect('{"enabled": true, "allow": ["/login"]}', "POST", "/orders/1", 503)
     assert statuses(workers, "POST", "/login") == [200, 200]
+    assert handshakes(workers) == [503, 503]
     set_and_expect('{"enabled": true, "allow": ["127.0.0.0/8"]}', "POST", "/orders/1", 200)
     assert statuses(workers, "POST", "/never") == [503, 503]
+    assert handshakes(workers) == [101, 101]
     set_and_expect('{"enabled": true, "allow": ["10.0.0.0/8"]}', "POST", "/orders/1", 503, headers={"X-Forwarded-For": "10.1.2.3"})
     set_and_expect("1", "POST", "/login", 503)
 

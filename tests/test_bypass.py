@@ -15,6 +15,8 @@ import pytest
 from fastapi import FastAPI, WebSocket
 from itsdangerous import URLSafeSerializer
 from redis import Redis
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
 
 from fastapi_maintenance import MaintenanceModeMiddleware, force_maintenance_mode_on, maintenance_scope
 from fastapi_maintenance.backends import RedisBackend
@@ -293,6 +295,7 @@ def make_app(url: str, *secrets: str) -> FastAPI:
 
     @app.websocket("/live")
     async def live(websocket: WebSocket) -> None:
+        await websocket.accept()
         await websocket.close()
 
     return app
@@ -326,6 +329,18 @@ def statuses(workers: list[httpx2.Client], token: str = "", method: str = "POST"
     return [worker.request(method, url, headers=headers).status_code for worker in workers]
 
 
+def handshakes(workers: list[httpx2.Client], headers: dict[str, str] | None = None) -> list[int]:
+    """With which status each worker answers who wants to open a WebSocket; 101 opens it."""
+    found = []
+    for worker in workers:
+        try:
+            with connect(f"ws://{worker.base_url.netloc.decode()}/live", additional_headers=headers or {}):
+                found.append(101)
+        except InvalidStatus as refused:
+            found.append(refused.response.status_code)
+    return found
+
+
 def everything_in(server: RedisServer) -> bytes:
     """Each key and each value that Redis has."""
     with Redis.from_url(server.url) as redis:
@@ -345,6 +360,7 @@ def test_a_token_lets_its_bearer_through_on_every_worker_until_it_is_revoked(
     workers: list[httpx2.Client], command: Command, redis_server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
+    caplog.set_level(logging.INFO, "websockets.client")  # the client may say what it sends
     assert command("on", "--for", "1h").code == 0
     eventually_sync(lambda: statuses(workers) == [503, 503], within=10)
     ana = command("bypass", "create", "--for", "2h", "--note", "ana", "--json").json
@@ -353,6 +369,7 @@ def test_a_token_lets_its_bearer_through_on_every_worker_until_it_is_revoked(
     assert statuses(workers, ana["token"]) == [200, 200]
     assert statuses(workers) == [503, 503]
     assert statuses(workers, ana["token"], url="/never") == [503, 503]
+    assert (handshakes(workers), handshakes(workers, {HEADER: ana["token"]})) == ([503, 503], [101, 101])
 
     _, signature = ana["token"].rsplit(".", 1)
     stored = everything_in(redis_server)
@@ -414,6 +431,7 @@ def test_one_visit_of_the_link_sets_a_cookie_that_lets_through(
     workers: list[httpx2.Client], command: Command, caplog: pytest.LogCaptureFixture, visited_first: int, log: str
 ) -> None:
     caplog.set_level(logging.DEBUG)
+    caplog.set_level(logging.INFO, "websockets.client")  # the client may say what it sends
     command("on")
     worker, other = workers[visited_first], workers[1 - visited_first]
     made = command("bypass", "create", "--url", str(worker.base_url.join("/items?more=1")), "--json").json
@@ -432,6 +450,7 @@ def test_one_visit_of_the_link_sets_a_cookie_that_lets_through(
     assert (clean.path, clean.query) == ("/items", b"more=1")
     assert worker.get(clean, headers=with_cookie).json() == "open 1"
     assert other.post("/items", headers=with_cookie).status_code == 200
+    assert handshakes(workers, with_cookie) == [101, 101]
     assert worker.get(clean).status_code == 503, "the visit itself opened nothing for others"
     assert worker.post(made["link"]).status_code == 503
 

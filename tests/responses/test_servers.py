@@ -7,6 +7,7 @@ import logging
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -24,6 +25,7 @@ from websockets.sync.client import connect
 from fastapi_maintenance import MaintenanceAnswer, MaintenanceModeMiddleware
 from fastapi_maintenance.responses import DETAIL
 from fastapi_maintenance.responses.formats import HTML, JSON, MEDIA_TYPES, PLAIN, PROBLEM
+from fastapi_maintenance.responses.texts import TEXTS
 
 from ..serving import SERVERS, WEBSOCKETS, serving
 from .asking import CHROME, FIREFOX, response_to
@@ -158,10 +160,14 @@ def test_the_options_reach_every_client_of_a_server_as_files_were_at_its_start(s
         "template": server_of(shop(template=template)),
         "file": server_of(shop(file=file)),
         "date": server_of(shop(retry_after_as_date=True, refresh=30)),
+        "texts": server_of(shop(texts={"fi": replace(TEXTS["en"], title="Huoltokatko")})),
     }
     template.unlink()
     file.unlink()
-    replies = {name: httpx2.get(f"http://{address}/items", headers={"accept": CHROME}) for name, address in asked.items()}
+    replies = {
+        name: httpx2.get(f"http://{address}/items", headers={"accept": CHROME, "accept-language": "fi, en;q=0.5"})
+        for name, address in asked.items()
+    }
 
     assert (replies["status"].status_code, replies["status"].headers["x-by"]) == (500, "us")
     assert replies["status"].headers["cache-control"] == "no-cache"
@@ -169,6 +175,8 @@ def test_the_options_reach_every_client_of_a_server_as_files_were_at_its_start(s
     assert httpx2.get(f"http://{asked['redirect']}/items").status_code == 503, "programs are not sent there"
     assert replies["template"].text == "<!doctype html><p>Zurück um 04:00, says the template"
     assert replies["file"].text == "<!doctype html><p>as it stands"
+    assert '<html lang="fi"' in replies["texts"].text
+    assert "Huoltokatko</h1>" in replies["texts"].text
     assert {replies[name].status_code for name in ("template", "file", "date")} == {503}
     at = parsedate_to_datetime(replies["date"].headers["retry-after"])
     assert timedelta(minutes=9) < at - datetime.now(UTC) < timedelta(minutes=11)
