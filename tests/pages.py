@@ -12,9 +12,9 @@ import subprocess
 import sys
 import time
 import tomllib
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -26,6 +26,7 @@ from fastapi_maintenance import MaintenanceState
 
 from .ports import free_port
 from .servers import RedisServer
+from .topologies import Cluster, SentinelGroup, cluster, sentinel_group
 from .waiting import eventually_sync
 
 __all__ = ["PAGES", "ROOT", "Block", "Reader", "fences_of"]
@@ -39,13 +40,17 @@ PAGES: Final = sorted(
 
 _FENCE: Final = re.compile(r"^( *)```(\w+)([^\n]*)\n(.*?)^ *```$", re.DOTALL | re.MULTILINE)
 _OPTIONS: Final = {
-    "bash": {"background", "cd", "no-run"},
+    "bash": {"background", "cd", "no-run", "with"},
     "json": set[str](),
     "nginx": set[str](),
     "python": {"file", "no-run"},
     "text": {"output"},
     "toml": set[str](),
     "yaml": {"schema"},
+}
+_TOPOLOGIES: Final[dict[str, Callable[[], AbstractContextManager[Cluster | SentinelGroup]]]] = {
+    "cluster": cluster,
+    "sentinel": sentinel_group,
 }
 # An application is put together when it starts; only then does it say what its options are worth.
 _RUN: Final = """
@@ -163,6 +168,10 @@ class Reader:
         """Run it, and hold it to the status codes that its comments promise."""
         if "no-run" in block.options:
             self._run(["bash", "-n", "-c", text], self.home, text)
+            return
+        if topology := block.options.get("with"):
+            with _TOPOLOGIES[topology]() as there:
+                self._bash(replace(block, options={}), re.sub(r"redis\+\w+://\S+", there.url, text))
             return
         where = ROOT / block.options["cd"] if "cd" in block.options else self.home
         self.said = self._run(["bash", "-euo", "pipefail", "-c", text], where, text)

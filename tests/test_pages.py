@@ -24,6 +24,7 @@ NOT_RUN: Final = {
     "backends/env/README.md": 1,
     "docs/from-a-flag.md": 2,
     "docs/from-fastapi-maintenance.md": 1,
+    "docs/kubernetes.md": 2,
     "docs/other-processes.md": 2,
     "docs/reliability.md": 2,
 }
