@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 
+from ._fields import fields
 from .knowledge import Gate, Verdict
 from .state import OFF
 
@@ -24,15 +25,15 @@ class ChangeLog:
     def failed(self, sentence: str) -> None:
         """The backend could not be read, and what follows from that."""
         if not self._failing:
-            logger.warning("%s", sentence, extra=self._extra("unreachable"))
+            logger.warning("%s", sentence, extra=fields("unreachable", backend=self._backend))
         self._failing = True
 
     def answered(self, problem: str | None) -> None:
         """The backend was read, maybe with a value that nobody can make sense of."""
         if self._failing:
-            logger.info("%s answers again", self._backend, extra=self._extra("reachable"))
+            logger.info("%s answers again", self._backend, extra=fields("reachable", backend=self._backend))
         if problem and problem != self._problem:
-            logger.error("%s: %s The last known state stays.", self._backend, problem, extra=self._extra("unreadable"))
+            logger.error("%s: %s The last known state stays.", self._backend, problem, extra=fields("unreadable", backend=self._backend))
         self._failing, self._problem = False, problem or ""
 
     def changed(self, gate: Gate, before: Gate, problems: Iterable[str] = ()) -> None:
@@ -43,26 +44,14 @@ class ChangeLog:
             if gate.of(scope).closing != before.of(scope).closing:
                 _log_change(scope, gate.of(scope), gate.source)
         for problem in problems:
-            logger.warning("%s", problem, extra=self._extra("unreadable"))
-
-    def _extra(self, event: str) -> dict[str, str]:
-        return {"maintenance_event": event, "maintenance_backend": self._backend}
+            logger.warning("%s", problem, extra=fields("unreadable", backend=self._backend))
 
 
 def _log_change(scope: str | None, verdict: Verdict, source: str) -> None:
     state = OFF if verdict.closing is None else verdict.state
-    extra = {
-        "maintenance_event": "changed",
-        "maintenance": "off" if verdict.closing is None else "on",
-        "maintenance_mode": state.mode,
-        "maintenance_source": source,
-        "maintenance_by": state.by,
-        "maintenance_reason": state.reason,
-    }
-    where = ""
-    if scope is not None:
-        where = f" for the scope {scope}"
-        extra["maintenance_scope"] = scope
+    extra = fields("changed", mode=state.mode, source=source, by=state.by, reason=state.reason, scope=scope)
+    extra["maintenance"] = "off" if verdict.closing is None else "on"
+    where = "" if scope is None else f" for the scope {scope}"
     if verdict.closing is None:
         logger.info("maintenance off%s (%s)", where, source, extra=extra)
         return

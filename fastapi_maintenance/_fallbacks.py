@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+from ._fields import fields
 from .backends import BaseStateBackend, EnvVarBackend, LocalFileBackend, backend_from_url
 from .exceptions import ConfigurationError, why
 from .snapshot import Reading
@@ -81,7 +82,7 @@ class Fallbacks:
     def _complain(self, backend: BaseStateBackend, trouble: str) -> None:
         if self._troubles.get(id(backend)) != trouble:
             self._troubles[id(backend)] = trouble
-            logger.warning("%s", trouble)
+            logger.warning("%s", trouble, extra=fields("fallback", backend=backend.describe()))
 
 
 def _checked(link: object) -> BaseStateBackend:

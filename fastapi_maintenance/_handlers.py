@@ -16,6 +16,7 @@ from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ._fields import fields
 from .responses import fit
 from .types import ExemptHandler, ResponseHandler
 
@@ -104,7 +105,7 @@ def _blaming(role: str, handler: object) -> Iterator[None]:
         yield
     except Exception as error:
         if not isinstance(error, _NO_FAILURES):
-            logger.error("The %s %s failed: %r", role, name_of(handler), error)
+            logger.error("The %s %s failed: %r", role, name_of(handler), error, extra=fields("handler-failed", handler=name_of(handler)))
         note = f"Raised by the {role} {name_of(handler)}."
         if note not in getattr(error, "__notes__", ()):  # an exception that is one object for all requests would collect them
             error.add_note(note)

@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import Any, Final, Literal, ParamSpec, Self, TypeVar, cast, get_args
 
 from ._allow import read_entry
+from ._fields import fields
 from .backends import BaseStateBackend
 from .backends.base import positive
 from .barrier import wait_until_applied
@@ -336,7 +337,7 @@ class MaintenanceBlock:
         if keep is not None:
             position = "on" if keep.enabled else "off"
             note += f", and the switch was NOT kept {position}: turn it {position} by hand"
-        logger.critical("%s", note)
+        logger.critical("%s", note, extra=fields("hold-kept", backend=self._backend.describe()))
         if error is not None:
             error.add_note(note)
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from anyio import to_thread
 
+from ._fields import fields
 from ._handlers import is_async, name_of
 from ._policy import Closing
 from .backends.base import News, as_backend_error
@@ -86,7 +87,9 @@ class Hooks:
         except Exception as error:  # a backend of a user's own may raise anything
             trouble = f"{as_backend_error(error, mode.backend)}"
             if trouble != self._trouble:
-                logger.warning("on_change_once cannot be called yet: %s", trouble)
+                logger.warning(
+                    "on_change_once cannot be called yet: %s", trouble, extra=fields("hook-waits", backend=mode.backend.describe())
+                )
             self._trouble = trouble
             return False
         self._trouble = ""
@@ -121,4 +124,6 @@ async def _call(role: str, hook: Any, old: MaintenanceState, new: MaintenanceSta
         if isawaitable(result):
             await result
     except Exception as error:
-        logger.error("The %s hook %s failed: %r", role, name_of(hook), error, exc_info=error)
+        logger.error(
+            "The %s hook %s failed: %r", role, name_of(hook), error, exc_info=error, extra=fields("hook-failed", hook=name_of(hook))
+        )

@@ -12,6 +12,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from typing import Final
 
+from ._fields import fields
 from .backends import BaseStateBackend
 from .exceptions import LeaseLostError, why
 from .snapshot import Hold
@@ -119,7 +120,9 @@ class Lease:
         if self.lost:
             return
         self.lost = reason
-        logger.critical("lost the hold %s on %s while its block is running: %s", self._hold.id, self._backend.describe(), reason)
+        id, backend = self._hold.id, self._backend.describe()
+        extra = fields("hold-lost", hold=id, backend=backend)
+        logger.critical("lost the hold %s on %s while its block is running: %s", id, backend, reason, extra=extra)
         if self._on_lost is not None:
             self._on_lost()
 

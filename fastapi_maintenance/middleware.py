@@ -10,6 +10,7 @@ from time import monotonic
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ._cors import CrossOrigin
+from ._fields import fields
 from ._handlers import Replay, answer_with, handle_error, is_exempt
 from ._policy import Decision, Outcome, decide
 from ._routing import Resolved, RouteTable
@@ -258,7 +259,7 @@ def _check_answer(answer: object, response_handler: object) -> None:
 
 def _refuse_to_start(error: ConfigurationError) -> ASGIApp:
     """What stands in for an application that is configured wrongly."""
-    logger.critical("MaintenanceModeMiddleware is configured wrongly: %s", error)
+    logger.critical("MaintenanceModeMiddleware is configured wrongly: %s", error, extra=fields("misconfigured"))
 
     async def refuse(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "lifespan":

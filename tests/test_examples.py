@@ -16,6 +16,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Final
 
+import pytest
+
 from fastapi_maintenance import wait_until_applied
 from fastapi_maintenance.backends import RedisBackend
 
@@ -101,8 +103,47 @@ def test_the_worker_takes_no_job_while_maintenance_is_on(redis_server: RedisServ
     assert worker.returncode == 0
 
 
-async def drained(url: str) -> None:
-    (await wait_until_applied(RedisBackend(url), drained=True, timeout=60)).check()
+@pytest.mark.timeout(180)
+def test_celery_begins_no_task_while_maintenance_is_on(redis_server: RedisServer, settled: None) -> None:
+    env = {**os.environ, "REDIS_URL": redis_server.url, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "examples")])}
+    celery = [sys.executable, "-m", "celery", "--app", "celery_worker"]
+
+    def queue(*orders: int) -> None:
+        call = f"from celery_worker import send_invoice\nfor order in {orders}: send_invoice.delay(order)"
+        subprocess.run([sys.executable, "-c", call], env=env, check=True, timeout=60)
+
+    command = [*celery, "worker", "--concurrency", "2", "--loglevel", "WARNING"]
+    with subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as worker:
+        lines: list[str] = []
+        reader = threading.Thread(target=lambda: lines.extend(worker.stdout or ()))
+        reader.start()
+        try:
+            queue(1, 2, 3)
+            eventually_sync(lambda: done(lines) == {1, 2, 3}, within=90)
+            redis_server.cli("SET", "maintenance", "1")
+            assert asyncio.run(drained(redis_server.url)) == 2
+            queue(4, 5, 6)
+            eventually_sync(lambda: redis_server.cli("LLEN", "celery") == "1", within=SOON)  # the others wait in their processes
+            time.sleep(1)
+            assert done(lines) == {1, 2, 3}
+            redis_server.cli("DEL", "maintenance")
+            eventually_sync(lambda: done(lines) == {1, 2, 3, 4, 5, 6}, within=SOON)
+        finally:
+            worker.terminate()
+            reader.join(60)
+    assert worker.returncode == 0, "".join(lines)
+
+
+def done(lines: list[str]) -> set[int]:
+    """The orders whose invoices were sent."""
+    return {int(line.rsplit(" ", 1)[1]) for line in list(lines) if "invoice " in line}
+
+
+async def drained(url: str) -> int:
+    """Wait until nobody is at work, and say how many processes that are."""
+    result = await wait_until_applied(RedisBackend(url), drained=True, timeout=60)
+    result.check()
+    return len(result.drained)
 
 
 def test_the_script_leaves_maintenance_alone(redis_server: RedisServer) -> None:

@@ -25,10 +25,9 @@ NOT_RUN: Final = {
     "docs/from-a-flag.md": 2,
     "docs/from-fastapi-maintenance.md": 1,
     "docs/kubernetes.md": 2,
-    "docs/other-processes.md": 2,
     "docs/reliability.md": 2,
 }
-"""How many blocks are only looked at: they need what no test has (Celery, ten minutes, the tests themselves), or show what was before."""
+"""How many blocks are only looked at: they need what no test has (ten minutes, the tests themselves), or show what was before."""
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from fastapi import HTTPException
 from fastapi.exceptions import ValidationException
 from pydantic import BaseModel
 
+from .._fields import fields
 from ..backends.base import as_backend_error
 from ..exceptions import BackendError, BackendUnavailableError, InvalidStateError, ReadOnlyBackendError, UnsupportedError
 from ..grants import NotGrantedError, UnknownBypassError
@@ -62,5 +63,5 @@ async def explained(mode: Mode) -> AsyncIterator[None]:
     except Exception as error:  # a backend of a user's own may raise anything
         known = error if isinstance(error, InvalidStateError) else as_backend_error(error, mode.backend)
         if known is not error:
-            logger.warning("%s", known, exc_info=error)
+            logger.warning("%s", known, exc_info=error, extra=fields("backend-failed", backend=mode.backend.describe()))
         raise HTTPException(next(code for kind, code in _STATUS if isinstance(known, kind)), str(known)) from error

@@ -7,6 +7,7 @@ import os
 import time
 from typing import ClassVar, Final, NoReturn
 
+from .._fields import fields
 from ..exceptions import ConfigurationError, InvalidStateError, ReadOnlyBackendError
 from ..snapshot import Reading, evaluate
 from ..state import OFF, MaintenanceState
@@ -98,7 +99,9 @@ class EnvVarBackend(BaseStateBackend):
             state = MaintenanceState.parse(raw if raw and raw.strip() else None)
         except InvalidStateError as problem:
             # Not an error of the reading: it changes nothing about what is known, and this value does.
-            logger.warning("The environment variable %s counts as off. %s", self.var_name, problem)
+            logger.warning(
+                "The environment variable %s counts as off. %s", self.var_name, problem, extra=fields("unreadable", backend=self.describe())
+            )
             state = OFF
         self._parsed = (raw, state)
         return state

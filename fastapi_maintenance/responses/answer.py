@@ -11,6 +11,7 @@ from os import PathLike
 from typing import Final, TypeGuard
 from urllib.parse import urlsplit
 
+from .._fields import fields
 from ..exceptions import ConfigurationError
 from ..state import DEFAULT_RETRY_AFTER, ON, MaintenanceState
 from .formats import HTML, PLAIN, PROBLEM, Body, encode_json, encode_page, encode_plain, encode_problem
@@ -135,7 +136,7 @@ class MaintenanceAnswer:
         try:
             return self._page(notice)
         except Exception as error:  # a template can do what it likes
-            logger.error("The page of a template is replaced by ours: %s", error)
+            logger.error("The page of a template is replaced by ours: %s", error, extra=fields("template-failed"))
             return encode_page(notice)
 
 

@@ -11,6 +11,7 @@ from typing import Any, Final, get_args
 
 from redis.exceptions import NoPermissionError
 
+from ..._fields import fields
 from ...exceptions import BackendError, InvalidStateError, UnsupportedError
 from ...history import Change, Kind, Note, brief
 from ...snapshot import Hold
@@ -87,7 +88,7 @@ class Gaps:
         if not code or code in self._said:
             return
         self._said.add(code)
-        extra = {"maintenance_event": "unrecorded", "maintenance_backend": self._backend}
+        extra = fields("unrecorded", backend=self._backend)
         logger.warning("changes take effect, but the history of %s lacks them: %s", self._backend, unrecorded, extra=extra)
 
 

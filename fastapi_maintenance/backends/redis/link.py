@@ -15,6 +15,7 @@ from typing import Final
 
 from redis.exceptions import RedisError, ResponseError
 
+from ..._fields import fields
 from ...exceptions import BackendError, BackendUnavailableError, why
 from ..base import Feed, LinkStatus
 from .keys import Keys
@@ -185,12 +186,8 @@ class Link:
             return
         self._rung = rung
         if rung is not Rung.DOWN:
-            logger.info(
-                "link to %s: %s",
-                self._server.describe(),
-                rung,
-                extra={"maintenance_event": "link", "maintenance_rung": str(rung)},
-            )
+            backend = self._server.describe()
+            logger.info("link to %s: %s", backend, rung, extra=fields("link", rung=str(rung), backend=backend))
 
 
 def _best(tracked: object, subscribed: object) -> Rung:

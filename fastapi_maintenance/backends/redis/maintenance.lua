@@ -94,10 +94,11 @@ end
 local function sweep(key, grace)
   local entries, last = redis.call('HGETALL', key), 0
   for i = 1, #entries, 2 do
-    local stamp, json = string.match(entries[i + 1], '^(%d+) %d* ?(.*)$')
+    local stamp = string.match(entries[i + 1], '^(%d+) ')
     local deadline = stamp and #stamp <= DIGITS and tonumber(stamp) or 0
     if deadline + grace <= now then
-      if key == HOLDS and deadline > 0 then lapse(entries[i], json) else redis.call('HDEL', key, entries[i]) end
+      if key == HOLDS and deadline > 0 then lapse(entries[i], string.match(entries[i + 1], '^%d+ %d* ?(.*)$'))
+      else redis.call('HDEL', key, entries[i]) end
     end
     last = math.max(last, deadline)
   end

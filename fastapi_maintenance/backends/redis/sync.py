@@ -11,6 +11,7 @@ from dataclasses import replace
 from enum import IntEnum
 from typing import Any, Final, Literal
 
+from ..._fields import fields
 from ...exceptions import BackendError, BackendUnavailableError
 from ...history import note
 from ...snapshot import Reading, evaluate, fill_gaps
@@ -167,11 +168,12 @@ class Sync:
         if self._depth is self._told:
             return
         self._told = self._depth
+        extra = fields("rights", backend=self._server.describe(), depth=self._depth.name.lower())
         if self._depth is Depth.FULL:
-            logger.info("Redis permits the sync script again")
+            logger.info("Redis permits the sync script again", extra=extra)
         else:
             without = "registering" if self._depth is Depth.READ else "holds and registering"
-            logger.warning("Redis refuses the sync script (%s); following the switch without %s", self._refusal, without)
+            logger.warning("Redis refuses the sync script (%s); following the switch without %s", self._refusal, without, extra=extra)
 
     # -- what is known -------------------------------------------------------------------------------------------------
 
@@ -187,11 +189,14 @@ class Sync:
                 answer = await self._restore(wire, before, answer)
             else:
                 self._knows_since = 0
-                logger.warning("Redis lost its data; following it, as on_data_loss='follow' says")
+                logger.warning("Redis lost its data; following it, as on_data_loss='follow' says", extra=self._loss("followed"))
                 await self._record_loss(wire)
         elif answer.is_rolled_back:
             self._knows_since = 0  # somebody else has begun anew, so there is nothing left to compare with
         return answer.with_reading(fill_gaps(answer.reading, before.reading))
+
+    def _loss(self, outcome: str) -> dict[str, object]:
+        return fields("data-lost", backend=self._server.describe(), outcome=outcome)
 
     async def _record_loss(self, wire: Wire) -> None:
         with suppress(BackendError):  # a connection that has ended shows at the next sync
@@ -211,7 +216,7 @@ class Sync:
             return before.with_reading(replace(answer.reading, switch=switch, holds=None, epoch=before.reading.epoch, error=problem))
         self._knows_since = 0
         self._gaps.tell(restored.unrecorded)
-        logger.warning("Redis lost its data; the last known state: %s", restored.verdict)
+        logger.warning("Redis lost its data; the last known state: %s", restored.verdict, extra=self._loss(restored.verdict))
         return restored
 
 

@@ -1,0 +1,29 @@
+"""A Celery worker: begins no task while maintenance is on, and a barrier waits for those at work."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from celery import Celery
+from celery.signals import worker_process_init, worker_process_shutdown
+
+from fastapi_maintenance.jobs import BackgroundMode
+
+URL = os.environ.get("REDIS_URL", "redis://localhost:6379/0")
+
+app = Celery("shop", broker=URL)
+app.conf.task_acks_late = True  # a task that waits here and dies with its worker is not lost
+app.conf.worker_prefetch_multiplier = 1  # so no more than one a process waits here; the others stay in the queue
+
+maintenance = BackgroundMode(URL, on_unreachable="closed")
+# In each process: Celery forks, and threads do not survive a fork.
+worker_process_init.connect(lambda **_: maintenance.__enter__(), weak=False)
+worker_process_shutdown.connect(lambda **_: maintenance.__exit__(None, None, None), weak=False)
+
+
+@app.task
+def send_invoice(order: int) -> None:
+    with maintenance.job():
+        time.sleep(0.05)
+        print(f"invoice {order}", flush=True)  # noqa: T201
