@@ -26,6 +26,7 @@ NOT_RUN: Final = {
     "docs/from-fastapi-maintenance.md": 1,
     "docs/kubernetes.md": 2,
     "docs/reliability.md": 2,
+    "docs/tutorial.md": 1,
 }
 """How many blocks are only looked at: they need what no test has (ten minutes, the tests themselves), or show what was before."""
 
