@@ -474,6 +474,25 @@ async def what_was_told_is_not_told_again(make: MakeBackend) -> None:
     assert told == [("0", "1"), ("1", "0")]
 
 
+async def what_changes_is_recorded_or_that_is_refused(make: MakeBackend) -> None:
+    """Who changed switch and holds, oldest first, for everybody; or there is no history."""
+    one, other = make(), make()
+    if not one.recorded:
+        try:
+            await one.history()
+        except UnsupportedError:
+            return
+        raise AssertionError("a backend that records nothing has a history")
+    standing = await one.signed("ana").acquire(hold("a"), LEASE)
+    await one.write(ON)
+    await one.release(standing)
+    await one.signed("ben").write(OFF)
+    changes = await other.history()
+    assert [(change.kind, change.by) for change in changes] == [("taken", "ana"), ("set", None), ("released", None), ("set", "ben")]
+    assert [change.state for change in changes] == [ON, ON, ON, OFF]
+    assert await other.history(limit=1) == changes[-1:]
+
+
 # -- what is shown -------------------------------------------------------------------------------------------------------
 
 
@@ -524,6 +543,7 @@ def _checks() -> Iterator[Callable[[MakeBackend], Awaitable[None]]]:
     yield a_watch_that_is_cancelled_ends
     yield one_instance_serves_several_loops_and_threads
     yield what_was_told_is_not_told_again
+    yield what_changes_is_recorded_or_that_is_refused
     yield it_has_a_name_for_messages
     yield a_reading_without_io_says_the_same
 

@@ -17,6 +17,7 @@ from redis.asyncio import Redis
 from fastapi_maintenance.backends import BaseStateBackend, EnvVarBackend, LocalFileBackend, RedisBackend, backend_from_url
 from fastapi_maintenance.backends.base import News
 from fastapi_maintenance.demo.embedded import start_embedded_redis
+from fastapi_maintenance.history import Change
 from fastapi_maintenance.snapshot import Hold, Reading
 from fastapi_maintenance.state import MaintenanceState
 from fastapi_maintenance.testing import conformance
@@ -236,6 +237,17 @@ class RepeatsItself(Broken):
         return True
 
 
+class RecordsNothing(Broken):
+    recorded = True
+
+    async def history(self, *, limit: int = 100, scope: str | None = None) -> tuple[Change, ...]:
+        return ()
+
+
+class DeniesItsRecords(RecordsNothing):
+    recorded = False
+
+
 class ShowsItsMemory(Broken):
     def describe(self) -> str:
         return f"{self!r}"
@@ -265,6 +277,8 @@ BROKEN: Final[dict[type[Broken], Callable[[MakeBackend], Awaitable[None]]]] = {
     TellsNobody: conformance.what_an_instance_changes_its_own_workers_know_at_once,
     WatchesNothing: conformance.a_watch_hears_of_what_others_change,
     RepeatsItself: conformance.what_was_told_is_not_told_again,
+    RecordsNothing: conformance.what_changes_is_recorded_or_that_is_refused,
+    DeniesItsRecords: conformance.what_changes_is_recorded_or_that_is_refused,
     ShowsItsMemory: conformance.it_has_a_name_for_messages,
     StaysInTheDark: conformance.what_was_written_is_recalled,
     CannotBeCancelled: conformance.a_watch_that_is_cancelled_ends,
