@@ -14,7 +14,7 @@ import time
 import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -100,7 +100,7 @@ class Reader:
 
     redis: RedisServer
     home: Path
-    port: int = field(default_factory=free_port)
+    port: int = 0  # of the server that was started last
     said: str = ""  # by the last block of commands
 
     def __post_init__(self) -> None:
@@ -133,6 +133,7 @@ class Reader:
             for block in Block.all_of(page):
                 assert not block.unknown, f"{page}: nobody here knows what to do with {block.unknown} of\n{block.text}"
                 if "background" in block.options:
+                    self.port = free_port()  # not earlier: others look for free ports, too
                     background.append(self._start(self._here(block.text)))
                 else:
                     getattr(self, f"_{block.language}")(block, self._here(block.text))
