@@ -31,7 +31,10 @@
     return `${clock(time)} (${away > 0 ? `in ${length(away)}` : `${length(-away)} ago`})`;
   };
 
-  const stand = (report) => report.enabled === null ? "unknown" : !report.enabled ? "open" : report.state.mode === "read-only" ? "read-only" : "closed";
+  // Whether it is overridden: no switch counts then, and every hold still does.
+  const overridden = () => picture.override !== null && picture.state.decided_by !== "hold";
+
+  const stand = (report) => overridden() ? (picture.override ? "closed" : "open") : report.enabled === null ? "unknown" : !report.enabled ? "open" : report.state.mode === "read-only" ? "read-only" : "closed";
   const HEADINGS = { open: "Open", closed: "Closed for maintenance", "read-only": "Read-only", unknown: "Unknown" };
 
   // -- parts of the page ---------------------------------------------------------------------------------------------
@@ -72,11 +75,10 @@
   };
 
   const workerRow = (worker) => {
-    const applied = make("span", { className: worker.applied ? "" : "behind" }, worker.applied ? "✓ yes" : "… not yet");
+    const vanished = worker.stands === "vanished", lost = worker.fenced ? "closed by itself" : "may still serve";
+    const applied = make("span", { className: worker.applied && !vanished ? "" : "behind" }, vanished ? lost : worker.applied ? "✓ yes" : "… not yet");
     const inFlight = [[worker.http, "request"], [worker.websockets, "WebSocket"]].filter(([count]) => count).map(([count, noun]) => plural(count, noun));
-    const stands = chip(worker.stands);
-    if (worker.stands === "vanished") stands.title = worker.fenced ? "It has closed itself." : "It may still be serving: make sure that it is dead.";
-    return make("tr", {}, cell(worker.host), cell(String(worker.pid)), cell(worker.rung, "lesser"), cell(stands), cell(applied),
+    return make("tr", {}, cell(worker.host), cell(String(worker.pid)), cell(worker.rung, "lesser"), cell(chip(worker.stands)), cell(applied),
       cell(inFlight.join(", ") || "0", "number"));
   };
 
@@ -121,7 +123,8 @@
   // -- what is true now ----------------------------------------------------------------------------------------------
 
   const facts = (report) => {
-    const state = report.enabled ? report.state : null, found = [];
+    const state = report.enabled && !overridden() ? report.state : null, found = [];
+    if (overridden()) found.push(["Because of", `enable_maintenance=${picture.override ? "True" : "False"}, which goes before the switch`]);
     if (state?.reason) found.push(["Reason", state.reason]);
     if (state?.message) found.push(["Visitors read", state.message]);
     if (report.decided_by === "hold") found.push(["Because of", plural(report.holds.length, "hold")]);
@@ -155,7 +158,7 @@
     document.title = `${HEADINGS[is]} – Maintenance`;
     by("where").textContent = report.backend.url + (picture.operator ? ` · ${picture.operator}` : "");
     by("progress").textContent = progress();
-    const trouble = picture.trouble ? `${picture.trouble} Below is what this worker knew last.` : report.error;
+    const trouble = picture.trouble ? `${picture.trouble} Below is what this worker knew last; meanwhile it ${picture.closed ? "is closed" : "serves"} (${picture.source}).` : report.error;
     by("trouble").hidden = !trouble;
     by("trouble").textContent = trouble ?? "";
     by("buttons").hidden = false;

@@ -32,6 +32,9 @@ class Picture(BaseModel):
 
     state: StateReport
     etag: str = Field(description="Of the switch, for If-Match.")
+    override: bool | None = Field(description="What enable_maintenance says, which goes before the switch.")
+    closed: bool = Field(description="Whether this worker is closed just now.")
+    source: str = Field(description="Where that comes from: a backend, what was known last, or the policy for an outage.")
     trouble: str | None = Field(description="Why the backend cannot be asked just now: then this is what the worker knew last.")
     workers: list[WorkerReport] | None = Field(description="null where the backend keeps no registry, or cannot be asked.")
     scopes: list[ScopeReport]
@@ -56,10 +59,14 @@ async def draw(mode: MaintenanceMode, operator: str | None = None) -> Picture:
     report = Report.of(mode.backend, reading)
     if roll is not None:
         workers = WorkerReport.all_of(roll)
+    gate = await mode.refresh()
     records = () if report.switch is None else holding(report.switch, report.now)
     return Picture(
         state=StateReport.of(report),
         etag=etag_of(reading),
+        override=mode.enable_maintenance,
+        closed=gate.closing is not None,
+        source=gate.source,
         trouble=trouble,
         workers=workers,
         scopes=scopes_in(mode, report),

@@ -10,6 +10,7 @@ from fastapi.params import Depends as Dependency
 from fastapi.routing import APIRoute
 
 from ..decorators import force_maintenance_mode_off
+from ..exceptions import ConfigurationError
 from . import bypasses, events, history, page, state, switch, workers
 from .at_hand import note_operator
 from .guard import check_guards, keep_private, refuse_foreign
@@ -32,6 +33,10 @@ def maintenance_admin(
     written into the switch. A panel in a browser needs a guard that browsers answer to by themselves: HTTP Basic, or a cookie.
     Raises `ConfigurationError`.
     """
+    if operator is not None and not callable(operator):
+        raise ConfigurationError(f"operator must be a dependency that returns a name, not {operator!r}.")
+    if prefix and (not prefix.startswith("/") or prefix.endswith("/")):
+        raise ConfigurationError(f"prefix must begin with a slash and end without one, as /maintenance does, not {prefix!r}.")
     guards: list[Dependency] = [Depends(refuse_foreign), *check_guards(dependencies, public=public)]
     if operator is not None:
         guards.append(Depends(note_operator(operator)))

@@ -54,6 +54,12 @@ def test_the_guard_is_asked_by_every_operation_and_the_page() -> None:
     assert client.get("/maintenance/state", headers={"X-Key": "letmein"}).status_code == 200
 
 
+@pytest.mark.parametrize("options", [{"prefix": "ops"}, {"prefix": "/ops/"}, {"operator": "ana"}], ids=str)
+def test_options_that_cannot_be_meant_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError, match=f"{next(iter(options))} must"):
+        maintenance_admin(public=True, **options)
+
+
 # -- always reachable --------------------------------------------------------------------------------------------------
 
 

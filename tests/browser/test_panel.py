@@ -234,6 +234,7 @@ def test_a_worker_that_is_killed_is_told_as_vanished(panel: Page, site: Site) ->
     victim = site.workers.pids[0]
     site.workers.kill(victim)
     expect(rows(panel).filter(has_text=str(victim))).to_contain_text("vanished")
+    expect(rows(panel).filter(has_text=str(victim))).to_contain_text("may still serve")
     site.workers.connect(within=60)
     expect(rows(panel).filter(has_text="open")).to_have_count(4)
     site.redis.cli("HDEL", "{maintenance}:workers", *_gone(site, str(victim)))
@@ -329,7 +330,7 @@ def test_redis_away_is_said(visit: Visit, own_redis_server: Any) -> None:
         page = visit.to(f"http://127.0.0.1:{workers.port}/maintenance/", **ANA)
         expect(heading(page)).to_have_text("Open")
         server.kill()
-        expect(page.locator("#trouble")).to_contain_text("Below is what this worker knew last.")
+        expect(page.locator("#trouble")).to_contain_text("what this worker knew last; meanwhile it serves (")
         turn = page.get_by_role("button", name="Turn on…").first
         turn.click()
         page.get_by_role("dialog").get_by_role("button", name="Turn on").click()
@@ -346,6 +347,16 @@ def test_without_redis_it_works_too(visit: Visit, tmp_path: Any) -> None:
         expect(heading(page)).to_have_text("Closed for maintenance")
         expect(page.locator("#workers-none")).to_have_text("This backend keeps no registry of workers; Redis does.")
         expect(page.locator("#history-section")).to_be_hidden()
+
+
+def test_an_override_is_told_as_what_it_is(visit: Visit, tmp_path: Any) -> None:
+    app = FastAPI()
+    app.add_middleware(MaintenanceModeMiddleware, enable_maintenance=True, backend=LocalFileBackend(f"{tmp_path}/switch.json"))
+    app.include_router(maintenance_admin(public=True))
+    with serving(app) as server:
+        page = visit.to(f"http://{server}/maintenance/")
+        expect(heading(page)).to_have_text("Closed for maintenance")
+        expect(page.locator("#facts")).to_contain_text("enable_maintenance=True, which goes before the switch")
 
 
 # -- for everybody -----------------------------------------------------------------------------------------------------
