@@ -215,6 +215,14 @@ def test_scripts_can_be_run(script: str) -> None:
     assert (ROOT / script).read_text().startswith("#!")
 
 
+def test_a_python_that_is_not_there_is_named_and_nothing_is_left_of_it() -> None:
+    tried = run("scripts/test", "--python", "3.99", "--version")
+
+    assert tried.returncode != 0
+    assert "3.99" in tried.stderr
+    assert not (ROOT / ".venv-3.99" / "bin").exists()
+
+
 # -- the package -----------------------------------------------------------------------------------------------------------
 
 

@@ -40,6 +40,17 @@ async def test_a_hold_that_is_taken_away_is_put_back_by_its_holder(redis_server:
         hold.check()
 
 
+async def test_a_forged_off_hold_opens_the_service_under_anothers_hold(redis_server: RedisServer, mode: MaintenanceMode) -> None:
+    async with maintenance_mode_on(RedisBackend(redis_server.url, ttl=TTL)) as hold:
+        await eventually(lambda: not mode.judge().is_open, within=SOON)
+        (id, *_) = (await cli(redis_server, "HKEYS", "{maintenance}:holds")).split()
+        seconds, _ = (await cli(redis_server, "TIME")).split()
+        forged = json.dumps({"state": {"enabled": False}, "lifts": [id]})
+        await cli(redis_server, "HSET", "{maintenance}:holds", "forged", f"{int(seconds) + 60}000000 {seconds}000000 {forged}")
+        await eventually(lambda: mode.judge().is_open, within=SOON)
+        hold.check()
+
+
 async def test_a_barrier_waits_for_a_worker_that_somebody_made_up(redis_server: RedisServer, mode: MaintenanceMode) -> None:
     seconds, _ = (await cli(redis_server, "TIME")).split()
     report = json.dumps({"host": "nowhere", "pid": 1, "epoch": 0})
