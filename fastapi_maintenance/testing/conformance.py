@@ -228,6 +228,18 @@ async def what_was_written_is_recalled(make: MakeBackend) -> None:
         assert recalled.switch == ON
 
 
+async def only_who_has_seen_it_as_it_is_exchanges_the_switch(make: MakeBackend) -> None:
+    """So that of two operators none overwrites what the other has written."""
+    one, other = make(), make()
+    seen = await one.read()
+    if not await writes(one, ON):
+        return
+    assert await other.exchange(seen, OFF) is False
+    assert (await one.read()).switch == ON
+    assert await other.exchange(await other.read(), OFF) is True
+    assert (await one.read()).switch == OFF
+
+
 async def clearing_turns_off_and_ends_every_hold(make: MakeBackend) -> None:
     """Whoever has it; and it cannot be renewed."""
     one = make()
@@ -528,6 +540,7 @@ def _checks() -> Iterator[Callable[[MakeBackend], Awaitable[None]]]:
     yield a_time_to_live_that_is_none_is_refused
     yield the_last_of_many_writes_counts_for_everybody
     yield what_was_written_is_recalled
+    yield only_who_has_seen_it_as_it_is_exchanges_the_switch
     yield clearing_turns_off_and_ends_every_hold
     yield a_hold_stands_until_it_is_released
     yield holds_overlap_in_any_order_of_release

@@ -207,6 +207,12 @@ class WritesNothing(Broken):
         pass
 
 
+class OverwritesOthers(Broken):
+    async def exchange(self, seen: Reading, state: MaintenanceState, *, scope: str | None = None, end_holds: bool = False) -> bool:
+        await self.write(state)
+        return True
+
+
 class LosesDetails(Broken):
     async def write(self, state: MaintenanceState, *, expires_in: float | None = None) -> None:
         await super().write(MaintenanceState(enabled=state.enabled))
@@ -271,6 +277,7 @@ BROKEN: Final[dict[type[Broken], Callable[[MakeBackend], Awaitable[None]]]] = {
     NeverEndsHolds: conformance.holds_overlap_in_any_order_of_release,
     RenewsWhatWasEnded: conformance.clearing_turns_off_and_ends_every_hold,
     WritesNothing: conformance.what_is_written_is_read_by_everybody,
+    OverwritesOthers: conformance.only_who_has_seen_it_as_it_is_exchanges_the_switch,
     LosesDetails: conformance.details_are_kept_or_refused,
     KeepsAnything: conformance.a_state_that_is_too_long_is_refused,
     LastsForAnyTime: conformance.a_time_to_live_that_is_none_is_refused,

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, expect, sync_playwright
 
-from .visit import Visit
+from .visit import WAIT, Visit
 
 _NAMES: Final = (
     "chromium",
@@ -28,6 +28,7 @@ def browser() -> Iterator[Browser]:
     program = next(filter(None, map(shutil.which, [os.environ.get("CHROMIUM", ""), *_NAMES])), None)
     if program is None:
         pytest.fail("There is no Chromium. Debian: apt-get install chromium; macOS: brew install --cask chromium; or name it in CHROMIUM.")
+    expect.set_options(timeout=WAIT)
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=program, args=list(_QUIET))
         yield chromium

@@ -66,10 +66,11 @@ class Site:
 
 
 @pytest.fixture(scope="module")
-def running(_shared_redis_servers: Any) -> Iterator[Site]:
-    server = _shared_redis_servers("redis-server")
-    server.cli("FLUSHALL")
-    with Workers("tests.apps.administered:app", count=4, env={"FASTAPI_MAINTENANCE_BACKEND": server.url}) as workers:
+def running() -> Iterator[Site]:
+    with (
+        RedisServer() as server,
+        Workers("tests.apps.administered:app", count=4, env={"FASTAPI_MAINTENANCE_BACKEND": server.url}) as workers,
+    ):
         yield Site(workers, server)
 
 

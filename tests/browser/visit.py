@@ -7,10 +7,10 @@ from typing import Any, Final
 
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request
 
-__all__ = ["Visit"]
+__all__ = ["WAIT", "Visit"]
 
 _OF_CHROMIUM: Final = re.compile(r"Failed to load resource: the server responded with a status of \d+")  # it says so of every 503
-_WAIT: Final = 20_000  # milliseconds
+WAIT: Final = 20_000  # milliseconds
 
 
 class Visit:
@@ -34,7 +34,7 @@ class Visit:
     def nowhere(self, **visitor: Any) -> Page:
         """A tab before anything is opened in it."""
         context = self._browser.new_context(**({"locale": "en-GB", "timezone_id": "Europe/London"} | visitor))
-        context.set_default_timeout(_WAIT)
+        context.set_default_timeout(WAIT)
         self._contexts.append(context)
         page = context.new_page()
         page.on("console", self._note)
