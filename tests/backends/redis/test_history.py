@@ -10,6 +10,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import Any, Final
 
 import pytest
@@ -25,8 +26,10 @@ from fastapi_maintenance.history import Change
 from fastapi_maintenance.snapshot import Hold
 from fastapi_maintenance.state import OFF, ON, MaintenanceState
 from tests.conftest import RedisServerFactory
+from tests.servers import RedisServer
 from tests.topologies import cluster, sentinel_group
-from tests.waiting import eventually
+from tests.waiting import eventually, eventually_sync
+from tests.workers import Workers
 
 from .conftest import MakeUser
 from .links import Worker, linked
@@ -489,6 +492,22 @@ async def test_keys_of_the_wrong_type_cost_the_record_and_nothing_else(
         assert await kinds(backend) == ["set"]
 
 
+async def test_a_full_server_is_turned_off_whole_or_refuses_to_be_turned_on(own_redis_server: RedisServerFactory) -> None:
+    server = own_redis_server()
+    backend = RedisBackend(server.url)
+    await backend.write(ON)
+    held = await backend.acquire(Hold("a", ON), 60)
+    server.cli("CONFIG", "SET", "maxmemory", "1")
+
+    with pytest.raises(BackendError, match="maxmemory"):
+        await backend.write(ON_WITH_REASON)
+    assert (await backend.read()).switch == ON
+    await backend.write(OFF)
+    await backend.release(held)
+    reading = await backend.read()
+    assert (reading.switch, reading.holds) == (OFF, ())
+
+
 async def test_who_may_not_read_it_is_told_so(make_user: MakeUser, redis_url: str) -> None:
     user = await make_user("-xrevrange", "-xread")
 
@@ -644,3 +663,25 @@ async def recorded_in(url: str, write_by_hand: Callable[[], Awaitable[Any]]) -> 
 
     assert await asyncio.wait_for(following, SOON) == ["by us", None]
     assert await kinds(backend) == ["set", "noticed"]
+
+
+# -- processes ------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.timeout(180)
+def test_of_four_processes_one_records_a_bare_write(redis_server: RedisServer) -> None:
+    env = {"FASTAPI_MAINTENANCE_BACKEND": redis_server.url}
+    with Workers("tests.apps.switched:app", count=4, env=env) as processes:
+
+        def all_are(status: int) -> bool:
+            return all(answer.status == status for answer in processes.get_all("/").values())
+
+        for value, status in (("1", 503), ("0", 200), ('{"enabled": true, "reason": "OPS-417"}', 503)):
+            redis_server.cli("SET", "maintenance", value)
+            eventually_sync(partial(all_are, status), within=30)
+        time.sleep(3)  # and each of them has looked again, by its poll
+        pids = set(processes.pids)
+    changes = asyncio.run(RedisBackend(redis_server.url).history())
+
+    assert [change.kind for change in changes] == ["noticed"] * 3
+    assert {change.pid for change in changes} <= pids
