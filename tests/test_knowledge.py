@@ -1,11 +1,14 @@
-"""How exactly a worker knows its backend's clock."""
+"""How exactly a worker knows its backend's clock, and until when its gate may speak."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import pytest
 
 from fastapi_maintenance.knowledge import Knowledge, Policy
-from fastapi_maintenance.snapshot import Reading
+from fastapi_maintenance.snapshot import Hold, Reading, ScopeSwitch
+from fastapi_maintenance.state import OFF, ON
 
 POLICY = Policy(
     kind="redis",
@@ -43,3 +46,23 @@ def test_readings_that_are_slow_on_different_ways_are_exact_together() -> None:
 
 def test_a_clock_that_was_set_is_followed_at_once() -> None:
     assert learned((1.0, 1.001, 1.002), (2.0, 102.001, 2.002)).backend_time(5.0) == pytest.approx(AHEAD + 105.0)
+
+
+@pytest.mark.parametrize(
+    "ending",
+    [
+        {"expires_in": 0.5, "switch": ON},
+        {"holds": (Hold("a", ON, deadline=AHEAD + 10.5),)},
+        {"scopes": {"billing": ScopeSwitch(ON, 0.5)}},
+        {"holds": (Hold("a", ON, deadline=AHEAD + 10.5, scope="billing"),)},
+    ],
+    ids=["switch", "hold", "switch of a scope", "hold of a scope"],
+)
+def test_a_gate_is_judged_again_when_anything_ends_by_itself_in_a_scope_too(ending: Any) -> None:
+    """By each request, whether or not a timer or a push has come."""
+    knowledge = Knowledge(POLICY)
+    assert knowledge.learn(Reading(**{"switch": OFF, "now": AHEAD + 10.0, **ending}), 10.0, 10.0)
+    gate = knowledge.judge(10.0, None, "default", watched=True)
+    assert not gate.is_open
+    assert gate.until == pytest.approx(10.5)
+    assert knowledge.judge(10.5, None, "default", watched=True).is_open
