@@ -6,15 +6,20 @@ import asyncio
 import base64
 import json
 import os
+import re
+import shutil
+import signal
 import subprocess
 import sys
+import sysconfig
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Final
+from urllib.request import Request, urlopen
 
 import pytest
 
@@ -79,6 +84,44 @@ def test_the_panel_is_guarded_and_flips_four_workers(redis_server: RedisServer) 
         opened = workers.get(first, "/maintenance/switch", method="DELETE", headers=login | {"If-Match": "*"})
         assert opened.status == 200
         eventually_sync(lambda: {answer.status for answer in workers.get_all("/").values()} == {200}, within=SOON)
+
+
+def test_one_script_starts_the_panel_over_four_workers(redis_server: RedisServer, free_port: int, tmp_path: Path) -> None:
+    clone = as_if_set_up(tmp_path)
+    env = {**os.environ, "FASTAPI_MAINTENANCE_BACKEND": redis_server.url, "UVICORN_PORT": str(free_port), "PYTHONPATH": str(ROOT)}
+    said = tmp_path / "said"
+    with said.open("w") as output:
+        script = subprocess.Popen([clone / "scripts/panel"], env=env, stdout=output, stderr=output, start_new_session=True)
+    try:
+        found = eventually_sync(lambda: re.search(r"(http://localhost:\d+/maintenance/), .*password (\S+)", said.read_text()), within=SOON)
+        assert found is not None
+        login = {"Authorization": f"Basic {base64.b64encode(f'ana:{found[2]}'.encode()).decode()}"}
+
+        def ask(path: str) -> bytes:
+            with suppress(OSError), urlopen(Request(f"{found[1]}{path}", headers=login), timeout=10) as answer:
+                content: bytes = answer.read()
+                return content
+            return b""
+
+        eventually_sync(lambda: b"<title>Maintenance</title>" in ask(""), within=SOON, every=0.2)
+        eventually_sync(lambda: len(json.loads(ask("workers") or "[]")) == 4, within=SOON, every=0.2)
+    finally:
+        os.killpg(script.pid, signal.SIGTERM)
+        script.wait(SOON)
+
+
+def as_if_set_up(where: Path) -> Path:
+    """A clone with the environment that runs the tests, noted as complete: what it would otherwise install needs a network."""
+    clone = where / "clone"
+    for name in ("scripts", "examples"):
+        shutil.copytree(ROOT / name, clone / name)
+    shutil.copy(ROOT / "pyproject.toml", clone)
+    (clone / ".venv").mkdir()
+    (clone / ".venv/bin").symlink_to(sysconfig.get_path("scripts"))
+    with (clone / "pyproject.toml").open() as text:
+        sum_of_it = subprocess.run(["cksum"], stdin=text, capture_output=True, text=True, check=True).stdout.strip()
+    (clone / ".venv/.installed-demo").write_text(f"{sum_of_it} --editable .[demo]\n")
+    return clone
 
 
 def test_the_worker_takes_no_job_while_maintenance_is_on(redis_server: RedisServer, settled: None) -> None:
