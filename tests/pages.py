@@ -201,7 +201,8 @@ class Reader:
 
     def _yaml(self, block: Block, text: str) -> None:
         """Documents of a kind, held against the schema that whoever reads them publishes."""
-        kind = block.options["schema"]
+        kind = block.options.get("schema")
+        assert kind, f"Say what this YAML is for, as in ```yaml schema=kubernetes:\n{text}"
         if kind == "kubernetes":
             for document in YAML(typ="safe").load_all(text):
                 kubernetes_validate.validate(document, "1.32", strict=True)

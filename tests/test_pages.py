@@ -88,6 +88,7 @@ BROKEN: Final = {
     "nginx in another word": "```nginx\nserver { listen_on 80; }\n```\n",
     "Kubernetes in another word": "```yaml schema=kubernetes\nkind: Deployment\napiVersion: apps/v1\nspec: {replica: 4}\n```\n",
     "a workflow without jobs": "```yaml schema=github-workflows\non: push\n```\n",
+    "YAML of nobody": "```yaml\nkind: Deployment\n```\n",
     "toml that is none": "```toml\n[\n```\n",
 }
 
