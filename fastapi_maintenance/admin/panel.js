@@ -168,7 +168,7 @@
     by("turn-off").textContent = report.coming ? "Cancel the window…" : "Turn off…";
     by("change").hidden = !switched || over;
     const workers = picture.workers ?? [];
-    by("workers-count").textContent = workers.length || "";
+    by("workers-count").textContent = workers.filter((worker) => worker.stands !== "vanished").length || "";
     by("workers-none").textContent = picture.workers ? "No worker has registered." : picture.trouble ? "Unknown while the backend cannot be asked." : "This backend keeps no registry of workers; Redis does.";
     table("workers", workers, workerRow, (old, now) => old.stands !== now.stands || (now.applied && !old.applied));
     const holds = report.holds ?? [];

@@ -236,6 +236,7 @@ def test_a_worker_that_is_killed_is_told_as_vanished(panel: Page, site: Site) ->
     site.workers.kill(victim)
     expect(rows(panel).filter(has_text=str(victim))).to_contain_text("vanished")
     expect(rows(panel).filter(has_text=str(victim))).to_contain_text("may still serve")
+    expect(panel.locator("#workers-count")).to_have_text(re.compile("^[34]$"))
     site.workers.connect(within=60)
     expect(rows(panel).filter(has_text="open")).to_have_count(4)
     site.redis.cli("HDEL", "{maintenance}:workers", *_gone(site, str(victim)))
