@@ -25,7 +25,7 @@ from fastapi_maintenance import MaintenanceModeMiddleware
 from fastapi_maintenance import exemptions as exempt
 from fastapi_maintenance.cli import app as cli
 
-from .pages import PAGES, Block
+from .pages import PAGES, ROOT, Block
 from .serving import serving
 from .waiting import eventually_sync
 
@@ -77,6 +77,28 @@ def test_a_command_that_is_not_run_could_be(line: str) -> None:
     command = get_command(cli).commands[name]  # type: ignore[attr-defined] # the root is a group
 
     assert command.make_context(name, arguments).params  # which raises for an option that there is not
+
+
+def test_the_options_of_run_in_the_guide_are_such() -> None:
+    table = re.findall(r"^\| .* \| `(--[\w-]+)", (ROOT / "docs" / "migrations.md").read_text(), re.MULTILINE)
+    options = {name for option in get_command(cli).commands["run"].params for name in option.opts}  # type: ignore[attr-defined]
+
+    assert len(table) > 4
+    assert set(table) <= options
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_commands_in_the_text_have_the_options_that_they_are_given(page: str) -> None:
+    wrong = []
+    for line in re.findall(r"`fastapi-maintenance ([^`]+)`", (ROOT / page).read_text()):
+        words = line.split(" -- ")[0].split()
+        command = get_command(cli)
+        while words and words[0] in getattr(command, "commands", ()):
+            command = command.commands[words.pop(0)]  # type: ignore[attr-defined]
+        options = {name for option in command.params for name in option.opts}
+        wrong += [f"{line}: {word}" for word in words if word.startswith("--") and word not in options | {"--help"}]
+
+    assert wrong == []
 
 
 def test_there_are_commands_to_look_at() -> None:
