@@ -99,7 +99,7 @@ def test_four_workers_are_closed_drained_and_opened_over_one_of_them(four: Worke
         return {one["stands"] for one in listed if one["applied"]}
 
     eventually_sync(lambda: standing() == {"open"}, within=SOON)
-    work = threading.Thread(target=four.get, args=(four.pids[0], "/slow?seconds=2"))
+    work = threading.Thread(target=four.get, args=(four.pids[0], "/slow?seconds=6"))
     work.start()
     eventually_sync(lambda: sum(one["http"] for one in ask(four, "GET", "workers")[1]) >= 1, within=SOON, every=0.05)
 
