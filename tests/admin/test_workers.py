@@ -93,12 +93,12 @@ def ask(workers: Workers, method: str, path: str, body: Any = None, **headers: s
 
 @pytest.mark.timeout(180)
 def test_four_workers_are_closed_drained_and_opened_over_one_of_them(four: Workers, redis_server: RedisServer) -> None:
-    def standing() -> set[str]:
+    def standing() -> set[tuple[str, bool]]:
         code, listed = ask(four, "GET", "workers")
         assert (code, sorted(one["pid"] for one in listed)) == (200, four.pids)
-        return {one["stands"] for one in listed if one["applied"]}
+        return {(one["stands"], one["applied"]) for one in listed}
 
-    eventually_sync(lambda: standing() == {"open"}, within=SOON)
+    eventually_sync(lambda: standing() == {("open", True)}, within=SOON)
     work = threading.Thread(target=four.get, args=(four.pids[0], "/slow?seconds=6"))
     work.start()
     eventually_sync(lambda: sum(one["http"] for one in ask(four, "GET", "workers")[1]) >= 1, within=SOON, every=0.05)
@@ -107,12 +107,13 @@ def test_four_workers_are_closed_drained_and_opened_over_one_of_them(four: Worke
     assert (code, state["state"]["by"]) == (200, "ana")
     code, barrier = ask(four, "POST", "barrier", {"drained": True, "timeout": 60})
     assert (code, barrier["ok"], len(barrier["drained"])) == (200, True, 4)
+    work.join(2)  # its answer is on its way
     assert not work.is_alive(), "it was waited for"
     assert {answer.status for answer in four.get_all("/").values()} == {503}
-    eventually_sync(lambda: standing() == {"drained"}, within=SOON)
+    eventually_sync(lambda: standing() == {("drained", True)}, within=SOON)
 
     redis_server.cli("DEL", "maintenance")
-    eventually_sync(lambda: standing() == {"open"}, within=SOON)
+    eventually_sync(lambda: standing() == {("open", True)}, within=SOON)
     assert {answer.status for answer in four.get_all("/").values()} == {200}
 
 
