@@ -62,7 +62,7 @@ def test_a_url_carries_the_options() -> None:
         ("redis://h?clutser=1", "unexpected keyword argument 'clutser'"),
         ("redis://[::1", "cannot be read"),
         ("redis:////:[", "cannot be read"),
-        ("redis+sentinel:////:[", "cannot be read"),
+        ("redis+sentinel:////:[", "does not name the master"),
         ("redis://h?nope=\ud800", "unexpected keyword argument 'nope'"),
         ("redis", "'redis' alone does not say where; write a URL like redis://"),
         ("file", "'file' alone does not say where; write a URL like .*file:maintenance.json"),

@@ -44,9 +44,7 @@ class RouteTable:
         return self.survey(scope).resolve(scope)
 
     def _target(self, scope: Scope) -> ASGIApp:
-        """Where routing starts: beneath us, or `scope["app"]` where a middleware beneath us hides what it wraps."""
-        if self._routed:
-            return self._app
+        """Where routing starts if a middleware beneath us hides what it wraps: in `scope["app"]`, if that is what it wraps."""
         around = scope.get("app")
         if not isinstance(around, Starlette):
             return self._app

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from copy import copy
 from dataclasses import replace
 from typing import Any, ClassVar, Final, Self, get_args
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlencode, urlunsplit
 from weakref import WeakSet
 
 from redis.exceptions import RedisError
@@ -28,7 +28,7 @@ from .replies import Answer, count_replicas, plain_reads, read_plain, read_roll_
 from .script import Script, dump_hold
 from .sync import LIFETIMES, DataLoss
 from .telling import Teller
-from .topology import server_of_client, server_of_url
+from .topology import server_of_client, server_of_url, split
 from .wire import Elsewhere, Wire
 
 __all__ = ["RedisBackend"]
@@ -306,13 +306,13 @@ class RedisBackend(BaseStateBackend, WorkerRegistry):
 def _split(url: str) -> tuple[str, dict[str, str]]:
     """Take our own options out of a URL's query. Raises `ConfigurationError`, which does not quote the URL."""
     try:
-        parts = urlsplit(url)
+        parts, netloc = split(url)
         fields = parts.query.split("&")
         ours = dict(pair for pair in parse_qsl(parts.query, keep_blank_values=True) if pair[0] in _OPTIONS)
         rest = "&".join(field for field in fields if field.partition("=")[0] not in _OPTIONS)  # as it was written
     except ValueError:  # which may quote what stands before the @
         raise ConfigurationError("The Redis URL cannot be read: percent-encode what is special in it, as %5B for [.") from None
-    return urlunsplit(parts._replace(query=rest)), ours
+    return urlunsplit(parts._replace(netloc=netloc, query=rest)), ours
 
 
 def _lease(hold: Hold, seconds: float) -> tuple[str, str, int]:

@@ -133,7 +133,10 @@ class SingleServer:
 
 def _problem_with(url: str) -> str:
     """What redis-py would read as something else without a word, or would quote in its error."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "cannot be read"
     try:
         _ = parts.port
     except ValueError:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Final
-from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
+from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit
 
 from redis.asyncio import RedisCluster
 from redis.asyncio.connection import Connection, SSLConnection
@@ -15,10 +16,21 @@ from .keys import Keys
 from .sentinel import SentinelServer
 from .server import Server, SingleServer
 
-__all__ = ["server_of_client", "server_of_url"]
+__all__ = ["server_of_client", "server_of_url", "split"]
 
 _SENTINEL_PORT: Final = 26379
+_NETLOC: Final = re.compile("[^/?#]*")  # RFC 3986, appendix B
 _YES_OR_NO: Final = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+
+
+def split(url: str) -> tuple[SplitResult, str]:
+    """A URL's parts, and apart from them what stands where one host is expected. Raises `ValueError`.
+
+    Newer Pythons take the brackets of an IPv6 address among several hosts for a mistake.
+    """
+    scheme, colon, rest = url.partition("://")
+    netloc = _NETLOC.match(rest)[0] if colon else ""  # type: ignore[index]  # it matches anything
+    return urlsplit(f"{scheme}{colon}{rest[len(netloc) :]}"), netloc
 
 
 def server_of_url(url: str, keys: Keys) -> Server:
@@ -32,7 +44,7 @@ def server_of_url(url: str, keys: Keys) -> Server:
     if scheme not in ("redis", "rediss") or topology not in ("sentinel", "cluster"):
         raise ConfigurationError("After a + comes sentinel or cluster: redis+sentinel://, rediss+cluster:// and so on.")
     try:
-        parts = urlsplit(url)
+        parts, netloc = split(url)
         query = dict(parse_qsl(parts.query, keep_blank_values=True))
     except ValueError:  # which may quote what stands before the @
         raise ConfigurationError("The Redis URL cannot be read: percent-encode what is special in it, as %5B for [.") from None
@@ -40,7 +52,7 @@ def server_of_url(url: str, keys: Keys) -> Server:
         raise ConfigurationError(
             "The Redis URL has a # or an @ where it means nothing. Percent-encode what is special in a password, as %23 for #."
         )
-    login, at, hosts = parts.netloc.rpartition("@")
+    login, at, hosts = netloc.rpartition("@")
     names = hosts.split(",")
     if not all(names):
         raise ConfigurationError(f"The Redis URL has a host without a name; write {scheme}+{topology}://one,two:6380,three/….")
