@@ -25,8 +25,8 @@ settings.load_profile("suite")
 
 
 def pytest_configure() -> None:
-    """Undo what a shell does to programs that it starts with `&`: they and all their children ignore interrupts."""
-    for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGQUIT, signal.SIG_DFL)):
+    """Undo what a shell's `&` and nohup do to programs: they and all their children ignore interrupts, and hanging up."""
+    for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGQUIT, signal.SIG_DFL), (signal.SIGHUP, signal.SIG_DFL)):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, handler)
 

@@ -109,14 +109,16 @@
   };
 
   const WHAT = {
-    set: (on) => `turned ${on}`, noticed: (on) => `found ${on}`, expired: () => "ran out", cleared: () => "everything ended", taken: (on) => `hold taken: ${on}`,
+    set: (on) => `turned ${on}`, noticed: (on, change) => change.error ? "set to what nobody can read" : `turned ${on} by hand`, expired: () => "ran out", cleared: () => "everything ended", taken: (on) => `hold taken: ${on}`,
     released: () => "hold released", lapsed: () => "hold lapsed", restored: (on) => `restored: ${on}`, lost: () => "lost with Redis' data",
   };
 
+  const SEEN = new Set(["noticed", "expired", "lapsed"]); // by a worker, which did not do it
+
   const changeRow = (change) => {
     const on = !change.state ? "off" : change.state.starts_at && Date.parse(change.state.starts_at) > Date.parse(change.at) ? "on later" : change.state.enabled ? "on" : "off";
-    const what = (WHAT[change.kind] ?? (() => change.kind))(on) + (change.scope ? ` (${change.scope})` : "");
-    const process = change.host ? `${change.host}:${change.pid}` : "–";
+    const what = (WHAT[change.kind] ?? (() => change.kind))(on, change) + (change.scope ? ` (${change.scope})` : "");
+    const place = change.host ? `${change.host}:${change.pid}` : "–", process = SEEN.has(change.kind) && change.host ? `seen by ${place}` : place;
     return make("tr", {}, cell(clock(change.at)), cell(what), cell(change.by ?? process), cell(change.state?.reason ?? change.error ?? "–", "lesser"));
   };
 
@@ -141,7 +143,7 @@
 
   const progress = () => {
     const live = (picture.workers ?? []).filter((worker) => worker.stands !== "vanished"), vanished = (picture.workers ?? []).length - live.length;
-    if (!live.length) return "";
+    if (!live.length || picture.state.enabled === null) return "";
     const followed = live.filter((worker) => worker.applied).length, busy = live.reduce((sum, worker) => sum + worker.http + worker.websockets, 0);
     const parts = [followed === live.length ? `${live.length === 1 ? "The one worker has" : `All ${live.length} workers have`} applied it` : `${followed} of ${live.length} workers have applied it`];
     if (picture.state.enabled) parts.push(busy ? `${plural(busy, "request")} still at work` : live.every((worker) => worker.stands === "drained") ? "no request is at work" : "draining");
@@ -154,17 +156,18 @@
   const paint = () => {
     const report = picture.state, is = stand(report);
     by("now").dataset.is = is;
-    by("word").textContent = HEADINGS[is];
-    document.title = `${HEADINGS[is]} – Maintenance`;
+    const heading = is === "unknown" && report.error ? "The switch cannot be read" : HEADINGS[is];
+    by("word").textContent = heading;
+    document.title = `${heading} – Maintenance`;
     by("where").textContent = report.backend.url + (picture.operator ? ` · ${picture.operator}` : "");
     by("progress").textContent = progress();
-    const trouble = picture.trouble ? `${picture.trouble} Below is what this worker knew last; meanwhile it ${picture.closed ? "is closed" : "serves"} (${picture.source}).` : report.error;
+    const trouble = picture.trouble ? `${picture.trouble} Below is what this worker knew last; meanwhile it ${picture.closed ? "is closed" : "serves"} (${picture.source}).` : report.error && `${report.error} Each worker stays with what it knew last.`;
     by("trouble").hidden = !trouble;
     by("trouble").textContent = trouble ?? "";
     by("buttons").hidden = false;
     const switched = report.switch?.enabled ?? false, over = switched && !report.coming && !report.enabled && report.decided_by === "switch";
     by("turn-on").hidden = switched && !over;
-    by("turn-off").hidden = !(switched && !over) && !report.enabled;
+    by("turn-off").hidden = !(switched && !over) && !report.enabled && !report.error;
     by("turn-off").textContent = report.coming ? "Cancel the window…" : "Turn off…";
     by("change").hidden = !switched || over;
     const workers = picture.workers ?? [];
@@ -185,7 +188,7 @@
     by("history-section").hidden = picture.history === null;
     table("history", picture.history ?? [], changeRow);
     tick();
-    say([HEADINGS[is], progress()].filter(Boolean).join(". "));
+    say([heading, progress()].filter(Boolean).join(". "));
   };
 
   // What the time alone changes.

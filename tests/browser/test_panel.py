@@ -187,6 +187,27 @@ def test_what_is_on_can_be_changed_and_keeps_what_the_form_does_not_show(panel: 
         assert kept in value
 
 
+def test_a_value_that_cannot_be_read_is_said_and_can_be_cleared(panel: Page, site: Site) -> None:
+    turn_on(panel)
+    expect_rows(panel, "drained")
+    site.redis.cli("SET", "maintenance", "garbage")
+    expect(heading(panel)).to_have_text("The switch cannot be read")
+    expect(panel.locator("#trouble")).to_contain_text("Each worker stays with what it knew last.")
+    expect_rows(panel, "drained")
+    expect(panel.locator("#history tr").first).to_contain_text("set to what nobody can read")
+    expect(panel.locator("#history tr").first).to_contain_text("seen by")
+    panel.get_by_role("button", name="Turn off…").click()
+    panel.get_by_role("dialog").get_by_role("button", name="Turn off").click()
+    expect(heading(panel)).to_have_text("Open")
+    assert site.redis.cli("EXISTS", "maintenance") == "0"
+
+
+def test_what_a_dialog_ends_with_is_never_out_of_sight(panel: Page) -> None:
+    panel.set_viewport_size({"width": 1280, "height": 500})
+    panel.get_by_role("button", name="Turn on…").click()
+    expect(panel.get_by_role("dialog").get_by_role("button", name="Turn on")).to_be_in_viewport(ratio=1)
+
+
 # -- windows -----------------------------------------------------------------------------------------------------------
 
 

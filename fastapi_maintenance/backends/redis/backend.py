@@ -304,14 +304,11 @@ class RedisBackend(BaseStateBackend, WorkerRegistry):
 
 
 def _split(url: str) -> tuple[str, dict[str, str]]:
-    """Take our own options out of a URL's query. Raises `ConfigurationError`, which does not quote the URL."""
-    try:
-        parts, netloc = split(url)
-        fields = parts.query.split("&")
-        ours = dict(pair for pair in parse_qsl(parts.query, keep_blank_values=True) if pair[0] in _OPTIONS)
-        rest = "&".join(field for field in fields if field.partition("=")[0] not in _OPTIONS)  # as it was written
-    except ValueError:  # which may quote what stands before the @
-        raise ConfigurationError("The Redis URL cannot be read: percent-encode what is special in it, as %5B for [.") from None
+    """Take our own options out of a URL's query."""
+    parts, netloc = split(url)
+    fields = parts.query.split("&")
+    ours = dict(pair for pair in parse_qsl(parts.query, keep_blank_values=True) if pair[0] in _OPTIONS)
+    rest = "&".join(field for field in fields if field.partition("=")[0] not in _OPTIONS)  # as it was written
     return urlunsplit(parts._replace(netloc=netloc, query=rest)), ours
 
 

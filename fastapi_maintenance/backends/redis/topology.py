@@ -24,7 +24,7 @@ _YES_OR_NO: Final = {"1": True, "true": True, "yes": True, "0": False, "false": 
 
 
 def split(url: str) -> tuple[SplitResult, str]:
-    """A URL's parts, and apart from them what stands where one host is expected. Raises `ValueError`.
+    """A URL's parts, and apart from them what stands where one host is expected.
 
     Newer Pythons take the brackets of an IPv6 address among several hosts for a mistake.
     """
@@ -43,11 +43,8 @@ def server_of_url(url: str, keys: Keys) -> Server:
         return SingleServer.from_url(url)
     if scheme not in ("redis", "rediss") or topology not in ("sentinel", "cluster"):
         raise ConfigurationError("After a + comes sentinel or cluster: redis+sentinel://, rediss+cluster:// and so on.")
-    try:
-        parts, netloc = split(url)
-        query = dict(parse_qsl(parts.query, keep_blank_values=True))
-    except ValueError:  # which may quote what stands before the @
-        raise ConfigurationError("The Redis URL cannot be read: percent-encode what is special in it, as %5B for [.") from None
+    parts, netloc = split(url)
+    query = dict(parse_qsl(parts.query, keep_blank_values=True))
     if parts.fragment or "@" in parts.path + parts.query:
         raise ConfigurationError(
             "The Redis URL has a # or an @ where it means nothing. Percent-encode what is special in a password, as %23 for #."
