@@ -120,6 +120,8 @@ def sentinel_group(
         overrides = {
             "sentinel monitor mymaster": f"127.0.0.1 {master.port} 2",
             "sentinel down-after-milliseconds mymaster": f"{down_after * 1000:.0f}",
+            # After a vote that nobody won, Sentinels wait for two of these before they vote again.
+            "sentinel failover-timeout mymaster": f"{5 * down_after * 1000:.0f}",
         }
         if not users:
             overrides |= {"sentinel auth-user mymaster": "default", "sentinel auth-pass mymaster": "nobody-asks-for-it"}

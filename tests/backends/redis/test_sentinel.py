@@ -89,7 +89,7 @@ async def test_a_master_that_is_killed_is_replaced(group: SentinelGroup) -> None
         old = await asyncio.to_thread(group.master)
         await asyncio.to_thread(old.kill)
         new = await replica_of(group)
-        await eventually(lambda: _is_master(new), within=20 * DOWN_AFTER)
+        await eventually(lambda: _is_master(new), within=30 * DOWN_AFTER)
         await new.acli("SET", "maintenance", 1)
         await closed(mode, True, within=2 + SLACK)
 
@@ -99,7 +99,7 @@ async def test_nobody_goes_back_to_a_master_that_comes_back_to_life(group: Senti
     async with MaintenanceMode(backend_of(group)) as mode:
         zombie, new = await asyncio.to_thread(group.master), await replica_of(group)
         zombie.pause()
-        await eventually(lambda: _is_master(new), within=20 * DOWN_AFTER)
+        await eventually(lambda: _is_master(new), within=30 * DOWN_AFTER)
         await new.acli("SET", "maintenance", 1)
         await closed(mode, True, within=2 + SLACK)
         zombie.resume()
