@@ -53,6 +53,15 @@ async def has_kinds(backend: RedisBackend, *expected: str) -> None:
     await eventually(equal, within=SOON)
 
 
+async def end_of_the_hold(backend: RedisBackend) -> float:
+    (hold,) = (await backend.read()).holds or ()
+    return hold.deadline
+
+
+async def is_renewed(backend: RedisBackend, first: float) -> bool:
+    return await end_of_the_hold(backend) > first
+
+
 @asynccontextmanager
 async def workers(
     url: str, count: int = 1, *, ttl: float = TTL, scopes: tuple[str, ...] = (), **options: Any
@@ -131,8 +140,9 @@ async def test_the_newest_come_last_and_no_more_than_asked_for(redis_url: str) -
 async def test_a_hold_is_taken_and_released_and_its_renewals_are_no_changes(redis_url: str) -> None:
     backend = RedisBackend(redis_url)
 
-    async with maintenance_mode_on(backend, reason="OPS-417", lease=0.3) as block:
-        await asyncio.sleep(0.5)
+    async with maintenance_mode_on(backend, reason="OPS-417", lease=6.0) as block:
+        first = await end_of_the_hold(backend)
+        await eventually(partial(is_renewed, backend, first), within=SOON)  # after a second
         block.check()
     taken, released = await backend.history()
 
