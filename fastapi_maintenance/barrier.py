@@ -79,12 +79,13 @@ class BarrierResult:
         """Raise `DrainTimeout` or, if `strict`, `UnfencedError` unless it is proved. Both name the workers."""
         if not self.looked:
             raise DrainTimeout(f"The registry could not be read in time, so nothing is known of the workers. {self.trouble}".rstrip(), self)
+        cut_off = f" The registry cannot be read any more: {self.trouble}" if self.trouble else ""
         if self.laggards:
-            raise DrainTimeout(f"After {self.elapsed:.1f} s still waited for: {_names(self.laggards)}.", self)
+            raise DrainTimeout(f"After {self.elapsed:.1f} s still waited for: {_names(self.laggards)}.{cut_off}", self)
         if self.settles_in > 0:
             raise DrainTimeout(
                 "The registry of workers has lost its data a moment ago, or never had any; some may be serving of whom it does not know. "
-                f"Wait {self.settles_in:.1f} s, and try again.",
+                f"Wait {self.settles_in:.1f} s, and try again.{cut_off}",
                 self,
             )
         if strict and self.unfenced:
@@ -165,7 +166,7 @@ async def wait_until_applied(
         except UnsupportedError:
             raise
         except (BackendError, TimeoutError) as error:
-            result = replace(result, trouble=why(error))
+            result = replace(result, trouble=why(error), elapsed=time.monotonic() - started)
         else:
             barrier = barrier or Barrier(roll, drained=drained, scope=scope)
             before, result = result, barrier.look(roll, time.monotonic() - started)

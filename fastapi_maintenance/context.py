@@ -9,17 +9,19 @@ import os
 import secrets
 import socket
 from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from contextvars import ContextVar, copy_context
+from contextvars import ContextVar
 from copy import copy
 from datetime import UTC, datetime
-from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction
+from inspect import isasyncgenfunction, isgeneratorfunction
 from types import TracebackType
 from typing import Any, Final, Literal, ParamSpec, Self, TypeVar, cast, get_args
 
+from anyio.from_thread import start_blocking_portal
+
 from ._allow import read_entry
 from ._fields import fields
+from ._handlers import is_async
 from .backends import BaseStateBackend
 from .backends.base import positive
 from .barrier import wait_until_applied
@@ -129,10 +131,11 @@ class MaintenanceBlock:
         self._excused: Admission | None = None
         self._cancelled = False
         self._cancelled_before = 0
+        self._gone = False  # the task went on while the thread still takes or releases the hold
 
     @property
     def backend(self) -> BaseStateBackend:
-        """Where the hold is. Raises `RuntimeError` outside of the block."""
+        """Where the hold is, or was. Raises `RuntimeError` before the block was entered."""
         if self._backend is None:
             raise RuntimeError("This block was never entered.")
         return self._backend
@@ -177,6 +180,7 @@ class MaintenanceBlock:
             else:
                 await let_go(backend, hold, keep)
         except asyncio.CancelledError as cancelled:
+            self._gone = True
             self._tell_of_loss(cancelled)  # our own may arrive only now that the block is over
             raise
         except Exception as failure:
@@ -199,6 +203,7 @@ class MaintenanceBlock:
         try:
             await asyncio.shield(asyncio.wrap_future(lease.begin()))
         except asyncio.CancelledError:
+            self._gone = True
             # Whether it is taken or still being taken, the thread lets go of it; the process may be about to end, so wait for that.
             with suppress(Exception):
                 await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(lease.end())), _LETTING_GO)
@@ -212,8 +217,9 @@ class MaintenanceBlock:
         self._cancelled_before = task.cancelling()
 
         def cancel() -> None:
-            self._cancelled = True
-            task.cancel()
+            if not self._gone:
+                self._cancelled = True
+                task.cancel()
 
         def on_lost() -> None:
             with suppress(RuntimeError):  # the loop was closed without leaving the block
@@ -236,9 +242,9 @@ class MaintenanceBlock:
         self._enter(hold)
         if self._drain is not None:
             try:
-                # In a thread of its own, because this one may be running an event loop already.
-                with ThreadPoolExecutor(1) as thread:
-                    thread.submit(copy_context().run, asyncio.run, self._drained()).result()
+                # In a thread of its own, because this one may be running an event loop already; and Ctrl-C here ends the wait there.
+                with start_blocking_portal() as portal:
+                    portal.call(self._drained)
             except BaseException as error:
                 self.__exit__(type(error), error, error.__traceback__)
                 raise
@@ -259,7 +265,7 @@ class MaintenanceBlock:
         """Run every call of a function in a block of its own."""
         if isgeneratorfunction(function) or isasyncgenfunction(function):
             raise ConfigurationError(f"{function!r} is a generator, which runs after its call has ended: use 'with' inside it instead.")
-        if _is_async(function):
+        if is_async(function):
 
             @functools.wraps(function)
             async def run_async(*args: P.args, **kwargs: P.kwargs) -> Any:
@@ -295,7 +301,7 @@ class MaintenanceBlock:
         if self._scope is not None and self._on_error == "keep" and not self._backend.scoped:
             raise UnsupportedError(f"{self._backend.describe()} keeps no switches of scopes, so on_error='keep' could not be kept.")
         self._lease = None
-        self._cancelled = False
+        self._cancelled = self._gone = False
         state = replace_state(self._state, by=f"{socket.gethostname()}:{os.getpid()}", since=datetime.now(UTC))
         return self._backend, Hold(secrets.token_hex(8), state, lifts=() if state.enabled else _enclosing.get(), scope=self._scope)
 
@@ -340,13 +346,6 @@ class MaintenanceBlock:
         logger.critical("%s", note, extra=fields("hold-kept", backend=self._backend.describe()))
         if error is not None:
             error.add_note(note)
-
-
-def _is_async(function: Any) -> bool:
-    """Whether calling it makes a coroutine: an async function, an object with an async `__call__`, or a partial of one."""
-    while isinstance(function, functools.partial):
-        function = function.func
-    return iscoroutinefunction(function) or iscoroutinefunction(function.__call__)
 
 
 def _state(enabled: bool, **details: Any) -> MaintenanceState:

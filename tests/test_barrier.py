@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import threading
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -23,6 +24,7 @@ from fastapi_maintenance.state import OFF, ON
 from .checker.crew import Crew, Nursery, ask_slowly, ready
 from .conftest import RedisServerFactory
 from .servers import RedisServer
+from .waiting import eventually_sync
 
 TTL = 0.3
 LIFETIME = 3 * TTL
@@ -288,6 +290,23 @@ async def test_an_unreachable_server_is_tried_again_until_the_time_is_over(free_
     assert 0.1 < time.monotonic() - started < 3
 
 
+async def test_a_server_that_is_lost_in_the_middle_is_named_with_those_who_were_waited_for(own_redis_server: RedisServerFactory) -> None:
+    server = own_redis_server()
+    server.cli("HSET", "{maintenance}:workers", "x", f'{int((time.time() + 60) * 1e6)} {{"pid": 4711, "host": "web-1"}}')
+
+    looked = asyncio.Event()
+
+    waiting = asyncio.create_task(wait_until_applied(server.url, timeout=3, progress=lambda result: looked.set()))
+    await looked.wait()
+    await asyncio.to_thread(server.kill)
+    result = await waiting
+
+    assert result.looked
+    assert result.elapsed > 2.5, "not only until it was lost"
+    with pytest.raises(DrainTimeout, match=r"still waited for: 4711@web-1\. The registry cannot be read any more: .* cannot be reached"):
+        result.check()
+
+
 async def test_the_registry_of_an_unreachable_server_cannot_be_listed(free_port: int) -> None:
     with pytest.raises(BackendUnavailableError):
         await registered_workers(f"redis://127.0.0.1:{free_port}")
@@ -416,6 +435,23 @@ def test_a_synchronous_block_drains_too(redis_server: RedisServer, redis_url: st
         raise AssertionError("the block must not run")
 
     assert redis_server.cli("HLEN", "{maintenance}:holds") == "0"
+
+
+def test_ctrl_c_ends_the_wait_of_a_synchronous_block_at_once(redis_server: RedisServer, redis_url: str) -> None:
+    redis_server.cli("HSET", "{maintenance}:workers", "x", f'{int((time.time() + 600) * 1e6)} {{"pid": 4711}}')
+    started, main = time.monotonic(), threading.get_ident()
+
+    def interrupt() -> None:
+        eventually_sync(lambda: redis_server.cli("HLEN", "{maintenance}:holds") == "1", within=20)
+        time.sleep(0.3)  # until it waits for the worker
+        signal.pthread_kill(main, signal.SIGINT)
+
+    threading.Thread(target=interrupt).start()
+    with pytest.raises(KeyboardInterrupt), maintenance_mode_on(redis_url, drain=50):
+        raise AssertionError("the block must not run")
+
+    assert time.monotonic() - started < 40
+    eventually_sync(lambda: redis_server.cli("HLEN", "{maintenance}:holds") == "0", within=5)
 
 
 @pytest.mark.usefixtures("settled")

@@ -12,6 +12,7 @@ import signal
 import threading
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -1022,6 +1023,25 @@ async def test_a_loss_that_is_told_while_the_block_is_left_says_so() -> None:
     with pytest.raises(LeaseLostError):
         await run()
     await eventually(lambda: backend.standing == {}, within=2)
+
+
+async def test_a_loss_that_is_found_after_a_block_was_cancelled_while_it_was_left_cancels_nothing_else() -> None:
+    backend = LeasedBoard()
+    backend.faults["renew"] = 0.2
+    block = maintenance_mode_on(backend, on_lost="cancel")
+
+    async def run() -> str:
+        with suppress(asyncio.CancelledError):  # as `asyncio.timeout` does
+            async with block:
+                backend.revoked = True
+        await eventually(lambda: block.lost and backend.standing == {}, within=5)
+        await asyncio.sleep(0.05)
+        return "went on"
+
+    task = asyncio.create_task(run())
+    await eventually(backend.doing.is_set, within=5)  # the last renewal, before the hold is released
+    task.cancel()
+    assert await task == "went on"
 
 
 def test_a_loss_after_the_event_loop_is_closed_harms_nobody() -> None:
