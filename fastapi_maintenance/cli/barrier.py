@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from collections.abc import Coroutine
 from enum import Enum
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -35,6 +36,7 @@ from .roll import as_table, listed, roll_on, worker_lines
 from .run import Interrupted, find, run_held
 from .shared import allowed_by, argument, explained, fail, open_target
 from .times import parse_duration
+from .watch import on_interruption
 
 __all__ = ["add_to", "conclude_wait", "watch_wait"]
 
@@ -74,7 +76,7 @@ def wait(
 ) -> None:
     """Wait until every live worker has applied the current state, on or off.
 
-    Exit codes: 0 proved, 3 not in time, 4 workers vanished that may still be serving.
+    Exit codes: 0 proved, 3 not in time, 4 workers vanished that may still be serving, 130 interrupted.
     """
     with argument("--timeout"):
         seconds = parse_duration(timeout).total_seconds()
@@ -89,11 +91,24 @@ def wait(
 def watch_wait(
     backend: BaseStateBackend, *, scope: str | None = None, drained: bool, timeout: float, silent: bool = False
 ) -> BarrierResult:
-    """Wait with a live table on a terminal, or a line for each change elsewhere; `silent` where a program reads the output."""
-    if silent:
-        return asyncio.run(wait_until_applied(backend, scope=scope, drained=drained, timeout=timeout))
-    with roll_on(terminal(), say) as roll:
-        return asyncio.run(wait_until_applied(backend, scope=scope, drained=drained, timeout=timeout, progress=roll.show))
+    """Wait with a live table on a terminal, or a line for each change elsewhere; `silent` where a program reads the output.
+
+    SIGINT and SIGTERM end the command, with the exit code 130.
+    """
+    wait = partial(wait_until_applied, backend, scope=scope, drained=drained, timeout=timeout)
+    try:
+        if silent:
+            return asyncio.run(_until_interrupted(wait()))
+        with roll_on(terminal(), say) as roll:
+            return asyncio.run(_until_interrupted(wait(progress=roll.show)))
+    except asyncio.CancelledError:
+        fail("Interrupted before it was known whether every worker has followed; the state stays as it is.", ExitCode.INTERRUPTED)
+
+
+async def _until_interrupted(waiting: Coroutine[Any, Any, BarrierResult]) -> BarrierResult:
+    task = asyncio.ensure_future(waiting)
+    with on_interruption(task.cancel):
+        return await task
 
 
 def conclude_wait(result: BarrierResult, *, strict: bool) -> None:

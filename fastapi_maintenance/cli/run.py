@@ -75,12 +75,13 @@ async def run_held(
                     result.check(strict=strict)
                 signals.check()
                 block.check()
-                return await _run(block, command, signals, on_lost)
+                await _run(block, command, signals, on_lost)
     except CommandFailed as failed:
         return failed.code
+    return ExitCode.LEASE_LOST if block.lost else ExitCode.DONE  # only now, as the block looks once more when it ends
 
 
-async def _run(block: MaintenanceBlock, command: Sequence[str], signals: _Signals, on_lost: OnLost) -> int:
+async def _run(block: MaintenanceBlock, command: Sequence[str], signals: _Signals, on_lost: OnLost) -> None:
     """Run it to its end, and say how the hold has fared. Raises `CommandFailed`, with the exit code that a shell would give."""
     try:
         process = await asyncio.create_subprocess_exec(*command)
@@ -95,7 +96,6 @@ async def _run(block: MaintenanceBlock, command: Sequence[str], signals: _Signal
         await _react_to_loss(process, ended, on_lost)
     if code := await ended:
         raise CommandFailed(command[0], 128 - code if code < 0 else code)
-    return ExitCode.LEASE_LOST if block.lost else ExitCode.DONE
 
 
 async def _react_to_loss(process: asyncio.subprocess.Process, ended: asyncio.Future[int], on_lost: OnLost) -> None:

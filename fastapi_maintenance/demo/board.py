@@ -60,11 +60,13 @@ class Board:
         pid = statement.pid
         if pid not in self._seen:
             self._seen[pid] = _Seen(status, statement)
-            return f"worker {pid} is {_state(status)} ({status})"
+            return f"worker {pid} {_what_stands(status, statement) if statement.trouble else f'is {_state(status)} ({status})'}"
         seen = self._seen[pid]
         before, seen.status, seen.statement = seen.statement, status, statement
         if statement.changes != before.changes:
             return f"worker {pid} is {_state(status)} ({status}), {self._explain(seen)}"
+        if statement.trouble != before.trouble:
+            return f"worker {pid} {_what_stands(status, statement)}"
         return f"worker {pid} has its state from {statement.source}" if statement.source != before.source else None
 
     def _explain(self, seen: _Seen) -> str:
@@ -83,8 +85,16 @@ class Board:
 
     def _row(self, pid: int, seen: _Seen) -> Row:
         middle = milliseconds(median(seen.times)) if seen.times else ""
-        return Row(pid, seen.status, seen.statement.source, self.rungs.get(pid, "?"), seen.reached, middle)
+        source = seen.statement.source + (", unreadable" if seen.statement.trouble else "")
+        return Row(pid, seen.status, source, self.rungs.get(pid, "?"), seen.reached, middle)
 
 
 def _state(status: int) -> str:
     return "open" if status == 200 else "closed"
+
+
+def _what_stands(status: int, statement: Statement) -> str:
+    """What a worker does about a switch that it cannot read, or can read again."""
+    if statement.trouble:
+        return f"stays {_state(status)} ({status}), as it cannot read the switch: {statement.trouble}"
+    return f"can read the switch again, and is {_state(status)} ({status})"

@@ -21,13 +21,17 @@ PATH: Final = "/demo/worker"
 
 
 class Statement(BaseModel):
-    """What a worker says of itself. `changed_at` is a monotonic time, which all processes of one machine have in common."""
+    """What a worker says of itself. `changed_at` is a monotonic time, which all processes of one machine have in common.
+
+    `trouble` is why it cannot read the switch; empty if it can.
+    """
 
     pid: int
     enabled: bool
     source: str
     changes: int
     changed_at: float
+    trouble: str = ""
 
 
 class Witness(logging.Handler):
@@ -48,12 +52,14 @@ class Witness(logging.Handler):
 
     def speak(self) -> Statement:
         """Tell what is known."""
+        reading = self._mode.knowledge.reading
         return Statement(
             pid=os.getpid(),
             enabled=self._mode.gate.closing is not None,
             source=self._mode.gate.source,
             changes=self._changes,
             changed_at=self._changed_at,
+            trouble=(reading.error if reading is not None else None) or "",
         )
 
 

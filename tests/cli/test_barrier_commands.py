@@ -213,17 +213,31 @@ def test_the_workers_of_an_unreachable_redis_cannot_be_listed(cli: Cli, free_por
 # -- as processes ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_wait_is_live_on_a_terminal_until_ctrl_c(redis_url: str, register: Register) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_wait_is_live_on_a_terminal_until_it_is_interrupted(redis_url: str, register: Register, number: signal.Signals) -> None:
     register("a", epoch=0)
     with Program("wait", "--backend", redis_url, terminal=True) as waiting:
         waiting.until("waiting for 4711@web-1")
         register("b", epoch=0, pid=4712)
         waiting.until("4712@web-1", within=5)
-        waiting.type("\x03")
+        if number == signal.SIGINT:
+            waiting.type("\x03")
+        else:
+            waiting.signal(number)
         ended = waiting.ended()
     assert ended.code == 130
     assert "Traceback" not in ended.out
+    assert "the state stays as it is" in ended.out
     assert ended.out.rindex("\x1b[?25h") > ended.out.rindex("\x1b[?25l"), "the cursor must come back"
+
+
+def test_an_interrupted_wait_in_a_script_is_one_sentence(redis_url: str, register: Register) -> None:
+    register("a", epoch=0)
+    with Program("on", "--wait", "--backend", redis_url) as waiting:
+        waiting.until("waiting for 4711@web-1")
+        waiting.signal(signal.SIGTERM)
+        ended = waiting.ended()
+    assert (ended.code, ended.err.count("\n")) == (130, 1)
 
 
 def test_a_wait_on_a_terminal_ends_with_the_last_table_and_the_verdict(redis_url: str, register: Register) -> None:

@@ -315,6 +315,12 @@ def test_a_hold_that_is_lost_is_told_once_and_the_command_runs_on(
     assert redis_server.cli("EXISTS", "maintenance", HOLDS) == "0", "who opened by force is not overruled"
 
 
+def test_a_hold_that_is_lost_just_before_the_command_ends_is_told_too(held: Cli, redis_url: str) -> None:
+    """So that no renewal comes between, and the block finds out when it lets go."""
+    force = ("-c", f"import asyncio; from fastapi_maintenance.backends import RedisBackend as B; asyncio.run(B({redis_url!r}).clear())")
+    said(held("--drain", "0", "--", sys.executable, *force), 5, "somebody ended it by force")
+
+
 @pytest.mark.parametrize(
     ("script", "code"),
     [

@@ -5,8 +5,8 @@ from fastapi_maintenance.demo.witness import Statement
 from fastapi_maintenance.demo.writes import Write
 
 
-def statement(pid: int = 11, *, changes: int = 0, changed_at: float = 1.0, source: str = "redis") -> Statement:
-    return Statement(pid=pid, enabled=changes % 2 == 1, source=source, changes=changes, changed_at=changed_at)
+def statement(pid: int = 11, *, changes: int = 0, changed_at: float = 1.0, source: str = "redis", trouble: str = "") -> Statement:
+    return Statement(pid=pid, enabled=changes % 2 == 1, source=source, changes=changes, changed_at=changed_at, trouble=trouble)
 
 
 def test_a_worker_is_told_of_when_it_is_first_seen_and_not_again() -> None:
@@ -33,6 +33,24 @@ def test_another_source_is_told() -> None:
     board = Board()
     board.saw(503, statement())
     assert board.saw(503, statement(source="last-known")) == "worker 11 has its state from last-known"
+
+
+def test_a_switch_that_cannot_be_read_is_told_with_what_stands_instead_and_so_is_its_end() -> None:
+    board = Board()
+    board.saw(503, statement())
+    assert board.saw(503, statement(trouble="'x' is no word.")) == (
+        "worker 11 stays closed (503), as it cannot read the switch: 'x' is no word."
+    )
+    assert board.saw(503, statement(trouble="'x' is no word.")) is None
+    assert [row.source for row in board.rows()] == ["redis, unreadable"]
+    assert board.saw(503, statement()) == "worker 11 can read the switch again, and is closed (503)"
+    assert [row.source for row in board.rows()] == ["redis"]
+
+
+def test_a_worker_that_is_first_seen_with_a_switch_that_it_cannot_read_says_so() -> None:
+    assert Board().saw(200, statement(trouble="'x' is no word.")) == (
+        "worker 11 stays open (200), as it cannot read the switch: 'x' is no word."
+    )
 
 
 def test_a_worker_that_is_gone_is_told_and_no_longer_shown() -> None:

@@ -63,6 +63,16 @@ async def test_flips_are_told_with_who_made_them_and_how_long_they_took(redis: R
         await eventually(lambda: [(row.state, row.rung) for row in notebook.rows] == [("open", "tracking")], within=10)
 
 
+async def test_a_value_that_nobody_can_read_is_told_with_what_stands_instead(redis: RealRedis, crew: Crew) -> None:
+    async with watching(redis, crew) as notebook:
+        await redis.run("SET", "maintenance", "1")
+        await eventually(lambda: notebook.told("is closed (503)"), within=10)
+        await redis.run("SET", "maintenance", "garbage")
+        await eventually(lambda: notebook.told("stays closed (503)", "'garbage' is not a boolean word"), within=10)
+        await redis.run("SET", "maintenance", "1")
+        await eventually(lambda: notebook.told("can read the switch again, and is closed (503)"), within=10)
+
+
 async def is_monitored(redis: RealRedis) -> bool:
     return any(client["cmd"] == "monitor" for client in await redis.client.client_list())
 
