@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import sysconfig
@@ -108,6 +109,27 @@ def test_one_script_starts_the_panel_over_four_workers(redis_server: RedisServer
     finally:
         os.killpg(script.pid, signal.SIGTERM)
         script.wait(SOON)
+
+
+def test_the_panel_does_not_begin_on_a_port_that_somebody_else_has(free_port: int, tmp_path: Path) -> None:
+    clone = as_if_set_up(tmp_path)
+    env = {**os.environ, "UVICORN_PORT": str(free_port)}
+    with socket.create_server(("127.0.0.1", free_port)):
+        refused = subprocess.run([clone / "scripts/panel"], env=env, capture_output=True, text=True, timeout=60, check=False)
+
+    assert refused.returncode == 1
+    assert f"somebody else listens on port {free_port}" in refused.stderr
+    assert "name one that is free: UVICORN_PORT=9000 scripts/panel" in refused.stderr
+    assert "password" not in refused.stderr
+
+
+def test_the_first_port_that_nobody_listens_on_is_taken(free_port: int, tmp_path: Path) -> None:
+    clone = as_if_set_up(tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        ask = f". scripts/_setup; free_port {taken.getsockname()[1]} {free_port} 1"
+        found = subprocess.run(["sh", "-euc", ask], cwd=clone, capture_output=True, text=True, timeout=60, check=True)
+
+    assert found.stdout == f"{free_port}\n"
 
 
 def as_if_set_up(where: Path) -> Path:

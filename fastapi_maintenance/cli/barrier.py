@@ -57,10 +57,10 @@ class OnLostName(Enum):
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands to the program."""
-    app.command()(wait)
-    app.command()(workers)
+    app.command(short_help="Wait until every live worker has followed.")(wait)
+    app.command(short_help="List the live workers, and how they stand.")(workers)
     # As `env` and `sudo` do, and not only after two dashes: what follows the command's name is the command's.
-    app.command(context_settings={"allow_interspersed_args": False})(run)
+    app.command(short_help="Hold the service closed while a command runs.", context_settings={"allow_interspersed_args": False})(run)
 
 
 def wait(
@@ -126,7 +126,12 @@ def workers(
     var_name: VarNameOption = None,
     file_path: FilePathOption = None,
 ) -> None:
-    """List the live workers: where they run, how they hear of changes, and what they have in flight."""
+    """List the live workers: where they run, how they hear of changes, and what they have in flight.
+
+    The link is 'tracking' where Redis pushes every write to the worker, 'message' where it is told of what this package writes and
+    polls for the rest, 'polling' where it only polls, 'down' where it hears of nothing. A worker stands 'open'; 'closed' while
+    requests from before are at work; then 'drained'. The fence is after how many seconds without Redis it closes by itself, if ever.
+    """
     with explained():
         present = asyncio.run(registered_workers(open_target(ctx, backend, var_name, file_path)))
     console = terminal()

@@ -67,7 +67,7 @@ def main(
 
     The options of the backend may stand before the command or after it.
 
-    Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
+    Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted; those of a command's own are in its help.
     """
     prepare()
     ctx.obj = Target(backend, var_name, file_path)
@@ -211,7 +211,7 @@ def watch(
 
 @app.command()
 def demo(
-    workers: Annotated[int, typer.Option(min=1, help="How many worker processes to start.")] = 4,
+    workers: Annotated[int, typer.Option("--workers", metavar="COUNT", min=1, help="How many worker processes to start.")] = 4,
     check: Annotated[
         bool, typer.Option("--check", help="Flip on and off by itself, and exit with 0 if every worker followed, else 1.")
     ] = False,

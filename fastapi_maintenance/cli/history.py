@@ -28,12 +28,12 @@ _TICK: Final = 0.5  # seconds; how soon a closed pipe is noticed
 
 def add_to(app: typer.Typer) -> None:
     """Add the command to the program."""
-    app.command("history")(_history)
+    app.command("history", short_help="Print who has changed what, when and why.")(_history)
 
 
 def _history(
     ctx: typer.Context,
-    limit: Annotated[int, typer.Option("--limit", min=1, help="How many of the newest changes to begin with.")] = 20,
+    limit: Annotated[int, typer.Option("--limit", metavar="COUNT", min=1, help="How many of the newest changes to begin with.")] = 20,
     follow: Annotated[bool, typer.Option("--follow", help="Go on with what changes from now on, until Ctrl-C.")] = False,
     as_json: JsonOption = False,
     scope: ScopeOption = None,
@@ -43,8 +43,10 @@ def _history(
 ) -> None:
     """Print the last changes, the newest at the end: when, what, who, from where, and why.
 
-    What was written past this program, as by redis-cli, is there too, as the first worker noticed it. With --follow and
-    --json, each change is one line. Only Redis keeps a history.
+    What: 'set' by this program, the panel or code; 'noticed' written past these, as by redis-cli, 'at' being the worker that saw
+    it first; 'expired' its time to live ran out; 'cleared' ended by force; 'hold taken', 'released', 'lapsed' as its lease ran out;
+    'restored' put back after Redis had lost it; 'lost' not put back. With --follow and --json, each change is one line.
+    Only Redis keeps a history.
     """
     with explained():
         target = open_target(ctx, backend, var_name, file_path, scope)

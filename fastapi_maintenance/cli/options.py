@@ -32,8 +32,8 @@ BackendOption = Annotated[
     typer.Option(
         "--backend",
         metavar="URL",
-        help="Where the switch is: redis://…, rediss://…, unix://…, file:PATH or env:NAME; or file or env with the next two. "
-        "Default: the URL in FASTAPI_MAINTENANCE_BACKEND, else env:FASTAPI_MAINTENANCE_MODE.",
+        help="Where the switch is: redis://…, rediss://…, unix://…, redis+sentinel://…, redis+cluster://…, file:PATH or env:NAME; "
+        "or file or env with the next two. Default: the URL in FASTAPI_MAINTENANCE_BACKEND, else env:FASTAPI_MAINTENANCE_MODE.",
     ),
 ]
 VarNameOption = Annotated[str | None, typer.Option("--var-name", metavar="NAME", help="The environment variable of --backend env.")]

@@ -5,8 +5,12 @@ from __future__ import annotations
 import re
 from base64 import b64encode
 from hashlib import sha256
+from typing import get_args
 
 from starlette.testclient import TestClient
+
+from fastapi_maintenance.admin.models import WorkerReport
+from fastapi_maintenance.backends.redis.link import Rung
 
 from ..doubles import Switchboard
 from .conftest import Administer, shop
@@ -31,6 +35,15 @@ def test_the_address_without_a_slash_leads_there_too() -> None:
     answer = TestClient(shop(Switchboard())).get("/maintenance")
 
     assert (answer.status_code, answer.url.path) == (200, "/maintenance/")
+
+
+def test_the_page_explains_every_word_that_its_table_of_workers_has(administer: Administer) -> None:
+    page = administer(Switchboard()).get("").text
+    (table,) = re.findall('<table id="workers-table"(.*?)</table>', page, re.DOTALL)
+    (legend,) = re.findall('<details class="legend">(.*?)</details>', page, re.DOTALL)
+
+    assert set(re.findall("<b>(.*?)</b>", legend)) == {*Rung, *get_args(WorkerReport.model_fields["stands"].annotation)}
+    assert {"Host", "Process", *re.findall("<dt>(.*?)</dt>", legend)} == set(re.findall("<th scope.*?>(.*?)</th>", table))
 
 
 def test_the_page_is_no_part_of_the_api() -> None:

@@ -429,6 +429,8 @@ def test_a_screen_reader_hears_of_a_change_once(panel: Page, site: Site) -> None
 )
 def test_it_is_accessible(visit: Visit, site: Site, visitor: dict[str, Any]) -> None:
     page = opened(visit, site, reduced_motion="reduce", **visitor)
+    page.get_by_text("What these words mean").click()
+    expect(page.get_by_text("it refuses, and nothing is left to wait for")).to_be_visible()
     check(page)
     page.get_by_role("button", name="Turn on…").first.click()
     check(page)
@@ -461,6 +463,7 @@ def test_nothing_is_cut_off_on_the_smallest_screen(visit: Visit, site: Site) -> 
     with site.held(LONG):
         expect(page.get_by_role("table", name="Holds").locator("tbody tr")).to_have_count(1)
         expect_rows(page, "drained")
+        page.get_by_text("What these words mean").click()
         assert page.evaluate("document.documentElement.scrollWidth") <= 320
         page.get_by_role("button", name="Turn off…").click()
         assert page.locator("#off").evaluate("element => element.scrollWidth <= element.clientWidth")
