@@ -53,9 +53,10 @@ class Hooks:
     async def serve(self, changed: asyncio.Event) -> None:
         """Call `on_change` for what was noted, whenever the event says so, until cancelled."""
         while self._on_change is not None:
-            while self._changes and self._calling.acquire(blocking=False):
+            if self._calling.acquire(blocking=False):
                 try:
-                    await _call("on_change", self._on_change, *self._changes.popleft())
+                    while self._changes:
+                        await _call("on_change", self._on_change, *self._changes.popleft())
                 finally:
                     self._calling.release()
             await self._pause(changed)

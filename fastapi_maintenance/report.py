@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any, Self
 
 from .backends import BaseStateBackend
-from .snapshot import Effective, Hold, Reading, evaluate
+from .snapshot import Effective, Hold, Reading, coming_window, evaluate
 from .state import MaintenanceState
 
 __all__ = ["Report", "describe_hold", "iso", "look", "word"]
@@ -107,10 +107,8 @@ class Report:
 
     @property
     def coming(self) -> MaintenanceState | None:
-        """The switch, if it stands for a window that has not begun."""
-        switch = self.switch
-        waits = switch is not None and switch.enabled and switch.starts_at is not None and self.now < switch.starts_at
-        return switch if waits else None
+        """The switch, if it stands for a window that has not begun and that its key lives to see."""
+        return coming_window(self._source, self.at)
 
     @property
     def switch_is_on(self) -> bool:

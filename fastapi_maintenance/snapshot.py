@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from .exceptions import InvalidStateError
 from .state import OFF, MaintenanceState
 
-__all__ = ["Effective", "Hold", "Reading", "ScopeSwitch", "evaluate", "fill_gaps", "replace_state", "steady"]
+__all__ = ["Effective", "Hold", "Reading", "ScopeSwitch", "coming_window", "evaluate", "fill_gaps", "replace_state", "steady"]
 
 _JITTER = 0.02  # seconds by which two measurements of one expiry may differ
 
@@ -115,11 +115,11 @@ def evaluate(reading: Reading, now: float, scope: str | None = None) -> Effectiv
     holds in general does. A window of its own that has not begun or is over decides nothing: it must not open what is closed in general.
     """
     switch, until = _switch_at(reading, now)
-    coming = _coming(reading, now)
+    coming = coming_window(reading, now)
     opened_by: tuple[str | None, ...] = (None, scope)
     if (own := reading.of(scope)) is not None:
         own_switch, own_until = _switch_at(own, now)
-        own_coming = _coming(own, now)
+        own_coming = coming_window(own, now)
         until = min(until, own_until)
         if now < own.expires_at and (own_switch.enabled or not (own.switch or OFF).enabled):
             switch, coming, opened_by = own_switch, None, (scope,)
@@ -142,7 +142,8 @@ def _switch_at(reading: Reading, now: float) -> tuple[MaintenanceState, float]:
     return _ending_by(state, expires_at), until
 
 
-def _coming(reading: Reading, now: float) -> MaintenanceState | None:
+def coming_window(reading: Reading, now: float) -> MaintenanceState | None:
+    """The switch, if it stands for a window that has not begun and that it lives to see, with the end that its time to live makes."""
     state = reading.switch or OFF
     if not state.enabled or state.starts_at is None or state.starts_at <= _moment(now):
         return None

@@ -15,9 +15,11 @@ from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from fastapi_maintenance import MaintenanceModeMiddleware, maintenance_mode_on
+from fastapi_maintenance._policy import Closing, Outcome
 from fastapi_maintenance.backends import BaseStateBackend, EnvVarBackend, RedisBackend
 from fastapi_maintenance.backends.base import News
 from fastapi_maintenance.exceptions import BackendUnavailableError, ConfigurationError
+from fastapi_maintenance.hooks import Hooks
 from fastapi_maintenance.mode import MaintenanceMode
 from fastapi_maintenance.state import OFF, ON, MaintenanceState
 from fastapi_maintenance.types import ChangeHook
@@ -121,6 +123,29 @@ async def test_a_hook_that_fails_is_logged_once_a_failure_and_the_next_change_is
     assert first == second
     assert "on_change hook" in first
     assert "fail failed: RuntimeError('no chat today')" in first
+
+
+async def test_of_two_event_loops_the_one_that_comes_too_late_goes_on() -> None:
+    diary = Diary()
+    hooks = Hooks(MaintenanceMode(Switchboard()), diary, None)
+    hooks.note(None, Closing(Outcome.SWITCH, ON), "board")
+
+    class Overtaken:
+        """Its lock is had at the moment at which another event loop is done with all there was."""
+
+        def acquire(self, *, blocking: bool) -> bool:
+            hooks._changes.clear()
+            return True
+
+        def release(self) -> None: ...
+
+    monkey: Any = hooks
+    monkey._calling = Overtaken()
+    serving = asyncio.create_task(hooks.serve(asyncio.Event()))
+    await asyncio.wait([serving], timeout=0.3)
+    assert not serving.done()
+    assert diary.entries == []
+    serving.cancel()
 
 
 async def test_a_sync_hook_runs_in_a_thread_of_its_own() -> None:

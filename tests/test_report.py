@@ -102,9 +102,18 @@ def test_a_window_is_coming_until_it_begins() -> None:
     assert report(switch=None).coming is None
 
 
+def test_a_window_ends_with_the_time_to_live_and_one_that_begins_later_never_comes() -> None:
+    window = MaintenanceState(enabled=True, starts_at=NOW + timedelta(minutes=5))
+    seen = report(switch=window, expires_in=600.0)
+    assert seen.coming == window.model_copy(update={"ends_at": NOW + timedelta(minutes=10)})
+    assert report(switch=window, expires_in=600.0, at=60.0).coming == seen.coming
+    never = report(switch=window, expires_in=200.0)
+    assert (never.coming, never.window, never.to_json()["coming"]) == (None, None, None)
+
+
 def test_json_has_all_its_keys_whatever_there_is_to_say() -> None:
     window = MaintenanceState(enabled=True, starts_at=NOW + timedelta(minutes=5))
-    full = report(switch=window, holds=(on_hold(by="ana"), off_hold(lifts=("x",))), expires_in=9.0, error="!").to_json()
+    full = report(switch=window, holds=(on_hold(by="ana"), off_hold(lifts=("x",))), expires_in=900.0, error="!").to_json()
     empty = report(switch=None, holds=None).to_json()
     assert set(full) == set(empty)
     assert set(full["state"]) == STATE_KEYS

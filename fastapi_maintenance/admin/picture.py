@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from typing import Any, Final
 
 from pydantic import BaseModel, Field
@@ -50,25 +49,23 @@ class Picture(BaseModel):
 
 async def draw(mode: MaintenanceMode, operator: str | None = None) -> Picture:
     """Ask the backend; where that fails, show what this worker knows."""
-    trouble, roll, workers, changes = None, None, None, None
+    trouble, roll, changes = None, None, None
     try:
         reading, roll = await _look(mode)
         changes = await _history(mode)
+        report = Report.of(mode.backend, reading)
     except Exception as error:  # a backend of a user's own may raise anything
-        reading, trouble = _known(mode), why(as_backend_error(error, mode.backend))
-    report = Report.of(mode.backend, reading)
-    if roll is not None:
-        workers = WorkerReport.all_of(roll)
+        report, trouble = _known(mode), why(as_backend_error(error, mode.backend))
     gate = await mode.refresh()
     records = () if report.switch is None else holding(report.switch, report.now)
     return Picture(
         state=StateReport.of(report),
-        etag=etag_of(reading),
+        etag=etag_of(report.reading),
         override=mode.enable_maintenance,
         closed=gate.closing is not None,
         source=gate.source,
         trouble=trouble,
-        workers=workers,
+        workers=None if roll is None else WorkerReport.all_of(roll),
         scopes=scopes_in(mode, report),
         bypasses=[Bypass.model_validate(record.model_dump()) for record in records],
         history=changes,
@@ -96,11 +93,9 @@ async def _history(mode: MaintenanceMode) -> list[Change] | None:
         return None
 
 
-def _known(mode: MaintenanceMode) -> Reading:
+def _known(mode: MaintenanceMode) -> Report:
     """What this worker was told last, with the time going on."""
     reading = mode.knowledge.reading
     if reading is None:
-        return Reading(None, None, time.time(), error="Nothing was ever heard of it.")
-    now = mode.now().timestamp()
-    left = None if reading.expires_in is None else reading.now + reading.expires_in - now
-    return replace(reading, now=now, expires_in=left)
+        return Report.of(mode.backend, Reading(None, None, time.time(), error="Nothing was ever heard of it."))
+    return Report.of(mode.backend, reading, mode.now().timestamp())

@@ -170,7 +170,7 @@ class _Signals:
         """From now on there is somebody to pass them on to, beginning with those that came while it was started."""
         self._process = process
         for number in self._early:
-            process.send_signal(number)
+            self._pass_on(process, number)
 
     def _take(self, number: signal.Signals) -> None:
         if self._process is None:
@@ -178,8 +178,11 @@ class _Signals:
             if self._waiting is not None:
                 self._waiting.cancel()
         elif not (number in _FROM_TERMINAL and _in_foreground()):
-            with suppress(ProcessLookupError):
-                self._process.send_signal(number)
+            self._pass_on(self._process, number)
+
+    def _pass_on(self, process: asyncio.subprocess.Process, number: signal.Signals) -> None:
+        with suppress(ProcessLookupError):  # it has just ended
+            process.send_signal(number)
 
 
 def _in_foreground() -> bool:

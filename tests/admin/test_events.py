@@ -117,6 +117,23 @@ async def test_a_time_to_live_goes_on_while_the_backend_is_away(own_redis_server
     assert 500 < (picture.state.switch.expires_in or 0) < (first or 0) <= 600
 
 
+async def test_a_time_to_live_of_a_scope_is_over_while_the_backend_is_away_too(own_redis_server: RedisServerFactory) -> None:
+    server = own_redis_server()
+    server.cli("SET", "maintenance:billing", "1", "PX", "5000")
+    async with MaintenanceMode(RedisBackend(server.url, timeout=0.5)) as mode:
+        mode.follow_scopes(frozenset({"billing"}))
+        await eventually(lambda: mode.gate.scopes, within=20)
+        server.kill()
+
+        async def is_on() -> bool | None:
+            return (await draw(mode)).scopes[0].enabled
+
+        assert await is_on() is True
+        async with asyncio.timeout(SOON):
+            while await is_on():  # noqa: ASYNC110 - that a time is over is no event
+                await asyncio.sleep(0.2)
+
+
 async def test_rights_without_scripts_show_no_workers(redis_server: RedisServer) -> None:
     redis_server.cli("ACL", "SETUSER", "plain", "on", ">secret", "~*", "&*", "+@all", "-@scripting")
     try:

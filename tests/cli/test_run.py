@@ -453,6 +453,19 @@ def test_a_signal_while_the_command_is_started_is_passed_on(held: Cli, monkeypat
     assert held("--drain", "0", "--", "sleep", "20").code == 143
 
 
+def test_a_signal_for_a_command_that_has_just_ended_changes_nothing(held: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    start = asyncio.create_subprocess_exec
+
+    async def interrupted(*command: str) -> asyncio.subprocess.Process:
+        os.kill(os.getpid(), signal.SIGTERM)
+        process = await start(*command)
+        await process.wait()
+        return process
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", interrupted)
+    said(held("--drain", "0", "--", "true"), 0)
+
+
 # -- as a process ------------------------------------------------------------------------------------------------------------
 
 COUNT_INTERRUPTIONS = """
