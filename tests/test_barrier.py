@@ -21,12 +21,13 @@ from fastapi_maintenance.registry import RollCall, Worker
 from fastapi_maintenance.snapshot import Reading
 from fastapi_maintenance.state import OFF, ON
 
-from .checker.crew import Crew, Nursery, ask_slowly, ready
+from .checker.crew import Crew, Nursery, ask_slowly, is_at_work, ready
+from .checker.crew import Worker as Process
 from .conftest import RedisServerFactory
 from .servers import RedisServer
-from .waiting import eventually_sync
+from .waiting import eventually, eventually_sync
 
-TTL = 0.3
+TTL = 1.0  # seconds; a third of what a worker lives that has no time to register, be it because the machine stands still
 LIFETIME = 3 * TTL
 
 EPOCH = 100
@@ -184,7 +185,7 @@ async def test_it_works_after_a_bare_set_and_after_a_del(on: bool, backend: Redi
     async with MaintenanceMode(backend) as mode:
         await redis_server.acli(*(("SET", "maintenance", "1") if on else ("DEL", "maintenance")))
 
-        result = await wait_until_applied(backend, drained=True, timeout=5)
+        result = await wait_until_applied(backend, drained=True, timeout=20)
 
         assert result.ok
         assert result.state.enabled is on
@@ -223,14 +224,14 @@ def test_while_the_registry_is_young_nothing_is_proved() -> None:
 @pytest.mark.every_redis
 async def test_a_barrier_that_begins_when_redis_is_back_empty_waits_for_whom_it_has_forgotten(redis_url: str) -> None:
     """With nobody in the registry it would otherwise be over at once."""
-    backend = RedisBackend(redis_url, ttl=TTL)
+    backend, began = RedisBackend(redis_url, ttl=TTL), time.monotonic()
     await backend.write(ON)
 
     result = await wait_until_applied(backend, drained=True, timeout=20)
 
     assert result.ok
     assert result.drained == ()
-    assert result.elapsed >= LIFETIME - 0.2, "less the moment between the write and the barrier"
+    assert time.monotonic() - began >= LIFETIME
 
 
 @pytest.mark.every_redis
@@ -238,7 +239,7 @@ async def test_two_barriers_at_once_both_end(backend: RedisBackend, redis_server
     async with MaintenanceMode(backend):
         redis_server.cli("SET", "maintenance", "1")
 
-        results = await asyncio.gather(*(wait_until_applied(backend, drained=True, timeout=5) for _ in range(3)))
+        results = await asyncio.gather(*(wait_until_applied(backend, drained=True, timeout=20) for _ in range(3)))
 
     assert all(result.ok for result in results)
 
@@ -248,7 +249,7 @@ async def test_a_flushall_in_the_middle_does_not_confuse_it(backend: RedisBacken
     """The state is put back, the worker registers again, and only then is it proved."""
     redis_server.cli("SET", "maintenance", "1")
     async with MaintenanceMode(backend) as mode:
-        waiting = asyncio.create_task(wait_until_applied(backend, drained=True, timeout=5))
+        waiting = asyncio.create_task(wait_until_applied(backend, drained=True, timeout=20))
         await asyncio.sleep(0.005)
         await redis_server.acli("FLUSHALL")
         result = await waiting
@@ -275,7 +276,7 @@ async def test_it_begins_anew_where_the_epoch_went_back(backend: RedisBackend, r
     laggard = '{"epoch": 0}'
     redis_server.cli("HSET", "{maintenance}:workers", "x", f"{int((time.time() + 0.5) * 1e6)} {laggard}")
 
-    result = await wait_until_applied(Rewound(redis_server.url), timeout=3)
+    result = await wait_until_applied(Rewound(redis_server.url), timeout=20)
 
     assert calls > 1
     assert [worker.id for worker in result.unfenced] == ["x"]
@@ -287,7 +288,7 @@ async def test_an_unreachable_server_is_tried_again_until_the_time_is_over(free_
     result = await wait_until_applied(RedisBackend(f"redis://127.0.0.1:{free_port}"), timeout=0.3)
 
     assert not result.looked
-    assert 0.1 < time.monotonic() - started < 3
+    assert 0.1 < time.monotonic() - started < 15
 
 
 async def test_a_server_that_is_lost_in_the_middle_is_named_with_those_who_were_waited_for(own_redis_server: RedisServerFactory) -> None:
@@ -326,34 +327,35 @@ async def nursery() -> AsyncIterator[Nursery]:
 async def test_every_worker_is_classified_rightly(
     policy: str, nursery: Nursery, own_redis_server: RedisServerFactory, tmp_path: Path
 ) -> None:
-    """One paused, one killed, one with a request of 4 s in flight, one starting while it waits, one leaving in order."""
+    """One paused, one killed, one with a request of 6 s in flight, one starting while it waits, one leaving in order."""
     server = own_redis_server()
-    url = f"{server.url}?ttl=0.5"
-    async with Crew(nursery, url, tmp_path, stale_after=1.0, policy=policy) as crew:
+    url = f"{server.url}?ttl={TTL}"
+    async with Crew(nursery, url, tmp_path, stale_after=2 * TTL, policy=policy) as crew:
         paused, killed, busy, leaving = [await crew.start() for _ in range(4)]
         for worker in crew.workers:
             await ready(worker)
-        slow = asyncio.create_task(ask_slowly(busy, 4.0))
-        await asyncio.sleep(0.2)
+        slow = asyncio.create_task(ask_slowly(busy, 6.0))
+        await eventually(lambda: is_at_work(busy, url), within=4)
         paused.signal(signal.SIGSTOP)
         killed.signal(signal.SIGKILL)
         leaving.signal(signal.SIGTERM)
         await server.acli("SET", "maintenance", "1")
 
-        started = time.monotonic()
-        barrier = asyncio.create_task(wait_until_applied(url, drained=True, timeout=20))
+        started, looked = time.monotonic(), asyncio.Event()
+        barrier = asyncio.create_task(wait_until_applied(url, drained=True, timeout=30, progress=lambda _: looked.set()))
+        await looked.wait()
         newcomer = await crew.start()
         result = await barrier
         took = time.monotonic() - started
-        await slow
+        await asyncio.wait_for(slow, 1)  # it would take longer if nobody had waited for it
 
         assert {worker.pid for worker in result.drained} == {busy.pid, newcomer.pid}
         assert {worker.pid for worker in result.expired} == {paused.pid, killed.pid}
         assert {worker.pid for worker in result.joined} == {newcomer.pid}
         assert result.applied == result.waiting == ()
         assert result.state.enabled
-        assert 3 < took < 15  # the longer of draining (3.8 s) and the registry's lifetime (1.5 s)
-        assert any(answer.status == 200 and answer.received - answer.sent > 3.5 for answer in busy.answers)
+        assert took < 25
+        assert any(answer.status == 200 and answer.received - answer.sent >= 6 for answer in busy.answers)
         if policy == "closed":
             assert result.ok
             await _first_answer_after_waking_is_503(paused)
@@ -362,10 +364,7 @@ async def test_every_worker_is_classified_rightly(
             assert not result.ok
 
 
-async def _first_answer_after_waking_is_503(paused: object) -> None:
-    from .checker.crew import Worker as Process
-
-    assert isinstance(paused, Process)
+async def _first_answer_after_waking_is_503(paused: Process) -> None:
     seen, woken = len(paused.answers), time.monotonic()
     fresh = asyncio.create_task(_ask_first(paused))
     await asyncio.sleep(0.05)
@@ -377,10 +376,7 @@ async def _first_answer_after_waking_is_503(paused: object) -> None:
     assert {answer.status for answer in late} == {503}
 
 
-async def _ask_first(paused: object) -> None:
-    from .checker.crew import Worker as Process
-
-    assert isinstance(paused, Process)
+async def _ask_first(paused: Process) -> None:
     count = len(paused.answers)
     await ask_slowly(paused, 0.0)
     assert len(paused.answers) > count
@@ -395,17 +391,14 @@ async def test_a_block_with_drain_runs_only_when_everybody_is_done(
         workers = [await crew.start() for _ in range(2)]
         for worker in workers:
             await ready(worker)
-        slow = asyncio.create_task(ask_slowly(workers[0], 1.0))
-        await asyncio.sleep(0.2)
+        slow = asyncio.create_task(ask_slowly(workers[0], 6.0))
+        await eventually(lambda: is_at_work(workers[0], url), within=4)
 
-        async with maintenance_mode_on(url, drain=20):
-            await asyncio.wait_for(slow, 0.3)
+        async with maintenance_mode_on(url, drain=30):
+            await asyncio.wait_for(slow, 1)
             began = time.monotonic()
-            await asyncio.sleep(0.3)
-            ended = time.monotonic()
+            inside = await eventually(lambda: [a for worker in workers for a in worker.answers if a.sent >= began], within=10)
 
-        inside = [a for w in workers for a in w.answers if began <= a.sent and a.received <= ended]
-        assert inside
         assert {answer.status for answer in inside} == {503}
 
 
@@ -417,7 +410,7 @@ async def test_a_block_that_cannot_drain_is_not_run(on_error: str, redis_server:
     ran = False
 
     with pytest.raises(DrainTimeout, match="4711@web-1"):
-        async with maintenance_mode_on(redis_url, drain=0.3, on_error=on_error, reason="reindex"):  # type: ignore[arg-type]
+        async with maintenance_mode_on(redis_url, drain=2, on_error=on_error, reason="reindex"):  # type: ignore[arg-type]
             ran = True
 
     assert not ran
@@ -427,11 +420,11 @@ async def test_a_block_that_cannot_drain_is_not_run(on_error: str, redis_server:
 
 
 def test_a_synchronous_block_drains_too(redis_server: RedisServer, redis_url: str) -> None:
-    with maintenance_mode_on(redis_url, drain=5):
+    with maintenance_mode_on(redis_url, drain=20):
         assert redis_server.cli("HLEN", "{maintenance}:holds") == "1"
     redis_server.cli("HSET", "{maintenance}:workers", "x", f'{int((time.time() + 60) * 1e6)} {{"pid": 4711}}')
 
-    with pytest.raises(DrainTimeout, match="4711"), maintenance_mode_on(redis_url, drain=0.2):
+    with pytest.raises(DrainTimeout, match="4711"), maintenance_mode_on(redis_url, drain=2):
         raise AssertionError("the block must not run")
 
     assert redis_server.cli("HLEN", "{maintenance}:holds") == "0"
@@ -459,7 +452,7 @@ async def test_a_block_refuses_to_run_beside_an_unfenced_worker_unless_told_othe
     redis_server.cli("HSET", "{maintenance}:workers", "x", f'{int((time.time() - 1) * 1e6)} {{"pid": 4711, "host": "web-1"}}')
 
     with pytest.raises(UnfencedError, match="4711@web-1"):
-        async with maintenance_mode_on(redis_url, drain=1):
+        async with maintenance_mode_on(redis_url, drain=10):
             raise AssertionError("the block must not run")
-    async with maintenance_mode_on(redis_url, drain=1, strict=False) as block:
+    async with maintenance_mode_on(redis_url, drain=10, strict=False) as block:
         assert not block.lost

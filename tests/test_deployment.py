@@ -25,8 +25,8 @@ from .workers import Workers
 APP: Final = "tests.apps.switched:app"
 KEY: Final = "maintenance"
 
-PUSHED_TTL: Final = 20.0  # seconds; so rarely do workers look by themselves, that what is quicker must have been pushed
-AT_ONCE: Final = 2.0  # generous: a few milliseconds are the rule, but not on a machine with other things to do
+PUSHED_TTL: Final = 60.0  # seconds; so rarely do workers look by themselves, that what is quicker must have been pushed
+AT_ONCE: Final = 6.0  # generous: a few milliseconds are the rule, but not on a machine with other things to do
 POLLED_TTL: Final = 0.5
 
 
@@ -104,7 +104,7 @@ WRITES: Final[dict[str, tuple[Write, Write]]] = {
     "SET": (lambda client: client.set(KEY, "1"), lambda client: client.set(KEY, "0")),
     "SET and DEL": (lambda client: client.set(KEY, "on"), lambda client: client.delete(KEY)),
     "SET as JSON and UNLINK": (lambda client: client.set(KEY, '{"enabled": true}'), lambda client: client.unlink(KEY)),
-    "SET EX and its end": (lambda client: client.set(KEY, "1", ex=1), lambda client: time.sleep(1)),
+    "SET EX and its end": (lambda client: client.set(KEY, "1", ex=8), lambda client: time.sleep(client.pttl(KEY) / 1000)),
     "SET EX and PERSIST, and GETDEL": (
         lambda client: (client.set(KEY, "1", ex=60), client.persist(KEY)),
         lambda client: client.getdel(KEY),
@@ -263,7 +263,7 @@ def test_with_tracking_forbidden_a_write_arrives_by_the_poll(two: Deployment) ->
         eventually_sync(lambda: {worker.rung for worker in registered(two.server.url)} == {"message"}, within=10)
         for value, status in (("1", 503), ("0", 200), ("1", 503)):
             two.client.set(KEY, value)
-            follow(two.workers, status, within=1.5 * POLLED_TTL + 1)
+            follow(two.workers, status, within=1.5 * POLLED_TTL + AT_ONCE)
     finally:
         two.server.cli("ACL", "SETUSER", "default", "+client|tracking")
         two.client.client_kill_filter(_type="pubsub")

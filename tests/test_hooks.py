@@ -274,7 +274,7 @@ async def test_a_time_to_live_is_told_at_its_beginning_and_at_its_end_by_one(red
     diary = Diary()
     one, other = RedisBackend(redis_url, ttl=0.3), RedisBackend(redis_url, ttl=0.3)
     async with MaintenanceMode(one, on_change_once=diary), MaintenanceMode(other, on_change_once=diary):
-        await one.write(ON, expires_in=1.5)
+        await one.write(ON, expires_in=4)
         await eventually(lambda: diary.flips == [True, False], within=SOON)
         await asyncio.sleep(0.7)
 

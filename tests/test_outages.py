@@ -31,6 +31,7 @@ HEADER: Final = '| it knew | Redis silent for | its fallbacks | `"last-known"` |
 POLICIES: Final[tuple[Unreachable, ...]] = ("last-known", "open", "closed")
 VARIABLE: Final = "FASTAPI_MAINTENANCE_MODE"
 TTL: Final = 0.2
+PATIENT: Final = 2.0  # the ttl of those whose log must not speak of a machine that stood still for a moment
 STALE_AFTER: Final = 60.0  # on the clock that only the test moves
 LEASE: Final = 30.0  # over by the time that is "longer", and standing when it was last confirmed
 
@@ -184,7 +185,7 @@ async def test_the_log_of_an_outage_reads_as_the_document_says(
     own_redis_server: RedisServerFactory, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     server = own_redis_server(config={"appendonly": "yes", "appendfsync": "always"})
-    async with MaintenanceMode(RedisBackend(server.url, ttl=TTL), on_unreachable="closed") as mode:
+    async with MaintenanceMode(RedisBackend(server.url, ttl=PATIENT), on_unreachable="closed") as mode:
         await eventually(lambda: mode.judge().closing is None, within=10)
         with caplog.at_level(logging.INFO, logger="fastapi_maintenance"):
             caplog.clear()
@@ -212,7 +213,7 @@ async def test_the_log_of_a_loss_reads_as_the_document_says(
     own_redis_server: RedisServerFactory, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     server = own_redis_server()
-    async with MaintenanceMode(RedisBackend(server.url, ttl=TTL)) as mode:
+    async with MaintenanceMode(RedisBackend(server.url, ttl=PATIENT)) as mode:
         await server.acli("SET", "maintenance", "1")
         await eventually(lambda: mode.judge().closing is not None, within=10)
         with caplog.at_level(logging.INFO, logger="fastapi_maintenance"):

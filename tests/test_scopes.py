@@ -45,7 +45,7 @@ APP: Final = "tests.apps.scoped:app"
 KEY: Final = "maintenance"
 BILLING: Final = f"{KEY}:billing"
 PLACES: Final = ("/", "/billing/invoices", "/billing/search", "/reports/all")
-AT_ONCE: Final = 2.0  # generous: a few milliseconds are the rule
+AT_ONCE: Final = 6.0  # generous: a few milliseconds are the rule
 
 
 @dataclass
@@ -61,7 +61,7 @@ class Deployment:
 def four_workers() -> Iterator[Deployment]:
     with (
         RedisServer() as server,
-        Workers(APP, count=4, env={"FASTAPI_MAINTENANCE_BACKEND": f"{server.url}?ttl=20"}) as workers,
+        Workers(APP, count=4, env={"FASTAPI_MAINTENANCE_BACKEND": f"{server.url}?ttl=60"}) as workers,
         redis.Redis.from_url(server.url, decode_responses=True) as client,
     ):
         yield Deployment(server, workers, client)
@@ -194,9 +194,9 @@ def test_what_cannot_be_read_changes_nothing_about_its_scope(four: Deployment) -
 def test_a_closed_scope_lets_a_request_that_is_in_flight_end(four: Deployment) -> None:
     pid = four.workers.pids[0]
     answers: list[int] = []
-    asking = threading.Thread(target=lambda: answers.append(four.workers.get(pid, "/billing/slow?seconds=1").status))
+    asking = threading.Thread(target=lambda: answers.append(four.workers.get(pid, "/billing/slow?seconds=4").status))
     asking.start()
-    time.sleep(0.2)
+    time.sleep(1.5)  # by then it is there
     four.client.set(BILLING, "1")
     asking.join(20)
     assert answers == [200]
@@ -228,19 +228,19 @@ def test_the_barrier_of_a_scope_waits_for_its_requests(two_workers: Deployment) 
         two_workers.workers.get(pid, path)
         ended.append(name)
 
-    asking = threading.Thread(target=ask, args=(one, "/billing/slow?seconds=4", "in it"))
+    asking = threading.Thread(target=ask, args=(one, "/billing/slow?seconds=6", "in it"))
     asking.start()
     eventually_sync(lambda: sum(worker.http for worker in workers_of(two_workers)) >= 1, within=25)
 
     async def close() -> BarrierResult:
         async with maintenance_mode_on(RedisBackend(two_workers.server.url), scope="billing"):
-            return await wait_until_applied(RedisBackend(two_workers.server.url), scope="billing", drained=True, timeout=20)
+            return await wait_until_applied(RedisBackend(two_workers.server.url), scope="billing", drained=True, timeout=30)
 
     result = asyncio.run(close())
     result.check(strict=False)
+    asking.join(2)  # for its answer to arrive; it would take longer if nobody had waited for it
     assert ended == ["in it"]
     assert len(result.drained) >= 2
-    asking.join(40)
     follow(two_workers)
 
 
@@ -392,9 +392,9 @@ def test_a_scope_that_comes_with_a_later_route_is_followed(redis_url: str, redis
     with TestClient(app) as client:
         assert client.get("/bill").status_code == 404
         app.get("/bill")(maintenance_scope("billing")(bill))
-        eventually_sync(lambda: client.get("/bill").status_code == 503, within=5)
+        eventually_sync(lambda: client.get("/bill").status_code == 503, within=10)
         redis_server.cli("DEL", BILLING)
-        eventually_sync(lambda: client.get("/bill").status_code == 200, within=5)
+        eventually_sync(lambda: client.get("/bill").status_code == 200, within=10)
 
 
 def test_a_router_that_is_included_twice_belongs_to_each_scope_at_its_place(redis_url: str, redis_server: RedisServer) -> None:

@@ -68,11 +68,11 @@ def four(four_workers: Deployment) -> Deployment:
 
 
 def follow(four: Deployment, status: int) -> None:
-    eventually_sync(lambda: {answer.status for answer in four.workers.get_all("/").values()} == {status}, within=5)
+    eventually_sync(lambda: {answer.status for answer in four.workers.get_all("/").values()} == {status}, within=15)
 
 
 def announced(four: Deployment, expected: bool, path: str = "/") -> None:
-    eventually_sync(lambda: all((COMING in answer.headers) is expected for answer in four.workers.get_all(path).values()), within=5)
+    eventually_sync(lambda: all((COMING in answer.headers) is expected for answer in four.workers.get_all(path).values()), within=15)
 
 
 def window(begins: float, ends: float, **details: str) -> str:
@@ -112,12 +112,12 @@ def seen(visits: list[Visit], begins: float, ends: float) -> tuple[set[int], set
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize(("key", "path"), [(KEY, "/"), (BILLING, "/billing")])
 def test_a_window_begins_and_ends_within_50_ms_on_every_worker_and_nobody_writes(four: Deployment, key: str, path: str) -> None:
-    begins = time.time() + 1.5
-    ends = begins + 1.0
+    begins = time.time() + 4.0
+    ends = begins + 2.0
     four.client.set(key, window(begins, ends))
     announced(four, True, path)
     visits: list[Visit] = []
-    writes = writes_while(four, lambda: visits.extend(visits_until(four, ends + 0.5, path)), key)
+    writes = writes_while(four, lambda: visits.extend(visits_until(four, ends + 2.0, path)), key)
 
     for pid in four.workers.pids:
         assert seen([visit for visit in visits if visit.pid == pid], begins, ends) == ({200}, {503}, {200})
@@ -132,11 +132,11 @@ def test_any_server_announces_a_window_and_begins_and_ends_it(server: str, redis
     visits: list[Visit] = []
     with SERVERS[server](app) as address, httpx2.Client(base_url=f"http://{address}", trust_env=False) as client:
         assert client.get("/").status_code == 200
-        begins = time.time() + 1.5
-        ends = begins + 1.0
+        begins = time.time() + 4.0
+        ends = begins + 2.0
         redis_server.cli("SET", KEY, window(begins, ends))
-        eventually_sync(lambda: COMING in client.get("/").headers, within=5)
-        while time.time() < ends + 0.5:
+        eventually_sync(lambda: COMING in client.get("/").headers, within=3)
+        while time.time() < ends + 2.0:
             sent = time.time()
             visits.append(Visit(0, sent, status=client.get("/").status_code, answered=time.time()))
 
@@ -144,7 +144,7 @@ def test_any_server_announces_a_window_and_begins_and_ends_it(server: str, redis
 
 
 def test_a_coming_window_is_announced_until_it_begins(four: Deployment) -> None:
-    begins = int(time.time()) + 3.25
+    begins = int(time.time()) + 6.25
     four.client.set(KEY, window(begins, begins + 600.5, mode="read-only"))
     announced(four, True)
     for path in ("/", "/missing"):
@@ -158,11 +158,12 @@ def test_a_coming_window_is_announced_until_it_begins(four: Deployment) -> None:
 
 def test_extending_takes_one_write(four: Deployment) -> None:
     begins = time.time() - 1
-    ends = time.time() + 1.0
+    ends = time.time() + 6.0
     four.client.set(KEY, window(begins, ends))
     follow(four, 503)
     assert len(writes_while(four, lambda: four.client.set(KEY, window(begins, ends + 60)))) == 1
-    assert {visit.status for visit in visits_until(four, ends + 0.3) if visit.sent > ends} == {503}
+    time.sleep(max(0.0, ends - time.time()))
+    assert {visit.status for visit in visits_until(four, ends + 1.0) if visit.sent > ends} == {503}
 
 
 def test_the_command_line_makes_lists_and_cancels_a_window_with_one_write_each(four: Deployment) -> None:

@@ -10,7 +10,7 @@ from fastapi import FastAPI
 
 from fastapi_maintenance import MaintenanceModeMiddleware, force_maintenance_mode_off, maintenance_mode_on
 
-LEASE: Final = 2.0  # seconds
+LEASE: Final = 6.0  # seconds
 
 app = FastAPI()
 app.add_middleware(MaintenanceModeMiddleware)

@@ -25,6 +25,7 @@ from fastapi_maintenance.testing.conformance import CHECKS, MakeBackend
 from tests.topologies import Cluster, SentinelGroup, cluster, sentinel_group
 
 TTL: Final = 0.3
+LINKED_TTL: Final = 2.0  # a link fails that is not answered within half of it, and no machine may stand still for so long
 
 
 class TwoMethods(BaseStateBackend):
@@ -70,44 +71,44 @@ async def file(request: pytest.FixtureRequest, stack: AsyncExitStack) -> MakeBac
 
 
 async def redis_by_url(request: pytest.FixtureRequest, stack: AsyncExitStack) -> MakeBackend:
-    return partial(backend_from_url, f"{request.getfixturevalue('redis_url')}?ttl={TTL}&key=shop:{{eu}}:maintenance")
+    return partial(backend_from_url, f"{request.getfixturevalue('redis_url')}?ttl={LINKED_TTL}&key=shop:{{eu}}:maintenance")
 
 
 async def redis_by_client(request: pytest.FixtureRequest, stack: AsyncExitStack) -> MakeBackend:
     client: Any = Redis.from_url(request.getfixturevalue("redis_url"), decode_responses=True)
     await stack.enter_async_context(client)
-    return partial(RedisBackend, client=client, ttl=TTL)
+    return partial(RedisBackend, client=client, ttl=LINKED_TTL)
 
 
 async def redis_without_resp3(request: pytest.FixtureRequest, stack: AsyncExitStack) -> MakeBackend:
     settings: Path = request.getfixturevalue("tmp_path") / "resp2.conf"
     settings.write_text('rename-command HELLO ""\n')
     server = request.getfixturevalue("own_redis_server")(config={"include": str(settings)})
-    return partial(RedisBackend, server.url, ttl=TTL)
+    return partial(RedisBackend, server.url, ttl=LINKED_TTL)
 
 
 async def redis_behind_sentinels(request: pytest.FixtureRequest, stack: AsyncExitStack) -> MakeBackend:
     group: SentinelGroup = request.getfixturevalue("group")
     master = await asyncio.to_thread(group.master)
     await master.acli("FLUSHALL")
-    return partial(RedisBackend, group.url, ttl=TTL, timeout=10.0)
+    return partial(RedisBackend, group.url, ttl=LINKED_TTL, timeout=10.0)
 
 
 async def redis_cluster(request: pytest.FixtureRequest, stack: AsyncExitStack) -> MakeBackend:
     nodes: Cluster = request.getfixturevalue("nodes")
     await nodes.owner.acli("FLUSHALL")
-    return partial(RedisBackend, nodes.url, ttl=TTL, timeout=10.0)
+    return partial(RedisBackend, nodes.url, ttl=LINKED_TTL, timeout=10.0)
 
 
 async def fakeredis_by_url(request: pytest.FixtureRequest, stack: AsyncExitStack) -> MakeBackend:
     server = await stack.enter_async_context(start_embedded_redis())
-    return partial(RedisBackend, f"redis://127.0.0.1:{server.port}/0", ttl=TTL)
+    return partial(RedisBackend, f"redis://127.0.0.1:{server.port}/0", ttl=LINKED_TTL)
 
 
 async def fakeredis_by_client(request: pytest.FixtureRequest, stack: AsyncExitStack) -> MakeBackend:
     client: Any = FakeAsyncRedis(server=FakeServer())
     await stack.enter_async_context(client)
-    return partial(RedisBackend, client=client, ttl=TTL)
+    return partial(RedisBackend, client=client, ttl=LINKED_TTL)
 
 
 async def two_methods(request: pytest.FixtureRequest, stack: AsyncExitStack) -> MakeBackend:
@@ -161,14 +162,14 @@ async def test_the_promise_is_kept(request: pytest.FixtureRequest, kind: Kind, c
 @pytest.mark.every_redis
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 async def test_every_version_of_redis_keeps_the_promise(redis_url: str, check: Callable[[MakeBackend], Awaitable[None]]) -> None:
-    await check(partial(RedisBackend, redis_url, ttl=TTL))
+    await check(partial(RedisBackend, redis_url, ttl=LINKED_TTL))
 
 
 @pytest.mark.parametrize("redis_user", ["worker", "operator"], indirect=True)
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 async def test_the_promise_is_kept_with_the_least_rights(redis_url: str, check: Callable[[MakeBackend], Awaitable[None]]) -> None:
     """Of the users in backends/redis/users.acl who may write."""
-    await check(partial(RedisBackend, redis_url, ttl=TTL))
+    await check(partial(RedisBackend, redis_url, ttl=LINKED_TTL))
 
 
 def test_no_check_is_forgotten() -> None:

@@ -35,7 +35,7 @@ from tests.waiting import eventually
 
 from .recording import RecordingFeed, watched
 
-SLACK = 1.5  # seconds that a busy machine may take longer than it should
+SLACK = 5.0  # seconds that a busy machine may take longer than it should
 
 
 @pytest.fixture
@@ -474,11 +474,11 @@ async def test_a_file_that_could_not_be_read_is_tried_again_although_it_did_not_
 
 async def test_a_window_is_noticed_at_its_start_and_not_at_the_next_look(path: Path) -> None:
     backend = LocalFileBackend(path, ttl=20.0)
-    starts = datetime.now(UTC) + timedelta(seconds=0.6)
+    starts = datetime.now(UTC) + timedelta(seconds=4)
     await backend.write(MaintenanceState(enabled=True, starts_at=starts))
     async with watched(backend) as feed:
         count = len(feed.readings)
-        await eventually(lambda: len(feed.readings) > count, within=0.6 + SLACK)
+        await eventually(lambda: len(feed.readings) > count, within=4 + SLACK)
         assert feed.last.now >= starts.timestamp()
         assert feed.is_on()
 
@@ -513,14 +513,11 @@ async def test_a_watch_ends_at_once_although_the_disk_does_not_answer(backend: L
 
     monkeypatch.setattr(files, "read_file", read_file)
 
-    async def watch_and_be_cancelled() -> None:
-        with anyio.move_on_after(0.1):
-            await backend.watch(RecordingFeed())
-
     try:
-        watch = asyncio.create_task(watch_and_be_cancelled())
-        done, _ = await asyncio.wait([watch], timeout=0.1 + SLACK)
-        assert asked.is_set()
+        watch = asyncio.create_task(backend.watch(RecordingFeed()))
+        await eventually(asked.is_set, within=SLACK)
+        watch.cancel()
+        done, _ = await asyncio.wait([watch], timeout=SLACK)
         assert done == {watch}
     finally:
         disk_answers.set()

@@ -13,7 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-__all__ = ["Answer", "Crew", "Nursery", "Worker", "ask_slowly", "ready"]
+from fastapi_maintenance.barrier import registered_workers
+
+__all__ = ["Answer", "Crew", "Nursery", "Worker", "ask_slowly", "is_at_work", "ready"]
 
 _EVERY: Final = 0.015  # seconds between two requests on the connection to a worker
 _KNOCK: Final = 0.15  # seconds between two new connections to a worker, which wait in its backlog while it is paused
@@ -117,6 +119,11 @@ async def ready(worker: Worker, *, within: float = 30.0) -> None:
 async def ask_slowly(worker: Worker, seconds: float) -> None:
     """One request that takes its time."""
     await _ask_once(worker, f"/slow?seconds={seconds}".encode())
+
+
+async def is_at_work(worker: Worker, url: str) -> bool:
+    """Whether the registry has heard of a request in flight there."""
+    return any(known.pid == worker.pid and known.http for known in await registered_workers(url))
 
 
 async def _knock(worker: Worker) -> None:

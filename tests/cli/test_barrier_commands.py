@@ -15,7 +15,7 @@ from rich.console import Console
 
 from fastapi_maintenance.cli import barrier
 
-from ..checker.crew import Crew, Nursery, ask_slowly, ready
+from ..checker.crew import Crew, Nursery, ask_slowly, is_at_work, ready
 from ..conftest import RedisServerFactory
 from ..servers import RedisServer
 from ..waiting import eventually
@@ -68,8 +68,8 @@ def test_wait_names_those_that_have_not_followed_in_time(
     redis_server.cli("SET", "maintenance", "1")
     register("a", **report)
     began = time.monotonic()
-    waited = cli("wait", "--timeout", "1", *options, "--backend", redis_url)
-    assert 0.5 < time.monotonic() - began < 5
+    waited = cli("wait", "--timeout", "3", *options, "--backend", redis_url)
+    assert 2 < time.monotonic() - began < 15
     assert waited.code == 3
     assert waited.err.endswith(f"still waited for: {name}.\n")
     assert waited.err.count("\n") == 1
@@ -79,7 +79,7 @@ def test_wait_names_those_that_have_not_followed_in_time(
 def test_wait_does_not_wait_for_requests_unless_asked(cli: Cli, redis_url: str, redis_server: RedisServer, register: Register) -> None:
     redis_server.cli("SET", "maintenance", "1")
     register("a", drained=False, http=2)
-    assert cli("wait", "--timeout", "1", "--backend", redis_url).code == 0
+    assert cli("wait", "--backend", redis_url).code == 0
 
 
 def test_wait_names_those_that_vanished_and_may_be_serving_unless_that_is_allowed(cli: Cli, redis_url: str, register: Register) -> None:
@@ -103,7 +103,7 @@ def test_wait_as_json_has_the_same_keys_and_exit_codes_whatever_happens(
     unfenced = cli("wait", "--json", "--backend", redis_url)
     assert (unfenced.code, unfenced.json["ok"], [worker["id"] for worker in unfenced.json["unfenced"]]) == (4, False, ["gone"])
     register("late", epoch=0)
-    late = cli("wait", "--json", "--timeout", "1", "--backend", redis_url)
+    late = cli("wait", "--json", "--timeout", "3", "--backend", redis_url)
     assert (late.code, late.json["ok"], [worker["id"] for worker in late.json["waiting"]]) == (3, False, ["late"])
     redis_server.cli("DEL", "{maintenance}:workers")
     done = cli("wait", "--json", "--backend", redis_url)
@@ -112,7 +112,7 @@ def test_wait_as_json_has_the_same_keys_and_exit_codes_whatever_happens(
 
 
 def test_a_registry_that_cannot_be_read_in_time_proves_nothing(cli: Cli, free_port: int) -> None:
-    waited = cli("wait", "--timeout", "1", "--backend", f"redis://127.0.0.1:{free_port}")
+    waited = cli("wait", "--timeout", "3", "--backend", f"redis://127.0.0.1:{free_port}")
     assert (waited.code, waited.out) == (3, "")
     assert waited.err.startswith("The registry could not be read in time, so nothing is known of the workers. redis://127.0.0.1:")
     assert "cannot be reached" in waited.err
@@ -146,7 +146,7 @@ def test_on_waits_for_the_workers_when_asked(cli: Cli, redis_url: str, redis_ser
     assert (on.code, on.err, on.lines[0]) == (0, "", "maintenance: on")
     assert ": maintenance on; 1 " in on.lines[-1]
     register("b", epoch=0) if option == "--wait" else register("b", drained=False, http=1)
-    on = cli("on", option, "--timeout", "1s", "--backend", redis_url)
+    on = cli("on", option, "--timeout", "3s", "--backend", redis_url)
     assert (on.code, on.lines[0]) == (3, "maintenance: on")
     assert "still waited for: 4711@web-1" in on.err
     assert redis_server.cli("EXISTS", "maintenance") == "1", "it stays on"
@@ -219,7 +219,7 @@ def test_a_wait_is_live_on_a_terminal_until_it_is_interrupted(redis_url: str, re
     with Program("wait", "--backend", redis_url, terminal=True) as waiting:
         waiting.until("waiting for 4711@web-1")
         register("b", epoch=0, pid=4712)
-        waiting.until("4712@web-1", within=5)
+        waiting.until("4712@web-1", within=20)
         if number == signal.SIGINT:
             waiting.type("\x03")
         else:
@@ -242,7 +242,7 @@ def test_an_interrupted_wait_in_a_script_is_one_sentence(redis_url: str, registe
 
 def test_a_wait_on_a_terminal_ends_with_the_last_table_and_the_verdict(redis_url: str, register: Register) -> None:
     register("a", epoch=0)
-    ended = run("wait", "--timeout", "1", "--backend", redis_url, terminal=True)
+    ended = run("wait", "--timeout", "3", "--backend", redis_url, terminal=True)
     assert ended.code == 3
     assert "│ a " in ended.out
     assert "still waited for: 4711@web-1." in " ".join(ended.out.split())
@@ -278,8 +278,8 @@ async def outside(*arguments: str) -> Ran:
 async def test_real_workers_are_waited_for_and_told_apart(nursery: Nursery, own_redis_server: RedisServerFactory, tmp_path: Path) -> None:
     """One serves a slow request, one is killed; what each command says of them is what they answer to an outside client."""
     server = own_redis_server()
-    url = f"{server.url}?ttl=0.5"
-    async with Crew(nursery, url, tmp_path, stale_after=1.0, policy="last-known") as crew:
+    url = f"{server.url}?ttl=1"
+    async with Crew(nursery, url, tmp_path, stale_after=2.0, policy="last-known") as crew:
         busy, killed = await crew.start(), await crew.start()
         await ready(busy)
         await ready(killed)
@@ -289,18 +289,17 @@ async def test_real_workers_are_waited_for_and_told_apart(nursery: Nursery, own_
         on = await outside("on", "--wait", "--backend", url)
         seen = [len(worker.answers) for worker in crew.workers]
         assert on.code == 0, on.err
-        await anyio.sleep(0.1)
+        await eventually(lambda: all(len(worker.answers) > count for worker, count in zip(crew.workers, seen, strict=True)), within=10)
         late = [answer.status for worker, count in zip(crew.workers, seen, strict=True) for answer in worker.answers[count:]]
-        assert late
         assert set(late) == {503}
 
         await server.acli("DEL", "maintenance")
-        await eventually(lambda: busy.answers[-1].status == 200, within=5)
+        await eventually(lambda: busy.answers[-1].status == 200, within=20)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(ask_slowly, busy, 30.0)
-            await anyio.sleep(0.3)
+            await eventually(lambda: is_at_work(busy, url), within=20)
             await server.acli("SET", "maintenance", "1")
-            slow = await outside("wait", "--drained", "--timeout", "1", "--backend", url)
+            slow = await outside("wait", "--drained", "--timeout", "3", "--backend", url)
             assert slow.code == 3
             assert f"still waited for: {busy.pid}@{os.uname().nodename} (1 requests, 0 WebSockets)" in slow.err
             busy.signal(signal.SIGKILL)

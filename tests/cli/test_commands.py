@@ -424,7 +424,7 @@ def test_a_redis_that_does_not_answer_is_noticed_in_time(cli: Cli, command: str,
     server.pause()
     before = time.monotonic()
     ran = cli(command, "--backend", f"{server.url}?timeout=0.3")
-    assert time.monotonic() - before < 5
+    assert time.monotonic() - before < 15
     assert (ran.code, ran.out) == (1, "")
     assert ran.err.count("\n") == 1
 

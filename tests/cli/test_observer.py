@@ -31,13 +31,13 @@ async def until(observer: Observer, state: str, *, source: str = "redis") -> Sig
 
 
 async def test_a_bare_set_wakes_the_observer_at_once(redis_url: str, redis_server: RedisServer) -> None:
-    async with Observer(RedisBackend(redis_url, ttl=10)) as observer:
+    async with Observer(RedisBackend(redis_url, ttl=60)) as observer:
         await until(observer, "off")
         await redis_server.acli("SET", "maintenance", "1")
         started = time.monotonic()
         while word((await observer.look()).report.state) == "off":
             await observer.wait()
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 15
 
 
 async def test_waiting_ends_by_itself_because_ages_grow() -> None:
@@ -106,14 +106,14 @@ async def test_silence_is_news_in_the_end(monkeypatch: pytest.MonkeyPatch) -> No
 async def test_the_last_known_state_stays_and_ages_while_redis_is_away(own_redis_server: RedisServerFactory) -> None:
     server = own_redis_server()
     await server.acli("SET", "maintenance", "1")
-    async with Observer(RedisBackend(server.url, ttl=0.2)) as observer:
+    async with Observer(RedisBackend(server.url, ttl=1.0)) as observer:
         fresh = await until(observer, "on")
         assert fresh.age is not None
-        assert fresh.age < 0.5
+        assert fresh.age < 1.0
         server.kill()
         old = await until(observer, "on", source="last-known")
         assert old.age is not None
-        assert old.age > 0.4
+        assert old.age > 2.0
 
 
 async def test_a_value_that_was_never_readable_is_unknown(redis_url: str, redis_server: RedisServer) -> None:

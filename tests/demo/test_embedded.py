@@ -4,6 +4,7 @@ import asyncio
 import socket
 import threading
 import time
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
@@ -37,13 +38,17 @@ async def test_workers_follow_it_by_messages_and_by_polling() -> None:
     async with start_embedded_redis() as redis:
         backend = backend_from_url(redis.url)
         async with MaintenanceMode(backend_from_url(redis.url)) as mode:
-            assert set((await redis.rungs()).values()) == {"message"}
+            await eventually(lambda: hears_by_messages(redis), within=20)
             await redis.run("SET", "maintenance", "1")
             await eventually(lambda: mode.gate.closing is not None, within=20)
             await backend.write(OFF)
             await eventually(lambda: mode.gate.closing is None, within=20)
             await backend.write(ON)
             await eventually(lambda: mode.gate.closing is not None, within=20)
+
+
+async def hears_by_messages(redis: EmbeddedRedis) -> bool:
+    return set((await redis.rungs()).values()) == {"message"}
 
 
 async def test_an_error_does_not_end_a_connection() -> None:
@@ -69,12 +74,21 @@ async def hear(redis: EmbeddedRedis, heard: list[Write]) -> None:
         heard.append(write)  # noqa: PERF401 - one by one, to be looked at meanwhile
 
 
-async def test_writes_are_noticed_soon() -> None:
+async def test_writes_are_noticed_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked = asyncio.Event()
+    run = EmbeddedRedis.run
+
+    async def look(redis: EmbeddedRedis, *words: str) -> Any:
+        reply = await run(redis, *words)
+        looked.set()
+        return reply
+
     async with start_embedded_redis() as redis:
         heard: list[Write] = []
 
+        monkeypatch.setattr(EmbeddedRedis, "run", look)
         listening = asyncio.create_task(hear(redis, heard))
-        await asyncio.sleep(0.1)
+        await looked.wait()
         before = time.monotonic()
         await redis.run("SET", "maintenance", "1")
         await eventually(lambda: len(heard) == 1, within=20)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["BACK", "BOOT", "BY_POLL", "BY_PUSH", "BY_RECONNECT", "LEASE", "LOOP_LAG", "NO_POLL", "SLACK", "TTL", "UNREACHABLE"]
+__all__ = ["BACK", "BOOT", "BY_POLL", "BY_PUSH", "BY_RECONNECT", "LEASE", "LOOP_LAG", "NO_POLL", "PATIENT", "SLACK", "TTL", "UNREACHABLE"]
 
 SLACK: Final = 3.0
 """A machine five times slower than ours must pass. How fast it really is, the benchmarks say."""
@@ -12,13 +12,16 @@ SLACK: Final = 3.0
 TTL: Final = 0.5
 """Of the workers here, so that polls, pings and deadlines happen often."""
 
+PATIENT: Final = 4.0
+"""The ttl of workers that must keep their connection while the whole machine stands still: its deadlines are half of that."""
+
 NO_POLL: Final = 60.0
 """The ttl of workers whom only a push can tell in time: their next poll is far beyond every bound here."""
 
 BY_PUSH: Final = SLACK
 """One round trip or two; with a ttl of NO_POLL this proves that it was a push."""
 
-BY_POLL: Final = 1.2 * TTL + SLACK
+BY_POLL: Final = 1.2 * PATIENT + SLACK
 BY_RECONNECT: Final = 0.25 + SLACK
 UNREACHABLE: Final = 2 * TTL + SLACK
 BACK: Final = 2.0 + SLACK
@@ -27,7 +30,7 @@ BACK: Final = 2.0 + SLACK
 BOOT: Final = 20.0 + SLACK
 """For a program that has to start, import and find others."""
 
-LEASE: Final = 2.0
+LEASE: Final = 5.0
 """Of the holds here."""
 
 LOOP_LAG: Final = 0.1

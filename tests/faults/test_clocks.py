@@ -34,23 +34,23 @@ def at(seconds: float) -> str:
 @pytest.mark.usefixtures("wrong_clock")
 async def test_a_time_to_live_ends_when_redis_says(redis_server: RedisServer) -> None:
     async with Service(RedisBackend(redis_server.url, ttl=NO_POLL)) as service:
-        await redis_server.acli("SET", "maintenance", 1, "PX", 800)
+        began = time.monotonic()
+        await redis_server.acli("SET", "maintenance", 1, "PX", 4000)
         await service.becomes(503, within=BY_PUSH)
-        closed = time.monotonic()
-        await service.becomes(200, within=0.8 + SLACK)
-        assert time.monotonic() - closed > 0.3
+        await service.becomes(200, within=4 + SLACK)
+        assert time.monotonic() - began > 3.9
 
 
 @pytest.mark.usefixtures("wrong_clock")
 async def test_a_window_begins_and_ends_when_redis_says(redis_server: RedisServer) -> None:
     async with Service(RedisBackend(redis_server.url, ttl=NO_POLL)) as service:
         began = time.monotonic()
-        window = f'{{"enabled": true, "starts_at": "{at(1)}", "ends_at": "{at(2)}"}}'
+        window = f'{{"enabled": true, "starts_at": "{at(1)}", "ends_at": "{at(5)}"}}'
         await redis_server.acli("SET", "maintenance", window)
         await service.becomes(503, within=1 + SLACK)
         assert time.monotonic() - began > 0.9
-        await service.becomes(200, within=1 + SLACK)
-        assert time.monotonic() - began > 1.9
+        await service.becomes(200, within=4 + SLACK)
+        assert time.monotonic() - began > 4.9
 
 
 @pytest.mark.usefixtures("wrong_clock")
@@ -59,7 +59,7 @@ async def test_a_hold_is_kept_for_as_long_as_its_block_and_no_longer(redis_serve
         async with maintenance_mode_on(redis_server.url, lease=LEASE) as block:
             await service.becomes(503, within=BY_PUSH)
             closed = time.monotonic()
-            await asyncio.sleep(1.5 * LEASE)
+            await asyncio.sleep(1.1 * LEASE)
             assert service.answered(since=closed) == {503}
             assert not block.lost
         await service.becomes(200, within=BY_PUSH)

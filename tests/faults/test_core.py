@@ -85,7 +85,7 @@ async def test_a_frozen_server_is_noticed_keeps_no_request_waiting_and_is_found_
         await service.becomes(503, within=BACK)
         await site.write("DEL", "maintenance")
         await service.becomes(200, within=BY_PUSH)
-        assert service.mode.gate.source == "redis"
+        await eventually(lambda: service.mode.gate.source == "redis", within=BACK)
 
 
 async def test_data_that_is_lost_is_put_back_and_opens_nobody(site: Site) -> None:
@@ -106,7 +106,7 @@ async def _is(site: Site, message: str) -> bool:
 
 async def test_a_hold_outlives_a_crash_of_its_server(site: Site) -> None:
     async with Service(RedisBackend(site.url, ttl=TTL)) as service:
-        async with maintenance_mode_on(RedisBackend(site.url), lease=3 * LEASE) as block:
+        async with maintenance_mode_on(RedisBackend(site.url), lease=6 * LEASE) as block:
             await service.becomes(503, within=BY_PUSH)
             closed = time.monotonic()
             await site.kill()

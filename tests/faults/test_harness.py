@@ -43,8 +43,9 @@ async def test_whoever_keeps_the_loop_to_himself_is_noticed(watchdog: Watchdog, 
     another = Watchdog(bound=SLACK)
     with another:
         await asyncio.sleep(0)
-        await waste()
-        await asyncio.sleep(0.02)
+        for _ in range(5):  # one is hidden if the machine stands still meanwhile
+            await waste()
+            await asyncio.sleep(0.02)
     another.bound = LOOP_LAG
     with pytest.raises(AssertionError, match="ms late"):
         another.check()
@@ -166,14 +167,14 @@ def test_what_is_lost_on_the_way_to_an_island_and_back_is_not_told() -> None:
     with (
         Island() as island,
         RedisServer(host=island.address, launcher=island.launcher, config={"protected-mode": "no"}) as server,
-        socket.create_connection((server.host, server.port), timeout=0.3) as peer,
+        socket.create_connection((server.host, server.port), timeout=SLACK) as peer,
     ):
         assert say(peer) == b"+PONG\r\n"
         for way in ({"there": True}, {"back": True}):
             island.lose(**way)
+            peer.settimeout(0.3)
             with pytest.raises(TimeoutError):
                 say(peer)
             island.heal()
             peer.settimeout(2 * SLACK)  # until the kernel sends it once more
             assert peer.recv(100) == b"+PONG\r\n"
-            peer.settimeout(0.3)

@@ -19,7 +19,7 @@ from tests.conftest import RedisServerFactory
 from tests.servers import RedisServer
 from tests.waiting import eventually
 
-from .bounds import BACK, BY_POLL, BY_PUSH, BY_RECONNECT, NO_POLL, SLACK, TTL, UNREACHABLE
+from .bounds import BACK, BY_POLL, BY_PUSH, BY_RECONNECT, NO_POLL, PATIENT, SLACK, TTL, UNREACHABLE
 from .island import Island
 from .proxy import Proxy
 from .service import Service
@@ -135,7 +135,7 @@ async def test_if_every_push_and_every_message_is_lost_the_poll_finds_the_change
         lost += count
         return data
 
-    async with Service(RedisBackend(proxy.url, ttl=TTL)) as service:
+    async with Service(RedisBackend(proxy.url, ttl=PATIENT)) as service:
         proxy.edit(lose)
         for value, status in (("1", 503), ("0", 200)):
             await operator.set("maintenance", value)
@@ -161,7 +161,7 @@ async def test_whatever_a_change_meets_on_its_way_the_last_one_counts_in_a_thous
 async def test_a_server_that_refuses_resp3_is_followed_by_message_and_poll(proxy: Proxy, operator: Any) -> None:
     """As old proxies do: HELLO is unknown to them."""
     proxy.edit(lambda data: data.replace(b"HELLO", b"HALLO"), up=True)
-    async with Service(RedisBackend(proxy.url, ttl=TTL)) as service:
+    async with Service(RedisBackend(proxy.url, ttl=PATIENT)) as service:
         await operator.set("maintenance", 1)
         await service.becomes(503, within=BY_POLL)
         assert proxy.accepted == 3  # the refused one, one for commands and one to listen

@@ -43,7 +43,7 @@ async def test_a_command_that_keeps_the_server_busy_is_noticed_and_outlived(own_
     server = own_redis_server(config=DEBUG)
     async with Service(RedisBackend(server.url, ttl=TTL), on_unreachable="closed") as service:
         await eventually(lambda: service.ask() == 200, within=BY_PUSH)
-        sleeping = asyncio.create_task(server.acli("DEBUG", "SLEEP", 3 * TTL))
+        sleeping = asyncio.create_task(server.acli("DEBUG", "SLEEP", UNREACHABLE + 1))
         await service.becomes(503, within=UNREACHABLE)
         await sleeping
         await service.becomes(200, within=BACK)
@@ -66,14 +66,14 @@ async def test_a_server_that_is_still_loading_opens_nobody(own_redis_server: Red
     """It accepts connections, and answers LOADING to nearly everything."""
     slowly = {"key-load-delay": "5000", "loading-process-events-interval-bytes": "1024", "rdbcompression": "no", "dbfilename": "dump.rdb"}
     server = own_redis_server(config=slowly)
-    await server.acli("EVAL", "for i = 1, 400 do redis.call('SET', 'filler-' .. i, string.rep('x', 1000)) end", 0)
+    await server.acli("EVAL", "for i = 1, 800 do redis.call('SET', 'filler-' .. i, string.rep('x', 1000)) end", 0)
     async with Service(RedisBackend(server.url, ttl=TTL)) as service, linked(RedisBackend(server.url, ttl=BACK)) as worker:
         await server.acli("SET", "maintenance", 1)
         await service.becomes(503, within=BY_PUSH)
         closed = time.monotonic()
         await server.acli("SAVE")
         await asyncio.to_thread(server.kill)
-        await asyncio.to_thread(server.start)  # comes back when the data is loaded, 2 s later
+        await asyncio.to_thread(server.start)  # comes back when the data is loaded, 4 s later
         await service.is_back(since=time.monotonic(), within=BACK)
         assert any("loading" in str(error) for error in worker.errors)
         assert service.answered(since=closed) == {503}
@@ -90,17 +90,17 @@ async def test_a_server_that_cannot_save_and_so_takes_no_writes_is_still_followe
     """MISCONF: nobody can write the switch either, but a hold that ends by itself still does; nothing is registered meanwhile."""
     server = own_redis_server(config={"save": "3600 1", "dbfilename": "dump.rdb", "stop-writes-on-bgsave-error": "yes"})
     (server.home / "dump.rdb").mkdir()
-    backend = RedisBackend(server.url, ttl=TTL)
-    async with Service(backend) as service:
-        await server.acli("SET", "maintenance", 1, "EX", 3)
+    ttl = 3 * TTL  # so that a machine that stands still for a moment costs no connection
+    async with Service(RedisBackend(server.url, ttl=ttl)) as service:
+        await server.acli("SET", "maintenance", 1, "EX", 8)
         await service.becomes(503, within=BY_PUSH)
         await server.acli("BGSAVE")
         await eventually(lambda: _refuses_writes(server), within=SLACK)
-        await eventually(lambda: not _registered(service), within=SLACK)
-        await service.becomes(200, within=3 + SLACK)
+        await eventually(lambda: not _registered(service), within=1.2 * ttl + SLACK)
+        await service.becomes(200, within=8 + SLACK)
         assert service.mode.gate.source == "redis"
         await server.acli("CONFIG", "SET", "stop-writes-on-bgsave-error", "no")
-        await eventually(lambda: _registered(service), within=10 * TTL + SLACK)
+        await eventually(lambda: _registered(service), within=12 * ttl + SLACK)
     assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING" and "MISCONF" in record.getMessage()]
     assert len([record for record in caplog.records if record.levelname in ("WARNING", "ERROR")]) == 1
 
@@ -128,10 +128,10 @@ async def test_among_ten_thousand_other_volatile_keys_the_switch_ends_in_time(re
         await pipeline.execute()
     async with Service(RedisBackend(redis_url, ttl=NO_POLL)) as service:
         began = time.monotonic()
-        await operator.set("maintenance", 1, px=500)
+        await operator.set("maintenance", 1, px=4000)
         await service.becomes(503, within=BY_PUSH)
-        await service.becomes(200, within=0.5 + SLACK)
-        assert time.monotonic() - began > 0.45
+        await service.becomes(200, within=4 + SLACK)
+        assert time.monotonic() - began > 3.9
 
 
 async def test_a_thousand_changes_a_second_are_read_one_at_a_time_and_leave_nothing(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from .bounds import LOOP_LAG
 __all__ = ["Watchdog"]
 
 _BEAT: Final = 0.01  # seconds
+_STILL: Final = 0.02  # seconds; what is shorter is a busy machine's doing, and counted as that
 _TICK: Final = 1 / os.sysconf("SC_CLK_TCK")  # seconds, in which /proc/stat counts
 
 
@@ -26,10 +28,11 @@ class Watchdog:
     """Measures how late a timer of the running event loop is, and fails at the end if that was ever more than `bound` seconds.
 
     Lateness is wall-clock time, so that blocking counts as computing does, less the time in which the machine withheld the processor:
-    what our threads spent in the run queue, ready to run (Linux says so in /proc/self/task/*/schedstat), and what the hypervisor stole;
+    what our threads spent in the run queue, ready to run (Linux says so in /proc/self/task/*/schedstat), what the hypervisor stole, and
+    for how long everything stood still, of which neither of them says anything (see `_Stillness`);
     and less what the garbage collector took, whose heap is that of all tests.
     A control timer in another process would be late at other moments than we are; this is the very time that we were made to wait.
-    On other systems nothing is subtracted, and a busy machine can fail a test.
+    On other systems than Linux a busy machine can fail a test.
     """
 
     bound: float = LOOP_LAG
@@ -37,6 +40,8 @@ class Watchdog:
     _due: float = 0.0
     _waited: dict[str, int] = field(default_factory=dict)
     _stolen: float = 0.0
+    _stillness: _Stillness = field(default_factory=lambda: _Stillness())
+    _still: float = 0.0
     _collecting: Collecting = field(default_factory=Collecting)
     _collected: float = 0.0
     _timer: asyncio.TimerHandle | None = None
@@ -44,6 +49,7 @@ class Watchdog:
     def __enter__(self) -> Self:
         self._waited, self._stolen = _run_queue_waits(), _stolen()
         self._collecting.__enter__()
+        self._stillness.begin()
         self._schedule()
         return self
 
@@ -51,6 +57,7 @@ class Watchdog:
         assert self._timer is not None
         self._timer.cancel()
         self._look()
+        self._stillness.end()
         self._collecting.__exit__(kind, error, trace)
         self.check()
 
@@ -70,9 +77,49 @@ class Watchdog:
         late = time.monotonic() - self._due
         waited, stolen = _run_queue_waits(), _stolen()
         withheld = sum(now - self._waited.get(thread, now) for thread, now in waited.items()) / 1e9 + stolen - self._stolen
+        stillness = self._stillness.seconds
+        still, self._still = stillness - self._still, stillness
         collected, self._collected = self._collecting.seconds - self._collected, self._collecting.seconds
         self._waited, self._stolen = waited, stolen
-        self.worst = max(self.worst, late - withheld - collected)
+        self.worst = max(self.worst, late - withheld - still - collected)
+
+
+class _Stillness:
+    """How long this whole process did not go on although it would have: frozen, as a suspended virtual machine or cgroup is.
+
+    A thread that only sleeps wakes too late then, and nobody has computed meanwhile. It wakes in time while the event loop blocks in a
+    call; and where somebody kept the interpreter's lock to himself, the process has spent processor time.
+    """
+
+    def __init__(self) -> None:
+        self._over = threading.Event()
+        self._lock = threading.Lock()
+        self._thread = threading.Thread(target=self._sleep, name="the watchdog", daemon=True)
+        self._since = time.monotonic(), time.process_time()
+        self._seconds = 0.0
+
+    def begin(self) -> None:
+        self._since = time.monotonic(), time.process_time()
+        self._thread.start()
+
+    def end(self) -> None:
+        self._over.set()
+        self._thread.join()
+
+    @property
+    def seconds(self) -> float:
+        """So far; also of a stillness from which the thread has not yet woken."""
+        with self._lock:
+            return self._seconds + self._overslept()
+
+    def _sleep(self) -> None:
+        while not self._over.wait(_BEAT):
+            with self._lock:
+                self._seconds, self._since = self._seconds + self._overslept(), (time.monotonic(), time.process_time())
+
+    def _overslept(self) -> float:
+        woken, spent = self._since
+        return max(0.0, time.monotonic() - woken - _BEAT - (time.process_time() - spent) - _STILL)
 
 
 def _run_queue_waits() -> dict[str, int]:
