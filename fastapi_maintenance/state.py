@@ -10,13 +10,24 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
 from .exceptions import InvalidStateError
 
-__all__ = ["DEFAULT_RETRY_AFTER", "MAX_BYTES", "MOST_ALLOWED", "OFF", "ON", "BypassRecord", "MaintenanceState", "Mode", "parse_bool"]
+__all__ = [
+    "DEFAULT_RETRY_AFTER",
+    "LONGEST_RETRY",
+    "MAX_BYTES",
+    "MOST_ALLOWED",
+    "OFF",
+    "ON",
+    "BypassRecord",
+    "MaintenanceState",
+    "Mode",
+    "parse_bool",
+]
 
 TRUE_WORDS: Final = frozenset({"1", "on", "t", "true", "y", "yes"})
 FALSE_WORDS: Final = frozenset({"0", "off", "f", "false", "n", "no"})
 MAX_BYTES: Final = 64 * 1024
 DEFAULT_RETRY_AFTER: Final = 3600
-_LONGEST_RETRY: Final = 2**31 - 1  # seconds; what every HTTP client can still parse
+LONGEST_RETRY: Final = 2**31 - 1  # seconds; what every HTTP client can still parse
 MOST_ALLOWED: Final = 100  # entries of a list, each of which a request is compared with
 
 Mode = Literal["full", "read-only"]
@@ -69,7 +80,7 @@ class MaintenanceState(BaseModel):
     enabled: bool
     message: Text | None = None
     reason: Text | None = None
-    retry_after: Annotated[int, Field(ge=0, le=_LONGEST_RETRY)] | None = None
+    retry_after: Annotated[int, Field(ge=0, le=LONGEST_RETRY)] | None = None
     starts_at: AwareDatetime | None = None
     ends_at: AwareDatetime | None = None
     mode: Mode = "full"
@@ -146,7 +157,7 @@ class MaintenanceState(BaseModel):
             return self.retry_after
         if self.ends_at is None:
             return default
-        return min(max(0, math.ceil((self.ends_at - now).total_seconds())), _LONGEST_RETRY)
+        return min(max(0, math.ceil((self.ends_at - now).total_seconds())), LONGEST_RETRY)
 
 
 ON: Final = MaintenanceState(enabled=True)

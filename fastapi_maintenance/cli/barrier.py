@@ -69,7 +69,7 @@ def wait(
     timeout: TimeoutOption = "30s",
     allow_unfenced: UnfencedOption = False,
     scope: ScopeOption = None,
-    as_json_: JsonOption = False,
+    as_json: JsonOption = False,
     backend: BackendOption = None,
     var_name: VarNameOption = None,
     file_path: FilePathOption = None,
@@ -82,8 +82,8 @@ def wait(
         seconds = parse_duration(timeout).total_seconds()
     with explained():
         target = open_target(ctx, backend, var_name, file_path)
-        result = watch_wait(target, scope=scope, drained=drained, timeout=seconds, silent=as_json_)
-    if as_json_:
+        result = watch_wait(target, scope=scope, drained=drained, timeout=seconds, silent=as_json)
+    if as_json:
         say(json.dumps(result.to_json(), indent=2))
     conclude_wait(result, strict=not allow_unfenced)
 
@@ -121,7 +121,7 @@ def conclude_wait(result: BarrierResult, *, strict: bool) -> None:
 
 def workers(
     ctx: typer.Context,
-    as_json_: JsonOption = False,
+    as_json: JsonOption = False,
     backend: BackendOption = None,
     var_name: VarNameOption = None,
     file_path: FilePathOption = None,
@@ -135,7 +135,7 @@ def workers(
     with explained():
         present = asyncio.run(registered_workers(open_target(ctx, backend, var_name, file_path)))
     console = terminal()
-    if as_json_:
+    if as_json:
         say(json.dumps([worker.to_json() for worker in present], indent=2))
     elif console is None:
         for line in worker_lines(present):

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from ..state import LONGEST_RETRY
+
 __all__ = [
     "AllowOption",
     "AtOption",
@@ -72,7 +74,11 @@ UntilOption = Annotated[
 RetryAfterOption = Annotated[
     int | None,
     typer.Option(
-        "--retry-after", metavar="SECONDS", min=0, max=2**31 - 1, help="When clients shall try again. Default: at its end, else in an hour."
+        "--retry-after",
+        metavar="SECONDS",
+        min=0,
+        max=LONGEST_RETRY,
+        help="When clients shall try again. Default: at its end, else in an hour.",
     ),
 ]
 

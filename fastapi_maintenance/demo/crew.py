@@ -12,8 +12,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
+from ..exceptions import why
 from .client import Answer, Client
-from .errors import DemoError, describe
+from .errors import DemoError
 from .ports import HOST, free_port
 from .program import Program
 from .witness import PATH, Statement
@@ -92,7 +93,7 @@ class Crew:
             return await self._clients[pid].get(path)
         except (OSError, EOFError) as error:
             self._clients.pop(pid).close()
-            raise DemoError(f"Worker {pid} is gone ({describe(error)}).") from error
+            raise DemoError(f"Worker {pid} is gone ({why(error)}).") from error
 
     async def hear(self, pid: int) -> Statement:
         """What one of them says of itself. Raises `DemoError` if it is gone."""

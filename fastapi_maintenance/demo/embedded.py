@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, NoReturn
 
 from redis.exceptions import RedisError, ResponseError
 
-from .errors import DemoError, describe
+from ..exceptions import why
+from .errors import DemoError
 from .ports import HOST, free_port
 from .server import KEYS, RedisServer
 from .writes import Write
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 __all__ = ["EmbeddedRedis", "start_embedded_redis"]
 
 _INSTALL: Final = "Install redis-server (Debian: apt-get install redis-server; macOS: brew install redis)"
-_SHA1HEX: Final = "redis.sha1hex = redis.sha1hex or function(text) return text end"  # lacking there; all that counts is that it differs
 _STEP: Final = 0.02  # seconds between looks at the switch
 
 
@@ -63,7 +63,6 @@ async def start_embedded_redis() -> AsyncIterator[EmbeddedRedis]:
     thread = threading.Thread(target=server.serve_forever, args=(_STEP,), name="embedded redis", daemon=True)
     thread.start()
     try:
-        await redis.run("EVAL", _SHA1HEX, "0")
         yield redis
     finally:
         await redis.aclose()
@@ -77,7 +76,7 @@ def _listen(port: int) -> TcpFakeServer:
         server = TcpFakeServer((HOST, port))
     except OSError as error:
         raise DemoError(
-            f"The embedded Redis cannot listen on port {port}: {describe(error)}. Run the demo again, and it tries another port."
+            f"The embedded Redis cannot listen on port {port}: {why(error)}. Run the demo again, and it tries another port."
         ) from error
     server.RequestHandlerClass = _corrected(server.RequestHandlerClass)
     return server

@@ -14,7 +14,8 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from ..backends.redis.keys import Keys
-from .errors import DemoError, describe
+from ..exceptions import why
+from .errors import DemoError
 from .ports import HOST
 from .writes import Write
 
@@ -61,7 +62,7 @@ class RedisServer(ABC):
         try:
             return await self.client.execute_command(*words)  # type: ignore[no-untyped-call]
         except RedisError as error:
-            raise DemoError(f"Redis, on port {self.port}, failed at {words[0]}: {describe(error)}.") from error
+            raise DemoError(f"Redis, on port {self.port}, failed at {words[0]}: {why(error)}.") from error
 
     async def rungs(self) -> dict[int, str]:
         """How each registered worker, by process id, hears of changes."""

@@ -6,13 +6,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from random import randint
-from typing import Final
 
-from ..state import DEFAULT_RETRY_AFTER, MaintenanceState
+from ..state import DEFAULT_RETRY_AFTER, LONGEST_RETRY, MaintenanceState
 
 __all__ = ["RetryAfter"]
-
-_LONGEST: Final = 2**31 - 1  # seconds; what every HTTP client can still parse
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +32,7 @@ class RetryAfter:
         """Never negative, and never before the end."""
         seconds = state.retry_after_at(now, self.default)
         if self.jitter and state.ends_at is not None and state.retry_after is None:
-            seconds = min(seconds + randint(0, self.jitter), _LONGEST)
+            seconds = min(seconds + randint(0, self.jitter), LONGEST_RETRY)
         return seconds
 
     def header(self, seconds: int, now: datetime) -> bytes:
