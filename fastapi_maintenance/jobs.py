@@ -89,7 +89,10 @@ class BackgroundMode:
             _leave(admission)
 
     def _run(self, begun: Future[None]) -> None:
-        asyncio.run(self._live(begun))
+        try:
+            asyncio.run(self._live(begun))
+        except BaseException as error:
+            begun.set_exception(error)  # else whoever enters would wait for ever, say where there are no more files to open
 
     async def _live(self, begun: Future[None]) -> None:
         self._loop, self._over = asyncio.get_running_loop(), asyncio.Event()

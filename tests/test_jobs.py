@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from concurrent.futures import Future
 from typing import Final
 
 import pytest
@@ -47,6 +48,24 @@ async def test_read_only_mode_is_no_time_for_jobs() -> None:
         async with asyncio.timeout(0.3), job(mode):
             pass
     assert len(mode.in_flight) == 0
+
+
+def test_what_keeps_a_background_mode_from_starting_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fail(mode: MaintenanceMode) -> None:
+        raise OSError("too many open files")
+
+    monkeypatch.setattr(MaintenanceMode, "start", fail)
+    entered: Future[object] = Future()
+
+    def enter() -> None:
+        try:
+            entered.set_result(BackgroundMode(Switchboard()).__enter__())
+        except OSError as error:
+            entered.set_exception(error)
+
+    threading.Thread(target=enter, daemon=True).start()
+    with pytest.raises(OSError, match="too many open files"):
+        entered.result(SOON)
 
 
 @pytest.mark.usefixtures("settled")

@@ -95,10 +95,12 @@ def _details(report: Report, state: MaintenanceState) -> Iterator[tuple[str, str
 def _switch(report: Report) -> str:
     if report.switch is None:
         return "unreadable"
-    left = report.expires_in
+    left, starts_at, ends_at = report.expires_in, report.switch.starts_at, report.switch.ends_at
     shown = word(report.switch)
-    if report.switch.enabled and report.switch.ends_at is not None and report.switch.ends_at <= report.now:
-        shown += f", ended {_moment(report, report.switch.ends_at)}"
+    if report.switch.enabled and ends_at is not None and ends_at <= report.now:
+        shown += f", ended {_moment(report, ends_at)}"
+    elif report.switch.enabled and starts_at is not None and report.now < starts_at and report.coming is None:
+        shown += ", but gone before its window begins"
     return shown if left is None else f"{shown}, {show_seconds(left)} left to live"
 
 

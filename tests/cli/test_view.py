@@ -87,6 +87,14 @@ def test_a_window_is_announced_with_both_its_ends() -> None:
     assert f"coming: on from {show_moment(LATER)} (in 1 h)" in as_lines(report(switch=endless))
 
 
+def test_a_window_that_the_key_does_not_live_to_see_is_no_announcement() -> None:
+    window = MaintenanceState(enabled=True, starts_at=LATER)
+    lines = as_lines(report(switch=window, expires_in=600.0))
+    assert lines[0] == "maintenance: off"
+    assert "switch: on, but gone before its window begins, 10 min left to live" in lines
+    assert not any(line.startswith("coming") for line in lines)
+
+
 def test_an_end_that_is_over_is_said_of_the_switch() -> None:
     lines = as_lines(report(switch=MaintenanceState(enabled=True, ends_at=EARLIER)))
     assert lines[0] == "maintenance: off"
