@@ -355,10 +355,10 @@ async def test_a_block_that_blocks_the_event_loop_for_longer_than_its_lease_keep
         while not over.wait(0.05):
             seen.append(is_on_sync(other))
 
-    async with maintenance_mode_on(redis_url, lease=1.0) as block:
+    async with maintenance_mode_on(redis_url, lease=2.0) as block:
         observer = threading.Thread(target=look)
         observer.start()
-        time.sleep(3.0)
+        time.sleep(5.0)
         over.set()
         observer.join()
         block.check()
@@ -832,7 +832,7 @@ async def test_off_by_force_ends_the_hold_and_its_block_can_see_that(
 ) -> None:
     backend = make(kind)
 
-    async with maintenance_mode_on(make(kind), lease=0.9) as block:
+    async with maintenance_mode_on(make(kind), lease=3.0) as block:
         await backend.clear()
         assert not await is_on(backend)
         await eventually(lambda: block.lost, within=5)
@@ -852,7 +852,7 @@ async def test_off_by_force_is_not_undone_by_the_block_that_fails_because_of_it(
     backend = RedisBackend(redis_url)
 
     async def run() -> None:
-        async with maintenance_mode_on(redis_url, lease=0.6, on_error="keep") as block:
+        async with maintenance_mode_on(redis_url, lease=3.0, on_error="keep") as block:
             await backend.clear()
             await eventually(lambda: block.lost, within=5)
             block.check()
@@ -890,7 +890,7 @@ async def test_a_lost_block_is_cancelled_if_it_asked_for_that(redis_url: str) ->
 
     async def run() -> None:
         nonlocal cleaned_up
-        async with maintenance_mode_on(redis_url, lease=0.6, on_lost="cancel"):
+        async with maintenance_mode_on(redis_url, lease=3.0, on_lost="cancel"):
             await backend.clear()
             try:
                 await asyncio.sleep(30)
@@ -908,8 +908,8 @@ async def test_a_lost_block_is_cancelled_if_it_asked_for_that(redis_url: str) ->
 
 
 def losing(backend: LeasedBoard) -> MaintenanceBlock:
-    """A block that is cancelled about a tenth of a second after `backend.revoked` is set."""
-    return maintenance_mode_on(backend, lease=0.3, on_lost="cancel")
+    """A block that is cancelled about a third of a second after `backend.revoked` is set."""
+    return maintenance_mode_on(backend, lease=1.0, on_lost="cancel")
 
 
 async def test_somebody_elses_cancellation_is_not_swallowed() -> None:

@@ -55,15 +55,17 @@ def critical_lines(caplog: pytest.LogCaptureFixture) -> list[str]:
 def test_it_is_taken_renewed_three_times_a_lease_and_released() -> None:
     backend = LeasedBoard()
 
-    with leased(backend, 0.3) as lease:
+    with leased(backend, 1.5) as lease:
         assert backend.standing == {"a": HOLD}
-        assert len(threads_of_leases()) == 1
-        time.sleep(0.75)
+        eventually_sync(lambda: len(threads_of_leases()) == 1, within=5)  # that of an earlier test may be ending
+        taken_at = time.monotonic()
+        eventually_sync(lambda: backend.steps.count("renew") == 3, within=10)
+        assert time.monotonic() - taken_at < 1.5 + SLACK
         assert not lease.lost
         lease.check()
 
     renewals = backend.steps.count("renew")
-    assert 3 <= renewals <= 8
+    assert renewals >= 4, "the last when the block ends"
     assert backend.steps == ["acquire", *["renew"] * renewals, "release"]
     assert backend.standing == {}
     assert backend.kept is None
@@ -148,7 +150,7 @@ def standing_in(backend: Switchboard) -> int:
 
 def test_a_hold_that_is_ended_by_force_is_lost_and_said_once(caplog: pytest.LogCaptureFixture) -> None:
     backend, told = LeasedBoard(), threading.Event()
-    lease = Lease(backend, HOLD, 0.3, told.set)
+    lease = Lease(backend, HOLD, 1.0, told.set)
     lease.begin().result(5)
 
     backend.revoked = True
@@ -165,7 +167,7 @@ def test_what_was_ended_by_force_keeps_nothing() -> None:
     """Who ended it wants the service open; that the block then failed must not close it again."""
     backend = LeasedBoard()
 
-    with leased(backend, 0.3) as lease:
+    with leased(backend, 1.0) as lease:
         backend.revoked = True
         eventually_sync(lambda: lease.lost, within=5)
         lease.end(ON).result(5)
@@ -176,14 +178,14 @@ def test_what_was_ended_by_force_keeps_nothing() -> None:
 @pytest.mark.parametrize("fault", [BackendUnavailableError("gone"), RuntimeError("what?"), 60.0], ids=["refused", "odd", "silent"])
 def test_who_is_cut_off_is_told_before_the_hold_can_end(fault: Exception | float, caplog: pytest.LogCaptureFixture) -> None:
     backend, told_at = LeasedBoard(), []
-    lease = Lease(backend, HOLD, 2.0, lambda: told_at.append(time.monotonic()))
+    lease = Lease(backend, HOLD, 5.0, lambda: told_at.append(time.monotonic()))
     taken_at = time.monotonic()
     lease.begin().result(5)
 
     backend.faults["renew"] = fault
-    eventually_sync(lambda: told_at, within=5)
+    eventually_sync(lambda: told_at, within=10)
 
-    assert 1.6 < told_at[0] - taken_at < 2.0
+    assert 4.0 < told_at[0] - taken_at < 5.0
     time.sleep(0.3)
     assert len(critical_lines(caplog)) == 1
     assert "it could not be renewed in time" in lease.lost
@@ -194,24 +196,22 @@ def test_who_is_cut_off_is_told_before_the_hold_can_end(fault: Exception | float
 def test_who_is_cut_off_for_less_than_the_lease_loses_nothing() -> None:
     backend = LeasedBoard()
 
-    with leased(backend, 1.0) as lease:
+    with leased(backend, 3.0) as lease:
         backend.faults["renew"] = BackendUnavailableError("gone")
-        time.sleep(0.6)
-        tried = backend.steps.count("renew")
-        assert tried >= 2
+        eventually_sync(lambda: backend.steps.count("renew") == 2, within=5)
         backend.faults.clear()
-        time.sleep(1.0)
+        time.sleep(3.0)
         assert not lease.lost
 
 
 def test_one_renewal_that_hangs_does_not_lose_the_hold() -> None:
     class OnceSilent(LeasedBoard):
         async def renew(self, hold: Hold, lease: float) -> bool:
-            self.faults = {} if "renew" in self.steps else {"renew": 0.4}
+            self.faults = {} if "renew" in self.steps else {"renew": 1.2}
             return await super().renew(hold, lease)
 
-    with leased(OnceSilent(), 0.9) as lease:
-        time.sleep(1.5)
+    with leased(OnceSilent(), 3.0) as lease:
+        time.sleep(4.5)
         assert not lease.lost
 
 
@@ -249,16 +249,16 @@ async def test_kill_of_a_holder_ends_its_hold_at_the_lease_and_not_before(redis_
     backend = RedisBackend(redis_url, ttl=0.2)
 
     async with MaintenanceMode(backend) as mode:
-        with Holder(redis_url, lease=1.5) as holder:
+        with Holder(redis_url, lease=3.0) as holder:
             await eventually(lambda: mode.gate.closing is not None, within=5)
             for _ in range(20):  # well beyond one lease: it is renewed
-                await eventually_pass(0.1)
+                await eventually_pass(0.2)
                 assert await held(backend)
             holder.signal(signal.SIGKILL)
             killed_at = time.monotonic()
-            await eventually(lambda: mode.judge().closing is None, within=5)
+            await eventually(lambda: mode.judge().closing is None, within=10)
 
-        assert 0.8 < time.monotonic() - killed_at < 1.5 + SLACK
+        assert 1.0 < time.monotonic() - killed_at < 3.0 + SLACK
         assert not await held(backend)
 
 
@@ -322,7 +322,7 @@ def test_a_holder_cut_off_by_a_frozen_redis_is_told_before_the_hold_ends_there(o
 @pytest.mark.every_redis
 def test_a_hold_survives_a_redis_that_loses_its_data(own_redis_server: RedisServerFactory) -> None:
     server = own_redis_server()
-    with_lease = Lease(RedisBackend(server.url), HOLD, 1.5)
+    with_lease = Lease(RedisBackend(server.url), HOLD, 5.0)
     with_lease.begin().result(5)
 
     server.restart()

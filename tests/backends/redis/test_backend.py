@@ -303,7 +303,7 @@ async def test_a_frozen_server_is_an_error_after_the_timeout(own_redis_server: R
     began = time.monotonic()
     with pytest.raises(BackendUnavailableError):
         await backend.read()
-    assert 0.25 < time.monotonic() - began < 1.5
+    assert 0.25 < time.monotonic() - began < 5
     server.resume()
     assert (await backend.read()).switch == OFF
 

@@ -305,9 +305,9 @@ async def test_a_time_to_live_that_is_over_is_no_write(bare: bool, redis_url: st
     backend = RedisBackend(redis_url)
     async with workers(redis_url, 2) as crew:
         if bare:
-            await operator.set("maintenance", "1", px=300)
+            await operator.set("maintenance", "1", px=1500)
         else:
-            await backend.write(ON, expires_in=0.3)
+            await backend.write(ON, expires_in=1.5)
         await has_kinds(backend, "noticed" if bare else "set", "expired")
         await another_sync_of(crew)
 

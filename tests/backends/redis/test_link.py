@@ -319,47 +319,50 @@ async def test_an_expiry_is_known_beforehand_and_read_right_after_it_among_many_
             pipeline.set(f"volatile-{number}", "x", px=3_600_000)
         await pipeline.execute()
     async with linked(RedisBackend(redis_url, ttl=NO_POLL)) as worker:
-        await operator.set("maintenance", "1", px=500)
-        ends = time.time() + 0.5
+        before = time.time()
+        await operator.set("maintenance", "1", px=1500)
+        after = time.time()
         await eventually(worker.is_on, within=SOON)
-        assert evaluate(worker.last, worker.last.now).until == pytest.approx(ends, abs=0.05)
-        await eventually(worker.is_off, within=2, every=0.001)
-        assert time.time() == pytest.approx(ends, abs=0.05)
-        await eventually(lambda: worker.last.now > ends - 0.01, within=0.1)
+        ends = evaluate(worker.last, worker.last.now).until
+        assert ends is not None
+        assert before + 1.45 < ends < after + 1.55
+        await eventually(worker.is_off, within=3, every=0.001)
+        assert -0.05 < time.time() - ends < SOON
+        await eventually(lambda: worker.last.now > ends - 0.01, within=SOON)
 
 
 async def test_a_window_is_read_again_right_after_it_began_and_ended(redis_url: str, operator: Any) -> None:
     now = time.time()
-    starts, ends = (datetime.fromtimestamp(now + after, UTC) for after in (0.4, 0.8))
+    starts, ends = (datetime.fromtimestamp(now + after, UTC) for after in (1.0, 2.0))
     await operator.set("maintenance", MaintenanceState(enabled=True, starts_at=starts, ends_at=ends).dump())
     async with linked(RedisBackend(redis_url, ttl=NO_POLL)) as worker:
         for changes_at, on in ((starts, True), (ends, False)):
-            await eventually(partial(worker.has_read, changes_at.timestamp() - 0.001, on), within=1.5)
-            assert worker.last.now - changes_at.timestamp() < 0.2
+            await eventually(partial(worker.has_read, changes_at.timestamp() - 0.001, on), within=3)
+            assert worker.last.now - changes_at.timestamp() < 0.9
 
 
 async def test_a_short_hold_that_is_renewed_in_time_never_seems_to_end(redis_url: str) -> None:
     other = RedisBackend(redis_url)
-    hold = await other.acquire(Hold("a", ON), 0.45)
+    hold = await other.acquire(Hold("a", ON), 1.5)
     async with linked(RedisBackend(redis_url, ttl=NO_POLL)) as worker:
         seen = []
         for _ in range(8):
             renewed = time.monotonic()
-            while time.monotonic() - renewed < 0.15:
+            while time.monotonic() - renewed < 0.5:
                 seen.append(worker.is_on())
                 await asyncio.sleep(0.005)
-            assert await other.renew(hold, 0.45)
+            assert await other.renew(hold, 1.5)
         assert all(seen)
-        await eventually(worker.is_off, within=1)
+        await eventually(worker.is_off, within=1.5 + SOON)
 
 
 @pytest.mark.as_worker
 async def test_a_hold_whose_holder_died_ends_with_its_lease(redis_url: str) -> None:
-    await RedisBackend(redis_url).acquire(Hold("a", ON), 0.5)
-    ends = time.time() + 0.5
+    ends = (await RedisBackend(redis_url).acquire(Hold("a", ON), 1.5)).deadline
     async with linked(RedisBackend(redis_url, ttl=NO_POLL)) as worker:
-        await eventually(worker.is_off, within=2, every=0.001)
-        assert time.time() == pytest.approx(ends, abs=0.1)
+        await eventually(worker.is_on, within=SOON)
+        await eventually(worker.is_off, within=3, every=0.001)
+        assert -0.05 < time.time() - ends < SOON
 
 
 # -- connections that die ------------------------------------------------------------------------------------------------
@@ -502,7 +505,7 @@ async def test_a_frozen_server_is_noticed_within_two_ttl_and_found_again(make_se
         began = time.monotonic()
         try:
             await eventually(lambda: worker.errors, within=5)
-            assert time.monotonic() - began < 2 * TTL
+            assert time.monotonic() - began < 2 * TTL + SOON
             assert max([*worker.asked_at, *worker.confirmed_at]) <= began + 0.05
             await asyncio.sleep(2 * TTL)
         finally:
@@ -699,7 +702,7 @@ async def test_swapped_databases_are_noticed_by_the_poll(own_redis_server: Redis
         began = time.monotonic()
         await admin.swapdb(0, 1)
         await eventually(worker.is_on, within=5)
-        assert time.monotonic() - began < 1.5 * TTL
+        assert time.monotonic() - began < 1.5 * TTL + SOON
 
 
 # -- with less rights ----------------------------------------------------------------------------------------------------
@@ -727,7 +730,7 @@ async def test_with_less_rights_a_change_takes_as_long_as_the_rung_says(
     caplog.set_level(logging.INFO, logger="fastapi_maintenance")
     user = await make_user(*missing.split())
     rung, depth = LADDER[missing]
-    ttl = 0.5
+    ttl = 2.0
     async with linked(RedisBackend(user.url, ttl=ttl), Worker(reporting=True)) as worker:
         await asyncio.sleep(QUIET)
         began = time.monotonic()
@@ -773,12 +776,12 @@ async def test_a_server_without_resp3_is_followed_by_message_and_poll(
     caplog.set_level(logging.INFO, logger="fastapi_maintenance")
     server = make_server(2)
     other = RedisBackend(server.url)
-    async with linked(RedisBackend(server.url, ttl=1.0)) as worker:
+    async with linked(RedisBackend(server.url, ttl=2.0)) as worker:
         await asyncio.sleep(QUIET)
         await other.write(ON)
-        await eventually(worker.is_on, within=0.5)
+        await eventually(worker.is_on, within=SOON)
         await server.acli("DEL", "maintenance")
-        await eventually(worker.is_off, within=1.5)
+        await eventually(worker.is_off, within=2.0 + SOON)
         assert worker.errors == []
         assert worker.last.registered
     assert [text.rsplit(" ", 1)[1] for text in texts(caplog) if text.startswith("link to")] == ["message"]
@@ -972,13 +975,13 @@ async def test_nothing_but_what_is_needed_is_sent_on_the_way_in(redis_url: str, 
 
 @pytest.mark.as_worker
 async def test_a_worker_is_in_the_registry_while_it_lives_and_leaves_in_order(redis_url: str) -> None:
-    async with linked(RedisBackend(redis_url, ttl=TTL)):
+    async with linked(RedisBackend(redis_url, ttl=2.0)):
         (mine,) = await registered(redis_url)
         assert (mine.rung, mine.left) == ("tracking", False)
-        await asyncio.sleep(4 * TTL)
+        await asyncio.sleep(4.0)
         (same,) = await registered(redis_url)
         assert same.id == mine.id
-        assert same.deadline > mine.deadline + 2 * TTL
+        assert same.deadline > mine.deadline + 1.5
     (gone,) = await registered(redis_url)
     assert (gone.id, gone.left) == (mine.id, True)
 
@@ -1007,11 +1010,11 @@ async def test_a_worker_that_vanishes_expires_after_three_ttl(redis_url: str, mo
 
 async def test_stopping_at_a_frozen_server_takes_half_a_ttl_at_most(own_redis_server: RedisServerFactory) -> None:
     server = own_redis_server()
-    async with linked(RedisBackend(server.url, ttl=2.0)):
+    async with linked(RedisBackend(server.url, ttl=4.0)):
         await asyncio.sleep(QUIET)
         server.pause()
         began = time.monotonic()
-    assert time.monotonic() - began < 1.5
+    assert time.monotonic() - began < 0.5 * 4.0 + SOON
     server.resume()
 
 

@@ -177,7 +177,7 @@ async def test_a_server_that_says_nothing_is_given_up_in_time() -> None:
         began = time.monotonic()
         with pytest.raises(TimeoutError):
             await SingleServer.from_url(f"redis://127.0.0.1:{server.port}").connect(timeout=0.2)
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 5
         await eventually(lambda: not server.writers, within=5)
 
 

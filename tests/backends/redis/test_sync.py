@@ -29,7 +29,7 @@ from .links import Worker
 
 pytestmark = pytest.mark.every_redis
 
-TTL = 0.4
+TTL = 2.0  # a call may take half of it
 WITH_MESSAGE = '{"enabled":true,"message":"back soon","mode":"full"}'
 
 
@@ -308,11 +308,11 @@ async def test_it_asks_to_be_run_half_way_to_the_end_of_a_hold_and_right_after_i
     wire: Wire, sync: Sync, operator: Any, keys: Keys, lease: float, looks: float
 ) -> None:
     """The renewal of a hold is not pushed, so a look before its known end must find it."""
-    await hold(operator, keys, "a", lease)
     began = time.monotonic()
+    await hold(operator, keys, "a", lease)
     _, at = await sync.run(wire, arm=False, rung="polling")
 
-    assert at - began == pytest.approx(looks, abs=0.03)
+    assert began + looks - 0.03 < at < time.monotonic() + looks + 0.03
 
 
 async def test_with_nothing_that_ends_it_need_not_be_run_again(wire: Wire, sync: Sync, operator: Any) -> None:

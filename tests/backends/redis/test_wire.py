@@ -197,7 +197,7 @@ async def test_a_silent_server_is_given_up_after_the_deadline(events: Events) ->
         began = time.monotonic()
         with pytest.raises(BackendUnavailableError, match=r"no reply within 0\.2 s"):
             await wire.call(("PING",), within=0.2)
-        assert 0.19 < time.monotonic() - began < 1.5
+        assert 0.19 < time.monotonic() - began < 5
         assert events.count == 1
 
         server.say(b"+PONG\r\n")  # too late; it stays given up, for the first reason
@@ -238,7 +238,7 @@ async def test_a_loop_that_was_away_gives_a_silent_server_one_more_deadline(even
         await asyncio.sleep(0)
         time.sleep(0.2)
         with pytest.raises(BackendUnavailableError, match="no reply"):
-            await asyncio.wait_for(call, 1.0)
+            await asyncio.wait_for(call, 5.0)
 
 
 async def test_a_reply_that_nobody_asked_for_ends_it(events: Events) -> None:
