@@ -239,5 +239,5 @@ class Reader:
         except AssertionError:
             process.terminate()
             raise
-        time.sleep(0.5)  # for the slowest of several workers
+        time.sleep(2)  # for the slowest of several workers
         return process

@@ -156,7 +156,7 @@ def test_the_worker_takes_no_job_while_maintenance_is_on(redis_server: RedisServ
             eventually_sync(lambda: len(lines) >= 3, within=SOON)
             redis_server.cli("SET", "maintenance", "1")
             asyncio.run(drained(redis_server.url))
-            time.sleep(0.3)  # for what it had printed
+            time.sleep(1)  # for what it had printed
             done = len(lines)
             time.sleep(1)
             assert len(lines) == done

@@ -105,8 +105,8 @@ async def test_one_that_hangs_is_passed_over(caplog: pytest.LogCaptureFixture) -
     hanging.hang()
     started = time.monotonic()
 
-    assert await asyncio.wait_for(answer_of(Fallbacks([hanging, Switchboard(True)])), 5) == (True, "board")
-    assert time.monotonic() - started < 2
+    assert await asyncio.wait_for(answer_of(Fallbacks([hanging, Switchboard(True)])), 20) == (True, "board")
+    assert time.monotonic() - started < 10
     assert warnings(caplog) == ["The fallback Switchboard cannot be asked: TimeoutError"]
 
 

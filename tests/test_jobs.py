@@ -70,17 +70,17 @@ def test_what_keeps_a_background_mode_from_starting_is_raised(monkeypatch: pytes
 
 @pytest.mark.usefixtures("settled")
 async def test_a_barrier_waits_for_a_job_that_is_at_work(redis_url: str) -> None:
-    backend, end = RedisBackend(redis_url, ttl=0.3), asyncio.Event()
+    backend, end = RedisBackend(redis_url, ttl=1.0), asyncio.Event()
 
     async def work(mode: MaintenanceMode) -> None:
         async with job(mode):
             await end.wait()
 
-    async with MaintenanceMode(RedisBackend(redis_url, ttl=0.3)) as mode:
+    async with MaintenanceMode(RedisBackend(redis_url, ttl=1.0)) as mode:
         working = asyncio.create_task(work(mode))
         await eventually(lambda: len(mode.in_flight) == 1, within=SOON)
         await backend.write(ON)
-        result = await wait_until_applied(backend, drained=True, timeout=1.0)
+        result = await wait_until_applied(backend, drained=True, timeout=3.0)
         assert [worker.http for worker in result.laggards] == [1]
         end.set()
         await working

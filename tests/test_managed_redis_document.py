@@ -24,7 +24,7 @@ async def test_the_categories_that_are_called_enough_are(own_redis_server: Redis
     (categories,) = re.findall(r"`(\+@[^`]*)`", PAGE)
     (line,) = re.findall(r"^(on ~.*) -@all ", PAGE, re.MULTILINE)
     await asyncio.to_thread(server.cli, "ACL", "SETUSER", "theirs", *line.split(), ">secret", "-@all", *categories.split())
-    url = server.url_of("theirs", "secret") + "?ttl=0.3"
+    url = server.url_of("theirs", "secret") + "?ttl=1"
 
     async with MaintenanceMode(RedisBackend(url)) as mode:
         await set_maintenance_mode(True, RedisBackend(url))

@@ -132,7 +132,7 @@ async def test_without_any_knowledge_nothing_is_made_up(collector: Collector) ->
 
 async def test_the_link_to_redis_is_shown(own_redis_server: RedisServerFactory, collector: Collector) -> None:
     server = own_redis_server()
-    mode = MaintenanceMode(RedisBackend(server.url, ttl=0.3))
+    mode = MaintenanceMode(RedisBackend(server.url, ttl=4.0))
     instrument(mode, meter=collector.meter)
     async with mode:
         await eventually(lambda: collector.value("maintenance.link", rung="tracking") == 1, within=SOON)

@@ -30,9 +30,9 @@ class Shop:
 
     def __init__(self, url: str) -> None:
         self.done = asyncio.Event()
-        self.backend = RedisBackend(url, ttl=0.5)
+        self.backend = RedisBackend(url, ttl=1.0)
         app = FastAPI()
-        app.add_middleware(MaintenanceModeMiddleware, backend=RedisBackend(url, ttl=0.5))
+        app.add_middleware(MaintenanceModeMiddleware, backend=RedisBackend(url, ttl=1.0))
         self.app = app
         self.client = httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://shop")
 

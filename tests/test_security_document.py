@@ -17,7 +17,7 @@ from .pages import ROOT
 from .servers import RedisServer
 from .waiting import eventually
 
-TTL = 0.3
+TTL = 1.0
 SOON = 20.0
 
 
@@ -32,12 +32,18 @@ async def cli(server: RedisServer, *command: str) -> str:
 
 
 async def test_a_hold_that_is_taken_away_is_put_back_by_its_holder(redis_server: RedisServer, mode: MaintenanceMode) -> None:
-    async with maintenance_mode_on(RedisBackend(redis_server.url, ttl=TTL), lease=3.0) as hold:
+    async with maintenance_mode_on(RedisBackend(redis_server.url, ttl=TTL), lease=10.0) as hold:
         await eventually(lambda: not mode.judge().is_open, within=SOON)
-        assert await cli(redis_server, "DEL", "{maintenance}:holds") == "1"
-        await eventually(lambda: mode.judge().is_open, within=SOON)
+        await eventually(lambda: is_opened_by_force(redis_server, mode), within=SOON)
         await eventually(lambda: not mode.judge().is_open, within=SOON)
         hold.check()
+
+
+async def is_opened_by_force(server: RedisServer, mode: MaintenanceMode) -> bool:
+    """Take all holds away, and say whether that is seen; it is not if they were put back before anybody could."""
+    await cli(server, "DEL", "{maintenance}:holds")
+    await asyncio.sleep(0.05)
+    return mode.judge().is_open
 
 
 async def test_a_forged_off_hold_opens_the_service_under_anothers_hold(redis_server: RedisServer, mode: MaintenanceMode) -> None:
@@ -56,7 +62,7 @@ async def test_a_barrier_waits_for_a_worker_that_somebody_made_up(redis_server: 
     report = json.dumps({"host": "nowhere", "pid": 1, "epoch": 0})
     await cli(redis_server, "HSET", "{maintenance}:workers", "made-up", f"{int(seconds) + 60}000000 {report}")
 
-    result = await wait_until_applied(RedisBackend(redis_server.url, ttl=TTL), timeout=2.0)
+    result = await wait_until_applied(RedisBackend(redis_server.url, ttl=TTL), timeout=4.0)
 
     assert [worker.name for worker in result.waiting] == ["1@nowhere"]
     assert not result.ok
@@ -75,7 +81,7 @@ async def test_a_message_on_the_channel_changes_nothing(redis_server: RedisServe
     await eventually(lambda: mode.judge().is_open, within=SOON)
     for message in ("1", "on", '{"enabled": true}', "9" * 40, "\r\n$-1\r\n", "x" * 100_000):
         assert int(await cli(redis_server, "PUBLISH", "{maintenance}:events", message)) == 1
-    await asyncio.sleep(3 * TTL)
+    await asyncio.sleep(1.5 * TTL)
 
     assert mode.judge().is_open
     await cli(redis_server, "SET", "maintenance", "1")

@@ -533,8 +533,8 @@ async def test_it_does_not_wait_for_the_applications_thread_pool(backend: LocalF
         for _ in range(int(limiter.total_tokens)):
             tasks.start_soon(to_thread.run_sync, release.wait, 20)
         try:
-            await eventually(lambda: limiter.available_tokens == 0, within=5)
-            with anyio.fail_after(5):
+            await eventually(lambda: limiter.available_tokens == 0, within=20)
+            with anyio.fail_after(10):
                 await backend.write(ON)
                 assert await backend.get_value() is True
         finally:

@@ -345,7 +345,7 @@ async def test_a_hold_of_a_living_process_counts_and_of_a_killed_one_does_not(
     put(holds_path, living)
     assert await held(backend) == ["theirs"]
     process.kill()
-    await eventually(lambda: is_gone_but_unburied(process.pid), within=5)
+    await eventually(lambda: is_gone_but_unburied(process.pid), within=20)
     assert await held(backend) == []
     process.wait()
     assert await held(backend) == []

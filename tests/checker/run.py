@@ -30,8 +30,8 @@ __all__ = ["Outcome", "run_schedules"]
 _TTL: Final = 0.2
 _STALE_AFTER: Final = 0.4  # below the registry's lifetime, three ttl
 _CREW: Final = 3
-_SLACK: Final = 0.3  # seconds; for a response on its way through a busy machine
-_LEASE: Final = 1.5
+_SLACK: Final = 1.0  # seconds; for a response on its way through a machine that is busy, or stands still for a moment
+_LEASE: Final = 4.0
 _ORPHANED: Final = _LEASE + 2.5  # seconds; after that a hold that nobody could release has surely run out, also in a Redis that was frozen
 
 
@@ -128,7 +128,7 @@ class _Driver:
             case "leave":
                 worker.signal(signal.SIGTERM)
             case "slow":
-                await ask_slowly(worker, step.length)
+                await ask_slowly(worker, 2 * step.length)  # some of them for longer than the slack
             case "freeze redis":
                 async with self._surgery:
                     self._server.pause()
