@@ -19,8 +19,6 @@ from ..state import OFF, MaintenanceState
 __all__ = ["Outcome", "operator", "turn_off", "turn_on"]
 
 _MOST_NAMED: Final = 5
-
-
 _PATIENCE: Final = 1.0  # seconds for replicas, which have what was written within milliseconds or are in trouble
 
 
@@ -57,7 +55,10 @@ async def turn_on(backend: BaseStateBackend, state: MaintenanceState, length: ti
     if length is not None:
         # An end, and not a time to live of the key: an end can still be read when it is over, and it is not lost when
         # somebody edits the value with a plain SET or copies it to another server.
-        state = replace_state(state, ends_at=(state.starts_at or now) + length)
+        try:
+            state = replace_state(state, ends_at=(state.starts_at or now) + length)
+        except OverflowError:
+            return Outcome(before, _BEYOND)
     replicas = None
     if scope is None:
         replicas = await backend.write_through(state, within=_PATIENCE)
@@ -112,6 +113,7 @@ _WOULD_OPEN: Final = (
     "The switch is on already, and there is one only: it would be off until the window begins, so nothing was changed. "
     "Run 'off' first if that is what you want."
 )
+_BEYOND: Final = "It would end beyond the calendar, so nothing was changed: give a shorter --for, or none."
 _CHANGED_AGAIN: Final = "The switch was written, but somebody else changed it at the same time: look at 'status', and try again."
 
 

@@ -221,6 +221,12 @@ def test_a_window_to_come_does_not_open_what_is_closed_now(cli: Cli, url: str) -
     assert "reason: OPS-417" in cli("status", "--backend", url).lines
 
 
+def test_a_window_that_would_end_beyond_the_calendar_changes_nothing(cli: Cli, url: str) -> None:
+    ran = cli("on", "--backend", url, "--at", "9999-12-31T20:00Z", "--for", "2d")
+    assert (ran.code, "beyond the calendar" in ran.err) == (1, True)
+    assert cli("status", "--backend", url, "--json").json["switch"]["enabled"] is False
+
+
 def test_the_schedule_lists_a_window_that_is_coming_or_has_begun(cli: Cli, url: str) -> None:
     assert cli("schedule", "list", "--backend", url).out == ""
     assert cli("schedule", "list", "--json", "--backend", url).json == []
