@@ -178,7 +178,7 @@ def status(
         report = asyncio.run(look(open_target(ctx, backend, var_name, file_path, scope), scope))
     show(report, as_json=as_json)
     if report.state is None:
-        fail(f"Whether maintenance is on cannot be said: {report.reading.error}", ExitCode.FAILED)
+        fail(f"Each worker keeps the state that it knows; whether that is on cannot be said: {report.reading.error}", ExitCode.FAILED)
     if exit_code and report.state.enabled:
         raise typer.Exit(ExitCode.ON)
 

@@ -18,7 +18,14 @@ from .output import clean
 
 __all__ = ["LiveRoll", "Roll", "RollLines", "as_table", "listed", "roll_on", "summary", "worker_lines"]
 
-_COLOURS: Final = {"drained": "green", "applied": "yellow", "waiting": "red", "expired": "magenta", "unfenced": "bold magenta"}
+_COLOURS: Final = {
+    "open": "green",
+    "drained": "green",
+    "applied": "yellow",
+    "waiting": "red",
+    "expired": "magenta",
+    "unfenced": "bold magenta",
+}
 
 
 class Roll(Protocol):
@@ -75,7 +82,7 @@ def summary(result: BarrierResult) -> str:
     """How many workers stand where, and who is waited for."""
     if not result.looked:
         return "the registry of workers could not be read"
-    counts = [f"{len(group)} {name}" for name, group in result.groups() if group] or ["no workers"]
+    counts = [f"{len(group)} {_called(name, result)}" for name, group in result.groups() if group] or ["no workers"]
     waited_for = ", ".join(_with_load(worker) for worker in result.laggards)
     if not waited_for and result.settles_in > 0:
         waited_for = f"{result.settles_in:.1f} s, as the registry is young and may not know of all workers yet"
@@ -109,7 +116,12 @@ def _standings(result: BarrierResult) -> Iterator[tuple[str, Worker]]:
     unfenced = {worker.id for worker in result.unfenced}
     for name in ("waiting", "applied", "drained", "expired"):
         for worker in getattr(result, name):
-            yield "unfenced" if worker.id in unfenced else name, worker
+            yield "unfenced" if worker.id in unfenced else _called(name, result), worker
+
+
+def _called(name: str, result: BarrierResult) -> str:
+    """A group of workers by what it is to the reader: who has opened is waited for no more, and that is all that drained means then."""
+    return "open" if name == "drained" and not result.state.enabled else name
 
 
 def _with_load(worker: Worker) -> str:

@@ -51,7 +51,7 @@ def test_wait_ends_at_once_when_everybody_has_followed(
     register("a", closed=value == "1")
     waited = cli("wait", "--drained", "--backend", redis_url)
     assert (waited.code, waited.err) == (0, "")
-    assert waited.lines[-1].endswith(f"s: maintenance {'on' if value == '1' else 'off'}; 1 drained")
+    assert waited.lines[-1].endswith(f"s: maintenance {'on; 1 drained' if value == '1' else 'off; 1 open'}")
 
 
 @pytest.mark.parametrize(
@@ -259,8 +259,8 @@ def test_a_wait_prints_a_line_for_each_change_to_a_pipe(redis_url: str, register
     assert (ended.code, ended.err) == (0, "")
     assert "\x1b" not in ended.out
     assert [line.split(" s: ")[1] for line in ended.lines] == [
-        "maintenance off; 1 drained, 1 waiting; waiting for 2@web-1",
-        "maintenance off; 2 drained",
+        "maintenance off; 1 open, 1 waiting; waiting for 2@web-1",
+        "maintenance off; 2 open",
     ]
 
 

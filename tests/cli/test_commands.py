@@ -331,7 +331,9 @@ def test_a_value_that_cannot_be_read_is_an_error_and_not_off(
     redis_server.cli("SET", "maintenance", "perhaps")
     status = cli("status", "--backend", redis_url, *options)
     assert status.code == 1
-    assert status.err.startswith("Whether maintenance is on cannot be said: 'perhaps' is not a boolean word")
+    assert status.err.startswith(
+        "Each worker keeps the state that it knows; whether that is on cannot be said: 'perhaps' is not a boolean word"
+    )
     if "--json" in options:
         assert (status.json["enabled"], status.json["switch"]) == (None, None)
     else:
@@ -348,6 +350,7 @@ def test_status_shows_a_time_to_live_and_a_coming_window(cli: Cli, redis_url: st
     status = cli("status", "--backend", redis_url)
     assert status.lines[0] == "maintenance: off"
     assert any(line.startswith("coming: on from ") for line in status.lines)
+    assert any(line.startswith("switch: on, but not yet") for line in status.lines)
 
 
 def test_the_environment_variable_is_the_default(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

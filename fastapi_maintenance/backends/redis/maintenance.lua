@@ -248,11 +248,13 @@ local step = {}
 function step.read() end
 
 -- ARGV: 3 worker id, 4 its JSON, 5 lifetime in ms, 6 the `born` it knows, 7 the time at which it first registered with the switch that
--- it knows now, 0 if it has not. A registration older than that shows that these data lack what it read before: after a failover to a
--- replica that lagged, where a bare SET leaves no other trace. One that is not older proves that a switch which is gone was deleted.
+-- it knows now, 8 at which it last registered, 0 if it has not. A registration older than the first shows that these data lack what it
+-- read before: after a failover to a replica that lagged, where a bare SET leaves no other trace. One that is not older proves that a
+-- switch which is gone was deleted. None at all, before it can have been forgotten, is one of data so old that it has run out in them.
 function step.sync()
   local stamp = string.match(redis.call('HGET', WORKERS, ARGV[3]) or '', '^(%d+) ')
   if stamp and tonumber(stamp) < tonumber(ARGV[7] or 0) + tonumber(ARGV[5]) * 1000 then return 'rolled back' end
+  if not stamp and now < tonumber(ARGV[8] or 0) + FORGET_AFTER then return 'rolled back' end
   local text = table.concat({int(now + tonumber(ARGV[5]) * 1000), ARGV[4]}, ' ')
   if redis.call('HSET', WORKERS, ARGV[3], text) == 1 then sweep(WORKERS, FORGET_AFTER) end
   keep(WORKERS, tonumber(ARGV[5]) + FORGET_AFTER / 1000)

@@ -75,7 +75,8 @@ class Sync:
         self._last: Answer | None = None
         self._acknowledged: tuple[object, ...] | None = None
         self._gaps = Gaps(server.describe())
-        self._knows_since = 0  # when it first registered with the switch that it knows, in microseconds of Redis' clock
+        # In microseconds of Redis' clock: when it first registered with the switch that it knows, and when it last did.
+        self._knows_since = self._registered_at = 0
 
     def begin(self) -> None:
         """Forget what the previous connection's server permitted."""
@@ -102,10 +103,10 @@ class Sync:
             answer = await self._on_the_move(wire) if is_on_the_move(answers[0]) else self._understand(answers)
         self._tell()
         before, self._last = self._last, await self._after_loss(wire, answer)
-        if self._last.reading.registered and (
-            not self._knows_since or before is None or _switches(before.reading) != _switches(self._last.reading)
-        ):
-            self._knows_since = round(self._last.reading.now * 1e6)
+        if self._last.reading.registered:
+            self._registered_at = round(self._last.reading.now * 1e6)
+            if not self._knows_since or before is None or _switches(before.reading) != _switches(self._last.reading):
+                self._knows_since = self._registered_at
         self._feed.update(self._last.reading, sent)
         return armed, sent + _changes_in(self._last.reading)
 
@@ -135,7 +136,7 @@ class Sync:
             return [run("read")]
         self._acknowledged = _acknowledgement(report)
         registration = self._worker, json.dumps({**report, "rung": rung, "lifetime": lifetime}), round(lifetime * 1000)
-        return [run("sync", *registration, 0 if self._last is None else self._last.born, self._knows_since)]
+        return [run("sync", *registration, 0 if self._last is None else self._last.born, self._knows_since, self._registered_at)]
 
     def _understand(self, replies: list[Reply]) -> Answer | None:
         """What the replies say; None to ask once more, having stepped down as the refusal demands."""
@@ -188,11 +189,11 @@ class Sync:
             if self._on_data_loss == "restore":
                 answer = await self._restore(wire, before, answer)
             else:
-                self._knows_since = 0
+                self._knows_since = self._registered_at = 0
                 logger.warning("Redis lost its data; following it, as on_data_loss='follow' says", extra=self._loss("followed"))
                 await self._record_loss(wire)
         elif answer.is_rolled_back:
-            self._knows_since = 0  # somebody else has begun anew, so there is nothing left to compare with
+            self._knows_since = self._registered_at = 0  # somebody else has begun anew, so there is nothing left to compare with
         return answer.with_reading(fill_gaps(answer.reading, before.reading))
 
     def _loss(self, outcome: str) -> dict[str, object]:
@@ -214,7 +215,7 @@ class Sync:
             switch = answer.reading.switch if answer.reading.switch not in (None, OFF) else None
             problem = f"Redis lost its data, and the last known state cannot be written again yet: {error}"
             return before.with_reading(replace(answer.reading, switch=switch, holds=None, epoch=before.reading.epoch, error=problem))
-        self._knows_since = 0
+        self._knows_since = self._registered_at = 0
         self._gaps.tell(restored.unrecorded)
         logger.warning("Redis lost its data; the last known state: %s", restored.verdict, extra=self._loss(restored.verdict))
         return restored

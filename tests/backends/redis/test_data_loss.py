@@ -134,6 +134,34 @@ async def test_a_failover_that_lost_the_switch_opens_nobody(
 
 
 @pytest.mark.parametrize("on_data_loss", ["restore", "follow"])
+async def test_a_snapshot_from_before_a_bare_set_in_which_nobody_is_registered_any_more_opens_nobody_unless_it_shall(
+    own_redis_server: RedisServerFactory, caplog: pytest.LogCaptureFixture, on_data_loss: DataLoss
+) -> None:
+    """Redis as it comes saves every few minutes, and a registry in what it saved runs out after one."""
+    server = own_redis_server()
+    async with linked(RedisBackend(server.url, ttl=TTL), Worker(reporting=True)) as earlier:
+        await both_know(False, earlier)
+    await server.acli("DEL", "{maintenance}:workers")
+    await server.acli("SAVE")
+    backends = [RedisBackend(server.url, ttl=TTL, on_data_loss=on_data_loss) for _ in range(2)]
+    async with linked(backends[0], Worker(reporting=True)) as one, linked(backends[1], Worker(reporting=True)) as two:
+        await both_know(False, one, two)
+        await server.acli("SET", "maintenance", WITH_MESSAGE)
+        await both_know(True, one, two)
+        syncs = one.syncs, two.syncs
+        await asyncio.to_thread(server.kill)
+        await asyncio.to_thread(server.start)
+        await has_settled(one, two)
+
+        restored = on_data_loss == "restore"
+        assert await server.acli("GET", "maintenance") == (WITH_MESSAGE if restored else "")
+        assert (one.was_ever_off(syncs[0]), two.was_ever_off(syncs[1])) == (not restored, not restored)
+        assert one.last.registered
+        assert two.last.registered
+        assert losses(caplog)
+
+
+@pytest.mark.parametrize("on_data_loss", ["restore", "follow"])
 async def test_a_failover_that_lost_the_switch_of_a_scope_opens_nobody_there_unless_it_shall(
     pair: Pair, caplog: pytest.LogCaptureFixture, on_data_loss: DataLoss
 ) -> None:

@@ -346,6 +346,19 @@ async def test_sync_over_an_older_registration_than_the_worker_has_made_says_so_
     assert not (await step("sync", "w", "{}", 3000, first.born, known_since + 10**9)).is_rolled_back
 
 
+async def test_sync_without_the_registration_that_cannot_have_been_forgotten_yet_says_so_and_registers_nothing(
+    operator: Any, step: Step, keys: Keys
+) -> None:
+    """As in a snapshot of so long ago that all that were registered in it have run out."""
+    first = await step("sync", "w", "{}", 3000, 0, 0, 0)
+    registered_at = round(first.reading.now * 1e6)
+    await operator.delete(keys.workers)
+
+    assert (await step("sync", "w", "{}", 3000, first.born, 0, registered_at)).is_rolled_back
+    assert not await operator.exists(keys.workers)
+    assert not (await step("sync", "w", "{}", 3000, first.born, 0, registered_at - 60 * 10**6)).is_rolled_back
+
+
 async def test_a_worker_with_a_short_life_does_not_shorten_that_of_the_others(operator: Any, step: Step, keys: Keys) -> None:
     await step("sync", "slow", "{}", 300_000, 0)
     await step("sync", "quick", "{}", 300, 0)
