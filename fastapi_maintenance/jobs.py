@@ -92,6 +92,8 @@ class BackgroundMode:
         try:
             asyncio.run(self._live(begun))
         except BaseException as error:
+            if begun.done():
+                raise
             begun.set_exception(error)  # else whoever enters would wait for ever, say where there are no more files to open
 
     async def _live(self, begun: Future[None]) -> None:

@@ -68,6 +68,18 @@ def test_what_keeps_a_background_mode_from_starting_is_raised(monkeypatch: pytes
         entered.result(SOON)
 
 
+def test_what_goes_wrong_when_it_ends_is_not_swallowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fail(mode: MaintenanceMode) -> None:
+        raise OSError("no route to host")
+
+    said: list[str] = []
+    monkeypatch.setattr(MaintenanceMode, "stop", fail)
+    monkeypatch.setattr(threading, "excepthook", lambda hooked: said.append(str(hooked.exc_value)))
+    with BackgroundMode(Switchboard()):
+        pass
+    assert said == ["no route to host"]
+
+
 @pytest.mark.usefixtures("settled")
 async def test_a_barrier_waits_for_a_job_that_is_at_work(redis_url: str) -> None:
     backend, end = RedisBackend(redis_url, ttl=1.0), asyncio.Event()
