@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from base64 import b64encode
-from hashlib import sha256
 from importlib.resources import files
 from string import Template
 from typing import Final
 
 from fastapi import APIRouter
 from fastapi.responses import HTMLResponse
+
+from ..responses.page import inline_source
 
 __all__ = ["add_to"]
 
@@ -18,15 +18,9 @@ _STYLE: Final = _FILES.joinpath("panel.css").read_text("utf-8")
 _SCRIPT: Final = _FILES.joinpath("panel.js").read_text("utf-8")
 _PAGE: Final = Template(_FILES.joinpath("panel.html").read_text("utf-8")).substitute(style=_STYLE, script=_SCRIPT)
 
-
-def _source(text: str) -> str:
-    """What allows exactly this inline style or script (Content Security Policy, 6.7.3.3)."""
-    return f"'sha256-{b64encode(sha256(text.encode()).digest()).decode()}'"
-
-
 _HEADERS: Final = {
     "Content-Security-Policy": (
-        f"default-src 'none'; style-src {_source(_STYLE)}; script-src {_source(_SCRIPT)}; connect-src 'self'; img-src data:; "
+        f"default-src 'none'; style-src {inline_source(_STYLE)}; script-src {inline_source(_SCRIPT)}; connect-src 'self'; img-src data:; "
         "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
     ),
     "X-Frame-Options": "DENY",

@@ -12,7 +12,7 @@ from typing import Final
 from .notice import Notice
 from .times import iso, readable
 
-__all__ = ["CONTENT_SECURITY_POLICY", "render_page"]
+__all__ = ["CONTENT_SECURITY_POLICY", "inline_source", "render_page"]
 
 _FILES: Final = files(__package__)
 _PAGE: Final = Template(_FILES.joinpath("page.html").read_text("utf-8"))
@@ -20,13 +20,13 @@ _STYLE: Final = _FILES.joinpath("page.css").read_text("utf-8")
 _SCRIPT: Final = _FILES.joinpath("page.js").read_text("utf-8")
 
 
-def _source(text: str) -> str:
+def inline_source(text: str) -> str:
     """What allows exactly this inline style or script (Content Security Policy, 6.7.3.3)."""
     return f"'sha256-{b64encode(sha256(text.encode()).digest()).decode()}'"
 
 
 CONTENT_SECURITY_POLICY: Final = (
-    f"default-src 'none'; style-src {_source(_STYLE)}; script-src {_source(_SCRIPT)}; connect-src 'self'; img-src data:; "
+    f"default-src 'none'; style-src {inline_source(_STYLE)}; script-src {inline_source(_SCRIPT)}; connect-src 'self'; img-src data:; "
     "base-uri 'none'; form-action 'none'"
 ).encode()
 """The page's own, which lets it have its style and its script and nothing else."""
