@@ -104,4 +104,4 @@ def complaints(answer: Answer, *, closed: bool, detail: str) -> Iterator[str]:
 def _doubts(statement: Statement, *, on: bool, at: float) -> Iterator[str]:
     """What is wrong with what a worker says of itself after a flip at that time."""
     if statement.enabled is not on or statement.changed_at < at - _SKEW:
-        yield f"says that it has been {'closed' if statement.enabled else 'open'} since {at - statement.changed_at:.3f} s before"
+        yield f"says that it has been {'closed' if statement.enabled else 'open'} since {at - statement.changed_at:.3f} s before the flip"
