@@ -87,7 +87,10 @@ def test_the_panel_is_guarded_and_flips_four_workers(redis_server: RedisServer) 
         eventually_sync(lambda: {answer.status for answer in workers.get_all("/").values()} == {200}, within=SOON)
 
 
-def test_one_script_starts_the_panel_over_four_workers(redis_server: RedisServer, free_port: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_one_script_starts_the_panel_over_four_workers_and_ends_them(
+    redis_server: RedisServer, free_port: int, tmp_path: Path, number: signal.Signals
+) -> None:
     clone = as_if_set_up(tmp_path)
     env = {**os.environ, "FASTAPI_MAINTENANCE_BACKEND": redis_server.url, "UVICORN_PORT": str(free_port), "PYTHONPATH": str(ROOT)}
     said = tmp_path / "said"
@@ -106,8 +109,14 @@ def test_one_script_starts_the_panel_over_four_workers(redis_server: RedisServer
 
         eventually_sync(lambda: b"<title>Maintenance</title>" in ask(""), within=SOON, every=0.2)
         eventually_sync(lambda: len(json.loads(ask("workers") or "[]")) == 4, within=SOON, every=0.2)
+
+        script.send_signal(number)  # to it alone, as by a service manager or a window that is closed
+        assert script.wait(SOON) == 128 + number
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", free_port), timeout=10)
     finally:
-        os.killpg(script.pid, signal.SIGTERM)
+        with suppress(ProcessLookupError):
+            os.killpg(script.pid, signal.SIGKILL)
         script.wait(SOON)
 
 
