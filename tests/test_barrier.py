@@ -231,7 +231,7 @@ async def test_a_barrier_that_begins_when_redis_is_back_empty_waits_for_whom_it_
 
     assert result.ok
     assert result.drained == ()
-    assert time.monotonic() - began >= LIFETIME
+    assert time.monotonic() - began > LIFETIME - 0.1, "two clocks tell the same time, nearly"
 
 
 @pytest.mark.every_redis

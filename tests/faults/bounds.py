@@ -31,7 +31,7 @@ BOOT: Final = 20.0 + SLACK
 """For a program that has to start, import and find others."""
 
 LEASE: Final = 5.0
-"""Of the holds here: a tenth of it is what a machine may hesitate while a holder that is cut off is told."""
+"""Of the holds here."""
 
 LOOP_LAG: Final = 0.1
 """By this much the event loop may be late because of us; what the machine adds is not counted (watchdog.py)."""
