@@ -89,9 +89,9 @@ def test_the_panel_is_guarded_and_flips_four_workers(redis_server: RedisServer) 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_one_script_starts_the_panel_over_four_workers_and_ends_them(
-    redis_server: RedisServer, free_port: int, tmp_path: Path, number: signal.Signals
+    redis_server: RedisServer, free_port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
-    clone = as_if_set_up(tmp_path)
+    clone = as_if_set_up(tmp_path, monkeypatch)
     env = {**os.environ, "FASTAPI_MAINTENANCE_BACKEND": redis_server.url, "UVICORN_PORT": str(free_port), "PYTHONPATH": str(ROOT)}
     said = tmp_path / "said"
     with said.open("w") as output:
@@ -120,8 +120,8 @@ def test_one_script_starts_the_panel_over_four_workers_and_ends_them(
         script.wait(SOON)
 
 
-def test_the_panel_does_not_begin_on_a_port_that_somebody_else_has(free_port: int, tmp_path: Path) -> None:
-    clone = as_if_set_up(tmp_path)
+def test_the_panel_does_not_begin_on_a_port_that_somebody_else_has(free_port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clone = as_if_set_up(tmp_path, monkeypatch)
     env = {**os.environ, "UVICORN_PORT": str(free_port)}
     with socket.create_server(("127.0.0.1", free_port)):
         refused = subprocess.run([clone / "scripts/panel"], env=env, capture_output=True, text=True, timeout=60, check=False)
@@ -132,8 +132,8 @@ def test_the_panel_does_not_begin_on_a_port_that_somebody_else_has(free_port: in
     assert "password" not in refused.stderr
 
 
-def test_the_first_port_that_nobody_listens_on_is_taken(free_port: int, tmp_path: Path) -> None:
-    clone = as_if_set_up(tmp_path)
+def test_the_first_port_that_nobody_listens_on_is_taken(free_port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clone = as_if_set_up(tmp_path, monkeypatch)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         ask = f". scripts/_setup; free_port {taken.getsockname()[1]} {free_port} 1"
         found = subprocess.run(["sh", "-euc", ask], cwd=clone, capture_output=True, text=True, timeout=60, check=True)
@@ -141,8 +141,9 @@ def test_the_first_port_that_nobody_listens_on_is_taken(free_port: int, tmp_path
     assert found.stdout == f"{free_port}\n"
 
 
-def as_if_set_up(where: Path) -> Path:
+def as_if_set_up(where: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A clone with the environment that runs the tests, noted as complete: what it would otherwise install needs a network."""
+    monkeypatch.delenv("PYTHON", raising=False)  # by which the scripts would want another environment
     clone = where / "clone"
     for name in ("scripts", "examples"):
         shutil.copytree(ROOT / name, clone / name)

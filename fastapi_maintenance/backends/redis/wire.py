@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, Final, Self
 
 from redis.asyncio.connection import AbstractConnection
-from redis.exceptions import MovedError, RedisError, ResponseError
+from redis.exceptions import MovedError, ResponseError
 
 from ...exceptions import BackendUnavailableError
 
@@ -80,7 +80,7 @@ class Wire:
         try:
             async with asyncio.timeout(within):  # a peer that reads nothing blocks even sending
                 await self._connection.send_packed_command(packed, check_health=False)
-        except (RedisError, OSError) as error:
+        except Exception as error:  # besides redis-py's, Python 3.13's transports raise AttributeError where the peer has just gone
             self._end(error)
         else:
             await self._wait(futures, started, within)
