@@ -13,7 +13,9 @@ import anyio.to_thread
 import pytest
 from rich.console import Console
 
+from fastapi_maintenance.backends import RedisBackend
 from fastapi_maintenance.cli import barrier
+from fastapi_maintenance.registry import RollCall
 
 from ..checker.crew import Crew, Nursery, ask_slowly, is_at_work, ready
 from ..conftest import RedisServerFactory
@@ -208,6 +210,25 @@ def test_the_workers_of_an_unreachable_redis_cannot_be_listed(cli: Cli, free_por
     listed = cli("workers", "--backend", f"redis://127.0.0.1:{free_port}")
     assert (listed.code, listed.out) == (1, "")
     assert listed.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("form", ["", "--json"])
+def test_an_interrupted_wait_proves_nothing_and_leaves_the_state(
+    cli: Cli, redis_url: str, redis_server: RedisServer, register: Register, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    call = RedisBackend.roll_call
+
+    async def interrupted(self: RedisBackend) -> RollCall:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return await call(self)
+
+    monkeypatch.setattr(RedisBackend, "roll_call", interrupted)
+    redis_server.cli("SET", "maintenance", "1")
+    register("a", epoch=0)
+    waited = cli("wait", *form.split(), "--backend", redis_url)
+    assert (waited.code, "drained" in waited.out) == (130, False)
+    assert waited.err.endswith("Interrupted before it was known whether every worker has followed; the state stays as it is.\n")
+    assert redis_server.cli("GET", "maintenance") == "1"
 
 
 # -- as processes ------------------------------------------------------------------------------------------------------------
