@@ -80,7 +80,7 @@ class Wire:
         try:
             async with asyncio.timeout(within):  # a peer that reads nothing blocks even sending
                 await self._connection.send_packed_command(packed, check_health=False)
-        except Exception as error:  # besides redis-py's, Python 3.13's transports raise AttributeError where the peer has just gone
+        except Exception as error:  # since Python 3.12, transports raise AttributeError where the peer has just gone
             self._end(error)
         else:
             await self._wait(futures, started, within)

@@ -313,7 +313,7 @@ async def test_after_a_call_that_was_cancelled_while_sending_no_other_connection
 
 
 async def test_whatever_goes_wrong_in_sending_ends_it(events: Events) -> None:
-    """Python 3.13's transports have lost their event loop where the peer has gone a moment ago, and look for it all the same."""
+    """Since Python 3.12, transports have lost their event loop where the peer has gone a moment ago, and look for it all the same."""
     async with scripted(deaf=True) as server, scripted_wire(server, events) as wire:
         writer: Any = wire._connection._writer
 
