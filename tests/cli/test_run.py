@@ -295,9 +295,15 @@ def force_open(url: str) -> Callable[[], None]:
 
 
 def lose(held: Cli, url: str, started: Path, script: str, *options: str) -> Ran:
-    """Run a script, and end all holds by force once it has begun."""
-    with meanwhile(after_file(started, force_open(url))):
-        return held("--lease", "4", *options, "--", "sh", "-c", f"touch {started}; {script}")
+    """Run a script in which all holds are ended by force once it has begun and before it goes on."""
+    opened = started.with_name("opened")
+
+    def open_and_say_so() -> None:
+        force_open(url)()
+        opened.touch()
+
+    with meanwhile(after_file(started, open_and_say_so)):
+        return held("--lease", "4", *options, "--", "sh", "-c", f"touch {started}; until [ -e {opened} ]; do sleep 0.05; done; {script}")
 
 
 @pytest.mark.parametrize(("status", "code"), [(0, 5), (3, 3)])
