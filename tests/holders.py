@@ -1,4 +1,4 @@
-"""Programs in processes of their own that hold maintenance mode, and can be killed or frozen."""
+"""Programs in processes of their own: those that hold maintenance mode and can be killed or frozen, and one that will not end."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
 from fastapi_maintenance import maintenance_mode_on
 
-__all__ = ["Holder", "Program"]
+__all__ = ["Holder", "Program", "stubborn"]
 
 _ROOT: Final = Path(__file__).parents[1]
 
@@ -87,6 +89,19 @@ class Program:
         with stdout:
             for line in stdout:
                 self._lines.put(line.rstrip("\n"))
+
+
+@contextmanager
+def stubborn() -> Iterator[subprocess.Popen[bytes]]:
+    """A process, and the first of a session, that does not end when it is asked to."""
+    command = ["sh", "-c", "trap '' TERM; echo ready; while :; do sleep 0.1; done"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 class Holder(Program):

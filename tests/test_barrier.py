@@ -197,11 +197,20 @@ async def test_it_works_after_a_bare_set_and_after_a_del(on: bool, backend: Redi
 
 
 @pytest.mark.every_redis
-async def test_progress_is_told_of_every_change(backend: RedisBackend) -> None:
-    seen: list[BarrierResult] = []
-    async with MaintenanceMode(backend):
-        result = await wait_until_applied(backend, progress=seen.append)
+@pytest.mark.usefixtures("settled")
+async def test_progress_is_told_of_every_change_and_of_nothing_else(backend: RedisBackend, redis_server: RedisServer) -> None:
+    def register(epoch: int) -> None:
+        redis_server.cli("HSET", "{maintenance}:workers", "x", f'{int((time.time() + 60) * 1e6)} {{"epoch": {epoch}}}')
 
+    seen: list[BarrierResult] = []
+    register(0)
+    waiting = asyncio.create_task(wait_until_applied(backend, timeout=20, progress=seen.append))
+    await eventually(lambda: seen, within=20)
+    await asyncio.sleep(0.5)  # in which it looks again and again
+    register(10**17)
+    result = await waiting
+
+    assert [(len(told.waiting), len(told.drained)) for told in seen] == [(1, 0), (0, 1)]
     assert seen[-1] == result
 
 

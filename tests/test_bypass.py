@@ -197,7 +197,7 @@ def test_the_visit_goes_on_to_the_same_url_without_the_token(bypass: Bypass, pat
 
 def test_a_server_that_tells_no_raw_path_tells_a_path(bypass: Bypass) -> None:
     token, record = bypass.issue(END)
-    assert visit(bypass, token, record, raw_path=None, path="/a/é\udcff")["location"] == "./%C3%A9?"[:-1] + "%3F"
+    assert visit(bypass, token, record, raw_path=None, path="/a/é\udcff")["location"] == "./%C3%A9%3F"
 
 
 def test_only_a_safe_request_with_one_good_token_is_a_visit(bypass: Bypass) -> None:
@@ -235,7 +235,7 @@ def test_a_link_is_the_url_with_the_token(url: str, link: str) -> None:
 # -- options -------------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("secret", ["", "short", "x" * 31, 7, [], [7], [""], [SECRET, "short"], {SECRET}])
+@pytest.mark.parametrize("secret", ["", "hunter2", "x" * 31, 7, [], [7], [""], [SECRET, "hunter2"], {SECRET}])
 def test_a_secret_that_is_missing_or_short_is_refused_and_not_shown(secret: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigurationError, match="secret") as given:
         Bypass(secret)
@@ -245,7 +245,7 @@ def test_a_secret_that_is_missing_or_short_is_refused_and_not_shown(secret: Any,
     for error in (given, from_environment):
         assert "secrets.token_urlsafe(32)" in str(error.value)
         for each in secret if isinstance(secret, list | set) else [secret]:
-            assert each in ("", 7) or f"{each} " not in str(error.value)
+            assert each in ("", 7) or each not in str(error.value)
 
 
 def test_without_a_secret_it_is_named_where_it_belongs(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,7 @@ from fastapi_maintenance.backends.base import News
 from fastapi_maintenance.exceptions import BackendUnavailableError, ConfigurationError
 from fastapi_maintenance.hooks import Hooks
 from fastapi_maintenance.mode import MaintenanceMode
+from fastapi_maintenance.snapshot import Hold, Reading
 from fastapi_maintenance.state import OFF, ON, MaintenanceState
 from fastapi_maintenance.types import ChangeHook
 
@@ -90,7 +91,7 @@ async def test_one_that_starts_in_maintenance_is_told_so_and_one_that_starts_ope
         assert diary.entries == entries
 
 
-async def test_details_that_change_are_a_change_and_a_rule_that_changes_is_none(log: pytest.LogCaptureFixture) -> None:
+async def test_details_that_change_are_a_change() -> None:
     texts: list[str | None] = []
     backend = Switchboard()
     async with MaintenanceMode(backend, on_change=lambda old, new, source: texts.append(new.message)) as mode:
@@ -103,6 +104,18 @@ async def test_details_that_change_are_a_change_and_a_rule_that_changes_is_none(
 
     assert texts[0] == texts[2] == "one"
     assert (texts[1], texts[3]) == ("two", None)
+
+
+async def test_another_rule_that_closes_with_the_same_state_is_no_change() -> None:
+    diary = Diary()
+    async with MaintenanceMode(Switchboard(ttl=30.0), on_change=diary) as mode:
+        mode.update(Reading(ON, now=1.0), time.monotonic())
+        mode.update(Reading(OFF, (Hold("a", ON),), now=2.0), time.monotonic())
+        assert mode.gate.closing == Closing(Outcome.HOLD, ON)
+        mode.update(Reading(OFF, now=3.0), time.monotonic())
+        await eventually(lambda: len(diary.entries) >= 2, within=SOON)
+
+    assert diary.flips == [True, False]
 
 
 async def test_a_hook_that_fails_is_logged_once_a_failure_and_the_next_change_is_told_all_the_same(log: pytest.LogCaptureFixture) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import signal
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -10,8 +13,9 @@ import redis
 import redis.asyncio
 
 from .conftest import RedisServerFactory
+from .holders import stubborn
 from .ports import free_port, is_free
-from .servers import USERS, RedisServer
+from .servers import CONFIG, USERS, RedisServer
 
 
 def client(server: RedisServer, url: str | None = None) -> redis.Redis:
@@ -24,9 +28,11 @@ def test_it_runs_the_configuration_of_production(redis_server: RedisServer) -> N
 
 
 def test_the_configuration_of_production_keeps_what_is_written(own_redis_server: RedisServerFactory) -> None:
-    server = own_redis_server(config={"appendonly": "yes"})
+    (appendonly,) = re.findall(r"^appendonly (.*)$", CONFIG.read_text(), re.MULTILINE)
+    server = own_redis_server(config={"appendonly": appendonly})
     server.cli("SET", "maintenance", 1)
-    server.restart()
+    server.kill()
+    server.start()
 
     assert server.cli("GET", "maintenance") == "1"
 
@@ -116,12 +122,12 @@ def test_a_server_that_never_answers_is_given_up(tmp_path: Path, monkeypatch: py
         RedisServer(patience=0.2).__enter__()
 
 
-def test_a_server_that_will_not_stop_is_killed(own_redis_server: RedisServerFactory) -> None:
-    server = own_redis_server()
-    server.patience = 0.0
-    server.stop()
+def test_a_server_that_will_not_stop_is_killed() -> None:
+    with stubborn() as process, closing(RedisServer(patience=0.1)) as server:
+        server._process = process
+        server.stop()
 
-    assert is_free(server.port)
+        assert process.poll() == -signal.SIGKILL
 
 
 def test_a_missing_program_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
+from contextlib import closing
 from http.client import HTTPException
 
 import pytest
 
+from .holders import stubborn
 from .ports import is_free
 from .waiting import eventually_sync
 from .workers import Workers
@@ -70,6 +73,14 @@ def test_nothing_is_left_when_they_stop_even_of_a_frozen_one() -> None:
 
 
 def test_workers_that_will_not_stop_are_killed() -> None:
+    with stubborn() as process, closing(Workers(APP, patience=0.1)) as workers:
+        workers._process = process
+        workers.stop()
+
+        assert process.poll() == -signal.SIGKILL
+
+
+def test_nothing_is_left_of_workers_whose_parent_was_killed() -> None:
     with Workers(APP, count=2) as workers:
         workers.patience = 0.0
 

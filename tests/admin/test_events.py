@@ -172,8 +172,14 @@ async def test_a_stream_ends_in_time_so_that_the_guard_is_asked_again() -> None:
 @pytest.mark.parametrize("handler", [signal.SIG_DFL, None, lambda *args: None])
 async def test_whoever_handles_signals_it_goes_on(handler: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fastapi_maintenance.admin.events.signal", SimpleNamespace(SIGTERM=1, getsignal=lambda number: handler))
-    async with MaintenanceMode(Switchboard()) as mode:
-        assert [picture async for picture in follow(mode, life=0.2)]
+    board, seen = Switchboard(), 0
+    async with MaintenanceMode(board) as mode:
+        async for _ in follow(mode, life=SOON):
+            seen += 1
+            if seen == 2:
+                break
+            await board.write(ON)
+    assert seen == 2
 
 
 async def test_when_uvicorn_is_to_stop_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -112,9 +112,13 @@ def test_without_a_middleware_it_says_so() -> None:
 
 
 def test_what_is_overridden_in_a_test_is_still_administered() -> None:
-    app = shop(Switchboard())
-    with override(app, True):
-        assert TestClient(app).get("/maintenance/state").status_code == 200
+    board = Switchboard(True)
+    app = shop(board)
+    with override(app, False):
+        client = TestClient(app, headers=JSON)
+        assert client.get("/maintenance/state").json()["enabled"] is True
+        assert client.delete("/maintenance/switch", headers={"If-Match": "*"}).status_code == 200
+    assert board.value is False
 
 
 # -- described ---------------------------------------------------------------------------------------------------------

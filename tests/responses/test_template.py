@@ -125,4 +125,4 @@ def test_what_is_no_path_is_refused(option: str, value: Any) -> None:
 
 def test_an_answer_with_a_template_can_be_compared_and_printed(template: Path) -> None:
     assert MaintenanceAnswer(template=template) == MaintenanceAnswer(template=template)
-    assert "_page" not in repr(MaintenanceAnswer())
+    assert "_page" not in repr(MaintenanceAnswer(template=template))
