@@ -370,7 +370,6 @@ def test_a_redirect_is_an_application_that_is_back(visit: Visit, address: str, s
     switch("0")
     with serving(app) as server:
         page = visit.to(f"http://{server}/", clock=True)
-        answers.append(MaintenanceResponse(ON, answer=MaintenanceAnswer(redirect=address)))
         answers.append(HTMLResponse("", 302, {"location": address}))
         page.clock.run_for(3_000)
         expect(page.get_by_role("heading")).to_have_text("Open")

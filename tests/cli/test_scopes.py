@@ -13,9 +13,10 @@ def test_a_scope_is_turned_on_and_off_by_itself(cli: Cli, redis_url: str) -> Non
     of_billing = ("--scope", "billing", "--backend", redis_url)
 
     assert cli("on", *of_billing).code == 0
-    assert "on" in cli("status", *of_billing).out
+    assert cli("status", *of_billing).lines[0] == "maintenance of billing: on"
     assert cli("status", "--exit-code", "--backend", redis_url).code == 0
     assert cli("off", *of_billing).code == 0
+    assert cli("status", *of_billing).lines[0] == "maintenance of billing: off"
 
 
 def test_a_scope_without_a_switch_goes_by_the_general_one_and_that_is_said(cli: Cli, redis_url: str, redis_server: RedisServer) -> None:

@@ -16,14 +16,13 @@ from .sites import Site
 
 async def test_a_bare_change_arrives_at_once(site: Site) -> None:
     async with Service(RedisBackend(site.url, ttl=NO_POLL)) as service:
-        for commands, status in (
-            ([("SET", "maintenance", 1)], 503),
-            ([("DEL", "maintenance")], 200),
-            ([("SET", "maintenance", "on", "EX", 600)], 503),
-            ([("GETDEL", "maintenance")], 200),
+        for command, status in (
+            (("SET", "maintenance", 1), 503),
+            (("DEL", "maintenance"), 200),
+            (("SET", "maintenance", "on", "EX", 600), 503),
+            (("GETDEL", "maintenance"), 200),
         ):
-            for command in commands:
-                await site.write(*command)
+            await site.write(*command)
             await service.becomes(status, within=BY_PUSH)
 
 

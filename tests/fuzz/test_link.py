@@ -19,8 +19,8 @@ from redis.asyncio import ConnectionPool, Redis
 from fastapi_maintenance.backends import RedisBackend
 from fastapi_maintenance.exceptions import MaintenanceError
 from fastapi_maintenance.mode import MaintenanceMode
-from fastapi_maintenance.snapshot import Hold
-from fastapi_maintenance.state import ON, MaintenanceState
+from fastapi_maintenance.snapshot import Hold, Reading
+from fastapi_maintenance.state import OFF, ON, MaintenanceState
 from tests.backends.redis.parsers import PARSERS
 from tests.backends.redis.scripted import scripted
 from tests.faults.proxy import Proxy
@@ -118,26 +118,39 @@ FIELD: Final = st.one_of(
     st.sampled_from([b":1\r\n", b"_\r\n", b"*0\r\n", bulk(b""), bulk(b"x"), bulk(b"9" * 400), bulk(b"\xff"), bulk(b"1700000000000000")]),
     st.lists(st.just(array([bulk(b"a")] * 4)), max_size=2).map(array),
 )
+SOUND: Final = (
+    bulk(b"1700000000000000"),
+    bulk(b"text"),
+    b"$-1\r\n",
+    b":-2\r\n",
+    b"*0\r\n",
+    array([bulk(b"7")] * 3),
+    bulk(b"f"),
+    bulk(b"8"),
+    b"*0\r\n",
+    b"*0\r\n",
+    bulk(b""),
+)
+"""What the script answers where nothing is set."""
 
 
 @effort(40)
-@example([bulk(b"")] * 9, {7})
-@example([bulk(b"9" * 400)] * 9, {7})
-@given(st.lists(FIELD, min_size=9, max_size=9), st.sets(st.integers(0, 8), max_size=3))
+@example([bulk(b"")] * len(SOUND), {7})
+@example([bulk(b"9" * 400)] * len(SOUND), {7})
+@given(st.lists(FIELD, min_size=len(SOUND), max_size=len(SOUND)), st.sets(st.integers(0, len(SOUND) - 1), max_size=3))
 def test_a_reply_that_is_nearly_the_scripts_is_no_other_error(fields: list[bytes], spoilt: set[int]) -> None:
-    sound = [
-        bulk(b"1700000000000000"),
-        bulk(b"text"),
-        b"$-1\r\n",
-        b":-2\r\n",
-        b"*0\r\n",
-        array([bulk(b"7")] * 3),
-        bulk(b"f"),
-        bulk(b"8"),
-        b"*0\r\n",
-    ]
-    reply = array(fields[i] if i in spoilt else sound[i] for i in range(9))
+    reply = array(fields[i] if i in spoilt else SOUND[i] for i in range(len(SOUND)))
     asyncio.run(each_step_is_refused(PARSERS[0], lambda: reply))
+
+
+def test_the_reply_that_is_spoilt_there_is_one_of_the_scripts() -> None:
+    """Else every step would refuse it for its length, whatever is in it."""
+
+    async def read() -> Reading:
+        async with scripted(lambda heard: array(SOUND) if b"EVAL" in heard else b"+OK\r\n") as server:
+            return await backend_at(server.port, PARSERS[0]).read()
+
+    assert asyncio.run(read()) == Reading(OFF, (), 1700000000.0, epoch=7, fingerprint="f")
 
 
 async def each_step_is_refused(parser: Any, answer: Callable[[], bytes]) -> None:

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -29,6 +30,7 @@ from fastapi_maintenance.registry import Worker as RegisteredWorker
 from fastapi_maintenance.snapshot import Hold, evaluate
 from fastapi_maintenance.state import OFF, ON, MaintenanceState
 from tests.conftest import RedisServerFactory
+from tests.faults.proxy import Proxy
 from tests.servers import RedisServer
 from tests.waiting import eventually
 
@@ -542,12 +544,51 @@ async def test_paused_clients_are_a_fault_that_passes(own_redis_server: RedisSer
         assert not worker.was_ever_off(syncs)
 
 
-async def test_a_pong_confirms_only_what_was_known_when_the_ping_was_sent(redis_url: str) -> None:
-    async with linked(RedisBackend(redis_url, ttl=1.0)) as worker:
-        await eventually(lambda: len(worker.confirmed_at) >= 2, within=5)
-        newest = max(worker.asked_at[-1], worker.confirmed_at[-1])
-        assert time.monotonic() - newest < 1.0
-        assert worker.errors == []
+@dataclass(eq=False)
+class Attentive(Worker):
+    """Notes of each pong how late it was told of what it proves, and what it knew then."""
+
+    late: list[float] = field(default_factory=list)
+    knew: list[bool] = field(default_factory=list)
+
+    def confirm(self, at: float) -> None:
+        super().confirm(at)
+        self.late.append(time.monotonic() - at)
+        self.knew.append(self.is_on())
+
+
+async def test_a_pong_confirms_only_what_was_known_when_the_ping_was_sent(redis_server: RedisServer) -> None:
+    with Proxy(redis_server.port) as way:
+        way.delay(lambda: QUIET)
+        async with linked(RedisBackend(way.url, ttl=2.0), Attentive()) as worker:
+            await eventually(lambda: worker.confirmed_at, within=10)
+            assert isinstance(worker, Attentive)
+            assert min(worker.late) >= QUIET
+            assert worker.errors == []
+
+
+async def test_a_pong_that_comes_after_a_push_confirms_nothing(redis_server: RedisServer) -> None:
+    """The ping was sent when the switch had been written, and what the worker knows is older than that."""
+    pinged = threading.Event()
+
+    def listen(said: bytes) -> bytes:
+        if b"PING" in said:
+            pinged.set()
+        return said
+
+    with Proxy(redis_server.port) as way:
+        way.edit(listen, up=True)
+        async with linked(RedisBackend(way.url, ttl=6.0), Attentive()) as worker:
+            assert isinstance(worker, Attentive)
+            await asyncio.sleep(QUIET)
+            way.stall(down=True)
+            await redis_server.acli("SET", "maintenance", "1")
+            await eventually(pinged.is_set, within=10)
+            assert worker.is_off()
+            way.flow()
+            await eventually(worker.is_on, within=SOON)
+            assert False not in worker.knew
+            assert worker.errors == []
 
 
 async def test_only_tracking_makes_a_pong_a_proof(make_user: MakeUser) -> None:

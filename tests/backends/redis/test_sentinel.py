@@ -170,8 +170,7 @@ async def test_without_any_sentinel_a_worker_stays_with_the_master_it_has(group:
             sentinel.pause()
         try:
             await asyncio.sleep(2 * TTL)
-            await group.servers[0].acli("PING")
-            master = next([server for server in group.servers if await _is_master(server)].__iter__())
+            (master,) = [server for server in group.servers if await _is_master(server)]
             await master.acli("SET", "maintenance", 1)
             await closed(mode, True)
         finally:

@@ -15,6 +15,7 @@ from fastapi_maintenance.backends import RedisBackend
 from fastapi_maintenance.backends.redis.tls import SharedContext
 from fastapi_maintenance.exceptions import BackendUnavailableError
 from fastapi_maintenance.mode import MaintenanceMode
+from fastapi_maintenance.state import OFF
 from tests.servers import RedisServer
 from tests.waiting import eventually
 
@@ -34,6 +35,7 @@ async def test_with_a_certificate_of_its_own_a_worker_is_let_in(strict: RedisSer
         await eventually(lambda: mode.gate.closing is not None, within=SLACK)
         async with maintenance_mode_on(RedisBackend(strict.url, timeout=10.0)):
             await strict.acli("DEL", "maintenance")
+            await eventually(lambda: mode.knowledge.known is not None and mode.knowledge.known.switch == OFF, within=SLACK)
             assert mode.gate.closing is not None
         await eventually(lambda: mode.gate.closing is None, within=SLACK)
 
