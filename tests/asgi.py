@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope
 
-__all__ = ["UNUSED", "exchange", "http_scope", "refusal_to_start", "sending", "websocket_scope"]
+__all__ = ["UNUSED", "at", "by", "exchange", "http_scope", "refusal_to_start", "sending", "websocket_scope"]
 
 UNUSED: Final[Any] = None
 """A `receive` or `send` that must not be used: calling it fails."""
@@ -31,6 +31,16 @@ def http_scope(method: str = "GET", headers: dict[str, str] | Iterable[tuple[str
         "state": {},
         **more,
     }
+
+
+def at(path: str, method: str = "GET", **more: Any) -> dict[str, Any]:
+    """A request for a path."""
+    return http_scope(method, path=path, **more)
+
+
+def by(client: object, *forwarded: str) -> dict[str, Any]:
+    """A request of a client, with what proxies say in X-Forwarded-For."""
+    return http_scope(client=client, headers=[("x-forwarded-for", value) for value in forwarded])
 
 
 def websocket_scope(headers: dict[str, str] | Iterable[tuple[str, str]] = (), *, denial: bool = True, **more: Any) -> dict[str, Any]:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Final
 
-__all__ = ["T0", "Clock"]
+__all__ = ["T0", "Clock", "at"]
 
 T0: Final = 1_800_000_000.0  # on the backend's clock
+
+
+def at(seconds: float) -> datetime:
+    """A time on the backend's clock, so many seconds after T0."""
+    return datetime.fromtimestamp(T0 + seconds, UTC)
 
 
 class Clock:

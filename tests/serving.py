@@ -7,20 +7,23 @@ import logging
 import socket
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Any, Final, cast
 
+import httpx2
 import uvicorn
 from hypercorn.asyncio import serve
 from hypercorn.config import Config
 from starlette.types import ASGIApp
 from uvicorn.config import WS_PROTOCOLS, WSProtocolType
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
 
 from .waiting import eventually_sync
 
-__all__ = ["BELIEVING_NO_HEADERS", "SERVERS", "WEBSOCKETS", "Server", "serving", "serving_by_hypercorn"]
+__all__ = ["BELIEVING_NO_HEADERS", "SERVERS", "WEBSOCKETS", "Server", "handshakes", "serving", "serving_by_hypercorn"]
 
 Server = Callable[[ASGIApp], AbstractContextManager[str]]
 
@@ -85,3 +88,15 @@ SERVERS: Final = {"uvicorn": serving, "hypercorn": serving_by_hypercorn}
 
 BELIEVING_NO_HEADERS: Final[dict[str, Server]] = {"uvicorn": partial(serving, proxy_headers=False), "hypercorn": serving_by_hypercorn}
 """The same, telling the application the address that a connection comes from; uvicorn would believe what 127.0.0.1 says of others."""
+
+
+def handshakes(workers: Iterable[httpx2.Client], headers: dict[str, str] | None = None) -> list[int]:
+    """With which status each worker answers who wants to open a WebSocket; 101 opens it."""
+    found = []
+    for worker in workers:
+        try:
+            with connect(f"ws://{worker.base_url.netloc.decode()}/live", additional_headers=headers or {}):
+                found.append(101)
+        except InvalidStatus as refused:
+            found.append(refused.response.status_code)
+    return found

@@ -12,8 +12,6 @@ from typing import Any, Final
 import httpx2
 import pytest
 from fastapi import FastAPI, WebSocket
-from websockets.exceptions import InvalidStatus
-from websockets.sync.client import connect
 
 from fastapi_maintenance import (
     MaintenanceModeMiddleware,
@@ -35,10 +33,10 @@ from fastapi_maintenance.mode import MaintenanceMode
 from fastapi_maintenance.snapshot import Hold, Reading, evaluate
 from fastapi_maintenance.state import OFF
 
-from .asgi import http_scope, websocket_scope
+from .asgi import UNUSED, at, by, http_scope, websocket_scope
 from .doubles import Switchboard
 from .servers import RedisServer
-from .serving import BELIEVING_NO_HEADERS
+from .serving import BELIEVING_NO_HEADERS, handshakes
 from .waiting import eventually_sync
 
 LOGIN: Final = '{"enabled": true, "mode": "read-only", "allow": ["POST /login"]}'
@@ -88,18 +86,6 @@ def workers(redis_url: str) -> Iterator[list[httpx2.Client]]:
 
 def statuses(workers: list[httpx2.Client], method: str, url: str, **more: Any) -> list[int]:
     return [worker.request(method, url, **more).status_code for worker in workers]
-
-
-def handshakes(workers: list[httpx2.Client]) -> list[int]:
-    """With which status each worker answers who wants to open a WebSocket; 101 opens it."""
-    found = []
-    for worker in workers:
-        try:
-            with connect(f"ws://{worker.base_url.netloc.decode()}/live"):
-                found.append(101)
-        except InvalidStatus as refused:
-            found.append(refused.response.status_code)
-    return found
 
 
 def test_the_list_is_changed_in_redis_and_followed_by_every_worker(workers: list[httpx2.Client], redis_server: RedisServer) -> None:
@@ -214,14 +200,6 @@ def test_a_block_that_allows_what_cannot_be_read_is_refused() -> None:
 
 
 # -- what an entry says ---------------------------------------------------------------------------------------------------------------
-
-
-def at(path: str, method: str = "GET") -> dict[str, Any]:
-    return http_scope(method, path=path)
-
-
-def by(client: object, *forwarded: str) -> dict[str, Any]:
-    return http_scope(client=client, headers=[("x-forwarded-for", value) for value in forwarded])
 
 
 @pytest.mark.parametrize(
@@ -348,7 +326,7 @@ async def test_a_request_that_was_let_in_by_the_list_is_waited_for_when_the_list
         await finish.wait()
 
     middleware = MaintenanceModeMiddleware(app, backend=board)
-    request = asyncio.create_task(middleware(http_scope("POST", path="/login"), _never, _never))
+    request = asyncio.create_task(middleware(http_scope("POST", path="/login"), UNUSED, UNUSED))
     await asyncio.wait_for(entered.wait(), 20)
     counts.append(middleware.mode.in_flight.count(middleware.mode.gate))
     board.state = MaintenanceState(enabled=True)
@@ -371,7 +349,3 @@ async def test_a_request_that_a_bypass_let_in_is_waited_for_by_a_hold() -> None:
     hold = evaluate(naming, 1.0).hold
     assert hold is not None
     assert admission.concerned_by(gate(hold)), "also where somebody wrote bypasses into a hold"
-
-
-async def _never(*anything: Any) -> Any:
-    raise AssertionError

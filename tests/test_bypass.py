@@ -15,8 +15,6 @@ import pytest
 from fastapi import FastAPI, WebSocket
 from itsdangerous import URLSafeSerializer
 from redis import Redis
-from websockets.exceptions import InvalidStatus
-from websockets.sync.client import connect
 
 from fastapi_maintenance import MaintenanceModeMiddleware, force_maintenance_mode_on, maintenance_scope
 from fastapi_maintenance.backends import RedisBackend
@@ -24,11 +22,11 @@ from fastapi_maintenance.bypass import HEADER, PARAMETER, SECRET_VARIABLE, Bypas
 from fastapi_maintenance.exceptions import ConfigurationError
 from fastapi_maintenance.state import BypassRecord
 
-from .asgi import http_scope, websocket_scope
+from .asgi import UNUSED, http_scope, websocket_scope
 from .cli.program import run
 from .cli.ran import Ran
 from .servers import RedisServer
-from .serving import serving, serving_by_hypercorn
+from .serving import handshakes, serving, serving_by_hypercorn
 from .waiting import eventually_sync
 from .workers import Workers
 
@@ -266,11 +264,7 @@ def test_without_the_signing_library_it_says_what_to_install(monkeypatch: pytest
 async def test_the_middleware_takes_a_bypass_and_nothing_else() -> None:
     app = MaintenanceModeMiddleware(FastAPI(), bypass=SECRET)  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match="bypass must be a Bypass"):
-        await app(http_scope(), _never, _never)
-
-
-async def _never(*anything: Any) -> Any:
-    raise AssertionError
+        await app(http_scope(), UNUSED, UNUSED)
 
 
 # -- through real servers, Redis and the command line ----------------------------------------------------------------------------------
@@ -327,18 +321,6 @@ def command(redis_url: str) -> Command:
 def statuses(workers: list[httpx2.Client], token: str = "", method: str = "POST", url: str = "/items") -> list[int]:
     headers = {HEADER: token} if token else {}
     return [worker.request(method, url, headers=headers).status_code for worker in workers]
-
-
-def handshakes(workers: list[httpx2.Client], headers: dict[str, str] | None = None) -> list[int]:
-    """With which status each worker answers who wants to open a WebSocket; 101 opens it."""
-    found = []
-    for worker in workers:
-        try:
-            with connect(f"ws://{worker.base_url.netloc.decode()}/live", additional_headers=headers or {}):
-                found.append(101)
-        except InvalidStatus as refused:
-            found.append(refused.response.status_code)
-    return found
 
 
 def everything_in(server: RedisServer) -> bytes:

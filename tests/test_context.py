@@ -6,7 +6,6 @@ import asyncio
 import contextvars
 import gc
 import inspect
-import logging
 import os
 import signal
 import threading
@@ -41,6 +40,7 @@ from fastapi_maintenance.state import OFF, ON, MaintenanceState
 from .conftest import RedisServerFactory
 from .doubles import LeasedBoard, Switchboard
 from .holders import Holder, Program
+from .leasing import critical_lines, lease_threads
 from .servers import RedisServer
 from .waiting import eventually, eventually_sync
 
@@ -73,14 +73,6 @@ async def is_on(backend: BaseStateBackend) -> bool:
 
 def is_on_sync(backend: BaseStateBackend) -> bool:
     return asyncio.run(is_on(backend))
-
-
-def critical_lines(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [record.getMessage() for record in caplog.records if record.levelno == logging.CRITICAL]
-
-
-def lease_threads() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name.startswith("fastapi_maintenance lease")]
 
 
 # -- one block -------------------------------------------------------------------------------------------------------------------

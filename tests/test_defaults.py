@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -235,23 +233,6 @@ async def test_outside_of_requests_it_is_the_process_default(elsewhere: Switchbo
     assert await get_maintenance_mode() is True
     async with maintenance_mode_off():
         assert await get_maintenance_mode() is False
-
-
-async def test_in_a_lifespan_it_is_the_application_at_hand(tmp_path: Path, elsewhere: Switchboard) -> None:
-    path = tmp_path / "m.json"
-
-    @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        await set_maintenance_mode(True)
-        yield
-        await set_maintenance_mode(False)
-
-    app = FastAPI(lifespan=lifespan)
-    app.add_middleware(MaintenanceModeMiddleware, backend=f"file:{path}")
-    with TestClient(app):
-        assert path.read_text() == "1"
-    assert path.read_text() == "0"
-    assert elsewhere.value is False
 
 
 def test_a_backend_that_is_given_inside_a_request_is_asked(tmp_path: Path) -> None:

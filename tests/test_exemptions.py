@@ -34,7 +34,7 @@ from fastapi_maintenance.exemptions import (
     When,
 )
 
-from .asgi import http_scope, websocket_scope
+from .asgi import at, by, http_scope, websocket_scope
 from .serving import BELIEVING_NO_HEADERS, serving
 
 ME: Final = Path("/me")
@@ -47,14 +47,6 @@ def passes(rule: Rule, scope: dict[str, Any]) -> bool:
 
 async def _ask(rule: Rule, scope: dict[str, Any]) -> bool:
     return await rule(HTTPConnection(scope))
-
-
-def at(path: str, method: str = "GET", **more: Any) -> dict[str, Any]:
-    return http_scope(method, path=path, **more)
-
-
-def by(client: object, *forwarded: str) -> dict[str, Any]:
-    return http_scope(client=client, headers=[("x-forwarded-for", value) for value in forwarded])
 
 
 # -- paths -------------------------------------------------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import signal
 import threading
 import time
@@ -23,6 +22,7 @@ from fastapi_maintenance.state import ON, MaintenanceState
 from .conftest import RedisServerFactory
 from .doubles import LeasedBoard, Switchboard
 from .holders import Holder
+from .leasing import critical_lines, lease_threads
 from .servers import RedisServer
 from .waiting import eventually, eventually_sync
 
@@ -41,14 +41,6 @@ def leased(backend: Switchboard, seconds: float, hold: Hold = HOLD) -> Iterator[
         lease.end().exception(5)
 
 
-def threads_of_leases() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith("fastapi_maintenance lease")]
-
-
-def critical_lines(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [record.getMessage() for record in caplog.records if record.levelno == logging.CRITICAL]
-
-
 # -- its life --------------------------------------------------------------------------------------------------------------------
 
 
@@ -57,7 +49,7 @@ def test_it_is_taken_renewed_three_times_a_lease_and_released() -> None:
 
     with leased(backend, 1.5) as lease:
         assert backend.standing == {"a": HOLD}
-        eventually_sync(lambda: len(threads_of_leases()) == 1, within=5)  # that of an earlier test may be ending
+        eventually_sync(lambda: len(lease_threads()) == 1, within=5)  # that of an earlier test may be ending
         taken_at = time.monotonic()
         eventually_sync(lambda: backend.steps.count("renew") == 3, within=10)
         assert time.monotonic() - taken_at < 1.5 + SLACK
@@ -69,7 +61,7 @@ def test_it_is_taken_renewed_three_times_a_lease_and_released() -> None:
     assert backend.steps == ["acquire", *["renew"] * renewals, "release"]
     assert backend.standing == {}
     assert backend.kept is None
-    eventually_sync(lambda: threads_of_leases() == [], within=2)
+    eventually_sync(lambda: lease_threads() == [], within=2)
 
 
 def test_what_is_to_be_kept_is_handed_over_with_the_release() -> None:
@@ -102,7 +94,7 @@ def test_what_cannot_be_taken_says_why_and_is_let_go_of() -> None:
         lease.begin().result(5)
 
     eventually_sync(lambda: backend.standing == {}, within=2)
-    eventually_sync(lambda: threads_of_leases() == [], within=2)
+    eventually_sync(lambda: lease_threads() == [], within=2)
     assert "renew" not in backend.steps
 
 
@@ -124,7 +116,7 @@ def test_a_release_that_fails_is_told_and_leaves_no_thread() -> None:
     with leased(backend, 30) as lease, pytest.raises(BackendError, match="no"):
         lease.end().result(5)
 
-    eventually_sync(lambda: threads_of_leases() == [], within=2)
+    eventually_sync(lambda: lease_threads() == [], within=2)
 
 
 def test_a_hold_without_a_lease_ends_although_what_it_should_keep_cannot_be_kept() -> None:

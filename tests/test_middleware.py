@@ -937,11 +937,6 @@ def test_a_real_server_exits_with_the_sentence_in_its_output() -> None:
     assert "Traceback" not in ended.stderr
 
 
-def test_that_application_is_the_one_that_the_server_was_given() -> None:
-    with pytest.raises(ConfigurationError):
-        TestClient(misconfigured.app).get("/")
-
-
 # -- where it can stand ----------------------------------------------------------------------------------------------------
 
 

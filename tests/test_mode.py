@@ -24,7 +24,7 @@ from fastapi_maintenance.mode import MaintenanceMode, Unreachable
 from fastapi_maintenance.snapshot import Hold, Reading
 from fastapi_maintenance.state import OFF, ON, MaintenanceState
 
-from .clock import T0, Clock
+from .clock import T0, Clock, at
 from .conftest import RedisServerFactory
 from .doubles import DeadWatch, Ignorant, Switchboard
 from .holders import Program
@@ -39,11 +39,6 @@ def log(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
     """What is logged from information upwards."""
     with caplog.at_level(logging.INFO, logger=LOGGER):
         yield caplog
-
-
-def at(seconds: float) -> datetime:
-    """A time on the backend's clock, so many seconds after T0."""
-    return datetime.fromtimestamp(T0, UTC) + timedelta(seconds=seconds)
 
 
 def lines(log: pytest.LogCaptureFixture, level: int = logging.INFO) -> list[str]:
@@ -592,21 +587,6 @@ async def test_requests_of_a_worker_that_never_knew_wait_together_and_for_a_ttl_
     await mode.stop()
 
 
-async def test_a_request_that_is_cancelled_while_it_waits_leaves_the_watch_to_the_others() -> None:
-    backend = Switchboard(True, ttl=0.5)
-    backend.hang()
-    mode = MaintenanceMode(backend)
-    first, second = asyncio.create_task(mode.refresh()), asyncio.create_task(mode.refresh())
-    await asyncio.sleep(0.05)
-
-    first.cancel()
-    assert backend.gate is not None
-    backend.gate.set()
-
-    assert (await second).closing is not None
-    await mode.stop()
-
-
 async def test_what_another_thread_delivers_is_known_at_once() -> None:
     backend = Switchboard(ttl=30.0)
 
@@ -723,18 +703,6 @@ def app_with(backend: BaseStateBackend, **options: Any) -> FastAPI:
     return app
 
 
-def test_peers_8_without_a_lifespan_a_worker_is_right_within_a_ttl() -> None:
-    """Every request of this client has an event loop of its own."""
-    backend = Switchboard(ttl=0.2)
-    client = TestClient(app_with(backend))
-    assert client.get("/").status_code == 200
-
-    for value, status in ((True, 503), (False, 200)):
-        backend.value = value
-        time.sleep(0.2)
-        assert client.get("/").status_code == status
-
-
 def test_without_a_lifespan_a_read_is_cached_for_a_ttl() -> None:
     backend = Switchboard(ttl=30.0)
     client = TestClient(app_with(backend))
@@ -834,28 +802,6 @@ async def test_what_this_process_writes_it_knows_at_once(redis_url: str) -> None
         assert mode.gate.closing is not None
         await backend.write(OFF)
         assert mode.gate.closing is None
-
-
-async def test_peers_13_a_window_that_ended_while_nobody_ran_is_over(redis_url: str) -> None:
-    """State is a function of the stored times and the clock: nobody has to be there to end it."""
-    ends_at = datetime.now(UTC) + timedelta(seconds=0.3)
-    await RedisBackend(redis_url).write(MaintenanceState(enabled=True, ends_at=ends_at))
-    await asyncio.sleep(0.4)
-
-    async with MaintenanceMode(RedisBackend(redis_url)) as mode:
-        assert mode.gate.closing is None
-
-
-async def test_peers_14_a_window_that_was_extended_elsewhere_does_not_end_at_its_old_end(redis_url: str) -> None:
-    soon = datetime.now(UTC) + timedelta(seconds=0.5)
-    writer = RedisBackend(redis_url)
-    await writer.write(MaintenanceState(enabled=True, ends_at=soon))
-
-    async with MaintenanceMode(RedisBackend(redis_url)) as mode:
-        await writer.write(MaintenanceState(enabled=True, ends_at=soon + timedelta(hours=1)))
-        while datetime.now(UTC) < soon + timedelta(seconds=0.3):
-            assert is_closed(mode)
-            await asyncio.sleep(0.01)
 
 
 async def test_peers_15_redis_down_in_a_migration_opens_nobody(own_redis_server: RedisServerFactory) -> None:

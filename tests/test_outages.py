@@ -9,7 +9,6 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,7 +19,7 @@ from fastapi_maintenance.mode import MaintenanceMode, Unreachable
 from fastapi_maintenance.snapshot import Hold, Reading
 from fastapi_maintenance.state import OFF, ON, MaintenanceState
 
-from .clock import T0, Clock
+from .clock import T0, Clock, at
 from .conftest import RedisServerFactory
 from .doubles import Switchboard
 from .waiting import eventually, eventually_sync
@@ -53,10 +52,6 @@ def blocks(language: str) -> list[str]:
 
 
 # -- the table -------------------------------------------------------------------------------------------------------------
-
-
-def at(seconds: float) -> datetime:
-    return datetime.fromtimestamp(T0, UTC) + timedelta(seconds=seconds)
 
 
 KNEW: Final[dict[str, Reading | None]] = {

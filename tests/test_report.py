@@ -1,3 +1,5 @@
+"""What is told of a reading: which state holds, what decided it, and until when."""
+
 from __future__ import annotations
 
 import json

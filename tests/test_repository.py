@@ -28,7 +28,6 @@ from .waiting import eventually_sync
 
 ROOT: Final = Path(__file__).parents[1]
 SCRIPTS: Final = sorted([".ci/run", *(str(path.relative_to(ROOT)) for path in (ROOT / "scripts").iterdir())])
-OPTIONAL: Final = ("fakeredis", "itsdangerous", "jinja2", "redis", "rich", "typer", "uvicorn")
 
 
 def run(*command: str | Path, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
@@ -244,14 +243,6 @@ def test_the_changelog_begins_with_what_is_to_come_or_with_this_version() -> Non
 
     assert newest is not None
     assert newest[1] == "Unreleased" or VERSION in newest[1]
-
-
-def test_importing_the_package_imports_no_optional_library() -> None:
-    script = "import sys, fastapi_maintenance, fastapi_maintenance.backends; print(*sys.modules)"
-    imported = set(run(sys.executable, "-c", script).stdout.split())
-
-    assert "fastapi_maintenance.backends" in imported
-    assert imported.isdisjoint(OPTIONAL)
 
 
 @pytest.mark.parametrize("name", [path.name for path in (ROOT / "backends").iterdir()])

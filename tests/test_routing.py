@@ -8,7 +8,7 @@ import functools
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import pytest
 from fastapi import APIRouter, FastAPI, WebSocket
@@ -482,7 +482,7 @@ def sub_router() -> APIRouter:
     return router
 
 
-SUB_APPS: dict[str, Callable[[], ASGIApp]] = {
+SUB_APPS: Final[dict[str, Callable[[], ASGIApp]]] = {
     "fastapi": sub_fastapi,
     "starlette": lambda: Starlette(routes=sub_routes()),
     "router": lambda: Router(sub_routes()),
@@ -563,7 +563,7 @@ def test_a_marked_app_marks_what_has_no_mark_of_its_own(visit: Visit) -> None:
     assert site.ask("/both/x") == OFF, "the inner mark is the nearer one"
 
 
-def test_a_marked_app_beneath_the_middleware_itself(visit: Visit) -> None:
+def test_a_marked_app_beneath_the_middleware_itself() -> None:
     app = on(FastAPI())
     app.get("/free")(free)
     site = Site(app)
@@ -586,7 +586,7 @@ def test_hosts(visit: Visit) -> None:
     assert site.ask("/on") == FREE
 
 
-def test_an_app_mounted_in_itself(visit: Visit) -> None:
+def test_an_app_mounted_in_itself() -> None:
     app = sub_fastapi()
     app.mount("/v1", app)
     site = Site(app)

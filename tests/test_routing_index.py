@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -137,10 +136,8 @@ class OddConvertor(StringConvertor):
 
 
 @pytest.fixture
-def odd_convertor() -> Iterator[None]:
-    CONVERTOR_TYPES["odd"] = OddConvertor()
-    yield
-    del CONVERTOR_TYPES["odd"]
+def odd_convertor(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(CONVERTOR_TYPES, "odd", OddConvertor())
 
 
 def picky(kind: str) -> FastAPI:
@@ -197,7 +194,7 @@ def test_a_route_that_was_replaced_or_moved_is_not_taken_for_another(asked: list
     assert (routes_left, resolve(routes, "/in/b")) == (["/b"], FREE)
 
 
-def test_routes_that_vanish_behind_the_back_are_not_found(asked: list[str]) -> None:
+def test_routes_that_vanish_behind_the_back_are_not_found() -> None:
     inner, other = Router([Route("/a", free)]), Router([Route("/x", free)])
     routes = RouteTable(Router([Mount("/in", inner), Mount("/other", other)]))
     assert resolve(routes, "/in/a") == FREE

@@ -7,6 +7,7 @@ import math
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import product
+from typing import Final
 
 import pytest
 from hypothesis import assume, given
@@ -305,7 +306,7 @@ def test_any_other_expiry_is_taken_as_it_is(new: Reading, old: Reading | None) -
 
 COMING = on("coming", starts_at=moment(NOW + 10))
 OVER = on("over", ends_at=moment(NOW - 10))
-OWN: dict[str, ScopeSwitch | None] = {
+OWN: Final[dict[str, ScopeSwitch | None]] = {
     "none": None,
     "on": ScopeSwitch(on("own")),
     "off": ScopeSwitch(OFF),

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fastapi_maintenance import backends
 from fastapi_maintenance.backends import BaseStateBackend, EnvVarBackend, LocalFileBackend, RedisBackend, backend_from_url
 from fastapi_maintenance.backends.urls import backend_of_kind
 from fastapi_maintenance.exceptions import ConfigurationError
@@ -128,20 +124,3 @@ def test_a_short_name_takes_the_options_of_its_class(kind: str, options: dict[st
 def test_a_short_name_with_wrong_options_is_refused(kind: str, options: dict[str, Any], problem: str) -> None:
     with pytest.raises(ConfigurationError, match=problem):
         backend_of_kind(kind, **options)
-
-
-def test_the_redis_client_is_imported_by_those_who_use_it() -> None:
-    program = """
-import sys
-from fastapi_maintenance.backends import backend_from_url, EnvVarBackend
-assert backend_from_url("env:X").describe() == "env:X"
-assert "redis" not in sys.modules
-assert backend_from_url("redis://h").kind == "redis"
-assert "redis" in sys.modules
-"""
-    subprocess.run([sys.executable, "-c", program], check=True, env=os.environ, cwd=Path(__file__).parents[1])
-
-
-def test_the_package_has_no_other_names() -> None:
-    with pytest.raises(AttributeError, match="no attribute 'MemcachedBackend'"):
-        _ = backends.MemcachedBackend

@@ -1,3 +1,5 @@
+"""Waiting for what must become true: no longer than it takes, and with words where it does not."""
+
 from __future__ import annotations
 
 import pytest

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,7 +16,11 @@ from fastapi_maintenance import MaintenanceModeMiddleware, maintenance_scope
 from fastapi_maintenance.admin import maintenance_admin
 from fastapi_maintenance.backends import RedisBackend, backend_from_url
 
+from ..apps.administered import PASSWORD
+
 JSON: Final = {"Content-Type": "application/json"}
+ANY: Final = {"If-Match": "*"}
+LOGIN: Final = {"Authorization": f"Basic {b64encode(f'ana:{PASSWORD}'.encode()).decode()}"}  # of tests/apps/administered.py
 SHOP: Final = "http://testserver/"
 BILLING: Final = "http://testserver/billing"
 

@@ -6,9 +6,7 @@ import pytest
 
 from fastapi_maintenance.bypass import HEADER, Bypass
 
-from .conftest import SHOP, Administer
-
-ANY = {"If-Match": "*"}
+from .conftest import ANY, SHOP, Administer
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -24,17 +23,15 @@ from fastapi_maintenance.mode import MaintenanceMode
 from fastapi_maintenance.snapshot import Hold, replace_state
 from fastapi_maintenance.state import OFF, ON
 
-from ..apps.administered import PASSWORD
 from ..conftest import RedisServerFactory
 from ..doubles import Switchboard
 from ..servers import RedisServer
 from ..serving import serving
 from ..waiting import eventually
 from ..workers import Workers
-from .conftest import shop
+from .conftest import LOGIN, shop
 from .streams import Stream
 
-LOGIN: Final = {"Authorization": f"Basic {base64.b64encode(f'ana:{PASSWORD}'.encode()).decode()}"}
 SOON: Final = 30.0
 
 

@@ -7,9 +7,7 @@ from typing import Any
 import pytest
 
 from ..doubles import Switchboard
-from .conftest import Administer
-
-ANY = {"If-Match": "*"}
+from .conftest import ANY, Administer
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,7 @@ from fastapi_maintenance.mode import MaintenanceMode
 from ..doubles import Switchboard
 from ..servers import RedisServer
 from ..waiting import eventually_sync
-from .conftest import Administer
-
-ANY = {"If-Match": "*"}
+from .conftest import ANY, Administer
 
 
 def operator(x_user: Annotated[str, Header()] = "nobody") -> str:

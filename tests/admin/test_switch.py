@@ -14,9 +14,7 @@ from fastapi_maintenance.state import ON, MaintenanceState
 
 from ..doubles import Switchboard
 from ..servers import RedisServer
-from .conftest import BILLING, SHOP, Administer
-
-ANY = {"If-Match": "*"}
+from .conftest import ANY, BILLING, SHOP, Administer
 
 
 def tag(client: TestClient, path: str = "switch") -> dict[str, str]:

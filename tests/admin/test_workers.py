@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import threading
 from collections.abc import Iterator
@@ -15,15 +14,13 @@ from fastapi_maintenance.admin.models import WorkerReport
 from fastapi_maintenance.registry import LEFT, RollCall, Worker
 from fastapi_maintenance.snapshot import Reading
 
-from ..apps.administered import PASSWORD
 from ..doubles import Switchboard
 from ..servers import RedisServer
 from ..waiting import eventually_sync
 from ..workers import Workers
-from .conftest import Administer
+from .conftest import JSON, LOGIN, Administer
 
 SOON = 30.0
-LOGIN = {"Authorization": f"Basic {base64.b64encode(f'ana:{PASSWORD}'.encode()).decode()}", "Content-Type": "application/json"}
 
 
 def test_this_worker_is_registered_and_follows(administer: Administer, redis_url: str, settled: None) -> None:
@@ -82,7 +79,7 @@ def ask(workers: Workers, method: str, path: str, body: Any = None, **headers: s
     try:
         content = None if body is None else json.dumps(body)
         connection.request(
-            method, f"/maintenance/{path}", content, LOGIN | {name.replace("_", "-"): value for name, value in headers.items()}
+            method, f"/maintenance/{path}", content, LOGIN | JSON | {name.replace("_", "-"): value for name, value in headers.items()}
         )
         answer = connection.getresponse()
         text = answer.read()
