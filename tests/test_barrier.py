@@ -17,7 +17,7 @@ from fastapi_maintenance.backends import EnvVarBackend, RedisBackend
 from fastapi_maintenance.barrier import Barrier, registered_workers
 from fastapi_maintenance.exceptions import BackendUnavailableError, ConfigurationError, DrainTimeout, UnfencedError, UnsupportedError
 from fastapi_maintenance.mode import MaintenanceMode
-from fastapi_maintenance.registry import RollCall, Worker
+from fastapi_maintenance.registry import RollCall, ScopeStanding, Worker
 from fastapi_maintenance.snapshot import Reading
 from fastapi_maintenance.state import OFF, ON
 
@@ -133,6 +133,27 @@ def test_a_worker_missing_from_the_registry_is_waited_for_until_its_deadline() -
 
     assert barrier.look(roll(), 1.0).waiting
     assert barrier.look(roll(now=11.0), 1.0).expired
+
+
+def look_at_billing(*workers: Worker) -> BarrierResult:
+    return Barrier(roll(), drained=True, scope="billing").look(roll(*workers), 1.0)
+
+
+def test_of_a_scope_a_worker_says_how_it_stands_there_and_one_without_it_is_no_obstacle() -> None:
+    open_there = replace(LIVE, id="b", scopes={"billing": ScopeStanding(closed=False)})
+    busy_there = replace(LIVE, id="c", scopes={"billing": ScopeStanding(closed=True, http=1)})
+    without = replace(LIVE, closed=False, drained=False, http=5)
+
+    result = look_at_billing(without, open_there, busy_there)
+
+    assert [[worker.id for worker in group] for group in (result.drained, result.applied, result.waiting)] == [["a"], ["c"], ["b"]]
+
+
+def test_a_scope_that_nobody_has_is_not_proved_closed_by_anybody() -> None:
+    result = look_at_billing(LIVE, replace(LIVE, id="b", scopes={"search": ScopeStanding(closed=True, drained=True)}))
+
+    assert [worker.id for worker in result.waiting] == ["a", "b"]
+    assert not result.ok
 
 
 def test_nothing_is_proved_before_the_registry_was_read() -> None:

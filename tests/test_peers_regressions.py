@@ -27,6 +27,7 @@ from starlette.routing import Route
 from starlette.testclient import WebSocketDenialResponse
 
 from fastapi_maintenance import (
+    MaintenanceAnswer,
     MaintenanceModeMiddleware,
     MaintenanceState,
     force_maintenance_mode_off,
@@ -35,7 +36,9 @@ from fastapi_maintenance import (
 )
 from fastapi_maintenance._routing import RouteTable
 from fastapi_maintenance.backends import LocalFileBackend, RedisBackend
+from fastapi_maintenance.bypass import Bypass
 from fastapi_maintenance.exceptions import BackendError, BackendUnavailableError, ConfigurationError
+from fastapi_maintenance.exemptions import Header, Network
 
 from .conftest import RedisServerFactory
 from .doubles import Switchboard
@@ -156,8 +159,8 @@ def test_fm_5_a_backend_that_raises_is_no_error_of_the_request() -> None:
     """In FM it makes every request a 500."""
     board = Switchboard(True)
     with TestClient(closable(backend=board)) as client:
-        board.error = LookupError("no such row")
-        time.sleep(2 * board.ttl)
+        board.error, reads = LookupError("no such row"), board.reads
+        eventually_sync(lambda: board.reads > reads + 1, within=SOON)
         assert client.get("/").status_code == 503
         board.value = False
         board.error = None
@@ -502,6 +505,14 @@ async def test_others_20_a_switch_that_was_not_set_is_an_error(own_redis_server:
         await set_maintenance_mode(True, refusing.url)
 
 
+def test_others_21_an_address_is_no_pattern(on: None) -> None:
+    """Django's list takes 10.0.0.1 for a regular expression, unanchored and with dots for anything."""
+    app = closable(exempt_handler=Network("10.0.0.1"))
+    addresses = ("10.0.0.1", "10.0.0.199", "10.0.0.10", "10.0.011", "1050.0.0.1", "110.0.0.1")
+
+    assert [TestClient(app, client=(address, 50000)).get("/").status_code for address in addresses] == [200] + [503] * 5
+
+
 def test_others_22_an_outage_of_redis_is_none_of_the_site(own_redis_server: RedisServerFactory) -> None:
     """In more than one system the middleware itself, or a readiness probe that asks Redis, took everything down."""
     server = own_redis_server()
@@ -535,6 +546,31 @@ def test_others_24_a_worker_knows_before_its_first_answer(redis_server: RedisSer
     client = TestClient(closable(backend=redis_server.url))
     with client if lifespan else nullcontext():
         assert client.get("/").status_code == 503
+
+
+def test_others_25_a_page_that_is_made_beforehand_and_a_late_route_know_of_the_same_exemptions(on: None, tmp_path: Path) -> None:
+    """Laravel's pre-rendered page overlooked what is exempt, and its cache of routes lost the health check."""
+    page = tmp_path / "page.html"
+    page.write_text("<!doctype html>closed")
+    app = closable(answer=MaintenanceAnswer(file=page), exempt_handler=Header("x-ticket"))
+    client = TestClient(app, headers={"accept": "text/html"})
+    assert (client.get("/").status_code, client.get("/").text) == (503, "<!doctype html>closed")
+    app.add_api_route("/alive", force_maintenance_mode_off(lambda: "yes"))
+
+    assert [client.get(path).status_code for path in ("/health", "/alive", "/docs")] == [200] * 3
+    assert client.get("/", headers={"x-ticket": "gold"}).json() == "open"
+
+
+@pytest.mark.parametrize(
+    "cookie", ["maintenance_bypass[mac]=1", "maintenance_bypass=", "maintenance_bypass", "maintenance_bypass=e30=.x.y"]
+)
+def test_others_25_a_cookie_that_is_no_token_is_a_stranger(cookie: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of an odd shape was a fatal error in Laravel."""
+    record = '{"id": "a", "until": "2100-01-01T00:00:00Z"}'
+    monkeypatch.setenv(VARIABLE, f'{{"enabled": true, "bypass": [{record}]}}')
+    client = TestClient(closable(bypass=Bypass("0123456789abcdef0123456789abcdef")))
+
+    assert client.get("/", headers={"cookie": cookie}).status_code == 503
 
 
 @pytest.mark.parametrize("seconds", [0, -1])

@@ -166,6 +166,15 @@ def test_routes_behind_one_that_chooses_by_other_things_are_asked(asked: list[st
     assert asked == ["/second", "/second"]
 
 
+def test_behind_such_a_route_the_docs_are_found_too(asked: list[str]) -> None:
+    app = FastAPI(routes=[Host("elsewhere", Router())])
+    app.post("/docs")(free)
+    routes = RouteTable(app)
+    assert (resolve(routes, "/docs"), resolve(routes, "/docs", "HEAD")) == (Resolved(found=True, docs=True),) * 2
+    assert resolve(routes, "/docs", "POST") == FREE
+    assert asked == ["/docs"] * 3
+
+
 @pytest.mark.usefixtures("odd_convertor")
 def test_routes_whose_expression_is_not_starlettes_are_asked(asked: list[str]) -> None:
     app = FastAPI()

@@ -47,6 +47,8 @@ def test_everything_that_can_be_meant_together_is_taken(tmp_path: Path) -> None:
         ({"redirect": "/", "template": "a.html", "file": "a.html"}, "redirect= and template= and file= exclude each other"),
         ({"status_code": 302}, "status_code=302 needs to know where to: give redirect= alone"),
         ({"read_only_status_code": 303}, "read_only_status_code=303 needs to know where to"),
+        ({"status_code": 300}, "needs to know where to"),
+        ({"status_code": 399}, "needs to know where to"),
         ({"status_code": 101}, "status_code must be a status from 200 to 599 that can have a body, not 101"),
         ({"status_code": 600}, "not 600"),
         ({"status_code": 204}, "not 204"),

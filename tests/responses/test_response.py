@@ -97,6 +97,18 @@ async def test_problem_details_say_what_a_program_needs() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("end", "told"),
+    [
+        (datetime(9999, 12, 31, 23, 30, tzinfo=timezone(timedelta(hours=-1))), "9999-12-31T23:59:59"),
+        (datetime(1, 1, 1, 0, 30, tzinfo=timezone(timedelta(hours=1))), "0001-01-01T00:00:00"),
+    ],
+)
+async def test_an_end_that_is_beyond_the_calendar_in_utc_is_told_as_its_edge(end: datetime, told: str) -> None:
+    problem = json.loads(await read(response_to(MaintenanceState(enabled=True, ends_at=end)), accepting(PROBLEM)))
+    assert problem["ends_at"].startswith(told)
+
+
 async def test_what_is_not_known_is_not_in_problem_details() -> None:
     assert json.loads(await read(response_to(), accepting(PROBLEM))) == {
         "type": "urn:problem-type:maintenance",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -28,6 +28,8 @@ from fastapi_maintenance.testing import override
 from tests.doubles import Switchboard
 
 UNREACHABLE: Final = "redis://127.0.0.1:1"
+
+MakeBackend = Callable[[], str | BaseStateBackend]
 
 
 def shop(backend: str | BaseStateBackend | None = None, **options: Any) -> FastAPI:
@@ -54,10 +56,10 @@ def ask(app: ASGIApp, path: str = "/") -> int:
     return TestClient(app).get(path).status_code
 
 
-@pytest.mark.parametrize("backend", [Switchboard(True), EnvVarBackend(), UNREACHABLE], ids=["its own", "env", "unreachable"])
+@pytest.mark.parametrize("backend", [lambda: Switchboard(True), EnvVarBackend, lambda: UNREACHABLE], ids=["its own", "env", "unreachable"])
 @pytest.mark.parametrize("state", [True, False, MaintenanceState(enabled=True), MaintenanceState(enabled=False)])
-def test_the_application_goes_by_what_is_given(backend: str | BaseStateBackend, state: bool | MaintenanceState) -> None:
-    app = shop(backend)
+def test_the_application_goes_by_what_is_given(backend: MakeBackend, state: bool | MaintenanceState) -> None:
+    app = shop(backend())
     enabled = state if isinstance(state, bool) else state.enabled
 
     with override(app, state):
@@ -130,9 +132,9 @@ def test_a_window_counts_by_the_clock_of_this_machine() -> None:
         assert ask(app) == 503
 
 
-@pytest.mark.parametrize("backend", [Switchboard(True, ttl=0.05), EnvVarBackend()], ids=["watched", "asked always"])
-def test_a_client_may_be_entered_before_or_after_it(backend: BaseStateBackend) -> None:
-    app = shop(backend)
+@pytest.mark.parametrize("backend", [lambda: Switchboard(True, ttl=0.05), EnvVarBackend], ids=["watched", "asked always"])
+def test_a_client_may_be_entered_before_or_after_it(backend: MakeBackend) -> None:
+    app = shop(backend())
     with TestClient(app) as client:
         before = client.get("/").status_code
         with override(app, before == 200):
