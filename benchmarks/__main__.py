@@ -9,7 +9,7 @@ import time
 from types import ModuleType
 from typing import Final
 
-from . import barrier, cost, counted, instructions, propagation, redis_load, refusal, weight
+from . import barrier, cost, counted, instructions, profiled, propagation, redis_load, refusal, weight
 from .progress import say
 from .results import PAGE, keep, write
 
@@ -21,6 +21,7 @@ PARTS: Final[dict[str, ModuleType]] = {
     "weight": weight,
     "barrier": barrier,
     "instructions": counted,
+    "profile": profiled,
 }
 
 

@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fastapi_maintenance import MaintenanceModeMiddleware
 from fastapi_maintenance.backends import BaseStateBackend
-from fastapi_maintenance.in_flight import Admission, current_admission
+from fastapi_maintenance.in_flight import Admission, Standing, current_admission
 from fastapi_maintenance.state import ON
 
 from .subjects import HandWritten, PassThrough, make, receive, scope_of, send
@@ -90,9 +90,10 @@ async def ours(routes: int, *, closed: bool) -> MaintenanceModeMiddleware:
     return layer
 
 
-def profile(layer: MaintenanceModeMiddleware) -> dict[str, Counted]:
+def profile(layer: MaintenanceModeMiddleware, closed: MaintenanceModeMiddleware) -> dict[str, Counted]:
     """What the two paths are made of, piece by piece."""
     mode, routes = layer.mode, layer._routes
+    standing = Standing(mark=None, found=True, exempt=False)
     admission = Admission(mode, scope_of("/"))
 
     async def copy(scope: Scope) -> None:
@@ -114,6 +115,10 @@ def profile(layer: MaintenanceModeMiddleware) -> dict[str, Counted]:
     async def resolve(scope: Scope) -> None:
         routes.resolve(scope)
 
+    async def passes(scope: Scope) -> None:
+        closed.mode.guests.welcome(scope, closed.mode.gate)
+        closed._decide(standing, closed.mode.gate, scope)
+
     async def answer(scope: Scope) -> None:
         await layer._answer(ON, None, scope, receive, send)
 
@@ -124,6 +129,7 @@ def profile(layer: MaintenanceModeMiddleware) -> dict[str, Counted]:
         "in flight, in and out": in_and_out,
         "whether a route is forced on": forced,
         "of the 503, which route": resolve,
+        "of the 503, who passes all the same": passes,
         "of the 503, the answer": answer,
     }
     return {f"– {name}": asking_with(piece) for name, piece in pieces.items()}
@@ -152,7 +158,7 @@ async def main() -> None:
         "open, 100 routes": asking(await ours(100, closed=False)),
         "503": asking(await ours(1, closed=True)),
         "503, 100 routes": asking(await ours(100, closed=True)),
-        **profile(await ours(1, closed=False)),
+        **profile(await ours(1, closed=False), await ours(1, closed=True)),
     }
     scopes = {name: scope_of("/things-99/1/parts" if name == "503, 100 routes" else "/") for name in counted}
     for name, count in counted.items():

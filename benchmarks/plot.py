@@ -18,8 +18,8 @@ _LABELS: Final = 200  # pixels left of what is drawn
 _WIDTH: Final = 760
 
 
-def bars(title: str, values: Mapping[str, float], *, unit: str, ours: str = "ours", limit: float | None = None) -> str:
-    """A bar for each name, on a logarithmic axis that begins at 1; `limit` is where the values shall stay below."""
+def bars(title: str, values: Mapping[str, float], *, unit: str) -> str:
+    """A bar for each name, in another colour for ours, on a logarithmic axis that begins at 1."""
     most = max(2.0, *values.values())
     top = math.log10(most * 1.15)
 
@@ -32,14 +32,12 @@ def bars(title: str, values: Mapping[str, float], *, unit: str, ours: str = "our
         drawn += [_line(x(tick), 36, x(tick), height - 18), _text(x(tick), height - 4, f"{tick}{unit}", anchor="middle")]
     for row, (name, value) in enumerate(values.items()):
         y = 42 + 28 * row
-        colour = _COLOURS[0] if name.startswith(ours) else _COLOURS[5]
+        colour = _COLOURS[0] if name.startswith("ours") else _COLOURS[5]
         drawn += [
             _text(_LABELS - 8, y + 14, name, anchor="end"),
             f'<rect x="{_LABELS}" y="{y}" width="{max(2.0, x(value) - _LABELS):.1f}" height="20" rx="3" fill="{colour}"/>',
             _text(max(x(value), _LABELS + 2) + 6, y + 14, f"{value:.2f}{unit}" if value < 10 else f"{value:.0f}{unit}"),
         ]
-    if limit is not None:
-        drawn.append(_line(x(limit), 36, x(limit), height - 18, colour=_COLOURS[4]))
     return _svg(height, drawn)
 
 
@@ -80,6 +78,5 @@ def _text(x: float, y: float, text: str, *, anchor: str = "start", bold: bool = 
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{weight}>{escape(text)}</text>'
 
 
-def _line(x1: float, y1: float, x2: float, y2: float, *, colour: str = "") -> str:
-    look = f'stroke="{colour}" stroke-dasharray="5 4"' if colour else 'class="grid"'
-    return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" {look}/>'
+def _line(x1: float, y1: float, x2: float, y2: float) -> str:
+    return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" class="grid"/>'

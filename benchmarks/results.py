@@ -63,11 +63,9 @@ def with_summary(page: str, summary: str) -> str:
 
 
 def _head(documents: Mapping[str, Any]) -> str:
-    last = list(documents.values())[-1]
-    versions = "\n".join(
-        f"- {name}: {', '.join(f'{package} {v}' for package, v in found.items())}" for name, found in last["versions"].items()
-    )
-    machine = last["machine"]
+    machine = list(documents.values())[-1]["machine"]
+    installed = {name: found for document in documents.values() for name, found in document["versions"].items()}  # not every part has peers
+    versions = "\n".join(f"- {name}: {', '.join(f'{package} {v}' for package, v in found.items())}" for name, found in installed.items())
     return f"""\
 # Results
 

@@ -1,7 +1,7 @@
 """What is compared. Run by the Python of each environment, so it imports nothing of this repository but what is installed there.
 
-python -P benchmarks/subjects.py race '{"subjects": ["bare", "redis"], "rounds": 20}'    prints the times of each round
-python -P benchmarks/subjects.py serve redis 8000                                        serves one over uvicorn
+python -P benchmarks/subjects.py race '{"subjects": ["bare", "ours, env"], "rounds": 20, "expect": [200]}'    prints the times of each round
+python -P benchmarks/subjects.py serve "ours, env" 8000                                                      serves one over uvicorn
 """
 
 from __future__ import annotations
@@ -334,14 +334,14 @@ async def race(
 # -- over uvicorn ----------------------------------------------------------------------------------------------------------
 
 
-def serve(subject: str, port: int, routes: int, marks: str) -> None:
+def serve(subject: str, port: int) -> None:
     import uvicorn
 
-    uvicorn.run(make(subject, routes, marks), host="127.0.0.1", port=port, log_level="error", access_log=False)
+    uvicorn.run(make(subject), host="127.0.0.1", port=port, log_level="error", access_log=False)
 
 
 if __name__ == "__main__":
     if sys.argv[1] == "race":
         print(json.dumps(asyncio.run(race(**json.loads(sys.argv[2])))))
     else:
-        serve(sys.argv[2], int(sys.argv[3]), *(json.loads(sys.argv[4]) if len(sys.argv) > 4 else (1, "")))
+        serve(sys.argv[2], int(sys.argv[3]))

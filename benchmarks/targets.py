@@ -20,9 +20,9 @@ Why those that are missed are missed:
   which format and language this client prefers. Counted, each of the three is several times a whole hand-written answer, which is two messages; together they are
   a quarter of what FastAPI itself spends on its cheapest request.
 - *Propagation*: the floor reads one value. A sync is one round trip, too, but in it Redis runs the script (switch, holds, registration, epoch, history) and the worker
-  packs the report (a tenth of its time, by cProfile over 40 links in one process), parses the reply through redis-py and asyncio (a quarter), wakes three tasks in turn, and
-  judges (an eighth); up to 20 ms later a second one tells the barrier. With more links than processors these add up, and here two processors do for all the links what in a
-  deployment each worker's own does: compare the milliseconds of Python for each worker with the time until all have followed."""
+  packs its report, parses the reply, wakes three tasks in turn and judges, of which [A worker in a flip](#a-worker-in-a-flip) has the shares; up to 20 ms later
+  a second one tells the barrier. With more links than processors these add up, and here two processors do for all the links what in a deployment
+  each worker's own does: compare the milliseconds of Python for each worker with the time until all have followed."""
 
 
 class Target(NamedTuple):

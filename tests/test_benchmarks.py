@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import cost, instructions, subjects, targets
+from benchmarks import cost, instructions, profiled, subjects, targets
 from benchmarks.__main__ import PARTS
 from benchmarks.plot import bars, lines
 from benchmarks.results import README, with_summary
 from benchmarks.spread import Spread
+
+from .servers import RedisServer
 
 BENCHMARKS = Path(instructions.__file__).parent
 COUNTED = {"yardstick": 1000.0, "open": 100.0, "open, 100 routes": 100.0, "503": 500.0, "503, 100 routes": 5000.0}
@@ -49,6 +51,15 @@ async def test_subjects_take_turns_and_their_times_are_kept_by_round() -> None:
 async def test_a_race_of_what_answers_otherwise_does_not_take_place() -> None:
     with pytest.raises(SystemExit, match="hand-written 503 answered 503"):
         await subjects.race(["hand-written 503"], rounds=1, expect=[200])
+
+
+async def test_every_piece_of_a_workers_time_is_found_in_the_profile(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(profiled, "_LINKS", 2)
+    monkeypatch.setattr(profiled, "_FLIPS", 2)
+    shares = await profiled._shares(redis_server)
+
+    assert all(share > 0 for share in shares.values())
+    assert sum(shares.values()) < 1
 
 
 def test_a_spread_has_the_middle_and_the_ends() -> None:
