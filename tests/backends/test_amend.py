@@ -18,12 +18,6 @@ from ..servers import RedisServer
 NOTED = MaintenanceState(enabled=True, reason="amended")
 
 
-@pytest.fixture(params=["file", "redis"])
-def backend(request: pytest.FixtureRequest, tmp_path: Path) -> BaseStateBackend:
-    url = f"file:{tmp_path}/switch.json" if request.param == "file" else request.getfixturevalue("redis_url")
-    return backend_from_url(url)
-
-
 async def test_what_was_seen_is_amended(backend: BaseStateBackend) -> None:
     await backend.write(ON)
     assert await backend.amend(await backend.read(), NOTED)

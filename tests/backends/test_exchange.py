@@ -18,12 +18,6 @@ from ..servers import RedisServer
 NOTED = MaintenanceState(enabled=True, reason="exchanged")
 
 
-@pytest.fixture(params=["file", "redis"])
-def backend(request: pytest.FixtureRequest, tmp_path: Path) -> BaseStateBackend:
-    url = f"file:{tmp_path}/switch.json" if request.param == "file" else request.getfixturevalue("redis_url")
-    return backend_from_url(url)
-
-
 async def test_what_was_seen_is_exchanged(backend: BaseStateBackend) -> None:
     for state in (NOTED, OFF, ON):
         assert await backend.exchange(await backend.read(), state)

@@ -10,10 +10,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import anyio
 import pytest
@@ -105,7 +105,7 @@ def make_link_to_itself(path: Path) -> None:
     path.symlink_to(path)
 
 
-UNREADABLE: list[tuple[Callable[[Path], Any], str]] = [
+UNREADABLE: Final[list[tuple[Callable[[Path], Any], str]]] = [
     (lambda path: path.write_text(""), "cannot be read: '' is not a boolean word"),
     (lambda path: path.write_text("maybe"), "cannot be read: 'maybe' is not a boolean word"),
     (lambda path: path.write_text('{"enabled": true, "colour": 1}'), "cannot be read: The JSON cannot be read as a state: colour: unknown"),
@@ -259,7 +259,7 @@ async def test_garbage_is_overwritten(backend: LocalFileBackend, path: Path) -> 
 
 
 async def test_the_file_is_on_disk_before_it_takes_the_place_of_the_old_one(
-    backend: LocalFileBackend, path: Path, monkeypatch: pytest.MonkeyPatch
+    backend: LocalFileBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps = list[str]()
     really_sync, really_replace = os.fsync, os.replace
@@ -504,23 +504,41 @@ async def test_a_watch_confirms_only_what_the_feed_was_told_last(path: Path) -> 
         await eventually(feed.is_off, within=backend.ttl + SLACK)
 
 
-async def test_a_watch_ends_at_once_although_the_disk_does_not_answer(backend: LocalFileBackend, monkeypatch: pytest.MonkeyPatch) -> None:
-    disk_answers, asked = threading.Event(), threading.Event()
+class Disk:
+    """Does not answer until it is told to."""
 
-    def read_file(path: str, most: int) -> None:
-        asked.set()
-        disk_answers.wait(20)
+    def __init__(self) -> None:
+        self.answers, self.asked = threading.Event(), threading.Event()
 
-    monkeypatch.setattr(files, "read_file", read_file)
+    def read_file(self, path: str, most: int) -> None:
+        self.asked.set()
+        self.answers.wait(20)
 
-    try:
-        watch = asyncio.create_task(backend.watch(RecordingFeed()))
-        await eventually(asked.is_set, within=SLACK)
-        watch.cancel()
-        done, _ = await asyncio.wait([watch], timeout=SLACK)
-        assert done == {watch}
-    finally:
-        disk_answers.set()
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Disk]:
+    disk = Disk()
+    monkeypatch.setattr(files, "read_file", disk.read_file)
+    yield disk
+    disk.answers.set()
+
+
+async def test_a_watch_ends_at_once_although_the_disk_does_not_answer(backend: LocalFileBackend, disk: Disk) -> None:
+    watch = asyncio.create_task(backend.watch(RecordingFeed()))
+    await eventually(disk.asked.is_set, within=SLACK)
+    watch.cancel()
+    done, _ = await asyncio.wait([watch], timeout=SLACK)
+    assert done == {watch}
+
+
+async def test_a_watch_in_a_task_group_of_anyio_ends_at_once_too(backend: LocalFileBackend, disk: Disk) -> None:
+    """Which asks threads, other than asyncio does, whether they may be left behind."""
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(backend.watch, RecordingFeed())
+        await eventually(disk.asked.is_set, within=SLACK)
+        began = time.monotonic()
+        tasks.cancel_scope.cancel()
+    assert time.monotonic() - began < SLACK
 
 
 # -- threads and event loops ---------------------------------------------------------------------------------------------

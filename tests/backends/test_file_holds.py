@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import anyio
 import pytest
@@ -445,7 +445,7 @@ def test_a_process_may_have_any_name() -> None:
 
 # -- a file of holds that cannot be read -----------------------------------------------------------------------------------
 
-GARBAGE = ["", "garbage", "[]", '{"holds": []}', '{"holds": {"a": {}}}', '{"holds": {"a": 1}}', "{}"]
+GARBAGE: Final = ["", "garbage", "[]", '{"holds": []}', '{"holds": {"a": {}}}', '{"holds": {"a": 1}}', "{}"]
 
 
 @pytest.mark.parametrize("garbage", GARBAGE)
@@ -516,7 +516,7 @@ def test_garbage_raises_nothing_but_an_invalid_state_error(garbage: bytes) -> No
         parse_leases(garbage)
 
 
-ENTRY: dict[str, Any] = {"state": {"enabled": True}, "since": 1.0, "deadline": 2.0, "host": "h", "pid": 5, "start": "6"}
+ENTRY: Final[dict[str, Any]] = {"state": {"enabled": True}, "since": 1.0, "deadline": 2.0, "host": "h", "pid": 5, "start": "6"}
 
 
 @pytest.mark.parametrize(
@@ -616,7 +616,7 @@ async def test_threads_exclude_each_other_as_processes_do(backend: LocalFileBack
 
 
 async def test_a_copy_of_the_open_lock_in_a_forked_child_does_not_keep_it_locked(
-    backend: LocalFileBackend, monkeypatch: pytest.MonkeyPatch
+    backend: LocalFileBackend,
 ) -> None:
     copies = list[int]()
     with backend._files.lock.held() as held_lock:

@@ -20,12 +20,11 @@ from fastapi_maintenance.state import ON, MaintenanceState
 
 from ..serving import serving
 from ..waiting import eventually_sync
-from .visit import Visit
+from .visit import PHONE, Visit
 
 Switch = Callable[[str], None]
 
 LATER: Final = datetime(2126, 11, 22, 4, 0, tzinfo=UTC)
-PHONE: Final[dict[str, Any]] = {"viewport": {"width": 320, "height": 640}, "device_scale_factor": 2, "is_mobile": True, "has_touch": True}
 WITHOUT_SCRIPT: Final[dict[str, Any]] = {"java_script_enabled": False}
 
 

@@ -25,13 +25,12 @@ from ..servers import RedisServer
 from ..serving import serving
 from ..waiting import eventually_sync
 from ..workers import Workers
-from .visit import Visit
+from .visit import PHONE, Visit
 
 TELL: Final = "document.dispatchEvent(new Event('visibilitychange')) }"
 EVIL: Final = """<!doctype html><html lang="en"><link rel="icon" href="data:,"><title>Evil</title>
 <form method="post" enctype="text/plain" action="{action}"><input name='{{"a":"' value='"}}'><button>Win</button></form>"""
 ANA: Final[dict[str, Any]] = {"http_credentials": {"username": "ana", "password": PASSWORD}}
-PHONE: Final[dict[str, Any]] = {"viewport": {"width": 320, "height": 640}, "device_scale_factor": 2, "is_mobile": True, "has_touch": True}
 LONG: Final = "Donaudampfschifffahrtsgesellschaftskapitänsmützenabzeichen https://example.com/" + "a" * 200
 SOON: Final = 30.0
 
@@ -158,7 +157,7 @@ def test_nothing_is_changed_before_it_is_confirmed(panel: Page, site: Site) -> N
     assert site.redis.cli("EXISTS", "maintenance") == "0"
 
 
-def test_of_two_operators_the_second_is_told_and_loses_nothing(visit: Visit, site: Site, panel: Page) -> None:
+def test_of_two_operators_the_second_is_told_and_loses_nothing(site: Site, panel: Page) -> None:
     panel.get_by_role("button", name="Turn on…").first.click()
     dialog = panel.get_by_role("dialog")
     dialog.get_by_label("Reason").fill("mine")
@@ -242,7 +241,7 @@ def test_a_length_is_an_end(panel: Page, site: Site) -> None:
 # -- workers, holds, parts, testers ------------------------------------------------------------------------------------
 
 
-def test_work_that_is_under_way_is_counted_until_it_is_done(panel: Page, site: Site) -> None:
+def test_work_that_is_under_way_is_counted_until_it_is_done(panel: Page) -> None:
     panel.evaluate("void fetch('/slow?seconds=10')")
     expect(rows(panel).filter(has_text="1 request")).to_have_count(1)
     turn_on(panel)
@@ -386,7 +385,7 @@ def test_an_override_is_told_as_what_it_is(visit: Visit, tmp_path: Any) -> None:
 # -- for everybody -----------------------------------------------------------------------------------------------------
 
 
-def test_it_is_used_by_keyboard_alone(panel: Page, site: Site) -> None:
+def test_it_is_used_by_keyboard_alone(panel: Page) -> None:
     def press(key: str, until: Locator) -> None:
         for _ in range(40):
             if until.evaluate("element => element === document.activeElement"):

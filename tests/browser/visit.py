@@ -7,10 +7,11 @@ from typing import Any, Final
 
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request
 
-__all__ = ["WAIT", "Visit"]
+__all__ = ["PHONE", "WAIT", "Visit"]
 
 _OF_CHROMIUM: Final = re.compile(r"Failed to load resource: the server responded with a status of \d+")  # it says so of every 503
 WAIT: Final = 20_000  # milliseconds
+PHONE: Final[dict[str, Any]] = {"viewport": {"width": 320, "height": 640}, "device_scale_factor": 2, "is_mobile": True, "has_touch": True}
 
 
 class Visit:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
@@ -32,6 +33,12 @@ def cli() -> Cli:
         return Ran(result.exit_code, result.stdout, result.stderr)
 
     return run
+
+
+@pytest.fixture(params=["file", "redis"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A backend that can be written: each in turn."""
+    return f"file:{tmp_path}/switch.json" if request.param == "file" else request.getfixturevalue("redis_url")
 
 
 @pytest.fixture

@@ -20,11 +20,6 @@ from .conftest import Cli
 SECRET = "0123456789abcdef0123456789abcdef"
 
 
-@pytest.fixture(params=["file", "redis"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return f"file:{tmp_path}/switch.json" if request.param == "file" else request.getfixturevalue("redis_url")
-
-
 @pytest.fixture(autouse=True)
 def _with_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(SECRET_VARIABLE, SECRET)

@@ -33,12 +33,6 @@ from .conftest import Cli
 TakeHold = Callable[..., Hold]
 
 
-@pytest.fixture(params=["file", "redis"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """A backend that can be written: each in turn."""
-    return f"file:{tmp_path}/switch.json" if request.param == "file" else request.getfixturevalue("redis_url")
-
-
 @pytest.fixture(autouse=True)
 def _in_an_empty_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
@@ -150,9 +144,7 @@ def test_the_end_is_the_one_that_was_given(cli: Cli, url: str) -> None:
     assert cli("status", "--backend", url, "--json").json["switch"]["ends_at"] == "2099-12-31T23:00:00Z"
 
 
-def test_an_end_that_is_over_by_the_backends_clock_is_no_success(
-    cli: Cli, redis_url: str, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_end_that_is_over_by_the_backends_clock_is_no_success(cli: Cli, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """This host's clock is behind, so the option looked right."""
     monkeypatch.setattr("fastapi_maintenance.cli.commands.parse_until", lambda *given: datetime(2020, 1, 1, tzinfo=UTC))
     on = cli("on", "--backend", redis_url, "--until", "04:00")

@@ -544,9 +544,7 @@ def test_a_terminal_shows_a_live_table_of_the_wait_which_ctrl_c_ends(redis_url: 
     assert holds(redis_server) == "0"
 
 
-def test_if_it_is_killed_the_hold_ends_at_the_lease_and_the_command_runs_on(
-    redis_url: str, redis_server: RedisServer, tmp_path: Path
-) -> None:
+def test_if_it_is_killed_the_hold_ends_at_the_lease_and_the_command_runs_on(redis_url: str, tmp_path: Path) -> None:
     script = f"echo started; sleep 9; touch {tmp_path}/ended"
     with Program("run", "--backend", redis_url, "--lease", "5", "--drain", "0", "--", "sh", "-c", script) as held:
         held.until("started")
@@ -569,7 +567,7 @@ def test_without_a_terminal_nothing_is_typed(monkeypatch: pytest.MonkeyPatch, tm
     assert not _in_foreground()
 
 
-def test_only_the_process_group_in_the_foreground_is_typed_to(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_only_the_process_group_in_the_foreground_is_typed_to(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(running, "_TERMINAL", os.devnull)
     monkeypatch.setattr(os, "tcgetpgrp", lambda descriptor: os.getpgrp())
     assert _in_foreground()

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from typing import Final
+
 import pytest
 
 from fastapi_maintenance.demo.tally import Sample, Tally, lay_out, milliseconds, percentile
 
-SAMPLES = [
+SAMPLES: Final = [
     Sample(11, "SET", 0.001, 0.010),
     Sample(12, "SET", 0.003, 0.011),
     Sample(11, "DEL", 0.002, 0.012),

@@ -18,6 +18,7 @@ from fastapi_maintenance.demo.witness import Statement
 from ..conftest import RedisServerFactory
 from ..waiting import eventually
 from .standing import Standing
+from .test_real import is_monitored
 
 pytestmark = pytest.mark.may_block
 
@@ -71,10 +72,6 @@ async def test_a_value_that_nobody_can_read_is_told_with_what_stands_instead(red
         await eventually(lambda: notebook.told("stays closed (503)", "'garbage' is not a boolean word"), within=10)
         await redis.run("SET", "maintenance", "1")
         await eventually(lambda: notebook.told("can read the switch again, and is closed (503)"), within=10)
-
-
-async def is_monitored(redis: RealRedis) -> bool:
-    return any(client["cmd"] == "monitor" for client in await redis.client.client_list())
 
 
 async def test_a_worker_that_is_gone_is_told_and_found_again(redis: RealRedis, crew: Crew) -> None:

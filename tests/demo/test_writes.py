@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from typing import Final
+
 import pytest
 
 from fastapi_maintenance.demo.writes import Ledger, Write, parse_monitor
 
-KEYS = {"maintenance", "{maintenance}:holds"}
+KEYS: Final = {"maintenance", "{maintenance}:holds"}
 
 
 @pytest.mark.parametrize(

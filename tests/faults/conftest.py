@@ -8,8 +8,12 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import Any
 
 import pytest
+from redis.asyncio import Redis
+
+from tests.servers import RedisServer
 
 from .leaks import nothing_left
+from .proxy import Proxy
 from .sites import SITES, Site, running
 from .watchdog import Watchdog
 
@@ -62,3 +66,17 @@ async def site(request: pytest.FixtureRequest) -> AsyncIterator[Site]:
     """Each kind of deployment in turn."""
     async with running(request.param) as site:
         yield site
+
+
+@pytest.fixture
+async def operator(redis_url: str) -> AsyncIterator[Any]:
+    """Somebody else's client to the shared server, whose way there has no faults."""
+    async with Redis.from_url(redis_url) as client:
+        yield client
+
+
+@pytest.fixture
+def proxy(redis_server: RedisServer) -> Iterator[Proxy]:
+    """The way to the shared server that can have faults."""
+    with Proxy(redis_server.port) as proxy:
+        yield proxy

@@ -91,12 +91,6 @@ async def test_a_request_that_waits_is_noticed(redis_url: str) -> None:
 
 
 @pytest.fixture
-def proxy(redis_server: RedisServer) -> Iterator[Proxy]:
-    with Proxy(redis_server.port) as proxy:
-        yield proxy
-
-
-@pytest.fixture
 def peer(proxy: Proxy) -> Iterator[socket.socket]:
     """A client's side."""
     with socket.create_connection(("127.0.0.1", proxy.port), timeout=SLACK) as peer:

@@ -33,20 +33,6 @@ PUSHES: Final = re.compile(
 WAYS: Final = {"to the server": {"up": True}, "from the server": {"down": True}, "both": {"up": True, "down": True}}
 
 
-@pytest.fixture
-async def operator(redis_url: str) -> AsyncIterator[Any]:
-    """Somebody else's client, whose way to the server has no faults."""
-    async with Redis.from_url(redis_url) as client:
-        yield client
-
-
-@pytest.fixture
-def proxy(redis_server: RedisServer) -> Iterator[Proxy]:
-    """The way of the workers to the server."""
-    with Proxy(redis_server.port) as proxy:
-        yield proxy
-
-
 # -- silence ---------------------------------------------------------------------------------------------------------------
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
 from typing import Final
 
 import pytest
@@ -19,13 +18,6 @@ from .proxy import Proxy
 from .service import Service
 
 LONG: Final = 2 * LEASE  # a tenth of it is left when the holder is told, for which the machine must not stand still longer
-
-
-@pytest.fixture
-def proxy(redis_server: RedisServer) -> Iterator[Proxy]:
-    """The holder's way to the server."""
-    with Proxy(redis_server.port) as proxy:
-        yield proxy
 
 
 @pytest.mark.parametrize("fault", ["stalled", "reset"])

@@ -6,11 +6,9 @@ import asyncio
 import contextlib
 import sys
 import time
-from collections.abc import AsyncIterator
 from typing import Any, Final
 
 import pytest
-from redis.asyncio import Redis
 
 from fastapi_maintenance.backends import RedisBackend
 from fastapi_maintenance.backends.redis.sync import Sync
@@ -27,13 +25,6 @@ from .watchdog import Watchdog
 DEBUG: Final = {"enable-debug-command": "yes"}
 CROWD: Final = 200
 CHANGES: Final = 2000
-
-
-@pytest.fixture
-async def operator(redis_url: str) -> AsyncIterator[Any]:
-    """Somebody else's client, to the shared server."""
-    async with Redis.from_url(redis_url) as client:
-        yield client
 
 
 # -- slow ------------------------------------------------------------------------------------------------------------------

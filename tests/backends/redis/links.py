@@ -8,15 +8,14 @@ import socket
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
 from redis.asyncio import Redis
 
 from fastapi_maintenance.backends import RedisBackend
-from fastapi_maintenance.exceptions import BackendError
-from fastapi_maintenance.snapshot import Reading, evaluate
-from fastapi_maintenance.state import MaintenanceState
+from fastapi_maintenance.snapshot import evaluate
+from tests.backends.recording import RecordingFeed
 from tests.collecting import Collecting
 from tests.waiting import eventually
 
@@ -27,8 +26,8 @@ _LONGEST_TURN: Final = 0.1  # seconds of processor time before the event loop ge
 
 
 @dataclass(eq=False)
-class Worker:
-    """Remembers everything that it was told.
+class Worker(RecordingFeed):
+    """A feed of which others may hear.
 
     It reports what it has applied, as a real worker does, if `reporting`; otherwise something that never changes, or nothing at
     all if it is an `observer`.
@@ -37,22 +36,10 @@ class Worker:
     reporting: bool = False
     observer: bool = False
     drained: bool = False
-    readings: list[Reading] = field(default_factory=list)
-    asked_at: list[float] = field(default_factory=list)
-    confirmed_at: list[float] = field(default_factory=list)
-    errors: list[BackendError] = field(default_factory=list)
-
-    def update(self, reading: Reading, at: float) -> None:
-        assert at <= time.monotonic()
-        self.readings.append(reading)
-        self.asked_at.append(at)
 
     def confirm(self, at: float) -> None:
+        super().confirm(at)
         assert self.asked_at[-1] <= at <= time.monotonic()
-        self.confirmed_at.append(at)
-
-    def fail(self, error: BackendError) -> None:
-        self.errors.append(error)
 
     def report(self) -> Mapping[str, Any]:
         if self.observer:
@@ -78,24 +65,9 @@ class Worker:
         return self.last.now > after and evaluate(self.last, self.last.now).state.enabled is on
 
     @property
-    def last(self) -> Reading:
-        return self.readings[-1]
-
-    @property
-    def state(self) -> MaintenanceState:
-        """The effective state by the last reading, now: Redis runs on this machine, so its clock is ours."""
-        return evaluate(self.last, time.time()).state
-
-    @property
     def held(self) -> list[str]:
         """The holds that stand by the last reading, now."""
         return sorted(hold.id for hold in self.last.holds or () if time.time() < hold.deadline)
-
-    def is_on(self) -> bool:
-        return bool(self.readings) and self.state.enabled
-
-    def is_off(self) -> bool:
-        return bool(self.readings) and not self.state.enabled
 
     def sees(self, message: str) -> bool:
         """Whether it is closed with this message for visitors."""

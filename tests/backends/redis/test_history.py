@@ -455,7 +455,7 @@ def complaints(caplog: pytest.LogCaptureFixture) -> Callable[[], list[logging.Lo
 
 @pytest.mark.every_redis
 async def test_without_the_right_everything_goes_on_and_that_is_said_once(
-    redis_url: str, operator: Any, keys: Keys, make_user: MakeUser, complaints: Callable[[], list[logging.LogRecord]]
+    operator: Any, make_user: MakeUser, complaints: Callable[[], list[logging.LogRecord]]
 ) -> None:
     user = await make_user("-xadd")
     backend = RedisBackend(user.url)
@@ -518,7 +518,7 @@ async def test_a_full_server_is_turned_off_whole_or_refuses_to_be_turned_on(own_
     assert (reading.switch, reading.holds) == (OFF, ())
 
 
-async def test_who_may_not_read_it_is_told_so(make_user: MakeUser, redis_url: str) -> None:
+async def test_who_may_not_read_it_is_told_so(make_user: MakeUser) -> None:
     user = await make_user("-xrevrange", "-xread")
 
     with pytest.raises(UnsupportedError, match="does not permit this user to read the history"):

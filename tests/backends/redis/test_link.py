@@ -712,7 +712,7 @@ async def test_a_server_that_comes_back_empty_and_is_written_to_first_keeps_that
         assert worker.is_off()
 
 
-async def test_data_that_was_rolled_back_is_noticed(own_redis_server: RedisServerFactory, keys: Keys) -> None:
+async def test_data_that_was_rolled_back_is_noticed(own_redis_server: RedisServerFactory) -> None:
     server = own_redis_server()
     async with linked(RedisBackend(server.url, ttl=TTL)) as worker:
         await eventually(lambda: worker.last.epoch, within=SOON)

@@ -408,7 +408,7 @@ def a_hold(id: str = "a") -> Hold:
     return Hold(id, ON, since=time.time() - 5, deadline=time.time() + 30)
 
 
-async def test_restore_puts_back_switch_and_holds_where_there_is_nothing(operator: Any, step: Step, keys: Keys) -> None:
+async def test_restore_puts_back_switch_and_holds_where_there_is_nothing(operator: Any, step: Step) -> None:
     hold, over = a_hold(), Hold("over", ON, since=1.0, deadline=time.time() - 1)
     answer = await step("restore", "1", 5000, *BEFORE, *remembered(hold), *remembered(over))
 
