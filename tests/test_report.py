@@ -11,7 +11,7 @@ import pytest
 from fastapi_maintenance import MaintenanceState
 from fastapi_maintenance.backends import EnvVarBackend
 from fastapi_maintenance.report import Report, describe_hold, word
-from fastapi_maintenance.snapshot import Hold, Reading
+from fastapi_maintenance.snapshot import Hold, Reading, ScopeSwitch
 from fastapi_maintenance.state import OFF, ON
 
 NOW = datetime(2026, 11, 22, 3, 0, tzinfo=UTC)
@@ -102,6 +102,21 @@ def test_a_window_is_coming_until_it_begins() -> None:
     assert report(switch=window.model_copy(update={"enabled": False})).coming is None
     assert report(switch=ON).coming is None
     assert report(switch=None).coming is None
+
+
+def test_windows_are_told_with_whether_they_have_begun() -> None:
+    window = MaintenanceState(enabled=True, starts_at=NOW + timedelta(minutes=5), ends_at=NOW + timedelta(hours=1))
+    assert [[told["begun"] for told in report(switch=window, at=at).windows_json()] for at in (0.0, 300.0, 3600.0)] == [[False], [True], []]
+
+
+def test_a_scope_without_a_switch_of_its_own_has_no_window() -> None:
+    window = MaintenanceState(enabled=True, starts_at=NOW + timedelta(minutes=5))
+
+    def of_billing(**scopes: ScopeSwitch) -> Report:
+        return Report("redis://host", "redis", Reading(window, now=NOW.timestamp(), scopes=scopes), NOW.timestamp(), "billing")
+
+    assert (of_billing().window, of_billing(search=ScopeSwitch(window)).window) == (None, None)
+    assert of_billing(billing=ScopeSwitch(window)).window == window
 
 
 def test_a_window_ends_with_the_time_to_live_and_one_that_begins_later_never_comes() -> None:
