@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -309,9 +310,11 @@ async def test_it_asks_to_be_run_half_way_to_the_end_of_a_hold_and_right_after_i
     wire: Wire, sync: Sync, operator: Any, keys: Keys, lease: float, looks: float
 ) -> None:
     """The renewal of a hold is not pushed, so a look before its known end must find it."""
-    began = time.monotonic()
-    await hold(operator, keys, "a", lease)
-    _, at = await sync.run(wire, arm=False, rung="polling")
+    at = math.inf
+    while at == math.inf:  # a machine that hesitates looks when the shortest is over already
+        began = time.monotonic()
+        await hold(operator, keys, "a", lease)
+        _, at = await sync.run(wire, arm=False, rung="polling")
 
     assert began + looks - 0.03 < at < time.monotonic() + looks + 0.03
 
