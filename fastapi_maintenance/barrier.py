@@ -20,6 +20,7 @@ __all__ = ["Barrier", "BarrierResult", "registered_workers", "wait_until_applied
 
 _FIRST_LOOK: Final = 0.01  # seconds after the beginning
 _SLOWEST_LOOK: Final = 0.2
+_UNHURRIED: Final = 1.0  # a look that had less and was cut off says nothing of the registry: it came too late
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,12 +162,14 @@ async def wait_until_applied(
     result = BarrierResult(wants_drained=drained)
     pause = _FIRST_LOOK
     while True:
+        left = max(0.05, deadline - time.monotonic())
         try:
-            roll = await asyncio.wait_for(_look(registry, barrier), max(0.05, deadline - time.monotonic()))
+            roll = await asyncio.wait_for(_look(registry, barrier), left)
         except UnsupportedError:
             raise
         except (BackendError, TimeoutError) as error:
-            result = replace(result, trouble=why(error), elapsed=time.monotonic() - started)
+            cut_off = isinstance(error, TimeoutError) and result.looked and left < _UNHURRIED
+            result = replace(result, trouble=result.trouble if cut_off else why(error), elapsed=time.monotonic() - started)
         else:
             barrier = barrier or Barrier(roll, drained=drained, scope=scope)
             before, result = result, barrier.look(roll, time.monotonic() - started)

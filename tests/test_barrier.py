@@ -338,6 +338,22 @@ async def test_a_server_that_is_lost_in_the_middle_is_named_with_those_who_were_
         result.check()
 
 
+async def test_a_last_look_for_which_there_was_no_time_is_no_outage(redis_server: RedisServer) -> None:
+    class Slower(RedisBackend):
+        async def roll_call(self) -> RollCall:
+            await asyncio.sleep(60)
+            return await super().roll_call()
+
+    redis_server.cli("HSET", "{maintenance}:workers", "x", f'{int((time.time() + 60) * 1e6)} {{"pid": 4711, "host": "web-1"}}')
+    for timeout, told in ((0.9, False), (2.0, True)):
+        result = await wait_until_applied(Slower(redis_server.url), timeout=timeout)
+
+        assert result.looked
+        assert bool(result.trouble) is told
+        with pytest.raises(DrainTimeout, match="still waited for: 4711@web-1"):
+            result.check()
+
+
 async def test_the_registry_of_an_unreachable_server_cannot_be_listed(free_port: int) -> None:
     with pytest.raises(BackendUnavailableError):
         await registered_workers(f"redis://127.0.0.1:{free_port}")

@@ -259,6 +259,24 @@ async def test_nodes_that_send_in_circles_are_given_up_and_nothing_stays_open() 
         await eventually(lambda: open_files() <= before, within=SLACK)
 
 
+@pytest.mark.parametrize("hangs_up", [True, False])
+async def test_a_node_that_greets_and_then_says_nothing_is_given_up_and_nothing_stays_open(hangs_up: bool) -> None:
+    def greet(heard: bytes) -> bytes:
+        if b"EXISTS" not in heard:
+            return b"+OK\r\n"
+        if hangs_up:
+            node.hang_up()
+        return b""
+
+    async with scripted(greet) as node:
+        before = open_files()
+        backend = RedisBackend(f"redis+cluster://127.0.0.1:{node.port}", timeout=1.0)
+        with pytest.raises(BackendUnavailableError):
+            await backend.read()
+        assert node.accepted >= 1
+        await eventually(lambda: open_files() <= before, within=SLACK)
+
+
 @pytest.mark.parametrize(
     ("reply", "found"),
     [

@@ -40,7 +40,7 @@ from .parsers import PARSERS
 
 pytestmark = pytest.mark.every_redis
 
-TTL: Final = 0.3  # of the tests in which polls, pings or deadlines count
+TTL: Final = 0.5  # of the tests in which polls, pings or deadlines count
 AT_ONCE: Final = {"repl-diskless-sync-delay": "0"}  # of masters: replicas get the data without a wait of five seconds
 NO_POLL: Final = 20.0  # ttl of those in which only what is pushed can be noticed in time
 QUIET: Final = 0.1  # after which what a change has caused is over
@@ -873,23 +873,23 @@ async def test_what_cannot_be_read_changes_nothing_and_is_not_read_all_the_time(
     await operator.set("maintenance", WITH_MESSAGE)
     await take_hold(operator, keys, "a", state=MaintenanceState(enabled=True, message="held"))
     began = time.monotonic()
-    async with linked(RedisBackend(redis_url, ttl=0.2)) as worker:
+    async with linked(RedisBackend(redis_url, ttl=0.6)) as worker:
         known = worker.last
         for command in commands:
             await operator.execute_command(*command)
         # The holds are not tracked: garbage in them is found by the poll.
-        await eventually(lambda: worker.last.error, within=2)
+        await eventually(lambda: worker.last.error, within=5)
         assert problem in str(worker.last.error)
         syncs = worker.syncs
-        await eventually(lambda: worker.syncs >= syncs + 2, within=2)
+        await eventually(lambda: worker.syncs >= syncs + 2, within=5)
         assert worker.held == ["a"]
         assert worker.last.switch == known.switch
         assert worker.errors == []
 
         await operator.set("maintenance", "0")
         await operator.delete(keys.holds)
-        await eventually(lambda: worker.last.error is None and worker.is_off(), within=2)
-        assert worker.syncs < 8 + (time.monotonic() - began) / 0.16
+        await eventually(lambda: worker.last.error is None and worker.is_off(), within=5)
+        assert worker.syncs < 8 + (time.monotonic() - began) / 0.48
 
 
 @pytest.mark.parametrize(
@@ -950,7 +950,7 @@ async def test_a_read_only_replica_is_followed(own_redis_server: RedisServerFact
 
 async def test_a_server_that_becomes_a_replica_and_a_master_again(own_redis_server: RedisServerFactory) -> None:
     master, other = own_redis_server(config=AT_ONCE), own_redis_server()
-    async with linked(RedisBackend(other.url, ttl=0.2)) as worker:
+    async with linked(RedisBackend(other.url, ttl=0.6)) as worker:
         await other.acli("SET", "maintenance", "1")
         await eventually(worker.is_on, within=SOON)
         syncs = worker.syncs
@@ -967,7 +967,7 @@ async def test_a_server_that_becomes_a_replica_and_a_master_again(own_redis_serv
 
 async def test_a_server_that_takes_no_writes_is_still_read(own_redis_server: RedisServerFactory) -> None:
     server = own_redis_server()
-    async with admin_of(server) as admin, linked(RedisBackend(server.url, ttl=0.2), Worker(reporting=True)) as worker:
+    async with admin_of(server) as admin, linked(RedisBackend(server.url, ttl=0.6), Worker(reporting=True)) as worker:
         await admin.set("maintenance", "1")
         await eventually(worker.is_on, within=SOON)
         await admin.config_set("maxmemory", "1")
@@ -975,7 +975,7 @@ async def test_a_server_that_takes_no_writes_is_still_read(own_redis_server: Red
         await admin.delete("maintenance")  # what frees memory is permitted
         await eventually(worker.is_off, within=SOON)
         await admin.config_set("maxmemory", "0")
-        await eventually(lambda: worker.last.registered, within=4)
+        await eventually(lambda: worker.last.registered, within=20)
         assert worker.errors == []
 
 
