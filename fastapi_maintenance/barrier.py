@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from ._seconds import positive
 from .backends import BaseStateBackend
-from .backends.base import WorkerRegistry, positive
+from .backends.base import WorkerRegistry
 from .defaults import backend_at_hand
 from .exceptions import BackendError, DrainTimeout, UnfencedError, UnsupportedError, why
 from .registry import RollCall, Worker
@@ -168,8 +169,8 @@ async def wait_until_applied(
         except UnsupportedError:
             raise
         except (BackendError, TimeoutError) as error:
-            cut_off = isinstance(error, TimeoutError) and result.looked and left < _UNHURRIED
-            result = replace(result, trouble=result.trouble if cut_off else why(error), elapsed=time.monotonic() - started)
+            too_late = isinstance(error, TimeoutError) and result.looked and left < _UNHURRIED
+            result = replace(result, trouble=result.trouble if too_late else why(error), elapsed=time.monotonic() - started)
         else:
             barrier = barrier or Barrier(roll, drained=drained, scope=scope)
             before, result = result, barrier.look(roll, time.monotonic() - started)

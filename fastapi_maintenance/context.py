@@ -22,8 +22,8 @@ from anyio.from_thread import start_blocking_portal
 from ._allow import read_entry
 from ._fields import fields
 from ._handlers import is_async
+from ._seconds import positive
 from .backends import BaseStateBackend
-from .backends.base import positive
 from .barrier import wait_until_applied
 from .defaults import backend_at_hand
 from .exceptions import ConfigurationError, LeaseLostError, UnsupportedError, why

@@ -21,8 +21,9 @@ from ._clients import Proxies
 from ._closings import Closings
 from ._fallbacks import Fallbacks
 from ._guests import Guests
+from ._seconds import at_least_zero, positive
 from .backends import BaseStateBackend
-from .backends.base import WorkerRegistry, as_backend_error, at_least_zero, positive
+from .backends.base import WorkerRegistry, as_backend_error
 from .bypass import Bypass
 from .exceptions import BackendError, ConfigurationError
 from .hooks import Hooks

@@ -11,14 +11,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Protocol, Self
 
-from ..exceptions import BackendError, ConfigurationError, UnsupportedError
+from ..exceptions import BackendError, UnsupportedError
 from ..history import Change
 from ..registry import RollCall
 from ..scopes import check_scope
 from ..snapshot import Hold, Reading, evaluate
 from ..state import MaintenanceState, parse_bool
 
-__all__ = ["BaseStateBackend", "Feed", "LinkStatus", "News", "Replicas", "WorkerRegistry", "as_backend_error", "at_least_zero", "positive"]
+__all__ = ["BaseStateBackend", "Feed", "LinkStatus", "News", "Replicas", "WorkerRegistry", "as_backend_error"]
 
 
 class Feed(Protocol):
@@ -338,19 +338,3 @@ def as_backend_error(error: Exception, backend: BaseStateBackend) -> BackendErro
 def _switches(reading: Reading, scope: str | None) -> tuple[MaintenanceState | None, MaintenanceState | None]:
     own = reading.of(scope)
     return reading.switch, None if own is None else own.switch
-
-
-def positive(name: str, value: float) -> float:
-    """Check an option in seconds. Raises `ConfigurationError`."""
-    try:
-        meant = not isinstance(value, bool) and 0 < value < float("inf")
-    except TypeError:  # text, say, from somebody's environment
-        meant = False
-    if not meant:
-        raise ConfigurationError(f"{name} must be a positive number of seconds, not {value!r}.")
-    return value
-
-
-def at_least_zero(name: str, value: float) -> float:
-    """Check an option in seconds that may be zero. Raises `ConfigurationError`."""
-    return value if value == 0 and not isinstance(value, bool) else positive(name, value)

@@ -11,10 +11,11 @@ from typing import ClassVar, Final, TypeVar
 import anyio
 from anyio import CapacityLimiter, to_thread
 
+from ..._seconds import positive
 from ...exceptions import BackendError, ConfigurationError
 from ...snapshot import Hold, Reading, evaluate
 from ...state import MaintenanceState
-from ..base import BaseStateBackend, Feed, positive
+from ..base import BaseStateBackend, Feed
 from .files import Sight, SwitchFiles
 
 __all__ = ["LocalFileBackend"]

@@ -14,12 +14,13 @@ from weakref import WeakSet
 
 from redis.exceptions import RedisError
 
+from ..._seconds import positive
 from ...exceptions import BackendError, BackendUnavailableError, ConfigurationError, UnsupportedError, why
 from ...history import Change, note
 from ...registry import RollCall
 from ...snapshot import Hold, Reading, evaluate
 from ...state import OFF, ON, MaintenanceState
-from ..base import BaseStateBackend, Feed, LinkStatus, News, Replicas, WorkerRegistry, positive
+from ..base import BaseStateBackend, Feed, LinkStatus, News, Replicas, WorkerRegistry
 from .cluster import ClusterServer
 from .history import Gaps, History
 from .keys import Keys
