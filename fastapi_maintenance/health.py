@@ -1,4 +1,4 @@
-"""Readiness for load balancers: whether a closed worker stays to answer 503 itself, or leaves. Redis being away is no reason to leave."""
+"""Readiness probe: whether a closed worker stays in the load balancer. A Redis outage never makes it unready."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse
 
 from .decorators import force_maintenance_mode_off
 from .exceptions import ConfigurationError
-from .mode import mode_at_hand
+from .mode import Gate, mode_at_hand
 
 __all__ = ["WhileClosed", "readiness"]
 
@@ -21,9 +21,12 @@ _UNREACHABLE: Final = "unreachable-closed"  # the source of a gate that is close
 def readiness(*, while_closed: WhileClosed) -> Callable[[], Awaitable[JSONResponse]]:
     """Make an endpoint for readiness probes: `app.get("/ready")(readiness(while_closed="stay"))`.
 
-    With "stay" a closed worker is ready, so that visitors get its 503 with the page and Retry-After. With "leave" it answers 503 while
-    maintenance is on, for a load balancer that has a page of its own. A worker that is closed because its backend cannot be reached
-    is ready all the same: else an outage of Redis would empty the load balancer. It asks nobody, and passes during maintenance.
+    With "stay", a closed worker is ready: clients get its 503 with the page and Retry-After.
+    With "leave", the endpoint answers 503 while maintenance is on, for a load balancer that has a
+    page of its own. Two kinds of closed workers stay ready all the same: one in read-only mode,
+    which still serves reads, and one that cannot reach its backend, so that an outage of Redis
+    does not empty the load balancer. The endpoint does no I/O and passes during maintenance.
+    Raises `ConfigurationError`.
     """
     if while_closed not in get_args(WhileClosed):
         raise ConfigurationError(f"while_closed must be {' or '.join(get_args(WhileClosed))}, not {while_closed!r}.")
@@ -31,9 +34,16 @@ def readiness(*, while_closed: WhileClosed) -> Callable[[], Awaitable[JSONRespon
     @force_maintenance_mode_off
     async def ready() -> JSONResponse:
         mode = mode_at_hand()
-        closed = mode is not None and mode.gate.closing is not None
-        left = closed and while_closed == "leave" and mode is not None and mode.gate.source != _UNREACHABLE
+        gate = None if mode is None else mode.gate
+        closed = gate is not None and gate.closing is not None
+        left = while_closed == "leave" and gate is not None and _serves_nothing(gate)
         content = {"ready": not left, "maintenance": closed}
         return JSONResponse(content, 503 if left else 200, {"Cache-Control": "no-store"})
 
     return ready
+
+
+def _serves_nothing(gate: Gate) -> bool:
+    """Return whether the gate refuses reads too, for another reason than an unreachable backend."""
+    closing = gate.closing
+    return closing is not None and closing.state.mode == "full" and gate.source != _UNREACHABLE

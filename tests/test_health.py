@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
-from fastapi_maintenance import MaintenanceModeMiddleware
+from fastapi_maintenance import MaintenanceModeMiddleware, MaintenanceState
 from fastapi_maintenance.exceptions import ConfigurationError
 from fastapi_maintenance.health import WhileClosed, readiness
 from fastapi_maintenance.testing import override
@@ -40,6 +40,16 @@ def test_a_closed_worker_does_as_was_chosen(while_closed: WhileClosed, closed: b
         answer = TestClient(app).get("/ready")
 
     assert (answer.status_code, answer.json(), answer.headers["cache-control"]) == (code, body, "no-store")
+
+
+@pytest.mark.parametrize("while_closed", get_args(WhileClosed))
+def test_readiness_in_read_only_mode_is_200(while_closed: WhileClosed) -> None:
+    """A balancer that takes every worker out would end the reads that this mode lets through."""
+    app = shop(while_closed)
+    with override(app, MaintenanceState(enabled=True, mode="read-only")):
+        answer = TestClient(app).get("/ready")
+
+    assert (answer.status_code, answer.json()) == (200, {"ready": True, "maintenance": True})
 
 
 def test_a_worker_that_is_closed_because_its_backend_is_away_is_ready() -> None:
