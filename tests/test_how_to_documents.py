@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
-import shutil
-import subprocess
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
 from email.message import Message
 from pathlib import Path
 from typing import Any, Final
@@ -25,9 +21,9 @@ from fastapi_maintenance import MaintenanceModeMiddleware
 from fastapi_maintenance import exemptions as exempt
 from fastapi_maintenance.cli import app as cli
 
+from .nginx import nginx
 from .pages import PAGES, ROOT, Block
 from .serving import serving
-from .waiting import eventually_sync
 
 Answer = tuple[int, Message, str]
 
@@ -122,34 +118,6 @@ def test_the_probes_of_kubernetes_are_answered_while_closed(monkeypatch: pytest.
 
 
 # -- nginx -----------------------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def nginx(upstream: str, port: int, home: Path) -> Iterator[str]:
-    """nginx by the block of the page, before a server of this test."""
-    if (program := shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")) is None:
-        missing = "There is no nginx; install it (Debian: apt-get install nginx-light; macOS: brew install nginx)."
-        if "CI" in os.environ:  # where scripts/test installs it
-            raise RuntimeError(missing)
-        pytest.skip(missing)
-    (block,) = (block.text for block in Block.all_of("docs/proxies.md") if block.language == "nginx")
-    for there, here in (("127.0.0.1:8000", upstream), ("listen 8080", f"listen 127.0.0.1:{port}"), ("/srv/pages", str(home))):
-        assert there in block
-        block = block.replace(there, here)
-    temporary = "".join(f"{kind}_temp_path {home}/{kind};\n" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
-    user = "user root;\n" if os.geteuid() == 0 else ""
-    (home / "down.html").write_text("nobody is there")
-    within = f"access_log off;\n{temporary}{block}"
-    alone = f"{user}daemon off;\nmaster_process off;\npid {home}/nginx.pid;\nerror_log stderr;\nevents {{}}\n"
-    (home / "nginx.conf").write_text(f"{alone}http {{\n{within}}}\n")
-    process = subprocess.Popen([program, "-e", "stderr", "-p", home, "-c", home / "nginx.conf"])
-    try:
-        url = f"http://127.0.0.1:{port}/"
-        eventually_sync(lambda: ask(url) is not None, within=20, every=0.05)
-        yield url
-    finally:
-        process.terminate()
-        process.wait(20)
 
 
 def ask(url: str, **headers: str) -> Answer | None:

@@ -19,8 +19,8 @@ __all__ = ["add_to"]
 def add_to(router: APIRouter) -> None:
     """Add the operations to the router."""
     router.get("/bypasses", responses=responses(404))(get_bypasses)
-    router.post("/bypasses", status_code=201, responses=responses(403, 404, 409, 415))(post_bypass)
-    router.delete("/bypasses/{id}", status_code=204, responses=responses(403, 404, 409, 415))(delete_bypass)
+    router.post("/bypasses", status_code=201, responses=responses(400, 403, 404, 409, 415))(post_bypass)
+    router.delete("/bypasses/{id}", status_code=204, responses=responses(403, 404, 409))(delete_bypass)
 
 
 async def get_bypasses(mode: Mode, scope: Scope) -> list[Bypass]:

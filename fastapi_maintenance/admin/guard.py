@@ -1,57 +1,120 @@
-"""Who may ask: nobody unguarded, and no page of somebody else's through an operator's browser."""
+"""Access control: require a guard dependency, refuse cross-site requests (CSRF), forbid caching."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from fastapi import HTTPException, Request, Response
+from fastapi import APIRouter, HTTPException, Request
 from fastapi.params import Depends as Dependency
+from fastapi.routing import APIRoute, iter_route_contexts
+from starlette.applications import Starlette
+from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.types import Message, Receive, Scope, Send
 
 from ..exceptions import ConfigurationError
 
-__all__ = ["check_guards", "keep_private", "refuse_foreign"]
+__all__ = ["InclusionGuard", "PrivateRoute", "check_guards", "refuse_cross_site"]
 
 _SAFE: Final = ("GET", "HEAD", "OPTIONS")
-_OURS: Final = ("same-origin", "none")  # none: what the person typed, not a page
+_WITH_BODY: Final = ("POST", "PUT")
+_SAME_SITE: Final = ("same-origin", "none")  # none: the person typed the address
+_NO_STORE: Final = {"Cache-Control": "no-store"}
+_UNGUARDED: Final = (
+    "maintenance_admin() has no guard, so anyone who reaches it could close the service. "
+    "Pass dependencies=[Depends(login)] to maintenance_admin() or to include_router(…); "
+    "dependencies of the whole application do not count. For an open demo: public=True."
+)
 
 
 def check_guards(dependencies: Sequence[Any], *, public: bool) -> list[Dependency]:
-    """The dependencies that guard the router. Raises `ConfigurationError` where there is none and it was not meant so."""
+    """Return the dependencies that guard the router. Raises `ConfigurationError`."""
     for dependency in dependencies:
         if not isinstance(dependency, Dependency) or not callable(dependency.dependency):
             raise ConfigurationError(f"dependencies must be a list of Depends(…) with a function in each, not {dependency!r}.")
     if public and dependencies:
-        raise ConfigurationError("public=True means that nobody guards it, so it goes with no dependencies: leave out one or the other.")
-    if not public and not dependencies:
-        raise ConfigurationError(
-            "Whoever reaches this router can close the service, so it needs a dependency that guards it: "
-            "maintenance_admin(dependencies=[Depends(login)]). For a demo that everybody may turn: public=True."
-        )
+        raise ConfigurationError("public=True cannot be combined with dependencies: leave out one or the other.")
     return list(dependencies)
 
 
-async def refuse_foreign(request: Request) -> None:
-    """Let nothing be changed by a form or a script of another site, which a browser would send with the operator's credentials.
+class InclusionGuard:
+    """Requires that every inclusion of a router without a guard of its own brings one.
 
-    Such a site can send no JSON without asking first (CORS), and browsers say where a request comes from (Sec-Fetch-Site, Origin).
+    FastAPI adds the dependencies of `include_router` after the router is made, so they are looked
+    for when the application starts and again in each request: a mounted application never starts.
+    """
+
+    def __init__(self) -> None:
+        self.router = APIRouter()
+
+    @asynccontextmanager
+    async def lifespan(self, app: Any) -> AsyncIterator[None]:
+        """Keep an application with an unguarded inclusion from starting."""
+        if not self._is_guarded_in(app):
+            raise ConfigurationError(_UNGUARDED)
+        yield
+
+    async def check(self, request: Request) -> None:
+        """Refuse the request if any inclusion is unguarded."""
+        if not self._is_guarded_in(request.scope.get("app")):
+            raise HTTPException(403, _UNGUARDED)
+
+    def _is_guarded_in(self, app: object) -> bool:
+        if not isinstance(app, Starlette):
+            return False
+        ours = set(map(id, self.router.routes))
+        found = [context for context in iter_route_contexts(app.routes) if id(context.original_route) in ours]
+        # An inclusion has the application's dependencies, its own, and then those of the route.
+        elsewhere = len(getattr(app.router, "dependencies", ()))
+        return bool(found) and all(
+            len(context.dependencies) > elsewhere + len(context.original_route.dependencies)  # type: ignore[attr-defined]
+            for context in found
+        )
+
+
+class PrivateRoute(APIRoute):
+    """A route whose responses no cache keeps, its errors included."""
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer with `Cache-Control: no-store`."""
+
+        async def send_private(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(_NO_STORE)
+            await send(message)
+
+        try:
+            await super().handle(scope, receive, send_private)
+        except StarletteHTTPException as error:  # 405 is raised past the send above
+            error.headers = {**(error.headers or {}), **_NO_STORE}
+            raise
+
+
+async def refuse_cross_site(request: Request) -> None:
+    """Refuse changes by forms and scripts of other sites, which carry the operator's credentials.
+
+    Browsers name the site in Sec-Fetch-Site or Origin. For one that sends neither: a form of
+    another site can send POST but no JSON, and a script must ask first (CORS) for PUT and DELETE.
     """
     if request.method in _SAFE:
         return
-    if not _is_ours(request):
-        raise HTTPException(403, "This was sent by a page of another site. Behind a proxy, let that pass the Host header on.")
-    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-        raise HTTPException(415, "Send Content-Type: application/json, also without a body: no form of another site can.")
+    if not _is_same_site(request):
+        raise HTTPException(403, "Cross-site request refused. Behind a proxy, forward the Host header.")
+    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if request.method in _WITH_BODY and content_type != "application/json":
+        raise HTTPException(415, "The body must be JSON. Send Content-Type: application/json.")
 
 
-def _is_ours(request: Request) -> bool:
+def _is_same_site(request: Request) -> bool:
     site = request.headers.get("sec-fetch-site")
     if site is not None:
-        return site in _OURS
+        return site in _SAME_SITE
     origin = request.headers.get("origin")
-    # Not the scheme: what ends TLS in front of us need not say so.
-    return origin is None or (_netloc(origin) != "" and _netloc(origin) == request.headers.get("host", "").lower())
+    # The scheme is not compared: a proxy that ends TLS need not forward it.
+    return origin is None or _netloc(origin) == request.headers.get("host", "").lower() != ""
 
 
 def _netloc(origin: str) -> str:
@@ -59,8 +122,3 @@ def _netloc(origin: str) -> str:
         return urlsplit(origin).netloc.lower()
     except ValueError:
         return ""
-
-
-async def keep_private(response: Response) -> None:
-    """Let no cache keep what operators see."""
-    response.headers["Cache-Control"] = "no-store"

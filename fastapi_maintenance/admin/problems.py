@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Any, Final
 
 from fastapi import HTTPException
-from fastapi.exceptions import ValidationException
+from fastapi.exceptions import RequestValidationError, ValidationException
 from pydantic import BaseModel
 
 from .._fields import fields
@@ -16,12 +16,11 @@ from ..exceptions import BackendError, BackendUnavailableError, InvalidStateErro
 from ..grants import NotGrantedError, UnknownBypassError
 from .at_hand import Mode
 
-__all__ = ["Problem", "explained", "responses"]
+__all__ = ["Problem", "explained", "invalid", "responses"]
 
 logger = logging.getLogger("fastapi_maintenance")
 
 _STATUS: Final[tuple[tuple[type[Exception], int], ...]] = (
-    (InvalidStateError, 422),
     (UnknownBypassError, 404),
     (NotGrantedError, 409),
     (ReadOnlyBackendError, 409),
@@ -31,6 +30,7 @@ _STATUS: Final[tuple[tuple[type[Exception], int], ...]] = (
 )
 
 _DESCRIPTIONS: Final = {
+    400: "The body could not be read.",
     403: "It was sent by a page of another site.",
     404: "There is no such thing.",
     409: "What is written now does not let it be done.",
@@ -54,6 +54,11 @@ def responses(*codes: int) -> dict[int | str, dict[str, Any]]:
     return {code: {"model": Problem, "description": _DESCRIPTIONS[code]} for code in sorted({*codes, 501, 502, 504})}
 
 
+def invalid(location: str, message: str) -> RequestValidationError:
+    """Return an error that is answered with 422, like one that FastAPI itself finds."""
+    return RequestValidationError([{"type": "value_error", "loc": (location,), "msg": message, "input": None}])
+
+
 async def explained(mode: Mode) -> AsyncIterator[None]:
     """Answer errors of a backend with a status code and a sentence."""
     try:
@@ -61,7 +66,9 @@ async def explained(mode: Mode) -> AsyncIterator[None]:
     except (HTTPException, ValidationException):
         raise
     except Exception as error:  # a backend of a user's own may raise anything
-        known = error if isinstance(error, InvalidStateError) else as_backend_error(error, mode.backend)
+        if isinstance(error, InvalidStateError):
+            raise invalid("body", str(error)) from error
+        known = as_backend_error(error, mode.backend)
         if known is not error:
             logger.warning("%s", known, exc_info=error, extra=fields("backend-failed", backend=mode.backend.describe()))
         raise HTTPException(next(code for kind, code in _STATUS if isinstance(known, kind)), str(known)) from error

@@ -13,8 +13,8 @@ from ..snapshot import replace_state
 from ..state import OFF, MaintenanceState
 from .at_hand import Mode, Operator, Scope
 from .models import State, StateReport
-from .problems import responses
-from .tags import IfMatch, etag_of, matches
+from .problems import invalid, responses
+from .tags import IF_MATCH, IfMatch, etag_of, matches
 
 __all__ = ["add_to"]
 
@@ -24,8 +24,8 @@ _ATTEMPTS: Final = 5  # of somebody who overwrites whatever is there
 def add_to(router: APIRouter) -> None:
     """Add the operations to the router."""
     router.get("/switch", responses=responses(404))(get_switch)
-    router.put("/switch", responses=responses(403, 404, 409, 412, 415, 428))(put_switch)
-    router.delete("/switch", responses=responses(403, 404, 409, 412, 415, 428))(delete_switch)
+    router.put("/switch", openapi_extra=IF_MATCH, responses=responses(400, 403, 404, 409, 412, 415, 428))(put_switch)
+    router.delete("/switch", openapi_extra=IF_MATCH, responses=responses(403, 404, 409, 412, 428))(delete_switch)
 
 
 async def get_switch(mode: Mode, scope: Scope, response: Response) -> State | None:
@@ -59,7 +59,7 @@ async def delete_switch(
 ) -> StateReport:
     """Turn the switch off, or let a scope have none of its own, and say what is true afterwards."""
     if end_holds and scope is not None:
-        raise HTTPException(422, "Holds are ended for everything, not for one scope: leave scope or end_holds out.")
+        raise invalid("query", "Holds are ended for everything, not for one scope: leave scope or end_holds out.")
     await _exchange(mode.backend.signed(operator), if_match, OFF, scope, end_holds=end_holds)
     return await _afterwards(mode, scope, response)
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 import re
 from hashlib import sha256
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
-from fastapi import Depends, Header, HTTPException
+from fastapi import Depends, HTTPException, Request
 
 from ..snapshot import Reading
 from ..state import MaintenanceState
 
-__all__ = ["IfMatch", "etag_of", "matches"]
+__all__ = ["IF_MATCH", "IfMatch", "etag_of", "matches"]
 
-_TAG: Final = re.compile(r'(W/)?"([^"]*)"')
+_TAG: Final = re.compile(r'(?:W/)?("[^"]*")')
 _LENGTH: Final = 32  # hexadecimal digits
 
 
@@ -25,8 +25,11 @@ def etag_of(reading: Reading) -> str:
 
 
 def matches(field: str, etag: str) -> bool:
-    """Whether If-Match (RFC 9110, 13.1.1) lets a request through. Compares strongly, so a weak tag never does."""
-    return field.strip() == "*" or any(not weak and f'"{opaque}"' == etag for weak, opaque in _TAG.findall(field))
+    """Return whether If-Match (RFC 9110, 13.1.1) lets a request through.
+
+    A weak tag matches like a strong one: proxies that compress, as nginx does, make ours weak.
+    """
+    return field.strip() == "*" or etag in _TAG.findall(field)
 
 
 def _written(reading: Reading) -> str:
@@ -40,14 +43,25 @@ def _text(state: MaintenanceState | None) -> str | None:
     return None if state is None else state.model_dump_json()
 
 
-async def if_match_given(
-    if_match: Annotated[list[str] | None, Header(alias="If-Match", description="The ETag that GET answered, or *.")] = None,
-) -> str:
-    """What the request is conditional on; it must be (RFC 6585, 3)."""
-    field = ", ".join(if_match or ())
+async def if_match_given(request: Request) -> str:
+    """Return the condition of the request, which must have one (RFC 6585, 3)."""
+    field = ", ".join(request.headers.getlist("if-match"))
     if not field:
-        raise HTTPException(428, "Send If-Match with the ETag that GET answered, or If-Match: * to overwrite whatever is there.")
+        raise HTTPException(428, "If-Match is missing. Send the ETag that GET answered, or * to overwrite any value.")
     return field
 
 
 IfMatch = Annotated[str, Depends(if_match_given)]
+
+# Declared by hand: FastAPI would answer 422, and not 428, to a request without a required header.
+IF_MATCH: Final[dict[str, Any]] = {
+    "parameters": [
+        {
+            "name": "If-Match",
+            "in": "header",
+            "required": True,
+            "description": "The ETag that GET answered, or * to overwrite any value.",
+            "schema": {"type": "string", "minLength": 1},
+        }
+    ]
+}

@@ -17,7 +17,7 @@ __all__ = ["add_to"]
 def add_to(router: APIRouter) -> None:
     """Add the operations to the router."""
     router.get("/workers", responses=responses())(get_workers)
-    router.post("/barrier", responses=responses(403, 404, 415))(post_barrier)
+    router.post("/barrier", responses=responses(400, 403, 404, 415))(post_barrier)
 
 
 async def get_workers(mode: Mode) -> list[WorkerReport]:

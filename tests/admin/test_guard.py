@@ -26,11 +26,6 @@ from .conftest import ANY, Administer
         ({"Origin": "http://testserver:8080"}, 403),
         ({"Origin": "null"}, 403),
         ({"Origin": "http://[broken"}, 403),
-        ({"Content-Type": "application/json; charset=utf-8"}, 200),
-        ({"Content-Type": "text/plain"}, 415),
-        ({"Content-Type": "application/x-www-form-urlencoded"}, 415),
-        ({"Content-Type": "application/x-www-form-urlencoded", "Origin": "http://evil.example"}, 403),
-        ({"Content-Type": ""}, 415),
     ],
 )
 def test_where_a_change_comes_from_and_how_it_is_written_counts(administer: Administer, headers: dict[str, str], expected: int) -> None:
@@ -39,6 +34,47 @@ def test_where_a_change_comes_from_and_how_it_is_written_counts(administer: Admi
 
     assert answer.status_code == expected
     assert board.value is (expected != 200)
+
+
+@pytest.mark.parametrize("origin", [None, "https://evil.example"], ids=["curl", "script of another site"])
+def test_delete_without_content_type_is_judged_by_origin(administer: Administer, origin: str | None) -> None:
+    """No form sends DELETE, and no browser lets a script of another site send it unasked."""
+    board = Switchboard(True)
+    client = administer(board)
+    del client.headers["Content-Type"]
+    answer = client.delete("switch", headers=ANY | ({} if origin is None else {"Origin": origin}))
+
+    assert (answer.status_code, board.value) == ((200, False) if origin is None else (403, True))
+
+
+@pytest.mark.parametrize(
+    ("content_type", "expected"),
+    [("application/json; charset=utf-8", 200), ("text/plain", 415), ("application/x-www-form-urlencoded", 415), ("", 415)],
+)
+def test_body_that_is_not_json_is_refused(administer: Administer, content_type: str, expected: int) -> None:
+    """A form of another site can send such bodies, from an old browser without any Origin."""
+    headers = ANY | {"Content-Type": content_type}
+    answer = administer(Switchboard()).put("switch", content='{"enabled": false}', headers=headers)
+
+    assert answer.status_code == expected
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "options", "expected"),
+    [
+        ("GET", "state?scope=nowhere", {}, 404),
+        ("GET", "workers", {}, 501),
+        ("DELETE", "switch", {}, 428),
+        ("PUT", "switch", {"json": {"enabled": "maybe"}, "headers": ANY}, 422),
+        ("PUT", "switch", {"json": {}, "headers": {"Origin": "https://evil.example"}}, 403),
+        ("POST", "barrier", {"content": "x", "headers": {"Content-Type": "text/plain"}}, 415),
+        ("PATCH", "switch", {}, 405),
+    ],
+)
+def test_errors_are_never_cached(administer: Administer, method: str, path: str, options: dict[str, Any], expected: int) -> None:
+    answer = administer(Switchboard()).request(method, path, **options)
+
+    assert (answer.status_code, answer.headers.get("cache-control")) == (expected, "no-store")
 
 
 @pytest.mark.parametrize(("method", "path"), [("PUT", "switch"), ("DELETE", "switch"), ("POST", "bypasses"), ("POST", "barrier")])

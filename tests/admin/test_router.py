@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import pytest
@@ -27,11 +28,114 @@ def key(x_key: Annotated[str, Header()] = "") -> None:
 # -- guarded -----------------------------------------------------------------------------------------------------------
 
 
-def test_nobody_gets_it_without_a_guard_by_accident() -> None:
-    with pytest.raises(ConfigurationError, match=r"needs a dependency that guards it.*public=True"):
-        maintenance_admin()
+def test_public_router_with_dependencies_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="leave out one or the other"):
         maintenance_admin(dependencies=[Depends(key)], public=True)
+
+
+def directly(app: FastAPI, **options: Any) -> None:
+    app.include_router(maintenance_admin(), **options)
+
+
+def nested(app: FastAPI, **options: Any) -> None:
+    around = APIRouter(prefix="/v1")
+    around.include_router(maintenance_admin(), **options)
+    app.include_router(around)
+
+
+def beneath_a_guarded_router(app: FastAPI, **options: Any) -> None:
+    around = APIRouter(prefix="/v1", **options)
+    around.include_router(maintenance_admin())
+    app.include_router(around)
+
+
+def beneath_a_guarded_inclusion(app: FastAPI, **options: Any) -> None:
+    around = APIRouter(prefix="/v1")
+    around.include_router(maintenance_admin())
+    app.include_router(around, **options)
+
+
+INCLUSIONS = (directly, nested, beneath_a_guarded_router, beneath_a_guarded_inclusion)
+
+
+def panels_of(app: FastAPI) -> list[str]:
+    """The paths that every inclusion answers with GET."""
+    return [f"{path}maintenance/{name}" for path in ("/", "/v1/") for name in ("", "state", "switch", "holds", "workers")]
+
+
+@pytest.mark.parametrize("include", INCLUSIONS)
+def test_guard_of_an_inclusion_guards_the_router(include: Callable[..., None]) -> None:
+    app = FastAPI()
+    app.add_middleware(MaintenanceModeMiddleware, backend=Switchboard())
+    include(app, dependencies=[Depends(key)])
+    with TestClient(app) as client:
+        codes = {client.get(path).status_code for path in panels_of(app)}
+        opened = {client.get(path, headers={"X-Key": "letmein"}).status_code for path in panels_of(app)}
+
+    assert codes == {401, 404}
+    assert opened == {200, 404, 501}, "501: this backend has no workers"
+
+
+@pytest.mark.parametrize("include", INCLUSIONS)
+@pytest.mark.parametrize("options", [{}, {"dependencies": [Depends(key)]}], ids=["bare", "guard of the whole application"])
+def test_unguarded_router_keeps_the_application_from_starting(include: Callable[..., None], options: dict[str, Any]) -> None:
+    """What every route of an application depends on is seldom a login: a session of a database, say."""
+    app = FastAPI(**options)
+    app.add_middleware(MaintenanceModeMiddleware, backend=Switchboard())
+    include(app)
+
+    with pytest.raises(ConfigurationError, match=r"has no guard.*include_router\(.*public=True"), TestClient(app):
+        pass
+
+
+@pytest.mark.parametrize("include", INCLUSIONS)
+def test_unguarded_router_is_never_served(include: Callable[..., None]) -> None:
+    """No lifespan runs here, as in a mounted application."""
+    app = FastAPI()
+    app.add_middleware(MaintenanceModeMiddleware, backend=Switchboard())
+    include(app)
+    client = TestClient(app)
+    answers = [client.get(path) for path in panels_of(app)]
+
+    assert {answer.status_code for answer in answers} == {403, 404}
+    assert {"has no guard" in answer.text for answer in answers if answer.status_code == 403} == {True}
+
+
+def test_unguarded_router_is_never_served_when_mounted_as_it_is() -> None:
+    app = FastAPI()
+    app.add_middleware(MaintenanceModeMiddleware, backend=Switchboard())
+    app.mount("/bare", maintenance_admin())
+    app.mount("/guarded", maintenance_admin(dependencies=[Depends(key)]))
+    client = TestClient(app, headers={"X-Key": "letmein"})
+
+    assert client.get("/bare/maintenance/state").status_code == 403
+    assert client.get("/guarded/maintenance/state").status_code == 200
+
+
+def test_router_with_one_unguarded_inclusion_is_served_nowhere() -> None:
+    app, router = FastAPI(), maintenance_admin()
+    app.add_middleware(MaintenanceModeMiddleware, backend=Switchboard())
+    app.include_router(router, prefix="/v1", dependencies=[Depends(key)])
+    app.include_router(router, prefix="/v2")
+    client = TestClient(app, headers={"X-Key": "letmein"})
+
+    assert [client.get(f"/{version}/maintenance/state").status_code for version in ("v1", "v2")] == [403, 403]
+
+
+def test_guard_shared_with_the_application_guards_the_router() -> None:
+    guard = Depends(key)
+    app = FastAPI(dependencies=[guard])
+    app.add_middleware(MaintenanceModeMiddleware, backend=Switchboard())
+    app.include_router(maintenance_admin(), dependencies=[guard])
+    with TestClient(app, headers={"X-Key": "letmein"}) as client:
+        assert client.get("/maintenance/state").status_code == 200
+
+
+def test_operator_alone_is_no_guard() -> None:
+    app = FastAPI()
+    app.include_router(maintenance_admin(operator=lambda: "ana"))
+    with pytest.raises(ConfigurationError, match="has no guard"), TestClient(app):
+        pass
 
 
 @pytest.mark.parametrize("guard", [key, Depends(), None, "key"], ids=["bare", "empty", "none", "text"])
@@ -155,10 +259,11 @@ def test_the_document_describes_every_operation_and_its_answers() -> None:
         assert all(schemas), where
         assert schemas or where == ("delete", "/bypasses/{id}"), where
         if where[0] != "get":
-            assert {"403", "415"} <= set(operation["responses"]), where
+            assert "403" in operation["responses"], where
+            assert ("415" in operation["responses"]) == ("requestBody" in operation), where
     for where in (("put", "/switch"), ("delete", "/switch")):
         assert {"412", "428"} <= set(operations[where]["responses"])
-        assert "If-Match" in {parameter["name"] for parameter in operations[where]["parameters"]}
+        assert ("If-Match", True) in {(one["name"], one["required"]) for one in operations[where]["parameters"]}
 
 
 def test_nothing_of_it_is_imported_by_the_package_itself() -> None:
