@@ -10,8 +10,10 @@ from starlette.types import Scope
 
 __all__ = ["negotiate", "negotiate_language", "preferences"]
 
-_LONGEST: Final = 1024  # bytes; browsers send under 200, and more costs time that a closed service is asked for most
-_MOST_SUBTAGS: Final = 8  # language, script, region and a few variants
+_MAX_LENGTH: Final = 1024  # bytes; browsers send under 200
+_MAX_RANGES: Final = 32  # further ranges and parameters are ignored, so that a made-up header costs no time
+_MAX_PARAMETERS: Final = 8
+_MAX_SUBTAGS: Final = 8  # language, script, region and a few variants
 
 
 def preferences(scope: Scope) -> tuple[bytes, bytes]:
@@ -31,7 +33,7 @@ def preferences(scope: Scope) -> tuple[bytes, bytes]:
 
 def _join(lines: Sequence[bytes]) -> bytes:
     joined = b",".join(lines)
-    return b"" if len(joined) > _LONGEST else joined
+    return b"" if len(joined) > _MAX_LENGTH else joined
 
 
 def negotiate(accept: str, offers: Sequence[str]) -> str:
@@ -62,6 +64,8 @@ def negotiate_language(accept_language: str, tags: Collection[str], default: str
     `de-AT` is content with `de`, and `pt` with `pt-BR`. Tags are compared without regard to case.
     """
     known = {tag.lower(): tag for tag in tags}
+    for tag in tags:  # `pt` is `pt-BR` unless there is a plain one
+        known.setdefault(tag.lower().partition("-")[0], tag)
     qualities = _qualities(accept_language)
     for language, quality in sorted(qualities.items(), key=lambda item: -item[1]):  # of equals, the first named stays first
         if quality and (found := _look_up(language, known, default)) is not None:
@@ -72,11 +76,9 @@ def negotiate_language(accept_language: str, tags: Collection[str], default: str
 def _look_up(language: str, known: dict[str, str], default: str) -> str | None:
     if language == "*":
         return default
-    subtags = language.split("-")[:_MOST_SUBTAGS]
-    for length in range(len(subtags), 0, -1):
-        if (tag := known.get("-".join(subtags[:length]))) is not None:
-            return tag
-    return next((tag for folded, tag in known.items() if folded.startswith(f"{subtags[0]}-")), None)
+    subtags = language.split("-", _MAX_SUBTAGS)[:_MAX_SUBTAGS]
+    prefixes = ("-".join(subtags[:length]) for length in range(len(subtags), 0, -1))
+    return next((known[prefix] for prefix in prefixes if prefix in known), None)
 
 
 _QUOTED: Final = re.compile(r'"(?:[^"\\]|\\.)*(?:"|\\?\Z)', re.DOTALL)  # an unclosed one reaches to the end, else this is quadratic
@@ -86,8 +88,8 @@ _QVALUE: Final = re.compile(r"0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?")
 def _qualities(accept: str) -> dict[str, float]:
     """Each range and its quality, between 0 and 1."""
     qualities: dict[str, float] = {}
-    for part in _QUOTED.sub('""', accept).split(","):
-        named, *parameters = part.split(";")
+    for part in _QUOTED.sub('""', accept).split(",", _MAX_RANGES)[:_MAX_RANGES]:
+        named, *parameters = part.split(";", _MAX_PARAMETERS + 1)[: _MAX_PARAMETERS + 1]
         name = named.strip().lower()
         if name and (quality := _quality(parameters)) is not None:
             qualities[name] = max(quality, qualities.get(name, 0.0))

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any, Final
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fastapi_maintenance.responses.formats import HTML, JSON, MEDIA_TYPES, PLAIN, PROBLEM
 from fastapi_maintenance.responses.negotiation import negotiate, negotiate_language, preferences
 
 from ..asgi import http_scope
+from ..counting import lines_run
 from .asking import CHROME, FIREFOX
 
 
@@ -169,6 +170,29 @@ def test_a_language_that_is_nowhere_to_be_had_gives_the_default_whatever_it_is()
 @given(st.text(max_size=200) | st.text(alphabet="defrptBR-*;,q=01. ", max_size=200))
 def test_no_language_is_too_strange_to_be_answered(accept_language: str) -> None:
     assert negotiate_language(accept_language, ("en", "de", "pt-BR"), "en") in ("en", "de", "pt-BR")
+
+
+# -- work --------------------------------------------------------------------------------------------------------------
+
+LONG: Final = st.sampled_from(["a,", "a;q=1,", ";", ",", "a-b-c-d-e-f-g-h-i,", "a;b;c;d,", "text/html;q=0.1,", '"', "\\", "x"])
+
+
+@given(LONG, LONG, st.integers(0, 200))
+@example("a,", "a,", 0)
+@example("a-b-c-d-e-f-g-h-i,", "a;q=1,", 0)
+def test_negotiation_any_header_needs_bounded_work(piece: str, other: str, start: int) -> None:
+    header = (other * start + piece * 1024)[:1024]
+    tags = [f"x{number}-Y" for number in range(30)]
+    accepting = lines_run(lambda: negotiate(header, MEDIA_TYPES))
+    speaking = lines_run(lambda: negotiate_language(header, tags, "en"))
+    assert accepting <= 32 * 60
+    assert speaking <= 30 * 4 + 32 * 100
+
+
+def test_negotiation_ranges_beyond_the_32nd_are_ignored() -> None:
+    assert negotiate("image/png," * 31 + "text/html", MEDIA_TYPES) == HTML
+    assert negotiate("image/png," * 32 + "text/html", MEDIA_TYPES) == JSON
+    assert negotiate_language("ja," * 32 + "de", ("en", "de"), "en") == "en"
 
 
 # -- headers -----------------------------------------------------------------------------------------------------------
