@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from . import exemptions as exempt
 from .barrier import BarrierResult, wait_until_applied
 from .context import maintenance_mode_off, maintenance_mode_on
 from .decorators import force_maintenance_mode_off, force_maintenance_mode_on, maintenance_scope
@@ -17,6 +18,7 @@ __all__ = [
     "MaintenanceState",
     "Texts",
     "configure_backend",
+    "exempt",
     "force_maintenance_mode_off",
     "force_maintenance_mode_on",
     "get_maintenance_mode",

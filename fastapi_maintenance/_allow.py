@@ -1,64 +1,135 @@
-"""What the `allow` of a state lets through: paths, templates and networks, written as one text each."""
+"""The allow list of a state: paths, path templates and networks."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Final
 
+from starlette.convertors import CONVERTOR_TYPES
 from starlette.types import Scope
 
-from ._clients import Proxies
+from ._clients import AddressRange, Proxies, is_in, network_of
+from ._paths import route_path
 from .exceptions import ConfigurationError
-from .exemptions import Method, Network, Path, ScopeRule
+from .exemptions import Method
 
-__all__ = ["AllowList", "read_entry"]
+__all__ = ["AllowList", "check_entry"]
 
-# A template that anybody may write: parameters are whole segments, so that no path takes long to compare.
+# Parameters are whole segments, so that a path is split once for all entries, and no entry makes a regular expression go back.
 _NAME: Final = "[A-Za-z_][A-Za-z0-9_]*"
-_PLAIN_TEMPLATE: Final = re.compile(rf"(?:/(?:[^{{}}/]*|\{{{_NAME}(?::(?:str|int|float|uuid))?\}}))*(?:/\{{{_NAME}:path\}})?")
-_LONGEST_ENTRY: Final = 200  # characters
+_TYPED: Final = ("str", "int", "float", "uuid")
+_PARAMETER: Final = re.compile(rf"\{{{_NAME}(?::({'|'.join(_TYPED)}))?\}}")
+_REST: Final = re.compile(rf"\{{{_NAME}:path\}}")
+_LITERAL: Final = re.compile(r"[^{}]*")
+_SEGMENTS: Final = {kind: re.compile(CONVERTOR_TYPES[kind].regex) for kind in _TYPED if kind != "str"}
+_MAX_ENTRY: Final = 200  # characters
+_MAX_SEGMENTS: Final = 32
+_MAX_VALUE: Final = 100  # characters of a segment that is an int, a float or a uuid
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """A path as its segments, texts or types of parameters in a tuple, or a network; for some methods, or for all."""
+
+    methods: Method | None = None
+    segments: tuple[str | tuple[str], ...] = ()
+    is_open: bool = False
+    network: AddressRange | None = None
 
 
 class AllowList:
-    """What the `allow` of a state lets through. `problems` says what is wrong with entries that let nobody through."""
+    """The allow list of a state. `problems` says what is wrong with the entries that are ignored.
+
+    The work for a request is bounded by the number of entries times their segments, however long its path and headers are.
+    """
 
     def __init__(self, entries: Sequence[str], proxies: Proxies | None = None) -> None:
         self.entries = entries
         self.problems: list[str] = []
-        self._rules: list[tuple[ScopeRule, ...]] = []
+        self._proxies = proxies or Proxies()
+        self._entries: list[_Entry] = []
         for entry in entries:
             try:
-                self._rules.append(read_entry(entry, proxies))
+                self._entries.append(_parse(entry))
             except ConfigurationError as error:
                 self.problems.append(str(error))
 
     def matches(self, scope: Scope) -> bool:
-        """Whether a request is named."""
-        return any(all(part.matches(scope) for part in rule) for rule in self._rules)
+        """Return whether an entry allows the request."""
+        path = _Segments(route_path(scope))
+        entries = [entry for entry in self._entries if entry.methods is None or entry.methods.matches(scope)]
+        if any(entry.network is None and path.match(entry) for entry in entries):
+            return True
+        networks = [entry.network for entry in entries if entry.network is not None]
+        address = self._proxies.client_of(scope) if networks else None
+        return address is not None and is_in(address, networks)
 
 
-def read_entry(entry: str, proxies: Proxies | None = None) -> tuple[ScopeRule, ...]:
-    """What an entry of `allow` demands: a path, a template or a network, after methods and a space where it is for these only.
+class _Segments:
+    """The segments of a path, each compared with each type of parameter once. A path with a newline matches nothing."""
+
+    def __init__(self, path: str) -> None:
+        self._given = path.split("/", _MAX_SEGMENTS + 1)[1:] if path.startswith("/") and "\n" not in path else []
+        self._known: dict[tuple[int, str], bool] = {}
+
+    def match(self, entry: _Entry) -> bool:
+        """Return whether the path is as an entry has it."""
+        given, wanted = self._given, entry.segments
+        if len(given) <= len(wanted) if entry.is_open else len(given) != len(wanted):
+            return False
+        return all(
+            given[index] == segment if isinstance(segment, str) else self._is(index, segment[0]) for index, segment in enumerate(wanted)
+        )
+
+    def _is(self, index: int, kind: str) -> bool:
+        if kind == "str":
+            return bool(self._given[index])
+        known = self._known.get((index, kind))
+        if known is None:
+            text = self._given[index]
+            known = len(text) <= _MAX_VALUE and _SEGMENTS[kind].fullmatch(text) is not None
+            self._known[index, kind] = known
+        return known
+
+
+def check_entry(entry: str) -> str:
+    """Return an entry of `allow` if it is valid: a path, a template or a network, perhaps after methods and a space.
 
     Raises `ConfigurationError`.
     """
-    methods, what = _words(entry)
+    _parse(entry)
+    return entry
+
+
+def _parse(entry: str) -> _Entry:
+    names, what = _words(entry)
     try:
-        if what.startswith("/"):
-            if not _PLAIN_TEMPLATE.fullmatch(what):
-                raise ConfigurationError("a parameter must be a whole segment like {id}, {id:int} or, at the end, {rest:path}")
-            rule: ScopeRule = Path(what)
-        else:
-            proxies = proxies or Proxies()
-            rule = Network(what, trusted_proxies=proxies.trusted, forwarded=proxies.forwarded)
-        return (Method(*methods.split(",")), rule) if methods else (rule,)
+        methods = Method(*names.split(",")) if names else None
+        if not what.startswith("/"):
+            return _Entry(methods, network=network_of(what))
+        segments = what.split("/")[1:]
+        is_open = _REST.fullmatch(segments[-1]) is not None
+        return _Entry(methods, tuple(_read(segments[:-1] if is_open else segments)), is_open)
     except ConfigurationError as error:
         raise ConfigurationError(f"{_excerpt(entry)} allows nothing: {error}") from None
 
 
+def _read(segments: Sequence[str]) -> Iterator[str | tuple[str]]:
+    if len(segments) > _MAX_SEGMENTS:
+        raise ConfigurationError(f"a path must have at most {_MAX_SEGMENTS} segments, got {len(segments)}")
+    for segment in segments:
+        if parameter := _PARAMETER.fullmatch(segment):
+            yield (parameter[1] or "str",)
+        elif _LITERAL.fullmatch(segment):
+            yield segment
+        else:
+            raise ConfigurationError("a parameter must be a whole segment like {id}, {id:int} or, at the end, {rest:path}")
+
+
 def _words(entry: str) -> tuple[str, str]:
-    words = entry.split() if len(entry) <= _LONGEST_ENTRY else []
+    words = entry.split() if len(entry) <= _MAX_ENTRY else []
     if len(words) not in (1, 2):
         raise ConfigurationError(f'{_excerpt(entry)} allows nothing: write it like "/login", "POST /login" or "10.1.0.0/16".')
     return ("" if len(words) == 1 else words[0]), words[-1]

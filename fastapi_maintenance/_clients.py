@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from ipaddress import IPv4Network, IPv6Network, ip_network
-from typing import get_args
+from typing import Final, get_args
 
 from starlette.types import Scope
 
@@ -15,6 +15,8 @@ from .types import ForwardedHeader
 __all__ = ["Address", "AddressRange", "Proxies", "is_in", "network_of"]
 
 AddressRange = IPv4Network | IPv6Network
+
+_MAX_PROXIES: Final = 32
 
 
 class Proxies:
@@ -32,15 +34,17 @@ class Proxies:
             raise ConfigurationError(f"forwarded={forwarded!r} says nothing without trusted_proxies=: name those who write that header.")
 
     def client_of(self, scope: Scope) -> Address | None:
-        """Who asks, as far as that is known for sure."""
+        """Return the address of the client; `None` if it cannot be determined."""
         client = scope.get("client")
         address = address_of(str(client[0])) if client else None
         if address is None or not is_in(address, self._networks):
             return address
-        # Up to the first one that nobody trusts; of a chain of trusted ones only, who began it.
-        for address in hops(scope, self.forwarded):
+        # The first address that is no trusted proxy; in a chain of trusted proxies alone, the first of them.
+        for number, address in enumerate(hops(scope, self.forwarded)):
             if address is None or not is_in(address, self._networks):
                 return address
+            if number == _MAX_PROXIES:
+                return None
         return address
 
     def __repr__(self) -> str:

@@ -16,17 +16,20 @@ __all__ = ["Address", "address_of", "hops"]
 Address = IPv4Address | IPv6Address
 
 _PORT: Final = re.compile(r":(?:[0-9]*|_[0-9A-Za-z._-]+)\Z")  # the second as RFC 7239, 6.1 has it
+_MAX_LENGTH: Final = 4096  # characters
 _MARK: Final = re.compile(r'[",]')
 _PAIR: Final = re.compile(r"""[ \t]*(?:([!#$%&'*+.^_`|~0-9A-Za-z-]+)=([!#$%&'*+.^_`|~0-9A-Za-z-]+|"[^"\\]*")[ \t]*)?(;|\Z)""")
 
 
 def hops(scope: Scope, header: ForwardedHeader) -> Iterator[Address | None]:
-    """Whom each proxy heard from, the last one's word first; None for what is no address.
+    """Yield the addresses nearest proxy first; `None` for an entry that is not an IP address, and for a header over 4 KiB.
 
-    Each appends, and all that stands left of what a trusted one appended may have been written by anybody. So it is read from the
-    right: nothing further left changes what has been read.
+    Each proxy appends. Clients may have written everything to the left of what a trusted proxy appended, so the header is read from
+    the right: nothing further left changes what has been read.
     """
     text = ",".join(value.decode("latin-1") for name, value in scope["headers"] if name == header.encode())
+    if len(text) > _MAX_LENGTH:
+        return iter((None,))
     if header == "forwarded":
         return (_node(_for(element)) for element in _elements(text))
     return (_node(hop.strip(" \t")) for hop in reversed(text.split(",")))

@@ -19,7 +19,7 @@ from typing import Any, Final, Literal, ParamSpec, Self, TypeVar, cast, get_args
 
 from anyio.from_thread import start_blocking_portal
 
-from ._allow import read_entry
+from ._allow import check_entry
 from ._fields import fields
 from ._handlers import is_async
 from ._seconds import positive
@@ -78,7 +78,7 @@ def maintenance_mode_on(
     With `scope`, all this is about its routes alone; `on_error="keep"` then needs Redis, else entering raises `UnsupportedError`.
     Entering raises `BackendError` if the hold cannot be taken. Whenever entering raises, the block is not run.
     """
-    allowed = tuple(entry for entry in allow if read_entry(entry)) or None
+    allowed = tuple(map(check_entry, allow)) or None
     state = _state(True, message=message, reason=reason, retry_after=retry_after, mode=mode, allow=allowed)
     return MaintenanceBlock(state, backend, lease, on_error, on_lost, drain=drain, strict=strict, scope=scope)
 

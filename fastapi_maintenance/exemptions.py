@@ -1,13 +1,16 @@
-"""Rules for `exempt_handler=`, to be combined: `Path("/health") | Network("10.0.0.0/8") & ~Method("POST")`.
+"""Rules for `exempt_handler=`: `exempt.Path("/health") | exempt.Network("10.0.0.0/8") & ~exempt.Method("POST")`.
 
-`|` is or, `&` is and, `~` is not; each takes plain handlers too. Rules that ask the request alone cost no thread and no body.
+`|` is or, `&` is and, `~` is not; each accepts plain handlers too. Rules that read only the request need no thread and no body.
+
+A rule answers yes, no or unknown (`None`). Unknown stays unknown under `~`, and exempts no request. So `~Path("/checkout")`
+exempts neither `/checkout` nor another spelling of it that a router might accept.
 """
 
 from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from hmac import compare_digest
 from typing import Any, Final
 from urllib.parse import parse_qsl
@@ -18,6 +21,7 @@ from starlette.types import Scope
 
 from ._clients import Proxies, is_in, network_of
 from ._handlers import call_handler
+from ._paths import route_path
 from .exceptions import ConfigurationError
 from .types import ExemptHandler, ForwardedHeader
 
@@ -38,6 +42,7 @@ __all__ = [
 ]
 
 Check = Callable[[str], bool | Awaitable[bool]]
+Roles = Iterable[str] | None
 
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
 _HOST: Final = re.compile(r"(?:\*\.)?[0-9A-Za-z_-]+(?:\.[0-9A-Za-z_-]+)*|\[[0-9A-Fa-f:.]+\]")
@@ -48,10 +53,15 @@ _BEARER: Final = re.compile(r"bearer +([0-9A-Za-z._~+/-]+=*)", re.IGNORECASE)  #
 
 
 class Rule(ABC):
-    """Says whether a request passes although maintenance is on; what every rule here is."""
+    """A condition under which a request passes during maintenance."""
 
     @abstractmethod
-    async def __call__(self, connection: HTTPConnection) -> bool: ...
+    async def applies(self, connection: HTTPConnection) -> bool | None:
+        """Return whether the rule applies to a request; `None` if the request does not allow to tell."""
+
+    async def __call__(self, connection: HTTPConnection) -> bool:
+        """Return whether a request is exempt. An unknown answer exempts no request."""
+        return await self.applies(connection) is True
 
     def __or__(self, other: ExemptHandler | Any) -> Rule:
         return _AnyOf(self, _as_rule(other)) if callable(other) else NotImplemented
@@ -70,13 +80,14 @@ class Rule(ABC):
 
 
 class ScopeRule(Rule):
-    """One that needs nothing but the scope."""
+    """A rule that reads nothing but the ASGI scope."""
 
     @abstractmethod
-    def matches(self, scope: Scope) -> bool:
-        """Whether it applies; without waiting for anything."""
+    def matches(self, scope: Scope) -> bool | None:
+        """Return what `applies` does, without waiting."""
 
-    async def __call__(self, connection: HTTPConnection) -> bool:
+    async def applies(self, connection: HTTPConnection) -> bool | None:
+        """Return whether the rule applies to a request."""
         return self.matches(connection.scope)
 
 
@@ -88,7 +99,10 @@ class When(Rule):
             raise ConfigurationError(f"When takes something to call, not {handler!r}.")
         self._handler = handler
 
-    async def __call__(self, connection: HTTPConnection) -> bool:
+    async def applies(self, connection: HTTPConnection) -> bool | None:
+        """Return the truth of the handler's result, and of a rule its own answer."""
+        if isinstance(self._handler, Rule):
+            return await self._handler.applies(connection)
         return bool(await call_handler(self._handler, connection))
 
     def __repr__(self) -> str:
@@ -102,7 +116,8 @@ class Path(ScopeRule):
     """These paths, exactly, or as templates: `Path("/health", "/users/{id:int}", methods=["GET"])`.
 
     They are as the application has them to which the middleware was added, without its `root_path`. A trailing slash is a
-    difference. Without `methods`, every method and WebSockets.
+    difference. Without `methods`, every method and WebSockets. A path that only Starlette's routers take for one of these,
+    because a newline follows it, is unknown.
     """
 
     def __init__(self, *paths: str, methods: Iterable[str] | None = None) -> None:
@@ -111,12 +126,16 @@ class Path(ScopeRule):
         self._exact = frozenset(path for path in paths if _checked_path(path) and "{" not in path)
         self._templates = [_compiled(path) for path in paths if path not in self._exact]
 
-    def matches(self, scope: Scope) -> bool:
-        if self._methods is not None and not self._methods.matches(scope):
-            return False
-        path = _route_path(scope)
-        # Not `match`: to the `$` of these patterns, a newline at the end is no difference.
-        return path in self._exact or any(template.fullmatch(path) for template in self._templates)
+    def matches(self, scope: Scope) -> bool | None:
+        """Return whether path and method match."""
+        return _all_of((self._matches_path(route_path(scope)), self._methods is None or self._methods.matches(scope)))
+
+    def _matches_path(self, path: str) -> bool | None:
+        if path in self._exact or any(template.fullmatch(path) for template in self._templates):
+            return True
+        # The patterns of routes end with `$`, which a newline at the end of the path may follow.
+        loose = path.removesuffix("\n") in self._exact or any(template.match(path) for template in self._templates)
+        return None if loose else False
 
     def __repr__(self) -> str:
         methods = "" if self._methods is None else f", methods={[*self._methods.methods]!r}"
@@ -124,7 +143,10 @@ class Path(ScopeRule):
 
 
 class Method(ScopeRule):
-    """These methods: `Method("GET", "HEAD")`. A WebSocket has none."""
+    """These methods: `Method("GET", "HEAD")`. A WebSocket has none.
+
+    Unknown are another case, which endpoints in classes accept, and HEAD for GET, which Starlette's routes accept.
+    """
 
     def __init__(self, *methods: str) -> None:
         for method in _some("Method", methods):
@@ -132,8 +154,13 @@ class Method(ScopeRule):
                 raise ConfigurationError(f"{method!r} is no method: write it like GET or POST.")
         self.methods = tuple(method.upper() for method in methods)
 
-    def matches(self, scope: Scope) -> bool:
-        return scope.get("method") in self.methods
+    def matches(self, scope: Scope) -> bool | None:
+        """Return whether the method is one of these."""
+        method = scope.get("method")
+        if method is None or method in self.methods:
+            return method is not None
+        method = method.upper()
+        return None if method in self.methods or (method == "HEAD" and "GET" in self.methods) else False
 
     def __repr__(self) -> str:
         return f"Method({_listed(self.methods)})"
@@ -142,7 +169,7 @@ class Method(ScopeRule):
 class Host(ScopeRule):
     """These hosts, as the Host header names them, without a port: `Host("staging.example.com", "*.internal")`.
 
-    Whoever reaches the server directly can write any host there.
+    Clients that reach the server directly can send any host. A missing, repeated or malformed header is unknown.
     """
 
     def __init__(self, *hosts: str) -> None:
@@ -151,12 +178,12 @@ class Host(ScopeRule):
                 raise ConfigurationError(f"{host!r} is no host: write it like example.com or *.example.com, without a port.")
         self._hosts = tuple(host.lower() for host in hosts)
 
-    def matches(self, scope: Scope) -> bool:
-        given = _header(scope, b"host")
-        if given is None:
-            return False
-        name = _PORT.sub("", given.lower())
-        return any(name.endswith(host[1:]) and name != host[1:] if host.startswith("*") else name == host for host in self._hosts)
+    def matches(self, scope: Scope) -> bool | None:
+        """Return whether the host is one of these."""
+        name = _PORT.sub("", (_header(scope, b"host") or "").lower())
+        if not _reads(_HOST, name):
+            return None
+        return any(name.endswith(host[1:]) if host.startswith("*") else name == host for host in self._hosts)
 
     def __repr__(self) -> str:
         return f"Host({_listed(self._hosts)})"
@@ -170,24 +197,24 @@ class Network(ScopeRule):
 
     What counts is the address that the connection comes from. Where that is one of `trusted_proxies`, it is the last one in
     X-Forwarded-For that is none of theirs; with `forwarded="forwarded"`, in Forwarded (RFC 7239). The other header is not read.
-    Nobody is exempt whose address is not known for sure: a header that cannot be read, a trusted proxy that names nobody, a Unix
-    socket.
+    The address is unknown if that header is malformed or over 4 KiB, names more than 32 proxies or no client, and on a Unix socket.
     """
 
     def __init__(self, *networks: str, trusted_proxies: str | Iterable[str] = (), forwarded: ForwardedHeader = "x-forwarded-for") -> None:
         self._networks = tuple(network_of(network) for network in _some("Network", networks))
         self._proxies = Proxies(trusted_proxies, forwarded)
 
-    def matches(self, scope: Scope) -> bool:
+    def matches(self, scope: Scope) -> bool | None:
+        """Return whether the client is in one of these networks."""
         address = self._proxies.client_of(scope)
-        return address is not None and is_in(address, self._networks)
+        return None if address is None else is_in(address, self._networks)
 
     def __repr__(self) -> str:
         return f"Network({_listed(map(str, self._networks))}{self._proxies!r})"
 
 
 class _Named(ScopeRule):
-    """A name that stands in the request once, with one value if one is given."""
+    """A name that the request has once, with one value if one is given. More than once is unknown."""
 
     def __init__(self, name: str, value: str | None = None) -> None:
         kind = type(self).__name__
@@ -198,10 +225,12 @@ class _Named(ScopeRule):
         self._name = name
         self._value = value
 
-    def matches(self, scope: Scope) -> bool:
+    def matches(self, scope: Scope) -> bool | None:
+        """Return whether the name is there, with the value."""
         values = self._values(scope)
-        # Twice is not once more: proxies and applications differ in which of them they take.
-        return len(values) == 1 and (self._value is None or _is_same(values[0], self._value))
+        if len(values) > 1:  # proxies and applications differ in which of them they take
+            return None
+        return bool(values) and (self._value is None or _is_same(values[0], self._value))
 
     @staticmethod
     def _is_name(name: object) -> bool:
@@ -252,8 +281,12 @@ class Bearer(Rule):
             raise ConfigurationError(f"Bearer takes a function that is given the token, not {check!r}.")
         self._check = check
 
-    async def __call__(self, connection: HTTPConnection) -> bool:
-        match = _BEARER.fullmatch(_header(connection.scope, b"authorization") or "")
+    async def applies(self, connection: HTTPConnection) -> bool | None:
+        """Return whether the token is good; unknown for more than one."""
+        given = _headers(connection.scope, b"authorization")
+        if len(given) > 1:
+            return None
+        match = _BEARER.fullmatch("".join(given))
         return match is not None and bool(await call_handler(self._check, match[1]))
 
     def __repr__(self) -> str:
@@ -266,14 +299,16 @@ class Role(Rule):
     It is given the request. A middleware that finds out who asks must be added later than this one.
     """
 
-    def __init__(self, *roles: str, of: Callable[[Any], Iterable[str] | Awaitable[Iterable[str]]]) -> None:
+    def __init__(self, *roles: str, of: Callable[[Any], Roles | Awaitable[Roles]]) -> None:
         if not callable(of):
             raise ConfigurationError(f"of= must be a function that is given the request and returns roles, not {of!r}.")
         self._roles = frozenset(_some("Role", roles))
         self._of = of
 
-    async def __call__(self, connection: HTTPConnection) -> bool:
-        return not self._roles.isdisjoint(await call_handler(self._of, connection) or ())
+    async def applies(self, connection: HTTPConnection) -> bool | None:
+        """Return whether the request has one of the roles; unknown if the function returns `None`."""
+        roles = await call_handler(self._of, connection)
+        return None if roles is None else not self._roles.isdisjoint(roles)
 
     def __repr__(self) -> str:
         return f"Role({_listed(sorted(self._roles))}, of={_name(self._of)})"
@@ -286,11 +321,14 @@ class _AnyOf(Rule):
     def __init__(self, *rules: Rule) -> None:
         self._rules = rules
 
-    async def __call__(self, connection: HTTPConnection) -> bool:
+    async def applies(self, connection: HTTPConnection) -> bool | None:
+        """Return yes as soon as one rule says yes; else unknown if one is, else no."""
+        answers = set()
         for rule in self._rules:
-            if await rule(connection):
+            if answer := await rule.applies(connection):
                 return True
-        return False
+            answers.add(answer)
+        return None if None in answers else False
 
     def __repr__(self) -> str:
         return " | ".join(map(repr, self._rules))
@@ -300,11 +338,14 @@ class _AllOf(Rule):
     def __init__(self, *rules: Rule) -> None:
         self._rules = rules
 
-    async def __call__(self, connection: HTTPConnection) -> bool:
+    async def applies(self, connection: HTTPConnection) -> bool | None:
+        """Return no as soon as one rule says no; else unknown if one is, else yes."""
+        answers = set()
         for rule in self._rules:
-            if not await rule(connection):
+            if (answer := await rule.applies(connection)) is False:
                 return False
-        return True
+            answers.add(answer)
+        return _all_of(answers)
 
     def __repr__(self) -> str:
         return " & ".join(f"({rule!r})" if isinstance(rule, _AnyOf) else repr(rule) for rule in self._rules)
@@ -314,8 +355,10 @@ class _Not(Rule):
     def __init__(self, rule: Rule) -> None:
         self._rule = rule
 
-    async def __call__(self, connection: HTTPConnection) -> bool:
-        return not await self._rule(connection)
+    async def applies(self, connection: HTTPConnection) -> bool | None:
+        """Return the opposite. Unknown stays unknown."""
+        answer = await self._rule.applies(connection)
+        return None if answer is None else not answer
 
     def __repr__(self) -> str:
         return f"~({self._rule!r})" if isinstance(self._rule, _AnyOf | _AllOf) else f"~{self._rule!r}"
@@ -323,6 +366,12 @@ class _Not(Rule):
 
 def _as_rule(handler: ExemptHandler) -> Rule:
     return handler if isinstance(handler, Rule) else When(handler)
+
+
+def _all_of(answers: Collection[bool | None]) -> bool | None:
+    if False in answers:
+        return False
+    return None if None in answers else True
 
 
 # -- reading options -------------------------------------------------------------------------------------------------------------
@@ -353,13 +402,6 @@ def _compiled(template: str) -> re.Pattern[str]:
 
 
 # -- reading requests ------------------------------------------------------------------------------------------------------------
-
-
-def _route_path(scope: Scope) -> str:
-    """The path as the application's own routes have it."""
-    path: str = scope["path"]
-    root_path: str = scope.get("root_path", "").rstrip("/")
-    return path[len(root_path) :] if f"{path}/".startswith(f"{root_path}/") else path
 
 
 def _headers(scope: Scope, name: bytes) -> list[str]:

@@ -5,17 +5,24 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import re
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any, Final
+from uuid import UUID
 
 import httpx2
 import pytest
 from fastapi import FastAPI, WebSocket
+from hypothesis import example, given
+from hypothesis import strategies as st
+from starlette.types import Scope
 
 from fastapi_maintenance import (
     MaintenanceModeMiddleware,
     MaintenanceState,
+    _allow,
     _guests,
     force_maintenance_mode_on,
     maintenance_mode_on,
@@ -27,6 +34,7 @@ from fastapi_maintenance._policy import Closing, Outcome
 from fastapi_maintenance.backends import BaseStateBackend, RedisBackend
 from fastapi_maintenance.bypass import HEADER, Bypass
 from fastapi_maintenance.exceptions import ConfigurationError
+from fastapi_maintenance.exemptions import Path
 from fastapi_maintenance.in_flight import Admission, Standing
 from fastapi_maintenance.knowledge import Gate
 from fastapi_maintenance.mode import MaintenanceMode
@@ -34,6 +42,7 @@ from fastapi_maintenance.snapshot import Hold, Reading, evaluate
 from fastapi_maintenance.state import OFF
 
 from .asgi import UNUSED, at, by, http_scope, websocket_scope
+from .counting import lines_run
 from .doubles import Switchboard
 from .servers import RedisServer
 from .serving import BELIEVING_NO_HEADERS, handshakes
@@ -248,7 +257,7 @@ def test_an_entry_of_a_state_is_a_path_or_a_network_and_perhaps_methods(entry: s
         ("/{a:path}/{b:path}", "a parameter must be a whole segment"),
         ("/x{a}", "a parameter must be a whole segment"),
         ("/{a:colour}", "a parameter must be a whole segment"),
-        ("/{a}/{a}", "Duplicated param name"),
+        ("/a" * 33, "at most 32 segments, got 33"),
         ("/" + "a" * 200, "aaa…' allows nothing: write it like"),
     ],
 )
@@ -259,6 +268,50 @@ def test_an_entry_that_cannot_be_read_lets_nobody_through_and_leaves_the_others(
     assert "allows nothing: " in allow_list.problems[0]
     assert allow_list.matches(at("/login"))
     assert not allow_list.matches(at("/x"))
+
+
+KINDS: Final = st.sampled_from(["x", "1", "{a}", "{a:int}", "{a:float}", "{a:uuid}"])
+ENTRIES: Final = st.lists(KINDS, min_size=1, max_size=20).map(lambda kinds: "/" + "/".join(kinds))
+
+
+@given(st.lists(ENTRIES, max_size=100), st.sampled_from(["/1" * 2000, "/" + "1" * 4000, "/1.1" * 1000, "/x" * 30_000, "/" * 60_000]))
+@example(["/{a:float}/{b:float}/{c:path}"] * 100, "/" + "1" * 4000)
+@example(["/{a}" * 32] * 100, "/1" * 32)
+def test_allow_list_any_path_needs_bounded_work(entries: list[str], path: str) -> None:
+    compared: list[int] = []
+
+    def comparing(pattern: re.Pattern[str]) -> Any:
+        def fullmatch(text: str) -> re.Match[str] | None:
+            compared.append(len(text))
+            return pattern.fullmatch(text)
+
+        return SimpleNamespace(fullmatch=fullmatch)
+
+    allow_list = AllowList([entry[:200].rpartition("/")[0] or "/x" if len(entry) > 200 else entry for entry in entries])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_allow, "_SEGMENTS", {kind: comparing(pattern) for kind, pattern in _allow._SEGMENTS.items()})
+        lines = lines_run(lambda: allow_list.matches(at(path)))
+    assert allow_list.problems == []
+    assert lines <= 100 + 100 * (10 + 6 * 32)
+    assert len(compared) <= 3 * 33, "each segment is compared with each type once"
+    assert max(compared, default=0) <= 100
+
+
+@given(st.lists(ENTRIES, max_size=1), st.lists(st.sampled_from(["", "x", "1", "1.5", "a b", str(UUID(int=7))]), max_size=6).map("/".join))
+def test_allow_list_template_matches_what_its_route_matches(entries: list[str], path: str) -> None:
+    for entry in (f"{entry}{end}" for entry in entries for end in ("", "/", "/{rest:path}")):
+        first, *parts = entry.split("{a")
+        template = first + "".join(f"{{a{number}{part}" for number, part in enumerate(parts))  # routes need each name once
+        scope = at(f"/{path}")
+        assert AllowList([entry]).matches(scope) is (len(entry) <= 200 and Path(template).matches(scope) is True)
+
+
+def test_allow_list_client_address_is_determined_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Scope] = []
+    proxies = Proxies("192.0.2.7")
+    monkeypatch.setattr(proxies, "client_of", lambda scope: asked.append(scope))
+    assert not AllowList([f"10.{number}.0.0/16" for number in range(100)], proxies).matches(at("/x"))
+    assert len(asked) == 1
 
 
 # -- what is told -------------------------------------------------------------------------------------------------------------------

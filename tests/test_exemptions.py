@@ -15,7 +15,12 @@ from typing import Any, Final
 import httpx2
 import pytest
 from fastapi import FastAPI
-from starlette.requests import HTTPConnection
+from starlette.applications import Starlette
+from starlette.endpoints import HTTPEndpoint
+from starlette.middleware import Middleware
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import Response
+from starlette.routing import Mount, Route
 
 from fastapi_maintenance import MaintenanceModeMiddleware
 from fastapi_maintenance.exceptions import ConfigurationError
@@ -34,7 +39,7 @@ from fastapi_maintenance.exemptions import (
     When,
 )
 
-from .asgi import at, by, http_scope, websocket_scope
+from .asgi import at, by, exchange, http_scope, websocket_scope
 from .serving import BELIEVING_NO_HEADERS, serving
 
 ME: Final = Path("/me")
@@ -461,6 +466,89 @@ def test_what_decides_is_enough() -> None:
 
     assert passes(ME | fail, at("/me"))
     assert not passes(YOU & fail, at("/me"))
+
+
+def forwarded(*values: str) -> dict[str, Any]:
+    return by(("192.0.2.7", 1), *values)
+
+
+TWICE: Final = [("x-key", "a"), ("x-key", "b")]
+
+UNKNOWN: Final = {
+    "newline": (ME, at("/me\n")),
+    "newline-template": (Path("/users/{id:int}"), at("/users/7\n")),
+    "newline-path-template": (Path("/a/{rest:path}"), at("/a/b\n")),
+    "newline-other-method": (Path("/me", methods=["GET"]), at("/me\n", "GET")),
+    "path-method-case": (Path("/me", methods=["POST"]), at("/me", "post")),
+    "method-case": (Method("POST"), at("/", "post")),
+    "method-head": (Method("GET"), at("/", "HEAD")),
+    "host-missing": (Host("a.example"), http_scope()),
+    "host-twice": (Host("a.example"), http_scope(headers=[("host", "a.example"), ("host", "b.example")])),
+    "host-port": (Host("a.example"), http_scope(headers={"Host": "a.example:80x"})),
+    "host-dot": (Host("a.example"), http_scope(headers={"Host": "a.example."})),
+    "host-user": (Host("a.example"), http_scope(headers={"Host": "u@a.example"})),
+    "header-twice": (Header("X-Key", "a"), http_scope(headers=TWICE)),
+    "header-twice-any": (Header("X-Key"), http_scope(headers=TWICE)),
+    "cookie-twice": (Cookie("k", "a"), http_scope(headers=[("cookie", "k=a"), ("cookie", "k=b")])),
+    "query-twice": (Query("k", "a"), http_scope(query_string=b"k=a&k=b")),
+    "bearer-twice": (Bearer(is_good), http_scope(headers=[("authorization", "Bearer good-token")] * 2)),
+    "role-none": (Role("banned", of=no_roles), http_scope()),
+    "no-address": (Network("10.0.0.0/8"), by(None)),
+    "forwarded-garbage": (Network("10.0.0.0/8", trusted_proxies=["192.0.2.7"]), forwarded("10.1.2.3, garbage")),
+    "forwarded-long": (Network("10.0.0.0/8", trusted_proxies=["192.0.2.7"]), forwarded("10.1.2.3," * 500 + "10.1.2.3")),
+    "forwarded-hops": (Network("10.0.0.0/8", trusted_proxies=["192.0.2.7"]), forwarded("192.0.2.7," * 40 + "192.0.2.7")),
+}
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [When, lambda rule: ~~rule, lambda rule: rule | YOU, lambda rule: rule & Method("GET", "post", "HEAD")],
+    ids=["when", "not-not", "or", "and"],
+)
+@pytest.mark.parametrize(("rule", "scope"), UNKNOWN.values(), ids=UNKNOWN)
+def test_rule_unknown_answer_exempts_nothing(rule: Rule, scope: dict[str, Any], wrap: Callable[[Rule], Rule]) -> None:
+    for each in (rule, wrap(rule)):
+        assert passes(each, scope) is False
+        assert passes(~each, scope) is False
+
+
+@pytest.mark.parametrize(
+    ("rule", "scope"),
+    [
+        (ME, at("/you\n")),
+        (ME | YOU, at("/other")),
+        (Path("/me", methods=["POST"]), at("/you\n", "post")),
+        (Path("/me", methods=["POST"]), at("/me\n", "DELETE")),
+        (YOU & Host("a.example"), at("/me")),
+        (Host("a.example") & YOU, at("/me")),
+        (Method("POST"), at("/", "HEAD")),
+        (Method("GET"), websocket_scope()),
+    ],
+)
+def test_rule_negated_exempts_what_it_cannot_name(rule: Rule, scope: dict[str, Any]) -> None:
+    assert passes(~rule, scope) is True
+
+
+CHECKOUT: Final = ("/checkout", "/checkout\n", "/users/7\n", "/b/checkout\n")
+
+
+@pytest.mark.parametrize("path", CHECKOUT)
+@pytest.mark.parametrize("method", ["GET", "POST", "post", "HEAD"])
+def test_negated_path_reached_by_router_stays_closed(path: str, method: str) -> None:
+    ran: list[str] = []
+
+    class Checkout(HTTPEndpoint):
+        async def get(self, request: Request) -> Response:
+            ran.append(request.method)
+            return Response()
+
+        post = get
+
+    routes = [Route("/checkout", Checkout), Route("/users/{id:int}", Checkout), Mount("/b", routes=[Route("/{x:path}", Checkout)])]
+    open_to = ~Path("/checkout", "/users/{id:int}", "/b/{x:path}")
+    app = Starlette(routes=routes, middleware=[Middleware(MaintenanceModeMiddleware, enable_maintenance=True, exempt_handler=open_to)])
+    started, _ = asyncio.run(exchange(app, at(path, method, raw_path=path.encode())))
+    assert (started["status"], ran) == (503, [])
 
 
 @pytest.mark.parametrize("combine", [or_, and_])

@@ -82,6 +82,13 @@ def test_a_backend_that_does_not_exist_is_an_ordinary_attribute_error() -> None:
         _ = backends.MongoBackend
 
 
+def test_front_exempt_has_every_rule() -> None:
+    from fastapi_maintenance import exempt, exemptions
+
+    assert {name: getattr(exempt, name) for name in exemptions.__all__} == {name: getattr(exemptions, name) for name in exemptions.__all__}
+    assert "exempt" in fastapi_maintenance.__all__
+
+
 STAGES: Final = {
     "fastapi": "from fastapi import FastAPI",
     "the package": "from fastapi_maintenance import *",

@@ -17,8 +17,7 @@ from ruamel.yaml import YAML
 from starlette.testclient import TestClient
 from typer.main import get_command
 
-from fastapi_maintenance import MaintenanceModeMiddleware
-from fastapi_maintenance import exemptions as exempt
+from fastapi_maintenance import MaintenanceModeMiddleware, exempt
 from fastapi_maintenance.cli import app as cli
 
 from .nginx import nginx

@@ -8,7 +8,7 @@ from typing import NoReturn
 
 import typer
 
-from .._allow import read_entry
+from .._allow import check_entry
 from ..backends import BaseStateBackend
 from ..exceptions import ConfigurationError, MaintenanceError
 from ..state import MOST_ALLOWED
@@ -56,7 +56,7 @@ def explained() -> Iterator[None]:
 def allowed_by(entries: list[str] | None) -> tuple[str, ...]:
     """What `--allow` names, if it can be read."""
     with argument("--allow"):
-        allowed = tuple(entry for entry in entries or () if read_entry(entry))
+        allowed = tuple(map(check_entry, entries or ()))
         if len(allowed) > MOST_ALLOWED:
             raise ValueError(f"{len(allowed)} entries are too many: {MOST_ALLOWED} are the most there can be.")
     return allowed
