@@ -7,9 +7,10 @@ from typing import Annotated, Any, Final
 
 from fastapi import Depends, HTTPException, Query, Request
 
+from ..in_flight import current_admission
 from ..mode import MaintenanceMode, mode_at_hand
 
-__all__ = ["Mode", "Operator", "Scope", "note_operator"]
+__all__ = ["Mode", "Operator", "Root", "Scope", "note_operator"]
 
 _LONGEST_NAME: Final = 200  # characters
 
@@ -57,3 +58,19 @@ async def operator_noted(request: Request) -> str | None:
 
 
 Operator = Annotated[str | None, Depends(operator_noted)]
+
+
+async def find_root(request: Request) -> str:
+    """Return the root of the application with the middleware, relative to the URL of the request.
+
+    Proxies and mounts change the beginning of a path, so only the end of it can be trusted.
+    """
+    admission = current_admission.get()
+    scope = request.scope if admission is None else admission.scope
+    root_path = str(scope.get("root_path") or getattr(request.scope.get("app"), "root_path", ""))
+    path: str = scope["path"]
+    beneath = path.removeprefix(root_path) if path.startswith(f"{root_path}/") else path
+    return "../" * (beneath.count("/") - 1) or "./"
+
+
+Root = Annotated[str, Depends(find_root)]

@@ -9,7 +9,7 @@ from fastapi import APIRouter
 from ..bypass import PARAMETER
 from ..exceptions import UnsupportedError
 from ..grants import grant, granted, revoke
-from .at_hand import Mode, Operator, Scope
+from .at_hand import Mode, Operator, Root, Scope
 from .models import Bypass, BypassAsked, BypassMade
 from .problems import responses
 
@@ -28,13 +28,14 @@ async def get_bypasses(mode: Mode, scope: Scope) -> list[Bypass]:
     return [Bypass.model_validate(record.model_dump()) for record in await granted(mode.backend, scope)]
 
 
-async def post_bypass(asked: BypassAsked, mode: Mode, scope: Scope, operator: Operator) -> BypassMade:
+async def post_bypass(asked: BypassAsked, mode: Mode, scope: Scope, operator: Operator, root: Root) -> BypassMade:
     """Make a token. It holds until it runs out, is revoked, or the switch is set anew."""
     if mode.guests.bypass is None:
         raise UnsupportedError("This application lets no testers through: give its middleware bypass=Bypass().")
     backend, lasting = mode.backend.signed(operator), timedelta(seconds=asked.lasting)
     token, record, _ = await grant(backend, mode.guests.bypass, lasting, asked.note or None, scope)
-    return BypassMade(**record.model_dump(), token=token, query=f"{PARAMETER}={token}")
+    query = f"{PARAMETER}={token}"
+    return BypassMade(**record.model_dump(), token=token, query=query, link=f"{root}?{query}")
 
 
 async def delete_bypass(mode: Mode, scope: Scope, operator: Operator, id: str) -> None:

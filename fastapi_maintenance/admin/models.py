@@ -224,4 +224,5 @@ class BypassMade(Bypass):
     """A token that lets its bearer through. It is said once, and kept nowhere."""
 
     token: str = Field(description="For the header X-Maintenance-Bypass.")
-    query: str = Field(description="To be added to a link: one visit of it sets a cookie.")
+    query: str = Field(description="Added to any URL of the application: one visit sets a cookie.")
+    link: str = Field(description="The application's root with the token, relative to the URL of this request.")

@@ -381,7 +381,7 @@
     const made = await send("POST", "bypasses", { lasting: Number(fields.lasting.value), note: fields.note.value.trim() || null }, complain);
     if (!made) return;
     by("let-made").hidden = false;
-    fields.link.value = `${location.origin}/?${made.query}`;
+    fields.link.value = new URL(made.link, location.href).href; // the page lies beside what answered
     fields.link.focus();
     fields.link.select();
     by("let-go").hidden = true;

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
-import pytest
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+from urllib.parse import urljoin
 
+import pytest
+from fastapi import FastAPI
+from starlette.testclient import TestClient
+from starlette.types import ASGIApp
+
+from fastapi_maintenance import MaintenanceModeMiddleware
+from fastapi_maintenance.admin import maintenance_admin
+from fastapi_maintenance.backends import backend_from_url
 from fastapi_maintenance.bypass import HEADER, Bypass
 
-from .conftest import ANY, SHOP, Administer
+from .conftest import ANY, JSON, SHOP, Administer
 
 
 @pytest.fixture
@@ -44,3 +55,69 @@ def test_without_a_secret_there_are_none_to_make(administer: Administer, url: st
     answer = client.post("bypasses", json={})
     assert (answer.status_code, "bypass=Bypass()" in answer.json()["detail"]) == (501, True)
     assert client.get("bypasses").json() == []
+
+
+# -- links -------------------------------------------------------------------------------------------------------------
+
+
+def administered(url: str, bypass: Bypass, prefix: str = "", **options: Any) -> FastAPI:
+    app = FastAPI(**options)
+    app.add_middleware(MaintenanceModeMiddleware, backend=backend_from_url(url), bypass=bypass)
+    app.get("/")(lambda: "open")
+    app.include_router(maintenance_admin(public=True), prefix=prefix)
+    return app
+
+
+def mounted(url: str, bypass: Bypass) -> FastAPI:
+    outer = FastAPI()
+    outer.mount("/shop", administered(url, bypass))
+    return outer
+
+
+def with_the_panel_in_a_mount(url: str, bypass: Bypass) -> FastAPI:
+    outer, inner = FastAPI(), FastAPI()
+    outer.add_middleware(MaintenanceModeMiddleware, backend=backend_from_url(url), bypass=bypass)
+    outer.get("/")(lambda: "open")
+    inner.include_router(maintenance_admin(public=True), prefix="/panel")
+    outer.mount("/ops", inner)
+    return outer
+
+
+def wrapped(url: str, bypass: Bypass) -> ASGIApp:
+    app = FastAPI(root_path="/api")
+    app.get("/")(lambda: "open")
+    app.include_router(maintenance_admin(public=True))
+    return MaintenanceModeMiddleware(app, backend=backend_from_url(url), bypass=bypass)
+
+
+@pytest.mark.filterwarnings("ignore:The `root_path` parameter is deprecated")
+@pytest.mark.parametrize(
+    ("make", "panel", "root"),
+    [
+        (administered, "/maintenance/", "/"),
+        (partial(administered, prefix="/v1/ops"), "/v1/ops/maintenance/", "/"),
+        (mounted, "/shop/maintenance/", "/shop/"),
+        (with_the_panel_in_a_mount, "/ops/panel/maintenance/", "/"),
+        (partial(administered, root_path="/api"), "/api/maintenance/", "/api/"),
+        (partial(administered, root_path="/api", prefix="/ops"), "/api/ops/maintenance/", "/api/"),
+        (wrapped, "/api/maintenance/", "/api/"),
+    ],
+    ids=["plain", "prefix", "mount", "panel in a mount", "root_path", "root_path and prefix", "root_path within"],
+)
+@pytest.mark.parametrize("proxy", ["passes on", "strips"])
+def test_link_leads_to_the_root_of_the_application(
+    url: str, bypass: Bypass, make: Callable[[str, Bypass], ASGIApp], panel: str, root: str, proxy: str
+) -> None:
+    """`root_path` is what the proxy in front takes off, or does not; `panel` and `root` are as clients see them."""
+    client = TestClient(make(url, bypass), headers=JSON)
+
+    def seen_within(path: str) -> str:
+        return path.removeprefix("/api") if proxy == "strips" else path
+
+    client.put(seen_within(f"{panel}switch"), json={"enabled": True}, headers=ANY)
+    made = client.post(seen_within(f"{panel}bypasses"), json={}).json()
+    link = urljoin(f"{panel}bypasses", made["link"])
+
+    assert link == f"{root}?{made['query']}"
+    assert client.get(seen_within(root)).status_code == 503
+    assert client.get(seen_within(link), follow_redirects=False).status_code == 303

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from subprocess import DEVNULL, Popen
 from typing import Any, Final
 
@@ -19,6 +20,7 @@ from playwright.sync_api import Locator, Page, expect
 from fastapi_maintenance import MaintenanceModeMiddleware
 from fastapi_maintenance.admin import maintenance_admin
 from fastapi_maintenance.backends import LocalFileBackend
+from fastapi_maintenance.bypass import Bypass
 
 from ..apps.administered import PASSWORD
 from ..servers import RedisServer
@@ -30,6 +32,7 @@ from .visit import PHONE, Visit
 TELL: Final = "document.dispatchEvent(new Event('visibilitychange')) }"
 EVIL: Final = """<!doctype html><html lang="en"><link rel="icon" href="data:,"><title>Evil</title>
 <form method="post" enctype="text/plain" action="{action}"><input name='{{"a":"' value='"}}'><button>Win</button></form>"""
+PAGE: Final = '<!doctype html><html lang="en"><link rel="icon" href="data:,"><title>The shop</title>'
 ANA: Final[dict[str, Any]] = {"http_credentials": {"username": "ana", "password": PASSWORD}}
 LONG: Final = "Donaudampfschifffahrtsgesellschaftskapitänsmützenabzeichen https://example.com/" + "a" * 200
 SOON: Final = 30.0
@@ -317,6 +320,25 @@ def test_a_tester_is_let_in_by_a_link_and_sent_away_again(visit: Visit, site: Si
     panel.get_by_role("button", name="Revoke the link for Eve").click()
     expect(panel.locator("#bypasses tr")).to_have_count(0)
     eventually_sync(lambda: tester.goto(site.shop) and tester.title() != "The shop", within=SOON)
+
+
+def test_link_of_a_mounted_application_lets_two_browsers_in(visit: Visit, tmp_path: Path) -> None:
+    outer, app = FastAPI(), FastAPI()
+    backend, bypass = LocalFileBackend(tmp_path / "switch.json"), Bypass("0123456789abcdef0123456789abcdef")
+    app.add_middleware(MaintenanceModeMiddleware, backend=backend, bypass=bypass)
+    app.get("/", response_class=HTMLResponse)(lambda: PAGE)
+    app.include_router(maintenance_admin(public=True), prefix="/ops")
+    outer.mount("/shop", app)
+    with serving(outer) as server:
+        panel = visit.to(f"http://{server}/shop/ops/maintenance/")
+        turn_on(panel)
+        panel.get_by_role("button", name="Let a tester in…").click()
+        panel.get_by_role("button", name="Make a link").click()
+        field = panel.get_by_role("dialog").get_by_label("Link lets in every browser that opens it")
+        expect(field).to_have_value(re.compile(f"^http://{server}/shop/\\?maintenance_bypass="))
+        for _ in range(2):
+            assert visit.to(field.input_value()).title() == "The shop"
+        assert visit.to(f"http://{server}/shop/").title() != "The shop"
 
 
 # -- coming and going --------------------------------------------------------------------------------------------------
