@@ -6,7 +6,7 @@ import os
 import time
 
 from celery import Celery
-from celery.signals import worker_process_init, worker_process_shutdown
+from celery.signals import task_prerun, worker_process_init, worker_process_shutdown, worker_shutdown
 
 from fastapi_maintenance.jobs import BackgroundMode
 
@@ -17,9 +17,11 @@ app.conf.task_acks_late = True  # a task that waits here and dies with its worke
 app.conf.worker_prefetch_multiplier = 1  # so no more than one a process waits here; the others stay in the queue
 
 maintenance = BackgroundMode(URL, on_unreachable="closed")
-# In each process: Celery forks, and threads do not survive a fork.
-worker_process_init.connect(lambda **_: maintenance.__enter__(), weak=False)
-worker_process_shutdown.connect(lambda **_: maintenance.__exit__(None, None, None), weak=False)
+# In each process that runs tasks, whatever the pool: prefork forks them, and threads do not survive a fork.
+worker_process_init.connect(lambda **_: maintenance.start(), weak=False)  # so that idle processes are registered, too
+task_prerun.connect(lambda **_: maintenance.start(), weak=False)  # the pool "threads" sends nothing else
+for end in (worker_process_shutdown, worker_shutdown):
+    end.connect(lambda **_: maintenance.stop(), weak=False)
 
 
 @app.task

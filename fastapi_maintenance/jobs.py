@@ -13,6 +13,7 @@ from typing import Any, Final, Self
 
 from .backends import BaseStateBackend
 from .defaults import backend_or_default
+from .exceptions import ConfigurationError
 from .in_flight import Admission
 from .mode import MaintenanceMode
 
@@ -37,45 +38,67 @@ async def job(mode: MaintenanceMode) -> AsyncIterator[None]:
 
 
 class BackgroundMode:
-    """A `MaintenanceMode` for programs without an event loop: a thread of its own keeps it right while the block lasts.
+    """A `MaintenanceMode` for programs without an event loop: a thread keeps it current while the block lasts.
 
-    `backend` is a backend or its URL, as for `MaintenanceModeMiddleware`; further options are those of `MaintenanceMode`.
-    Enter it after a fork, not before: threads do not survive one.
+    `backend` is a backend or its URL, as for `MaintenanceModeMiddleware`; further options are those of
+    `MaintenanceMode`. Enter it, or call `start`, in each process and after a fork: threads do not survive
+    a fork. Used where it is not running, it raises `ConfigurationError`.
     """
 
     def __init__(self, backend: str | BaseStateBackend | None = None, **options: Any) -> None:
         self.mode = MaintenanceMode(backend_or_default(backend), **options)
+        self._starting = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._over: asyncio.Event | None = None
         self._thread: threading.Thread | None = None
 
     def __enter__(self) -> Self:
-        begun: Future[None] = Future()
-        self._thread = threading.Thread(target=self._run, args=(begun,), name="fastapi_maintenance", daemon=True)
-        self._thread.start()
-        begun.result()
+        self.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        assert self._loop is not None
-        assert self._over is not None
-        assert self._thread is not None
-        self._loop.call_soon_threadsafe(self._over.set)
-        self._thread.join()
+        self.stop()
+
+    def start(self) -> None:
+        """Start the thread in this process, unless it runs already."""
+        with self._starting:
+            if self._is_running:
+                return
+            begun: Future[None] = Future()
+            self._thread = threading.Thread(target=self._run, args=(begun,), name="fastapi_maintenance", daemon=True)
+            self._thread.start()
+            begun.result()
+
+    def stop(self) -> None:
+        """Stop the thread, if it runs."""
+        with self._starting:
+            if self._is_running and self._loop is not None and self._over is not None and self._thread is not None:
+                self._loop.call_soon_threadsafe(self._over.set)
+                self._thread.join()
 
     @property
     def closed(self) -> bool:
-        """Whether maintenance is on, by what is in memory."""
+        """Return whether maintenance is on, without I/O."""
+        if not self._is_running:
+            raise ConfigurationError(
+                "BackgroundMode is not running in this process. Enter it after the fork, or call "
+                "start(). Celery sends worker_process_init in the prefork and solo pools only: "
+                "connect task_prerun, too."
+            )
         return self.mode.judge().closing is not None
 
     def wait_until_open(self, timeout: float | None = None) -> bool:
-        """Wait until maintenance is off, at most `timeout` seconds; says whether it is."""
+        """Wait at most `timeout` seconds until maintenance is off, and return whether it is."""
         deadline = None if timeout is None else time.monotonic() + timeout
         while self.closed:
             if deadline is not None and time.monotonic() >= deadline:
                 return False
             time.sleep(_PAUSE)
         return True
+
+    @property
+    def _is_running(self) -> bool:
+        return self._thread is not None and self._thread.is_alive()  # in a forked process it is not
 
     @contextmanager
     def job(self) -> Iterator[None]:

@@ -179,7 +179,8 @@ def test_the_worker_takes_no_job_while_maintenance_is_on(redis_server: RedisServ
 
 
 @pytest.mark.timeout(180)
-def test_celery_begins_no_task_while_maintenance_is_on(redis_server: RedisServer, settled: None) -> None:
+@pytest.mark.parametrize(("pool", "processes"), [("prefork", 2), ("threads", 1)])
+def test_celery_begins_no_task_while_maintenance_is_on(redis_server: RedisServer, settled: None, pool: str, processes: int) -> None:
     env = {**os.environ, "REDIS_URL": redis_server.url, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "examples")])}
     celery = [sys.executable, "-m", "celery", "--app", "celery_worker"]
 
@@ -187,7 +188,7 @@ def test_celery_begins_no_task_while_maintenance_is_on(redis_server: RedisServer
         call = f"from celery_worker import send_invoice\nfor order in {orders}: send_invoice.delay(order)"
         subprocess.run([sys.executable, "-c", call], env=env, check=True, timeout=60)
 
-    command = [*celery, "worker", "--concurrency", "2", "--loglevel", "WARNING"]
+    command = [*celery, "worker", "--pool", pool, "--concurrency", "2", "--loglevel", "WARNING"]
     with subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as worker:
         lines: list[str] = []
         reader = threading.Thread(target=lambda: lines.extend(worker.stdout or ()))
@@ -196,7 +197,7 @@ def test_celery_begins_no_task_while_maintenance_is_on(redis_server: RedisServer
             queue(1, 2, 3)
             eventually_sync(lambda: done(lines) == {1, 2, 3}, within=90)
             redis_server.cli("SET", "maintenance", "1")
-            assert asyncio.run(drained(redis_server.url)) == 2
+            assert asyncio.run(drained(redis_server.url)) == processes
             queue(4, 5, 6)
             eventually_sync(lambda: redis_server.cli("LLEN", "celery") == "1", within=SOON)  # the others wait in their processes
             time.sleep(1)

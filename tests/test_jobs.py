@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Final
 
@@ -11,6 +13,7 @@ import pytest
 
 from fastapi_maintenance import wait_until_applied
 from fastapi_maintenance.backends import RedisBackend
+from fastapi_maintenance.exceptions import ConfigurationError
 from fastapi_maintenance.jobs import BackgroundMode, job
 from fastapi_maintenance.mode import MaintenanceMode
 from fastapi_maintenance.state import OFF, ON, MaintenanceState
@@ -141,5 +144,86 @@ def test_whoever_closes_between_the_two_looks_finds_nobody_at_work(monkeypatch: 
         return False
 
     monkeypatch.setattr(BackgroundMode, "closed", property(closed))
-    with maintenance.job():
+    with maintenance, maintenance.job():
         assert next(looks, None) is None
+
+
+async def test_job_with_a_mode_never_entered_waits_for_the_opening(redis_server: RedisServer, redis_url: str) -> None:
+    redis_server.cli("SET", "maintenance", "1")
+    mode, begun = MaintenanceMode(RedisBackend(redis_url)), asyncio.Event()
+
+    async def work() -> None:
+        async with job(mode):
+            begun.set()
+
+    working = asyncio.create_task(work())
+    await eventually(lambda: mode.gate.closing, within=SOON)
+    assert not begun.is_set()
+    redis_server.cli("DEL", "maintenance")
+    await working
+    await mode.stop()
+
+
+def begin(maintenance: BackgroundMode) -> None:
+    with maintenance.job():
+        pass
+
+
+USES: Final[list[Callable[[BackgroundMode], object]]] = [
+    begin,
+    lambda maintenance: maintenance.closed,
+    lambda maintenance: maintenance.wait_until_open(0),
+]
+
+
+@pytest.mark.parametrize("use", USES, ids=["job", "closed", "wait_until_open"])
+def test_background_mode_outside_its_block_is_an_error(use: Callable[[BackgroundMode], object]) -> None:
+    """Its memory would say that the service is open, whatever the switch says."""
+    maintenance = BackgroundMode(Switchboard())
+    with pytest.raises(ConfigurationError, match="is not running in this process"):
+        use(maintenance)
+    with maintenance:
+        use(maintenance)
+    with pytest.raises(ConfigurationError, match="is not running in this process"):
+        use(maintenance)
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")  # as Python 3.12 and later have it
+def test_background_mode_entered_before_a_fork_is_an_error_after_it() -> None:
+    with BackgroundMode(Switchboard()) as maintenance:
+        if (child := os.fork()) == 0:
+            try:
+                begin(maintenance)
+            except ConfigurationError:
+                os._exit(7)
+            finally:
+                os._exit(1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+
+
+def test_background_mode_whose_thread_ended_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    maintenance = BackgroundMode(Switchboard())
+    monkeypatch.setattr(threading, "excepthook", lambda hooked: None)
+    with maintenance:
+        assert maintenance._loop is not None
+        maintenance._loop.call_soon_threadsafe(maintenance._loop.stop)
+        eventually_sync(lambda: not maintenance._is_running, within=SOON)
+        with pytest.raises(ConfigurationError, match="is not running in this process"):
+            begin(maintenance)
+
+
+def test_background_mode_starts_and_stops_once_from_any_thread() -> None:
+    """As where each task of a queue starts it, in as many threads as there are."""
+    maintenance = BackgroundMode(Switchboard())
+    starting = [threading.Thread(target=maintenance.start) for _ in range(8)]
+    for thread in starting:
+        thread.start()
+    for thread in starting:
+        thread.join(SOON)
+    assert [thread.name for thread in threading.enumerate()].count("fastapi_maintenance") == 1
+    begin(maintenance)
+    maintenance.stop()
+    maintenance.stop()
+    assert "fastapi_maintenance" not in [thread.name for thread in threading.enumerate()]
+    with maintenance:
+        begin(maintenance)
