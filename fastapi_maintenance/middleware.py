@@ -20,7 +20,7 @@ from .bypass import Bypass
 from .defaults import backend_or_default
 from .exceptions import ConfigurationError
 from .in_flight import Admission, Standing, current_admission
-from .mode import Gate, MaintenanceMode, Unreachable
+from .mode import Gate, MaintenanceMode, Unreachable, running_loop
 from .responses import MaintenanceAnswer, MaintenanceResponse, announcement
 from .state import ON, MaintenanceState
 from .types import ChangeHook, ExemptHandler, ForwardedHeader, ResponseHandler
@@ -134,6 +134,10 @@ class MaintenanceModeMiddleware:
                 await self.mode.stop()  # now, as servers end the event loop when they have heard this
             await send(message)
 
+        try:
+            running_loop()
+        except ConfigurationError as error:
+            await _refuse_to_start(error)(scope, receive, send)
         token = current_admission.set(Admission(self.mode, scope))
         try:
             self._routes.survey(scope)  # which tells what scopes there are, for the first reading

@@ -35,7 +35,7 @@ from .state import OFF, MaintenanceState
 from .types import ChangeHook, ForwardedHeader
 from .version import VERSION
 
-__all__ = ["Gate", "MaintenanceMode", "Unreachable", "mode_at_hand"]
+__all__ = ["Gate", "MaintenanceMode", "Unreachable", "mode_at_hand", "running_loop"]
 
 
 @dataclass(eq=False)
@@ -142,7 +142,7 @@ class MaintenanceMode:
 
     async def start(self) -> None:
         """Watch the backend on this event loop, and wait until something is known, at most `ttl` seconds."""
-        loop = asyncio.get_running_loop()
+        loop = running_loop()
         if self.knowledge.begun_at == -math.inf:
             self.knowledge.begun_at = time.monotonic()
         watch = self._watches.get(loop)
@@ -377,6 +377,17 @@ def _can_be_asked_always(backend: BaseStateBackend) -> bool:
         return backend.peek() is not None
     except Exception:  # it can, only not just now
         return True
+
+
+def running_loop() -> asyncio.AbstractEventLoop:
+    """Return the running event loop. Raises `ConfigurationError` under trio and where there is none."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        raise ConfigurationError(
+            "The event loop must be asyncio's, got none or another kind. Run the server on asyncio; "
+            "with hypercorn, by --worker-class asyncio."
+        ) from None
 
 
 def mode_at_hand() -> MaintenanceMode | None:

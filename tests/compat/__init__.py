@@ -1,0 +1,1 @@
+"""The test suites of other projects, with the middleware outermost in every application that they build."""

@@ -1,0 +1,77 @@
+"""Compare a test suite without and with the middleware: python -m tests.compat PYTHON SUITE [PYTEST ARGUMENT]..."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Final
+
+PLUGIN: Final = Path(__file__).parent
+
+
+def run(python: str, suite: Path, mode: str, arguments: Sequence[str]) -> dict[str, Any]:
+    """Run a suite with its own interpreter, and return what the plugin has written down."""
+    with TemporaryDirectory() as directory:
+        results = Path(directory, "results.json")
+        options = ["-q", "-p", "no:cacheprovider", "-p", "outermost", "--outermost", mode]
+        done = subprocess.run(
+            [python, "-m", "pytest", *options, "--outermost-results", results, *arguments],
+            cwd=suite,
+            env={**os.environ, "PYTHONPATH": str(PLUGIN)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        if not results.exists():
+            raise SystemExit(f"{done.stdout}\nThe suite could not be run.")
+        found: dict[str, Any] = json.loads(results.read_text())
+    return found
+
+
+def changed(bare: dict[str, str], outermost: dict[str, str]) -> Iterator[str]:
+    """Yield the tests that the middleware gives another outcome."""
+    for test in sorted({*bare, *outermost}):
+        if bare.get(test) != outermost.get(test):
+            yield f"{test}: {bare.get(test, 'missing')}, with the middleware {outermost.get(test, 'missing')}"
+
+
+def compare(python: str, suite: Path, arguments: Sequence[str]) -> Iterator[str]:
+    """Yield a line of figures for each way of running the suite, and each difference."""
+    bare = run(python, suite, "bare", arguments)
+    yield f"{suite.name}, bare: {_counted(bare['outcomes'])}"
+    if not bare["outcomes"]:
+        raise SystemExit(f"{suite.name} has no tests.")
+    outermost = run(python, suite, "open", arguments)
+    yield f"{suite.name}, open: {_counted(outermost['outcomes'])}"
+    judged = run(python, suite, "judged", arguments)
+    agreed = judged["compared"] - len(judged["differences"])
+    yield (
+        f"{suite.name}, closed: as the application routes it in {agreed} of {judged['compared']} requests, "
+        f"{judged['not_routed']} others reached no router"
+    )
+    yield from (f"DIFFERENT {line}" for line in changed(bare["outcomes"], outermost["outcomes"]))
+    yield from (f"DIFFERENT {line}" for line in judged["differences"])
+
+
+def _counted(outcomes: dict[str, str]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in sorted(Counter(outcomes.values()).items()))
+
+
+def main(python: str, suite: str, *arguments: str) -> int:
+    """Print the figures and the differences. Return 1 if there are any."""
+    differ = 0
+    for line in compare(os.path.abspath(python), Path(suite), arguments):
+        sys.stdout.write(f"{line}\n")
+        sys.stdout.flush()
+        differ |= line.startswith("DIFFERENT ")
+    return differ
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
