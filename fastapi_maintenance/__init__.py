@@ -6,7 +6,8 @@ from . import exemptions as exempt
 from .barrier import BarrierResult, wait_until_applied
 from .context import maintenance_mode_off, maintenance_mode_on
 from .decorators import force_maintenance_mode_off, force_maintenance_mode_on, maintenance_scope
-from .defaults import configure_backend, get_maintenance_mode, set_maintenance_mode
+from .defaults import MaintenanceStateDep, configure_backend, get_maintenance_mode, get_maintenance_state, set_maintenance_mode
+from .in_flight import untrack_current_request
 from .middleware import MaintenanceModeMiddleware
 from .responses import MaintenanceAnswer, Texts
 from .state import MaintenanceState
@@ -16,15 +17,18 @@ __all__ = [
     "MaintenanceAnswer",
     "MaintenanceModeMiddleware",
     "MaintenanceState",
+    "MaintenanceStateDep",
     "Texts",
     "configure_backend",
     "exempt",
     "force_maintenance_mode_off",
     "force_maintenance_mode_on",
     "get_maintenance_mode",
+    "get_maintenance_state",
     "maintenance_mode_off",
     "maintenance_mode_on",
     "maintenance_scope",
     "set_maintenance_mode",
+    "untrack_current_request",
     "wait_until_applied",
 ]

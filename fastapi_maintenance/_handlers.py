@@ -7,10 +7,11 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from inspect import isawaitable, iscoroutinefunction
+from inspect import isawaitable, iscoroutinefunction, signature
 from typing import Any, Final, TypeVar
 
-from starlette.concurrency import run_in_threadpool
+from anyio import CapacityLimiter, to_thread
+from anyio.lowlevel import RunVar
 from starlette.exceptions import HTTPException, WebSocketException
 from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.requests import ClientDisconnect, HTTPConnection, Request
@@ -18,13 +19,17 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ._fields import fields
 from .responses import fit
+from .state import MaintenanceState
 from .types import ExemptHandler, ResponseHandler
 
-__all__ = ["Replay", "answer_with", "call_handler", "handle_error", "is_async", "is_exempt", "name_of"]
+__all__ = ["Replay", "answer_with", "call_handler", "handle_error", "is_async", "is_exempt", "name_of", "takes_state"]
 
 logger = logging.getLogger("fastapi_maintenance")
 
 Result = TypeVar("Result")
+
+_MAX_THREADS: Final = 40
+_threads: Final[RunVar[CapacityLimiter]] = RunVar("fastapi_maintenance_threads")  # one limiter for each event loop
 
 _INTERNAL_ERROR: Final = 1011  # in IANA's registry of WebSocket close codes
 _NO_FAILURES: Final = (HTTPException, WebSocketException, ClientDisconnect)  # an answer that was meant, or a client that left
@@ -52,21 +57,50 @@ async def is_exempt(handler: ExemptHandler, scope: Scope, receive: Receive, send
 
     Where the request goes on afterwards, give a `Replay` as `receive`, and `replay.again` to whoever comes next.
     """
+    connection = _connection(scope, receive, send)
     with _blaming("exempt_handler", handler):
-        return bool(await call_handler(handler, _connection(scope, receive, send)))
+        try:
+            return bool(await call_handler(handler, connection))
+        except AttributeError as error:
+            if not _asks_for_a_request(error, connection):
+                raise
+            return False
 
 
-async def answer_with(handler: ResponseHandler, scope: Scope, receive: Receive, send: Send) -> None:
-    """Send what a response handler makes; its errors get the app's error handling, and are raised where that has none."""
+async def answer_with(
+    handler: ResponseHandler, state: MaintenanceState | None, default: ASGIApp, scope: Scope, receive: Receive, send: Send
+) -> None:
+    """Send the response of a handler, which gets the state too unless that is None.
+
+    Errors of the handler get the app's error handling, and are raised where that has none. `default` answers a WebSocket if the
+    handler can only answer requests.
+    """
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        connection = _connection(scope, receive, send)
         with _blaming("response_handler", handler):
-            response: Any = await call_handler(handler, _connection(scope, receive, send))
+            try:
+                response: Any = await call_handler(handler, connection, *([] if state is None else [state]))
+            except AttributeError as error:
+                if not _asks_for_a_request(error, connection):
+                    raise
+                response = default
             if not callable(response) or isinstance(response, type):
                 raise TypeError(f"{name_of(handler)} returned {type(response).__name__}; a response_handler must return a Response.")
         await response(scope, receive, send)
 
     await _as_in_the_app(answer, scope, receive, fit(scope, send))
+
+
+def takes_state(handler: ResponseHandler) -> bool:
+    """Return whether a response handler cannot be called with a request alone."""
+    try:
+        signature(handler).bind(None)
+    except TypeError:
+        return True
+    except ValueError:  # a callable of C without a signature
+        pass
+    return False
 
 
 async def handle_error(error: Exception, scope: Scope, receive: Receive, send: Send) -> None:
@@ -78,13 +112,25 @@ async def handle_error(error: Exception, scope: Scope, receive: Receive, send: S
     await _as_in_the_app(fail, scope, receive, fit(scope, send, code=_INTERNAL_ERROR, reason="Internal error"))
 
 
-async def call_handler(handler: Callable[[Any], Result | Awaitable[Result]], subject: object) -> Result:
-    """Call a handler, in the thread pool unless it is async, and await what it returns if that can be awaited."""
+async def call_handler(handler: Callable[..., Result | Awaitable[Result]], *args: object, abandon: bool = False) -> Result:
+    """Call a handler, in a thread unless it is async, and await an awaitable result.
+
+    The threads are not those of the application: a handler never queues behind its blocked endpoints. With `abandon`, a
+    cancellation does not wait for the thread.
+    """
     if is_async(handler):
-        result = handler(subject)
+        result = handler(*args)
     else:
-        result = await run_in_threadpool(handler, subject)
+        result = await to_thread.run_sync(partial(handler, *args), abandon_on_cancel=abandon, limiter=_own_limiter())
     return await result if isawaitable(result) else result
+
+
+def _own_limiter() -> CapacityLimiter:
+    limiter = _threads.get(None)
+    if limiter is None:
+        limiter = CapacityLimiter(_MAX_THREADS)
+        _threads.set(limiter)
+    return limiter
 
 
 def is_async(handler: Any) -> bool:
@@ -96,6 +142,11 @@ def is_async(handler: Any) -> bool:
 
 def _connection(scope: Scope, receive: Receive, send: Send) -> HTTPConnection:
     return Request(scope, receive, send) if scope["type"] == "http" else HTTPConnection(scope)
+
+
+def _asks_for_a_request(error: AttributeError, connection: HTTPConnection) -> bool:
+    """Return whether a handler failed only because a WebSocket's handshake is no `Request`, and has no method and no body."""
+    return error.obj is connection and hasattr(Request, error.name or "")
 
 
 @contextmanager

@@ -3,18 +3,38 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Final
+from typing import Annotated, Any, Final
+
+from fastapi import Depends
 
 from .backends import BaseStateBackend, EnvVarBackend, backend_from_url
 from .backends.urls import backend_of_kind
 from .exceptions import BackendError, ConfigurationError
+from .in_flight import current_admission
 from .mode import mode_at_hand
 from .snapshot import evaluate
 from .state import MaintenanceState
 
-__all__ = ["BACKEND_VARIABLE", "backend_at_hand", "backend_or_default", "configure_backend", "get_maintenance_mode", "set_maintenance_mode"]
+__all__ = [
+    "BACKEND_VARIABLE",
+    "MaintenanceStateDep",
+    "backend_at_hand",
+    "backend_or_default",
+    "configure_backend",
+    "get_maintenance_mode",
+    "get_maintenance_state",
+    "set_maintenance_mode",
+]
 
 BACKEND_VARIABLE: Final = "FASTAPI_MAINTENANCE_BACKEND"
+
+
+async def _absent() -> None:
+    """Keep parameters of functions that are dependencies, too, from becoming parameters of requests."""
+
+
+_Backend = Annotated[str | BaseStateBackend | None, Depends(_absent)]
+_Name = Annotated[str | None, Depends(_absent)]
 
 
 class _Default:
@@ -66,15 +86,31 @@ def backend_at_hand(backend: str | BaseStateBackend | None = None) -> BaseStateB
     return mode.backend if backend is None and mode is not None else backend_or_default(backend)
 
 
-async def get_maintenance_mode(backend: str | BaseStateBackend | None = None, *, scope: str | None = None) -> bool:
+async def get_maintenance_mode(backend: _Backend = None, *, scope: _Name = None) -> bool:
     """Whether maintenance is on, in general or in a scope: the effective state, of switch and holds together.
 
     Inside a request without any I/O, but for a scope that none of the application's routes belongs to; elsewhere by asking the
-    backend. Raises `BackendError` where that fails.
+    backend. Raises `BackendError` where that fails. A dependency, too: `Depends(get_maintenance_mode)`.
     """
+    return (await _effective_state(backend, scope)).enabled
+
+
+async def get_maintenance_state(backend: _Backend = None, *, component: _Name = None) -> MaintenanceState:
+    """Return the effective state, in general or of a component.
+
+    Inside a request, without arguments: the state by which the gate decided on this request, also if it has changed since.
+    Raises `BackendError` if the backend must be asked and fails. `MaintenanceStateDep` is the same as a dependency.
+    """
+    admission = current_admission.get()
+    if backend is None and component is None and admission is not None and (state := admission.state) is not None:
+        return state
+    return await _effective_state(backend, component)
+
+
+async def _effective_state(backend: str | BaseStateBackend | None, scope: str | None) -> MaintenanceState:
     mode = mode_at_hand()
     if backend is None and mode is not None and (scope is None or scope in mode.scopes):
-        return (await mode.refresh()).of(scope).state.enabled
+        return (await mode.refresh()).of(scope).state
     asked = backend_at_hand(backend)
     if scope is not None:
         asked.follow_scopes([scope])
@@ -82,7 +118,11 @@ async def get_maintenance_mode(backend: str | BaseStateBackend | None = None, *,
     effective = evaluate(reading, reading.now, scope)
     if effective.hold is None and (reading.of(scope) or reading).switch is None:
         raise BackendError(f"{asked.describe()}: {reading.error}")
-    return effective.state.enabled
+    return effective.state
+
+
+MaintenanceStateDep = Annotated[MaintenanceState, Depends(get_maintenance_state)]
+"""The state by which the gate decided on a request, for endpoints and dependencies: `state: MaintenanceStateDep`."""
 
 
 async def set_maintenance_mode(

@@ -6,15 +6,10 @@ import asyncio
 import logging
 import threading
 from collections import deque
-from collections.abc import Awaitable, Callable
-from functools import partial
-from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, Final
 
-from anyio import to_thread
-
 from ._fields import fields
-from ._handlers import is_async, name_of
+from ._handlers import call_handler, name_of
 from ._policy import Closing
 from .backends.base import News, as_backend_error
 from .exceptions import ConfigurationError, InvalidStateError
@@ -117,13 +112,9 @@ def _lasting(state: MaintenanceState) -> MaintenanceState:
 
 
 async def _call(role: str, hook: Any, old: MaintenanceState, new: MaintenanceState, source: str) -> None:
-    """Call a hook, in a thread unless it is async. What it raises is logged and goes no further."""
-    make: Callable[[], Awaitable[object] | object] = partial(hook, old, new, source)
+    """Call a hook. What it raises is logged and goes no further."""
     try:
-        # Whoever shuts down does not wait for a thread.
-        result = make() if is_async(hook) else await to_thread.run_sync(make, abandon_on_cancel=True)
-        if isawaitable(result):
-            await result
+        await call_handler(hook, old, new, source, abandon=True)
     except Exception as error:
         logger.error(
             "The %s hook %s failed: %r", role, name_of(hook), error, exc_info=error, extra=fields("hook-failed", hook=name_of(hook))

@@ -13,11 +13,12 @@ from starlette.types import Scope
 from ._policy import decide
 from .decorators import Mark
 from .knowledge import Gate
+from .state import OFF, MaintenanceState
 
 if TYPE_CHECKING:
     from .mode import MaintenanceMode
 
-__all__ = ["Admission", "InFlight", "Standing", "current_admission", "leave"]
+__all__ = ["Admission", "InFlight", "Standing", "current_admission", "untrack_current_request"]
 
 _PATIENCE: Final = 1.0  # seconds for each exempt handler, so that one that hangs keeps neither the others nor the WebSockets waiting
 
@@ -34,7 +35,10 @@ class Standing(NamedTuple):
 class Admission:
     """One request, WebSocket or lifespan while its ASGI call runs."""
 
-    __slots__ = ("evict", "holding", "mode", "outer", "scope", "standing")
+    __slots__ = ("decided", "evict", "gate", "holding", "mode", "outer", "scope", "standing")
+
+    decided: MaintenanceState  # what it was refused by; set for refused requests alone
+    gate: Gate  # what it was judged by; a lifespan has none
 
     def __init__(self, mode: MaintenanceMode, scope: Scope) -> None:
         self.mode = mode
@@ -50,6 +54,16 @@ class Admission:
         """The scope of its route, as far as that was found out."""
         return None if self.standing is None else self.standing.scope
 
+    @property
+    def state(self) -> MaintenanceState | None:
+        """The state that this request was decided by; None before that, and for a lifespan."""
+        gate: Gate | None = getattr(self, "gate", None)
+        if gate is None:
+            return None
+        closing, state, _ = gate.of(self.belongs_to)
+        admitted_by = closing.state if closing is not None else state if not state.enabled else OFF
+        return getattr(self, "decided", admitted_by)
+
     def concerned_by(self, gate: Gate, scope: str | None = None) -> bool:
         """Whether it would be refused by this gate now, and is to be waited for where a scope, or everything, was closed.
 
@@ -59,12 +73,13 @@ class Admission:
             return False
         if self.standing is None:
             return True
-        mark, found, exempt, own = self.standing
+        mark, _, exempt, own = self.standing
         if scope not in (None, own):
             return False
         closing = gate.of(own).closing
         exempt = exempt or (closing is not None and self.mode.guests.include(self.scope, closing.state))
-        return decide(mark=mark, found=found, exempt=exempt, closing=closing, method=self.scope.get("method")).refused
+        # Without a route it may be at work in a middleware, so it counts like one with a route.
+        return decide(mark=mark, found=True, exempt=exempt, closing=closing, method=self.scope.get("method")).refused
 
     def hold(self, switch: str, scope: str | None, *, lets_go: bool) -> None:
         """Note that this request holds a scope, or everything, in one block more or less, here and in the applications around this one.
@@ -82,11 +97,16 @@ class Admission:
             admission = admission.outer
 
 
-def leave() -> None:
-    """Count the request at hand among those in flight no more, here and in the applications around this one: nobody waits for its end."""
+def untrack_current_request() -> None:
+    """Leave the current request out of drains: a closing no longer waits for its response.
+
+    Call it in an endpoint, or add `Depends(untrack_current_request)`, where a response may be endless and writes nothing. It
+    also counts for enclosing applications. Without a current request it does nothing.
+    """
     admission = current_admission.get()
     while admission is not None:
         admission.mode.in_flight.discard(admission)
+        admission.mode.in_flight_changed()
         admission = admission.outer
 
 

@@ -12,11 +12,12 @@ from ._policy import Closing, closing
 from .snapshot import Effective, Reading, evaluate, fill_gaps, steady
 from .state import OFF, MaintenanceState
 
-__all__ = ["Gate", "Knowledge", "Policy", "Unreachable", "Verdict", "decreed"]
+__all__ = ["FENCED", "Gate", "Knowledge", "Policy", "Unreachable", "Verdict", "decreed"]
 
 Unreachable = Literal["last-known", "open", "closed"]
 
-_FENCED: Final = MaintenanceState(enabled=True, reason="The backend cannot be reached, and on_unreachable is 'closed'.")
+FENCED: Final = MaintenanceState(enabled=True, retry_after=2, reason="The backend cannot be reached, and on_unreachable is 'closed'.")
+"""The state of a worker that closed itself. It opens as soon as the backend is back, so `retry_after` is short."""
 
 
 class Verdict(NamedTuple):
@@ -146,7 +147,7 @@ class Knowledge:
         self.changes_at = now + min(each.until for each in (effective, *scopes.values())) - backend_now
         horizon = self._horizon(since if fresh else now, watched=watched)
         if not fresh and policy.on_unreachable != "last-known":
-            hold = _FENCED if policy.on_unreachable == "closed" else None
+            hold = FENCED if policy.on_unreachable == "closed" else None
             refusal = closing(hold, policy.enable_maintenance, OFF)
             return Gate(refusal, hold or OFF, f"unreachable-{policy.on_unreachable}", horizon)
         general = self._verdict(effective)

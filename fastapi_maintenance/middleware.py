@@ -5,29 +5,39 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from functools import partial
+from random import choice
 from time import monotonic
+from typing import Final, Literal, get_args
 
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ._cors import CrossOrigin
 from ._fields import fields
-from ._handlers import Replay, answer_with, handle_error, is_exempt
+from ._handlers import Replay, answer_with, handle_error, is_exempt, takes_state
 from ._policy import Decision, Outcome, decide
 from ._routing import Resolved, RouteTable
-from ._websockets import Evictable
+from ._websockets import ClosableStream, ClosableWebSocket
 from .backends import BaseStateBackend, EnvVarBackend
 from .bypass import Bypass
 from .defaults import backend_or_default
 from .exceptions import ConfigurationError
 from .in_flight import Admission, Standing, current_admission
+from .knowledge import FENCED
 from .mode import Gate, MaintenanceMode, Unreachable, running_loop
 from .responses import MaintenanceAnswer, MaintenanceResponse, announcement
 from .state import ON, MaintenanceState
 from .types import ChangeHook, ExemptHandler, ForwardedHeader, ResponseHandler
 
-__all__ = ["MaintenanceModeMiddleware"]
+__all__ = ["MaintenanceModeMiddleware", "UnknownRoutes"]
 
 logger = logging.getLogger("fastapi_maintenance")
+
+UnknownRoutes = Literal["pass", "refuse"]
+
+_COMING_READABLE: Final = (b"access-control-expose-headers", b"x-maintenance-coming")
+_FENCED_STATES: Final = tuple(FENCED.model_copy(update={"retry_after": seconds}) for seconds in range(2, 6))
+_NO_ANSWERS: Final = (401, 403, 404, 405)  # of these a middleware did nothing else
 
 
 class MaintenanceModeMiddleware:
@@ -38,8 +48,10 @@ class MaintenanceModeMiddleware:
     `exempt_handler` lets requests through, `response_handler` makes the answer; both may be sync or async. `answer` has the
     options of the answer that is made without a handler.
     With `announce`, responses say in the header `X-Maintenance-Coming` when a window will begin.
-    `fallback`, `on_unreachable`, `stale_after`, `close_websockets`, `trusted_proxies`, `forwarded`, `bypass`, `on_change` and
-    `on_change_once` are as in `MaintenanceMode`.
+    `exempt_docs=False` closes the documentation pages and the OpenAPI document too.
+    `unknown_routes="refuse"` also refuses requests that no route takes, which a middleware inside the application may answer.
+    `fallback`, `on_unreachable`, `stale_after`, `close_websockets`, `close_streams`, `trusted_proxies`, `forwarded`, `bypass`,
+    `on_change` and `on_change_once` are as in `MaintenanceMode`.
     With options that cannot be meant, the application refuses to start and says why.
     """
 
@@ -55,6 +67,7 @@ class MaintenanceModeMiddleware:
         on_unreachable: Unreachable = "last-known",
         stale_after: float | None = None,
         close_websockets: float | None = None,
+        close_streams: float | None = None,
         trusted_proxies: str | Sequence[str] = (),
         forwarded: ForwardedHeader = "x-forwarded-for",
         bypass: Bypass | None = None,
@@ -62,6 +75,8 @@ class MaintenanceModeMiddleware:
         on_change_once: ChangeHook | None = None,
         answer: MaintenanceAnswer | None = None,
         announce: bool = False,
+        exempt_docs: bool = True,
+        unknown_routes: UnknownRoutes = "pass",
     ) -> None:
         self.app = app
         self.exempt_handler = exempt_handler
@@ -69,6 +84,8 @@ class MaintenanceModeMiddleware:
         try:
             _check_handlers(exempt_handler=exempt_handler, response_handler=response_handler)
             _check_answer(answer, response_handler)
+            if unknown_routes not in get_args(UnknownRoutes):
+                raise ConfigurationError(f"unknown_routes must be one of {', '.join(get_args(UnknownRoutes))}, not {unknown_routes!r}.")
             self.mode = MaintenanceMode(
                 backend_or_default(backend),
                 enable_maintenance=enable_maintenance,
@@ -76,6 +93,7 @@ class MaintenanceModeMiddleware:
                 on_unreachable=on_unreachable,
                 stale_after=stale_after,
                 close_websockets=close_websockets,
+                close_streams=close_streams,
                 trusted_proxies=trusted_proxies,
                 forwarded=forwarded,
                 bypass=bypass,
@@ -89,13 +107,18 @@ class MaintenanceModeMiddleware:
             answer = None
         self.mode.classify_with(self._standing_of)
         self._close_websockets = close_websockets is not None
+        self._close_streams = close_streams is not None
         self._announce = announce
-        self._wraps = self._close_websockets or announce
+        self._wraps = self._close_websockets or self._close_streams or announce
+        self._exempt_docs = exempt_docs
+        self._refuse_unknown = unknown_routes == "refuse"
+        self._gives_state = response_handler is not None and takes_state(response_handler)
         self._routes = RouteTable(self.app, self._follow_scopes)
         self._cross_origin = CrossOrigin(self.app, MaintenanceModeMiddleware)
         self._options = answer
         self._plain = MaintenanceResponse(ON, self.mode.now, answer)
         self._responses: dict[str | None, tuple[MaintenanceState, MaintenanceResponse]] = {}
+        self._fenced: dict[int | None, MaintenanceResponse] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request through, or answer it. Waits for nothing, except where no state was ever known."""
@@ -113,6 +136,7 @@ class MaintenanceModeMiddleware:
             routes = self._routes.survey(scope)  # first, for it tells what scopes there are to ask about
             if monotonic() >= gate.until:
                 gate = await mode.refresh()
+            admission.gate = gate
             if routes.forced_on or not gate.is_open:
                 await self._judge(admission, gate, routes.resolve(scope), scope, receive, send)
             elif self._wraps:
@@ -153,7 +177,7 @@ class MaintenanceModeMiddleware:
             return
         if route.scope is not None:
             self._follow_scopes(frozenset({route.scope}))  # of a route that was added meanwhile
-        standing = Standing(route.mark, route.found, route.docs, route.scope)
+        standing = self._standing(route)
         decision = self._decide(standing, gate, scope)
         if decision.refused:
             # Whether it is answered now or turns out to be exempt, nobody waits for it; least of all while a handler is asked.
@@ -170,10 +194,13 @@ class MaintenanceModeMiddleware:
                 decision = self._decide(standing, gate, scope)
         if decision.refused:
             self.mode.refused += 1
-            await self._answer(decision.state, route.scope, scope, receive, send)
+            state = admission.decided = choice(_FENCED_STATES) if decision.state is FENCED else decision.state
+            await self._answer(state, route.scope, scope, receive, send)
             return
         if gate.of(route.scope).closing is not None:  # else nobody has been asked yet whether it is exempt
             admission.standing = standing
+            if decision.rule is Outcome.NO_ROUTE and admission.concerned_by(gate):
+                send = self._noting_answers(admission, gate, send)
         self.mode.in_flight.add(admission)
         await self._serve(admission, gate, scope, receive, send)
 
@@ -184,30 +211,61 @@ class MaintenanceModeMiddleware:
         return decide(mark=mark, found=found, exempt=exempt, closing=closing, method=scope.get("method"))
 
     async def _answer(self, state: MaintenanceState, of: str | None, scope: Scope, receive: Receive, send: Send) -> None:
-        answer = partial(answer_with, self.response_handler) if self.response_handler is not None else self._respond(state, of)
+        answer: ASGIApp = self._respond(state, of)
+        if self.response_handler is not None:
+            answer = partial(answer_with, self.response_handler, state if self._gives_state else None, answer)
         await self._cross_origin.send(answer, scope, receive, send)
 
     async def _serve(self, admission: Admission, gate: Gate, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._close_websockets and scope["type"] == "websocket":
-            evictable = Evictable(receive, send)
-            admission.evict = evictable.evict
-            receive, send = evictable.receive, evictable.send
-        elif self._announce and scope["type"] == "http":
+        if scope["type"] == "websocket":
+            if self._close_websockets:
+                websocket = ClosableWebSocket(receive, send)
+                admission.evict = websocket.evict
+                receive, send = websocket.receive, websocket.send
+            await self.app(scope, receive, send)
+            return
+        if self._announce:
             of = self._routes.resolve(scope).scope if gate.scopes else None
             if (coming := gate.of(of).coming) is not None:
-                send = _announcing(coming, send)
-        await self.app(scope, receive, send)
+                send = _announcing(coming, scope, send)
+        if not self._close_streams:
+            await self.app(scope, receive, send)
+            return
+        stream = ClosableStream(receive, send)
+        admission.evict = stream.evict
+        try:
+            await self.app(scope, stream.receive, stream.send)
+        except Exception as error:
+            if not (stream.evicted and _is_disconnect(error)):
+                raise
+
+    def _noting_answers(self, admission: Admission, gate: Gate, send: Send) -> Send:
+        """Note which path a middleware inside the application answers, though no route has it and routes are closed."""
+        scope = admission.scope
+
+        async def note(message: Message) -> None:
+            if _is_answer(scope, message):
+                admission.standing = await self._standing_of(scope)  # asks the exempt handler too
+                if admission.concerned_by(gate):
+                    self.mode.note_unrouted(scope["path"])
+            await send(message)
+
+        return note
+
+    def _standing(self, route: Resolved, *, exempt: bool = False) -> Standing:
+        found = route.found or self._refuse_unknown
+        return Standing(route.mark, found, exempt or (route.docs and self._exempt_docs), route.scope)
 
     async def _standing_of(self, scope: Scope) -> Standing:
         """Classify a request that was let in while the service was open."""
-        route = self._routes.resolve(scope)
-        exempt = route.docs
+        standing = self._standing(self._routes.resolve(scope))
+        exempt = standing.exempt
         if not exempt and self.exempt_handler is not None:
             try:
                 exempt = await is_exempt(self.exempt_handler, scope, _nothing_more, _nowhere)
             except Exception:  # logged already; whoever cannot be classified is waited for
                 exempt = False
-        return Standing(route.mark, route.found, exempt, route.scope)
+        return standing._replace(exempt=exempt)
 
     def _follow_scopes(self, names: frozenset[str]) -> None:
         try:
@@ -219,6 +277,10 @@ class MaintenanceModeMiddleware:
         """The answer for the state of a scope or, if None, the general one, encoded when the state is first asked for."""
         if state is ON:  # as forced-on routes are, also while the switch says something else
             return self._plain
+        if state.reason is FENCED.reason:
+            if state.retry_after not in self._fenced:
+                self._fenced[state.retry_after] = MaintenanceResponse(state, self.mode.now, self._options)
+            return self._fenced[state.retry_after]
         known, response = self._responses.get(of, (ON, self._plain))
         if known is not state:
             response = MaintenanceResponse(state, self.mode.now, self._options)
@@ -226,12 +288,30 @@ class MaintenanceModeMiddleware:
         return response
 
 
-def _announcing(coming: MaintenanceState, send: Send) -> Send:
-    header = announcement(coming)
+def _is_disconnect(error: Exception) -> bool:
+    """Return whether an application ended with this only because it saw a disconnect."""
+    if isinstance(error, ExceptionGroup):
+        return all(map(_is_disconnect, error.exceptions))
+    return isinstance(error, OSError | ClientDisconnect)
+
+
+def _is_answer(scope: Scope, message: Message) -> bool:
+    """Return whether this begins a response of content: no error for a missing route, no redirect, no answer to a preflight."""
+    if message["type"] != "http.response.start":
+        return bool(message["type"] == "websocket.accept")
+    status: int = message["status"]
+    preflight = scope["method"] == "OPTIONS" and b"access-control-request-method" in dict(scope["headers"])
+    return not preflight and status not in _NO_ANSWERS and status // 100 != 3
+
+
+def _announcing(coming: MaintenanceState, scope: Scope, send: Send) -> Send:
+    headers = [announcement(coming)]
+    if b"origin" in dict(scope["headers"]):
+        headers.append(_COMING_READABLE)
 
     async def announce(message: Message) -> None:
         if message["type"] == "http.response.start":
-            message = {**message, "headers": [*message.get("headers", ()), header]}
+            message = {**message, "headers": [*message.get("headers", ()), *headers]}
         await send(message)
 
     return announce

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import os
 import socket
@@ -12,7 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any, Self, get_args
+from typing import Any, Final, Self, get_args
 
 from starlette.types import Scope
 
@@ -20,6 +21,7 @@ from ._changes import ChangeLog
 from ._clients import Proxies
 from ._closings import Closings
 from ._fallbacks import Fallbacks
+from ._fields import fields
 from ._guests import Guests
 from ._seconds import at_least_zero, positive
 from .backends import BaseStateBackend
@@ -29,6 +31,7 @@ from .exceptions import BackendError, ConfigurationError
 from .hooks import Hooks
 from .in_flight import InFlight, Standing, current_admission
 from .knowledge import Gate, Knowledge, Policy, Unreachable, decreed
+from .registry import WAY_AROUND
 from .responses import detail
 from .snapshot import Reading
 from .state import OFF, MaintenanceState
@@ -36,6 +39,11 @@ from .types import ChangeHook, ForwardedHeader
 from .version import VERSION
 
 __all__ = ["Gate", "MaintenanceMode", "Unreachable", "mode_at_hand", "running_loop"]
+
+logger = logging.getLogger("fastapi_maintenance")
+
+_MAX_UNROUTED: Final = 8
+_MAX_PATH: Final = 100  # characters
 
 
 @dataclass(eq=False)
@@ -65,7 +73,9 @@ class MaintenanceMode:
     stays; `stale_after` seconds (default 2 `ttl`) after it was last confirmed, `on_unreachable` decides: "last-known"
     keeps it, "open" lets everything through, "closed" nothing. Where no state was ever known, the `fallback` backends
     or URLs are asked, then the environment variable. A file among them is kept a copy of every confirmed state.
-    `close_websockets` seconds after a closing, open WebSockets are closed with code 1012; None lets them be.
+    `close_websockets` seconds after a closing, open WebSockets are closed with code 1012; None lets them be. `close_streams`
+    seconds after it, responses without a Content-Length that are still being sent are ended: the application sees an ordinary
+    disconnect, the client an ordinary end.
     `trusted_proxies` are the networks whose X-Forwarded-For or, with `forwarded="forwarded"`, whose Forwarded (RFC 7239) counts where
     a state's `allow` names a network.
     `bypass` lets those through who have a token that the switch names.
@@ -83,6 +93,7 @@ class MaintenanceMode:
         on_unreachable: Unreachable = "last-known",
         stale_after: float | None = None,
         close_websockets: float | None = None,
+        close_streams: float | None = None,
         trusted_proxies: str | Sequence[str] = (),
         forwarded: ForwardedHeader = "x-forwarded-for",
         bypass: Bypass | None = None,
@@ -99,7 +110,8 @@ class MaintenanceMode:
         self.stale_after = positive("stale_after", 2 * backend.ttl if stale_after is None else stale_after)
         self.in_flight = InFlight()
         self._standing_of: Callable[[Scope], Awaitable[Standing]] | None = None
-        self._close_websockets = close_websockets if close_websockets is None else at_least_zero("close_websockets", close_websockets)
+        given = {"websocket": ("close_websockets", close_websockets), "http": ("close_streams", close_streams)}
+        self._grace = {kind: at_least_zero(name, value) for kind, (name, value) in given.items() if value is not None}
         self.guests = Guests(self.now, Proxies(trusted_proxies, forwarded), bypass)
         if self.stale_after < 1.5 * backend.ttl:
             raise ConfigurationError(
@@ -127,6 +139,7 @@ class MaintenanceMode:
         self._hooks = Hooks(self, on_change, on_change_once)
         self._decreed: MaintenanceState | None = None
         self.refused = 0  # requests, so far
+        self.unrouted: tuple[str, ...] = ()  # paths that were answered without a route while closed
         self.propagation: float | None = None  # seconds from the last change that says when it was made
         self.gate = Gate(None, OFF, "default", -math.inf)
         backend.attach(self)
@@ -226,10 +239,10 @@ class MaintenanceMode:
             if self._standing_of is not None:
                 await self.in_flight.classify(self._standing_of)
             self.in_flight_changed()
-            if self._close_websockets is not None:
-                tasks.create_task(self._evict(self._close_websockets, time.monotonic()))
+            for kind, after in self._grace.items():
+                tasks.create_task(self._evict(kind, after, time.monotonic()))
 
-    async def _evict(self, after: float, began: float) -> None:
+    async def _evict(self, kind: str, after: float, began: float) -> None:
         await asyncio.sleep(after)
         gate = self.gate
         # All at once: what is sent to a client that reads nothing may wait until the server gives it up.
@@ -237,7 +250,10 @@ class MaintenanceMode:
             *(
                 admission.evict(detail(closing.state))
                 for admission in self.in_flight.concerned_by(gate)
-                if admission.evict and not admission.holding and (closing := self._closings.since_before(began, gate, admission.belongs_to))
+                if admission.scope["type"] == kind
+                and admission.evict
+                and not admission.holding
+                and (closing := self._closings.since_before(began, gate, admission.belongs_to))
             )
         )
 
@@ -290,6 +306,7 @@ class MaintenanceMode:
             **self._standing(gate),
             "scopes": {name: self._standing(gate, name) for name in sorted(self.scopes)},
             "fence": self.stale_after if self.on_unreachable == "closed" else None,
+            "unrouted": self.unrouted,
         }
 
     def _standing(self, gate: Gate, scope: str | None = None) -> dict[str, Any]:
@@ -310,6 +327,13 @@ class MaintenanceMode:
     def classify_with(self, standing_of: Callable[[Scope], Awaitable[Standing]]) -> None:
         """Say how to find out what the precedence table asks of a request that was let in unasked."""
         self._standing_of = standing_of
+
+    def note_unrouted(self, path: str) -> None:
+        """Log and report, once for each path, that the application answered it without a route while it was closed."""
+        path = path.encode("unicode_escape").decode()[:_MAX_PATH]
+        if path not in self.unrouted and len(self.unrouted) < _MAX_UNROUTED:
+            self.unrouted += (path,)
+            logger.warning("%s %s", path, WAY_AROUND, extra=fields("unrouted", path=path))
 
     def in_flight_changed(self) -> None:
         """Let those who wait for this worker to drain know at once, if it has."""

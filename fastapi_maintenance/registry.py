@@ -10,13 +10,19 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .snapshot import Reading
 
-__all__ = ["FENCE_MARGIN", "LEFT", "RollCall", "ScopeStanding", "Worker"]
+__all__ = ["FENCE_MARGIN", "LEFT", "WAY_AROUND", "RollCall", "ScopeStanding", "Worker"]
 
 LEFT: Final = "left"
 """What stands in the place of a report once a worker has shut down in order."""
 
 FENCE_MARGIN: Final = 0.95
 """How much of the registry's lifetime a fence may take: two clocks may run at rates that differ a little."""
+
+WAY_AROUND: Final = (
+    "was answered while the service was closed: no route has that path, a middleware inside the application did it. "
+    'unknown_routes="refuse" closes it.'
+)
+"""What follows the path, in the log and wherever workers are listed."""
 
 _Count = Annotated[int, Field(ge=0)]
 
@@ -51,6 +57,7 @@ class _Report(BaseModel):
     scopes: dict[str, ScopeStanding] = {}
     fence: float | None = None
     lifetime: float = 0.0
+    unrouted: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +85,7 @@ class Worker:
     scopes: Mapping[str, ScopeStanding] = field(default_factory=dict)
     fence: float | None = None
     lifetime: float = 0.0
+    unrouted: tuple[str, ...] = ()
 
     @classmethod
     def parse(cls, id: str, deadline: float, report: str | bytes) -> Self:

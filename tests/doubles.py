@@ -12,7 +12,7 @@ from fastapi_maintenance.backends.base import Feed
 from fastapi_maintenance.snapshot import Hold, Reading
 from fastapi_maintenance.state import MaintenanceState
 
-__all__ = ["DeadWatch", "Ignorant", "LeasedBoard", "Switchboard"]
+__all__ = ["DeadWatch", "Ignorant", "LeasedBoard", "StateBoard", "Switchboard"]
 
 
 class Switchboard(BaseStateBackend):
@@ -46,6 +46,21 @@ class Switchboard(BaseStateBackend):
     def hang(self) -> None:
         """From now on never answer."""
         self.gate = asyncio.Event()
+
+
+class StateBoard(Switchboard):
+    """A switch with details. `flip` changes it for everybody who watches."""
+
+    def __init__(self, state: MaintenanceState, *, ttl: float = 30) -> None:
+        super().__init__(ttl=ttl)
+        self.state = state
+
+    async def read(self) -> Reading:
+        return self._local_reading(self.state)
+
+    async def flip(self, state: MaintenanceState) -> None:
+        self.state = state
+        await self._announce()
 
 
 class Ignorant(Switchboard):

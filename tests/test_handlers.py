@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 from collections.abc import Awaitable, Callable, Iterator
@@ -15,6 +16,7 @@ import pytest
 from fastapi import FastAPI, HTTPException, Request, WebSocket, WebSocketException
 from fastapi.exceptions import RequestValidationError
 from fastapi.testclient import TestClient
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.requests import ClientDisconnect, HTTPConnection
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
@@ -23,12 +25,15 @@ from uvicorn.config import WSProtocolType
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
-from fastapi_maintenance._handlers import Replay, answer_with, call_handler, handle_error, is_exempt
+from fastapi_maintenance import MaintenanceModeMiddleware, MaintenanceState
+from fastapi_maintenance._handlers import Replay, answer_with, call_handler, handle_error, is_exempt, takes_state
 from fastapi_maintenance.responses import MaintenanceResponse
 from fastapi_maintenance.state import ON
 
 from .asgi import UNUSED, exchange, http_scope, sending, websocket_scope
+from .doubles import StateBoard
 from .serving import WEBSOCKETS, serving
+from .waiting import eventually
 
 pytestmark = pytest.mark.anyio
 
@@ -127,7 +132,7 @@ async def test_what_a_handler_returns_to_be_awaited_is_awaited_on_the_event_loop
 async def test_async_handlers_do_not_go_through_the_thread_pool(
     handler: Callable[[HTTPConnection], Caller | Awaitable[Caller]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fastapi_maintenance._handlers.run_in_threadpool", UNUSED)
+    monkeypatch.setattr("fastapi_maintenance._handlers.to_thread", UNUSED)
     assert await call_handler(handler, HTTPConnection(http_scope()))
 
 
@@ -195,7 +200,7 @@ class Answering:
         self.handler = handler
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await answer_with(self.handler, scope, receive, send)
+        await answer_alone(self.handler, scope, receive, send)
 
 
 def echoing(handler: Any) -> FastAPI:
@@ -357,7 +362,7 @@ async def test_an_error_after_the_response_has_begun_is_not_answered_a_second_ti
         sent.append(message)
 
     with pytest.raises(RuntimeError, match="already started"):
-        await answer_with(two_chunks, http_scope(), UNUSED, send)
+        await answer_alone(two_chunks, http_scope(), UNUSED, send)
     assert [message["type"] for message in sent] == ["http.response.start", "http.response.body"]
 
 
@@ -389,8 +394,12 @@ class Maker:
         raise Unknown("template is missing")
 
 
+async def answer_alone(handler: Any, scope: Scope, receive: Receive, send: Send) -> None:
+    await answer_with(handler, None, UNUSED, scope, receive, send)
+
+
 async def failure_of(handler: Any, role: str, scope: Scope) -> BaseException:
-    ask: Any = {"exempt_handler": is_exempt, "response_handler": answer_with}[role]
+    ask: Any = {"exempt_handler": is_exempt, "response_handler": answer_alone}[role]
     with pytest.raises(Exception) as failure:  # noqa: PT011 - which one it is, is what the tests ask
         await ask(handler, scope, UNUSED, UNUSED)
     return failure.value
@@ -456,7 +465,7 @@ async def ours(connection: HTTPConnection) -> Any:
 
 
 async def test_the_response_of_a_handler_is_sent() -> None:
-    start, body = await exchange(partial(answer_with, page), http_scope())
+    start, body = await exchange(partial(answer_alone, page), http_scope())
     assert start["status"] == 503
     assert (b"retry-after", b"7") in start["headers"]
     assert body["body"] == b"<h1>Closed: /items</h1>"
@@ -464,7 +473,7 @@ async def test_the_response_of_a_handler_is_sent() -> None:
 
 @pytest.mark.parametrize("handler", [page, streamed, ours])
 async def test_no_handlers_response_has_a_body_for_head(handler: Any) -> None:
-    start, *bodies = await exchange(partial(answer_with, handler), http_scope("HEAD"))
+    start, *bodies = await exchange(partial(answer_alone, handler), http_scope("HEAD"))
     assert start["status"] == 503
     assert bodies
     assert b"".join(body["body"] for body in bodies) == b""
@@ -472,7 +481,7 @@ async def test_no_handlers_response_has_a_body_for_head(handler: Any) -> None:
 
 @pytest.mark.parametrize("handler", [page, streamed, ours])
 async def test_a_handlers_response_denies_a_websocket_where_the_server_can(handler: Any) -> None:
-    start, *bodies = await exchange(partial(answer_with, handler), websocket_scope())
+    start, *bodies = await exchange(partial(answer_alone, handler), websocket_scope())
     assert (start["type"], start["status"]) == ("websocket.http.response.start", 503)
     assert {body["type"] for body in bodies} == {"websocket.http.response.body"}
     assert b"".join(body["body"] for body in bodies)
@@ -480,7 +489,7 @@ async def test_a_handlers_response_denies_a_websocket_where_the_server_can(handl
 
 @pytest.mark.parametrize("handler", [page, streamed, ours])
 async def test_a_handlers_response_closes_a_websocket_where_the_server_cannot_deny_it(handler: Any) -> None:
-    (close,) = await exchange(partial(answer_with, handler), websocket_scope(denial=False))
+    (close,) = await exchange(partial(answer_alone, handler), websocket_scope(denial=False))
     assert (close["type"], close["code"]) == ("websocket.close", 1013)
 
 
@@ -516,7 +525,7 @@ def handshake(app: ASGIApp, ws: WSProtocolType = "wsproto") -> tuple[int, bytes]
 
 @pytest.mark.parametrize("ws", WEBSOCKETS)
 def test_a_real_servers_websocket_client_sees_the_response_of_a_handler(ws: WSProtocolType, caplog: pytest.LogCaptureFixture) -> None:
-    assert handshake(partial(answer_with, page), ws) == (503, b"<h1>Closed: /door</h1>")
+    assert handshake(partial(answer_alone, page), ws) == (503, b"<h1>Closed: /door</h1>")
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
@@ -529,7 +538,106 @@ def test_a_real_servers_websocket_client_sees_an_error_as_if_the_endpoint_had_ra
 
 
 def test_a_real_servers_head_gets_a_handlers_headers_and_no_body() -> None:
-    with serving(partial(answer_with, page)) as address, httpx2.Client(base_url=f"http://{address}") as client:
+    with serving(partial(answer_alone, page)) as address, httpx2.Client(base_url=f"http://{address}") as client:
         head, get = client.head("/door"), client.get("/door")
     assert (head.status_code, head.content) == (503, b"")
     assert head.headers["content-length"] == get.headers["content-length"] == str(len(get.content))
+
+
+# -- WebSockets, threads and states -------------------------------------------------------------------------------------
+
+
+async def reads_the_body(request: Any) -> Any:
+    return await request.body() or True
+
+
+OF_REQUESTS: Final[dict[str, Any]] = {
+    "method": lambda request: request.method == "GET" and PlainTextResponse("mine", 418),
+    "negated method": lambda request: request.method != "POST" and PlainTextResponse("mine", 418),
+    "body": reads_the_body,
+    "form": lambda request: request.form(),
+}
+
+
+@pytest.mark.parametrize("handler", OF_REQUESTS.values(), ids=OF_REQUESTS)
+@pytest.mark.parametrize("role", ["exempt_handler", "response_handler"])
+@pytest.mark.parametrize("denial", [True, False])
+async def test_handler_for_requests_refuses_websockets(handler: Any, role: str, denial: bool, caplog: pytest.LogCaptureFixture) -> None:
+    app = MaintenanceModeMiddleware(shop_of_one(), enable_maintenance=True, **{role: handler})
+    start, *_ = await exchange(app, websocket_scope(path="/door", denial=denial))
+
+    assert start["status"] == 503 if denial else start["code"] == 1013
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+def test_callable_without_a_signature_gets_the_request_alone() -> None:
+    assert takes_state(dict) is False  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("role", ["exempt_handler", "response_handler"])
+async def test_handler_missing_attribute_of_its_own_is_an_error(role: str) -> None:
+    options: dict[str, Any] = {role: lambda request: request.state.user}
+    app = MaintenanceModeMiddleware(shop_of_one(), enable_maintenance=True, **options)
+    with pytest.raises(AttributeError, match="user"):
+        await exchange(app, websocket_scope(path="/door"))
+
+
+def shop_of_one() -> FastAPI:
+    app = FastAPI()
+
+    @app.websocket("/door")
+    async def door(websocket: WebSocket) -> None:
+        await websocket.accept()
+
+    return app
+
+
+async def test_sync_handler_does_not_queue_behind_endpoints() -> None:
+    """Forty blocked endpoints take all threads of the application."""
+    release, blocked = threading.Event(), threading.Semaphore(0)
+
+    def endpoint() -> None:
+        blocked.release()
+        release.wait(30)
+
+    async with asyncio.TaskGroup() as tasks:
+        for _ in range(40):
+            tasks.create_task(run_in_threadpool(endpoint))
+        await eventually(lambda: blocked._value == 40, within=30)
+        try:
+            async with asyncio.timeout(10):
+                assert await is_exempt(lambda _: True, http_scope(), UNUSED, UNUSED)
+                assert (await exchange(partial(answer_alone, page), http_scope()))[0]["status"] == 503
+        finally:
+            release.set()
+
+
+def states_of(status: int) -> dict[str, Any]:
+    def plain(request: Request, state: MaintenanceState) -> Response:
+        return PlainTextResponse(str(state.message), status)
+
+    async def coroutine(request: Request, state: MaintenanceState) -> Response:
+        return plain(request, state)
+
+    def with_prefix(prefix: str, request: Request, state: MaintenanceState) -> Response:
+        return plain(request, state)
+
+    return {"plain": plain, "coroutine": coroutine, "partial": partial(with_prefix, "x")}
+
+
+@pytest.mark.parametrize("handler", states_of(418).values(), ids=states_of(418))
+async def test_response_handler_with_two_parameters_gets_state(handler: Any) -> None:
+    backend = StateBoard(MaintenanceState(enabled=True, message="until four"))
+    app = MaintenanceModeMiddleware(shop_of_one(), backend=backend, response_handler=handler)
+    start, body = await exchange(app, websocket_scope(path="/door"))
+
+    assert (start["status"], body["body"]) == (418, b"until four")
+
+
+async def test_response_handler_with_optional_parameter_gets_request_alone() -> None:
+    def handler(request: Request, text: str = "mine") -> Response:
+        return PlainTextResponse(text, 418)
+
+    app = MaintenanceModeMiddleware(shop_of_one(), enable_maintenance=True, response_handler=handler)
+    _, body = await exchange(app, websocket_scope(path="/door"))
+    assert body["body"] == b"mine"

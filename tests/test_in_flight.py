@@ -27,10 +27,12 @@ from fastapi_maintenance import (
     force_maintenance_mode_off,
     force_maintenance_mode_on,
     maintenance_mode_on,
+    untrack_current_request,
     wait_until_applied,
 )
 from fastapi_maintenance.backends import RedisBackend
 from fastapi_maintenance.in_flight import current_admission
+from fastapi_maintenance.registry import WAY_AROUND
 from fastapi_maintenance.snapshot import Reading
 from fastapi_maintenance.state import OFF, ON
 
@@ -257,6 +259,148 @@ async def test_while_open_the_report_counts_everybody_and_is_never_drained(work:
         assert service.desk.nudges == 0
 
 
+# -- requests without a route -------------------------------------------------------------------------------------------------
+
+
+class Legacy:
+    """A middleware that answers what lies under /legacy by itself."""
+
+    def __init__(self, app: ASGIApp, work: Work | None = None, status: int = 200) -> None:
+        self.app = app
+        self.work = work
+        self.status = status
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if not scope["path"].startswith("/legacy"):
+            await self.app(scope, receive, send)
+            return
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.accept"})
+            return
+        await send({"type": "http.response.start", "status": self.status, "headers": []})
+        if self.work is not None:
+            await self.work()
+        await send({"type": "http.response.body", "body": b"legacy"})
+
+
+@pytest.mark.parametrize("closed", ["before", "meanwhile"])
+async def test_unrouted_request_counts_until_its_last_byte(closed: str, work: Work) -> None:
+    async with running(Legacy(counter(), work)) as service:
+        if closed == "before":
+            await service.close()
+        request = service.request("POST", "/legacy/pay")
+        await work.begun.wait()
+        if closed == "meanwhile":
+            await service.close()
+        assert service.waited_for == (1, 0)
+        work.go.set()
+        assert status(await request) == 200
+        assert service.waited_for == (0, 0)
+
+
+@pytest.mark.parametrize(("option", "code"), [({}, 200), ({"unknown_routes": "pass"}, 200), ({"unknown_routes": "refuse"}, 503)])
+async def test_unrouted_request_is_refused_if_configured(option: dict[str, Any], code: int) -> None:
+    async with running(Legacy(counter()), exempt_handler=has_ticket, **option) as service:
+        assert status(await service.request(path="/legacy/pay")) == 200
+        await service.close()
+        assert status(await service.request(path="/legacy/pay")) == code
+        assert status(await service.request(path="/legacy/pay", headers={"x-ticket": "gold"})) == 200
+        assert status(await service.request(path="/nowhere")) == (404 if code == 200 else 503)
+        assert service.mode.report()["drained"]
+
+
+async def test_unrouted_answer_is_logged_and_reported_once_per_path(caplog: pytest.LogCaptureFixture) -> None:
+    async with running(Legacy(counter())) as service:
+        await service.request("POST", "/legacy/open")
+        await service.close()
+        for path in ("/legacy/pay", "/legacy/pay", "/nowhere", "/legacy/\nforged " + "x" * 200):
+            await service.request("POST", path)
+        await exchange(service.app, websocket_scope(path="/legacy/talk"), receive=body)
+        records = [record for record in caplog.records if record.levelno == logging.WARNING]
+        pay, forged, talk = (record.getMessage() for record in records)
+        reported = service.mode.report()["unrouted"]
+
+        assert pay == f"/legacy/pay {WAY_AROUND}"
+        assert "unknown_routes=" in WAY_AROUND
+        assert forged.startswith(r"/legacy/\nforged xxx")
+        assert talk.startswith("/legacy/talk ")
+        assert [path[:20] for path in reported] == ["/legacy/pay", r"/legacy/\nforged xxx", "/legacy/talk"]
+        assert len(reported[1]) == 100
+        for number in range(20):
+            await service.request("POST", f"/legacy/{number}")
+        assert len(service.mode.report()["unrouted"]) == 8
+
+
+async def test_unrouted_answer_of_an_exempt_request_is_not_reported() -> None:
+    async with running(Legacy(counter()), exempt_handler=has_ticket) as service:
+        await service.close()
+        await service.request("POST", "/legacy/pay", {"x-ticket": "gold"})
+        await service.close(READ_ONLY)
+        await service.request("GET", "/legacy/pay")
+
+        assert service.mode.report()["unrouted"] == ()
+
+
+@pytest.mark.parametrize("code", [301, 307, 401, 403, 404, 405])
+async def test_unrouted_refusal_is_not_reported(code: int) -> None:
+    async with running(Legacy(counter(), status=code)) as service:
+        await service.close()
+        await service.request(path="/legacy/pay")
+
+        assert service.mode.report()["unrouted"] == ()
+
+
+async def test_unrouted_preflight_is_not_reported() -> None:
+    headers = {"origin": "https://shop.example", "access-control-request-method": "POST"}
+    async with running(Legacy(counter())) as service:
+        await service.close()
+        await service.request("OPTIONS", "/legacy/pay", headers)
+
+        assert service.mode.report()["unrouted"] == ()
+
+
+# -- left out of a drain ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["call", "dependency"])
+async def test_untracked_request_is_not_waited_for(how: str, work: Work) -> None:
+    app = FastAPI()
+
+    async def endpoint() -> str:
+        if how == "call":
+            untrack_current_request()
+        return await work()
+
+    app.add_api_route("/jobs", endpoint, dependencies=[] if how == "call" else [Depends(untrack_current_request)])
+    async with running(MaintenanceModeMiddleware(app, backend=Desk("inner"))) as service:
+        request = service.request()
+        await work.begun.wait()
+        assert service.waited_for == (0, 0)
+        await service.close()
+        assert service.mode.report()["drained"]
+        work.go.set()
+        assert status(await request) == 200
+
+
+async def test_untracking_the_last_request_is_reported_at_once(work: Work) -> None:
+    async def untracking(scope: Scope, receive: Receive, send: Send) -> None:
+        await work()
+        untrack_current_request()
+        assert service.desk.nudges == nudges + 1
+
+    async with running(untracking) as service:
+        request = service.request()
+        await work.begun.wait()
+        await service.close()
+        nudges = service.desk.nudges
+        work.go.set()
+        await request
+
+
+def test_untracking_without_a_request_does_nothing() -> None:
+    untrack_current_request()
+
+
 # -- whom a closing does not wait for ----------------------------------------------------------------------------------------
 
 
@@ -291,9 +435,12 @@ def has_ticket(connection: HTTPConnection) -> bool:
         ("GET", "/jobs", {"x-ticket": "gold"}, ON, False),
         ("GET", "/docs", {}, ON, False),
         ("GET", "/openapi.json", {}, ON, False),
-        ("GET", "/nowhere", {}, ON, False),
-        ("DELETE", "/jobs", {}, ON, False),
-        ("GET", "/jobs/", {}, ON, False),
+        ("GET", "/nowhere", {}, ON, True),
+        ("GET", "/nowhere", {"x-ticket": "gold"}, ON, False),
+        ("GET", "/nowhere", {}, READ_ONLY, False),
+        ("POST", "/nowhere", {}, READ_ONLY, True),
+        ("DELETE", "/jobs", {}, ON, True),
+        ("GET", "/jobs/", {}, ON, True),
         ("GET", "/jobs", {}, READ_ONLY, False),
         ("POST", "/jobs", {}, READ_ONLY, True),
         ("POST", "/jobs", {"x-ticket": "gold"}, READ_ONLY, False),

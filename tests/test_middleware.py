@@ -14,10 +14,11 @@ from datetime import UTC, datetime
 from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import pytest
-from fastapi import FastAPI, HTTPException, Request, Response, WebSocket
+from fastapi import Depends, FastAPI, HTTPException, Request, Response, WebSocket
+from fastapi.middleware.cors import CORSMiddleware
 from fastapi.testclient import TestClient
 from starlette.requests import HTTPConnection
 from starlette.responses import PlainTextResponse
@@ -29,10 +30,12 @@ from fastapi_maintenance import (
     MaintenanceAnswer,
     MaintenanceModeMiddleware,
     MaintenanceState,
+    MaintenanceStateDep,
     configure_backend,
     force_maintenance_mode_off,
     force_maintenance_mode_on,
     get_maintenance_mode,
+    get_maintenance_state,
     maintenance_mode_off,
     maintenance_mode_on,
     set_maintenance_mode,
@@ -43,10 +46,11 @@ from fastapi_maintenance.exceptions import ConfigurationError
 from fastapi_maintenance.in_flight import current_admission
 from fastapi_maintenance.responses import MaintenanceResponse
 from fastapi_maintenance.snapshot import Reading
+from fastapi_maintenance.state import OFF, ON
 
 from .apps import misconfigured
 from .asgi import UNUSED, exchange, http_scope, refusal_to_start, sending, websocket_scope
-from .doubles import Switchboard
+from .doubles import StateBoard, Switchboard
 from .ports import free_port
 from .servers import RedisServer
 from .waiting import eventually, eventually_sync
@@ -374,6 +378,23 @@ def test_the_end_of_a_coming_window_is_announced_too(monkeypatch: pytest.MonkeyP
     )
 
 
+@pytest.mark.parametrize("order", ["cors outside", "cors inside"])
+def test_announced_window_is_exposed_to_other_origins(order: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, COMING)
+    layers: list[tuple[Any, dict[str, Any]]] = [
+        (MaintenanceModeMiddleware, {"announce": True}),
+        (CORSMiddleware, {"allow_origins": ["https://shop.example"]}),
+    ]
+    app = shop()
+    for cls, options in layers if order == "cors outside" else reversed(layers):
+        app.add_middleware(cls, **options)
+    answer = TestClient(app).get("/items", headers={"origin": "https://shop.example"})
+
+    assert answer.headers["access-control-allow-origin"] == "https://shop.example"
+    assert answer.headers["access-control-expose-headers"] == "x-maintenance-coming"
+    assert "access-control-expose-headers" not in TestClient(app).get("/items").headers
+
+
 @pytest.mark.parametrize("override", [True, False])
 def test_a_window_that_is_overridden_is_not_announced(monkeypatch: pytest.MonkeyPatch, override: bool) -> None:
     monkeypatch.setenv(VARIABLE, COMING)
@@ -424,6 +445,12 @@ def test_the_docs_are_exempt_at_their_configured_urls(on: None, via: str, prefix
         assert client.get(prefix + url).status_code == 200, url
     assert client.get(f"{prefix}/items").status_code == 503
     assert client.get(f"{prefix}/docs").status_code == (404 if via != "mount" or prefix else 200)  # the outer one has docs, too
+
+
+@pytest.mark.parametrize("path", ["/docs", "/redoc", "/openapi.json"])
+def test_docs_are_closed_without_exempt_docs(on: None, path: str) -> None:
+    assert TestClient(added(shop(), exempt_docs=False)).get(path).status_code == 503
+    assert TestClient(added(shop(), exempt_docs=True)).get(path).status_code == 200
 
 
 def test_what_stands_in_the_place_of_docs_is_not_exempt(on: None) -> None:
@@ -518,6 +545,107 @@ def test_a_response_handler_answers_websockets_too(on: None) -> None:
     assert (denied.value.status_code, denied.value.text) == (418, "no /echo today")
     assert client.get("/items").text == "no /items today"
     assert given == [HTTPConnection, Request]
+
+
+# -- a worker closed by its fence -----------------------------------------------------------------------------------------
+
+
+def test_fenced_worker_answers_retry_after_of_a_few_seconds() -> None:
+    backend = Switchboard(ttl=0.1)
+    backend.error = OSError("gone")
+    seen: set[str] = set()
+
+    def answer(request: Request, state: MaintenanceState) -> Response:
+        return PlainTextResponse(str(state.retry_after), 503)
+
+    for options in ({}, {"response_handler": answer}):
+        client = TestClient(added(shop(), backend=backend, on_unreachable="closed", **options))
+        assert client.get("/closed").headers.get("retry-after", "3600") == "3600"
+        answers = [client.get("/items") for _ in range(60)]
+        seen = {answer.headers["retry-after"] if not options else answer.text for answer in answers}
+
+        assert {answer.status_code for answer in answers} == {503}
+        assert seen == {"2", "3", "4", "5"}
+
+
+# -- the state inside a request --------------------------------------------------------------------------------------------
+
+
+def banner(backend: Switchboard, **options: Any) -> TestClient:
+    """An application that shows the state to those whom it serves."""
+    app = FastAPI()
+
+    async def told(state: MaintenanceStateDep, on: Annotated[bool, Depends(get_maintenance_mode)]) -> list[Any]:
+        assert state == await get_maintenance_state()
+        return [state.enabled, state.message, on]
+
+    app.get("/items")(told)
+    app.post("/items")(told)
+    app.add_api_route("/health", force_maintenance_mode_off(told))
+    app.add_middleware(MaintenanceModeMiddleware, backend=backend, **options)
+    return TestClient(app)
+
+
+def test_state_dependency_tells_what_the_gate_decided_by() -> None:
+    read_only = MaintenanceState(enabled=True, message="reads only", mode="read-only")
+
+    assert banner(StateBoard(OFF)).get("/items").json() == [False, None, False]
+    assert banner(StateBoard(read_only)).get("/items").json() == [True, "reads only", True]
+    assert banner(StateBoard(read_only)).get("/health").json() == [True, "reads only", True]
+    assert banner(StateBoard(read_only), exempt_handler=lambda _: True).post("/items").json() == [True, "reads only", True]
+    assert banner(StateBoard(read_only), enable_maintenance=False).get("/items").json() == [False, None, True]
+
+
+def test_state_dependency_takes_nothing_from_the_request() -> None:
+    client = banner(StateBoard(OFF))
+
+    assert client.get("/items", params={"backend": "redis://evil", "scope": "x", "component": "x"}).status_code == 200
+    assert "parameters" not in client.get("/openapi.json").json()["paths"]["/items"]["get"]
+
+
+def test_response_handler_sees_the_state_that_refused() -> None:
+    async def answer(request: Request) -> Response:
+        return PlainTextResponse(str((await get_maintenance_state()).message), 503)
+
+    app = shop()
+    app.add_middleware(
+        MaintenanceModeMiddleware, backend=StateBoard(MaintenanceState(enabled=True, message="soon")), response_handler=answer
+    )
+
+    assert TestClient(app).get("/items").text == "soon"
+    assert TestClient(app).get("/closed").text == "None", "a forced-on route does not borrow what the switch says"
+
+
+async def test_state_of_a_request_stays_as_it_was_decided() -> None:
+    backend = StateBoard(OFF)
+    app = FastAPI()
+
+    @app.get("/items")
+    async def items() -> list[bool]:
+        before = await get_maintenance_state()
+        await backend.flip(ON)
+        return [before.enabled, (await get_maintenance_state()).enabled, await get_maintenance_mode()]
+
+    middleware = MaintenanceModeMiddleware(app, backend=backend)
+    async with middleware.mode:
+        *_, body = await exchange(middleware, http_scope())
+    assert body["body"] == b"[false,false,true]"
+
+
+async def test_state_outside_of_requests_is_the_effective_one() -> None:
+    configure_backend(backend := StateBoard(MaintenanceState(enabled=True, message="soon")))
+
+    assert (await get_maintenance_state()).message == "soon"
+    assert (await get_maintenance_state(StateBoard(OFF), component="x")) == OFF
+    seen: list[bool] = []
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        seen.append((await get_maintenance_state()).enabled)
+        yield
+
+    with TestClient(added(FastAPI(lifespan=lifespan), backend=backend)):
+        assert seen == [True]
 
 
 # -- handlers --------------------------------------------------------------------------------------------------------------
@@ -872,6 +1000,7 @@ async def test_an_application_that_knows_no_lifespan_is_served_all_the_same(boar
 
 WRONG: Final[dict[str, tuple[dict[str, Any], str]]] = {
     "enable_maintenance": ({"enable_maintenance": "no"}, "enable_maintenance must be True, False or None, not 'no'"),
+    "unknown_routes": ({"unknown_routes": "close"}, "unknown_routes must be one of pass, refuse, not 'close'"),
     "a URL of nothing": ({"backend": "mongodb://localhost"}, "A backend URL cannot start with 'mongodb'"),
     "no backend": ({"backend": 42}, "backend must be a backend or its URL, not 42"),
     "exempt_handler": ({"exempt_handler": "/health"}, "exempt_handler must be callable, not '/health'"),

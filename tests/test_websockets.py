@@ -1,4 +1,4 @@
-"""Open WebSockets are sent away so many seconds after a closing, and their applications see an ordinary disconnect."""
+"""WebSockets and streams are closed some seconds after a closing, and their applications see an ordinary disconnect."""
 
 from __future__ import annotations
 
@@ -11,21 +11,32 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
+import httpx2
 import pytest
-from fastapi import FastAPI, WebSocket
-from starlette.types import Message
+from fastapi import Depends, FastAPI, WebSocket
+from fastapi.responses import StreamingResponse
+from fastapi.sse import EventSourceResponse
+from starlette.types import ASGIApp, Message
 from starlette.websockets import WebSocketDisconnect
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
-from fastapi_maintenance import MaintenanceModeMiddleware, MaintenanceState, force_maintenance_mode_off, maintenance_scope
-from fastapi_maintenance._websockets import Evictable
+from fastapi_maintenance import (
+    MaintenanceModeMiddleware,
+    MaintenanceState,
+    force_maintenance_mode_off,
+    maintenance_scope,
+    untrack_current_request,
+)
+from fastapi_maintenance._websockets import ClosableStream, ClosableWebSocket
+from fastapi_maintenance.exceptions import ConfigurationError
+from fastapi_maintenance.mode import MaintenanceMode
 from fastapi_maintenance.snapshot import Reading, ScopeSwitch
 from fastapi_maintenance.state import OFF, ON
 
 from .asgi import http_scope, websocket_scope
 from .doubles import Switchboard
-from .serving import WEBSOCKETS, Server, serving, serving_by_hypercorn
+from .serving import SERVERS, WEBSOCKETS, Server, serving, serving_by_hypercorn
 from .waiting import eventually, eventually_sync
 
 DETAIL: Final = "Service temporarily unavailable due to maintenance"
@@ -85,15 +96,15 @@ async def line() -> Line:
 
 
 @pytest.fixture
-async def socket(line: Line) -> Evictable:
+async def socket(line: Line) -> ClosableWebSocket:
     """Accepted already."""
-    evictable = Evictable(line.incoming.get, line.send)
+    evictable = ClosableWebSocket(line.incoming.get, line.send)
     assert (await evictable.receive())["type"] == "websocket.connect"
     await evictable.send({"type": "websocket.accept"})
     return evictable
 
 
-async def test_as_long_as_nobody_is_evicted_everything_passes(line: Line, socket: Evictable) -> None:
+async def test_as_long_as_nobody_is_evicted_everything_passes(line: Line, socket: ClosableWebSocket) -> None:
     line.say("hello")
     assert (await socket.receive())["text"] == "hello"
     await socket.send({"type": "websocket.send", "text": "hello"})
@@ -103,7 +114,7 @@ async def test_as_long_as_nobody_is_evicted_everything_passes(line: Line, socket
     assert [message["type"] for message in line.sent] == ["websocket.accept", "websocket.send"]
 
 
-async def test_whoever_waits_for_a_message_sees_a_disconnect_with_the_reason(line: Line, socket: Evictable) -> None:
+async def test_whoever_waits_for_a_message_sees_a_disconnect_with_the_reason(line: Line, socket: ClosableWebSocket) -> None:
     waiting = asyncio.create_task(socket.receive())
     await asyncio.sleep(0)
     await socket.evict("until four")
@@ -112,14 +123,14 @@ async def test_whoever_waits_for_a_message_sees_a_disconnect_with_the_reason(lin
     assert line.closes == [{"type": "websocket.close", "code": 1012, "reason": "until four"}]
 
 
-async def test_whoever_receives_later_sees_it_then_and_again(line: Line, socket: Evictable) -> None:
+async def test_whoever_receives_later_sees_it_then_and_again(line: Line, socket: ClosableWebSocket) -> None:
     await socket.evict("until four")
 
     for _ in range(2):
         assert (await socket.receive())["code"] == 1012
 
 
-async def test_what_the_client_said_before_is_not_lost_to_who_is_already_waiting(line: Line, socket: Evictable) -> None:
+async def test_what_the_client_said_before_is_not_lost_to_who_is_already_waiting(line: Line, socket: ClosableWebSocket) -> None:
     waiting = asyncio.create_task(socket.receive())
     await asyncio.sleep(0)
     line.say("the last word")
@@ -130,7 +141,7 @@ async def test_what_the_client_said_before_is_not_lost_to_who_is_already_waiting
     assert (await socket.receive())["code"] == 1012
 
 
-async def test_sending_fails_as_on_a_connection_that_is_gone(line: Line, socket: Evictable) -> None:
+async def test_sending_fails_as_on_a_connection_that_is_gone(line: Line, socket: ClosableWebSocket) -> None:
     """By the specification of ASGI that is an OSError, of which Starlette makes a WebSocketDisconnect."""
     await socket.evict("until four")
 
@@ -139,7 +150,7 @@ async def test_sending_fails_as_on_a_connection_that_is_gone(line: Line, socket:
     assert line.sent[-1]["type"] == "websocket.close"
 
 
-async def test_it_is_evicted_once(line: Line, socket: Evictable) -> None:
+async def test_it_is_evicted_once(line: Line, socket: ClosableWebSocket) -> None:
     await socket.evict("until four")
     await socket.evict("until five")
 
@@ -147,7 +158,7 @@ async def test_it_is_evicted_once(line: Line, socket: Evictable) -> None:
 
 
 @pytest.mark.parametrize("first", ["client", "application"])
-async def test_who_has_left_already_is_not_evicted(line: Line, socket: Evictable, first: str) -> None:
+async def test_who_has_left_already_is_not_evicted(line: Line, socket: ClosableWebSocket, first: str) -> None:
     if first == "client":
         line.hang_up()
         await socket.receive()
@@ -163,7 +174,7 @@ async def test_a_client_that_goes_at_the_same_moment_is_no_error(line: Line) -> 
     async def broken(message: Message) -> None:
         raise RuntimeError("Unexpected ASGI message 'websocket.close'")
 
-    socket = Evictable(line.incoming.get, broken)
+    socket = ClosableWebSocket(line.incoming.get, broken)
     await socket.receive()
     await socket.evict("until four")
 
@@ -171,13 +182,13 @@ async def test_a_client_that_goes_at_the_same_moment_is_no_error(line: Line) -> 
 
 
 @pytest.mark.parametrize(("reason", "sent"), [("", ""), ("x" * 200, "x" * 123), ("é" * 62, "é" * 61)])
-async def test_the_reason_fits_a_close_frame(line: Line, socket: Evictable, reason: str, sent: str) -> None:
+async def test_the_reason_fits_a_close_frame(line: Line, socket: ClosableWebSocket, reason: str, sent: str) -> None:
     await socket.evict(reason)
 
     assert line.closes[0]["reason"] == sent
 
 
-async def test_an_application_that_stops_waiting_and_waits_again_misses_nothing(line: Line, socket: Evictable) -> None:
+async def test_an_application_that_stops_waiting_and_waits_again_misses_nothing(line: Line, socket: ClosableWebSocket) -> None:
     for word in ("one", "two"):
         waiting = asyncio.create_task(socket.receive())
         await asyncio.sleep(0)
@@ -189,7 +200,9 @@ async def test_an_application_that_stops_waiting_and_waits_again_misses_nothing(
         assert (await socket.receive())["text"] == word
 
 
-async def test_a_message_that_comes_just_as_the_application_stops_waiting_is_there_the_next_time(line: Line, socket: Evictable) -> None:
+async def test_a_message_that_comes_just_as_the_application_stops_waiting_is_there_the_next_time(
+    line: Line, socket: ClosableWebSocket
+) -> None:
     """As with `asyncio.timeout` around `receive`, when message and timeout fall into one turn of the event loop."""
     waiting = asyncio.create_task(socket.receive())
     await asyncio.sleep(0)
@@ -205,7 +218,7 @@ async def test_a_message_that_comes_just_as_the_application_stops_waiting_is_the
 
 async def test_who_is_evicted_during_the_handshake_still_sees_it_begin(line: Line) -> None:
     """Else Starlette, which expects `websocket.connect` first, takes the disconnect for a broken server."""
-    socket = Evictable(line.incoming.get, line.send)
+    socket = ClosableWebSocket(line.incoming.get, line.send)
     await socket.evict("until four")
 
     assert (await socket.receive())["type"] == "websocket.connect"
@@ -525,3 +538,241 @@ def test_a_real_servers_client_in_a_closed_scope_gets_1012_and_one_outside_goes_
         assert ask(talk, "still there?") == "still there?"
 
     assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
+
+
+# -- streams -------------------------------------------------------------------------------------------------------------------
+
+
+class Wire:
+    """A server's side of one HTTP exchange, whose client says nothing more."""
+
+    def __init__(self) -> None:
+        self.sent: list[Message] = []
+        self.writable = asyncio.Event()
+        self.writable.set()
+
+    async def receive(self) -> Message:
+        silence: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+        return await silence
+
+    async def send(self, message: Message) -> None:
+        await self.writable.wait()
+        self.sent.append(message)
+
+    @property
+    def text(self) -> bytes:
+        return b"".join(message.get("body", b"") for message in self.sent)
+
+    @property
+    def ended(self) -> int:
+        bodies = [message for message in self.sent if message["type"] == "http.response.body"]
+        return sum(not body.get("more_body", False) for body in bodies)
+
+
+START: Final[dict[str, Any]] = {"type": "http.response.start", "status": 200, "headers": []}
+PART: Final[dict[str, Any]] = {"type": "http.response.body", "body": b"part", "more_body": True}
+LAST: Final[dict[str, Any]] = {"type": "http.response.body", "body": b"last"}
+
+
+async def test_stream_is_ended_once_and_disconnects_its_application() -> None:
+    wire = Wire()
+    stream = ClosableStream(wire.receive, wire.send)
+    for message in (START, PART):
+        await stream.send(message)
+    waiting = asyncio.create_task(stream.receive())
+    await asyncio.sleep(0)
+    await asyncio.gather(stream.evict(), stream.evict())
+
+    assert (wire.text, wire.ended) == (b"part", 1)
+    assert await waiting == await stream.receive() == {"type": "http.disconnect"}
+    with pytest.raises(OSError, match="closed for maintenance"):
+        await stream.send(PART)
+    assert wire.ended == 1
+
+
+async def test_stream_is_ended_after_the_part_that_is_being_sent() -> None:
+    wire = Wire()
+    stream = ClosableStream(wire.receive, wire.send)
+    await stream.send(START)
+    wire.writable.clear()
+    sending = asyncio.create_task(stream.send(PART))
+    await asyncio.sleep(0)
+    await stream.evict()
+    assert wire.ended == 0
+    wire.writable.set()
+    await sending
+
+    assert [message["type"] for message in wire.sent[1:]] == ["http.response.body"] * 2
+    assert (wire.text, wire.ended) == (b"part", 1)
+
+
+async def test_response_that_begins_after_the_time_ends_after_its_first_part() -> None:
+    wire = Wire()
+    stream = ClosableStream(wire.receive, wire.send)
+    await stream.evict()
+    assert wire.sent == []
+    for message in (START, PART):
+        await stream.send(message)
+    assert (wire.text, wire.ended) == (b"part", 1)
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [START, LAST],
+        [{**START, "headers": [(b"Content-Length", b"8")]}, PART, {**LAST, "more_body": False}],
+    ],
+)
+@pytest.mark.parametrize("evicted", [0, 1, 2, 3])
+async def test_response_with_an_end_of_its_own_is_whole(messages: list[Message], evicted: int) -> None:
+    wire = Wire()
+    stream = ClosableStream(wire.receive, wire.send)
+    if (evicted, messages[-2]) == (1, START):
+        return  # begun, and nobody knows how it goes on: that is ended
+    for number, message in enumerate([*messages, None]):
+        if number == evicted:
+            await stream.evict()
+        if message is not None:
+            await stream.send(message)
+    assert (wire.sent, stream.evicted) == (messages, False)
+
+
+async def ticks(ends: list[str] | None = None, every: float = 0.01) -> AsyncIterator[str]:
+    try:
+        while True:
+            yield "data: tick\n\n"
+            await asyncio.sleep(every)
+    finally:
+        if ends is not None:
+            ends.append("end")
+
+
+def ticking(ends: list[str]) -> FastAPI:
+    app = FastAPI()
+
+    @app.get("/events", response_class=EventSourceResponse)
+    async def events() -> AsyncIterator[str]:
+        async for tick in ticks(ends):
+            yield tick
+
+    @app.get("/ticks")
+    @maintenance_scope("trading")
+    async def plain() -> StreamingResponse:
+        return StreamingResponse(ticks(ends))
+
+    @app.get("/support")
+    @force_maintenance_mode_off
+    async def support() -> StreamingResponse:
+        return StreamingResponse(ticks(ends))
+
+    @app.get("/panel", dependencies=[Depends(untrack_current_request)])
+    async def panel() -> StreamingResponse:
+        return StreamingResponse(ticks(ends))
+
+    return app
+
+
+@asynccontextmanager
+async def streaming(app: ASGIApp, path: str) -> AsyncIterator[tuple[Wire, asyncio.Task[None]]]:
+    wire = Wire()
+
+    async def serve() -> None:
+        await app(http_scope(path=path), wire.receive, wire.send)
+
+    call = asyncio.create_task(serve())
+    await eventually(lambda: wire.text, within=10)
+    try:
+        yield wire, call
+    finally:
+        call.cancel()
+        await asyncio.wait([call])
+
+
+@pytest.mark.parametrize("spec_version", ["2.3", "2.4"])
+@pytest.mark.parametrize("path", ["/events", "/ticks"])
+async def test_streams_end_after_a_closing_and_the_worker_drains(path: str, spec_version: str) -> None:
+    desk, ends = Desk(), list[str]()
+    app = MaintenanceModeMiddleware(ticking(ends), backend=desk, close_streams=0)
+
+    async def as_of(scope: Any, receive: Any, send: Any) -> None:
+        await app({**scope, "asgi": {"version": "3.0", "spec_version": spec_version}}, receive, send)
+
+    async with app.mode, streaming(as_of, path) as (wire, call):
+        await desk.flip(ON)
+        await asyncio.wait_for(asyncio.shield(call), 10)  # and raises nothing
+
+        assert wire.ended == 1
+        assert ends == ["end"]
+        await eventually(lambda: app.mode.report()["drained"], within=10)
+
+
+@pytest.mark.parametrize(("path", "options"), [("/support", {"close_streams": 0}), ("/panel", {"close_streams": 0}), ("/events", {})])
+async def test_streams_that_are_not_refused_go_on(path: str, options: dict[str, Any]) -> None:
+    desk = Desk()
+    app = MaintenanceModeMiddleware(ticking([]), backend=desk, **options)
+    async with app.mode, streaming(app, path) as (wire, call):
+        await desk.flip(ON)
+        await eventually(lambda: app.mode.report()["drained"] or not options, within=10)
+        length = len(wire.sent)
+        await eventually(lambda: len(wire.sent) > length + 2, within=10)
+
+        assert not call.done()
+
+
+async def test_streams_have_so_many_seconds() -> None:
+    desk = Desk()
+    app = MaintenanceModeMiddleware(ticking([]), backend=desk, close_streams=0.3)
+    async with app.mode, streaming(app, "/ticks") as (_, call):
+        closed_at = time.monotonic()
+        await desk.flip(ON, "trading")
+        await asyncio.wait_for(asyncio.shield(call), 10)
+
+        assert time.monotonic() - closed_at >= 0.3
+
+
+async def test_stream_that_fails_at_its_end_raises_what_it_raises() -> None:
+    desk = Desk()
+
+    async def failing(scope: Any, receive: Any, send: Any) -> None:
+        await send(START)
+        await send(PART)
+        await receive()
+        raise ExceptionGroup("several", [OSError("gone"), ValueError("my own")])
+
+    app = MaintenanceModeMiddleware(failing, backend=desk, close_streams=0)
+    async with app.mode, streaming(app, "/") as (_, call):
+        await desk.flip(ON)
+        with pytest.raises(ExceptionGroup, match="several"):
+            await asyncio.wait_for(asyncio.shield(call), 10)
+
+
+async def test_streams_that_fail_by_themselves_raise_as_ever() -> None:
+    app = MaintenanceModeMiddleware(failing, backend=Desk(), close_streams=0)
+    with pytest.raises(OSError, match="my own"):
+        await app(http_scope(), Wire().receive, Wire().send)
+
+
+async def failing(scope: Any, receive: Any, send: Any) -> None:
+    raise OSError("my own")
+
+
+def test_close_streams_must_not_be_negative() -> None:
+    with pytest.raises(ConfigurationError, match="close_streams"):
+        MaintenanceMode(Desk(), close_streams=-1)
+
+
+@pytest.mark.parametrize("server", SERVERS)
+@pytest.mark.parametrize("path", ["/events", "/ticks"])
+def test_real_clients_see_an_orderly_end_of_a_stream(server: str, path: str, caplog: pytest.LogCaptureFixture) -> None:
+    desk, ends = Desk(), list[str]()
+    app = MaintenanceModeMiddleware(ticking(ends), backend=desk, close_streams=0.1)
+    with SERVERS[server](app) as address, httpx2.Client(base_url=f"http://{address}", timeout=20) as client:
+        with client.stream("GET", path) as response:
+            parts = response.iter_raw()
+            assert b"tick" in next(parts)
+            (loop,) = app.mode._watches
+            asyncio.run_coroutine_threadsafe(desk.flip(ON), loop).result(10)
+            assert all(b"tick" in part for part in parts if part)
+        assert client.get(path).status_code == 503  # on the same connection
+        eventually_sync(lambda: ends == ["end"], within=10)
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]

@@ -11,7 +11,7 @@ from typing import Final
 from fastapi import APIRouter
 from fastapi.sse import EventSourceResponse
 
-from ..in_flight import leave
+from ..in_flight import untrack_current_request
 from ..mode import MaintenanceMode
 from .at_hand import Mode, Operator
 from .picture import Picture, draw
@@ -32,7 +32,7 @@ def add_to(router: APIRouter) -> None:
 
 async def get_events(mode: Mode, operator: Operator) -> AsyncIterator[Picture]:
     """All that there is to see, as server-sent events: whole at the beginning, at every change, and every two seconds."""
-    leave()  # else the panel would show itself as a request at work
+    untrack_current_request()  # else the panel would show itself as a request at work
     async for picture in follow(mode, operator):
         yield picture
 

@@ -137,6 +137,7 @@ class WorkerReport(BaseModel):
     http: int = Field(description="Requests in flight; while closed, those to wait for.")
     websockets: int
     fenced: bool = Field(description="Whether it surely closes by itself once the registry has lost it.")
+    unrouted: list[str] = Field(description="Paths that it answered without a route while closed: ways around the gate.")
 
     @classmethod
     def all_of(cls, roll: RollCall) -> list[Self]:
@@ -153,6 +154,7 @@ class WorkerReport(BaseModel):
             stands=worker.standing if lives else "vanished",
             applied=worker.applied == roll.reading.fingerprint,
             fenced=worker.is_fenced,
+            unrouted=list(worker.unrouted),
         )
 
 

@@ -173,6 +173,9 @@
     const workers = picture.workers ?? [];
     by("workers-count").textContent = workers.filter((worker) => worker.stands !== "vanished").length || "";
     by("workers-none").textContent = picture.workers ? "No worker has registered." : picture.trouble ? "Unknown while the backend cannot be asked." : "This backend keeps no registry of workers; Redis does.";
+    const around = [...new Set(workers.flatMap((worker) => worker.unrouted))].sort();
+    by("around").hidden = !around.length;
+    by("around").textContent = `Ways around the gate: ${around.join(", ")}. No route has these paths, a middleware inside the application answered them while closed. unknown_routes="refuse" closes them.`;
     table("workers", workers, workerRow, (old, now) => old.stands !== now.stands || (now.applied && !old.applied));
     const holds = report.holds ?? [];
     by("holds-count").textContent = holds.length || "";

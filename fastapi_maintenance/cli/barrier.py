@@ -32,7 +32,7 @@ from .options import (
     VarNameOption,
 )
 from .output import complain, say, terminal
-from .roll import as_table, listed, roll_on, worker_lines
+from .roll import as_table, listed, roll_on, ways_around, worker_lines
 from .run import Interrupted, find, run_held
 from .shared import allowed_by, argument, explained, fail, open_target
 from .times import parse_duration
@@ -142,6 +142,8 @@ def workers(
             say(line)
     else:
         console.print(as_table(listed(present)))
+    for sentence in ways_around(present):
+        complain(sentence)
 
 
 def run(

@@ -12,11 +12,11 @@ from rich.table import Table
 from rich.text import Text
 
 from ..barrier import BarrierResult
-from ..registry import Worker
+from ..registry import WAY_AROUND, Worker
 from ..report import word
 from .output import clean
 
-__all__ = ["LiveRoll", "Roll", "RollLines", "as_table", "listed", "roll_on", "summary", "worker_lines"]
+__all__ = ["LiveRoll", "Roll", "RollLines", "as_table", "listed", "roll_on", "summary", "ways_around", "worker_lines"]
 
 _COLOURS: Final = {
     "open": "green",
@@ -105,6 +105,11 @@ def worker_lines(workers: Sequence[Worker]) -> Iterator[str]:
         fence = "never" if worker.fence is None else f"{worker.fence:g}s"
         stands = f"{worker.standing} http={worker.http} websockets={worker.websockets} fence={fence}"
         yield clean(f"{worker.id} host={worker.host} pid={worker.pid} link={worker.rung} version={worker.version} stands={stands}")
+
+
+def ways_around(workers: Sequence[Worker]) -> list[str]:
+    """Return a sentence for each path that was answered without a route while closed."""
+    return [clean(f"{path} {WAY_AROUND}") for path in sorted({path for worker in workers for path in worker.unrouted})]
 
 
 def listed(workers: Sequence[Worker]) -> list[tuple[str, Worker]]:

@@ -40,7 +40,9 @@ SOON: Final = 30.0
 
 async def test_a_picture_is_whole(redis_url: str) -> None:
     bypass = Bypass("0123456789abcdef0123456789abcdef")
-    async with MaintenanceMode(RedisBackend(redis_url), bypass=bypass) as mode:
+    mode = MaintenanceMode(RedisBackend(redis_url), bypass=bypass)
+    mode.note_unrouted("/legacy")
+    async with mode:
         _, record = bypass.issue(mode.now().replace(year=2126), "ana")
         await mode.backend.write(replace_state(ON, reason="OPS-417", bypass=(record,)))
         await mode.backend.acquire(Hold("a", ON), 30.0)
@@ -51,6 +53,7 @@ async def test_a_picture_is_whole(redis_url: str) -> None:
     assert [hold.id for hold in picture.state.holds or ()] == ["a"]
     assert [one.note for one in picture.bypasses] == ["ana"]
     assert (picture.grants_bypasses, picture.trouble) == (True, None)
+    assert [one.unrouted for one in picture.workers or ()] == [["/legacy"]]
 
 
 async def _drawn_with_workers(mode: MaintenanceMode) -> Picture | None:

@@ -404,6 +404,16 @@ def test_an_override_is_told_as_what_it_is(visit: Visit, tmp_path: Any) -> None:
         expect(page.locator("#facts")).to_contain_text("enable_maintenance=True, which goes before the switch")
 
 
+def test_panel_names_the_ways_around_the_gate(visit: Visit, redis_server: RedisServer) -> None:
+    app = FastAPI()
+    app.include_router(maintenance_admin(public=True))
+    middleware = MaintenanceModeMiddleware(app, backend=redis_server.url)
+    middleware.mode.note_unrouted("/legacy/<b>")
+    with serving(middleware) as server:
+        page = visit.to(f"http://{server}/maintenance/")
+        expect(page.locator("#around")).to_contain_text("/legacy/<b>. No route has these paths")
+
+
 # -- for everybody -----------------------------------------------------------------------------------------------------
 
 

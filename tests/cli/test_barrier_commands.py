@@ -15,7 +15,7 @@ from rich.console import Console
 
 from fastapi_maintenance.backends import RedisBackend
 from fastapi_maintenance.cli import barrier
-from fastapi_maintenance.registry import RollCall
+from fastapi_maintenance.registry import WAY_AROUND, RollCall
 
 from ..checker.crew import Crew, Nursery, ask_slowly, is_at_work, ready
 from ..conftest import RedisServerFactory
@@ -189,6 +189,13 @@ def test_workers_lists_the_live_ones(cli: Cli, redis_url: str, register: Registe
     assert listed.lines == ["a host=web-1 pid=4711 link=tracking version=1.2 stands=closed http=3 websockets=0 fence=2.5s"]
     (document,) = cli("workers", "--json", "--backend", redis_url).json
     assert (document["id"], document["http"], document["fenced"]) == ("a", 3, True)
+
+
+def test_workers_names_the_ways_around_the_gate(cli: Cli, redis_url: str, register: Register) -> None:
+    register("a", unrouted=["/legacy/pay"])
+    listed = cli("workers", "--backend", redis_url)
+
+    assert (listed.code, listed.err) == (0, f"/legacy/pay {WAY_AROUND}\n")
 
 
 def test_no_workers_are_no_lines_and_an_empty_list(cli: Cli, redis_url: str) -> None:

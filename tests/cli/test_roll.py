@@ -7,8 +7,8 @@ import pytest
 from rich.console import Console
 
 from fastapi_maintenance.barrier import BarrierResult
-from fastapi_maintenance.cli.roll import LiveRoll, RollLines, as_table, listed, roll_on, summary, worker_lines
-from fastapi_maintenance.registry import Worker
+from fastapi_maintenance.cli.roll import LiveRoll, RollLines, as_table, listed, roll_on, summary, ways_around, worker_lines
+from fastapi_maintenance.registry import WAY_AROUND, Worker
 from fastapi_maintenance.state import OFF, ON
 
 DONE = Worker("d", 10.0, host="web-1", pid=1, rung="tracking", version="1.2", closed=True, drained=True, fence=2.0, lifetime=3.0)
@@ -64,6 +64,12 @@ def test_a_name_from_redis_cannot_steer_the_terminal() -> None:
     console = Console(file=StringIO(), width=200)
     console.print(as_table(listed([evil])))
     assert "\\x1bid" in drawn(console)
+
+
+def test_ways_around_name_each_path_once_and_how_to_close_it() -> None:
+    workers = [replace(DONE, unrouted=("/b", "/a\x1b")), replace(DONE, unrouted=("/b",)), DONE]
+
+    assert ways_around(workers) == [f"/a\\x1b {WAY_AROUND}", f"/b {WAY_AROUND}"]
 
 
 # -- views -------------------------------------------------------------------------------------------------------------------
