@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from ._fields import fields
 from .knowledge import Gate, Verdict
-from .state import OFF
+from .snapshot import Reading
+from .state import OFF, MaintenanceState
 
 __all__ = ["ChangeLog"]
 
@@ -20,7 +21,8 @@ class ChangeLog:
     def __init__(self, backend: str) -> None:
         self._backend = backend
         self._failing = False
-        self._problem = ""
+        self._problem: str | None = None
+        self._ignored: list[str] = []
 
     def failed(self, sentence: str) -> None:
         """The backend could not be read, and what follows from that."""
@@ -28,13 +30,18 @@ class ChangeLog:
             logger.warning("%s", sentence, extra=fields("unreachable", backend=self._backend))
         self._failing = True
 
-    def answered(self, problem: str | None) -> None:
-        """The backend was read, maybe with a value that nobody can make sense of."""
+    def answered(self, reading: Reading) -> None:
+        """Log that the backend answers again, and once for a value that it is unreadable or has details that are ignored."""
         if self._failing:
             logger.info("%s answers again", self._backend, extra=fields("reachable", backend=self._backend))
-        if problem and problem != self._problem:
-            logger.error("%s: %s The last known state stays.", self._backend, problem, extra=fields("unreadable", backend=self._backend))
-        self._failing, self._problem = False, problem or ""
+        extra = fields("unreadable", backend=self._backend)
+        if reading.error and reading.error != self._problem:
+            logger.error("%s: %s The last known state stays.", self._backend, reading.error, extra=extra)
+        ignored = [f"{where}: {'; '.join(state.ignored)}" for where, state in _states(reading) if state.ignored]
+        for problem in ignored:
+            if problem not in self._ignored:
+                logger.warning("%s: ignored details of %s", self._backend, problem, extra=extra)
+        self._failing, self._problem, self._ignored = False, reading.error, ignored
 
     def changed(self, gate: Gate, before: Gate, problems: Iterable[str] = ()) -> None:
         """One gate followed another, and what is wrong with what its states say."""
@@ -45,6 +52,12 @@ class ChangeLog:
                 _log_change(scope, gate.of(scope), gate.source)
         for problem in problems:
             logger.warning("%s", problem, extra=fields("unreadable", backend=self._backend))
+
+
+def _states(reading: Reading) -> Iterator[tuple[str, MaintenanceState]]:
+    yield "the switch", reading.switch or OFF
+    yield from ((f"the switch of {name}", own.switch or OFF) for name, own in (reading.scopes or {}).items())
+    yield from ((f"the hold {hold.id}", hold.state) for hold in reading.holds or ())
 
 
 def _log_change(scope: str | None, verdict: Verdict, source: str) -> None:

@@ -42,7 +42,7 @@ class Guests:
         return self.bypass.welcome(scope, records, self._now())
 
     def arrange(self, gate: Gate) -> list[str]:
-        """Read the lists that count from now on, each once; says what is wrong with entries that let nobody through."""
+        """Load the allow lists of a gate, each once. Returns what is wrong with their entries."""
         wanted = {state.allow for state in gate.closed_states() if state.allow is not None}
         self._lists = {entries: self._allowed_by(entries) for entries in wanted}
         return sorted({problem for allow_list in self._lists.values() for problem in allow_list.problems})

@@ -10,7 +10,6 @@ from .backends import BaseStateBackend
 from .bypass import Bypass
 from .exceptions import BackendError
 from .report import Report, look
-from .snapshot import replace_state
 from .state import MOST_ALLOWED, BypassRecord, MaintenanceState
 
 __all__ = ["NotGrantedError", "UnknownBypassError", "grant", "granted", "holding", "revoke"]
@@ -77,7 +76,7 @@ async def _change(backend: BaseStateBackend, scope: str | None, change: Callable
         report = await look(backend, scope)
         switch = _own_switch_of(report)
         records = change(holding(switch, report.now))
-        if await backend.amend(report.reading, replace_state(switch, bypass=records or None), scope=scope):
+        if await backend.amend(report.reading, MaintenanceState(**dict(switch) | {"bypass": records or None}), scope=scope):
             return report
     raise NotGrantedError("Somebody else keeps changing the switch: try again.")
 

@@ -66,12 +66,12 @@ class Note(BaseModel):
     state: MaintenanceState | None = None
     scope: str | None = None
 
-    @field_validator("state", mode="wrap")
+    @field_validator("state", mode="plain")
     @classmethod
-    def _or_none(cls, value: Any, read: Any) -> Any:
+    def _or_none(cls, value: Any) -> MaintenanceState | None:
         try:
-            return read(value)
-        except ValidationError:  # of a newer version, say; who and where can be read all the same
+            return MaintenanceState.from_document(value)
+        except InvalidStateError:  # of a newer version, say; author and place can be read all the same
             return None
 
     @classmethod

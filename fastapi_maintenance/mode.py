@@ -270,7 +270,7 @@ class MaintenanceMode:
             known, before = self.knowledge.reading, self.gate
             if not self.knowledge.learn(reading, at, time.monotonic()):
                 return
-            self._log.answered(reading.error)
+            self._log.answered(reading)
             changed = self.judge().closing is not before.closing
             if changed and known is not None and reading.epoch > known.epoch:
                 # The epoch is when it was written, on Redis' clock; a bare SET leaves none.

@@ -186,7 +186,8 @@ class Report:
 def _state_json(state: MaintenanceState) -> dict[str, Any]:
     times = {name: getattr(state, name) for name in ("starts_at", "ends_at", "since")}
     bypass = None if state.bypass is None else [record.model_dump() | {"until": iso(record.until)} for record in state.bypass]
-    return state.model_dump() | {name: None if moment is None else iso(moment) for name, moment in times.items()} | {"bypass": bypass}
+    written = {name: None if moment is None else iso(moment) for name, moment in times.items()}
+    return state.model_dump() | written | {"bypass": bypass, "ignored": list(state.ignored)}
 
 
 def _finite(seconds: float) -> float | None:

@@ -44,7 +44,7 @@ class Hold:
         """Read what `dump` wrote. Raises `InvalidStateError` for anything else."""
         try:
             document = json.loads(text)
-            state = MaintenanceState.model_validate(document["state"])
+            state = MaintenanceState.from_document(document["state"])
             since, lifts = float(document.get("since", 0.0)), document.get("lifts", [])
             scope = document.get("scope")
             if not math.isfinite(since) or not isinstance(lifts, list) or not isinstance(scope, str | None):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from datetime import datetime
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+from pydantic_core import from_json
 
 from .exceptions import InvalidStateError
 
@@ -31,6 +32,8 @@ LONGEST_RETRY: Final = 2**31 - 1  # seconds; what every HTTP client can still pa
 MOST_ALLOWED: Final = 100  # entries of a list, each of which a request is compared with
 
 Mode = Literal["full", "read-only"]
+
+_MAX_PROBLEMS: Final = 5
 
 
 def _writable(text: str) -> str:
@@ -59,7 +62,7 @@ def parse_bool(word: str) -> bool:
 class BypassRecord(BaseModel):
     """What the switch says of a token that lets a tester through; not the token."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
     id: Annotated[Text, Field(max_length=64)]
     until: AwareDatetime
@@ -89,6 +92,8 @@ class MaintenanceState(BaseModel):
     allow: Annotated[tuple[Text, ...], Field(max_length=MOST_ALLOWED)] | None = None
     bypass: Annotated[tuple[BypassRecord, ...], Field(max_length=MOST_ALLOWED)] | None = None
 
+    _ignored: tuple[str, ...] = PrivateAttr(default=())
+
     @model_validator(mode="after")
     def _window_is_not_empty(self) -> Self:
         if self.starts_at and self.ends_at and self.starts_at >= self.ends_at:
@@ -97,9 +102,10 @@ class MaintenanceState(BaseModel):
 
     @classmethod
     def parse(cls, value: str | bytes | None) -> MaintenanceState:
-        """Read a switch value: absent is off, else a boolean word or a JSON object.
+        """Parse a switch value: absent is off, else a boolean word or a JSON object.
 
-        Raises `InvalidStateError`, which says what is wrong, for everything else and beyond 64 KiB.
+        A JSON object with a valid `enabled` is obeyed; `ignored` has the details that are not. Raises `InvalidStateError` for
+        everything else and beyond 64 KiB.
         """
         if value is None:
             return OFF
@@ -111,16 +117,40 @@ class MaintenanceState(BaseModel):
             text = raw.decode()
         except UnicodeDecodeError:
             raise InvalidStateError(f"{_excerpt(raw)} is not UTF-8 text.") from None
-        if text.lstrip().startswith("{"):
-            return cls._parse_json(text)
-        return ON if parse_bool(text) else OFF
-
-    @classmethod
-    def _parse_json(cls, text: str) -> MaintenanceState:
+        if not text.lstrip().startswith("{"):
+            return ON if parse_bool(text) else OFF
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:
-            raise InvalidStateError(f"The JSON cannot be read as a state: {_explain(error)}.") from None
+            if any(problem["type"] == "json_invalid" for problem in error.errors()):
+                raise InvalidStateError(f"The JSON cannot be read as a state: {'; '.join(_explain(error))}.") from None
+        return cls.from_document(from_json(text))
+
+    @classmethod
+    def from_document(cls, document: Any) -> MaintenanceState:
+        """Read a JSON object, without the details that are unknown or invalid. Raises `InvalidStateError` without a valid `enabled`.
+
+        A state without a detail closes at least as much as the state that was meant: every request, from now on, without an end.
+        """
+        ignored: list[str] = []
+        while True:
+            try:
+                state = cls.model_validate(document)
+            except ValidationError as error:
+                invalid = {problem["loc"][0] if problem["loc"] else None for problem in error.errors()}
+                if not isinstance(document, dict) or "enabled" in invalid:
+                    raise InvalidStateError(f"The JSON cannot be read as a state: {'; '.join(_explain(error))}.") from None
+                ignored += _explain(error)
+                invalid |= {"starts_at", "ends_at"} if None in invalid else set()  # of an empty window
+                document = {name: detail for name, detail in document.items() if name not in invalid}
+            else:
+                state._ignored = tuple(ignored[:_MAX_PROBLEMS])
+                return state
+
+    @property
+    def ignored(self) -> tuple[str, ...]:
+        """What is wrong with the details that were left out when the state was read."""
+        return self._ignored
 
     def dump(self) -> str:
         """Write the value: `1` or `0` where that says it all, else JSON.
@@ -169,11 +199,11 @@ def _excerpt(value: str | bytes) -> str:
     return shown if len(value) <= 40 else f"{shown}…"
 
 
-def _explain(error: ValidationError) -> str:
-    """One clause a problem, naming the key and never quoting the whole value."""
+def _explain(error: ValidationError) -> list[str]:
+    """Return a clause for each of the first problems. It names the key and never quotes the whole value."""
     clauses = []
     for problem in error.errors(include_url=False, include_context=False, include_input=False):
         key = ".".join(map(str, problem["loc"]))[:40]
         message = "unknown key" if problem["type"] == "extra_forbidden" else problem["msg"]
         clauses.append(f"{key}: {message}" if key else message)
-    return "; ".join(clauses[:5])
+    return clauses[:_MAX_PROBLEMS]

@@ -15,7 +15,7 @@ from fastapi_maintenance.snapshot import Hold, Reading, ScopeSwitch
 from fastapi_maintenance.state import OFF, ON
 
 NOW = datetime(2026, 11, 22, 3, 0, tzinfo=UTC)
-STATE_KEYS = {"enabled", "message", "reason", "retry_after", "starts_at", "ends_at", "mode", "by", "since", "allow", "bypass"}
+STATE_KEYS = {"enabled", "message", "reason", "retry_after", "starts_at", "ends_at", "mode", "by", "since", "allow", "bypass", "ignored"}
 
 
 def on_hold(id: str = "a", *, seconds: float = 30.0, since: float = 1.0, **details: Any) -> Hold:

@@ -237,7 +237,6 @@ def test_a_hold_is_read_as_it_was_written(state: MaintenanceState, since: float,
         b"\xff",
         "{}",
         '{"state": 1}',
-        '{"state": {"enabled": true, "colour": 1}}',
         '{"state": {"enabled": true}, "since": "soon"}',
         '{"state": {"enabled": true}, "since": NaN}',
         '{"state": {"enabled": true}, "since": 1e999}',
@@ -250,6 +249,12 @@ def test_a_hold_is_read_as_it_was_written(state: MaintenanceState, since: float,
 def test_a_hold_that_cannot_be_read_is_refused_by_its_name(text: str | bytes) -> None:
     with pytest.raises(InvalidStateError, match=r"The hold 'id' cannot be read\."):
         Hold.parse("id", 5.0, text)
+
+
+def test_hold_with_invalid_details_is_obeyed() -> None:
+    hold = Hold.parse("id", 5.0, '{"state": {"enabled": true, "colour": 1, "mode": "half"}, "since": 1, "later": 2}')
+    assert (hold.state.enabled, hold.state.mode) == (True, "full")
+    assert hold.state.ignored == ("mode: Input should be 'full' or 'read-only'", "colour: unknown key")
 
 
 @given(st.text() | st.binary() | st.recursive(st.none() | st.floats() | st.text(), lambda parts: st.lists(parts)).map(json.dumps))

@@ -57,6 +57,7 @@ class Switch(State):
     """The switch as it is stored."""
 
     expires_in: float | None = Field(None, description="Seconds that its key has left to live.")
+    ignored: list[str] = Field([], description="Invalid or unknown details of the stored JSON, which are ignored.")
 
 
 class Hold(State):

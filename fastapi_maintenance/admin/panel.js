@@ -161,7 +161,7 @@
     document.title = `${heading} – Maintenance`;
     by("where").textContent = report.backend.url + (picture.operator ? ` · ${picture.operator}` : "");
     by("progress").textContent = progress();
-    const trouble = picture.trouble ? `${picture.trouble} Below is what this worker knew last; meanwhile it ${picture.closed ? "is closed" : "serves"} (${picture.source}).` : report.error && `${report.error} Each worker stays with what it knew last.`;
+    const trouble = picture.trouble ? `${picture.trouble} Below is what this worker knew last; meanwhile it ${picture.closed ? "is closed" : "serves"} (${picture.source}).` : report.error ? `${report.error} Each worker stays with what it knew last.` : report.switch?.ignored.length ? `Ignored details of the switch: ${report.switch.ignored.join("; ")}.` : "";
     by("trouble").hidden = !trouble;
     by("trouble").textContent = trouble ?? "";
     by("buttons").hidden = false;

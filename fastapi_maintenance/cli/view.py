@@ -65,6 +65,7 @@ def _facts(report: Report) -> Iterator[tuple[str, str]]:
     if report.decided_by is not None:
         yield "decided by", report.decided_by
     yield "general switch" if report.scope and not report.has_own_switch else "switch", _switch(report)
+    yield from (("ignored", clean(problem)) for problem in (report.switch.ignored if report.switch else ()))
     if report.coming is not None:
         yield "coming", _window(report, report.coming)
     if report.holds is None:

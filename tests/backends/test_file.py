@@ -108,7 +108,7 @@ def make_link_to_itself(path: Path) -> None:
 UNREADABLE: Final[list[tuple[Callable[[Path], Any], str]]] = [
     (lambda path: path.write_text(""), "cannot be read: '' is not a boolean word"),
     (lambda path: path.write_text("maybe"), "cannot be read: 'maybe' is not a boolean word"),
-    (lambda path: path.write_text('{"enabled": true, "colour": 1}'), "cannot be read: The JSON cannot be read as a state: colour: unknown"),
+    (lambda path: path.write_text('{"enabled": "red"}'), "cannot be read: The JSON cannot be read as a state: enabled: Input should be"),
     (lambda path: path.write_text('{"enabled": tr'), "cannot be read: The JSON cannot be read as a state: Invalid JSON"),
     (lambda path: path.write_bytes(b"\xff"), r"cannot be read: b'\xff' is not UTF-8 text."),
     (lambda path: path.write_bytes(b"1" + b" " * MAX_BYTES), "cannot be read: The value is 65537 bytes long; 65536 is the most"),
