@@ -16,12 +16,12 @@ from redis.asyncio import Redis
 
 from fastapi_maintenance.backends import BaseStateBackend, EnvVarBackend, LocalFileBackend, RedisBackend, backend_from_url
 from fastapi_maintenance.backends.base import News
-from fastapi_maintenance.demo.embedded import start_embedded_redis
 from fastapi_maintenance.history import Change
 from fastapi_maintenance.snapshot import Hold, Reading
 from fastapi_maintenance.state import MaintenanceState
 from fastapi_maintenance.testing import conformance
 from fastapi_maintenance.testing.conformance import CHECKS, MakeBackend
+from tests.cli.imitation import imitation
 from tests.topologies import Cluster, SentinelGroup, cluster, sentinel_group
 
 TTL: Final = 0.3
@@ -101,8 +101,7 @@ async def redis_cluster(request: pytest.FixtureRequest, stack: AsyncExitStack) -
 
 
 async def fakeredis_by_url(request: pytest.FixtureRequest, stack: AsyncExitStack) -> MakeBackend:
-    server = await stack.enter_async_context(start_embedded_redis())
-    return partial(RedisBackend, f"redis://127.0.0.1:{server.port}/0", ttl=LINKED_TTL)
+    return partial(RedisBackend, await stack.enter_async_context(imitation()), ttl=LINKED_TTL)
 
 
 async def fakeredis_by_client(request: pytest.FixtureRequest, stack: AsyncExitStack) -> MakeBackend:

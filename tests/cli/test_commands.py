@@ -12,14 +12,15 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import ModuleType
-from typing import Any, get_args
+from typing import get_args
 
 import anyio
 import pytest
 
-from fastapi_maintenance import MaintenanceState, demo
+from fastapi_maintenance import MaintenanceState
 from fastapi_maintenance.__main__ import main
 from fastapi_maintenance.backends import LocalFileBackend, backend_from_url
+from fastapi_maintenance.cli import demo
 from fastapi_maintenance.cli.options import ModeName
 from fastapi_maintenance.snapshot import Hold
 from fastapi_maintenance.state import Mode
@@ -46,15 +47,42 @@ def test_on_and_off_print_what_is_true_afterwards(cli: Cli, url: str) -> None:
     assert (on.code, on.err, on.lines[0]) == (0, "", "maintenance: on")
     assert cli("status", "--backend", url).lines[0] == "maintenance: on"
     off = cli("off", "--backend", url)
-    assert (off.code, off.err, off.lines[:3]) == (0, "", ["maintenance: off", "decided by: switch", "switch: off"])
+    assert (off.code, off.err, off.lines[:3]) == (
+        0,
+        "",
+        ["maintenance: off", "decided by: switch", "switch: off"],
+    )
     assert cli("status", "--backend", url).lines[0] == "maintenance: off"
 
 
 def test_on_writes_every_detail_it_is_given(cli: Cli, url: str) -> None:
-    options = ["--message", "Back soon", "--reason", "OPS-417", "--retry-after", "120", "--mode", "read-only", "--by", "ana"]
+    options = [
+        "--message",
+        "Back soon",
+        "--reason",
+        "OPS-417",
+        "--retry-after",
+        "120",
+        "--mode",
+        "read-only",
+        "--by",
+        "ana",
+    ]
     assert cli("--backend", url, "on", *options).code == 0
     state = cli("--backend", url, "status", "--json").json["switch"]
-    assert {name: state[name] for name in ("enabled", "message", "reason", "retry_after", "mode", "by", "ends_at", "expires_in")} == {
+    assert {
+        name: state[name]
+        for name in (
+            "enabled",
+            "message",
+            "reason",
+            "retry_after",
+            "mode",
+            "by",
+            "ends_at",
+            "expires_in",
+        )
+    } == {
         "enabled": True,
         "message": "Back soon",
         "reason": "OPS-417",
@@ -87,7 +115,10 @@ def test_on_allows_what_it_is_told_to(cli: Cli, url: str) -> None:
     on = cli("on", "--backend", url, "--allow", "POST /login", "--allow", "10.0.0.0/8")
     assert on.code == 0
     assert "allow: POST /login, 10.0.0.0/8" in on.lines
-    assert cli("status", "--backend", url, "--json").json["switch"]["allow"] == ["POST /login", "10.0.0.0/8"]
+    assert cli("status", "--backend", url, "--json").json["switch"]["allow"] == [
+        "POST /login",
+        "10.0.0.0/8",
+    ]
     cli("on", "--backend", url)
     assert cli("status", "--backend", url, "--json").json["switch"]["allow"] is None
 
@@ -146,7 +177,10 @@ def test_the_end_is_the_one_that_was_given(cli: Cli, url: str) -> None:
 
 def test_an_end_that_is_over_by_the_backends_clock_is_no_success(cli: Cli, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """This host's clock is behind, so the option looked right."""
-    monkeypatch.setattr("fastapi_maintenance.cli.commands.parse_until", lambda *given: datetime(2020, 1, 1, tzinfo=UTC))
+    monkeypatch.setattr(
+        "fastapi_maintenance.cli.commands.parse_until",
+        lambda *given: datetime(2020, 1, 1, tzinfo=UTC),
+    )
     on = cli("on", "--backend", redis_url, "--until", "04:00")
     assert (on.code, on.lines[0]) == (1, "maintenance: off")
     assert on.err.startswith("The switch is on, but its end is over already: on redis://127.0.0.1:")
@@ -161,9 +195,18 @@ def test_an_end_that_is_over_by_the_backends_clock_is_no_success(cli: Cli, redis
         (["--until", "2020-01-01T00:00Z"], "is over already"),
         (["--at", "2020-01-01T00:00Z"], "Invalid value for --at: 2020-01-01"),
         (["--at", "2100-01-02", "--until", "2100-01-01"], "is not after the beginning, 2100-01-02"),
-        (["--at", "04:00", "--wait"], "--at and --wait: there is nothing to wait for until it begins"),
-        (["--at", "04:00", "--drained"], "--at and --wait: there is nothing to wait for until it begins"),
-        (["--for", "1h", "--until", "04:00"], "--for and --until: both say when it ends: give one of them."),
+        (
+            ["--at", "04:00", "--wait"],
+            "--at and --wait: there is nothing to wait for until it begins",
+        ),
+        (
+            ["--at", "04:00", "--drained"],
+            "--at and --wait: there is nothing to wait for until it begins",
+        ),
+        (
+            ["--for", "1h", "--until", "04:00"],
+            "--for and --until: both say when it ends: give one of them.",
+        ),
         (["--retry-after", "-1"], "--retry-after"),
         (["--mode", "half"], "--mode"),
         (["--backend", "memcached"], "There is no backend 'memcached'"),
@@ -222,12 +265,28 @@ def test_a_window_that_would_end_beyond_the_calendar_changes_nothing(cli: Cli, u
 def test_the_schedule_lists_a_window_that_is_coming_or_has_begun(cli: Cli, url: str) -> None:
     assert cli("schedule", "list", "--backend", url).out == ""
     assert cli("schedule", "list", "--json", "--backend", url).json == []
-    cli("on", "--backend", url, "--at", "2100-01-01T03:00Z", "--for", "1h", "--reason", "OPS-417", "--by", "ana")
+    cli(
+        "on",
+        "--backend",
+        url,
+        "--at",
+        "2100-01-01T03:00Z",
+        "--for",
+        "1h",
+        "--reason",
+        "OPS-417",
+        "--by",
+        "ana",
+    )
     (line,) = cli("schedule", "list", "--backend", url).lines
     assert line.startswith("on from 2100-01-01")
     assert line.endswith(", full, reason: OPS-417, by: ana")
     (listed,) = cli("schedule", "list", "--json", "--backend", url).json
-    assert (listed["starts_at"], listed["ends_at"], listed["begun"]) == ("2100-01-01T03:00:00Z", "2100-01-01T04:00:00Z", False)
+    assert (listed["starts_at"], listed["ends_at"], listed["begun"]) == (
+        "2100-01-01T03:00:00Z",
+        "2100-01-01T04:00:00Z",
+        False,
+    )
     cli("on", "--backend", url, "--for", "30m")
     (line,) = cli("schedule", "list", "--backend", url).lines
     assert line.startswith("on until ")
@@ -243,7 +302,11 @@ def test_a_window_without_an_end_is_listed_when_it_has_begun(cli: Cli, url: str)
 def test_a_window_can_be_cancelled(cli: Cli, url: str, options: list[str]) -> None:
     cli("on", "--backend", url, *options)
     cancel = cli("schedule", "cancel", "--backend", url)
-    assert (cancel.code, cancel.err, cancel.lines[:3]) == (0, "", ["maintenance: off", "decided by: switch", "switch: off"])
+    assert (cancel.code, cancel.err, cancel.lines[:3]) == (
+        0,
+        "",
+        ["maintenance: off", "decided by: switch", "switch: off"],
+    )
     assert cli("schedule", "list", "--backend", url).out == ""
 
 
@@ -359,7 +422,11 @@ def test_the_environment_can_name_the_backend(cli: Cli, url: str, monkeypatch: p
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--backend", "env", "--var-name", "X", "status"], ["status", "--backend", "env", "--var-name", "X"]]
+    "arguments",
+    [
+        ["--backend", "env", "--var-name", "X", "status"],
+        ["status", "--backend", "env", "--var-name", "X"],
+    ],
 )
 def test_options_of_the_backend_stand_before_or_after_the_command(cli: Cli, arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("X", "1")
@@ -473,16 +540,16 @@ def test_help_names_the_exit_codes(cli: Cli) -> None:
 
 
 def test_demo_gets_its_options_and_gives_the_exit_code(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[dict[str, Any]] = []
+    asked: list[tuple[int, bool]] = []
 
-    def run(**options: Any) -> int:
-        asked.append(options)
+    def run(size: int, *, check: bool) -> int:
+        asked.append((size, check))
         return 1
 
     monkeypatch.setattr(demo, "run", run)
     assert cli("demo").code == 1
     assert cli("demo", "--workers", "2", "--check").code == 1
-    assert asked == [{"workers": 4, "check": False}, {"workers": 2, "check": True}]
+    assert asked == [(4, False), (2, True)]
     assert cli("demo", "--workers", "0").code == 2
 
 
@@ -539,7 +606,11 @@ def test_on_says_how_many_replicas_have_it(cli: Cli, own_redis_server: RedisServ
     replicas[0].resume()
 
     assert (paused.code, paused.lines[-1]) == (0, "replicas: 1 of 2 have it")
-    assert (as_json.code, as_json.json["enabled"], as_json.json["replicas"]) == (0, True, {"have_it": 1, "connected": 2})
+    assert (as_json.code, as_json.json["enabled"], as_json.json["replicas"]) == (
+        0,
+        True,
+        {"have_it": 1, "connected": 2},
+    )
 
 
 def test_where_there_are_no_replicas_nothing_is_said_of_them(cli: Cli, url: str) -> None:
