@@ -5,7 +5,14 @@ from __future__ import annotations
 from . import exemptions as exempt
 from .barrier import BarrierResult, wait_until_applied
 from .context import maintenance_mode_off, maintenance_mode_on
-from .decorators import force_maintenance_mode_off, force_maintenance_mode_on, maintenance_scope
+from .decorators import (
+    force_maintenance_mode_off,
+    force_maintenance_mode_on,
+    maintenance_mark,
+    maintenance_reads,
+    maintenance_scope,
+    maintenance_writes,
+)
 from .defaults import MaintenanceStateDep, configure_backend, get_maintenance_mode, get_maintenance_state, set_maintenance_mode
 from .in_flight import untrack_current_request
 from .middleware import MaintenanceModeMiddleware
@@ -25,9 +32,12 @@ __all__ = [
     "force_maintenance_mode_on",
     "get_maintenance_mode",
     "get_maintenance_state",
+    "maintenance_mark",
     "maintenance_mode_off",
     "maintenance_mode_on",
+    "maintenance_reads",
     "maintenance_scope",
+    "maintenance_writes",
     "set_maintenance_mode",
     "untrack_current_request",
     "wait_until_applied",

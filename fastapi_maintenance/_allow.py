@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from starlette._utils import get_route_path
 from starlette.convertors import CONVERTOR_TYPES
 from starlette.types import Scope
 
 from ._clients import AddressRange, Proxies, is_in, network_of
-from ._paths import route_path
 from .exceptions import ConfigurationError
 from .exemptions import Method
 
@@ -58,7 +58,7 @@ class AllowList:
 
     def matches(self, scope: Scope) -> bool:
         """Return whether an entry allows the request."""
-        path = _Segments(route_path(scope))
+        path = _Segments(get_route_path(scope))
         entries = [entry for entry in self._entries if entry.methods is None or entry.methods.matches(scope)]
         if any(entry.network is None and path.match(entry) for entry in entries):
             return True

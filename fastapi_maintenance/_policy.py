@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Final, NamedTuple
 
-from .decorators import Mark
+from .decorators import Effect, Mark
 from .state import OFF, ON, MaintenanceState
 
 __all__ = ["SAFE_METHODS", "Closing", "Decision", "Outcome", "closing", "decide"]
@@ -64,8 +64,13 @@ def closing(hold: MaintenanceState | None, override: bool | None, switch: Mainte
     return Closing(Outcome.SWITCH, switch) if switch.enabled else None
 
 
-def decide(*, mark: Mark | None, found: bool, exempt: bool, closing: Closing | None, method: str | None) -> Decision:
-    """Rules 1 to 7 for one request. `method` is in upper case, as ASGI has it; None for a WebSocket."""
+def decide(
+    *, mark: Mark | None, found: bool, exempt: bool, closing: Closing | None, method: str | None, effect: Effect | None = None
+) -> Decision:
+    """Rules 1 to 7 for one request. `method` is in upper case, as ASGI has it; None for a WebSocket.
+
+    In read-only mode the mark `effect` decides, or else the method.
+    """
     if mark == "on":
         return _FORCED_ON
     if mark == "off":
@@ -76,5 +81,5 @@ def decide(*, mark: Mark | None, found: bool, exempt: bool, closing: Closing | N
         return _EXEMPT
     if closing is None:
         return _OPEN
-    refused = closing.state.mode != "read-only" or method not in SAFE_METHODS
-    return Decision(refused, closing.rule, closing.state)
+    reads = method in SAFE_METHODS if effect is None else effect == "reads"
+    return Decision(closing.state.mode != "read-only" or not reads, closing.rule, closing.state)

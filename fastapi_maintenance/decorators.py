@@ -1,105 +1,162 @@
-"""Marks on endpoints: this route is always in maintenance, or never, or belongs to a scope. Nothing is wrapped."""
+"""Decorators that mark routes: always in maintenance, never, part of a scope, reading or writing. Nothing is wrapped."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from inspect import ismethod
 from typing import Any, Final, Literal, NamedTuple, TypeVar
 
-from fastapi import APIRouter
+from fastapi import Depends
 
 from .scopes import check_scope
 
 __all__ = [
+    "Effect",
     "Mark",
     "Marks",
-    "carries",
+    "all_marks",
     "force_maintenance_mode_off",
     "force_maintenance_mode_on",
+    "maintenance_mark",
+    "maintenance_reads",
     "maintenance_scope",
+    "maintenance_writes",
     "mark_of",
-    "scope_of",
-    "scopes_on",
 ]
 
 Mark = Literal["on", "off"]
-Endpoint = TypeVar("Endpoint")
+Effect = Literal["reads", "writes"]
+Bearer = TypeVar("Bearer")
 
-_ATTRIBUTE: Final = "__fastapi_maintenance_mark__"
-_SCOPE: Final = "__fastapi_maintenance_scope__"
+_ATTRIBUTE: Final = "__fastapi_maintenance_marks__"
+_BOUND: Final = "__fastapi_maintenance_bound_marks__"
+"""Marks of bound methods, on the object that they are bound to, by function."""
 
 
 class Marks(NamedTuple):
-    """What a route bears, itself or by what it is in."""
+    """The marks that apply to a route, including those inherited from routers and mounts."""
 
     mark: Mark | None = None
     scope: str | None = None
+    effect: Effect | None = None
+
+    def over(self, outer: Marks) -> Marks:
+        """Return these marks, and those of `outer` where there is none."""
+        return Marks(self.mark or outer.mark, self.scope or outer.scope, self.effect or outer.effect)
 
     def inside(self, bearer: object, method: str | None = None) -> Marks:
-        """With what something further in bears, which goes first."""
-        return Marks(mark_of(bearer, method) or self.mark, scope_of(bearer, method) or self.scope)
+        """Merge in the marks of a nested object; the innermost wins."""
+        marks = Marks()
+        for each in _bearers(bearer, method):
+            marks = marks.over(_own(each))
+        return marks.over(self)
+
+    def among(self, dependencies: Iterable[Any]) -> Marks:
+        """Merge in the marks that stand among `dependencies`; the last one wins."""
+        marks = self
+        for depends in dependencies:
+            if isinstance(carrier := depends.dependency, _Carrier):
+                marks = _own(carrier).over(marks)
+        return marks
 
 
-def force_maintenance_mode_on(endpoint: Endpoint) -> Endpoint:
-    """Always answer this route with the maintenance response, whatever the state.
+class _Carrier:
+    """A dependency that does nothing but carry marks."""
 
-    Works above or below the route decorator, on functions, methods and endpoint classes, and returns what it was given.
+    async def __call__(self) -> None: ...
+
+
+def force_maintenance_mode_on(endpoint: Bearer) -> Bearer:
+    """Answer this route with the maintenance response always, whatever the state.
+
+    Works above or below the route decorator, on functions, methods and endpoint classes, and returns its argument. The mark sits on
+    the function, so it counts for every route that the function answers; `maintenance_mark` marks one route. Called with a router, a
+    mount, a route or an application, it marks everything inside that has no mark of its own.
     """
-    return _mark(endpoint, "on")
+    return _mark(endpoint, Marks(mark="on"))
 
 
-def force_maintenance_mode_off(endpoint: Endpoint) -> Endpoint:
-    """Always let this route through, whatever the state.
+def force_maintenance_mode_off(endpoint: Bearer) -> Bearer:
+    """Let this route through always, whatever the state.
 
-    Works above or below the route decorator, on functions, methods and endpoint classes, and returns what it was given.
+    Works above or below the route decorator, on functions, methods and endpoint classes, and returns its argument. The mark sits on
+    the function, so it counts for every route that the function answers; `maintenance_mark` marks one route. Called with a router, a
+    mount, a route or an application, it marks everything inside that has no mark of its own.
     """
-    return _mark(endpoint, "off")
+    return _mark(endpoint, Marks(mark="off"))
 
 
-def maintenance_scope(name: str) -> Callable[[Endpoint], Endpoint]:
-    """Let a route, or all routes of a router or an application, be closed alone: `redis-cli SET maintenance:billing 1`.
+def maintenance_scope(name: str) -> Callable[[Bearer], Bearer]:
+    """Put a route, or all routes of a router or an application, into a scope: `redis-cli SET maintenance:billing 1` closes it alone.
 
-    A decorator for functions, methods and endpoint classes, above or below the route decorator; called with an `APIRouter` or
-    with an application that is mounted, it marks that: `maintenance_scope("billing")(router)`. The innermost mark counts. A name
+    A decorator for functions, methods and endpoint classes, above or below the route decorator; called with an `APIRouter`, a mount
+    or an application that is mounted, it marks that: `maintenance_scope("billing")(router)`. The innermost mark counts. A name
     is 1 to 64 letters, digits, `-`, `_` or `.`; raises `ConfigurationError` for another.
     """
     check_scope(name)
 
-    def mark(bearer: Endpoint) -> Endpoint:
-        return _set(bearer, _SCOPE, name)
+    def mark(bearer: Bearer) -> Bearer:
+        return _mark(bearer, Marks(scope=name))
 
     return mark
 
 
-def scope_of(endpoint: object, method: str | None = None) -> str | None:
-    """The scope that an endpoint, a router or an application is marked with; found as `mark_of` finds a mark."""
-    return next(filter(None, (_read_scope(bearer) for bearer in _bearers(endpoint, method))), None)
+def maintenance_writes(endpoint: Bearer) -> Bearer:
+    """Refuse this route in read-only mode, whatever its method: for a GET that writes.
+
+    Works on everything that `force_maintenance_mode_on` works on.
+    """
+    return _mark(endpoint, Marks(effect="writes"))
 
 
-def scopes_on(endpoint: object) -> frozenset[str]:
-    """All scopes that an endpoint bears, be it for one method only."""
-    return frozenset(filter(None, map(_read_scope, _all_bearers(endpoint))))
+def maintenance_reads(endpoint: Bearer) -> Bearer:
+    """Let this route through in read-only mode, whatever its method: for a POST that only reads, or a WebSocket that only sends.
+
+    Works on everything that `force_maintenance_mode_on` works on.
+    """
+    return _mark(endpoint, Marks(effect="reads"))
+
+
+def maintenance_mark(*decorators: Callable[[Any], Any]) -> Any:
+    """Return a dependency that marks a route instead of its function: `dependencies=[maintenance_mark(force_maintenance_mode_off)]`.
+
+    Takes any of the decorators of this module, and several at once. Give it to `@app.get(…)`, `APIRouter(…)`, `include_router(…)` or
+    `FastAPI(…)`. A mark on the function goes before it.
+    """
+    carrier = _Carrier()
+    for decorator in decorators:
+        decorator(carrier)
+    if _own(carrier) == Marks():
+        raise TypeError("maintenance_mark() must be given marks. Write maintenance_mark(force_maintenance_mode_off), for example.")
+    return Depends(carrier)
 
 
 def mark_of(endpoint: object, method: str | None = None) -> Mark | None:
-    """The mark on an endpoint; where the endpoint is a class, the one on its handler of that method goes first."""
-    return next(filter(None, map(_read, _bearers(endpoint, method))), None)
+    """Return the mark on an endpoint; if that is a class, the mark on its handler of the method goes first."""
+    return Marks().inside(endpoint, method).mark
 
 
-def carries(endpoint: object, mark: Mark) -> bool:
-    """Whether an endpoint bears a mark, be it for one method only."""
-    return any(_read(bearer) == mark for bearer in _all_bearers(endpoint))
+def all_marks(endpoint: object) -> Iterator[Marks]:
+    """Yield all marks of an endpoint, also those that count for one method only."""
+    yield from map(_own, _bearers(endpoint, None))
+    endpoint = _unwrapped(endpoint)
+    if isinstance(endpoint, type):
+        for value in (value for base in endpoint.__mro__ for value in vars(base).values()):
+            yield _own(value.__func__ if isinstance(value, staticmethod | classmethod) else value)
 
 
-def _all_bearers(endpoint: object) -> list[object]:
-    bearers = [*_bearers(endpoint, None)]
-    classes = [base for bearer in bearers if isinstance(bearer, type) for base in bearer.__mro__]
-    values = [value for base in classes for value in vars(base).values()]
-    return bearers + [value.__func__ if isinstance(value, staticmethod | classmethod) else value for value in values]
+def _unwrapped(endpoint: object) -> object:
+    while isinstance(endpoint, partial):
+        endpoint = endpoint.func
+    return endpoint
 
 
 def _bearers(endpoint: object, method: str | None) -> Iterator[object]:
-    """Everything that may bear the mark of an endpoint, the most specific first."""
+    """Yield every object that may bear marks of an endpoint, the most specific first.
+
+    Marks of classes are not inherited: a mark on `Orders` says nothing about a subclass of it.
+    """
     while isinstance(endpoint, partial):
         yield endpoint
         endpoint = endpoint.func
@@ -107,9 +164,11 @@ def _bearers(endpoint: object, method: str | None) -> Iterator[object]:
         if method is not None:
             yield _handler(endpoint, method)
         yield endpoint
-    else:
-        yield endpoint
-        yield getattr(type(endpoint), "__call__", None)  # noqa: B004 - not to ask whether it is callable
+        return
+    yield endpoint
+    kind: Any = type(endpoint)
+    yield endpoint.__func__ if ismethod(endpoint) else getattr(kind, "__call__", None)  # noqa: B004 - not to ask whether it is callable
+    yield kind
 
 
 def _handler(endpoint: type, method: str) -> object:
@@ -119,33 +178,25 @@ def _handler(endpoint: type, method: str) -> object:
     return handler
 
 
-def _read(bearer: object) -> Mark | None:
-    mark = _get(bearer, _ATTRIBUTE)
-    return mark if mark in ("on", "off") else None
-
-
-def _read_scope(bearer: object) -> str | None:
-    scope = _get(bearer, _SCOPE)
-    return scope if isinstance(scope, str) else None
-
-
-def _get(bearer: object, attribute: str) -> Any:
+def _own(bearer: Any) -> Marks:
+    """Return the marks of this one object."""
     try:
-        return getattr(bearer, attribute, None)
-    except Exception:  # a proxy that stands for nothing just now
-        return None
+        bound = vars(bearer.__self__).get(_BOUND, {}) if ismethod(bearer) else None
+        found = vars(bearer).get(_ATTRIBUTE) if bound is None else bound.get(bearer.__func__)
+    except Exception:  # it has no attributes, or is a proxy that stands for nothing just now
+        return Marks()
+    return found if isinstance(found, Marks) else Marks()
 
 
-def _mark(endpoint: Endpoint, mark: Mark) -> Endpoint:
-    if isinstance(endpoint, APIRouter):  # `include_router` takes its routes one by one, so its own mark would be lost
-        raise TypeError("An APIRouter cannot be marked: decorate its endpoints, or mount a marked FastAPI app instead.")
-    return _set(endpoint, _ATTRIBUTE, mark)
-
-
-def _set(endpoint: Endpoint, attribute: str, value: str) -> Endpoint:
-    target = getattr(endpoint, "__func__", endpoint)  # a bound method takes no attributes, its function does
+def _mark(bearer: Bearer, marks: Marks) -> Bearer:
+    target: Any = bearer.__func__ if isinstance(bearer, staticmethod | classmethod) else bearer
+    marks = marks.over(_own(target))
     try:
-        setattr(target, attribute, value)
+        if ismethod(target):  # it takes no attributes, and its function belongs to other objects too
+            owner = target.__self__
+            setattr(owner, _BOUND, {**vars(owner).get(_BOUND, {}), target.__func__: marks})
+        else:
+            setattr(target, _ATTRIBUTE, marks)
     except (AttributeError, TypeError):
-        raise TypeError(f"{endpoint!r} cannot be marked: decorate the function or class that answers the route.") from None
-    return endpoint
+        raise TypeError(f"{bearer!r} cannot be marked: decorate the function or class that answers the route.") from None
+    return bearer

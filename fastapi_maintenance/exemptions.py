@@ -15,13 +15,13 @@ from hmac import compare_digest
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
+from starlette._utils import get_route_path
 from starlette.requests import HTTPConnection, cookie_parser
 from starlette.routing import compile_path
 from starlette.types import Scope
 
 from ._clients import Proxies, is_in, network_of
 from ._handlers import call_handler
-from ._paths import route_path
 from .exceptions import ConfigurationError
 from .types import ExemptHandler, ForwardedHeader
 
@@ -115,9 +115,9 @@ class When(Rule):
 class Path(ScopeRule):
     """These paths, exactly, or as templates: `Path("/health", "/users/{id:int}", methods=["GET"])`.
 
-    They are as the application has them to which the middleware was added, without its `root_path`. A trailing slash is a
-    difference. Without `methods`, every method and WebSockets. A path that only Starlette's routers take for one of these,
-    because a newline follows it, is unknown.
+    They are paths as the routes of the application have them, without its `root_path`. A trailing slash is a difference.
+    Without `methods`, the rule is for every method and for WebSockets. A path that only Starlette's routers
+    take for one of these, because a newline follows it, is unknown.
     """
 
     def __init__(self, *paths: str, methods: Iterable[str] | None = None) -> None:
@@ -128,7 +128,7 @@ class Path(ScopeRule):
 
     def matches(self, scope: Scope) -> bool | None:
         """Return whether path and method match."""
-        return _all_of((self._matches_path(route_path(scope)), self._methods is None or self._methods.matches(scope)))
+        return _all_of((self._matches_path(get_route_path(scope)), self._methods is None or self._methods.matches(scope)))
 
     def _matches_path(self, path: str) -> bool | None:
         if path in self._exact or any(template.fullmatch(path) for template in self._templates):

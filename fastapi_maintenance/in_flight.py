@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from starlette.types import Scope
 
 from ._policy import decide
-from .decorators import Mark
+from .decorators import Effect, Mark
 from .knowledge import Gate
 from .state import OFF, MaintenanceState
 
@@ -30,6 +30,7 @@ class Standing(NamedTuple):
     found: bool
     exempt: bool
     scope: str | None = None
+    effect: Effect | None = None
 
 
 class Admission:
@@ -73,13 +74,14 @@ class Admission:
             return False
         if self.standing is None:
             return True
-        mark, _, exempt, own = self.standing
+        mark, _, exempt, own, effect = self.standing
         if scope not in (None, own):
             return False
         closing = gate.of(own).closing
         exempt = exempt or (closing is not None and self.mode.guests.include(self.scope, closing.state))
         # Without a route it may be at work in a middleware, so it counts like one with a route.
-        return decide(mark=mark, found=True, exempt=exempt, closing=closing, method=self.scope.get("method")).refused
+        method = self.scope.get("method")
+        return decide(mark=mark, found=True, exempt=exempt, closing=closing, method=method, effect=effect).refused
 
     def hold(self, switch: str, scope: str | None, *, lets_go: bool) -> None:
         """Note that this request holds a scope, or everything, in one block more or less, here and in the applications around this one.

@@ -178,24 +178,27 @@ class MaintenanceModeMiddleware:
         if route.scope is not None:
             self._follow_scopes(frozenset({route.scope}))  # of a route that was added meanwhile
         standing = self._standing(route)
-        decision = self._decide(standing, gate, scope)
+        # Rules and handlers see the path that the routes see. What is passed on stays as it came.
+        outside = self._routes.application is not None
+        seen = admission.scope if outside and self._routes.localize(admission.scope) else scope
+        decision = self._decide(standing, gate, seen)
         if decision.refused:
             # Whether it is answered now or turns out to be exempt, nobody waits for it; least of all while a handler is asked.
             self.mode.in_flight.discard(admission)
             if decision.rule is not Outcome.FORCED_ON and self.exempt_handler is not None:
                 replay = Replay(receive)
                 try:
-                    exempt = await is_exempt(self.exempt_handler, scope, replay, send)
+                    exempt = await is_exempt(self.exempt_handler, seen, replay, send)
                 except Exception as error:
                     await self._cross_origin.send(partial(handle_error, error), scope, replay.again, send)
                     return
                 receive = replay.again
                 standing = standing._replace(exempt=exempt)
-                decision = self._decide(standing, gate, scope)
+                decision = self._decide(standing, gate, seen)
         if decision.refused:
             self.mode.refused += 1
             state = admission.decided = choice(_FENCED_STATES) if decision.state is FENCED else decision.state
-            await self._answer(state, route.scope, scope, receive, send)
+            await self._answer(state, route.scope, seen, receive, send)
             return
         if gate.of(route.scope).closing is not None:  # else nobody has been asked yet whether it is exempt
             admission.standing = standing
@@ -205,10 +208,10 @@ class MaintenanceModeMiddleware:
         await self._serve(admission, gate, scope, receive, send)
 
     def _decide(self, standing: Standing, gate: Gate, scope: Scope) -> Decision:
-        mark, found, exempt, of = standing
+        mark, found, exempt, of, effect = standing
         closing = gate.of(of).closing
         exempt = exempt or (closing is not None and self.mode.guests.include(scope, closing.state))
-        return decide(mark=mark, found=found, exempt=exempt, closing=closing, method=scope.get("method"))
+        return decide(mark=mark, found=found, exempt=exempt, closing=closing, method=scope.get("method"), effect=effect)
 
     async def _answer(self, state: MaintenanceState, of: str | None, scope: Scope, receive: Receive, send: Send) -> None:
         answer: ASGIApp = self._respond(state, of)
@@ -254,11 +257,12 @@ class MaintenanceModeMiddleware:
 
     def _standing(self, route: Resolved, *, exempt: bool = False) -> Standing:
         found = route.found or self._refuse_unknown
-        return Standing(route.mark, found, exempt or (route.docs and self._exempt_docs), route.scope)
+        return Standing(route.mark, found, exempt or (route.docs and self._exempt_docs), route.scope, route.effect)
 
     async def _standing_of(self, scope: Scope) -> Standing:
         """Classify a request that was let in while the service was open."""
         standing = self._standing(self._routes.resolve(scope))
+        self._routes.localize(scope)
         exempt = standing.exempt
         if not exempt and self.exempt_handler is not None:
             try:

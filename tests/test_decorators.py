@@ -10,8 +10,18 @@ from unittest.mock import Mock
 import pytest
 from fastapi import APIRouter, FastAPI
 from starlette.endpoints import HTTPEndpoint
+from starlette.routing import Mount, Route, Router
 
-from fastapi_maintenance.decorators import carries, force_maintenance_mode_off, force_maintenance_mode_on, mark_of
+from fastapi_maintenance.decorators import (
+    Mark,
+    all_marks,
+    force_maintenance_mode_off,
+    force_maintenance_mode_on,
+    maintenance_mark,
+    maintenance_scope,
+    mark_of,
+)
+from fastapi_maintenance.exceptions import ConfigurationError
 
 
 def make_endpoint() -> Callable[[], Awaitable[None]]:
@@ -32,8 +42,14 @@ class Resource(HTTPEndpoint):
     async def put(self, request: object) -> None: ...
 
 
+def carries(endpoint: object, mark: Mark) -> bool:
+    return any(found.mark == mark for found in all_marks(endpoint))
+
+
 class Slotted:
     __slots__ = ()
+
+    def get(self) -> None: ...
 
 
 def test_a_decorator_returns_what_it_was_given() -> None:
@@ -91,14 +107,63 @@ def test_a_mark_outside_a_wrapper_does_not_reach_the_function_within() -> None:
     assert mark_of(endpoint) is None
 
 
-def test_a_bound_method_can_be_marked() -> None:
-    class Service:
-        async def endpoint(self) -> None: ...
+class Service:
+    async def get(self) -> None: ...
 
-    method = Service().endpoint
+    async def put(self) -> None: ...
 
-    assert force_maintenance_mode_on(method) is method
-    assert mark_of(Service().endpoint) == "on"
+    @classmethod
+    async def of_class(cls) -> None: ...
+
+
+def test_bound_method_of_one_object_is_marked_alone() -> None:
+    status, orders = Service(), Service()
+    method = status.get
+
+    assert force_maintenance_mode_off(method) is method
+    assert [mark_of(each) for each in (status.get, orders.get, status.put, Service.get)] == ["off", None, None, None]
+    force_maintenance_mode_on(status.put)
+    force_maintenance_mode_on(status.get)
+    assert (mark_of(status.get), mark_of(status.put), mark_of(partial(status.put))) == ("on", "on", "on")
+    assert carries(status.get, "on")
+
+
+def test_bound_method_keeps_the_mark_of_its_function() -> None:
+    class Marked:
+        @force_maintenance_mode_on
+        async def get(self) -> None: ...
+
+    status, orders = Marked(), Marked()
+    force_maintenance_mode_off(status.get)
+
+    assert (mark_of(status.get), mark_of(orders.get)) == ("off", "on")
+
+
+def test_bound_class_method_is_marked_for_its_class_alone() -> None:
+    class Child(Service): ...
+
+    force_maintenance_mode_off(Service.of_class)
+
+    assert (mark_of(Service.of_class), mark_of(Child.of_class)) == ("off", None)
+
+
+def test_subclass_of_a_marked_class_is_not_marked() -> None:
+    @force_maintenance_mode_off
+    class Base(HTTPEndpoint):
+        async def __call__(self) -> None: ...
+
+    class Child(Base): ...
+
+    assert (mark_of(Base), mark_of(Child)) == ("off", None)
+    assert not carries(Child, "off")
+    instances: list[Any] = [object.__new__(Base), object.__new__(Child)]
+    assert [mark_of(instance) for instance in instances] == ["off", None]
+
+
+def test_maintenance_mark_without_a_mark_is_refused() -> None:
+    for given in ((), (lambda endpoint: endpoint,), (maintenance_scope,)):
+        with pytest.raises((TypeError, ConfigurationError)):
+            maintenance_mark(*given)
 
 
 @pytest.mark.parametrize("kind", [staticmethod, classmethod])
@@ -149,12 +214,11 @@ def test_a_methods_mark_goes_before_that_of_its_class() -> None:
     assert [mark_of(Child, method) for method in ("GET", "POST", "PUT", None)] == ["on", "off", "off", "off"]
 
 
-def test_a_class_inherits_marks_and_may_override_them() -> None:
-    class Child(force_maintenance_mode_on(type("Parent", (HTTPEndpoint,), {}))):  # type: ignore[misc]
-        async def get(self, request: object) -> None: ...
+def test_inherited_handler_keeps_its_mark() -> None:
+    class Child(Resource): ...
 
-    assert mark_of(Child, "GET") == "on"
-    assert mark_of(force_maintenance_mode_off(Child), "GET") == "off"
+    assert (mark_of(Child, "GET"), mark_of(Child, "PUT")) == ("on", "off")
+    assert mark_of(force_maintenance_mode_off(Child), "GET") == "on"
 
 
 def test_what_is_not_a_mark_is_not_taken_for_one() -> None:
@@ -214,15 +278,15 @@ def test_carries_tells_on_from_off() -> None:
     assert not carries(force_maintenance_mode_off(make_endpoint()), "on")
 
 
-@pytest.mark.parametrize("endpoint", [len, object(), Slotted(), "text", int])
+@pytest.mark.parametrize("endpoint", [len, object(), Slotted(), Slotted().get, "text", int])
 def test_what_takes_no_mark_is_refused_with_advice(endpoint: object) -> None:
     with pytest.raises(TypeError, match="decorate the function or class that answers the route"):
         force_maintenance_mode_on(endpoint)
 
 
-def test_a_router_is_refused_because_including_it_would_lose_the_mark() -> None:
-    with pytest.raises(TypeError, match="decorate its endpoints"):
-        force_maintenance_mode_on(APIRouter())
+def test_router_and_mount_and_route_can_be_marked() -> None:
+    for bearer in (APIRouter(), Mount("/x", Router()), Route("/x", make_endpoint())):
+        assert mark_of(force_maintenance_mode_on(bearer)) == "on"
 
 
 def test_an_app_can_be_marked() -> None:

@@ -99,7 +99,8 @@ def test_a_template_is_read_as_routes_read_theirs(template: str, path: str, expe
     ("root_path", "path", "expected"),
     [
         ("/api", "/api/health", True),
-        ("/api/", "/api/health", True),
+        ("/api/", "/api/health", False),  # nor do routes take this root path away
+        ("/api/", "/api//health", True),
         ("/api", "/health", True),  # a proxy took the prefix away
         ("/api", "/apihealth", False),
         ("/api", "/api/api/health", False),
@@ -548,7 +549,8 @@ def test_negated_path_reached_by_router_stays_closed(path: str, method: str) -> 
     open_to = ~Path("/checkout", "/users/{id:int}", "/b/{x:path}")
     app = Starlette(routes=routes, middleware=[Middleware(MaintenanceModeMiddleware, enable_maintenance=True, exempt_handler=open_to)])
     started, _ = asyncio.run(exchange(app, at(path, method, raw_path=path.encode())))
-    assert (started["status"], ran) == (503, [])
+    assert ran == []
+    assert started["status"] == 503 or (started["status"], method) == (405, "post")  # as Starlette itself refuses it
 
 
 @pytest.mark.parametrize("combine", [or_, and_])

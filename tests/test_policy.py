@@ -9,7 +9,7 @@ from typing import Final, get_args
 import pytest
 
 from fastapi_maintenance._policy import SAFE_METHODS, Closing, Decision, Outcome, closing, decide
-from fastapi_maintenance.decorators import Mark
+from fastapi_maintenance.decorators import Effect, Mark
 from fastapi_maintenance.state import OFF, ON, MaintenanceState, Mode
 
 READ_ONLY: Final = MaintenanceState(enabled=True, mode="read-only", message="Reading is fine")
@@ -27,13 +27,15 @@ def passed_or_refused(
     override: bool | None,
     switch: MaintenanceState,
     method: str | None,
+    effect: Effect | None,
 ) -> tuple[bool, str, MaintenanceState]:
     """The numbered table of the design, read aloud: the first row whose condition holds says what happens."""
 
     def by_state(name: str, state: MaintenanceState) -> tuple[bool, str, MaintenanceState]:
         if not state.enabled:
             return False, "open", OFF
-        passes = state.mode == "read-only" and method in ("GET", "HEAD", "OPTIONS", "TRACE")
+        reads = effect == "reads" or (effect is None and method in ("GET", "HEAD", "OPTIONS", "TRACE"))
+        passes = state.mode == "read-only" and reads
         return not passes, name, state
 
     table: list[tuple[bool, Callable[[], tuple[bool, str, MaintenanceState]]]] = [
@@ -50,20 +52,32 @@ def passed_or_refused(
 
 def test_every_combination_of_inputs_is_decided_as_the_table_says() -> None:
     cases = 0
-    for mark, found, exempt, hold, override, switch, method in product(
-        (None, *get_args(Mark)), (True, False), (True, False), (None, *STATES), (None, True, False), STATES, METHODS
+    marks, effects = ((None, *get_args(each)) for each in (Mark, Effect))
+    yes = (True, False)
+    for mark, found, exempt, hold, override, switch, method, effect in product(
+        marks, yes, yes, (None, *STATES), (None, True, False), STATES, METHODS, effects
     ):
         closed = closing(hold, override, switch)
-        decision = decide(mark=mark, found=found, exempt=exempt, closing=closed, method=method)
-        expected = passed_or_refused(mark, found, exempt, hold, override, switch, method)
-        assert (decision.refused, decision.rule.value, decision.state) == expected, (mark, found, exempt, hold, override, switch, method)
+        decision = decide(mark=mark, found=found, exempt=exempt, closing=closed, method=method, effect=effect)
+        expected = passed_or_refused(mark, found, exempt, hold, override, switch, method, effect)
+        assert (decision.refused, decision.rule.value, decision.state) == expected, (
+            mark,
+            found,
+            exempt,
+            hold,
+            override,
+            switch,
+            method,
+            effect,
+        )
         cases += 1
-    assert cases == 3 * 2 * 2 * 6 * 3 * 5 * len(METHODS)
+    assert cases == 3 * 2 * 2 * 6 * 3 * 5 * len(METHODS) * 3
 
 
 def test_the_inputs_above_are_all_there_are() -> None:
     """A new mark or mode must be thought through here before it is used."""
     assert get_args(Mark) == ("on", "off")
+    assert get_args(Effect) == ("reads", "writes")
     assert get_args(Mode) == ("full", "read-only")
     assert {"GET", "HEAD", "OPTIONS", "TRACE"} == SAFE_METHODS
 
@@ -112,3 +126,12 @@ def test_read_only_mode_passes_safe_methods_and_full_mode_does_not(method: str) 
 
     assert not refused(READ_ONLY)
     assert refused(FULL)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_effect_decides_in_read_only_mode_whatever_the_method(method: str | None) -> None:
+    def refused(effect: Effect, state: MaintenanceState) -> bool:
+        closed = closing(state, None, OFF)
+        return decide(mark=None, found=True, exempt=False, closing=closed, method=method, effect=effect).refused
+
+    assert [refused(effect, state) for state in (READ_ONLY, FULL) for effect in get_args(Effect)] == [False, True, True, True]

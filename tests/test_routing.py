@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import functools
+import re
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,11 +31,14 @@ from starlette.testclient import TestClient
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocketDisconnect
 
+from fastapi_maintenance import maintenance_mark, maintenance_reads, maintenance_scope, maintenance_writes
 from fastapi_maintenance._routing import Resolved, RouteTable
 from fastapi_maintenance._routing.walk import walk
 from fastapi_maintenance.decorators import force_maintenance_mode_off as off
 from fastapi_maintenance.decorators import force_maintenance_mode_on as on
 from fastapi_maintenance.decorators import mark_of
+
+from .asgi import http_scope
 
 Place = Literal["outside", "inside"]
 NOBODY_THERE = frozenset({307, 404, 405})  # no endpoint of these tests answers so
@@ -453,7 +457,6 @@ def test_an_included_router_whose_parts_cannot_be_seen(visit: Visit, monkeypatch
     router.get("/items")(free)
     app = FastAPI()
     app.include_router(router)
-    monkeypatch.setattr("fastapi_maintenance._routing.included.iter_route_contexts", lambda routes: iter(()))
     monkeypatch.setattr("fastapi_maintenance._routing.included.Router", Starlette)
     site = visit(app)
 
@@ -857,6 +860,7 @@ def dist(tmp_path: Path) -> Path:
     if not hasattr(FastAPI, "frontend"):  # pragma: no cover - only with FastAPI older than 0.138
         pytest.skip("this FastAPI has no frontends")
     (tmp_path / "index.html").write_text("<p>home</p>")
+    (tmp_path / "app.js").write_text("go()")
     return tmp_path
 
 
@@ -1213,16 +1217,16 @@ def test_an_app_without_any_routes() -> None:
 def test_the_tree_is_walked_only_when_it_has_grown(monkeypatch: pytest.MonkeyPatch) -> None:
     walks: list[object] = []
 
-    def count(endpoint: object, mark: str) -> bool:
+    def count(endpoint: object) -> tuple[()]:
         walks.append(endpoint)
-        return False
+        return ()
 
     app = FastAPI()
     app.include_router(sub_router())
     app.mount("/sub", sub_fastapi())
     table = RouteTable(app)
     scope: Scope = {"type": "http"}
-    monkeypatch.setattr("fastapi_maintenance._routing.survey.carries", count)
+    monkeypatch.setattr("fastapi_maintenance._routing.survey.all_marks", count)
 
     table.survey(scope)
     seen = len(walks)
@@ -1232,6 +1236,214 @@ def test_the_tree_is_walked_only_when_it_has_grown(monkeypatch: pytest.MonkeyPat
     app.get("/free")(free)
     table.survey(scope)
     assert len(walks) > seen
+
+
+# -- raw paths and other ways to another endpoint -----------------------------------------------------------------------------
+
+
+def kept_orders() -> FastAPI:
+    """A closed route, and a later catch-all that is always open."""
+    app = FastAPI()
+
+    @app.post("/api/orders")
+    @on
+    async def orders() -> Response:
+        return PlainTextResponse("orders")
+
+    @app.post("/{rest:path}")
+    @off
+    async def rest(rest: str) -> Response:
+        return PlainTextResponse("rest")
+
+    return app
+
+
+def test_newline_at_the_end_is_the_same_route(visit: Visit) -> None:
+    site = visit(kept_orders())
+    assert [site.ask(f"/api/orders{end}", "POST") for end in ("", "%0A", "%0A%0A", "%0Ax", "%0D")] == [ON, ON, NOT_FOUND, NOT_FOUND, OFF]
+
+
+def test_newline_behind_a_mount_is_what_the_mount_makes_of_it(visit: Visit) -> None:
+    """Starlette counts the newline to the mount, so that no route within has such a path but one that takes any."""
+    app = FastAPI()
+    app.mount("/v1", kept_orders())
+    site = visit(app)
+    assert [site.ask(f"/v1/api/orders{end}", "POST") for end in ("", "%0A")] == [ON, OFF]
+    assert site.client.post("/v1/api/orders%0A").text == "rest"
+
+
+def test_newline_of_a_component_is_attributed_to_it(visit: Visit) -> None:
+    app = FastAPI()
+    app.add_api_route("/billing", maintenance_scope("billing")(functools.partial(free)))
+    app.add_api_route("/{rest:path}", maintenance_scope("rest")(functools.partial(free)))
+    assert visit(app).ask("/billing%0A").scope == "billing"
+
+
+def test_number_too_long_to_convert_is_asked(visit: Visit) -> None:
+    """Python converts at most 4,300 digits: the app answers 500, and no later route runs."""
+    app = FastAPI()
+    app.router.routes.append(Route("/{number:int}", text_off))
+    table = RouteTable(app)
+    assert table.resolve(http_scope(path="/" + "9" * 5000)) == FREE
+
+
+def test_replaced_routes_are_noticed_at_the_next_request(visit: Visit) -> None:
+    """A route put in the place of an earlier one answers what only a later one did."""
+    app = FastAPI(openapi_url=None)
+    app.add_api_route("/first", free)
+    app.add_api_route("/{rest:path}", forced_off)
+    table = RouteTable(app)
+    assert table.resolve(http_scope("GET", path="/second")) == OFF
+    app.router.routes[0] = APIRoute("/second", forced_on)
+    assert table.resolve(http_scope("GET", path="/second")) == ON
+
+
+def test_new_list_of_mounted_routes_is_noticed() -> None:
+    inner = Router([Route("/a", text), Route("/{x}", text_off)])
+    table = RouteTable(Router([Mount("/in", inner)]))
+    assert table.resolve(http_scope("GET", path="/in/b")) == OFF
+    inner.routes = [Route("/b", text_on), *inner.routes[1:]]
+    assert table.resolve(http_scope("GET", path="/in/b")) == ON
+
+
+def test_expression_with_alternatives_is_asked() -> None:
+    route = Route("/a", text_on)
+    route.path_regex = re.compile("^/a$|^/b$")
+    table = RouteTable(Router([route, Route("/{x}", text_off)]))
+    assert [table.resolve(http_scope("GET", path=path)) for path in ("/a", "/b", "/c")] == [ON, ON, OFF]
+
+
+def test_matching_replaced_on_one_route_is_asked() -> None:
+    route = Route("/a", text_on)
+    route.matches = lambda scope: (Match.FULL, {"endpoint": route.endpoint})  # type: ignore[method-assign]
+    table = RouteTable(Router([route, Route("/{x}", text_off)]))
+    assert table.resolve(http_scope("GET", path="/b")) == ON
+
+
+class HiddenRouter(APIRouter):
+    """Answers nobody."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        return Match.NONE, {}
+
+
+def test_nested_router_that_hides_its_routes_is_passed_over(visit: Visit) -> None:
+    hidden, outer, app = HiddenRouter(), APIRouter(), FastAPI()
+    hidden.add_api_route("/x", forced_off)
+    outer.include_router(hidden)
+    outer.add_api_route("/x", forced_on)
+    app.include_router(outer)
+    assert visit(app).ask("/x") == ON
+
+
+def test_application_as_an_endpoint_is_looked_into(visit: Visit) -> None:
+    inner = FastAPI()
+    inner.add_api_route("/in/on", forced_on)
+    app = Starlette(routes=[Route("/in/{rest:path}", Layer(inner)), Route("/free", text)])
+    site = visit(app)
+    assert site.ask("/in/on") == ON
+    assert site.ask("/in/none") == NOT_FOUND
+    assert site.has_forced_on()
+
+
+class Lenient(Route):
+    """Runs its endpoint for other methods than its own too."""
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.app(scope, receive, send)
+
+
+def test_partial_match_that_runs_all_the_same_is_found(visit: Visit) -> None:
+    app = Starlette(routes=[Lenient("/x", text_on, methods=["GET"])])
+    site = visit(app)
+    assert (site.ask("/x"), site.ask("/x", "POST")) == (ON, ON)
+
+
+@pytest.mark.parametrize("root_path", ["/api", "/api/"])
+def test_slash_redirects_are_told_beneath_a_root_path(visit: Visit, root_path: str) -> None:
+    app = FastAPI(openapi_url=None)
+    app.router.default = off(Layer(PlainTextResponse("default")))
+    app.add_api_route("/a/", forced_on)
+    site = visit(app, root_path=root_path)
+    for path in ("/a", "/a/", "/", "/api", "/api/", "/api/a", "/api/a/", "/api//"):
+        site.ask(path)
+
+
+def test_invented_methods_of_a_class_are_refused_as_the_app_does(visit: Visit) -> None:
+    site = visit(Starlette(routes=[Route("/x", off(type("Endpoint", (Resource,), {})))]))
+    for method in ("DISPATCH", "METHOD_NOT_ALLOWED", "BREW", "get", "TRACE"):
+        site.ask("/x", method)
+
+
+# -- marks around routes ---------------------------------------------------------------------------------------------------------
+
+
+def test_marks_on_a_router_count_for_its_routes(visit: Visit) -> None:
+    inner, outer, app = off(APIRouter()), on(APIRouter(prefix="/v1")), FastAPI()
+    inner.add_api_route("/a", free)
+    inner.add_api_route("/b", forced_on)
+    outer.include_router(inner, prefix="/in")
+    outer.add_api_route("/c", free)
+    app.include_router(outer)
+    site = visit(app)
+    assert [site.ask(f"/v1/{path}") for path in ("in/a", "in/b", "c")] == [OFF, ON, ON]
+    assert site.has_forced_on()
+
+
+def test_marks_on_mounts_hosts_and_routes_count(visit: Visit) -> None:
+    routes: list[BaseRoute] = [
+        on(Mount("/on", app=Layer(Starlette(routes=[Route("/x", text), Route("/off", text_off)])))),
+        off(Host("b.example", Starlette(routes=[Route("/y", text)]))),
+        on(Route("/z", text)),
+        Route("/z/free", text),
+    ]
+    site = visit(Starlette(routes=routes))
+    assert [site.ask(path) for path in ("/on/x", "/on/off", "/z", "/z/free")] == [ON, OFF, ON, FREE]
+    assert site.ask("/y", host="b.example") == OFF
+    assert site.has_forced_on()
+
+
+def test_marks_among_the_dependencies_count_where_they_are_given(visit: Visit) -> None:
+    forced = [maintenance_mark(on)]
+    router, app = APIRouter(dependencies=[maintenance_mark(maintenance_scope("inner"))]), FastAPI()
+    app.add_api_route("/once", free, dependencies=[maintenance_mark(off, maintenance_scope("billing"))])
+    app.add_api_route("/twice", free, dependencies=forced)
+    app.add_api_route("/other", free)
+    router.add_api_route("/a", free)
+    router.add_api_route("/b", free, dependencies=[maintenance_mark(maintenance_scope("own"))])
+    router.add_api_route("/c", forced_on)
+    app.include_router(router, prefix="/in", dependencies=[maintenance_mark(off, maintenance_scope("around"))])
+    site = visit(app)
+    assert site.ask("/once") == Resolved(found=True, mark="off", scope="billing")
+    assert (site.ask("/twice"), site.ask("/other")) == (ON, FREE)
+    assert site.ask("/in/a") == Resolved(found=True, mark="off", scope="inner")
+    assert site.ask("/in/b") == Resolved(found=True, mark="off", scope="own")
+    assert site.ask("/in/c") == Resolved(found=True, mark="on", scope="inner")
+    assert site.has_forced_on()
+
+
+def test_frontend_of_a_marked_router_is_in_its_component(visit: Visit, dist: Path) -> None:
+    inner, outer, app = maintenance_scope("billing")(APIRouter()), on(APIRouter()), FastAPI()
+    inner.frontend("/ui", directory=dist)
+    outer.include_router(inner, prefix="/billing")
+    outer.frontend("/plain", directory=dist)
+    app.include_router(outer)
+    app.include_router(outer, prefix="/again", dependencies=[maintenance_mark(maintenance_scope("again"))])
+    app.frontend("/free", directory=dist)
+    site = visit(app)
+    assert site.ask("/billing/ui/app.js") == Resolved(found=True, mark="on", scope="billing")
+    assert site.ask("/plain/app.js") == ON
+    assert site.ask("/again/plain/app.js") == Resolved(found=True, mark="on", scope="again")
+    assert site.ask("/free/app.js") == FREE
+
+
+def test_marks_of_effect_are_found(visit: Visit) -> None:
+    app = FastAPI()
+    app.add_api_route("/graphql", maintenance_reads(functools.partial(free)), methods=["POST"])
+    app.add_api_route("/visit", maintenance_writes(functools.partial(free)))
+    site = visit(app)
+    assert site.ask("/graphql", "POST") == Resolved(found=True, effect="reads")
+    assert site.ask("/visit") == Resolved(found=True, effect="writes")
 
 
 # -- any tree whatever -----------------------------------------------------------------------------------------------------------

@@ -104,13 +104,13 @@ class Resource(HTTPEndpoint):
     async def get(self, request: object) -> None: ...
 
     @force_maintenance_mode_on
-    async def purge(self, request: object) -> None: ...
+    async def query(self, request: object) -> None: ...
 
 
 def test_what_a_class_answers_depends_on_the_method_and_is_kept_for_usual_ones_only(asked: list[str]) -> None:
     routes = RouteTable(Router([Route("/", Resource)]))
     for _ in range(2):
-        assert [resolve(routes, "/", method) for method in ("GET", "POST", "PURGE")] == [FREE, Resolved(found=False), ON]
+        assert [resolve(routes, "/", method) for method in ("GET", "POST", "QUERY")] == [FREE, Resolved(found=False), ON]
     assert asked == []
     blocks = sys.getallocatedblocks()
     for number in range(1000):

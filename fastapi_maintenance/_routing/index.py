@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from operator import attrgetter
-from typing import Final, cast
+from typing import Any, Final, cast
 
 from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute, APIWebSocketRoute, RouteContext
@@ -12,16 +12,18 @@ from starlette.applications import Starlette
 from starlette.routing import BaseRoute, Mount, Route, Router, WebSocketRoute
 
 from ..decorators import Marks
-from .included import leaves, router_in
+from .included import around, entered, leaves, router_in
 from .layers import layers_of, mounted, router_of
-from .resolved import NOT_FOUND, Resolved, docs_urls, is_refused
+from .resolved import NOT_FOUND, Resolved, docs_urls, is_refused, routes_itself
 
 __all__ = ["RouteIndex"]
 
 # Those that choose by type, path and method, and by nothing else.
 _PLAIN: Final = frozenset({APIRoute.matches, APIWebSocketRoute.matches, Mount.matches, Route.matches, WebSocketRoute.matches})
 _PLAIN_ROUTER: Final = getattr(APIRouter, "matches", None)
+_PARAMETER: Final = re.compile("{([a-zA-Z_][a-zA-Z0-9_]*)}")  # in a `path_format`
 _NO_FLAGS: Final = re.compile("").flags
+_LONGEST: Final = 640  # characters; Python always converts so many digits, and may be told to convert no more
 _METHODS: Final = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE", None})
 _order = attrgetter("order")
 
@@ -33,36 +35,43 @@ class RouteIndex:
     found here, the routes must be asked.
     """
 
-    def __init__(self, app: object, around: object, marks: Marks | None = None) -> None:
-        *_, innermost = layers = list(layers_of(app))
+    def __init__(self, target: object, app: object, marks: Marks | None = None) -> None:
+        *_, innermost = layers = list(layers_of(target))
         marks = marks or Marks()
         for layer in layers:
             marks = marks.inside(layer)
         router = router_of(innermost)
-        self._root_path = innermost.root_path if isinstance(innermost, FastAPI) else ""
+        self._fastapi = innermost if isinstance(innermost, FastAPI) else None
         self._all = Resolved.marked(marks) if router is None else None
         self._routes = [] if router is None else router.routes
         self._entries: dict[str, list[_Entry]] = {}
         self._deepest = 0
-        self._app = innermost if isinstance(innermost, Starlette) else around  # as the scope names it there; kept, so is its id
+        self._app = innermost if isinstance(innermost, Starlette) else app  # as the scope names it there; kept, so is its id
         if router is not None:
-            self._fill(router, marks)
+            self._fill(router, around(router, marks))
 
     def find(self, kind: str, method: str | None, path: str, root_path: str) -> Resolved | None:
-        """What answers an "http" or "websocket"; None where the routes must be asked."""
+        """Return what answers an "http" or "websocket", or None if the routes must be asked."""
         if self._all is not None:
             return self._all
-        root_path = self._root_path or root_path
-        route_path = _beneath(root_path, path)
+        # To the `$` of the routes' expressions a newline at the end is no difference, and a long number cannot be converted.
+        if "\n" in path or len(path) > _LONGEST:
+            return None
+        if self._fastapi is not None:
+            root_path = self._fastapi.root_path or root_path
+        route_path = _beneath(root_path, path) if root_path else path
         for entry in self._candidates(route_path):
-            match = entry.regex.match(route_path) if entry.takes(kind, method) else None
-            if match is not None:
-                if entry.place >= len(self._routes) or self._routes[entry.place] is not entry.top:  # it was replaced, or moved
-                    return None
-                if not entry.is_mount:
-                    return entry.resolve(method)
-                beneath = root_path + route_path[: -len("/" + match["path"])]  # as Mount does
-                return entry.inside(self._app).find(kind, method, path, beneath)
+            if not (entry.is_mount or (entry.kind == kind and (not entry.methods or method in entry.methods))):
+                continue
+            match = entry.regex.match(route_path)
+            if match is None:
+                continue
+            if entry.place >= len(self._routes) or self._routes[entry.place] is not entry.top:  # an equal one is in its place
+                return None
+            if not entry.is_mount:
+                return entry.resolved.get(method) or entry.resolve(method)
+            beneath = root_path + route_path[: -len("/" + match["path"])]  # as Mount does
+            return entry.inside(self._app).find(kind, method, path, beneath)
         return None
 
     def _candidates(self, path: str) -> list[_Entry]:
@@ -84,7 +93,7 @@ class RouteIndex:
         for place, route in enumerate(list(router.routes)):
             if not _includes_plainly(route):
                 return
-            for leaf, bears in leaves(route, marks):
+            for leaf, bears in leaves(route, entered(route, marks)):
                 beginning = _beginning(leaf)
                 if beginning is None:
                     return
@@ -105,49 +114,56 @@ class _Entry:
         self._original = leaf.original_route
         self._marks = marks
         self._is_docs = is_docs
-        self._methods = leaf.methods
+        self.methods = leaf.methods
         self.is_mount = isinstance(self._original, Mount)
-        self._kind = "websocket" if isinstance(self._original, WebSocketRoute) else "http"
+        self.kind = "websocket" if isinstance(self._original, WebSocketRoute) else "http"
         self._inner: RouteIndex | None = None
-        self._resolved: dict[str | None, Resolved] = {}
+        self.resolved: dict[str | None, Resolved] = {}
 
-    def takes(self, kind: str, method: str | None) -> bool:
-        """Whether it is a route for these."""
-        return self.is_mount or (self._kind == kind and (not self._methods or method in self._methods))
-
-    def inside(self, around: object) -> RouteIndex:
-        """What is mounted there, in a mount."""
+    def inside(self, app: object) -> RouteIndex:
+        """Return what is mounted there, in a mount."""
         if self._inner is None:
-            self._inner = RouteIndex(mounted(self._leaf.app, cast("Mount", self._original)), around, self._marks)
+            self._inner = RouteIndex(mounted(self._leaf.app, cast("Mount", self._original)), app, around(self._original, self._marks))
         return self._inner
 
-    def resolve(self, method: str | None) -> Resolved:
-        """What it is, for a method that it takes."""
-        resolved = self._resolved.get(method)
-        if resolved is None:
-            endpoint = self._leaf.endpoint
-            docs = self._is_docs and method in ("GET", "HEAD")
-            resolved = NOT_FOUND if is_refused(endpoint, method) else Resolved.marked(self._marks.inside(endpoint, method), docs=docs)
-            if method in _METHODS:  # clients may invent others without end
-                self._resolved[method] = resolved
+    def resolve(self, method: str | None) -> Resolved | None:
+        """Return what it is, for a method that it takes; None if the endpoint must be asked."""
+        endpoint = self._leaf.endpoint
+        if routes_itself(self._original, endpoint):
+            return None
+        docs = self._is_docs and method in ("GET", "HEAD")
+        marks = around(self._original, self._marks).inside(endpoint, method)
+        resolved = NOT_FOUND if is_refused(endpoint, method) else Resolved.marked(marks, docs=docs)
+        if method in _METHODS:  # clients may invent others without end
+            self.resolved[method] = resolved
         return resolved
 
 
 def _includes_plainly(route: BaseRoute) -> bool:
     """Whether routers that are included there choose as FastAPI's do."""
     router = router_in(route)
-    return router is None or (getattr(type(router), "matches", None) is _PLAIN_ROUTER and all(map(_includes_plainly, router.routes)))
+    if router is None:
+        return True
+    matches: Any = getattr(router, "matches", None)
+    return getattr(matches, "__func__", None) is _PLAIN_ROUTER and all(map(_includes_plainly, router.routes))
 
 
 def _beginning(leaf: RouteContext) -> str | None:
     """The text that a path must begin with, up to a slash, or that it must be; None for a route that may choose by other things."""
-    if type(leaf.original_route).matches not in _PLAIN or not all(map(_is_starlettes, leaf.param_convertors.values())):
+    matches = getattr(leaf.original_route.matches, "__func__", None)
+    if matches not in _PLAIN or not all(map(_is_starlettes, leaf.param_convertors.values())):
+        return None
+    if leaf.path_regex.flags != _NO_FLAGS or leaf.path_regex.pattern != _expression(leaf):  # made by somebody else
         return None
     text, brace, _ = (leaf.path_format or "").partition("{")
-    expected = f"^{re.escape(text)}{'' if brace else '$'}"
-    if leaf.path_regex.flags != _NO_FLAGS or not leaf.path_regex.pattern.startswith(expected):  # made by somebody else
-        return None
     return text[: text.rfind("/") + 1] if brace else text
+
+
+def _expression(leaf: RouteContext) -> str:
+    """Return the expression that Starlette makes of a path."""
+    texts = _PARAMETER.split(leaf.path_format or "")
+    parts = [re.escape(text) if place % 2 == 0 else f"(?P<{text}>{leaf.param_convertors[text].regex})" for place, text in enumerate(texts)]
+    return f"^{''.join(parts)}$"
 
 
 def _is_starlettes(convertor: object) -> bool:

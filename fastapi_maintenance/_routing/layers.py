@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
+from fastapi import FastAPI
 from starlette.applications import Starlette
 from starlette.routing import Host, Mount, Router
 
-__all__ = ["layers_of", "mounted", "router_of", "routes_beneath"]
+__all__ = ["layers_of", "mounted", "root_path_of", "router_of", "routes_beneath"]
 
 _DEEPEST: Final = 100  # layers of middleware; an object that invents an `.app` for every `.app` must not hang us
 
@@ -30,6 +31,11 @@ def router_of(app: object) -> Router | None:
     if isinstance(app, Starlette):
         return app.router
     return app if isinstance(app, Router) else None
+
+
+def root_path_of(app: object) -> str:
+    """Return the `root_path` that an application puts into every scope; "" if it leaves the scope's own."""
+    return app.root_path if isinstance(app, FastAPI) else ""
 
 
 def routes_beneath(app: object) -> bool:

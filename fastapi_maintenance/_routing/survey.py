@@ -8,11 +8,11 @@ from typing import Final
 from starlette.routing import BaseRoute, Host, Mount, Router
 from starlette.types import ASGIApp, Scope
 
-from ..decorators import carries, scopes_on
-from .included import router_in
+from ..decorators import Marks, all_marks
+from .included import around, entered, router_in
 from .index import RouteIndex
 from .layers import layers_of, mounted, router_of
-from .resolved import Resolved
+from .resolved import Resolved, routes_itself
 from .walk import walk
 
 __all__ = ["Survey"]
@@ -25,30 +25,7 @@ class Survey:
 
     def __init__(self, target: ASGIApp) -> None:
         self._target = target
-        self.forced_on = False
-        self.scopes: set[str] = set()
-        routers: dict[int, Router] = {}
-        lists: list[list[BaseRoute]] = []
-        self._size = 0
-        pending: list[object] = [target]
-        while pending:
-            layers = list(layers_of(pending.pop()))
-            self.forced_on |= any(carries(layer, "on") for layer in layers)
-            self.scopes.update(*map(scopes_on, layers))
-            router = router_of(layers[-1])
-            if router is None or id(router) in routers:
-                continue
-            routers[id(router)] = router
-            lists.append(router.routes)
-            routes = list(router.routes)  # counted as walked, should another thread add one meanwhile
-            self._size += len(routes)
-            pending += self._visit(routes)
-            if router.default != router.not_found:
-                pending.append(router.default)
-        self._lists = tuple(lists)
-        self._outermost = next(iter(routers.values()), _NO_ROUTER)
-        self._last = next(reversed(self._outermost.routes), None)
-        self._indexes: dict[int, RouteIndex] = {}  # by the app around: mostly one, that of the middleware
+        self._scan()
 
     def is_current(self, target: ASGIApp) -> bool:
         """Whether nothing was added since. Costs by the number of routers, not of routes."""
@@ -59,30 +36,69 @@ class Survey:
 
     def resolve(self, scope: Scope) -> Resolved:
         """Say which endpoint would answer, as the app's own routers would choose it."""
+        if [router.routes for router in self._routers] != self._copies:  # identity first: a millisecond for 100,000 routes
+            self._scan()
+        app = scope.get("app")
         try:
-            return self._find(scope) or walk(self._target, scope)
+            index = self._indexes.get(id(app)) or self._index(app)
+            found = index.find(scope["type"], scope.get("method"), scope["path"], scope.get("root_path", ""))
+            return found or walk(self._target, scope)
         except Exception:
             # A convertor, or a user's own route, failed. The app would most likely answer 500 of its own, but it need not:
             # a middleware between us and the router may add to the scope what that route looks for. So this could be any
             # endpoint; closing it is the only answer that keeps a promise to whoever is migrating.
             return Resolved(found=True)
 
-    def _find(self, scope: Scope) -> Resolved | None:
-        around = scope.get("app")
-        index = self._indexes.get(id(around))
-        if index is None:  # while the service is open, nobody needs one
-            index = self._indexes[id(around)] = RouteIndex(self._target, around)
-        return index.find(scope["type"], scope.get("method"), scope["path"], scope.get("root_path", ""))
+    def _scan(self) -> None:
+        self.forced_on = False
+        self.scopes: set[str] = set()
+        routers: dict[int, Router] = {}
+        lists: list[list[BaseRoute]] = []
+        self._copies: list[list[BaseRoute]] = []
+        pending: list[object] = [self._target]
+        while pending:
+            layers = list(layers_of(pending.pop()))
+            self._note(*layers)
+            router = router_of(layers[-1])
+            if router is None or id(router) in routers:
+                continue
+            routers[id(router)] = router
+            self._note(router)
+            lists.append(router.routes)
+            routes = list(router.routes)  # counted as walked, should another thread add one meanwhile
+            self._copies.append(routes)
+            pending += self._visit(routes)
+            if router.default != router.not_found:
+                pending.append(router.default)
+        self._routers = tuple(routers.values())
+        self._lists = tuple(lists)
+        self._size = sum(map(len, self._copies))
+        self._outermost = next(iter(self._routers), _NO_ROUTER)
+        self._last = next(reversed(self._outermost.routes), None)
+        self._indexes: dict[int, RouteIndex] = {}  # made by need, for the app around: mostly one
+
+    def _index(self, app: object) -> RouteIndex:
+        index = self._indexes[id(app)] = RouteIndex(self._target, app)
+        return index
 
     def _visit(self, routes: Sequence[BaseRoute]) -> Iterator[object]:
         for route in routes:
+            self._note(route)
             if isinstance(route, Mount | Host):
                 yield mounted(route.app, route)
             elif (included := router_in(route)) is not None:
                 yield included
-            elif (endpoint := getattr(route, "endpoint", None)) is not None:
-                self.forced_on |= carries(endpoint, "on")
-                self.scopes |= scopes_on(endpoint)
-            else:
+            elif (endpoint := getattr(route, "endpoint", None)) is None:
                 # A route of a kind that we cannot look into: right and slower, rather than fast and blind.
                 self.forced_on = True
+            elif routes_itself(route, endpoint):
+                yield endpoint
+            else:
+                self._note(endpoint)
+
+    def _note(self, *bearers: object) -> None:
+        for bearer in bearers:
+            for marks in (around(bearer, entered(bearer, Marks())), *all_marks(bearer)):
+                self.forced_on |= marks.mark == "on"
+                if marks.scope is not None:
+                    self.scopes.add(marks.scope)

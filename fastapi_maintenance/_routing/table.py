@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from fastapi import FastAPI
 from starlette.applications import Starlette
 from starlette.types import ASGIApp, Scope
 
@@ -24,6 +25,9 @@ class RouteTable:
         self._app = app
         self._tell = tell
         self._routed = routes_beneath(app)
+        *_, innermost = layers_of(app)
+        self.application = innermost if isinstance(innermost, FastAPI) else None
+        """The application, if the middleware is around it: then requests come as they were before it set its `root_path`."""
         self._survey: Survey | None = None
 
     def survey(self, scope: Scope) -> Survey:
@@ -42,6 +46,14 @@ class RouteTable:
     def resolve(self, scope: Scope) -> Resolved:
         """Say which endpoint would answer, as the app's own routers would choose it."""
         return self.survey(scope).resolve(scope)
+
+    def localize(self, scope: Scope) -> bool:
+        """Put the application's own `root_path` into a scope, as FastAPI does when it is reached. Returns whether that differs."""
+        root_path = "" if self.application is None else self.application.root_path
+        if not root_path or scope.get("root_path") == root_path:
+            return False
+        scope["root_path"] = root_path
+        return True
 
     def _target(self, scope: Scope) -> ASGIApp:
         """Where routing starts if a middleware beneath us hides what it wraps: in `scope["app"]`, if that is what it wraps."""

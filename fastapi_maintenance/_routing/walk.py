@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, Final, NamedTuple
 
-from fastapi import FastAPI
 from fastapi.routing import APIRoute, RouteContext
+from starlette._utils import get_route_path
 from starlette.applications import Starlette
-from starlette.routing import BaseRoute, Host, Match, Mount, Route, Router, WebSocketRoute
+from starlette.routing import BaseRoute, Host, Match, Mount, Route, Router
 from starlette.types import Scope
 
 from ..decorators import Marks
-from .included import leaves
-from .layers import layers_of, mounted, router_of
-from .resolved import NOT_FOUND, Resolved, docs_urls, is_refused
+from .included import around, entered, frontends, parts_of, router_in
+from .layers import layers_of, mounted, root_path_of, router_of
+from .resolved import NOT_FOUND, Resolved, docs_urls, is_refused, routes_itself
 
 __all__ = ["walk"]
+
+_REFUSING: Final = frozenset({Route.handle, APIRoute.handle})  # these say 405 where they match only in part
+
+
+class _Chosen(NamedTuple):
+    """A route that a router would choose."""
+
+    match: Match
+    route: BaseRoute | RouteContext
+    scope: Scope
+    marks: Marks
 
 
 def walk(app: object, scope: Scope) -> Resolved:
@@ -24,78 +36,102 @@ def walk(app: object, scope: Scope) -> Resolved:
 
 
 def _answer(app: object, scope: Scope, marks: Marks) -> Resolved:
-    """Follow one app down to what answers; `scope` is ours to change, `marks` are what the mounts above carry."""
+    """Follow one app down to what answers; `scope` is ours to change, `marks` are those around the app."""
     layers = list(layers_of(app))
     for layer in layers:
         marks = marks.inside(layer)
     router = router_of(innermost := layers[-1])
     if router is None:
         return Resolved.marked(marks)
+    marks = around(router, marks)
     if isinstance(innermost, Starlette):
         scope["app"] = innermost
-        if isinstance(innermost, FastAPI) and innermost.root_path:
-            scope["root_path"] = innermost.root_path
-    refused = False
-    for route in router.routes:
-        match, child_scope = route.matches(scope)
+        scope["root_path"] = root_path_of(innermost) or scope.get("root_path", "")
+    chosen = _choose(((route, entered(route, marks)) for route in router.routes), scope)
+    if chosen is None:
+        return _answer_last(router, scope, marks)
+    while router_in(chosen.route) is not None:
+        further = _choose(parts_of(chosen.route, chosen.marks), scope)
+        if further is None:  # it matches by itself, without a route of its own
+            return Resolved.marked(chosen.marks)
+        chosen = further
+    return NOT_FOUND if _is_refusing(chosen) else _land(chosen, router, scope)
+
+
+def _choose(routes: Iterable[tuple[BaseRoute | RouteContext, Marks]], scope: Scope) -> _Chosen | None:
+    """Return the first route that matches fully, else the first that matches in part."""
+    partial: _Chosen | None = None
+    for route, marks in routes:
+        match, child_scope = _matches(route, scope)
         if match is Match.FULL:
-            leaf, child_scope, marks = _leaf(route, scope, child_scope, marks)
-            return _land(leaf, router, scope, child_scope, marks)
-        refused = refused or match is Match.PARTIAL
-    return NOT_FOUND if refused else _answer_last(router, scope, marks)
+            return _Chosen(match, route, child_scope, marks)
+        if match is Match.PARTIAL and partial is None:
+            partial = _Chosen(match, route, child_scope, marks)
+    return partial
 
 
-def _leaf(route: BaseRoute, scope: Scope, child_scope: Scope, marks: Marks) -> tuple[BaseRoute | RouteContext, Scope, Marks]:
-    """The route itself, or the one that answers where a whole router is included there, with what those routers are marked with."""
-    if not isinstance(route, Route | WebSocketRoute | Mount | Host):
-        for context, around in leaves(route, marks):
-            match, inner_scope = _matches(context, scope)
-            if match is Match.FULL:
-                return context, inner_scope, around
-    return route, child_scope, marks
-
-
-def _matches(context: RouteContext, scope: Scope) -> tuple[Match, Scope]:
-    route = context.original_route
-    effective = getattr(context, "_route_context", None)
-    if effective is not None and isinstance(route, APIRoute) and type(route).matches is not APIRoute.matches:
-        # `context.matches` passes over what a route class of a user's own says; FastAPI asks it, and this is how.
-        included = {**scope.get("fastapi", {}), "effective_route_context": effective}
-        return route.matches({**scope, "fastapi": included})
-    match: tuple[Match, Scope] = context.matches(scope)
+def _matches(route: BaseRoute | RouteContext, scope: Scope) -> tuple[Match, Scope]:
+    if isinstance(route, RouteContext) and isinstance(original := route.original_route, APIRoute):
+        # `route.matches` passes over a user's own route class. FastAPI asks that, and this is how.
+        included = {**scope.get("fastapi", {}), "effective_route_context": route._route_context}
+        return original.matches({**scope, "fastapi": included})
+    match: tuple[Match, Scope] = route.matches(scope)
     return match
 
 
-def _land(leaf: BaseRoute | RouteContext, router: Router, scope: Scope, child_scope: Scope, marks: Marks) -> Resolved:
+def _is_refusing(chosen: _Chosen) -> bool:
+    """Return whether a route that matches only in part answers 405; a user's own may do something else."""
+    original = getattr(chosen.route, "original_route", None)
+    handle: Any = (original if isinstance(original, APIRoute) else chosen.route).handle  # as FastAPI calls it
+    return chosen.match is Match.PARTIAL and getattr(handle, "__func__", None) in _REFUSING
+
+
+def _land(chosen: _Chosen, router: Router, scope: Scope) -> Resolved:
     """Describe the route that answers, or go on in what is mounted there."""
-    original = getattr(leaf, "original_route", leaf)
-    endpoint = getattr(leaf, "endpoint", None) or child_scope.get("endpoint")
+    original = getattr(chosen.route, "original_route", chosen.route)
+    marks = around(original, chosen.marks)
+    endpoint = getattr(chosen.route, "endpoint", None) or chosen.scope.get("endpoint")
     if isinstance(original, Mount | Host):
-        return _answer(mounted(endpoint, original), {**scope, **child_scope}, marks)
+        return _answer(mounted(endpoint, original), {**scope, **chosen.scope}, marks)
+    if routes_itself(original, endpoint):
+        return _answer(endpoint, {**scope, **chosen.scope}, marks)
     method = scope.get("method")
     if is_refused(endpoint, method):
         return NOT_FOUND
-    docs = method in ("GET", "HEAD") and getattr(leaf, "path", None) in docs_urls(scope.get("app"), router)
+    docs = method in ("GET", "HEAD") and getattr(chosen.route, "path", None) in docs_urls(scope.get("app"), router)
     return Resolved.marked(marks.inside(endpoint, method), docs=docs)
 
 
 def _answer_last(router: Router, scope: Scope, marks: Marks) -> Resolved:
-    """What a router does when no route of its own answers: redirect for a slash, static frontends, its default."""
+    """Describe what a router does if no route of its own answers: redirect for a slash, static frontends, its default."""
     match_frontend: Any = getattr(router, "_match_low_priority", None)  # what `frontend()` adds has no public walk
-    frontend = Match.NONE if match_frontend is None else match_frontend(scope)[0]
+    frontend, _, _, context = (Match.NONE, {}, None, None) if match_frontend is None else match_frontend(scope)
     has_default = router.default != router.not_found
     if frontend is Match.NONE and not has_default:
         return NOT_FOUND
     if frontend is Match.PARTIAL or _redirects(router, scope):
         return NOT_FOUND
-    return Resolved.marked(marks) if frontend is Match.FULL else _answer(router.default, scope, marks)
+    if frontend is Match.NONE:
+        return _answer(router.default, scope, marks)
+    return Resolved.marked(marks if context is None else _marks_of_frontend(router, context, marks))
+
+
+def _marks_of_frontend(router: Router, context: object, marks: Marks) -> Marks:
+    included: list[Any] = [route for route in router.routes if router_in(route) is not None]
+    return next(
+        found
+        for route in included
+        for candidate, found in zip(route.effective_low_priority_routes(), frontends(route, marks), strict=True)
+        if candidate is context
+    )
 
 
 def _redirects(router: Router, scope: Scope) -> bool:
-    path: str = scope["path"]
-    if scope["type"] != "http" or not router.redirect_slashes or path in ("/", scope.get("root_path", "") + "/"):
+    route_path = get_route_path(scope)
+    if scope["type"] != "http" or not router.redirect_slashes or route_path == "/":
         return False
-    other = {**scope, "path": path.rstrip("/") if path.endswith("/") else path + "/"}
+    path: str = scope["path"]
+    other = {**scope, "path": path.rstrip("/") if route_path.endswith("/") else path + "/"}
     return any(route.matches(other)[0] is not Match.NONE for route in router.routes)
 
 
