@@ -14,10 +14,11 @@ from fastapi.sse import EventSourceResponse
 from ..in_flight import untrack_current_request
 from ..mode import MaintenanceMode
 from .at_hand import Mode, Operator
+from .guard import PrivateRoute
 from .picture import Picture, draw
 from .problems import responses
 
-__all__ = ["add_to", "follow"]
+__all__ = ["follow", "router"]
 
 _SHORTEST: Final = 0.1  # seconds between two looks, after a change
 _LONGEST: Final = 0.5
@@ -25,13 +26,12 @@ _HEARTBEAT: Final = 2.0
 _LIFE: Final = 60.0  # seconds, after which the guard is asked again: the browser reconnects by itself
 
 
-def add_to(router: APIRouter) -> None:
-    """Add the operation to the router."""
-    router.get("/events", response_class=EventSourceResponse, responses=responses())(get_events)
+router = APIRouter(route_class=PrivateRoute)
 
 
+@router.get("/events", response_class=EventSourceResponse, responses=responses())
 async def get_events(mode: Mode, operator: Operator) -> AsyncIterator[Picture]:
-    """All that there is to see, as server-sent events: whole at the beginning, at every change, and every two seconds."""
+    """Stream the dashboard as server-sent events: at once, after every change, and every two seconds."""
     untrack_current_request()  # else the panel would show itself as a request at work
     async for picture in follow(mode, operator):
         yield picture

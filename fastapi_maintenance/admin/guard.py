@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from fastapi import APIRouter, HTTPException, Request
+from fastapi import HTTPException, Request
 from fastapi.params import Depends as Dependency
 from fastapi.routing import APIRoute, iter_route_contexts
 from starlette.applications import Starlette
@@ -47,9 +47,6 @@ class InclusionGuard:
     for when the application starts and again in each request: a mounted application never starts.
     """
 
-    def __init__(self) -> None:
-        self.router = APIRouter()
-
     @asynccontextmanager
     async def lifespan(self, app: Any) -> AsyncIterator[None]:
         """Keep an application with an unguarded inclusion from starting."""
@@ -65,14 +62,14 @@ class InclusionGuard:
     def _is_guarded_in(self, app: object) -> bool:
         if not isinstance(app, Starlette):
             return False
-        ours = set(map(id, self.router.routes))
-        found = [context for context in iter_route_contexts(app.routes) if id(context.original_route) in ours]
-        # An inclusion has the application's dependencies, its own, and then those of the route.
-        elsewhere = len(getattr(app.router, "dependencies", ()))
-        return bool(found) and all(
-            len(context.dependencies) > elsewhere + len(context.original_route.dependencies)  # type: ignore[attr-defined]
-            for context in found
-        )
+        # FastAPI puts the application's dependencies first, then those of inclusions, then ours.
+        unguarded = len(getattr(app.router, "dependencies", ()))
+        places = [
+            calls.index(self.check)
+            for context in iter_route_contexts(app.routes)
+            if self.check in (calls := [each.dependency for each in getattr(context, "dependencies", ())])
+        ]
+        return bool(places) and min(places) > unguarded
 
 
 class PrivateRoute(APIRoute):

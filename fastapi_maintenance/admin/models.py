@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal, Self
 
 from pydantic import AwareDatetime, BaseModel, Field
@@ -11,7 +11,7 @@ from .. import history
 from ..history import Kind
 from ..registry import RollCall, Worker
 from ..report import Report
-from ..state import Mode
+from ..state import BypassRecord, Mode
 
 __all__ = [
     "Barrier",
@@ -35,6 +35,11 @@ class Bypass(BaseModel):
     id: str
     until: AwareDatetime
     note: str | None = None
+
+    @classmethod
+    def all_of(cls, records: Iterable[BypassRecord]) -> list[Bypass]:
+        """Return what is public of each token."""
+        return [Bypass.model_validate(record.model_dump()) for record in records]
 
 
 class State(BaseModel):
@@ -114,13 +119,20 @@ class ScopeReport(BaseModel):
     has_own_switch: bool
 
     @classmethod
-    def of(cls, name: str, report: Report) -> Self:
-        """From what is true of it."""
-        state = report.state
-        enabled = None if state is None else state.enabled
-        return cls.model_validate(
-            {"name": name, "enabled": enabled, "decided_by": report.decided_by, "has_own_switch": report.has_own_switch}
-        )
+    def all_of(cls, report: Report, names: Iterable[str]) -> list[Self]:
+        """Return what a report says of each part, by name."""
+        reports = {name: report.about(name) for name in sorted(names)}
+        return [
+            cls.model_validate(
+                {
+                    "name": name,
+                    "enabled": None if one.state is None else one.state.enabled,
+                    "decided_by": one.decided_by,
+                    "has_own_switch": one.has_own_switch,
+                }
+            )
+            for name, one in reports.items()
+        ]
 
 
 class WorkerReport(BaseModel):

@@ -1,4 +1,4 @@
-"""The panel: one file with everything in it, which asks this router and nobody else."""
+"""The panel: one self-contained page that requests nothing but this router."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from fastapi import APIRouter
 from fastapi.responses import HTMLResponse
 
 from ..responses.page import inline_source
+from .guard import PrivateRoute
 
-__all__ = ["add_to"]
+__all__ = ["router"]
 
 _FILES: Final = files(__package__)
 _STYLE: Final = _FILES.joinpath("panel.css").read_text("utf-8")
@@ -26,15 +27,13 @@ _HEADERS: Final = {
     "X-Frame-Options": "DENY",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "same-origin",
-    "Cache-Control": "no-store",
 }
 
 
-def add_to(router: APIRouter) -> None:
-    """Add the page to the router."""
-    router.get("/", include_in_schema=False)(get_panel)
+router = APIRouter(route_class=PrivateRoute)
 
 
+@router.get("/", include_in_schema=False)
 async def get_panel() -> HTMLResponse:
-    """The page. What it shows it gets from the events."""
+    """Return the page. The stream of events brings its content."""
     return HTMLResponse(_PAGE, headers=_HEADERS)

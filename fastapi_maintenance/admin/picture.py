@@ -15,7 +15,6 @@ from ..registry import RollCall
 from ..report import Report
 from ..snapshot import Reading
 from .models import Bypass, Change, ScopeReport, StateReport, WorkerReport
-from .state import scopes_in
 from .tags import etag_of
 
 __all__ = ["Picture", "draw"]
@@ -66,8 +65,8 @@ async def draw(mode: MaintenanceMode, operator: str | None = None) -> Picture:
         source=gate.source,
         trouble=trouble,
         workers=None if roll is None else WorkerReport.all_of(roll),
-        scopes=scopes_in(mode, report),
-        bypasses=[Bypass.model_validate(record.model_dump()) for record in records],
+        scopes=ScopeReport.all_of(report, mode.scopes),
+        bypasses=Bypass.all_of(records),
         history=changes,
         grants_bypasses=mode.guests.bypass is not None,
         operator=operator,

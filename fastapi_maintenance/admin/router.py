@@ -10,9 +10,9 @@ from fastapi.routing import APIRoute
 
 from ..decorators import force_maintenance_mode_off
 from ..exceptions import ConfigurationError
-from . import bypasses, events, history, page, state, switch, workers
+from . import events, page, routes
 from .at_hand import note_operator
-from .guard import InclusionGuard, PrivateRoute, check_guards, refuse_cross_site
+from .guard import InclusionGuard, check_guards, refuse_cross_site
 from .problems import explained
 
 __all__ = ["maintenance_admin"]
@@ -38,24 +38,26 @@ def maintenance_admin(
         raise ConfigurationError(f"operator must be a dependency that returns a name, not {operator!r}.")
     if prefix and (not prefix.startswith("/") or prefix.endswith("/")):
         raise ConfigurationError(f"prefix must begin with a slash and end without one, as /maintenance does, not {prefix!r}.")
-    plumbing = [Depends(refuse_cross_site), *check_guards(dependencies, public=public)]
-    inclusions = None if public or dependencies else InclusionGuard()
-    if inclusions is not None:
-        plumbing.insert(0, Depends(inclusions.check))
-    if operator is not None:
-        plumbing.append(Depends(note_operator(operator)))
+    inclusions = InclusionGuard()
+    needs_guard = not (public or dependencies)
     router = APIRouter(
         prefix=prefix,
         tags=["maintenance"],
-        dependencies=[*plumbing, Depends(explained)],
-        route_class=PrivateRoute,
-        lifespan=None if inclusions is None else inclusions.lifespan,
+        dependencies=[
+            *([Depends(inclusions.check)] if needs_guard else []),
+            Depends(refuse_cross_site),
+            *check_guards(dependencies, public=public),
+            *([] if operator is None else [Depends(note_operator(operator))]),
+            Depends(explained),
+        ],
+        lifespan=inclusions.lifespan if needs_guard else None,
     )
-    for noun in (page, state, switch, workers, history, bypasses, events):
-        noun.add_to(router)
-    for route in router.routes:
-        assert isinstance(route, APIRoute)
-        force_maintenance_mode_off(route.endpoint)
-    if inclusions is not None:
-        inclusions.router = router
+    for module in (page, routes, events):
+        router.include_router(module.router)
     return router
+
+
+for _module in (page, routes, events):
+    for _route in _module.router.routes:
+        assert isinstance(_route, APIRoute)
+        force_maintenance_mode_off(_route.endpoint)

@@ -1,0 +1,193 @@
+"""The operations of the API: state, switch, workers, history and bypass tokens."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Annotated, Final
+
+from fastapi import APIRouter, HTTPException, Query, Response
+
+from ..backends import BaseStateBackend
+from ..backends.base import WorkerRegistry
+from ..barrier import wait_until_applied
+from ..bypass import PARAMETER
+from ..exceptions import BarrierError, UnsupportedError
+from ..grants import grant, granted, revoke
+from ..mode import MaintenanceMode
+from ..report import look
+from ..snapshot import replace_state
+from ..state import OFF, MaintenanceState
+from .at_hand import Mode, Operator, Root, Scope
+from .guard import PrivateRoute
+from .models import (
+    Barrier,
+    BarrierAsked,
+    Bypass,
+    BypassAsked,
+    BypassMade,
+    Change,
+    Hold,
+    ScopeReport,
+    State,
+    StateReport,
+    WorkerReport,
+)
+from .problems import invalid, responses
+from .tags import IF_MATCH, IfMatch, etag_of, matches
+
+__all__ = ["router"]
+
+_MAX_ATTEMPTS: Final = 5  # with If-Match: *, while others keep writing
+
+router = APIRouter(route_class=PrivateRoute)
+
+
+# -- state ---------------------------------------------------------------------------------------
+
+
+@router.get("/state", responses=responses(404))
+async def get_state(mode: Mode, scope: Scope) -> StateReport:
+    """Return whether maintenance is on, what decides that, and until when."""
+    return StateReport.of(await look(mode.backend, scope))
+
+
+@router.get("/holds", responses=responses())
+async def get_holds(mode: Mode) -> list[Hold] | None:
+    """Return the live holds, oldest first; null if they cannot be read."""
+    return StateReport.of(await look(mode.backend)).holds
+
+
+@router.get("/scopes", responses=responses())
+async def get_scopes(mode: Mode) -> list[ScopeReport]:
+    """Return the parts of the application that can be closed alone."""
+    return ScopeReport.all_of(await look(mode.backend), mode.scopes)
+
+
+# -- switch --------------------------------------------------------------------------------------
+
+
+@router.get("/switch", responses=responses(404))
+async def get_switch(mode: Mode, scope: Scope, response: Response) -> State | None:
+    """Return the switch as it is stored, with its ETag; null if it cannot be read or does not exist."""
+    report = await look(mode.backend, scope)
+    response.headers["ETag"] = etag_of(report.reading)
+    if report.switch is None or (scope is not None and not report.has_own_switch):
+        return None
+    return State.model_validate(report.switch.model_dump())
+
+
+@router.put(
+    "/switch",
+    openapi_extra=IF_MATCH,
+    responses=responses(400, 403, 404, 409, 412, 415, 428),
+)
+async def put_switch(
+    state: MaintenanceState,
+    mode: Mode,
+    scope: Scope,
+    operator: Operator,
+    if_match: IfMatch,
+    response: Response,
+) -> StateReport:
+    """Set the switch and return the resulting state. The operator and the time are added."""
+    if state.enabled:
+        now = (await look(mode.backend)).now.replace(microsecond=0)
+        state = replace_state(state, by=operator or state.by, since=state.since or now)
+    state.dump()  # refuses what no switch can keep, before anything is compared
+    await _exchange(mode.backend.signed(operator), if_match, state, scope)
+    return await _report(mode, scope, response)
+
+
+@router.delete("/switch", openapi_extra=IF_MATCH, responses=responses(403, 404, 409, 412, 428))
+async def delete_switch(
+    mode: Mode,
+    scope: Scope,
+    operator: Operator,
+    if_match: IfMatch,
+    response: Response,
+    end_holds: Annotated[bool, Query(description="End every hold too.")] = False,
+) -> StateReport:
+    """Turn the switch off, or remove that of one part, and return the resulting state."""
+    if end_holds and scope is not None:
+        raise invalid("query", "end_holds ends every hold, so it cannot be combined with scope.")
+    await _exchange(mode.backend.signed(operator), if_match, OFF, scope, end_holds=end_holds)
+    return await _report(mode, scope, response)
+
+
+async def _exchange(
+    backend: BaseStateBackend,
+    if_match: str,
+    state: MaintenanceState,
+    scope: str | None,
+    *,
+    end_holds: bool = False,
+) -> None:
+    for _ in range(_MAX_ATTEMPTS):
+        seen = await backend.read()
+        if not matches(if_match, etag := etag_of(seen)):
+            detail = "The switch or a hold has changed since it was read. Read it again, then decide."
+            raise HTTPException(412, detail, headers={"ETag": etag})
+        if await backend.exchange(seen, state, scope=scope, end_holds=end_holds):
+            return
+    raise HTTPException(412, "The switch keeps changing. Read it again, then decide.")
+
+
+async def _report(mode: MaintenanceMode, scope: str | None, response: Response) -> StateReport:
+    report = await look(mode.backend, scope)
+    response.headers["ETag"] = etag_of(report.reading)
+    return StateReport.of(report)
+
+
+# -- workers and history -------------------------------------------------------------------------
+
+
+@router.get("/workers", responses=responses())
+async def get_workers(mode: Mode) -> list[WorkerReport]:
+    """Return the workers on every host, including those that vanished recently."""
+    if not isinstance(mode.backend, WorkerRegistry):
+        raise UnsupportedError(f"{mode.backend.describe()} has no registry of workers; only Redis has.")
+    return WorkerReport.all_of(await mode.backend.roll_call())
+
+
+@router.post("/barrier", responses=responses(400, 403, 404, 415))
+async def post_barrier(asked: BarrierAsked, mode: Mode, scope: Scope) -> Barrier:
+    """Wait until every live worker has applied the current state and, if requested, drained."""
+    result = await wait_until_applied(mode.backend, scope=scope, drained=asked.drained, timeout=asked.timeout)
+    try:
+        result.check()
+        why_not = None
+    except BarrierError as error:
+        why_not = str(error)
+    return Barrier.model_validate(result.to_json() | {"why_not": why_not})
+
+
+@router.get("/history", responses=responses(404))
+async def get_history(mode: Mode, scope: Scope, limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> list[Change]:
+    """Return the latest changes of the switch and of holds, newest first."""
+    return Change.all_of(await mode.backend.history(limit=limit, scope=scope))
+
+
+# -- bypass tokens -------------------------------------------------------------------------------
+
+
+@router.get("/bypasses", responses=responses(404))
+async def get_bypasses(mode: Mode, scope: Scope) -> list[Bypass]:
+    """Return the valid bypass tokens, in general or for a part with a switch of its own."""
+    return Bypass.all_of(await granted(mode.backend, scope))
+
+
+@router.post("/bypasses", status_code=201, responses=responses(400, 403, 404, 409, 415))
+async def post_bypass(asked: BypassAsked, mode: Mode, scope: Scope, operator: Operator, root: Root) -> BypassMade:
+    """Create a token. It is valid until it expires, is revoked, or the switch is set again."""
+    if mode.guests.bypass is None:
+        raise UnsupportedError("Bypass tokens are not configured. Pass bypass=Bypass() to the middleware.")
+    backend, lasting = mode.backend.signed(operator), timedelta(seconds=asked.lasting)
+    token, record, _ = await grant(backend, mode.guests.bypass, lasting, asked.note or None, scope)
+    query = f"{PARAMETER}={token}"
+    return BypassMade(**record.model_dump(), token=token, query=query, link=f"{root}?{query}")
+
+
+@router.delete("/bypasses/{id}", status_code=204, responses=responses(403, 404, 409))
+async def delete_bypass(mode: Mode, scope: Scope, operator: Operator, id: str) -> None:
+    """Revoke a token, on every worker at once."""
+    await revoke(mode.backend.signed(operator), [id], scope)
