@@ -1,15 +1,16 @@
-"""What every backend promises: one function each, given a function that makes another instance for the same switch.
+"""Conformance suite for backends: one check per promise, given a factory of instances for one switch.
 
-An instance stands for a process, so what one writes the other must see. The switch is off to begin with. What a backend cannot
-do, it must refuse with an error of this package, and then nothing may have changed.
+An instance represents a process, so every instance must see what another writes. The switch is off
+at first. A backend must refuse what it cannot do with an error of this package, and change nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
+import inspect
 import math
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import permutations
@@ -42,7 +43,7 @@ DETAILED: Final = MaintenanceState(
 
 
 class Listener:
-    """A worker's place: remembers what it was told."""
+    """A worker that remembers what it was told."""
 
     def __init__(self) -> None:
         self.readings: list[Reading] = []
@@ -63,24 +64,24 @@ class Listener:
         return {"pid": 1}
 
     def is_on(self) -> bool:
-        return bool(self.readings) and meaning(self.readings[-1]).state.enabled
+        return bool(self.readings) and _meaning(self.readings[-1]).state.enabled
 
     def is_off(self) -> bool:
-        return bool(self.readings) and not meaning(self.readings[-1]).state.enabled
+        return bool(self.readings) and not _meaning(self.readings[-1]).state.enabled
 
 
-def meaning(reading: Reading) -> Effective:
-    """What a reading said when it was made."""
+def _meaning(reading: Reading) -> Effective:
+    """Evaluate a reading at the time when it was made."""
     return evaluate(reading, reading.now)
 
 
-async def is_on(backend: BaseStateBackend) -> bool:
-    """Whether maintenance is on by switch and holds together."""
-    return meaning(await backend.read()).state.enabled
+async def _is_on(backend: BaseStateBackend) -> bool:
+    """Return whether maintenance is on, by switch and holds."""
+    return _meaning(await backend.read()).state.enabled
 
 
-async def writes(backend: BaseStateBackend, state: MaintenanceState, **options: float) -> bool:
-    """Write, or find out that the backend clearly refuses and that nothing has changed."""
+async def _writes(backend: BaseStateBackend, state: MaintenanceState, **options: float) -> bool:
+    """Write and return True, or return False if the backend refuses and has changed nothing."""
     before = await backend.read()
     try:
         await backend.write(state, **options)
@@ -91,15 +92,15 @@ async def writes(backend: BaseStateBackend, state: MaintenanceState, **options: 
     return True
 
 
-def only(holds: tuple[Hold, ...] | None) -> Hold:
-    """The one hold there must be."""
+def _only(holds: tuple[Hold, ...] | None) -> Hold:
+    """Return the only hold."""
     assert holds is not None
     assert len(holds) == 1, holds
     return holds[0]
 
 
-async def until(condition: Callable[[], object], within: float) -> None:
-    """Wait until something is true."""
+async def _until(condition: Callable[[], object], within: float) -> None:
+    """Wait until the condition is true."""
     deadline = time.monotonic() + within
     while not condition():
         assert time.monotonic() < deadline, f"not within {within:g} s"
@@ -107,27 +108,33 @@ async def until(condition: Callable[[], object], within: float) -> None:
 
 
 @asynccontextmanager
-async def watching(backend: BaseStateBackend) -> AsyncIterator[Listener]:
-    """A listener that is told by a running watch."""
+async def _watching(backend: BaseStateBackend) -> AsyncIterator[Listener]:
+    """Yield a listener that a running watch reports to."""
     listener = Listener()
     watch = asyncio.create_task(backend.watch(listener))
     try:
-        await until(lambda: listener.readings, backend.ttl + SLACK)
+        await _until(lambda: listener.readings, backend.ttl + SLACK)
         yield listener
     finally:
         watch.cancel()
         await asyncio.wait([watch])
 
 
-def hold(id: str, state: MaintenanceState = ON, lifts: tuple[str, ...] = ()) -> Hold:
+def _pair(make: MakeBackend) -> tuple[BaseStateBackend, BaseStateBackend]:
+    """Return two instances, or one twice if holds end with their process."""
+    one = make()
+    return one, make() if one.leased else one
+
+
+def _hold(id: str, state: MaintenanceState = ON, lifts: tuple[str, ...] = ()) -> Hold:
     return Hold(id, state, lifts=lifts)
 
 
 # -- the switch ----------------------------------------------------------------------------------------------------------
 
 
-async def nothing_is_off(make: MakeBackend) -> None:
-    """Where nothing was ever written, the switch is off and nobody holds anything."""
+async def unwritten_switch_is_off(make: MakeBackend) -> None:
+    """Report off and no holds before anything is written."""
     backend = make()
     reading = await backend.read()
 
@@ -137,19 +144,19 @@ async def nothing_is_off(make: MakeBackend) -> None:
     assert recalled is None or recalled.switch == OFF
 
 
-async def what_is_written_is_read_by_everybody(make: MakeBackend) -> None:
-    """At once, by the instance that wrote it and by every other."""
+async def write_is_read_by_every_instance(make: MakeBackend) -> None:
+    """Show a write at once, to the writing instance and to every other."""
     one, other = make(), make()
     for state in (ON, ON, OFF, OFF, ON):
-        if not await writes(one, state):
+        if not await _writes(one, state):
             return
         for backend in (one, other, make()):
             assert (await backend.read()).switch == state
             assert await backend.get_value() is state.enabled
 
 
-async def the_two_methods_of_the_modelled_package_work(make: MakeBackend) -> None:
-    """`get_value` and `set_value`, which is all that a backend of a user's own has."""
+async def get_value_and_set_value_agree_with_the_switch(make: MakeBackend) -> None:
+    """Agree with `read` and `write`; a custom backend has only these two methods."""
     one, other = make(), make()
     for value in (True, False, True):
         try:
@@ -163,15 +170,15 @@ async def the_two_methods_of_the_modelled_package_work(make: MakeBackend) -> Non
 
 
 async def details_are_kept_or_refused(make: MakeBackend) -> None:
-    """All of them, to the letter."""
+    """Keep every detail unchanged, or refuse the write."""
     one, other = make(), make()
     for state in (DETAILED, MaintenanceState(enabled=False, message="open"), MaintenanceState(enabled=True, mode="read-only")):
-        if await writes(one, state):
+        if await _writes(one, state):
             assert (await other.read()).switch == state
 
 
-async def a_state_that_is_too_long_is_refused(make: MakeBackend) -> None:
-    """Beyond 64 KiB, which every worker would have to read."""
+async def state_over_64_kib_is_refused(make: MakeBackend) -> None:
+    """Refuse what every worker would have to read."""
     backend = make()
     try:
         await backend.write(MaintenanceState(enabled=True, message="x" * 65_536))
@@ -181,25 +188,25 @@ async def a_state_that_is_too_long_is_refused(make: MakeBackend) -> None:
         raise AssertionError("it was not refused")
 
 
-async def a_time_to_live_ends_or_is_refused(make: MakeBackend) -> None:
-    """By itself, at the time that is known beforehand."""
+async def time_to_live_expires_or_is_refused(make: MakeBackend) -> None:
+    """Turn off by itself, at a time that readers know beforehand."""
     one, other = make(), make()
-    if not await writes(one, ON, expires_in=BRIEF):
+    if not await _writes(one, ON, expires_in=BRIEF):
         return
     written = time.monotonic()
     reading = await other.read()
-    assert meaning(reading).state.enabled
-    assert 0 < meaning(reading).until - reading.now <= BRIEF
+    assert _meaning(reading).state.enabled
+    assert 0 < _meaning(reading).until - reading.now <= BRIEF
     await asyncio.sleep(BRIEF + 0.05 - (time.monotonic() - written))
-    assert not await is_on(other)
+    assert not await _is_on(other)
     assert not evaluate(reading, reading.now + BRIEF).state.enabled
 
     await one.write(ON)
-    assert math.isinf(meaning(await other.read()).until)
+    assert math.isinf(_meaning(await other.read()).until)
 
 
-async def a_time_to_live_that_is_none_is_refused(make: MakeBackend) -> None:
-    """Zero, negative, endless and no number."""
+async def invalid_time_to_live_is_refused(make: MakeBackend) -> None:
+    """Refuse zero, negative, infinite and NaN seconds."""
     backend = make()
     for seconds in (0.0, -1.0, math.inf, math.nan):
         try:
@@ -210,10 +217,10 @@ async def a_time_to_live_that_is_none_is_refused(make: MakeBackend) -> None:
             raise AssertionError(f"{seconds} was not refused")
 
 
-async def the_last_of_many_writes_counts_for_everybody(make: MakeBackend) -> None:
-    """Whoever wrote last; and nobody reads half of anything."""
+async def last_concurrent_write_wins_everywhere(make: MakeBackend) -> None:
+    """Show one whole write to every instance, never a mixture."""
     backends = [make() for _ in range(4)]
-    if not await writes(backends[0], ON):
+    if not await _writes(backends[0], ON):
         return
     await asyncio.gather(*(backend.write(ON if number % 2 else OFF) for number, backend in enumerate(backends * 3)))
     readings = [(await backend.read()).switch for backend in backends]
@@ -221,19 +228,19 @@ async def the_last_of_many_writes_counts_for_everybody(make: MakeBackend) -> Non
     assert readings.count(readings[0]) == len(readings)
 
 
-async def what_was_written_is_recalled(make: MakeBackend) -> None:
-    """As a fallback, by a process that starts later."""
-    if await writes(make(), ON):
+async def last_known_state_survives_a_restart(make: MakeBackend) -> None:
+    """Offer the written state to a process that starts later, as a fallback."""
+    if await _writes(make(), ON):
         recalled = await make().recall()
         assert recalled is not None
         assert recalled.switch == ON
 
 
-async def only_who_has_seen_it_as_it_is_exchanges_the_switch(make: MakeBackend) -> None:
-    """So that of two operators none overwrites what the other has written."""
+async def compare_and_set_rejects_stale_reads(make: MakeBackend) -> None:
+    """Keep one operator from overwriting another's change."""
     one, other = make(), make()
     seen = await one.read()
-    if not await writes(one, ON):
+    if not await _writes(one, ON):
         return
     assert await other.exchange(seen, OFF) is False
     assert (await one.read()).switch == ON
@@ -241,66 +248,63 @@ async def only_who_has_seen_it_as_it_is_exchanges_the_switch(make: MakeBackend) 
     assert (await one.read()).switch == OFF
 
 
-async def clearing_turns_off_and_ends_every_hold(make: MakeBackend) -> None:
-    """Whoever has it; and it cannot be renewed."""
-    one = make()
-    other = make() if one.leased else one
-    held = await one.acquire(hold("a"), LEASE)
-    await writes(one, ON)
+async def clear_turns_off_and_ends_every_hold(make: MakeBackend) -> None:
+    """End holds of other instances too; they cannot be renewed afterwards."""
+    one, other = _pair(make)
+    held = await one.acquire(_hold("a"), LEASE)
+    await _writes(one, ON)
     await other.clear()
 
     reading = await one.read()
     assert (reading.switch, reading.holds) == (OFF, ())
     assert await one.renew(held, LEASE) is False
-    assert not await is_on(other)
+    assert not await _is_on(other)
     await one.release(held)
-    assert not await is_on(other)
+    assert not await _is_on(other)
 
-    again = await one.acquire(hold("a"), LEASE)
+    again = await one.acquire(_hold("a"), LEASE)
     assert await one.renew(again, LEASE) is True
-    assert await is_on(other)
+    assert await _is_on(other)
 
 
 # -- holds ---------------------------------------------------------------------------------------------------------------
 
 
-async def a_hold_stands_until_it_is_released(make: MakeBackend) -> None:
-    """For this process at least; where holds are leases, for everybody, with its details."""
-    one = make()
-    other = make() if one.leased else one
-    taken = await one.acquire(hold("a", DETAILED), LEASE)
+async def hold_is_active_until_released(make: MakeBackend) -> None:
+    """Show a hold with its details; to other instances too if holds are leases."""
+    one, other = _pair(make)
+    taken = await one.acquire(_hold("a", DETAILED), LEASE)
 
-    standing = only((await other.read()).holds)
+    standing = _only((await other.read()).holds)
     assert (standing.id, standing.state) == ("a", DETAILED)
     assert standing.since == taken.since > 0
     assert math.isclose(standing.deadline, taken.deadline, abs_tol=1e-3) or standing.deadline == taken.deadline
-    assert await is_on(other)
+    assert await _is_on(other)
     assert (await other.read()).switch == OFF
 
     await one.release(taken)
     assert (await other.read()).holds == ()
-    assert not await is_on(other)
+    assert not await _is_on(other)
 
 
-async def holds_overlap_in_any_order_of_release(make: MakeBackend) -> None:
-    """It is on while any of them stands."""
-    one = make()
-    other = make() if one.leased else one
+async def overlapping_holds_end_in_any_order(make: MakeBackend) -> None:
+    """Stay on while any hold is active."""
+    one, other = _pair(make)
     for order in _orders():
         held: dict[str, Hold] = {}
         for step in order:
             event, id = step[0], step[1]
             backend = one if id != "b" else other
             if event == "+":
-                held[id] = await backend.acquire(hold(id), LEASE)
+                held[id] = await backend.acquire(_hold(id), LEASE)
             else:
                 await backend.release(held.pop(id))
-            assert await is_on(one) is bool(held), order
-            assert await is_on(other) is bool(held), order
+            assert await _is_on(one) is bool(held), order
+            assert await _is_on(other) is bool(held), order
 
 
 def _orders() -> Iterator[tuple[str, ...]]:
-    """Two holds taken and released in every order, and three released in every order."""
+    """Yield two holds taken and released in every order, and three released in every order."""
     for order in permutations(["+a", "-a", "+b", "-b"]):
         if order.index("+a") < order.index("-a") and order.index("+b") < order.index("-b"):
             yield order
@@ -308,82 +312,79 @@ def _orders() -> Iterator[tuple[str, ...]]:
         yield ("+a", "+b", "+c", *releases)
 
 
-async def an_off_hold_lifts_the_switch_and_what_it_names(make: MakeBackend) -> None:
-    """And never somebody else's hold."""
-    one = make()
-    other = make() if one.leased else one
-    if await writes(one, ON):
-        alone = await one.acquire(hold("alone", OFF), LEASE)
-        assert not await is_on(other)
+async def off_hold_lifts_the_switch_and_named_holds(make: MakeBackend) -> None:
+    """Lift no other hold."""
+    one, other = _pair(make)
+    if await _writes(one, ON):
+        alone = await one.acquire(_hold("alone", OFF), LEASE)
+        assert not await _is_on(other)
         await one.release(alone)
-        assert await is_on(other)
+        assert await _is_on(other)
         await one.write(OFF)
 
-    mine = await one.acquire(hold("mine"), LEASE)
-    opened = await one.acquire(hold("opened", OFF, lifts=("mine",)), LEASE)
-    assert not await is_on(other)
-    theirs = await other.acquire(hold("theirs"), LEASE)
-    assert await is_on(one)
+    mine = await one.acquire(_hold("mine"), LEASE)
+    opened = await one.acquire(_hold("opened", OFF, lifts=("mine",)), LEASE)
+    assert not await _is_on(other)
+    theirs = await other.acquire(_hold("theirs"), LEASE)
+    assert await _is_on(one)
     await one.release(mine)
-    assert await is_on(one)
+    assert await _is_on(one)
     await other.release(theirs)
-    assert not await is_on(other)
+    assert not await _is_on(other)
     await one.release(opened)
-    assert not await is_on(other)
+    assert not await _is_on(other)
 
 
-async def an_off_hold_that_names_nothing_lifts_no_hold(make: MakeBackend) -> None:
-    """Opening the service under another's migration must be impossible."""
+async def off_hold_without_names_lifts_no_hold(make: MakeBackend) -> None:
+    """Never open the service while another migration holds it closed."""
     backend = make()
-    await backend.acquire(hold("theirs"), LEASE)
-    await backend.acquire(hold("mine", OFF), LEASE)
+    await backend.acquire(_hold("theirs"), LEASE)
+    await backend.acquire(_hold("mine", OFF), LEASE)
 
-    assert await is_on(backend)
+    assert await _is_on(backend)
 
 
-async def releasing_twice_does_nothing(make: MakeBackend) -> None:
-    """Nor does releasing what was never taken."""
+async def second_release_does_nothing(make: MakeBackend) -> None:
+    """Ignore the release of a hold that was released or never acquired."""
     backend = make()
-    first = await backend.acquire(hold("a"), LEASE)
-    second = await backend.acquire(hold("b"), LEASE)
+    first = await backend.acquire(_hold("a"), LEASE)
+    second = await backend.acquire(_hold("b"), LEASE)
     for _ in range(2):
         await backend.release(first)
-        await backend.release(hold("never"))
-    assert await is_on(backend)
+        await backend.release(_hold("never"))
+    assert await _is_on(backend)
     await backend.release(second)
-    assert not await is_on(backend)
+    assert not await _is_on(backend)
 
 
-async def a_hold_can_be_renewed_as_often_as_wanted(make: MakeBackend) -> None:
-    """It stays the same hold, with a later end."""
-    one = make()
-    other = make() if one.leased else one
-    taken = await one.acquire(hold("a", DETAILED), LEASE)
+async def hold_can_be_renewed_repeatedly(make: MakeBackend) -> None:
+    """Move only the end of the hold."""
+    one, other = _pair(make)
+    taken = await one.acquire(_hold("a", DETAILED), LEASE)
     for _ in range(3):
         assert await one.renew(taken, 2 * LEASE) is True
-        standing = only((await other.read()).holds)
+        standing = _only((await other.read()).holds)
         assert (standing.id, standing.state, standing.since) == (taken.id, taken.state, taken.since)
         assert standing.deadline > taken.deadline or math.isinf(taken.deadline)
 
 
-async def a_lease_that_is_not_renewed_ends(make: MakeBackend) -> None:
-    """As when its holder died; where holds live in the process, they die with that."""
+async def lease_without_renewal_expires(make: MakeBackend) -> None:
+    """End the hold of a dead holder, if holds are leases."""
     one, other = make(), make()
     if not one.leased:
         return
-    await one.acquire(hold("a"), BRIEF)
+    await one.acquire(_hold("a"), BRIEF)
     reading = await other.read()
-    assert meaning(reading).state.enabled
-    assert 0 < meaning(reading).until - reading.now <= BRIEF
+    assert _meaning(reading).state.enabled
+    assert 0 < _meaning(reading).until - reading.now <= BRIEF
     await asyncio.sleep(BRIEF + 0.05)
-    assert not await is_on(other)
+    assert not await _is_on(other)
 
 
-async def a_failed_block_can_keep_the_switch_on(make: MakeBackend) -> None:
-    """In the same step as its release; with as many of the details as the backend can keep, or with an error."""
-    one = make()
-    other = make() if one.leased else one
-    taken = await one.acquire(hold("a"), LEASE)
+async def release_can_turn_the_switch_on(make: MakeBackend) -> None:
+    """Release and turn on in one step, or raise an error."""
+    one, other = _pair(make)
+    taken = await one.acquire(_hold("a"), LEASE)
     try:
         await one.release(taken, keep=MaintenanceState(enabled=True, reason="it failed"))
     except ReadOnlyBackendError:
@@ -396,52 +397,52 @@ async def a_failed_block_can_keep_the_switch_on(make: MakeBackend) -> None:
 # -- watching ------------------------------------------------------------------------------------------------------------
 
 
-async def a_watch_hears_of_what_others_change(make: MakeBackend) -> None:
-    """Within `ttl`."""
+async def watch_reports_changes_by_others(make: MakeBackend) -> None:
+    """Report a change within `ttl`."""
     one, other = make(), make()
-    async with watching(one) as listener:
+    async with _watching(one) as listener:
         assert listener.is_off()
         for state in (ON, OFF, ON):
-            if not await writes(other, state):
+            if not await _writes(other, state):
                 return
-            await until(listener.is_on if state.enabled else listener.is_off, one.ttl + SLACK)
+            await _until(listener.is_on if state.enabled else listener.is_off, one.ttl + SLACK)
         assert listener.errors == []
 
 
-async def a_watch_hears_of_the_holds_of_others(make: MakeBackend) -> None:
-    """Where holds are leases; also of one that ends by itself."""
+async def watch_reports_holds_of_others(make: MakeBackend) -> None:
+    """Report leases, including one that expires."""
     one, other = make(), make()
     if not one.leased:
         return
-    async with watching(one) as listener:
-        taken = await other.acquire(hold("a"), LEASE)
-        await until(listener.is_on, one.ttl + SLACK)
+    async with _watching(one) as listener:
+        taken = await other.acquire(_hold("a"), LEASE)
+        await _until(listener.is_on, one.ttl + SLACK)
         await other.release(taken)
-        await until(listener.is_off, one.ttl + SLACK)
+        await _until(listener.is_off, one.ttl + SLACK)
         lease = one.ttl + BRIEF
-        await other.acquire(hold("b"), lease)
-        await until(listener.is_on, one.ttl + SLACK)
-        await until(listener.is_off, lease + one.ttl + SLACK)
+        await other.acquire(_hold("b"), lease)
+        await _until(listener.is_on, one.ttl + SLACK)
+        await _until(listener.is_off, lease + one.ttl + SLACK)
         assert listener.errors == []
 
 
-async def what_an_instance_changes_its_own_workers_know_at_once(make: MakeBackend) -> None:
-    """Before the change returns, and whether anything is watched or not."""
+async def own_change_is_published_at_once(make: MakeBackend) -> None:
+    """Publish a change to subscribers before the call returns, watched or not."""
     backend = make()
     listener = Listener()
     backend.attach(listener)
-    if await writes(backend, ON):
+    if await _writes(backend, ON):
         assert listener.is_on()
         await backend.clear()
         assert listener.is_off()
-    taken = await backend.acquire(hold("a"), LEASE)
+    taken = await backend.acquire(_hold("a"), LEASE)
     assert listener.is_on()
     await backend.release(taken)
     assert listener.is_off()
 
 
-async def a_watch_that_is_cancelled_ends(make: MakeBackend) -> None:
-    """At whatever moment, and leaves no task behind."""
+async def cancelled_watch_ends(make: MakeBackend) -> None:
+    """End at any moment and leave no task behind."""
     tasks = asyncio.all_tasks()
     for pause in (0.0, 0.0, 0.001, 0.01, 0.05):
         watch = asyncio.create_task(make().watch(Listener()))
@@ -449,19 +450,19 @@ async def a_watch_that_is_cancelled_ends(make: MakeBackend) -> None:
         watch.cancel()
         await asyncio.wait([watch], timeout=SLACK)
         assert watch.cancelled()
-    await until(lambda: asyncio.all_tasks() == tasks, SLACK)
+    await _until(lambda: asyncio.all_tasks() == tasks, SLACK)
 
 
-async def one_instance_serves_several_loops_and_threads(make: MakeBackend) -> None:
-    """One after the other and at the same time: an application, its tests and its scripts share one."""
+async def instance_serves_several_loops_and_threads(make: MakeBackend) -> None:
+    """Work in turn and concurrently, as an application, its tests and its scripts do."""
     backend = make()
 
     async def use(number: int) -> bool:
-        await is_on(backend)
-        taken = await backend.acquire(hold(f"thread-{number}"), LEASE)
-        held = await is_on(backend)
+        await _is_on(backend)
+        taken = await backend.acquire(_hold(f"thread-{number}"), LEASE)
+        held = await _is_on(backend)
         await backend.release(taken)
-        async with watching(backend) as listener:
+        async with _watching(backend) as listener:
             return held and bool(listener.readings)
 
     async def in_a_thread(number: int) -> bool:
@@ -471,11 +472,11 @@ async def one_instance_serves_several_loops_and_threads(make: MakeBackend) -> No
     assert await in_a_thread(1)
     assert await in_a_thread(2)
     assert all(await asyncio.gather(use(3), in_a_thread(4), in_a_thread(5)))
-    assert not await is_on(backend)
+    assert not await _is_on(backend)
 
 
-async def what_was_told_is_not_told_again(make: MakeBackend) -> None:
-    """Nothing is told before something changes; and whoever tells hears what was told before."""
+async def notification_is_not_repeated(make: MakeBackend) -> None:
+    """Notify once per change, and pass on what was notified before."""
     backend = make()
     told: list[tuple[str, str]] = []
     for before, now in (("0", "0"), ("0", "1"), ("0", "1"), ("1", "0"), ("1", "0")):
@@ -487,8 +488,8 @@ async def what_was_told_is_not_told_again(make: MakeBackend) -> None:
     assert told == [("0", "1"), ("1", "0")]
 
 
-async def what_changes_is_recorded_or_that_is_refused(make: MakeBackend) -> None:
-    """Who changed switch and holds, oldest first, for everybody; or there is no history."""
+async def changes_are_recorded_or_history_is_refused(make: MakeBackend) -> None:
+    """Record who changed the switch and holds, oldest first."""
     one, other = make(), make()
     if not one.recorded:
         try:
@@ -496,7 +497,7 @@ async def what_changes_is_recorded_or_that_is_refused(make: MakeBackend) -> None
         except UnsupportedError:
             return
         raise AssertionError("a backend that records nothing has a history")
-    standing = await one.signed("ana").acquire(hold("a"), LEASE)
+    standing = await one.signed("ana").acquire(_hold("a"), LEASE)
     await one.write(ON)
     await one.release(standing)
     await one.signed("ben").write(OFF)
@@ -509,8 +510,8 @@ async def what_changes_is_recorded_or_that_is_refused(make: MakeBackend) -> None
 # -- what is shown -------------------------------------------------------------------------------------------------------
 
 
-async def it_has_a_name_for_messages(make: MakeBackend) -> None:
-    """One line, the same for each instance; and one word for where a state comes from."""
+async def description_is_one_stable_line(make: MakeBackend) -> None:
+    """Describe every instance alike, for messages."""
     backend = make()
 
     assert backend.describe() == make().describe()
@@ -519,47 +520,20 @@ async def it_has_a_name_for_messages(make: MakeBackend) -> None:
     assert backend.ttl > 0
 
 
-async def a_reading_without_io_says_the_same(make: MakeBackend) -> None:
-    """For backends that can be asked at every request."""
+async def read_without_io_agrees_with_read(make: MakeBackend) -> None:
+    """Agree with `read`, if the backend can be read without I/O."""
     backend = make()
     peeked = backend.peek()
     if peeked is None:
         return
-    await backend.acquire(hold("a"), LEASE)
+    await backend.acquire(_hold("a"), LEASE)
     peeked = backend.peek()
     assert peeked is not None
-    assert meaning(peeked).state == meaning(await backend.read()).state
+    assert _meaning(peeked).state == _meaning(await backend.read()).state
 
 
-def _checks() -> Iterator[Callable[[MakeBackend], Awaitable[None]]]:
-    yield nothing_is_off
-    yield what_is_written_is_read_by_everybody
-    yield the_two_methods_of_the_modelled_package_work
-    yield details_are_kept_or_refused
-    yield a_state_that_is_too_long_is_refused
-    yield a_time_to_live_ends_or_is_refused
-    yield a_time_to_live_that_is_none_is_refused
-    yield the_last_of_many_writes_counts_for_everybody
-    yield what_was_written_is_recalled
-    yield only_who_has_seen_it_as_it_is_exchanges_the_switch
-    yield clearing_turns_off_and_ends_every_hold
-    yield a_hold_stands_until_it_is_released
-    yield holds_overlap_in_any_order_of_release
-    yield an_off_hold_lifts_the_switch_and_what_it_names
-    yield an_off_hold_that_names_nothing_lifts_no_hold
-    yield releasing_twice_does_nothing
-    yield a_hold_can_be_renewed_as_often_as_wanted
-    yield a_lease_that_is_not_renewed_ends
-    yield a_failed_block_can_keep_the_switch_on
-    yield a_watch_hears_of_what_others_change
-    yield a_watch_hears_of_the_holds_of_others
-    yield what_an_instance_changes_its_own_workers_know_at_once
-    yield a_watch_that_is_cancelled_ends
-    yield one_instance_serves_several_loops_and_threads
-    yield what_was_told_is_not_told_again
-    yield what_changes_is_recorded_or_that_is_refused
-    yield it_has_a_name_for_messages
-    yield a_reading_without_io_says_the_same
-
-
-CHECKS: Final = tuple(_checks())
+CHECKS: Final = tuple(
+    value
+    for name, value in list(globals().items())
+    if inspect.iscoroutinefunction(value) and value.__module__ == __name__ and not name.startswith("_")
+)
