@@ -16,7 +16,7 @@ from .decorators import (
 from .defaults import MaintenanceStateDep, configure_backend, get_maintenance_mode, get_maintenance_state, set_maintenance_mode
 from .in_flight import untrack_current_request
 from .middleware import MaintenanceModeMiddleware
-from .responses import MaintenanceAnswer, Texts
+from .responses import MaintenanceAnswer, Texts, maintenance_responses
 from .state import MaintenanceState
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "maintenance_mode_off",
     "maintenance_mode_on",
     "maintenance_reads",
+    "maintenance_responses",
     "maintenance_scope",
     "maintenance_writes",
     "set_maintenance_mode",

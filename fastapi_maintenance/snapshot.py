@@ -17,6 +17,7 @@ from .state import OFF, MaintenanceState
 __all__ = ["Effective", "Hold", "Reading", "ScopeSwitch", "coming_window", "evaluate", "fill_gaps", "replace_state", "steady"]
 
 _JITTER = 0.02  # seconds by which two measurements of one expiry may differ
+_HOLD_RETRY_AFTER = 60  # seconds; a hold without a known end is over when its block is, which takes minutes rather than an hour
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +172,9 @@ def _combine(live: Iterable[Hold], opened_by: tuple[str | None, ...]) -> Mainten
     standing = [hold.state for hold in holds if hold.state.enabled and hold.id not in lifted]
     if standing:
         strictest = "full" if any(state.mode == "full" for state in standing) else "read-only"
-        return replace_state(standing[-1], mode=strictest, allow=_allowed_by_all(standing), bypass=None)
+        newest = standing[-1]
+        retry_after = _HOLD_RETRY_AFTER if newest.retry_after is None and newest.ends_at is None else newest.retry_after
+        return replace_state(newest, mode=strictest, allow=_allowed_by_all(standing), bypass=None, retry_after=retry_after)
     opening = [hold for hold in off if hold.scope in opened_by]
     return max(opening, key=lambda hold: (hold.scope is not None, hold.since, hold.id)).state if opening else None
 

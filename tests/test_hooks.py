@@ -107,11 +107,11 @@ async def test_details_that_change_are_a_change() -> None:
 
 
 async def test_another_rule_that_closes_with_the_same_state_is_no_change() -> None:
-    diary = Diary()
+    diary, state = Diary(), MaintenanceState(enabled=True, retry_after=9)
     async with MaintenanceMode(Switchboard(ttl=30.0), on_change=diary) as mode:
-        mode.update(Reading(ON, now=1.0), time.monotonic())
-        mode.update(Reading(OFF, (Hold("a", ON),), now=2.0), time.monotonic())
-        assert mode.gate.closing == Closing(Outcome.HOLD, ON)
+        mode.update(Reading(state, now=1.0), time.monotonic())
+        mode.update(Reading(OFF, (Hold("a", state),), now=2.0), time.monotonic())
+        assert mode.gate.closing == Closing(Outcome.HOLD, state)
         mode.update(Reading(OFF, now=3.0), time.monotonic())
         await eventually(lambda: len(diary.entries) >= 2, within=SOON)
 

@@ -910,7 +910,7 @@ async def test_every_confirmed_state_is_mirrored_into_the_file(redis_server: Red
             await backend.write(state)
             await eventually(lambda state=state: mirrors(path, state), within=2)  # type: ignore[misc]
 
-        hold = await backend.acquire(Hold("a", MaintenanceState(enabled=True, reason="a block")), 30)
+        hold = await backend.acquire(Hold("a", MaintenanceState(enabled=True, reason="a block", retry_after=9)), 30)
         await eventually(lambda: mirrors(path, hold.state), within=2)
         await backend.release(hold)
         await eventually(lambda: mirrors(path, OFF), within=2)

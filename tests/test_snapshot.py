@@ -7,7 +7,7 @@ import math
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import product
-from typing import Final
+from typing import Any, Final
 
 import pytest
 from hypothesis import assume, given
@@ -100,7 +100,7 @@ def test_a_time_to_live_beyond_the_calendar_shows_no_end(seconds: float) -> None
 
 def test_an_on_hold_closes_an_open_switch_until_its_deadline() -> None:
     reading = Reading(OFF, (Hold("a", on("migrating"), deadline=NOW + 30),), NOW)
-    assert evaluate(reading, NOW + 29).state == on("migrating")
+    assert evaluate(reading, NOW + 29).state == on("migrating", retry_after=60)
     assert evaluate(reading, NOW + 29).until == NOW + 30
     assert evaluate(reading, NOW + 30).hold is None
     assert evaluate(reading, NOW + 30).state == OFF
@@ -119,7 +119,7 @@ def test_an_off_hold_never_lifts_somebody_elses_on_hold() -> None:
     holds = (Hold("theirs", on("their migration"), since=1.0), Hold("mine", OFF, since=2.0), Hold("outer", ON, since=3.0))
     assert evaluate(Reading(OFF, holds, NOW), NOW).state.enabled
     lifting = replace(holds[1], lifts=("outer",))
-    assert evaluate(Reading(OFF, (holds[0], lifting, holds[2]), NOW), NOW).state == on("their migration")
+    assert evaluate(Reading(OFF, (holds[0], lifting, holds[2]), NOW), NOW).state == on("their migration", retry_after=60)
 
 
 def test_an_off_hold_whose_time_is_up_lifts_nothing_any_more() -> None:
@@ -129,7 +129,7 @@ def test_an_off_hold_whose_time_is_up_lifts_nothing_any_more() -> None:
 
 def test_of_several_on_holds_the_newest_speaks_and_the_strictest_mode_rules() -> None:
     holds = (Hold("a", on("newest", mode="read-only"), since=2.0), Hold("b", on("oldest"), since=1.0))
-    assert evaluate(Reading(OFF, holds, NOW), NOW).state == on("newest", mode="full")
+    assert evaluate(Reading(OFF, holds, NOW), NOW).state == on("newest", mode="full", retry_after=60)
 
 
 def test_several_on_holds_allow_what_all_of_them_allow() -> None:
@@ -143,7 +143,7 @@ def test_several_on_holds_allow_what_all_of_them_allow() -> None:
 
 def test_read_only_holds_alone_stay_read_only() -> None:
     holds = (Hold("a", READ_ONLY, since=1.0), Hold("b", READ_ONLY, since=2.0), Hold("c", OFF, since=3.0, lifts=("a",)))
-    assert evaluate(Reading(ON, holds, NOW), NOW).state == READ_ONLY
+    assert evaluate(Reading(ON, holds, NOW), NOW).state.mode == "read-only"
 
 
 def test_a_lifted_hold_has_no_say_in_the_mode() -> None:
@@ -418,3 +418,15 @@ def test_the_expiry_of_a_scope_is_steady_too() -> None:
     old = Reading(now=NOW, scopes={"a": ScopeSwitch(ON, 60.0), "b": ScopeSwitch(ON, 60.0)})
     new = Reading(now=NOW + 10, scopes={"a": ScopeSwitch(ON, 50.01), "b": ScopeSwitch(ON, 70.0), "c": ScopeSwitch(ON, 1.0)})
     assert steady(new, old).scopes == {"a": ScopeSwitch(ON, 50.0), "b": ScopeSwitch(ON, 70.0), "c": ScopeSwitch(ON, 1.0)}
+
+
+@pytest.mark.parametrize(
+    ("details", "expected"), [({}, 60), ({"retry_after": 7}, 7), ({"retry_after": 0}, 0), ({"ends_at": moment(NOW + 120)}, 120)]
+)
+def test_hold_without_known_end_says_60_seconds(details: dict[str, Any], expected: int) -> None:
+    reading = Reading(ON, (Hold("a", MaintenanceState(enabled=True, **details)),), NOW)
+    assert evaluate(reading, NOW).state.retry_after_at(moment(NOW)) == expected
+
+
+def test_switch_without_known_end_says_an_hour() -> None:
+    assert evaluate(Reading(ON, (), NOW), NOW).state.retry_after_at(moment(NOW)) == 3600

@@ -116,7 +116,7 @@ class MaintenanceAnswer:
 
     def notice(self, state: MaintenanceState, language: str) -> Notice:
         """What there is to say of a state in one of the languages."""
-        return Notice(state, language, self.all_texts[language])
+        return Notice(state, language, self.all_texts[language], self.jitter)
 
     def status_of(self, state: MaintenanceState) -> int:
         """The status that a state is answered with."""

@@ -25,11 +25,12 @@ def detail(state: MaintenanceState) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """The public part of a state, in one language: no reason, no author."""
+    """The public part of a state, in one language: no reason, no author. `jitter` spreads returning visitors, in seconds."""
 
     state: MaintenanceState
     language: str
     texts: Texts
+    jitter: int = 0
 
     @property
     def read_only(self) -> bool:

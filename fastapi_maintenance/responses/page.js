@@ -4,6 +4,8 @@
   const FIRST = 2000, LONGEST = 60000, GROWTH = 1.5; // milliseconds; spread by up to a quarter, so that visitors do not ask as one
   const ends = document.querySelector("time");
   const waiting = document.querySelector(".waiting");
+  // When this page asks after a known end: between two pages lies as much as the server spreads its other clients by.
+  const late = Math.random() * Math.max(FIRST, 1000 * (ends?.dataset.jitter ?? 0));
   let pause = FIRST, timer = 0, asking = false;
 
   const show = (time) => {
@@ -48,8 +50,8 @@
 
   const plan = () => {
     const spread = pause * (1 + Math.random() / 4);
-    const left = ends ? new Date(ends.dateTime) - Date.now() : -1;
-    timer = setTimeout(ask, left > 0 ? Math.min(spread, left + Math.random() * FIRST) : spread);
+    const left = ends ? new Date(ends.dateTime) - Date.now() : -Infinity;
+    timer = setTimeout(ask, spread < left || left + late <= 0 ? spread : left + late);
     pause = Math.min(pause * GROWTH, LONGEST);
   };
 

@@ -51,4 +51,5 @@ def _until(notice: Notice) -> str:
     if notice.ends_at is None:
         return ""
     before, after = map(html.escape, notice.texts.until.split("{time}"))
-    return f'<p class="until">{before}<time datetime="{iso(notice.ends_at)}">{readable(notice.ends_at)}</time>{after}</p>\n'
+    spread = f' data-jitter="{notice.jitter}"' if notice.jitter else ""
+    return f'<p class="until">{before}<time datetime="{iso(notice.ends_at)}"{spread}>{readable(notice.ends_at)}</time>{after}</p>\n'

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
-from urllib.parse import SplitResult, urlsplit
 
 from starlette.types import Receive, Scope, Send
 
@@ -17,6 +16,7 @@ from .fit import fit
 from .formats import HTML, MEDIA_TYPES
 from .negotiation import negotiate, negotiate_language, preferences
 from .notice import detail
+from .redirect import leads_to_itself
 from .retry_after import RetryAfter
 
 __all__ = ["COMING", "MARK", "MaintenanceResponse", "announcement"]
@@ -72,13 +72,13 @@ class MaintenanceResponse:
         self._retry_after = RetryAfter(answer.retry_after, answer.jitter, answer.retry_after_as_date)
         self._is_constant = self._retry_after.is_constant(state)
         self._languages = tuple(answer.all_texts)
-        self._redirect = answer.redirect and urlsplit(answer.redirect)
         self._encoded: dict[tuple[str, str], _Encoded] = {}
         self._preferred: dict[tuple[bytes, bytes], tuple[str, str]] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         media_type, language = self._prefer(preferences(scope))
-        if self._redirect and media_type == HTML and not _is_there(scope, self._redirect):
+        redirect = self._answer.redirect
+        if redirect is not None and media_type == HTML and not leads_to_itself(scope, redirect):
             media_type = _REDIRECT
         encoded = self._encoded.get((media_type, language)) or self._encode(media_type, language)
         if not (self._is_constant or media_type == _REDIRECT):
@@ -152,11 +152,3 @@ def _mark(state: MaintenanceState) -> bytes:
     if state.ends_at is None:
         return state.mode.encode()
     return b"%b;ends_at=@%d" % (state.mode.encode(), math.ceil(state.ends_at.timestamp()))
-
-
-def _is_there(scope: Scope, target: SplitResult) -> bool:
-    """Whether a request is for the page that it would be sent to: else a closed page would send visitors round in circles."""
-    path, root = scope["path"], scope.get("root_path", "")
-    if target.path not in (path, root + path):
-        return False
-    return not target.netloc or any(name == b"host" and value == target.netloc.encode() for name, value in scope["headers"])

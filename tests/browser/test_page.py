@@ -294,6 +294,30 @@ def test_it_asks_ever_less_often_for_the_smallest_answer(visit: Visit, address: 
     assert {response.headers["content-type"] for response in answered} == {"application/json"}
 
 
+def polled_in(visit: Visit, page: Page, minutes: int) -> int:
+    """Returns how often the page asks in the next minutes of its clock."""
+    before = polls(visit)
+    for _ in range(minutes):
+        page.clock.run_for(60_000)
+        page.wait_for_timeout(30)
+    return polls(visit) - before
+
+
+@pytest.mark.parametrize(("jitter", "late"), [(3600, 30), (0, 0)])
+def test_page_returns_after_known_end_spread_by_jitter(visit: Visit, jitter: int, late: int) -> None:
+    ends_at = datetime.now(UTC) + timedelta(minutes=10)
+    with showing(MaintenanceState(enabled=True, ends_at=ends_at), jitter=jitter) as server:
+        page = visit.nowhere()
+        page.clock.install()
+        page.add_init_script("Math.random = () => 0.5")
+        page.goto(f"http://{server}/")
+        assert polled_in(visit, page, 8) >= 4, "it may be over early"
+        polled_in(visit, page, 3)
+        if late:
+            assert polled_in(visit, page, late - 3) == 0
+        assert polled_in(visit, page, 5) >= 1
+
+
 def test_a_form_is_not_sent_a_second_time(visit: Visit, address: str, switch: Switch) -> None:
     switch("0")
     page = visit.to(address)

@@ -6,6 +6,7 @@ import json
 from datetime import UTC, datetime, timedelta, timezone
 from email.utils import parsedate_to_datetime
 from typing import Any
+from urllib.parse import unquote, urljoin, urlsplit
 
 import pytest
 from starlette.datastructures import MutableHeaders
@@ -289,6 +290,67 @@ async def test_a_redirect_never_asks_to_wait_before_it_is_followed() -> None:
 async def test_nobody_is_sent_in_circles(redirect: str, more: dict[str, str], status: int) -> None:
     scope = http_scope(headers={"accept": HTML, "host": "shop.test"}, **more)
     assert (await ask(response_to(redirect=redirect), scope))[0]["status"] == status
+
+
+@pytest.mark.parametrize("host", ["shop.example", "SHOP.example:80", "shop.example:443"])
+@pytest.mark.parametrize("first", ["/items", "/a/b"])
+@pytest.mark.parametrize(
+    "redirect",
+    [
+        "/d%C3%B6wn",
+        "/d%c3%b6wn",
+        "/%64own",
+        "http://Shop.Example/down",
+        "HTTP://shop.example/down",
+        "http://shop.example:80/down",
+        "http://shop.example:/down",
+        "https://shop.example:443/down",
+        "https://shop.example/down",
+        "http://shop.example./down",
+        "http://ana@shop.example/down",
+        "http://shop.example",
+        "http://shop.example?now",
+        "//shop.example/down",
+        "down",
+        "./down",
+        "../down",
+        "/a/../down",
+        "/./down",
+        "/a/%2e%2e/down",
+        "/../down",
+        "/down?from=here#now",
+        "/down/",
+    ],
+)
+async def test_redirect_to_gated_page_is_followed_once(redirect: str, host: str, first: str) -> None:
+    """A browser resolves the target and asks for it, at the same application."""
+    response, url, statuses = response_to(redirect=redirect), f"http://{host}{first}", []
+    for _ in range(3):
+        path = unquote(urlsplit(url).path) or "/"
+        start, headers, _ = await ask(response, http_scope(headers={"accept": HTML, "host": host}, path=path))
+        statuses.append(start["status"])
+        url = urljoin(url, headers.get("location", ""))
+    assert statuses == [302, 503, 503]
+
+
+async def test_redirect_stops_when_a_router_adds_the_slash() -> None:
+    """`/down` is answered by the application itself, which sends to `/down/`; that is gated."""
+    scope = http_scope(headers={"accept": HTML, "host": "shop.example"}, path="/down/")
+    assert (await ask(response_to(redirect="/down"), scope))[0]["status"] == 503
+
+
+OTHERS = ["http://shop.example:8080/down", "http://shop.example.org/down", "http://[::1]/down", "/down/x", "/Down", "//other/down"]
+
+
+@pytest.mark.parametrize("redirect", OTHERS)
+async def test_redirect_to_another_page_is_sent(redirect: str) -> None:
+    scope = http_scope(headers={"accept": HTML, "host": "shop.example"}, path="/down")
+    assert (await ask(response_to(redirect=redirect), scope))[0]["status"] == 302
+
+
+async def test_redirect_to_an_ipv6_host_stops_there() -> None:
+    scope = http_scope(headers={"accept": HTML, "host": "[::1]"}, path="/down")
+    assert (await ask(response_to(redirect="http://[::1]:80/down"), scope))[0]["status"] == 503
 
 
 # -- methods -----------------------------------------------------------------------------------------------------------
