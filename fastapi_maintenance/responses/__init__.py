@@ -1,4 +1,4 @@
-"""The answer during maintenance, to HTTP clients of every kind and to WebSockets."""
+"""The response during maintenance: negotiation, renderers, the page and the ASGI application."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The options of an answer, checked when they are given."""
+"""Options of the response, validated when they are given."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["PROBLEM_TYPE", "MaintenanceAnswer"]
 logger = logging.getLogger("fastapi_maintenance")
 
 PROBLEM_TYPE: Final = "urn:problem-type:maintenance"
-"""The `type` of problem details, which never changes: what a program recognises maintenance by."""
+"""The `type` of problem details. It never changes, so that programs can recognize maintenance by it."""
 
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # a header's name (RFC 9110, 5.6.2)
 _VALUE: Final = re.compile(r"[\t\x20-\x7e\x80-\xff]*")  # a header's value (RFC 9110, 5.5)
@@ -43,18 +43,18 @@ _EVERYTHING: Final = MaintenanceState(enabled=True, message="Back soon", ends_at
 
 @dataclass(frozen=True, kw_only=True)
 class MaintenanceAnswer:
-    """What clients are told: `MaintenanceModeMiddleware(app, answer=MaintenanceAnswer(retry_after=600))`.
+    """Options of the response: `MaintenanceModeMiddleware(app, answer=MaintenanceAnswer(retry_after=600))`.
 
-    `status_code` is 503, and `read_only_status_code` (say 405 or 423) the same in read-only mode. `headers` are added; one of
-    the same name replaces ours. `retry_after` is said where the state knows no better; `jitter` is the most that is added where
-    the end is known, so that clients do not return at once; both in seconds. `retry_after_as_date` writes an HTTP date.
+    `status_code` is the status; `read_only_status_code` (for example 405 or 423) replaces it in read-only mode. `headers` are
+    added and replace built-in headers of the same name. `retry_after` applies unless the state has its own or a known end.
+    `jitter` is the largest random delay that is added to a known end, so that clients do not return at the same time. Both
+    are in seconds. `retry_after_as_date` writes an HTTP date.
 
-    Who prefers HTML gets a page: ours, one rendered from a Jinja2 `template`, or a `file` as it stands, both read at once;
-    `refresh` has it reloaded every so many seconds without JavaScript too. Or else `redirect` sends them there, with a 302.
-    `texts` adds languages to our page and plain text or replaces ours; `language` is for who prefers none of them.
-    `problem_type` is the `type` of problem details (RFC 9457).
+    Browsers get an HTML page: the built-in one, a Jinja2 `template`, or a static `file` (both loaded at start-up). `refresh`
+    adds a Refresh header, in seconds. `redirect` sends browsers to another URL (302) instead. `texts` adds or replaces
+    languages of the page and of plain text; `language` is the fallback. `problem_type` is the `type` of problem details (RFC 9457).
 
-    Raises `ConfigurationError` for what cannot be meant.
+    Raises `ConfigurationError` for invalid options.
     """
 
     status_code: int = 503
@@ -76,7 +76,7 @@ class MaintenanceAnswer:
     def __post_init__(self) -> None:
         pages = [f"{name}=" for name in ("redirect", "template", "file") if getattr(self, name) is not None]
         if len(pages) > 1:
-            raise ConfigurationError(f"{' and '.join(pages)} exclude each other, for they are all what who prefers HTML gets: give one.")
+            raise ConfigurationError(f"{' and '.join(pages)} exclude each other. Give one of them.")
         for name, path in (("template", self.template), ("file", self.file)):
             if path is not None and not isinstance(path, str | PathLike):
                 raise ConfigurationError(f"{name} must be a path, not {path!r}.")
@@ -111,21 +111,21 @@ class MaintenanceAnswer:
 
     @property
     def all_texts(self) -> dict[str, Texts]:
-        """The texts of each language, by its tag."""
+        """The translations by language tag."""
         return {**TEXTS, **self.texts}
 
     def notice(self, state: MaintenanceState, language: str) -> Notice:
-        """What there is to say of a state in one of the languages."""
+        """Return the content of the response for a state, in one language."""
         return Notice(state, language, self.all_texts[language], self.jitter)
 
     def status_of(self, state: MaintenanceState) -> int:
-        """The status that a state is answered with."""
+        """Return the status code for a state."""
         if state.mode == "read-only" and self.read_only_status_code is not None:
             return self.read_only_status_code
         return self.status_code
 
     def encode(self, media_type: str, notice: Notice) -> Body:
-        """The body in one of the media types."""
+        """Render the body in one of the media types."""
         if media_type == PROBLEM:
             return encode_problem(notice, self.problem_type, self.status_of(notice.state))
         if media_type == HTML:
@@ -153,9 +153,9 @@ def _check_headers(headers: object) -> None:
         raise ConfigurationError(f"headers must be a mapping of names to values, not {headers!r}.")
     for name, value in headers.items():
         if not (isinstance(name, str) and _TOKEN.fullmatch(name)):
-            raise ConfigurationError(f"{name!r} cannot be the name of a header.")
+            raise ConfigurationError(f"The name of a header must be a token, got {name!r}.")
         if not (isinstance(value, str) and _VALUE.fullmatch(value)):
-            raise ConfigurationError(f"{value!r} cannot be the value of the header {name}.")
+            raise ConfigurationError(f"The value of the header {name} must be Latin-1 text without control characters, got {value!r}.")
         if name.lower() in _OURS:
             raise ConfigurationError(f"The header {name} cannot be set: {_OURS[name.lower()]}.")
 

@@ -1,4 +1,4 @@
-"""Makes of any HTTP response what this client and this server can have."""
+"""Adapt an HTTP response to HEAD requests and WebSocket handshakes."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _LONGEST_REASON: Final = 123  # bytes; a WebSocket control frame carries 125, tw
 
 
 def fit(scope: Scope, send: Send, *, code: int = _TRY_AGAIN_LATER, reason: str = DETAIL) -> Send:
-    """A `send` that takes any HTTP response and makes of it what this client and this server can have.
+    """Return a `send` that adapts any HTTP response to the request.
 
-    HEAD gets no body. A WebSocket's handshake is denied with the response where the server can do that; elsewhere it is
-    closed before accept, which clients see as a 403. `code` and `reason` are for that close.
+    HEAD gets no body. A WebSocket handshake is denied with the response if the server supports that. Otherwise the WebSocket is
+    closed before accept with `code` and `reason`, which clients see as a 403.
     """
     if scope["type"] == "websocket":
         if "websocket.http.response" in (scope.get("extensions") or ()):
@@ -35,10 +35,10 @@ def _without_body(send: Send) -> Send:
     return fitted
 
 
-# The connect event is not received before a refusal: neither the ASGI specification nor any server asks for it (uvicorn,
-# hypercorn, daphne and granian were tried), and where something outside has taken it already, that would wait for ever.
+# The connect event is not received before a refusal. Neither the ASGI specification nor any server needs it (uvicorn, hypercorn,
+# daphne and granian were tried), and waiting for it would hang if an outer middleware had received it.
 #
-# Not every response has the extension's prefix on its messages: Starlette's own StreamingResponse once had not.
+# Messages of responses may lack the prefix of the extension, as those of Starlette's StreamingResponse once did.
 
 
 def _denying(send: Send) -> Send:
@@ -47,8 +47,8 @@ def _denying(send: Send) -> Send:
             message = {**message, "type": f"websocket.{message['type']}"}
         await send(message)
         if message["type"] == "websocket.http.response.body" and not message.get("more_body", False):
-            # uvicorn's websockets-sansio logs an error for every denied handshake (its pull request 3138), unless it has had
-            # one turn of the loop to see the connection closed before the application returns.
+            # uvicorn's websockets-sansio logs an error for every denied handshake (its pull request 3138), unless the loop
+            # runs once before the application returns.
             await checkpoint()
 
     return fitted
@@ -66,5 +66,5 @@ def _closing(send: Send, code: int, reason: str) -> Send:
 
 
 def shorten(reason: str) -> str:
-    """As much of a reason as a WebSocket's close frame can carry, cut between characters."""
+    """Truncate a reason to what a WebSocket close frame can carry, between characters."""
     return reason.encode()[:_LONGEST_REASON].decode(errors="ignore")

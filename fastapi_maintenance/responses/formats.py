@@ -1,4 +1,4 @@
-"""The forms an answer can have. Each is encoded once for a state."""
+"""Renderers for JSON, problem details, HTML and plain text."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ PROBLEM: Final = "application/problem+json"
 HTML: Final = "text/html"
 PLAIN: Final = "text/plain"
 MEDIA_TYPES: Final = (JSON, PROBLEM, HTML, PLAIN)
-"""The first is what a client gets that prefers none of them; of equals, the one that stands earlier."""
+"""The media types in order: the first is the default, and the earlier one wins a tie."""
 
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """An encoded body, with the headers that belong to it alone.
+    """A rendered body and its headers.
 
-    With `after`, the seconds of Retry-After stand between the two parts: they may be others for each client.
+    With `after`, the seconds of Retry-After go between the two parts, as they may differ for each client.
     """
 
     content: bytes
@@ -33,7 +33,7 @@ class Body:
 
 
 def encode_json(notice: Notice) -> Body:
-    """What FastAPI's own errors look like; `mode` is said only where it is not full."""
+    """Render JSON like FastAPI's own errors. `mode` is present in read-only mode only."""
     content: dict[str, Any] = {"detail": detail(notice.state)}
     if notice.read_only:
         content["mode"] = notice.state.mode
@@ -41,7 +41,7 @@ def encode_json(notice: Notice) -> Body:
 
 
 def encode_problem(notice: Notice, kind: str, status: int) -> Body:
-    """Problem details (RFC 9457): `type` is `kind`, and there are `mode`, `ends_at` and, in seconds, `retry_after`."""
+    """Render problem details (RFC 9457) with `mode`, `ends_at` and `retry_after` in seconds. `kind` is the `type`."""
     problem: dict[str, Any] = {
         "type": kind,
         "title": "Read-only for maintenance" if notice.read_only else "Down for maintenance",
@@ -56,13 +56,13 @@ def encode_problem(notice: Notice, kind: str, status: int) -> Body:
 
 
 def encode_page(notice: Notice) -> Body:
-    """The built-in page."""
+    """Render the built-in page."""
     policy = (b"content-security-policy", CONTENT_SECURITY_POLICY)
     return Body(render_page(notice).encode(), (_content_type(f"{HTML}; charset=utf-8"), *_spoken(notice), policy))
 
 
 def encode_plain(notice: Notice) -> Body:
-    """A sentence or two."""
+    """Render plain text of two or three lines."""
     lines = [notice.title, notice.message]
     if notice.ends_at is not None:
         lines.append(notice.texts.until.replace("{time}", readable(notice.ends_at)))
@@ -77,7 +77,7 @@ def _content_type(value: str) -> tuple[bytes, bytes]:
 
 
 def _spoken(notice: Notice) -> tuple[tuple[bytes, bytes], ...]:
-    """What follows from having said it in one of several languages."""
+    """Return the headers of a body in one of several languages."""
     return (b"vary", b"accept, accept-language"), (b"content-language", notice.language.encode())
 
 

@@ -1,4 +1,4 @@
-"""What a client would rather have: media types (RFC 9110, 12.5.1) and languages (RFC 9110, 12.5.4). Pure."""
+"""Content negotiation: media types (RFC 9110, 12.5.1) and languages (RFC 9110, 12.5.4)."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _MAX_SUBTAGS: Final = 8  # language, script, region and a few variants
 
 
 def preferences(scope: Scope) -> tuple[bytes, bytes]:
-    """The headers Accept and Accept-Language, the lines of each joined (RFC 9110, 5.3).
+    """Return the headers Accept and Accept-Language, the lines of each joined (RFC 9110, 5.3).
 
-    Empty if there is none or it is longer than any honest one.
+    A missing header is empty, as is one that is longer than any browser's.
     """
     accept: list[bytes] = []
     accept_language: list[bytes] = []
@@ -37,10 +37,10 @@ def _join(lines: Sequence[bytes]) -> bytes:
 
 
 def negotiate(accept: str, offers: Sequence[str]) -> str:
-    """The media type a client prefers; the first offer where it prefers none or accepts none.
+    """Return the media type that a client prefers, or the first offer if it prefers or accepts none.
 
     A range that names a type is preferred to a wildcard of the same quality. Parameters other than q are not compared,
-    and what is malformed counts for nothing.
+    and malformed ranges are ignored.
     """
     qualities = _qualities(accept)
     if not qualities:
@@ -49,7 +49,7 @@ def negotiate(accept: str, offers: Sequence[str]) -> str:
 
 
 def _preference(media_type: str, qualities: dict[str, float]) -> tuple[float, int]:
-    """Quality and then precision; the most precise range that matches says the quality, also when that is zero."""
+    """Return quality and precision. The most precise range that matches decides the quality, also if it is zero."""
     ranges = (media_type, f"{media_type.partition('/')[0]}/*", "*/*")
     for precision, media_range in zip((3, 2, 1), ranges, strict=True):
         if media_range in qualities:
@@ -59,9 +59,9 @@ def _preference(media_type: str, qualities: dict[str, float]) -> tuple[float, in
 
 
 def negotiate_language(accept_language: str, tags: Collection[str], default: str) -> str:
-    """The language a client prefers among these tags, by lookup (RFC 4647, 3.4); the default where it knows none of them.
+    """Return the language that a client prefers among these tags, by lookup (RFC 4647, 3.4), else the default.
 
-    `de-AT` is content with `de`, and `pt` with `pt-BR`. Tags are compared without regard to case.
+    `de-AT` matches `de`, and `pt` matches `pt-BR`. Case is ignored.
     """
     known = {tag.lower(): tag for tag in tags}
     for tag in tags:  # `pt` is `pt-BR` unless there is a plain one
@@ -81,12 +81,14 @@ def _look_up(language: str, known: dict[str, str], default: str) -> str | None:
     return next((known[prefix] for prefix in prefixes if prefix in known), None)
 
 
-_QUOTED: Final = re.compile(r'"(?:[^"\\]|\\.)*(?:"|\\?\Z)', re.DOTALL)  # an unclosed one reaches to the end, else this is quadratic
+_QUOTED: Final = re.compile(
+    r'"(?:[^"\\]|\\.)*(?:"|\\?\Z)', re.DOTALL
+)  # an unclosed quote reaches to the end; without that, matching is quadratic
 _QVALUE: Final = re.compile(r"0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?")
 
 
 def _qualities(accept: str) -> dict[str, float]:
-    """Each range and its quality, between 0 and 1."""
+    """Return each range and its quality, between 0 and 1."""
     qualities: dict[str, float] = {}
     for part in _QUOTED.sub('""', accept).split(",", _MAX_RANGES)[:_MAX_RANGES]:
         named, *parameters = part.split(";", _MAX_PARAMETERS + 1)[: _MAX_PARAMETERS + 1]
@@ -97,7 +99,7 @@ def _qualities(accept: str) -> dict[str, float]:
 
 
 def _quality(parameters: Sequence[str]) -> float | None:
-    """The q among a range's parameters, 1 without one, None if it is malformed."""
+    """Return the q among a range's parameters: 1 if there is none, `None` if it is malformed."""
     for parameter in parameters:
         name, _, value = parameter.partition("=")
         if name.strip().lower() == "q":

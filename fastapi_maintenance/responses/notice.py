@@ -1,4 +1,4 @@
-"""What there is to say, before any format gives it a form."""
+"""Format-independent content of the response."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from .texts import Texts
 __all__ = ["DETAIL", "READ_ONLY_DETAIL", "Notice", "detail"]
 
 DETAIL: Final = "Service temporarily unavailable due to maintenance"
-"""What programs are told where the state has no message of its own."""
+"""The detail for programs if the state has no message."""
 
 READ_ONLY_DETAIL: Final = "Service temporarily read-only due to maintenance"
-"""The same in read-only mode."""
+"""The detail for programs in read-only mode if the state has no message."""
 
 
 def detail(state: MaintenanceState) -> str:
-    """What programs are told."""
+    """Return the detail for programs."""
     return state.message or (READ_ONLY_DETAIL if state.mode == "read-only" else DETAIL)
 
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """The public part of a state, in one language: no reason, no author. `jitter` spreads returning visitors, in seconds."""
+    """The public part of a state in one language. `jitter` spreads returning browsers, in seconds."""
 
     state: MaintenanceState
     language: str
@@ -34,7 +34,7 @@ class Notice:
 
     @property
     def read_only(self) -> bool:
-        """Whether only what would change something is refused."""
+        """Whether requests with safe methods pass."""
         return self.state.mode == "read-only"
 
     @property
@@ -44,12 +44,12 @@ class Notice:
 
     @property
     def message(self) -> str:
-        """The state's message, else this language's."""
+        """The message of the state, else of the language."""
         return self.state.message or (self.texts.read_only_message if self.read_only else self.texts.message)
 
     @property
     def ends_at(self) -> datetime | None:
-        """The end in UTC, if it is known, rounded up to a second."""
+        """The end in UTC, rounded up to a second; `None` if it is unknown."""
         if self.state.ends_at is None:
             return None
         try:

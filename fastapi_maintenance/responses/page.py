@@ -1,4 +1,4 @@
-"""The page for visitors: one file with everything in it, which asks nobody for anything but whether the service is back."""
+"""The built-in, self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SCRIPT: Final = _FILES.joinpath("page.js").read_text("utf-8")
 
 
 def inline_source(text: str) -> str:
-    """What allows exactly this inline style or script (Content Security Policy, 6.7.3.3)."""
+    """Return the CSP source that allows exactly this inline style or script (Content Security Policy, 6.7.3.3)."""
     return f"'sha256-{b64encode(sha256(text.encode()).digest()).decode()}'"
 
 
@@ -29,18 +29,18 @@ CONTENT_SECURITY_POLICY: Final = (
     f"default-src 'none'; style-src {inline_source(_STYLE)}; script-src {inline_source(_SCRIPT)}; connect-src 'self'; img-src data:; "
     "base-uri 'none'; form-action 'none'"
 ).encode()
-"""The page's own, which lets it have its style and its script and nothing else."""
+"""The policy of the page. It allows its style, its script and requests to its own origin."""
 
 
 def render_page(notice: Notice) -> str:
-    """The whole page. Without its style and its script, as under a stricter policy of somebody else's, it is a readable text."""
+    """Render the page. It stays readable where a stricter policy blocks its style and script."""
     return _PAGE.substitute(
         language=html.escape(notice.language),
         direction="rtl" if notice.texts.right_to_left else "ltr",
         title=html.escape(notice.title),
         message=html.escape(notice.message),
         until=_until(notice),
-        # In read-only mode the visitor's own GET never was refused, so there is nothing to wait for and a form's text to lose.
+        # Read-only mode never refuses a GET, so there is nothing to wait for; a reload would lose the text of a form.
         waiting="" if notice.read_only else f'<p class="waiting" role="status" hidden>{html.escape(notice.texts.waiting)}</p>\n',
         style=_STYLE,
         script=f"<script>{_SCRIPT}</script>\n",

@@ -1,4 +1,4 @@
-"""The answer to one request, as pure ASGI: encoded once for a state, sent many times."""
+"""ASGI application that sends the response. It is encoded once per state."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from .retry_after import RetryAfter
 __all__ = ["COMING", "MARK", "MaintenanceResponse", "announcement"]
 
 MARK: Final = b"x-maintenance-mode"
-"""The header that tells this answer from every other 503, by proxies or the application: `full` or `read-only`.
+"""The header that distinguishes this response from other 503 responses: `full` or `read-only`.
 
-A structured field (RFC 9651): a token, whose parameter `ends_at` is a date if the end is known.
+It is a structured field (RFC 9651): a token with the parameter `ends_at`, a date, if the end is known.
 """
 
 COMING: Final = b"x-maintenance-coming"
-"""The header that announces a window while the service is still open, as `full;starts_at=@…;ends_at=@…`, in the same way."""
+"""The header that announces a window while the service is still open: `full;starts_at=@…;ends_at=@…`."""
 
 _READABLE: Final = (b"access-control-expose-headers", b"retry-after, x-maintenance-mode")
 _SAFE: Final = (b"allow", b"GET, HEAD, OPTIONS, TRACE")  # a 405 must have it (RFC 9110, 15.5.6)
@@ -41,7 +41,7 @@ Headers = tuple[tuple[bytes, bytes], ...]
 
 @dataclass(frozen=True, slots=True)
 class _Encoded:
-    """All that is the same for every client of a kind. `after` is what a body goes on with behind the seconds of Retry-After."""
+    """The encoded response for one media type and language. `after` is the part of the body after the seconds of Retry-After."""
 
     status: int
     headers: Headers
@@ -49,7 +49,7 @@ class _Encoded:
     after: bytes | None = None
 
     def timed(self, seconds: int, retry_after: bytes) -> _Encoded:
-        """With what says when to come back."""
+        """Return the response with Retry-After and Content-Length."""
         content = self.content if self.after is None else b"%b%d%b" % (self.content, seconds, self.after)
         length = (b"content-length", b"%d" % len(content))
         return _Encoded(self.status, (*self.headers, length, (b"retry-after", retry_after)), content)
@@ -60,9 +60,9 @@ def _utc_now() -> datetime:
 
 
 class MaintenanceResponse:
-    """The answer for one state: `await response(scope, receive, send)`, for HTTP and for a WebSocket's handshake.
+    """The response for one state: `await response(scope, receive, send)`, for HTTP requests and WebSocket handshakes.
 
-    `clock` is what the state's end is measured against; it is read only for Retry-After. `answer` has the options.
+    `clock` returns the current time, for Retry-After. `answer` has the options.
     """
 
     def __init__(self, state: MaintenanceState, clock: Callable[[], datetime] = _utc_now, answer: MaintenanceAnswer | None = None) -> None:
@@ -91,7 +91,7 @@ class MaintenanceResponse:
         await send({"type": "http.response.body", "body": encoded.content})
 
     def _prefer(self, preferences: tuple[bytes, bytes]) -> tuple[str, str]:
-        """The media type and the language for a client, worked out once for each kind of client."""
+        """Return media type and language for a client, cached by its two headers."""
         preferred = self._preferred.get(preferences)
         if preferred is None:
             if len(self._preferred) >= _MOST_CLIENTS:  # somebody makes them up
@@ -119,7 +119,7 @@ class MaintenanceResponse:
         return self._time(encoded) if self._is_constant else encoded
 
     def _redirecting(self) -> _Encoded:
-        """Without Retry-After, which would mean a pause before following the redirect (RFC 9110, 10.2.3)."""
+        """Encode the redirect without Retry-After, which would delay it (RFC 9110, 10.2.3)."""
         headers = [
             (b"location", (self._answer.redirect or "").encode()),
             (b"content-length", b"0"),
@@ -130,7 +130,7 @@ class MaintenanceResponse:
         return _Encoded(302, self._with_own(headers), b"")
 
     def _with_own(self, ours: list[tuple[bytes, bytes]]) -> Headers:
-        """Ours and the user's, which replace ours of the same name; but a Vary is one more."""
+        """Return the headers with the user's own, which replace others of the same name. A Vary header is added."""
         own = [(name.lower().encode(), value.encode("latin-1")) for name, value in self._answer.headers.items()]
         replaced = {name for name, _ in own} - {b"vary"}
         return *(header for header in ours if header[0] not in replaced), *own
@@ -142,7 +142,7 @@ class MaintenanceResponse:
 
 
 def announcement(state: MaintenanceState) -> tuple[bytes, bytes]:
-    """The header for a coming window. Its start is rounded down to a second, its end up."""
+    """Return the header for an upcoming window. Its start is rounded down to a second, its end up."""
     assert state.starts_at is not None
     end = b"" if state.ends_at is None else b";ends_at=@%d" % math.ceil(state.ends_at.timestamp())
     return COMING, b"%b;starts_at=@%d%b" % (state.mode.encode(), math.floor(state.starts_at.timestamp()), end)

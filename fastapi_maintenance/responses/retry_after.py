@@ -1,4 +1,4 @@
-"""When to come back: the Retry-After header (RFC 9110, 10.2.3)."""
+"""The Retry-After header (RFC 9110, 10.2.3)."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ __all__ = ["RetryAfter"]
 
 @dataclass(frozen=True, slots=True)
 class RetryAfter:
-    """How a state becomes a Retry-After: as set, else until the end rounded up, else `default`. All in seconds.
+    """Options of Retry-After, in seconds: the state's own value, else the time until its end rounded up, else `default`.
 
-    `jitter` is the most that is added to an end, for else all clients come back at the same instant.
+    `jitter` is the largest random delay that is added to an end, so that clients do not return at the same time.
     `as_date` writes an HTTP date instead of seconds.
     """
 
@@ -25,21 +25,21 @@ class RetryAfter:
     as_date: bool = False
 
     def is_constant(self, state: MaintenanceState) -> bool:
-        """Whether every client is told the same, whenever it asks."""
+        """Return whether the value is the same for every request."""
         return not self.as_date and (state.ends_at is None or state.retry_after is not None)
 
     def seconds(self, state: MaintenanceState, now: datetime) -> int:
-        """Never negative, and never before the end."""
+        """Return the seconds to wait: never negative, and never before the end."""
         seconds = state.retry_after_at(now, self.default)
         if self.jitter and state.ends_at is not None and state.retry_after is None:
             seconds = min(seconds + randint(0, self.jitter), LONGEST_RETRY)
         return seconds
 
     def header(self, seconds: int, now: datetime) -> bytes:
-        """The header's value for that many seconds from now."""
+        """Return the header's value for that many seconds from now."""
         if not self.as_date:
             return b"%d" % seconds
         at = now.astimezone(UTC) + timedelta(seconds=seconds)
-        if at.microsecond:  # rounded up like the seconds: a date that comes too early sends clients into the last moments
+        if at.microsecond:  # rounded up like the seconds, so that no client returns before the end
             at = at.replace(microsecond=0) + timedelta(seconds=1)
         return format_datetime(at, usegmt=True).encode()

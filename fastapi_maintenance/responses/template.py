@@ -1,4 +1,4 @@
-"""A page of the user's own, from a Jinja2 template or a finished file. Both are read once, at start."""
+"""Custom pages, from a Jinja2 template or a static file. Both are loaded at start-up."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from .notice import Notice
 __all__ = ["Page", "read_file", "read_template"]
 
 Page = Callable[[Notice], Body]
-"""Encodes what there is to say for who prefers HTML."""
+"""A function that renders the content as HTML."""
 
 
 def read_file(path: str | PathLike[str]) -> Page:
-    """A page that is sent as it stands in the file. Raises `ConfigurationError` if it cannot be read."""
+    """Load a static page. Raises `ConfigurationError` if it cannot be read."""
     try:
         content = Path(path).read_bytes()
     except OSError as error:
@@ -28,9 +28,9 @@ def read_file(path: str | PathLike[str]) -> Page:
 
 
 def read_template(path: str | PathLike[str]) -> Page:
-    """A page rendered from a Jinja2 template, which may extend and include those beside it.
+    """Load a Jinja2 template, which may extend and include templates in its directory.
 
-    It is given `title`, `message`, `ends_at` (a datetime in UTC, or None), `mode`, `language` and `texts`, and escapes them.
+    Its variables are `title`, `message`, `ends_at` (a datetime in UTC, or `None`), `mode`, `language` and `texts`; they are escaped.
     Raises `ConfigurationError` if it cannot be read or rendered, or without Jinja2.
     """
     try:

@@ -1,4 +1,4 @@
-"""What is said to people, in their languages."""
+"""Translations of the page and of plain text."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ __all__ = ["TEXTS", "Texts"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Texts:
-    """The sentences of the page and of the plain text in one language; plain text, not HTML.
+    """The sentences of the page and of plain text in one language, without HTML.
 
-    `message` is said where the state has none of its own. `until` has `{time}` where the time goes. `waiting` is shown only
-    where the page does watch for the return. `right_to_left` is for languages that are written so.
+    `message` is the default message. `until` contains `{time}`. `waiting` is shown while the page polls for the return.
+    `right_to_left` is for scripts that are written from right to left.
     """
 
     title: str
@@ -29,10 +29,11 @@ class Texts:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if not isinstance(value, bool if field.name == "right_to_left" else str):
-                raise ConfigurationError(f"Texts.{field.name} cannot be {value!r}.")
+            kind, name = (bool, "True or False") if field.name == "right_to_left" else (str, "text")
+            if not isinstance(value, kind):
+                raise ConfigurationError(f"Texts.{field.name} must be {name}, got {value!r}.")
         if self.until.count("{time}") != 1:
-            raise ConfigurationError(f"Texts.until must have {{time}} in it once, where the time is to stand; {self.until!r} has not.")
+            raise ConfigurationError(f"Texts.until must contain {{time}} once, got {self.until!r}.")
 
 
 TEXTS: Final = {

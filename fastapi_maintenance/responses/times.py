@@ -1,4 +1,4 @@
-"""How times are written."""
+"""Formatting of times."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ __all__ = ["iso", "readable"]
 
 
 def iso(time: datetime) -> str:
-    """A time in UTC for programs (RFC 3339)."""
+    """Format a UTC time for programs (RFC 3339)."""
     return time.isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def readable(time: datetime) -> str:
-    """A time in UTC that people of every country read alike."""
+    """Format a UTC time for people, independent of the locale."""
     return f"{time.isoformat(sep=' ', timespec='minutes')[:16]} UTC"

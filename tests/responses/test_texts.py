@@ -24,10 +24,10 @@ def test_every_language_says_everything_in_its_own_words(language: str) -> None:
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        ({"title": None}, "Texts.title cannot be None"),
-        ({"right_to_left": "yes"}, "Texts.right_to_left cannot be 'yes'"),
-        ({"until": "soon"}, "Texts.until must have {time} in it once"),
-        ({"until": "{time} {time}"}, "Texts.until must have {time} in it once"),
+        ({"title": None}, "Texts.title must be text, got None"),
+        ({"right_to_left": "yes"}, "Texts.right_to_left must be True or False, got 'yes'"),
+        ({"until": "soon"}, "Texts.until must contain {time} once"),
+        ({"until": "{time} {time}"}, "Texts.until must contain {time} once"),
     ],
 )
 def test_texts_that_cannot_be_shown_are_refused(change: dict[str, Any], complaint: str) -> None:
