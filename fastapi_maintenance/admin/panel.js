@@ -31,7 +31,7 @@
     return `${clock(time)} (${away > 0 ? `in ${length(away)}` : `${length(-away)} ago`})`;
   };
 
-  // Whether it is overridden: no switch counts then, and every hold still does.
+  // enable_maintenance overrides the switch, but no hold.
   const overridden = () => picture.override !== null && picture.state.decided_by !== "hold";
 
   const stand = (report) => overridden() ? (picture.override ? "closed" : "open") : report.enabled === null ? "unknown" : !report.enabled ? "open" : report.state.mode === "read-only" ? "read-only" : "closed";
@@ -53,7 +53,7 @@
     return element;
   };
 
-  // What says the same stays the same element: nothing jumps, keeps or loses the focus without a reason.
+  // Keep the element of an unchanged entry, so that nothing moves or loses the focus.
   const fill = (body, entries, row, onTurn) => {
     const before = new Map([...body.rows].map((element) => [element.dataset.key, element]));
     const after = entries.map((entry) => {
@@ -75,14 +75,14 @@
   };
 
   const workerRow = (worker) => {
-    const vanished = worker.stands === "vanished", lost = worker.fenced ? "closed by itself" : "may still serve";
-    const applied = make("span", { className: worker.applied && !vanished ? "" : "behind" }, vanished ? lost : worker.applied ? "✓ yes" : "… not yet");
+    const vanished = worker.stands === "vanished", lost = worker.fenced ? "closed itself" : "may still serve";
+    const applied = make("span", { className: worker.applied && !vanished ? "" : "behind" }, vanished ? lost : worker.applied ? "✓ yes" : "not yet");
     const inFlight = [[worker.http, "request"], [worker.websockets, "WebSocket"]].filter(([count]) => count).map(([count, noun]) => plural(count, noun));
     return make("tr", {}, cell(worker.host), cell(String(worker.pid)), cell(worker.rung, "lesser"), cell(chip(worker.stands)), cell(applied),
       cell(inFlight.join(", ") || "0", "number"));
   };
 
-  const lease = (hold) => hold.lease === null ? "with its process" : length(hold.lease - sinceCame());
+  const lease = (hold) => hold.lease === null ? "until its process ends" : length(hold.lease - sinceCame());
 
   const holdRow = (hold) => {
     const says = make("span", {}, chip(hold.enabled ? "on" : "off"), hold.scope ? ` ${hold.scope}` : hold.enabled && hold.mode !== "full" ? ` ${hold.mode}` : "");
@@ -92,7 +92,7 @@
   const scopeRow = (part) => {
     const word = part.enabled === null ? "unknown" : part.enabled ? "closed" : "open";
     const button = make("button", { type: "button", className: "small" }, part.has_own_switch ? "Turn off…" : "Turn on…");
-    button.setAttribute("aria-label", `${button.textContent.replace("…", "")} maintenance of ${part.name}`);
+    button.setAttribute("aria-label", `Turn maintenance ${part.has_own_switch ? "off" : "on"} for ${part.name}`);
     button.onclick = () => part.has_own_switch ? askOff(part.name) : askOn(part.name);
     return make("tr", {}, cell(part.name), cell(chip(word)), cell(part.decided_by ?? "–", "lesser"), cell(button));
   };
@@ -109,11 +109,17 @@
   };
 
   const WHAT = {
-    set: (on) => `turned ${on}`, noticed: (on, change) => change.error ? "set to what nobody can read" : `turned ${on} by hand`, expired: () => "ran out", cleared: () => "everything ended", taken: (on) => `hold taken: ${on}`,
-    released: () => "hold released", lapsed: () => "hold lapsed", restored: (on) => `restored: ${on}`, lost: () => "lost with Redis' data",
+    set: (on, change) => on === "on" && change.was_on ? "changed" : `turned ${on}`, noticed: (on, change) => change.error ? "set to an invalid value" : `turned ${on} by hand`, expired: () => "expired", cleared: () => "everything cleared", taken: (on) => `hold acquired: ${on}`,
+    released: () => "hold released", lapsed: () => "hold expired", restored: (on) => `restored: ${on}`, lost: () => "lost: Redis lost its data",
   };
 
-  const SEEN = new Set(["noticed", "expired", "lapsed"]); // by a worker, which did not do it
+  const SEEN = new Set(["noticed", "expired", "lapsed"]); // by a worker that did not cause it
+
+  // Whether the switch was on before each change, as far back as the list goes.
+  const withBefore = (changes) => changes.map((change, index) => {
+    const before = changes.slice(index + 1).find((earlier) => earlier.scope === change.scope && !earlier.hold);
+    return { ...change, was_on: before?.state?.enabled ?? false };
+  });
 
   const changeRow = (change) => {
     const on = !change.state ? "off" : change.state.starts_at && Date.parse(change.state.starts_at) > Date.parse(change.at) ? "on later" : change.state.enabled ? "on" : "off";
@@ -126,18 +132,18 @@
 
   const facts = (report) => {
     const state = report.enabled && !overridden() ? report.state : null, found = [];
-    if (overridden()) found.push(["Because of", `enable_maintenance=${picture.override ? "True" : "False"}, which goes before the switch`]);
+    if (overridden()) found.push(["Decided by", `enable_maintenance=${picture.override ? "True" : "False"}, which overrides the switch`]);
     if (state?.reason) found.push(["Reason", state.reason]);
-    if (state?.message) found.push(["Visitors read", state.message]);
-    if (report.decided_by === "hold") found.push(["Because of", plural(report.holds.length, "hold")]);
+    if (state?.message) found.push(["Message", state.message]);
+    if (report.decided_by === "hold") found.push(["Decided by", plural(report.holds.length, "hold")]);
     if (state?.by) found.push(["By", state.by]);
     if (state?.since) found.push(["Since", moment(state.since)]);
     if (state?.ends_at) found.push(["Until", moment(state.ends_at)]);
-    if (state?.allow) found.push(["Let through", state.allow.join(", ")]);
+    if (state?.allow) found.push(["Allowed", state.allow.join(", ")]);
     if (report.coming) found.push(["Begins", moment(report.coming.starts_at)]);
     if (report.coming?.ends_at) found.push(["Ends", moment(report.coming.ends_at)]);
     if (report.coming && report.switch?.reason) found.push(["Reason", report.switch.reason]);
-    if (report.decided_by === "hold" && report.switch?.enabled && !report.enabled) found.push(["The switch", "is on, and lifted by a hold"]);
+    if (report.decided_by === "hold" && report.switch?.enabled && !report.enabled) found.push(["Switch", "on, lifted by a hold"]);
     return found;
   };
 
@@ -145,8 +151,8 @@
     const live = (picture.workers ?? []).filter((worker) => worker.stands !== "vanished"), vanished = (picture.workers ?? []).length - live.length;
     if (!live.length || picture.state.enabled === null) return "";
     const followed = live.filter((worker) => worker.applied).length, busy = live.reduce((sum, worker) => sum + worker.http + worker.websockets, 0);
-    const parts = [followed === live.length ? `${live.length === 1 ? "The one worker has" : `All ${live.length} workers have`} applied it` : `${followed} of ${live.length} workers have applied it`];
-    if (picture.state.enabled) parts.push(busy ? `${plural(busy, "request")} still at work` : live.every((worker) => worker.stands === "drained") ? "no request is at work" : "draining");
+    const parts = [followed === live.length ? `${live.length === 1 ? "The only worker is" : `All ${live.length} workers are`} up to date` : `${followed} of ${live.length} workers are up to date`];
+    if (picture.state.enabled) parts.push(busy ? `${plural(busy, "request")} in flight` : live.every((worker) => worker.stands === "drained") ? "no request in flight" : "draining");
     if (vanished) parts.push(`${plural(vanished, "worker")} vanished`);
     return parts.join(" · ");
   };
@@ -161,7 +167,7 @@
     document.title = `${heading} – Maintenance`;
     by("where").textContent = report.backend.url + (picture.operator ? ` · ${picture.operator}` : "");
     by("progress").textContent = progress();
-    const trouble = picture.trouble ? `${picture.trouble} Below is what this worker knew last; meanwhile it ${picture.closed ? "is closed" : "serves"} (${picture.source}).` : report.error ? `${report.error} Each worker stays with what it knew last.` : report.switch?.ignored.length ? `Ignored details of the switch: ${report.switch.ignored.join("; ")}.` : "";
+    const trouble = picture.trouble ? `${picture.trouble} This worker shows its last known state and ${picture.closed ? "is closed" : "serves requests"} (${picture.source}).` : report.error ? `${report.error} Workers keep their last known state.` : report.switch?.ignored.length ? `Ignored details of the switch: ${report.switch.ignored.join("; ")}.` : "";
     by("trouble").hidden = !trouble;
     by("trouble").textContent = trouble ?? "";
     by("buttons").hidden = false;
@@ -172,29 +178,29 @@
     by("change").hidden = !switched || over;
     const workers = picture.workers ?? [];
     by("workers-count").textContent = workers.filter((worker) => worker.stands !== "vanished").length || "";
-    by("workers-none").textContent = picture.workers ? "No worker has registered." : picture.trouble ? "Unknown while the backend cannot be asked." : "This backend keeps no registry of workers; Redis does.";
+    by("workers-none").textContent = picture.workers ? "No worker has registered." : picture.trouble ? "Unknown: the backend cannot be reached." : "This backend has no registry of workers; Redis has.";
     const around = [...new Set(workers.flatMap((worker) => worker.unrouted))].sort();
     by("around").hidden = !around.length;
-    by("around").textContent = `Ways around the gate: ${around.join(", ")}. No route has these paths, a middleware inside the application answered them while closed. unknown_routes="refuse" closes them.`;
+    by("around").textContent = `Ways around the gate: ${around.join(", ")}. No route has these paths; a middleware inside the application answered them while closed. Close them with unknown_routes="refuse".`;
     table("workers", workers, workerRow, (old, now) => old.stands !== now.stands || (now.applied && !old.applied));
     const holds = report.holds ?? [];
     by("holds-count").textContent = holds.length || "";
-    by("holds-none").textContent = report.holds ? "Nobody holds the service closed or open." : "The holds cannot be read.";
+    by("holds-none").textContent = report.holds ? "No active holds." : "The holds cannot be read.";
     table("holds", holds.map((hold) => ({ ...hold, lease: undefined })), holdRow);
     by("scopes-section").hidden = picture.scopes.length === 0;
     fill(by("scopes"), picture.scopes, scopeRow);
     by("bypasses-section").hidden = !picture.grants_bypasses && picture.bypasses.length === 0;
-    by("bypasses-none").textContent = "While the switch is on, a link lets a tester through.";
+    by("bypasses-none").textContent = "A link lets a tester in while the switch is on.";
     table("bypasses", picture.bypasses, bypassRow);
     by("let-in").hidden = !picture.grants_bypasses;
     by("let-in").disabled = !switched;
     by("history-section").hidden = picture.history === null;
-    table("history", picture.history ?? [], changeRow);
+    table("history", withBefore(picture.history ?? []), changeRow);
     tick();
     say([heading, progress()].filter(Boolean).join(". "));
   };
 
-  // What the time alone changes.
+  // Update what changes with time alone.
   const tick = () => {
     if (!picture) return;
     const list = facts(picture.state).flatMap(([name, value]) => [["dt", name], ["dd", value]]), looks = JSON.stringify(list);
@@ -222,7 +228,7 @@
       by("link").textContent = "Live";
       paint();
     };
-    // Every stream ends now and then. The browser would wait for seconds, and for ever after a 401 or 502.
+    // Streams end every minute. The browser itself would wait for seconds, and for ever after a 401 or 502.
     current.onerror = () => {
       if (current !== source) return;
       current.close();
@@ -231,7 +237,7 @@
     };
   };
 
-  // After a sleep, timers and the stream may both be dead: whoever comes back is shown the truth, not the past.
+  // After a sleep, timers and the stream may both be dead: connect again.
   const wake = () => {
     if (document.hidden) {
       source?.close();
@@ -255,7 +261,7 @@
 
   // -- changing it ---------------------------------------------------------------------------------------------------
 
-  // The answer, or null where it was refused: then `complain` was told why.
+  // Return the answer, or null after calling `complain` with the reason.
   const send = async (method, path, body, complain, etag) => {
     try {
       const headers = { "Content-Type": "application/json", ...(etag ? { "If-Match": etag } : {}) };
@@ -263,9 +269,9 @@
       const answer = reply.status === 204 ? {} : await reply.json().catch(() => ({}));
       if (reply.ok) return answer;
       const detail = Array.isArray(answer.detail) ? answer.detail.map((problem) => problem.msg).join("; ") : answer.detail;
-      complain(detail || `It was refused with status ${reply.status}.`);
+      complain(detail || `The server answered with status ${reply.status}.`);
     } catch (error) {
-      complain(error.name === "TimeoutError" ? "There was no answer in time. Look at what is true before you try again." : "The server cannot be reached.");
+      complain(error.name === "TimeoutError" ? "The server did not answer in time. Check the state before you try again." : "The server cannot be reached.");
     }
     return null;
   };
@@ -291,23 +297,23 @@
     return shifted.toISOString().slice(0, 16);
   };
 
-  // What the form asks for, as times; `problem` says what is missing.
+  // Read the times of the form; `problem` says what is wrong.
   const planned = (fields) => {
     const begins = fields.begins.value === "at" ? new Date(fields.starts_at.value) : null, from = begins ?? new Date(serverNow());
     const ends = { never: () => null, after: () => new Date(from.getTime() + fields.lasts.value * 1000), at: () => new Date(fields.ends_at.value) }[fields.ends.value]();
     let problem = "";
-    if (begins && isNaN(begins)) problem = "Say when it is to begin.";
-    else if (ends && isNaN(ends)) problem = "Say when it is to end.";
-    else if (ends && ends <= from) problem = "It would end before it begins.";
+    if (begins && isNaN(begins)) problem = "Enter when it begins.";
+    else if (ends && isNaN(ends)) problem = "Enter when it ends.";
+    else if (ends && ends <= from) problem = "The end must be after the beginning.";
     return { begins, ends, problem };
   };
 
   const summarise = () => {
     const { begins, ends, problem } = planned(setting.fields), later = begins && begins > serverNow();
     const whole = scope === null ? "Every worker" : `For ${scope}, every worker`;
-    const refuses = setting.fields.mode.value === "full" ? "answers 503" : "refuses what writes";
-    const until = ends ? `until ${clock(ends)}` : "until somebody turns it off";
-    const opens = later && scope === null && picture.state.enabled && picture.state.decided_by === "switch" ? " It is on now, and would be open until then." : "";
+    const refuses = setting.fields.mode.value === "full" ? "answers 503" : "refuses writes";
+    const until = ends ? `until ${clock(ends)}` : "until it is turned off";
+    const opens = later && scope === null && picture.state.enabled && picture.state.decided_by === "switch" ? " Maintenance is on now; until then it would be off." : "";
     by("set-summary").textContent = problem || `${whole} ${refuses} from ${later ? clock(begins) : "now"} ${until}.${opens}`;
     by("set-go").textContent = later ? "Schedule" : setting.changes ? "Apply" : "Turn on";
   };
@@ -345,7 +351,7 @@
       fields.begins.value = changed.starts_at ? "at" : "now";
       fields.ends.value = changed.ends_at ? "at" : "never";
     }
-    by("set-title").textContent = changed ? "Change this maintenance" : part === null ? "Turn maintenance on" : `Turn on maintenance of ${part}`;
+    by("set-title").textContent = changed ? "Change this maintenance" : part === null ? "Turn maintenance on" : `Turn maintenance on for ${part}`;
     summarise();
     setting.dialog.showModal();
   };
@@ -355,13 +361,13 @@
     return send("DELETE", where() + end, null, complain, turning.etag);
   });
 
-  // What turning off will come to, holds considered.
+  // Explain what turning off does, holds considered.
   const foretell = () => {
     const holds = picture.state.holds ?? [], closing = holds.filter((hold) => hold.enabled), alone = scope === null && !turning.fields.end_holds.checked;
-    by("off-text").textContent = scope !== null ? "It will be as everything else is."
-      : alone && closing.length ? `The switch goes off, but ${closing.length === 1 ? "a hold keeps" : `${closing.length} holds keep`} the service closed.`
+    by("off-text").textContent = scope !== null ? "The general switch applies to it again."
+      : alone && closing.length ? `The switch is turned off, but ${closing.length === 1 ? "a hold keeps" : `${closing.length} holds keep`} the service closed.`
       : picture.state.coming ? "Maintenance will not begin."
-      : alone || !holds.length ? "Every worker serves again." : "Every worker serves again, also under whoever holds it closed: is nothing at work there?";
+      : alone || !holds.length ? "Every worker serves requests again." : "Every worker serves requests again. Make sure that no migration is still running under a hold.";
   };
 
   turning.element.oninput = foretell;
@@ -372,10 +378,10 @@
     turning.element.reset();
     turning.error.textContent = "";
     const { holds, coming } = picture.state, count = holds?.length ?? 0;
-    by("off-title").textContent = part === null ? (coming ? "Cancel the window?" : "Turn maintenance off?") : `Turn off maintenance of ${part}?`;
+    by("off-title").textContent = part === null ? (coming ? "Cancel the window?" : "Turn maintenance off?") : `Turn maintenance off for ${part}?`;
     by("off-go").textContent = coming && part === null ? "Cancel the window" : "Turn off";
     by("off-holds").hidden = part !== null || !count;
-    by("off-holds-text").textContent = `End ${count === 1 ? "the hold" : `all ${count} holds`}, too: ${(holds ?? []).map((hold) => hold.reason ?? hold.by ?? hold.id).join(", ")}`;
+    by("off-holds-text").textContent = `Also end ${count === 1 ? "the hold" : `all ${count} holds`}: ${(holds ?? []).map((hold) => hold.reason ?? hold.by ?? hold.id).join(", ")}`;
     foretell();
     turning.dialog.showModal();
   };

@@ -19,7 +19,7 @@ from playwright.sync_api import Locator, Page, expect
 
 from fastapi_maintenance import MaintenanceModeMiddleware
 from fastapi_maintenance.admin import maintenance_admin
-from fastapi_maintenance.backends import LocalFileBackend
+from fastapi_maintenance.backends import LocalFileBackend, RedisBackend
 from fastapi_maintenance.bypass import Bypass
 
 from ..apps.administered import PASSWORD
@@ -129,7 +129,7 @@ def test_a_flip_on_the_page_turns_all_rows_and_closes_the_service(panel: Page, s
     turn_on(panel, "OPS-417 reindex")
     expect(heading(panel)).to_have_text("Closed for maintenance")
     expect_rows(panel, "drained")
-    expect(panel.locator("#progress")).to_have_text("All 4 workers have applied it · no request is at work")
+    expect(panel.locator("#progress")).to_have_text("All 4 workers are up to date · no request in flight")
     expect(panel.locator("#facts")).to_contain_text("OPS-417 reindex")
     expect(panel.locator("#facts")).to_contain_text("ana")
     assert site.statuses == {503}
@@ -167,7 +167,7 @@ def test_of_two_operators_the_second_is_told_and_loses_nothing(site: Site, panel
     site.redis.cli("SET", "maintenance", '{"enabled": true, "reason": "hers"}')
     expect(heading(panel)).to_have_text("Closed for maintenance")
     dialog.get_by_role("button", name="Turn on").click()
-    expect(dialog.get_by_role("alert")).to_contain_text("Somebody else has changed the switch")
+    expect(dialog.get_by_role("alert")).to_contain_text("has changed since it was read")
     assert dialog.get_by_label("Reason").input_value() == "mine"
     assert "hers" in site.redis.cli("GET", "maintenance")
 
@@ -194,9 +194,9 @@ def test_a_value_that_cannot_be_read_is_said_and_can_be_cleared(panel: Page, sit
     expect_rows(panel, "drained")
     site.redis.cli("SET", "maintenance", "garbage")
     expect(heading(panel)).to_have_text("The switch cannot be read")
-    expect(panel.locator("#trouble")).to_contain_text("Each worker stays with what it knew last.")
+    expect(panel.locator("#trouble")).to_contain_text("Workers keep their last known state.")
     expect_rows(panel, "drained")
-    expect(panel.locator("#history tr").first).to_contain_text("set to what nobody can read")
+    expect(panel.locator("#history tr").first).to_contain_text("set to an invalid value")
     expect(panel.locator("#history tr").first).to_contain_text("seen by")
     panel.get_by_role("button", name="Turn off…").click()
     panel.get_by_role("dialog").get_by_role("button", name="Turn off").click()
@@ -220,9 +220,9 @@ def test_a_window_is_picked_in_local_time_shown_and_cancelled(visit: Visit, site
     dialog.get_by_label("Begin at").fill("2126-11-22T03:00")
     expect(dialog.get_by_role("group", name="Begin").get_by_label("at", exact=True)).to_be_checked()
     dialog.get_by_label("End at").fill("2126-11-22T02:00")
-    expect(dialog).to_contain_text("It would end before it begins.")
+    expect(dialog).to_contain_text("The end must be after the beginning.")
     dialog.get_by_role("button", name="Schedule").click()
-    expect(dialog.get_by_role("alert")).to_contain_text("It would end before it begins.")
+    expect(dialog.get_by_role("alert")).to_contain_text("The end must be after the beginning.")
     dialog.get_by_label("End at").fill("2126-11-22T04:00")
     dialog.get_by_role("button", name="Schedule").click()
     expect(page.locator("#facts")).to_contain_text("Begins")
@@ -248,9 +248,9 @@ def test_work_that_is_under_way_is_counted_until_it_is_done(panel: Page) -> None
     panel.evaluate("void fetch('/slow?seconds=10')")
     expect(rows(panel).filter(has_text="1 request")).to_have_count(1)
     turn_on(panel)
-    expect(panel.locator("#progress")).to_contain_text("1 request still at work")
+    expect(panel.locator("#progress")).to_contain_text("1 request in flight")
     expect(rows(panel).filter(has_text="closed")).to_have_count(1)
-    expect(panel.locator("#progress")).to_contain_text("no request is at work")
+    expect(panel.locator("#progress")).to_contain_text("no request in flight")
     expect_rows(panel, "drained")
 
 
@@ -283,40 +283,41 @@ def test_a_hold_is_shown_with_its_lease_and_can_be_ended(panel: Page, site: Site
         panel.get_by_role("button", name="Turn off…").click()
         dialog = panel.get_by_role("dialog")
         expect(dialog).to_contain_text("a hold keeps the service closed")
-        dialog.get_by_label("End the hold, too: alembic upgrade").check()
-        expect(dialog).to_contain_text("is nothing at work there?")
+        dialog.get_by_label("Also end the hold: alembic upgrade").check()
+        expect(dialog).to_contain_text("no migration is still running under a hold")
         dialog.get_by_role("button", name="Turn off").click()
         expect(heading(panel)).to_have_text("Open")
         expect(row).to_have_count(0)
 
 
 def test_a_part_is_closed_alone(panel: Page, site: Site) -> None:
-    panel.get_by_role("button", name="Turn on maintenance of billing").click()
+    panel.get_by_role("button", name="Turn maintenance on for billing").click()
     dialog = panel.get_by_role("dialog")
     expect(dialog).to_contain_text("For billing, every worker answers 503 from now")
     dialog.get_by_role("button", name="Turn on").click()
     expect(panel.locator("#scopes tr")).to_contain_text("closed")
     expect(heading(panel)).to_have_text("Open")
     assert {answer.status for answer in site.workers.get_all("/billing").values()} == {503}
-    panel.get_by_role("button", name="Turn off maintenance of billing").click()
+    panel.get_by_role("button", name="Turn maintenance off for billing").click()
     panel.get_by_role("dialog").get_by_role("button", name="Turn off").click()
     expect(panel.locator("#scopes tr")).to_contain_text("open")
     assert site.redis.cli("EXISTS", "maintenance:billing") == "0"
 
 
 def test_a_tester_is_let_in_by_a_link_and_sent_away_again(visit: Visit, site: Site, panel: Page) -> None:
-    expect(panel.get_by_role("button", name="Let a tester in…")).to_be_disabled()
+    expect(panel.get_by_role("button", name="Create a link…")).to_be_disabled()
     turn_on(panel)
-    panel.get_by_role("button", name="Let a tester in…").click()
+    panel.get_by_role("button", name="Create a link…").click()
     dialog = panel.get_by_role("dialog")
-    dialog.get_by_label("Who is it for?").fill("Eve")
-    dialog.get_by_role("button", name="Make a link").click()
+    dialog.get_by_label("For whom?").fill("Eve")
+    dialog.get_by_role("button", name="Create", exact=True).click()
     expect(dialog.get_by_label("Link")).to_have_value(re.compile("maintenance_bypass="))
     link = dialog.get_by_label("Link").input_value()
     dialog.get_by_role("button", name="Close").click()
 
     tester = visit.to(link)
     assert tester.title() == "The shop"
+    expect(panel.locator("#history tr").first).to_contain_text("changed")
     panel.get_by_role("button", name="Revoke the link for Eve").click()
     expect(panel.locator("#bypasses tr")).to_have_count(0)
     eventually_sync(lambda: tester.goto(site.shop) and tester.title() != "The shop", within=SOON)
@@ -332,9 +333,9 @@ def test_link_of_a_mounted_application_lets_two_browsers_in(visit: Visit, tmp_pa
     with serving(outer) as server:
         panel = visit.to(f"http://{server}/shop/ops/maintenance/")
         turn_on(panel)
-        panel.get_by_role("button", name="Let a tester in…").click()
-        panel.get_by_role("button", name="Make a link").click()
-        field = panel.get_by_role("dialog").get_by_label("Link lets in every browser that opens it")
+        panel.get_by_role("button", name="Create a link…").click()
+        panel.get_by_role("button", name="Create", exact=True).click()
+        field = panel.get_by_role("dialog").get_by_label("Link works in every browser that opens it")
         expect(field).to_have_value(re.compile(f"^http://{server}/shop/\\?maintenance_bypass="))
         for _ in range(2):
             assert visit.to(field.input_value()).title() == "The shop"
@@ -375,7 +376,7 @@ def test_redis_away_is_said(visit: Visit, own_redis_server: Any) -> None:
         page = visit.to(f"http://127.0.0.1:{workers.port}/maintenance/", **ANA)
         expect(heading(page)).to_have_text("Open")
         server.kill()
-        expect(page.locator("#trouble")).to_contain_text("what this worker knew last; meanwhile it serves (")
+        expect(page.locator("#trouble")).to_contain_text("shows its last known state and serves requests (")
         turn = page.get_by_role("button", name="Turn on…").first
         turn.click()
         page.get_by_role("dialog").get_by_role("button", name="Turn on").click()
@@ -390,7 +391,7 @@ def test_without_redis_it_works_too(visit: Visit, tmp_path: Any) -> None:
         page = visit.to(f"http://{server}/maintenance/")
         turn_on(page, "OPS-417")
         expect(heading(page)).to_have_text("Closed for maintenance")
-        expect(page.locator("#workers-none")).to_have_text("This backend keeps no registry of workers; Redis does.")
+        expect(page.locator("#workers-none")).to_have_text("This backend has no registry of workers; Redis has.")
         expect(page.locator("#history-section")).to_be_hidden()
 
 
@@ -401,13 +402,13 @@ def test_an_override_is_told_as_what_it_is(visit: Visit, tmp_path: Any) -> None:
     with serving(app) as server:
         page = visit.to(f"http://{server}/maintenance/")
         expect(heading(page)).to_have_text("Closed for maintenance")
-        expect(page.locator("#facts")).to_contain_text("enable_maintenance=True, which goes before the switch")
+        expect(page.locator("#facts")).to_contain_text("enable_maintenance=True, which overrides the switch")
 
 
 def test_panel_names_the_ways_around_the_gate(visit: Visit, redis_server: RedisServer) -> None:
     app = FastAPI()
     app.include_router(maintenance_admin(public=True))
-    middleware = MaintenanceModeMiddleware(app, backend=redis_server.url)
+    middleware = MaintenanceModeMiddleware(app, backend=RedisBackend(redis_server.url))
     middleware.mode.note_unrouted("/legacy/<b>")
     with serving(middleware) as server:
         page = visit.to(f"http://{server}/maintenance/")
@@ -441,13 +442,13 @@ def test_it_is_used_by_keyboard_alone(panel: Page) -> None:
 def test_a_screen_reader_hears_of_a_change_once(panel: Page, site: Site) -> None:
     status = panel.locator("#said")
     expect(status).to_have_attribute("role", "status")
-    expect(status).to_have_text("Open. All 4 workers have applied it")
+    expect(status).to_have_text("Open. All 4 workers are up to date")
     panel.evaluate(
         "window.said = []; new MutationObserver(() => said.push(document.getElementById('said').textContent)).observe("
         "document.getElementById('said'), {childList: true})"
     )
     site.redis.cli("SET", "maintenance", "1")
-    expect(status).to_have_text("Closed for maintenance. All 4 workers have applied it · no request is at work")
+    expect(status).to_have_text("Closed for maintenance. All 4 workers are up to date · no request in flight")
     expect_rows(panel, "drained")
     heard = panel.evaluate("said")
     panel.wait_for_timeout(3000)  # over a heartbeat
@@ -461,7 +462,7 @@ def test_a_screen_reader_hears_of_a_change_once(panel: Page, site: Site) -> None
 def test_it_is_accessible(visit: Visit, site: Site, visitor: dict[str, Any]) -> None:
     page = opened(visit, site, reduced_motion="reduce", **visitor)
     page.get_by_text("What these words mean").click()
-    expect(page.get_by_text("it refuses, and nothing is left to wait for")).to_be_visible()
+    expect(page.get_by_text("it refuses requests and none is running")).to_be_visible()
     check(page)
     page.get_by_role("button", name="Turn on…").first.click()
     check(page)
