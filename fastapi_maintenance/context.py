@@ -15,7 +15,7 @@ from copy import copy
 from datetime import UTC, datetime
 from inspect import isasyncgenfunction, isgeneratorfunction
 from types import TracebackType
-from typing import Any, Final, Literal, ParamSpec, Self, TypeVar, cast, get_args
+from typing import Any, Literal, ParamSpec, Self, TypeVar, cast
 
 from anyio.from_thread import start_blocking_portal
 
@@ -24,11 +24,11 @@ from ._fields import fields
 from ._handlers import is_async
 from ._seconds import positive
 from .backends import BaseStateBackend
-from .barrier import wait_until_applied
+from .barrier import BarrierResult, wait_until_applied
 from .defaults import backend_at_hand
 from .exceptions import ConfigurationError, LeaseLostError, UnsupportedError, why
 from .in_flight import Admission, current_admission
-from .leases import Lease, drop, let_go
+from .leases import Lease, LocalLease
 from .scopes import check_scope
 from .snapshot import Hold, replace_state
 from .state import MaintenanceState, Mode
@@ -40,9 +40,8 @@ logger = logging.getLogger("fastapi_maintenance")
 P = ParamSpec("P")
 R = TypeVar("R")
 OnError = Literal["release", "keep"]
-OnLost = Literal["tell", "cancel"]
-
-_LETTING_GO: Final = 2.0  # seconds
+OnLost = Literal["tell", "cancel"] | Callable[[LeaseLostError], object]
+Progress = Callable[[BarrierResult], None]
 
 _enclosing: ContextVar[tuple[str, ...]] = ContextVar("fastapi_maintenance_enclosing", default=())
 """The on holds of the blocks that the code is in; an off hold inside lifts these and no others."""
@@ -61,6 +60,7 @@ def maintenance_mode_on(
     on_lost: OnLost = "tell",
     drain: float | None = None,
     strict: bool = True,
+    progress: Progress | None = None,
     scope: str | None = None,
 ) -> MaintenanceBlock:
     """Maintenance is on for the length of a block, everywhere the backend reaches: `async with`, `with`, or a decorator.
@@ -71,16 +71,18 @@ def maintenance_mode_on(
     `on_error="keep"` turns a failed block into a switch that stays on, with the error as its reason.
     A hold that is lost (ended by force, or run out while cut off) shows on the object: `lost`, and `check()` raises
     `LeaseLostError`; `on_lost="cancel"` also cancels the block (`async with` only), which then ends with that error.
+    A function as `on_lost` is called with the error at once, from the thread that renews the lease.
     With `drain`, the block is run only when every live worker has closed and no request that a closed service would refuse
     is in flight, other than the one that runs the block; `drain` is the most seconds to wait for that. If that is not
     reached, `DrainTimeout` names the laggards. If workers vanished that may still be serving, `UnfencedError` names them,
-    unless `strict` is False. The hold is then released, or kept as `on_error` says.
+    unless `strict` is False. The hold is then released, or kept as `on_error` says. `progress` is called with a
+    `BarrierResult` whenever something has changed during the wait.
     With `scope`, all this is about its routes alone; `on_error="keep"` then needs Redis, else entering raises `UnsupportedError`.
     Entering raises `BackendError` if the hold cannot be taken. Whenever entering raises, the block is not run.
     """
     allowed = tuple(map(check_entry, allow)) or None
     state = _state(True, message=message, reason=reason, retry_after=retry_after, mode=mode, allow=allowed)
-    return MaintenanceBlock(state, backend, lease, on_error, on_lost, drain=drain, strict=strict, scope=scope)
+    return MaintenanceBlock(state, backend, lease, on_error, on_lost, drain=drain, strict=strict, progress=progress, scope=scope)
 
 
 def maintenance_mode_off(
@@ -112,11 +114,13 @@ class MaintenanceBlock:
         *,
         drain: float | None = None,
         strict: bool = True,
+        progress: Progress | None = None,
         scope: str | None = None,
     ) -> None:
-        for name, value, choices in (("on_error", on_error, OnError), ("on_lost", on_lost, OnLost)):
-            if value not in get_args(choices):
-                raise ConfigurationError(f"{name} must be {' or '.join(get_args(choices))}, not {value!r}.")
+        if on_error not in ("release", "keep"):
+            raise ConfigurationError(f"on_error must be release or keep, not {on_error!r}.")
+        if on_lost not in ("tell", "cancel") and not callable(on_lost):
+            raise ConfigurationError(f"on_lost must be tell or cancel, or a function, not {on_lost!r}.")
         self._state = state
         self._given = backend
         self._seconds = positive("lease", lease)
@@ -124,21 +128,14 @@ class MaintenanceBlock:
         self._on_lost = on_lost
         self._drain = None if drain is None else positive("drain", drain)
         self._strict = strict
+        self._progress = progress
         self._scope = scope if scope is None else check_scope(scope)
-        self._hold: Hold | None = None
-        self._backend: BaseStateBackend | None = None
-        self._lease: Lease | None = None
+        self._hold: Hold | None = None  # while the block is entered
+        self._lease: Lease | LocalLease | None = None
+        self._cancellation: _Cancellation | None = None
         self._excused: Admission | None = None
-        self._cancelled = False
-        self._cancelled_before = 0
-        self._gone = False  # the task went on while the thread still takes or releases the hold
-
-    @property
-    def backend(self) -> BaseStateBackend:
-        """Where the hold is, or was. Raises `RuntimeError` before the block was entered."""
-        if self._backend is None:
-            raise RuntimeError("This block was never entered.")
-        return self._backend
+        self.release_error = ""
+        """Why the hold could not be released when the block ended, or empty."""
 
     @property
     def lost(self) -> bool:
@@ -153,16 +150,12 @@ class MaintenanceBlock:
     # -- async with ----------------------------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
-        backend, hold = self._prepare()
-        if backend.leased:
-            self._lease = Lease(backend, hold, self._seconds, self._canceller())
-            await self._begun(self._lease)
-        else:
-            try:
-                await backend.acquire(hold, self._seconds)
-            except BaseException:
-                await drop(backend, hold)  # cancelled after it was taken, and before that was told
-                raise
+        hold, lease = self._prepare()
+        try:
+            await lease.acquire()
+        except asyncio.CancelledError:
+            self._detach()
+            raise
         self._enter(hold)
         try:
             await self._drained()
@@ -172,72 +165,35 @@ class MaintenanceBlock:
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        backend, hold = self._leave()
+        hold, lease = self._leave()
         keep = self._kept(hold, error)
         try:
-            if self._lease is not None:
-                await asyncio.shield(asyncio.wrap_future(self._lease.end(keep)))
-            else:
-                await let_go(backend, hold, keep)
+            await lease.release(keep)
         except asyncio.CancelledError as cancelled:
-            self._gone = True
-            self._tell_of_loss(cancelled)  # our own may arrive only now that the block is over
+            self._detach(cancelled)  # our own may arrive only now that the block is over
             raise
         except Exception as failure:
             self._explain(failure, error, keep)
-        self._tell_of_loss(error)
+        if self._cancellation is not None:
+            self._cancellation.take_back(error)
 
-    def _tell_of_loss(self, error: BaseException | None) -> None:
-        """Take our own cancellation back, and make of one that is ours alone the error that says why."""
-        if not self._cancelled:
-            return
-        self._cancelled = False
-        task = asyncio.current_task()
-        assert task is not None
-        assert self._lease is not None
-        ours_alone = task.uncancel() <= self._cancelled_before
-        if ours_alone and isinstance(error, asyncio.CancelledError):
-            raise LeaseLostError(f"The block was cancelled, because its hold was lost: {self._lease.lost}") from error
-
-    async def _begun(self, lease: Lease) -> None:
-        try:
-            await asyncio.shield(asyncio.wrap_future(lease.begin()))
-        except asyncio.CancelledError:
-            self._gone = True
-            # Whether it is taken or still being taken, the thread lets go of it; the process may be about to end, so wait for that.
-            with suppress(Exception):
-                await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(lease.end())), _LETTING_GO)
-            raise
-
-    def _canceller(self) -> Callable[[], None] | None:
-        if self._on_lost == "tell":
-            return None
-        loop, task = asyncio.get_running_loop(), asyncio.current_task()
-        assert task is not None
-        self._cancelled_before = task.cancelling()
-
-        def cancel() -> None:
-            if not self._gone:
-                self._cancelled = True
-                task.cancel()
-
-        def on_lost() -> None:
-            with suppress(RuntimeError):  # the loop was closed without leaving the block
-                loop.call_soon_threadsafe(cancel)
-
-        return on_lost
+    def _detach(self, error: asyncio.CancelledError | None = None) -> None:
+        """The task goes on while the thread still takes or releases the hold."""
+        if self._cancellation is not None:
+            self._cancellation.detached = True
+            self._cancellation.take_back(error)
 
     # -- with ----------------------------------------------------------------------------------------------------------
 
     def __enter__(self) -> Self:
         if self._on_lost == "cancel":
             raise ConfigurationError("on_lost='cancel' needs 'async with': a synchronous block cannot be cancelled. Call check() in it.")
-        backend, hold = self._prepare()
-        self._lease = Lease(backend, hold, self._seconds)
+        hold, lease = self._prepare(Lease)
+        assert isinstance(lease, Lease)
         try:
-            self._lease.begin().result()
+            lease.begin().result()
         except BaseException:
-            self._lease.end()  # as on Ctrl-C while it is being taken
+            lease.end()  # as on Ctrl-C while it is being taken
             raise
         self._enter(hold)
         if self._drain is not None:
@@ -251,11 +207,11 @@ class MaintenanceBlock:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        _, hold = self._leave()
-        assert self._lease is not None
+        hold, lease = self._leave()
+        assert isinstance(lease, Lease)
         keep = self._kept(hold, error)
         try:
-            self._lease.end(keep).result()
+            lease.end(keep).result()
         except Exception as failure:
             self._explain(failure, error, keep)
 
@@ -283,27 +239,27 @@ class MaintenanceBlock:
 
     def _another(self) -> MaintenanceBlock:
         block = copy(self)
-        block._hold = block._backend = block._lease = block._excused = None
+        block._hold = block._lease = block._cancellation = block._excused = None
         return block
-
-    async def _drained(self) -> None:
-        if self._drain is not None:
-            result = await wait_until_applied(self._backend, scope=self._scope, drained=True, timeout=self._drain)
-            result.check(strict=self._strict)
-            self.check()
 
     # -- both ----------------------------------------------------------------------------------------------------------
 
-    def _prepare(self) -> tuple[BaseStateBackend, Hold]:
+    def _prepare(self, kind: type[Lease] | None = None) -> tuple[Hold, Lease | LocalLease]:
         if self._hold is not None:
             raise RuntimeError("This block is already entered; call maintenance_mode_on() or _off() again for another one.")
-        self._backend = backend_at_hand(self._given)
-        if self._scope is not None and self._on_error == "keep" and not self._backend.scoped:
-            raise UnsupportedError(f"{self._backend.describe()} keeps no switches of scopes, so on_error='keep' could not be kept.")
-        self._lease = None
-        self._cancelled = self._gone = False
+        backend = backend_at_hand(self._given)
+        if self._scope is not None and self._on_error == "keep" and not backend.scoped:
+            raise UnsupportedError(f"{backend.describe()} keeps no switches of scopes, so on_error='keep' could not be kept.")
         state = replace_state(self._state, by=f"{socket.gethostname()}:{os.getpid()}", since=datetime.now(UTC))
-        return self._backend, Hold(secrets.token_hex(8), state, lifts=() if state.enabled else _enclosing.get(), scope=self._scope)
+        hold = Hold(secrets.token_hex(8), state, lifts=() if state.enabled else _enclosing.get(), scope=self._scope)
+        self.release_error = ""
+        self._cancellation = _Cancellation() if self._on_lost == "cancel" else None
+        if kind is Lease or backend.leased:
+            on_lost = self._cancellation or (self._on_lost if callable(self._on_lost) else None)
+            self._lease = Lease(backend, hold, self._seconds, on_lost)
+        else:
+            self._lease = LocalLease(backend, hold, self._seconds)
+        return hold, self._lease
 
     def _enter(self, hold: Hold) -> None:
         self._hold = hold
@@ -312,21 +268,30 @@ class MaintenanceBlock:
             self._excused = current_admission.get()
             self._excuse(hold, lets_go=False)
 
-    def _leave(self) -> tuple[BaseStateBackend, Hold]:
-        hold, backend = self._hold, self._backend
-        if hold is None or backend is None:
+    async def _drained(self) -> None:
+        if self._drain is not None:
+            assert self._lease is not None
+            result = await wait_until_applied(
+                self._lease.backend, scope=self._scope, drained=True, timeout=self._drain, progress=self._progress
+            )
+            result.check(strict=self._strict)
+            self.check()
+
+    def _leave(self) -> tuple[Hold, Lease | LocalLease]:
+        hold, lease = self._hold, self._lease
+        if hold is None or lease is None:
             raise RuntimeError("This block was never entered.")
         self._hold = None
         # Not by token: an async generator may be finalised in another context than it began in.
         _enclosing.set(tuple(id for id in _enclosing.get() if id != hold.id))
         self._excuse(hold, lets_go=True)
         self._excused = None
-        return backend, hold
+        return hold, lease
 
     def _excuse(self, hold: Hold, *, lets_go: bool) -> None:
         """Nobody waits for the request that holds the service closed itself: it would wait for its own end."""
-        if self._excused is not None and self._backend is not None:
-            self._excused.hold(self._backend.describe(), hold.scope, lets_go=lets_go)
+        if self._excused is not None and self._lease is not None:
+            self._excused.hold(self._lease.backend.describe(), hold.scope, lets_go=lets_go)
 
     def _kept(self, hold: Hold, error: BaseException | None) -> MaintenanceState | None:
         if error is None or self._on_error == "release":
@@ -336,16 +301,50 @@ class MaintenanceBlock:
 
     def _explain(self, failure: Exception, error: BaseException | None, keep: MaintenanceState | None) -> None:
         """A release that fails must not hide how the block ended; the hold ends by itself."""
-        assert self._backend is not None
+        assert self._lease is not None
+        backend = self._lease.backend
         note = f"The hold could not be released ({why(failure).removesuffix('.')})"
-        if self._backend.leased:
+        if backend.leased:
             note += f"; it ends by itself within {self._seconds:g} s"
         if keep is not None:
             position = "on" if keep.enabled else "off"
             note += f", and the switch was NOT kept {position}: turn it {position} by hand"
-        logger.critical("%s", note, extra=fields("hold-kept", backend=self._backend.describe()))
+        self.release_error = note
+        logger.critical("%s", note, extra=fields("hold-kept", backend=backend.describe()))
         if error is not None:
             error.add_note(note)
+
+
+class _Cancellation:
+    """Cancels the task that is in a block whose hold was lost; not what others cancel it for."""
+
+    def __init__(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._loop, self._task = asyncio.get_running_loop(), task
+        self._others = task.cancelling()
+        self._lost: LeaseLostError | None = None
+        self.detached = False
+
+    def __call__(self, lost: LeaseLostError) -> None:
+        """Cancel, from the thread that renews the lease."""
+
+        def cancel() -> None:
+            if not self.detached:
+                self._lost = lost
+                self._task.cancel()
+
+        with suppress(RuntimeError):  # the loop was closed without leaving the block
+            self._loop.call_soon_threadsafe(cancel)
+
+    def take_back(self, error: BaseException | None) -> None:
+        """Take the cancellation back. Raise why it was made instead of an error that it alone has caused."""
+        lost, self._lost = self._lost, None
+        if lost is None:
+            return
+        ours_alone = self._task.uncancel() <= self._others
+        if ours_alone and isinstance(error, asyncio.CancelledError):
+            raise LeaseLostError(f"The block was cancelled. {lost}") from error
 
 
 def _state(enabled: bool, **details: Any) -> MaintenanceState:

@@ -1,4 +1,4 @@
-"""A hold that is kept alive: taken, renewed from a thread of its own, released."""
+"""Leases: a hold that is acquired, renewed from a thread of its own, and released."""
 
 from __future__ import annotations
 
@@ -18,13 +18,16 @@ from .exceptions import LeaseLostError, why
 from .snapshot import Hold
 from .state import MaintenanceState
 
-__all__ = ["Lease", "drop", "let_go"]
+__all__ = ["Lease", "LocalLease", "OnLost"]
 
 logger = logging.getLogger("fastapi_maintenance")
 
 _RENEWALS: Final = 3  # per lease, at least
 _LONGEST_PAUSE: Final = 1.0  # seconds; within these a holder is told that somebody ended its hold by force
 _RETRIES: Final = 10  # per lease, while the backend does not answer
+_RELEASE_TIMEOUT: Final = 2.0  # seconds, for a block that was cancelled while its hold was taken
+
+OnLost = Callable[[LeaseLostError], object]
 
 
 class Lease:
@@ -33,8 +36,8 @@ class Lease:
     So a block that blocks its event loop, as migrations do, keeps its lease; and a process that dies loses it.
     """
 
-    def __init__(self, backend: BaseStateBackend, hold: Hold, seconds: float, on_lost: Callable[[], None] | None = None) -> None:
-        self._backend = backend
+    def __init__(self, backend: BaseStateBackend, hold: Hold, seconds: float, on_lost: OnLost | None = None) -> None:
+        self.backend = backend
         self._hold = hold
         self._seconds = seconds
         self._margin = min(0.1 * seconds, 1.0)  # so much before its hold can end, a holder that is cut off is told
@@ -45,6 +48,20 @@ class Lease:
         self._pid = os.getpid()
         self._revoked = False
         self.lost = ""
+
+    async def acquire(self) -> None:
+        """Take the hold. If this is cancelled, the thread releases it again."""
+        try:
+            await asyncio.shield(asyncio.wrap_future(self.begin()))
+        except asyncio.CancelledError:
+            # The process may be about to end, so wait for the release, too.
+            with suppress(Exception):
+                await asyncio.wait_for(self.release(), _RELEASE_TIMEOUT)
+            raise
+
+    async def release(self, keep: MaintenanceState | None = None) -> None:
+        """Release the hold. If this is cancelled, the thread does it all the same."""
+        await asyncio.shield(asyncio.wrap_future(self.end(keep)))
 
     def begin(self) -> Future[None]:
         """Start; the future ends when the hold stands, or with the error because of which it does not."""
@@ -65,7 +82,10 @@ class Lease:
     def check(self) -> None:
         """Raise `LeaseLostError` if the hold ended before its block."""
         if self.lost:
-            raise LeaseLostError(f"The hold {self._hold.id} on {self._backend.describe()} was lost: {self.lost}")
+            raise self._error()
+
+    def _error(self) -> LeaseLostError:
+        return LeaseLostError(f"The hold {self._hold.id} on {self.backend.describe()} was lost: {self.lost}")
 
     # -- in the thread -------------------------------------------------------------------------------------------------
 
@@ -80,10 +100,10 @@ class Lease:
     async def _keep(self) -> None:
         deadline = time.monotonic() + self._seconds
         try:
-            self._hold = await self._backend.acquire(self._hold, self._seconds)
+            self._hold = await self.backend.acquire(self._hold, self._seconds)
         except Exception as error:
             self._taken.set_exception(error)
-            await self._backend.release(self._hold)  # it may stand all the same, only the reply being lost
+            await self.backend.release(self._hold)  # it may stand all the same, only the reply being lost
             return
         self._taken.set_result(None)
         release = asyncio.wrap_future(self._release)
@@ -96,7 +116,7 @@ class Lease:
         if not self.lost:
             await self._renew(deadline)  # it may have been lost since the last renewal, and the block must not believe otherwise
         # Whoever ended it by force has decided that the service opens; a block that fails because of that must not undo it.
-        await let_go(self._backend, self._hold, None if self._revoked else release.result())
+        await _let_go(self.backend, self._hold, None if self._revoked else release.result())
 
     async def _renew(self, deadline: float) -> tuple[float, float]:
         """Renew once. Returns until when the hold surely stands, counted from when that was asked for, and the next pause."""
@@ -104,7 +124,7 @@ class Lease:
         tell_at, retry = deadline - self._margin, self._seconds / _RETRIES
         patience = max(tell_at - sent, self._margin / 2) if sent < deadline else retry
         try:
-            standing = await asyncio.wait_for(self._backend.renew(self._hold, self._seconds), patience)
+            standing = await asyncio.wait_for(self.backend.renew(self._hold, self._seconds), patience)
         except Exception as error:  # a backend of a user's own may raise anything; none of it may end the renewals
             if time.monotonic() >= tell_at:
                 self._lose(f"it could not be renewed in time ({why(error)})")
@@ -120,24 +140,53 @@ class Lease:
         if self.lost:
             return
         self.lost = reason
-        id, backend = self._hold.id, self._backend.describe()
+        id, backend = self._hold.id, self.backend.describe()
         extra = fields("hold-lost", hold=id, backend=backend)
         logger.critical("lost the hold %s on %s while its block is running: %s", id, backend, reason, extra=extra)
         if self._on_lost is not None:
-            self._on_lost()
+            try:
+                self._on_lost(self._error())
+            except Exception:  # a callback of the user's must not end the renewals
+                logger.exception("on_lost raised", extra=extra)
 
 
-async def let_go(backend: BaseStateBackend, hold: Hold, keep: MaintenanceState | None = None) -> None:
+class LocalLease:
+    """The same for a backend whose holds have no lease: taken and released on the event loop, and never lost."""
+
+    lost = ""
+
+    def __init__(self, backend: BaseStateBackend, hold: Hold, seconds: float) -> None:
+        self.backend = backend
+        self._hold = hold
+        self._seconds = seconds
+
+    async def acquire(self) -> None:
+        """Take the hold."""
+        try:
+            await self.backend.acquire(self._hold, self._seconds)
+        except BaseException:
+            await _drop(self.backend, self._hold)  # cancelled after it was taken, and before that was told
+            raise
+
+    async def release(self, keep: MaintenanceState | None = None) -> None:
+        """Release it."""
+        await _let_go(self.backend, self._hold, keep)
+
+    def check(self) -> None:
+        """Raise nothing: only a lease can be lost."""
+
+
+async def _let_go(backend: BaseStateBackend, hold: Hold, keep: MaintenanceState | None = None) -> None:
     """Release a hold. Where that fails, a hold that has no lease to run out is dropped: it would stand for ever."""
     try:
         await backend.release(hold, keep=keep)
     except BaseException:
         if not backend.leased:
-            await drop(backend, hold)
+            await _drop(backend, hold)
         raise
 
 
-async def drop(backend: BaseStateBackend, hold: Hold) -> None:
+async def _drop(backend: BaseStateBackend, hold: Hold) -> None:
     """End a hold that is known to this process only, even if the backend cannot be asked what that makes of the state."""
     with suppress(Exception):
         async with asyncio.timeout(backend.ttl):

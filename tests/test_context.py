@@ -25,6 +25,7 @@ from starlette.testclient import TestClient
 
 from fastapi_maintenance import MaintenanceModeMiddleware, get_maintenance_mode, maintenance_mode_off, maintenance_mode_on
 from fastapi_maintenance.backends import BaseStateBackend, EnvVarBackend, RedisBackend, backend_from_url
+from fastapi_maintenance.barrier import BarrierResult
 from fastapi_maintenance.context import MaintenanceBlock
 from fastapi_maintenance.exceptions import (
     BackendError,
@@ -33,6 +34,7 @@ from fastapi_maintenance.exceptions import (
     LeaseLostError,
     UnsupportedError,
 )
+from fastapi_maintenance.leases import Lease
 from fastapi_maintenance.mode import MaintenanceMode
 from fastapi_maintenance.snapshot import Hold, evaluate
 from fastapi_maintenance.state import OFF, ON, MaintenanceState
@@ -88,7 +90,6 @@ async def test_the_service_is_closed_for_the_length_of_a_block(make: Callable[[s
         assert state.by is not None
         assert state.by.endswith(f":{os.getpid()}")
         assert state.since is not None
-        assert block.backend is backend
         assert block.lost is False
         block.check()
 
@@ -189,8 +190,6 @@ async def test_a_block_can_be_entered_again_but_not_twice_at_once(make: Callable
         await block.__aexit__(None, None, None)
     with pytest.raises(RuntimeError, match="was never entered"):
         block.__exit__(None, None, None)
-    with pytest.raises(RuntimeError, match="was never entered"):
-        _ = maintenance_mode_on().backend
 
 
 async def test_a_backend_may_be_given_by_its_url(redis_url: str, tmp_path: Path) -> None:
@@ -205,7 +204,7 @@ async def test_a_backend_may_be_given_by_its_url(redis_url: str, tmp_path: Path)
     [
         ({"lease": 0}, "lease must be a positive number of seconds, not 0"),
         ({"on_error": "panic"}, "on_error must be release or keep, not 'panic'"),
-        ({"on_lost": "panic"}, "on_lost must be tell or cancel, not 'panic'"),
+        ({"on_lost": "panic"}, "on_lost must be tell or cancel, or a function, not 'panic'"),
         ({"drain": 0}, "drain must be a positive number of seconds, not 0"),
         ({"retry_after": -1}, "The block cannot be described so: .*retry_after"),
         ({"mode": "half"}, "The block cannot be described so: .*mode"),
@@ -734,7 +733,7 @@ async def test_a_block_that_is_cancelled_while_it_is_entered_leaves_no_hold(redi
 async def test_a_block_that_is_cancelled_while_it_is_entered_does_not_wait_for_ever(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("fastapi_maintenance.context._LETTING_GO", 0.2)
+    monkeypatch.setattr("fastapi_maintenance.leases._RELEASE_TIMEOUT", 0.2)
     backend = LeasedBoard()
     backend.faults = {"acquire": 0.7, "release": BackendError("no")}
     entering = asyncio.create_task(maintenance_mode_on(backend).__aenter__())
@@ -877,6 +876,49 @@ async def test_off_by_force_is_told_within_a_second_however_long_the_lease(redis
         await eventually(lambda: block.lost, within=2.5)
 
 
+async def test_lost_hold_with_a_function_calls_it_once(redis_url: str) -> None:
+    losses: list[LeaseLostError] = []
+
+    async with maintenance_mode_on(redis_url, lease=3.0, on_lost=losses.append) as block:
+        await RedisBackend(redis_url).clear()
+        await eventually(lambda: bool(losses), within=5)
+        assert block.lost
+
+    (loss,) = losses
+    assert str(loss).endswith("was lost: somebody ended it by force")
+
+
+def test_lost_hold_in_a_synchronous_block_calls_the_function(redis_url: str) -> None:
+    losses: list[LeaseLostError] = []
+
+    with maintenance_mode_on(redis_url, lease=3.0, on_lost=losses.append):
+        asyncio.run(RedisBackend(redis_url).clear())
+        eventually_sync(lambda: bool(losses), within=5)
+
+
+def test_failing_loss_callback_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    backend = LeasedBoard()
+
+    def fail(error: LeaseLostError) -> None:
+        raise OSError("no pager")
+
+    with maintenance_mode_on(backend, lease=1.0, on_lost=fail):
+        backend.revoked = True
+        eventually_sync(lambda: "on_lost raised" in caplog.text, within=5)
+        renewals = backend.steps.count("renew")
+        eventually_sync(lambda: backend.steps.count("renew") > renewals, within=5)
+
+    assert "no pager" in caplog.text
+
+
+async def test_draining_block_with_progress_reports_it(redis_url: str) -> None:
+    seen: list[BarrierResult] = []
+
+    async with maintenance_mode_on(redis_url, drain=10.0, progress=seen.append):
+        assert seen[-1].ok
+        assert seen[-1].state.enabled
+
+
 async def test_a_lost_block_is_cancelled_if_it_asked_for_that(redis_url: str) -> None:
     backend, cleaned_up = RedisBackend(redis_url), False
 
@@ -889,7 +931,7 @@ async def test_a_lost_block_is_cancelled_if_it_asked_for_that(redis_url: str) ->
             finally:
                 cleaned_up = True
 
-    with pytest.raises(LeaseLostError, match="The block was cancelled, because its hold was lost: somebody ended it by force") as loss:
+    with pytest.raises(LeaseLostError, match=r"The block was cancelled\. The hold .* was lost: somebody ended it by force") as loss:
         await run()
     assert cleaned_up
     assert isinstance(loss.value.__cause__, asyncio.CancelledError)
@@ -1000,7 +1042,7 @@ async def test_a_lost_block_in_a_task_that_is_being_cancelled_already_says_why_i
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert "its hold was lost" in outcome
+    assert "was lost: somebody ended it by force" in outcome
 
 
 async def test_a_loss_that_is_told_while_the_block_is_left_says_so() -> None:
@@ -1048,7 +1090,7 @@ def test_a_loss_after_the_event_loop_is_closed_harms_nobody() -> None:
     renewals = backend.steps.count("renew")
     eventually_sync(lambda: backend.steps.count("renew") > renewals, within=5)
 
-    assert block._lease is not None
+    assert isinstance(block._lease, Lease)
     block._lease.end().result(5)
 
 

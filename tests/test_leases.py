@@ -142,7 +142,7 @@ def standing_in(backend: Switchboard) -> int:
 
 def test_a_hold_that_is_ended_by_force_is_lost_and_said_once(caplog: pytest.LogCaptureFixture) -> None:
     backend, told = LeasedBoard(), threading.Event()
-    lease = Lease(backend, HOLD, 1.0, told.set)
+    lease = Lease(backend, HOLD, 1.0, lambda error: told.set())
     lease.begin().result(5)
 
     backend.revoked = True
@@ -171,7 +171,7 @@ def test_what_was_ended_by_force_keeps_nothing() -> None:
 @pytest.mark.parametrize("fault", [BackendUnavailableError("gone"), RuntimeError("what?"), 60.0], ids=["refused", "odd", "silent"])
 def test_who_is_cut_off_is_told_before_the_hold_can_end(fault: Exception | float, caplog: pytest.LogCaptureFixture) -> None:
     backend, told_at = LeasedBoard(), []
-    lease = Lease(backend, HOLD, 5.0, lambda: told_at.append(time.monotonic()))
+    lease = Lease(backend, HOLD, 5.0, lambda error: told_at.append(time.monotonic()))
     taken_at = time.monotonic()
     lease.begin().result(5)
 
@@ -299,7 +299,7 @@ def deadline_of(server: RedisServer) -> float:
 def test_a_holder_cut_off_by_a_frozen_redis_is_told_before_the_hold_ends_there(own_redis_server: RedisServerFactory) -> None:
     server = own_redis_server()
     lost_at: list[float] = []
-    lease = Lease(RedisBackend(server.url), HOLD, 3.0, lambda: lost_at.append(time.time()))
+    lease = Lease(RedisBackend(server.url), HOLD, 3.0, lambda error: lost_at.append(time.time()))
     lease.begin().result(5)
 
     eventually_sync(lambda: deadline_of(server) - time.time() > 2.7, within=5, every=0.02)  # just renewed, so not again at once

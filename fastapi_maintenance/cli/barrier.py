@@ -33,7 +33,7 @@ from .options import (
 )
 from .output import complain, say, terminal
 from .roll import as_table, listed, roll_on, ways_around, worker_lines
-from .run import Interrupted, find, run_held
+from .run import LossReport, find, run_held
 from .shared import allowed_by, argument, explained, fail, open_target
 from .times import parse_duration
 from .watch import on_interruption
@@ -194,16 +194,26 @@ def run(
     with explained():
         target = open_target(ctx, backend, var_name, file_path)
         _refuse_unless_it_closes_something(target, drains=bool(patience))
+        # Standard output is the command's.
+        roll = roll_on(Console(stderr=True) if sys.stderr.isatty() else None, partial(typer.echo, err=True))
+        loss = LossReport()
         block = maintenance_mode_on(
-            target, reason=reason, message=message, allow=allowed, lease=seconds, on_error=on_error.value, scope=scope
+            target,
+            reason=reason,
+            message=message,
+            allow=allowed,
+            lease=seconds,
+            on_error=on_error.value,
+            on_lost=loss,
+            drain=patience or None,
+            strict=not allow_unfenced,
+            progress=roll.show,
+            scope=scope,
         )
-    # Standard output is the command's.
-    roll = roll_on(Console(stderr=True) if sys.stderr.isatty() else None, partial(typer.echo, err=True))
-    held = run_held(block, command, drain=patience or None, strict=not allow_unfenced, scope=scope, on_lost=on_lost.value, roll=roll)
     try:
-        code = asyncio.run(held)
-    except Interrupted as error:
-        fail(f"The command was not run: {error}.", ExitCode.INTERRUPTED)
+        code = asyncio.run(run_held(block, command, loss=loss, on_lost=on_lost.value, roll=roll))
+    except asyncio.CancelledError as cancelled:
+        fail(f"The command was not run: {cancelled}.", ExitCode.INTERRUPTED)
     except MaintenanceError as error:
         fail(f"{str(error).removesuffix('.')}. The command was not run.", _code_of(error))
     raise typer.Exit(code)

@@ -66,7 +66,6 @@ class LiveRoll:
         self._live = Live(console=console, auto_refresh=False)
 
     def __enter__(self) -> Self:
-        self._live.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -74,6 +73,7 @@ class LiveRoll:
 
     def show(self, result: BarrierResult) -> None:
         """Draw where every worker stands."""
+        self._live.start()  # only now: without anything to show it would print an empty line
         footer = Text(f"{result.elapsed:.1f} s: {summary(result)}", style="dim")
         self._live.update(Group(as_table(list(_standings(result))), footer), refresh=True)
 

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import shutil
 import signal
-from collections.abc import Coroutine, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import AsyncExitStack, suppress
 from types import TracebackType
-from typing import Any, Final, Literal, Self, TypeVar
+from typing import Final, Literal, Self
 
-from ..barrier import wait_until_applied
 from ..context import MaintenanceBlock
+from ..exceptions import LeaseLostError
 from .codes import ExitCode
 from .output import complain
 from .roll import Roll
 
-__all__ = ["CommandFailed", "Interrupted", "OnLost", "find", "run_held"]
+__all__ = ["CommandFailed", "LossReport", "OnLost", "find", "run_held"]
 
-T = TypeVar("T")
 OnLost = Literal["warn", "kill"]
 
 _NOT_EXECUTABLE: Final = 126  # these two as a shell says it
@@ -40,8 +38,14 @@ class CommandFailed(Exception):
         self.code = code
 
 
-class Interrupted(Exception):
-    """A signal came before the command was started."""
+class LossReport:
+    """Prints that the hold was lost, whatever is logged."""
+
+    printed = False
+
+    def __call__(self, error: LeaseLostError) -> None:
+        complain(f"{error}.")
+        self.printed = True
 
 
 def find(command: Sequence[str]) -> int:
@@ -51,37 +55,29 @@ def find(command: Sequence[str]) -> int:
     return _NOT_EXECUTABLE if os.sep in command[0] and os.path.exists(command[0]) else _NOT_FOUND
 
 
-async def run_held(
-    block: MaintenanceBlock,
-    command: Sequence[str],
-    *,
-    drain: float | None,
-    strict: bool,
-    scope: str | None = None,
-    on_lost: OnLost,
-    roll: Roll,
-) -> int:
-    """Hold the service closed, wait at the barrier, run the command, release. Returns the exit code.
+async def run_held(block: MaintenanceBlock, command: Sequence[str], *, loss: LossReport, on_lost: OnLost, roll: Roll) -> int:
+    """Enter the block, run the command, leave the block. Returns the exit code.
 
-    The wait is shown in `roll`. Raises what the block and the barrier raise, and `Interrupted`; the command is then not run.
+    `loss` is the block's `on_lost`. `roll` is entered while the block waits for the workers.
+    Raises what the block raises, or `CancelledError` after a signal. The command is then not run.
     """
+    signals = _Signals()
     try:
-        with _aloud():
-            async with _Signals() as signals, block:
-                if drain is not None:
-                    with roll:
-                        waiting = wait_until_applied(block.backend, scope=scope, drained=True, timeout=drain, progress=roll.show)
-                        result = await signals.unless_interrupted(waiting)
-                    result.check(strict=strict)
-                signals.check()
-                block.check()
-                await _run(block, command, signals, on_lost)
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(signals)
+            with roll:
+                await stack.enter_async_context(block)
+            signals.spare_task()
+            await _run(command, signals, loss, on_lost)
     except CommandFailed as failed:
         return failed.code
+    finally:
+        if block.release_error:
+            complain(f"{block.release_error}.")
     return ExitCode.LEASE_LOST if block.lost else ExitCode.DONE  # only now, as the block looks once more when it ends
 
 
-async def _run(block: MaintenanceBlock, command: Sequence[str], signals: _Signals, on_lost: OnLost) -> None:
+async def _run(command: Sequence[str], signals: _Signals, loss: LossReport, on_lost: OnLost) -> None:
     """Run it to its end, and say how the hold has fared. Raises `CommandFailed`, with the exit code that a shell would give."""
     try:
         process = await asyncio.create_subprocess_exec(*command)
@@ -90,7 +86,7 @@ async def _run(block: MaintenanceBlock, command: Sequence[str], signals: _Signal
         raise CommandFailed(command[0], _NOT_EXECUTABLE) from error
     signals.forward_to(process)
     ended = asyncio.ensure_future(process.wait())
-    while not (ended.done() or block.lost):
+    while not (ended.done() or loss.printed):
         await asyncio.wait({ended}, timeout=_LOOK)
     if not ended.done():
         await _react_to_loss(process, ended, on_lost)
@@ -109,25 +105,8 @@ async def _react_to_loss(process: asyncio.subprocess.Process, ended: asyncio.Fut
         process.kill()
 
 
-@contextmanager
-def _aloud() -> Iterator[None]:
-    """Say on standard error what the block logs when its hold is lost, or when it cannot release it."""
-    logger, handler = logging.getLogger("fastapi_maintenance"), _Complaints(logging.CRITICAL)
-    logger.addHandler(handler)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-
-
-class _Complaints(logging.Handler):
-    def emit(self, record: logging.LogRecord) -> None:
-        message = record.getMessage()
-        complain(f"{message[:1].upper()}{message[1:]}.")
-
-
 class _Signals:
-    """Passes signals on to the command; before there is one, a signal ends the wait for it.
+    """Passes signals on to the command. Before there is one, the first signal cancels this task.
 
     What is ignored from the start, as under `nohup`, stays ignored, by the command too.
     """
@@ -135,7 +114,7 @@ class _Signals:
     def __init__(self) -> None:
         self._numbers = [number for number in _FORWARDED if signal.getsignal(number) is not signal.SIG_IGN]
         self._early: list[signal.Signals] = []
-        self._waiting: asyncio.Future[Any] | None = None
+        self._task = asyncio.current_task()
         self._process: asyncio.subprocess.Process | None = None
 
     async def __aenter__(self) -> Self:
@@ -149,25 +128,12 @@ class _Signals:
         for number in self._numbers:
             loop.remove_signal_handler(number)
 
-    async def unless_interrupted(self, work: Coroutine[Any, Any, T]) -> T:
-        """Wait for something, but only until a signal comes. Raises `Interrupted`.
-
-        Nothing else is cut short, as the hold must be taken and released as a whole.
-        """
-        self._waiting = waiting = asyncio.ensure_future(work)
-        if self._early:
-            waiting.cancel()
-        await asyncio.wait({waiting})
-        self.check()
-        return waiting.result()
-
-    def check(self) -> None:
-        """Raise `Interrupted` if a signal has come."""
-        if self._early:
-            raise Interrupted(f"interrupted by {self._early[0].name}")
+    def spare_task(self) -> None:
+        """Cancel nothing from now on: the command gets the signals."""
+        self._task = None
 
     def forward_to(self, process: asyncio.subprocess.Process) -> None:
-        """From now on there is somebody to pass them on to, beginning with those that came while it was started."""
+        """Pass all signals on to this process, beginning with those that came while it was started."""
         self._process = process
         for number in self._early:
             self._pass_on(process, number)
@@ -175,8 +141,9 @@ class _Signals:
     def _take(self, number: signal.Signals) -> None:
         if self._process is None:
             self._early.append(number)
-            if self._waiting is not None:
-                self._waiting.cancel()
+            if self._task is not None:
+                self._task.cancel(f"interrupted by {number.name}")
+                self.spare_task()  # it releases the hold now
         elif not (number in _FROM_TERMINAL and _in_foreground()):
             self._pass_on(self._process, number)
 

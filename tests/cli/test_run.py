@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import shlex
 import signal
@@ -315,10 +316,26 @@ def test_a_hold_that_is_lost_is_told_once_and_the_command_runs_on(
     assert ran.code == code
     assert (tmp_path / "ended").exists()
     first, second = ran.err.splitlines()
-    assert first.startswith("Lost the hold ")
-    assert first.endswith(": somebody ended it by force.")
+    assert first.startswith("The hold ")
+    assert first.endswith(" was lost: somebody ended it by force.")
     assert second == "The service may be OPEN while the command runs!"
     assert redis_server.cli("EXISTS", "maintenance", HOLDS) == "0", "who opened by force is not overruled"
+
+
+def test_lost_hold_with_loggers_disabled_is_printed(held: Cli, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `logging.config.fileConfig` disables those that exist already, which Alembic calls."""
+    monkeypatch.setattr(logging.getLogger("fastapi_maintenance"), "disabled", True)
+    ran = lose(held, redis_url, tmp_path / "started", "sleep 3", "--drain", "0")
+    said(ran, 5, "somebody ended it by force", "The service may be OPEN")
+
+
+def test_failed_release_with_loggers_disabled_is_printed(
+    cli: Cli, own_redis_server: RedisServerFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = own_redis_server()
+    monkeypatch.setattr(logging.getLogger("fastapi_maintenance"), "disabled", True)
+    ran = cli("run", "--backend", server.url, "--drain", "0", "--", "kill", "-KILL", str(server.pid))
+    said(ran, 0, "The hold could not be released")
 
 
 def test_a_hold_that_is_lost_just_before_the_command_ends_is_told_too(held: Cli, redis_url: str) -> None:
@@ -356,8 +373,7 @@ def test_a_redis_that_is_cut_off_while_the_command_runs_is_told(cli: Cli, own_re
         said(
             cli("run", *options, "--", "sh", "-c", script),
             5,
-            "Lost the hold ",
-            "it could not be renewed in time",
+            "was lost: it could not be renewed in time",
             "The service may be OPEN",
         )
 

@@ -22,7 +22,7 @@ from fastapi import routing as fastapi_routing
 from starlette.applications import Starlette
 from starlette.endpoints import HTTPEndpoint
 from starlette.middleware import Middleware
-from starlette.routing import BaseRoute, Host, Mount, Route, Router, WebSocketRoute
+from starlette.routing import BaseRoute, Host, Match, Mount, Route, Router, WebSocketRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fastapi_maintenance import MaintenanceModeMiddleware
@@ -129,7 +129,12 @@ def _note_router(router: Router, scope: Scope, judgement: Judgement) -> None:
 def _watch_custom_route(route: type[BaseRoute]) -> None:
     """Note what reaches a route of a class of the suite's own."""
     if "handle" in vars(route) and not issubclass(route, Route | WebSocketRoute | Mount | Host):
-        _patch(route, "handle", lambda route, scope, judgement: judgement.reach())
+        _patch(route, "handle", _note_custom_route)
+
+
+def _note_custom_route(route: BaseRoute, scope: Scope, judgement: Judgement) -> None:
+    if route.matches(dict(scope))[0] is Match.FULL:
+        judgement.reach()
 
 
 def _note_route(route: Any, scope: Scope, judgement: Judgement) -> None:
