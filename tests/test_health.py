@@ -34,7 +34,7 @@ def shop(while_closed: WhileClosed, **options: Any) -> FastAPI:
         ("leave", True, 503, {"ready": False, "maintenance": True}),
     ],
 )
-def test_a_closed_worker_does_as_was_chosen(while_closed: WhileClosed, closed: bool, code: int, body: dict[str, bool]) -> None:
+def test_readiness_follows_while_closed(while_closed: WhileClosed, closed: bool, code: int, body: dict[str, bool]) -> None:
     app = shop(while_closed)
     with override(app, closed):
         answer = TestClient(app).get("/ready")
@@ -52,7 +52,7 @@ def test_readiness_in_read_only_mode_is_200(while_closed: WhileClosed) -> None:
     assert (answer.status_code, answer.json()) == (200, {"ready": True, "maintenance": True})
 
 
-def test_a_worker_that_is_closed_because_its_backend_is_away_is_ready() -> None:
+def test_readiness_of_a_fenced_worker_is_200() -> None:
     backend = Switchboard(ttl=0.05)
     app = shop("leave", backend=backend, on_unreachable="closed", stale_after=0.1)
     with TestClient(app) as client:
@@ -63,13 +63,13 @@ def test_a_worker_that_is_closed_because_its_backend_is_away_is_ready() -> None:
     assert (answer.status_code, answer.json()) == (200, {"ready": True, "maintenance": True})
 
 
-def test_an_application_without_the_middleware_is_ready() -> None:
+def test_readiness_without_a_middleware_is_200() -> None:
     app = FastAPI(openapi_url=None)
     app.get("/ready")(readiness(while_closed="leave"))
 
     assert TestClient(app).get("/ready").json() == {"ready": True, "maintenance": False}
 
 
-def test_there_are_two_choices() -> None:
+def test_readiness_with_an_invalid_option_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="while_closed must be stay or leave"):
         readiness(while_closed="maybe")  # type: ignore[arg-type]

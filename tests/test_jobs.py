@@ -25,7 +25,7 @@ from .waiting import eventually, eventually_sync
 SOON: Final = 30.0
 
 
-async def test_a_job_begins_when_the_service_is_open() -> None:
+async def test_job_begins_when_the_service_opens() -> None:
     backend = Switchboard(True)
     begun = asyncio.Event()
 
@@ -44,7 +44,7 @@ async def test_a_job_begins_when_the_service_is_open() -> None:
         assert len(mode.in_flight) == 0
 
 
-async def test_read_only_mode_is_no_time_for_jobs() -> None:
+async def test_job_waits_in_read_only_mode() -> None:
     mode = MaintenanceMode(Switchboard())
     mode.decree(MaintenanceState(enabled=True, mode="read-only"))
     with pytest.raises(TimeoutError):
@@ -53,7 +53,7 @@ async def test_read_only_mode_is_no_time_for_jobs() -> None:
     assert len(mode.in_flight) == 0
 
 
-def test_what_keeps_a_background_mode_from_starting_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_background_mode_start_error_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
     async def fail(mode: MaintenanceMode) -> None:
         raise OSError("too many open files")
 
@@ -71,7 +71,7 @@ def test_what_keeps_a_background_mode_from_starting_is_raised(monkeypatch: pytes
         entered.result(SOON)
 
 
-def test_what_goes_wrong_when_it_ends_is_not_swallowed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_background_mode_stop_error_is_not_swallowed(monkeypatch: pytest.MonkeyPatch) -> None:
     async def fail(mode: MaintenanceMode) -> None:
         raise OSError("no route to host")
 
@@ -84,7 +84,7 @@ def test_what_goes_wrong_when_it_ends_is_not_swallowed(monkeypatch: pytest.Monke
 
 
 @pytest.mark.usefixtures("settled")
-async def test_a_barrier_waits_for_a_job_that_is_at_work(redis_url: str) -> None:
+async def test_barrier_waits_for_a_running_job(redis_url: str) -> None:
     backend, end = RedisBackend(redis_url, ttl=1.0), asyncio.Event()
 
     async def work(mode: MaintenanceMode) -> None:
@@ -102,7 +102,7 @@ async def test_a_barrier_waits_for_a_job_that_is_at_work(redis_url: str) -> None
         (await wait_until_applied(backend, drained=True, timeout=SOON)).check()
 
 
-def test_without_an_event_loop_a_thread_keeps_it_right(redis_server: RedisServer, redis_url: str) -> None:
+def test_background_mode_follows_the_switch(redis_server: RedisServer, redis_url: str) -> None:
     with BackgroundMode(redis_url) as maintenance:
         assert not maintenance.closed
         redis_server.cli("SET", "maintenance", "1")
@@ -116,7 +116,7 @@ def test_without_an_event_loop_a_thread_keeps_it_right(redis_server: RedisServer
     assert not any(thread.name == "fastapi_maintenance" for thread in threading.enumerate())
 
 
-def test_a_job_in_a_thread_waits_for_the_opening() -> None:
+def test_job_in_a_thread_waits_for_the_opening() -> None:
     backend, done = Switchboard(True), threading.Event()
     with BackgroundMode(backend) as maintenance:
 
@@ -132,7 +132,7 @@ def test_a_job_in_a_thread_waits_for_the_opening() -> None:
         thread.join(SOON)
 
 
-def test_whoever_closes_between_the_two_looks_finds_nobody_at_work(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_job_closed_between_two_looks_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     backend, looks = Switchboard(), iter([False, False, True])
     maintenance = BackgroundMode(backend)
     maintenance.mode.decree(ON)
@@ -189,7 +189,7 @@ def test_background_mode_outside_its_block_is_an_error(use: Callable[[Background
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")  # as Python 3.12 and later have it
-def test_background_mode_entered_before_a_fork_is_an_error_after_it() -> None:
+def test_background_mode_after_a_fork_is_an_error() -> None:
     with BackgroundMode(Switchboard()) as maintenance:
         if (child := os.fork()) == 0:
             try:

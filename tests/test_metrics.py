@@ -76,7 +76,7 @@ def shop(backend: BaseStateBackend, title: str = "shop") -> FastAPI:
     return app
 
 
-def test_the_state_and_the_answers_are_counted(collector: Collector) -> None:
+def test_metrics_count_state_and_answers(collector: Collector) -> None:
     backend = Switchboard(ttl=0.05)
     app = shop(backend)
     instrument(app, meter=collector.meter)
@@ -91,7 +91,7 @@ def test_the_state_and_the_answers_are_counted(collector: Collector) -> None:
         assert collector.value("maintenance.staleness") < 20  # type: ignore[operator]
 
 
-def test_each_application_is_told_from_the_others(collector: Collector) -> None:
+def test_metrics_name_their_application(collector: Collector) -> None:
     shops = [shop(Switchboard(value), title) for value, title in ((True, "one"), (False, "two"))]
     instrument(*shops, meter=collector.meter)
     for app in shops:
@@ -102,14 +102,14 @@ def test_each_application_is_told_from_the_others(collector: Collector) -> None:
     assert values == {"one": ("Switchboard", 1), "two": ("Switchboard", 0)}
 
 
-def test_an_application_that_is_gone_is_forgotten(collector: Collector) -> None:
+def test_metrics_of_a_deleted_application_end(collector: Collector) -> None:
     instrument(MaintenanceModeMiddleware(FastAPI(), backend=Switchboard()), meter=collector.meter)
     gc.collect()
 
     assert all(points == [] for points in collector.collect().values())
 
 
-def test_what_is_in_work_is_counted_while_it_is(collector: Collector) -> None:
+def test_metrics_count_requests_in_flight(collector: Collector) -> None:
     app = shop(Switchboard())
     app.get("/slow")(lambda: collector.value("maintenance.in_flight", kind="http"))
     instrument(app, meter=collector.meter)
@@ -119,7 +119,7 @@ def test_what_is_in_work_is_counted_while_it_is(collector: Collector) -> None:
     assert collector.value("maintenance.in_flight", kind="websocket") == 0
 
 
-async def test_without_any_knowledge_nothing_is_made_up(collector: Collector) -> None:
+async def test_metrics_without_a_known_state_are_absent(collector: Collector) -> None:
     mode = MaintenanceMode(Switchboard())
     instrument(mode, meter=collector.meter)
 
@@ -130,7 +130,7 @@ async def test_without_any_knowledge_nothing_is_made_up(collector: Collector) ->
     }
 
 
-async def test_the_link_to_redis_is_shown(own_redis_server: RedisServerFactory, collector: Collector) -> None:
+async def test_metrics_show_the_link(own_redis_server: RedisServerFactory, collector: Collector) -> None:
     server = own_redis_server()
     mode = MaintenanceMode(RedisBackend(server.url, ttl=4.0))
     instrument(mode, meter=collector.meter)
@@ -146,7 +146,7 @@ async def test_the_link_to_redis_is_shown(own_redis_server: RedisServerFactory, 
         assert collector.value("maintenance.link.reconnects") == 1
 
 
-async def test_how_long_a_change_took_is_told_where_that_is_known(redis_server: Any, redis_url: str, collector: Collector) -> None:
+async def test_metrics_show_known_propagation(redis_server: Any, redis_url: str, collector: Collector) -> None:
     mode, elsewhere = MaintenanceMode(RedisBackend(redis_url)), RedisBackend(redis_url)
     instrument(mode, meter=collector.meter)
     async with mode:
@@ -162,7 +162,7 @@ async def test_how_long_a_change_took_is_told_where_that_is_known(redis_server: 
         assert 0 <= collector.value("maintenance.propagation") < SOON  # type: ignore[operator]
 
 
-async def test_what_a_new_worker_finds_is_no_change_that_took_long(redis_url: str) -> None:
+async def test_metrics_of_a_new_worker_have_no_propagation(redis_url: str) -> None:
     backend = RedisBackend(redis_url)
     await backend.write(ON)
     async with MaintenanceMode(backend) as mode:
@@ -170,7 +170,7 @@ async def test_what_a_new_worker_finds_is_no_change_that_took_long(redis_url: st
         assert mode.propagation is None
 
 
-def test_prometheus_scrapes_what_the_document_says(redis_url: str) -> None:
+def test_prometheus_scrapes_the_documented_metrics(redis_url: str) -> None:
     reader = PrometheusMetricReader()
     provider = MeterProvider([reader])
     with warnings.catch_warnings():
@@ -199,7 +199,7 @@ def test_prometheus_scrapes_what_the_document_says(redis_url: str) -> None:
     assert scraped == {name for _, name in documented}
 
 
-def test_without_an_sdk_nothing_happens() -> None:
+def test_metrics_without_an_sdk_cost_nothing() -> None:
     """In a fresh interpreter, where no provider was set."""
     code = (
         "from fastapi import FastAPI\nfrom fastapi_maintenance import MaintenanceModeMiddleware\n"
@@ -219,7 +219,7 @@ FIELDS: Final = {
 }
 
 
-def test_the_events_and_their_fields_are_those_that_are_documented() -> None:
+def test_log_events_match_the_document() -> None:
     """What the source says; that records have it, the next test sees for some of them."""
     found: dict[str, set[str]] = {}
     for call in calls():
@@ -231,7 +231,7 @@ def test_the_events_and_their_fields_are_those_that_are_documented() -> None:
     assert found == {event: names - {"maintenance"} for event, names in FIELDS.items()}
 
 
-def test_every_record_has_fields() -> None:
+def test_log_records_have_fields() -> None:
     levels = {f"logger.{level}" for level in ("debug", "info", "warning", "error", "exception", "critical")}
     logging_calls = [call for call in calls() if ast.unparse(call.func) in levels]
 
@@ -245,7 +245,7 @@ def calls() -> Iterator[ast.Call]:
         yield from (node for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Call))
 
 
-async def test_records_have_the_fields_that_are_documented(own_redis_server: RedisServerFactory, caplog: pytest.LogCaptureFixture) -> None:
+async def test_log_record_fields_match_the_document(own_redis_server: RedisServerFactory, caplog: pytest.LogCaptureFixture) -> None:
     server = own_redis_server()
     caplog.set_level(logging.INFO, logger="fastapi_maintenance")
     async with MaintenanceMode(RedisBackend(server.url, ttl=0.3)) as mode:

@@ -25,7 +25,7 @@ def bypass() -> Bypass:
     return Bypass("0123456789abcdef0123456789abcdef", secure=False)
 
 
-def test_a_tester_gets_through_until_revoked(administer: Administer, url: str, bypass: Bypass) -> None:
+def test_token_lets_a_tester_in_until_revoked(administer: Administer, url: str, bypass: Bypass) -> None:
     client = administer(url, bypass=bypass)
     client.put("switch", json={"enabled": True}, headers=ANY)
     made = client.post("bypasses", json={"lasting": 600, "note": "ana"})
@@ -41,7 +41,7 @@ def test_a_tester_gets_through_until_revoked(administer: Administer, url: str, b
     assert client.delete(f"bypasses/{listed['id']}").status_code == 404
 
 
-def test_what_cannot_be_is_said(administer: Administer, url: str, bypass: Bypass) -> None:
+def test_invalid_token_request_is_refused(administer: Administer, url: str, bypass: Bypass) -> None:
     client = administer(url, bypass=bypass)
     off = client.post("bypasses", json={})
     assert (off.status_code, "The switch is off" in off.json()["detail"]) == (409, True)
@@ -49,7 +49,7 @@ def test_what_cannot_be_is_said(administer: Administer, url: str, bypass: Bypass
         assert client.post("bypasses", json=asked).status_code == 422
 
 
-def test_without_a_secret_there_are_none_to_make(administer: Administer, url: str) -> None:
+def test_token_without_a_secret_is_501(administer: Administer, url: str) -> None:
     client = administer(url)
     client.put("switch", json={"enabled": True}, headers=ANY)
     answer = client.post("bypasses", json={})

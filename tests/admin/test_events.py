@@ -38,7 +38,7 @@ SOON: Final = 30.0
 # -- pictures ----------------------------------------------------------------------------------------------------------
 
 
-async def test_a_picture_is_whole(redis_url: str) -> None:
+async def test_dashboard_shows_everything_at_once(redis_url: str) -> None:
     bypass = Bypass("0123456789abcdef0123456789abcdef")
     mode = MaintenanceMode(RedisBackend(redis_url), bypass=bypass)
     mode.note_unrouted("/legacy")
@@ -61,7 +61,7 @@ async def _drawn_with_workers(mode: MaintenanceMode) -> Picture | None:
     return picture if picture.workers else None
 
 
-async def test_the_time_alone_is_no_change(redis_url: str, redis_server: RedisServer) -> None:
+async def test_dashboard_unchanged_but_for_time_is_the_same(redis_url: str, redis_server: RedisServer) -> None:
     async with MaintenanceMode(RedisBackend(redis_url)) as mode:
         redis_server.cli("SET", "maintenance", "1", "EX", "600")
         await mode.backend.acquire(Hold("a", ON), 30.0)
@@ -80,13 +80,13 @@ async def _stays_the_same(mode: MaintenanceMode) -> bool:
     return after.state.now > before.state.now and after.shows_the_same_as(before)
 
 
-async def test_where_the_backend_keeps_no_registry_there_are_no_workers() -> None:
+async def test_dashboard_without_a_registry_has_no_workers() -> None:
     async with MaintenanceMode(Switchboard(True)) as mode:
         picture = await draw(mode)
     assert (picture.workers, picture.state.enabled, picture.trouble) == (None, True, None)
 
 
-async def test_where_the_backend_is_away_it_shows_what_was_known_last() -> None:
+async def test_dashboard_of_a_failing_backend_shows_last_known_state() -> None:
     board = Switchboard(True)
     async with MaintenanceMode(board) as mode:
         board.error = RuntimeError("on fire")
@@ -95,14 +95,14 @@ async def test_where_the_backend_is_away_it_shows_what_was_known_last() -> None:
     assert picture.trouble == "Switchboard failed: RuntimeError: on fire"
 
 
-async def test_where_nothing_was_ever_known_it_says_so() -> None:
+async def test_dashboard_without_any_known_state_says_so() -> None:
     board = Switchboard()
     board.error = RuntimeError("on fire")
     picture = await draw(MaintenanceMode(board))
     assert (picture.state.enabled, picture.state.holds, picture.state.error) == (None, None, "Nothing was ever heard of it.")
 
 
-async def test_a_time_to_live_goes_on_while_the_backend_is_away(own_redis_server: RedisServerFactory) -> None:
+async def test_time_to_live_counts_down_while_redis_is_down(own_redis_server: RedisServerFactory) -> None:
     server = own_redis_server()
     server.cli("SET", "maintenance", "1", "EX", "600")
     async with MaintenanceMode(RedisBackend(server.url, timeout=0.5)) as mode:
@@ -117,7 +117,7 @@ async def test_a_time_to_live_goes_on_while_the_backend_is_away(own_redis_server
     assert 500 < (picture.state.switch.expires_in or 0) < (first or 0) <= 600
 
 
-async def test_a_time_to_live_of_a_scope_is_over_while_the_backend_is_away_too(own_redis_server: RedisServerFactory) -> None:
+async def test_time_to_live_of_a_component_expires_while_redis_is_down(own_redis_server: RedisServerFactory) -> None:
     server = own_redis_server()
     server.cli("SET", "maintenance:billing", "1", "PX", "5000")
     async with MaintenanceMode(RedisBackend(server.url, timeout=0.5)) as mode:
@@ -134,7 +134,7 @@ async def test_a_time_to_live_of_a_scope_is_over_while_the_backend_is_away_too(o
                 await asyncio.sleep(0.2)
 
 
-async def test_rights_without_scripts_show_no_workers(redis_server: RedisServer) -> None:
+async def test_dashboard_without_script_rights_has_no_workers(redis_server: RedisServer) -> None:
     redis_server.cli("ACL", "SETUSER", "plain", "on", ">secret", "~*", "&*", "+@all", "-@scripting")
     try:
         async with MaintenanceMode(RedisBackend(redis_server.url_of("plain", "secret"))) as mode:
@@ -148,7 +148,7 @@ async def test_rights_without_scripts_show_no_workers(redis_server: RedisServer)
 # -- following ---------------------------------------------------------------------------------------------------------
 
 
-async def test_every_change_is_followed_and_a_quiet_time_has_heartbeats() -> None:
+async def test_stream_sends_every_change_and_heartbeats() -> None:
     board = Switchboard()
     seen: list[tuple[bool | None, float]] = []
     async with MaintenanceMode(board) as mode:
@@ -164,13 +164,13 @@ async def test_every_change_is_followed_and_a_quiet_time_has_heartbeats() -> Non
     assert seen[2][1] - seen[1][1] > 0.5, "a heartbeat, for nothing had changed"
 
 
-async def test_a_stream_ends_in_time_so_that_the_guard_is_asked_again() -> None:
+async def test_stream_ends_after_its_lifetime() -> None:
     async with MaintenanceMode(Switchboard()) as mode:
         assert len([picture async for picture in follow(mode, life=0.3)]) == 1
 
 
 @pytest.mark.parametrize("handler", [signal.SIG_DFL, None, lambda *args: None])
-async def test_whoever_handles_signals_it_goes_on(handler: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_stream_under_any_signal_handler_goes_on(handler: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fastapi_maintenance.admin.events.signal", SimpleNamespace(SIGTERM=1, getsignal=lambda number: handler))
     board, seen = Switchboard(), 0
     async with MaintenanceMode(board) as mode:
@@ -182,7 +182,7 @@ async def test_whoever_handles_signals_it_goes_on(handler: Any, monkeypatch: pyt
     assert seen == 2
 
 
-async def test_when_uvicorn_is_to_stop_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_stream_ends_when_uvicorn_stops(monkeypatch: pytest.MonkeyPatch) -> None:
     server = uvicorn.Server(uvicorn.Config("nothing:app"))
     handlers = SimpleNamespace(SIGTERM=1, getsignal=lambda number: server.handle_exit)
     monkeypatch.setattr("fastapi_maintenance.admin.events.signal", handlers)
@@ -209,7 +209,7 @@ def standing(*words: str) -> Callable[[Any], bool]:
 
 
 @pytest.mark.timeout(180)
-def test_a_browser_gets_whole_pictures_in_time(two: Workers, redis_server: RedisServer) -> None:
+def test_stream_over_http_follows_a_flip(two: Workers, redis_server: RedisServer) -> None:
     with Stream(two.port, LOGIN) as stream:
         headers = stream.response.headers
         assert (stream.response.status, headers["content-type"].partition(";")[0]) == (200, "text/event-stream")
@@ -223,7 +223,7 @@ def test_a_browser_gets_whole_pictures_in_time(two: Workers, redis_server: Redis
 
 
 @pytest.mark.timeout(180)
-def test_no_barrier_waits_for_a_stream_and_it_counts_as_no_work(two: Workers, redis_server: RedisServer) -> None:
+def test_stream_is_not_counted_in_flight(two: Workers, redis_server: RedisServer) -> None:
     with Stream(two.port, LOGIN) as stream:
         stream.until(standing("open"))
         redis_server.cli("SET", "maintenance", "1")
@@ -235,7 +235,7 @@ def test_no_barrier_waits_for_a_stream_and_it_counts_as_no_work(two: Workers, re
 
 
 @pytest.mark.timeout(180)
-def test_an_open_stream_keeps_no_server_from_stopping(two: Workers) -> None:
+def test_open_stream_lets_the_server_stop(two: Workers) -> None:
     with Stream(two.port, LOGIN) as stream:
         stream.until(standing("open"))
         began = time.monotonic()
@@ -248,7 +248,7 @@ def test_an_open_stream_keeps_no_server_from_stopping(two: Workers) -> None:
 
 
 @pytest.mark.timeout(180)
-def test_redis_may_go_and_come_back_under_it(own_redis_server: RedisServerFactory) -> None:
+def test_stream_survives_a_restart_of_redis(own_redis_server: RedisServerFactory) -> None:
     server = own_redis_server(config={"appendonly": "yes"})
     env = {"FASTAPI_MAINTENANCE_BACKEND": f"{server.url}?timeout=0.5"}
     with Workers("tests.apps.administered:app", count=1, env=env) as workers, Stream(workers.port, LOGIN) as stream:
@@ -262,7 +262,7 @@ def test_redis_may_go_and_come_back_under_it(own_redis_server: RedisServerFactor
         assert back["trouble"] is None
 
 
-def test_the_operation_itself_streams_and_leaves_what_is_in_flight() -> None:
+def test_stream_is_untracked_in_nested_applications() -> None:
     app = shop(Switchboard(True))
     outer = FastAPI()
     outer.mount("/", app)

@@ -28,7 +28,7 @@ from .conftest import ANY, Administer
         ({"Origin": "http://[broken"}, 403),
     ],
 )
-def test_where_a_change_comes_from_and_how_it_is_written_counts(administer: Administer, headers: dict[str, str], expected: int) -> None:
+def test_change_is_judged_by_site_and_origin(administer: Administer, headers: dict[str, str], expected: int) -> None:
     board = Switchboard(True)
     answer = administer(board).delete("switch", headers=ANY | headers)
 
@@ -78,13 +78,13 @@ def test_errors_are_never_cached(administer: Administer, method: str, path: str,
 
 
 @pytest.mark.parametrize(("method", "path"), [("PUT", "switch"), ("DELETE", "switch"), ("POST", "bypasses"), ("POST", "barrier")])
-def test_every_operation_that_changes_something_refuses_a_foreign_form(administer: Administer, method: str, path: str) -> None:
+def test_cross_site_form_is_refused_by_every_operation(administer: Administer, method: str, path: str) -> None:
     form: dict[str, Any] = {"headers": {"Content-Type": "text/plain", "Sec-Fetch-Site": "cross-site"}, "content": '{"enabled": true}'}
 
     assert administer(Switchboard()).request(method, path, **form).status_code == 403
 
 
-def test_reading_is_free_from_anywhere_and_changes_nothing(administer: Administer) -> None:
+def test_cross_site_get_is_answered_and_changes_nothing(administer: Administer) -> None:
     board = Switchboard(True)
     client = administer(board)
     for path in ("", "state", "switch", "holds", "scopes", "bypasses"):
@@ -93,7 +93,7 @@ def test_reading_is_free_from_anywhere_and_changes_nothing(administer: Administe
     assert board.value is True
 
 
-def test_the_other_operations_know_no_other_methods(administer: Administer) -> None:
+def test_undeclared_methods_are_405(administer: Administer) -> None:
     client = administer(Switchboard())
     for method, path in (("POST", "switch"), ("POST", "state"), ("GET", "barrier"), ("PUT", "bypasses")):
         assert client.request(method, path).status_code == 405

@@ -16,7 +16,7 @@ from ..doubles import Switchboard
 from .conftest import Administer, shop
 
 
-def test_the_page_is_alone_private_and_under_a_strict_policy(administer: Administer) -> None:
+def test_panel_is_self_contained_under_a_strict_policy(administer: Administer) -> None:
     answer = administer(Switchboard()).get("")
     policy = dict(directive.split(" ", 1) for directive in answer.headers["content-security-policy"].split("; "))
 
@@ -31,13 +31,13 @@ def test_the_page_is_alone_private_and_under_a_strict_policy(administer: Adminis
     assert not re.search(r"unsafe|https?:|\bstyle=|\bon\w+=\"", " ".join(policy.values()) + answer.text)
 
 
-def test_the_address_without_a_slash_leads_there_too() -> None:
+def test_panel_without_a_slash_redirects() -> None:
     answer = TestClient(shop(Switchboard())).get("/maintenance")
 
     assert (answer.status_code, answer.url.path) == (200, "/maintenance/")
 
 
-def test_the_page_explains_every_word_that_its_table_of_workers_has(administer: Administer) -> None:
+def test_panel_explains_every_word_of_its_worker_table(administer: Administer) -> None:
     page = administer(Switchboard()).get("").text
     (table,) = re.findall('<table id="workers-table"(.*?)</table>', page, re.DOTALL)
     (legend,) = re.findall('<details class="legend">(.*?)</details>', page, re.DOTALL)
@@ -46,5 +46,5 @@ def test_the_page_explains_every_word_that_its_table_of_workers_has(administer: 
     assert {"Host", "Process", *re.findall("<dt>(.*?)</dt>", legend)} == set(re.findall("<th scope.*?>(.*?)</th>", table))
 
 
-def test_the_page_is_no_part_of_the_api() -> None:
+def test_panel_is_not_in_the_openapi_document() -> None:
     assert "/maintenance/" not in shop(Switchboard()).openapi()["paths"]

@@ -78,7 +78,7 @@ def test_guard_of_an_inclusion_guards_the_router(include: Callable[..., None]) -
 
 @pytest.mark.parametrize("include", INCLUSIONS)
 @pytest.mark.parametrize("options", [{}, {"dependencies": [Depends(key)]}], ids=["bare", "guard of the whole application"])
-def test_unguarded_router_keeps_the_application_from_starting(include: Callable[..., None], options: dict[str, Any]) -> None:
+def test_unguarded_router_prevents_the_start(include: Callable[..., None], options: dict[str, Any]) -> None:
     """What every route of an application depends on is seldom a login: a session of a database, say."""
     app = FastAPI(**options)
     app.add_middleware(MaintenanceModeMiddleware, backend=Switchboard())
@@ -101,7 +101,7 @@ def test_unguarded_router_is_never_served(include: Callable[..., None]) -> None:
     assert {"has no guard" in answer.text for answer in answers if answer.status_code == 403} == {True}
 
 
-def test_unguarded_router_is_never_served_when_mounted_as_it_is() -> None:
+def test_unguarded_router_mounted_directly_is_never_served() -> None:
     app = FastAPI()
     app.add_middleware(MaintenanceModeMiddleware, backend=Switchboard())
     app.mount("/bare", maintenance_admin())
@@ -139,12 +139,12 @@ def test_operator_alone_is_no_guard() -> None:
 
 
 @pytest.mark.parametrize("guard", [key, Depends(), None, "key"], ids=["bare", "empty", "none", "text"])
-def test_what_guards_nothing_is_no_guard(guard: Any) -> None:
+def test_invalid_guard_is_refused(guard: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"must be a list of Depends"):
         maintenance_admin(dependencies=[guard])
 
 
-def test_the_guard_is_asked_by_every_operation_and_the_page() -> None:
+def test_guard_protects_every_operation_and_the_panel() -> None:
     app = FastAPI()
     app.add_middleware(MaintenanceModeMiddleware, backend=Switchboard())
     app.include_router(maintenance_admin(dependencies=[Depends(key)]))
@@ -159,7 +159,7 @@ def test_the_guard_is_asked_by_every_operation_and_the_page() -> None:
 
 
 @pytest.mark.parametrize("options", [{"prefix": "ops"}, {"prefix": "/ops/"}, {"operator": "ana"}], ids=str)
-def test_options_that_cannot_be_meant_are_refused(options: dict[str, Any]) -> None:
+def test_invalid_options_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError, match=f"{next(iter(options))} must"):
         maintenance_admin(public=True, **options)
 
@@ -168,14 +168,14 @@ def test_options_that_cannot_be_meant_are_refused(options: dict[str, Any]) -> No
 
 
 @pytest.mark.parametrize("options", [{}, {"enable_maintenance": True}], ids=["switch", "override"])
-def test_it_is_reachable_while_maintenance_is_on(options: dict[str, Any]) -> None:
+def test_router_is_reachable_while_closed(options: dict[str, Any]) -> None:
     app = shop(Switchboard(True), **options)
     with TestClient(app) as client:
         assert client.get("/").status_code == 503
         assert [client.get(f"/maintenance/{path}").status_code for path in ("", "state", "switch")] == [200, 200, 200]
 
 
-def test_it_is_reachable_wherever_it_is_included_or_mounted() -> None:
+def test_router_is_reachable_in_inclusions_and_mounts() -> None:
     inner, outer, marked = FastAPI(), FastAPI(), FastAPI()
     inner.include_router(maintenance_admin(public=True, prefix="/panel"), prefix="/ops")
     around = APIRouter(prefix="/v1")
@@ -195,7 +195,7 @@ def test_it_is_reachable_wherever_it_is_included_or_mounted() -> None:
 # -- for the application at hand ---------------------------------------------------------------------------------------
 
 
-def test_it_administers_the_application_whose_middleware_was_passed() -> None:
+def test_router_in_nested_applications_sets_the_innermost() -> None:
     boards = Switchboard(), Switchboard(True)
     outer = shop(boards[0])
     outer.mount("/inner", shop(boards[1]))
@@ -207,7 +207,7 @@ def test_it_administers_the_application_whose_middleware_was_passed() -> None:
     assert [board.value for board in boards] == [False, False]
 
 
-def test_without_a_middleware_it_says_so() -> None:
+def test_router_without_a_middleware_is_501() -> None:
     app = FastAPI()
     app.include_router(maintenance_admin(public=True))
     answer = TestClient(app).get("/maintenance/state")
@@ -215,7 +215,7 @@ def test_without_a_middleware_it_says_so() -> None:
     assert (answer.status_code, "has passed no MaintenanceModeMiddleware" in answer.json()["detail"]) == (501, True)
 
 
-def test_what_is_overridden_in_a_test_is_still_administered() -> None:
+def test_router_under_a_test_override_sets_the_switch() -> None:
     board = Switchboard(True)
     app = shop(board)
     with override(app, False):
@@ -228,7 +228,7 @@ def test_what_is_overridden_in_a_test_is_still_administered() -> None:
 # -- described ---------------------------------------------------------------------------------------------------------
 
 
-def test_the_document_describes_every_operation_and_its_answers() -> None:
+def test_openapi_document_describes_every_operation() -> None:
     document = shop(Switchboard()).openapi()
     operations = {
         (method, path.removeprefix("/maintenance")): operation
@@ -266,7 +266,7 @@ def test_the_document_describes_every_operation_and_its_answers() -> None:
         assert ("If-Match", True) in {(one["name"], one["required"]) for one in operations[where]["parameters"]}
 
 
-def test_nothing_of_it_is_imported_by_the_package_itself() -> None:
+def test_package_import_leaves_admin_out() -> None:
     code = "import sys, fastapi_maintenance; print(any(name.startswith('fastapi_maintenance.admin') for name in sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "False"
@@ -275,7 +275,7 @@ def test_nothing_of_it_is_imported_by_the_package_itself() -> None:
 # -- what goes wrong ---------------------------------------------------------------------------------------------------
 
 
-def test_a_backend_that_fails_is_no_500(administer: Administer) -> None:
+def test_failing_backend_is_502(administer: Administer) -> None:
     board = Switchboard()
     client = administer(board)
     board.error = RuntimeError("on fire")
@@ -284,7 +284,7 @@ def test_a_backend_that_fails_is_no_500(administer: Administer) -> None:
     assert (answer.status_code, answer.json()) == (502, {"detail": "Switchboard failed: RuntimeError: on fire"})
 
 
-def test_a_redis_that_is_away_is_a_504_without_a_password(administer: Administer, free_port: int) -> None:
+def test_unreachable_redis_is_504_without_a_password(administer: Administer, free_port: int) -> None:
     answer = administer(f"redis://ana:hunter2@127.0.0.1:{free_port}?timeout=0.5").get("state")
 
     assert (answer.status_code, "cannot be reached" in answer.text, "hunter2" in answer.text) == (504, True, False)

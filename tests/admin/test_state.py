@@ -10,7 +10,7 @@ from ..servers import RedisServer
 from .conftest import Administer
 
 
-async def test_the_state_is_what_the_command_line_reports(administer: Administer, url: str) -> None:
+async def test_state_reports_switch_and_holds(administer: Administer, url: str) -> None:
     client, backend = administer(url), backend_from_url(url)
     await backend.write(MaintenanceState(enabled=True, reason="OPS-417"))
     await backend.acquire(Hold("a", MaintenanceState(enabled=True, reason="migration", by="host:1")), 30.0)
@@ -23,7 +23,7 @@ async def test_the_state_is_what_the_command_line_reports(administer: Administer
     assert 0 < hold["lease"] <= 30
 
 
-def test_a_time_to_live_is_shown(administer: Administer, redis_url: str, redis_server: RedisServer) -> None:
+def test_state_reports_the_time_to_live(administer: Administer, redis_url: str, redis_server: RedisServer) -> None:
     redis_server.cli("SET", "maintenance", "1", "EX", "600")
     state = administer(redis_url).get("state").json()
 
@@ -31,7 +31,7 @@ def test_a_time_to_live_is_shown(administer: Administer, redis_url: str, redis_s
     assert state["changes_at"] == state["state"]["ends_at"]
 
 
-def test_holds_that_cannot_be_read_are_not_told_as_none(administer: Administer, redis_url: str, redis_server: RedisServer) -> None:
+def test_unreadable_holds_are_null(administer: Administer, redis_url: str, redis_server: RedisServer) -> None:
     redis_server.cli("SET", "{maintenance}:holds", "garbage")
     client = administer(redis_url)
 
@@ -39,7 +39,7 @@ def test_holds_that_cannot_be_read_are_not_told_as_none(administer: Administer, 
     assert client.get("state").json()["enabled"] is None
 
 
-async def test_a_scope_is_told_as_it_stands(administer: Administer, redis_url: str) -> None:
+async def test_component_is_reported_with_its_hold(administer: Administer, redis_url: str) -> None:
     client, backend = administer(redis_url), backend_from_url(redis_url)
     assert client.get("scopes").json() == [{"name": "billing", "enabled": False, "decided_by": "general switch", "has_own_switch": False}]
     await backend.acquire(Hold("a", ON, scope="billing"), 30.0)

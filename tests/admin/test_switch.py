@@ -21,7 +21,7 @@ def tag(client: TestClient, path: str = "switch") -> dict[str, str]:
     return {"If-Match": client.get(path).headers["etag"]}
 
 
-def test_it_is_set_and_cleared_and_the_service_follows(administer: Administer, url: str) -> None:
+def test_put_closes_and_delete_opens_the_service(administer: Administer, url: str) -> None:
     client = administer(url)
     on = client.put("switch", json={"enabled": True, "reason": "OPS-417", "message": "Back soon"}, headers=tag(client))
     assert (on.status_code, on.json()["enabled"], on.json()["state"]["reason"]) == (200, True, "OPS-417")
@@ -32,7 +32,7 @@ def test_it_is_set_and_cleared_and_the_service_follows(administer: Administer, u
     assert client.get(SHOP).status_code == 200
 
 
-def test_what_was_got_can_be_put_again(administer: Administer, url: str) -> None:
+def test_switch_from_get_can_be_put_back(administer: Administer, url: str) -> None:
     client = administer(url)
     window = {"starts_at": "2126-11-22T03:00:00Z", "ends_at": "2126-11-22T04:00:00Z", "allow": ["POST /login"]}
     client.put("switch", json={"enabled": True, "mode": "read-only", "retry_after": 60, **window}, headers=ANY)
@@ -43,7 +43,7 @@ def test_what_was_got_can_be_put_again(administer: Administer, url: str) -> None
     assert again.json()["coming"] == {"starts_at": "2126-11-22T03:00:00Z", "ends_at": "2126-11-22T04:00:00Z"}
 
 
-def test_of_two_operators_the_second_is_told_and_shown_the_new_tag(administer: Administer, url: str) -> None:
+def test_stale_etag_is_412_with_the_current_one(administer: Administer, url: str) -> None:
     client = administer(url)
     seen = tag(client)
     assert client.put("switch", json={"enabled": True, "reason": "hers"}, headers=seen).status_code == 200
@@ -53,7 +53,7 @@ def test_of_two_operators_the_second_is_told_and_shown_the_new_tag(administer: A
     assert client.get("switch").json()["reason"] == "hers"
 
 
-def test_a_change_from_elsewhere_counts_too(administer: Administer, redis_url: str, redis_server: RedisServer) -> None:
+def test_etag_goes_stale_by_a_bare_set(administer: Administer, redis_url: str, redis_server: RedisServer) -> None:
     client = administer(redis_url)
     seen = tag(client)
     redis_server.cli("SET", "maintenance", "1")
@@ -62,14 +62,14 @@ def test_a_change_from_elsewhere_counts_too(administer: Administer, redis_url: s
 
 
 @pytest.mark.parametrize("method", ["PUT", "DELETE"])
-def test_without_a_condition_nothing_is_changed(administer: Administer, url: str, method: str) -> None:
+def test_missing_if_match_is_428(administer: Administer, url: str, method: str) -> None:
     client = administer(url)
     answer = client.request(method, "switch", json={"enabled": True})
     assert (answer.status_code, "If-Match" in answer.json()["detail"]) == (428, True)
     assert client.get("switch").json()["enabled"] is False
 
 
-def test_between_the_comparison_and_the_writing_nobody_slips_in(
+def test_concurrent_writes_between_read_and_write_are_412(
     administer: Administer, tmp_path: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Somebody writes between every look and every write of ours."""
@@ -87,7 +87,7 @@ def test_between_the_comparison_and_the_writing_nobody_slips_in(
     assert (answer.status_code, "keeps changing" in answer.json()["detail"]) == (412, True)
 
 
-async def test_clearing_can_end_holds_too(administer: Administer, url: str) -> None:
+async def test_delete_with_end_holds_ends_every_hold(administer: Administer, url: str) -> None:
     client, backend = administer(url), backend_from_url(url)
     hold = await backend.acquire(Hold("a", ON), 30.0)
     first = client.delete("switch", headers=ANY)
@@ -97,7 +97,7 @@ async def test_clearing_can_end_holds_too(administer: Administer, url: str) -> N
     assert not await backend.renew(hold, 30.0)
 
 
-def test_a_scope_has_a_switch_of_its_own(administer: Administer, redis_url: str) -> None:
+def test_component_has_its_own_switch(administer: Administer, redis_url: str) -> None:
     client = administer(redis_url)
     assert client.get("switch?scope=billing").json() is None
     on = client.put("switch?scope=billing", json={"enabled": True}, headers=tag(client, "switch?scope=billing"))
@@ -109,13 +109,13 @@ def test_a_scope_has_a_switch_of_its_own(administer: Administer, redis_url: str)
     assert client.get(BILLING).status_code == 200
 
 
-def test_a_scope_that_no_route_belongs_to_is_a_mistake(administer: Administer, redis_url: str) -> None:
+def test_unknown_component_is_404(administer: Administer, redis_url: str) -> None:
     client = administer(redis_url)
     for answer in (client.get("switch?scope=biling"), client.put("switch?scope=biling", json={"enabled": True}, headers=ANY)):
         assert (answer.status_code, "'biling'" in answer.json()["detail"]) == (404, True)
 
 
-def test_garbage_is_said_and_can_be_replaced(administer: Administer, redis_url: str, redis_server: RedisServer) -> None:
+def test_invalid_switch_value_is_reported_and_replaced(administer: Administer, redis_url: str, redis_server: RedisServer) -> None:
     client = administer(redis_url)
     redis_server.cli("SET", "maintenance", "garbage")
     assert client.get("switch").json() is None
@@ -133,14 +133,14 @@ def test_garbage_is_said_and_can_be_replaced(administer: Administer, redis_url: 
         ([], "Input should be"),
     ],
 )
-def test_what_no_switch_can_say_is_refused(administer: Administer, url: str, state: object, says: str) -> None:
+def test_invalid_state_is_422(administer: Administer, url: str, state: object, says: str) -> None:
     client = administer(url)
     answer = client.put("switch", json=state, headers=ANY)
     assert (answer.status_code, says in answer.text) == (422, True)
     assert client.get("switch").json()["enabled"] is False
 
 
-def test_who_did_it_is_written_down(administer: Administer, url: str) -> None:
+def test_operator_is_stored_in_the_switch(administer: Administer, url: str) -> None:
     def operator(x_user: Annotated[str | None, Header()] = None) -> str | None:
         return x_user
 
@@ -150,7 +150,7 @@ def test_who_did_it_is_written_down(administer: Administer, url: str) -> None:
         assert done.json()["state"]["by"] == expected
 
 
-def test_a_backend_of_two_methods_is_on_or_off(administer: Administer) -> None:
+def test_details_on_a_backend_of_two_methods_are_501(administer: Administer) -> None:
     board = Switchboard()
     client = administer(board)
     refused = client.put("switch", json={"enabled": True}, headers=ANY)
@@ -158,12 +158,12 @@ def test_a_backend_of_two_methods_is_on_or_off(administer: Administer) -> None:
     assert client.put("switch", json={"enabled": False}, headers=tag(client)).status_code == 200
 
 
-def test_an_environment_variable_is_not_changed_from_within(administer: Administer) -> None:
+def test_environment_variable_is_read_only(administer: Administer) -> None:
     answer = administer("env:UNUSED_HERE").put("switch", json={"enabled": True}, headers=ANY)
     assert (answer.status_code, "cannot be changed from within" in answer.json()["detail"]) == (409, True)
 
 
-def test_a_switch_that_is_off_keeps_what_was_said_and_no_more(administer: Administer, url: str) -> None:
+def test_switch_that_is_off_gets_no_author(administer: Administer, url: str) -> None:
     client = administer(url)
     client.put("switch", json={"enabled": False, "reason": "later"}, headers=ANY)
     got = client.get("switch").json()

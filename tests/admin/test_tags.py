@@ -28,18 +28,18 @@ READINGS = [
 ]
 
 
-def test_whatever_else_is_stored_has_another_tag() -> None:
+def test_etag_differs_for_different_states() -> None:
     for one, other in itertools.combinations(READINGS, 2):
         assert etag_of(one) != etag_of(other), (one, other)
 
 
-def test_the_time_alone_makes_no_other_tag() -> None:
+def test_etag_ignores_the_time() -> None:
     early, late = (Reading(ON, (Hold("a", ON, 1.0, now + 30),), now, 600 - now) for now in (10.0, 20.0))
     assert etag_of(early) == etag_of(late)
 
 
 @given(st.text())
-def test_a_tag_is_one_whatever_the_fingerprint_is(fingerprint: str) -> None:
+def test_etag_of_any_fingerprint_is_valid(fingerprint: str) -> None:
     assert re.fullmatch(r'"[0-9a-f]{32}"', etag_of(Reading(fingerprint=fingerprint)))
 
 
@@ -58,10 +58,10 @@ def test_a_tag_is_one_whatever_the_fingerprint_is(fingerprint: str) -> None:
         ("", False),
     ],
 )
-def test_if_match_lets_through_whom_it_should(field: str, expected: bool) -> None:
+def test_if_match_compares_tags(field: str, expected: bool) -> None:
     assert matches(field, '"a"') == expected
 
 
 @given(st.text())
-def test_no_if_match_breaks_it(field: str) -> None:
+def test_any_if_match_is_parsed(field: str) -> None:
     assert matches(field, '"0123"') in (True, False)

@@ -23,7 +23,7 @@ from .conftest import JSON, LOGIN, Administer
 SOON = 30.0
 
 
-def test_this_worker_is_registered_and_follows(administer: Administer, redis_url: str, settled: None) -> None:
+def test_worker_is_listed_and_follows_the_switch(administer: Administer, redis_url: str, settled: None) -> None:
     client = administer(redis_url)
     (worker,) = eventually_sync(lambda: client.get("workers").json(), within=SOON)
     assert (worker["stands"], worker["applied"], worker["rung"], worker["fenced"]) == ("open", True, "tracking", False)
@@ -33,24 +33,24 @@ def test_this_worker_is_registered_and_follows(administer: Administer, redis_url
     eventually_sync(lambda: client.get("workers").json()[0]["stands"] == "drained", within=SOON)
 
 
-def test_a_barrier_that_is_not_proved_says_why(administer: Administer, redis_url: str) -> None:
+def test_barrier_without_proof_says_why(administer: Administer, redis_url: str) -> None:
     barrier = administer(redis_url).post("barrier", json={"timeout": 0.1}).json()
     assert barrier["ok"] is False
     assert "registry" in barrier["why_not"]
 
 
 @pytest.mark.parametrize("asked", [{"timeout": 0}, {"timeout": 301}, {"timeout": "long"}, {"drained": "maybe"}])
-def test_nobody_waits_for_ever(administer: Administer, redis_url: str, asked: dict[str, Any]) -> None:
+def test_barrier_timeout_out_of_range_is_422(administer: Administer, redis_url: str, asked: dict[str, Any]) -> None:
     assert administer(redis_url).post("barrier", json=asked).status_code == 422
 
 
 @pytest.mark.parametrize(("method", "path"), [("GET", "workers"), ("POST", "barrier")])
-def test_a_backend_without_a_registry_says_so(administer: Administer, method: str, path: str) -> None:
+def test_workers_of_a_backend_without_a_registry_are_501(administer: Administer, method: str, path: str) -> None:
     answer = administer(Switchboard()).request(method, path, json={})
     assert (answer.status_code, "no registry of workers" in answer.json()["detail"]) == (501, True)
 
 
-def test_who_has_left_is_gone_and_who_has_vanished_is_told() -> None:
+def test_workers_that_left_are_hidden_and_vanished_ones_listed() -> None:
     workers = (
         Worker("b", 20.0, host="web-1", pid=2, closed=True, applied="now"),
         Worker("a", 20.0, host="web-1", pid=1, applied="before"),
@@ -89,7 +89,7 @@ def ask(workers: Workers, method: str, path: str, body: Any = None, **headers: s
 
 
 @pytest.mark.timeout(180)
-def test_four_workers_are_closed_drained_and_opened_over_one_of_them(four: Workers, redis_server: RedisServer) -> None:
+def test_one_of_four_workers_closes_and_drains_all(four: Workers, redis_server: RedisServer) -> None:
     def standing() -> set[tuple[str, bool]]:
         code, listed = ask(four, "GET", "workers")
         assert (code, sorted(one["pid"] for one in listed)) == (200, four.pids)
@@ -115,7 +115,7 @@ def test_four_workers_are_closed_drained_and_opened_over_one_of_them(four: Worke
 
 
 @pytest.mark.timeout(180)
-def test_one_tag_goes_for_all_of_them(four: Workers) -> None:
+def test_etag_is_the_same_on_every_worker(four: Workers) -> None:
     """Each request of a panel may be answered by another worker."""
     tags = {answer.headers["etag"] for answer in four.get_all("/maintenance/switch", headers=LOGIN).values()}
     assert len(tags) == 1
@@ -126,7 +126,7 @@ def test_one_tag_goes_for_all_of_them(four: Workers) -> None:
 
 
 @pytest.mark.timeout(180)
-def test_strangers_are_sent_away(four: Workers) -> None:
+def test_requests_without_a_password_are_401(four: Workers) -> None:
     for path in ("", "state", "events", "openapi"):
         answers = four.get_all(f"/maintenance/{path}")
         assert {answer.status for answer in answers.values()} == ({404} if path == "openapi" else {401})

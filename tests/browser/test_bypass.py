@@ -18,7 +18,7 @@ from .visit import Visit
 PAGE: Final = '<!doctype html><html lang="en"><link rel="icon" href="data:,"><title>The shop</title><a href="/shop?page=2">more</a>'
 
 
-def test_the_link_opens_the_application_for_that_browser_alone(visit: Visit, switch: Callable[[str], None]) -> None:
+def test_link_lets_only_browsers_in_that_opened_it(visit: Visit, switch: Callable[[str], None]) -> None:
     bypass = Bypass("0123456789abcdef0123456789abcdef")
     token, record = bypass.issue(datetime.now(UTC) + timedelta(hours=1))
     switch(MaintenanceState(enabled=True, bypass=(record,)).dump())

@@ -40,7 +40,7 @@ def origin() -> Iterator[str]:
         {"method": "PUT", "credentials": "include", "headers": {"Accept": "application/problem+json"}},
     ],
 )
-def test_a_fetch_from_another_origin_reads_status_body_and_headers(visit: Visit, origin: str, order: str, options: dict[str, Any]) -> None:
+def test_cross_origin_fetch_reads_the_whole_503(visit: Visit, origin: str, order: str, options: dict[str, Any]) -> None:
     app = FastAPI()
 
     @app.api_route("/items", methods=["GET", "PUT", "OPTIONS"])
@@ -60,7 +60,7 @@ def test_a_fetch_from_another_origin_reads_status_body_and_headers(visit: Visit,
     assert (seen["retryAfter"], seen["mode"]) == ("3600", "full")
 
 
-def test_without_cors_the_same_fetch_fails(visit: Visit, origin: str) -> None:
+def test_cross_origin_fetch_without_cors_fails(visit: Visit, origin: str) -> None:
     """So that the tests above could."""
     app = FastAPI()
     app.add_api_route("/items", lambda: None)

@@ -124,7 +124,7 @@ def turn_on(page: Page, reason: str = "", **choices: str) -> None:
 # -- the switch --------------------------------------------------------------------------------------------------------
 
 
-def test_a_flip_on_the_page_turns_all_rows_and_closes_the_service(panel: Page, site: Site) -> None:
+def test_panel_flip_closes_and_opens_every_worker(panel: Page, site: Site) -> None:
     expect_rows(panel, "open")
     turn_on(panel, "OPS-417 reindex")
     expect(heading(panel)).to_have_text("Closed for maintenance")
@@ -142,7 +142,7 @@ def test_a_flip_on_the_page_turns_all_rows_and_closes_the_service(panel: Page, s
     expect(panel.get_by_role("table", name="History").locator("tbody tr")).to_have_count(2)
 
 
-def test_a_flip_by_redis_cli_is_followed_within_a_second(panel: Page, site: Site) -> None:
+def test_panel_follows_redis_cli_within_a_second(panel: Page, site: Site) -> None:
     for value, word in (("1", "Closed for maintenance"), ('{"enabled": true, "mode": "read-only"}', "Read-only"), ("0", "Open")):
         site.redis.cli("SET", "maintenance", value)
         began = time.monotonic()
@@ -151,7 +151,7 @@ def test_a_flip_by_redis_cli_is_followed_within_a_second(panel: Page, site: Site
     expect_rows(panel, "open")
 
 
-def test_nothing_is_changed_before_it_is_confirmed(panel: Page, site: Site) -> None:
+def test_panel_changes_nothing_before_confirmation(panel: Page, site: Site) -> None:
     panel.get_by_role("button", name="Turn on…").first.click()
     panel.get_by_role("button", name="Cancel").click()
     panel.get_by_role("button", name="Turn on…").first.click()
@@ -160,7 +160,7 @@ def test_nothing_is_changed_before_it_is_confirmed(panel: Page, site: Site) -> N
     assert site.redis.cli("EXISTS", "maintenance") == "0"
 
 
-def test_of_two_operators_the_second_is_told_and_loses_nothing(site: Site, panel: Page) -> None:
+def test_second_operator_is_told_and_keeps_the_form(site: Site, panel: Page) -> None:
     panel.get_by_role("button", name="Turn on…").first.click()
     dialog = panel.get_by_role("dialog")
     dialog.get_by_label("Reason").fill("mine")
@@ -172,7 +172,7 @@ def test_of_two_operators_the_second_is_told_and_loses_nothing(site: Site, panel
     assert "hers" in site.redis.cli("GET", "maintenance")
 
 
-def test_what_is_on_can_be_changed_and_keeps_what_the_form_does_not_show(panel: Page, site: Site) -> None:
+def test_change_keeps_details_that_the_form_lacks(panel: Page, site: Site) -> None:
     site.redis.cli(
         "SET",
         "maintenance",
@@ -189,7 +189,7 @@ def test_what_is_on_can_be_changed_and_keeps_what_the_form_does_not_show(panel: 
         assert kept in value
 
 
-def test_a_value_that_cannot_be_read_is_said_and_can_be_cleared(panel: Page, site: Site) -> None:
+def test_invalid_value_is_shown_and_can_be_cleared(panel: Page, site: Site) -> None:
     turn_on(panel)
     expect_rows(panel, "drained")
     site.redis.cli("SET", "maintenance", "garbage")
@@ -204,7 +204,7 @@ def test_a_value_that_cannot_be_read_is_said_and_can_be_cleared(panel: Page, sit
     assert site.redis.cli("EXISTS", "maintenance") == "0"
 
 
-def test_what_a_dialog_ends_with_is_never_out_of_sight(panel: Page) -> None:
+def test_dialog_buttons_stay_in_view(panel: Page) -> None:
     panel.set_viewport_size({"width": 1280, "height": 500})
     panel.get_by_role("button", name="Turn on…").click()
     expect(panel.get_by_role("dialog").get_by_role("button", name="Turn on")).to_be_in_viewport(ratio=1)
@@ -213,7 +213,7 @@ def test_what_a_dialog_ends_with_is_never_out_of_sight(panel: Page) -> None:
 # -- windows -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_window_is_picked_in_local_time_shown_and_cancelled(visit: Visit, site: Site) -> None:
+def test_window_is_entered_in_local_time_and_cancelled(visit: Visit, site: Site) -> None:
     page = opened(visit, site, timezone_id="America/New_York")
     page.get_by_role("button", name="Turn on…").first.click()
     dialog = page.get_by_role("dialog")
@@ -235,7 +235,7 @@ def test_a_window_is_picked_in_local_time_shown_and_cancelled(visit: Visit, site
     assert site.redis.cli("EXISTS", "maintenance") == "0"
 
 
-def test_a_length_is_an_end(panel: Page, site: Site) -> None:
+def test_length_sets_the_end(panel: Page, site: Site) -> None:
     turn_on(panel, End="after")
     expect(panel.locator("#facts")).to_contain_text(re.compile(r"in (30|29) min"))
     assert '"ends_at"' in site.redis.cli("GET", "maintenance")
@@ -244,7 +244,7 @@ def test_a_length_is_an_end(panel: Page, site: Site) -> None:
 # -- workers, holds, parts, testers ------------------------------------------------------------------------------------
 
 
-def test_work_that_is_under_way_is_counted_until_it_is_done(panel: Page) -> None:
+def test_request_in_flight_is_counted_until_it_ends(panel: Page) -> None:
     panel.evaluate("void fetch('/slow?seconds=10')")
     expect(rows(panel).filter(has_text="1 request")).to_have_count(1)
     turn_on(panel)
@@ -254,7 +254,7 @@ def test_work_that_is_under_way_is_counted_until_it_is_done(panel: Page) -> None
     expect_rows(panel, "drained")
 
 
-def test_a_worker_that_is_killed_is_told_as_vanished(visit: Visit, panel: Page, site: Site) -> None:
+def test_killed_worker_is_shown_as_vanished(visit: Visit, panel: Page, site: Site) -> None:
     victim = site.workers.pids[0]
     site.workers.kill(victim)
     expect(rows(panel).filter(has_text=str(victim))).to_contain_text("vanished")
@@ -272,7 +272,7 @@ def _gone(site: Site, pid: str) -> list[str]:
     return [id for id, report in zip(entries[::2], entries[1::2], strict=True) if f'"pid":{pid},' in report or f'"pid": {pid},' in report]
 
 
-def test_a_hold_is_shown_with_its_lease_and_can_be_ended(panel: Page, site: Site) -> None:
+def test_hold_is_shown_with_its_lease_and_can_be_ended(panel: Page, site: Site) -> None:
     with site.held("alembic upgrade"):
         row = panel.get_by_role("table", name="Holds").locator("tbody tr")
         expect(row).to_contain_text("alembic upgrade")
@@ -290,7 +290,7 @@ def test_a_hold_is_shown_with_its_lease_and_can_be_ended(panel: Page, site: Site
         expect(row).to_have_count(0)
 
 
-def test_a_part_is_closed_alone(panel: Page, site: Site) -> None:
+def test_component_is_closed_alone(panel: Page, site: Site) -> None:
     panel.get_by_role("button", name="Turn maintenance on for billing").click()
     dialog = panel.get_by_role("dialog")
     expect(dialog).to_contain_text("For billing, every worker answers 503 from now")
@@ -304,7 +304,7 @@ def test_a_part_is_closed_alone(panel: Page, site: Site) -> None:
     assert site.redis.cli("EXISTS", "maintenance:billing") == "0"
 
 
-def test_a_tester_is_let_in_by_a_link_and_sent_away_again(visit: Visit, site: Site, panel: Page) -> None:
+def test_link_lets_a_tester_in_until_revoked(visit: Visit, site: Site, panel: Page) -> None:
     expect(panel.get_by_role("button", name="Create a link…")).to_be_disabled()
     turn_on(panel)
     panel.get_by_role("button", name="Create a link…").click()
@@ -345,7 +345,7 @@ def test_link_of_a_mounted_application_lets_two_browsers_in(visit: Visit, tmp_pa
 # -- coming and going --------------------------------------------------------------------------------------------------
 
 
-def test_whoever_comes_back_is_shown_the_truth_and_not_the_past(panel: Page, site: Site) -> None:
+def test_page_shown_again_is_current(panel: Page, site: Site) -> None:
     """As after a sleep: the page is hidden, hears nothing, and is shown again."""
     hide = "hidden => { Object.defineProperty(document, 'hidden', {value: hidden, configurable: true}); " + TELL
     panel.evaluate(hide, True)
@@ -358,7 +358,7 @@ def test_whoever_comes_back_is_shown_the_truth_and_not_the_past(panel: Page, sit
     expect_rows(panel, "drained")
 
 
-def test_a_page_that_lost_its_server_says_so_and_finds_it_again(visit: Visit, site: Site) -> None:
+def test_page_reconnects_to_a_restarted_server(visit: Visit, site: Site) -> None:
     page = opened(visit, site)
     page.context.set_offline(True)
     page.evaluate("dispatchEvent(new Event('online'))")
@@ -370,7 +370,7 @@ def test_a_page_that_lost_its_server_says_so_and_finds_it_again(visit: Visit, si
     visit.complaints.clear()  # that it could not be reached
 
 
-def test_redis_away_is_said(visit: Visit, own_redis_server: Any) -> None:
+def test_unreachable_redis_is_shown(visit: Visit, own_redis_server: Any) -> None:
     server = own_redis_server()
     with Workers("tests.apps.administered:app", count=1, env={"FASTAPI_MAINTENANCE_BACKEND": f"{server.url}?timeout=0.5"}) as workers:
         page = visit.to(f"http://127.0.0.1:{workers.port}/maintenance/", **ANA)
@@ -383,7 +383,7 @@ def test_redis_away_is_said(visit: Visit, own_redis_server: Any) -> None:
         expect(page.get_by_role("alert")).to_contain_text("cannot be reached")
 
 
-def test_without_redis_it_works_too(visit: Visit, tmp_path: Any) -> None:
+def test_panel_works_on_a_file(visit: Visit, tmp_path: Any) -> None:
     app = FastAPI()
     app.add_middleware(MaintenanceModeMiddleware, backend=LocalFileBackend(f"{tmp_path}/switch.json", ttl=0.1))
     app.include_router(maintenance_admin(public=True))
@@ -395,7 +395,7 @@ def test_without_redis_it_works_too(visit: Visit, tmp_path: Any) -> None:
         expect(page.locator("#history-section")).to_be_hidden()
 
 
-def test_an_override_is_told_as_what_it_is(visit: Visit, tmp_path: Any) -> None:
+def test_override_is_named(visit: Visit, tmp_path: Any) -> None:
     app = FastAPI()
     app.add_middleware(MaintenanceModeMiddleware, enable_maintenance=True, backend=LocalFileBackend(f"{tmp_path}/switch.json"))
     app.include_router(maintenance_admin(public=True))
@@ -418,7 +418,7 @@ def test_panel_names_the_ways_around_the_gate(visit: Visit, redis_server: RedisS
 # -- for everybody -----------------------------------------------------------------------------------------------------
 
 
-def test_it_is_used_by_keyboard_alone(panel: Page) -> None:
+def test_panel_works_by_keyboard_alone(panel: Page) -> None:
     def press(key: str, until: Locator) -> None:
         for _ in range(40):
             if until.evaluate("element => element === document.activeElement"):
@@ -439,7 +439,7 @@ def test_it_is_used_by_keyboard_alone(panel: Page) -> None:
     expect(heading(panel)).to_have_text("Open")
 
 
-def test_a_screen_reader_hears_of_a_change_once(panel: Page, site: Site) -> None:
+def test_screen_reader_is_told_once_per_change(panel: Page, site: Site) -> None:
     status = panel.locator("#said")
     expect(status).to_have_attribute("role", "status")
     expect(status).to_have_text("Open. All 4 workers are up to date")
@@ -501,7 +501,7 @@ def test_nothing_is_cut_off_on_the_smallest_screen(visit: Visit, site: Site) -> 
         assert page.locator("#off").evaluate("element => element.scrollWidth <= element.clientWidth")
 
 
-def test_what_operators_wrote_is_text_whatever_it_looks_like(panel: Page, site: Site) -> None:
+def test_operator_texts_are_never_markup(panel: Page, site: Site) -> None:
     evil = "<img src=/x onerror=document.title='owned'><script>document.title='owned'</script>"
     site.redis.cli("SET", "maintenance", f'{{"enabled": true, "reason": "{evil}", "message": "{evil}", "by": "{evil}"}}')
     expect(panel.locator("#facts dd").first).to_have_text(evil)
@@ -509,14 +509,14 @@ def test_what_operators_wrote_is_text_whatever_it_looks_like(panel: Page, site: 
     assert panel.title() == "Closed for maintenance – Maintenance"
 
 
-def test_it_asks_nobody_but_its_own_router(visit: Visit, site: Site) -> None:
+def test_panel_requests_nothing_but_its_router(visit: Visit, site: Site) -> None:
     page = opened(visit, site)
     turn_on(page)
     expect_rows(page, "drained")
     assert {request.url.removeprefix(site.panel) for request in visit.requests} == {"", "events", "switch"}
 
 
-def test_no_other_site_can_turn_it(visit: Visit, site: Site) -> None:
+def test_form_of_another_site_is_refused(visit: Visit, site: Site) -> None:
     """A form in a page of another origin, sent by a browser that is logged in."""
     form = EVIL.format(action=f"{site.panel}barrier")
     other = FastAPI()

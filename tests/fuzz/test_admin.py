@@ -40,7 +40,7 @@ def client(tmp_path: Path) -> Iterator[TestClient]:
 
 @effort(60)
 @given(SWITCHES)
-def test_any_switch_is_told_or_the_error_about_it(client: TestClient, tmp_path: Path, value: bytes) -> None:
+def test_any_switch_value_is_reported(client: TestClient, tmp_path: Path, value: bytes) -> None:
     (tmp_path / "switch.json").write_bytes(value)
     expected, _ = attempt(lambda: MaintenanceState.parse(value), InvalidStateError)
     state = client.get("state")
@@ -53,7 +53,7 @@ def test_any_switch_is_told_or_the_error_about_it(client: TestClient, tmp_path: 
 
 @effort(60)
 @given(body=SWITCHES, tag=TAGS, type=st.sampled_from(["application/json", "text/plain", "application/json;charset=x", "\xff"]))
-def test_any_body_and_any_condition_is_answered(client: TestClient, body: bytes, tag: str, type: str) -> None:
+def test_any_body_and_condition_is_answered(client: TestClient, body: bytes, tag: str, type: str) -> None:
     headers = {b"If-Match": tag.strip().encode("latin-1"), b"Content-Type": type.encode("latin-1")}
     for method, path in (("PUT", "switch"), ("DELETE", "switch"), ("POST", "bypasses"), ("POST", "barrier")):
         answer = client.request(method, path, content=body, headers=headers)

@@ -13,7 +13,7 @@ __all__ = ["override_maintenance"]
 pytest_plugins = ("pytester",)
 
 
-def test_the_last_call_for_an_application_counts(override_maintenance: OverrideMaintenance) -> None:
+def test_last_override_of_the_fixture_counts(override_maintenance: OverrideMaintenance) -> None:
     app, other = shop(), shop()
 
     override_maintenance(app)
@@ -42,7 +42,7 @@ def test_open_again():
 """
 
 
-def test_it_ends_with_the_test_and_only_who_imports_it_has_it(pytester: pytest.Pytester) -> None:
+def test_fixture_ends_with_its_test(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(test_shop=PROJECT)
     options = ("-p", "no:randomly", "-p", "no:cacheprovider")
 

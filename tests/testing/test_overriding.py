@@ -58,7 +58,7 @@ def ask(app: ASGIApp, path: str = "/") -> int:
 
 @pytest.mark.parametrize("backend", [lambda: Switchboard(True), EnvVarBackend, lambda: UNREACHABLE], ids=["its own", "env", "unreachable"])
 @pytest.mark.parametrize("state", [True, False, MaintenanceState(enabled=True), MaintenanceState(enabled=False)])
-def test_the_application_goes_by_what_is_given(backend: MakeBackend, state: bool | MaintenanceState) -> None:
+def test_override_sets_the_state(backend: MakeBackend, state: bool | MaintenanceState) -> None:
     app = shop(backend())
     enabled = state if isinstance(state, bool) else state.enabled
 
@@ -67,7 +67,7 @@ def test_the_application_goes_by_what_is_given(backend: MakeBackend, state: bool
 
 
 @pytest.mark.parametrize("always", [True, False])
-def test_it_goes_before_what_the_middleware_was_told(always: bool) -> None:
+def test_override_precedes_enable_maintenance(always: bool) -> None:
     app = shop(enable_maintenance=always)
 
     with override(app, not always):
@@ -75,7 +75,7 @@ def test_it_goes_before_what_the_middleware_was_told(always: bool) -> None:
     assert ask(app) == (503 if always else 200)
 
 
-def test_it_goes_before_the_holds_that_stand() -> None:
+def test_override_precedes_active_holds() -> None:
     backend = Switchboard()
     app = shop(backend)
 
@@ -88,7 +88,7 @@ def test_it_goes_before_the_holds_that_stand() -> None:
         assert ask(app) == 503
 
 
-def test_inside_a_request_the_package_says_what_is_given() -> None:
+def test_override_is_seen_inside_requests() -> None:
     app = shop(Switchboard(True))
 
     with override(app, False):
@@ -97,7 +97,7 @@ def test_inside_a_request_the_package_says_what_is_given() -> None:
         assert TestClient(app).get("/").json() is True
 
 
-def test_marks_on_routes_stay_what_they_are() -> None:
+def test_override_leaves_route_marks() -> None:
     app = shop()
 
     with override(app, True):
@@ -106,7 +106,7 @@ def test_marks_on_routes_stay_what_they_are() -> None:
         assert ask(app, "/on") == 503
 
 
-def test_the_answer_has_the_details_that_are_given() -> None:
+def test_override_details_are_in_the_answer() -> None:
     app = shop()
 
     with override(app, MaintenanceState(enabled=True, message="Back at four", retry_after=120)):
@@ -115,7 +115,7 @@ def test_the_answer_has_the_details_that_are_given() -> None:
     assert (answer.json(), answer.headers["retry-after"]) == ({"detail": "Back at four"}, "120")
 
 
-def test_read_only_mode_lets_reading_pass() -> None:
+def test_override_read_only_lets_reads_pass() -> None:
     app = shop()
 
     with override(app, MaintenanceState(enabled=True, mode="read-only")):
@@ -123,7 +123,7 @@ def test_read_only_mode_lets_reading_pass() -> None:
         assert TestClient(app).post("/").status_code == 503
 
 
-def test_a_window_counts_by_the_clock_of_this_machine() -> None:
+def test_override_window_follows_the_local_clock() -> None:
     app, now = shop(), datetime.now(UTC)
 
     with override(app, MaintenanceState(enabled=True, starts_at=now + timedelta(hours=1))):
@@ -133,7 +133,7 @@ def test_a_window_counts_by_the_clock_of_this_machine() -> None:
 
 
 @pytest.mark.parametrize("backend", [lambda: Switchboard(True, ttl=0.05), EnvVarBackend], ids=["watched", "asked always"])
-def test_a_client_may_be_entered_before_or_after_it(backend: MakeBackend) -> None:
+def test_override_works_around_or_inside_a_client(backend: MakeBackend) -> None:
     app = shop(backend())
     with TestClient(app) as client:
         before = client.get("/").status_code
@@ -145,7 +145,7 @@ def test_a_client_may_be_entered_before_or_after_it(backend: MakeBackend) -> Non
     assert ask(app) == before
 
 
-def test_blocks_nest_and_the_innermost_counts() -> None:
+def test_override_blocks_nest() -> None:
     app = shop()
 
     with override(app, True):
@@ -155,7 +155,7 @@ def test_blocks_nest_and_the_innermost_counts() -> None:
     assert ask(app) == 200
 
 
-def test_after_an_error_in_the_block_nothing_is_left() -> None:
+def test_override_ends_after_an_error() -> None:
     app = shop()
 
     with pytest.raises(RuntimeError), override(app, True):
@@ -163,7 +163,7 @@ def test_after_an_error_in_the_block_nothing_is_left() -> None:
     assert ask(app) == 200
 
 
-def test_another_application_with_the_same_backend_does_not_notice() -> None:
+def test_override_leaves_other_applications() -> None:
     backend = Switchboard()
     app, other = shop(backend), shop(backend)
 
@@ -173,7 +173,7 @@ def test_another_application_with_the_same_backend_does_not_notice() -> None:
         assert (ask(app), ask(other)) == (200, 503)
 
 
-def test_an_application_that_is_mounted_has_a_state_of_its_own() -> None:
+def test_override_leaves_mounted_applications() -> None:
     inner, outer = shop(), shop()
     outer.mount("/inner", inner)
 
@@ -183,7 +183,7 @@ def test_an_application_that_is_mounted_has_a_state_of_its_own() -> None:
         assert ask(outer) == 503
 
 
-def test_nothing_is_written() -> None:
+def test_override_writes_nothing() -> None:
     backend = Switchboard()
     app = shop(backend)
 
@@ -192,7 +192,7 @@ def test_nothing_is_written() -> None:
         assert (backend.value, backend.reads) == (False, 0)
 
 
-def test_it_ends_while_the_backend_says_on(tmp_path: Any) -> None:
+def test_override_ends_while_the_backend_is_on(tmp_path: Any) -> None:
     (tmp_path / "maintenance.json").write_text("1")
     app = shop(LocalFileBackend(tmp_path / "maintenance.json"))
 
@@ -225,7 +225,7 @@ def bare() -> FastAPI:
     "make", [shop, beneath_another, lambda: around(bare()), lambda: around(shop())], ids=["in it", "deeper", "around it", "twice"]
 )
 @pytest.mark.parametrize("state", [True, False])
-def test_the_middleware_is_found_wherever_it_is(make: Any, state: bool) -> None:
+def test_override_finds_the_middleware_anywhere(make: Any, state: bool) -> None:
     app = make()
 
     with override(app, state):
@@ -234,12 +234,12 @@ def test_the_middleware_is_found_wherever_it_is(make: Any, state: bool) -> None:
 
 
 @pytest.mark.parametrize("make", [bare, lambda: bare().router, object], ids=["application", "router", "something else"])
-def test_without_the_middleware_it_says_what_to_do(make: Any) -> None:
+def test_override_without_a_middleware_is_refused(make: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"no MaintenanceModeMiddleware .* add one by app\.add_middleware"), override(make(), True):
         pass
 
 
-def test_an_application_in_which_one_is_mounted_is_the_wrong_one() -> None:
+def test_override_of_an_outer_application_is_refused() -> None:
     outer = bare()
     outer.mount("/inner", shop())
 
@@ -248,7 +248,7 @@ def test_an_application_in_which_one_is_mounted_is_the_wrong_one() -> None:
 
 
 @pytest.mark.parametrize("state", ["on", None, 1])
-def test_what_is_no_state_is_refused(state: Any) -> None:
+def test_override_with_an_invalid_state_is_refused(state: Any) -> None:
     with pytest.raises(ConfigurationError, match="True, False or a MaintenanceState"):
         override(shop(), state)
 
@@ -259,7 +259,7 @@ def log(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
         yield caplog
 
 
-def test_the_log_says_where_the_state_comes_from(log: pytest.LogCaptureFixture) -> None:
+def test_override_is_logged_as_source(log: pytest.LogCaptureFixture) -> None:
     with override(shop(), True):
         pass
 
