@@ -7,12 +7,12 @@ import copy
 import functools
 import re
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
 import pytest
-from fastapi import APIRouter, FastAPI, WebSocket
+from fastapi import APIRouter, Depends, FastAPI, WebSocket
 from fastapi.routing import APIRoute, iter_route_contexts
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
@@ -1336,6 +1336,23 @@ def test_nested_router_that_hides_its_routes_is_passed_over(visit: Visit) -> Non
     assert visit(app).ask("/x") == ON
 
 
+class GreedyRouter(APIRouter):
+    """Takes everything, and answers by its default what no route of it answers."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        return Match.FULL, {}
+
+
+def test_router_that_takes_everything_is_found_with_its_marks(visit: Visit) -> None:
+    router, app = off(GreedyRouter(default=PlainTextResponse("default"))), FastAPI(openapi_url=None)
+    router.add_api_route("/x", forced_on)
+    app.include_router(router)
+    site = visit(app)
+    assert (site.ask("/x"), site.ask("/y")) == (ON, OFF)
+    router.default = router.not_found
+    assert site.ask("/y") == NOT_FOUND
+
+
 def test_application_as_an_endpoint_is_looked_into(visit: Visit) -> None:
     inner = FastAPI()
     inner.add_api_route("/in/on", forced_on)
@@ -1369,10 +1386,22 @@ def test_slash_redirects_are_told_beneath_a_root_path(visit: Visit, root_path: s
         site.ask(path)
 
 
+class Taught(Resource):
+    """Takes another method than Starlette knows."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        super().__init__(scope, receive, send)
+        self._allowed_methods.append("BREW")
+
+    async def brew(self, request: Request) -> Response:
+        return PlainTextResponse("tea")
+
+
 def test_invented_methods_of_a_class_are_refused_as_the_app_does(visit: Visit) -> None:
-    site = visit(Starlette(routes=[Route("/x", off(type("Endpoint", (Resource,), {})))]))
+    site = visit(Starlette(routes=[Route("/x", off(type("Endpoint", (Resource,), {}))), Route("/taught", Taught)]))
     for method in ("DISPATCH", "METHOD_NOT_ALLOWED", "BREW", "get", "TRACE"):
         site.ask("/x", method)
+    assert site.ask("/taught", "BREW") == FREE
 
 
 # -- marks around routes ---------------------------------------------------------------------------------------------------------
@@ -1387,6 +1416,13 @@ def test_marks_on_a_router_count_for_its_routes(visit: Visit) -> None:
     app.include_router(outer)
     site = visit(app)
     assert [site.ask(f"/v1/{path}") for path in ("in/a", "in/b", "c")] == [OFF, ON, ON]
+    assert site.has_forced_on()
+
+
+def test_marks_of_an_app_count_wherever_its_middleware_is(visit: Visit) -> None:
+    app = on(sub_fastapi())
+    site = visit(app)
+    assert [site.ask(path) for path in ("/free", "/off", "/docs", "/nowhere")] == [ON, OFF, replace(DOCS, mark="on"), NOT_FOUND]
     assert site.has_forced_on()
 
 
@@ -1408,7 +1444,7 @@ def test_marks_among_the_dependencies_count_where_they_are_given(visit: Visit) -
     router, app = APIRouter(dependencies=[maintenance_mark(maintenance_scope("inner"))]), FastAPI()
     app.add_api_route("/once", free, dependencies=[maintenance_mark(off, maintenance_scope("billing"))])
     app.add_api_route("/twice", free, dependencies=forced)
-    app.add_api_route("/other", free)
+    app.add_api_route("/other", free, dependencies=[Depends(forced_off)])
     router.add_api_route("/a", free)
     router.add_api_route("/b", free, dependencies=[maintenance_mark(maintenance_scope("own"))])
     router.add_api_route("/c", forced_on)
@@ -1425,6 +1461,7 @@ def test_marks_among_the_dependencies_count_where_they_are_given(visit: Visit) -
 def test_frontend_of_a_marked_router_is_in_its_component(visit: Visit, dist: Path) -> None:
     inner, outer, app = maintenance_scope("billing")(APIRouter()), on(APIRouter()), FastAPI()
     inner.frontend("/ui", directory=dist)
+    outer.add_api_route("/route", free)
     outer.include_router(inner, prefix="/billing")
     outer.frontend("/plain", directory=dist)
     app.include_router(outer)

@@ -203,6 +203,29 @@ def test_a_route_that_was_replaced_or_moved_is_not_taken_for_another(asked: list
     assert (routes_left, resolve(routes, "/in/b")) == (["/b"], FREE)
 
 
+def test_router_that_only_the_framework_still_knows_is_asked(asked: list[str]) -> None:
+    """FastAPI keeps what it made of an included router until that is told of a new route."""
+    picky, outer, app = PickyRouter(), APIRouter(), FastAPI()
+    picky.get("/a")(closed)
+    outer.include_router(picky)
+    outer.get("/{x}")(spared)
+    app.include_router(outer)
+    routes = RouteTable(app)
+    assert resolve(routes, "/a") == OFF
+    outer.routes.pop(0)
+    assert resolve(routes, "/a") == OFF
+    assert resolve(routes, "/a", headers=[("x-picky", "yes")]) == ON
+
+
+def test_equal_route_with_a_mark_of_its_own_is_asked(asked: list[str]) -> None:
+    router = Router([Route("/a", free), Route("/b", free)])
+    routes = RouteTable(router)
+    assert resolve(routes, "/a") == FREE
+    router.routes[0] = force_maintenance_mode_on(Route("/a", free))
+    assert resolve(routes, "/a") == ON
+    assert asked == ["/a"]
+
+
 def test_routes_that_vanish_behind_the_back_are_not_found() -> None:
     inner, other = Router([Route("/a", free)]), Router([Route("/x", free)])
     routes = RouteTable(Router([Mount("/in", inner), Mount("/other", other)]))

@@ -37,7 +37,7 @@ class RouteIndex:
 
     def __init__(self, target: object, app: object, marks: Marks | None = None) -> None:
         *_, innermost = layers = list(layers_of(target))
-        marks = marks or Marks()
+        marks = Marks().inside(app) if marks is None else marks
         for layer in layers:
             marks = marks.inside(layer)
         router = router_of(innermost)
@@ -139,13 +139,13 @@ class _Entry:
         return resolved
 
 
-def _includes_plainly(route: BaseRoute) -> bool:
+def _includes_plainly(route: Any) -> bool:
     """Whether routers that are included there choose as FastAPI's do."""
-    router = router_in(route)
+    router: Any = router_in(route)
     if router is None:
         return True
-    matches: Any = getattr(router, "matches", None)
-    return getattr(matches, "__func__", None) is _PLAIN_ROUTER and all(map(_includes_plainly, router.routes))
+    is_plain = getattr(getattr(router, "matches", None), "__func__", None) is _PLAIN_ROUTER
+    return is_plain and all(map(_includes_plainly, route.effective_candidates()))
 
 
 def _beginning(leaf: RouteContext) -> str | None:

@@ -23,8 +23,9 @@ _NO_ROUTER: Final = Router()
 class Survey:
     """One walk over a whole route tree: is anything forced on, which scopes are there, and how to see that it has grown since."""
 
-    def __init__(self, target: ASGIApp) -> None:
+    def __init__(self, target: ASGIApp, around: object = None) -> None:
         self._target = target
+        self._around = around  # an application that we are a middleware of
         self._scan()
 
     def is_current(self, target: ASGIApp) -> bool:
@@ -56,6 +57,7 @@ class Survey:
         lists: list[list[BaseRoute]] = []
         self._copies: list[list[BaseRoute]] = []
         pending: list[object] = [self._target]
+        self._note(self._around)
         while pending:
             layers = list(layers_of(pending.pop()))
             self._note(*layers)

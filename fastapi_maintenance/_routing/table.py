@@ -39,7 +39,7 @@ class RouteTable:
         target = self._app if self._routed else self._target(scope)
         survey = self._survey
         if survey is None or not survey.is_current(target):
-            survey = self._survey = Survey(target)
+            survey = self._survey = Survey(target, scope.get("app"))
             self._tell(frozenset(survey.scopes))
         return survey
 

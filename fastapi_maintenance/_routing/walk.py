@@ -31,8 +31,8 @@ class _Chosen(NamedTuple):
 
 
 def walk(app: object, scope: Scope) -> Resolved:
-    """Follow an app down to what answers a scope, which stays as it is."""
-    return _answer(app, _copy(scope), Marks())
+    """Follow an app down to what answers a scope, which stays as it is. The app around it may be marked, too."""
+    return _answer(app, _copy(scope), Marks().inside(scope.get("app")))
 
 
 def _answer(app: object, scope: Scope, marks: Marks) -> Resolved:
@@ -50,10 +50,10 @@ def _answer(app: object, scope: Scope, marks: Marks) -> Resolved:
     chosen = _choose(((route, entered(route, marks)) for route in router.routes), scope)
     if chosen is None:
         return _answer_last(router, scope, marks)
-    while router_in(chosen.route) is not None:
+    while (included := router_in(chosen.route)) is not None:
         further = _choose(parts_of(chosen.route, chosen.marks), scope)
-        if further is None:  # it matches by itself, without a route of its own
-            return Resolved.marked(chosen.marks)
+        if further is None:  # a user's own router that matches without a route
+            return _answer_default(included, scope, around(included, chosen.marks))
         chosen = further
     return NOT_FOUND if _is_refusing(chosen) else _land(chosen, router, scope)
 
@@ -106,14 +106,17 @@ def _answer_last(router: Router, scope: Scope, marks: Marks) -> Resolved:
     """Describe what a router does if no route of its own answers: redirect for a slash, static frontends, its default."""
     match_frontend: Any = getattr(router, "_match_low_priority", None)  # what `frontend()` adds has no public walk
     frontend, _, _, context = (Match.NONE, {}, None, None) if match_frontend is None else match_frontend(scope)
-    has_default = router.default != router.not_found
-    if frontend is Match.NONE and not has_default:
+    if frontend is Match.NONE and router.default == router.not_found:
         return NOT_FOUND
     if frontend is Match.PARTIAL or _redirects(router, scope):
         return NOT_FOUND
     if frontend is Match.NONE:
-        return _answer(router.default, scope, marks)
+        return _answer_default(router, scope, marks)
     return Resolved.marked(marks if context is None else _marks_of_frontend(router, context, marks))
+
+
+def _answer_default(router: Router, scope: Scope, marks: Marks) -> Resolved:
+    return NOT_FOUND if router.default == router.not_found else _answer(router.default, scope, marks)
 
 
 def _marks_of_frontend(router: Router, context: object, marks: Marks) -> Marks:
