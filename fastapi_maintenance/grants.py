@@ -76,7 +76,8 @@ async def _change(backend: BaseStateBackend, scope: str | None, change: Callable
         report = await look(backend, scope)
         switch = _own_switch_of(report)
         records = change(holding(switch, report.now))
-        if await backend.amend(report.reading, MaintenanceState(**dict(switch) | {"bypass": records or None}), scope=scope):
+        amended = MaintenanceState(**dict(switch) | {"bypass": records or None})
+        if await backend.compare_and_set(report.reading, amended, scope=scope, keep_ttl=True):
             return report
     raise NotGrantedError("Somebody else keeps changing the switch: try again.")
 

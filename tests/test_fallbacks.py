@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import shutil
 import time
 from pathlib import Path
 
@@ -194,8 +195,7 @@ async def test_a_file_that_cannot_be_written_is_said_once_and_tried_again(tmp_pa
 
     path.parent.mkdir()
     await eventually(lambda: mirrored(fallbacks, path), within=2)
-    path.unlink()
-    path.parent.rmdir()
+    shutil.rmtree(path.parent)
     await fallbacks.mirror(OFF)
     assert len(warnings(caplog)) == 2
 

@@ -127,7 +127,7 @@ async def _exchange(
         if not matches(if_match, etag := etag_of(seen)):
             detail = "The switch or a hold has changed since it was read. Read it again, then decide."
             raise HTTPException(412, detail, headers={"ETag": etag})
-        if await backend.exchange(seen, state, scope=scope, end_holds=end_holds):
+        if await backend.compare_and_set(seen, state, scope=scope, end_holds=end_holds):
             return
     raise HTTPException(412, "The switch keeps changing. Read it again, then decide.")
 

@@ -121,22 +121,22 @@ class BaseStateBackend(ABC):
         await self.write(state)
         return None
 
-    async def amend(self, seen: Reading, state: MaintenanceState, *, scope: str | None = None) -> bool:
-        """Set the switch or that of a scope, and let its time to live be, unless it is another one by now than was seen: then say False.
+    async def compare_and_set(
+        self,
+        expected: Reading,
+        state: MaintenanceState,
+        *,
+        scope: str | None = None,
+        keep_ttl: bool = False,
+        end_holds: bool = False,
+    ) -> bool:
+        """Set the switch, or that of a scope, unless it differs from the expected one; then return False.
 
+        `keep_ttl` keeps its time to live, which otherwise ends. `end_holds` clears everything, whatever `state` is. This default
+        compares and writes in two steps, so that of two calls at the same instant the later one wins.
         Raises `BackendError` if it cannot be written.
         """
-        if scope is not None:
-            raise self._no_scopes()
-        raise UnsupportedError(f"{self.describe()} keeps only on or off, nothing to amend.")
-
-    async def exchange(self, seen: Reading, state: MaintenanceState, *, scope: str | None = None, end_holds: bool = False) -> bool:
-        """Set the switch or that of a scope, without a time to live, unless it is another one by now than was seen: then say False.
-
-        With `end_holds`, `clear` instead, whatever `state` is. Here it is compared and written in two steps, so that of two at the same
-        instant the later one wins. Raises `BackendError` if it cannot be written.
-        """
-        if _switches(await self.read(), scope) != _switches(seen, scope):
+        if _switches(await self.read(), scope) != _switches(expected, scope):
             return False
         if end_holds:
             await self.clear()

@@ -63,10 +63,15 @@ class EnvVarBackend(BaseStateBackend):
     async def write(self, state: MaintenanceState, *, expires_in: float | None = None) -> None:
         self._refuse()
 
-    async def amend(self, seen: Reading, state: MaintenanceState, *, scope: str | None = None) -> bool:
-        self._refuse()
-
-    async def exchange(self, seen: Reading, state: MaintenanceState, *, scope: str | None = None, end_holds: bool = False) -> bool:
+    async def compare_and_set(
+        self,
+        expected: Reading,
+        state: MaintenanceState,
+        *,
+        scope: str | None = None,
+        keep_ttl: bool = False,
+        end_holds: bool = False,
+    ) -> bool:
         self._refuse()
 
     async def clear(self) -> None:

@@ -242,9 +242,9 @@ async def compare_and_set_rejects_stale_reads(make: MakeBackend) -> None:
     seen = await one.read()
     if not await _writes(one, ON):
         return
-    assert await other.exchange(seen, OFF) is False
+    assert await other.compare_and_set(seen, OFF) is False
     assert (await one.read()).switch == ON
-    assert await other.exchange(await other.read(), OFF) is True
+    assert await other.compare_and_set(await other.read(), OFF) is True
     assert (await one.read()).switch == OFF
 
 

@@ -44,7 +44,7 @@ class FileWorker:
             await self.acquire(f"{prefix}{number}", "on", "60")
 
     async def lock_for(self, seconds: str) -> None:
-        with self.backend._files.lock.held():
+        with self.backend._files.locked():
             say("locked")
             await asyncio.sleep(float(seconds))
 

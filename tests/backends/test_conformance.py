@@ -204,7 +204,7 @@ class WritesNothing(Broken):
 
 
 class OverwritesOthers(Broken):
-    async def exchange(self, seen: Reading, state: MaintenanceState, *, scope: str | None = None, end_holds: bool = False) -> bool:
+    async def compare_and_set(self, expected: Reading, state: MaintenanceState, **options: Any) -> bool:
         await self.write(state)
         return True
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import fcntl
 import itertools
 import json
-import math
 import os
-import socket
+import stat
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -26,9 +26,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastapi_maintenance.backends import LocalFileBackend
-from fastapi_maintenance.backends.file import files, lock, owner
-from fastapi_maintenance.backends.file.lease import Lease, dump_leases, parse_leases
-from fastapi_maintenance.backends.file.owner import Owner
+from fastapi_maintenance.backends.file import disk, files
+from fastapi_maintenance.backends.file.files import StoredHolds
 from fastapi_maintenance.exceptions import (
     BackendError,
     BackendUnavailableError,
@@ -45,8 +44,6 @@ from .recording import RecordingFeed, watched
 from .test_file import SLACK, names, refuse_to_open
 
 LEASE = 30.0
-
-on_linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux says when a process began and whether it is a zombie")
 
 
 @pytest.fixture
@@ -96,10 +93,10 @@ async def test_a_hold_stands_where_others_see_it_until_it_is_released(backend: L
 
 async def test_the_file_of_holds_is_gone_when_the_last_one_is(backend: LocalFileBackend, path: Path) -> None:
     holds = [await backend.acquire(Hold(id, ON), LEASE) for id in "ab"]
-    assert names(path.parent) == ["maintenance.holds", "maintenance.lock"]
+    assert names(path.parent) == ["maintenance.holds"]
     for hold in holds:
         await backend.release(hold)
-    assert names(path.parent) == ["maintenance.lock"]
+    assert names(path.parent) == []
 
 
 async def test_ending_a_hold_twice_does_nothing(backend: LocalFileBackend, other: LocalFileBackend, holds_path: Path) -> None:
@@ -209,7 +206,7 @@ async def test_a_renewed_hold_never_has_its_old_deadline_seen_by_a_slow_watch(pa
 async def test_a_hold_that_has_ended_is_dropped_from_the_file_by_the_next_change(backend: LocalFileBackend, holds_path: Path) -> None:
     await backend.acquire(Hold("short", ON), 0.001)
     await backend.acquire(Hold("long", ON), LEASE)
-    assert list(parse_leases(holds_path.read_bytes())) == ["long"]
+    assert list(StoredHolds.parse(holds_path.read_bytes()).by_id) == ["long"]
 
 
 async def test_renewing_moves_the_deadline_and_keeps_the_rest(backend: LocalFileBackend, other: LocalFileBackend) -> None:
@@ -238,7 +235,6 @@ async def test_clear_ends_every_hold_and_turns_the_switch_off(
     hold = await backend.acquire(Hold("a", ON), LEASE)
     await other.clear()
     assert path.read_text() == "0"
-    assert not holds_path.exists()
     assert not await is_on(backend)
     assert await backend.renew(hold, LEASE) is False
     assert not await is_on(backend)
@@ -280,167 +276,12 @@ async def test_clear_revokes_also_what_can_no_longer_be_read(backend: LocalFileB
     hold = await backend.acquire(Hold("a", ON), LEASE)
     holds_path.write_text("garbage")
     await backend.clear()
-    assert not holds_path.exists()
     assert await backend.renew(hold, LEASE) is False
-
-
-@pytest.mark.parametrize("note", ["", "soon", "nan", "inf", "\udcff"])
-async def test_a_note_of_the_last_clear_that_cannot_be_read_revokes_nothing(backend: LocalFileBackend, path: Path, note: str) -> None:
-    hold = await backend.acquire(Hold("a", ON), LEASE)
-    path.with_name("maintenance.lock").write_bytes(note.encode(errors="surrogateescape"))
-    assert await backend.renew(hold, LEASE)
-
-
-def test_the_note_of_a_clear_takes_the_place_of_a_longer_one(backend: LocalFileBackend) -> None:
-    with backend._files.lock.held() as locked_file:
-        assert locked_file.cleared_at() == -math.inf
-        locked_file.note_cleared(1795318200.1234567)
-        locked_file.note_cleared(1795318201.5)
-        assert locked_file.cleared_at() == 1795318201.5
 
 
 def set_clock_back(monkeypatch: pytest.MonkeyPatch) -> None:
     really = time.time
     monkeypatch.setattr(time, "time", lambda: really() - 10.0)
-
-
-# -- whose process is gone -----------------------------------------------------------------------------------------------
-
-
-SLEEP = "import time; time.sleep(60)"
-
-
-@pytest.fixture
-def process() -> Iterator[subprocess.Popen[bytes]]:
-    """A process that can be killed."""
-    with subprocess.Popen([sys.executable, "-c", SLEEP]) as process:
-        yield process
-        process.kill()
-
-
-@pytest.fixture
-def living(process: subprocess.Popen[bytes]) -> Owner:
-    """How that process is known."""
-    return replace(Owner.current(), pid=process.pid, start=owner._state_and_start(process.pid)[1])
-
-
-@pytest.fixture
-def dead(process: subprocess.Popen[bytes], living: Owner) -> Owner:
-    """How it is known, when it is no more."""
-    process.kill()
-    process.wait()
-    return living
-
-
-def put(holds_path: Path, owner: Owner) -> None:
-    """Let a hold stand there that the process has."""
-    hold = Hold("theirs", ON, time.time(), time.time() + LEASE)
-    holds_path.write_bytes(dump_leases({hold.id: Lease(hold, owner)}))
-
-
-@on_linux
-async def test_a_hold_of_a_living_process_counts_and_of_a_killed_one_does_not(
-    backend: LocalFileBackend, holds_path: Path, process: subprocess.Popen[bytes], living: Owner
-) -> None:
-    put(holds_path, living)
-    assert await held(backend) == ["theirs"]
-    process.kill()
-    await eventually(lambda: is_gone_but_unburied(process.pid), within=20)
-    assert await held(backend) == []
-    process.wait()
-    assert await held(backend) == []
-
-
-def is_gone_but_unburied(pid: int) -> bool:
-    os.kill(pid, 0)  # a zombie still takes signals
-    return Path(f"/proc/{pid}/stat").read_text().split()[2] == "Z"
-
-
-@on_linux
-async def test_a_watch_notices_a_death_although_no_file_changes(
-    backend: LocalFileBackend,
-    holds_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    process: subprocess.Popen[bytes],
-    living: Owner,
-) -> None:
-    monkeypatch.setattr(files, "_SETTLED_AFTER", -1.0)
-    put(holds_path, living)
-    async with watched(backend) as feed:
-        await eventually(lambda: feed.confirmed_at, within=SLACK)
-        assert feed.is_on()
-        process.kill()
-        await eventually(feed.is_off, within=SLACK)
-
-
-@on_linux
-async def test_a_process_that_got_a_dead_ones_number_does_not_have_its_holds(
-    backend: LocalFileBackend, holds_path: Path, living: Owner
-) -> None:
-    put(holds_path, replace(living, start="1"))
-    assert await held(backend) == []
-
-
-async def test_another_hosts_hold_counts_until_its_deadline(backend: LocalFileBackend, holds_path: Path, dead: Owner) -> None:
-    put(holds_path, replace(dead, host=f"not {dead.host}"))
-    assert await held(backend) == ["theirs"]
-
-
-async def test_a_dead_processs_hold_is_dropped_from_the_file_by_the_next_change(
-    backend: LocalFileBackend, holds_path: Path, dead: Owner
-) -> None:
-    put(holds_path, dead)
-    await backend.acquire(Hold("mine", ON), LEASE)
-    assert list(parse_leases(holds_path.read_bytes())) == ["mine"]
-
-
-@on_linux
-def test_the_same_number_in_another_container_or_after_a_reboot_is_another_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    me = Owner.current()
-    assert me.host.startswith(socket.gethostname())
-    monkeypatch.setattr(os, "readlink", lambda _: "pid:[1]")
-    assert Owner.current().host != me.host
-    monkeypatch.undo()
-    monkeypatch.setattr(owner, "_read", lambda _: "")
-    assert Owner.current().host != me.host
-
-
-def test_where_the_system_says_nothing_of_processes_only_their_numbers_count(monkeypatch: pytest.MonkeyPatch, dead: Owner) -> None:
-    def no_namespaces(_: str) -> str:
-        raise FileNotFoundError
-
-    monkeypatch.setattr(os, "readlink", no_namespaces)
-    monkeypatch.setattr(owner, "_read", lambda _: "")
-    me = Owner.current()
-    assert me == Owner(socket.gethostname(), os.getpid(), None)
-    assert not me.is_gone()
-    assert replace(me, pid=dead.pid).is_gone()
-
-
-def test_of_a_process_that_is_not_there_nothing_is_said() -> None:
-    assert owner._state_and_start(2**31 - 1) == (None, None)
-
-
-def test_another_users_process_is_not_gone(monkeypatch: pytest.MonkeyPatch) -> None:
-    def not_permitted(pid: int, number: int) -> None:
-        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
-
-    monkeypatch.setattr(os, "kill", not_permitted)
-    assert not Owner.current().is_gone()
-
-
-@on_linux
-def test_a_process_may_have_any_name() -> None:
-    rename = "open('/proc/self/comm', 'w').write('a) Z (b c'); print(flush=True); input()"
-    with subprocess.Popen([sys.executable, "-c", rename], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        process.stdout.readline()
-        assert "a) Z (b c" in Path(f"/proc/{process.pid}/stat").read_text()
-        state, start = owner._state_and_start(process.pid)
-        assert state in ("R", "S", "D")
-        assert start is not None
-        assert start.isdigit()
-        process.kill()
 
 
 # -- a file of holds that cannot be read -----------------------------------------------------------------------------------
@@ -513,20 +354,15 @@ async def test_holds_are_read_and_written_within_bounds(
 @given(st.binary() | st.text().map(str.encode))
 def test_garbage_raises_nothing_but_an_invalid_state_error(garbage: bytes) -> None:
     with pytest.raises(InvalidStateError):
-        parse_leases(garbage)
+        StoredHolds.parse(garbage)
 
 
-ENTRY: Final[dict[str, Any]] = {"state": {"enabled": True}, "since": 1.0, "deadline": 2.0, "host": "h", "pid": 5, "start": "6"}
+ENTRY: Final[dict[str, Any]] = {"state": {"enabled": True}, "since": 1.0, "deadline": 2.0}
 
 
 @pytest.mark.parametrize(
     "spoiled",
     [
-        {"pid": 0},
-        {"pid": -1},
-        {"pid": 2**31},
-        {"pid": None},
-        {"pid": float("inf")},
         {"deadline": float("nan")},
         {"deadline": 10**400},
         {"state": None},
@@ -535,22 +371,24 @@ ENTRY: Final[dict[str, Any]] = {"state": {"enabled": True}, "since": 1.0, "deadl
     ids=repr,
 )
 def test_an_entry_that_cannot_be_meant_is_garbage(spoiled: dict[str, Any]) -> None:
-    parse_leases(json.dumps({"holds": {"a": ENTRY}}).encode())
+    StoredHolds.parse(json.dumps({"holds": {"a": ENTRY}}).encode())
     with pytest.raises(InvalidStateError):
-        parse_leases(json.dumps({"holds": {"a": ENTRY | spoiled}}).encode())
+        StoredHolds.parse(json.dumps({"holds": {"a": ENTRY | spoiled}}).encode())
 
 
-leases = st.builds(
-    Lease,
-    st.builds(Hold, st.just(""), states(), st.floats(0, 1e11), st.floats(0, 1e11), st.lists(st.text(), max_size=2).map(tuple)),
-    st.builds(Owner, st.text(), st.integers(1, 2**31 - 1), st.none() | st.text()),
-)
+@pytest.mark.parametrize("time", ["soon", float("nan"), float("inf"), None])
+def test_a_time_of_the_last_clear_that_is_none_is_garbage(time: object) -> None:
+    with pytest.raises(InvalidStateError):
+        StoredHolds.parse(json.dumps({"holds": {}, "cleared_at": time}).encode())
 
 
-@given(st.dictionaries(st.text(), leases, max_size=3))
-def test_holds_are_read_as_they_were_written(written: dict[str, Lease]) -> None:
-    named = {id: replace(lease, hold=replace(lease.hold, id=id)) for id, lease in written.items()}
-    assert parse_leases(dump_leases(named)) == named
+holds = st.builds(Hold, st.just(""), states(), st.floats(0, 1e11), st.floats(0, 1e11), st.lists(st.text(), max_size=2).map(tuple))
+
+
+@given(st.dictionaries(st.text(), holds, max_size=3), st.floats(0, 1e11))
+def test_holds_are_read_as_they_were_written(written: dict[str, Hold], cleared_at: float) -> None:
+    stored = StoredHolds({id: replace(hold, id=id) for id, hold in written.items()}, cleared_at)
+    assert StoredHolds.parse(stored.dump()) == stored
 
 
 # -- the lock ------------------------------------------------------------------------------------------------------------
@@ -573,7 +411,7 @@ def locked(lock_path: Path) -> Iterator[int]:
 
 
 async def test_a_lock_held_elsewhere_is_waited_for_so_long_and_no_longer(backend: LocalFileBackend, lock_path: Path) -> None:
-    backend._files.lock.patience = 0.1
+    backend._files.lock_timeout = 0.1
     with locked(lock_path):
         started = time.monotonic()
         with pytest.raises(BackendUnavailableError, match=r"maintenance\.lock has been locked for over 0\.1 s by another process"):
@@ -591,12 +429,31 @@ async def test_a_lock_that_becomes_free_in_time_is_taken(backend: LocalFileBacke
     assert (await backend.read()).holds == (hold,)
 
 
-async def test_a_lock_held_elsewhere_stops_neither_reading_nor_the_switch(backend: LocalFileBackend, lock_path: Path) -> None:
+async def test_a_lock_held_elsewhere_stops_no_reading(backend: LocalFileBackend, lock_path: Path) -> None:
+    await backend.write(ON)
     with locked(lock_path):
         started = time.monotonic()
-        await backend.write(ON)
         assert await backend.get_value() is True
         assert time.monotonic() - started < SLACK
+
+
+async def test_write_during_compare_and_set_is_not_overwritten(
+    backend: LocalFileBackend, other: LocalFileBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was: a change that had read the switch wrote over an operator's off that came before its own write."""
+    await backend.write(ON)
+    expected, really, writes = await backend.read(), disk.replace_file, list[Future[None]]()
+    with ThreadPoolExecutor(1) as pool:
+
+        def replace_file(path: str, content: bytes) -> None:
+            if not writes:
+                writes.append(pool.submit(lambda: asyncio.run(other.write(OFF))))
+                wait(writes, timeout=0.5)
+            really(path, content)
+
+        monkeypatch.setattr(files, "replace_file", replace_file)
+        assert await backend.compare_and_set(expected, MaintenanceState(enabled=True, reason="changed"))
+    assert (await backend.read()).switch == OFF
 
 
 async def test_threads_exclude_each_other_as_processes_do(backend: LocalFileBackend) -> None:
@@ -604,7 +461,7 @@ async def test_threads_exclude_each_other_as_processes_do(backend: LocalFileBack
 
     def enter() -> None:
         for _ in range(20):
-            with backend._files.lock.held():
+            with backend._files.locked():
                 inside.append(1)
                 time.sleep(0.0001)
                 assert len(inside) == 1
@@ -615,47 +472,9 @@ async def test_threads_exclude_each_other_as_processes_do(backend: LocalFileBack
             tasks.start_soon(to_thread.run_sync, enter)
 
 
-async def test_a_copy_of_the_open_lock_in_a_forked_child_does_not_keep_it_locked(
-    backend: LocalFileBackend,
-) -> None:
-    copies = list[int]()
-    with backend._files.lock.held() as held_lock:
-        copies.append(os.dup(held_lock._descriptor))
-    try:
-        backend._files.lock.patience = 0.0
-        await backend.acquire(Hold("a", ON), LEASE)
-    finally:
-        os.close(copies[0])
-
-
-async def test_a_lock_file_that_was_removed_meanwhile_locks_nothing(
-    backend: LocalFileBackend, lock_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    really, inodes = fcntl.flock, list[int]()
-
-    def flock(descriptor: int, operation: int) -> None:
-        if not inodes:
-            lock_path.unlink()
-        if operation != fcntl.LOCK_UN:
-            inodes.append(os.fstat(descriptor).st_ino)
-        really(descriptor, operation)
-
-    monkeypatch.setattr(fcntl, "flock", flock)
-    await backend.acquire(Hold("a", ON), LEASE)
-    assert len(inodes) == 2
-    assert inodes[-1] == lock_path.stat().st_ino
-
-
-async def test_another_users_lock_can_be_held_and_only_clear_needs_to_write_it(
-    backend: LocalFileBackend, lock_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    lock_path.touch()
-    refuse_to_open(monkeypatch, str(lock_path), errno.EACCES, flags=os.O_RDWR)
-    hold = await backend.acquire(Hold("a", ON), LEASE)
-    assert await backend.renew(hold, LEASE)
-    with pytest.raises(ReadOnlyBackendError, match=r"maintenance\.lock cannot be written \(.*\): give this user permission to write it"):
-        await backend.clear()
-    assert await held(backend) == ["a"]
+async def test_any_user_may_take_the_lock(backend: LocalFileBackend, lock_path: Path) -> None:
+    await backend.write(ON)
+    assert stat.S_IMODE(lock_path.stat().st_mode) == 0o666
 
 
 async def test_where_no_lock_can_be_made_the_error_says_what_to_do(
@@ -687,6 +506,6 @@ async def test_a_failed_change_frees_the_lock(backend: LocalFileBackend, monkeyp
         full.setattr(os, "replace", fail)
         with pytest.raises(BackendUnavailableError, match=r"No space left"):
             await backend.acquire(Hold("a", ON), LEASE)
-    backend._files.lock.patience = 0.0
+    backend._files.lock_timeout = 0.0
     await backend.acquire(Hold("a", ON), LEASE)
-    assert lock._PATIENCE >= 1.0
+    assert files._LOCK_TIMEOUT >= 1.0

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -107,13 +108,13 @@ def test_a_length_beyond_the_calendar_is_refused(cli: Cli, tmp_path: Path, monke
 def test_who_keeps_losing_the_race_is_told(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     attempts: list[MaintenanceState] = []
 
-    async def amend(self: LocalFileBackend, seen: Reading, state: MaintenanceState, *, scope: str | None = None) -> bool:
+    async def compare_and_set(self: LocalFileBackend, expected: Reading, state: MaintenanceState, **options: Any) -> bool:
         attempts.append(state)
         return False
 
     url = f"file:{tmp_path}/switch.json"
     cli("on", "--backend", url)
-    monkeypatch.setattr(LocalFileBackend, "amend", amend)
+    monkeypatch.setattr(LocalFileBackend, "compare_and_set", compare_and_set)
     made = cli("bypass", "create", "--backend", url)
     assert (made.code, made.out, "Somebody else keeps changing" in made.err) == (1, "", True)
     assert len(attempts) == 5

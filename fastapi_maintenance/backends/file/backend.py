@@ -16,7 +16,7 @@ from ...exceptions import BackendError, ConfigurationError
 from ...snapshot import Hold, Reading, evaluate
 from ...state import MaintenanceState
 from ..base import BaseStateBackend, Feed
-from .files import Sight, SwitchFiles
+from .files import SwitchFiles
 
 __all__ = ["LocalFileBackend"]
 
@@ -28,8 +28,8 @@ T = TypeVar("T")
 class LocalFileBackend(BaseStateBackend):
     """Keeps the switch in a file, as a boolean word or JSON; where there is no file, it is off.
 
-    Holds are leases in `<file_path>.holds`, changed under a lock on `<file_path>.lock`; one whose process on this host is gone
-    does not count. Other processes see a change within `ttl` seconds. A file that cannot be read changes nothing.
+    Holds are leases in `<file_path>.holds`. Every change is made under a lock on `<file_path>.lock`. Other processes see a change
+    within `ttl` seconds. A file that cannot be read changes nothing.
     """
 
     kind: ClassVar[str] = "file"
@@ -57,12 +57,12 @@ class LocalFileBackend(BaseStateBackend):
         await self.write(MaintenanceState(enabled=value))
 
     async def read(self) -> Reading:
-        """Look at switch and holds; what cannot be read is None in it, and nothing is raised."""
-        return await _off_loop(lambda: self._files.look().reading(), abandon=True)
+        """Read switch and holds. What cannot be read is None in it, and nothing is raised."""
+        return (await _off_loop(self._files.read, abandon=True))[0]
 
     async def recall(self) -> Reading | None:
-        sight, reading = await _off_loop(self._look, abandon=True)
-        return reading if sight.exists else None
+        reading, exists = await _off_loop(self._files.read, abandon=True)
+        return reading if exists else None
 
     async def write(self, state: MaintenanceState, *, expires_in: float | None = None) -> None:
         """Set the switch. `expires_in` becomes the state's `ends_at`. Raises `BackendError` if that did not happen."""
@@ -70,15 +70,18 @@ class LocalFileBackend(BaseStateBackend):
             positive("expires_in", expires_in)
         await self._change(partial(self._files.write, state, expires_in))
 
-    async def amend(self, seen: Reading, state: MaintenanceState, *, scope: str | None = None) -> bool:
+    async def compare_and_set(
+        self,
+        expected: Reading,
+        state: MaintenanceState,
+        *,
+        scope: str | None = None,
+        keep_ttl: bool = False,
+        end_holds: bool = False,
+    ) -> bool:
         if scope is not None:
-            return await super().amend(seen, state, scope=scope)
-        return await self._change(partial(self._files.amend, seen.switch, state))
-
-    async def exchange(self, seen: Reading, state: MaintenanceState, *, scope: str | None = None, end_holds: bool = False) -> bool:
-        if scope is not None:
-            return await super().exchange(seen, state, scope=scope, end_holds=end_holds)
-        return await self._change(partial(self._files.exchange, seen.switch, state, end_holds=end_holds))
+            raise self._no_scopes()
+        return await self._change(partial(self._files.compare_and_set, expected.switch, state, end_holds=end_holds))
 
     async def clear(self) -> None:
         await self._change(self._files.clear)
@@ -96,11 +99,11 @@ class LocalFileBackend(BaseStateBackend):
             await self.write_scope(hold.scope, keep)
 
     async def watch(self, feed: Feed) -> None:
-        """Deliver readings until cancelled. The files are looked at every `ttl`/2 seconds, and read when they changed."""
-        sight, told, told_until, delivery = None, None, 0.0, self._delivery
+        """Deliver readings until cancelled. The files are read every `ttl`/2 seconds."""
+        told, told_until, delivery = None, 0.0, self._delivery
         while True:
             at, latest = time.monotonic(), self._delivery
-            sight, reading = await _off_loop(partial(self._look, sight), abandon=True)
+            reading = await self.read()
             # After a delivery by another way, `told` is no longer what a confirmation would be understood to confirm.
             if told is None or latest is not delivery or reading.now >= told_until or _says_other(reading, told):
                 feed.update(reading, at)
@@ -113,17 +116,13 @@ class LocalFileBackend(BaseStateBackend):
         self._delivery = object()
         super().deliver(reading, at)
 
-    def _look(self, last: Sight | None = None) -> tuple[Sight, Reading]:
-        sight = self._files.look(last)
-        return sight, sight.reading()
-
     async def _change(self, change: Callable[[], T]) -> T:
         """Make a change, and let the workers of this process know at once what is true after it."""
 
         def change_and_look() -> tuple[T, float, Reading]:
             result = change()
             at = time.monotonic()
-            return result, at, self._files.look().reading()
+            return result, at, self._files.read()[0]
 
         result, at, reading = await _off_loop(change_and_look)
         self.deliver(reading, at)

@@ -12,7 +12,7 @@ from typing import Final
 
 from ...exceptions import BackendUnavailableError, ReadOnlyBackendError
 
-__all__ = ["explaining", "marks_of", "read_file", "remove_file", "replace_file"]
+__all__ = ["explaining", "read_file", "remove_file", "replace_file"]
 
 _FORBIDDEN: Final = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EBADF)
 
@@ -61,15 +61,6 @@ def remove_file(path: str) -> None:
     """Remove a file if it is there. Raises `OSError`."""
     with suppress(FileNotFoundError):
         os.unlink(path)
-
-
-def marks_of(path: str) -> tuple[int, ...]:
-    """By which a change of a file shows, its `ctime_ns` first; the error number alone where it cannot be looked at."""
-    try:
-        status = os.stat(path)
-    except OSError as error:
-        return (error.errno or 0,)
-    return (status.st_ctime_ns, status.st_mtime_ns, status.st_size, status.st_ino, status.st_dev)
 
 
 @contextmanager

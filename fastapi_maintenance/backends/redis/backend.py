@@ -165,22 +165,27 @@ class RedisBackend(BaseStateBackend, WorkerRegistry):
             except BackendUnavailableError:  # what was written is written
                 return None
 
-    async def amend(self, seen: Reading, state: MaintenanceState, *, scope: str | None = None) -> bool:
+    async def compare_and_set(
+        self,
+        expected: Reading,
+        state: MaintenanceState,
+        *,
+        scope: str | None = None,
+        keep_ttl: bool = False,
+        end_holds: bool = False,
+    ) -> bool:
         if scope is not None:
             self.follow_scopes([scope])
-        async with self._wire() as wire:
-            return (await self._step(wire, "amend", state.dump(), seen.fingerprint, scope or "", self._note(state))).verdict != "changed"
-
-    async def exchange(self, seen: Reading, state: MaintenanceState, *, scope: str | None = None, end_holds: bool = False) -> bool:
-        if scope is not None:
-            self.follow_scopes([scope])
-        value = "" if state == OFF else state.dump()
+        step = ["amend", state.dump(), expected.fingerprint, scope or ""]
+        if not keep_ttl:
+            step = ["exchange", "" if state == OFF else state.dump(), *step[2:], "1" if end_holds else ""]
         try:
             async with self._wire() as wire:
-                clear, noted = ("1", self._note(OFF)) if end_holds else ("", self._note(state))
-                answer = await self._step(wire, "exchange", value, seen.fingerprint, scope or "", clear, noted)
-        except UnsupportedError:  # where scripts are forbidden
-            return await super().exchange(seen, state, scope=scope, end_holds=end_holds)
+                answer = await self._step(wire, *step, self._note(OFF if end_holds else state))
+        except UnsupportedError:  # where scripts are forbidden, a time to live cannot be kept
+            if keep_ttl:
+                raise
+            return await super().compare_and_set(expected, state, scope=scope, end_holds=end_holds)
         return answer.verdict != "changed"
 
     async def clear(self) -> None:

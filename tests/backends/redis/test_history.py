@@ -189,7 +189,7 @@ async def test_an_amendment_says_what_became_of_the_switch(redis_url: str) -> No
     backend = RedisBackend(redis_url)
     await backend.write(ON)
 
-    assert await backend.amend(await backend.read(), ON_WITH_REASON)
+    assert await backend.compare_and_set(await backend.read(), ON_WITH_REASON, keep_ttl=True)
 
     assert (await backend.history())[-1].state == ON_WITH_REASON
 
@@ -198,9 +198,9 @@ async def test_an_exchange_is_recorded_if_it_happens(redis_url: str) -> None:
     backend = RedisBackend(redis_url).signed("ana")
     seen = await backend.read()
 
-    assert await backend.exchange(seen, ON)
-    assert not await backend.exchange(seen, OFF)
-    assert await backend.exchange(await backend.read(), OFF, end_holds=True)
+    assert await backend.compare_and_set(seen, ON)
+    assert not await backend.compare_and_set(seen, OFF)
+    assert await backend.compare_and_set(await backend.read(), OFF, end_holds=True)
     switched, cleared = await backend.history()
 
     assert (switched.kind, switched.state, switched.by) == ("set", ON, "ana")
