@@ -14,7 +14,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from inspect import isclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import pytest
 from fastapi import FastAPI
@@ -24,8 +24,6 @@ from starlette.endpoints import HTTPEndpoint
 from starlette.middleware import Middleware
 from starlette.routing import BaseRoute, Host, Match, Mount, Route, Router, WebSocketRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-
-from fastapi_maintenance import MaintenanceModeMiddleware
 
 
 @dataclass(eq=False)
@@ -64,6 +62,8 @@ class Judge:
     recorder: Recorder
 
     def __init__(self, app: ASGIApp) -> None:
+        from fastapi_maintenance import MaintenanceModeMiddleware
+
         self.app = app
         self._gate = MaintenanceModeMiddleware(_LetThrough(app), enable_maintenance=True)
 
@@ -236,29 +236,24 @@ class Recorder:
         )
 
 
-_MIDDLEWARES: Final[dict[str, Callable[[ASGIApp], ASGIApp] | None]] = {
-    "bare": None,
-    "open": MaintenanceModeMiddleware,
-    "judged": Judge,
-}
-
-
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add this plugin's options."""
-    parser.addoption("--outermost", choices=list(_MIDDLEWARES), required=True)
+    parser.addoption("--outermost", choices=["bare", "open", "judged"], required=True)
     parser.addoption("--outermost-results", type=Path, required=True)
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Patch the frameworks before the suite builds its first application."""
-    middleware = _MIDDLEWARES[config.getoption("--outermost")]
-    recorder = Recorder(config.getoption("--outermost-results"))
+    mode = config.getoption("--outermost")
+    recorder = Judge.recorder = Recorder(config.getoption("--outermost-results"))
     config.pluginmanager.register(recorder)
-    Judge.recorder = recorder
-    if middleware is Judge:
-        _watch_routing()
-    if middleware is not None:
-        _add_outermost(middleware)
+    if mode == "judged":
+        _watch_routing()  # before our package looks at the methods that this replaces
+        _add_outermost(Judge)
+    elif mode == "open":
+        from fastapi_maintenance import MaintenanceModeMiddleware
+
+        _add_outermost(MaintenanceModeMiddleware)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
