@@ -1,4 +1,4 @@
-"""For processes that serve no requests: pause while maintenance is on, and be waited for while at work."""
+"""Jobs in processes without requests: they pause during maintenance, and barriers wait for them."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from .mode import MaintenanceMode
 
 __all__ = ["BackgroundMode", "job"]
 
-_PAUSE: Final = 0.1  # seconds between two looks at what is in memory
+_POLL_INTERVAL: Final = 0.1  # seconds
 
 
 @asynccontextmanager
 async def job(mode: MaintenanceMode) -> AsyncIterator[None]:
-    """Wait until the service is open, then be at work for the length of the block: a barrier waits for its end.
+    """Wait until the service is open, then run the block as a job: a barrier waits for its end.
 
-    In read-only mode it waits, too. `mode` should be entered; its backend is asked by a watch and not here.
+    Read-only mode counts as closed. A `mode` that was not entered starts to watch its backend.
     """
     admission = _admission(mode)
     try:
-        while not _admitted(admission, (await mode.refresh()).closing is None):  # noqa: ASYNC110 - it also grows stale, where no event comes
-            await asyncio.sleep(_PAUSE)
+        while not _admitted(admission, (await mode.refresh()).closing is None):  # noqa: ASYNC110 - a state also goes stale without any event
+            await asyncio.sleep(_POLL_INTERVAL)
         yield
     finally:
         _leave(admission)
@@ -93,7 +93,7 @@ class BackgroundMode:
         while self.closed:
             if deadline is not None and time.monotonic() >= deadline:
                 return False
-            time.sleep(_PAUSE)
+            time.sleep(_POLL_INTERVAL)
         return True
 
     @property
@@ -102,11 +102,11 @@ class BackgroundMode:
 
     @contextmanager
     def job(self) -> Iterator[None]:
-        """The same as `job`, for `with`. Any thread may be at work, several at the same time."""
+        """Run a job as `job` does, in any thread; several may run at the same time."""
         admission = _admission(self.mode)
         try:
             while not _admitted(admission, not self.closed):
-                time.sleep(_PAUSE)
+                time.sleep(_POLL_INTERVAL)
             yield
         finally:
             _leave(admission)
@@ -117,7 +117,7 @@ class BackgroundMode:
         except BaseException as error:
             if begun.done():
                 raise
-            begun.set_exception(error)  # else whoever enters would wait for ever, say where there are no more files to open
+            begun.set_exception(error)  # else start() would wait for ever, for example without file descriptors
 
     async def _live(self, begun: Future[None]) -> None:
         self._loop, self._over = asyncio.get_running_loop(), asyncio.Event()
@@ -131,7 +131,7 @@ def _admission(mode: MaintenanceMode) -> Admission:
 
 
 def _admitted(admission: Admission, open_before: bool) -> bool:
-    """First in, then look again: whoever closes after that look finds the job at work."""
+    """Count the job, then look again: a closing after that look waits for it."""
     mode = admission.mode
     if not open_before:
         return False

@@ -1,6 +1,6 @@
-"""What a worker knows, as metrics of OpenTelemetry: read from its memory when they are collected, and free otherwise.
+"""OpenTelemetry metrics of a worker, read from its memory when they are collected.
 
-Without an SDK in the process nothing is collected. `NAMES` are stable.
+Without an SDK in the process, nothing is collected and nothing is paid. `NAMES` are stable.
 """
 
 from __future__ import annotations
@@ -21,42 +21,28 @@ __all__ = ["NAMES", "instrument"]
 Attributes = dict[str, str]
 Read = Callable[[MaintenanceMode], Iterator[tuple[float, Attributes]]]
 
-NAMES: Final = (
-    "maintenance.state",
-    "maintenance.staleness",
-    "maintenance.link",
-    "maintenance.link.reconnects",
-    "maintenance.answers",
-    "maintenance.in_flight",
-    "maintenance.propagation",
-)
-
 
 def instrument(*apps: object, meter: Meter | None = None) -> None:
-    """Offer metrics of applications, or of a `MaintenanceMode`, to OpenTelemetry. Call it once, with all there are in this process.
+    """Register metrics of applications, or of a `MaintenanceMode`, with OpenTelemetry.
 
-    It may be called before or after middlewares are added. `meter` is that of the global provider unless one is given.
+    Call it once per process, with all applications, before or after middlewares are added.
+    `meter` defaults to one of the global provider.
     """
     meter = get_meter("fastapi_maintenance", VERSION) if meter is None else meter
     observed = _Observed(apps)
-    state, staleness, link, reconnects, answers, in_flight, propagation = NAMES
-    meter.create_observable_gauge(state, [observed.by(_state)], "", "1 while this worker is closed, else 0.")
-    meter.create_observable_gauge(staleness, [observed.by(_staleness)], "s", "How long ago the state was last confirmed.")
-    meter.create_observable_gauge(link, [observed.by(_link)], "", "1 for how this worker hears of changes just now, else 0.")
-    meter.create_observable_counter(reconnects, [observed.by(_reconnects)], "{reconnect}", "How often the link had to be made again.")
-    meter.create_observable_counter(answers, [observed.by(_answers)], "{answer}", "Requests that were refused.")
-    meter.create_observable_gauge(in_flight, [observed.by(_in_flight)], "{request}", "Requests in work; closed, those to wait for.")
-    meter.create_observable_gauge(propagation, [observed.by(_propagation)], "s", "From the last change to this worker's following it.")
+    for name, (kind, read, unit, description) in _INSTRUMENTS.items():
+        create = meter.create_observable_counter if kind == "counter" else meter.create_observable_gauge
+        create(name, [observed.by(read)], unit, description)
 
 
 class _Observed:
-    """The modes of some applications, found anew each time: a middleware stack is built when it is first needed."""
+    """The modes of applications, found again each time: a middleware stack is built at the first request."""
 
     def __init__(self, apps: tuple[object, ...]) -> None:
         self._apps = [weakref.ref(app) for app in apps]
 
     def by(self, read: Read) -> Callable[[CallbackOptions], Iterator[Observation]]:
-        """A callback for OpenTelemetry."""
+        """Make a callback for OpenTelemetry."""
 
         def observe(options: CallbackOptions) -> Iterator[Observation]:
             for app, mode in self._modes():
@@ -105,3 +91,26 @@ def _in_flight(mode: MaintenanceMode) -> Iterator[tuple[float, Attributes]]:
 def _propagation(mode: MaintenanceMode) -> Iterator[tuple[float, Attributes]]:
     if mode.propagation is not None:
         yield mode.propagation, {}
+
+
+_INSTRUMENTS: Final[dict[str, tuple[str, Read, str, str]]] = {
+    "maintenance.state": ("gauge", _state, "", "1 while this worker is closed, else 0."),
+    "maintenance.staleness": ("gauge", _staleness, "s", "Seconds since the state was last confirmed."),
+    "maintenance.link": ("gauge", _link, "", "1 for how this worker learns of changes now, else 0."),
+    "maintenance.link.reconnects": ("counter", _reconnects, "{reconnect}", "Reconnects of the link."),
+    "maintenance.answers": ("counter", _answers, "{answer}", "Refused requests."),
+    "maintenance.in_flight": (
+        "gauge",
+        _in_flight,
+        "{request}",
+        "Requests in flight; while closed, those that a drain waits for.",
+    ),
+    "maintenance.propagation": (
+        "gauge",
+        _propagation,
+        "s",
+        "Seconds from the last change until this worker applied it.",
+    ),
+}
+
+NAMES: Final = tuple(_INSTRUMENTS)

@@ -1,4 +1,4 @@
-"""The door for operators: an API and a panel on one router that is always reachable."""
+"""The admin API and the panel: one router that stays reachable during maintenance."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a request is about: which application's switch, which scope of it, and who asks."""
+"""Request dependencies: mode, component, operator, root of the application."""
 
 from __future__ import annotations
 
@@ -12,17 +12,16 @@ from ..mode import MaintenanceMode, mode_at_hand
 
 __all__ = ["Mode", "Operator", "Root", "Scope", "note_operator"]
 
-_LONGEST_NAME: Final = 200  # characters
+_MAX_NAME: Final = 200  # characters
 
 
 async def mode_asked() -> MaintenanceMode:
-    """That of the application whose middleware the request has passed."""
+    """Return the mode of the application whose middleware the request has passed."""
     mode = mode_at_hand()
     if mode is None:
         raise HTTPException(
             501,
-            "There is nothing to administer: this request has passed no MaintenanceModeMiddleware. "
-            "Add it to the application that includes this router.",
+            "This request has passed no MaintenanceModeMiddleware. Add one to the application that includes this router.",
         )
     return mode
 
@@ -31,11 +30,11 @@ Mode = Annotated[MaintenanceMode, Depends(mode_asked)]
 
 
 async def scope_asked(
-    mode: Mode, scope: Annotated[str | None, Query(description="A part of the application, as maintenance_scope names it.")] = None
+    mode: Mode, scope: Annotated[str | None, Query(description="A component, as maintenance_scope names it.")] = None
 ) -> str | None:
-    """The scope that the query names, which some route must belong to."""
+    """Return the component of the query, which must have routes."""
     if scope is not None and scope not in mode.scopes:
-        raise HTTPException(404, f"No route of this application belongs to the scope {scope!r}: 'scopes' lists which there are.")
+        raise HTTPException(404, f"No route belongs to {scope!r}. GET scopes lists the names.")
     return scope
 
 
@@ -43,16 +42,16 @@ Scope = Annotated[str | None, Depends(scope_asked)]
 
 
 def note_operator(operator: Callable[..., Any]) -> Callable[..., Any]:
-    """A dependency that remembers, for this request, whom `operator` names."""
+    """Make a dependency that stores the name that `operator` returns."""
 
     async def note(request: Request, name: Any = Depends(operator)) -> None:  # noqa: B008 - FastAPI reads it there
-        request.state.maintenance_operator = None if name is None else str(name)[:_LONGEST_NAME]
+        request.state.maintenance_operator = None if name is None else str(name)[:_MAX_NAME]
 
     return note
 
 
 async def operator_noted(request: Request) -> str | None:
-    """Who asks, where that is known."""
+    """Return the name of the operator, if it is known."""
     name: str | None = getattr(request.state, "maintenance_operator", None)
     return name
 

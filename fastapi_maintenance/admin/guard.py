@@ -34,7 +34,7 @@ def check_guards(dependencies: Sequence[Any], *, public: bool) -> list[Dependenc
     """Return the dependencies that guard the router. Raises `ConfigurationError`."""
     for dependency in dependencies:
         if not isinstance(dependency, Dependency) or not callable(dependency.dependency):
-            raise ConfigurationError(f"dependencies must be a list of Depends(…) with a function in each, not {dependency!r}.")
+            raise ConfigurationError(f"dependencies must be a list of Depends(function), got {dependency!r}.")
     if public and dependencies:
         raise ConfigurationError("public=True cannot be combined with dependencies: leave out one or the other.")
     return list(dependencies)

@@ -1,4 +1,4 @@
-"""All that the panel shows at one moment, whole, so that whoever missed some of them misses nothing."""
+"""Dashboard: everything that the panel shows, whole, so that a missed event loses nothing."""
 
 from __future__ import annotations
 
@@ -20,40 +20,40 @@ from .tags import etag_of
 __all__ = ["Picture", "draw"]
 
 _CHANGES: Final = 10
-_PASSING: Final[dict[str, Any]] = {  # what differs from one look to the next although nothing has changed
+_PASSING: Final[dict[str, Any]] = {  # differs between two reads although nothing has changed
     "state": {"now": True, "retry_after": True, "holds": {"__all__": {"lease"}}, "switch": {"expires_in"}},
 }
 
 
 class Picture(BaseModel):
-    """What is true now, as one worker sees it."""
+    """The current state, as one worker sees it."""
 
     state: StateReport
     etag: str = Field(description="Of the switch, for If-Match.")
-    override: bool | None = Field(description="What enable_maintenance says, which goes before the switch.")
-    closed: bool = Field(description="Whether this worker is closed just now.")
-    source: str = Field(description="Where that comes from: a backend, what was known last, or the policy for an outage.")
-    trouble: str | None = Field(description="Why the backend cannot be asked just now: then this is what the worker knew last.")
-    workers: list[WorkerReport] | None = Field(description="null where the backend keeps no registry, or cannot be asked.")
+    override: bool | None = Field(description="The value of enable_maintenance, which overrides the switch.")
+    closed: bool = Field(description="Whether this worker is closed.")
+    source: str = Field(description="Where that comes from: a backend, the last known state, or the outage policy.")
+    trouble: str | None = Field(description="Why the backend cannot be read; the last known state is shown instead.")
+    workers: list[WorkerReport] | None = Field(description="null without a registry, or if it cannot be read.")
     scopes: list[ScopeReport]
     bypasses: list[Bypass]
-    history: list[Change] | None = Field(description="The newest changes, newest first; null where none are recorded, or can be read.")
+    history: list[Change] | None = Field(description="The latest changes, newest first; null without a history, or if it cannot be read.")
     grants_bypasses: bool
-    operator: str | None = Field(description="Who is looking at it.")
+    operator: str | None = Field(description="The operator who requested it.")
 
     def shows_the_same_as(self, other: Picture | None) -> bool:
-        """Whether nothing has changed but the time."""
+        """Return whether nothing but the time has changed."""
         return other is not None and self.model_dump(exclude=_PASSING) == other.model_dump(exclude=_PASSING)
 
 
 async def draw(mode: MaintenanceMode, operator: str | None = None) -> Picture:
-    """Ask the backend; where that fails, show what this worker knows."""
+    """Read the backend or, if that fails, return what this worker knows."""
     trouble, roll, changes = None, None, None
     try:
         reading, roll = await _look(mode)
         changes = await _history(mode)
         report = Report.of(mode.backend, reading)
-    except Exception as error:  # a backend of a user's own may raise anything
+    except Exception as error:  # a custom backend may raise anything
         report, trouble = _known(mode), why(as_backend_error(error, mode.backend))
     gate = await mode.refresh()
     records = () if report.switch is None else holding(report.switch, report.now)
@@ -78,7 +78,7 @@ async def _look(mode: MaintenanceMode) -> tuple[Reading, RollCall | None]:
         try:
             roll = await mode.backend.roll_call()
             return roll.reading, roll
-        except UnsupportedError:  # what its server permits is less
+        except UnsupportedError:  # its user may not run scripts
             pass
     return await mode.backend.read(), None
 
@@ -88,13 +88,13 @@ async def _history(mode: MaintenanceMode) -> list[Change] | None:
         return None
     try:
         return Change.all_of(await mode.backend.history(limit=_CHANGES))
-    except BackendError:  # what it was like is worth less than what it is like
+    except BackendError:  # the rest of the dashboard is worth more
         return None
 
 
 def _known(mode: MaintenanceMode) -> Report:
-    """What this worker was told last, with the time going on."""
+    """Report the last known state, at the current time."""
     reading = mode.knowledge.reading
     if reading is None:
-        return Report.of(mode.backend, Reading(None, None, time.time(), error="Nothing was ever heard of it."))
+        return Report.of(mode.backend, Reading(None, None, time.time(), error="No state was ever read."))
     return Report.of(mode.backend, reading, mode.now().timestamp())

@@ -1,4 +1,4 @@
-"""What cannot be done, as status codes: none is a 500, and none a 503, which would look like the maintenance itself."""
+"""Map backend errors to HTTP status codes. 503 is never used: clients would read it as maintenance."""
 
 from __future__ import annotations
 
@@ -30,27 +30,27 @@ _STATUS: Final[tuple[tuple[type[Exception], int], ...]] = (
 )
 
 _DESCRIPTIONS: Final = {
-    400: "The body could not be read.",
-    403: "It was sent by a page of another site.",
-    404: "There is no such thing.",
-    409: "What is written now does not let it be done.",
-    412: "The switch is another one by now than was seen: If-Match does not match.",
-    415: "It was not sent as JSON.",
-    428: "If-Match is missing, so it could overwrite what somebody else wrote.",
-    501: "The backend, or what it permits, lacks what this needs.",
-    502: "The backend refused.",
+    400: "The body cannot be read.",
+    403: "Cross-site request.",
+    404: "Not found.",
+    409: "The current switch or the backend does not allow it.",
+    412: "The switch has changed: If-Match does not match.",
+    415: "The body is not JSON.",
+    428: "If-Match is missing.",
+    501: "The backend does not support it.",
+    502: "The backend returned an error.",
     504: "The backend did not answer in time.",
 }
 
 
 class Problem(BaseModel):
-    """Why something was not done, and what to do instead."""
+    """Why a request failed, and what to do instead."""
 
     detail: str
 
 
 def responses(*codes: int) -> dict[int | str, dict[str, Any]]:
-    """What the OpenAPI document says of these status codes, and of those that every operation may answer."""
+    """Describe these status codes, and those that every operation may answer, for OpenAPI."""
     return {code: {"model": Problem, "description": _DESCRIPTIONS[code]} for code in sorted({*codes, 501, 502, 504})}
 
 
@@ -60,12 +60,12 @@ def invalid(location: str, message: str) -> RequestValidationError:
 
 
 async def explained(mode: Mode) -> AsyncIterator[None]:
-    """Answer errors of a backend with a status code and a sentence."""
+    """Translate errors of the backend into HTTP errors."""
     try:
         yield
     except (HTTPException, ValidationException):
         raise
-    except Exception as error:  # a backend of a user's own may raise anything
+    except Exception as error:  # a custom backend may raise anything
         if isinstance(error, InvalidStateError):
             raise invalid("body", str(error)) from error
         known = as_backend_error(error, mode.backend)

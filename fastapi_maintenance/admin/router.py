@@ -1,4 +1,4 @@
-"""The router: what is on it, and who may ask it."""
+"""The router: its operations, its guard and its options."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ def maintenance_admin(
     HTTP Basic, or a cookie. Raises `ConfigurationError`.
     """
     if operator is not None and not callable(operator):
-        raise ConfigurationError(f"operator must be a dependency that returns a name, not {operator!r}.")
+        raise ConfigurationError(f"operator must be a function that returns a name, got {operator!r}.")
     if prefix and (not prefix.startswith("/") or prefix.endswith("/")):
-        raise ConfigurationError(f"prefix must begin with a slash and end without one, as /maintenance does, not {prefix!r}.")
+        raise ConfigurationError(f"prefix must begin with a slash and end without one, like /maintenance, got {prefix!r}.")
     inclusions = InclusionGuard()
     needs_guard = not (public or dependencies)
     router = APIRouter(

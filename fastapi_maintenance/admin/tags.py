@@ -1,4 +1,4 @@
-"""Entity tags of the switch, so that of two operators none overwrites what the other has written."""
+"""ETags of the switch, so that no operator overwrites the change of another."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _LENGTH: Final = 32  # hexadecimal digits
 
 
 def etag_of(reading: Reading) -> str:
-    """A strong tag (RFC 9110, 8.8.3) of what is stored: of the switch, and of all that decides together with it."""
+    """Return a strong tag (RFC 9110, 8.8.3) of the switch and everything that decides together with it."""
     text = reading.fingerprint or _written(reading)
     return f'"{sha256(text.encode("utf-8", "backslashreplace")).hexdigest()[:_LENGTH]}"'
 
@@ -33,7 +33,7 @@ def matches(field: str, etag: str) -> bool:
 
 
 def _written(reading: Reading) -> str:
-    """What stands for a fingerprint where the backend has none."""
+    """Return a fingerprint for a backend without one."""
     holds = None if reading.holds is None else sorted((hold.id, hold.dump()) for hold in reading.holds)
     scopes = {name: _text(own.switch) for name, own in sorted((reading.scopes or {}).items())}
     return json.dumps([_text(reading.switch), holds, scopes, reading.error if reading.switch is None else None])

@@ -1,4 +1,4 @@
-"""For the tests of applications, and of backends of one's own: `override`, a fixture in `fixtures`, a suite in `conformance`."""
+"""Test applications and custom backends: `override`, a pytest fixture, a conformance suite."""
 
 from __future__ import annotations
 

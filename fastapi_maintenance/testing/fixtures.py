@@ -1,4 +1,4 @@
-"""A fixture for pytest: `from fastapi_maintenance.testing.fixtures import override_maintenance` in your conftest.py."""
+"""Pytest fixture: import `override_maintenance` in your conftest.py."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ __all__ = ["OverrideMaintenance", "override_maintenance"]
 
 
 class OverrideMaintenance(Protocol):
-    """What the fixture is: call it as often as you like, the last call for an application counts."""
+    """The fixture's value: the last call for an application counts."""
 
     def __call__(self, app: ASGIApp, state: bool | MaintenanceState = True) -> None: ...
 
 
 @pytest.fixture
 def override_maintenance() -> Iterator[OverrideMaintenance]:
-    """Lets an application go by a state until the end of the test: `override_maintenance(app, True)`."""
+    """Override the state of applications until the end of the test: `override_maintenance(app, True)`."""
     with ExitStack() as overrides:
 
         def go_by(app: ASGIApp, state: bool | MaintenanceState = True) -> None:

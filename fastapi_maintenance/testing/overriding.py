@@ -1,4 +1,4 @@
-"""Maintenance on or off for one application and the length of a block, without its backend."""
+"""Override the state of one application for the length of a block."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ __all__ = ["override"]
 
 
 class override(AbstractContextManager[None]):  # lower-case, as contextlib's own are: it is written as a call
-    """Let one application go by `state` for the length of a block, whatever its backend, its holds and its options say.
+    """Override the state of one application for a block, whatever its backend, holds and options say.
 
-    `state` is True, False or a `MaintenanceState`, whose window counts by this machine's clock. Routes that are forced on or off and
-    exempt requests stay what they are. No backend is asked, and nothing is written; blocks nest. The application's middleware stack
-    is built if it is not yet, so add middlewares before. Raises `ConfigurationError` if there is no `MaintenanceModeMiddleware` in it.
+    `state` is True, False or a `MaintenanceState`, whose window is judged by this machine's clock.
+    Route decorators and exemptions still apply. The backend is neither read nor written; blocks
+    nest. Add middlewares before: the middleware stack is built here. Raises `ConfigurationError` if
+    the application has no `MaintenanceModeMiddleware`.
     """
 
     def __init__(self, app: ASGIApp, state: bool | MaintenanceState) -> None:
         if not isinstance(state, bool | MaintenanceState):
-            raise ConfigurationError(f"override takes True, False or a MaintenanceState, not {state!r}.")
+            raise ConfigurationError(f"state must be True, False or a MaintenanceState, got {state!r}.")
         self._app = app
         self._state = state if isinstance(state, MaintenanceState) else ON if state else OFF
         self._undo = ExitStack()

@@ -99,7 +99,7 @@ async def test_dashboard_without_any_known_state_says_so() -> None:
     board = Switchboard()
     board.error = RuntimeError("on fire")
     picture = await draw(MaintenanceMode(board))
-    assert (picture.state.enabled, picture.state.holds, picture.state.error) == (None, None, "Nothing was ever heard of it.")
+    assert (picture.state.enabled, picture.state.holds, picture.state.error) == (None, None, "No state was ever read.")
 
 
 async def test_time_to_live_counts_down_while_redis_is_down(own_redis_server: RedisServerFactory) -> None:
