@@ -113,25 +113,25 @@ def _parse(entry: str) -> _Entry:
         is_open = _REST.fullmatch(segments[-1]) is not None
         return _Entry(methods, tuple(_read(segments[:-1] if is_open else segments)), is_open)
     except ConfigurationError as error:
-        raise ConfigurationError(f"{_excerpt(entry)} allows nothing: {error}") from None
+        raise ConfigurationError(f"Invalid allow entry {_excerpt(entry)}: {error}") from None
 
 
 def _read(segments: Sequence[str]) -> Iterator[str | tuple[str]]:
     if len(segments) > _MAX_SEGMENTS:
-        raise ConfigurationError(f"a path must have at most {_MAX_SEGMENTS} segments, got {len(segments)}")
+        raise ConfigurationError(f"A path must have at most {_MAX_SEGMENTS} segments, got {len(segments)}.")
     for segment in segments:
         if parameter := _PARAMETER.fullmatch(segment):
             yield (parameter[1] or "str",)
         elif _LITERAL.fullmatch(segment):
             yield segment
         else:
-            raise ConfigurationError("a parameter must be a whole segment like {id}, {id:int} or, at the end, {rest:path}")
+            raise ConfigurationError("A parameter must be a whole segment like {id}, {id:int} or, at the end, {rest:path}.")
 
 
 def _words(entry: str) -> tuple[str, str]:
     words = entry.split() if len(entry) <= _MAX_ENTRY else []
     if len(words) not in (1, 2):
-        raise ConfigurationError(f'{_excerpt(entry)} allows nothing: write it like "/login", "POST /login" or "10.1.0.0/16".')
+        raise ConfigurationError(f'Invalid allow entry {_excerpt(entry)}: write it like "/login", "POST /login" or "10.1.0.0/16".')
     return ("" if len(words) == 1 else words[0]), words[-1]
 
 

@@ -1,4 +1,4 @@
-"""Which address a request comes from, also behind proxies, as far as that is known for sure."""
+"""The client address of a request behind trusted proxies."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ _MAX_PROXIES: Final = 32
 
 
 class Proxies:
-    """Whose word counts about who asks, and in which header. Raises `ConfigurationError` for options that cannot be meant."""
+    """The trusted proxies and the header in which they report the client address. Raises `ConfigurationError` for invalid options."""
 
     def __init__(self, trusted: str | Iterable[str] = (), forwarded: ForwardedHeader = "x-forwarded-for") -> None:
         if not isinstance(trusted, Iterable):
-            raise ConfigurationError(f"trusted_proxies must be a list of networks, not {trusted!r}.")
+            raise ConfigurationError(f"trusted_proxies must be a list of networks, got {trusted!r}.")
         if forwarded not in get_args(ForwardedHeader):
-            raise ConfigurationError(f"forwarded must be one of {', '.join(get_args(ForwardedHeader))}, not {forwarded!r}.")
+            raise ConfigurationError(f"forwarded must be one of {', '.join(get_args(ForwardedHeader))}, got {forwarded!r}.")
         self.trusted = (trusted,) if isinstance(trusted, str) else tuple(trusted)
         self.forwarded = forwarded
         self._networks = tuple(map(network_of, self.trusted))
         if forwarded != "x-forwarded-for" and not self._networks:
-            raise ConfigurationError(f"forwarded={forwarded!r} says nothing without trusted_proxies=: name those who write that header.")
+            raise ConfigurationError(f"trusted_proxies must name the proxies that write the header with forwarded={forwarded!r}, got none.")
 
     def client_of(self, scope: Scope) -> Address | None:
         """Return the address of the client; `None` if it cannot be determined."""
@@ -53,18 +53,18 @@ class Proxies:
 
 
 def is_in(address: Address, networks: Iterable[AddressRange]) -> bool:
-    """Whether one of them has the address."""
+    """Return whether an address is in one of the networks."""
     return any(address in network for network in networks)
 
 
 def network_of(text: object) -> AddressRange:
-    """A network or one address, as options name it. Raises `ConfigurationError`."""
+    """Parse a network or an address of an option. Raises `ConfigurationError`."""
     try:
         if not isinstance(text, str) or not text:  # a number would be read as an address
             raise ValueError("write it as text")
         network = ip_network(text)
     except ValueError as error:
-        raise ConfigurationError(f"{text!r} is no network: write it like 10.0.0.0/8, 192.0.2.7 or 2001:db8::/32 ({error}).") from None
+        raise ConfigurationError(f"A network must be like 10.0.0.0/8, 192.0.2.7 or 2001:db8::/32, got {text!r} ({error}).") from None
     if isinstance(network, IPv6Network) and network.prefixlen >= 96 and (mapped := network.network_address.ipv4_mapped) is not None:
         return IPv4Network((mapped, network.prefixlen - 96))
     return network

@@ -1,4 +1,4 @@
-"""For whom proxies say that they ask: X-Forwarded-For, and Forwarded (RFC 7239)."""
+"""Parse client addresses from X-Forwarded-For and Forwarded (RFC 7239)."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def hops(scope: Scope, header: ForwardedHeader) -> Iterator[Address | None]:
 
 
 def address_of(text: str) -> Address | None:
-    """The address that a text is, as IPv4 where it is that of an IPv4 client of a server that listens on IPv6."""
+    """Parse an address. An IPv4 address that is mapped into IPv6 is returned as IPv4."""
     try:
         address = ip_address(text)
     except ValueError:
@@ -45,7 +45,7 @@ def address_of(text: str) -> Address | None:
 
 
 def _node(text: str) -> Address | None:
-    """An address as proxies write it, some of them with its port."""
+    """Parse an address as proxies write it, perhaps with a port."""
     if text.startswith("["):
         inner, bracket, port = text[1:].partition("]")
         return address_of(inner) if bracket and _PORT.sub("", port) == "" else None
@@ -53,7 +53,7 @@ def _node(text: str) -> Address | None:
 
 
 def _elements(text: str) -> Iterator[str]:
-    """The elements of Forwarded from the right. A comma between two quotes divides nothing."""
+    """Yield the elements of Forwarded from the right. A quoted comma separates nothing."""
     end, quoted = len(text), False
     for mark in _MARK.finditer(text[::-1]):
         if mark[0] == '"':
@@ -66,9 +66,9 @@ def _elements(text: str) -> Iterator[str]:
 
 
 def _for(element: str) -> str:
-    """The one `for` of an element; empty where there is none or several, or where it is no element.
+    """Return the `for` of an element; empty if it has none or several, or is malformed.
 
-    A backslash makes it none: to a reader from the right it is not clear which quotes it escapes, and no address needs one.
+    A backslash makes it malformed. Read from the right, it is ambiguous which quotes it escapes, and no address needs one.
     """
     nodes: list[str] = []
     at, more = 0, True

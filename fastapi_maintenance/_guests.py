@@ -1,4 +1,4 @@
-"""Who passes although the service is closed: whom a state allows by name, and testers with a token."""
+"""Exemptions granted by the state itself: its allow list and bypass tokens."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ __all__ = ["Guests"]
 
 
 class Guests:
-    """Knows them by what the states say, judged at `now()`. Raises `ConfigurationError` for options that cannot be meant."""
+    """Evaluates the allow lists and bypass tokens of the closing states. Raises `ConfigurationError` for invalid options."""
 
     def __init__(self, now: Callable[[], datetime], proxies: Proxies, bypass: Bypass | None = None) -> None:
         if bypass is not None and not isinstance(bypass, Bypass):
-            raise ConfigurationError(f"bypass must be a Bypass, not {bypass!r}.")
+            raise ConfigurationError(f"bypass must be a Bypass, got {bypass!r}.")
         self._now = now
         self._proxies = proxies
         self.bypass = bypass
         self._lists: dict[tuple[str, ...], AllowList] = {}
 
     def include(self, scope: Scope, state: MaintenanceState) -> bool:
-        """Whether a state that closes the service names this request as one that passes."""
+        """Return whether a closing state lets this request pass."""
         if state.allow is not None and self._allowed_by(state.allow).matches(scope):
             return True
         return self.bypass is not None and state.bypass is not None and self.bypass.admits(scope, state.bypass, self._now())
 
     def welcome(self, scope: Scope, gate: Gate) -> ASGIApp | None:
-        """The answer to a visit of a link that lets a tester through; None where it is no such visit."""
+        """Return the response to a visit of a bypass link; `None` for other requests."""
         if self.bypass is None:
             return None
         records = [record for state in gate.closed_states() for record in state.bypass or ()]

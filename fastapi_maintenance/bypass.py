@@ -1,7 +1,7 @@
-"""Letting testers through while the switch is on: by a signed token in a header, or by a cookie that one visit of a link sets.
+"""Bypass tokens for testers, in a header or in a cookie that one visit of a link sets. Needs the extra `bypass`.
 
-Needs the extra `bypass`. What makes a token good is that the secret signed it, that it has not run out, and that the switch names it:
-so it ends with the value that the switch has, and whoever takes it out of there has revoked it on every worker.
+A token is valid while its signature matches, it has not expired, and the switch lists it. Replacing the value of the switch
+therefore revokes every token on every worker.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ HEADER: Final = "X-Maintenance-Bypass"
 PARAMETER: Final = "maintenance_bypass"  # of the link, and the name of the cookie
 
 _SHORTEST: Final = 32  # characters of a secret
-_LONGEST: Final = 512  # characters of a token, so that nobody lets us sign a megabyte
+_LONGEST: Final = 512  # characters of a token; longer ones are not verified
 _SALT: Final = "fastapi_maintenance.bypass"
 _HEADER_NAME: Final = HEADER.lower().encode()
 _PREFIX: Final = f"{PARAMETER}=".encode()
@@ -37,12 +37,12 @@ _IN_QUERY: Final = _IN_SEGMENT + "/?"
 
 
 class Bypass:
-    """Signs tokens and knows them again: `MaintenanceModeMiddleware(…, bypass=Bypass())`.
+    """Signs and verifies tokens: `MaintenanceModeMiddleware(…, bypass=Bypass())`.
 
-    The secret is that of the environment variable `FASTAPI_MAINTENANCE_SECRET` unless one is given; it has at least 32 characters
-    and is the same for every worker and for the command line. Of several, in the variable separated by spaces, the first signs and all
-    are believed, so that one can follow another: `Bypass([new, old])`. `domain`, `path` and `secure` are attributes of the cookie, which is
-    HttpOnly and SameSite=Lax in any case. Raises `ConfigurationError`.
+    `secret` defaults to the environment variable `FASTAPI_MAINTENANCE_SECRET`. It has at least 32 characters, and every worker and the
+    command line share it. To rotate it, configure both: `Bypass([new, old])`, or both in the variable, separated by a space.
+    The first one signs, and all of them verify. `domain`, `path` and `secure` are attributes of the cookie, which is always
+    HttpOnly and SameSite=Lax. Raises `ConfigurationError`.
     """
 
     def __init__(
@@ -52,19 +52,19 @@ class Bypass:
         self._cookie: dict[str, Any] = {"domain": domain, "path": path, "secure": secure}
 
     def issue(self, until: datetime, note: str | None = None) -> tuple[str, BypassRecord]:
-        """A new token, and what the switch is to say of it."""
-        # The random part makes two tokens with one end different ones.
+        """Issue a token. Returns the token and its record for the switch."""
+        # The random part makes tokens with the same end different.
         token = self._signer.dumps([int(until.timestamp()), token_urlsafe(9)])
         return token, BypassRecord(id=_id_of(token), until=datetime.fromtimestamp(int(until.timestamp()), UTC), note=note)
 
     def admits(self, scope: Scope, records: Sequence[BypassRecord], now: datetime) -> bool:
-        """Whether a request has a good token in its header or cookie."""
+        """Return whether a request has a valid token in its header or cookie."""
         return any(self._expiry(token, records, now) is not None for token in _tokens(scope))
 
     def welcome(self, scope: Scope, records: Sequence[BypassRecord], now: datetime) -> Response | None:
-        """The answer to a visit of the link: sets the cookie and goes on to the URL without the token. None where it is no such visit.
+        """Return the response to a visit of the link, which sets the cookie and redirects to the URL without the token.
 
-        Takes the token out of the scope, good or not: from there servers write their access logs.
+        Returns `None` for other requests. Removes the token from the scope, valid or not, as servers log the query string.
         """
         if _PREFIX not in scope["query_string"]:
             return None
@@ -85,13 +85,13 @@ class Bypass:
         return response
 
     def _expiry(self, token: str, records: Sequence[BypassRecord], now: datetime) -> int | None:
-        """When a good token runs out, in seconds since the epoch; None for one that is not good."""
+        """Return when a valid token expires, in seconds since the epoch; `None` for an invalid token."""
         from itsdangerous import BadData
 
         if len(token) > _LONGEST:
             return None
         try:
-            expiry, _ = self._signer.loads(token)  # compares in constant time, before it reads anything else
+            expiry, _ = self._signer.loads(token)  # compares in constant time before it parses
         except BadData:
             return None
         known = _id_of(token)
@@ -99,7 +99,7 @@ class Bypass:
 
 
 def link_to(url: str, token: str) -> str:
-    """A URL with a token, for one visit."""
+    """Add a token to a URL."""
     base, hash_sign, fragment = url.partition("#")
     return f"{base}{'&' if '?' in base else '?'}{PARAMETER}={token}{hash_sign}{fragment}"
 
@@ -107,15 +107,15 @@ def link_to(url: str, token: str) -> str:
 def _checked(given: Any) -> list[str]:
     if given is None:
         secrets: Any = os.environ.get(SECRET_VARIABLE, "").split()
-        where = f"the environment variable {SECRET_VARIABLE}"
+        where = f"The environment variable {SECRET_VARIABLE}"
     else:
         secrets = [given] if isinstance(given, str) else given
-        where = "secret="
+        where = "secret"
     how = 'make one with: python -c "import secrets; print(secrets.token_urlsafe(32))"'
     if not isinstance(secrets, Sequence) or not secrets or not all(isinstance(secret, str) and secret for secret in secrets):
-        raise ConfigurationError(f"A bypass needs a secret in {where}, the same for every worker and for the command line; {how}")
+        raise ConfigurationError(f"{where} must be a secret that every worker and the command line share, got none; {how}")
     if (shortest := min(map(len, secrets))) < _SHORTEST:
-        raise ConfigurationError(f"A secret in {where} has {shortest} characters; {_SHORTEST} are the fewest it may have; {how}")
+        raise ConfigurationError(f"{where} must have at least {_SHORTEST} characters, got {shortest}; {how}")
     return list(secrets)
 
 
@@ -124,13 +124,13 @@ def _signer(secrets: list[str]) -> Any:
         from itsdangerous import URLSafeSerializer
     except ImportError as error:
         raise ConfigurationError("A bypass needs itsdangerous: pip install 'fastapi-maintenance-cluster[bypass]'.") from error
-    # With the bytes that os.environ may have; and the one that signs comes last here.
+    # The environment may contain lone surrogates. The signer uses the last key to sign.
     keys = [secret.encode("utf-8", "surrogatepass") for secret in reversed(secrets)]
     return URLSafeSerializer(keys, salt=_SALT, signer_kwargs={"key_derivation": "hmac", "digest_method": sha256})
 
 
 def _id_of(token: str) -> str:
-    """What may be known of a token by everybody: nobody finds the token by it."""
+    """Return the public id of a token, which does not reveal the token."""
     return sha256(token.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
@@ -143,7 +143,7 @@ def _tokens(scope: Scope) -> Iterator[str]:
 
 
 def _here(scope: Scope, query: bytes) -> str:
-    """The same URL with another query, as a relative reference: right behind any proxy, and never to another host."""
+    """Return the same URL with another query, as a relative reference: valid behind any proxy, and never on another host."""
     path: bytes = scope.get("raw_path") or quote(scope["path"], errors="replace").encode()
     segment = path.partition(b"?")[0].rpartition(b"/")[2]
     return f"./{quote(segment, _IN_SEGMENT)}{'?' if query else ''}{quote(query, _IN_QUERY)}"

@@ -92,11 +92,11 @@ class ScopeRule(Rule):
 
 
 class When(Rule):
-    """What a handler of your own says, sync or async: `When(is_tester)`."""
+    """A custom handler, sync or async, as a rule: `When(is_tester)`."""
 
     def __init__(self, handler: ExemptHandler) -> None:
         if not callable(handler):
-            raise ConfigurationError(f"When takes something to call, not {handler!r}.")
+            raise ConfigurationError(f"The handler of When must be callable, got {handler!r}.")
         self._handler = handler
 
     async def applies(self, connection: HTTPConnection) -> bool | None:
@@ -109,7 +109,7 @@ class When(Rule):
         return f"When({_name(self._handler)})"
 
 
-# -- what is asked for -----------------------------------------------------------------------------------------------------------
+# -- rules about the request -----------------------------------------------------------------------
 
 
 class Path(ScopeRule):
@@ -145,13 +145,13 @@ class Path(ScopeRule):
 class Method(ScopeRule):
     """These methods: `Method("GET", "HEAD")`. A WebSocket has none.
 
-    Unknown are another case, which endpoints in classes accept, and HEAD for GET, which Starlette's routes accept.
+    Other cases are unknown, as endpoint classes accept them, and so is HEAD if only GET is named, as Starlette's routes accept it.
     """
 
     def __init__(self, *methods: str) -> None:
         for method in _some("Method", methods):
             if not _reads(_TOKEN, method):
-                raise ConfigurationError(f"{method!r} is no method: write it like GET or POST.")
+                raise ConfigurationError(f"A method must be like GET or POST, got {method!r}.")
         self.methods = tuple(method.upper() for method in methods)
 
     def matches(self, scope: Scope) -> bool | None:
@@ -167,7 +167,7 @@ class Method(ScopeRule):
 
 
 class Host(ScopeRule):
-    """These hosts, as the Host header names them, without a port: `Host("staging.example.com", "*.internal")`.
+    """These hosts of the Host header, without a port: `Host("staging.example.com", "*.internal")`.
 
     Clients that reach the server directly can send any host. A missing, repeated or malformed header is unknown.
     """
@@ -175,7 +175,7 @@ class Host(ScopeRule):
     def __init__(self, *hosts: str) -> None:
         for host in _some("Host", hosts):
             if not _reads(_HOST, host):
-                raise ConfigurationError(f"{host!r} is no host: write it like example.com or *.example.com, without a port.")
+                raise ConfigurationError(f"A host must be like example.com or *.example.com, without a port, got {host!r}.")
         self._hosts = tuple(host.lower() for host in hosts)
 
     def matches(self, scope: Scope) -> bool | None:
@@ -189,15 +189,15 @@ class Host(ScopeRule):
         return f"Host({_listed(self._hosts)})"
 
 
-# -- who asks --------------------------------------------------------------------------------------------------------------------
+# -- rules about the client ------------------------------------------------------------------------
 
 
 class Network(ScopeRule):
     """Clients of these networks or addresses: `Network("10.0.0.0/8", "2001:db8::/32", trusted_proxies=["192.0.2.7"])`.
 
-    What counts is the address that the connection comes from. Where that is one of `trusted_proxies`, it is the last one in
-    X-Forwarded-For that is none of theirs; with `forwarded="forwarded"`, in Forwarded (RFC 7239). The other header is not read.
-    The address is unknown if that header is malformed or over 4 KiB, names more than 32 proxies or no client, and on a Unix socket.
+    The client is the peer of the connection. If that is one of `trusted_proxies`, the client is the last address in
+    X-Forwarded-For that is none of them; with `forwarded="forwarded"`, in Forwarded (RFC 7239). The other header is not read.
+    The client is unknown if that header is malformed or over 4 KiB, names more than 32 proxies or no client, and on a Unix socket.
     """
 
     def __init__(self, *networks: str, trusted_proxies: str | Iterable[str] = (), forwarded: ForwardedHeader = "x-forwarded-for") -> None:
@@ -219,9 +219,9 @@ class _Named(ScopeRule):
     def __init__(self, name: str, value: str | None = None) -> None:
         kind = type(self).__name__
         if not self._is_name(name):
-            raise ConfigurationError(f"{name!r} is no name for a {kind}.")
+            raise ConfigurationError(f"The name of a {kind} must be a token, got {name!r}.")
         if value is not None and not _reads(_TEXT, value):
-            raise ConfigurationError(f"The value of {kind}({name!r}, …) must be a text that is not empty.")
+            raise ConfigurationError(f"The value of {kind}({name!r}, …) must be text that is not empty.")
         self._name = name
         self._value = value
 
@@ -244,14 +244,14 @@ class _Named(ScopeRule):
 
 
 class Header(_Named):
-    """A header that is there once, with this value if one is given: `Header("X-Office-Key", "…")`. Values are compared in constant time."""
+    """A header that is present once, with this value if given: `Header("X-Office-Key", "…")`. Compared in constant time."""
 
     def _values(self, scope: Scope) -> Sequence[str]:
         return _headers(scope, self._name.lower().encode())
 
 
 class Cookie(_Named):
-    """A cookie, with this value if one is given: `Cookie("beta", "yes")`. Values are compared in constant time."""
+    """A cookie, with this value if given: `Cookie("beta", "yes")`. Compared in constant time."""
 
     def _values(self, scope: Scope) -> Sequence[str]:
         cookies = [cookie_parser(header) for header in _headers(scope, b"cookie")]
@@ -259,9 +259,9 @@ class Cookie(_Named):
 
 
 class Query(_Named):
-    """A query parameter that is there once, with this value if one is given: `Query("preview", "…")`. Compared in constant time.
+    """A query parameter that is present once, with this value if given: `Query("preview", "…")`. Compared in constant time.
 
-    What stands in a URL stands in access logs.
+    Access logs contain it.
     """
 
     @staticmethod
@@ -274,15 +274,15 @@ class Query(_Named):
 
 
 class Bearer(Rule):
-    """A bearer token (RFC 6750) of which a function of yours, sync or async, says that it is good: `Bearer(is_good)`."""
+    """A bearer token (RFC 6750) that a custom function, sync or async, accepts: `Bearer(is_valid)`."""
 
     def __init__(self, check: Check) -> None:
         if not callable(check):
-            raise ConfigurationError(f"Bearer takes a function that is given the token, not {check!r}.")
+            raise ConfigurationError(f"The check of Bearer must be a function of the token, got {check!r}.")
         self._check = check
 
     async def applies(self, connection: HTTPConnection) -> bool | None:
-        """Return whether the token is good; unknown for more than one."""
+        """Return whether the token is accepted; unknown for more than one."""
         given = _headers(connection.scope, b"authorization")
         if len(given) > 1:
             return None
@@ -294,14 +294,14 @@ class Bearer(Rule):
 
 
 class Role(Rule):
-    """Who has one of these roles, of those that a function of yours, sync or async, knows: `Role("admin", of=roles_of)`.
+    """A client with one of these roles, as a custom function, sync or async, returns them: `Role("admin", of=roles_of)`.
 
-    It is given the request. A middleware that finds out who asks must be added later than this one.
+    The function receives the connection. A middleware that authenticates must be added after this one.
     """
 
     def __init__(self, *roles: str, of: Callable[[Any], Roles | Awaitable[Roles]]) -> None:
         if not callable(of):
-            raise ConfigurationError(f"of= must be a function that is given the request and returns roles, not {of!r}.")
+            raise ConfigurationError(f"of must be a function of the request that returns roles, got {of!r}.")
         self._roles = frozenset(_some("Role", roles))
         self._of = of
 
@@ -314,7 +314,7 @@ class Role(Rule):
         return f"Role({_listed(sorted(self._roles))}, of={_name(self._of)})"
 
 
-# -- combinations ----------------------------------------------------------------------------------------------------------------
+# -- combinations ----------------------------------------------------------------------------------
 
 
 class _AnyOf(Rule):
@@ -374,23 +374,23 @@ def _all_of(answers: Collection[bool | None]) -> bool | None:
     return None if None in answers else True
 
 
-# -- reading options -------------------------------------------------------------------------------------------------------------
+# -- reading options -------------------------------------------------------------------------------
 
 
 def _some(kind: str, given: tuple[str, ...]) -> tuple[str, ...]:
     if not given:
-        raise ConfigurationError(f"{kind}() needs at least one to name.")
+        raise ConfigurationError(f"{kind} must have at least one argument, got none.")
     return given
 
 
 def _reads(pattern: re.Pattern[str], value: object) -> bool:
-    """Whether it is text that the pattern describes."""
+    """Return whether the value is text that the pattern matches."""
     return isinstance(value, str) and pattern.fullmatch(value) is not None
 
 
 def _checked_path(path: str) -> str:
     if not _reads(_PATH, path):
-        raise ConfigurationError(f"{path!r} is no path: it must begin with a slash.")
+        raise ConfigurationError(f"A path must begin with a slash, got {path!r}.")
     return path
 
 
@@ -398,10 +398,10 @@ def _compiled(template: str) -> re.Pattern[str]:
     try:
         return compile_path(template)[0]
     except (AssertionError, ValueError) as error:  # no such convertor; a name twice
-        raise ConfigurationError(f"{template!r} is no template of a path: {error}") from None
+        raise ConfigurationError(f"A path template must be valid for Starlette, got {template!r}: {error}") from None
 
 
-# -- reading requests ------------------------------------------------------------------------------------------------------------
+# -- reading requests ------------------------------------------------------------------------------
 
 
 def _headers(scope: Scope, name: bytes) -> list[str]:
@@ -409,7 +409,7 @@ def _headers(scope: Scope, name: bytes) -> list[str]:
 
 
 def _header(scope: Scope, name: bytes) -> str | None:
-    """A header that is there once."""
+    """Return a header that is present exactly once."""
     values = _headers(scope, name)
     return values[0] if len(values) == 1 else None
 
@@ -427,4 +427,4 @@ def _name(handler: object) -> str:
 
 
 HEALTH: Final = Path("/health", "/healthz", "/livez", "/readyz", methods=("GET", "HEAD"))
-"""Where load balancers and orchestrators usually ask. A 503 there takes the worker out of service, or restarts it."""
+"""The usual paths of health checks. A 503 there takes the worker out of service, or restarts it."""

@@ -1,4 +1,4 @@
-"""Granting bypasses: the switch names them, and nothing that somebody else writes into it meanwhile is lost."""
+"""Issue, list and revoke bypass tokens, by compare-and-set on the switch."""
 
 from __future__ import annotations
 
@@ -20,58 +20,58 @@ Records = tuple[BypassRecord, ...]
 
 
 class UnknownBypassError(BackendError):
-    """The switch names no such bypass."""
+    """The switch lists no such bypass."""
 
 
 class NotGrantedError(BackendError):
-    """What is there, or was asked for, lets no bypass be granted or revoked."""
+    """The current switch does not allow the change."""
 
 
 async def grant(
     backend: BaseStateBackend, bypass: Bypass, lasting: timedelta, note: str | None, scope: str | None = None
 ) -> tuple[str, BypassRecord, Report]:
-    """Let the switch, or that of a scope, which must be on, name a new token. Returns that, its record, and what was true before.
+    """Add a new token to the switch, or to that of a scope. Returns the token, its record, and the report before the change.
 
-    Raises `BackendError`, also where the switch is off.
+    Raises `BackendError`, also if the switch is off.
     """
     now = (await look(backend, scope)).now
     try:
         token, record = bypass.issue(now + lasting, note)
     except OverflowError:
-        raise NotGrantedError("That would last beyond the calendar.") from None
+        raise NotGrantedError("The duration must end before the year 10000.") from None
 
     def with_it(records: Records) -> Records:
         if len(records) >= MOST_ALLOWED:
-            raise NotGrantedError(f"There are {len(records)} bypasses already, the most there can be: revoke some first.")
+            raise NotGrantedError(f"A switch must have at most {MOST_ALLOWED} bypasses. Revoke some first.")
         return *records, record
 
     return token, record, await _change(backend, scope, with_it)
 
 
 async def granted(backend: BaseStateBackend, scope: str | None = None) -> Records:
-    """The bypasses that hold now, in general or for a scope. Raises `BackendError`."""
+    """Return the valid bypasses, in general or for a scope. Raises `BackendError`."""
     report = await look(backend, scope)
     return holding(_switch_of(report), report.now)
 
 
 async def revoke(backend: BaseStateBackend, ids: Collection[str] | None, scope: str | None = None) -> None:
-    """Let the switch, or that of a scope, name these no more; None for all. Raises `UnknownBypassError` or another `BackendError`."""
+    """Remove bypasses from the switch, or from that of a scope; `None` removes all. Raises `BackendError`."""
 
     def without(records: Records) -> Records:
         if unknown := set(ids or ()) - {record.id for record in records}:
-            raise UnknownBypassError(f"There is no bypass {', '.join(map(repr, sorted(unknown)))}: 'bypass list' shows which there are.")
+            raise UnknownBypassError(f"Unknown bypass {', '.join(map(repr, sorted(unknown)))}. Run 'bypass list'.")
         return tuple(record for record in records if ids is not None and record.id not in ids)
 
     await _change(backend, scope, without)
 
 
 def holding(switch: MaintenanceState, now: datetime) -> Records:
-    """Those that a switch names and that have not run out."""
+    """Return the records of a switch that have not expired."""
     return tuple(record for record in switch.bypass or () if now < record.until)
 
 
 async def _change(backend: BaseStateBackend, scope: str | None, change: Callable[[Records], Records]) -> Report:
-    """Write other bypasses into the switch, and nothing over what somebody else writes meanwhile."""
+    """Replace the bypasses of the switch by compare-and-set."""
     for _ in range(_ATTEMPTS):
         report = await look(backend, scope)
         switch = _own_switch_of(report)
@@ -79,20 +79,20 @@ async def _change(backend: BaseStateBackend, scope: str | None, change: Callable
         amended = MaintenanceState(**dict(switch) | {"bypass": records or None})
         if await backend.compare_and_set(report.reading, amended, scope=scope, keep_ttl=True):
             return report
-    raise NotGrantedError("Somebody else keeps changing the switch: try again.")
+    raise NotGrantedError("The switch changed during every attempt. Try again.")
 
 
 def _own_switch_of(report: Report) -> MaintenanceState:
-    """The one that can name bypasses here."""
+    """Return the switch that lists the bypasses."""
     switch = _switch_of(report)
     if report.scope is not None and not report.has_own_switch:
-        raise NotGrantedError(f"{report.scope} has no switch of its own: run 'on --scope {report.scope}' first, or leave --scope out.")
+        raise NotGrantedError(f"{report.scope} has no switch of its own. Run 'on --scope {report.scope}' first, or omit --scope.")
     if not switch.enabled:
-        raise NotGrantedError("The switch is off, so there is nothing to bypass: run 'on' first.")
+        raise NotGrantedError("The switch is off. Run 'on' first.")
     return switch
 
 
 def _switch_of(report: Report) -> MaintenanceState:
     if report.switch is None:
-        raise BackendError(f"Which bypasses there are cannot be said: {report.reading.error}")
+        raise BackendError(f"Cannot list the bypasses: {report.reading.error}")
     return report.switch

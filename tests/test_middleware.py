@@ -1013,9 +1013,12 @@ WRONG: Final[dict[str, tuple[dict[str, Any], str]]] = {
         {"answer": MaintenanceAnswer(status_code=500, headers={"x-by": "us"}, redirect="/status"), "response_handler": PlainTextResponse},
         "response_handler makes the whole answer, so answer= would do nothing beside it: give one of them",
     ),
-    "trusted_proxies": ({"trusted_proxies": ["proxy"]}, "'proxy' is no network: write it like 10.0.0.0/8"),
-    "forwarded": ({"forwarded": "via", "trusted_proxies": "127.0.0.1"}, "forwarded must be one of x-forwarded-for, forwarded, not 'via'"),
-    "forwarded by nobody": ({"forwarded": "forwarded"}, "forwarded='forwarded' says nothing without trusted_proxies="),
+    "trusted_proxies": ({"trusted_proxies": ["proxy"]}, "A network must be like 10.0.0.0/8"),
+    "forwarded": ({"forwarded": "via", "trusted_proxies": "127.0.0.1"}, "forwarded must be one of x-forwarded-for, forwarded, got 'via'"),
+    "forwarded by nobody": (
+        {"forwarded": "forwarded"},
+        "trusted_proxies must name the proxies that write the header",
+    ),
     "close_websockets": ({"close_websockets": -1}, "close_websockets must be a positive number of seconds"),
 }
 

@@ -64,7 +64,7 @@ def test_revoke_takes_those_named_and_no_others(cli: Cli, url: str) -> None:
     assert cli("bypass", "revoke", "--backend", url, first, third).code == 0
     assert [record.id for record in switch_at(url).bypass or ()] == [second]
     unknown = cli("bypass", "revoke", "--backend", url, first)
-    assert (unknown.code, f"There is no bypass '{first}'" in unknown.err) == (1, True)
+    assert (unknown.code, f"Unknown bypass '{first}'" in unknown.err) == (1, True)
     assert cli("bypass", "revoke", "--backend", url, "--all").code == 0
     assert switch_at(url).bypass is None
     assert cli("bypass", "list", "--backend", url).out == ""
@@ -78,14 +78,14 @@ def test_revoke_is_told_which_or_all(cli: Cli, url: str, arguments: list[str]) -
 def test_where_the_switch_is_off_there_is_nothing_to_bypass(cli: Cli, url: str) -> None:
     made = cli("bypass", "create", "--backend", url)
     assert (made.code, made.out) == (1, "")
-    assert "The switch is off, so there is nothing to bypass" in made.err
+    assert "The switch is off. Run 'on' first." in made.err
 
 
 def test_a_scope_without_a_switch_of_its_own_has_nothing_to_bypass(cli: Cli, url: str) -> None:
     cli("on", "--backend", url)
     made = cli("bypass", "create", "--scope", "billing", "--backend", url)
     assert (made.code, made.out) == (1, "")
-    assert "billing has no switch of its own: run 'on --scope billing' first" in made.err
+    assert "billing has no switch of its own. Run 'on --scope billing' first" in made.err
     assert switch_at(url).bypass is None
 
 
@@ -93,7 +93,7 @@ def test_there_are_at_most_a_hundred(cli: Cli, url: str) -> None:
     records = [BypassRecord(id=str(number), until=datetime.now(UTC) + timedelta(hours=1)) for number in range(100)]
     asyncio.run(backend_from_url(url).write(MaintenanceState(enabled=True, bypass=tuple(records))))
     made = cli("bypass", "create", "--backend", url)
-    assert (made.code, "There are 100 bypasses already" in made.err) == (1, True)
+    assert (made.code, "at most 100 bypasses" in made.err) == (1, True)
 
 
 def test_a_length_beyond_the_calendar_is_refused(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,7 +102,7 @@ def test_a_length_beyond_the_calendar_is_refused(cli: Cli, tmp_path: Path, monke
 
     monkeypatch.setattr(LocalFileBackend, "read", read)
     made = cli("bypass", "create", "--backend", f"file:{tmp_path}/switch.json", "--for", "9d")
-    assert (made.code, "beyond the calendar" in made.err) == (1, True)
+    assert (made.code, "before the year 10000" in made.err) == (1, True)
 
 
 def test_who_keeps_losing_the_race_is_told(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,7 +116,7 @@ def test_who_keeps_losing_the_race_is_told(cli: Cli, tmp_path: Path, monkeypatch
     cli("on", "--backend", url)
     monkeypatch.setattr(LocalFileBackend, "compare_and_set", compare_and_set)
     made = cli("bypass", "create", "--backend", url)
-    assert (made.code, made.out, "Somebody else keeps changing" in made.err) == (1, "", True)
+    assert (made.code, made.out, "The switch changed during every attempt" in made.err) == (1, "", True)
     assert len(attempts) == 5
 
 
@@ -131,7 +131,7 @@ def test_a_switch_that_cannot_be_read_is_left_alone(cli: Cli, redis_url: str, re
     redis_server.cli("SET", "maintenance", "garbage")
     for command in (["list"], ["create"], ["revoke", "--all"]):
         ran = cli("bypass", command[0], "--backend", redis_url, *command[1:])
-        assert (ran.code, "Which bypasses there are cannot be said" in ran.err) == (1, True)
+        assert (ran.code, "Cannot list the bypasses" in ran.err) == (1, True)
     assert redis_server.cli("GET", "maintenance") == "garbage"
 
 
