@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fastapi_maintenance import MaintenanceModeMiddleware
 from fastapi_maintenance.backends import BaseStateBackend
-from fastapi_maintenance.in_flight import Admission, Standing, current_admission
+from fastapi_maintenance.in_flight import Admission, current_admission
 from fastapi_maintenance.state import ON
 
 from .subjects import HandWritten, PassThrough, make, receive, scope_of, send
@@ -93,8 +93,8 @@ async def ours(routes: int, *, closed: bool) -> MaintenanceModeMiddleware:
 def profile(layer: MaintenanceModeMiddleware, closed: MaintenanceModeMiddleware) -> dict[str, Counted]:
     """What the two paths are made of, piece by piece."""
     mode, routes = layer.mode, layer._routes
-    standing = Standing(mark=None, found=True, exempt=False)
     admission = Admission(mode, scope_of("/"))
+    admission.route = routes.resolve(admission.scope)
 
     async def copy(scope: Scope) -> None:
         dict(scope)
@@ -117,7 +117,7 @@ def profile(layer: MaintenanceModeMiddleware, closed: MaintenanceModeMiddleware)
 
     async def passes(scope: Scope) -> None:
         closed.mode.guests.welcome(scope, closed.mode.gate)
-        closed._decide(standing, closed.mode.gate, scope)
+        admission.decide(closed.mode.gate, found=True)
 
     async def answer(scope: Scope) -> None:
         await layer._answer(ON, None, scope, receive, send)

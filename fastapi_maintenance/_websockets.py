@@ -22,23 +22,23 @@ class _Closable(ABC):
     def __init__(self, receive: Receive, send: Send) -> None:
         self._receive = receive
         self._send = send
-        self._eviction: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+        self._disconnect: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
         self._over = False
         self._missed: list[Message] = []
 
     @property
-    def evicted(self) -> bool:
+    def closed(self) -> bool:
         """Whether the application sees a disconnect that the client has not made."""
-        return self._eviction.done()
+        return self._disconnect.done()
 
     async def receive(self) -> Message:
-        """The next message, or the disconnect that an eviction amounts to."""
+        """The next message, or the disconnect that a closing amounts to."""
         if self._missed:
             return self._missed.pop()
-        if not self._eviction.done():
+        if not self._disconnect.done():
             next_message = asyncio.ensure_future(self._receive())
             try:
-                await asyncio.wait((next_message, self._eviction), return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait((next_message, self._disconnect), return_when=asyncio.FIRST_COMPLETED)
             except asyncio.CancelledError:
                 if next_message.done():  # whoever waits with a timeout gets it the next time
                     self._missed.append(self._seen(next_message.result()))
@@ -48,15 +48,15 @@ class _Closable(ABC):
                     next_message.cancel()
             if next_message.done() and not next_message.cancelled():
                 return self._seen(next_message.result())
-        return self._eviction.result()
+        return self._disconnect.result()
 
     def _seen(self, message: Message) -> Message:
         self._over = self._over or message["type"].endswith(".disconnect")
         return message
 
     async def send(self, message: Message) -> None:
-        """Send, unless evicted: then it fails as on a connection that the client has closed (ASGI, "Send after close")."""
-        if self._eviction.done():
+        """Send, unless closed: then it fails as on a connection that the client has closed (ASGI, "Send after close")."""
+        if self._disconnect.done():
             raise OSError("the connection was closed for maintenance")
         await self._pass_on(message)
 
@@ -64,7 +64,7 @@ class _Closable(ABC):
     async def _pass_on(self, message: Message) -> None: ...
 
     async def _end(self, disconnect: Message, closing: Message) -> None:
-        self._eviction.set_result(disconnect)
+        self._disconnect.set_result(disconnect)
         with suppress(Exception):  # the client may have gone at the same moment; each server has its own error for that
             await self._send(closing)
 
@@ -75,7 +75,7 @@ class ClosableWebSocket(_Closable):
     _begun = False
 
     async def receive(self) -> Message:
-        """The next message, or the disconnect that an eviction amounts to."""
+        """The next message, or the disconnect that a closing amounts to."""
         if not self._begun:
             message = await self._receive()  # the connect event, which is there already and which applications expect first
             self._begun = True
@@ -86,9 +86,9 @@ class ClosableWebSocket(_Closable):
         self._over = self._over or message["type"] == "websocket.close"
         await self._send(message)
 
-    async def evict(self, reason: str) -> None:
+    async def close(self, reason: str) -> None:
         """Close with code 1012 (RFC 6455, 7.4; "service restart")."""
-        if not (self._over or self._eviction.done()):
+        if not (self._over or self._disconnect.done()):
             closing = {"code": _SERVICE_RESTART, "reason": shorten(reason)}
             await self._end({"type": "websocket.disconnect", **closing}, {"type": "websocket.close", **closing})
 
@@ -111,10 +111,10 @@ class ClosableStream(_Closable):
         elif message["type"] == "http.response.body" and not message.get("more_body", False):
             self._over = True
         elif self._wanted:
-            await self.evict()
+            await self.close()
 
-    async def evict(self, reason: str = "") -> None:
+    async def close(self, reason: str = "") -> None:
         """End the response now, or after the part of its body that is next."""
         self._wanted = True
-        if self._endless and not (self._sending or self._over or self._eviction.done()):
+        if self._endless and not (self._sending or self._over or self._disconnect.done()):
             await self._end({"type": "http.disconnect"}, {"type": "http.response.body", "body": b"", "more_body": False})

@@ -291,7 +291,8 @@ class MaintenanceBlock:
     def _excuse(self, hold: Hold, *, lets_go: bool) -> None:
         """Nobody waits for the request that holds the service closed itself: it would wait for its own end."""
         if self._excused is not None and self._lease is not None:
-            self._excused.hold(self._lease.backend.describe(), hold.scope, lets_go=lets_go)
+            change = self._excused.include if lets_go else self._excused.exclude
+            change(self._lease.backend.describe(), hold.scope)
 
     def _kept(self, hold: Hold, error: BaseException | None) -> MaintenanceState | None:
         if error is None or self._on_error == "release":

@@ -1,4 +1,4 @@
-"""The requests that a worker has let in and not yet finished, and whom a closing must wait for."""
+"""In-flight requests, and which of them a drain waits for."""
 
 from __future__ import annotations
 
@@ -6,96 +6,114 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, Protocol
 
 from starlette.types import Scope
 
-from ._policy import decide
-from .decorators import Effect, Mark
+from ._policy import Decision, decide
+from ._routing import Resolved
 from .knowledge import Gate
 from .state import OFF, MaintenanceState
 
-if TYPE_CHECKING:
-    from .mode import MaintenanceMode
+__all__ = ["Admission", "InFlight", "Owner", "current_admission", "untrack_current_request"]
 
-__all__ = ["Admission", "InFlight", "Standing", "current_admission", "untrack_current_request"]
-
-_PATIENCE: Final = 1.0  # seconds for each exempt handler, so that one that hangs keeps neither the others nor the WebSockets waiting
+_CLASSIFY_TIMEOUT: Final = 1.0  # seconds per request, so that a hanging exempt handler delays neither the others nor the WebSockets
 
 
-class Standing(NamedTuple):
-    """What the precedence table asks of a request. `exempt` is for good: what a state allows is asked of each state."""
+class Owner(Protocol):
+    """What an in-flight request needs of the mode that admitted it."""
 
-    mark: Mark | None
-    found: bool
-    exempt: bool
-    scope: str | None = None
-    effect: Effect | None = None
+    gate: Gate
+    in_flight: InFlight
+
+    @property
+    def switch(self) -> str:
+        """The description of the backend, which tells holds of different switches apart."""
+        ...
+
+    def is_exempt(self, scope: Scope, state: MaintenanceState) -> bool:
+        """Return whether a state that closes the service allows this request."""
+        ...
+
+    def drain_progressed(self) -> None:
+        """Report soon that a drain has ended, if it has."""
+        ...
 
 
 class Admission:
-    """One request, WebSocket or lifespan while its ASGI call runs."""
+    """One request, WebSocket or lifespan while its ASGI call runs.
 
-    __slots__ = ("decided", "evict", "gate", "holding", "mode", "outer", "scope", "standing")
+    `exempt` is the lasting answer of the exemption rules: None until they were asked. What a state itself allows is asked of each
+    state. `excluded` lists the components that blocks inside this request hold closed; None stands for the whole service.
+    """
 
-    decided: MaintenanceState  # what it was refused by; set for refused requests alone
-    gate: Gate  # what it was judged by; a lifespan has none
+    route: Resolved | None = None
+    exempt: bool | None = None
+    gate: Gate | None = None  # by which the request was decided; None for a lifespan
+    refused_by: MaintenanceState | None = None
+    excluded: tuple[str | None, ...] = ()
+    close: Callable[[str], Awaitable[None]] | None = None  # ends an open WebSocket or stream, with a reason
 
-    def __init__(self, mode: MaintenanceMode, scope: Scope) -> None:
-        self.mode = mode
+    def __init__(self, owner: Owner, scope: Scope) -> None:
+        self.owner = owner
         self.scope = scope
         outer = current_admission.get()
         self.outer = outer if outer is not None and _is_around(outer.scope, scope) else None
-        self.standing: Standing | None = None  # classified when somebody asks, not while the service is open
-        self.holding: tuple[str | None, ...] = ()  # what the blocks that it is in hold closed here: scopes, or everything
-        self.evict: Callable[[str], Awaitable[None]] | None = None  # sends an open WebSocket away, saying why
 
     @property
-    def belongs_to(self) -> str | None:
-        """The scope of its route, as far as that was found out."""
-        return None if self.standing is None else self.standing.scope
+    def component(self) -> str | None:
+        """The component of the route, if the route is known."""
+        return None if self.route is None else self.route.scope
 
     @property
     def state(self) -> MaintenanceState | None:
-        """The state that this request was decided by; None before that, and for a lifespan."""
-        gate: Gate | None = getattr(self, "gate", None)
-        if gate is None:
-            return None
-        closing, state, _ = gate.of(self.belongs_to)
-        admitted_by = closing.state if closing is not None else state if not state.enabled else OFF
-        return getattr(self, "decided", admitted_by)
+        """The state by which the gate decided on this request; None for a lifespan."""
+        if self.refused_by is not None or self.gate is None:
+            return self.refused_by
+        closing, state, _ = self.gate.of(self.component)
+        return closing.state if closing is not None else OFF if state.enabled else state
 
-    def concerned_by(self, gate: Gate, scope: str | None = None) -> bool:
-        """Whether it would be refused by this gate now, and is to be waited for where a scope, or everything, was closed.
+    def decide(self, gate: Gate, *, found: bool) -> Decision:
+        """Apply the precedence rules to this request, whose route must be known. `found` is what rule 3 goes by."""
+        route, scope = self.route, self.scope
+        assert route is not None
+        closing = gate.of(route.scope).closing
+        exempt = self.exempt or (closing is not None and self.owner.is_exempt(scope, closing.state))
+        return decide(mark=route.mark, found=found, exempt=exempt, closing=closing, method=scope.get("method"), effect=route.effect)
 
-        The one that closed is never waited for.
+    def blocks_drain(self, gate: Gate, component: str | None = None) -> bool:
+        """Return whether a drain of a component, or of the whole service, waits for this request.
+
+        It does if the gate would refuse the request now. A request without a route may be at work in a middleware, so it counts
+        like one with a route. The request that holds the service closed never counts.
         """
-        if None in self.holding or scope in self.holding:
+        if self.refused_by is not None or None in self.excluded or component in self.excluded:
             return False
-        if self.standing is None:
+        if self.route is None or self.exempt is None:  # not classified yet
             return True
-        mark, _, exempt, own, effect = self.standing
-        if scope not in (None, own):
-            return False
-        closing = gate.of(own).closing
-        exempt = exempt or (closing is not None and self.mode.guests.include(self.scope, closing.state))
-        # Without a route it may be at work in a middleware, so it counts like one with a route.
-        method = self.scope.get("method")
-        return decide(mark=mark, found=True, exempt=exempt, closing=closing, method=method, effect=effect).refused
+        return component in (None, self.route.scope) and self.decide(gate, found=True).refused
 
-    def hold(self, switch: str, scope: str | None, *, lets_go: bool) -> None:
-        """Note that this request holds a scope, or everything, in one block more or less, here and in the applications around this one.
+    def exclude(self, switch: str, component: str | None) -> None:
+        """Leave this request, here and in enclosing applications on that switch, out of drains of a component or of everything."""
+        for admission in self._on(switch):
+            admission.excluded = (*admission.excluded, component)
+            admission.owner.drain_progressed()
 
-        `switch` is how the block's backend is called. Of another switch's closing nobody is excused by that.
-        """
+    def include(self, switch: str, component: str | None) -> None:
+        """Undo one `exclude`."""
+        for admission in self._on(switch):
+            excluded = [*admission.excluded]
+            excluded.remove(component)
+            admission.excluded = tuple(excluded)
+
+    def _on(self, switch: str) -> Iterator[Admission]:
+        return (admission for admission in self.with_outer() if admission.owner.switch == switch)
+
+    def with_outer(self) -> Iterator[Admission]:
+        """Yield this request, and the same one in each enclosing application."""
         admission: Admission | None = self
         while admission is not None:
-            if admission.mode.backend.describe() == switch:
-                held = [*admission.holding, *([] if lets_go else [scope])]
-                if lets_go:
-                    held.remove(scope)
-                admission.holding = tuple(held)
-                admission.mode.in_flight_changed()
+            yield admission
             admission = admission.outer
 
 
@@ -105,18 +123,17 @@ def untrack_current_request() -> None:
     Call it in an endpoint, or add `Depends(untrack_current_request)`, where a response may be endless and writes nothing. It
     also counts for enclosing applications. Without a current request it does nothing.
     """
-    admission = current_admission.get()
-    while admission is not None:
-        admission.mode.in_flight.discard(admission)
-        admission.mode.in_flight_changed()
-        admission = admission.outer
+    current = current_admission.get()
+    for admission in () if current is None else current.with_outer():
+        admission.owner.in_flight.discard(admission)
+        admission.owner.drain_progressed()
 
 
 def _is_around(outer: Scope, inner: Scope) -> bool:
-    """Whether a request is answered within another: the same one passed on, or one that an endpoint makes in-process.
+    """Return whether a request is answered within another: the same one passed on, or one that an endpoint makes in-process.
 
-    Not within it is the next one of a client that pipelines. Servers start that from the last `send` of the one before, and so in
-    its context: taken for a part of it, each would keep all the earlier ones of its connection in memory.
+    The next request of a client that pipelines is not within the one before. Servers start it from the last `send` of that one,
+    and so in its context: taken for a part of it, each would keep all earlier requests of its connection in memory.
     """
     if any(inner.get(name) is not None and inner[name] is outer.get(name) for name in ("headers", "state")):
         return True
@@ -128,28 +145,31 @@ current_admission: ContextVar[Admission | None] = ContextVar("fastapi_maintenanc
 
 
 class InFlight(set[Admission]):
-    """The admissions of one application. Open, a request costs it one `add` and one `discard`."""
+    """The requests of one application that are in flight. While open, a request costs one `add` and one `discard`."""
 
-    def concerned_by(self, gate: Gate, scope: str | None = None) -> Iterator[Admission]:
-        """Those that whoever closed a scope, or everything, must wait for."""
-        return (admission for admission in list(self) if admission.concerned_by(gate, scope))
+    def blocking(self, gate: Gate, component: str | None = None) -> Iterator[Admission]:
+        """Yield the requests that a drain of a component, or of the whole service, waits for."""
+        return (admission for admission in list(self) if admission.blocks_drain(gate, component))
 
-    def count(self, gate: Gate, scope: str | None = None) -> tuple[int, int]:
-        """How many HTTP requests and how many WebSockets: those to wait for, or all while open."""
-        waited_for = list(self if gate.of(scope).closing is None else self.concerned_by(gate, scope))
-        http = sum(admission.scope["type"] == "http" for admission in waited_for)
-        return http, len(waited_for) - http
+    def count(self, gate: Gate, component: str | None = None) -> tuple[int, int]:
+        """Return how many HTTP requests and how many WebSockets a drain waits for, or while open, how many there are."""
+        if gate.of(component).closing is None:
+            counted = [admission for admission in list(self) if admission.refused_by is None]
+        else:
+            counted = list(self.blocking(gate, component))
+        http = sum(admission.scope["type"] == "http" for admission in counted)
+        return http, len(counted) - http
 
-    def is_drained(self, gate: Gate, scope: str | None = None) -> bool:
-        """Whether the scope, or everything, is closed and nobody has to be waited for."""
-        return gate.of(scope).closing is not None and next(self.concerned_by(gate, scope), None) is None
+    def is_drained(self, gate: Gate, component: str | None = None) -> bool:
+        """Return whether a component, or the whole service, is closed and no request blocks the drain."""
+        return gate.of(component).closing is not None and next(self.blocking(gate, component), None) is None
 
-    async def classify(self, standing_of: Callable[[Scope], Awaitable[Standing]]) -> None:
-        """Find out who need not be waited for: all are asked about at once, and whoever stays unclear is waited for."""
+    async def classify(self, classifier: Callable[[Admission], Awaitable[None]]) -> None:
+        """Classify all unclassified requests at the same time. A request that stays unclassified blocks the drain."""
 
         async def ask(admission: Admission) -> None:
             with suppress(TimeoutError):
-                async with asyncio.timeout(_PATIENCE):
-                    admission.standing = await standing_of(admission.scope)
+                async with asyncio.timeout(_CLASSIFY_TIMEOUT):
+                    await classifier(admission)
 
-        await asyncio.gather(*(ask(admission) for admission in list(self) if admission.standing is None))
+        await asyncio.gather(*(ask(admission) for admission in list(self) if admission.exempt is None))

@@ -132,7 +132,7 @@ def _admission(mode: MaintenanceMode) -> Admission:
 
 def _admitted(admission: Admission, open_before: bool) -> bool:
     """Count the job, then look again: a closing after that look waits for it."""
-    mode = admission.mode
+    mode = admission.owner
     if not open_before:
         return False
     mode.in_flight.add(admission)
@@ -143,5 +143,5 @@ def _admitted(admission: Admission, open_before: bool) -> bool:
 
 
 def _leave(admission: Admission) -> None:
-    admission.mode.in_flight.discard(admission)
-    admission.mode.in_flight_changed()
+    admission.owner.in_flight.discard(admission)
+    admission.owner.drain_progressed()

@@ -35,7 +35,7 @@ class Gate:
     `coming` is the window that will close it by itself. `scopes` has what differs from all that in a scope; `is_open` says that
     nothing is closed, there or elsewhere.
 
-    It may say so until `until`, a local monotonic time; then it must be judged again.
+    It may say so until `until`, a local monotonic time; then it must be judged again. `version` counts the changes of what it says.
     """
 
     closing: Closing | None
@@ -44,11 +44,24 @@ class Gate:
     until: float
     coming: MaintenanceState | None = None
     scopes: Mapping[str, Verdict] = field(default_factory=dict)
+    version: int = 0
     is_open: bool = field(init=False)
+    _general: Verdict = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         is_open = self.closing is None and all(verdict.closing is None for verdict in self.scopes.values())
         object.__setattr__(self, "is_open", is_open)
+        object.__setattr__(self, "_general", Verdict(self.closing, self.state, self.coming))
+
+    def after(self, before: Gate) -> Gate:
+        """Return this gate as the next one: what is equal stays the same object, so that its response stays encoded."""
+        closing = before.closing if self.closing == before.closing else self.closing
+        scopes = before.scopes
+        if self.scopes != scopes:
+            kept = {name: before.scopes[name] for name, verdict in self.scopes.items() if before.scopes.get(name) == verdict}
+            scopes = {**self.scopes, **kept}
+        changed = closing is not before.closing or scopes is not before.scopes
+        return replace(self, closing=closing, scopes=scopes, version=before.version + changed)
 
     def closed_states(self) -> list[MaintenanceState]:
         """What all that is closed is closed by."""
@@ -56,8 +69,7 @@ class Gate:
 
     def of(self, scope: str | None) -> Verdict:
         """What goes for the routes of a scope; None for those that are in none."""
-        verdict = None if scope is None else self.scopes.get(scope)
-        return Verdict(self.closing, self.state, self.coming) if verdict is None else verdict
+        return self._general if scope is None else self.scopes.get(scope, self._general)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,14 +15,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ._cors import CrossOrigin
 from ._fields import fields
 from ._handlers import Replay, answer_with, handle_error, is_exempt, takes_state
-from ._policy import Decision, Outcome, decide
-from ._routing import Resolved, RouteTable
+from ._policy import Outcome
+from ._routing import RouteTable
 from ._websockets import ClosableStream, ClosableWebSocket
 from .backends import BaseStateBackend, EnvVarBackend
 from .bypass import Bypass
 from .defaults import backend_or_default
 from .exceptions import ConfigurationError
-from .in_flight import Admission, Standing, current_admission
+from .in_flight import Admission, current_admission
 from .knowledge import FENCED
 from .mode import Gate, MaintenanceMode, Unreachable, running_loop
 from .responses import MaintenanceAnswer, MaintenanceResponse, announcement
@@ -50,8 +50,8 @@ class MaintenanceModeMiddleware:
     With `announce`, responses say in the header `X-Maintenance-Coming` when a window will begin.
     `exempt_docs=False` closes the documentation pages and the OpenAPI document too.
     `unknown_routes="refuse"` also refuses requests that no route takes, which a middleware inside the application may answer.
-    `fallback`, `on_unreachable`, `stale_after`, `close_websockets`, `close_streams`, `trusted_proxies`, `forwarded`, `bypass`,
-    `on_change` and `on_change_once` are as in `MaintenanceMode`.
+    Further options are those of `MaintenanceMode`: `fallback`, `on_unreachable`, `stale_after`, `close_websockets`,
+    `close_streams`, `trusted_proxies`, `forwarded`, `bypass`, `on_change` and `on_change_once`.
     With options that cannot be meant, the application refuses to start and says why.
     """
 
@@ -86,6 +86,7 @@ class MaintenanceModeMiddleware:
             _check_answer(answer, response_handler)
             if unknown_routes not in get_args(UnknownRoutes):
                 raise ConfigurationError(f"unknown_routes must be one of {', '.join(get_args(UnknownRoutes))}, not {unknown_routes!r}.")
+            # Declared here and there: type checkers accept `add_middleware(…, **options)` only for options that are written out.
             self.mode = MaintenanceMode(
                 backend_or_default(backend),
                 enable_maintenance=enable_maintenance,
@@ -99,13 +100,13 @@ class MaintenanceModeMiddleware:
                 bypass=bypass,
                 on_change=on_change,
                 on_change_once=on_change_once,
+                classifier=self._classify,
             )
         except ConfigurationError as error:
             # FastAPI builds its middlewares inside the lifespan, where servers take an exception for "no lifespan here".
             self.app = _refuse_to_start(error)
             self.mode = MaintenanceMode(EnvVarBackend(), enable_maintenance=False)
             answer = None
-        self.mode.classify_with(self._standing_of)
         self._close_websockets = close_websockets is not None
         self._close_streams = close_streams is not None
         self._announce = announce
@@ -127,27 +128,29 @@ class MaintenanceModeMiddleware:
             return
         mode = self.mode
         # A copy, for routers write into the scope: `Mount` moves its root_path. What is in flight is classified as it came.
-        admission = Admission(mode, dict(scope))
-        token = current_admission.set(admission)
+        request = Admission(mode, dict(scope))
+        token = current_admission.set(request)
         # First in, then look: whoever closes the gate after this look finds the request in flight.
-        mode.in_flight.add(admission)
+        requests = mode.in_flight
+        requests.add(request)
         gate = mode.gate
         try:
-            routes = self._routes.survey(scope)  # first, for it tells what scopes there are to ask about
+            routes = self._routes.survey(scope)  # first, for a new route may bring a new component to ask about
             if monotonic() >= gate.until:
                 gate = await mode.refresh()
-            admission.gate = gate
+            request.gate = gate
             if routes.forced_on or not gate.is_open:
-                await self._judge(admission, gate, routes.resolve(scope), scope, receive, send)
+                request.route = routes.resolve(scope)
+                await self._judge(request, gate, scope, receive, send)
             elif self._wraps:
-                await self._serve(admission, gate, scope, receive, send)
+                await self._serve(request, gate, scope, receive, send)
             else:
                 await self.app(scope, receive, send)
         finally:
-            mode.in_flight.discard(admission)
+            requests.discard(request)
             now = mode.gate
-            if not now.is_open and (now.closing is not gate.closing or now.scopes is not gate.scopes):
-                mode.in_flight_changed()  # it was let in before the closing, and may be the last
+            if now is not gate and now.version != gate.version and not now.is_open:
+                mode.drain_progressed()  # it was let in before the closing, and may be the last
             current_admission.reset(token)
 
     async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -170,48 +173,41 @@ class MaintenanceModeMiddleware:
         finally:
             current_admission.reset(token)
 
-    async def _judge(self, admission: Admission, gate: Gate, route: Resolved, scope: Scope, receive: Receive, send: Send) -> None:
-        if not gate.is_open and (welcome := self.mode.guests.welcome(scope, gate)) is not None:
-            self.mode.in_flight.discard(admission)
+    async def _judge(self, request: Admission, gate: Gate, scope: Scope, receive: Receive, send: Send) -> None:
+        """Decide on a request, and answer or serve it. Refused, it is in no drain's way, also while a handler is asked."""
+        mode, route = self.mode, request.route
+        assert route is not None
+        if not gate.is_open and (welcome := mode.guests.welcome(scope, gate)) is not None:
+            mode.in_flight.discard(request)
             await welcome(scope, receive, send)
             return
-        if route.scope is not None:
-            self._follow_scopes(frozenset({route.scope}))  # of a route that was added meanwhile
-        standing = self._standing(route)
+        if route.scope is not None and route.scope not in mode.scopes:  # of a route that was added meanwhile
+            self._follow_scopes(frozenset({route.scope}))
         # Rules and handlers see the path that the routes see. What is passed on stays as it came.
         outside = self._routes.application is not None
-        seen = admission.scope if outside and self._routes.localize(admission.scope) else scope
-        decision = self._decide(standing, gate, seen)
+        seen = request.scope if outside and self._routes.localize(request.scope) else scope
+        request.exempt = (route.docs and self._exempt_docs) or None
+        decision = request.decide(gate, found=route.found or self._refuse_unknown)
         if decision.refused:
-            # Whether it is answered now or turns out to be exempt, nobody waits for it; least of all while a handler is asked.
-            self.mode.in_flight.discard(admission)
-            if decision.rule is not Outcome.FORCED_ON and self.exempt_handler is not None:
+            request.refused_by = choice(_FENCED_STATES) if decision.state is FENCED else decision.state
+            if self.exempt_handler is not None and decision.rule is not Outcome.FORCED_ON:
                 replay = Replay(receive)
-                try:
-                    exempt = await is_exempt(self.exempt_handler, seen, replay, send)
-                except Exception as error:
-                    await self._cross_origin.send(partial(handle_error, error), scope, replay.again, send)
-                    return
                 receive = replay.again
-                standing = standing._replace(exempt=exempt)
-                decision = self._decide(standing, gate, seen)
-        if decision.refused:
-            self.mode.refused += 1
-            state = admission.decided = choice(_FENCED_STATES) if decision.state is FENCED else decision.state
-            await self._answer(state, route.scope, seen, receive, send)
-            return
-        if gate.of(route.scope).closing is not None:  # else nobody has been asked yet whether it is exempt
-            admission.standing = standing
-            if decision.rule is Outcome.NO_ROUTE and admission.concerned_by(gate):
-                send = self._noting_answers(admission, gate, send)
-        self.mode.in_flight.add(admission)
-        await self._serve(admission, gate, scope, receive, send)
-
-    def _decide(self, standing: Standing, gate: Gate, scope: Scope) -> Decision:
-        mark, found, exempt, of, effect = standing
-        closing = gate.of(of).closing
-        exempt = exempt or (closing is not None and self.mode.guests.include(scope, closing.state))
-        return decide(mark=mark, found=found, exempt=exempt, closing=closing, method=scope.get("method"), effect=effect)
+                try:
+                    request.exempt = await is_exempt(self.exempt_handler, seen, replay, send)
+                except Exception as error:
+                    await self._cross_origin.send(partial(handle_error, error), scope, receive, send)
+                    return
+            if not request.exempt or decision.rule is Outcome.FORCED_ON:
+                mode.refused += 1
+                await self._answer(request.refused_by, route.scope, seen, receive, send)
+                return
+            request.refused_by = None
+        elif request.exempt is None and gate.of(route.scope).closing is not None:  # else nothing was asked yet
+            request.exempt = False
+            if decision.rule is Outcome.NO_ROUTE and request.blocks_drain(gate):
+                send = self._noting_answers(request, gate, send)
+        await self._serve(request, gate, scope, receive, send)
 
     async def _answer(self, state: MaintenanceState, of: str | None, scope: Scope, receive: Receive, send: Send) -> None:
         answer: ASGIApp = self._respond(state, of)
@@ -219,11 +215,11 @@ class MaintenanceModeMiddleware:
             answer = partial(answer_with, self.response_handler, state if self._gives_state else None, answer)
         await self._cross_origin.send(answer, scope, receive, send)
 
-    async def _serve(self, admission: Admission, gate: Gate, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _serve(self, request: Admission, gate: Gate, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
             if self._close_websockets:
                 websocket = ClosableWebSocket(receive, send)
-                admission.evict = websocket.evict
+                request.close = websocket.close
                 receive, send = websocket.receive, websocket.send
             await self.app(scope, receive, send)
             return
@@ -235,41 +231,36 @@ class MaintenanceModeMiddleware:
             await self.app(scope, receive, send)
             return
         stream = ClosableStream(receive, send)
-        admission.evict = stream.evict
+        request.close = stream.close
         try:
             await self.app(scope, stream.receive, stream.send)
         except Exception as error:
-            if not (stream.evicted and _is_disconnect(error)):
+            if not (stream.closed and _is_disconnect(error)):
                 raise
 
-    def _noting_answers(self, admission: Admission, gate: Gate, send: Send) -> Send:
+    def _noting_answers(self, request: Admission, gate: Gate, send: Send) -> Send:
         """Note which path a middleware inside the application answers, though no route has it and routes are closed."""
-        scope = admission.scope
 
         async def note(message: Message) -> None:
-            if _is_answer(scope, message):
-                admission.standing = await self._standing_of(scope)  # asks the exempt handler too
-                if admission.concerned_by(gate):
-                    self.mode.note_unrouted(scope["path"])
+            if _is_answer(request.scope, message):
+                await self._classify(request)  # which asks the exempt handler, too
+                if request.blocks_drain(gate):
+                    self.mode.note_unrouted(request.scope["path"])
             await send(message)
 
         return note
 
-    def _standing(self, route: Resolved, *, exempt: bool = False) -> Standing:
-        found = route.found or self._refuse_unknown
-        return Standing(route.mark, found, exempt or (route.docs and self._exempt_docs), route.scope, route.effect)
-
-    async def _standing_of(self, scope: Scope) -> Standing:
-        """Classify a request that was let in while the service was open."""
-        standing = self._standing(self._routes.resolve(scope))
-        self._routes.localize(scope)
-        exempt = standing.exempt
+    async def _classify(self, request: Admission) -> None:
+        """Find out about a request that was let in while the service was open what the precedence rules ask."""
+        route = request.route = self._routes.resolve(request.scope)
+        self._routes.localize(request.scope)
+        exempt = route.docs and self._exempt_docs
         if not exempt and self.exempt_handler is not None:
             try:
-                exempt = await is_exempt(self.exempt_handler, scope, _nothing_more, _nowhere)
-            except Exception:  # logged already; whoever cannot be classified is waited for
+                exempt = await is_exempt(self.exempt_handler, request.scope, _nothing_more, _nowhere)
+            except Exception:  # logged already; a request that cannot be classified blocks the drain
                 exempt = False
-        return standing._replace(exempt=exempt)
+        request.exempt = exempt
 
     def _follow_scopes(self, names: frozenset[str]) -> None:
         try:

@@ -1,4 +1,4 @@
-"""MaintenanceMode: what one application knows of its backend, kept right, and what follows from it."""
+"""Runtime state of one application: watches the backend, caches its snapshot, and derives the gate."""
 
 from __future__ import annotations
 
@@ -10,29 +10,26 @@ import socket
 import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any, Final, Self, get_args
-
-from starlette.types import Scope
+from typing import Any, Final, Self, cast, get_args
 
 from ._changes import ChangeLog
 from ._clients import Proxies
-from ._closings import Closings
+from ._closings import Evictor
 from ._fallbacks import Fallbacks
 from ._fields import fields
 from ._guests import Guests
-from ._seconds import at_least_zero, positive
+from ._seconds import positive
+from ._watches import Watch, Watches, running_loop
 from .backends import BaseStateBackend
 from .backends.base import WorkerRegistry, as_backend_error
 from .bypass import Bypass
 from .exceptions import BackendError, ConfigurationError
 from .hooks import Hooks
-from .in_flight import InFlight, Standing, current_admission
+from .in_flight import Admission, InFlight, current_admission
 from .knowledge import Gate, Knowledge, Policy, Unreachable, decreed
 from .registry import WAY_AROUND
-from .responses import detail
 from .snapshot import Reading
 from .state import OFF, MaintenanceState
 from .types import ChangeHook, ForwardedHeader
@@ -44,26 +41,6 @@ logger = logging.getLogger("fastapi_maintenance")
 
 _MAX_UNROUTED: Final = 8
 _MAX_PATH: Final = 100  # characters
-
-
-@dataclass(eq=False)
-class _Watch:
-    """A running watch on one event loop."""
-
-    loop: asyncio.AbstractEventLoop
-    first: asyncio.Event = field(default_factory=asyncio.Event)  # something is known, or cannot be
-    news: asyncio.Event = field(default_factory=asyncio.Event)  # the fallbacks have something to do
-    changed: asyncio.Event = field(default_factory=asyncio.Event)  # the hooks have, too
-    turned: asyncio.Event = field(default_factory=asyncio.Event)  # and so has the one that is called once for all workers
-    closed: asyncio.Event = field(default_factory=asyncio.Event)  # the gate has closed, or closed otherwise
-    task: asyncio.Task[None] | None = None
-
-    def tell(self, *events: asyncio.Event) -> None:
-        """Set events of this loop, from any thread."""
-        for event in events:
-            if not event.is_set():
-                with suppress(RuntimeError):  # the loop was closed without ending its tasks
-                    self.loop.call_soon_threadsafe(event.set)
 
 
 class MaintenanceMode:
@@ -81,7 +58,8 @@ class MaintenanceMode:
     `bypass` lets those through who have a token that the switch names.
     `on_change(old, new, source)` is called in each worker for each change, in order; `on_change_once` in one of all workers that
     share the backend, at least once. Both may be sync or async, never delay a request, and need the lifespan.
-    Raises `ConfigurationError` for options that cannot be meant.
+    `classifier` finds the route of a request that was let in while the service was open, and whether the request is exempt.
+    Raises `ConfigurationError` for invalid options.
     """
 
     def __init__(
@@ -99,6 +77,7 @@ class MaintenanceMode:
         bypass: Bypass | None = None,
         on_change: ChangeHook | None = None,
         on_change_once: ChangeHook | None = None,
+        classifier: Callable[[Admission], Awaitable[None]] | None = None,
     ) -> None:
         if on_unreachable not in get_args(Unreachable):
             raise ConfigurationError(f"on_unreachable must be one of {', '.join(get_args(Unreachable))}, not {on_unreachable!r}.")
@@ -109,10 +88,10 @@ class MaintenanceMode:
         self.on_unreachable = on_unreachable
         self.stale_after = positive("stale_after", 2 * backend.ttl if stale_after is None else stale_after)
         self.in_flight = InFlight()
-        self._standing_of: Callable[[Scope], Awaitable[Standing]] | None = None
-        given = {"websocket": ("close_websockets", close_websockets), "http": ("close_streams", close_streams)}
-        self._grace = {kind: at_least_zero(name, value) for kind, (name, value) in given.items() if value is not None}
+        self._classifier = classifier
+        self._evictor = Evictor(close_websockets=close_websockets, close_streams=close_streams)
         self.guests = Guests(self.now, Proxies(trusted_proxies, forwarded), bypass)
+        self.is_exempt = self.guests.include
         if self.stale_after < 1.5 * backend.ttl:
             raise ConfigurationError(
                 f"stale_after must be at least 1.5 ttl, {1.5 * backend.ttl:g} s here: a healthy worker's knowledge is up to 1.2 ttl old."
@@ -132,11 +111,10 @@ class MaintenanceMode:
         )
         self._started = time.time()
         self._lock = threading.RLock()
-        self._watches: dict[asyncio.AbstractEventLoop, _Watch] = {}
-        self._closings = Closings()
+        self._watches = Watches()
         self.scopes: frozenset[str] = frozenset()
         self._log = ChangeLog(backend.describe())
-        self._hooks = Hooks(self, on_change, on_change_once)
+        self._hooks = Hooks(on_change, on_change_once)
         self._decreed: MaintenanceState | None = None
         self.refused = 0  # requests, so far
         self.unrouted: tuple[str, ...] = ()  # paths that were answered without a route while closed
@@ -155,29 +133,19 @@ class MaintenanceMode:
 
     async def start(self) -> None:
         """Watch the backend on this event loop, and wait until something is known, at most `ttl` seconds."""
-        loop = running_loop()
         if self.knowledge.begun_at == -math.inf:
             self.knowledge.begun_at = time.monotonic()
-        watch = self._watches.get(loop)
-        if watch is None or watch.task is None or watch.task.done():
-            for other in list(self._watches):
-                if other.is_closed():  # without ending its tasks
-                    self._watches.pop(other, None)
-            watch = self._watches[loop] = _Watch(loop)
-            watch.task = loop.create_task(self._watch(watch), name="fastapi_maintenance watch")
-        if not watch.first.is_set():
+        watch = self._watches.on_this_loop(self._watch)
+        if not watch.ready.is_set():
             try:
                 async with asyncio.timeout(self.backend.ttl):
-                    await watch.first.wait()
+                    await watch.ready.wait()
             except TimeoutError:
                 await self._consult(watch)
 
     async def stop(self) -> None:
         """Stop watching on this event loop."""
-        watch = self._watches.pop(asyncio.get_running_loop(), None)
-        if watch is not None and watch.task is not None:
-            watch.task.cancel()
-            await asyncio.wait([watch.task])
+        await self._watches.stop()
 
     async def refresh(self) -> Gate:
         """The gate as of now: without I/O where a watch runs on this event loop; else after starting one."""
@@ -200,14 +168,16 @@ class MaintenanceMode:
             self.fail(as_backend_error(error, self.backend))
             return None
 
-    async def _watch(self, watch: _Watch) -> None:
+    async def _watch(self, watch: Watch) -> None:
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._watch_backend())
                 tasks.create_task(self._serve_fallbacks(watch))
-                tasks.create_task(self._clear_out(watch, tasks))
-                tasks.create_task(self._hooks.serve(watch.changed))
-                tasks.create_task(self._hooks.serve_once(watch.turned))
+                tasks.create_task(self._follow_closings(watch, tasks))
+                if self._hooks.on_change is not None:
+                    tasks.create_task(self._run_on_change(watch.on_change))
+                if self._hooks.on_change_once is not None:
+                    tasks.create_task(self._run_on_change_once(watch.on_change_once))
         finally:
             # Nobody confirms any more what the gate says: from now on it is a cached read.
             if self._watches.get(watch.loop) is watch:
@@ -222,45 +192,49 @@ class MaintenanceMode:
                 self.fail(as_backend_error(error, self.backend))
             await asyncio.sleep(self.backend.ttl)
 
-    async def _serve_fallbacks(self, watch: _Watch) -> None:
+    async def _serve_fallbacks(self, watch: Watch) -> None:
         while True:
-            await watch.news.wait()
-            watch.news.clear()
+            await watch.fallbacks.wait()
+            watch.fallbacks.clear()
             if self.knowledge.known is None:
                 await self._consult(watch)
             else:
                 await self._fallbacks.mirror(self.knowledge.lasting(time.monotonic()))
 
-    async def _clear_out(self, watch: _Watch, tasks: asyncio.TaskGroup) -> None:
-        """After a closing, find out whom to wait for, and send the WebSockets away that need not be waited for long."""
+    async def _follow_closings(self, watch: Watch, tasks: asyncio.TaskGroup) -> None:
+        """After a closing, classify the requests in flight, and close WebSockets and streams in time."""
         while True:
             await watch.closed.wait()
             watch.closed.clear()
-            if self._standing_of is not None:
-                await self.in_flight.classify(self._standing_of)
-            self.in_flight_changed()
-            for kind, after in self._grace.items():
-                tasks.create_task(self._evict(kind, after, time.monotonic()))
+            if self._classifier is not None:
+                await self.in_flight.classify(self._classifier)
+            self.drain_progressed()
+            self._evictor.start(tasks, self.in_flight, lambda: self.gate)
 
-    async def _evict(self, kind: str, after: float, began: float) -> None:
-        await asyncio.sleep(after)
-        gate = self.gate
-        # All at once: what is sent to a client that reads nothing may wait until the server gives it up.
-        await asyncio.gather(
-            *(
-                admission.evict(detail(closing.state))
-                for admission in self.in_flight.concerned_by(gate)
-                if admission.scope["type"] == kind
-                and admission.evict
-                and not admission.holding
-                and (closing := self._closings.since_before(began, gate, admission.belongs_to))
-            )
-        )
+    async def _run_on_change(self, changed: asyncio.Event) -> None:
+        while True:
+            await self._hooks.run()
+            await self._pause(changed)
 
-    async def _consult(self, watch: _Watch) -> None:
+    async def _run_on_change_once(self, changed: asyncio.Event) -> None:
+        settled: MaintenanceState | None = None
+        while True:
+            settled = await self._hooks.run_once(settled, self.judge(), self.confirmed_time(), self.backend)
+            await self._pause(changed)
+
+    async def _pause(self, changed: asyncio.Event) -> None:
+        """Wait for a change. Judge every `ttl` meanwhile, because knowledge also grows old where nobody asks."""
+        try:
+            async with asyncio.timeout(self.backend.ttl):
+                await changed.wait()
+        except TimeoutError:
+            self.judge()
+        changed.clear()
+
+    async def _consult(self, watch: Watch) -> None:
         await self._fallbacks.consult()
         self.judge()
-        watch.first.set()
+        watch.ready.set()
 
     # -- feed: what the backend delivers, from any thread ----------------------------------------------------------------
 
@@ -275,8 +249,7 @@ class MaintenanceMode:
             if changed and known is not None and reading.epoch > known.epoch:
                 # The epoch is when it was written, on Redis' clock; a bare SET leaves none.
                 self.propagation = max(0.0, self.now().timestamp() - reading.epoch / 1e6)
-        for watch in list(self._watches.values()):
-            watch.tell(watch.first, watch.news)
+        self._watches.notify("ready", "fallbacks")
 
     def confirm(self, at: float) -> None:
         """What was delivered last still held at that time."""
@@ -290,8 +263,7 @@ class MaintenanceMode:
             what = "the last known state stays" if self.knowledge.known else "no state was ever known, asking the fallbacks"
             self._log.failed(f"{error}; {what}, on_unreachable={self.on_unreachable}")
         if self.knowledge.known is None:
-            for watch in list(self._watches.values()):
-                watch.tell(watch.news)
+            self._watches.notify("fallbacks")
 
     def report(self) -> Mapping[str, Any]:
         """What this worker says of itself in the registry."""
@@ -312,7 +284,7 @@ class MaintenanceMode:
     def _standing(self, gate: Gate, scope: str | None = None) -> dict[str, Any]:
         http, websockets = self.in_flight.count(gate, scope)
         closed = gate.of(scope).closing is not None
-        return {"closed": closed, "drained": self.in_flight.is_drained(gate, scope), "http": http, "websockets": websockets}
+        return {"closed": closed, "drained": closed and not http + websockets, "http": http, "websockets": websockets}
 
     # -- scopes --------------------------------------------------------------------------------------------------------
 
@@ -324,10 +296,6 @@ class MaintenanceMode:
 
     # -- requests in flight --------------------------------------------------------------------------------------------
 
-    def classify_with(self, standing_of: Callable[[Scope], Awaitable[Standing]]) -> None:
-        """Say how to find out what the precedence table asks of a request that was let in unasked."""
-        self._standing_of = standing_of
-
     def note_unrouted(self, path: str) -> None:
         """Log and report, once for each path, that the application answered it without a route while it was closed."""
         path = path.encode("unicode_escape").decode()[:_MAX_PATH]
@@ -335,8 +303,13 @@ class MaintenanceMode:
             self.unrouted += (path,)
             logger.warning("%s %s", path, WAY_AROUND, extra=fields("unrouted", path=path))
 
-    def in_flight_changed(self) -> None:
-        """Let those who wait for this worker to drain know at once, if it has."""
+    @property
+    def switch(self) -> str:
+        """The description of the backend."""
+        return self.backend.describe()
+
+    def drain_progressed(self) -> None:
+        """Report at once that a drain has ended, if it has."""
         gate = self.gate
         if any(self.in_flight.is_drained(gate, scope) for scope in (None, *gate.scopes)):
             self.backend.nudge()
@@ -372,28 +345,18 @@ class MaintenanceMode:
                 gate = decreed(self._decreed, time.monotonic(), time.time())
             else:
                 gate = self.knowledge.judge(time.monotonic(), fallback, source, watched=bool(self._watches))
-            gate = _with_known_objects(gate, before)
-            changed = gate.closing is not before.closing or gate.scopes is not before.scopes
+            gate = gate.after(before)
+            changed = gate.version != before.version
             if changed:
-                self._closings.note(gate, before, time.monotonic())
+                self._evictor.closed_since.note(gate, before, time.monotonic())
                 problems = self.guests.arrange(gate)
             self.gate = gate
             if changed:
-                self._hooks.note(before.closing, gate.closing, gate.source)  # within the lock, for their order counts
+                self._hooks.enqueue(before.closing, gate.closing, gate.source)  # within the lock, for their order counts
         if changed:
             self._log.changed(gate, before, problems)
-            for watch in list(self._watches.values()):
-                watch.tell(watch.changed, watch.turned, *([] if gate.is_open else [watch.closed]))
+            self._watches.notify("on_change", "on_change_once", *([] if gate.is_open else ["closed"]))
         return gate
-
-
-def _with_known_objects(gate: Gate, before: Gate) -> Gate:
-    """The same gate, with what is equal as the same object: so that its answer stays encoded."""
-    closing = before.closing if gate.closing == before.closing else gate.closing
-    if gate.scopes == before.scopes:
-        return replace(gate, closing=closing, scopes=before.scopes)
-    kept = {name: before.scopes[name] for name, verdict in gate.scopes.items() if before.scopes.get(name) == verdict}
-    return replace(gate, closing=closing, scopes={**gate.scopes, **kept})
 
 
 def _can_be_asked_always(backend: BaseStateBackend) -> bool:
@@ -403,18 +366,7 @@ def _can_be_asked_always(backend: BaseStateBackend) -> bool:
         return True
 
 
-def running_loop() -> asyncio.AbstractEventLoop:
-    """Return the running event loop. Raises `ConfigurationError` under trio and where there is none."""
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        raise ConfigurationError(
-            "The event loop must be asyncio's, got none or another kind. Run the server on asyncio; "
-            "with hypercorn, by --worker-class asyncio."
-        ) from None
-
-
 def mode_at_hand() -> MaintenanceMode | None:
-    """That of the application whose request or lifespan the code runs in."""
+    """Return the mode of the application whose request or lifespan the code runs in."""
     admission = current_admission.get()
-    return None if admission is None else admission.mode
+    return None if admission is None else cast("MaintenanceMode", admission.owner)

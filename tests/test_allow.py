@@ -31,11 +31,12 @@ from fastapi_maintenance import (
 from fastapi_maintenance._allow import AllowList
 from fastapi_maintenance._clients import Proxies
 from fastapi_maintenance._policy import Closing, Outcome
+from fastapi_maintenance._routing import Resolved
 from fastapi_maintenance.backends import BaseStateBackend, RedisBackend
 from fastapi_maintenance.bypass import HEADER, Bypass
 from fastapi_maintenance.exceptions import ConfigurationError
 from fastapi_maintenance.exemptions import Path
-from fastapi_maintenance.in_flight import Admission, Standing
+from fastapi_maintenance.in_flight import Admission
 from fastapi_maintenance.knowledge import Gate
 from fastapi_maintenance.mode import MaintenanceMode
 from fastapi_maintenance.snapshot import Hold, Reading, evaluate
@@ -363,10 +364,10 @@ async def test_a_list_is_read_once_however_many_ask(monkeypatch: pytest.MonkeyPa
 async def test_a_request_that_one_closing_allows_is_waited_for_by_the_next_that_does_not() -> None:
     mode = MaintenanceMode(Board())
     admission = Admission(mode, http_scope("POST", path="/login"))
-    admission.standing = Standing(None, True, False)
+    admission.route, admission.exempt = Resolved(found=True), False
     allowing = gate(MaintenanceState(enabled=True, allow=("/login",)))
-    assert not admission.concerned_by(allowing)
-    assert admission.concerned_by(gate(MaintenanceState(enabled=True)))
+    assert not admission.blocks_drain(allowing)
+    assert admission.blocks_drain(gate(MaintenanceState(enabled=True)))
 
 
 async def test_a_request_that_was_let_in_by_the_list_is_waited_for_when_the_list_is_gone() -> None:
@@ -396,9 +397,9 @@ async def test_a_request_that_a_bypass_let_in_is_waited_for_by_a_hold() -> None:
     mode = MaintenanceMode(Board(), bypass=bypass)
     token, record = bypass.issue(mode.now() + timedelta(hours=1))
     admission = Admission(mode, http_scope("POST", headers={HEADER: token}))
-    admission.standing = Standing(None, True, False)
-    assert not admission.concerned_by(gate(MaintenanceState(enabled=True, bypass=(record,))))
+    admission.route, admission.exempt = Resolved(found=True), False
+    assert not admission.blocks_drain(gate(MaintenanceState(enabled=True, bypass=(record,))))
     naming = Reading(OFF, (Hold("a", MaintenanceState(enabled=True, bypass=(record,))),), 1.0)
     hold = evaluate(naming, 1.0).hold
     assert hold is not None
-    assert admission.concerned_by(gate(hold)), "also where somebody wrote bypasses into a hold"
+    assert admission.blocks_drain(gate(hold)), "also where somebody wrote bypasses into a hold"

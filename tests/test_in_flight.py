@@ -110,7 +110,7 @@ class Service:
         await self.desk.flip(state)
         for _ in range(5):  # turns of the event loop that this takes, where no handler has to be asked
             await asyncio.sleep(0)
-        await eventually(lambda: all(admission.standing for admission in self.mode.in_flight), within=10)
+        await eventually(lambda: all(admission.exempt is not None for admission in self.mode.in_flight), within=10)
 
     @property
     def waited_for(self) -> tuple[int, int]:
@@ -752,7 +752,7 @@ async def test_a_lifespan_is_never_in_flight() -> None:
 
     assert [admission.scope["type"] for admission in seen] == ["lifespan"]
     assert not service.mode.in_flight
-    assert seen[0].holding == ()
+    assert seen[0].excluded == ()
 
 
 async def test_who_is_not_yet_classified_is_waited_for(work: Work) -> None:
@@ -769,8 +769,8 @@ async def test_who_is_not_yet_classified_is_waited_for(work: Work) -> None:
         (admission,) = service.mode.in_flight
         await service.desk.flip(ON)
         await work.begun.wait()
-        assert admission.standing is None
-        assert admission.concerned_by(service.mode.gate)
+        assert admission.exempt is None
+        assert admission.blocks_drain(service.mode.gate)
         assert service.waited_for == (1, 0)
         nudges = service.desk.nudges
         work.go.set()

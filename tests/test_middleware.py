@@ -1267,7 +1267,7 @@ async def test_what_is_at_hand_ends_with_the_request_however_it_ends(error: Exce
             assert current_admission.get() is None
             assert not app.mode.in_flight
 
-    assert [admission.mode for admission in at_hand] == [app.mode, app.mode]
+    assert [admission.owner for admission in at_hand] == [app.mode, app.mode]
     assert [admission.scope["type"] for admission in at_hand] == ["http", "websocket"]
 
 

@@ -117,14 +117,14 @@ async def test_as_long_as_nobody_is_evicted_everything_passes(line: Line, socket
 async def test_whoever_waits_for_a_message_sees_a_disconnect_with_the_reason(line: Line, socket: ClosableWebSocket) -> None:
     waiting = asyncio.create_task(socket.receive())
     await asyncio.sleep(0)
-    await socket.evict("until four")
+    await socket.close("until four")
 
     assert await waiting == {"type": "websocket.disconnect", "code": 1012, "reason": "until four"}
     assert line.closes == [{"type": "websocket.close", "code": 1012, "reason": "until four"}]
 
 
 async def test_whoever_receives_later_sees_it_then_and_again(line: Line, socket: ClosableWebSocket) -> None:
-    await socket.evict("until four")
+    await socket.close("until four")
 
     for _ in range(2):
         assert (await socket.receive())["code"] == 1012
@@ -135,7 +135,7 @@ async def test_what_the_client_said_before_is_not_lost_to_who_is_already_waiting
     await asyncio.sleep(0)
     line.say("the last word")
     await asyncio.sleep(0)
-    await socket.evict("until four")
+    await socket.close("until four")
 
     assert (await waiting).get("text") == "the last word"
     assert (await socket.receive())["code"] == 1012
@@ -143,7 +143,7 @@ async def test_what_the_client_said_before_is_not_lost_to_who_is_already_waiting
 
 async def test_sending_fails_as_on_a_connection_that_is_gone(line: Line, socket: ClosableWebSocket) -> None:
     """By the specification of ASGI that is an OSError, of which Starlette makes a WebSocketDisconnect."""
-    await socket.evict("until four")
+    await socket.close("until four")
 
     with pytest.raises(OSError, match="closed for maintenance"):
         await socket.send({"type": "websocket.send", "text": "hello?"})
@@ -151,8 +151,8 @@ async def test_sending_fails_as_on_a_connection_that_is_gone(line: Line, socket:
 
 
 async def test_it_is_evicted_once(line: Line, socket: ClosableWebSocket) -> None:
-    await socket.evict("until four")
-    await socket.evict("until five")
+    await socket.close("until four")
+    await socket.close("until five")
 
     assert [message["reason"] for message in line.closes] == ["until four"]
 
@@ -165,7 +165,7 @@ async def test_who_has_left_already_is_not_evicted(line: Line, socket: ClosableW
     else:
         await socket.send({"type": "websocket.close", "code": 1000})
     closes = len(line.closes)
-    await socket.evict("until four")
+    await socket.close("until four")
 
     assert len(line.closes) == closes
 
@@ -176,14 +176,14 @@ async def test_a_client_that_goes_at_the_same_moment_is_no_error(line: Line) -> 
 
     socket = ClosableWebSocket(line.incoming.get, broken)
     await socket.receive()
-    await socket.evict("until four")
+    await socket.close("until four")
 
     assert (await socket.receive())["code"] == 1012
 
 
 @pytest.mark.parametrize(("reason", "sent"), [("", ""), ("x" * 200, "x" * 123), ("é" * 62, "é" * 61)])
 async def test_the_reason_fits_a_close_frame(line: Line, socket: ClosableWebSocket, reason: str, sent: str) -> None:
-    await socket.evict(reason)
+    await socket.close(reason)
 
     assert line.closes[0]["reason"] == sent
 
@@ -219,7 +219,7 @@ async def test_a_message_that_comes_just_as_the_application_stops_waiting_is_the
 async def test_who_is_evicted_during_the_handshake_still_sees_it_begin(line: Line) -> None:
     """Else Starlette, which expects `websocket.connect` first, takes the disconnect for a broken server."""
     socket = ClosableWebSocket(line.incoming.get, line.send)
-    await socket.evict("until four")
+    await socket.close("until four")
 
     assert (await socket.receive())["type"] == "websocket.connect"
     assert (await socket.receive())["code"] == 1012
@@ -581,7 +581,7 @@ async def test_stream_is_ended_once_and_disconnects_its_application() -> None:
         await stream.send(message)
     waiting = asyncio.create_task(stream.receive())
     await asyncio.sleep(0)
-    await asyncio.gather(stream.evict(), stream.evict())
+    await asyncio.gather(stream.close(), stream.close())
 
     assert (wire.text, wire.ended) == (b"part", 1)
     assert await waiting == await stream.receive() == {"type": "http.disconnect"}
@@ -597,7 +597,7 @@ async def test_stream_is_ended_after_the_part_that_is_being_sent() -> None:
     wire.writable.clear()
     sending = asyncio.create_task(stream.send(PART))
     await asyncio.sleep(0)
-    await stream.evict()
+    await stream.close()
     assert wire.ended == 0
     wire.writable.set()
     await sending
@@ -609,7 +609,7 @@ async def test_stream_is_ended_after_the_part_that_is_being_sent() -> None:
 async def test_response_that_begins_after_the_time_ends_after_its_first_part() -> None:
     wire = Wire()
     stream = ClosableStream(wire.receive, wire.send)
-    await stream.evict()
+    await stream.close()
     assert wire.sent == []
     for message in (START, PART):
         await stream.send(message)
@@ -631,10 +631,10 @@ async def test_response_with_an_end_of_its_own_is_whole(messages: list[Message],
         return  # begun, and nobody knows how it goes on: that is ended
     for number, message in enumerate([*messages, None]):
         if number == evicted:
-            await stream.evict()
+            await stream.close()
         if message is not None:
             await stream.send(message)
-    assert (wire.sent, stream.evicted) == (messages, False)
+    assert (wire.sent, stream.closed) == (messages, False)
 
 
 async def ticks(ends: list[str] | None = None, every: float = 0.01) -> AsyncIterator[str]:
