@@ -1474,6 +1474,32 @@ def test_frontend_of_a_marked_router_is_in_its_component(visit: Visit, dist: Pat
     assert site.ask("/free/app.js") == FREE
 
 
+def test_frontend_keeps_its_marks_when_routes_are_moved(visit: Visit, dist: Path) -> None:
+    first, second, outer, app = off(APIRouter()), on(APIRouter()), APIRouter(), FastAPI()
+    first.frontend("/a", directory=dist)
+    second.frontend("/b", directory=dist)
+    outer.include_router(first)
+    outer.include_router(second)
+    app.include_router(outer)
+    site = visit(app)
+    assert (site.ask("/a/app.js"), site.ask("/b/app.js")) == (OFF, ON)
+    outer.routes.reverse()
+    assert (site.ask("/a/app.js"), site.ask("/b/app.js")) == (OFF, ON)
+
+
+def test_mount_that_only_the_framework_still_knows_is_followed(visit: Visit) -> None:
+    """FastAPI keeps what it made of an included router until that is told of a new route."""
+    inner, router, app = Router([Route("/b", text_off), Route("/{x}", text)]), APIRouter(), FastAPI()
+    router.mount("/in", inner)
+    app.include_router(router)
+    site = visit(app)
+    assert site.ask("/in/b") == OFF
+    router.routes[0] = Route("/other", text)
+    assert site.ask("/in/b") == OFF
+    inner.routes.reverse()
+    assert site.ask("/in/b") == FREE
+
+
 def test_marks_of_effect_are_found(visit: Visit) -> None:
     app = FastAPI()
     app.add_api_route("/graphql", maintenance_reads(functools.partial(free)), methods=["POST"])

@@ -55,11 +55,11 @@ def leaves(route: BaseRoute, marks: Marks) -> Iterator[tuple[RouteContext, Marks
             yield from leaves(part, inherited)
 
 
-def frontends(included: Any, marks: Marks) -> Iterator[Marks]:
-    """Yield the marks around each group of frontends, in the order of `included.effective_low_priority_routes()`."""
+def frontends(included: Any, marks: Marks, prefix: str = "") -> Iterator[tuple[object, str, Marks]]:
+    """Yield every group of frontends in an included router, with the prefix and the marks around it."""
     router = included.original_router
-    marks = around(router, entered(included, marks))
-    yield from (marks for _ in router._low_priority_routes)
+    marks, prefix = around(router, entered(included, marks)), prefix + included.include_context.prefix
+    yield from ((group, prefix, marks) for group in router._low_priority_routes)
     for route in router.routes:
         if router_in(route) is not None:
-            yield from frontends(route, marks)
+            yield from frontends(route, marks, prefix)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Final
+from typing import Any, Final
 
 from starlette.routing import BaseRoute, Host, Mount, Router
 from starlette.types import ASGIApp, Scope
 
 from ..decorators import Marks, all_marks
-from .included import around, entered, router_in
+from .included import around, entered, parts_of, router_in
 from .index import RouteIndex
 from .layers import layers_of, mounted, router_of
 from .resolved import Resolved, routes_itself
@@ -90,6 +90,10 @@ class Survey:
                 yield mounted(route.app, route)
             elif (included := router_in(route)) is not None:
                 yield included
+                # FastAPI keeps what it made of an included router, also what has left the list since.
+                kept: list[Any] = [getattr(part, "original_route", part) for part, _ in parts_of(route, Marks())]
+                listed = {*map(id, included.routes)}
+                yield from self._visit([each for each in kept if id(each) not in listed])
             elif (endpoint := getattr(route, "endpoint", None)) is None:
                 # A route of a kind that we cannot look into: right and slower, rather than fast and blind.
                 self.forced_on = True

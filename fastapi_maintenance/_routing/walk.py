@@ -119,14 +119,10 @@ def _answer_default(router: Router, scope: Scope, marks: Marks) -> Resolved:
     return NOT_FOUND if router.default == router.not_found else _answer(router.default, scope, marks)
 
 
-def _marks_of_frontend(router: Router, context: object, marks: Marks) -> Marks:
-    included: list[Any] = [route for route in router.routes if router_in(route) is not None]
-    return next(
-        found
-        for route in included
-        for candidate, found in zip(route.effective_low_priority_routes(), frontends(route, marks), strict=True)
-        if candidate is context
-    )
+def _marks_of_frontend(router: Router, context: Any, marks: Marks) -> Marks:
+    groups = (found for route in router.routes if router_in(route) is not None for found in frontends(route, marks))
+    wanted = context.original_route, context.frontend_prefix
+    return next((found for group, prefix, found in groups if (group, prefix) == wanted), marks)
 
 
 def _redirects(router: Router, scope: Scope) -> bool:
