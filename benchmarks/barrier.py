@@ -7,9 +7,9 @@ import time
 from collections.abc import Mapping
 from typing import Any, Final
 
+from fastapi_maintenance import wait_until_applied
 from fastapi_maintenance.backends import RedisBackend
-from fastapi_maintenance.barrier import wait_until_applied
-from tests.servers import RedisServer
+from tests.support.servers import RedisServer
 
 from .crew import Crew, ours
 from .progress import say

@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final, NamedTuple
 
-from tests.servers import RedisServer
+from tests.support.servers import RedisServer
 
 from .environments import OURS, PEERS, Racers, Served, versions_of
 from .plot import bars

@@ -17,7 +17,7 @@ from typing import Any, Final, Self, cast
 
 from fastapi_maintenance import MaintenanceModeMiddleware
 from fastapi_maintenance.backends import RedisBackend
-from tests.servers import RedisServer
+from tests.support.servers import RedisServer
 
 from .processes import processor_time
 from .subjects import living, receive, scope_of

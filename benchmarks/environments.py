@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from tests.ports import free_port
-from tests.waiting import eventually_sync
+from tests.support.ports import free_port
+from tests.support.waiting import eventually_sync
 
 __all__ = ["OURS", "PEERS", "Racers", "Served", "versions_of"]
 

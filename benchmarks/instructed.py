@@ -15,8 +15,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fastapi_maintenance import MaintenanceModeMiddleware
 from fastapi_maintenance.backends import BaseStateBackend
-from fastapi_maintenance.in_flight import Admission, current_admission
-from fastapi_maintenance.state import ON
+from fastapi_maintenance.model.state import ON
+from fastapi_maintenance.runtime.requests import Admission, current_admission
 
 from .subjects import HandWritten, PassThrough, make, receive, scope_of, send
 
@@ -116,7 +116,7 @@ def profile(layer: MaintenanceModeMiddleware, closed: MaintenanceModeMiddleware)
         routes.resolve(scope)
 
     async def passes(scope: Scope) -> None:
-        closed.mode.guests.welcome(scope, closed.mode.gate)
+        closed.mode.guests.welcome(scope, closed.mode.gate.closed_states())
         admission.decide(closed.mode.gate, found=True)
 
     async def answer(scope: Scope) -> None:

@@ -13,13 +13,12 @@ from typing import Any, Final, cast
 
 from redis.asyncio.connection import AbstractConnection
 
-from fastapi_maintenance import MaintenanceModeMiddleware
+from fastapi_maintenance import MaintenanceMode, MaintenanceModeMiddleware
 from fastapi_maintenance.backends import RedisBackend
+from fastapi_maintenance.backends.redis.connection import Wire
 from fastapi_maintenance.backends.redis.replies import read_script
 from fastapi_maintenance.backends.redis.sync import Sync
-from fastapi_maintenance.backends.redis.wire import Wire
-from fastapi_maintenance.mode import MaintenanceMode
-from tests.servers import RedisServer
+from tests.support.servers import RedisServer
 
 from .crew import Switch
 from .progress import say

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from tests.servers import RedisServer
+from tests.support.servers import RedisServer
 
 from .crew import Crew, floor, ours
 from .plot import lines

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from fastapi_maintenance import MaintenanceModeMiddleware
-from tests.servers import RedisServer
+from tests.support.servers import RedisServer
 
 from .crew import Crew, Switch, ours
 from .processes import processor_time

@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
-from tests.servers import RedisServer
+from tests.support.servers import RedisServer
 
 from .environments import OURS, Racers, versions_of
 from .progress import say

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
-from tests.servers import RedisServer
+from tests.support.servers import RedisServer
 
 from . import cost, targets
 from .environments import OURS, PEERS, versions_of

@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
-from tests.servers import RedisServer
+from tests.support.servers import RedisServer
 
 from .environments import OURS, Racers
 from .processes import processor_time, resident

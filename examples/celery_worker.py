@@ -8,7 +8,7 @@ import time
 from celery import Celery
 from celery.signals import task_prerun, worker_process_init, worker_process_shutdown, worker_shutdown
 
-from fastapi_maintenance.jobs import BackgroundMode
+from fastapi_maintenance import BackgroundMode
 
 URL = os.environ.get("REDIS_URL", "redis://localhost:6379/0")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from fastapi_maintenance.jobs import BackgroundMode
+from fastapi_maintenance import BackgroundMode
 
 TRY_LATER = 75  # EX_TEMPFAIL of sysexits.h
 

@@ -6,9 +6,8 @@ import asyncio
 import os
 import signal
 
+from fastapi_maintenance import MaintenanceMode, job
 from fastapi_maintenance.backends import RedisBackend
-from fastapi_maintenance.jobs import job
-from fastapi_maintenance.mode import MaintenanceMode
 
 
 async def consume(mode: MaintenanceMode) -> None:

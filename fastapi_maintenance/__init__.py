@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from . import exemptions as exempt
-from .barrier import BarrierResult, wait_until_applied
-from .context import maintenance_mode_off, maintenance_mode_on
+from .backends.default import configure_backend
+from .backends.status import Report
+from .coordination.barrier import BarrierResult, wait_until_applied
+from .coordination.context import maintenance_mode_off, maintenance_mode_on
+from .coordination.jobs import BackgroundMode, job
 from .decorators import (
     force_maintenance_mode_off,
     force_maintenance_mode_on,
@@ -13,25 +16,42 @@ from .decorators import (
     maintenance_scope,
     maintenance_writes,
 )
-from .defaults import MaintenanceStateDep, configure_backend, get_maintenance_mode, get_maintenance_state, set_maintenance_mode
-from .in_flight import untrack_current_request
-from .middleware import MaintenanceModeMiddleware
+from .exemptions.proxies import ForwardedHeader
+from .exemptions.rules import ExemptHandler
+from .middleware.middleware import MaintenanceModeMiddleware
+from .model.history import Change
+from .model.state import MaintenanceState
 from .responses import MaintenanceAnswer, Texts, maintenance_responses
-from .state import MaintenanceState
+from .responses.response import ResponseHandler
+from .runtime.cache import Unreachable
+from .runtime.current import MaintenanceStateDep, get_maintenance_mode, get_maintenance_state, set_maintenance_mode
+from .runtime.hooks import ChangeHook
+from .runtime.mode import MaintenanceMode
+from .runtime.requests import untrack_current_request
 
 __all__ = [
+    "BackgroundMode",
     "BarrierResult",
+    "Change",
+    "ChangeHook",
+    "ExemptHandler",
+    "ForwardedHeader",
     "MaintenanceAnswer",
+    "MaintenanceMode",
     "MaintenanceModeMiddleware",
     "MaintenanceState",
     "MaintenanceStateDep",
+    "Report",
+    "ResponseHandler",
     "Texts",
+    "Unreachable",
     "configure_backend",
     "exempt",
     "force_maintenance_mode_off",
     "force_maintenance_mode_on",
     "get_maintenance_mode",
     "get_maintenance_state",
+    "job",
     "maintenance_mark",
     "maintenance_mode_off",
     "maintenance_mode_on",

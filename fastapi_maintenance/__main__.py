@@ -10,7 +10,7 @@ __all__ = ["main"]
 def main() -> None:
     """Run the command line, or say in one sentence how to install what it needs."""
     try:
-        from .cli import app
+        from .cli.app import app
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
         if missing not in ("rich", "typer"):

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from inspect import ismethod
-from typing import Any, Final, Literal, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 from fastapi import Depends
 
-from .scopes import check_scope
+from .model.components import check_scope
+from .model.policy import Effect, Mark
 
 __all__ = [
-    "Effect",
-    "Mark",
     "Marks",
     "all_marks",
     "force_maintenance_mode_off",
@@ -25,11 +24,12 @@ __all__ = [
     "mark_of",
 ]
 
-Mark = Literal["on", "off"]
-Effect = Literal["reads", "writes"]
 Bearer = TypeVar("Bearer")
 
+
 _ATTRIBUTE: Final = "__fastapi_maintenance_marks__"
+
+
 _BOUND: Final = "__fastapi_maintenance_bound_marks__"
 """Marks of bound methods, on the object that they are bound to, by function."""
 

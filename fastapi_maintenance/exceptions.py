@@ -29,13 +29,7 @@ __all__ = [
     "ReadOnlyBackendError",
     "UnfencedError",
     "UnsupportedError",
-    "why",
 ]
-
-
-def why(error: BaseException) -> str:
-    """What an error says, or what it is where it says nothing, as timeouts do."""
-    return str(error) or type(error).__name__
 
 
 class MaintenanceError(Exception):

@@ -9,7 +9,8 @@ from starlette.responses import JSONResponse
 
 from .decorators import force_maintenance_mode_off
 from .exceptions import ConfigurationError
-from .mode import Gate, mode_at_hand
+from .runtime.current import mode_at_hand
+from .runtime.gate import Gate
 
 __all__ = ["WhileClosed", "readiness"]
 

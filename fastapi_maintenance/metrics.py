@@ -12,9 +12,9 @@ from typing import Final
 
 from opentelemetry.metrics import CallbackOptions, Meter, Observation, get_meter
 
-from ._modes import modes_of
-from .mode import MaintenanceMode
-from .version import VERSION
+from ._internal.version import VERSION
+from .runtime.current import modes_of
+from .runtime.mode import MaintenanceMode
 
 __all__ = ["NAMES", "instrument"]
 

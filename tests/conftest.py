@@ -12,12 +12,12 @@ import pytest
 from blockbuster import blockbuster_ctx
 from hypothesis import HealthCheck, settings
 
-from fastapi_maintenance import defaults
+from fastapi_maintenance.backends import default
 
-from . import ports
-from .clock import Clock
-from .servers import USERS, RedisServer
-from .versions import INSTALLED, VERSIONS, program_of
+from .support import ports
+from .support.clock import Clock
+from .support.servers import USERS, RedisServer
+from .support.versions import INSTALLED, VERSIONS, program_of
 
 # How fast examples are made says something about the machine, and nothing about what is tested.
 settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -60,15 +60,15 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep the developer's own environment, and the default that another test configured, out of the test."""
     monkeypatch.delenv("FASTAPI_MAINTENANCE_MODE", raising=False)
     monkeypatch.delenv("FASTAPI_MAINTENANCE_BACKEND", raising=False)
-    monkeypatch.setattr(defaults._Default, "configured", None)
-    monkeypatch.setattr(defaults._Default, "from_variable", None)
+    monkeypatch.setattr(default._Default, "configured", None)
+    monkeypatch.setattr(default._Default, "from_variable", None)
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """The clock that modes judge by."""
     clock = Clock()
-    monkeypatch.setattr("fastapi_maintenance.mode.time", clock)
+    monkeypatch.setattr("fastapi_maintenance.runtime.mode.time", clock)
     return clock
 
 

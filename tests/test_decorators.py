@@ -13,7 +13,6 @@ from starlette.endpoints import HTTPEndpoint
 from starlette.routing import Mount, Route, Router
 
 from fastapi_maintenance.decorators import (
-    Mark,
     all_marks,
     force_maintenance_mode_off,
     force_maintenance_mode_on,
@@ -22,6 +21,7 @@ from fastapi_maintenance.decorators import (
     mark_of,
 )
 from fastapi_maintenance.exceptions import ConfigurationError
+from fastapi_maintenance.model.policy import Mark
 
 
 def make_endpoint() -> Callable[[], Awaitable[None]]:

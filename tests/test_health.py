@@ -13,8 +13,8 @@ from fastapi_maintenance.exceptions import ConfigurationError
 from fastapi_maintenance.health import WhileClosed, readiness
 from fastapi_maintenance.testing import override
 
-from .doubles import Switchboard
-from .waiting import eventually_sync
+from .support.doubles import Switchboard
+from .support.waiting import eventually_sync
 
 
 def shop(while_closed: WhileClosed, **options: Any) -> FastAPI:

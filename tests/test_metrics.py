@@ -25,12 +25,12 @@ from starlette.testclient import TestClient
 from fastapi_maintenance import MaintenanceModeMiddleware, maintenance_mode_on
 from fastapi_maintenance.backends import BaseStateBackend, RedisBackend
 from fastapi_maintenance.metrics import NAMES, instrument
-from fastapi_maintenance.mode import MaintenanceMode
-from fastapi_maintenance.state import OFF, ON, MaintenanceState
+from fastapi_maintenance.model.state import OFF, ON, MaintenanceState
+from fastapi_maintenance.runtime.mode import MaintenanceMode
 
 from .conftest import RedisServerFactory
-from .doubles import Switchboard
-from .waiting import eventually
+from .support.doubles import Switchboard
+from .support.waiting import eventually
 
 ROOT: Final = Path(__file__).parents[1]
 DOCUMENT: Final = (ROOT / "docs" / "metrics.md").read_text()

@@ -34,16 +34,16 @@ from fastapi_maintenance import (
     force_maintenance_mode_on,
     set_maintenance_mode,
 )
-from fastapi_maintenance._routing import RouteTable
 from fastapi_maintenance.backends import LocalFileBackend, RedisBackend
-from fastapi_maintenance.bypass import Bypass
 from fastapi_maintenance.exceptions import BackendError, BackendUnavailableError, ConfigurationError
 from fastapi_maintenance.exemptions import Header, Network
+from fastapi_maintenance.exemptions.bypass import Bypass
+from fastapi_maintenance.routing import RouteTable
 
 from .conftest import RedisServerFactory
-from .doubles import Switchboard
-from .servers import RedisServer
-from .waiting import eventually, eventually_sync
+from .support.doubles import Switchboard
+from .support.servers import RedisServer
+from .support.waiting import eventually, eventually_sync
 
 VARIABLE: Final = "FASTAPI_MAINTENANCE_MODE"
 KEY: Final = "maintenance"

@@ -18,10 +18,10 @@ from typing import Final
 
 import pytest
 
-from fastapi_maintenance.version import VERSION
+from fastapi_maintenance._internal.version import VERSION
 
-from .servers import RedisServer
-from .waiting import eventually_sync
+from .support.servers import RedisServer
+from .support.waiting import eventually_sync
 
 ROOT: Final = Path(__file__).parents[1]
 PACKAGE: Final = ROOT / "fastapi_maintenance"

@@ -1,4 +1,4 @@
-"""The stream of the panel: the whole dashboard after every change, and regularly as a heartbeat."""
+"""Dashboard of the panel, and the stream of its changes."""
 
 from __future__ import annotations
 
@@ -6,23 +6,121 @@ import asyncio
 import signal
 import time
 from collections.abc import AsyncIterator
-from typing import Final
+from typing import Any, Final
 
 from fastapi import APIRouter
 from fastapi.sse import EventSourceResponse
+from pydantic import BaseModel, Field
 
-from ..in_flight import untrack_current_request
-from ..mode import MaintenanceMode
-from .at_hand import Mode, Operator
-from .guard import PrivateRoute
-from .picture import Picture, draw
-from .problems import responses
+from .._internal.logging import why
+from ..backends.base import WorkerRegistry, as_backend_error
+from ..backends.status import Report
+from ..exceptions import BackendError, UnsupportedError
+from ..exemptions.tokens import holding
+from ..model.snapshot import Reading
+from ..model.workers import RollCall
+from ..runtime.mode import MaintenanceMode
+from ..runtime.requests import untrack_current_request
+from .dependencies import Mode, Operator
+from .errors import responses
+from .etags import etag_of
+from .models import Bypass, Change, ScopeReport, StateReport, WorkerReport
+from .security import PrivateRoute
 
-__all__ = ["follow", "router"]
+__all__ = ["Picture", "draw", "follow", "router"]
+
+_CHANGES: Final = 10
+
+
+_PASSING: Final[dict[str, Any]] = {  # differs between two reads although nothing has changed
+    "state": {"now": True, "retry_after": True, "holds": {"__all__": {"lease"}}, "switch": {"expires_in"}},
+}
+
+
+class Picture(BaseModel):
+    """The current state, as one worker sees it."""
+
+    state: StateReport
+    etag: str = Field(description="Of the switch, for If-Match.")
+    override: bool | None = Field(description="The value of enable_maintenance, which overrides the switch.")
+    closed: bool = Field(description="Whether this worker is closed.")
+    source: str = Field(description="Where that comes from: a backend, the last known state, or the outage policy.")
+    trouble: str | None = Field(description="Why the backend cannot be read; the last known state is shown instead.")
+    workers: list[WorkerReport] | None = Field(description="null without a registry, or if it cannot be read.")
+    scopes: list[ScopeReport]
+    bypasses: list[Bypass]
+    history: list[Change] | None = Field(description="The latest changes, newest first; null without a history, or if it cannot be read.")
+    grants_bypasses: bool
+    operator: str | None = Field(description="The operator who requested it.")
+
+    def shows_the_same_as(self, other: Picture | None) -> bool:
+        """Return whether nothing but the time has changed."""
+        return other is not None and self.model_dump(exclude=_PASSING) == other.model_dump(exclude=_PASSING)
+
+
+async def draw(mode: MaintenanceMode, operator: str | None = None) -> Picture:
+    """Read the backend or, if that fails, return what this worker knows."""
+    trouble, roll, changes = None, None, None
+    try:
+        reading, roll = await _look(mode)
+        changes = await _history(mode)
+        report = Report.of(mode.backend, reading)
+    except Exception as error:  # a custom backend may raise anything
+        report, trouble = _known(mode), why(as_backend_error(error, mode.backend))
+    gate = await mode.refresh()
+    records = () if report.switch is None else holding(report.switch, report.now)
+    return Picture(
+        state=StateReport.of(report),
+        etag=etag_of(report.reading),
+        override=mode.enable_maintenance,
+        closed=gate.closing is not None,
+        source=gate.source,
+        trouble=trouble,
+        workers=None if roll is None else WorkerReport.all_of(roll),
+        scopes=ScopeReport.all_of(report, mode.scopes),
+        bypasses=Bypass.all_of(records),
+        history=changes,
+        grants_bypasses=mode.guests.bypass is not None,
+        operator=operator,
+    )
+
+
+async def _look(mode: MaintenanceMode) -> tuple[Reading, RollCall | None]:
+    if isinstance(mode.backend, WorkerRegistry):
+        try:
+            roll = await mode.backend.roll_call()
+            return roll.reading, roll
+        except UnsupportedError:  # its user may not run scripts
+            pass
+    return await mode.backend.read(), None
+
+
+async def _history(mode: MaintenanceMode) -> list[Change] | None:
+    if not mode.backend.recorded:
+        return None
+    try:
+        return Change.all_of(await mode.backend.history(limit=_CHANGES))
+    except BackendError:  # the rest of the dashboard is worth more
+        return None
+
+
+def _known(mode: MaintenanceMode) -> Report:
+    """Report the last known state, at the current time."""
+    reading = mode.knowledge.reading
+    if reading is None:
+        return Report.of(mode.backend, Reading(None, None, time.time(), error="No state was ever read."))
+    return Report.of(mode.backend, reading, mode.now().timestamp())
+
 
 _MIN_PAUSE: Final = 0.1  # seconds between two reads, after a change
+
+
 _MAX_PAUSE: Final = 0.5
+
+
 _HEARTBEAT: Final = 2.0
+
+
 _LIFE: Final = 60.0  # seconds; when the panel reconnects, the guard is asked again
 
 

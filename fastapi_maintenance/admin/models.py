@@ -7,11 +7,11 @@ from typing import Any, Literal, Self
 
 from pydantic import AwareDatetime, BaseModel, Field
 
-from .. import history
-from ..history import Kind
-from ..registry import RollCall, Worker
-from ..report import Report
-from ..state import BypassRecord, Mode
+from ..backends.status import Report
+from ..model import history
+from ..model.history import Kind
+from ..model.state import BypassRecord, Mode
+from ..model.workers import RollCall, Worker
 
 __all__ = [
     "Barrier",

@@ -10,7 +10,7 @@ from fastapi import APIRouter
 from fastapi.responses import HTMLResponse
 
 from ..responses.page import inline_source
-from .guard import PrivateRoute
+from .security import PrivateRoute
 
 __all__ = ["router"]
 

@@ -11,9 +11,9 @@ from fastapi.routing import APIRoute
 from ..decorators import force_maintenance_mode_off
 from ..exceptions import ConfigurationError
 from . import events, page, routes
-from .at_hand import note_operator
-from .guard import InclusionGuard, check_guards, refuse_cross_site
-from .problems import explained
+from .dependencies import note_operator
+from .errors import explained
+from .security import InclusionGuard, check_guards, refuse_cross_site
 
 __all__ = ["maintenance_admin"]
 

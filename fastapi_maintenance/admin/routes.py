@@ -9,16 +9,16 @@ from fastapi import APIRouter, HTTPException, Query, Response
 
 from ..backends import BaseStateBackend
 from ..backends.base import WorkerRegistry
-from ..barrier import wait_until_applied
-from ..bypass import PARAMETER
+from ..backends.status import look
+from ..coordination.barrier import wait_until_applied
 from ..exceptions import BarrierError, UnsupportedError
-from ..grants import grant, granted, revoke
-from ..mode import MaintenanceMode
-from ..report import look
-from ..snapshot import replace_state
-from ..state import OFF, MaintenanceState
-from .at_hand import Mode, Operator, Root, Scope
-from .guard import PrivateRoute
+from ..exemptions.bypass import PARAMETER
+from ..exemptions.tokens import grant, granted, revoke
+from ..model.state import OFF, MaintenanceState, replace_state
+from ..runtime.mode import MaintenanceMode
+from .dependencies import Mode, Operator, Root, Scope
+from .errors import invalid, responses
+from .etags import IF_MATCH, IfMatch, etag_of, matches
 from .models import (
     Barrier,
     BarrierAsked,
@@ -32,8 +32,7 @@ from .models import (
     StateReport,
     WorkerReport,
 )
-from .problems import invalid, responses
-from .tags import IF_MATCH, IfMatch, etag_of, matches
+from .security import PrivateRoute
 
 __all__ = ["router"]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .base import BaseStateBackend
+from .default import backend_from_url
 from .env import EnvVarBackend
 from .file import LocalFileBackend
-from .urls import backend_from_url
 
 if TYPE_CHECKING:
     from .redis import RedisBackend

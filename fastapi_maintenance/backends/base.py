@@ -12,11 +12,13 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Protocol, Self
 
 from ..exceptions import BackendError, UnsupportedError
-from ..history import Change
-from ..registry import RollCall
-from ..scopes import check_scope
-from ..snapshot import Hold, Reading, evaluate
-from ..state import MaintenanceState, parse_bool
+from ..model.components import check_scope
+from ..model.evaluate import evaluate
+from ..model.history import Change
+from ..model.holds import Hold
+from ..model.snapshot import Reading
+from ..model.state import MaintenanceState, parse_bool
+from ..model.workers import RollCall
 
 __all__ = ["BaseStateBackend", "Feed", "LinkStatus", "News", "Replicas", "WorkerRegistry", "as_backend_error"]
 

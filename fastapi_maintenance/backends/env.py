@@ -7,10 +7,11 @@ import os
 import time
 from typing import ClassVar, Final, NoReturn
 
-from .._fields import fields
+from .._internal.logging import fields
 from ..exceptions import ConfigurationError, InvalidStateError, ReadOnlyBackendError
-from ..snapshot import Reading, evaluate
-from ..state import OFF, MaintenanceState
+from ..model.evaluate import evaluate
+from ..model.snapshot import Reading
+from ..model.state import OFF, MaintenanceState
 from .base import BaseStateBackend
 
 __all__ = ["DEFAULT_VAR_NAME", "EnvVarBackend"]

@@ -8,13 +8,13 @@ from typing import Annotated
 
 import typer
 
-from ..bypass import Bypass, link_to
-from ..grants import grant, granted, revoke
-from ..report import iso
+from .._internal.times import isoformat_utc
+from ..exemptions.bypass import Bypass, link_to
+from ..exemptions.tokens import grant, granted, revoke
+from .console import clean, complain, say
+from .durations import parse_duration, show_moment
 from .options import BackendOption, FilePathOption, JsonOption, ScopeOption, VarNameOption
-from .output import clean, complain, say
 from .shared import argument, explained, open_target
-from .times import parse_duration, show_moment
 
 __all__ = ["add_to"]
 
@@ -55,7 +55,9 @@ def _create(
         complain("While a hold stands, nobody bypasses it: the token will do when the holds have ended.")
     link = link_to(url, token)
     if as_json:
-        say(json.dumps({"id": record.id, "until": iso(record.until), "note": record.note, "token": token, "link": link}, indent=2))
+        say(
+            json.dumps({"id": record.id, "until": isoformat_utc(record.until), "note": record.note, "token": token, "link": link}, indent=2)
+        )
     else:
         say("\n".join([f"id: {record.id}", f"until: {show_moment(record.until)}", f"token: {token}", f"link: {link}"]))
 
@@ -72,7 +74,7 @@ def _list(
     with explained():
         records = asyncio.run(granted(open_target(ctx, backend, var_name, file_path, scope), scope))
     if as_json:
-        say(json.dumps([record.model_dump() | {"until": iso(record.until)} for record in records], indent=2))
+        say(json.dumps([record.model_dump() | {"until": isoformat_utc(record.until)} for record in records], indent=2))
     elif records:
         say("\n".join(f"{clean(record.id)} until {show_moment(record.until)} {clean(record.note or '')}".rstrip() for record in records))
 

@@ -33,18 +33,19 @@ from fastapi import FastAPI
 from redis import Redis, RedisError
 from rich.live import Live
 
+from .._internal.logging import why
 from ..backends import BaseStateBackend, backend_from_url
-from ..barrier import registered_workers
+from ..backends.status import look, word
+from ..coordination.barrier import registered_workers
 from ..decorators import force_maintenance_mode_off, force_maintenance_mode_on
-from ..defaults import set_maintenance_mode
-from ..exceptions import MaintenanceError, why
-from ..middleware import MaintenanceModeMiddleware
-from ..registry import Worker
-from ..report import look, word
+from ..exceptions import MaintenanceError
+from ..middleware.middleware import MaintenanceModeMiddleware
+from ..model.state import MaintenanceState
+from ..model.workers import Worker
 from ..responses import DETAIL
-from ..state import MaintenanceState
-from .output import clean, is_abandoned, say, terminal
-from .roll import as_table, listed
+from ..runtime.current import set_maintenance_mode
+from .console import clean, is_abandoned, say, terminal
+from .worker_table import as_table, listed
 
 __all__ = ["DemoError", "make_app", "run"]
 

@@ -13,13 +13,13 @@ from rich.table import Table
 from rich.text import Text
 
 from ..backends import BaseStateBackend
-from ..history import Change
-from ..report import word
+from ..backends.status import word
+from ..model.history import Change
+from .console import clean, is_abandoned, say, terminal
+from .durations import show_moment
 from .options import BackendOption, FilePathOption, JsonOption, ScopeOption, VarNameOption
-from .output import clean, is_abandoned, say, terminal
 from .shared import explained, open_target
-from .times import show_moment
-from .watch import on_interruption
+from .status import on_interruption
 
 __all__ = ["add_to"]
 

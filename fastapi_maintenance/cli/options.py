@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ..state import LONGEST_RETRY
+from ..model.state import LONGEST_RETRY
 
 __all__ = [
     "AllowOption",

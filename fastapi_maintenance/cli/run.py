@@ -11,11 +11,10 @@ from contextlib import AsyncExitStack, suppress
 from types import TracebackType
 from typing import Final, Literal, Self
 
-from ..context import MaintenanceBlock
+from ..coordination.context import MaintenanceBlock
 from ..exceptions import LeaseLostError
-from .codes import ExitCode
-from .output import complain
-from .roll import Roll
+from .console import ExitCode, complain
+from .worker_table import Roll
 
 __all__ = ["CommandFailed", "LossReport", "OnLost", "find", "run_held"]
 

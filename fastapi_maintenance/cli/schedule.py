@@ -7,14 +7,12 @@ import json
 
 import typer
 
-from ..report import Report, look
-from .codes import ExitCode
+from ..backends.status import Report, look
+from .console import ExitCode, say
 from .options import BackendOption, FilePathOption, JsonOption, ScopeOption, VarNameOption
-from .output import say
+from .render import conclude, window_line
 from .shared import explained, fail, open_target
-from .show import conclude
 from .switch import turn_off
-from .view import window_line
 
 __all__ = ["add_to"]
 

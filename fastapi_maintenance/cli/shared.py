@@ -8,12 +8,11 @@ from typing import NoReturn
 
 import typer
 
-from .._allow import check_entry
 from ..backends import BaseStateBackend
 from ..exceptions import ConfigurationError, MaintenanceError
-from ..state import MOST_ALLOWED
-from .codes import ExitCode
-from .output import complain
+from ..exemptions.allow_list import check_entry
+from ..model.state import MOST_ALLOWED
+from .console import ExitCode, complain
 from .switch import operator
 from .target import Target
 

@@ -12,9 +12,9 @@ from typing import Any, Final
 
 from ..backends import BaseStateBackend
 from ..backends.base import Replicas
-from ..report import Report, describe_hold, look
-from ..snapshot import Hold, replace_state
-from ..state import OFF, MaintenanceState
+from ..backends.status import Report, describe_hold, look
+from ..model.holds import Hold
+from ..model.state import OFF, MaintenanceState, replace_state
 
 __all__ = ["Outcome", "operator", "turn_off", "turn_on"]
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ..backends import BaseStateBackend, EnvVarBackend, LocalFileBackend, backend_from_url
-from ..defaults import BACKEND_VARIABLE, backend_or_default
+from ..backends.default import BACKEND_VARIABLE, backend_or_default
 from ..exceptions import ConfigurationError
 
 __all__ = ["Target"]

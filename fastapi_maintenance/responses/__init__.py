@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from .answer import MaintenanceAnswer
-from .fit import fit, shorten
-from .notice import DETAIL, detail
+from .content import DETAIL, detail
 from .openapi import maintenance_responses
+from .options import MaintenanceAnswer
 from .response import MaintenanceResponse, announcement
-from .texts import Texts
+from .translations import Texts
+from .transport import fit, shorten
 
 __all__ = [
     "DETAIL",

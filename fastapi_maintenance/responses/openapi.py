@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from .formats import HTML, JSON, PLAIN, PROBLEM
-from .notice import DETAIL
+from .content import DETAIL
+from .renderers import HTML, JSON, PLAIN, PROBLEM
 
 __all__ = ["maintenance_responses"]
 

@@ -9,8 +9,8 @@ from importlib.resources import files
 from string import Template
 from typing import Final
 
-from .notice import Notice
-from .times import iso, readable
+from .._internal.times import iso_seconds, readable
+from .content import Notice
 
 __all__ = ["CONTENT_SECURITY_POLICY", "inline_source", "render_page"]
 
@@ -52,4 +52,4 @@ def _until(notice: Notice) -> str:
         return ""
     before, after = map(html.escape, notice.texts.until.split("{time}"))
     spread = f' data-jitter="{notice.jitter}"' if notice.jitter else ""
-    return f'<p class="until">{before}<time datetime="{iso(notice.ends_at)}"{spread}>{readable(notice.ends_at)}</time>{after}</p>\n'
+    return f'<p class="until">{before}<time datetime="{iso_seconds(notice.ends_at)}"{spread}>{readable(notice.ends_at)}</time>{after}</p>\n'

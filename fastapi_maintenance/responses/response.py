@@ -3,23 +3,41 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from ..state import MaintenanceState
-from .answer import MaintenanceAnswer
-from .fit import fit
-from .formats import HTML, MEDIA_TYPES
+from ..model.state import MaintenanceState
+from .content import detail
 from .negotiation import negotiate, negotiate_language, preferences
-from .notice import detail
+from .options import MaintenanceAnswer
 from .redirect import leads_to_itself
+from .renderers import HTML, MEDIA_TYPES
 from .retry_after import RetryAfter
+from .transport import fit
 
-__all__ = ["COMING", "MARK", "MaintenanceResponse", "announcement"]
+__all__ = ["COMING", "MARK", "MaintenanceResponse", "ResponseHandler", "announcement"]
+
+_Answer = Response | Awaitable[Response]
+
+
+ResponseHandler = (
+    Callable[[Request], _Answer]
+    | Callable[[HTTPConnection], _Answer]
+    | Callable[[Request, MaintenanceState], _Answer]
+    | Callable[[HTTPConnection, MaintenanceState], _Answer]
+)
+"""Makes the response during maintenance. Sync handlers run in threads of their own.
+
+A handler with two parameters also gets the state that the request was refused by. A WebSocket is described as to an
+`ExemptHandler`; a handler that asks for what only a `Request` has, leaves it to the standard response.
+"""
+
 
 MARK: Final = b"x-maintenance-mode"
 """The header that distinguishes this response from other 503 responses: `full` or `read-only`.
@@ -27,14 +45,25 @@ MARK: Final = b"x-maintenance-mode"
 It is a structured field (RFC 9651): a token with the parameter `ends_at`, a date, if the end is known.
 """
 
+
 COMING: Final = b"x-maintenance-coming"
 """The header that announces a window while the service is still open: `full;starts_at=@…;ends_at=@…`."""
 
+
 _READABLE: Final = (b"access-control-expose-headers", b"retry-after, x-maintenance-mode")
+
+
 _SAFE: Final = (b"allow", b"GET, HEAD, OPTIONS, TRACE")  # a 405 must have it (RFC 9110, 15.5.6)
+
+
 _REDIRECT: Final = "redirect"
+
+
 _NOT_STORED: Final = (b"cache-control", b"no-store")
+
+
 _MOST_CLIENTS: Final = 256  # kinds of clients, by what they accept; there are a few dozen of them
+
 
 Headers = tuple[tuple[bytes, bytes], ...]
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from random import randint
 
-from ..state import DEFAULT_RETRY_AFTER, LONGEST_RETRY, MaintenanceState
+from ..model.state import DEFAULT_RETRY_AFTER, LONGEST_RETRY, MaintenanceState
 
 __all__ = ["RetryAfter"]
 

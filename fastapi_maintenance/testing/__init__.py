@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from .overriding import override
+from .override import override
 
 __all__ = ["override"]

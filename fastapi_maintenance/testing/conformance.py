@@ -19,8 +19,10 @@ from typing import Any, Final
 from ..backends import BaseStateBackend
 from ..backends.base import News
 from ..exceptions import BackendError, ConfigurationError, ReadOnlyBackendError, UnsupportedError
-from ..snapshot import Effective, Hold, Reading, evaluate
-from ..state import OFF, ON, MaintenanceState
+from ..model.evaluate import Effective, evaluate
+from ..model.holds import Hold
+from ..model.snapshot import Reading
+from ..model.state import OFF, ON, MaintenanceState
 
 __all__ = ["CHECKS", "MakeBackend"]
 

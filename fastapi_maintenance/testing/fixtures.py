@@ -9,8 +9,8 @@ from typing import Protocol
 import pytest
 from starlette.types import ASGIApp
 
-from ..state import MaintenanceState
-from .overriding import override
+from ..model.state import MaintenanceState
+from .override import override
 
 __all__ = ["OverrideMaintenance", "override_maintenance"]
 

@@ -15,7 +15,7 @@ from starlette.types import ASGIApp
 from fastapi_maintenance import MaintenanceModeMiddleware
 from fastapi_maintenance.admin import maintenance_admin
 from fastapi_maintenance.backends import backend_from_url
-from fastapi_maintenance.bypass import HEADER, Bypass
+from fastapi_maintenance.exemptions.bypass import HEADER, Bypass
 
 from .conftest import ANY, JSON, SHOP, Administer
 

@@ -14,21 +14,20 @@ import uvicorn
 from fastapi import FastAPI
 
 from fastapi_maintenance import MaintenanceModeMiddleware, wait_until_applied
-from fastapi_maintenance._modes import modes_of
-from fastapi_maintenance.admin.events import follow
-from fastapi_maintenance.admin.picture import Picture, draw
+from fastapi_maintenance.admin.events import Picture, draw, follow
 from fastapi_maintenance.backends import RedisBackend
-from fastapi_maintenance.bypass import Bypass
-from fastapi_maintenance.mode import MaintenanceMode
-from fastapi_maintenance.snapshot import Hold, replace_state
-from fastapi_maintenance.state import OFF, ON
+from fastapi_maintenance.exemptions.bypass import Bypass
+from fastapi_maintenance.model.holds import Hold
+from fastapi_maintenance.model.state import OFF, ON, replace_state
+from fastapi_maintenance.runtime.current import modes_of
+from fastapi_maintenance.runtime.mode import MaintenanceMode
 
 from ..conftest import RedisServerFactory
-from ..doubles import Switchboard
-from ..servers import RedisServer
-from ..serving import serving
-from ..waiting import eventually
-from ..workers import Workers
+from ..support.doubles import Switchboard
+from ..support.servers import RedisServer
+from ..support.serving import serving
+from ..support.waiting import eventually
+from ..support.workers import Workers
 from .conftest import LOGIN, shop
 from .streams import Stream
 

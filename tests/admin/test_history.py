@@ -7,13 +7,13 @@ from typing import Annotated
 import pytest
 from fastapi import Header
 
-from fastapi_maintenance.admin.picture import draw
+from fastapi_maintenance.admin.events import draw
 from fastapi_maintenance.backends import RedisBackend
-from fastapi_maintenance.mode import MaintenanceMode
+from fastapi_maintenance.runtime.mode import MaintenanceMode
 
-from ..doubles import Switchboard
-from ..servers import RedisServer
-from ..waiting import eventually_sync
+from ..support.doubles import Switchboard
+from ..support.servers import RedisServer
+from ..support.waiting import eventually_sync
 from .conftest import ANY, Administer
 
 

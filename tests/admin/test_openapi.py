@@ -14,9 +14,9 @@ from schemathesis import GenerationMode
 from schemathesis.checks import CHECKS
 
 from fastapi_maintenance.backends import backend_from_url
-from fastapi_maintenance.bypass import Bypass
+from fastapi_maintenance.exemptions.bypass import Bypass
 
-from ..serving import serving
+from ..support.serving import serving
 from .conftest import ANY, Administer, shop, with_billing
 
 EXAMPLES: Final = 20

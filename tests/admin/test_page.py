@@ -12,7 +12,7 @@ from starlette.testclient import TestClient
 from fastapi_maintenance.admin.models import WorkerReport
 from fastapi_maintenance.backends.redis.link import Rung
 
-from ..doubles import Switchboard
+from ..support.doubles import Switchboard
 from .conftest import Administer, shop
 
 

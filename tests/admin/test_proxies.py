@@ -12,8 +12,8 @@ from typing import Any, Final
 
 from fastapi_maintenance.backends import backend_from_url
 
-from ..nginx import nginx
-from ..serving import serving
+from ..support.nginx import nginx
+from ..support.serving import serving
 from .conftest import JSON, shop
 
 COMPRESSES: Final = "gzip on; gzip_types application/json; gzip_min_length 0; gzip_proxied any;"

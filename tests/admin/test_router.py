@@ -16,7 +16,7 @@ from fastapi_maintenance.admin import maintenance_admin
 from fastapi_maintenance.exceptions import ConfigurationError
 from fastapi_maintenance.testing import override
 
-from ..doubles import Switchboard
+from ..support.doubles import Switchboard
 from .conftest import JSON, Administer, shop
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from fastapi_maintenance.backends import backend_from_url
-from fastapi_maintenance.snapshot import Hold
-from fastapi_maintenance.state import ON, MaintenanceState
+from fastapi_maintenance.model.holds import Hold
+from fastapi_maintenance.model.state import ON, MaintenanceState
 
-from ..servers import RedisServer
+from ..support.servers import RedisServer
 from .conftest import Administer
 
 

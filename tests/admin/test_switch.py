@@ -9,11 +9,12 @@ from fastapi import Header
 from starlette.testclient import TestClient
 
 from fastapi_maintenance.backends import LocalFileBackend, backend_from_url
-from fastapi_maintenance.snapshot import Hold, Reading
-from fastapi_maintenance.state import ON, MaintenanceState
+from fastapi_maintenance.model.holds import Hold
+from fastapi_maintenance.model.snapshot import Reading
+from fastapi_maintenance.model.state import ON, MaintenanceState
 
-from ..doubles import Switchboard
-from ..servers import RedisServer
+from ..support.doubles import Switchboard
+from ..support.servers import RedisServer
 from .conftest import ANY, BILLING, SHOP, Administer
 
 

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from fastapi_maintenance.admin.models import WorkerReport
-from fastapi_maintenance.registry import LEFT, RollCall, Worker
-from fastapi_maintenance.snapshot import Reading
+from fastapi_maintenance.model.snapshot import Reading
+from fastapi_maintenance.model.workers import LEFT, RollCall, Worker
 
-from ..doubles import Switchboard
-from ..servers import RedisServer
-from ..waiting import eventually_sync
-from ..workers import Workers
+from ..support.doubles import Switchboard
+from ..support.servers import RedisServer
+from ..support.waiting import eventually_sync
+from ..support.workers import Workers
 from .conftest import JSON, LOGIN, Administer
 
 SOON = 30.0

@@ -13,7 +13,7 @@ from fastapi.security import HTTPBasic, HTTPBasicCredentials
 
 from fastapi_maintenance import MaintenanceModeMiddleware, force_maintenance_mode_off, maintenance_scope
 from fastapi_maintenance.admin import maintenance_admin
-from fastapi_maintenance.bypass import Bypass
+from fastapi_maintenance.exemptions.bypass import Bypass
 
 PASSWORD: Final = "correct horse"
 

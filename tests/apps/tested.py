@@ -7,7 +7,7 @@ import os
 from fastapi import FastAPI
 
 from fastapi_maintenance import MaintenanceModeMiddleware, force_maintenance_mode_off
-from fastapi_maintenance.bypass import Bypass
+from fastapi_maintenance.exemptions.bypass import Bypass
 
 app = FastAPI()
 app.add_middleware(MaintenanceModeMiddleware, bypass=Bypass())

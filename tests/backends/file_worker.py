@@ -9,9 +9,10 @@ import time
 from pathlib import Path
 
 from fastapi_maintenance.backends import LocalFileBackend
-from fastapi_maintenance.snapshot import Hold, evaluate
-from fastapi_maintenance.state import MaintenanceState
-from tests.waiting import eventually
+from fastapi_maintenance.model.evaluate import evaluate
+from fastapi_maintenance.model.holds import Hold
+from fastapi_maintenance.model.state import MaintenanceState
+from tests.support.waiting import eventually
 
 from .recording import watched
 

@@ -11,9 +11,10 @@ from typing import Any
 
 from fastapi_maintenance.backends import BaseStateBackend
 from fastapi_maintenance.exceptions import BackendError
-from fastapi_maintenance.snapshot import Reading, evaluate
-from fastapi_maintenance.state import MaintenanceState
-from tests.waiting import eventually
+from fastapi_maintenance.model.evaluate import evaluate
+from fastapi_maintenance.model.snapshot import Reading
+from fastapi_maintenance.model.state import MaintenanceState
+from tests.support.waiting import eventually
 
 __all__ = ["RecordingFeed", "watched"]
 

@@ -12,10 +12,11 @@ import pytest
 from fastapi_maintenance.backends import BaseStateBackend
 from fastapi_maintenance.backends.base import as_backend_error
 from fastapi_maintenance.exceptions import BackendError, InvalidStateError, UnsupportedError
-from fastapi_maintenance.snapshot import Hold, evaluate
-from fastapi_maintenance.state import OFF, ON, MaintenanceState
-from tests.doubles import Switchboard
-from tests.waiting import eventually
+from fastapi_maintenance.model.evaluate import evaluate
+from fastapi_maintenance.model.holds import Hold
+from fastapi_maintenance.model.state import OFF, ON, MaintenanceState
+from tests.support.doubles import Switchboard
+from tests.support.waiting import eventually
 
 from .recording import RecordingFeed, watched
 

@@ -9,11 +9,11 @@ import pytest
 
 from fastapi_maintenance.backends import BaseStateBackend, EnvVarBackend, backend_from_url
 from fastapi_maintenance.exceptions import ReadOnlyBackendError, UnsupportedError
-from fastapi_maintenance.snapshot import Hold, replace_state
-from fastapi_maintenance.state import OFF, ON, MaintenanceState
+from fastapi_maintenance.model.holds import Hold
+from fastapi_maintenance.model.state import OFF, ON, MaintenanceState, replace_state
 
-from ..doubles import Switchboard
-from ..servers import RedisServer
+from ..support.doubles import Switchboard
+from ..support.servers import RedisServer
 
 NOTED = MaintenanceState(enabled=True, reason="changed")
 

@@ -16,13 +16,14 @@ from redis.asyncio import Redis
 
 from fastapi_maintenance.backends import BaseStateBackend, EnvVarBackend, LocalFileBackend, RedisBackend, backend_from_url
 from fastapi_maintenance.backends.base import News
-from fastapi_maintenance.history import Change
-from fastapi_maintenance.snapshot import Hold, Reading
-from fastapi_maintenance.state import MaintenanceState
+from fastapi_maintenance.model.history import Change
+from fastapi_maintenance.model.holds import Hold
+from fastapi_maintenance.model.snapshot import Reading
+from fastapi_maintenance.model.state import MaintenanceState
 from fastapi_maintenance.testing import conformance
 from fastapi_maintenance.testing.conformance import CHECKS, MakeBackend
 from tests.cli.imitation import imitation
-from tests.topologies import Cluster, SentinelGroup, cluster, sentinel_group
+from tests.support.topologies import Cluster, SentinelGroup, cluster, sentinel_group
 
 TTL: Final = 0.3
 LINKED_TTL: Final = 2.0  # a link fails that is not answered within half of it, and no machine may stand still for so long

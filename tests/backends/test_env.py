@@ -13,8 +13,10 @@ import pytest
 
 from fastapi_maintenance.backends import EnvVarBackend
 from fastapi_maintenance.exceptions import ConfigurationError, ReadOnlyBackendError
-from fastapi_maintenance.snapshot import Hold, Reading, evaluate
-from fastapi_maintenance.state import OFF, ON, MaintenanceState
+from fastapi_maintenance.model.evaluate import evaluate
+from fastapi_maintenance.model.holds import Hold
+from fastapi_maintenance.model.snapshot import Reading
+from fastapi_maintenance.model.state import OFF, ON, MaintenanceState
 
 from .recording import RecordingFeed
 

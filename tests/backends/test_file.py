@@ -19,7 +19,7 @@ import pytest
 from anyio import to_thread
 
 from fastapi_maintenance.backends import LocalFileBackend
-from fastapi_maintenance.backends.file import files
+from fastapi_maintenance.backends.file import store as files
 from fastapi_maintenance.exceptions import (
     BackendError,
     BackendUnavailableError,
@@ -27,8 +27,8 @@ from fastapi_maintenance.exceptions import (
     InvalidStateError,
     ReadOnlyBackendError,
 )
-from fastapi_maintenance.state import MAX_BYTES, OFF, ON, MaintenanceState
-from tests.waiting import eventually
+from fastapi_maintenance.model.state import MAX_BYTES, OFF, ON, MaintenanceState
+from tests.support.waiting import eventually
 
 from .recording import RecordingFeed, watched
 

@@ -26,8 +26,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastapi_maintenance.backends import LocalFileBackend
-from fastapi_maintenance.backends.file import disk, files
-from fastapi_maintenance.backends.file.files import StoredHolds
+from fastapi_maintenance.backends.file import atomic as disk
+from fastapi_maintenance.backends.file import store as files
+from fastapi_maintenance.backends.file.store import StoredHolds
 from fastapi_maintenance.exceptions import (
     BackendError,
     BackendUnavailableError,
@@ -35,10 +36,11 @@ from fastapi_maintenance.exceptions import (
     InvalidStateError,
     ReadOnlyBackendError,
 )
-from fastapi_maintenance.snapshot import Hold, evaluate
-from fastapi_maintenance.state import OFF, ON, MaintenanceState
-from tests.test_state import states
-from tests.waiting import eventually
+from fastapi_maintenance.model.evaluate import evaluate
+from fastapi_maintenance.model.holds import Hold
+from fastapi_maintenance.model.state import OFF, ON, MaintenanceState
+from tests.model.test_state import states
+from tests.support.waiting import eventually
 
 from .recording import RecordingFeed, watched
 from .test_file import SLACK, names, refuse_to_open

@@ -19,10 +19,10 @@ from typing import Any, Self
 import pytest
 
 from fastapi_maintenance.backends import LocalFileBackend
-from fastapi_maintenance.backends.file.files import StoredHolds
-from fastapi_maintenance.snapshot import Hold
-from fastapi_maintenance.state import ON
-from tests.waiting import eventually, eventually_sync
+from fastapi_maintenance.backends.file.store import StoredHolds
+from fastapi_maintenance.model.holds import Hold
+from fastapi_maintenance.model.state import ON
+from tests.support.waiting import eventually, eventually_sync
 
 from .recording import watched
 

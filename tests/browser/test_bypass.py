@@ -10,9 +10,9 @@ from fastapi import FastAPI
 from fastapi.responses import HTMLResponse
 
 from fastapi_maintenance import MaintenanceModeMiddleware, MaintenanceState
-from fastapi_maintenance.bypass import PARAMETER, Bypass, link_to
+from fastapi_maintenance.exemptions.bypass import PARAMETER, Bypass, link_to
 
-from ..serving import serving
+from ..support.serving import serving
 from .visit import Visit
 
 PAGE: Final = '<!doctype html><html lang="en"><link rel="icon" href="data:,"><title>The shop</title><a href="/shop?page=2">more</a>'

@@ -12,7 +12,7 @@ from fastapi.responses import HTMLResponse
 
 from fastapi_maintenance import MaintenanceModeMiddleware
 
-from ..serving import serving
+from ..support.serving import serving
 from .visit import Visit
 
 FETCH: Final = """

@@ -15,11 +15,11 @@ from playwright.sync_api import Page, Response, expect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fastapi_maintenance import MaintenanceAnswer, MaintenanceModeMiddleware
+from fastapi_maintenance.model.state import ON, MaintenanceState
 from fastapi_maintenance.responses import MaintenanceResponse
-from fastapi_maintenance.state import ON, MaintenanceState
 
-from ..serving import serving
-from ..waiting import eventually_sync
+from ..support.serving import serving
+from ..support.waiting import eventually_sync
 from .visit import PHONE, Visit
 
 Switch = Callable[[str], None]

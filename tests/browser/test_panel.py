@@ -20,13 +20,13 @@ from playwright.sync_api import Locator, Page, expect
 from fastapi_maintenance import MaintenanceModeMiddleware
 from fastapi_maintenance.admin import maintenance_admin
 from fastapi_maintenance.backends import LocalFileBackend, RedisBackend
-from fastapi_maintenance.bypass import Bypass
+from fastapi_maintenance.exemptions.bypass import Bypass
 
 from ..apps.administered import PASSWORD
-from ..servers import RedisServer
-from ..serving import serving
-from ..waiting import eventually_sync
-from ..workers import Workers
+from ..support.servers import RedisServer
+from ..support.serving import serving
+from ..support.waiting import eventually_sync
+from ..support.workers import Workers
 from .visit import PHONE, Visit
 
 TELL: Final = "document.dispatchEvent(new Event('visibilitychange')) }"

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from fastapi_maintenance.barrier import registered_workers
+from fastapi_maintenance.coordination.barrier import registered_workers
 
 __all__ = ["Answer", "Crew", "Nursery", "Worker", "ask_slowly", "is_at_work", "ready"]
 

@@ -13,7 +13,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from fastapi_maintenance import MaintenanceModeMiddleware, force_maintenance_mode_off
-from fastapi_maintenance.knowledge import Knowledge, Unreachable
+from fastapi_maintenance.runtime.cache import Knowledge, Unreachable
 
 
 def make_app(url: str, policy: Unreachable, stale_after: float) -> FastAPI:

@@ -19,9 +19,9 @@ from typing import Final
 from fastapi_maintenance import BarrierResult, maintenance_mode_on, wait_until_applied
 from fastapi_maintenance.backends import RedisBackend
 from fastapi_maintenance.exceptions import MaintenanceError
-from fastapi_maintenance.registry import RollCall
+from fastapi_maintenance.model.workers import RollCall
 
-from ..servers import RedisServer
+from ..support.servers import RedisServer
 from .crew import Crew, Nursery, Worker, ask_slowly, ready
 from .schedule import Step, draw
 

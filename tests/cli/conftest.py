@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 
 from fastapi_maintenance import MaintenanceState
 from fastapi_maintenance.backends import backend_from_url
-from fastapi_maintenance.cli import app
-from fastapi_maintenance.snapshot import Hold
+from fastapi_maintenance.cli.app import app
+from fastapi_maintenance.model.holds import Hold
 
 from .ran import Ran
 

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 from fastapi_maintenance.cli.embedded import embedded_redis
 
-from ..ports import free_port
+from ..support.ports import free_port
 
 __all__ = ["imitation"]
 

@@ -18,7 +18,7 @@ from tempfile import NamedTemporaryFile
 from types import TracebackType
 from typing import Final, Self
 
-from ..waiting import eventually_sync
+from ..support.waiting import eventually_sync
 from .ran import Ran
 
 __all__ = ["Program", "run"]

@@ -10,12 +10,13 @@ import pytest
 
 from fastapi_maintenance import MaintenanceState
 from fastapi_maintenance.backends import LocalFileBackend, backend_from_url
-from fastapi_maintenance.bypass import SECRET_VARIABLE, Bypass
-from fastapi_maintenance.snapshot import Hold, Reading
-from fastapi_maintenance.state import ON, BypassRecord
+from fastapi_maintenance.exemptions.bypass import SECRET_VARIABLE, Bypass
+from fastapi_maintenance.model.holds import Hold
+from fastapi_maintenance.model.snapshot import Reading
+from fastapi_maintenance.model.state import ON, BypassRecord
 
-from ..asgi import http_scope
-from ..servers import RedisServer
+from ..support.asgi import http_scope
+from ..support.servers import RedisServer
 from .conftest import Cli
 
 SECRET = "0123456789abcdef0123456789abcdef"

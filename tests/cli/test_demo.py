@@ -28,7 +28,7 @@ from starlette.testclient import TestClient
 
 from fastapi_maintenance.cli import demo
 
-from ..waiting import eventually_sync
+from ..support.waiting import eventually_sync
 from .conftest import Cli
 from .program import Program
 

@@ -12,12 +12,12 @@ from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from fastapi_maintenance.backends import backend_from_url
-from fastapi_maintenance.barrier import registered_workers
 from fastapi_maintenance.cli import embedded
-from fastapi_maintenance.mode import MaintenanceMode
-from fastapi_maintenance.state import OFF, ON
+from fastapi_maintenance.coordination.barrier import registered_workers
+from fastapi_maintenance.model.state import OFF, ON
+from fastapi_maintenance.runtime.mode import MaintenanceMode
 
-from ..waiting import eventually
+from ..support.waiting import eventually
 from .imitation import imitation
 
 pytestmark = pytest.mark.may_block  # it may block as it starts

@@ -15,13 +15,13 @@ from rich.console import Console
 
 from fastapi_maintenance.backends import RedisBackend
 from fastapi_maintenance.cli import history
+from fastapi_maintenance.cli.durations import show_moment
 from fastapi_maintenance.cli.switch import operator
-from fastapi_maintenance.cli.times import show_moment
-from fastapi_maintenance.history import Change, Kind
-from fastapi_maintenance.snapshot import Hold
-from fastapi_maintenance.state import OFF, ON, MaintenanceState
-from tests.servers import RedisServer
-from tests.waiting import eventually
+from fastapi_maintenance.model.history import Change, Kind
+from fastapi_maintenance.model.holds import Hold
+from fastapi_maintenance.model.state import OFF, ON, MaintenanceState
+from tests.support.servers import RedisServer
+from tests.support.waiting import eventually
 
 from .conftest import Cli
 from .program import Program

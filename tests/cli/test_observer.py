@@ -8,14 +8,15 @@ import pytest
 
 from fastapi_maintenance.backends import BaseStateBackend, EnvVarBackend, RedisBackend
 from fastapi_maintenance.backends.base import Feed
-from fastapi_maintenance.cli.observer import Observer, Sight
-from fastapi_maintenance.report import Report, word
-from fastapi_maintenance.snapshot import Hold, Reading
-from fastapi_maintenance.state import ON
+from fastapi_maintenance.backends.status import Report, word
+from fastapi_maintenance.cli.status import Observer, Sight
+from fastapi_maintenance.model.holds import Hold
+from fastapi_maintenance.model.snapshot import Reading
+from fastapi_maintenance.model.state import ON
 
 from ..conftest import RedisServerFactory
-from ..servers import RedisServer
-from ..waiting import eventually
+from ..support.servers import RedisServer
+from ..support.waiting import eventually
 
 
 async def until(observer: Observer, state: str, *, source: str = "redis") -> Sight:
@@ -98,7 +99,7 @@ async def test_the_first_look_waits_for_the_first_news() -> None:
 
 async def test_silence_is_news_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """As of a file on a network file system that hangs."""
-    monkeypatch.setattr("fastapi_maintenance.cli.observer._PATIENCE", 0.1)
+    monkeypatch.setattr("fastapi_maintenance.cli.status._PATIENCE", 0.1)
     async with Observer(Late(3600)) as observer:
         assert (await observer.look()).report.reading.error == "nothing has been heard of it yet"
 

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from ..conftest import RedisServerFactory
-from ..servers import RedisServer
+from ..support.servers import RedisServer
 from .program import Program, run
 
 

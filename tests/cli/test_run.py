@@ -21,12 +21,12 @@ from fastapi import FastAPI
 from fastapi_maintenance import MaintenanceModeMiddleware
 from fastapi_maintenance.backends import RedisBackend, backend_from_url
 from fastapi_maintenance.cli import run as running
-from fastapi_maintenance.snapshot import Hold
+from fastapi_maintenance.model.holds import Hold
 
 from ..conftest import RedisServerFactory
-from ..servers import RedisServer
-from ..serving import serving
-from ..waiting import eventually_sync
+from ..support.servers import RedisServer
+from ..support.serving import serving
+from ..support.waiting import eventually_sync
 from . import program
 from .conftest import Cli
 from .program import Program

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from tests.servers import RedisServer
+from tests.support.servers import RedisServer
 
 from .leaks import nothing_left
 from .proxy import Proxy

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from typing import Final
 
-from tests.waiting import eventually
+from tests.support.waiting import eventually
 
 from .bounds import SLACK
 

@@ -14,8 +14,8 @@ from starlette.types import Message
 
 from fastapi_maintenance import MaintenanceModeMiddleware
 from fastapi_maintenance.backends import RedisBackend
-from tests.asgi import UNUSED, http_scope
-from tests.waiting import eventually
+from tests.support.asgi import UNUSED, http_scope
+from tests.support.waiting import eventually
 
 from .bounds import SLACK
 

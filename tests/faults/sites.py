@@ -8,9 +8,9 @@ from contextlib import AbstractContextManager, ExitStack, asynccontextmanager, c
 from functools import partial
 from typing import Any, Final, Protocol
 
-from tests.servers import RedisServer
-from tests.topologies import cluster, sentinel_group
-from tests.waiting import eventually_sync
+from tests.support.servers import RedisServer
+from tests.support.topologies import cluster, sentinel_group
+from tests.support.waiting import eventually_sync
 
 from .bounds import BOOT
 

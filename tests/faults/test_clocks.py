@@ -11,7 +11,7 @@ import pytest
 
 from fastapi_maintenance import maintenance_mode_on
 from fastapi_maintenance.backends import RedisBackend
-from tests.servers import RedisServer
+from tests.support.servers import RedisServer
 
 from .bounds import BY_PUSH, LEASE, NO_POLL, SLACK, TTL
 from .service import Service

@@ -7,7 +7,7 @@ import time
 
 from fastapi_maintenance import maintenance_mode_on
 from fastapi_maintenance.backends import RedisBackend
-from tests.waiting import eventually
+from tests.support.waiting import eventually
 
 from .bounds import BACK, BY_PUSH, BY_RECONNECT, LEASE, NO_POLL, TTL, UNREACHABLE
 from .service import Service

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Iterator
 import pytest
 
 from fastapi_maintenance.backends import RedisBackend
-from tests.servers import RedisServer
+from tests.support.servers import RedisServer
 
 from . import leaks
 from .bounds import LOOP_LAG, SLACK, TTL

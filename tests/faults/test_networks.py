@@ -16,8 +16,8 @@ from redis.asyncio import Redis
 
 from fastapi_maintenance.backends import RedisBackend
 from tests.conftest import RedisServerFactory
-from tests.servers import RedisServer
-from tests.waiting import eventually
+from tests.support.servers import RedisServer
+from tests.support.waiting import eventually
 
 from .bounds import BACK, BY_POLL, BY_PUSH, BY_RECONNECT, NO_POLL, PATIENT, SLACK, TTL, UNREACHABLE
 from .island import Island

@@ -11,7 +11,7 @@ import pytest
 from fastapi_maintenance import maintenance_mode_on
 from fastapi_maintenance.backends import RedisBackend
 from fastapi_maintenance.exceptions import LeaseLostError
-from tests.servers import RedisServer
+from tests.support.servers import RedisServer
 
 from .bounds import BY_PUSH, LEASE, NO_POLL, SLACK
 from .proxy import Proxy

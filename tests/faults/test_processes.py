@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.holders import Program
-from tests.ports import free_port
-from tests.servers import RedisServer
-from tests.waiting import eventually_sync
+from tests.support.holders import Program
+from tests.support.ports import free_port
+from tests.support.servers import RedisServer
+from tests.support.waiting import eventually_sync
 
 from .bounds import BOOT, BY_PUSH, SLACK
 

@@ -12,11 +12,11 @@ import pytest
 
 from fastapi_maintenance.backends import RedisBackend
 from fastapi_maintenance.backends.redis.sync import Sync
-from fastapi_maintenance.mode import MaintenanceMode
+from fastapi_maintenance.runtime.mode import MaintenanceMode
 from tests.backends.redis.links import linked
 from tests.conftest import RedisServerFactory
-from tests.servers import RedisServer
-from tests.waiting import eventually
+from tests.support.servers import RedisServer
+from tests.support.waiting import eventually
 
 from .bounds import BACK, BY_PUSH, NO_POLL, SLACK, TTL, UNREACHABLE
 from .service import Service

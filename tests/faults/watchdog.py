@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from tests.collecting import Collecting
+from tests.support.collecting import Collecting
 
 from .bounds import LOOP_LAG
 

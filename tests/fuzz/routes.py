@@ -29,9 +29,9 @@ from fastapi_maintenance import (
     maintenance_scope,
     maintenance_writes,
 )
-from fastapi_maintenance._routing import Resolved, RouteTable
-from fastapi_maintenance._routing.walk import walk
 from fastapi_maintenance.decorators import Marks
+from fastapi_maintenance.routing import Resolved, RouteTable
+from fastapi_maintenance.routing.resolver import walk
 
 __all__ = ["compare"]
 

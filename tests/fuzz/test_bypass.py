@@ -9,9 +9,9 @@ from urllib.parse import urljoin, urlsplit
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastapi_maintenance.bypass import PARAMETER, Bypass
+from fastapi_maintenance.exemptions.bypass import PARAMETER, Bypass
 
-from ..asgi import http_scope, websocket_scope
+from ..support.asgi import http_scope, websocket_scope
 from .effort import effort
 from .garbage import TEXT
 

@@ -12,13 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.requests import HTTPConnection
 
-from fastapi_maintenance._allow import AllowList
-from fastapi_maintenance._clients import Proxies
 from fastapi_maintenance.exceptions import ConfigurationError
 from fastapi_maintenance.exemptions import Bearer, Cookie, Header, Host, Method, Network, Path, Query, Rule
-from fastapi_maintenance.types import ForwardedHeader
+from fastapi_maintenance.exemptions.allow_list import AllowList
+from fastapi_maintenance.exemptions.proxies import ForwardedHeader, Proxies
 
-from ..asgi import http_scope, websocket_scope
+from ..support.asgi import http_scope, websocket_scope
 from .attempt import attempt
 from .effort import effort
 from .garbage import TEXT

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from fastapi_maintenance.backends import LocalFileBackend
 from fastapi_maintenance.exceptions import MaintenanceError
-from fastapi_maintenance.snapshot import Hold, evaluate
-from fastapi_maintenance.state import ON
+from fastapi_maintenance.model.evaluate import evaluate
+from fastapi_maintenance.model.holds import Hold
+from fastapi_maintenance.model.state import ON
 
 from .effort import effort
 from .garbage import JSON, SWITCHES

@@ -16,10 +16,10 @@ from starlette.types import ASGIApp
 
 from fastapi_maintenance import MaintenanceAnswer, MaintenanceModeMiddleware
 from fastapi_maintenance.exceptions import InvalidStateError
+from fastapi_maintenance.model.state import ON, MaintenanceState
 from fastapi_maintenance.responses import MaintenanceResponse
-from fastapi_maintenance.state import ON, MaintenanceState
 
-from ..asgi import exchange, http_scope, websocket_scope
+from ..support.asgi import exchange, http_scope, websocket_scope
 from .attempt import attempt
 from .effort import effort
 from .garbage import SWITCHES

@@ -15,12 +15,12 @@ from redis.asyncio import Redis
 from fastapi_maintenance.backends import RedisBackend
 from fastapi_maintenance.backends.redis.keys import Keys
 from fastapi_maintenance.exceptions import MaintenanceError
-from fastapi_maintenance.mode import MaintenanceMode
-from fastapi_maintenance.registry import RollCall
-from fastapi_maintenance.snapshot import Hold
-from fastapi_maintenance.state import ON, MaintenanceState
-from tests.servers import RedisServer
-from tests.waiting import eventually
+from fastapi_maintenance.model.holds import Hold
+from fastapi_maintenance.model.state import ON, MaintenanceState
+from fastapi_maintenance.model.workers import RollCall
+from fastapi_maintenance.runtime.mode import MaintenanceMode
+from tests.support.servers import RedisServer
+from tests.support.waiting import eventually
 
 from .effort import effort
 from .garbage import JSON, SWITCHES

@@ -18,14 +18,15 @@ from redis.asyncio import ConnectionPool, Redis
 
 from fastapi_maintenance.backends import RedisBackend
 from fastapi_maintenance.exceptions import MaintenanceError
-from fastapi_maintenance.mode import MaintenanceMode
-from fastapi_maintenance.snapshot import Hold, Reading
-from fastapi_maintenance.state import OFF, ON, MaintenanceState
+from fastapi_maintenance.model.holds import Hold
+from fastapi_maintenance.model.snapshot import Reading
+from fastapi_maintenance.model.state import OFF, ON, MaintenanceState
+from fastapi_maintenance.runtime.mode import MaintenanceMode
 from tests.backends.redis.parsers import PARSERS
 from tests.backends.redis.scripted import scripted
 from tests.faults.proxy import Proxy
-from tests.servers import RedisServer
-from tests.waiting import eventually
+from tests.support.servers import RedisServer
+from tests.support.waiting import eventually
 
 from .effort import effort
 from .resp import CLAIMS, CONVERSATIONS, array, bulk

@@ -18,9 +18,9 @@ from starlette.types import Message
 from fastapi_maintenance import MaintenanceModeMiddleware, MaintenanceState, force_maintenance_mode_off, force_maintenance_mode_on
 from fastapi_maintenance.backends import BaseStateBackend
 from fastapi_maintenance.responses.negotiation import negotiate
-from tests.asgi import exchange, http_scope, websocket_scope
-from tests.doubles import Switchboard
-from tests.serving import serving
+from tests.support.asgi import exchange, http_scope, websocket_scope
+from tests.support.doubles import Switchboard
+from tests.support.serving import serving
 
 from .effort import effort
 from .garbage import TEXT

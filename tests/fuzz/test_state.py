@@ -10,9 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastapi_maintenance.exceptions import InvalidStateError
+from fastapi_maintenance.model.evaluate import evaluate
+from fastapi_maintenance.model.holds import Hold
+from fastapi_maintenance.model.snapshot import Reading
+from fastapi_maintenance.model.state import MAX_BYTES, MaintenanceState, parse_bool
 from fastapi_maintenance.responses import MaintenanceResponse
-from fastapi_maintenance.snapshot import Hold, Reading, evaluate
-from fastapi_maintenance.state import MAX_BYTES, MaintenanceState, parse_bool
 
 from .attempt import attempt
 from .effort import effort

@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastapi_maintenance.cli.times import parse_duration, parse_until, show_moment, show_seconds
-from fastapi_maintenance.report import iso
+from fastapi_maintenance._internal.times import isoformat_utc
+from fastapi_maintenance.cli.durations import parse_duration, parse_until, show_moment, show_seconds
 
 from .attempt import attempt
 from .effort import effort
@@ -37,5 +37,5 @@ def test_any_text_is_a_moment_to_come_or_refused(text: str, now: datetime) -> No
         assert ": write " in problem or "is over already" in problem
     else:
         assert moment > now
-        iso(moment)
+        isoformat_utc(moment)
         show_moment(moment)

@@ -9,10 +9,10 @@ from typing import Any, Final
 from starlette.datastructures import Headers
 from starlette.types import Message, Scope
 
+from fastapi_maintenance.model.state import ON, MaintenanceState
 from fastapi_maintenance.responses import MaintenanceAnswer, MaintenanceResponse
-from fastapi_maintenance.state import ON, MaintenanceState
 
-from ..asgi import exchange, http_scope
+from ..support.asgi import exchange, http_scope
 
 __all__ = ["CHROME", "FIREFOX", "NOW", "Page", "accepting", "ask", "read", "response_to"]
 

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from fastapi_maintenance.responses.formats import HTML, JSON, MEDIA_TYPES, PLAIN, PROBLEM
 from fastapi_maintenance.responses.negotiation import negotiate, negotiate_language, preferences
+from fastapi_maintenance.responses.renderers import HTML, JSON, MEDIA_TYPES, PLAIN, PROBLEM
 
-from ..asgi import http_scope
-from ..counting import lines_run
+from ..support.asgi import http_scope
+from ..support.counting import lines_run
 from .asking import CHROME, FIREFOX
 
 

@@ -12,8 +12,8 @@ from fastapi import APIRouter, FastAPI
 from fastapi.testclient import TestClient
 
 from fastapi_maintenance import MaintenanceModeMiddleware, MaintenanceState, maintenance_responses
-from fastapi_maintenance.responses.formats import JSON, MEDIA_TYPES, PROBLEM
-from fastapi_maintenance.state import ON
+from fastapi_maintenance.model.state import ON
+from fastapi_maintenance.responses.renderers import JSON, MEDIA_TYPES, PROBLEM
 
 from .asking import NOW, accepting, ask, response_to
 

@@ -10,9 +10,9 @@ from hashlib import sha256
 
 import pytest
 
+from fastapi_maintenance.model.state import MaintenanceState
 from fastapi_maintenance.responses import Texts
-from fastapi_maintenance.responses.formats import HTML
-from fastapi_maintenance.state import MaintenanceState
+from fastapi_maintenance.responses.renderers import HTML
 
 from .asking import NOW, Page, accepting, ask, read, response_to
 

@@ -12,11 +12,11 @@ import pytest
 from starlette.datastructures import MutableHeaders
 from starlette.types import Scope
 
+from fastapi_maintenance.model.state import OFF, ON, MaintenanceState, Mode
 from fastapi_maintenance.responses import DETAIL, MaintenanceAnswer, MaintenanceResponse
-from fastapi_maintenance.responses.formats import HTML, JSON, MEDIA_TYPES, PLAIN, PROBLEM
-from fastapi_maintenance.state import OFF, ON, MaintenanceState, Mode
+from fastapi_maintenance.responses.renderers import HTML, JSON, MEDIA_TYPES, PLAIN, PROBLEM
 
-from ..asgi import exchange, http_scope, websocket_scope
+from ..support.asgi import exchange, http_scope, websocket_scope
 from .asking import CHROME, NOW, Page, accepting, ask, read, response_to
 
 pytestmark = pytest.mark.anyio

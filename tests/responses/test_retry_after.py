@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fastapi_maintenance.model.state import ON, MaintenanceState
 from fastapi_maintenance.responses.retry_after import RetryAfter
-from fastapi_maintenance.state import ON, MaintenanceState
 
 from .asking import NOW
 

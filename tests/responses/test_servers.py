@@ -24,10 +24,10 @@ from websockets.sync.client import connect
 
 from fastapi_maintenance import MaintenanceAnswer, MaintenanceModeMiddleware
 from fastapi_maintenance.responses import DETAIL
-from fastapi_maintenance.responses.formats import HTML, JSON, MEDIA_TYPES, PLAIN, PROBLEM
-from fastapi_maintenance.responses.texts import TEXTS
+from fastapi_maintenance.responses.renderers import HTML, JSON, MEDIA_TYPES, PLAIN, PROBLEM
+from fastapi_maintenance.responses.translations import TEXTS
 
-from ..serving import SERVERS, WEBSOCKETS, serving
+from ..support.serving import SERVERS, WEBSOCKETS, serving
 from .asking import CHROME, FIREFOX, response_to
 
 VARIABLE = "FASTAPI_MAINTENANCE_MODE"

@@ -19,11 +19,11 @@ from redis.asyncio import Redis
 
 from fastapi_maintenance import MaintenanceState
 from fastapi_maintenance.backends import RedisBackend
-from fastapi_maintenance.snapshot import Hold
+from fastapi_maintenance.model.holds import Hold
 
 from ..checker.crew import Nursery, Worker
 from ..faults.proxy import Proxy
-from ..servers import RedisServer
+from ..support.servers import RedisServer
 from .load import Load
 from .truth import Flip, Truth
 

@@ -6,7 +6,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from fastapi_maintenance.testing.fixtures import OverrideMaintenance, override_maintenance
-from tests.testing.test_overriding import ask, shop
+from tests.testing.test_override import ask, shop
 
 __all__ = ["override_maintenance"]
 

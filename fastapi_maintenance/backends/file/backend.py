@@ -11,12 +11,14 @@ from typing import ClassVar, Final, TypeVar
 import anyio
 from anyio import CapacityLimiter, to_thread
 
-from ..._seconds import positive
+from ..._internal.validation import positive
 from ...exceptions import BackendError, ConfigurationError
-from ...snapshot import Hold, Reading, evaluate
-from ...state import MaintenanceState
+from ...model.evaluate import evaluate
+from ...model.holds import Hold
+from ...model.snapshot import Reading
+from ...model.state import MaintenanceState
 from ..base import BaseStateBackend, Feed
-from .files import SwitchFiles
+from .store import SwitchFiles
 
 __all__ = ["LocalFileBackend"]
 

@@ -14,23 +14,26 @@ from weakref import WeakSet
 
 from redis.exceptions import RedisError
 
-from ..._seconds import positive
-from ...exceptions import BackendError, BackendUnavailableError, ConfigurationError, UnsupportedError, why
-from ...history import Change, note
-from ...registry import RollCall
-from ...snapshot import Hold, Reading, evaluate
-from ...state import OFF, ON, MaintenanceState
+from ..._internal.logging import why
+from ..._internal.validation import positive
+from ...exceptions import BackendError, BackendUnavailableError, ConfigurationError, UnsupportedError
+from ...model.evaluate import evaluate
+from ...model.history import Change, note
+from ...model.holds import Hold
+from ...model.snapshot import Reading
+from ...model.state import OFF, ON, MaintenanceState
+from ...model.workers import RollCall
 from ..base import BaseStateBackend, Feed, LinkStatus, News, Replicas, WorkerRegistry
+from .claim import Teller
 from .cluster import ClusterServer
+from .connection import Elsewhere, Wire
 from .history import Gaps, History
 from .keys import Keys
 from .link import Link
 from .replies import Answer, count_replicas, plain_reads, read_plain, read_roll_call, read_script
 from .script import Script, dump_hold
 from .sync import LIFETIMES, DataLoss
-from .telling import Teller
 from .topology import server_of_client, server_of_url, split
-from .wire import Elsewhere, Wire
 
 __all__ = ["RedisBackend"]
 

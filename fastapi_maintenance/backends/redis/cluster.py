@@ -1,4 +1,4 @@
-"""Redis Cluster: whichever node owns the switch's slot."""
+"""The node of a cluster that owns the switch, also while its slot migrates."""
 
 from __future__ import annotations
 
@@ -6,19 +6,21 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Final, TypeGuard
 
 from redis.asyncio.connection import AbstractConnection
-from redis.exceptions import ConnectionError, MovedError, RedisError
+from redis.exceptions import AskError, ConnectionError, MovedError, RedisError, TryAgainError
 
-from ...exceptions import why
+from ..._internal.logging import why
+from .connection import Command, Reply, Wire, ask, hang_up
 from .keys import Keys
-from .server import Address, SingleServer
-from .wire import Reply, Wire, ask, hang_up
+from .server import Address, Server, SingleServer
 
-__all__ = ["ClusterServer"]
+__all__ = ["ClusterServer", "is_on_the_move", "read_on_the_move"]
 
 _HOPS: Final = 5
+
+
 _TRIES: Final = 3  # so many nodes that hang may be met before an attempt is given up
 
 
@@ -89,3 +91,32 @@ def _nodes(slots: Reply, host: str) -> list[Address]:
 async def _discard(connection: AbstractConnection) -> None:
     hang_up(connection)
     await connection.disconnect(nowait=True)
+
+
+def is_on_the_move(reply: Reply) -> TypeGuard[AskError | TryAgainError]:
+    """Whether a node has given some keys of the slot away already, so that nobody can run a script on all of them."""
+    return isinstance(reply, AskError | TryAgainError)
+
+
+async def read_on_the_move(server: Server, wire: Wire, reads: Sequence[Command], *, within: float) -> list[Reply]:
+    """Replies to commands on one key each, from whichever of the two nodes has it; from the new one also where it is absent."""
+    replies = await wire.call(*reads, within=within)
+    sent_on = {number: reply for number, reply in enumerate(replies) if isinstance(reply, AskError)}
+    if not sent_on:
+        return replies
+    asking: Command = ("ASKING",)
+    address = _address(next(iter(sent_on.values())), wire)
+    async with Wire(await server.connect_to(address, timeout=within), _ignore) as other:
+        answers = await other.call(*(command for number in sent_on for command in (asking, reads[number])), within=within)
+    for number, answer in zip(sent_on, answers[1::2], strict=True):
+        replies[number] = answer
+    return replies
+
+
+def _address(ask: AskError, wire: Wire) -> tuple[str, int]:
+    host = wire.peer[0] if wire.peer else ""
+    return ask.host or host, ask.port  # without a host, it is the same one
+
+
+def _ignore() -> None:
+    """Nobody waits for what is pushed on a connection for one question."""

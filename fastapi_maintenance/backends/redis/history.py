@@ -11,12 +11,12 @@ from typing import Any, Final, get_args
 
 from redis.exceptions import NoPermissionError
 
-from ..._fields import fields
+from ..._internal.logging import fields
 from ...exceptions import BackendError, InvalidStateError, UnsupportedError
-from ...history import Change, Kind, Note, brief
-from ...snapshot import Hold
-from ...state import MaintenanceState
-from .wire import Command, Reply, Wire
+from ...model.history import Change, Kind, Note, brief
+from ...model.holds import Hold
+from ...model.state import MaintenanceState
+from .connection import Command, Reply, Wire
 
 __all__ = ["Gaps", "History", "read_entry"]
 

@@ -15,13 +15,13 @@ from typing import Final
 
 from redis.exceptions import RedisError, ResponseError
 
-from ..._fields import fields
-from ...exceptions import BackendError, BackendUnavailableError, why
+from ..._internal.logging import fields, why
+from ...exceptions import BackendError, BackendUnavailableError
 from ..base import Feed, LinkStatus
+from .connection import Elsewhere, Wire
 from .keys import Keys
 from .server import Server
 from .sync import DataLoss, Sync
-from .wire import Elsewhere, Wire
 
 __all__ = ["Link", "Rung"]
 

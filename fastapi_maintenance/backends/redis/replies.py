@@ -8,11 +8,12 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from ...exceptions import BackendError, InvalidStateError
-from ...registry import RollCall, Worker
-from ...snapshot import Hold, Reading, ScopeSwitch
-from ...state import MAX_BYTES, MaintenanceState
+from ...model.holds import Hold
+from ...model.snapshot import Reading, ScopeSwitch
+from ...model.state import MAX_BYTES, MaintenanceState
+from ...model.workers import RollCall, Worker
+from .connection import Command
 from .keys import Keys
-from .wire import Command
 
 __all__ = ["Answer", "count_replicas", "plain_reads", "read_plain", "read_roll_call", "read_script"]
 

@@ -11,11 +11,11 @@ from typing import Final
 from redis.exceptions import NoPermissionError, NoScriptError, ResponseError
 
 from ...exceptions import BackendError, InvalidStateError, UnsupportedError
-from ...snapshot import Hold
-from ...state import MAX_BYTES
+from ...model.holds import Hold
+from ...model.state import MAX_BYTES
+from .cluster import is_on_the_move
+from .connection import Command, Elsewhere, Wire
 from .keys import Keys
-from .migration import is_on_the_move
-from .wire import Command, Elsewhere, Wire
 
 __all__ = ["Script", "dump_hold", "is_unknown_script"]
 

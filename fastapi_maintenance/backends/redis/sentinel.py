@@ -11,9 +11,10 @@ from typing import Any, Final, NamedTuple
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ConnectionError, RedisError
 
-from ...exceptions import BackendError, why
+from ..._internal.logging import why
+from ...exceptions import BackendError
+from .connection import Reply, Wire, ask, hang_up
 from .server import Address, SingleServer
-from .wire import Reply, Wire, ask, hang_up
 
 __all__ = ["SentinelServer"]
 

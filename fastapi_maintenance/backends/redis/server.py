@@ -1,8 +1,9 @@
-"""Where Redis is: how to open a connection to the server that owns the switch."""
+"""Where a Redis server is, and how to connect to it."""
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
 from copy import copy
@@ -16,10 +17,9 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError, RedisError
 
 from ...exceptions import ConfigurationError
-from .tls import SharedContext
-from .wire import Wire, hang_up
+from .connection import Wire, hang_up
 
-__all__ = ["Address", "Server", "SingleServer"]
+__all__ = ["Address", "Server", "SharedContext", "SingleServer"]
 
 Address = tuple[str, int]
 
@@ -154,8 +154,31 @@ _ANONYMOUS: Final[dict[str, None]] = (
     {"driver_info": None} if "driver_info" in signature(AbstractConnection).parameters else {"lib_name": None, "lib_version": None}
 )
 
+
 _OURS: Final = frozenset(
     {"socket_timeout", "socket_connect_timeout", "health_check_interval", "retry", "retry_on_timeout", "retry_on_error"}
     | {"protocol", "decode_responses", "client_name", "redis_connect_func", "event_dispatcher"}
     | {"maint_notifications_config", "maint_notifications_pool_handler", "driver_info", "lib_name", "lib_version"}
 )
+
+
+_FRESH: Final = 60.0  # seconds; certificates that were renewed on the disk are used from then on
+
+
+class SharedContext:
+    """Makes redis-py's TLS context once for many connections, off the event loop.
+
+    Left alone, redis-py makes one for each connection and reads every authority that the system trusts: 30 ms in which no
+    request is served.
+    """
+
+    def __init__(self) -> None:
+        self._context: Any = None
+        self._made_at = 0.0
+
+    async def lend(self, connection: SSLConnection) -> None:
+        """Give a connection that is about to be opened the context."""
+        if self._context is None or time.monotonic() - self._made_at > _FRESH:
+            await asyncio.to_thread(connection.ssl_context.get)
+            self._context, self._made_at = connection.ssl_context, time.monotonic()
+        connection.ssl_context = self._context

@@ -11,19 +11,20 @@ from dataclasses import replace
 from enum import IntEnum
 from typing import Any, Final, Literal
 
-from ..._fields import fields
+from ..._internal.logging import fields
 from ...exceptions import BackendError, BackendUnavailableError
-from ...history import note
-from ...snapshot import Reading, evaluate, fill_gaps
-from ...state import OFF
+from ...model.evaluate import evaluate
+from ...model.history import note
+from ...model.snapshot import Reading, fill_gaps
+from ...model.state import OFF
 from ..base import Feed
+from .cluster import is_on_the_move, read_on_the_move
+from .connection import Command, Reply, Wire
 from .history import Gaps
 from .keys import Keys
-from .migration import is_on_the_move, read_on_the_move
 from .replies import Answer, plain_reads, read_plain, read_script
 from .script import Script, dump_hold, is_unknown_script
 from .server import Server
-from .wire import Command, Reply, Wire
 
 __all__ = ["LIFETIMES", "DataLoss", "Sync"]
 

@@ -10,7 +10,7 @@ import pytest
 from redis.asyncio import Redis
 
 from fastapi_maintenance.backends.redis.keys import Keys
-from tests.servers import RedisServer
+from tests.support.servers import RedisServer
 
 
 class User:

@@ -14,10 +14,10 @@ from typing import Any, Final
 from redis.asyncio import Redis
 
 from fastapi_maintenance.backends import RedisBackend
-from fastapi_maintenance.snapshot import evaluate
+from fastapi_maintenance.model.evaluate import evaluate
 from tests.backends.recording import RecordingFeed
-from tests.collecting import Collecting
-from tests.waiting import eventually
+from tests.support.collecting import Collecting
+from tests.support.waiting import eventually
 
 __all__ = ["SOON", "Worker", "linked", "no_hot_loop", "open_files", "recorded_commands", "took_less_than"]
 

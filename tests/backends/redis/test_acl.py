@@ -18,12 +18,12 @@ from starlette.testclient import TestClient
 from fastapi_maintenance import MaintenanceModeMiddleware, maintenance_mode_on, wait_until_applied
 from fastapi_maintenance.backends import RedisBackend
 from fastapi_maintenance.exceptions import BackendError
-from fastapi_maintenance.mode import MaintenanceMode
-from fastapi_maintenance.snapshot import Hold
-from fastapi_maintenance.state import ON
+from fastapi_maintenance.model.holds import Hold
+from fastapi_maintenance.model.state import ON
+from fastapi_maintenance.runtime.mode import MaintenanceMode
 
-from ...servers import USERS, RedisServer
-from ...waiting import eventually
+from ...support.servers import USERS, RedisServer
+from ...support.waiting import eventually
 
 SWITCH: Final = "maintenance"
 COMPANION: Final = "{maintenance}:holds"

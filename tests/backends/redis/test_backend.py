@@ -23,10 +23,11 @@ from fastapi_maintenance.exceptions import (
     InvalidStateError,
     UnsupportedError,
 )
-from fastapi_maintenance.snapshot import Hold, Reading
-from fastapi_maintenance.state import OFF, ON, MaintenanceState
+from fastapi_maintenance.model.holds import Hold
+from fastapi_maintenance.model.snapshot import Reading
+from fastapi_maintenance.model.state import OFF, ON, MaintenanceState
 from tests.conftest import RedisServerFactory
-from tests.waiting import eventually
+from tests.support.waiting import eventually
 
 from .conftest import MakeUser
 from .links import SOON, Worker, linked, took_less_than
@@ -186,7 +187,7 @@ def test_it_works_on_both_sides_of_a_fork(redis_url: str) -> None:
     program = f"""
 import asyncio, os
 from fastapi_maintenance.backends import RedisBackend
-from fastapi_maintenance.state import ON, OFF
+from fastapi_maintenance.model.state import ON, OFF
 backend = RedisBackend({redis_url!r})
 asyncio.run(backend.write(ON))
 child = os.fork()

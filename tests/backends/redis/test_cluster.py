@@ -16,11 +16,11 @@ from fastapi_maintenance.backends.redis.cluster import ClusterServer, _nodes
 from fastapi_maintenance.backends.redis.keys import Keys
 from fastapi_maintenance.backends.redis.server import SingleServer
 from fastapi_maintenance.exceptions import BackendUnavailableError
-from fastapi_maintenance.mode import MaintenanceMode
-from fastapi_maintenance.state import OFF, ON
-from tests.servers import RedisServer
-from tests.topologies import Cluster, cluster
-from tests.waiting import eventually
+from fastapi_maintenance.model.state import OFF, ON
+from fastapi_maintenance.runtime.mode import MaintenanceMode
+from tests.support.servers import RedisServer
+from tests.support.topologies import Cluster, cluster
+from tests.support.waiting import eventually
 
 from .links import open_files
 from .scripted import scripted

@@ -11,12 +11,14 @@ import pytest
 
 from fastapi_maintenance.backends import RedisBackend
 from fastapi_maintenance.backends.redis.sync import DataLoss
-from fastapi_maintenance.leases import Lease
-from fastapi_maintenance.snapshot import Hold, Reading, evaluate
-from fastapi_maintenance.state import OFF, ON, MaintenanceState
+from fastapi_maintenance.coordination.lease import Lease
+from fastapi_maintenance.model.evaluate import evaluate
+from fastapi_maintenance.model.holds import Hold
+from fastapi_maintenance.model.snapshot import Reading
+from fastapi_maintenance.model.state import OFF, ON, MaintenanceState
 from tests.conftest import RedisServerFactory
-from tests.servers import RedisServer
-from tests.waiting import eventually, eventually_sync
+from tests.support.servers import RedisServer
+from tests.support.waiting import eventually, eventually_sync
 
 from .links import Worker, linked
 

@@ -22,14 +22,14 @@ from fastapi_maintenance.backends import RedisBackend
 from fastapi_maintenance.backends.redis.history import read_entry
 from fastapi_maintenance.backends.redis.keys import Keys
 from fastapi_maintenance.exceptions import BackendError, ConfigurationError, UnsupportedError
-from fastapi_maintenance.history import Change
-from fastapi_maintenance.snapshot import Hold
-from fastapi_maintenance.state import OFF, ON, MaintenanceState
+from fastapi_maintenance.model.history import Change
+from fastapi_maintenance.model.holds import Hold
+from fastapi_maintenance.model.state import OFF, ON, MaintenanceState
 from tests.conftest import RedisServerFactory
-from tests.servers import RedisServer
-from tests.topologies import cluster, sentinel_group
-from tests.waiting import eventually, eventually_sync
-from tests.workers import Workers
+from tests.support.servers import RedisServer
+from tests.support.topologies import cluster, sentinel_group
+from tests.support.waiting import eventually, eventually_sync
+from tests.support.workers import Workers
 
 from .conftest import MakeUser
 from .links import Worker, linked

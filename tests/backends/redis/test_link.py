@@ -26,13 +26,14 @@ from fastapi_maintenance.backends.redis.link import Link
 from fastapi_maintenance.backends.redis.script import Script, dump_hold
 from fastapi_maintenance.backends.redis.sync import Sync
 from fastapi_maintenance.exceptions import BackendUnavailableError
-from fastapi_maintenance.registry import Worker as RegisteredWorker
-from fastapi_maintenance.snapshot import Hold, evaluate
-from fastapi_maintenance.state import OFF, ON, MaintenanceState
+from fastapi_maintenance.model.evaluate import evaluate
+from fastapi_maintenance.model.holds import Hold
+from fastapi_maintenance.model.state import OFF, ON, MaintenanceState
+from fastapi_maintenance.model.workers import Worker as RegisteredWorker
 from tests.conftest import RedisServerFactory
 from tests.faults.proxy import Proxy
-from tests.servers import RedisServer
-from tests.waiting import eventually
+from tests.support.servers import RedisServer
+from tests.support.waiting import eventually
 
 from .conftest import MakeUser
 from .links import SOON, Worker, linked, open_files, recorded_commands, sync_now, took_less_than

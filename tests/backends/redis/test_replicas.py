@@ -11,13 +11,13 @@ import pytest
 
 from fastapi_maintenance.backends import RedisBackend
 from fastapi_maintenance.backends.base import Replicas
+from fastapi_maintenance.backends.redis.connection import Wire
 from fastapi_maintenance.backends.redis.replies import count_replicas
-from fastapi_maintenance.backends.redis.wire import Wire
 from fastapi_maintenance.exceptions import BackendUnavailableError
-from fastapi_maintenance.state import OFF, ON
+from fastapi_maintenance.model.state import OFF, ON
 from tests.conftest import RedisServerFactory
-from tests.servers import RedisServer
-from tests.waiting import eventually_sync
+from tests.support.servers import RedisServer
+from tests.support.waiting import eventually_sync
 
 from .links import took_less_than
 from .test_rights import rule_of

@@ -12,9 +12,11 @@ from redis.exceptions import NoPermissionError, ResponseError
 
 from fastapi_maintenance.backends.redis.replies import Answer, read_plain, read_roll_call, read_script
 from fastapi_maintenance.exceptions import BackendError
-from fastapi_maintenance.registry import RollCall, Worker
-from fastapi_maintenance.snapshot import Hold, Reading, evaluate
-from fastapi_maintenance.state import MAX_BYTES, OFF, ON, MaintenanceState
+from fastapi_maintenance.model.evaluate import evaluate
+from fastapi_maintenance.model.holds import Hold
+from fastapi_maintenance.model.snapshot import Reading
+from fastapi_maintenance.model.state import MAX_BYTES, OFF, ON, MaintenanceState
+from fastapi_maintenance.model.workers import RollCall, Worker
 
 HOLD = Hold("a", ON, since=1700000000.25, deadline=1700000030.5)
 LEAVES = (

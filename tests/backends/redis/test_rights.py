@@ -13,10 +13,10 @@ from redis.asyncio import Redis
 from fastapi_maintenance.backends import RedisBackend
 from fastapi_maintenance.backends.redis.keys import Keys
 from fastapi_maintenance.exceptions import BackendError
-from fastapi_maintenance.snapshot import Hold
-from fastapi_maintenance.state import OFF, ON
-from tests.servers import USERS, RedisServer
-from tests.waiting import eventually
+from fastapi_maintenance.model.holds import Hold
+from fastapi_maintenance.model.state import OFF, ON
+from tests.support.servers import USERS, RedisServer
+from tests.support.waiting import eventually
 
 from .conftest import MakeUser
 from .links import Worker, linked, sync_now

@@ -11,14 +11,14 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError, ResponseError
 
+from fastapi_maintenance.backends.redis.connection import Wire
 from fastapi_maintenance.backends.redis.keys import Keys
 from fastapi_maintenance.backends.redis.replies import Answer, read_roll_call, read_script
 from fastapi_maintenance.backends.redis.script import Script, dump_hold
 from fastapi_maintenance.backends.redis.server import SingleServer
-from fastapi_maintenance.backends.redis.wire import Wire
 from fastapi_maintenance.exceptions import BackendError, InvalidStateError, UnsupportedError
-from fastapi_maintenance.snapshot import Hold
-from fastapi_maintenance.state import OFF, ON, MaintenanceState
+from fastapi_maintenance.model.holds import Hold
+from fastapi_maintenance.model.state import OFF, ON, MaintenanceState
 
 from .conftest import MakeUser
 

@@ -14,11 +14,11 @@ from fastapi_maintenance.backends import RedisBackend
 from fastapi_maintenance.backends.redis.sentinel import SentinelServer, _Vote
 from fastapi_maintenance.backends.redis.server import SingleServer
 from fastapi_maintenance.exceptions import BackendUnavailableError
-from fastapi_maintenance.mode import MaintenanceMode
-from fastapi_maintenance.state import OFF, ON
-from tests.servers import RedisServer
-from tests.topologies import MASTER, SentinelGroup, sentinel_group
-from tests.waiting import eventually
+from fastapi_maintenance.model.state import OFF, ON
+from fastapi_maintenance.runtime.mode import MaintenanceMode
+from tests.support.servers import RedisServer
+from tests.support.topologies import MASTER, SentinelGroup, sentinel_group
+from tests.support.waiting import eventually
 
 from .scripted import scripted
 

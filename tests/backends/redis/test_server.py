@@ -15,7 +15,7 @@ from redis.exceptions import AuthenticationError, ConnectionError, RedisError, R
 from fastapi_maintenance.backends.redis.server import SingleServer
 from fastapi_maintenance.exceptions import ConfigurationError
 from tests.conftest import RedisServerFactory
-from tests.waiting import eventually
+from tests.support.waiting import eventually
 
 from .scripted import scripted
 

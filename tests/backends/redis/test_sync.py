@@ -13,17 +13,17 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
+from fastapi_maintenance.backends.redis.connection import Wire
 from fastapi_maintenance.backends.redis.keys import Keys
 from fastapi_maintenance.backends.redis.replies import read_roll_call
 from fastapi_maintenance.backends.redis.script import Script, dump_hold
 from fastapi_maintenance.backends.redis.server import SingleServer
 from fastapi_maintenance.backends.redis.sync import Sync
-from fastapi_maintenance.backends.redis.wire import Wire
 from fastapi_maintenance.exceptions import BackendError, BackendUnavailableError
-from fastapi_maintenance.snapshot import Hold
-from fastapi_maintenance.state import OFF, ON, MaintenanceState
+from fastapi_maintenance.model.holds import Hold
+from fastapi_maintenance.model.state import OFF, ON, MaintenanceState
 from tests.conftest import RedisServerFactory
-from tests.servers import RedisServer
+from tests.support.servers import RedisServer
 
 from .conftest import MakeUser
 from .links import Worker

@@ -12,12 +12,12 @@ from redis.asyncio.connection import SSLConnection
 
 from fastapi_maintenance import maintenance_mode_on
 from fastapi_maintenance.backends import RedisBackend
-from fastapi_maintenance.backends.redis.tls import SharedContext
+from fastapi_maintenance.backends.redis.server import SharedContext
 from fastapi_maintenance.exceptions import BackendUnavailableError
-from fastapi_maintenance.mode import MaintenanceMode
-from fastapi_maintenance.state import OFF
-from tests.servers import RedisServer
-from tests.waiting import eventually
+from fastapi_maintenance.model.state import OFF
+from fastapi_maintenance.runtime.mode import MaintenanceMode
+from tests.support.servers import RedisServer
+from tests.support.waiting import eventually
 
 SLACK = 5.0  # seconds, for a busy machine
 
@@ -68,7 +68,7 @@ async def test_connections_share_a_context_until_the_certificates_may_have_been_
         return made[-1]
 
     monkeypatch.setattr(ssl, "create_default_context", count)
-    monkeypatch.setattr("fastapi_maintenance.backends.redis.tls.time.monotonic", lambda: now)
+    monkeypatch.setattr("fastapi_maintenance.backends.redis.server.time.monotonic", lambda: now)
     shared = SharedContext()
 
     async def lent() -> ssl.SSLContext:

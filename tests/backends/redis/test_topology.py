@@ -16,7 +16,7 @@ from fastapi_maintenance.backends.redis.keys import Keys
 from fastapi_maintenance.backends.redis.sentinel import SentinelServer
 from fastapi_maintenance.backends.redis.topology import server_of_client, server_of_url
 from fastapi_maintenance.exceptions import ConfigurationError
-from tests.servers import RedisServer
+from tests.support.servers import RedisServer
 
 KEYS = Keys.of("maintenance")
 SECRET = "s3cr#t/p@ss:w%rd?"

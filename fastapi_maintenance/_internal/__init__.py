@@ -1,0 +1,3 @@
+"""Helpers without domain knowledge."""
+
+from __future__ import annotations

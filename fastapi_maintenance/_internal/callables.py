@@ -1,0 +1,57 @@
+"""Call user-supplied functions, sync or async, and name them in messages."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+from inspect import isawaitable, iscoroutinefunction
+from typing import Any, Final, TypeVar
+
+from anyio import CapacityLimiter, to_thread
+from anyio.lowlevel import RunVar
+
+__all__ = ["call_handler", "is_async", "name_of"]
+
+Result = TypeVar("Result")
+
+
+_MAX_THREADS: Final = 40
+
+
+_threads: Final[RunVar[CapacityLimiter]] = RunVar("fastapi_maintenance_threads")  # one limiter for each event loop
+
+
+async def call_handler(handler: Callable[..., Result | Awaitable[Result]], *args: object, abandon: bool = False) -> Result:
+    """Call a handler, in a thread unless it is async, and await an awaitable result.
+
+    The threads are not those of the application: a handler never queues behind its blocked endpoints. With `abandon`, a
+    cancellation does not wait for the thread.
+    """
+    if is_async(handler):
+        result = handler(*args)
+    else:
+        result = await to_thread.run_sync(partial(handler, *args), abandon_on_cancel=abandon, limiter=_own_limiter())
+    return await result if isawaitable(result) else result
+
+
+def _own_limiter() -> CapacityLimiter:
+    limiter = _threads.get(None)
+    if limiter is None:
+        limiter = CapacityLimiter(_MAX_THREADS)
+        _threads.set(limiter)
+    return limiter
+
+
+def is_async(handler: Any) -> bool:
+    """Whether calling it makes a coroutine: an async function, a partial of one, or an object with an async `__call__`."""
+    while isinstance(handler, partial):
+        handler = handler.func
+    return iscoroutinefunction(handler) or iscoroutinefunction(handler.__call__)
+
+
+def name_of(handler: object) -> str:
+    """How a handler is called in messages."""
+    while isinstance(handler, partial):
+        handler = handler.func
+    named: Any = handler if hasattr(handler, "__qualname__") else type(handler)
+    return f"{named.__module__}.{named.__qualname__}"

@@ -1,0 +1,46 @@
+"""Structured log fields, and the text of an error."""
+
+from __future__ import annotations
+
+import logging
+import re
+from typing import Final
+
+__all__ = ["fields", "one_line", "why"]
+
+# Control characters, line and paragraph separators, surrogates, and what reorders text on a terminal.
+_UNSAFE: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def fields(event: str, **details: object) -> dict[str, object]:
+    """Return the `extra` of a log record: the event and its details, as docs/metrics.md lists them."""
+    return {"maintenance_event": event, **{f"maintenance_{name}": detail for name, detail in details.items()}}
+
+
+def one_line(text: str) -> str:
+    """Escape the characters that could begin a new line or steer a terminal."""
+    return _UNSAFE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+
+
+class _OneLine(logging.Filter):
+    """Escape what users and backends wrote into a record, so that no value forges a log line (CWE-117)."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        message = record.getMessage()
+        if _UNSAFE.search(message):
+            record.msg, record.args = one_line(message), ()
+        for name, value in vars(record).items():
+            if name.startswith("maintenance_") and isinstance(value, str):
+                setattr(record, name, one_line(value))
+        if record.exc_info:  # an error may quote anything, so no line of a traceback begins like a record
+            lines = logging.Formatter().formatException(record.exc_info).split("\n")
+            record.exc_text = "\n".join(f"    {one_line(line)}" for line in lines)
+        return True
+
+
+logging.getLogger("fastapi_maintenance").addFilter(_OneLine())
+
+
+def why(error: BaseException) -> str:
+    """What an error says, or what it is where it says nothing, as timeouts do."""
+    return str(error) or type(error).__name__

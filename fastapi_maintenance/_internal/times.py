@@ -1,0 +1,22 @@
+"""Times as text."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+__all__ = ["iso_seconds", "isoformat_utc", "readable"]
+
+
+def iso_seconds(time: datetime) -> str:
+    """Format a UTC time for programs (RFC 3339)."""
+    return time.isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def readable(time: datetime) -> str:
+    """Format a UTC time for people, independent of the locale."""
+    return f"{time.isoformat(sep=' ', timespec='minutes')[:16]} UTC"
+
+
+def isoformat_utc(moment: datetime) -> str:
+    """A time for machines: ISO 8601 in UTC."""
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")

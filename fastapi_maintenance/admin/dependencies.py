@@ -1,0 +1,76 @@
+"""Request dependencies: mode, component, operator, root of the application."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any, Final
+
+from fastapi import Depends, HTTPException, Query, Request
+
+from ..runtime.current import mode_at_hand
+from ..runtime.mode import MaintenanceMode
+from ..runtime.requests import current_admission
+
+__all__ = ["Mode", "Operator", "Root", "Scope", "note_operator"]
+
+_MAX_NAME: Final = 200  # characters
+
+
+async def mode_asked() -> MaintenanceMode:
+    """Return the mode of the application whose middleware the request has passed."""
+    mode = mode_at_hand()
+    if mode is None:
+        raise HTTPException(
+            501,
+            "This request has passed no MaintenanceModeMiddleware. Add one to the application that includes this router.",
+        )
+    return mode
+
+
+Mode = Annotated[MaintenanceMode, Depends(mode_asked)]
+
+
+async def scope_asked(
+    mode: Mode, scope: Annotated[str | None, Query(description="A component, as maintenance_scope names it.")] = None
+) -> str | None:
+    """Return the component of the query, which must have routes."""
+    if scope is not None and scope not in mode.scopes:
+        raise HTTPException(404, f"No route belongs to {scope!r}. GET scopes lists the names.")
+    return scope
+
+
+Scope = Annotated[str | None, Depends(scope_asked)]
+
+
+def note_operator(operator: Callable[..., Any]) -> Callable[..., Any]:
+    """Make a dependency that stores the name that `operator` returns."""
+
+    async def note(request: Request, name: Any = Depends(operator)) -> None:  # noqa: B008 - FastAPI reads it there
+        request.state.maintenance_operator = None if name is None else str(name)[:_MAX_NAME]
+
+    return note
+
+
+async def operator_noted(request: Request) -> str | None:
+    """Return the name of the operator, if it is known."""
+    name: str | None = getattr(request.state, "maintenance_operator", None)
+    return name
+
+
+Operator = Annotated[str | None, Depends(operator_noted)]
+
+
+async def find_root(request: Request) -> str:
+    """Return the root of the application with the middleware, relative to the URL of the request.
+
+    Proxies and mounts change the beginning of a path, so only the end of it can be trusted.
+    """
+    admission = current_admission.get()
+    scope = request.scope if admission is None else admission.scope
+    root_path = str(scope.get("root_path") or getattr(request.scope.get("app"), "root_path", ""))
+    path: str = scope["path"]
+    beneath = path.removeprefix(root_path) if path.startswith(f"{root_path}/") else path
+    return "../" * (beneath.count("/") - 1) or "./"
+
+
+Root = Annotated[str, Depends(find_root)]

@@ -1,0 +1,124 @@
+"""Backends from URLs, and the default backend of the process."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any, Final
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from ..exceptions import ConfigurationError
+from .base import BaseStateBackend
+from .env import EnvVarBackend
+from .file import LocalFileBackend
+
+__all__ = ["BACKEND_VARIABLE", "backend_from_url", "backend_of_kind", "backend_or_default", "configure_backend"]
+
+_EXAMPLES: Final = (
+    "redis://localhost:6379/0?key=maintenance, rediss://…, redis+sentinel://one,two,three/mymaster/0, redis+cluster://one,two,three, "
+    "unix:///run/redis.sock, file:maintenance.json or env:FASTAPI_MAINTENANCE_MODE"
+)
+
+
+def backend_from_url(url: str) -> BaseStateBackend:
+    """Make the backend that a URL names.
+
+    `redis://user:password@host:6379/0?key=maintenance&ttl=1`, `rediss://…`, `unix:///path/to.sock?db=0`,
+    `redis+sentinel://one:26379,two,three/mymaster/0`, `redis+cluster://one:6379,two,three`, `file:relative.json`,
+    `file:///absolute.json?ttl=1`, `env:NAME`.
+    Raises `ConfigurationError` for anything else.
+    """
+    scheme, colon, rest = url.partition(":")
+    if not colon and scheme.partition("+")[0] in ("redis", "rediss", "unix", "file"):
+        raise ConfigurationError(f"{scheme!r} alone does not say where; write a URL like {_EXAMPLES}.")
+    if scheme.partition("+")[0] in ("redis", "rediss", "unix"):
+        from .redis import RedisBackend
+
+        return RedisBackend(url)
+    if scheme == "file":
+        return _file(url)
+    if scheme == "env":
+        return EnvVarBackend(rest or None)
+    start = "so" if "@" in url and not rest.startswith("//") else f"with {scheme!r}"  # it may be a password, and its scheme forgotten
+    raise ConfigurationError(f"A backend URL cannot start {start}; write one like {_EXAMPLES}.")
+
+
+def backend_of_kind(kind: str, **options: Any) -> BaseStateBackend:
+    """Make a backend from its short name, `env`, `file` or `redis`, and the options of its class."""
+    makers: dict[str, Callable[..., BaseStateBackend]] = {"env": EnvVarBackend, "file": LocalFileBackend, "redis": _redis}
+    if kind not in makers:
+        raise ConfigurationError(f"There is no backend {kind!r}; choose env, file or redis, or give a URL like {_EXAMPLES}.")
+    try:
+        return makers[kind](**options)
+    except TypeError as error:
+        raise ConfigurationError(f"The {kind} backend cannot take these options: {error}.") from None
+
+
+def _redis(*args: Any, **options: Any) -> BaseStateBackend:
+    from .redis import RedisBackend
+
+    return RedisBackend(*args, **options)
+
+
+def _file(url: str) -> BaseStateBackend:
+    shown = "The URL" if "@" in url else repr(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise ConfigurationError(f"{shown} cannot be read as one of a file{'' if '@' in url else f': {error}'}.") from None
+    if parts.netloc not in ("", "localhost") or not parts.path:
+        raise ConfigurationError(f"{shown} names no local file; write file:maintenance.json or file:///var/lib/app/maintenance.json.")
+    options = dict(parse_qsl(parts.query, keep_blank_values=True))
+    ttl = options.pop("ttl", None)
+    if options:
+        raise ConfigurationError(f"A file URL has no option {', '.join(sorted(options))}; it knows ttl.")
+    try:
+        return LocalFileBackend(unquote(parts.path)) if ttl is None else LocalFileBackend(unquote(parts.path), ttl=float(ttl))
+    except ValueError as error:
+        raise ConfigurationError(f"In {shown}: {error}") from None
+
+
+BACKEND_VARIABLE: Final = "FASTAPI_MAINTENANCE_BACKEND"
+
+
+class _Default:
+    """The one piece of module state: what a process without a word of configuration shares."""
+
+    configured: BaseStateBackend | None = None
+    from_variable: tuple[str, BaseStateBackend] | None = None
+
+
+def configure_backend(backend: str | BaseStateBackend, **options: Any) -> None:
+    """Set the process' default backend: `env`, `file` or `redis` with options, or a URL, or an instance.
+
+    The URL in the environment variable `FASTAPI_MAINTENANCE_BACKEND` goes before it. Raises `ConfigurationError`.
+    """
+    if isinstance(backend, BaseStateBackend):
+        if options:
+            raise ConfigurationError("Options belong to the backend's own constructor when an instance is given.")
+        _Default.configured = backend
+    elif not isinstance(backend, str):
+        raise ConfigurationError(f"backend must be a kind (env, file or redis), a URL or a backend, not {backend!r}.")
+    elif ":" in backend:
+        if options:
+            raise ConfigurationError("Options belong into the URL's query when a URL is given.")
+        _Default.configured = backend_from_url(backend)
+    else:
+        _Default.configured = backend_of_kind(backend, **options)
+
+
+def backend_or_default(backend: str | BaseStateBackend | None = None) -> BaseStateBackend:
+    """The backend given, as an instance or a URL; else the one the environment names; else the configured one; else env."""
+    if isinstance(backend, BaseStateBackend):
+        return backend
+    if isinstance(backend, str):
+        return backend_from_url(backend)
+    if backend is not None:
+        raise ConfigurationError(f"backend must be a backend or its URL, not {backend!r}.")
+    if url := os.environ.get(BACKEND_VARIABLE):
+        if _Default.from_variable is None or _Default.from_variable[0] != url:
+            _Default.from_variable = (url, backend_from_url(url))
+        return _Default.from_variable[1]
+    if _Default.configured is None:
+        _Default.configured = EnvVarBackend()
+    return _Default.configured

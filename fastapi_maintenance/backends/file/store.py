@@ -1,0 +1,233 @@
+"""The files of one switch: the switch, the holds beside it, and their lock. Blocking."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from ...exceptions import BackendError, BackendUnavailableError, InvalidStateError
+from ...model.holds import Hold
+from ...model.snapshot import Reading
+from ...model.state import MAX_BYTES, OFF, MaintenanceState
+from .atomic import explaining, read_file, remove_file, replace_file
+
+__all__ = ["StoredHolds", "SwitchFiles"]
+
+_MAX_HOLDS_BYTES: Final = 1024 * 1024
+_LOCK_TIMEOUT: Final = 5.0  # seconds
+_LOCK_POLL_INTERVAL: Final = 0.005
+
+
+@dataclass(frozen=True, slots=True)
+class StoredHolds:
+    """The holds as their file has them, and when all were last revoked, both by the wall clock."""
+
+    by_id: Mapping[str, Hold] = field(default_factory=dict)
+    cleared_at: float = -math.inf
+
+    @classmethod
+    def parse(cls, raw: bytes) -> StoredHolds:
+        """Read what `dump` wrote. Raises `InvalidStateError` for anything else."""
+        try:
+            content = json.loads(raw)
+            holds = {id: Hold.parse(id, _finite(entry["deadline"]), json.dumps(entry)) for id, entry in content["holds"].items()}
+            return cls(holds, _finite(content["cleared_at"]) if "cleared_at" in content else -math.inf)
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
+            raise InvalidStateError("It is not JSON as this package writes it.") from None
+
+    def dump(self) -> bytes:
+        """Return the content of the file; empty if there is nothing to store."""
+        cleared = {} if self.cleared_at == -math.inf else {"cleared_at": self.cleared_at}
+        if not self.by_id and not cleared:
+            return b""
+        holds = {id: json.loads(hold.dump()) | {"deadline": hold.deadline} for id, hold in self.by_id.items()}
+        return json.dumps(cleared | {"holds": holds}, indent=1).encode()
+
+    def with_hold(self, hold: Hold) -> StoredHolds:
+        """Add or replace a hold."""
+        return replace(self, by_id={**self.by_id, hold.id: hold})
+
+    def live(self, now: float) -> StoredHolds:
+        """Drop the holds whose lease is over."""
+        return replace(self, by_id={id: hold for id, hold in self.by_id.items() if now < hold.deadline})
+
+
+class SwitchFiles:
+    """Reads and changes the files. The methods block, and may be called from any thread."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.holds_path = path + ".holds"
+        self.lock_path = path + ".lock"
+        self.lock_timeout = _LOCK_TIMEOUT
+        self._last_holds = StoredHolds()
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes and threads from changing the files. Raises `BackendError`."""
+        from filelock import FileLock, Timeout  # not above: few need it, and it takes 18 ms
+
+        # Any user may take the lock, as one user's command changes the switch of another's service.
+        lock = FileLock(self.lock_path, self.lock_timeout, mode=0o666, poll_interval=_LOCK_POLL_INTERVAL, fallback_to_soft=False)
+        with explaining(self.lock_path):
+            os.stat(os.path.dirname(self.lock_path))  # otherwise the lock would make that directory
+            try:
+                lock.acquire()
+            except Timeout:
+                raise BackendUnavailableError(
+                    f"{self.lock_path} has been locked for over {self.lock_timeout:g} s by another process: end that process, or try again."
+                ) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    # -- reading -----------------------------------------------------------------------------------
+
+    def read(self) -> tuple[Reading, bool]:
+        """Read the files, without a lock; also return whether there is a switch."""
+        # The holds first: a release that keeps the switch on writes the switch first.
+        holds, error = self._try_holds()
+        exists, switch, switch_error = self._try_switch()
+        now = time.time()
+        live = None if holds is None else tuple(holds.live(now).by_id.values())
+        return Reading(switch, live, now, error=" ".join(filter(None, (switch_error, error))) or None), exists
+
+    def _try_switch(self) -> tuple[bool, MaintenanceState | None, str | None]:
+        try:
+            raw = read_file(self.path, MAX_BYTES)
+            return raw is not None, MaintenanceState.parse(raw), None
+        except (OSError, InvalidStateError) as problem:
+            return True, None, _sentence("The file", problem)
+
+    def _try_holds(self) -> tuple[StoredHolds | None, str | None]:
+        try:
+            return self._read_holds(), None
+        except (OSError, InvalidStateError) as problem:
+            return None, _sentence(self.holds_path, problem)
+
+    def _read_holds(self) -> StoredHolds:
+        raw = read_file(self.holds_path, _MAX_HOLDS_BYTES)
+        if raw is not None and len(raw) > _MAX_HOLDS_BYTES:
+            raise InvalidStateError(f"It is over {_MAX_HOLDS_BYTES} bytes long.")
+        self._last_holds = holds = StoredHolds() if raw is None else StoredHolds.parse(raw)
+        return holds
+
+    # -- the switch, under the lock ----------------------------------------------------------------
+
+    def write(self, state: MaintenanceState, expires_in: float | None = None) -> None:
+        """Write the switch. Raises `BackendError`."""
+        state = _expiring(state, expires_in)
+        with self.locked():
+            self._write(state)
+
+    def compare_and_set(self, expected: MaintenanceState | None, state: MaintenanceState, *, end_holds: bool = False) -> bool:
+        """Write the switch, or `clear` all, if the switch is as expected; False if not. Raises `BackendError`."""
+        with self.locked():
+            _, switch, _ = self._try_switch()
+            if switch != expected:
+                return False
+            if end_holds:
+                self._clear()
+            else:
+                self._write(state)
+        return True
+
+    def _write(self, state: MaintenanceState) -> None:
+        """Write the switch, unless it says the same already."""
+        exists, switch, _ = self._try_switch()
+        if not exists or switch != state:
+            with explaining(self.path):
+                replace_file(self.path, state.dump().encode())
+
+    # -- the holds, under the lock -----------------------------------------------------------------
+
+    def acquire(self, hold: Hold, lease: float) -> Hold:
+        """Add a hold, and return it as stored. Raises `BackendError`."""
+        with self.locked():
+            stored, now = self._stored(), time.time()
+            # Later than the last clear even if the clock was set back; otherwise it would look revoked.
+            since = max(now, math.nextafter(stored.cleared_at, math.inf))
+            taken = replace(hold, since=since, deadline=now + lease)
+            self._store(stored.with_hold(taken))
+        return taken
+
+    def renew(self, hold: Hold, lease: float) -> bool:
+        """Extend a hold, or store it again if its file was lost; False if it was revoked. Raises `BackendError`."""
+        with self.locked():
+            stored = self._stored()
+            known = stored.by_id.get(hold.id, hold)
+            if known.since <= stored.cleared_at:
+                return False
+            self._store(stored.with_hold(replace(known, deadline=time.time() + lease)))
+        return True
+
+    def release(self, hold: Hold, keep: MaintenanceState | None) -> None:
+        """Remove a hold, after writing `keep` to the switch where given. Raises `BackendError`."""
+        with self.locked():
+            if keep is not None and hold.scope is None:
+                self._write(keep)
+            stored = self._stored()
+            if hold.id in stored.by_id:
+                others = {id: other for id, other in stored.by_id.items() if id != hold.id}
+                self._store(replace(stored, by_id=others))
+
+    def clear(self) -> None:
+        """Revoke every hold and turn the switch off. Raises `BackendError`."""
+        with self.locked():
+            self._clear()
+
+    def _clear(self) -> None:
+        holds, _ = self._try_holds()
+        # Not before any hold was taken even if the clock was set back; otherwise that would not look revoked.
+        taken = [hold.since for hold in (holds or self._last_holds).by_id.values()]
+        self._store(StoredHolds(cleared_at=max([time.time(), *taken])))
+        self._write(OFF)
+
+    def _stored(self) -> StoredHolds:
+        """Return the live holds to change; those last known here if the file is garbage."""
+        with explaining(self.holds_path):
+            try:
+                holds = self._read_holds()
+            except InvalidStateError:  # the other holders renew, and so store theirs again
+                holds = self._last_holds
+        return holds.live(time.time())
+
+    def _store(self, holds: StoredHolds) -> None:
+        content = holds.dump()
+        if len(content) > _MAX_HOLDS_BYTES:
+            raise BackendError(f"{self.holds_path} would be over {_MAX_HOLDS_BYTES} bytes long: shorten the texts of the holds.")
+        change: Callable[[], None] = (lambda: replace_file(self.holds_path, content)) if content else lambda: remove_file(self.holds_path)
+        with explaining(self.holds_path):
+            change()
+
+
+def _finite(number: Any) -> float:
+    if not math.isfinite(value := float(number)):
+        raise ValueError
+    return value
+
+
+def _sentence(what: str, problem: OSError | InvalidStateError) -> str:
+    detail = problem.strerror or "no reason given" if isinstance(problem, OSError) else str(problem)
+    return f"{what} cannot be read: {detail.removesuffix('.')}."
+
+
+def _expiring(state: MaintenanceState, expires_in: float | None) -> MaintenanceState:
+    """Return the state with its time to live as its end. Raises `InvalidStateError` if that is no time, or before the start."""
+    if expires_in is None or not state.enabled:
+        return state
+    try:
+        end = datetime.fromtimestamp(time.time() + expires_in, UTC)
+    except (OverflowError, ValueError, OSError):
+        raise InvalidStateError(f"It cannot last {expires_in:g} s: that is beyond the calendar.") from None
+    if state.starts_at is not None and state.starts_at >= end:
+        raise InvalidStateError(f"It would be over after {expires_in:g} s, before it starts at {state.starts_at}.")
+    return state if state.ends_at is not None and state.ends_at <= end else state.model_copy(update={"ends_at": end})

@@ -1,0 +1,77 @@
+"""Which worker tells the world of a change: a claim in Redis that ends by itself if its worker dies."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from importlib.resources import files
+from typing import Final
+
+from ...exceptions import BackendError
+from ..base import News
+from .connection import Wire
+
+__all__ = ["Teller"]
+
+_SOURCE: Final = files(__package__).joinpath("claim.lua").read_bytes()
+_LEASE: Final = 10.0  # seconds after which somebody else tells what a worker died over
+
+
+class Teller:
+    """One attempt of one worker to tell of something."""
+
+    def __init__(self, key: str, open_wire: Callable[[], AbstractAsyncContextManager[Wire]], timeout: float, lease: float = _LEASE) -> None:
+        self._key = key
+        self._open_wire = open_wire
+        self._timeout = timeout
+        self._lease = lease
+        self._id = secrets.token_hex(6)  # of this attempt: workers that were forked share everything else
+
+    async def tell_once(self, news: News, tell: Callable[[str], Awaitable[None]]) -> bool:
+        """As `BaseStateBackend.tell_once`."""
+        verdict, before = await self._step("claim", news.before, news.now, round(news.at * 1e6), self._milliseconds)
+        if verdict == "tell":
+            async with self._renewed():
+                await tell(before)
+            await self._settle()
+        return verdict != "wait"
+
+    async def _settle(self) -> None:
+        """Note that it is told, also if this worker is ending; at worst it will be told again."""
+        noting = asyncio.ensure_future(self._step("done"))
+        try:
+            await asyncio.shield(noting)
+        except asyncio.CancelledError:
+            await asyncio.wait([noting])
+            raise
+        except BackendError:
+            pass
+
+    @property
+    def _milliseconds(self) -> int:
+        return round(self._lease * 1000)
+
+    @asynccontextmanager
+    async def _renewed(self) -> AsyncIterator[None]:
+        renewing = asyncio.create_task(self._renew())
+        try:
+            yield
+        finally:
+            renewing.cancel()
+            await asyncio.wait([renewing])
+
+    async def _renew(self) -> None:
+        while True:
+            await asyncio.sleep(self._lease / 3)
+            with suppress(BackendError):
+                await self._step("renew", self._milliseconds)
+
+    async def _step(self, step: str, *args: str | int) -> tuple[str, str]:
+        async with self._open_wire() as wire:
+            (reply,) = await wire.call(("EVAL", _SOURCE, 1, self._key, step, self._id, *args), within=self._timeout)
+        match reply:
+            case [bytes(verdict), bytes(before)]:
+                return verdict.decode(), before.decode(errors="replace")
+        raise BackendError(f"Redis cannot say who is to tell of a change: {reply!r}")

@@ -1,0 +1,192 @@
+"""Point-in-time status report of a backend."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any, Self
+
+from .._internal.times import isoformat_utc as iso
+from ..model.evaluate import Effective, coming_window, evaluate
+from ..model.holds import Hold
+from ..model.snapshot import Reading
+from ..model.state import MaintenanceState
+from .base import BaseStateBackend
+
+__all__ = ["Report", "describe_hold", "look", "word"]
+
+
+async def look(backend: BaseStateBackend, scope: str | None = None) -> Report:
+    """What it says now, in general or for a scope. Raises `BackendError`."""
+    return Report.of(backend, await backend.read(), scope=scope)
+
+
+def word(state: MaintenanceState | None) -> str:
+    """A state in one word."""
+    if state is None:
+        return "unknown"
+    return "on" if state.enabled else "off"
+
+
+def describe_hold(hold: Hold) -> str:
+    """Whose a hold is, and why it was taken."""
+    owner = hold.state.by or hold.id
+    return f"{owner} ({hold.state.reason})" if hold.state.reason else owner
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A reading judged at an instant of the backend's clock.
+
+    Where the reading has a gap that could decide, the effective state is unknown: there is no last known one here.
+    """
+
+    url: str
+    kind: str
+    reading: Reading
+    at: float
+    scope: str | None = None
+
+    @classmethod
+    def of(cls, backend: BaseStateBackend, reading: Reading, at: float | None = None, scope: str | None = None) -> Self:
+        """Judge a reading, at the time it was made unless another is given; in general, or for a scope."""
+        return cls(backend.describe(), backend.kind, reading, reading.now if at is None else at, scope)
+
+    def about(self, scope: str | None) -> Self:
+        """What the same reading says of a scope."""
+        return replace(self, scope=scope)
+
+    @property
+    def now(self) -> datetime:
+        """The instant."""
+        return datetime.fromtimestamp(self.at, UTC)
+
+    @property
+    def state(self) -> MaintenanceState | None:
+        """The effective state; None where it is unknown."""
+        effective = self._effective
+        known = effective.hold is not None or not (self._source.switch is None or self.reading.holds is None)
+        return effective.state if known else None
+
+    @property
+    def decided_by(self) -> str | None:
+        """What the effective state comes from: `hold`, `switch` or, for a scope, `general switch`."""
+        if self.state is None:
+            return None
+        if self._effective.hold is not None:
+            return "hold"
+        return "switch" if self.scope is None or self.has_own_switch else "general switch"
+
+    @property
+    def retry_after(self) -> int | None:
+        """Seconds that clients are told to wait; None where they are not."""
+        state = self.state
+        return state.retry_after_at(self.now) if state is not None and state.enabled else None
+
+    @property
+    def has_own_switch(self) -> bool:
+        """Whether this is about a scope with a switch of its own."""
+        return self.reading.of(self.scope) is not None
+
+    @property
+    def _source(self) -> Reading:
+        return self.reading.of(self.scope) or self.reading
+
+    @property
+    def switch(self) -> MaintenanceState | None:
+        """The switch as it is stored, that of the scope if it has one; None where it cannot be read."""
+        return self._source.switch
+
+    @property
+    def expires_in(self) -> float | None:
+        """Seconds that the switch's key has left to live."""
+        reading = self._source
+        return None if reading.expires_in is None else max(0.0, reading.now + reading.expires_in - self.at)
+
+    @property
+    def coming(self) -> MaintenanceState | None:
+        """The switch, if it stands for a window that has not begun and that its key lives to see."""
+        return coming_window(self._source, self.at)
+
+    @property
+    def switch_is_on(self) -> bool:
+        """Whether the switch alone says on now, its window considered."""
+        return self._effective.switch.enabled
+
+    @property
+    def window(self) -> MaintenanceState | None:
+        """The switch, if it begins or ends by itself and is not over."""
+        switch = self.switch if self.scope is None or self.has_own_switch else None
+        timed = switch is not None and switch.enabled and (switch.starts_at is not None or switch.ends_at is not None)
+        return switch if timed and (self.switch_is_on or self.coming is not None) else None
+
+    @property
+    def holds(self) -> tuple[Hold, ...] | None:
+        """The live holds, oldest first; None where they cannot be read."""
+        if self.reading.holds is None:
+            return None
+        return tuple(sorted((hold for hold in self.reading.holds if self.at < hold.deadline), key=lambda hold: (hold.since, hold.id)))
+
+    @property
+    def deciding(self) -> tuple[Hold, ...]:
+        """The holds because of which the effective state is what it is; none where it is the switch's."""
+        holds, state = self.holds or (), self._effective.hold
+        if state is None:
+            return ()
+        holds = tuple(hold for hold in holds if hold.scope in (None, self.scope))
+        lifted = {id for hold in holds if not hold.state.enabled for id in hold.lifts}
+        return tuple(hold for hold in holds if hold.state.enabled == state.enabled and not (state.enabled and hold.id in lifted))
+
+    def lease_of(self, hold: Hold) -> float | None:
+        """Seconds until a hold ends unless it is renewed; None where it ends with its process only."""
+        return _finite(hold.deadline - self.at)
+
+    @property
+    def changes_at(self) -> datetime | None:
+        """When the effective state may change by itself: a lease, a window or a time to live ends."""
+        until = _finite(self._effective.until)
+        try:
+            return None if until is None else datetime.fromtimestamp(until, UTC)
+        except (OverflowError, ValueError, OSError):  # beyond the calendar
+            return None
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it as JSON values, always with the same keys."""
+        state, coming, changes_at = self.state, self.coming, self.changes_at
+        return {
+            "scope": self.scope,
+            "enabled": None if state is None else state.enabled,
+            "decided_by": self.decided_by,
+            "state": None if state is None else _state_json(state),
+            "retry_after": self.retry_after,
+            "changes_at": None if changes_at is None else iso(changes_at),
+            "switch": None if self.switch is None else _state_json(self.switch) | {"expires_in": self.expires_in},
+            "coming": None if coming is None else {name: _state_json(coming)[name] for name in ("starts_at", "ends_at")},
+            "holds": None if self.holds is None else [self._hold_json(hold) for hold in self.holds],
+            "error": self.reading.error,
+            "now": iso(self.now),
+            "backend": {"kind": self.kind, "url": self.url},
+        }
+
+    def windows_json(self) -> list[dict[str, Any]]:
+        """The windows as JSON values, always with the same keys; `begun` says whether it is on because of one now."""
+        window = self.window
+        return [] if window is None else [_state_json(window) | {"begun": self.coming is None}]
+
+    def _hold_json(self, hold: Hold) -> dict[str, Any]:
+        return {"id": hold.id, "lease": self.lease_of(hold), "lifts": list(hold.lifts), "scope": hold.scope, **_state_json(hold.state)}
+
+    @property
+    def _effective(self) -> Effective:
+        return evaluate(self.reading, self.at, self.scope)
+
+
+def _state_json(state: MaintenanceState) -> dict[str, Any]:
+    times = {name: getattr(state, name) for name in ("starts_at", "ends_at", "since")}
+    bypass = None if state.bypass is None else [record.model_dump() | {"until": iso(record.until)} for record in state.bypass]
+    written = {name: None if moment is None else iso(moment) for name, moment in times.items()}
+    return state.model_dump() | written | {"bypass": bypass, "ignored": list(state.ignored)}
+
+
+def _finite(seconds: float) -> float | None:
+    return None if seconds == float("inf") else seconds

@@ -1,0 +1,134 @@
+"""Where the workers stand, as people and programs read it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from types import TracebackType
+from typing import Final, Protocol, Self
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from ..backends.status import word
+from ..coordination.barrier import BarrierResult
+from ..model.workers import WAY_AROUND, Worker
+from .console import clean
+
+__all__ = ["LiveRoll", "Roll", "RollLines", "as_table", "listed", "roll_on", "summary", "ways_around", "worker_lines"]
+
+_COLOURS: Final = {
+    "open": "green",
+    "drained": "green",
+    "applied": "yellow",
+    "waiting": "red",
+    "expired": "magenta",
+    "unfenced": "bold magenta",
+}
+
+
+class Roll(Protocol):
+    """Shows how a wait goes, while it is entered."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None: ...
+
+    def show(self, result: BarrierResult) -> None: ...
+
+
+def roll_on(console: Console | None, tell: Callable[[str], object]) -> Roll:
+    """A live table on a terminal that can redraw it, else a line for each change."""
+    return RollLines(tell) if console is None or console.is_dumb_terminal else LiveRoll(console)
+
+
+class RollLines:
+    """One line for each change."""
+
+    def __init__(self, tell: Callable[[str], object]) -> None:
+        self._tell = tell
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None: ...
+
+    def show(self, result: BarrierResult) -> None:
+        """Print how many workers stand where."""
+        self._tell(f"{result.elapsed:.1f} s: {summary(result)}")
+
+
+class LiveRoll:
+    """A table that is redrawn in place."""
+
+    def __init__(self, console: Console) -> None:
+        self._live = Live(console=console, auto_refresh=False)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._live.stop()
+
+    def show(self, result: BarrierResult) -> None:
+        """Draw where every worker stands."""
+        self._live.start()  # only now: without anything to show it would print an empty line
+        footer = Text(f"{result.elapsed:.1f} s: {summary(result)}", style="dim")
+        self._live.update(Group(as_table(list(_standings(result))), footer), refresh=True)
+
+
+def summary(result: BarrierResult) -> str:
+    """How many workers stand where, and who is waited for."""
+    if not result.looked:
+        return "the registry of workers could not be read"
+    counts = [f"{len(group)} {_called(name, result)}" for name, group in result.groups() if group] or ["no workers"]
+    waited_for = ", ".join(_with_load(worker) for worker in result.laggards)
+    if not waited_for and result.settles_in > 0:
+        waited_for = f"{result.settles_in:.1f} s, as the registry is young and may not know of all workers yet"
+    return f"maintenance {word(result.state)}; {', '.join(counts)}" + (f"; waiting for {waited_for}" if waited_for else "")
+
+
+def as_table(workers: Sequence[tuple[str, Worker]]) -> Table:
+    """A row for each worker."""
+    table = Table("worker", "host", "pid", "link", "stands", "requests", "WebSockets", "closes by itself after")
+    for standing, worker in workers:
+        fence = "never" if worker.fence is None else f"{worker.fence:g} s"
+        cells = (worker.id, worker.host, str(worker.pid), worker.rung, standing, str(worker.http), str(worker.websockets), fence)
+        table.add_row(*(Text(clean(cell), style=_COLOURS.get(cell, "")) for cell in cells))
+    return table
+
+
+def worker_lines(workers: Sequence[Worker]) -> Iterator[str]:
+    """A line for each worker, as `name: value` pairs."""
+    for worker in workers:
+        fence = "never" if worker.fence is None else f"{worker.fence:g}s"
+        stands = f"{worker.standing} http={worker.http} websockets={worker.websockets} fence={fence}"
+        yield clean(f"{worker.id} host={worker.host} pid={worker.pid} link={worker.rung} version={worker.version} stands={stands}")
+
+
+def ways_around(workers: Sequence[Worker]) -> list[str]:
+    """Return a sentence for each path that was answered without a route while closed."""
+    return [clean(f"{path} {WAY_AROUND}") for path in sorted({path for worker in workers for path in worker.unrouted})]
+
+
+def listed(workers: Sequence[Worker]) -> list[tuple[str, Worker]]:
+    """Workers with what each says of itself."""
+    return [(worker.standing, worker) for worker in workers]
+
+
+def _standings(result: BarrierResult) -> Iterator[tuple[str, Worker]]:
+    unfenced = {worker.id for worker in result.unfenced}
+    for name in ("waiting", "applied", "drained", "expired"):
+        for worker in getattr(result, name):
+            yield "unfenced" if worker.id in unfenced else _called(name, result), worker
+
+
+def _called(name: str, result: BarrierResult) -> str:
+    """A group of workers by what it is to the reader: who has opened is waited for no more, and that is all that drained means then."""
+    return "open" if name == "drained" and not result.state.enabled else name
+
+
+def _with_load(worker: Worker) -> str:
+    load = [f"{count} {noun}" for count, noun in ((worker.http, "requests"), (worker.websockets, "WebSockets")) if count]
+    return clean(worker.name) + (f" ({', '.join(load)})" if load else "")

@@ -1,0 +1,3 @@
+"""Several processes together: holds, barriers and jobs."""
+
+from __future__ import annotations

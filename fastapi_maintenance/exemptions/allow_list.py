@@ -1,0 +1,139 @@
+"""The allow list of a state: paths, path templates and networks."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from starlette._utils import get_route_path
+from starlette.convertors import CONVERTOR_TYPES
+from starlette.types import Scope
+
+from ..exceptions import ConfigurationError
+from .proxies import AddressRange, Proxies, is_in, network_of
+from .rules import Method
+
+__all__ = ["AllowList", "check_entry"]
+
+# Parameters are whole segments, so that a path is split once for all entries, and no entry makes a regular expression go back.
+_NAME: Final = "[A-Za-z_][A-Za-z0-9_]*"
+_TYPED: Final = ("str", "int", "float", "uuid")
+_PARAMETER: Final = re.compile(rf"\{{{_NAME}(?::({'|'.join(_TYPED)}))?\}}")
+_REST: Final = re.compile(rf"\{{{_NAME}:path\}}")
+_LITERAL: Final = re.compile(r"[^{}]*")
+_SEGMENTS: Final = {kind: re.compile(CONVERTOR_TYPES[kind].regex) for kind in _TYPED if kind != "str"}
+_MAX_ENTRY: Final = 200  # characters
+_MAX_SEGMENTS: Final = 32
+_MAX_VALUE: Final = 100  # characters of a segment that is an int, a float or a uuid
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """A path as its segments, texts or types of parameters in a tuple, or a network; for some methods, or for all."""
+
+    methods: Method | None = None
+    segments: tuple[str | tuple[str], ...] = ()
+    is_open: bool = False
+    network: AddressRange | None = None
+
+
+class AllowList:
+    """The allow list of a state. `problems` says what is wrong with the entries that are ignored.
+
+    The work for a request is bounded by the number of entries times their segments, however long its path and headers are.
+    """
+
+    def __init__(self, entries: Sequence[str], proxies: Proxies | None = None) -> None:
+        self.entries = entries
+        self.problems: list[str] = []
+        self._proxies = proxies or Proxies()
+        self._entries: list[_Entry] = []
+        for entry in entries:
+            try:
+                self._entries.append(_parse(entry))
+            except ConfigurationError as error:
+                self.problems.append(str(error))
+
+    def matches(self, scope: Scope) -> bool:
+        """Return whether an entry allows the request."""
+        path = _Segments(get_route_path(scope))
+        entries = [entry for entry in self._entries if entry.methods is None or entry.methods.matches(scope)]
+        if any(entry.network is None and path.match(entry) for entry in entries):
+            return True
+        networks = [entry.network for entry in entries if entry.network is not None]
+        address = self._proxies.client_of(scope) if networks else None
+        return address is not None and is_in(address, networks)
+
+
+class _Segments:
+    """The segments of a path, each compared with each type of parameter once. A path with a newline matches nothing."""
+
+    def __init__(self, path: str) -> None:
+        self._given = path.split("/", _MAX_SEGMENTS + 1)[1:] if path.startswith("/") and "\n" not in path else []
+        self._known: dict[tuple[int, str], bool] = {}
+
+    def match(self, entry: _Entry) -> bool:
+        """Return whether the path is as an entry has it."""
+        given, wanted = self._given, entry.segments
+        if len(given) <= len(wanted) if entry.is_open else len(given) != len(wanted):
+            return False
+        return all(
+            given[index] == segment if isinstance(segment, str) else self._is(index, segment[0]) for index, segment in enumerate(wanted)
+        )
+
+    def _is(self, index: int, kind: str) -> bool:
+        if kind == "str":
+            return bool(self._given[index])
+        known = self._known.get((index, kind))
+        if known is None:
+            text = self._given[index]
+            known = len(text) <= _MAX_VALUE and _SEGMENTS[kind].fullmatch(text) is not None
+            self._known[index, kind] = known
+        return known
+
+
+def check_entry(entry: str) -> str:
+    """Return an entry of `allow` if it is valid: a path, a template or a network, perhaps after methods and a space.
+
+    Raises `ConfigurationError`.
+    """
+    _parse(entry)
+    return entry
+
+
+def _parse(entry: str) -> _Entry:
+    names, what = _words(entry)
+    try:
+        methods = Method(*names.split(",")) if names else None
+        if not what.startswith("/"):
+            return _Entry(methods, network=network_of(what))
+        segments = what.split("/")[1:]
+        is_open = _REST.fullmatch(segments[-1]) is not None
+        return _Entry(methods, tuple(_read(segments[:-1] if is_open else segments)), is_open)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"Invalid allow entry {_excerpt(entry)}: {error}") from None
+
+
+def _read(segments: Sequence[str]) -> Iterator[str | tuple[str]]:
+    if len(segments) > _MAX_SEGMENTS:
+        raise ConfigurationError(f"A path must have at most {_MAX_SEGMENTS} segments, got {len(segments)}.")
+    for segment in segments:
+        if parameter := _PARAMETER.fullmatch(segment):
+            yield (parameter[1] or "str",)
+        elif _LITERAL.fullmatch(segment):
+            yield segment
+        else:
+            raise ConfigurationError("A parameter must be a whole segment like {id}, {id:int} or, at the end, {rest:path}.")
+
+
+def _words(entry: str) -> tuple[str, str]:
+    words = entry.split() if len(entry) <= _MAX_ENTRY else []
+    if len(words) not in (1, 2):
+        raise ConfigurationError(f'Invalid allow entry {_excerpt(entry)}: write it like "/login", "POST /login" or "10.1.0.0/16".')
+    return ("" if len(words) == 1 else words[0]), words[-1]
+
+
+def _excerpt(entry: str) -> str:
+    return repr(entry if len(entry) <= 40 else f"{entry[:40]}…")

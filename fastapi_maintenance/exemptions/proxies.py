@@ -1,0 +1,150 @@
+"""The client address behind trusted proxies, from X-Forwarded-For or Forwarded (RFC 7239)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import Final, Literal, get_args
+
+from starlette.types import Scope
+
+from ..exceptions import ConfigurationError
+
+__all__ = ["Address", "AddressRange", "ForwardedHeader", "Proxies", "address_of", "hops", "is_in", "network_of"]
+
+ForwardedHeader = Literal["x-forwarded-for", "forwarded"]
+"""In which header proxies say for whom they ask."""
+
+
+Address = IPv4Address | IPv6Address
+
+
+_PORT: Final = re.compile(r":(?:[0-9]*|_[0-9A-Za-z._-]+)\Z")  # the second as RFC 7239, 6.1 has it
+
+
+_MAX_LENGTH: Final = 4096  # characters
+
+
+_MARK: Final = re.compile(r'[",]')
+
+
+_PAIR: Final = re.compile(r"""[ \t]*(?:([!#$%&'*+.^_`|~0-9A-Za-z-]+)=([!#$%&'*+.^_`|~0-9A-Za-z-]+|"[^"\\]*")[ \t]*)?(;|\Z)""")
+
+
+def hops(scope: Scope, header: ForwardedHeader) -> Iterator[Address | None]:
+    """Yield the addresses nearest proxy first; `None` for an entry that is not an IP address, and for a header over 4 KiB.
+
+    Each proxy appends. Clients may have written everything to the left of what a trusted proxy appended, so the header is read from
+    the right: nothing further left changes what has been read.
+    """
+    text = ",".join(value.decode("latin-1") for name, value in scope["headers"] if name == header.encode())
+    if len(text) > _MAX_LENGTH:
+        return iter((None,))
+    if header == "forwarded":
+        return (_node(_for(element)) for element in _elements(text))
+    return (_node(hop.strip(" \t")) for hop in reversed(text.split(",")))
+
+
+def address_of(text: str) -> Address | None:
+    """Parse an address. An IPv4 address that is mapped into IPv6 is returned as IPv4."""
+    try:
+        address = ip_address(text)
+    except ValueError:
+        return None
+    return address.ipv4_mapped or address if isinstance(address, IPv6Address) else address
+
+
+def _node(text: str) -> Address | None:
+    """Parse an address as proxies write it, perhaps with a port."""
+    if text.startswith("["):
+        inner, bracket, port = text[1:].partition("]")
+        return address_of(inner) if bracket and _PORT.sub("", port) == "" else None
+    return address_of(_PORT.sub("", text) if text.count(":") == 1 else text)
+
+
+def _elements(text: str) -> Iterator[str]:
+    """Yield the elements of Forwarded from the right. A quoted comma separates nothing."""
+    end, quoted = len(text), False
+    for mark in _MARK.finditer(text[::-1]):
+        if mark[0] == '"':
+            quoted = not quoted
+        elif not quoted:
+            begin = len(text) - mark.start()
+            yield text[begin:end]
+            end = begin - 1
+    yield text[:end]
+
+
+def _for(element: str) -> str:
+    """Return the `for` of an element; empty if it has none or several, or is malformed.
+
+    A backslash makes it malformed. Read from the right, it is ambiguous which quotes it escapes, and no address needs one.
+    """
+    nodes: list[str] = []
+    at, more = 0, True
+    while more:
+        pair = _PAIR.match(element, at)
+        if pair is None:
+            return ""
+        if (pair[1] or "").lower() == "for":
+            nodes.append(pair[2].strip('"'))
+        at, more = pair.end(), bool(pair[3])
+    return nodes[0] if len(nodes) == 1 else ""
+
+
+AddressRange = IPv4Network | IPv6Network
+
+
+_MAX_PROXIES: Final = 32
+
+
+class Proxies:
+    """The trusted proxies and the header in which they report the client address. Raises `ConfigurationError` for invalid options."""
+
+    def __init__(self, trusted: str | Iterable[str] = (), forwarded: ForwardedHeader = "x-forwarded-for") -> None:
+        if not isinstance(trusted, Iterable):
+            raise ConfigurationError(f"trusted_proxies must be a list of networks, got {trusted!r}.")
+        if forwarded not in get_args(ForwardedHeader):
+            raise ConfigurationError(f"forwarded must be one of {', '.join(get_args(ForwardedHeader))}, got {forwarded!r}.")
+        self.trusted = (trusted,) if isinstance(trusted, str) else tuple(trusted)
+        self.forwarded = forwarded
+        self._networks = tuple(map(network_of, self.trusted))
+        if forwarded != "x-forwarded-for" and not self._networks:
+            raise ConfigurationError(f"trusted_proxies must name the proxies that write the header with forwarded={forwarded!r}, got none.")
+
+    def client_of(self, scope: Scope) -> Address | None:
+        """Return the address of the client; `None` if it cannot be determined."""
+        client = scope.get("client")
+        address = address_of(str(client[0])) if client else None
+        if address is None or not is_in(address, self._networks):
+            return address
+        # The first address that is no trusted proxy; in a chain of trusted proxies alone, the first of them.
+        for number, address in enumerate(hops(scope, self.forwarded)):
+            if address is None or not is_in(address, self._networks):
+                return address
+            if number == _MAX_PROXIES:
+                return None
+        return address
+
+    def __repr__(self) -> str:
+        networks = f", trusted_proxies={[*map(str, self._networks)]!r}" if self._networks else ""
+        return networks + (f", forwarded={self.forwarded!r}" if self.forwarded != "x-forwarded-for" else "")
+
+
+def is_in(address: Address, networks: Iterable[AddressRange]) -> bool:
+    """Return whether an address is in one of the networks."""
+    return any(address in network for network in networks)
+
+
+def network_of(text: object) -> AddressRange:
+    """Parse a network or an address of an option. Raises `ConfigurationError`."""
+    try:
+        if not isinstance(text, str) or not text:  # a number would be read as an address
+            raise ValueError("write it as text")
+        network = ip_network(text)
+    except ValueError as error:
+        raise ConfigurationError(f"A network must be like 10.0.0.0/8, 192.0.2.7 or 2001:db8::/32, got {text!r} ({error}).") from None
+    if isinstance(network, IPv6Network) and network.prefixlen >= 96 and (mapped := network.network_address.ipv4_mapped) is not None:
+        return IPv4Network((mapped, network.prefixlen - 96))
+    return network

@@ -1,0 +1,441 @@
+"""Rules for `exempt_handler=`: `exempt.Path("/health") | exempt.Network("10.0.0.0/8") & ~exempt.Method("POST")`.
+
+`|` is or, `&` is and, `~` is not; each accepts plain handlers too. Rules that read only the request need no thread and no body.
+
+A rule answers yes, no or unknown (`None`). Unknown stays unknown under `~`, and exempts no request. So `~Path("/checkout")`
+exempts neither `/checkout` nor another spelling of it that a router might accept.
+"""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from hmac import compare_digest
+from typing import Any, Final
+from urllib.parse import parse_qsl
+
+from starlette._utils import get_route_path
+from starlette.requests import HTTPConnection, Request, cookie_parser
+from starlette.routing import compile_path
+from starlette.types import Scope
+
+from .._internal.callables import call_handler
+from ..exceptions import ConfigurationError
+from .proxies import ForwardedHeader, Proxies, is_in, network_of
+
+__all__ = [
+    "HEALTH",
+    "Bearer",
+    "Cookie",
+    "ExemptHandler",
+    "Header",
+    "Host",
+    "Method",
+    "Network",
+    "Path",
+    "Query",
+    "Role",
+    "Rule",
+    "ScopeRule",
+    "When",
+]
+
+ExemptHandler = Callable[[Request], bool | Awaitable[bool]] | Callable[[HTTPConnection], bool | Awaitable[bool]]
+"""Decides whether a request passes although maintenance is on. Sync handlers run in threads of their own.
+
+The argument is a `Request`; for a WebSocket, an `HTTPConnection`, which has no method and no body. A handler that asks that for
+what only a `Request` has, refuses the WebSocket.
+"""
+
+
+Check = Callable[[str], bool | Awaitable[bool]]
+
+
+Roles = Iterable[str] | None
+
+
+_TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
+
+
+_HOST: Final = re.compile(r"(?:\*\.)?[0-9A-Za-z_-]+(?:\.[0-9A-Za-z_-]+)*|\[[0-9A-Fa-f:.]+\]")
+
+
+_PATH: Final = re.compile(r"/.*", re.DOTALL)
+
+
+_TEXT: Final = re.compile(r".+", re.DOTALL)
+
+
+_PORT: Final = re.compile(r":[0-9]*\Z")
+
+
+_BEARER: Final = re.compile(r"bearer +([0-9A-Za-z._~+/-]+=*)", re.IGNORECASE)  # RFC 6750, 2.1
+
+
+class Rule(ABC):
+    """A condition under which a request passes during maintenance."""
+
+    @abstractmethod
+    async def applies(self, connection: HTTPConnection) -> bool | None:
+        """Return whether the rule applies to a request; `None` if the request does not allow to tell."""
+
+    async def __call__(self, connection: HTTPConnection) -> bool:
+        """Return whether a request is exempt. An unknown answer exempts no request."""
+        return await self.applies(connection) is True
+
+    def __or__(self, other: ExemptHandler | Any) -> Rule:
+        return _AnyOf(self, _as_rule(other)) if callable(other) else NotImplemented
+
+    def __ror__(self, other: ExemptHandler | Any) -> Rule:
+        return _AnyOf(_as_rule(other), self) if callable(other) else NotImplemented
+
+    def __and__(self, other: ExemptHandler | Any) -> Rule:
+        return _AllOf(self, _as_rule(other)) if callable(other) else NotImplemented
+
+    def __rand__(self, other: ExemptHandler | Any) -> Rule:
+        return _AllOf(_as_rule(other), self) if callable(other) else NotImplemented
+
+    def __invert__(self) -> Rule:
+        return _Not(self)
+
+
+class ScopeRule(Rule):
+    """A rule that reads nothing but the ASGI scope."""
+
+    @abstractmethod
+    def matches(self, scope: Scope) -> bool | None:
+        """Return what `applies` does, without waiting."""
+
+    async def applies(self, connection: HTTPConnection) -> bool | None:
+        """Return whether the rule applies to a request."""
+        return self.matches(connection.scope)
+
+
+class When(Rule):
+    """A custom handler, sync or async, as a rule: `When(is_tester)`."""
+
+    def __init__(self, handler: ExemptHandler) -> None:
+        if not callable(handler):
+            raise ConfigurationError(f"The handler of When must be callable, got {handler!r}.")
+        self._handler = handler
+
+    async def applies(self, connection: HTTPConnection) -> bool | None:
+        """Return the truth of the handler's result, and of a rule its own answer."""
+        if isinstance(self._handler, Rule):
+            return await self._handler.applies(connection)
+        return bool(await call_handler(self._handler, connection))
+
+    def __repr__(self) -> str:
+        return f"When({_name(self._handler)})"
+
+
+# -- rules about the request -----------------------------------------------------------------------
+class Path(ScopeRule):
+    """These paths, exactly, or as templates: `Path("/health", "/users/{id:int}", methods=["GET"])`.
+
+    They are paths as the routes of the application have them, without its `root_path`. A trailing slash is a difference.
+    Without `methods`, the rule is for every method and for WebSockets. A path that only Starlette's routers
+    take for one of these, because a newline follows it, is unknown.
+    """
+
+    def __init__(self, *paths: str, methods: Iterable[str] | None = None) -> None:
+        self._paths = _some("Path", paths)
+        self._methods = None if methods is None else Method(*([methods] if isinstance(methods, str) else methods))
+        self._exact = frozenset(path for path in paths if _checked_path(path) and "{" not in path)
+        self._templates = [_compiled(path) for path in paths if path not in self._exact]
+
+    def matches(self, scope: Scope) -> bool | None:
+        """Return whether path and method match."""
+        return _all_of((self._matches_path(get_route_path(scope)), self._methods is None or self._methods.matches(scope)))
+
+    def _matches_path(self, path: str) -> bool | None:
+        if path in self._exact or any(template.fullmatch(path) for template in self._templates):
+            return True
+        # The patterns of routes end with `$`, which a newline at the end of the path may follow.
+        loose = path.removesuffix("\n") in self._exact or any(template.match(path) for template in self._templates)
+        return None if loose else False
+
+    def __repr__(self) -> str:
+        methods = "" if self._methods is None else f", methods={[*self._methods.methods]!r}"
+        return f"Path({_listed(self._paths)}{methods})"
+
+
+class Method(ScopeRule):
+    """These methods: `Method("GET", "HEAD")`. A WebSocket has none.
+
+    Other cases are unknown, as endpoint classes accept them, and so is HEAD if only GET is named, as Starlette's routes accept it.
+    """
+
+    def __init__(self, *methods: str) -> None:
+        for method in _some("Method", methods):
+            if not _reads(_TOKEN, method):
+                raise ConfigurationError(f"A method must be like GET or POST, got {method!r}.")
+        self.methods = tuple(method.upper() for method in methods)
+
+    def matches(self, scope: Scope) -> bool | None:
+        """Return whether the method is one of these."""
+        method = scope.get("method")
+        if method is None or method in self.methods:
+            return method is not None
+        method = method.upper()
+        return None if method in self.methods or (method == "HEAD" and "GET" in self.methods) else False
+
+    def __repr__(self) -> str:
+        return f"Method({_listed(self.methods)})"
+
+
+class Host(ScopeRule):
+    """These hosts of the Host header, without a port: `Host("staging.example.com", "*.internal")`.
+
+    Clients that reach the server directly can send any host. A missing, repeated or malformed header is unknown.
+    """
+
+    def __init__(self, *hosts: str) -> None:
+        for host in _some("Host", hosts):
+            if not _reads(_HOST, host):
+                raise ConfigurationError(f"A host must be like example.com or *.example.com, without a port, got {host!r}.")
+        self._hosts = tuple(host.lower() for host in hosts)
+
+    def matches(self, scope: Scope) -> bool | None:
+        """Return whether the host is one of these."""
+        name = _PORT.sub("", (_header(scope, b"host") or "").lower())
+        if not _reads(_HOST, name):
+            return None
+        return any(name.endswith(host[1:]) if host.startswith("*") else name == host for host in self._hosts)
+
+    def __repr__(self) -> str:
+        return f"Host({_listed(self._hosts)})"
+
+
+# -- rules about the client ------------------------------------------------------------------------
+class Network(ScopeRule):
+    """Clients of these networks or addresses: `Network("10.0.0.0/8", "2001:db8::/32", trusted_proxies=["192.0.2.7"])`.
+
+    The client is the peer of the connection. If that is one of `trusted_proxies`, the client is the last address in
+    X-Forwarded-For that is none of them; with `forwarded="forwarded"`, in Forwarded (RFC 7239). The other header is not read.
+    The client is unknown if that header is malformed or over 4 KiB, names more than 32 proxies or no client, and on a Unix socket.
+    """
+
+    def __init__(self, *networks: str, trusted_proxies: str | Iterable[str] = (), forwarded: ForwardedHeader = "x-forwarded-for") -> None:
+        self._networks = tuple(network_of(network) for network in _some("Network", networks))
+        self._proxies = Proxies(trusted_proxies, forwarded)
+
+    def matches(self, scope: Scope) -> bool | None:
+        """Return whether the client is in one of these networks."""
+        address = self._proxies.client_of(scope)
+        return None if address is None else is_in(address, self._networks)
+
+    def __repr__(self) -> str:
+        return f"Network({_listed(map(str, self._networks))}{self._proxies!r})"
+
+
+class _Named(ScopeRule):
+    """A name that the request has once, with one value if one is given. More than once is unknown."""
+
+    def __init__(self, name: str, value: str | None = None) -> None:
+        kind = type(self).__name__
+        if not self._is_name(name):
+            raise ConfigurationError(f"The name of a {kind} must be a token, got {name!r}.")
+        if value is not None and not _reads(_TEXT, value):
+            raise ConfigurationError(f"The value of {kind}({name!r}, …) must be text that is not empty.")
+        self._name = name
+        self._value = value
+
+    def matches(self, scope: Scope) -> bool | None:
+        """Return whether the name is there, with the value."""
+        values = self._values(scope)
+        if len(values) > 1:  # proxies and applications differ in which of them they take
+            return None
+        return bool(values) and (self._value is None or _is_same(values[0], self._value))
+
+    @staticmethod
+    def _is_name(name: object) -> bool:
+        return _reads(_TOKEN, name)
+
+    @abstractmethod
+    def _values(self, scope: Scope) -> Sequence[str]: ...
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._name!r}{'' if self._value is None else ', …'})"  # the value may be a secret
+
+
+class Header(_Named):
+    """A header that is present once, with this value if given: `Header("X-Office-Key", "…")`. Compared in constant time."""
+
+    def _values(self, scope: Scope) -> Sequence[str]:
+        return _headers(scope, self._name.lower().encode())
+
+
+class Cookie(_Named):
+    """A cookie, with this value if given: `Cookie("beta", "yes")`. Compared in constant time."""
+
+    def _values(self, scope: Scope) -> Sequence[str]:
+        cookies = [cookie_parser(header) for header in _headers(scope, b"cookie")]
+        return [found[self._name] for found in cookies if self._name in found]
+
+
+class Query(_Named):
+    """A query parameter that is present once, with this value if given: `Query("preview", "…")`. Compared in constant time.
+
+    Access logs contain it.
+    """
+
+    @staticmethod
+    def _is_name(name: object) -> bool:
+        return _reads(_TEXT, name)
+
+    def _values(self, scope: Scope) -> Sequence[str]:
+        query: bytes = scope.get("query_string", b"")
+        return [value for name, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True) if name == self._name]
+
+
+class Bearer(Rule):
+    """A bearer token (RFC 6750) that a custom function, sync or async, accepts: `Bearer(is_valid)`."""
+
+    def __init__(self, check: Check) -> None:
+        if not callable(check):
+            raise ConfigurationError(f"The check of Bearer must be a function of the token, got {check!r}.")
+        self._check = check
+
+    async def applies(self, connection: HTTPConnection) -> bool | None:
+        """Return whether the token is accepted; unknown for more than one."""
+        given = _headers(connection.scope, b"authorization")
+        if len(given) > 1:
+            return None
+        match = _BEARER.fullmatch("".join(given))
+        return match is not None and bool(await call_handler(self._check, match[1]))
+
+    def __repr__(self) -> str:
+        return f"Bearer({_name(self._check)})"
+
+
+class Role(Rule):
+    """A client with one of these roles, as a custom function, sync or async, returns them: `Role("admin", of=roles_of)`.
+
+    The function receives the connection. A middleware that authenticates must be added after this one.
+    """
+
+    def __init__(self, *roles: str, of: Callable[[Any], Roles | Awaitable[Roles]]) -> None:
+        if not callable(of):
+            raise ConfigurationError(f"of must be a function of the request that returns roles, got {of!r}.")
+        self._roles = frozenset(_some("Role", roles))
+        self._of = of
+
+    async def applies(self, connection: HTTPConnection) -> bool | None:
+        """Return whether the request has one of the roles; unknown if the function returns `None`."""
+        roles = await call_handler(self._of, connection)
+        return None if roles is None else not self._roles.isdisjoint(roles)
+
+    def __repr__(self) -> str:
+        return f"Role({_listed(sorted(self._roles))}, of={_name(self._of)})"
+
+
+# -- combinations ----------------------------------------------------------------------------------
+class _AnyOf(Rule):
+    def __init__(self, *rules: Rule) -> None:
+        self._rules = rules
+
+    async def applies(self, connection: HTTPConnection) -> bool | None:
+        """Return yes as soon as one rule says yes; else unknown if one is, else no."""
+        answers = set()
+        for rule in self._rules:
+            if answer := await rule.applies(connection):
+                return True
+            answers.add(answer)
+        return None if None in answers else False
+
+    def __repr__(self) -> str:
+        return " | ".join(map(repr, self._rules))
+
+
+class _AllOf(Rule):
+    def __init__(self, *rules: Rule) -> None:
+        self._rules = rules
+
+    async def applies(self, connection: HTTPConnection) -> bool | None:
+        """Return no as soon as one rule says no; else unknown if one is, else yes."""
+        answers = set()
+        for rule in self._rules:
+            if (answer := await rule.applies(connection)) is False:
+                return False
+            answers.add(answer)
+        return _all_of(answers)
+
+    def __repr__(self) -> str:
+        return " & ".join(f"({rule!r})" if isinstance(rule, _AnyOf) else repr(rule) for rule in self._rules)
+
+
+class _Not(Rule):
+    def __init__(self, rule: Rule) -> None:
+        self._rule = rule
+
+    async def applies(self, connection: HTTPConnection) -> bool | None:
+        """Return the opposite. Unknown stays unknown."""
+        answer = await self._rule.applies(connection)
+        return None if answer is None else not answer
+
+    def __repr__(self) -> str:
+        return f"~({self._rule!r})" if isinstance(self._rule, _AnyOf | _AllOf) else f"~{self._rule!r}"
+
+
+def _as_rule(handler: ExemptHandler) -> Rule:
+    return handler if isinstance(handler, Rule) else When(handler)
+
+
+def _all_of(answers: Collection[bool | None]) -> bool | None:
+    if False in answers:
+        return False
+    return None if None in answers else True
+
+
+# -- reading options -------------------------------------------------------------------------------
+def _some(kind: str, given: tuple[str, ...]) -> tuple[str, ...]:
+    if not given:
+        raise ConfigurationError(f"{kind} must have at least one argument, got none.")
+    return given
+
+
+def _reads(pattern: re.Pattern[str], value: object) -> bool:
+    """Return whether the value is text that the pattern matches."""
+    return isinstance(value, str) and pattern.fullmatch(value) is not None
+
+
+def _checked_path(path: str) -> str:
+    if not _reads(_PATH, path):
+        raise ConfigurationError(f"A path must begin with a slash, got {path!r}.")
+    return path
+
+
+def _compiled(template: str) -> re.Pattern[str]:
+    try:
+        return compile_path(template)[0]
+    except (AssertionError, ValueError) as error:  # no such convertor; a name twice
+        raise ConfigurationError(f"A path template must be valid for Starlette, got {template!r}: {error}") from None
+
+
+# -- reading requests ------------------------------------------------------------------------------
+def _headers(scope: Scope, name: bytes) -> list[str]:
+    return [value.decode("latin-1") for key, value in scope["headers"] if key == name]
+
+
+def _header(scope: Scope, name: bytes) -> str | None:
+    """Return a header that is present exactly once."""
+    values = _headers(scope, name)
+    return values[0] if len(values) == 1 else None
+
+
+def _is_same(given: str, expected: str) -> bool:
+    return compare_digest(given.encode("utf-8", "surrogatepass"), expected.encode("utf-8", "surrogatepass"))
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(map(repr, names))
+
+
+def _name(handler: object) -> str:
+    return getattr(handler, "__qualname__", type(handler).__qualname__)
+
+
+HEALTH: Final = Path("/health", "/healthz", "/livez", "/readyz", methods=("GET", "HEAD"))
+"""The usual paths of health checks. A 503 there takes the worker out of service, or restarts it."""

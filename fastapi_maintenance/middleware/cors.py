@@ -1,0 +1,109 @@
+"""Lets browsers read our answer from another origin, also where the application's CORSMiddleware lies beneath us."""
+
+from __future__ import annotations
+
+from copy import copy
+from typing import cast
+
+from starlette.applications import Starlette
+from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import BaseRoute, Host, Match, Mount, Router
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from ..routing import layers_of
+
+__all__ = ["CrossOrigin"]
+
+
+class CrossOrigin:
+    """Sends answers through a copy of the CORSMiddleware that lies beneath a middleware, if one does.
+
+    It adds what it adds to the application's own responses, and answers preflights itself. Further out than us it sees our
+    answers anyway. That of a mounted application is for what is mounted there. `outer` is the class of the middleware.
+    """
+
+    def __init__(self, app: ASGIApp, outer: type) -> None:
+        self._app = app
+        self._outer = outer
+        self._beneath: _Beneath | None = None
+
+    async def send(self, answer: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let `answer` answer."""
+        if scope["type"] == "http" and b"origin" in dict(scope["headers"]):
+            answer = self._through(answer, scope)
+        await answer(scope, receive, send)
+
+    def _through(self, answer: ASGIApp, scope: Scope) -> ASGIApp:
+        if self._beneath is None:  # not before the first answer, when the application is complete
+            self._beneath = _Beneath(self._app, _declared(scope.get("app"), self._outer))
+        found = self._beneath.find(scope)
+        if found is None:
+            return answer
+        cors = copy(found)
+        cors.app = answer
+        return cors
+
+
+class _Beneath:
+    """What there is of CORS beneath an app, as far as mounts can be followed."""
+
+    def __init__(self, app: ASGIApp, hidden: CORSMiddleware | None = None) -> None:
+        self._own = _seen(app) or hidden
+        self._routes: list[BaseRoute] = []
+        self._mounted: dict[int, _Beneath] = {}
+        *_, innermost = layers_of(app)
+        if self._own is None and isinstance(innermost, Starlette | Router):
+            self._routes = innermost.routes
+            mounts = [route for route in self._routes if isinstance(route, Mount | Host)]
+            self._mounted = {id(route): beneath for route in mounts if (beneath := _Beneath(route.app)).is_there}
+
+    @property
+    def is_there(self) -> bool:
+        return self._own is not None or bool(self._mounted)
+
+    def find(self, scope: Scope) -> CORSMiddleware | None:
+        """The one that a response to this request would pass."""
+        if not self._mounted:
+            return self._own
+        for route in self._routes:
+            match, child_scope = _matches(route, scope)
+            if match is Match.FULL:
+                beneath = self._mounted.get(id(route))
+                return None if beneath is None else beneath.find({**scope, **child_scope})
+        return None
+
+
+def _matches(route: BaseRoute, scope: Scope) -> tuple[Match, Scope]:
+    try:
+        return route.matches({**scope, "fastapi": dict(scope.get("fastapi", {}))})  # FastAPI writes into what it keeps there
+    except Exception:  # of a convertor of the user's
+        return Match.NONE, {}
+
+
+def _seen(app: ASGIApp) -> CORSMiddleware | None:
+    """The outermost one on the way from an app to its router."""
+    for layer in layers_of(app):
+        if isinstance(layer, CORSMiddleware):
+            return layer
+        if isinstance(layer, Starlette):
+            return _made_of(layer, 0)
+    return None
+
+
+def _declared(app: object, outer: type) -> CORSMiddleware | None:
+    """The one that was added to an app before `outer` was, so that it lies beneath; for where another middleware hides it."""
+    if not isinstance(app, Starlette):
+        return None
+    ours = [index for index, middleware in enumerate(app.user_middleware) if _is_a(middleware.cls, outer)]
+    return _made_of(app, ours[0]) if ours else None
+
+
+def _made_of(app: Starlette, start: int) -> CORSMiddleware | None:
+    for middleware in app.user_middleware[start:]:
+        if _is_a(middleware.cls, CORSMiddleware):
+            return cast("CORSMiddleware", middleware.cls(app, *middleware.args, **middleware.kwargs))
+    return None
+
+
+def _is_a(cls: object, kind: type) -> bool:
+    return isinstance(cls, type) and issubclass(cls, kind)

@@ -1,0 +1,47 @@
+"""Hold: a lease on the state."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+
+from ..exceptions import InvalidStateError
+from .state import MaintenanceState
+
+__all__ = ["Hold"]
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """A lease on the state, on or off, taken by a block and ending by itself at its deadline.
+
+    An off hold lifts the on holds it names in `lifts`: those of its own enclosing blocks. With a `scope`, it is about that alone.
+    """
+
+    id: str
+    state: MaintenanceState
+    since: float = 0.0
+    deadline: float = math.inf
+    lifts: tuple[str, ...] = ()
+    scope: str | None = None
+
+    def dump(self) -> str:
+        """Write what does not change while the hold lives, as JSON; the deadline is stored beside it."""
+        document = {"state": json.loads(self.state.model_dump_json(exclude_none=True)), "since": self.since}
+        document |= {name: value for name, value in (("lifts", self.lifts), ("scope", self.scope)) if value}
+        return json.dumps(document)
+
+    @classmethod
+    def parse(cls, id: str, deadline: float, text: str | bytes) -> Hold:
+        """Read what `dump` wrote. Raises `InvalidStateError` for anything else."""
+        try:
+            document = json.loads(text)
+            state = MaintenanceState.from_document(document["state"])
+            since, lifts = float(document.get("since", 0.0)), document.get("lifts", [])
+            scope = document.get("scope")
+            if not math.isfinite(since) or not isinstance(lifts, list) or not isinstance(scope, str | None):
+                raise ValueError
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
+            raise InvalidStateError(f"The hold {id!r} cannot be read.") from None
+        return cls(id, state, since, deadline, tuple(map(str, lifts)), scope)

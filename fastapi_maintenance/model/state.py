@@ -1,0 +1,229 @@
+"""The switch's value: what it says, how it is written, when it holds. Pure: no clock, no I/O."""
+
+from __future__ import annotations
+
+import math
+from datetime import datetime
+from typing import Annotated, Any, Final, Literal, Self
+
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+from pydantic_core import from_json
+
+from ..exceptions import InvalidStateError
+
+__all__ = [
+    "DEFAULT_RETRY_AFTER",
+    "LONGEST_RETRY",
+    "MAX_BYTES",
+    "MOST_ALLOWED",
+    "OFF",
+    "ON",
+    "BypassRecord",
+    "MaintenanceState",
+    "Mode",
+    "parse_bool",
+    "replace_state",
+]
+
+TRUE_WORDS: Final = frozenset({"1", "on", "t", "true", "y", "yes"})
+
+
+FALSE_WORDS: Final = frozenset({"0", "off", "f", "false", "n", "no"})
+
+
+MAX_BYTES: Final = 64 * 1024
+
+
+DEFAULT_RETRY_AFTER: Final = 3600
+
+
+LONGEST_RETRY: Final = 2**31 - 1  # seconds; what every HTTP client can still parse
+
+
+MOST_ALLOWED: Final = 100  # entries of a list, each of which a request is compared with
+
+
+Mode = Literal["full", "read-only"]
+
+
+_MAX_PROBLEMS: Final = 5
+
+
+def _writable(text: str) -> str:
+    """Text that UTF-8 can carry: the names of files and what errors say about them may hold lone surrogates."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+Text = Annotated[str, AfterValidator(_writable)]
+
+
+def parse_bool(word: str) -> bool:
+    """Read one of the switch's boolean words, in any case and with surrounding space.
+
+    Raises `InvalidStateError` for any other text.
+    """
+    folded = word.strip().lower()
+    if folded in TRUE_WORDS:
+        return True
+    if folded in FALSE_WORDS:
+        return False
+    raise InvalidStateError(
+        f"{_excerpt(word)} is not a boolean word: write 1, on, true, yes, y or t for on; 0, off, false, no, n or f for off."
+    )
+
+
+class BypassRecord(BaseModel):
+    """What the switch says of a token that lets a tester through; not the token."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    id: Annotated[Text, Field(max_length=64)]
+    until: AwareDatetime
+    note: Text | None = None
+
+
+class MaintenanceState(BaseModel):
+    """What a switch or a hold says: on or off, with details for visitors and for operators.
+
+    `message` is shown to visitors; `reason` and `by` are for operators only. `retry_after` is in seconds.
+    `starts_at` and `ends_at` need a time zone; the window they make is evaluated by whoever reads it.
+    `allow` names requests that pass all the same, like `/login`, `POST /login` or `10.1.0.0/16`, at most 100 of them.
+    `bypass` names the tokens that let testers through, also at most 100.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    enabled: bool
+    message: Text | None = None
+    reason: Text | None = None
+    retry_after: Annotated[int, Field(ge=0, le=LONGEST_RETRY)] | None = None
+    starts_at: AwareDatetime | None = None
+    ends_at: AwareDatetime | None = None
+    mode: Mode = "full"
+    by: Text | None = None
+    since: AwareDatetime | None = None
+    allow: Annotated[tuple[Text, ...], Field(max_length=MOST_ALLOWED)] | None = None
+    bypass: Annotated[tuple[BypassRecord, ...], Field(max_length=MOST_ALLOWED)] | None = None
+
+    _ignored: tuple[str, ...] = PrivateAttr(default=())
+
+    @model_validator(mode="after")
+    def _window_is_not_empty(self) -> Self:
+        if self.starts_at and self.ends_at and self.starts_at >= self.ends_at:
+            raise ValueError("ends_at must be later than starts_at")
+        return self
+
+    @classmethod
+    def parse(cls, value: str | bytes | None) -> MaintenanceState:
+        """Parse a switch value: absent is off, else a boolean word or a JSON object.
+
+        A JSON object with a valid `enabled` is obeyed; `ignored` has the details that are not. Raises `InvalidStateError` for
+        everything else and beyond 64 KiB.
+        """
+        if value is None:
+            return OFF
+        # A lone surrogate becomes bytes that are not UTF-8 again, as they were where it came from: in the environment.
+        raw = value.encode("utf-8", "surrogatepass") if isinstance(value, str) else value
+        if len(raw) > MAX_BYTES:
+            raise InvalidStateError(f"The value is {len(raw)} bytes long; {MAX_BYTES} is the most a switch may have.")
+        try:
+            text = raw.decode()
+        except UnicodeDecodeError:
+            raise InvalidStateError(f"{_excerpt(raw)} is not UTF-8 text.") from None
+        if not text.lstrip().startswith("{"):
+            return ON if parse_bool(text) else OFF
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            if any(problem["type"] == "json_invalid" for problem in error.errors()):
+                raise InvalidStateError(f"The JSON cannot be read as a state: {'; '.join(_explain(error))}.") from None
+        return cls.from_document(from_json(text))
+
+    @classmethod
+    def from_document(cls, document: Any) -> MaintenanceState:
+        """Read a JSON object, without the details that are unknown or invalid. Raises `InvalidStateError` without a valid `enabled`.
+
+        A state without a detail closes at least as much as the state that was meant: every request, from now on, without an end.
+        """
+        ignored: list[str] = []
+        while True:
+            try:
+                state = cls.model_validate(document)
+            except ValidationError as error:
+                invalid = {problem["loc"][0] if problem["loc"] else None for problem in error.errors()}
+                if not isinstance(document, dict) or "enabled" in invalid:
+                    raise InvalidStateError(f"The JSON cannot be read as a state: {'; '.join(_explain(error))}.") from None
+                ignored += _explain(error)
+                invalid |= {"starts_at", "ends_at"} if None in invalid else set()  # of an empty window
+                document = {name: detail for name, detail in document.items() if name not in invalid}
+            else:
+                state._ignored = tuple(ignored[:_MAX_PROBLEMS])
+                return state
+
+    @property
+    def ignored(self) -> tuple[str, ...]:
+        """What is wrong with the details that were left out when the state was read."""
+        return self._ignored
+
+    def dump(self) -> str:
+        """Write the value: `1` or `0` where that says it all, else JSON.
+
+        Raises `InvalidStateError` beyond 64 KiB.
+        """
+        if not self.has_details:
+            return "1" if self.enabled else "0"
+        text = self.model_dump_json(exclude_none=True)
+        if (size := len(text.encode())) > MAX_BYTES:
+            raise InvalidStateError(f"The state is {size} bytes long; {MAX_BYTES} is the most a switch may have. Shorten its texts.")
+        return text
+
+    @property
+    def has_details(self) -> bool:
+        """Whether it says more than on or off."""
+        return self not in (ON, OFF)
+
+    def active_at(self, now: datetime) -> bool:
+        """Whether it is on at that time, its window considered. The start is in the window, the end is not."""
+        return self.enabled and (self.starts_at is None or self.starts_at <= now) and (self.ends_at is None or now < self.ends_at)
+
+    def changes_after(self, now: datetime) -> datetime | None:
+        """The next instant at which `active_at` changes, if there is one."""
+        if not self.enabled:
+            return None
+        if self.starts_at is not None and now < self.starts_at:
+            return self.starts_at
+        return self.ends_at if self.ends_at is not None and now < self.ends_at else None
+
+    def retry_after_at(self, now: datetime, default: int = DEFAULT_RETRY_AFTER) -> int:
+        """Seconds for a Retry-After header (RFC 9110, 10.2.3): as set, else until the end rounded up, else the default."""
+        if self.retry_after is not None:
+            return self.retry_after
+        if self.ends_at is None:
+            return default
+        return min(max(0, math.ceil((self.ends_at - now).total_seconds())), LONGEST_RETRY)
+
+
+ON: Final = MaintenanceState(enabled=True)
+
+
+OFF: Final = MaintenanceState(enabled=False)
+
+
+def _excerpt(value: str | bytes) -> str:
+    shown = repr(value if len(value) <= 40 else value[:40])
+    return shown if len(value) <= 40 else f"{shown}…"
+
+
+def _explain(error: ValidationError) -> list[str]:
+    """Return a clause for each of the first problems. It names the key and never quotes the whole value."""
+    clauses = []
+    for problem in error.errors(include_url=False, include_context=False, include_input=False):
+        key = ".".join(map(str, problem["loc"]))[:40]
+        message = "unknown key" if problem["type"] == "extra_forbidden" else problem["msg"]
+        clauses.append(f"{key}: {message}" if key else message)
+    return clauses[:_MAX_PROBLEMS]
+
+
+def replace_state(state: MaintenanceState, **changes: object) -> MaintenanceState:
+    """A copy of an already valid state with other, equally valid, values."""
+    return state.model_copy(update=changes)

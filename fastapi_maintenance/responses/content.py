@@ -1,0 +1,59 @@
+"""Format-independent content of the response."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from ..model.state import MaintenanceState
+from .translations import Texts
+
+__all__ = ["DETAIL", "READ_ONLY_DETAIL", "Notice", "detail"]
+
+DETAIL: Final = "Service temporarily unavailable due to maintenance"
+"""The detail for programs if the state has no message."""
+
+READ_ONLY_DETAIL: Final = "Service temporarily read-only due to maintenance"
+"""The detail for programs in read-only mode if the state has no message."""
+
+
+def detail(state: MaintenanceState) -> str:
+    """Return the detail for programs."""
+    return state.message or (READ_ONLY_DETAIL if state.mode == "read-only" else DETAIL)
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """The public part of a state in one language. `jitter` spreads returning browsers, in seconds."""
+
+    state: MaintenanceState
+    language: str
+    texts: Texts
+    jitter: int = 0
+
+    @property
+    def read_only(self) -> bool:
+        """Whether requests with safe methods pass."""
+        return self.state.mode == "read-only"
+
+    @property
+    def title(self) -> str:
+        """The heading."""
+        return self.texts.read_only_title if self.read_only else self.texts.title
+
+    @property
+    def message(self) -> str:
+        """The message of the state, else of the language."""
+        return self.state.message or (self.texts.read_only_message if self.read_only else self.texts.message)
+
+    @property
+    def ends_at(self) -> datetime | None:
+        """The end in UTC, rounded up to a second; `None` if it is unknown."""
+        if self.state.ends_at is None:
+            return None
+        try:
+            end = self.state.ends_at.astimezone(UTC)
+            return end.replace(microsecond=0) + timedelta(seconds=1) if end.microsecond else end
+        except OverflowError:  # the first hours of the year 1, or the last of 9999
+            return (datetime.max if self.state.ends_at.year > 1 else datetime.min).replace(tzinfo=UTC)

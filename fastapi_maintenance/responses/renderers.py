@@ -1,0 +1,85 @@
+"""Renderers for JSON, problem details, HTML and plain text."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any, Final
+
+from .._internal.times import iso_seconds, readable
+from .content import Notice, detail
+from .page import CONTENT_SECURITY_POLICY, render_page
+
+__all__ = ["HTML", "JSON", "MEDIA_TYPES", "PLAIN", "PROBLEM", "Body", "encode_json", "encode_page", "encode_plain", "encode_problem"]
+
+JSON: Final = "application/json"
+PROBLEM: Final = "application/problem+json"
+HTML: Final = "text/html"
+PLAIN: Final = "text/plain"
+MEDIA_TYPES: Final = (JSON, PROBLEM, HTML, PLAIN)
+"""The media types in order: the first is the default, and the earlier one wins a tie."""
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """A rendered body and its headers.
+
+    With `after`, the seconds of Retry-After go between the two parts, as they may differ for each client.
+    """
+
+    content: bytes
+    headers: tuple[tuple[bytes, bytes], ...]
+    after: bytes | None = None
+
+
+def encode_json(notice: Notice) -> Body:
+    """Render JSON like FastAPI's own errors. `mode` is present in read-only mode only."""
+    content: dict[str, Any] = {"detail": detail(notice.state)}
+    if notice.read_only:
+        content["mode"] = notice.state.mode
+    return Body(_dump(content), (_content_type(JSON), _VARY))
+
+
+def encode_problem(notice: Notice, kind: str, status: int) -> Body:
+    """Render problem details (RFC 9457) with `mode`, `ends_at` and `retry_after` in seconds. `kind` is the `type`."""
+    problem: dict[str, Any] = {
+        "type": kind,
+        "title": "Read-only for maintenance" if notice.read_only else "Down for maintenance",
+        "status": status,
+        "detail": detail(notice.state),
+        "mode": notice.state.mode,
+    }
+    if notice.ends_at is not None:
+        problem["ends_at"] = iso_seconds(notice.ends_at)
+    head = _dump(problem).removesuffix(b"}")
+    return Body(head + b',"retry_after":', (_content_type(PROBLEM), _VARY), after=b"}")
+
+
+def encode_page(notice: Notice) -> Body:
+    """Render the built-in page."""
+    policy = (b"content-security-policy", CONTENT_SECURITY_POLICY)
+    return Body(render_page(notice).encode(), (_content_type(f"{HTML}; charset=utf-8"), *_spoken(notice), policy))
+
+
+def encode_plain(notice: Notice) -> Body:
+    """Render plain text of two or three lines."""
+    lines = [notice.title, notice.message]
+    if notice.ends_at is not None:
+        lines.append(notice.texts.until.replace("{time}", readable(notice.ends_at)))
+    return Body("".join(f"{line}\n" for line in lines).encode(), (_content_type(f"{PLAIN}; charset=utf-8"), *_spoken(notice)))
+
+
+_VARY: Final = (b"vary", b"accept")
+
+
+def _content_type(value: str) -> tuple[bytes, bytes]:
+    return b"content-type", value.encode()
+
+
+def _spoken(notice: Notice) -> tuple[tuple[bytes, bytes], ...]:
+    """Return the headers of a body in one of several languages."""
+    return (b"vary", b"accept, accept-language"), (b"content-language", notice.language.encode())
+
+
+def _dump(content: dict[str, Any]) -> bytes:
+    return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()

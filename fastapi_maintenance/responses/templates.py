@@ -1,0 +1,67 @@
+"""Custom pages, from a Jinja2 template or a static file. Both are loaded at start-up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from ..exceptions import ConfigurationError
+from .content import Notice
+from .renderers import Body
+
+__all__ = ["Page", "read_file", "read_template"]
+
+Page = Callable[[Notice], Body]
+"""A function that renders the content as HTML."""
+
+
+def read_file(path: str | PathLike[str]) -> Page:
+    """Load a static page. Raises `ConfigurationError` if it cannot be read."""
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise ConfigurationError(f"file={str(path)!r} cannot be read: {error.strerror}.") from error
+    body = Body(content, ((b"content-type", b"text/html; charset=utf-8"), (b"vary", b"accept")))
+    return lambda notice: body
+
+
+def read_template(path: str | PathLike[str]) -> Page:
+    """Load a Jinja2 template, which may extend and include templates in its directory.
+
+    Its variables are `title`, `message`, `ends_at` (a datetime in UTC, or `None`), `mode`, `language` and `texts`; they are escaped.
+    Raises `ConfigurationError` if it cannot be read or rendered, or without Jinja2.
+    """
+    try:
+        from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    except ImportError as error:
+        raise ConfigurationError(
+            "template= needs Jinja2: pip install 'fastapi-maintenance-cluster[jinja2]'. A page without variables can be given as file=."
+        ) from error
+    where = Path(path)
+    environment = Environment(loader=FileSystemLoader(where.parent), autoescape=True, auto_reload=False, undefined=StrictUndefined)
+    try:
+        template = environment.get_template(where.name)
+    except Exception as error:
+        raise ConfigurationError(f"template={str(path)!r} cannot be used: {_explain(error)}.") from error
+    return lambda notice: _render(template, notice)
+
+
+def _render(template: Any, notice: Notice) -> Body:
+    try:
+        page = template.render(
+            title=notice.title,
+            message=notice.message,
+            ends_at=notice.ends_at,
+            mode=notice.state.mode,
+            language=notice.language,
+            texts=notice.texts,
+        )
+    except Exception as error:
+        raise ConfigurationError(f"template={template.filename!r} cannot be used: {_explain(error)}.") from error
+    return Body(page.encode(), ((b"content-type", b"text/html; charset=utf-8"), (b"vary", b"accept, accept-language")))
+
+
+def _explain(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".rstrip(".")

@@ -1,0 +1,70 @@
+"""Adapt an HTTP response to HEAD requests and WebSocket handshakes."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from anyio.lowlevel import checkpoint
+from starlette.types import Message, Scope, Send
+
+from .content import DETAIL
+
+__all__ = ["fit", "shorten"]
+
+_TRY_AGAIN_LATER: Final = 1013  # in IANA's registry of WebSocket close codes
+_LONGEST_REASON: Final = 123  # bytes; a WebSocket control frame carries 125, two of them the code
+
+
+def fit(scope: Scope, send: Send, *, code: int = _TRY_AGAIN_LATER, reason: str = DETAIL) -> Send:
+    """Return a `send` that adapts any HTTP response to the request.
+
+    HEAD gets no body. A WebSocket handshake is denied with the response if the server supports that. Otherwise the WebSocket is
+    closed before accept with `code` and `reason`, which clients see as a 403.
+    """
+    if scope["type"] == "websocket":
+        if "websocket.http.response" in (scope.get("extensions") or ()):
+            return _denying(send)
+        return _closing(send, code, reason)
+    return _without_body(send) if scope["method"] == "HEAD" else send
+
+
+def _without_body(send: Send) -> Send:
+    async def fitted(message: Message) -> None:
+        await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
+
+    return fitted
+
+
+# The connect event is not received before a refusal. Neither the ASGI specification nor any server needs it (uvicorn, hypercorn,
+# daphne and granian were tried), and waiting for it would hang if an outer middleware had received it.
+#
+# Messages of responses may lack the prefix of the extension, as those of Starlette's StreamingResponse once did.
+
+
+def _denying(send: Send) -> Send:
+    async def fitted(message: Message) -> None:
+        if message["type"].startswith("http."):
+            message = {**message, "type": f"websocket.{message['type']}"}
+        await send(message)
+        if message["type"] == "websocket.http.response.body" and not message.get("more_body", False):
+            # uvicorn's websockets-sansio logs an error for every denied handshake (its pull request 3138), unless the loop
+            # runs once before the application returns.
+            await checkpoint()
+
+    return fitted
+
+
+def _closing(send: Send, code: int, reason: str) -> Send:
+    async def fitted(message: Message) -> None:
+        kind = message["type"].removeprefix("websocket.")
+        if kind == "http.response.start":
+            await send({"type": "websocket.close", "code": code, "reason": shorten(reason)})
+        elif kind != "http.response.body":
+            await send(message)
+
+    return fitted
+
+
+def shorten(reason: str) -> str:
+    """Truncate a reason to what a WebSocket close frame can carry, between characters."""
+    return reason.encode()[:_LONGEST_REASON].decode(errors="ignore")

@@ -1,0 +1,3 @@
+"""What one worker process knows."""
+
+from __future__ import annotations

@@ -1,0 +1,73 @@
+"""Close WebSockets and streams some seconds after a closing."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Callable
+
+from .._internal.validation import at_least_zero
+from ..model.policy import Closing
+from ..responses import detail
+from .gate import Gate
+from .requests import InFlight
+
+__all__ = ["ClosedSince", "Evictor"]
+
+
+class Evictor:
+    """Closes the connections that a closing leaves open too long: WebSockets, and responses without an end of their own.
+
+    Both options are seconds after the closing; None leaves that kind open. Raises `ConfigurationError`.
+    """
+
+    def __init__(self, *, close_websockets: float | None, close_streams: float | None) -> None:
+        given = {"websocket": ("close_websockets", close_websockets), "http": ("close_streams", close_streams)}
+        self._grace = {kind: at_least_zero(name, value) for kind, (name, value) in given.items() if value is not None}
+        self.closed_since = ClosedSince()
+
+    def start(self, tasks: asyncio.TaskGroup, requests: InFlight, current_gate: Callable[[], Gate]) -> None:
+        """Start what a closing of just now comes to."""
+        for kind, after in self._grace.items():
+            tasks.create_task(self._close(kind, after, time.monotonic(), requests, current_gate))
+
+    async def _close(self, kind: str, after: float, began: float, requests: InFlight, current_gate: Callable[[], Gate]) -> None:
+        await asyncio.sleep(after)
+        gate = current_gate()
+        # All at once: what is sent to a client that reads nothing may wait until the server gives it up.
+        await asyncio.gather(
+            *(
+                request.close(detail(closing.state))
+                for request in requests.blocking(gate)
+                if request.scope["type"] == kind
+                and request.close
+                and not request.excluded
+                and (closing := self.closed_since.before(began, gate, request.component))
+            )
+        )
+
+
+class ClosedSince:
+    """When the whole service, and each component, was last closed. Times are local and monotonic."""
+
+    def __init__(self) -> None:
+        self._since: dict[str | None, float] = {}
+
+    def note(self, gate: Gate, before: Gate, at: float) -> None:
+        """Take in that one gate followed another."""
+        since = self._since
+        general = since.get(None, -math.inf)
+        # Also what goes by the general state now: it may have been open under it until this moment.
+        for component in {None, *gate.scopes, *before.scopes, *since}:
+            if gate.of(component).closing is None:
+                since.pop(component, None)
+            elif before.of(component).closing is None:
+                since[component] = at
+            else:
+                since.setdefault(component, general)
+
+    def before(self, moment: float, gate: Gate, component: str | None) -> Closing | None:
+        """Return what has closed a component, or everything, since before that moment; None if it was open meanwhile."""
+        since = self._since.get(component, self._since.get(None, math.inf))
+        return gate.of(component).closing if since <= moment else None

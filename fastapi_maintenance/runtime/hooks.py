@@ -1,0 +1,107 @@
+"""Run `on_change` in every worker and `on_change_once` in one worker, outside the request path."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final
+
+from .._internal.callables import call_handler, name_of
+from .._internal.logging import fields
+from ..backends import BaseStateBackend
+from ..backends.base import News, as_backend_error
+from ..exceptions import ConfigurationError, InvalidStateError
+from ..model.policy import Closing
+from ..model.state import OFF, MaintenanceState
+from .gate import Gate
+
+__all__ = ["ChangeHook", "Hooks", "state_of"]
+
+ChangeHook = Callable[[MaintenanceState, MaintenanceState, str], object]
+"""Is told of a change: the old state, the new one, and where that comes from. May be async; sync ones run in a thread."""
+
+
+logger = logging.getLogger("fastapi_maintenance")
+
+
+_MAX_QUEUED: Final = 100  # changes; if a hook hangs, the oldest are dropped
+
+
+class Hooks:
+    """Calls `on_change` for each change of one application, in order, and `on_change_once` as the backend allots it.
+
+    Raises `ConfigurationError` for a hook that cannot be called.
+    """
+
+    def __init__(self, on_change: ChangeHook | None, on_change_once: ChangeHook | None) -> None:
+        for name, hook in (("on_change", on_change), ("on_change_once", on_change_once)):
+            if hook is not None and not callable(hook):
+                raise ConfigurationError(f"{name} must be callable, not {hook!r}.")
+        self.on_change = on_change
+        self.on_change_once = on_change_once
+        self._changes: deque[tuple[MaintenanceState, MaintenanceState, str]] = deque(maxlen=_MAX_QUEUED)
+        self._running = threading.Lock()  # for one event loop at a time, so that the order stays
+        self._last_error = ""
+
+    def enqueue(self, old: Closing | None, new: Closing | None, source: str) -> None:
+        """Remember a change for `on_change`; from any thread."""
+        if self.on_change is not None and state_of(old) != state_of(new):
+            self._changes.append((state_of(old), state_of(new), source))
+
+    async def run(self) -> None:
+        """Call `on_change` for the remembered changes."""
+        if self._running.acquire(blocking=False):
+            try:
+                while self._changes:
+                    await _call("on_change", self.on_change, *self._changes.popleft())
+            finally:
+                self._running.release()
+
+    async def run_once(
+        self, settled: MaintenanceState | None, gate: Gate, confirmed_at: float, backend: BaseStateBackend
+    ) -> MaintenanceState | None:
+        """Offer the backend to call `on_change_once` for the state of the gate, unless that is the settled one.
+
+        Returns the state that is settled now.
+        """
+        # The end is left out: each worker works it out from a time to live for itself, and so to another microsecond.
+        state = state_of(gate.closing).model_copy(update={"starts_at": None, "ends_at": None})
+        before = settled or OFF
+        # What a worker goes by while it cannot ask is its own affair, not the deployment's.
+        if state == settled or gate.source != backend.kind:
+            return settled
+
+        async def tell(old: str) -> None:
+            try:
+                last = MaintenanceState.parse(old)
+            except InvalidStateError:  # somebody's hand was in it
+                last = before
+            await _call("on_change_once", self.on_change_once, last, state, gate.source)
+
+        try:
+            told = await backend.tell_once(News(before.dump(), state.dump(), confirmed_at), tell)
+        except Exception as error:  # a custom backend may raise anything
+            message = f"{as_backend_error(error, backend)}"
+            if message != self._last_error:
+                logger.warning("on_change_once cannot be called yet: %s", message, extra=fields("hook-waits", backend=backend.describe()))
+            self._last_error = message
+            return settled
+        self._last_error = ""
+        return state if told else settled
+
+
+def state_of(closing: Closing | None) -> MaintenanceState:
+    """Return the state that requests are answered by: the one that closes the gate, or off."""
+    return OFF if closing is None else closing.state
+
+
+async def _call(role: str, hook: Any, old: MaintenanceState, new: MaintenanceState, source: str) -> None:
+    """Call a hook. Its error is logged and goes no further."""
+    try:
+        await call_handler(hook, old, new, source, abandon=True)
+    except Exception as error:
+        logger.error(
+            "The %s hook %s failed: %r", role, name_of(hook), error, exc_info=error, extra=fields("hook-failed", hook=name_of(hook))
+        )

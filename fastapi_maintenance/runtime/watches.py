@@ -1,0 +1,66 @@
+"""The running watches of an application: one for each event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+
+from ..exceptions import ConfigurationError
+
+__all__ = ["Watch", "Watches", "running_loop"]
+
+
+class Watch:
+    """One running watch: its event loop, its task, and an event for each job that the task does."""
+
+    task: asyncio.Task[None]
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.ready = asyncio.Event()  # something is known, or cannot be
+        self.fallbacks = asyncio.Event()
+        self.on_change = asyncio.Event()
+        self.on_change_once = asyncio.Event()
+        self.closed = asyncio.Event()
+
+
+class Watches(dict[asyncio.AbstractEventLoop, Watch]):
+    """The watch of each event loop on which the application runs."""
+
+    def on_this_loop(self, run: Callable[[Watch], Coroutine[None, None, None]]) -> Watch:
+        """Return the watch of this event loop, started unless it runs already."""
+        loop = running_loop()
+        watch = self.get(loop)
+        if watch is None or watch.task.done():
+            for closed in [other for other in self if other.is_closed()]:  # without ending its tasks
+                self.pop(closed, None)
+            watch = self[loop] = Watch(loop)
+            watch.task = loop.create_task(run(watch), name="fastapi_maintenance watch")
+        return watch
+
+    async def stop(self) -> None:
+        """Stop the watch of this event loop."""
+        watch = self.pop(asyncio.get_running_loop(), None)
+        if watch is not None:
+            watch.task.cancel()
+            await asyncio.wait([watch.task])
+
+    def notify(self, *events: str) -> None:
+        """Set these events of every watch, from any thread."""
+        for watch in list(self.values()):
+            for event in (getattr(watch, name) for name in events):
+                if not event.is_set():
+                    with suppress(RuntimeError):  # the loop was closed without ending its tasks
+                        watch.loop.call_soon_threadsafe(event.set)
+
+
+def running_loop() -> asyncio.AbstractEventLoop:
+    """Return the running event loop. Raises `ConfigurationError` under trio and where there is none."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        raise ConfigurationError(
+            "The event loop must be asyncio's, got none or another kind. Run the server on asyncio; "
+            "with hypercorn, by --worker-class asyncio."
+        ) from None

@@ -1,0 +1,54 @@
+"""Override the state of one application for the length of a block."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, ExitStack
+from types import TracebackType
+
+from starlette.applications import Starlette
+from starlette.types import ASGIApp
+
+from ..exceptions import ConfigurationError
+from ..model.state import OFF, ON, MaintenanceState
+from ..routing import layers_of
+from ..runtime.current import modes_of
+from ..runtime.mode import MaintenanceMode
+
+__all__ = ["override"]
+
+
+class override(AbstractContextManager[None]):  # lower-case, as contextlib's own are: it is written as a call
+    """Override the state of one application for a block, whatever its backend, holds and options say.
+
+    `state` is True, False or a `MaintenanceState`, whose window is judged by this machine's clock.
+    Route decorators and exemptions still apply. The backend is neither read nor written; blocks
+    nest. Add middlewares before: the middleware stack is built here. Raises `ConfigurationError` if
+    the application has no `MaintenanceModeMiddleware`.
+    """
+
+    def __init__(self, app: ASGIApp, state: bool | MaintenanceState) -> None:
+        if not isinstance(state, bool | MaintenanceState):
+            raise ConfigurationError(f"state must be True, False or a MaintenanceState, got {state!r}.")
+        self._app = app
+        self._state = state if isinstance(state, MaintenanceState) else ON if state else OFF
+        self._undo = ExitStack()
+
+    def __enter__(self) -> None:
+        for mode in _modes_of(self._app):
+            self._undo.callback(mode.decree, mode.decree(self._state))
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._undo.close()
+
+
+def _modes_of(app: ASGIApp) -> list[MaintenanceMode]:
+    for layer in layers_of(app):
+        if isinstance(layer, Starlette) and layer.middleware_stack is None:
+            layer.middleware_stack = layer.build_middleware_stack()  # as its first request would do
+    modes = modes_of(app)
+    if not modes:
+        raise ConfigurationError(
+            f"{app!r} has no MaintenanceModeMiddleware to override: add one by app.add_middleware(MaintenanceModeMiddleware), "
+            "and give override the application that it was added to, not one in which that is mounted."
+        )
+    return modes

@@ -1,9 +1,0 @@
-"""The version of this library; the only place where it is written."""
-
-from __future__ import annotations
-
-from typing import Final
-
-__all__ = ["VERSION"]
-
-VERSION: Final = "0.1.0"

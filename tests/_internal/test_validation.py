@@ -1,0 +1,25 @@
+"""Options that are in seconds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from fastapi_maintenance._internal.validation import at_least_zero, positive
+from fastapi_maintenance.exceptions import ConfigurationError
+
+
+@pytest.mark.parametrize("value", [0, -1, True, float("inf"), float("nan"), "1", None, 1j])
+def test_an_option_in_seconds_must_be_positive(value: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"ttl must be a positive number of seconds"):
+        positive("ttl", value)
+    assert positive("ttl", 0.5) == 0.5
+
+
+def test_some_may_be_zero() -> None:
+    assert at_least_zero("settle", 0) == 0
+    assert at_least_zero("settle", 2.5) == 2.5
+    for value in (-1, False):
+        with pytest.raises(ConfigurationError, match=r"settle must be a positive number"):
+            at_least_zero("settle", value)

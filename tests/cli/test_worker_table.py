@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from io import StringIO
+
+import pytest
+from rich.console import Console
+
+from fastapi_maintenance.cli.worker_table import LiveRoll, RollLines, as_table, listed, roll_on, summary, ways_around, worker_lines
+from fastapi_maintenance.coordination.barrier import BarrierResult
+from fastapi_maintenance.model.state import OFF, ON
+from fastapi_maintenance.model.workers import WAY_AROUND, Worker
+
+DONE = Worker("d", 10.0, host="web-1", pid=1, rung="tracking", version="1.2", closed=True, drained=True, fence=2.0, lifetime=3.0)
+BUSY = replace(DONE, id="b", pid=2, drained=False, http=2, websockets=1)
+LATE = replace(DONE, id="l", pid=3, closed=False, drained=False)
+FENCED = replace(DONE, id="f", pid=4)
+UNFENCED = replace(DONE, id="u", pid=5, fence=None)
+MIXED = BarrierResult(
+    state=ON,
+    drained=(DONE,),
+    applied=(BUSY,),
+    waiting=(LATE,),
+    expired=(FENCED, UNFENCED),
+    joined=(LATE,),
+    elapsed=1.23456,
+    wants_drained=True,
+    looked=True,
+)
+
+
+def terminal(*, term: str = "xterm") -> Console:
+    return Console(file=StringIO(), force_terminal=True, color_system=None, width=120, _environ={"TERM": term})
+
+
+def drawn(console: Console) -> str:
+    assert isinstance(console.file, StringIO)
+    return console.file.getvalue()
+
+
+# -- in one line -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_summary_counts_every_group_and_names_who_is_waited_for_with_what_they_have_in_flight() -> None:
+    assert summary(MIXED) == (
+        "maintenance on; 1 drained, 1 applied, 1 waiting, 2 expired, 1 unfenced; waiting for 3@web-1, 2@web-1 (2 requests, 1 WebSockets)"
+    )
+
+
+def test_nobody_is_waited_for_because_of_requests_in_flight_where_that_was_not_asked_for() -> None:
+    result = BarrierResult(state=OFF, applied=(BUSY,), looked=True)
+    assert summary(result) == "maintenance off; 1 applied"
+
+
+def test_a_summary_says_that_there_are_no_workers_and_that_nothing_could_be_read() -> None:
+    assert summary(BarrierResult(looked=True)) == "maintenance off; no workers"
+    assert summary(BarrierResult()) == "the registry of workers could not be read"
+
+
+def test_a_name_from_redis_cannot_steer_the_terminal() -> None:
+    evil = replace(LATE, host="\x1b[2Jweb\n1", id="\x1bid")
+    assert "3@\\x1b[2Jweb\\n1" in summary(replace(MIXED, waiting=(evil,)))
+    assert not any(character in line for line in worker_lines([evil]) for character in "\x1b\n")
+    console = Console(file=StringIO(), width=200)
+    console.print(as_table(listed([evil])))
+    assert "\\x1bid" in drawn(console)
+
+
+def test_ways_around_name_each_path_once_and_how_to_close_it() -> None:
+    workers = [replace(DONE, unrouted=("/b", "/a\x1b")), replace(DONE, unrouted=("/b",)), DONE]
+
+    assert ways_around(workers) == [f"/a\\x1b {WAY_AROUND}", f"/b {WAY_AROUND}"]
+
+
+# -- views -------------------------------------------------------------------------------------------------------------------
+
+
+def test_lines_tell_how_long_it_took() -> None:
+    told: list[str] = []
+    with RollLines(told.append) as lines:
+        lines.show(MIXED)
+    assert told == [f"1.2 s: {summary(MIXED)}"]
+
+
+def test_a_terminal_shows_every_worker_once_and_where_it_stands() -> None:
+    console = terminal()
+    with LiveRoll(console) as live:
+        live.show(MIXED)
+    screen = drawn(console)
+    # Drawn again when it ends, so that what remains is whole.
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in screen.splitlines() if line.startswith("│")][-5:]
+    assert [(row[0], row[4]) for row in rows] == [("l", "waiting"), ("b", "applied"), ("d", "drained"), ("f", "expired"), ("u", "unfenced")]
+    assert rows[1] == ["b", "web-1", "2", "tracking", "applied", "2", "1", "2 s"]
+    assert rows[4][-1] == "never"
+    assert "1.2 s: maintenance on; 1 drained" in screen
+    assert screen.endswith("\x1b[?25h"), "the cursor must come back"
+
+
+def test_only_a_terminal_that_can_redraw_gets_a_table() -> None:
+    assert isinstance(roll_on(terminal(), print), LiveRoll)
+    assert isinstance(roll_on(terminal(term="dumb"), print), RollLines)
+    assert isinstance(roll_on(None, print), RollLines)
+
+
+# -- for programs ------------------------------------------------------------------------------------------------------------
+
+
+def test_json_has_every_worker_in_its_group_and_says_whether_each_is_fenced() -> None:
+    document = MIXED.to_json()
+    groups = {name: [worker["id"] for worker in document[name]] for name in ("drained", "applied", "waiting", "expired", "unfenced")}
+    assert groups == {"drained": ["d"], "applied": ["b"], "waiting": ["l"], "expired": ["f", "u"], "unfenced": ["u"]}
+    assert (document["ok"], document["elapsed"], document["joined"], document["state"]["enabled"]) == (False, 1.235, ["l"], True)
+    assert [worker["fenced"] for worker in document["expired"]] == [True, False]
+    assert document.keys() == BarrierResult().to_json().keys()
+
+
+def test_workers_as_json_have_all_they_registered() -> None:
+    document = BUSY.to_json()
+    assert (document["pid"], document["host"], document["http"], document["websockets"], document["fenced"]) == (2, "web-1", 2, 1, True)
+
+
+@pytest.mark.parametrize(("worker", "stands"), [(DONE, "drained"), (BUSY, "closed"), (LATE, "open")])
+def test_a_worker_is_listed_with_what_it_says_of_itself(worker: Worker, stands: str) -> None:
+    assert listed([worker]) == [(stands, worker)]
+    (line,) = worker_lines([worker])
+    assert f" stands={stands} " in line
+
+
+def test_a_worker_is_a_line_of_pairs() -> None:
+    assert list(worker_lines([BUSY, UNFENCED])) == [
+        "b host=web-1 pid=2 link=tracking version=1.2 stands=closed http=2 websockets=1 fence=2s",
+        "u host=web-1 pid=5 link=tracking version=1.2 stands=drained http=0 websockets=0 fence=never",
+    ]

@@ -1,0 +1,504 @@
+"""The barrier: who is waited for, and what is proved when it returns."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+import time
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from fastapi_maintenance import BarrierResult, maintenance_mode_on, wait_until_applied
+from fastapi_maintenance.backends import EnvVarBackend, RedisBackend
+from fastapi_maintenance.coordination.barrier import Barrier, registered_workers
+from fastapi_maintenance.exceptions import BackendUnavailableError, ConfigurationError, DrainTimeout, UnfencedError, UnsupportedError
+from fastapi_maintenance.model.snapshot import Reading
+from fastapi_maintenance.model.state import OFF, ON
+from fastapi_maintenance.model.workers import RollCall, ScopeStanding, Worker
+from fastapi_maintenance.runtime.mode import MaintenanceMode
+
+from ..checker.crew import Crew, Nursery, ask_slowly, is_at_work, ready
+from ..checker.crew import Worker as Process
+from ..conftest import RedisServerFactory
+from ..support.servers import RedisServer
+from ..support.waiting import eventually, eventually_sync
+
+TTL = 1.0  # seconds; a third of what a worker lives that has no time to register, be it because the machine stands still
+LIFETIME = 3 * TTL
+
+EPOCH = 100
+LIVE = Worker("a", deadline=10.0, pid=1, host="h", epoch=EPOCH, closed=True, drained=True, fence=2.0, lifetime=3.0)
+
+
+def roll(*workers: Worker, now: float = 5.0, on: bool = True) -> RollCall:
+    return RollCall(Reading(ON if on else OFF, now=now, epoch=EPOCH), born=1, workers=workers)
+
+
+def look(*workers: Worker, drained: bool = True, on: bool = True) -> BarrierResult:
+    return Barrier(roll(on=on), drained=drained).look(roll(*workers, on=on), 1.0)
+
+
+# -- where a worker stands, without any clock ----------------------------------------------------------------------------
+
+
+def test_a_worker_that_closed_and_finished_is_drained() -> None:
+    result = look(LIVE)
+
+    assert result.drained == (LIVE,)
+    assert result.ok
+    result.check()
+
+
+def test_a_worker_with_requests_in_flight_has_applied_only() -> None:
+    busy = replace(LIVE, drained=False, http=2)
+
+    result = look(busy)
+
+    assert result.applied == result.laggards == (busy,)
+    assert not result.is_over
+    with pytest.raises(DrainTimeout, match=r"1@h \(2 requests, 0 WebSockets\)") as caught:
+        result.check()
+    assert caught.value.result is result
+
+
+def test_requests_in_flight_do_not_matter_where_draining_was_not_asked_for() -> None:
+    assert look(replace(LIVE, drained=False, http=2), drained=False).ok
+
+
+def test_a_worker_with_an_older_epoch_is_waited_for() -> None:
+    behind = replace(LIVE, epoch=EPOCH - 1)
+
+    result = look(behind, drained=False)
+
+    assert result.waiting == result.laggards == (behind,)
+    with pytest.raises(DrainTimeout, match="1@h"):
+        result.check()
+
+
+def test_a_worker_that_its_own_configuration_keeps_open_has_not_applied_a_closing() -> None:
+    assert look(replace(LIVE, closed=False)).waiting
+
+
+def test_after_an_opening_nobody_needs_to_drain() -> None:
+    assert look(replace(LIVE, closed=False, drained=False, http=5), on=False).ok
+
+
+def test_a_fenced_worker_that_vanished_is_no_obstacle() -> None:
+    vanished = replace(LIVE, deadline=4.9)
+
+    result = look(vanished)
+
+    assert result.expired == (vanished,)
+    assert result.unfenced == ()
+    assert result.ok
+
+
+def test_an_unfenced_worker_that_vanished_fails_a_strict_wait_only() -> None:
+    vanished = replace(LIVE, deadline=4.9, fence=None)
+
+    result = look(vanished)
+
+    assert result.unfenced == (vanished,)
+    assert result.is_over
+    assert not result.ok
+    with pytest.raises(UnfencedError, match="1@h"):
+        result.check()
+    result.check(strict=False)
+
+
+def test_a_worker_that_left_counts_for_nothing() -> None:
+    result = look(replace(LIVE, left=True, deadline=4.9, fence=None))
+
+    assert result.ok
+    assert (result.drained, result.expired) == ((), ())
+
+
+def test_a_worker_that_came_later_is_named_and_waited_for() -> None:
+    barrier = Barrier(roll(LIVE), drained=True)
+    newcomer = replace(LIVE, id="b", epoch=0)
+
+    result = barrier.look(roll(LIVE, newcomer), 1.0)
+
+    assert result.joined == result.waiting == (newcomer,)
+
+
+def test_a_worker_missing_from_the_registry_is_waited_for_until_its_deadline() -> None:
+    """After a FLUSHALL the registry is empty: that must not look like everybody having left."""
+    barrier = Barrier(roll(LIVE), drained=True)
+    barrier.look(roll(replace(LIVE, epoch=0)), 0.0)
+
+    assert barrier.look(roll(), 1.0).waiting
+    assert barrier.look(roll(now=11.0), 1.0).expired
+
+
+def look_at_billing(*workers: Worker) -> BarrierResult:
+    return Barrier(roll(), drained=True, scope="billing").look(roll(*workers), 1.0)
+
+
+def test_of_a_scope_a_worker_says_how_it_stands_there_and_one_without_it_is_no_obstacle() -> None:
+    open_there = replace(LIVE, id="b", scopes={"billing": ScopeStanding(closed=False)})
+    busy_there = replace(LIVE, id="c", scopes={"billing": ScopeStanding(closed=True, http=1)})
+    without = replace(LIVE, closed=False, drained=False, http=5)
+
+    result = look_at_billing(without, open_there, busy_there)
+
+    assert [[worker.id for worker in group] for group in (result.drained, result.applied, result.waiting)] == [["a"], ["c"], ["b"]]
+
+
+def test_a_scope_that_nobody_has_is_not_proved_closed_by_anybody() -> None:
+    result = look_at_billing(LIVE, replace(LIVE, id="b", scopes={"search": ScopeStanding(closed=True, drained=True)}))
+
+    assert [worker.id for worker in result.waiting] == ["a", "b"]
+    assert not result.ok
+
+
+def test_nothing_is_proved_before_the_registry_was_read() -> None:
+    result = BarrierResult()
+
+    assert not result.is_over
+    with pytest.raises(DrainTimeout, match="could not be read"):
+        result.check()
+
+
+# -- against a real server -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def backend(redis_url: str) -> RedisBackend:
+    return RedisBackend(redis_url, ttl=TTL)
+
+
+async def test_only_redis_has_a_registry() -> None:
+    with pytest.raises(UnsupportedError, match="needs Redis"):
+        await wait_until_applied(EnvVarBackend())
+    with pytest.raises(UnsupportedError):
+        await registered_workers(EnvVarBackend())
+
+
+@pytest.mark.every_redis
+async def test_a_server_that_permits_no_scripts_has_none_either(own_redis_server: RedisServerFactory) -> None:
+    server = own_redis_server()
+    server.cli("ACL", "SETUSER", "plain", "on", ">secret", "~*", "&*", "+@all", "-eval", "-evalsha")
+
+    with pytest.raises(UnsupportedError, match="permit"):
+        await wait_until_applied(server.url_of("plain", "secret"), timeout=5)
+
+
+async def test_a_timeout_must_be_positive(backend: RedisBackend) -> None:
+    with pytest.raises(ConfigurationError, match="timeout"):
+        await wait_until_applied(backend, timeout=0)
+
+
+@pytest.mark.every_redis
+async def test_without_workers_there_is_nobody_to_wait_for(backend: RedisBackend) -> None:
+    assert (await wait_until_applied(backend)).ok
+
+
+@pytest.mark.every_redis
+@pytest.mark.parametrize("on", [True, False])
+async def test_it_works_after_a_bare_set_and_after_a_del(on: bool, backend: RedisBackend, redis_server: RedisServer) -> None:
+    if not on:
+        redis_server.cli("SET", "maintenance", "1")
+    async with MaintenanceMode(backend) as mode:
+        await redis_server.acli(*(("SET", "maintenance", "1") if on else ("DEL", "maintenance")))
+
+        result = await wait_until_applied(backend, drained=True, timeout=20)
+
+        assert result.ok
+        assert result.state.enabled is on
+        assert (mode.gate.closing is not None) is on
+        (worker,) = await registered_workers(backend)
+        assert (worker.rung, worker.fence) == ("tracking", None)
+        assert worker.lifetime == pytest.approx(LIFETIME)
+    assert await registered_workers(backend) == ()
+
+
+@pytest.mark.every_redis
+@pytest.mark.usefixtures("settled")
+async def test_progress_is_told_of_every_change_and_of_nothing_else(backend: RedisBackend, redis_server: RedisServer) -> None:
+    def register(epoch: int) -> None:
+        redis_server.cli("HSET", "{maintenance}:workers", "x", f'{int((time.time() + 60) * 1e6)} {{"epoch": {epoch}}}')
+
+    seen: list[BarrierResult] = []
+    register(0)
+    waiting = asyncio.create_task(wait_until_applied(backend, timeout=20, progress=seen.append))
+    await eventually(lambda: seen, within=20)
+    await asyncio.sleep(0.5)  # in which it looks again and again
+    register(10**17)
+    result = await waiting
+
+    assert [(len(told.waiting), len(told.drained)) for told in seen] == [(1, 0), (0, 1)]
+    assert seen[-1] == result
+
+
+def test_while_the_registry_is_young_nothing_is_proved() -> None:
+    """Those whom it has forgotten are fenced when a registration would have run out, and no earlier."""
+    young = replace(roll(LIVE, now=5.0), born=3_500_000, lifetime=1.0)
+    barrier = Barrier(young, drained=True)
+
+    result = barrier.look(young, 1.0)
+    assert result.settles_in == 1.5, "a worker in it lives 3 seconds"
+    assert (result.laggards, result.is_over, result.ok) == ((), False, False)
+    with pytest.raises(DrainTimeout, match=r"Wait 1\.5 s, and try again"):
+        result.check()
+
+    result = barrier.look(replace(roll(now=6.6), born=3_500_000, lifetime=1.0), 1.0)
+    assert result.settles_in == 0.0
+    assert result.ok
+
+
+@pytest.mark.every_redis
+async def test_a_barrier_that_begins_when_redis_is_back_empty_waits_for_whom_it_has_forgotten(redis_url: str) -> None:
+    """With nobody in the registry it would otherwise be over at once."""
+    backend, began = RedisBackend(redis_url, ttl=TTL), time.monotonic()
+    await backend.write(ON)
+
+    result = await wait_until_applied(backend, drained=True, timeout=20)
+
+    assert result.ok
+    assert result.drained == ()
+    assert time.monotonic() - began > LIFETIME - 0.1, "two clocks tell the same time, nearly"
+
+
+@pytest.mark.every_redis
+async def test_two_barriers_at_once_both_end(backend: RedisBackend, redis_server: RedisServer) -> None:
+    async with MaintenanceMode(backend):
+        redis_server.cli("SET", "maintenance", "1")
+
+        results = await asyncio.gather(*(wait_until_applied(backend, drained=True, timeout=20) for _ in range(3)))
+
+    assert all(result.ok for result in results)
+
+
+@pytest.mark.every_redis
+async def test_a_flushall_in_the_middle_does_not_confuse_it(backend: RedisBackend, redis_server: RedisServer) -> None:
+    """The state is put back, the worker registers again, and only then is it proved."""
+    redis_server.cli("SET", "maintenance", "1")
+    async with MaintenanceMode(backend) as mode:
+        waiting = asyncio.create_task(wait_until_applied(backend, drained=True, timeout=20))
+        await asyncio.sleep(0.005)
+        await redis_server.acli("FLUSHALL")
+        result = await waiting
+
+        assert result.ok
+        assert result.state.enabled
+        assert len(result.drained) == 1
+        assert mode.gate.closing is not None
+
+
+@pytest.mark.every_redis
+async def test_it_begins_anew_where_the_epoch_went_back(backend: RedisBackend, redis_server: RedisServer) -> None:
+    """As after a failover to a server whose clock is behind: the old epoch would never be reached."""
+    calls = 0
+
+    class Rewound(RedisBackend):
+        async def roll_call(self) -> RollCall:
+            nonlocal calls
+            calls += 1
+            if calls == 1:
+                await redis_server.acli("SET", "{maintenance}:epoch", "5 5 0 0")
+            return await super().roll_call()
+
+    laggard = '{"epoch": 0}'
+    redis_server.cli("HSET", "{maintenance}:workers", "x", f"{int((time.time() + 0.5) * 1e6)} {laggard}")
+
+    result = await wait_until_applied(Rewound(redis_server.url), timeout=20)
+
+    assert calls > 1
+    assert [worker.id for worker in result.unfenced] == ["x"]
+
+
+async def test_an_unreachable_server_is_tried_again_until_the_time_is_over(free_port: int) -> None:
+    started = time.monotonic()
+
+    result = await wait_until_applied(RedisBackend(f"redis://127.0.0.1:{free_port}"), timeout=0.3)
+
+    assert not result.looked
+    assert 0.1 < time.monotonic() - started < 15
+
+
+async def test_a_server_that_is_lost_in_the_middle_is_named_with_those_who_were_waited_for(own_redis_server: RedisServerFactory) -> None:
+    server = own_redis_server()
+    server.cli("HSET", "{maintenance}:workers", "x", f'{int((time.time() + 60) * 1e6)} {{"pid": 4711, "host": "web-1"}}')
+
+    looked = asyncio.Event()
+
+    waiting = asyncio.create_task(wait_until_applied(server.url, timeout=3, progress=lambda result: looked.set()))
+    await looked.wait()
+    await asyncio.to_thread(server.kill)
+    result = await waiting
+
+    assert result.looked
+    assert result.elapsed > 2.5, "not only until it was lost"
+    with pytest.raises(DrainTimeout, match=r"still waited for: 4711@web-1\. The registry cannot be read any more: .* cannot be reached"):
+        result.check()
+
+
+async def test_a_last_look_for_which_there_was_no_time_is_no_outage(redis_server: RedisServer) -> None:
+    class Slower(RedisBackend):
+        async def roll_call(self) -> RollCall:
+            await asyncio.sleep(60)
+            return await super().roll_call()
+
+    redis_server.cli("HSET", "{maintenance}:workers", "x", f'{int((time.time() + 60) * 1e6)} {{"pid": 4711, "host": "web-1"}}')
+    for timeout, told in ((0.9, False), (2.0, True)):
+        result = await wait_until_applied(Slower(redis_server.url), timeout=timeout)
+
+        assert result.looked
+        assert bool(result.trouble) is told
+        with pytest.raises(DrainTimeout, match="still waited for: 4711@web-1"):
+            result.check()
+
+
+async def test_the_registry_of_an_unreachable_server_cannot_be_listed(free_port: int) -> None:
+    with pytest.raises(BackendUnavailableError):
+        await registered_workers(f"redis://127.0.0.1:{free_port}")
+
+
+# -- real worker processes -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+async def nursery() -> AsyncIterator[Nursery]:
+    async with Nursery() as nursery:
+        yield nursery
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("policy", ["closed", "last-known"])
+async def test_every_worker_is_classified_rightly(
+    policy: str, nursery: Nursery, own_redis_server: RedisServerFactory, tmp_path: Path
+) -> None:
+    """One paused, one killed, one with a request of 6 s in flight, one starting while it waits, one leaving in order."""
+    server = own_redis_server()
+    url = f"{server.url}?ttl={TTL}"
+    async with Crew(nursery, url, tmp_path, stale_after=2 * TTL, policy=policy) as crew:
+        paused, killed, busy, leaving = [await crew.start() for _ in range(4)]
+        for worker in crew.workers:
+            await ready(worker)
+        slow = asyncio.create_task(ask_slowly(busy, 6.0))
+        await eventually(lambda: is_at_work(busy, url), within=4)
+        paused.signal(signal.SIGSTOP)
+        killed.signal(signal.SIGKILL)
+        leaving.signal(signal.SIGTERM)
+        await server.acli("SET", "maintenance", "1")
+
+        started, looked = time.monotonic(), asyncio.Event()
+        barrier = asyncio.create_task(wait_until_applied(url, drained=True, timeout=30, progress=lambda _: looked.set()))
+        await looked.wait()
+        newcomer = await crew.start()
+        result = await barrier
+        took = time.monotonic() - started
+        await asyncio.wait_for(slow, 1)  # it would take longer if nobody had waited for it
+
+        assert {worker.pid for worker in result.drained} == {busy.pid, newcomer.pid}
+        assert {worker.pid for worker in result.expired} == {paused.pid, killed.pid}
+        assert {worker.pid for worker in result.joined} == {newcomer.pid}
+        assert result.applied == result.waiting == ()
+        assert result.state.enabled
+        assert took < 25
+        assert any(answer.status == 200 and answer.received - answer.sent >= 6 for answer in busy.answers)
+        if policy == "closed":
+            assert result.ok
+            await _first_answer_after_waking_is_503(paused)
+        else:
+            assert {worker.pid for worker in result.unfenced} == {paused.pid, killed.pid}
+            assert not result.ok
+
+
+async def _first_answer_after_waking_is_503(paused: Process) -> None:
+    seen, woken = len(paused.answers), time.monotonic()
+    fresh = asyncio.create_task(_ask_first(paused))
+    await asyncio.sleep(0.05)
+    paused.signal(signal.SIGCONT)
+    await fresh
+    # A request that it had read before it was paused may be answered late; one that it reads now is refused.
+    late = [answer for answer in paused.answers[seen:] if answer.sent >= woken]
+    assert late
+    assert {answer.status for answer in late} == {503}
+
+
+async def _ask_first(paused: Process) -> None:
+    count = len(paused.answers)
+    await ask_slowly(paused, 0.0)
+    assert len(paused.answers) > count
+
+
+async def test_a_block_with_drain_runs_only_when_everybody_is_done(
+    nursery: Nursery, own_redis_server: RedisServerFactory, tmp_path: Path
+) -> None:
+    server = own_redis_server()
+    url = f"{server.url}?ttl={TTL}"
+    async with Crew(nursery, url, tmp_path, stale_after=2 * TTL) as crew:
+        workers = [await crew.start() for _ in range(2)]
+        for worker in workers:
+            await ready(worker)
+        slow = asyncio.create_task(ask_slowly(workers[0], 6.0))
+        await eventually(lambda: is_at_work(workers[0], url), within=4)
+
+        async with maintenance_mode_on(url, drain=30):
+            await asyncio.wait_for(slow, 1)
+            began = time.monotonic()
+            inside = await eventually(lambda: [a for worker in workers for a in worker.answers if a.sent >= began], within=10)
+
+        assert {answer.status for answer in inside} == {503}
+
+
+@pytest.mark.parametrize("on_error", ["release", "keep"])
+async def test_a_block_that_cannot_drain_is_not_run(on_error: str, redis_server: RedisServer, redis_url: str) -> None:
+    """`DrainTimeout` names the laggards; the hold is released, or kept as asked."""
+    laggard = f'{int((time.time() + 60) * 1e6)} {{"pid": 4711, "host": "web-1"}}'
+    redis_server.cli("HSET", "{maintenance}:workers", "x", laggard)
+    ran = False
+
+    with pytest.raises(DrainTimeout, match="4711@web-1"):
+        async with maintenance_mode_on(redis_url, drain=2, on_error=on_error, reason="reindex"):  # type: ignore[arg-type]
+            ran = True
+
+    assert not ran
+    assert redis_server.cli("HLEN", "{maintenance}:holds") == "0"
+    kept = redis_server.cli("GET", "maintenance")
+    assert ("reindex: DrainTimeout" in kept) is (on_error == "keep")
+
+
+def test_a_synchronous_block_drains_too(redis_server: RedisServer, redis_url: str) -> None:
+    with maintenance_mode_on(redis_url, drain=20):
+        assert redis_server.cli("HLEN", "{maintenance}:holds") == "1"
+    redis_server.cli("HSET", "{maintenance}:workers", "x", f'{int((time.time() + 60) * 1e6)} {{"pid": 4711}}')
+
+    with pytest.raises(DrainTimeout, match="4711"), maintenance_mode_on(redis_url, drain=2):
+        raise AssertionError("the block must not run")
+
+    assert redis_server.cli("HLEN", "{maintenance}:holds") == "0"
+
+
+def test_ctrl_c_ends_the_wait_of_a_synchronous_block_at_once(redis_server: RedisServer, redis_url: str) -> None:
+    redis_server.cli("HSET", "{maintenance}:workers", "x", f'{int((time.time() + 600) * 1e6)} {{"pid": 4711}}')
+    started, main = time.monotonic(), threading.get_ident()
+
+    def interrupt() -> None:
+        eventually_sync(lambda: redis_server.cli("HLEN", "{maintenance}:holds") == "1", within=20)
+        time.sleep(0.3)  # until it waits for the worker
+        signal.pthread_kill(main, signal.SIGINT)
+
+    threading.Thread(target=interrupt).start()
+    with pytest.raises(KeyboardInterrupt), maintenance_mode_on(redis_url, drain=50):
+        raise AssertionError("the block must not run")
+
+    assert time.monotonic() - started < 40
+    eventually_sync(lambda: redis_server.cli("HLEN", "{maintenance}:holds") == "0", within=5)
+
+
+@pytest.mark.usefixtures("settled")
+async def test_a_block_refuses_to_run_beside_an_unfenced_worker_unless_told_otherwise(redis_server: RedisServer, redis_url: str) -> None:
+    redis_server.cli("HSET", "{maintenance}:workers", "x", f'{int((time.time() - 1) * 1e6)} {{"pid": 4711, "host": "web-1"}}')
+
+    with pytest.raises(UnfencedError, match="4711@web-1"):
+        async with maintenance_mode_on(redis_url, drain=10):
+            raise AssertionError("the block must not run")
+    async with maintenance_mode_on(redis_url, drain=10, strict=False) as block:
+        assert not block.lost

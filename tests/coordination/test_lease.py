@@ -1,0 +1,343 @@
+"""A hold that is kept alive from a thread of its own, and what its holder is told when it is lost."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from fastapi_maintenance.backends import LocalFileBackend, RedisBackend
+from fastapi_maintenance.coordination.lease import Lease
+from fastapi_maintenance.exceptions import BackendError, BackendUnavailableError, LeaseLostError
+from fastapi_maintenance.model.holds import Hold
+from fastapi_maintenance.model.state import ON, MaintenanceState
+from fastapi_maintenance.runtime.mode import MaintenanceMode
+
+from ..conftest import RedisServerFactory
+from ..support.doubles import LeasedBoard, Switchboard
+from ..support.holders import Holder
+from ..support.leasing import critical_lines, lease_threads
+from ..support.servers import RedisServer
+from ..support.waiting import eventually, eventually_sync
+
+HOLD: Final = Hold("a", ON)
+SLACK: Final = 1.0  # seconds, for what a busy machine adds to a bound
+
+
+@contextmanager
+def leased(backend: Switchboard, seconds: float, hold: Hold = HOLD) -> Iterator[Lease]:
+    """A lease that stands, and is ended whatever becomes of the test."""
+    lease = Lease(backend, hold, seconds)
+    lease.begin().result(5)
+    try:
+        yield lease
+    finally:
+        lease.end().exception(5)
+
+
+# -- its life --------------------------------------------------------------------------------------------------------------------
+
+
+def test_it_is_taken_renewed_three_times_a_lease_and_released() -> None:
+    backend = LeasedBoard()
+
+    with leased(backend, 1.5) as lease:
+        assert backend.standing == {"a": HOLD}
+        eventually_sync(lambda: len(lease_threads()) == 1, within=5)  # that of an earlier test may be ending
+        taken_at = time.monotonic()
+        eventually_sync(lambda: backend.steps.count("renew") == 3, within=10)
+        assert time.monotonic() - taken_at < 1.5 + SLACK
+        assert not lease.lost
+        lease.check()
+
+    renewals = backend.steps.count("renew")
+    assert renewals >= 4, "the last when the block ends"
+    assert backend.steps == ["acquire", *["renew"] * renewals, "release"]
+    assert backend.standing == {}
+    assert backend.kept is None
+    eventually_sync(lambda: lease_threads() == [], within=2)
+
+
+def test_what_is_to_be_kept_is_handed_over_with_the_release() -> None:
+    backend = LeasedBoard()
+
+    with leased(backend, 30) as lease:
+        lease.end(MaintenanceState(enabled=True, reason="failed")).result(5)
+
+    assert backend.kept == MaintenanceState(enabled=True, reason="failed")
+
+
+def test_ending_it_twice_releases_once() -> None:
+    backend = LeasedBoard()
+
+    with leased(backend, 30) as lease:
+        assert lease.end(ON) is lease.end()
+        lease.end().result(5)
+
+    assert backend.steps.count("release") == 1
+    assert backend.kept == ON
+
+
+def test_what_cannot_be_taken_says_why_and_is_let_go_of() -> None:
+    """The backend may have taken it, and only its reply be lost: nobody would end it before its lease."""
+    backend = LeasedBoard()
+    backend.faults["acquire"] = BackendUnavailableError("no reply")
+    lease = Lease(backend, HOLD, 30)
+
+    with pytest.raises(BackendUnavailableError, match="no reply"):
+        lease.begin().result(5)
+
+    eventually_sync(lambda: backend.standing == {}, within=2)
+    eventually_sync(lambda: lease_threads() == [], within=2)
+    assert "renew" not in backend.steps
+
+
+def test_it_is_over_although_it_could_neither_be_taken_nor_let_go_of() -> None:
+    backend = LeasedBoard()
+    backend.faults = {"acquire": BackendUnavailableError("down"), "release": BackendUnavailableError("still down")}
+    lease = Lease(backend, HOLD, 30)
+
+    with pytest.raises(BackendUnavailableError, match=r"^down"):
+        lease.begin().result(5)
+    with pytest.raises(BackendUnavailableError, match="still down"):
+        lease.end().result(5)
+
+
+def test_a_release_that_fails_is_told_and_leaves_no_thread() -> None:
+    backend = LeasedBoard()
+    backend.faults["release"] = BackendError("no")
+
+    with leased(backend, 30) as lease, pytest.raises(BackendError, match="no"):
+        lease.end().result(5)
+
+    eventually_sync(lambda: lease_threads() == [], within=2)
+
+
+def test_a_hold_without_a_lease_ends_although_what_it_should_keep_cannot_be_kept() -> None:
+    """It has nothing to run out: it would stand for ever."""
+
+    class ReadOnly(Switchboard):
+        async def set_value(self, value: bool) -> None:
+            raise BackendError("read only")
+
+    backend = ReadOnly()
+    with leased(backend, 30) as lease, pytest.raises(BackendError, match="read only"):
+        lease.end(ON).result(5)
+
+    assert standing_in(backend) == 0
+
+
+def standing_in(backend: Switchboard) -> int:
+    return len(backend._local_reading(None).holds or ())
+
+
+# -- losing it -------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_hold_that_is_ended_by_force_is_lost_and_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    backend, told = LeasedBoard(), threading.Event()
+    lease = Lease(backend, HOLD, 1.0, lambda error: told.set())
+    lease.begin().result(5)
+
+    backend.revoked = True
+    assert told.wait(5)
+    renewals = backend.steps.count("renew")
+    eventually_sync(lambda: backend.steps.count("renew") > renewals + 1, within=10)  # each finds it lost
+
+    with pytest.raises(LeaseLostError, match="The hold a on LeasedBoard was lost: somebody ended it by force"):
+        lease.check()
+    assert critical_lines(caplog) == ["lost the hold a on LeasedBoard while its block is running: somebody ended it by force"]
+    lease.end().result(5)
+
+
+def test_what_was_ended_by_force_keeps_nothing() -> None:
+    """Who ended it wants the service open; that the block then failed must not close it again."""
+    backend = LeasedBoard()
+
+    with leased(backend, 1.0) as lease:
+        backend.revoked = True
+        eventually_sync(lambda: lease.lost, within=5)
+        lease.end(ON).result(5)
+
+    assert backend.kept is None
+
+
+@pytest.mark.parametrize("fault", [BackendUnavailableError("gone"), RuntimeError("what?"), 60.0], ids=["refused", "odd", "silent"])
+def test_who_is_cut_off_is_told_before_the_hold_can_end(fault: Exception | float, caplog: pytest.LogCaptureFixture) -> None:
+    backend, told_at = LeasedBoard(), []
+    lease = Lease(backend, HOLD, 5.0, lambda error: told_at.append(time.monotonic()))
+    taken_at = time.monotonic()
+    lease.begin().result(5)
+
+    backend.faults["renew"] = fault
+    eventually_sync(lambda: told_at, within=10)
+
+    assert 4.0 < told_at[0] - taken_at < 5.0
+    renewals = backend.steps.count("renew")
+    eventually_sync(lambda: backend.steps.count("renew") > renewals + 1, within=10)  # each fails as well
+    assert len(critical_lines(caplog)) == 1
+    assert "it could not be renewed in time" in lease.lost
+    lease.end(ON).result(5)
+    assert backend.kept == ON  # it was not ended by force, so what failed stays closed
+
+
+def test_who_is_cut_off_for_less_than_the_lease_loses_nothing() -> None:
+    backend = LeasedBoard()
+
+    with leased(backend, 3.0) as lease:
+        backend.faults["renew"] = BackendUnavailableError("gone")
+        eventually_sync(lambda: backend.steps.count("renew") == 2, within=5)
+        backend.faults.clear()
+        time.sleep(3.0)
+        assert not lease.lost
+
+
+def test_one_renewal_that_hangs_does_not_lose_the_hold() -> None:
+    class OnceSilent(LeasedBoard):
+        async def renew(self, hold: Hold, lease: float) -> bool:
+            self.faults = {} if "renew" in self.steps else {"renew": 1.2}
+            return await super().renew(hold, lease)
+
+    with leased(OnceSilent(), 3.0) as lease:
+        time.sleep(4.5)
+        assert not lease.lost
+
+
+def test_who_was_away_for_longer_than_the_lease_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even if the renewal then succeeds: the service was open meanwhile."""
+    backend = LeasedBoard()
+    away = 0.0
+    real = time.monotonic
+
+    class Clock:
+        @staticmethod
+        def monotonic() -> float:
+            return real() + away
+
+    monkeypatch.setattr("fastapi_maintenance.coordination.lease.time", Clock)
+    with leased(backend, 3.0) as lease:
+        away = 10.0
+        eventually_sync(lambda: lease.lost, within=5)
+
+        assert "away for longer than the lease" in lease.lost
+        assert "renew" in backend.steps
+
+
+# -- on a real Redis ------------------------------------------------------------------------------------------------------------------
+
+
+async def held(backend: RedisBackend | LocalFileBackend) -> bool:
+    """Whether any hold counts, as the backend itself says."""
+    reading = await backend.read()
+    return any(reading.now < hold.deadline for hold in reading.holds or ())
+
+
+@pytest.mark.every_redis
+async def test_kill_of_a_holder_ends_its_hold_at_the_lease_and_not_before(redis_url: str) -> None:
+    backend = RedisBackend(redis_url, ttl=0.2)
+
+    async with MaintenanceMode(backend) as mode:
+        with Holder(redis_url, lease=3.0) as holder:
+            await eventually(lambda: mode.gate.closing is not None, within=5)
+            for _ in range(20):  # well beyond one lease: it is renewed
+                await eventually_pass(0.2)
+                assert await held(backend)
+            holder.signal(signal.SIGKILL)
+            killed_at = time.monotonic()
+            await eventually(lambda: mode.judge().closing is None, within=10)
+
+        assert 1.0 < time.monotonic() - killed_at < 3.0 + SLACK
+        assert not await held(backend)
+
+
+async def eventually_pass(seconds: float) -> None:
+    until = time.monotonic() + seconds
+    await eventually(lambda: time.monotonic() >= until, within=seconds + SLACK)
+
+
+async def test_peers_23_a_kill_of_a_holder_of_a_file_ends_its_hold_within_a_ttl(tmp_path: Path) -> None:
+    backend = LocalFileBackend(tmp_path / "m.json", ttl=0.5)
+
+    async with MaintenanceMode(backend) as mode:
+        with Holder(backend.describe(), lease=30) as holder:
+            await eventually(lambda: mode.gate.closing is not None, within=5)
+            holder.signal(signal.SIGKILL)
+            await eventually(lambda: mode.gate.closing is None, within=0.5 + SLACK)
+
+
+async def test_who_is_frozen_for_longer_than_the_lease_is_told_when_it_goes_on(redis_url: str) -> None:
+    backend = RedisBackend(redis_url)
+
+    with Holder(redis_url, lease=0.8) as holder:
+        assert await held(backend)
+        holder.signal(signal.SIGSTOP)
+        await eventually(lambda: is_free(backend), within=0.8 + SLACK)
+        holder.signal(signal.SIGCONT)
+        holder.expect("lost the hold .* (away for longer than the lease|could not be renewed in time)")
+        assert holder.lost
+        await eventually(lambda: held(backend), within=5)  # whatever its block still does, it does closed
+        holder.leave()
+    assert not await held(backend)
+
+
+async def is_free(backend: RedisBackend) -> bool:
+    return not await held(backend)
+
+
+def deadline_of(server: RedisServer) -> float:
+    """When the only hold ends, on Redis' clock, which on one machine is our wall clock."""
+    (entry,) = server.cli("HVALS", "{maintenance}:holds").splitlines()
+    return int(entry.split()[0]) / 1e6
+
+
+def test_a_holder_cut_off_by_a_frozen_redis_is_told_before_the_hold_ends_there(own_redis_server: RedisServerFactory) -> None:
+    server = own_redis_server()
+    lost_at: list[float] = []
+    lease = Lease(RedisBackend(server.url), HOLD, 3.0, lambda error: lost_at.append(time.time()))
+    lease.begin().result(5)
+
+    eventually_sync(lambda: deadline_of(server) - time.time() > 2.7, within=5, every=0.02)  # just renewed, so not again at once
+    deadline = deadline_of(server)
+    server.pause()
+    eventually_sync(lambda: lost_at, within=5)
+    assert deadline - 1 < lost_at[0] < deadline
+
+    server.resume()
+    lease.end().result(10)
+    eventually_sync(lambda: server.cli("HLEN", "{maintenance}:holds") == "0", within=5)
+
+
+@pytest.mark.every_redis
+def test_a_hold_survives_a_redis_that_loses_its_data(own_redis_server: RedisServerFactory) -> None:
+    server = own_redis_server()
+    with_lease = Lease(RedisBackend(server.url), HOLD, 5.0)
+    with_lease.begin().result(5)
+
+    server.restart()
+    assert server.cli("EXISTS", "{maintenance}:holds") == "0"
+
+    eventually_sync(lambda: server.cli("HLEN", "{maintenance}:holds") == "1", within=5)
+    assert not with_lease.lost
+    with_lease.end().result(5)
+    assert server.cli("EXISTS", "{maintenance}:holds") == "0"
+
+
+# -- fork --------------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_forked_child_that_leaves_the_block_neither_waits_nor_ends_its_parents_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = LeasedBoard()
+
+    with leased(backend, 30) as lease:
+        with monkeypatch.context() as child:
+            child.setattr("fastapi_maintenance.coordination.lease.os.getpid", lambda: -1)
+            lease.end(ON).result(0)
+        time.sleep(0.1)
+        assert backend.steps == ["acquire"]
+    assert backend.kept is None

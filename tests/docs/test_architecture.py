@@ -1,0 +1,40 @@
+"""docs/architecture.md: its floors are those that import-linter checks, and its drawings say in words what they show."""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from pathlib import Path
+from typing import Final
+from xml.etree import ElementTree
+
+import pytest
+
+from ..support.pages import ROOT, Block
+
+PAGE: Final = "docs/architecture.md"
+DRAWINGS: Final = sorted((ROOT / "docs" / "diagrams").iterdir())
+SVG: Final = "{http://www.w3.org/2000/svg}"
+
+
+def test_the_floors_are_those_that_are_checked() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    (floors,) = (contract["layers"] for contract in contracts if contract["name"] == "Floors")
+    text = "".join(f"{re.sub(r'[()]', '', floor)}\n" for floor in floors)
+    (shown,) = (block.text for block in Block.all_of(PAGE) if block.language == "text")
+    if os.environ.get("RENEW_DOCS"):
+        (ROOT / PAGE).write_text((ROOT / PAGE).read_text().replace(shown, text))
+    else:
+        assert shown == text, "run this test with RENEW_DOCS=1"
+
+
+@pytest.mark.parametrize("drawing", DRAWINGS, ids=lambda drawing: drawing.stem)
+def test_a_drawing_is_one_file_for_light_and_dark_that_says_what_it_shows(drawing: Path) -> None:
+    text = drawing.read_text()
+    root = ElementTree.fromstring(text)
+
+    assert all(root.findtext(f"{SVG}{name}") for name in ("title", "desc"))
+    assert "prefers-color-scheme: dark" in text
+    assert not re.search(r"(href|src)=|url\((?!#)|<script", text)
+    assert f"](diagrams/{drawing.name})" in (ROOT / PAGE).read_text()

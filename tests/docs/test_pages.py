@@ -1,0 +1,113 @@
+"""Every page of the documentation runs: README.md, docs/ and what else there is to read."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+from tomllib import TOMLDecodeError
+from typing import Final
+
+import pytest
+from kubernetes_validate import ValidationError
+
+from fastapi_maintenance.exceptions import InvalidStateError
+
+from ..support import pages
+from ..support.pages import PAGES, ROOT, Block, Reader, fences_of
+from ..support.servers import RedisServer
+from ..support.waiting import eventually_sync
+
+NOT_RUN: Final = {
+    ".github/CONTRIBUTING.md": 1,
+    "README.md": 2,
+    "backends/env/README.md": 1,
+    "docs/from-a-flag.md": 2,
+    "docs/from-fastapi-maintenance.md": 1,
+    "docs/kubernetes.md": 2,
+    "docs/reliability.md": 2,
+    "docs/tutorial.md": 1,
+}
+"""How many blocks are only looked at: they need what no test has (ten minutes, the tests themselves), or show what was before."""
+
+
+@pytest.fixture
+def reader(redis_server: RedisServer, settled: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Reader:
+    monkeypatch.chdir(tmp_path)
+    return Reader(redis_server, tmp_path)
+
+
+def page_of(text: str, where: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    (where / "page.md").write_text(text)
+    monkeypatch.setattr(pages, "ROOT", where)
+    return "page.md"
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("page", [page for page in PAGES if Block.all_of(page)])
+def test_the_page_runs_from_top_to_bottom(page: str, reader: Reader) -> None:
+    reader.read(page)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_no_block_of_a_page_is_overlooked(page: str) -> None:
+    assert fences_of(page) == 2 * len(Block.all_of(page))
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_no_more_blocks_than_are_counted_here_are_only_looked_at(page: str) -> None:
+    assert len([block for block in Block.all_of(page) if "no-run" in block.options]) == NOT_RUN.get(page, 0)
+
+
+def test_the_pages_are_those_that_there_are() -> None:
+    assert {"README.md", "backends/redis/README.md", "docs/outages.md"} <= set(PAGES)
+    assert {str(page.relative_to(ROOT)) for page in ROOT.glob("docs/**/*.md")} <= set(PAGES)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_test_that_a_page_names_exists(page: str) -> None:
+    named = re.findall(r"`(?:tests/)?([\w/]+\.py)::(\w+)`", (ROOT / page).read_text())
+
+    assert [name for file, name in named if f"def {name}(" not in (ROOT / "tests" / file).read_text()] == []
+
+
+BROKEN: Final = {
+    "an unknown language": "```cobol\nSTOP RUN.\n```\n",
+    "an unknown option": "```python skip\n1\n```\n",
+    "python that raises": "```python\n1 / 0\n```\n",
+    "python that cannot be read": "```python no-run\ndef\n```\n",
+    "an option that cannot be meant": (
+        "```python\nfrom fastapi import FastAPI\nfrom fastapi_maintenance import MaintenanceModeMiddleware\n\n"
+        'app = FastAPI()\napp.add_middleware(MaintenanceModeMiddleware, on_unreachable="maybe")\n```\n'
+    ),
+    "a command that fails": "```bash\nfalse\n```\n",
+    "a command that cannot be read": "```bash no-run\nif\n```\n",
+    "another status than promised": "```bash\ncurl -V > /dev/null    # 503\n```\n",
+    "another output than shown": "```bash\necho one\n```\n\n```text output\ntwo\n```\n",
+    "a state that is none": '```json\n{"enabled": "perhaps"}\n```\n',
+    "nginx in another word": "```nginx\nserver { listen_on 80; }\n```\n",
+    "Kubernetes in another word": "```yaml schema=kubernetes\nkind: Deployment\napiVersion: apps/v1\nspec: {replica: 4}\n```\n",
+    "a workflow without jobs": "```yaml schema=github-workflows\non: push\n```\n",
+    "YAML of nobody": "```yaml\nkind: Deployment\n```\n",
+    "toml that is none": "```toml\n[\n```\n",
+}
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_a_page_with_a_fault_fails(what: str, reader: Reader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = page_of(BROKEN[what], tmp_path, monkeypatch)
+
+    with pytest.raises((AssertionError, SyntaxError, TOMLDecodeError, InvalidStateError, ValidationError)):
+        reader.read(page)
+
+
+def test_a_page_is_left_as_it_was(reader: Reader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = page_of("```bash\nsleep 77 &\necho $!\n```\n\n```text output\n…\n```\n", tmp_path, monkeypatch)
+
+    reader.read(page)
+
+    def state() -> str:
+        """Of the process: nothing of one that is gone, Z of one that nobody has asked about yet."""
+        return subprocess.run(["ps", "-o", "stat=", "-p", reader.said.strip()], capture_output=True, text=True, check=False).stdout.strip()
+
+    eventually_sync(lambda: state() in ("", "Z"), within=10)

@@ -1,0 +1,125 @@
+"""docs/reference.md and docs/commands.md: every public name and every command, as the code has them. `RENEW_DOCS=1` writes both anew."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from typer.main import get_command
+
+from fastapi_maintenance.cli.app import app as cli
+
+DOCS: Final = Path(__file__).parents[2] / "docs"
+BEGIN: Final = "<!-- made by tests/docs/test_reference.py -->\n"
+
+MODULES: Final = {
+    "fastapi_maintenance": "What an application needs.",
+    "fastapi_maintenance.backends": "Where the switch is.",
+    "fastapi_maintenance.exemptions": "Rules for `exempt_handler`; `from fastapi_maintenance import exempt` is this module.",
+    "fastapi_maintenance.exemptions.bypass": "Links for testers.",
+    "fastapi_maintenance.admin": "The switch over HTTP, and the panel.",
+    "fastapi_maintenance.health": "Readiness for load balancers.",
+    "fastapi_maintenance.metrics": "OpenTelemetry.",
+    "fastapi_maintenance.testing": "For the tests of an application.",
+    "fastapi_maintenance.testing.fixtures": "The same for pytest.",
+    "fastapi_maintenance.testing.conformance": "For the tests of a backend.",
+    "fastapi_maintenance.exceptions": "What is raised.",
+}
+INNER: Final = {
+    "fastapi_maintenance": {"exempt"},
+    "fastapi_maintenance.exemptions.bypass": {"HEADER", "PARAMETER", "SECRET_VARIABLE", "link_to"},
+    "fastapi_maintenance.exemptions": {"ScopeRule"},
+    "fastapi_maintenance.metrics": {"NAMES"},
+}
+"""What modules offer to each other and to nobody else, or what has a section of its own."""
+
+
+def public_names(module: str) -> list[str]:
+    return [name for name in importlib.import_module(module).__all__ if name not in INNER.get(module, ())]
+
+
+# -- the names -------------------------------------------------------------------------------------------------------------
+
+
+def reference() -> str:
+    parts = [f"\n## {module}\n\n{sentence}\n\n{''.join(entries(module)).rstrip()}\n" for module, sentence in MODULES.items()]
+    return "".join(parts)
+
+
+def entries(module: str) -> Iterator[str]:
+    for name in public_names(module):
+        yield f"::: {module}.{name}\n\n"
+
+
+def test_the_reference_has_every_public_name() -> None:
+    assert made_anew(DOCS / "reference.md", reference())
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_every_name_of_the_reference_says_what_it_is(module: str) -> None:
+    names = {name: getattr(importlib.import_module(module), name) for name in public_names(module)}
+
+    assert [name for name, thing in names.items() if inspect.isroutine(thing) or inspect.isclass(thing) if not thing.__doc__] == []
+
+
+@pytest.mark.parametrize("page", sorted(DOCS.glob("**/*.md")), ids=lambda page: page.name)
+def test_whatever_the_pages_import_is_in_the_reference(page: Path) -> None:
+    imported = re.findall(r"^ *from (fastapi_maintenance[\w.]*) import (.+)$", page.read_text(), re.MULTILINE)
+    names = [(module, name.split(" as ")[0].strip()) for module, names in imported for name in names.split(",")]
+
+    public = MODULES.keys() | {f"{module}.{name}" for module in MODULES for name in public_names(module)}
+    assert {f"{module}.{name}" for module, name in names} <= public | {"fastapi_maintenance.exempt"}
+
+
+# -- the commands ----------------------------------------------------------------------------------------------------------
+
+
+def commands() -> str:
+    root = get_command(cli)
+    common = {option.name for option in root.params}
+    return section("fastapi-maintenance", root, set()) + "".join(sections("fastapi-maintenance", root, common))
+
+
+def sections(prefix: str, group: Any, common: set[str]) -> Iterator[str]:
+    for name, command in group.commands.items():
+        path = f"{prefix} {name}"
+        yield section(path, command, common)
+        if hasattr(command, "commands"):
+            yield from sections(path, command, common)
+
+
+def section(path: str, command: Any, common: set[str]) -> str:
+    options = [row(option) for option in command.params if option.name not in common]
+    table = "| option | what it does |\n|---|---|\n" + "".join(options) if options else ""
+    return f"\n## {path}\n\n{inspect.cleandoc(command.help).replace(chr(12), '')}\n\n{table}"
+
+
+def row(option: Any) -> str:
+    metavar = f" {option.metavar}" if option.metavar else ""
+    names = ", ".join(f"`{name}{metavar}`" for name in [*option.opts, *option.secondary_opts])
+    if option.param_type_name == "argument":
+        names = f"`{option.metavar or option.name.upper()}`"
+    default = (
+        f" Default: `{option.default}`." if option.show_default and isinstance(option.default, str | int | float) and option.default else ""
+    )
+    return f"| {names} | {(option.help or '').replace('|', chr(92) + '|')}{default} |\n"
+
+
+def test_the_commands_are_those_that_there_are() -> None:
+    assert made_anew(DOCS / "commands.md", commands())
+
+
+def made_anew(page: Path, text: str) -> bool:
+    """Whether the page ends as it should."""
+    before, _, now = page.read_text().partition(BEGIN)
+    if os.environ.get("RENEW_DOCS"):
+        page.write_text(f"{before}{BEGIN}{text}")
+        return True
+    assert now == text, "run this test with RENEW_DOCS=1"
+    return True

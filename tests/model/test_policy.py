@@ -1,0 +1,136 @@
+"""The precedence table, row by row and as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import product
+from typing import Final, get_args
+
+import pytest
+
+from fastapi_maintenance.model.policy import SAFE_METHODS, Closing, Decision, Effect, Mark, Outcome, closing, decide
+from fastapi_maintenance.model.state import OFF, ON, MaintenanceState, Mode
+
+READ_ONLY: Final = MaintenanceState(enabled=True, mode="read-only", message="Reading is fine")
+FULL: Final = MaintenanceState(enabled=True, message="Back at 04:00 UTC", retry_after=120)
+FINISHED: Final = FULL.model_copy(update={"enabled": False})  # a switch whose window is over
+STATES: Final = (OFF, ON, FULL, READ_ONLY, FINISHED)
+METHODS: Final = ("GET", "HEAD", "OPTIONS", "TRACE", "POST", "PUT", "PATCH", "DELETE", "CONNECT", "QUERY", "get", "", None)
+
+
+def passed_or_refused(
+    mark: Mark | None,
+    found: bool,
+    exempt: bool,
+    hold: MaintenanceState | None,
+    override: bool | None,
+    switch: MaintenanceState,
+    method: str | None,
+    effect: Effect | None,
+) -> tuple[bool, str, MaintenanceState]:
+    """The numbered table of the design, read aloud: the first row whose condition holds says what happens."""
+
+    def by_state(name: str, state: MaintenanceState) -> tuple[bool, str, MaintenanceState]:
+        if not state.enabled:
+            return False, "open", OFF
+        reads = effect == "reads" or (effect is None and method in ("GET", "HEAD", "OPTIONS", "TRACE"))
+        passes = state.mode == "read-only" and reads
+        return not passes, name, state
+
+    table: list[tuple[bool, Callable[[], tuple[bool, str, MaintenanceState]]]] = [
+        (mark == "on", lambda: (True, "forced-on", ON)),
+        (mark == "off", lambda: (False, "forced-off", OFF)),
+        (not found, lambda: (False, "no-route", OFF)),
+        (exempt, lambda: (False, "exempt", OFF)),
+        (hold is not None, lambda: by_state("hold", hold or OFF)),
+        (override is not None, lambda: by_state("override", MaintenanceState(enabled=bool(override)))),
+        (True, lambda: by_state("switch", switch)),
+    ]
+    return next(says() for applies, says in table if applies)
+
+
+def test_every_combination_of_inputs_is_decided_as_the_table_says() -> None:
+    cases = 0
+    marks, effects = ((None, *get_args(each)) for each in (Mark, Effect))
+    yes = (True, False)
+    for mark, found, exempt, hold, override, switch, method, effect in product(
+        marks, yes, yes, (None, *STATES), (None, True, False), STATES, METHODS, effects
+    ):
+        closed = closing(hold, override, switch)
+        decision = decide(mark=mark, found=found, exempt=exempt, closing=closed, method=method, effect=effect)
+        expected = passed_or_refused(mark, found, exempt, hold, override, switch, method, effect)
+        assert (decision.refused, decision.rule.value, decision.state) == expected, (
+            mark,
+            found,
+            exempt,
+            hold,
+            override,
+            switch,
+            method,
+            effect,
+        )
+        cases += 1
+    assert cases == 3 * 2 * 2 * 6 * 3 * 5 * len(METHODS) * 3
+
+
+def test_the_inputs_above_are_all_there_are() -> None:
+    """A new mark or mode must be thought through here before it is used."""
+    assert get_args(Mark) == ("on", "off")
+    assert get_args(Effect) == ("reads", "writes")
+    assert get_args(Mode) == ("full", "read-only")
+    assert {"GET", "HEAD", "OPTIONS", "TRACE"} == SAFE_METHODS
+
+
+def test_outcomes_are_named_in_the_order_of_precedence() -> None:
+    assert [outcome.value for outcome in Outcome] == ["forced-on", "forced-off", "no-route", "exempt", "hold", "override", "switch", "open"]
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_a_hold_comes_before_the_override_and_the_override_before_the_switch(state: MaintenanceState) -> None:
+    assert closing(ON, False, OFF) == Closing(Outcome.HOLD, ON)
+    assert closing(OFF, True, ON) is None
+    assert closing(None, True, state) == Closing(Outcome.OVERRIDE, ON)
+    assert closing(None, False, state) is None
+
+
+def test_the_closing_carries_the_details_of_the_rule_that_closed() -> None:
+    assert closing(READ_ONLY, True, FULL) == Closing(Outcome.HOLD, READ_ONLY)
+    assert closing(None, None, FULL) == Closing(Outcome.SWITCH, FULL)
+
+
+def test_an_override_is_full_maintenance_even_where_the_switch_says_read_only() -> None:
+    closed = closing(None, True, READ_ONLY)
+    assert decide(mark=None, found=True, exempt=False, closing=closed, method="GET") == Decision(True, Outcome.OVERRIDE, ON)
+
+
+def test_a_forced_on_route_is_refused_while_everything_else_is_open() -> None:
+    assert decide(mark="on", found=True, exempt=True, closing=None, method="GET") == Decision(True, Outcome.FORCED_ON, ON)
+
+
+def test_a_forced_on_route_does_not_promise_the_end_of_somebody_elses_maintenance() -> None:
+    closed = closing(None, None, FULL)
+    assert decide(mark="on", found=True, exempt=False, closing=closed, method="GET").state == ON
+
+
+@pytest.mark.parametrize("method", ["POST", "DELETE", "get", None])
+def test_read_only_mode_refuses_what_may_write_and_websockets(method: str | None) -> None:
+    closed = closing(None, None, READ_ONLY)
+    assert decide(mark=None, found=True, exempt=False, closing=closed, method=method) == Decision(True, Outcome.SWITCH, READ_ONLY)
+
+
+@pytest.mark.parametrize("method", sorted(SAFE_METHODS))
+def test_read_only_mode_passes_safe_methods_and_full_mode_does_not(method: str) -> None:
+    def refused(state: MaintenanceState) -> bool:
+        return decide(mark=None, found=True, exempt=False, closing=closing(state, None, OFF), method=method).refused
+
+    assert not refused(READ_ONLY)
+    assert refused(FULL)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_effect_decides_in_read_only_mode_whatever_the_method(method: str | None) -> None:
+    def refused(effect: Effect, state: MaintenanceState) -> bool:
+        closed = closing(state, None, OFF)
+        return decide(mark=None, found=True, exempt=False, closing=closed, method=method, effect=effect).refused
+
+    assert [refused(effect, state) for state in (READ_ONLY, FULL) for effect in get_args(Effect)] == [False, True, True, True]

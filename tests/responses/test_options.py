@@ -1,0 +1,157 @@
+"""Options that cannot be meant are refused when they are given, in a sentence that says what to write."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import combinations
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from fastapi import FastAPI
+from fastapi.responses import PlainTextResponse
+from fastapi.testclient import TestClient
+
+from fastapi_maintenance import MaintenanceModeMiddleware
+from fastapi_maintenance.exceptions import ConfigurationError
+from fastapi_maintenance.model.state import ON
+from fastapi_maintenance.responses import MaintenanceAnswer, Texts
+from fastapi_maintenance.responses.translations import TEXTS
+
+
+def test_everything_that_can_be_meant_together_is_taken(tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    page.write_text("<!doctype html>")
+    MaintenanceAnswer()
+    MaintenanceAnswer(
+        status_code=500,
+        read_only_status_code=405,
+        headers={"X-By": "us"},
+        file=page,
+        retry_after=0,
+        jitter=60,
+        retry_after_as_date=True,
+        refresh=30,
+        texts={"fi": TEXTS["en"]},
+        language="fi",
+        problem_type="https://example.com/maintenance",
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"redirect": "/", "template": "a.html"}, "redirect= and template= exclude each other"),
+        ({"redirect": "/", "file": "a.html"}, "redirect= and file= exclude each other"),
+        ({"template": "a.html", "file": "a.html"}, "template= and file= exclude each other"),
+        ({"redirect": "/", "template": "a.html", "file": "a.html"}, "redirect= and template= and file= exclude each other"),
+        ({"status_code": 302}, "status_code=302 needs to know where to: give redirect= alone"),
+        ({"read_only_status_code": 303}, "read_only_status_code=303 needs to know where to"),
+        ({"status_code": 300}, "needs to know where to"),
+        ({"status_code": 399}, "needs to know where to"),
+        ({"status_code": 101}, "status_code must be a status from 200 to 599 that can have a body, not 101"),
+        ({"status_code": 600}, "not 600"),
+        ({"status_code": 204}, "not 204"),
+        ({"status_code": "503"}, "not '503'"),
+        ({"status_code": True}, "not True"),
+        ({"read_only_status_code": 304}, "read_only_status_code must be a status from 200 to 599 that can have a body, not 304"),
+        ({"headers": [("x", "y")]}, "headers must be a mapping of names to values"),
+        ({"headers": {"x y": "z"}}, "The name of a header must be a token, got 'x y'"),
+        ({"headers": {"": "z"}}, "The name of a header must be a token, got ''"),
+        ({"headers": {1: "z"}}, "The name of a header must be a token, got 1"),
+        ({"headers": {"x": "a\r\nSet-Cookie: b"}}, "The value of the header x must be Latin-1 text"),
+        ({"headers": {"x": "a\n"}}, "The value of the header x must be Latin-1 text"),
+        ({"headers": {"x\n": "a"}}, "The name of a header must be a token, got"),
+        ({"headers": {"x": "→"}}, "The value of the header x must be Latin-1 text"),
+        ({"headers": {"x": 1}}, "The value of the header x must be Latin-1 text"),
+        ({"headers": {"Retry-After": "1"}}, "The header Retry-After cannot be set: give retry_after="),
+        ({"headers": {"Content-Length": "1"}}, "it follows from the body"),
+        ({"headers": {"content-type": "text/css"}}, "it follows from what the client accepts"),
+        ({"headers": {"LOCATION": "/"}}, "give redirect="),
+        ({"headers": {"transfer-encoding": "chunked"}}, "it is the server's"),
+        ({"retry_after": -1}, "retry_after must be whole seconds from 0 to 31536000, not -1"),
+        ({"retry_after": 1.5}, "retry_after must be whole seconds from 0 to 31536000, not 1.5"),
+        ({"retry_after": None}, "not None"),
+        ({"jitter": -1}, "jitter must be whole seconds"),
+        ({"jitter": 10**9}, "jitter must be whole seconds"),
+        ({"refresh": 0}, "refresh must be whole seconds from 1 to 31536000, not 0"),
+        ({"refresh": "30"}, "refresh must be whole seconds"),
+        ({"retry_after_as_date": "no"}, "retry_after_as_date must be True or False, not 'no'"),
+        ({"texts": {"de": "Wartung"}}, "texts must be a mapping of language tags to Texts"),
+        ({"texts": [TEXTS["de"]]}, "texts must be a mapping of language tags to Texts"),
+        ({"texts": {"de_AT": TEXTS["de"]}}, "'de_AT' is not a language tag such as fi or pt-BR"),
+        ({"texts": {'"><script>': TEXTS["de"]}}, "is not a language tag"),
+        ({"language": "fi"}, "There are no texts in language='fi'; there are en, de"),
+        ({"redirect": "https://exämple.com"}, "redirect must be a URL, percent-encoded where it is not ASCII"),
+        ({"redirect": "/a\r\nb"}, "redirect must be a URL"),
+        ({"redirect": "http://[x/"}, "redirect must be a URL"),
+        ({"redirect": ""}, "redirect must be a URL"),
+        ({"redirect": 1}, "redirect must be a URL"),
+        ({"problem_type": ""}, "problem_type must be a URL"),
+        ({"problem_type": None}, "problem_type must be a URL"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_and_says_why(options: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        MaintenanceAnswer(**options)
+    assert complaint in str(refused.value)
+
+
+ALL_WAYS: Final[dict[str, Any]] = {
+    "status_code": 500,
+    "headers": {"X-By": "us"},
+    "redirect": "https://status.example/",
+    "template": "page.html.jinja2",
+    "file": "page.html",
+    "response_handler": lambda request: PlainTextResponse("closed"),
+}
+
+
+def problem_with(given: Iterable[str]) -> str | None:
+    """Why an application that is given these does not start; None if it does."""
+    options = {name: ALL_WAYS[name] for name in given}
+    handler = options.pop("response_handler", None)
+    app = FastAPI()
+    try:
+        app.add_middleware(MaintenanceModeMiddleware, answer=MaintenanceAnswer(**options) if options else None, response_handler=handler)
+        with TestClient(app):
+            return None
+    except ConfigurationError as error:
+        return str(error)
+
+
+def test_of_the_ways_to_another_answer_those_that_exclude_each_other_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of all of them together, and of every other combination."""
+    monkeypatch.chdir(tmp_path)
+    for page in ("page.html", "page.html.jinja2"):
+        Path(page).write_text("<!doctype html>")
+    for number in range(len(ALL_WAYS) + 1):
+        for given in combinations(ALL_WAYS, number):
+            pages = [f"{page}=" for page in ("redirect", "template", "file") if page in given]
+            expected = None
+            if len(pages) > 1:
+                expected = f"{' and '.join(pages)} exclude each other. Give one of them."
+            elif "response_handler" in given and number > 1:
+                expected = "response_handler makes the whole answer, so answer= would do nothing beside it: give one of them."
+            assert problem_with(given) == expected, given
+
+
+def test_a_language_of_ones_own_is_added_and_a_known_one_replaced() -> None:
+    finnish = Texts(
+        title="Huoltokatko",
+        message="Palaamme pian.",
+        read_only_title="Vain luku",
+        read_only_message="Muutoksia ei voi tehdä.",
+        until="Takaisin {time}",
+        waiting="Odota hetki.",
+    )
+    answer = MaintenanceAnswer(texts={"fi": finnish, "en": finnish})
+    assert answer.notice(ON, "fi").title == answer.notice(ON, "en").title == "Huoltokatko"
+    assert answer.notice(ON, "de").title == "Wartungsarbeiten"
+
+
+def test_what_was_checked_stays_what_it_was() -> None:
+    headers = {"X-By": "us"}
+    answer = MaintenanceAnswer(headers=headers)
+    headers["X-By"] = "us\r\nX-Injected: 1"
+    assert answer.headers == {"X-By": "us"}

@@ -1,0 +1,60 @@
+"""Answers that others make, fitted to client and server."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import pytest
+from starlette.types import Message, Receive, Scope, Send
+
+from fastapi_maintenance.responses import fit
+
+from ..support.asgi import exchange, http_scope, websocket_scope
+
+pytestmark = pytest.mark.anyio
+
+
+async def sent_through_fit(scope: Scope, *messages: Message) -> list[Message]:
+    """What remains of an answer's messages."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        for message in messages:
+            await fit(scope, send, code=1011, reason="Internal error")(message)
+
+    return await exchange(app, scope)
+
+
+STREAMED: Final[tuple[Message, ...]] = (
+    {"type": "http.response.start", "status": 503, "headers": [(b"x-by", b"us")]},
+    {"type": "http.response.body", "body": b"one", "more_body": True},
+    {"type": "http.response.body", "body": b"two"},
+)
+DENIAL: Final[tuple[Message, ...]] = tuple({**message, "type": f"websocket.{message['type']}"} for message in STREAMED)
+
+
+async def test_get_is_sent_as_it_is() -> None:
+    assert await sent_through_fit(http_scope(), *STREAMED) == list(STREAMED)
+
+
+async def test_no_chunk_of_a_body_is_sent_to_head() -> None:
+    start, one, two = await sent_through_fit(http_scope("HEAD"), *STREAMED)
+    assert start == STREAMED[0]
+    assert one == {"type": "http.response.body", "body": b"", "more_body": True}
+    assert two == {"type": "http.response.body", "body": b""}
+
+
+@pytest.mark.parametrize("messages", [STREAMED, DENIAL], ids=["plain", "prefixed"])
+async def test_a_response_becomes_a_denial_where_the_server_can(messages: tuple[Message, ...]) -> None:
+    assert await sent_through_fit(websocket_scope(), *messages) == list(DENIAL)
+
+
+@pytest.mark.parametrize("messages", [STREAMED, DENIAL], ids=["plain", "prefixed"])
+async def test_a_response_becomes_one_close_where_the_server_cannot_deny(messages: tuple[Message, ...]) -> None:
+    sent = await sent_through_fit(websocket_scope(denial=False), *messages)
+    assert sent == [{"type": "websocket.close", "code": 1011, "reason": "Internal error"}]
+
+
+@pytest.mark.parametrize("denial", [True, False])
+async def test_a_close_of_somebodys_own_stays_a_close(denial: bool) -> None:
+    close = {"type": "websocket.close", "code": 4001, "reason": "mine"}
+    assert await sent_through_fit(websocket_scope(denial=denial), close) == [close]

@@ -1,0 +1,360 @@
+"""Hooks: every worker calls one for each change in order, one worker of all calls the other, and no request waits for either."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
+from typing import Any, Final
+
+import pytest
+from fastapi import FastAPI
+from starlette.testclient import TestClient
+
+from fastapi_maintenance import MaintenanceModeMiddleware, maintenance_mode_on
+from fastapi_maintenance.backends import BaseStateBackend, EnvVarBackend, RedisBackend
+from fastapi_maintenance.backends.base import News
+from fastapi_maintenance.exceptions import BackendUnavailableError, ConfigurationError
+from fastapi_maintenance.model.holds import Hold
+from fastapi_maintenance.model.policy import Closing, Outcome
+from fastapi_maintenance.model.snapshot import Reading
+from fastapi_maintenance.model.state import OFF, ON, MaintenanceState
+from fastapi_maintenance.runtime.hooks import ChangeHook, Hooks
+from fastapi_maintenance.runtime.mode import MaintenanceMode
+
+from ..conftest import RedisServerFactory
+from ..support.doubles import Switchboard
+from ..support.servers import RedisServer
+from ..support.waiting import eventually
+
+SOON: Final = 20.0
+LOGGER: Final = "fastapi_maintenance"
+
+
+class Diary:
+    """A hook that remembers: (was on, is on, source)."""
+
+    def __init__(self) -> None:
+        self.entries: list[tuple[bool, bool, str]] = []
+        self.threads: set[int] = set()
+
+    def __call__(self, old: MaintenanceState, new: MaintenanceState, source: str) -> None:
+        self.entries.append((old.enabled, new.enabled, source))
+        self.threads.add(threading.get_ident())
+
+    async def later(self, old: MaintenanceState, new: MaintenanceState, source: str) -> None:
+        await asyncio.sleep(0)
+        self(old, new, source)
+
+    @property
+    def flips(self) -> list[bool]:
+        return [new for _, new, _ in self.entries]
+
+
+@pytest.fixture
+def log(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
+    with caplog.at_level(logging.INFO, logger=LOGGER):
+        yield caplog
+
+
+def errors(log: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in log.records if record.levelno >= logging.WARNING]
+
+
+def is_closed(mode: MaintenanceMode) -> bool:
+    return mode.gate.closing is not None
+
+
+# -- in every worker -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["sync", "async", "partial"])
+async def test_a_worker_is_told_of_each_change_in_order(kind: str) -> None:
+    diary, backend = Diary(), Switchboard()
+    hooks: dict[str, ChangeHook] = {"sync": diary, "async": diary.later, "partial": partial(diary.later)}
+    async with MaintenanceMode(backend, on_change=hooks[kind]):
+        for value in (True, False) * 10:
+            await backend.write(MaintenanceState(enabled=value))
+        await eventually(lambda: len(diary.entries) == 20, within=SOON)
+
+    assert diary.entries == [(False, True, "board"), (True, False, "board")] * 10
+
+
+async def test_one_that_starts_in_maintenance_is_told_so_and_one_that_starts_open_is_told_nothing() -> None:
+    for value, entries in ((True, [(False, True, "board")]), (False, [])):
+        diary = Diary()
+        async with MaintenanceMode(Switchboard(value), on_change=diary):
+            await asyncio.sleep(0.3)
+        assert diary.entries == entries
+
+
+async def test_details_that_change_are_a_change() -> None:
+    texts: list[str | None] = []
+    backend = Switchboard()
+    async with MaintenanceMode(backend, on_change=lambda old, new, source: texts.append(new.message)) as mode:
+        async with maintenance_mode_on(backend, message="one"):
+            async with maintenance_mode_on(backend, message="two"):
+                await eventually(lambda: len(texts) == 2, within=SOON)
+            await eventually(lambda: len(texts) == 3, within=SOON)
+        await eventually(lambda: len(texts) == 4, within=SOON)
+        assert mode.gate.closing is None
+
+    assert texts[0] == texts[2] == "one"
+    assert (texts[1], texts[3]) == ("two", None)
+
+
+async def test_another_rule_that_closes_with_the_same_state_is_no_change() -> None:
+    diary, state = Diary(), MaintenanceState(enabled=True, retry_after=9)
+    async with MaintenanceMode(Switchboard(ttl=30.0), on_change=diary) as mode:
+        mode.update(Reading(state, now=1.0), time.monotonic())
+        mode.update(Reading(OFF, (Hold("a", state),), now=2.0), time.monotonic())
+        assert mode.gate.closing == Closing(Outcome.HOLD, state)
+        mode.update(Reading(OFF, now=3.0), time.monotonic())
+        await eventually(lambda: len(diary.entries) >= 2, within=SOON)
+
+    assert diary.flips == [True, False]
+
+
+async def test_a_hook_that_fails_is_logged_once_a_failure_and_the_next_change_is_told_all_the_same(log: pytest.LogCaptureFixture) -> None:
+    told: list[bool] = []
+
+    async def fail(old: MaintenanceState, new: MaintenanceState, source: str) -> None:
+        told.append(new.enabled)
+        raise RuntimeError("no chat today")
+
+    backend = Switchboard()
+    async with MaintenanceMode(backend, on_change=fail) as mode:
+        await backend.write(ON)
+        await backend.write(OFF)
+        await eventually(lambda: told == [True, False], within=SOON)
+        assert mode.gate.closing is None
+
+    (first, second) = errors(log)
+    assert first == second
+    assert "on_change hook" in first
+    assert "fail failed: RuntimeError('no chat today')" in first
+
+
+async def test_hooks_that_run_on_two_event_loops_run_once() -> None:
+    diary = Diary()
+    hooks = Hooks(diary, None)
+    hooks.enqueue(None, Closing(Outcome.SWITCH, ON), "board")
+
+    with hooks._running:  # as another event loop has it
+        await hooks.run()
+        assert diary.entries == []
+    await hooks.run()
+    await hooks.run()
+    assert diary.entries == [(False, True, "board")]
+
+
+async def test_a_sync_hook_runs_in_a_thread_of_its_own() -> None:
+    diary, backend = Diary(), Switchboard(True)
+    async with MaintenanceMode(backend, on_change=diary):
+        await eventually(lambda: diary.entries, within=SOON)
+
+    assert threading.get_ident() not in diary.threads
+
+
+async def test_a_hook_that_hangs_delays_neither_the_gate_nor_the_end(log: pytest.LogCaptureFixture) -> None:
+    hanging = threading.Event()
+    begun = threading.Event()
+
+    def hang(old: MaintenanceState, new: MaintenanceState, source: str) -> None:
+        begun.set()
+        hanging.wait(60)
+
+    backend = Switchboard()
+    try:
+        async with MaintenanceMode(backend, on_change=hang) as mode:
+            await backend.write(ON)
+            await eventually(begun.is_set, within=SOON)
+            await backend.write(OFF)
+            assert not is_closed(mode)
+            await backend.write(ON)
+            assert is_closed(mode)
+            ending = time.monotonic()
+        assert time.monotonic() - ending < 30
+    finally:
+        hanging.set()
+
+
+def test_no_request_waits_for_a_hook() -> None:
+    begun = threading.Event()
+
+    async def hang(old: MaintenanceState, new: MaintenanceState, source: str) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    app = FastAPI(openapi_url=None)
+    app.add_middleware(MaintenanceModeMiddleware, backend=Switchboard(True), on_change=hang, on_change_once=hang)
+    app.get("/")(lambda: None)
+    with TestClient(app) as client:
+        assert begun.wait(SOON)
+        assert client.get("/").status_code == 503
+
+
+async def test_of_a_hook_that_hangs_no_endless_list_is_kept() -> None:
+    backend, told = Switchboard(), []
+    mode = MaintenanceMode(backend, on_change=lambda old, new, source: told.append(new.enabled))
+    for value in (True, False) * 500:  # nobody listens yet
+        await backend.write(MaintenanceState(enabled=value))
+    async with mode:
+        await eventually(lambda: len(told) == 100, within=SOON)
+        await asyncio.sleep(0.2)
+
+    assert told == [True, False] * 50
+
+
+async def test_two_event_loops_share_a_worker_and_tell_each_change_once() -> None:
+    diary, backend = Diary(), Switchboard()
+    mode = MaintenanceMode(backend, on_change=diary.later)
+    over = threading.Event()
+
+    async def live() -> None:
+        async with mode:
+            await eventually(over.is_set, within=60)
+
+    other = threading.Thread(target=asyncio.run, args=(live(),))
+    other.start()
+    try:
+        async with mode:
+            for value in (True, False) * 20:
+                await backend.write(MaintenanceState(enabled=value))
+                await asyncio.sleep(0)
+            await eventually(lambda: len(diary.entries) == 40, within=SOON)
+            await asyncio.sleep(0.3)
+    finally:
+        over.set()
+        other.join(30)
+
+    assert diary.flips == [True, False] * 20
+
+
+async def test_growing_stale_is_a_change_although_nobody_asks() -> None:
+    diary, backend = Diary(), Switchboard(ttl=0.1)
+    async with MaintenanceMode(backend, on_change=diary, on_unreachable="closed", stale_after=0.3):
+        await eventually(lambda: diary.flips[-1:] == [], within=SOON)
+        backend.error = RuntimeError("gone")
+        await eventually(lambda: diary.entries[-1:] == [(False, True, "unreachable-closed")], within=SOON)
+        backend.error = None
+        await eventually(lambda: diary.flips[-1:] == [False], within=SOON)
+
+
+@pytest.mark.parametrize("option", ["on_change", "on_change_once"])
+def test_what_cannot_be_called_is_refused(option: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"{option} must be callable"):
+        MaintenanceMode(Switchboard(), **{option: "print"})  # type: ignore[arg-type]
+
+
+# -- in one worker for all -------------------------------------------------------------------------------------------------
+
+
+async def test_of_many_workers_one_tells_each_change(redis_url: str) -> None:
+    diaries = [Diary() for _ in range(5)]
+    backends = [RedisBackend(redis_url, ttl=0.3) for _ in diaries]
+    modes = [MaintenanceMode(backend, on_change_once=diary.later) for backend, diary in zip(backends, diaries, strict=True)]
+    flips = (True, False, True)
+
+    def told() -> list[tuple[bool, bool, str]]:
+        return [entry for diary in diaries for entry in diary.entries]
+
+    async with modes[0], modes[1], modes[2], modes[3], modes[4]:
+        for number, value in enumerate(flips, start=1):
+            await backends[0].write(MaintenanceState(enabled=value))
+            await eventually(lambda number=number: len(told()) == number, within=SOON)  # type: ignore[misc]
+            await asyncio.sleep(0.7)  # two polls, in which each worker has offered to tell it again
+        assert len(told()) == 3
+
+    assert sorted(told()) == [(False, True, "redis"), (False, True, "redis"), (True, False, "redis")]
+
+
+async def test_a_time_to_live_is_told_at_its_beginning_and_at_its_end_by_one(redis_url: str) -> None:
+    """Although each worker works out the end for itself, to another microsecond."""
+    diary = Diary()
+    one, other = RedisBackend(redis_url, ttl=0.3), RedisBackend(redis_url, ttl=0.3)
+    async with MaintenanceMode(one, on_change_once=diary), MaintenanceMode(other, on_change_once=diary):
+        await one.write(ON, expires_in=4)
+        await eventually(lambda: diary.flips == [True, False], within=SOON)
+        await asyncio.sleep(0.7)
+
+    assert diary.entries == [(False, True, "redis"), (True, False, "redis")]
+
+
+async def test_what_ended_while_nobody_was_there_is_told_by_who_comes(redis_server: RedisServer, redis_url: str) -> None:
+    diary = Diary()
+    async with MaintenanceMode(RedisBackend(redis_url), on_change_once=diary):
+        redis_server.cli("SET", "maintenance", "1")
+        await eventually(lambda: diary.flips == [True], within=SOON)
+    redis_server.cli("DEL", "maintenance")
+    async with MaintenanceMode(RedisBackend(redis_url), on_change_once=diary):
+        await eventually(lambda: diary.entries[1:] == [(True, False, "redis")], within=SOON)
+    async with MaintenanceMode(RedisBackend(redis_url), on_change_once=diary):
+        redis_server.cli("SET", "maintenance", "1")
+        await eventually(lambda: diary.flips == [True, False, True], within=SOON)
+
+
+async def test_while_redis_is_away_nothing_is_told_and_then_it_is(
+    own_redis_server: RedisServerFactory, log: pytest.LogCaptureFixture
+) -> None:
+    server, diary = own_redis_server(), Diary()
+    options: dict[str, Any] = {"on_unreachable": "closed", "stale_after": 0.5}
+    async with MaintenanceMode(RedisBackend(server.url, ttl=0.3, timeout=0.3), on_change_once=diary, **options) as mode:
+        server.kill()
+        await eventually(lambda: mode.gate.source == "unreachable-closed", within=SOON)
+        await asyncio.sleep(0.7)
+        assert diary.entries == []
+        server.start()
+        server.cli("SET", "maintenance", "1")
+        await eventually(lambda: diary.entries == [(False, True, "redis")], within=SOON)
+
+
+class Refusing(Switchboard):
+    """Cannot say who is to tell, until it is told to."""
+
+    refusal: Exception | None = BackendUnavailableError("not now")
+
+    async def tell_once(self, news: News, tell: Callable[[str], Awaitable[None]]) -> bool:
+        if self.refusal is not None:
+            raise self.refusal
+        await tell("garbage")
+        return True
+
+
+async def test_a_backend_that_cannot_say_who_is_asked_again_and_complained_of_once(log: pytest.LogCaptureFixture) -> None:
+    diary, backend = Diary(), Refusing(True)
+    async with MaintenanceMode(backend, on_change_once=diary):
+        await eventually(lambda: errors(log), within=SOON)
+        await asyncio.sleep(0.4)
+        assert (diary.entries, errors(log)) == ([], ["on_change_once cannot be called yet: not now"])
+        backend.refusal = None
+        await eventually(lambda: diary.entries, within=SOON)
+
+    assert diary.entries == [(False, True, "board")]
+
+
+async def test_what_a_test_overrides_is_told_to_this_worker_and_to_nobody_else() -> None:
+    here, everywhere = Diary(), Diary()
+    async with MaintenanceMode(Switchboard(), on_change=here, on_change_once=everywhere) as mode:
+        mode.decree(ON)
+        await eventually(lambda: here.entries == [(False, True, "override")], within=SOON)
+        await asyncio.sleep(0.3)
+        mode.decree(None)
+        await eventually(lambda: here.flips == [True, False], within=SOON)
+
+    assert everywhere.entries == []
+
+
+@pytest.mark.parametrize("make", [EnvVarBackend, Switchboard])
+async def test_elsewhere_one_of_this_process_tells(make: type[BaseStateBackend], monkeypatch: pytest.MonkeyPatch) -> None:
+    diary, backend = Diary(), make()
+    async with MaintenanceMode(backend, on_change_once=diary), MaintenanceMode(backend, on_change_once=diary):
+        async with maintenance_mode_on(backend):
+            await eventually(lambda: diary.flips == [True], within=SOON)
+        await eventually(lambda: diary.flips == [True, False], within=SOON)
+        await asyncio.sleep(0.2)
+
+    assert len(diary.entries) == 2

@@ -1,0 +1,50 @@
+"""The fixtures that guard every test."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+
+import pytest
+from blockbuster import BlockingError
+
+from fastapi_maintenance import configure_backend
+from fastapi_maintenance._internal.logging import why
+from fastapi_maintenance.backends import default
+
+from .ports import is_free
+
+
+class Sleeper(Exception):
+    """Blocks when our package asks it what it says."""
+
+    def __str__(self) -> str:
+        time.sleep(0)
+        return "slept"
+
+
+async def test_a_blocking_call_below_our_package_in_an_event_loop_fails() -> None:
+    with pytest.raises(BlockingError, match=r"time\.sleep"):
+        why(Sleeper())
+
+
+@pytest.mark.may_block
+async def test_a_marked_test_may_block() -> None:
+    assert why(Sleeper()) == "slept"
+
+
+async def test_a_thread_may_block_and_so_may_a_test() -> None:
+    assert await asyncio.to_thread(why, Sleeper()) == "slept"
+    time.sleep(0)
+
+
+@pytest.mark.parametrize("round_", [1, 2])
+def test_nothing_is_configured_at_the_start(round_: int) -> None:
+    assert not [name for name in os.environ if name.startswith("FASTAPI_MAINTENANCE")]
+    assert default.backend_or_default().describe() == "env:FASTAPI_MAINTENANCE_MODE"
+    configure_backend(f"env:LEFT_OVER_{round_}")
+
+
+def test_a_free_port_is_free(free_port: int) -> None:
+    assert is_free(free_port)
