@@ -181,12 +181,12 @@ class _Worker:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def watch(self) -> None:
-        self._closed = self.middleware.mode.gate.closing is not None
+        self._closed = self.middleware.mode.gate.closure is not None
         setattr(self.middleware.mode, "judge", self._judged)  # noqa: B010 (a method, for mypy)
 
     def _judged(self) -> object:
         gate = self._judge()
-        closed = gate.closing is not None
+        closed = gate.closure is not None
         if closed is not self._closed:
             self._closed = closed
             task = asyncio.get_running_loop().create_task(self._ask(503 if closed else 200))

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from fastapi_maintenance import MaintenanceModeMiddleware
 from fastapi_maintenance.backends import BaseStateBackend
 from fastapi_maintenance.model.state import ON
-from fastapi_maintenance.runtime.requests import Admission, current_admission
+from fastapi_maintenance.runtime.requests import InFlightRequest, current_request
 
 from .subjects import HandWritten, PassThrough, make, receive, scope_of, send
 
@@ -93,30 +93,30 @@ async def ours(routes: int, *, closed: bool) -> MaintenanceModeMiddleware:
 def profile(layer: MaintenanceModeMiddleware, closed: MaintenanceModeMiddleware) -> dict[str, Counted]:
     """What the two paths are made of, piece by piece."""
     mode, routes = layer.mode, layer._routes
-    admission = Admission(mode, scope_of("/"))
+    admission = InFlightRequest(mode, scope_of("/"))
     admission.route = routes.resolve(admission.scope)
 
     async def copy(scope: Scope) -> None:
         dict(scope)
 
     async def admit(scope: Scope) -> None:
-        Admission(mode, scope)
+        InFlightRequest(mode, scope)
 
     async def at_hand(scope: Scope) -> None:
-        current_admission.reset(current_admission.set(admission))
+        current_request.reset(current_request.set(admission))
 
     async def in_and_out(scope: Scope) -> None:
         mode.in_flight.add(admission)
         mode.in_flight.discard(admission)
 
     async def forced(scope: Scope) -> None:
-        routes.survey(scope)
+        routes.scan(scope)
 
     async def resolve(scope: Scope) -> None:
         routes.resolve(scope)
 
     async def passes(scope: Scope) -> None:
-        closed.mode.guests.welcome(scope, closed.mode.gate.closed_states())
+        closed.mode.granted.bypass_redirect(scope, closed.mode.gate.closed_states())
         admission.decide(closed.mode.gate, found=True)
 
     async def answer(scope: Scope) -> None:

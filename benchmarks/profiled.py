@@ -15,7 +15,7 @@ from redis.asyncio.connection import AbstractConnection
 
 from fastapi_maintenance import MaintenanceMode, MaintenanceModeMiddleware
 from fastapi_maintenance.backends import RedisBackend
-from fastapi_maintenance.backends.redis.connection import Wire
+from fastapi_maintenance.backends.redis.connection import RedisConnection
 from fastapi_maintenance.backends.redis.replies import read_script
 from fastapi_maintenance.backends.redis.sync import Sync
 from tests.support.servers import RedisServer
@@ -38,7 +38,7 @@ processor time of that process, each with what it calls, by cProfile, under whic
 _PIECES: Final[Mapping[str, tuple[Callable[..., object], ...]]] = {
     "the report, and packing it": (cast("Callable[..., object]", Sync._commands), AbstractConnection.pack_commands),
     "sending (redis-py, asyncio)": (AbstractConnection.send_packed_command,),
-    "taking and parsing the reply (redis-py, asyncio)": (Wire._read_one,),
+    "taking and parsing the reply (redis-py, asyncio)": (RedisConnection._read_one,),
     "reading a state out of it": (read_script,),
     "learning it, and judging": (MaintenanceMode.update,),
 }
@@ -62,7 +62,7 @@ async def _shares(server: RedisServer) -> dict[str, float]:
         for number in range(_FLIPS):
             on = number % 2 == 0
             switch.set(on)
-            while any((worker.mode.gate.closing is not None) is not on for worker in workers):
+            while any((worker.mode.gate.closure is not None) is not on for worker in workers):
                 await asyncio.sleep(0.01)
             await asyncio.sleep(_PAUSE)
         profile.disable()

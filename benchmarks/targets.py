@@ -13,7 +13,7 @@ _WHY: Final = """\
 Why those that are missed are missed:
 
 - *Off, in process*: what the pieces cost is counted under [Instructions](#instructions). Nearly all of it is the books of the barrier
-  (a copy of the scope, an admission, the context variable, in and out of the set of requests in flight) and the look whether a
+  (a copy of the component, an admission, the context variable, in and out of the set of requests in flight) and the look whether a
   forced route was added. Over uvicorn a request costs several times as much to begin with, so the same is a smaller share there.
 - *A 503*: a hand-written one knows neither routes nor clients. Ours first finds out whether there is such a route, for a 404 must stay a
   404 (precedence, rule 3), which an index over the routes answers at the same cost for any number of them; then who passes all the same, and last

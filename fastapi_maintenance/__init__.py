@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from . import exemptions as exempt
 from .backends.default import configure_backend
-from .backends.status import Report
+from .backends.status import StatusReport
 from .coordination.barrier import BarrierResult, wait_until_applied
 from .coordination.context import maintenance_mode_off, maintenance_mode_on
 from .coordination.jobs import BackgroundMode, job
 from .decorators import (
     force_maintenance_mode_off,
     force_maintenance_mode_on,
+    maintenance_component,
     maintenance_mark,
     maintenance_reads,
-    maintenance_scope,
     maintenance_writes,
 )
 from .exemptions.proxies import ForwardedHeader
@@ -21,9 +21,9 @@ from .exemptions.rules import ExemptHandler
 from .middleware.middleware import MaintenanceModeMiddleware
 from .model.history import Change
 from .model.state import MaintenanceState
-from .responses import MaintenanceAnswer, Texts, maintenance_responses
+from .responses import ResponseOptions, Translation, maintenance_responses
 from .responses.response import ResponseHandler
-from .runtime.cache import Unreachable
+from .runtime.cache import OutagePolicy
 from .runtime.current import MaintenanceStateDep, get_maintenance_mode, get_maintenance_state, set_maintenance_mode
 from .runtime.hooks import ChangeHook
 from .runtime.mode import MaintenanceMode
@@ -36,15 +36,15 @@ __all__ = [
     "ChangeHook",
     "ExemptHandler",
     "ForwardedHeader",
-    "MaintenanceAnswer",
     "MaintenanceMode",
     "MaintenanceModeMiddleware",
     "MaintenanceState",
     "MaintenanceStateDep",
-    "Report",
+    "OutagePolicy",
     "ResponseHandler",
-    "Texts",
-    "Unreachable",
+    "ResponseOptions",
+    "StatusReport",
+    "Translation",
     "configure_backend",
     "exempt",
     "force_maintenance_mode_off",
@@ -52,12 +52,12 @@ __all__ = [
     "get_maintenance_mode",
     "get_maintenance_state",
     "job",
+    "maintenance_component",
     "maintenance_mark",
     "maintenance_mode_off",
     "maintenance_mode_on",
     "maintenance_reads",
     "maintenance_responses",
-    "maintenance_scope",
     "maintenance_writes",
     "set_maintenance_mode",
     "untrack_current_request",

@@ -1,4 +1,4 @@
-"""Decorators that mark routes: always in maintenance, never, part of a scope, reading or writing. Nothing is wrapped."""
+"""Decorators that mark routes: always in maintenance, never, part of a component, reading or writing. Nothing is wrapped."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 from fastapi import Depends
 
-from .model.components import check_scope
+from .model.components import check_component
 from .model.policy import Effect, Mark
 
 __all__ = [
@@ -17,9 +17,9 @@ __all__ = [
     "all_marks",
     "force_maintenance_mode_off",
     "force_maintenance_mode_on",
+    "maintenance_component",
     "maintenance_mark",
     "maintenance_reads",
-    "maintenance_scope",
     "maintenance_writes",
     "mark_of",
 ]
@@ -38,14 +38,14 @@ class Marks(NamedTuple):
     """The marks that apply to a route, including those inherited from routers and mounts."""
 
     mark: Mark | None = None
-    scope: str | None = None
+    component: str | None = None
     effect: Effect | None = None
 
     def over(self, outer: Marks) -> Marks:
         """Return these marks, and those of `outer` where there is none."""
-        return Marks(self.mark or outer.mark, self.scope or outer.scope, self.effect or outer.effect)
+        return Marks(self.mark or outer.mark, self.component or outer.component, self.effect or outer.effect)
 
-    def inside(self, bearer: object, method: str | None = None) -> Marks:
+    def extend(self, bearer: object, method: str | None = None) -> Marks:
         """Merge in the marks of a nested object; the innermost wins."""
         marks = Marks()
         for each in _bearers(bearer, method):
@@ -87,17 +87,17 @@ def force_maintenance_mode_off(endpoint: Bearer) -> Bearer:
     return _mark(endpoint, Marks(mark="off"))
 
 
-def maintenance_scope(name: str) -> Callable[[Bearer], Bearer]:
-    """Put a route, or all routes of a router or an application, into a scope: `redis-cli SET maintenance:billing 1` closes it alone.
+def maintenance_component(name: str) -> Callable[[Bearer], Bearer]:
+    """Put a route, or all routes of a router or an application, into a component: `redis-cli SET maintenance:billing 1` closes it alone.
 
     A decorator for functions, methods and endpoint classes, above or below the route decorator; called with an `APIRouter`, a mount
-    or an application that is mounted, it marks that: `maintenance_scope("billing")(router)`. The innermost mark counts. A name
+    or an application that is mounted, it marks that: `maintenance_component("billing")(router)`. The innermost mark counts. A name
     is 1 to 64 letters, digits, `-`, `_` or `.`; raises `ConfigurationError` for another.
     """
-    check_scope(name)
+    check_component(name)
 
     def mark(bearer: Bearer) -> Bearer:
-        return _mark(bearer, Marks(scope=name))
+        return _mark(bearer, Marks(component=name))
 
     return mark
 
@@ -134,7 +134,7 @@ def maintenance_mark(*decorators: Callable[[Any], Any]) -> Any:
 
 def mark_of(endpoint: object, method: str | None = None) -> Mark | None:
     """Return the mark on an endpoint; if that is a class, the mark on its handler of the method goes first."""
-    return Marks().inside(endpoint, method).mark
+    return Marks().extend(endpoint, method).mark
 
 
 def all_marks(endpoint: object) -> Iterator[Marks]:

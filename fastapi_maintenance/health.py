@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse
 
 from .decorators import force_maintenance_mode_off
 from .exceptions import ConfigurationError
-from .runtime.current import mode_at_hand
+from .runtime.current import current_mode
 from .runtime.gate import Gate
 
 __all__ = ["WhileClosed", "readiness"]
@@ -34,9 +34,9 @@ def readiness(*, while_closed: WhileClosed) -> Callable[[], Awaitable[JSONRespon
 
     @force_maintenance_mode_off
     async def ready() -> JSONResponse:
-        mode = mode_at_hand()
+        mode = current_mode()
         gate = None if mode is None else mode.gate
-        closed = gate is not None and gate.closing is not None
+        closed = gate is not None and gate.closure is not None
         left = while_closed == "leave" and gate is not None and _serves_nothing(gate)
         content = {"ready": not left, "maintenance": closed}
         return JSONResponse(content, 503 if left else 200, {"Cache-Control": "no-store"})
@@ -46,5 +46,5 @@ def readiness(*, while_closed: WhileClosed) -> Callable[[], Awaitable[JSONRespon
 
 def _serves_nothing(gate: Gate) -> bool:
     """Return whether the gate refuses reads too, for another reason than an unreachable backend."""
-    closing = gate.closing
+    closing = gate.closure
     return closing is not None and closing.state.mode == "full" and gate.source != _UNREACHABLE

@@ -60,12 +60,12 @@ class _Observed:
 
 
 def _state(mode: MaintenanceMode) -> Iterator[tuple[float, Attributes]]:
-    yield int(mode.judge().closing is not None), {}
+    yield int(mode.judge().closure is not None), {}
 
 
 def _staleness(mode: MaintenanceMode) -> Iterator[tuple[float, Attributes]]:
-    if mode.knowledge.reading is not None:
-        yield max(0.0, time.monotonic() - mode.knowledge.fresh_at), {}
+    if mode.cache.reading is not None:
+        yield max(0.0, time.monotonic() - mode.cache.fresh_at), {}
 
 
 def _link(mode: MaintenanceMode) -> Iterator[tuple[float, Attributes]]:
@@ -80,7 +80,7 @@ def _reconnects(mode: MaintenanceMode) -> Iterator[tuple[float, Attributes]]:
 
 
 def _answers(mode: MaintenanceMode) -> Iterator[tuple[float, Attributes]]:
-    yield mode.refused, {}
+    yield mode.refused_total, {}
 
 
 def _in_flight(mode: MaintenanceMode) -> Iterator[tuple[float, Attributes]]:

@@ -16,8 +16,8 @@ from fastapi_maintenance.decorators import (
     all_marks,
     force_maintenance_mode_off,
     force_maintenance_mode_on,
+    maintenance_component,
     maintenance_mark,
-    maintenance_scope,
     mark_of,
 )
 from fastapi_maintenance.exceptions import ConfigurationError
@@ -161,7 +161,7 @@ def test_subclass_of_a_marked_class_is_not_marked() -> None:
 
 
 def test_maintenance_mark_without_a_mark_is_refused() -> None:
-    for given in ((), (lambda endpoint: endpoint,), (maintenance_scope,)):
+    for given in ((), (lambda endpoint: endpoint,), (maintenance_component,)):
         with pytest.raises((TypeError, ConfigurationError)):
             maintenance_mark(*given)
 

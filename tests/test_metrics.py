@@ -151,14 +151,14 @@ async def test_metrics_show_known_propagation(redis_server: Any, redis_url: str,
     instrument(mode, meter=collector.meter)
     async with mode:
         redis_server.cli("SET", "maintenance", "1")
-        await eventually(lambda: mode.gate.closing, within=SOON)
+        await eventually(lambda: mode.gate.closure, within=SOON)
         assert collector.value("maintenance.propagation") is None
         await elsewhere.write(OFF)
-        await eventually(lambda: mode.gate.closing is None, within=SOON)
+        await eventually(lambda: mode.gate.closure is None, within=SOON)
         assert 0 <= collector.value("maintenance.propagation") < SOON  # type: ignore[operator]
         mode.propagation = None
         async with maintenance_mode_on(elsewhere):
-            await eventually(lambda: mode.gate.closing, within=SOON)
+            await eventually(lambda: mode.gate.closure, within=SOON)
         assert 0 <= collector.value("maintenance.propagation") < SOON  # type: ignore[operator]
 
 
@@ -166,7 +166,7 @@ async def test_metrics_of_a_new_worker_have_no_propagation(redis_url: str) -> No
     backend = RedisBackend(redis_url)
     await backend.write(ON)
     async with MaintenanceMode(backend) as mode:
-        assert mode.gate.closing is not None
+        assert mode.gate.closure is not None
         assert mode.propagation is None
 
 
@@ -224,7 +224,7 @@ def test_log_events_match_the_document() -> None:
     found: dict[str, set[str]] = {}
     for call in calls():
         match call:
-            case ast.Call(func=ast.Name(id="fields"), args=[ast.Constant(value=str(event))]):
+            case ast.Call(func=ast.Name(id="log_fields"), args=[ast.Constant(value=str(event))]):
                 named = {f"maintenance_{keyword.arg}" for keyword in call.keywords}
                 assert found.setdefault(event, named) == named, event
 

@@ -27,9 +27,9 @@ from starlette.routing import Route
 from starlette.testclient import WebSocketDenialResponse
 
 from fastapi_maintenance import (
-    MaintenanceAnswer,
     MaintenanceModeMiddleware,
     MaintenanceState,
+    ResponseOptions,
     force_maintenance_mode_off,
     force_maintenance_mode_on,
     set_maintenance_mode,
@@ -114,7 +114,7 @@ def test_fm_1_include_router_does_not_break_every_request(monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize("where", ["behind a proxy", "on a mounted application"])
 def test_fm_2_a_root_path_does_not_bypass_maintenance(on: None, where: str) -> None:
-    """FM matches with a scope that it made without `root_path`, finds no such route and lets everybody pass."""
+    """FM matches with a component that it made without `root_path`, finds no such route and lets everybody pass."""
     if where == "behind a proxy":
         client = TestClient(closable(), root_path="/api")
     else:
@@ -342,7 +342,7 @@ async def test_wg_10_a_change_while_it_is_being_read_is_not_missed(redis_server:
 
 
 def is_closed(app: MaintenanceModeMiddleware) -> bool:
-    return app.mode.gate.closing is not None
+    return app.mode.gate.closure is not None
 
 
 @pytest.mark.parametrize(
@@ -552,7 +552,7 @@ def test_others_25_a_page_that_is_made_beforehand_closes_nothing_that_is_exempt(
     """Laravel's pre-rendered page overlooked what is exempt."""
     page = tmp_path / "page.html"
     page.write_text("<!doctype html>closed")
-    client = TestClient(closable(answer=MaintenanceAnswer(file=page), exempt_handler=Header("x-ticket")), headers={"accept": "text/html"})
+    client = TestClient(closable(response=ResponseOptions(file=page), exempt_handler=Header("x-ticket")), headers={"accept": "text/html"})
 
     assert (client.get("/").status_code, client.get("/").text) == (503, "<!doctype html>closed")
     assert [client.get(path).status_code for path in ("/health", "/docs")] == [200, 200]

@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 from anyio import CapacityLimiter, to_thread
 from anyio.lowlevel import RunVar
 
-__all__ = ["call_handler", "is_async", "name_of"]
+__all__ = ["call_handler", "is_async", "qualified_name"]
 
 Result = TypeVar("Result")
 
@@ -49,7 +49,7 @@ def is_async(handler: Any) -> bool:
     return iscoroutinefunction(handler) or iscoroutinefunction(handler.__call__)
 
 
-def name_of(handler: object) -> str:
+def qualified_name(handler: object) -> str:
     """How a handler is called in messages."""
     while isinstance(handler, partial):
         handler = handler.func

@@ -6,13 +6,13 @@ import logging
 import re
 from typing import Final
 
-__all__ = ["fields", "one_line", "why"]
+__all__ = ["error_text", "log_fields", "one_line"]
 
 # Control characters, line and paragraph separators, surrogates, and what reorders text on a terminal.
 _UNSAFE: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
-def fields(event: str, **details: object) -> dict[str, object]:
+def log_fields(event: str, **details: object) -> dict[str, object]:
     """Return the `extra` of a log record: the event and its details, as docs/metrics.md lists them."""
     return {"maintenance_event": event, **{f"maintenance_{name}": detail for name, detail in details.items()}}
 
@@ -41,6 +41,6 @@ class _OneLine(logging.Filter):
 logging.getLogger("fastapi_maintenance").addFilter(_OneLine())
 
 
-def why(error: BaseException) -> str:
+def error_text(error: BaseException) -> str:
     """What an error says, or what it is where it says nothing, as timeouts do."""
     return str(error) or type(error).__name__

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..exceptions import ConfigurationError
 
-__all__ = ["at_least_zero", "positive"]
+__all__ = ["non_negative", "positive"]
 
 
 def positive(name: str, value: float) -> float:
@@ -18,6 +18,6 @@ def positive(name: str, value: float) -> float:
     return value
 
 
-def at_least_zero(name: str, value: float) -> float:
+def non_negative(name: str, value: float) -> float:
     """Check an option in seconds that may be zero. Raises `ConfigurationError`."""
     return value if value == 0 and not isinstance(value, bool) else positive(name, value)

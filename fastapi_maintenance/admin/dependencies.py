@@ -7,18 +7,18 @@ from typing import Annotated, Any, Final
 
 from fastapi import Depends, HTTPException, Query, Request
 
-from ..runtime.current import mode_at_hand
+from ..runtime.current import current_mode
 from ..runtime.mode import MaintenanceMode
-from ..runtime.requests import current_admission
+from ..runtime.requests import current_request
 
-__all__ = ["Mode", "Operator", "Root", "Scope", "note_operator"]
+__all__ = ["Component", "Mode", "Operator", "Root", "note_operator"]
 
 _MAX_NAME: Final = 200  # characters
 
 
-async def mode_asked() -> MaintenanceMode:
+async def get_mode() -> MaintenanceMode:
     """Return the mode of the application whose middleware the request has passed."""
-    mode = mode_at_hand()
+    mode = current_mode()
     if mode is None:
         raise HTTPException(
             501,
@@ -27,19 +27,19 @@ async def mode_asked() -> MaintenanceMode:
     return mode
 
 
-Mode = Annotated[MaintenanceMode, Depends(mode_asked)]
+Mode = Annotated[MaintenanceMode, Depends(get_mode)]
 
 
-async def scope_asked(
-    mode: Mode, scope: Annotated[str | None, Query(description="A component, as maintenance_scope names it.")] = None
+async def get_component(
+    mode: Mode, component: Annotated[str | None, Query(description="A component, as maintenance_component names it.")] = None
 ) -> str | None:
     """Return the component of the query, which must have routes."""
-    if scope is not None and scope not in mode.scopes:
-        raise HTTPException(404, f"No route belongs to {scope!r}. GET scopes lists the names.")
-    return scope
+    if component is not None and component not in mode.components:
+        raise HTTPException(404, f"No route belongs to {component!r}. GET scopes lists the names.")
+    return component
 
 
-Scope = Annotated[str | None, Depends(scope_asked)]
+Component = Annotated[str | None, Depends(get_component)]
 
 
 def note_operator(operator: Callable[..., Any]) -> Callable[..., Any]:
@@ -65,7 +65,7 @@ async def find_root(request: Request) -> str:
 
     Proxies and mounts change the beginning of a path, so only the end of it can be trusted.
     """
-    admission = current_admission.get()
+    admission = current_request.get()
     scope = request.scope if admission is None else admission.scope
     root_path = str(scope.get("root_path") or getattr(request.scope.get("app"), "root_path", ""))
     path: str = scope["path"]

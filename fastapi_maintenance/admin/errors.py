@@ -10,13 +10,13 @@ from fastapi import HTTPException
 from fastapi.exceptions import RequestValidationError, ValidationException
 from pydantic import BaseModel
 
-from .._internal.logging import fields
+from .._internal.logging import log_fields
 from ..backends.base import as_backend_error
 from ..exceptions import BackendError, BackendUnavailableError, InvalidStateError, ReadOnlyBackendError, UnsupportedError
 from ..exemptions.tokens import NotGrantedError, UnknownBypassError
 from .dependencies import Mode
 
-__all__ = ["Problem", "explained", "invalid", "responses"]
+__all__ = ["ErrorDetail", "invalid", "responses", "translate_errors"]
 
 logger = logging.getLogger("fastapi_maintenance")
 
@@ -43,7 +43,7 @@ _DESCRIPTIONS: Final = {
 }
 
 
-class Problem(BaseModel):
+class ErrorDetail(BaseModel):
     """Why a request failed, and what to do instead."""
 
     detail: str
@@ -51,7 +51,7 @@ class Problem(BaseModel):
 
 def responses(*codes: int) -> dict[int | str, dict[str, Any]]:
     """Describe these status codes, and those that every operation may answer, for OpenAPI."""
-    return {code: {"model": Problem, "description": _DESCRIPTIONS[code]} for code in sorted({*codes, 501, 502, 504})}
+    return {code: {"model": ErrorDetail, "description": _DESCRIPTIONS[code]} for code in sorted({*codes, 501, 502, 504})}
 
 
 def invalid(location: str, message: str) -> RequestValidationError:
@@ -59,7 +59,7 @@ def invalid(location: str, message: str) -> RequestValidationError:
     return RequestValidationError([{"type": "value_error", "loc": (location,), "msg": message, "input": None}])
 
 
-async def explained(mode: Mode) -> AsyncIterator[None]:
+async def translate_errors(mode: Mode) -> AsyncIterator[None]:
     """Translate errors of the backend into HTTP errors."""
     try:
         yield
@@ -70,5 +70,5 @@ async def explained(mode: Mode) -> AsyncIterator[None]:
             raise invalid("body", str(error)) from error
         known = as_backend_error(error, mode.backend)
         if known is not error:
-            logger.warning("%s", known, exc_info=error, extra=fields("backend-failed", backend=mode.backend.describe()))
+            logger.warning("%s", known, exc_info=error, extra=log_fields("backend-failed", backend=mode.backend.describe()))
         raise HTTPException(next(code for kind, code in _STATUS if isinstance(known, kind)), str(known)) from error

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final
 
 from fastapi import Depends, HTTPException, Request
 
-from ..model.snapshot import Reading
+from ..model.snapshot import Snapshot
 from ..model.state import MaintenanceState
 
 __all__ = ["IF_MATCH", "IfMatch", "etag_of", "matches"]
@@ -18,7 +18,7 @@ _TAG: Final = re.compile(r'(?:W/)?("[^"]*")')
 _LENGTH: Final = 32  # hexadecimal digits
 
 
-def etag_of(reading: Reading) -> str:
+def etag_of(reading: Snapshot) -> str:
     """Return a strong tag (RFC 9110, 8.8.3) of the switch and everything that decides together with it."""
     text = reading.fingerprint or _written(reading)
     return f'"{sha256(text.encode("utf-8", "backslashreplace")).hexdigest()[:_LENGTH]}"'
@@ -32,11 +32,11 @@ def matches(field: str, etag: str) -> bool:
     return field.strip() == "*" or etag in _TAG.findall(field)
 
 
-def _written(reading: Reading) -> str:
+def _written(reading: Snapshot) -> str:
     """Return a fingerprint for a backend without one."""
     holds = None if reading.holds is None else sorted((hold.id, hold.dump()) for hold in reading.holds)
-    scopes = {name: _text(own.switch) for name, own in sorted((reading.scopes or {}).items())}
-    return json.dumps([_text(reading.switch), holds, scopes, reading.error if reading.switch is None else None])
+    components = {name: _text(own.switch) for name, own in sorted((reading.components or {}).items())}
+    return json.dumps([_text(reading.switch), holds, components, reading.error if reading.switch is None else None])
 
 
 def _text(state: MaintenanceState | None) -> str | None:

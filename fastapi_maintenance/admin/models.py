@@ -7,21 +7,21 @@ from typing import Any, Literal, Self
 
 from pydantic import AwareDatetime, BaseModel, Field
 
-from ..backends.status import Report
+from ..backends.status import StatusReport
 from ..model import history
 from ..model.history import Kind
 from ..model.state import BypassRecord, Mode
-from ..model.workers import RollCall, Worker
+from ..model.workers import RegistrySnapshot, Worker
 
 __all__ = [
     "Barrier",
-    "BarrierAsked",
+    "BarrierRequest",
     "Bypass",
-    "BypassAsked",
-    "BypassMade",
+    "BypassCreate",
+    "BypassCreated",
     "Change",
+    "ComponentReport",
     "Hold",
-    "ScopeReport",
     "State",
     "StateReport",
     "Switch",
@@ -71,7 +71,7 @@ class Hold(State):
     id: str
     lease: float | None = Field(None, description="Seconds until it ends unless it is renewed; null where it ends with its process.")
     lifts: list[str] = Field(description="The holds that an off hold lifts.")
-    scope: str | None = None
+    component: str | None = None
 
 
 class Window(BaseModel):
@@ -91,7 +91,7 @@ class BackendReport(BaseModel):
 class StateReport(BaseModel):
     """What is true at one instant of the backend's clock."""
 
-    scope: str | None
+    component: str | None
     enabled: bool | None = Field(description="Whether maintenance is on; null where that cannot be said.")
     decided_by: Literal["hold", "switch", "general switch"] | None
     state: State | None = Field(description="The effective state, of switch and holds together.")
@@ -105,12 +105,12 @@ class StateReport(BaseModel):
     backend: BackendReport
 
     @classmethod
-    def of(cls, report: Report) -> Self:
+    def of(cls, report: StatusReport) -> Self:
         """The same as JSON values."""
         return cls.model_validate(report.to_json())
 
 
-class ScopeReport(BaseModel):
+class ComponentReport(BaseModel):
     """A part of the application that can be closed alone."""
 
     name: str
@@ -119,7 +119,7 @@ class ScopeReport(BaseModel):
     has_own_switch: bool
 
     @classmethod
-    def all_of(cls, report: Report, names: Iterable[str]) -> list[Self]:
+    def all_of(cls, report: StatusReport, names: Iterable[str]) -> list[Self]:
         """Return what a report says of each part, by name."""
         reports = {name: report.about(name) for name in sorted(names)}
         return [
@@ -153,13 +153,13 @@ class WorkerReport(BaseModel):
     unrouted: list[str] = Field(description="Paths that it answered without a route while closed: ways around the gate.")
 
     @classmethod
-    def all_of(cls, roll: RollCall) -> list[Self]:
+    def all_of(cls, roll: RegistrySnapshot) -> list[Self]:
         """Those that live, and those that vanished without leaving, by host and process."""
         present = sorted((worker for worker in roll.workers if not worker.left), key=lambda worker: (worker.host, worker.pid, worker.id))
         return [cls._of(worker, roll) for worker in present]
 
     @classmethod
-    def _of(cls, worker: Worker, roll: RollCall) -> Self:
+    def _of(cls, worker: Worker, roll: RegistrySnapshot) -> Self:
         lives = roll.reading.now < worker.deadline
         known: dict[str, Any] = {name: getattr(worker, name) for name in ("id", "host", "pid", "version", "rung", "http", "websockets")}
         return cls(
@@ -180,7 +180,7 @@ class Change(BaseModel):
         description="Of a switch: set, noticed (it had been written past us), expired. Of a hold: taken, released, lapsed. "
         "Of both: cleared by force, restored or lost after a loss of data."
     )
-    scope: str | None
+    component: str | None
     hold: str | None
     state: State | None
     by: str | None
@@ -194,7 +194,7 @@ class Change(BaseModel):
         return [cls.model_validate(change.to_json()) for change in reversed(changes)]
 
 
-class BarrierAsked(BaseModel):
+class BarrierRequest(BaseModel):
     """What to wait for."""
 
     drained: bool = Field(False, description="Also until no request is in flight that would be refused now.")
@@ -228,14 +228,14 @@ class Barrier(BaseModel):
     joined: list[str]
 
 
-class BypassAsked(BaseModel):
+class BypassCreate(BaseModel):
     """A token to make."""
 
     lasting: float = Field(3600.0, gt=0, le=366 * 86400, description="Seconds.")
     note: str | None = Field(None, max_length=200, description="Who it is for; visitors never see it.")
 
 
-class BypassMade(Bypass):
+class BypassCreated(Bypass):
     """A token that lets its bearer through. It is said once, and kept nowhere."""
 
     token: str = Field(description="For the header X-Maintenance-Bypass.")

@@ -3,7 +3,7 @@
 (() => {
   const SILENCE = 6000, RETRY = 400, LONGEST_RETRY = 5000; // milliseconds; the server sends something every two seconds
   const by = (id) => document.getElementById(id);
-  let picture = null, came = 0, heard = 0, source = null, pause = RETRY, retrying = 0, scope = null, said = "";
+  let picture = null, came = 0, heard = 0, source = null, pause = RETRY, retrying = 0, component = null, said = "";
 
   // -- words ---------------------------------------------------------------------------------------------------------
 
@@ -85,11 +85,11 @@
   const lease = (hold) => hold.lease === null ? "until its process ends" : length(hold.lease - sinceCame());
 
   const holdRow = (hold) => {
-    const says = make("span", {}, chip(hold.enabled ? "on" : "off"), hold.scope ? ` ${hold.scope}` : hold.enabled && hold.mode !== "full" ? ` ${hold.mode}` : "");
+    const says = make("span", {}, chip(hold.enabled ? "on" : "off"), hold.component ? ` ${hold.component}` : hold.enabled && hold.mode !== "full" ? ` ${hold.mode}` : "");
     return make("tr", {}, cell(says), cell(hold.by ?? hold.id), cell(hold.reason ?? "–"), cell("", "number lease"));
   };
 
-  const scopeRow = (part) => {
+  const componentRow = (part) => {
     const word = part.enabled === null ? "unknown" : part.enabled ? "closed" : "open";
     const button = make("button", { type: "button", className: "small" }, part.has_own_switch ? "Turn off…" : "Turn on…");
     button.setAttribute("aria-label", `Turn maintenance ${part.has_own_switch ? "off" : "on"} for ${part.name}`);
@@ -117,13 +117,13 @@
 
   // Whether the switch was on before each change, as far back as the list goes.
   const withBefore = (changes) => changes.map((change, index) => {
-    const before = changes.slice(index + 1).find((earlier) => earlier.scope === change.scope && !earlier.hold);
+    const before = changes.slice(index + 1).find((earlier) => earlier.component === change.component && !earlier.hold);
     return { ...change, was_on: before?.state?.enabled ?? false };
   });
 
   const changeRow = (change) => {
     const on = !change.state ? "off" : change.state.starts_at && Date.parse(change.state.starts_at) > Date.parse(change.at) ? "on later" : change.state.enabled ? "on" : "off";
-    const what = (WHAT[change.kind] ?? (() => change.kind))(on, change) + (change.scope ? ` (${change.scope})` : "");
+    const what = (WHAT[change.kind] ?? (() => change.kind))(on, change) + (change.component ? ` (${change.component})` : "");
     const place = change.host ? `${change.host}:${change.pid}` : "–", process = SEEN.has(change.kind) && change.host ? `seen by ${place}` : place;
     return make("tr", {}, cell(clock(change.at)), cell(what), cell(change.by ?? process), cell(change.state?.reason ?? change.error ?? "–", "lesser"));
   };
@@ -187,8 +187,8 @@
     by("holds-count").textContent = holds.length || "";
     by("holds-none").textContent = report.holds ? "No active holds." : "The holds cannot be read.";
     table("holds", holds.map((hold) => ({ ...hold, lease: undefined })), holdRow);
-    by("scopes-section").hidden = picture.scopes.length === 0;
-    fill(by("scopes"), picture.scopes, scopeRow);
+    by("components-section").hidden = picture.components.length === 0;
+    fill(by("components"), picture.components, componentRow);
     by("bypasses-section").hidden = !picture.grants_bypasses && picture.bypasses.length === 0;
     by("bypasses-none").textContent = "A link lets a tester in while the switch is on.";
     table("bypasses", picture.bypasses, bypassRow);
@@ -276,7 +276,7 @@
     return null;
   };
 
-  const where = () => scope === null ? "switch" : `switch?scope=${encodeURIComponent(scope)}`;
+  const where = () => component === null ? "switch" : `switch?component=${encodeURIComponent(component)}`;
 
   const form = (name, submit) => {
     const dialog = by(name), element = dialog.querySelector("form"), error = by(`${name}-error`);
@@ -310,10 +310,10 @@
 
   const summarise = () => {
     const { begins, ends, problem } = planned(setting.fields), later = begins && begins > serverNow();
-    const whole = scope === null ? "Every worker" : `For ${scope}, every worker`;
+    const whole = component === null ? "Every worker" : `For ${component}, every worker`;
     const refuses = setting.fields.mode.value === "full" ? "answers 503" : "refuses writes";
     const until = ends ? `until ${clock(ends)}` : "until it is turned off";
-    const opens = later && scope === null && picture.state.enabled && picture.state.decided_by === "switch" ? " Maintenance is on now; until then it would be off." : "";
+    const opens = later && component === null && picture.state.enabled && picture.state.decided_by === "switch" ? " Maintenance is on now; until then it would be off." : "";
     by("set-summary").textContent = problem || `${whole} ${refuses} from ${later ? clock(begins) : "now"} ${until}.${opens}`;
     by("set-go").textContent = later ? "Schedule" : setting.changes ? "Apply" : "Turn on";
   };
@@ -336,7 +336,7 @@
   setting.fields.lasts.onfocus = () => { setting.fields.ends.value = "after"; summarise(); };
 
   const askOn = (part = null, changed = null) => {
-    scope = part;
+    component = part;
     setting.etag = picture.etag;
     setting.changes = changed !== null;
     setting.element.reset();
@@ -363,8 +363,8 @@
 
   // Explain what turning off does, holds considered.
   const foretell = () => {
-    const holds = picture.state.holds ?? [], closing = holds.filter((hold) => hold.enabled), alone = scope === null && !turning.fields.end_holds.checked;
-    by("off-text").textContent = scope !== null ? "The general switch applies to it again."
+    const holds = picture.state.holds ?? [], closing = holds.filter((hold) => hold.enabled), alone = component === null && !turning.fields.end_holds.checked;
+    by("off-text").textContent = component !== null ? "The general switch applies to it again."
       : alone && closing.length ? `The switch is turned off, but ${closing.length === 1 ? "a hold keeps" : `${closing.length} holds keep`} the service closed.`
       : picture.state.coming ? "Maintenance will not begin."
       : alone || !holds.length ? "Every worker serves requests again." : "Every worker serves requests again. Make sure that no migration is still running under a hold.";
@@ -373,7 +373,7 @@
   turning.element.oninput = foretell;
 
   const askOff = (part = null) => {
-    scope = part;
+    component = part;
     turning.etag = picture.etag;
     turning.element.reset();
     turning.error.textContent = "";

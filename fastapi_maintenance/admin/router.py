@@ -12,7 +12,7 @@ from ..decorators import force_maintenance_mode_off
 from ..exceptions import ConfigurationError
 from . import events, page, routes
 from .dependencies import note_operator
-from .errors import explained
+from .errors import translate_errors
 from .security import InclusionGuard, check_guards, refuse_cross_site
 
 __all__ = ["maintenance_admin"]
@@ -48,7 +48,7 @@ def maintenance_admin(
             Depends(refuse_cross_site),
             *check_guards(dependencies, public=public),
             *([] if operator is None else [Depends(note_operator(operator))]),
-            Depends(explained),
+            Depends(translate_errors),
         ],
         lifespan=inclusions.lifespan if needs_guard else None,
     )

@@ -16,18 +16,18 @@ from ..exemptions.bypass import PARAMETER
 from ..exemptions.tokens import grant, granted, revoke
 from ..model.state import OFF, MaintenanceState, replace_state
 from ..runtime.mode import MaintenanceMode
-from .dependencies import Mode, Operator, Root, Scope
+from .dependencies import Component, Mode, Operator, Root
 from .errors import invalid, responses
 from .etags import IF_MATCH, IfMatch, etag_of, matches
 from .models import (
     Barrier,
-    BarrierAsked,
+    BarrierRequest,
     Bypass,
-    BypassAsked,
-    BypassMade,
+    BypassCreate,
+    BypassCreated,
     Change,
+    ComponentReport,
     Hold,
-    ScopeReport,
     State,
     StateReport,
     WorkerReport,
@@ -45,9 +45,9 @@ router = APIRouter(route_class=PrivateRoute)
 
 
 @router.get("/state", responses=responses(404))
-async def get_state(mode: Mode, scope: Scope) -> StateReport:
+async def get_state(mode: Mode, component: Component) -> StateReport:
     """Return whether maintenance is on, what decides that, and until when."""
-    return StateReport.of(await look(mode.backend, scope))
+    return StateReport.of(await look(mode.backend, component))
 
 
 @router.get("/holds", responses=responses())
@@ -56,21 +56,21 @@ async def get_holds(mode: Mode) -> list[Hold] | None:
     return StateReport.of(await look(mode.backend)).holds
 
 
-@router.get("/scopes", responses=responses())
-async def get_scopes(mode: Mode) -> list[ScopeReport]:
+@router.get("/components", responses=responses())
+async def get_components(mode: Mode) -> list[ComponentReport]:
     """Return the parts of the application that can be closed alone."""
-    return ScopeReport.all_of(await look(mode.backend), mode.scopes)
+    return ComponentReport.all_of(await look(mode.backend), mode.components)
 
 
 # -- switch --------------------------------------------------------------------------------------
 
 
 @router.get("/switch", responses=responses(404))
-async def get_switch(mode: Mode, scope: Scope, response: Response) -> State | None:
+async def get_switch(mode: Mode, component: Component, response: Response) -> State | None:
     """Return the switch as it is stored, with its ETag; null if it cannot be read or does not exist."""
-    report = await look(mode.backend, scope)
+    report = await look(mode.backend, component)
     response.headers["ETag"] = etag_of(report.reading)
-    if report.switch is None or (scope is not None and not report.has_own_switch):
+    if report.switch is None or (component is not None and not report.has_own_switch):
         return None
     return State.model_validate(report.switch.model_dump())
 
@@ -83,7 +83,7 @@ async def get_switch(mode: Mode, scope: Scope, response: Response) -> State | No
 async def put_switch(
     state: MaintenanceState,
     mode: Mode,
-    scope: Scope,
+    component: Component,
     operator: Operator,
     if_match: IfMatch,
     response: Response,
@@ -93,31 +93,31 @@ async def put_switch(
         now = (await look(mode.backend)).now.replace(microsecond=0)
         state = replace_state(state, by=operator or state.by, since=state.since or now)
     state.dump()  # refuses what no switch can keep, before anything is compared
-    await _exchange(mode.backend.signed(operator), if_match, state, scope)
-    return await _report(mode, scope, response)
+    await _exchange(mode.backend.as_operator(operator), if_match, state, component)
+    return await _report(mode, component, response)
 
 
 @router.delete("/switch", openapi_extra=IF_MATCH, responses=responses(403, 404, 409, 412, 428))
 async def delete_switch(
     mode: Mode,
-    scope: Scope,
+    component: Component,
     operator: Operator,
     if_match: IfMatch,
     response: Response,
     end_holds: Annotated[bool, Query(description="End every hold too.")] = False,
 ) -> StateReport:
     """Turn the switch off, or remove that of one part, and return the resulting state."""
-    if end_holds and scope is not None:
-        raise invalid("query", "end_holds ends every hold, so it cannot be combined with scope.")
-    await _exchange(mode.backend.signed(operator), if_match, OFF, scope, end_holds=end_holds)
-    return await _report(mode, scope, response)
+    if end_holds and component is not None:
+        raise invalid("query", "end_holds ends every hold, so it cannot be combined with component.")
+    await _exchange(mode.backend.as_operator(operator), if_match, OFF, component, end_holds=end_holds)
+    return await _report(mode, component, response)
 
 
 async def _exchange(
     backend: BaseStateBackend,
     if_match: str,
     state: MaintenanceState,
-    scope: str | None,
+    component: str | None,
     *,
     end_holds: bool = False,
 ) -> None:
@@ -126,13 +126,13 @@ async def _exchange(
         if not matches(if_match, etag := etag_of(seen)):
             detail = "The switch or a hold has changed since it was read. Read it again, then decide."
             raise HTTPException(412, detail, headers={"ETag": etag})
-        if await backend.compare_and_set(seen, state, scope=scope, end_holds=end_holds):
+        if await backend.compare_and_set(seen, state, component=component, end_holds=end_holds):
             return
     raise HTTPException(412, "The switch keeps changing. Read it again, then decide.")
 
 
-async def _report(mode: MaintenanceMode, scope: str | None, response: Response) -> StateReport:
-    report = await look(mode.backend, scope)
+async def _report(mode: MaintenanceMode, component: str | None, response: Response) -> StateReport:
+    report = await look(mode.backend, component)
     response.headers["ETag"] = etag_of(report.reading)
     return StateReport.of(report)
 
@@ -145,13 +145,13 @@ async def get_workers(mode: Mode) -> list[WorkerReport]:
     """Return the workers on every host, including those that vanished recently."""
     if not isinstance(mode.backend, WorkerRegistry):
         raise UnsupportedError(f"{mode.backend.describe()} has no registry of workers; only Redis has.")
-    return WorkerReport.all_of(await mode.backend.roll_call())
+    return WorkerReport.all_of(await mode.backend.read_registry())
 
 
 @router.post("/barrier", responses=responses(400, 403, 404, 415))
-async def post_barrier(asked: BarrierAsked, mode: Mode, scope: Scope) -> Barrier:
+async def post_barrier(asked: BarrierRequest, mode: Mode, component: Component) -> Barrier:
     """Wait until every live worker has applied the current state and, if requested, drained."""
-    result = await wait_until_applied(mode.backend, scope=scope, drained=asked.drained, timeout=asked.timeout)
+    result = await wait_until_applied(mode.backend, component=component, drained=asked.drained, timeout=asked.timeout)
     try:
         result.check()
         why_not = None
@@ -161,32 +161,32 @@ async def post_barrier(asked: BarrierAsked, mode: Mode, scope: Scope) -> Barrier
 
 
 @router.get("/history", responses=responses(404))
-async def get_history(mode: Mode, scope: Scope, limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> list[Change]:
+async def get_history(mode: Mode, component: Component, limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> list[Change]:
     """Return the latest changes of the switch and of holds, newest first."""
-    return Change.all_of(await mode.backend.history(limit=limit, scope=scope))
+    return Change.all_of(await mode.backend.history(limit=limit, component=component))
 
 
 # -- bypass tokens -------------------------------------------------------------------------------
 
 
 @router.get("/bypasses", responses=responses(404))
-async def get_bypasses(mode: Mode, scope: Scope) -> list[Bypass]:
+async def get_bypasses(mode: Mode, component: Component) -> list[Bypass]:
     """Return the valid bypass tokens, in general or for a part with a switch of its own."""
-    return Bypass.all_of(await granted(mode.backend, scope))
+    return Bypass.all_of(await granted(mode.backend, component))
 
 
 @router.post("/bypasses", status_code=201, responses=responses(400, 403, 404, 409, 415))
-async def post_bypass(asked: BypassAsked, mode: Mode, scope: Scope, operator: Operator, root: Root) -> BypassMade:
+async def post_bypass(asked: BypassCreate, mode: Mode, component: Component, operator: Operator, root: Root) -> BypassCreated:
     """Create a token. It is valid until it expires, is revoked, or the switch is set again."""
-    if mode.guests.bypass is None:
+    if mode.granted.bypass is None:
         raise UnsupportedError("Bypass tokens are not configured. Pass bypass=Bypass() to the middleware.")
-    backend, lasting = mode.backend.signed(operator), timedelta(seconds=asked.lasting)
-    token, record, _ = await grant(backend, mode.guests.bypass, lasting, asked.note or None, scope)
+    backend, lasting = mode.backend.as_operator(operator), timedelta(seconds=asked.lasting)
+    token, record, _ = await grant(backend, mode.granted.bypass, lasting, asked.note or None, component)
     query = f"{PARAMETER}={token}"
-    return BypassMade(**record.model_dump(), token=token, query=query, link=f"{root}?{query}")
+    return BypassCreated(**record.model_dump(), token=token, query=query, link=f"{root}?{query}")
 
 
 @router.delete("/bypasses/{id}", status_code=204, responses=responses(403, 404, 409))
-async def delete_bypass(mode: Mode, scope: Scope, operator: Operator, id: str) -> None:
+async def delete_bypass(mode: Mode, component: Component, operator: Operator, id: str) -> None:
     """Revoke a token, on every worker at once."""
-    await revoke(mode.backend.signed(operator), [id], scope)
+    await revoke(mode.backend.as_operator(operator), [id], component)

@@ -12,21 +12,21 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Protocol, Self
 
 from ..exceptions import BackendError, UnsupportedError
-from ..model.components import check_scope
+from ..model.components import check_component
 from ..model.evaluate import evaluate
 from ..model.history import Change
 from ..model.holds import Hold
-from ..model.snapshot import Reading
+from ..model.snapshot import Snapshot
 from ..model.state import MaintenanceState, parse_bool
-from ..model.workers import RollCall
+from ..model.workers import RegistrySnapshot
 
-__all__ = ["BaseStateBackend", "Feed", "LinkStatus", "News", "Replicas", "WorkerRegistry", "as_backend_error"]
+__all__ = ["BaseStateBackend", "LinkStatus", "ReplicaAck", "SnapshotListener", "StateChange", "WorkerRegistry", "as_backend_error"]
 
 
-class Feed(Protocol):
+class SnapshotListener(Protocol):
     """Where a watching backend delivers what it learns."""
 
-    def update(self, reading: Reading, at: float) -> None:
+    def update(self, reading: Snapshot, at: float) -> None:
         """A reading; `at` is the local monotonic time at which it was *asked for*."""
 
     def confirm(self, at: float) -> None:
@@ -40,10 +40,10 @@ class Feed(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Replicas:
+class ReplicaAck:
     """How many copies of the server have what was written, and of how many; None where it does not say."""
 
-    have_it: int
+    acknowledged: int
     connected: int | None
 
 
@@ -57,7 +57,7 @@ class LinkStatus:
 
 
 @dataclass(frozen=True, slots=True)
-class News:
+class StateChange:
     """What a worker has to tell: the state that it saw before and that it sees now, as values of a switch.
 
     `at` is when it last knew that to be so, on the backend's clock.
@@ -84,7 +84,7 @@ class BaseStateBackend(ABC):
     """Whether holds are leases that must be renewed, because they outlive the process that took them."""
 
     scoped: ClassVar[bool] = False
-    """Whether scopes have switches of their own here. Holds can be of a scope everywhere."""
+    """Whether components have switches of their own here. Holds can be of a component everywhere."""
 
     recorded: ClassVar[bool] = False
     """Whether changes are recorded, so that there is a history."""
@@ -103,11 +103,11 @@ class BaseStateBackend(ABC):
 
     # -- the switch, with details ------------------------------------------------------------------------------------
 
-    async def read(self) -> Reading:
+    async def read(self) -> Snapshot:
         """Look at switch and holds. Raises `BackendError` if they cannot be had."""
         return self._local_reading(MaintenanceState(enabled=await self.get_value()))
 
-    async def recall(self) -> Reading | None:
+    async def last_known(self) -> Snapshot | None:
         """As a fallback: what is known here, or None where nothing ever was."""
         return await self.read()
 
@@ -118,32 +118,32 @@ class BaseStateBackend(ABC):
         await self.set_value(state.enabled)
         await self._announce()
 
-    async def write_through(self, state: MaintenanceState, *, within: float) -> Replicas | None:
+    async def write_replicated(self, state: MaintenanceState, *, within: float) -> ReplicaAck | None:
         """Set the switch, then wait up to `within` seconds for the server's replicas; None where there are none, as here."""
         await self.write(state)
         return None
 
     async def compare_and_set(
         self,
-        expected: Reading,
+        expected: Snapshot,
         state: MaintenanceState,
         *,
-        scope: str | None = None,
+        component: str | None = None,
         keep_ttl: bool = False,
         end_holds: bool = False,
     ) -> bool:
-        """Set the switch, or that of a scope, unless it differs from the expected one; then return False.
+        """Set the switch, or that of a component, unless it differs from the expected one; then return False.
 
         `keep_ttl` keeps its time to live, which otherwise ends. `end_holds` clears everything, whatever `state` is. This default
         compares and writes in two steps, so that of two calls at the same instant the later one wins.
         Raises `BackendError` if it cannot be written.
         """
-        if _switches(await self.read(), scope) != _switches(expected, scope):
+        if _switches(await self.read(), component) != _switches(expected, component):
             return False
         if end_holds:
             await self.clear()
         else:
-            await (self.write(state) if scope is None else self.write_scope(scope, state))
+            await (self.write(state) if component is None else self.write_component(component, state))
         return True
 
     async def clear(self) -> None:
@@ -156,25 +156,27 @@ class BaseStateBackend(ABC):
             await self._announce()  # the holds are over all the same
             raise
 
-    # -- scopes --------------------------------------------------------------------------------------------------------
+    # -- components --------------------------------------------------------------------------------------------------------
 
     @property
-    def scopes(self) -> frozenset[str]:
-        """The scopes whose switches a reading has, where they are there."""
-        scopes: frozenset[str] = self.__dict__.get("_local_scopes", frozenset())
-        return scopes
+    def components(self) -> frozenset[str]:
+        """The components whose switches a reading has, where they are there."""
+        components: frozenset[str] = self.__dict__.get("_local_components", frozenset())
+        return components
 
-    def follow_scopes(self, names: Iterable[str]) -> None:
-        """Read the switches of these scopes too, from now on. Raises `ConfigurationError` where they cannot be kept."""
-        self.__dict__["_local_scopes"] = self.scopes | {check_scope(name) for name in names}
-        self.nudge()
+    def follow_components(self, names: Iterable[str]) -> None:
+        """Read the switches of these components too, from now on. Raises `ConfigurationError` where they cannot be kept."""
+        self.__dict__["_local_components"] = self.components | {check_component(name) for name in names}
+        self.request_sync()
 
-    async def write_scope(self, scope: str, state: MaintenanceState, *, expires_in: float | None = None) -> None:
-        """Set the switch of a scope, as `write` does the general one; plainly off is none, so that the general one decides again."""
-        raise self._no_scopes()
+    async def write_component(self, component: str, state: MaintenanceState, *, expires_in: float | None = None) -> None:
+        """Set the switch of a component, as `write` does the general one; plainly off is none, so that the general one decides again."""
+        raise self._no_components()
 
-    def _no_scopes(self) -> UnsupportedError:
-        return UnsupportedError(f"{self.describe()} keeps no switches of scopes; only Redis does. A hold can be of a scope here, too.")
+    def _no_components(self) -> UnsupportedError:
+        return UnsupportedError(
+            f"{self.describe()} keeps no switches of components; only Redis does. A hold can be of a component here, too."
+        )
 
     # -- holds ---------------------------------------------------------------------------------------------------------
 
@@ -192,10 +194,10 @@ class BaseStateBackend(ABC):
             return hold.id in self.__holds
 
     async def release(self, hold: Hold, *, keep: MaintenanceState | None = None) -> None:
-        """End a hold, in the same step writing `keep` to the switch, or that of its scope, where given. Ending it twice does nothing."""
+        """End a hold, in the same step writing `keep` to the switch, or that of its component, where given. Ending it twice does nothing."""
         try:
             if keep is not None:
-                await (self._write_kept(keep) if hold.scope is None else self.write_scope(hold.scope, keep))
+                await (self._write_kept(keep) if hold.component is None else self.write_component(hold.component, keep))
         finally:  # a hold that has no lease to run out would stand for ever
             with self.__lock:
                 self.__holds.pop(hold.id, None)
@@ -210,12 +212,12 @@ class BaseStateBackend(ABC):
 
     # -- history -------------------------------------------------------------------------------------------------------
 
-    def signed(self, by: str | None) -> Self:
+    def as_operator(self, by: str | None) -> Self:
         """The same backend, for changes that this person makes: so a history names them, where what is written names nobody."""
         return self
 
-    async def history(self, *, limit: int = 100, scope: str | None = None) -> tuple[Change, ...]:
-        """The newest changes, oldest first; with a scope, of that alone. Raises `UnsupportedError` where none are recorded."""
+    async def history(self, *, limit: int = 100, component: str | None = None) -> tuple[Change, ...]:
+        """The newest changes, oldest first; with a component, of that alone. Raises `UnsupportedError` where none are recorded."""
         raise UnsupportedError(f"{self.describe()} keeps no history; only Redis does.")
 
     def follow_history(self, after: str = "") -> AsyncIterator[Change]:
@@ -227,11 +229,11 @@ class BaseStateBackend(ABC):
 
     # -- watching ------------------------------------------------------------------------------------------------------
 
-    def peek(self) -> Reading | None:
+    def read_nowait(self) -> Snapshot | None:
         """A reading without any I/O, for backends that can be asked at every request; else None."""
         return None
 
-    async def watch(self, feed: Feed) -> None:
+    async def watch(self, feed: SnapshotListener) -> None:
         """Deliver readings until cancelled; here by reading every `ttl`/2 seconds. Errors are delivered, not raised."""
         while True:
             at = time.monotonic()
@@ -245,23 +247,23 @@ class BaseStateBackend(ABC):
                 pause = min(self.ttl / 2, max(0.001, evaluate(reading, reading.now).until - reading.now))
             await asyncio.sleep(pause)
 
-    def attach(self, feed: Feed) -> None:
+    def subscribe(self, feed: SnapshotListener) -> None:
         """Let what this process itself changes reach `feed` at once. Held weakly."""
         self.__feeds.add(feed)
 
-    def link_status(self, feed: Feed) -> LinkStatus | None:
+    def link_status(self, feed: SnapshotListener) -> LinkStatus | None:
         """How what is delivered to `feed` comes here, without any I/O; None where there is no link, or none yet."""
         return None
 
-    def nudge(self) -> None:  # noqa: B027 - nothing to do is the right default
+    def request_sync(self) -> None:  # noqa: B027 - nothing to do is the right default
         """What a worker of this process reports has changed in a way that others may wait for: register it now."""
 
-    def deliver(self, reading: Reading, at: float) -> None:
-        """Hand a reading to the workers of this process; `at` as for `Feed.update`."""
+    def publish(self, reading: Snapshot, at: float) -> None:
+        """Hand a reading to the workers of this process; `at` as for `SnapshotListener.update`."""
         for feed in list(self.__feeds):
             feed.update(reading, at)
 
-    async def tell_once(self, news: News, tell: Callable[[str], Awaitable[None]]) -> bool:
+    async def notify_once(self, news: StateChange, tell: Callable[[str], Awaitable[None]]) -> bool:
         """Call `tell` with what was told last, unless that is the same; in one of the workers that share the switch. Here: of this process.
 
         Where nothing was ever told, `news.before` counts as told. Returns False if it has to be asked again a little later, because
@@ -281,14 +283,14 @@ class BaseStateBackend(ABC):
             reading = await self.read()
         except Exception as error:  # as in `watch`: a backend of a user's own may raise anything
             reading = self._local_reading(None, str(as_backend_error(error, self)))
-        self.deliver(reading, at)
+        self.publish(reading, at)
 
     # -- for subclasses ------------------------------------------------------------------------------------------------
 
-    def _local_reading(self, switch: MaintenanceState | None, error: str | None = None) -> Reading:
+    def _local_reading(self, switch: MaintenanceState | None, error: str | None = None) -> Snapshot:
         with self.__lock:
             holds = tuple(self.__holds.values())
-        return Reading(switch, holds, time.time(), error=error)
+        return Snapshot(switch, holds, time.time(), error=error)
 
     @staticmethod
     def _bool_to_str(value: bool) -> str:
@@ -311,8 +313,8 @@ class BaseStateBackend(ABC):
         return holds
 
     @property
-    def __feeds(self) -> weakref.WeakSet[Feed]:
-        feeds: weakref.WeakSet[Feed] = self.__dict__.setdefault("_local_feeds", weakref.WeakSet())
+    def __feeds(self) -> weakref.WeakSet[SnapshotListener]:
+        feeds: weakref.WeakSet[SnapshotListener] = self.__dict__.setdefault("_local_feeds", weakref.WeakSet())
         return feeds
 
 
@@ -320,11 +322,11 @@ class WorkerRegistry(ABC):
     """What a backend can also be: where workers that watch it register, so that a barrier can wait for them."""
 
     @abstractmethod
-    async def begin_barrier(self) -> RollCall:
+    async def begin_barrier(self) -> RegistrySnapshot:
         """Advance the epoch, and call the roll in the same atomic step."""
 
     @abstractmethod
-    async def roll_call(self) -> RollCall:
+    async def read_registry(self) -> RegistrySnapshot:
         """Look at switch, holds and registry in one atomic step."""
 
 
@@ -337,6 +339,6 @@ def as_backend_error(error: Exception, backend: BaseStateBackend) -> BackendErro
     return wrapped
 
 
-def _switches(reading: Reading, scope: str | None) -> tuple[MaintenanceState | None, MaintenanceState | None]:
-    own = reading.of(scope)
+def _switches(reading: Snapshot, component: str | None) -> tuple[MaintenanceState | None, MaintenanceState | None]:
+    own = reading.for_component(component)
     return reading.switch, None if own is None else own.switch

@@ -7,10 +7,10 @@ import os
 import time
 from typing import ClassVar, Final, NoReturn
 
-from .._internal.logging import fields
+from .._internal.logging import log_fields
 from ..exceptions import ConfigurationError, InvalidStateError, ReadOnlyBackendError
 from ..model.evaluate import evaluate
-from ..model.snapshot import Reading
+from ..model.snapshot import Snapshot
 from ..model.state import OFF, MaintenanceState
 from .base import BaseStateBackend
 
@@ -36,12 +36,12 @@ class EnvVarBackend(BaseStateBackend):
         self.var_name = name
         self._parsed: tuple[str | None, MaintenanceState] = (None, OFF)
         self._holds_version = object()
-        self._peeked: tuple[str | None, object, Reading] = (None, None, Reading())
+        self._peeked: tuple[str | None, object, Snapshot] = (None, None, Snapshot())
 
     def describe(self) -> str:
         return f"env:{self.var_name}"
 
-    def peek(self) -> Reading:
+    def read_nowait(self) -> Snapshot:
         try:
             raw: str | None = os.environ[self.var_name]
         except KeyError:  # faster than os.environ.get(), which does this inside
@@ -49,14 +49,14 @@ class EnvVarBackend(BaseStateBackend):
         seen, version, reading = self._peeked
         return reading if seen == raw and version is self._holds_version else self._look(raw)
 
-    async def read(self) -> Reading:
-        return self.peek()
+    async def read(self) -> Snapshot:
+        return self.read_nowait()
 
-    async def recall(self) -> Reading | None:
-        return self.peek() if self.var_name in os.environ else None
+    async def last_known(self) -> Snapshot | None:
+        return self.read_nowait() if self.var_name in os.environ else None
 
     async def get_value(self) -> bool:
-        return evaluate(self.peek(), time.time()).switch.enabled
+        return evaluate(self.read_nowait(), time.time()).switch.enabled
 
     async def set_value(self, value: bool) -> None:
         self._refuse()
@@ -66,10 +66,10 @@ class EnvVarBackend(BaseStateBackend):
 
     async def compare_and_set(
         self,
-        expected: Reading,
+        expected: Snapshot,
         state: MaintenanceState,
         *,
-        scope: str | None = None,
+        component: str | None = None,
         keep_ttl: bool = False,
         end_holds: bool = False,
     ) -> bool:
@@ -89,7 +89,7 @@ class EnvVarBackend(BaseStateBackend):
         self._holds_version = object()
         await super()._announce()
 
-    def _look(self, raw: str | None) -> Reading:
+    def _look(self, raw: str | None) -> Snapshot:
         version = self._holds_version  # before the holds are looked at, so that a later change is never taken for seen
         state = self._parse(raw)
         reading = self._local_reading(state)
@@ -106,7 +106,10 @@ class EnvVarBackend(BaseStateBackend):
         except InvalidStateError as problem:
             # Not an error of the reading: it changes nothing about what is known, and this value does.
             logger.warning(
-                "The environment variable %s counts as off. %s", self.var_name, problem, extra=fields("unreadable", backend=self.describe())
+                "The environment variable %s counts as off. %s",
+                self.var_name,
+                problem,
+                extra=log_fields("unreadable", backend=self.describe()),
             )
             state = OFF
         self._parsed = (raw, state)

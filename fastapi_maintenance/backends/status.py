@@ -7,21 +7,21 @@ from datetime import UTC, datetime
 from typing import Any, Self
 
 from .._internal.times import isoformat_utc as iso
-from ..model.evaluate import Effective, coming_window, evaluate
+from ..model.evaluate import EffectiveState, evaluate, upcoming_window
 from ..model.holds import Hold
-from ..model.snapshot import Reading
+from ..model.snapshot import Snapshot
 from ..model.state import MaintenanceState
 from .base import BaseStateBackend
 
-__all__ = ["Report", "describe_hold", "look", "word"]
+__all__ = ["StatusReport", "describe_hold", "label", "look"]
 
 
-async def look(backend: BaseStateBackend, scope: str | None = None) -> Report:
-    """What it says now, in general or for a scope. Raises `BackendError`."""
-    return Report.of(backend, await backend.read(), scope=scope)
+async def look(backend: BaseStateBackend, component: str | None = None) -> StatusReport:
+    """What it says now, in general or for a component. Raises `BackendError`."""
+    return StatusReport.of(backend, await backend.read(), component=component)
 
 
-def word(state: MaintenanceState | None) -> str:
+def label(state: MaintenanceState | None) -> str:
     """A state in one word."""
     if state is None:
         return "unknown"
@@ -35,7 +35,7 @@ def describe_hold(hold: Hold) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class StatusReport:
     """A reading judged at an instant of the backend's clock.
 
     Where the reading has a gap that could decide, the effective state is unknown: there is no last known one here.
@@ -43,18 +43,18 @@ class Report:
 
     url: str
     kind: str
-    reading: Reading
+    reading: Snapshot
     at: float
-    scope: str | None = None
+    component: str | None = None
 
     @classmethod
-    def of(cls, backend: BaseStateBackend, reading: Reading, at: float | None = None, scope: str | None = None) -> Self:
-        """Judge a reading, at the time it was made unless another is given; in general, or for a scope."""
-        return cls(backend.describe(), backend.kind, reading, reading.now if at is None else at, scope)
+    def of(cls, backend: BaseStateBackend, reading: Snapshot, at: float | None = None, component: str | None = None) -> Self:
+        """Judge a reading, at the time it was made unless another is given; in general, or for a component."""
+        return cls(backend.describe(), backend.kind, reading, reading.now if at is None else at, component)
 
-    def about(self, scope: str | None) -> Self:
-        """What the same reading says of a scope."""
-        return replace(self, scope=scope)
+    def about(self, component: str | None) -> Self:
+        """What the same reading says of a component."""
+        return replace(self, component=component)
 
     @property
     def now(self) -> datetime:
@@ -70,12 +70,12 @@ class Report:
 
     @property
     def decided_by(self) -> str | None:
-        """What the effective state comes from: `hold`, `switch` or, for a scope, `general switch`."""
+        """What the effective state comes from: `hold`, `switch` or, for a component, `general switch`."""
         if self.state is None:
             return None
         if self._effective.hold is not None:
             return "hold"
-        return "switch" if self.scope is None or self.has_own_switch else "general switch"
+        return "switch" if self.component is None or self.has_own_switch else "general switch"
 
     @property
     def retry_after(self) -> int | None:
@@ -85,16 +85,16 @@ class Report:
 
     @property
     def has_own_switch(self) -> bool:
-        """Whether this is about a scope with a switch of its own."""
-        return self.reading.of(self.scope) is not None
+        """Whether this is about a component with a switch of its own."""
+        return self.reading.for_component(self.component) is not None
 
     @property
-    def _source(self) -> Reading:
-        return self.reading.of(self.scope) or self.reading
+    def _source(self) -> Snapshot:
+        return self.reading.for_component(self.component) or self.reading
 
     @property
     def switch(self) -> MaintenanceState | None:
-        """The switch as it is stored, that of the scope if it has one; None where it cannot be read."""
+        """The switch as it is stored, that of the component if it has one; None where it cannot be read."""
         return self._source.switch
 
     @property
@@ -104,9 +104,9 @@ class Report:
         return None if reading.expires_in is None else max(0.0, reading.now + reading.expires_in - self.at)
 
     @property
-    def coming(self) -> MaintenanceState | None:
+    def upcoming(self) -> MaintenanceState | None:
         """The switch, if it stands for a window that has not begun and that its key lives to see."""
-        return coming_window(self._source, self.at)
+        return upcoming_window(self._source, self.at)
 
     @property
     def switch_is_on(self) -> bool:
@@ -116,9 +116,9 @@ class Report:
     @property
     def window(self) -> MaintenanceState | None:
         """The switch, if it begins or ends by itself and is not over."""
-        switch = self.switch if self.scope is None or self.has_own_switch else None
+        switch = self.switch if self.component is None or self.has_own_switch else None
         timed = switch is not None and switch.enabled and (switch.starts_at is not None or switch.ends_at is not None)
-        return switch if timed and (self.switch_is_on or self.coming is not None) else None
+        return switch if timed and (self.switch_is_on or self.upcoming is not None) else None
 
     @property
     def holds(self) -> tuple[Hold, ...] | None:
@@ -133,7 +133,7 @@ class Report:
         holds, state = self.holds or (), self._effective.hold
         if state is None:
             return ()
-        holds = tuple(hold for hold in holds if hold.scope in (None, self.scope))
+        holds = tuple(hold for hold in holds if hold.component in (None, self.component))
         lifted = {id for hold in holds if not hold.state.enabled for id in hold.lifts}
         return tuple(hold for hold in holds if hold.state.enabled == state.enabled and not (state.enabled and hold.id in lifted))
 
@@ -152,9 +152,9 @@ class Report:
 
     def to_json(self) -> dict[str, Any]:
         """All of it as JSON values, always with the same keys."""
-        state, coming, changes_at = self.state, self.coming, self.changes_at
+        state, coming, changes_at = self.state, self.upcoming, self.changes_at
         return {
-            "scope": self.scope,
+            "component": self.component,
             "enabled": None if state is None else state.enabled,
             "decided_by": self.decided_by,
             "state": None if state is None else _state_json(state),
@@ -171,14 +171,20 @@ class Report:
     def windows_json(self) -> list[dict[str, Any]]:
         """The windows as JSON values, always with the same keys; `begun` says whether it is on because of one now."""
         window = self.window
-        return [] if window is None else [_state_json(window) | {"begun": self.coming is None}]
+        return [] if window is None else [_state_json(window) | {"begun": self.upcoming is None}]
 
     def _hold_json(self, hold: Hold) -> dict[str, Any]:
-        return {"id": hold.id, "lease": self.lease_of(hold), "lifts": list(hold.lifts), "scope": hold.scope, **_state_json(hold.state)}
+        return {
+            "id": hold.id,
+            "lease": self.lease_of(hold),
+            "lifts": list(hold.lifts),
+            "component": hold.component,
+            **_state_json(hold.state),
+        }
 
     @property
-    def _effective(self) -> Effective:
-        return evaluate(self.reading, self.at, self.scope)
+    def _effective(self) -> EffectiveState:
+        return evaluate(self.reading, self.at, self.component)
 
 
 def _state_json(state: MaintenanceState) -> dict[str, Any]:

@@ -14,13 +14,14 @@ from ..backends.status import look
 from ..model.state import MaintenanceState
 from . import bypass, history, schedule
 from . import workers as barrier
-from .console import ExitCode, complain, prepare, say, terminal
+from .console import ExitCode, echo, echo_error, prepare, terminal
 from .durations import parse_duration, parse_until
 from .options import (
     AllowOption,
     AtOption,
     BackendOption,
     ByOption,
+    ComponentOption,
     FilePathOption,
     ForOption,
     JsonOption,
@@ -29,17 +30,16 @@ from .options import (
     ModeOption,
     ReasonOption,
     RetryAfterOption,
-    ScopeOption,
     TimeoutOption,
     UnfencedOption,
     UntilOption,
     VarNameOption,
 )
-from .render import conclude, show
-from .shared import allowed_by, argument, explained, fail, open_target
+from .render import finish, print_status
+from .shared import allowed_by, exit_with, handle_errors, invalid_option, open_target
 from .status import Lines, Screen, follow
 from .switch import operator, turn_off, turn_on
-from .target import Target
+from .target import BackendSelection
 from .workers import conclude_wait, watch_wait
 
 __all__ = ["app"]
@@ -50,7 +50,7 @@ app = typer.Typer(name="fastapi-maintenance", no_args_is_help=True, rich_markup_
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        say(f"fastapi-maintenance {VERSION}")
+        echo(f"fastapi-maintenance {VERSION}")
         raise typer.Exit
 
 
@@ -69,7 +69,7 @@ def main(
     Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted; those of a command's own are in its help.
     """
     prepare()
-    ctx.obj = Target(backend, var_name, file_path)
+    ctx.obj = BackendSelection(backend, var_name, file_path)
 
 
 @app.command()
@@ -89,7 +89,7 @@ def on(
     retry_after: RetryAfterOption = None,
     mode: ModeOption = ModeName.FULL,
     allow: AllowOption = None,
-    scope: ScopeOption = None,
+    component: ComponentOption = None,
     by: ByOption = None,
     as_json: JsonOption = False,
     backend: BackendOption = None,
@@ -110,13 +110,13 @@ def on(
     if at is not None and (wait or drained):
         raise typer.BadParameter("there is nothing to wait for until it begins: give one of them.", param_hint="--at and --wait")
     now = datetime.now().astimezone()
-    with argument("--timeout"):
+    with invalid_option("--timeout"):
         patience = parse_duration(timeout).total_seconds()
-    with argument("--at"):
+    with invalid_option("--at"):
         starts_at = None if at is None else parse_until(at, now)
-    with argument("--for"):
+    with invalid_option("--for"):
         lasting = None if length is None else parse_duration(length)
-    with argument("--until"):
+    with invalid_option("--until"):
         ends_at = None if until is None else parse_until(until, now, starts_at)
     state = MaintenanceState(
         enabled=True,
@@ -129,10 +129,10 @@ def on(
         allow=allowed_by(allow) or None,
         by=by or operator(),
     )
-    with explained():
-        target = open_target(ctx, backend, var_name, file_path, scope)
-        conclude(asyncio.run(turn_on(target, state, lasting, scope)), as_json=as_json)
-        result = watch_wait(target, scope=scope, drained=drained, timeout=patience, silent=as_json) if wait or drained else None
+    with handle_errors():
+        target = open_target(ctx, backend, var_name, file_path, component)
+        finish(asyncio.run(turn_on(target, state, lasting, component)), as_json=as_json)
+        result = watch_wait(target, component=component, drained=drained, timeout=patience, silent=as_json) if wait or drained else None
     if result is not None:
         conclude_wait(result, strict=not allow_unfenced)
 
@@ -141,22 +141,22 @@ def on(
 def off(
     ctx: typer.Context,
     force: Annotated[bool, typer.Option("--force", help="End all holds too: whoever relies on one is told that it is lost.")] = False,
-    scope: ScopeOption = None,
+    component: ComponentOption = None,
     backend: BackendOption = None,
     var_name: VarNameOption = None,
     file_path: FilePathOption = None,
 ) -> None:
     """Turn maintenance off, and print what is true afterwards.
 
-    A scope that is turned off has no switch of its own any more: what holds in general decides again.
+    A component that is turned off has no switch of its own any more: what holds in general decides again.
 
     Fails with exit code 1 if maintenance is still on then, as it is while somebody's hold stands.
     """
-    if force and scope is not None:
-        raise typer.BadParameter("--force ends the holds of everything: give one of them.", param_hint="--force and --scope")
-    with explained():
-        target = open_target(ctx, backend, var_name, file_path, scope)
-        conclude(asyncio.run(turn_off(target, force=force, scope=scope)))
+    if force and component is not None:
+        raise typer.BadParameter("--force ends the holds of everything: give one of them.", param_hint="--force and --component")
+    with handle_errors():
+        target = open_target(ctx, backend, var_name, file_path, component)
+        finish(asyncio.run(turn_off(target, force=force, component=component)))
 
 
 @app.command()
@@ -164,7 +164,7 @@ def status(
     ctx: typer.Context,
     as_json: JsonOption = False,
     exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit with 0 if maintenance is off, with 6 if it is on.")] = False,
-    scope: ScopeOption = None,
+    component: ComponentOption = None,
     backend: BackendOption = None,
     var_name: VarNameOption = None,
     file_path: FilePathOption = None,
@@ -173,11 +173,11 @@ def status(
 
     Fails with exit code 1, with and without --exit-code, if that cannot be said.
     """
-    with explained():
-        report = asyncio.run(look(open_target(ctx, backend, var_name, file_path, scope), scope))
-    show(report, as_json=as_json)
+    with handle_errors():
+        report = asyncio.run(look(open_target(ctx, backend, var_name, file_path, component), component))
+    print_status(report, as_json=as_json)
     if report.state is None:
-        fail(f"Each worker keeps the state that it knows; whether that is on cannot be said: {report.reading.error}", ExitCode.FAILED)
+        exit_with(f"Each worker keeps the state that it knows; whether that is on cannot be said: {report.reading.error}", ExitCode.FAILED)
     if exit_code and report.state.enabled:
         raise typer.Exit(ExitCode.ON)
 
@@ -196,10 +196,10 @@ def watch(
     state comes from and how long ago that was confirmed. Keeps trying while the backend cannot be reached.
     Being interrupted is how it ends, as is a pipe that nobody reads any more: the exit code is 0.
     """
-    with explained():
+    with handle_errors():
         target = open_target(ctx, backend, var_name, file_path)
         if isinstance(target, EnvVarBackend):
-            complain(f"{target.describe()} is read from this process' own environment, which nobody changes from outside.")
+            echo_error(f"{target.describe()} is read from this process' own environment, which nobody changes from outside.")
         console = terminal()
         if as_json or console is None or console.is_dumb_terminal:
             asyncio.run(follow(target, Lines(as_json=as_json)))
@@ -220,7 +220,7 @@ def demo(
     """
     from .demo import run  # not above: it imports the middleware, which no other command needs
 
-    with explained():
+    with handle_errors():
         raise typer.Exit(run(workers, check=check))
 
 

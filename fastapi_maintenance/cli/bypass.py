@@ -11,10 +11,10 @@ import typer
 from .._internal.times import isoformat_utc
 from ..exemptions.bypass import Bypass, link_to
 from ..exemptions.tokens import grant, granted, revoke
-from .console import clean, complain, say
+from .console import echo, echo_error, sanitize
 from .durations import parse_duration, show_moment
-from .options import BackendOption, FilePathOption, JsonOption, ScopeOption, VarNameOption
-from .shared import argument, explained, open_target
+from .options import BackendOption, ComponentOption, FilePathOption, JsonOption, VarNameOption
+from .shared import handle_errors, invalid_option, open_target
 
 __all__ = ["add_to"]
 
@@ -33,7 +33,7 @@ def _create(
     length: Annotated[str, typer.Option("--for", metavar="LENGTH", help="How long it holds at most, like 30m, 2h or 1d.")] = "1h",
     note: Annotated[str | None, typer.Option("--note", metavar="TEXT", help="Who it is for; operators see it, visitors never.")] = None,
     url: Annotated[str, typer.Option("--url", metavar="URL", help="Where the link is to lead.")] = "http://localhost:8000/",
-    scope: ScopeOption = None,
+    component: ComponentOption = None,
     as_json: JsonOption = False,
     backend: BackendOption = None,
     var_name: VarNameOption = None,
@@ -42,48 +42,52 @@ def _create(
     """Make a token that lets its bearer through, and print it with a link.
 
     It holds until it runs out, is revoked, or the switch gets another value, by 'on' and 'off' or by anybody's SET; never under a
-    hold. With --scope it is for what the scope's own switch closes, else for what the general one does. The switch keeps no more of
+    hold. With --component it is for what the component's own switch closes, else for what the general one does. The switch keeps no more of
     it than a hash. The secret is that of FASTAPI_MAINTENANCE_SECRET, as for the workers.
     """
-    with argument("--for"):
+    with invalid_option("--for"):
         lasting = parse_duration(length)
-    with explained():
+    with handle_errors():
         bypass = Bypass()
-        target = open_target(ctx, backend, var_name, file_path, scope)
-        token, record, report = asyncio.run(grant(target, bypass, lasting, note or None, scope))
+        target = open_target(ctx, backend, var_name, file_path, component)
+        token, record, report = asyncio.run(grant(target, bypass, lasting, note or None, component))
     if report.deciding:
-        complain("While a hold stands, nobody bypasses it: the token will do when the holds have ended.")
+        echo_error("While a hold stands, nobody bypasses it: the token will do when the holds have ended.")
     link = link_to(url, token)
     if as_json:
-        say(
+        echo(
             json.dumps({"id": record.id, "until": isoformat_utc(record.until), "note": record.note, "token": token, "link": link}, indent=2)
         )
     else:
-        say("\n".join([f"id: {record.id}", f"until: {show_moment(record.until)}", f"token: {token}", f"link: {link}"]))
+        echo("\n".join([f"id: {record.id}", f"until: {show_moment(record.until)}", f"token: {token}", f"link: {link}"]))
 
 
 def _list(
     ctx: typer.Context,
-    scope: ScopeOption = None,
+    component: ComponentOption = None,
     as_json: JsonOption = False,
     backend: BackendOption = None,
     var_name: VarNameOption = None,
     file_path: FilePathOption = None,
 ) -> None:
     """Print which bypasses hold; nothing where there is none."""
-    with explained():
-        records = asyncio.run(granted(open_target(ctx, backend, var_name, file_path, scope), scope))
+    with handle_errors():
+        records = asyncio.run(granted(open_target(ctx, backend, var_name, file_path, component), component))
     if as_json:
-        say(json.dumps([record.model_dump() | {"until": isoformat_utc(record.until)} for record in records], indent=2))
+        echo(json.dumps([record.model_dump() | {"until": isoformat_utc(record.until)} for record in records], indent=2))
     elif records:
-        say("\n".join(f"{clean(record.id)} until {show_moment(record.until)} {clean(record.note or '')}".rstrip() for record in records))
+        echo(
+            "\n".join(
+                f"{sanitize(record.id)} until {show_moment(record.until)} {sanitize(record.note or '')}".rstrip() for record in records
+            )
+        )
 
 
 def _revoke(
     ctx: typer.Context,
     ids: Annotated[list[str] | None, typer.Argument(metavar="ID...", help="As 'bypass list' prints them.", show_default=False)] = None,
     everything: Annotated[bool, typer.Option("--all", help="Revoke all of them.")] = False,
-    scope: ScopeOption = None,
+    component: ComponentOption = None,
     backend: BackendOption = None,
     var_name: VarNameOption = None,
     file_path: FilePathOption = None,
@@ -91,5 +95,5 @@ def _revoke(
     """End bypasses before their time, on every worker at once."""
     if bool(ids) == everything:
         raise typer.BadParameter("name those to revoke, or give --all.", param_hint="ID...")
-    with explained():
-        asyncio.run(revoke(open_target(ctx, backend, var_name, file_path, scope), ids or None, scope))
+    with handle_errors():
+        asyncio.run(revoke(open_target(ctx, backend, var_name, file_path, component), ids or None, component))

@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-__all__ = ["ExitCode", "clean", "complain", "is_abandoned", "prepare", "say", "terminal"]
+__all__ = ["ExitCode", "echo", "echo_error", "prepare", "sanitize", "stdout_closed", "terminal"]
 
 
 def prepare() -> None:
@@ -32,7 +32,7 @@ def terminal() -> Console | None:
     return Console(highlight=False, markup=False, emoji=False)
 
 
-def say(line: str) -> bool:
+def echo(line: str) -> bool:
     """Print a line at once, and say whether anybody is left to read it."""
     try:
         typer.echo(line)
@@ -45,12 +45,12 @@ def say(line: str) -> bool:
     return True
 
 
-def complain(sentence: str) -> None:
+def echo_error(sentence: str) -> None:
     """Print to standard error, on one line however long, red on a terminal."""
-    Console(stderr=True, highlight=False, soft_wrap=True).print(Text(clean(sentence), style="red"))
+    Console(stderr=True, highlight=False, soft_wrap=True).print(Text(sanitize(sentence), style="red"))
 
 
-def is_abandoned() -> bool:
+def stdout_closed() -> bool:
     """Whether standard output is a pipe whose reader has gone; found out without writing."""
     try:
         descriptor = sys.stdout.fileno()
@@ -61,7 +61,7 @@ def is_abandoned() -> bool:
     return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
-def clean(text: str) -> str:
+def sanitize(text: str) -> str:
     """What somebody else wrote, without what would steer a terminal or begin a new line."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 

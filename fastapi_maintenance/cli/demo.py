@@ -33,9 +33,9 @@ from fastapi import FastAPI
 from redis import Redis, RedisError
 from rich.live import Live
 
-from .._internal.logging import why
+from .._internal.logging import error_text
 from ..backends import BaseStateBackend, backend_from_url
-from ..backends.status import look, word
+from ..backends.status import label, look
 from ..coordination.barrier import registered_workers
 from ..decorators import force_maintenance_mode_off, force_maintenance_mode_on
 from ..exceptions import MaintenanceError
@@ -44,7 +44,7 @@ from ..model.state import MaintenanceState
 from ..model.workers import Worker
 from ..responses import DETAIL
 from ..runtime.current import set_maintenance_mode
-from .console import clean, is_abandoned, say, terminal
+from .console import echo, sanitize, stdout_closed, terminal
 from .worker_table import as_table, listed
 
 __all__ = ["DemoError", "make_app", "run"]
@@ -95,7 +95,7 @@ def run(size: int, *, check: bool) -> int:
         ):
             return _check(redis, workers) if check else asyncio.run(_show(redis, workers))
     except (OSError, HTTPException, RedisError) as error:
-        raise DemoError(f"A program of the demo does not answer: {why(error)}.") from error
+        raise DemoError(f"A program of the demo does not answer: {error_text(error)}.") from error
 
 
 def make_app() -> FastAPI:
@@ -213,7 +213,7 @@ def _redis(home: Path) -> Iterator[_Redis]:
     with _program(name, *command, home=home) as program, client:
         program.wait_until(is_ready)
         program.check()  # otherwise another server answers on that port
-        say(f"{name} on port {port}: {pushes}")
+        echo(f"{name} on port {port}: {pushes}")
         yield _Redis(port, url, client, pushes=found is not None)
 
 
@@ -267,7 +267,7 @@ def _uvicorn(size: int, redis: _Redis, home: Path) -> Iterator[_Workers]:
     """Start uvicorn with that many workers, and find a connection to each."""
     if find_spec("uvicorn") is None:
         raise DemoError("uvicorn is missing: pip install 'fastapi-maintenance-cluster[demo]'.")
-    say(f"Starting uvicorn with --workers {size} …")
+    echo(f"Starting uvicorn with --workers {size} …")
     port = _free_port()
     options = (
         f"-m uvicorn --factory {__name__}:make_app --host {_HOST} --port {port} --workers {size} "
@@ -293,13 +293,13 @@ def _uvicorn(size: int, redis: _Redis, home: Path) -> Iterator[_Workers]:
 async def _show(redis: _Redis, workers: _Workers) -> int:
     """Show the registry and each change, until Ctrl-C or until no reader is left."""
     url, python = f"http://{workers.address}/", shlex.quote(sys.executable)
-    say(_INSTRUCTIONS.format(port=redis.port, redis=redis.url, url=url, python=python))
+    echo(_INSTRUCTIONS.format(port=redis.port, redis=redis.url, url=url, python=python))
     console, backend = terminal(), backend_from_url(redis.url)
     drawn = console is not None and not console.is_dumb_terminal
     live = Live(console=console, auto_refresh=False) if drawn else None
     shown, said = 0, ""
     with _writes(redis) as writes, live or nullcontext():
-        while not is_abandoned():
+        while not stdout_closed():
             workers.program.check()
             now, present = await _look(backend)
             changes = workers.changes[shown:]
@@ -308,7 +308,7 @@ async def _show(redis: _Redis, workers: _Workers) -> int:
             lines += [_stamp(time.time(), now)] * (now != said)
             said = now
             for line in lines:
-                say(line) if live is None else live.console.print(line, soft_wrap=True)
+                echo(line) if live is None else live.console.print(line, soft_wrap=True)
             if live is not None:
                 live.update(as_table(listed(present)), refresh=True)
             await asyncio.sleep(_INTERVAL)
@@ -322,7 +322,7 @@ async def _look(backend: BaseStateBackend) -> tuple[str, Sequence[Worker]]:
     except MaintenanceError as error:
         return f"the workers keep their state: {error}", ()
     problem = f": {report.reading.error}" if report.reading.error else ""
-    return f"maintenance is {word(report.state)}{problem}", workers
+    return f"maintenance is {label(report.state)}{problem}", workers
 
 
 @contextmanager
@@ -355,7 +355,7 @@ def _line(change: _Change, *writes: tuple[float, str]) -> str:
 
 
 def _stamp(at: float, event: str) -> str:
-    return f"{datetime.fromtimestamp(at):%H:%M:%S.%f}"[:12] + f"  {clean(event)}"
+    return f"{datetime.fromtimestamp(at):%H:%M:%S.%f}"[:12] + f"  {sanitize(event)}"
 
 
 # -- the check -------------------------------------------------------------------------------------
@@ -397,18 +397,18 @@ def _check(redis: _Redis, workers: _Workers) -> int:
         busy = redis.pushes and middle >= _GOOD_MEDIAN
         if errors or not busy:
             break
-        say(f"The median was {middle * 1000:.1f} ms: this machine is busy.")
+        echo(f"The median was {middle * 1000:.1f} ms: this machine is busy.")
     links = {worker.pid: worker.rung for worker in asyncio.run(registered_workers(redis.url))}
-    say("\n".join(["", *_table(samples, links), ""]))
+    echo("\n".join(["", *_table(samples, links), ""]))
     right = f"every worker answered right after each flip, {len(samples)} times in all"
     right += f"; median {middle * 1000:.1f} ms"
     if errors:
-        say("\n  ".join(["FAILED: a worker was wrong.", *errors]))
+        echo("\n  ".join(["FAILED: a worker was wrong.", *errors]))
     elif busy and middle >= _BAD_MEDIAN:
-        say(f"FAILED: {right}. No push is so slow; end what keeps this machine busy.")
+        echo(f"FAILED: {right}. No push is so slow; end what keeps this machine busy.")
     else:
         how = "" if redis.pushes else ", by messages and polling alone"
-        say(f"OK{', but slow' if busy else ''}: {right}{how}.")
+        echo(f"OK{', but slow' if busy else ''}: {right}{how}.")
         return 0
     return 1
 

@@ -13,12 +13,12 @@ from rich.table import Table
 from rich.text import Text
 
 from ..backends import BaseStateBackend
-from ..backends.status import word
+from ..backends.status import label
 from ..model.history import Change
-from .console import clean, is_abandoned, say, terminal
+from .console import echo, sanitize, stdout_closed, terminal
 from .durations import show_moment
-from .options import BackendOption, FilePathOption, JsonOption, ScopeOption, VarNameOption
-from .shared import explained, open_target
+from .options import BackendOption, ComponentOption, FilePathOption, JsonOption, VarNameOption
+from .shared import handle_errors, open_target
 from .status import on_interruption
 
 __all__ = ["add_to"]
@@ -36,7 +36,7 @@ def _history(
     limit: Annotated[int, typer.Option("--limit", metavar="COUNT", min=1, help="How many of the newest changes to begin with.")] = 20,
     follow: Annotated[bool, typer.Option("--follow", help="Go on with what changes from now on, until Ctrl-C.")] = False,
     as_json: JsonOption = False,
-    scope: ScopeOption = None,
+    component: ComponentOption = None,
     backend: BackendOption = None,
     var_name: VarNameOption = None,
     file_path: FilePathOption = None,
@@ -48,19 +48,19 @@ def _history(
     'restored' put back after Redis had lost it; 'lost' not put back. With --follow and --json, each change is one line.
     Only Redis keeps a history.
     """
-    with explained():
-        target = open_target(ctx, backend, var_name, file_path, scope)
+    with handle_errors():
+        target = open_target(ctx, backend, var_name, file_path, component)
         tell: Callable[[Change], bool] = _tell_json if as_json else _tell
         if follow:
-            asyncio.run(_follow(target, limit, scope, tell))
+            asyncio.run(_follow(target, limit, component, tell))
         else:
-            _show(asyncio.run(target.history(limit=limit, scope=scope)), as_json=as_json)
+            _show(asyncio.run(target.history(limit=limit, component=component)), as_json=as_json)
 
 
 def _show(changes: Sequence[Change], *, as_json: bool) -> None:
     console = terminal()
     if as_json:
-        say(json.dumps([change.to_json() for change in changes], indent=2))
+        echo(json.dumps([change.to_json() for change in changes], indent=2))
     elif console is None:
         for change in changes:
             _tell(change)
@@ -68,55 +68,57 @@ def _show(changes: Sequence[Change], *, as_json: bool) -> None:
         console.print(_table(changes))
 
 
-async def _follow(backend: BaseStateBackend, limit: int, scope: str | None, tell: Callable[[Change], bool]) -> None:
+async def _follow(backend: BaseStateBackend, limit: int, component: str | None, tell: Callable[[Change], bool]) -> None:
     """Print changes until interrupted (SIGINT, SIGTERM) or until nobody looks any more."""
-    changes = await backend.history(limit=limit, scope=scope)
+    changes = await backend.history(limit=limit, component=component)
     coming = backend.follow_history(changes[-1].id if changes else "")
-    telling = asyncio.ensure_future(_tell_all(changes, coming, scope, tell))
+    telling = asyncio.ensure_future(_tell_all(changes, coming, component, tell))
     with on_interruption(telling.cancel):
-        while not telling.done() and not is_abandoned():
+        while not telling.done() and not stdout_closed():
             await asyncio.wait([telling], timeout=_TICK)
     telling.cancel()
     with suppress(asyncio.CancelledError):
         await telling
 
 
-async def _tell_all(changes: Sequence[Change], coming: AsyncIterator[Change], scope: str | None, tell: Callable[[Change], bool]) -> None:
+async def _tell_all(
+    changes: Sequence[Change], coming: AsyncIterator[Change], component: str | None, tell: Callable[[Change], bool]
+) -> None:
     for change in changes:
         if not tell(change):
             return
     async for change in coming:
-        if scope in (None, change.scope) and not tell(change):
+        if component in (None, change.component) and not tell(change):
             return
 
 
 def _tell(change: Change) -> bool:
-    return say(f"{show_moment(change.at)} {', '.join(_words(change))}")
+    return echo(f"{show_moment(change.at)} {', '.join(_words(change))}")
 
 
 def _tell_json(change: Change) -> bool:
-    return say(json.dumps(change.to_json()))
+    return echo(json.dumps(change.to_json()))
 
 
 def _words(change: Change) -> Iterator[str]:
     yield " ".join(filter(None, (_what(change), _state(change))))
     for name, text in (
-        ("scope", change.scope),
+        ("component", change.component),
         ("by", change.by),
         ("at", _place(change)),
         ("reason", change.reason),
         ("error", change.error),
     ):
         if text:
-            yield f"{name}: {clean(text)}"
+            yield f"{name}: {sanitize(text)}"
 
 
 def _table(changes: Sequence[Change]) -> Table:
-    table = Table("when", "what", "state", "scope", "by", "at", "reason")
+    table = Table("when", "what", "state", "component", "by", "at", "reason")
     for change in changes:
         reason = change.reason or change.error
-        texts = (show_moment(change.at), _what(change), _state(change), change.scope, change.by, _place(change), reason)
-        table.add_row(*(Text(clean(text or "")) for text in texts))
+        texts = (show_moment(change.at), _what(change), _state(change), change.component, change.by, _place(change), reason)
+        table.add_row(*(Text(sanitize(text or "")) for text in texts))
     return table
 
 
@@ -127,10 +129,10 @@ def _what(change: Change) -> str:
 def _state(change: Change) -> str:
     state = change.state
     if state is None:
-        return "" if change.kind == "lost" else word(None)
+        return "" if change.kind == "lost" else label(None)
     window = (("from", state.starts_at), ("until", state.ends_at))
     details = [state.mode if state.mode != "full" else "", *(f"{name} {show_moment(moment)}" for name, moment in window if moment)]
-    return " ".join([word(state), *filter(None, details)])
+    return " ".join([label(state), *filter(None, details)])
 
 
 def _place(change: Change) -> str:

@@ -7,13 +7,14 @@ from typing import Annotated
 
 import typer
 
-from ..model.state import LONGEST_RETRY
+from ..model.state import MAX_RETRY_AFTER
 
 __all__ = [
     "AllowOption",
     "AtOption",
     "BackendOption",
     "ByOption",
+    "ComponentOption",
     "FilePathOption",
     "ForOption",
     "JsonOption",
@@ -22,7 +23,6 @@ __all__ = [
     "ModeOption",
     "ReasonOption",
     "RetryAfterOption",
-    "ScopeOption",
     "TimeoutOption",
     "UnfencedOption",
     "UntilOption",
@@ -40,9 +40,9 @@ BackendOption = Annotated[
 ]
 VarNameOption = Annotated[str | None, typer.Option("--var-name", metavar="NAME", help="The environment variable of --backend env.")]
 FilePathOption = Annotated[str | None, typer.Option("--file-path", metavar="PATH", help="The file of --backend file.")]
-ScopeOption = Annotated[
+ComponentOption = Annotated[
     str | None,
-    typer.Option("--scope", metavar="NAME", help="Only the routes of this scope; its switch is the general one's key with :NAME."),
+    typer.Option("--component", metavar="NAME", help="Only the routes of this component; its switch is the general one's key with :NAME."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, always with the same keys.")]
 
@@ -77,7 +77,7 @@ RetryAfterOption = Annotated[
         "--retry-after",
         metavar="SECONDS",
         min=0,
-        max=LONGEST_RETRY,
+        max=MAX_RETRY_AFTER,
         help="When clients shall try again. Default: at its end, else in an hour.",
     ),
 ]

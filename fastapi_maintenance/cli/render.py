@@ -11,82 +11,82 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ..backends.base import Replicas
-from ..backends.status import Report, describe_hold, word
+from ..backends.base import ReplicaAck
+from ..backends.status import StatusReport, describe_hold, label
 from ..exemptions.allow_list import AllowList
 from ..model.holds import Hold
 from ..model.state import MaintenanceState
-from .console import ExitCode, clean, say, terminal
+from .console import ExitCode, echo, sanitize, terminal
 from .durations import show_moment, show_seconds
-from .shared import fail
+from .shared import exit_with
 from .switch import Outcome
 
-__all__ = ["as_lines", "as_tables", "conclude", "replicas_line", "show", "window_line"]
+__all__ = ["as_lines", "as_tables", "finish", "print_status", "replicas_line", "window_line"]
 
 _COLOURS: Final = {"on": "red", "off": "green", "unknown": "yellow"}
 
 
-def as_lines(report: Report) -> list[str]:
+def as_lines(report: StatusReport) -> list[str]:
     """One fact a line, as `name: value`."""
-    subject = f"maintenance of {report.scope}" if report.scope else "maintenance"
-    facts = [(subject, word(report.state)), *_facts(report), *(("hold", _hold_line(report, hold)) for hold in report.holds or ())]
+    subject = f"maintenance of {report.component}" if report.component else "maintenance"
+    facts = [(subject, label(report.state)), *_facts(report), *(("hold", _hold_line(report, hold)) for hold in report.holds or ())]
     return [f"{name}: {value}" for name, value in facts]
 
 
-def replicas_line(replicas: Replicas) -> str:
+def replicas_line(replicas: ReplicaAck) -> str:
     """How many of the server's copies have what was written."""
     total = "" if replicas.connected is None else f" of {replicas.connected}"
-    return f"replicas: {replicas.have_it}{total} have it"
+    return f"replicas: {replicas.acknowledged}{total} have it"
 
 
-def window_line(report: Report, state: MaintenanceState) -> str:
+def window_line(report: StatusReport, state: MaintenanceState) -> str:
     """When a window begins and ends, and what it is for."""
-    if report.coming is not None:
+    if report.upcoming is not None:
         when = _window(report, state)
     elif state.ends_at is not None:
         when = f"on until {_moment(report, state.ends_at)}"
     else:
         when = "on without an end"
-    details = [f"{name}: {clean(text)}" for name in ("message", "reason", "by") if (text := getattr(state, name)) is not None]
+    details = [f"{name}: {sanitize(text)}" for name in ("message", "reason", "by") if (text := getattr(state, name)) is not None]
     return ", ".join([when, state.mode, *details])
 
 
-def as_tables(report: Report) -> RenderableType:
+def as_tables(report: StatusReport) -> RenderableType:
     """The effective state large, then the facts, then the holds."""
-    shown = word(report.state)
-    subject = f"Maintenance of {report.scope}" if report.scope else "Maintenance"
+    shown = label(report.state)
+    subject = f"Maintenance of {report.component}" if report.component else "Maintenance"
     parts: list[RenderableType] = [Text(f"● {subject} is {shown}", style=f"bold {_COLOURS[shown]}"), _fact_table(report)]
     if report.holds:
         parts.append(_hold_table(report))
     return Group(*parts)
 
 
-def _facts(report: Report) -> Iterator[tuple[str, str]]:
+def _facts(report: StatusReport) -> Iterator[tuple[str, str]]:
     """What there is to say, in a fixed order; what is not set is left out."""
     if report.state is not None and report.state.enabled:
         yield from _details(report, report.state)
     if report.decided_by is not None:
         yield "decided by", report.decided_by
-    yield "general switch" if report.scope and not report.has_own_switch else "switch", _switch(report)
-    yield from (("ignored", clean(problem)) for problem in (report.switch.ignored if report.switch else ()))
-    if report.coming is not None:
-        yield "coming", _window(report, report.coming)
+    yield "general switch" if report.component and not report.has_own_switch else "switch", _switch(report)
+    yield from (("ignored", sanitize(problem)) for problem in (report.switch.ignored if report.switch else ()))
+    if report.upcoming is not None:
+        yield "coming", _window(report, report.upcoming)
     if report.holds is None:
         yield "holds", "unreadable"
     if report.reading.error is not None:
-        yield "error", clean(report.reading.error)
-    yield "backend", clean(report.url)
+        yield "error", sanitize(report.reading.error)
+    yield "backend", sanitize(report.url)
 
 
-def _details(report: Report, state: MaintenanceState) -> Iterator[tuple[str, str]]:
+def _details(report: StatusReport, state: MaintenanceState) -> Iterator[tuple[str, str]]:
     yield "mode", state.mode
     for name in ("message", "reason", "by"):
         if (text := getattr(state, name)) is not None:
-            yield name, clean(text)
+            yield name, sanitize(text)
     if state.allow is not None:
-        yield "allow", ", ".join(map(clean, state.allow))
-        for problem in AllowList(state.allow).problems:
-            yield "problem", clean(problem)
+        yield "allow", ", ".join(map(sanitize, state.allow))
+        for problem in AllowList(state.allow).errors:
+            yield "problem", sanitize(problem)
     if state.bypass:
         yield "bypass", f"{len(state.bypass)}, as 'bypass list' shows"
     if state.since is not None:
@@ -96,46 +96,46 @@ def _details(report: Report, state: MaintenanceState) -> Iterator[tuple[str, str
     yield "retry-after", f"{report.retry_after} s"
 
 
-def _switch(report: Report) -> str:
+def _switch(report: StatusReport) -> str:
     if report.switch is None:
         return "unreadable"
     left, starts_at, ends_at = report.expires_in, report.switch.starts_at, report.switch.ends_at
-    shown = word(report.switch)
+    shown = label(report.switch)
     if report.switch.enabled and ends_at is not None and ends_at <= report.now:
         shown += f", ended {_moment(report, ends_at)}"
-    elif report.coming is not None:
+    elif report.upcoming is not None:
         shown += ", but not yet"
     elif report.switch.enabled and starts_at is not None and report.now < starts_at:
         shown += ", but gone before its window begins"
     return shown if left is None else f"{shown}, {show_seconds(left)} left to live"
 
 
-def _window(report: Report, state: MaintenanceState) -> str:
+def _window(report: StatusReport, state: MaintenanceState) -> str:
     starts_at = state.starts_at
     assert starts_at is not None  # else it would not be coming
     end = "" if state.ends_at is None else f" until {show_moment(state.ends_at)}"
     return f"on from {_moment(report, starts_at)}{end}"
 
 
-def _moment(report: Report, moment: datetime) -> str:
+def _moment(report: StatusReport, moment: datetime) -> str:
     """A time, and how far that is from now on the backend's clock."""
     away = (moment - report.now).total_seconds()
     return f"{show_moment(moment)} ({f'in {show_seconds(away)}' if away > 0 else f'{show_seconds(-away)} ago'})"
 
 
-def _hold_line(report: Report, hold: Hold) -> str:
+def _hold_line(report: StatusReport, hold: Hold) -> str:
     state = hold.state
-    of = f"of {hold.scope}" if hold.scope else ""
-    parts = [word(state), of, state.mode if state.enabled else "", f"by {describe_hold(hold)}", f"lease {_lease(report, hold)}"]
-    return clean(", ".join(filter(None, parts)))
+    of = f"of {hold.component}" if hold.component else ""
+    parts = [label(state), of, state.mode if state.enabled else "", f"by {describe_hold(hold)}", f"lease {_lease(report, hold)}"]
+    return sanitize(", ".join(filter(None, parts)))
 
 
-def _lease(report: Report, hold: Hold) -> str:
+def _lease(report: StatusReport, hold: Hold) -> str:
     left = report.lease_of(hold)
     return "as long as its process lives" if left is None else f"{show_seconds(left)} left"
 
 
-def _fact_table(report: Report) -> Table:
+def _fact_table(report: StatusReport) -> Table:
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim", no_wrap=True)
     table.add_column()
@@ -144,34 +144,34 @@ def _fact_table(report: Report) -> Table:
     return table
 
 
-def _hold_table(report: Report) -> Table:
+def _hold_table(report: StatusReport) -> Table:
     table = Table("hold", "mode", "by", "reason", "lease", title_justify="left")
     for hold in report.holds or ():
         state = hold.state
-        of = f" of {hold.scope}" if hold.scope else ""
-        texts = (word(state) + of, state.mode if state.enabled else "", state.by or hold.id, state.reason or "", _lease(report, hold))
-        table.add_row(*(Text(clean(text)) for text in texts))
+        of = f" of {hold.component}" if hold.component else ""
+        texts = (label(state) + of, state.mode if state.enabled else "", state.by or hold.id, state.reason or "", _lease(report, hold))
+        table.add_row(*(Text(sanitize(text)) for text in texts))
     return table
 
 
-def show(report: Report, *, as_json: bool = False) -> None:
+def print_status(report: StatusReport, *, as_json: bool = False) -> None:
     """Print it as JSON, as lines for a pipe, or as tables on a terminal."""
     console = terminal()
     if as_json:
-        say(json.dumps(report.to_json(), indent=2))
+        echo(json.dumps(report.to_json(), indent=2))
     elif console is None:
-        say("\n".join(as_lines(report)))
+        echo("\n".join(as_lines(report)))
     else:
         console.print(as_tables(report))
 
 
-def conclude(outcome: Outcome, *, as_json: bool = False) -> None:
+def finish(outcome: Outcome, *, as_json: bool = False) -> None:
     """Print what is true afterwards; where that is not what was asked for, say why and fail."""
     if as_json:
-        say(json.dumps(outcome.to_json(), indent=2))
+        echo(json.dumps(outcome.to_json(), indent=2))
     else:
-        show(outcome.report)
+        print_status(outcome.report)
         if outcome.replicas is not None:
-            say(replicas_line(outcome.replicas))
+            echo(replicas_line(outcome.replicas))
     if outcome.problem:
-        fail(outcome.problem, ExitCode.FAILED)
+        exit_with(outcome.problem, ExitCode.FAILED)

@@ -11,12 +11,12 @@ from contextlib import AsyncExitStack, suppress
 from types import TracebackType
 from typing import Final, Literal, Self
 
-from ..coordination.context import MaintenanceBlock
+from ..coordination.context import MaintenanceContext
 from ..exceptions import LeaseLostError
-from .console import ExitCode, complain
-from .worker_table import Roll
+from .console import ExitCode, echo_error
+from .worker_table import WaitDisplay
 
-__all__ = ["CommandFailed", "LossReport", "OnLost", "find", "run_held"]
+__all__ = ["CommandFailed", "LossReport", "OnLost", "resolve_command", "run_command"]
 
 OnLost = Literal["warn", "kill"]
 
@@ -43,18 +43,18 @@ class LossReport:
     printed = False
 
     def __call__(self, error: LeaseLostError) -> None:
-        complain(f"{error}.")
+        echo_error(f"{error}.")
         self.printed = True
 
 
-def find(command: Sequence[str]) -> int:
+def resolve_command(command: Sequence[str]) -> int:
     """Whether a command can be run at all: 0, or the exit code of a shell that cannot find it or may not run it."""
     if shutil.which(command[0]) is not None:
         return 0
     return _NOT_EXECUTABLE if os.sep in command[0] and os.path.exists(command[0]) else _NOT_FOUND
 
 
-async def run_held(block: MaintenanceBlock, command: Sequence[str], *, loss: LossReport, on_lost: OnLost, roll: Roll) -> int:
+async def run_command(block: MaintenanceContext, command: Sequence[str], *, loss: LossReport, on_lost: OnLost, roll: WaitDisplay) -> int:
     """Enter the block, run the command, leave the block. Returns the exit code.
 
     `loss` is the block's `on_lost`. `roll` is entered while the block waits for the workers.
@@ -72,7 +72,7 @@ async def run_held(block: MaintenanceBlock, command: Sequence[str], *, loss: Los
         return failed.code
     finally:
         if block.release_error:
-            complain(f"{block.release_error}.")
+            echo_error(f"{block.release_error}.")
     return ExitCode.LEASE_LOST if block.lost else ExitCode.DONE  # only now, as the block looks once more when it ends
 
 
@@ -81,7 +81,7 @@ async def _run(command: Sequence[str], signals: _Signals, loss: LossReport, on_l
     try:
         process = await asyncio.create_subprocess_exec(*command)
     except OSError as error:  # found before, but its interpreter is missing, or it is no program at all
-        complain(f"{command[0]} cannot be run: {error.strerror}.")
+        echo_error(f"{command[0]} cannot be run: {error.strerror}.")
         raise CommandFailed(command[0], _NOT_EXECUTABLE) from error
     signals.forward_to(process)
     ended = asyncio.ensure_future(process.wait())
@@ -94,10 +94,10 @@ async def _run(command: Sequence[str], signals: _Signals, loss: LossReport, on_l
 
 
 async def _react_to_loss(process: asyncio.subprocess.Process, ended: asyncio.Future[int], on_lost: OnLost) -> None:
-    complain("The service may be OPEN while the command runs!")
+    echo_error("The service may be OPEN while the command runs!")
     if on_lost == "warn":
         return
-    complain("Ending the command, as --on-lost kill says.")
+    echo_error("Ending the command, as --on-lost kill says.")
     with suppress(ProcessLookupError):
         process.terminate()
         await asyncio.wait({ended}, timeout=_PATIENCE)

@@ -7,11 +7,11 @@ import json
 
 import typer
 
-from ..backends.status import Report, look
-from .console import ExitCode, say
-from .options import BackendOption, FilePathOption, JsonOption, ScopeOption, VarNameOption
-from .render import conclude, window_line
-from .shared import explained, fail, open_target
+from ..backends.status import StatusReport, look
+from .console import ExitCode, echo
+from .options import BackendOption, ComponentOption, FilePathOption, JsonOption, VarNameOption
+from .render import finish, window_line
+from .shared import exit_with, handle_errors, open_target
 from .switch import turn_off
 
 __all__ = ["add_to"]
@@ -29,24 +29,24 @@ def add_to(app: typer.Typer) -> None:
 
 def _list(
     ctx: typer.Context,
-    scope: ScopeOption = None,
+    component: ComponentOption = None,
     as_json: JsonOption = False,
     backend: BackendOption = None,
     var_name: VarNameOption = None,
     file_path: FilePathOption = None,
 ) -> None:
     """Print the window that is coming or has begun; nothing where there is none."""
-    with explained():
-        report = _readable(asyncio.run(look(open_target(ctx, backend, var_name, file_path, scope), scope)))
+    with handle_errors():
+        report = _readable(asyncio.run(look(open_target(ctx, backend, var_name, file_path, component), component)))
     if as_json:
-        say(json.dumps(report.windows_json(), indent=2))
+        echo(json.dumps(report.windows_json(), indent=2))
     elif report.window is not None:
-        say(window_line(report, report.window))
+        echo(window_line(report, report.window))
 
 
 def _cancel(
     ctx: typer.Context,
-    scope: ScopeOption = None,
+    component: ComponentOption = None,
     backend: BackendOption = None,
     var_name: VarNameOption = None,
     file_path: FilePathOption = None,
@@ -55,14 +55,14 @@ def _cancel(
 
     Fails with exit code 1 if there is none, also where maintenance is on without an end: that is turned off with 'off'.
     """
-    with explained():
-        target = open_target(ctx, backend, var_name, file_path, scope)
-        if _readable(asyncio.run(look(target, scope))).window is None:
-            fail("There is no window to cancel.", ExitCode.FAILED)
-        conclude(asyncio.run(turn_off(target, scope=scope)))
+    with handle_errors():
+        target = open_target(ctx, backend, var_name, file_path, component)
+        if _readable(asyncio.run(look(target, component))).window is None:
+            exit_with("There is no window to cancel.", ExitCode.FAILED)
+        finish(asyncio.run(turn_off(target, component=component)))
 
 
-def _readable(report: Report) -> Report:
+def _readable(report: StatusReport) -> StatusReport:
     if report.switch is None:
-        fail(f"Which window there is cannot be said: {report.reading.error}", ExitCode.FAILED)
+        exit_with(f"Which window there is cannot be said: {report.reading.error}", ExitCode.FAILED)
     return report

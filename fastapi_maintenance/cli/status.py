@@ -16,17 +16,17 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from .._internal.logging import why
+from .._internal.logging import error_text
 from ..backends import BaseStateBackend
-from ..backends.status import Report, word
+from ..backends.status import StatusReport, label
 from ..exceptions import BackendError
-from ..model.snapshot import Reading
+from ..model.snapshot import Snapshot
 from ..runtime.mode import MaintenanceMode
-from .console import clean, is_abandoned, say
+from .console import echo, sanitize, stdout_closed
 from .durations import show_moment, show_seconds
 from .render import as_tables
 
-__all__ = ["Lines", "Observer", "Screen", "Sight", "Viewer", "follow", "on_interruption"]
+__all__ = ["Lines", "Observation", "Observer", "Screen", "Viewer", "follow", "on_interruption"]
 
 _TICK: Final = 0.5  # seconds; how often an age on a terminal grows, and a closed pipe is noticed
 
@@ -35,10 +35,10 @@ _PATIENCE: Final = 5.0  # seconds until it is news that nothing was heard, neith
 
 
 @dataclass(frozen=True, slots=True)
-class Sight:
+class Observation:
     """What is known at one moment, where that comes from, and how many seconds ago it was confirmed; None for never."""
 
-    report: Report
+    report: StatusReport
     source: str
     age: float | None
 
@@ -81,27 +81,27 @@ class Observer(MaintenanceMode):
         finally:
             alarm.cancel()
 
-    async def look(self) -> Sight:
+    async def look(self) -> Observation:
         """What is known now."""
         source = (await self.refresh()).source
         self._news.clear()
-        reading, now = self.knowledge.reading, time.monotonic()
+        reading, now = self.cache.reading, time.monotonic()
         if reading is None:
-            unread = Reading(None, None, time.time(), error=self._trouble)
-            return Sight(Report.of(self.backend, unread), "nowhere", None)
+            unread = Snapshot(None, None, time.time(), error=self._trouble)
+            return Observation(StatusReport.of(self.backend, unread), "nowhere", None)
         # An unreadable switch is not replaced by a fallback's here: no worker need have the same fallbacks.
         source = self.backend.kind if reading.switch is None else source
-        return Sight(Report.of(self.backend, reading, self.knowledge.backend_time(now)), source, now - self.knowledge.fresh_at)
+        return Observation(StatusReport.of(self.backend, reading, self.cache.backend_time(now)), source, now - self.cache.fresh_at)
 
     # -- feed ------------------------------------------------------------------------------------------------------------
 
-    def update(self, reading: Reading, at: float) -> None:
+    def update(self, reading: Snapshot, at: float) -> None:
         super().update(reading, at)
         self._news.set()
 
     def fail(self, error: BackendError) -> None:
         super().fail(error)
-        self._trouble = why(error)
+        self._trouble = error_text(error)
         self._news.set()
 
     def report(self) -> Mapping[str, Any]:
@@ -115,7 +115,7 @@ _INTERRUPTIONS: Final = (signal.SIGINT, signal.SIGTERM)
 class Viewer(Protocol):
     """Shows what is seen, and says whether anybody is left to look."""
 
-    def show(self, sight: Sight) -> bool: ...
+    def show(self, sight: Observation) -> bool: ...
 
 
 class Lines:
@@ -125,13 +125,13 @@ class Lines:
         self._as_json = as_json
         self._last: Hashable = None
 
-    def show(self, sight: Sight) -> bool:
+    def show(self, sight: Observation) -> bool:
         """Print it if it differs from what was shown last."""
         if sight.key != self._last:
             self._last = sight.key
-            if not say(json.dumps(sight.to_json()) if self._as_json else _line(sight)):
+            if not echo(json.dumps(sight.to_json()) if self._as_json else _line(sight)):
                 return False
-        return not is_abandoned()
+        return not stdout_closed()
 
 
 class Screen:
@@ -148,7 +148,7 @@ class Screen:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._live.stop()
 
-    def show(self, sight: Sight) -> bool:
+    def show(self, sight: Observation) -> bool:
         """Draw it; where it differs from what was shown last, note the change above."""
         if sight.key != self._last:
             self._last = sight.key
@@ -180,28 +180,28 @@ def on_interruption(callback: Callable[[], object]) -> Iterator[None]:
             loop.remove_signal_handler(number)
 
 
-def _line(sight: Sight) -> str:
+def _line(sight: Observation) -> str:
     return f"{show_moment(sight.report.now)} {', '.join(_words(sight))} [{_origin(sight)}]"
 
 
-def _words(sight: Sight) -> Iterator[str]:
+def _words(sight: Observation) -> Iterator[str]:
     report = sight.report
     state = report.state
-    yield word(state)
+    yield label(state)
     if state is not None and state.enabled:
         yield state.mode
         for name in ("by", "reason"):
             if (text := getattr(state, name)) is not None:
-                yield f"{name}: {clean(text)}"
+                yield f"{name}: {sanitize(text)}"
         if state.ends_at is not None:
             yield f"until {show_moment(state.ends_at)}"
-    if report.coming is not None and report.coming.starts_at is not None:
-        yield f"coming: {show_moment(report.coming.starts_at)}"
+    if report.upcoming is not None and report.upcoming.starts_at is not None:
+        yield f"coming: {show_moment(report.upcoming.starts_at)}"
     if report.holds:
         yield f"{len(report.holds)} {'hold' if len(report.holds) == 1 else 'holds'}"
     if report.reading.error is not None:
-        yield f"error: {clean(report.reading.error)}"
+        yield f"error: {sanitize(report.reading.error)}"
 
 
-def _origin(sight: Sight) -> str:
+def _origin(sight: Observation) -> str:
     return f"{sight.source}, never confirmed" if sight.age is None else f"{sight.source}, {show_seconds(sight.age)} old"

@@ -11,8 +11,8 @@ from datetime import timedelta
 from typing import Any, Final
 
 from ..backends import BaseStateBackend
-from ..backends.base import Replicas
-from ..backends.status import Report, describe_hold, look
+from ..backends.base import ReplicaAck
+from ..backends.status import StatusReport, describe_hold, look
 from ..model.holds import Hold
 from ..model.state import OFF, MaintenanceState, replace_state
 
@@ -26,9 +26,9 @@ _PATIENCE: Final = 1.0  # seconds for replicas, which have what was written with
 class Outcome:
     """What is true afterwards, why that is not what was asked for, empty where it is, and which replicas have it, where there are any."""
 
-    report: Report
+    report: StatusReport
     problem: str
-    replicas: Replicas | None = None
+    replicas: ReplicaAck | None = None
 
     def to_json(self) -> dict[str, Any]:
         """All of it but the problem as JSON values, always with the same keys."""
@@ -44,11 +44,11 @@ def operator() -> str:
     return f"{user}@{socket.gethostname()}"
 
 
-async def turn_on(backend: BaseStateBackend, state: MaintenanceState, length: timedelta | None, scope: str | None = None) -> Outcome:
+async def turn_on(backend: BaseStateBackend, state: MaintenanceState, length: timedelta | None, component: str | None = None) -> Outcome:
     """Write a state that is on, from now and for that long. Raises `BackendError` if it could not be written."""
     # Not this host's time: whether it is over is judged by the backend's clock.
-    before = await look(backend, scope)
-    if state.starts_at is not None and before.switch_is_on and (scope is None or before.has_own_switch):
+    before = await look(backend, component)
+    if state.starts_at is not None and before.switch_is_on and (component is None or before.has_own_switch):
         return Outcome(before, _WOULD_OPEN)
     now = before.now
     state = replace_state(state, since=now.replace(microsecond=0))
@@ -60,30 +60,30 @@ async def turn_on(backend: BaseStateBackend, state: MaintenanceState, length: ti
         except OverflowError:
             return Outcome(before, _BEYOND)
     replicas = None
-    if scope is None:
-        replicas = await backend.write_through(state, within=_PATIENCE)
+    if component is None:
+        replicas = await backend.write_replicated(state, within=_PATIENCE)
     else:
-        await backend.write_scope(scope, state)
-    report = await look(backend, scope)
+        await backend.write_component(component, state)
+    report = await look(backend, component)
     return Outcome(report, _why_not_on(report, state), replicas)
 
 
-async def turn_off(backend: BaseStateBackend, *, force: bool = False, scope: str | None = None) -> Outcome:
-    """Turn the switch, or that of a scope, off, and with `force` end all holds. Raises `BackendError` if that could not be done."""
-    if scope is None:
+async def turn_off(backend: BaseStateBackend, *, force: bool = False, component: str | None = None) -> Outcome:
+    """Turn the switch, or that of a component, off, and with `force` end all holds. Raises `BackendError` if that could not be done."""
+    if component is None:
         await (backend.clear() if force else backend.write(OFF))
     else:
-        await backend.write_scope(scope, OFF)
-    report = await look(backend, scope)
+        await backend.write_component(component, OFF)
+    report = await look(backend, component)
     return Outcome(report, _why_not_off(report))
 
 
-def _why_not_on(report: Report, asked: MaintenanceState) -> str:
+def _why_not_on(report: StatusReport, asked: MaintenanceState) -> str:
     if report.switch != asked:
         return _CHANGED_AGAIN
     if report.state is None:
         return f"The switch is on, but whether maintenance is on cannot be said: {report.reading.error}"
-    if report.state.enabled or report.coming is not None:
+    if report.state.enabled or report.upcoming is not None:
         return ""
     if report.deciding:
         return (
@@ -93,14 +93,14 @@ def _why_not_on(report: Report, asked: MaintenanceState) -> str:
     return f"The switch is on, but its end is over already: on {report.url} it is {report.now:%Y-%m-%d %H:%M:%S} UTC."
 
 
-def _why_not_off(report: Report) -> str:
-    general = report.scope is not None and not report.has_own_switch
+def _why_not_off(report: StatusReport) -> str:
+    general = report.component is not None and not report.has_own_switch
     if not general and report.switch is not None and report.switch.enabled:
         return _CHANGED_AGAIN
     if report.state is None:
         return f"The switch is off, but whether maintenance is off cannot be said: {report.reading.error}"
     if report.state.enabled and not report.deciding:
-        return "The scope has no switch of its own any more, but maintenance stays on because of the general one: see 'status'."
+        return "The component has no switch of its own any more, but maintenance stays on because of the general one: see 'status'."
     if report.state.enabled:
         return (
             f"The switch is off, but maintenance stays on because of {_named(report.deciding)}. "

@@ -9,28 +9,28 @@ from ..backends import BaseStateBackend, EnvVarBackend, LocalFileBackend, backen
 from ..backends.default import BACKEND_VARIABLE, backend_or_default
 from ..exceptions import ConfigurationError
 
-__all__ = ["Target"]
+__all__ = ["BackendSelection"]
 
 _SHORT_NAMES: Final = "env, file or redis"
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class BackendSelection:
     """The options before the command, or those after it."""
 
     backend: str | None = None
     var_name: str | None = None
     file_path: str | None = None
 
-    def over(self, outer: Target) -> Target:
+    def merge(self, outer: BackendSelection) -> BackendSelection:
         """These where they are given, else the outer ones."""
-        return Target(
+        return BackendSelection(
             outer.backend if self.backend is None else self.backend,
             outer.var_name if self.var_name is None else self.var_name,
             outer.file_path if self.file_path is None else self.file_path,
         )
 
-    def open(self) -> BaseStateBackend:
+    def create(self) -> BaseStateBackend:
         """Make the backend. Raises `ConfigurationError`, which says what to write instead."""
         kind = self.backend or self._implied()
         self._refuse("--var-name", self.var_name, kind, "env")

@@ -11,12 +11,22 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from ..backends.status import word
+from ..backends.status import label
 from ..coordination.barrier import BarrierResult
 from ..model.workers import WAY_AROUND, Worker
-from .console import clean
+from .console import sanitize
 
-__all__ = ["LiveRoll", "Roll", "RollLines", "as_table", "listed", "roll_on", "summary", "ways_around", "worker_lines"]
+__all__ = [
+    "LiveWaitDisplay",
+    "PlainWaitDisplay",
+    "WaitDisplay",
+    "as_table",
+    "listed",
+    "summary",
+    "wait_display",
+    "ways_around",
+    "worker_lines",
+]
 
 _COLOURS: Final = {
     "open": "green",
@@ -28,7 +38,7 @@ _COLOURS: Final = {
 }
 
 
-class Roll(Protocol):
+class WaitDisplay(Protocol):
     """Shows how a wait goes, while it is entered."""
 
     def __enter__(self) -> Self: ...
@@ -38,12 +48,12 @@ class Roll(Protocol):
     def show(self, result: BarrierResult) -> None: ...
 
 
-def roll_on(console: Console | None, tell: Callable[[str], object]) -> Roll:
+def wait_display(console: Console | None, tell: Callable[[str], object]) -> WaitDisplay:
     """A live table on a terminal that can redraw it, else a line for each change."""
-    return RollLines(tell) if console is None or console.is_dumb_terminal else LiveRoll(console)
+    return PlainWaitDisplay(tell) if console is None or console.is_dumb_terminal else LiveWaitDisplay(console)
 
 
-class RollLines:
+class PlainWaitDisplay:
     """One line for each change."""
 
     def __init__(self, tell: Callable[[str], object]) -> None:
@@ -59,7 +69,7 @@ class RollLines:
         self._tell(f"{result.elapsed:.1f} s: {summary(result)}")
 
 
-class LiveRoll:
+class LiveWaitDisplay:
     """A table that is redrawn in place."""
 
     def __init__(self, console: Console) -> None:
@@ -83,10 +93,10 @@ def summary(result: BarrierResult) -> str:
     if not result.looked:
         return "the registry of workers could not be read"
     counts = [f"{len(group)} {_called(name, result)}" for name, group in result.groups() if group] or ["no workers"]
-    waited_for = ", ".join(_with_load(worker) for worker in result.laggards)
+    waited_for = ", ".join(_with_load(worker) for worker in result.pending)
     if not waited_for and result.settles_in > 0:
         waited_for = f"{result.settles_in:.1f} s, as the registry is young and may not know of all workers yet"
-    return f"maintenance {word(result.state)}; {', '.join(counts)}" + (f"; waiting for {waited_for}" if waited_for else "")
+    return f"maintenance {label(result.state)}; {', '.join(counts)}" + (f"; waiting for {waited_for}" if waited_for else "")
 
 
 def as_table(workers: Sequence[tuple[str, Worker]]) -> Table:
@@ -95,7 +105,7 @@ def as_table(workers: Sequence[tuple[str, Worker]]) -> Table:
     for standing, worker in workers:
         fence = "never" if worker.fence is None else f"{worker.fence:g} s"
         cells = (worker.id, worker.host, str(worker.pid), worker.rung, standing, str(worker.http), str(worker.websockets), fence)
-        table.add_row(*(Text(clean(cell), style=_COLOURS.get(cell, "")) for cell in cells))
+        table.add_row(*(Text(sanitize(cell), style=_COLOURS.get(cell, "")) for cell in cells))
     return table
 
 
@@ -104,12 +114,12 @@ def worker_lines(workers: Sequence[Worker]) -> Iterator[str]:
     for worker in workers:
         fence = "never" if worker.fence is None else f"{worker.fence:g}s"
         stands = f"{worker.standing} http={worker.http} websockets={worker.websockets} fence={fence}"
-        yield clean(f"{worker.id} host={worker.host} pid={worker.pid} link={worker.rung} version={worker.version} stands={stands}")
+        yield sanitize(f"{worker.id} host={worker.host} pid={worker.pid} link={worker.rung} version={worker.version} stands={stands}")
 
 
 def ways_around(workers: Sequence[Worker]) -> list[str]:
     """Return a sentence for each path that was answered without a route while closed."""
-    return [clean(f"{path} {WAY_AROUND}") for path in sorted({path for worker in workers for path in worker.unrouted})]
+    return [sanitize(f"{path} {WAY_AROUND}") for path in sorted({path for worker in workers for path in worker.unrouted})]
 
 
 def listed(workers: Sequence[Worker]) -> list[tuple[str, Worker]]:
@@ -131,4 +141,4 @@ def _called(name: str, result: BarrierResult) -> str:
 
 def _with_load(worker: Worker) -> str:
     load = [f"{count} {noun}" for count, noun in ((worker.http, "requests"), (worker.websockets, "WebSockets")) if count]
-    return clean(worker.name) + (f" ({', '.join(load)})" if load else "")
+    return sanitize(worker.name) + (f" ({', '.join(load)})" if load else "")

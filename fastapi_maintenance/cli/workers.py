@@ -18,24 +18,24 @@ from ..backends.base import WorkerRegistry
 from ..coordination.barrier import BarrierResult, registered_workers, wait_until_applied
 from ..coordination.context import maintenance_mode_on
 from ..exceptions import BarrierError, MaintenanceError, UnsupportedError
-from .console import ExitCode, complain, say, terminal
+from .console import ExitCode, echo, echo_error, terminal
 from .durations import parse_duration
 from .options import (
     AllowOption,
     BackendOption,
+    ComponentOption,
     FilePathOption,
     JsonOption,
     MessageOption,
     ReasonOption,
-    ScopeOption,
     TimeoutOption,
     UnfencedOption,
     VarNameOption,
 )
-from .run import LossReport, find, run_held
-from .shared import allowed_by, argument, explained, fail, open_target
+from .run import LossReport, resolve_command, run_command
+from .shared import allowed_by, exit_with, handle_errors, invalid_option, open_target
 from .status import on_interruption
-from .worker_table import as_table, listed, roll_on, ways_around, worker_lines
+from .worker_table import as_table, listed, wait_display, ways_around, worker_lines
 
 __all__ = ["add_to", "conclude_wait", "watch_wait"]
 
@@ -67,7 +67,7 @@ def wait(
     drained: Annotated[bool, typer.Option("--drained", help="Wait also until no request is in flight that would be refused now.")] = False,
     timeout: TimeoutOption = "30s",
     allow_unfenced: UnfencedOption = False,
-    scope: ScopeOption = None,
+    component: ComponentOption = None,
     as_json: JsonOption = False,
     backend: BackendOption = None,
     var_name: VarNameOption = None,
@@ -77,31 +77,31 @@ def wait(
 
     Exit codes: 0 proved, 3 not in time, 4 workers vanished that may still be serving, 130 interrupted.
     """
-    with argument("--timeout"):
+    with invalid_option("--timeout"):
         seconds = parse_duration(timeout).total_seconds()
-    with explained():
+    with handle_errors():
         target = open_target(ctx, backend, var_name, file_path)
-        result = watch_wait(target, scope=scope, drained=drained, timeout=seconds, silent=as_json)
+        result = watch_wait(target, component=component, drained=drained, timeout=seconds, silent=as_json)
     if as_json:
-        say(json.dumps(result.to_json(), indent=2))
+        echo(json.dumps(result.to_json(), indent=2))
     conclude_wait(result, strict=not allow_unfenced)
 
 
 def watch_wait(
-    backend: BaseStateBackend, *, scope: str | None = None, drained: bool, timeout: float, silent: bool = False
+    backend: BaseStateBackend, *, component: str | None = None, drained: bool, timeout: float, silent: bool = False
 ) -> BarrierResult:
     """Wait with a live table on a terminal, or a line for each change elsewhere; `silent` where a program reads the output.
 
     SIGINT and SIGTERM end the command, with the exit code 130.
     """
-    wait = partial(wait_until_applied, backend, scope=scope, drained=drained, timeout=timeout)
+    wait = partial(wait_until_applied, backend, component=component, drained=drained, timeout=timeout)
     try:
         if silent:
             return asyncio.run(_until_interrupted(wait()))
-        with roll_on(terminal(), say) as roll:
+        with wait_display(terminal(), echo) as roll:
             return asyncio.run(_until_interrupted(wait(progress=roll.show)))
     except asyncio.CancelledError:
-        fail("Interrupted before it was known whether every worker has followed; the state stays as it is.", ExitCode.INTERRUPTED)
+        exit_with("Interrupted before it was known whether every worker has followed; the state stays as it is.", ExitCode.INTERRUPTED)
 
 
 async def _until_interrupted(waiting: Coroutine[Any, Any, BarrierResult]) -> BarrierResult:
@@ -115,7 +115,7 @@ def conclude_wait(result: BarrierResult, *, strict: bool) -> None:
     try:
         result.check(strict=strict)
     except BarrierError as error:
-        fail(str(error), _code_of(error))
+        exit_with(str(error), _code_of(error))
 
 
 def workers(
@@ -131,18 +131,18 @@ def workers(
     polls for the rest, 'polling' where it only polls, 'down' where it hears of nothing. A worker stands 'open'; 'closed' while
     requests from before are at work; then 'drained'. The fence is after how many seconds without Redis it closes by itself, if ever.
     """
-    with explained():
+    with handle_errors():
         present = asyncio.run(registered_workers(open_target(ctx, backend, var_name, file_path)))
     console = terminal()
     if as_json:
-        say(json.dumps([worker.to_json() for worker in present], indent=2))
+        echo(json.dumps([worker.to_json() for worker in present], indent=2))
     elif console is None:
         for line in worker_lines(present):
-            say(line)
+            echo(line)
     else:
         console.print(as_table(listed(present)))
     for sentence in ways_around(present):
-        complain(sentence)
+        echo_error(sentence)
 
 
 def run(
@@ -160,7 +160,7 @@ def run(
     reason: ReasonOption = None,
     message: MessageOption = None,
     allow: AllowOption = None,
-    scope: ScopeOption = None,
+    component: ComponentOption = None,
     on_error: Annotated[
         OnErrorName, typer.Option("--on-error", help="When the command fails or is not run: open again, or keep the service closed.")
     ] = OnErrorName.RELEASE,
@@ -182,19 +182,19 @@ def run(
     succeeded, but the hold was lost while it ran. If it was not run: 1 failed, 2 wrong usage, 3 not drained in time, 4 workers
     vanished that may still be serving, 126 it cannot be run, 127 there is no such command, 130 interrupted.
     """
-    with argument("--drain"):
+    with invalid_option("--drain"):
         patience = 0.0 if drain.strip() in ("0", "0s") else parse_duration(drain).total_seconds()
-    with argument("--lease"):
+    with invalid_option("--lease"):
         seconds = parse_duration(lease).total_seconds()
     allowed = allowed_by(allow)
-    if missing := find(command):
-        complain(f"{command[0]} cannot be run: {'it is not executable' if missing == 126 else 'there is no such command'}.")
+    if missing := resolve_command(command):
+        echo_error(f"{command[0]} cannot be run: {'it is not executable' if missing == 126 else 'there is no such command'}.")
         raise typer.Exit(missing)
-    with explained():
+    with handle_errors():
         target = open_target(ctx, backend, var_name, file_path)
         _refuse_unless_it_closes_something(target, drains=bool(patience))
         # Standard output is the command's.
-        roll = roll_on(Console(stderr=True) if sys.stderr.isatty() else None, partial(typer.echo, err=True))
+        roll = wait_display(Console(stderr=True) if sys.stderr.isatty() else None, partial(typer.echo, err=True))
         loss = LossReport()
         block = maintenance_mode_on(
             target,
@@ -207,14 +207,14 @@ def run(
             drain=patience or None,
             strict=not allow_unfenced,
             progress=roll.show,
-            scope=scope,
+            component=component,
         )
     try:
-        code = asyncio.run(run_held(block, command, loss=loss, on_lost=on_lost.value, roll=roll))
+        code = asyncio.run(run_command(block, command, loss=loss, on_lost=on_lost.value, roll=roll))
     except asyncio.CancelledError as cancelled:
-        fail(f"The command was not run: {cancelled}.", ExitCode.INTERRUPTED)
+        exit_with(f"The command was not run: {cancelled}.", ExitCode.INTERRUPTED)
     except MaintenanceError as error:
-        fail(f"{str(error).removesuffix('.')}. The command was not run.", _code_of(error))
+        exit_with(f"{str(error).removesuffix('.')}. The command was not run.", _code_of(error))
     raise typer.Exit(code)
 
 

@@ -8,15 +8,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from .._internal.logging import why
+from .._internal.logging import error_text
 from .._internal.validation import positive
 from ..backends import BaseStateBackend
 from ..backends.base import WorkerRegistry
 from ..exceptions import BackendError, DrainTimeout, UnfencedError, UnsupportedError
 from ..model.evaluate import evaluate
 from ..model.state import OFF, MaintenanceState
-from ..model.workers import RollCall, Worker
-from ..runtime.current import backend_at_hand
+from ..model.workers import RegistrySnapshot, Worker
+from ..runtime.current import current_backend
 
 __all__ = ["Barrier", "BarrierResult", "registered_workers", "wait_until_applied"]
 
@@ -53,14 +53,14 @@ class BarrierResult:
         return tuple(worker for worker in self.expired if not worker.is_fenced)
 
     @property
-    def laggards(self) -> tuple[Worker, ...]:
+    def pending(self) -> tuple[Worker, ...]:
         """The live workers that are still waited for."""
         return (*self.waiting, *self.applied) if self.wants_drained else self.waiting
 
     @property
     def is_over(self) -> bool:
         """Whether there is nobody left to wait for."""
-        return self.looked and not self.laggards and self.settles_in <= 0
+        return self.looked and not self.pending and self.settles_in <= 0
 
     @property
     def ok(self) -> bool:
@@ -83,8 +83,8 @@ class BarrierResult:
         if not self.looked:
             raise DrainTimeout(f"The registry could not be read in time, so nothing is known of the workers. {self.trouble}".rstrip(), self)
         cut_off = f" The registry cannot be read any more: {self.trouble}" if self.trouble else ""
-        if self.laggards:
-            raise DrainTimeout(f"After {self.elapsed:.1f} s still waited for: {_names(self.laggards)}.{cut_off}", self)
+        if self.pending:
+            raise DrainTimeout(f"After {self.elapsed:.1f} s still waited for: {_names(self.pending)}.{cut_off}", self)
         if self.settles_in > 0:
             raise DrainTimeout(
                 "The registry of workers has lost its data a moment ago, or never had any; some may be serving of whom it does not know. "
@@ -103,17 +103,17 @@ class Barrier:
     """Remembers every worker that was seen since the beginning, and says where each stands. Pure.
 
     `epoch` is the one that the barrier itself made: who has applied it, or a later one, has read a state at least as new.
-    With a `scope`, it is about the routes of that alone; where no live worker has any, all are waited for, as the name may be wrong.
+    With a `component`, it is about the routes of that alone; where no live worker has any, all are waited for, as the name may be wrong.
     """
 
-    def __init__(self, begun: RollCall, *, drained: bool, scope: str | None = None) -> None:
-        self._scope = scope
+    def __init__(self, begun: RegistrySnapshot, *, drained: bool, component: str | None = None) -> None:
+        self._scope = component
         self.epoch = begun.reading.epoch
         self._drained = drained
         self._first = {worker.id for worker in begun.workers}
         self._known: dict[str, Worker] = {}
 
-    def look(self, roll: RollCall, elapsed: float) -> BarrierResult:
+    def observe(self, roll: RegistrySnapshot, elapsed: float) -> BarrierResult:
         """Take a roll call into account."""
         now = roll.reading.now
         # A worker that leaves says so, and keeps its place for a while. One that is simply missing was lost with the
@@ -122,7 +122,7 @@ class Barrier:
         present = [worker for worker in self._known.values() if not worker.left]
         live = [worker for worker in present if now < worker.deadline]
         if self._scope is not None:
-            live = _in_scope(self._scope, live)
+            live = _in_component(self._scope, live)
         state = evaluate(roll.reading, now, self._scope).state
         # A worker may know the state and be open all the same, if its enable_maintenance says so: it has not applied it.
         applied = [worker for worker in live if worker.epoch >= self.epoch and (worker.closed or not state.enabled)]
@@ -144,7 +144,7 @@ class Barrier:
 async def wait_until_applied(
     backend: str | BaseStateBackend | None = None,
     *,
-    scope: str | None = None,
+    component: str | None = None,
     drained: bool = False,
     timeout: float = 30.0,
     progress: Callable[[BarrierResult], None] | None = None,
@@ -152,12 +152,12 @@ async def wait_until_applied(
     """Wait until every live worker has applied the current state, on or off, whoever made it and however.
 
     With `drained`, also until no request is in flight that a closed service would refuse. Workers that start meanwhile are
-    waited for too. With `scope`, all this is about its routes alone, which some live worker must have.
+    waited for too. With `component`, all this is about its routes alone, which some live worker must have.
     `timeout` is in seconds; `progress` is called whenever something has changed.
     The result's `ok` says whether it is proved, its `check()` raises if not. Raises `UnsupportedError` where the backend has
     no registry of workers; a backend that cannot be reached is tried again until the time is over.
     """
-    registry = _registry(backend, scope)
+    registry = _registry(backend, component)
     started = time.monotonic()
     deadline = started + positive("timeout", timeout)
     barrier: Barrier | None = None
@@ -171,10 +171,10 @@ async def wait_until_applied(
             raise
         except (BackendError, TimeoutError) as error:
             too_late = isinstance(error, TimeoutError) and result.looked and left < _UNHURRIED
-            result = replace(result, trouble=result.trouble if too_late else why(error), elapsed=time.monotonic() - started)
+            result = replace(result, trouble=result.trouble if too_late else error_text(error), elapsed=time.monotonic() - started)
         else:
-            barrier = barrier or Barrier(roll, drained=drained, scope=scope)
-            before, result = result, barrier.look(roll, time.monotonic() - started)
+            barrier = barrier or Barrier(roll, drained=drained, component=component)
+            before, result = result, barrier.observe(roll, time.monotonic() - started)
             if progress is not None and _standings(result) != _standings(before):
                 progress(result)
         if result.is_over or time.monotonic() + pause >= deadline:
@@ -185,33 +185,33 @@ async def wait_until_applied(
 
 async def registered_workers(backend: str | BaseStateBackend | None = None) -> tuple[Worker, ...]:
     """The live workers. Raises `UnsupportedError` where the backend has no registry, `BackendError` where it fails."""
-    roll = await _registry(backend).roll_call()
+    roll = await _registry(backend).read_registry()
     return tuple(worker for worker in roll.workers if not worker.left and roll.reading.now < worker.deadline)
 
 
-async def _look(registry: WorkerRegistry, barrier: Barrier | None) -> RollCall:
+async def _look(registry: WorkerRegistry, barrier: Barrier | None) -> RegistrySnapshot:
     """Begin a barrier or call the roll; begin anew where the epoch was lost, or rolled back beyond where the barrier began."""
     if barrier is None:
         return await registry.begin_barrier()
-    roll = await registry.roll_call()
+    roll = await registry.read_registry()
     if roll.reading.epoch < barrier.epoch:
         roll = await registry.begin_barrier()
         barrier.epoch = roll.reading.epoch
     return roll
 
 
-def _registry(backend: str | BaseStateBackend | None, scope: str | None = None) -> WorkerRegistry:
-    registry = backend_at_hand(backend)
+def _registry(backend: str | BaseStateBackend | None, component: str | None = None) -> WorkerRegistry:
+    registry = current_backend(backend)
     if not isinstance(registry, WorkerRegistry):
         raise UnsupportedError(f"{registry.describe()} has no registry of workers; the barrier needs Redis.")
-    if scope is not None:
-        registry.follow_scopes([scope])
+    if component is not None:
+        registry.follow_components([component])
     return registry
 
 
-def _in_scope(scope: str, live: Sequence[Worker]) -> list[Worker]:
-    if any(scope in worker.scopes for worker in live):
-        return [worker.in_scope(scope) for worker in live]
+def _in_component(component: str, live: Sequence[Worker]) -> list[Worker]:
+    if any(component in worker.components for worker in live):
+        return [worker.in_component(component) for worker in live]
     return [replace(worker, closed=False, epoch=0) for worker in live]
 
 

@@ -20,20 +20,20 @@ from typing import Any, Literal, ParamSpec, Self, TypeVar, cast
 from anyio.from_thread import start_blocking_portal
 
 from .._internal.callables import is_async
-from .._internal.logging import fields, why
+from .._internal.logging import error_text, log_fields
 from .._internal.validation import positive
 from ..backends import BaseStateBackend
 from ..exceptions import ConfigurationError, LeaseLostError, UnsupportedError
 from ..exemptions.allow_list import check_entry
-from ..model.components import check_scope
+from ..model.components import check_component
 from ..model.holds import Hold
 from ..model.state import MaintenanceState, Mode, replace_state
-from ..runtime.current import backend_at_hand
-from ..runtime.requests import Admission, current_admission
+from ..runtime.current import current_backend
+from ..runtime.requests import InFlightRequest, current_request
 from .barrier import BarrierResult, wait_until_applied
-from .lease import Lease, LocalLease
+from .lease import LeaseKeeper, LocalLease
 
-__all__ = ["MaintenanceBlock", "maintenance_mode_off", "maintenance_mode_on"]
+__all__ = ["MaintenanceContext", "maintenance_mode_off", "maintenance_mode_on"]
 
 logger = logging.getLogger("fastapi_maintenance")
 
@@ -61,8 +61,8 @@ def maintenance_mode_on(
     drain: float | None = None,
     strict: bool = True,
     progress: Progress | None = None,
-    scope: str | None = None,
-) -> MaintenanceBlock:
+    component: str | None = None,
+) -> MaintenanceContext:
     """Maintenance is on for the length of a block, everywhere the backend reaches: `async with`, `with`, or a decorator.
 
     Without `backend`, that of the application whose request or lifespan this runs in, else the process' default.
@@ -77,12 +77,12 @@ def maintenance_mode_on(
     reached, `DrainTimeout` names the laggards. If workers vanished that may still be serving, `UnfencedError` names them,
     unless `strict` is False. The hold is then released, or kept as `on_error` says. `progress` is called with a
     `BarrierResult` whenever something has changed during the wait.
-    With `scope`, all this is about its routes alone; `on_error="keep"` then needs Redis, else entering raises `UnsupportedError`.
+    With `component`, all this is about its routes alone; `on_error="keep"` then needs Redis, else entering raises `UnsupportedError`.
     Entering raises `BackendError` if the hold cannot be taken. Whenever entering raises, the block is not run.
     """
     allowed = tuple(map(check_entry, allow)) or None
     state = _state(True, message=message, reason=reason, retry_after=retry_after, mode=mode, allow=allowed)
-    return MaintenanceBlock(state, backend, lease, on_error, on_lost, drain=drain, strict=strict, progress=progress, scope=scope)
+    return MaintenanceContext(state, backend, lease, on_error, on_lost, drain=drain, strict=strict, progress=progress, component=component)
 
 
 def maintenance_mode_off(
@@ -92,16 +92,16 @@ def maintenance_mode_off(
     lease: float = 30.0,
     on_error: OnError = "release",
     on_lost: OnLost = "tell",
-    scope: str | None = None,
-) -> MaintenanceBlock:
+    component: str | None = None,
+) -> MaintenanceContext:
     """Maintenance is off for the length of a block: the switch and the enclosing blocks' own holds are lifted.
 
-    Never lifts somebody else's hold, nor without `scope` a switch that a scope has itself. Everything else is as in `maintenance_mode_on`.
+    Never lifts somebody else's hold, nor without `component` a switch that a component has itself. Everything else is as in `maintenance_mode_on`.
     """
-    return MaintenanceBlock(_state(False, reason=reason), backend, lease, on_error, on_lost, scope=scope)
+    return MaintenanceContext(_state(False, reason=reason), backend, lease, on_error, on_lost, component=component)
 
 
-class MaintenanceBlock:
+class MaintenanceContext:
     """What `maintenance_mode_on` and `maintenance_mode_off` return."""
 
     def __init__(
@@ -115,7 +115,7 @@ class MaintenanceBlock:
         drain: float | None = None,
         strict: bool = True,
         progress: Progress | None = None,
-        scope: str | None = None,
+        component: str | None = None,
     ) -> None:
         if on_error not in ("release", "keep"):
             raise ConfigurationError(f"on_error must be release or keep, not {on_error!r}.")
@@ -129,11 +129,11 @@ class MaintenanceBlock:
         self._drain = None if drain is None else positive("drain", drain)
         self._strict = strict
         self._progress = progress
-        self._scope = scope if scope is None else check_scope(scope)
+        self._scope = component if component is None else check_component(component)
         self._hold: Hold | None = None  # while the block is entered
-        self._lease: Lease | LocalLease | None = None
+        self._lease: LeaseKeeper | LocalLease | None = None
         self._cancellation: _Cancellation | None = None
-        self._excused: Admission | None = None
+        self._excused: InFlightRequest | None = None
         self.release_error = ""
         """Why the hold could not be released when the block ended, or empty."""
 
@@ -188,8 +188,8 @@ class MaintenanceBlock:
     def __enter__(self) -> Self:
         if self._on_lost == "cancel":
             raise ConfigurationError("on_lost='cancel' needs 'async with': a synchronous block cannot be cancelled. Call check() in it.")
-        hold, lease = self._prepare(Lease)
-        assert isinstance(lease, Lease)
+        hold, lease = self._prepare(LeaseKeeper)
+        assert isinstance(lease, LeaseKeeper)
         try:
             lease.begin().result()
         except BaseException:
@@ -208,7 +208,7 @@ class MaintenanceBlock:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         hold, lease = self._leave()
-        assert isinstance(lease, Lease)
+        assert isinstance(lease, LeaseKeeper)
         keep = self._kept(hold, error)
         try:
             lease.end(keep).result()
@@ -237,26 +237,26 @@ class MaintenanceBlock:
 
         return run
 
-    def _another(self) -> MaintenanceBlock:
+    def _another(self) -> MaintenanceContext:
         block = copy(self)
         block._hold = block._lease = block._cancellation = block._excused = None
         return block
 
     # -- both ----------------------------------------------------------------------------------------------------------
 
-    def _prepare(self, kind: type[Lease] | None = None) -> tuple[Hold, Lease | LocalLease]:
+    def _prepare(self, kind: type[LeaseKeeper] | None = None) -> tuple[Hold, LeaseKeeper | LocalLease]:
         if self._hold is not None:
             raise RuntimeError("This block is already entered; call maintenance_mode_on() or _off() again for another one.")
-        backend = backend_at_hand(self._given)
+        backend = current_backend(self._given)
         if self._scope is not None and self._on_error == "keep" and not backend.scoped:
-            raise UnsupportedError(f"{backend.describe()} keeps no switches of scopes, so on_error='keep' could not be kept.")
+            raise UnsupportedError(f"{backend.describe()} keeps no switches of components, so on_error='keep' could not be kept.")
         state = replace_state(self._state, by=f"{socket.gethostname()}:{os.getpid()}", since=datetime.now(UTC))
-        hold = Hold(secrets.token_hex(8), state, lifts=() if state.enabled else _enclosing.get(), scope=self._scope)
+        hold = Hold(secrets.token_hex(8), state, lifts=() if state.enabled else _enclosing.get(), component=self._scope)
         self.release_error = ""
         self._cancellation = _Cancellation() if self._on_lost == "cancel" else None
-        if kind is Lease or backend.leased:
+        if kind is LeaseKeeper or backend.leased:
             on_lost = self._cancellation or (self._on_lost if callable(self._on_lost) else None)
-            self._lease = Lease(backend, hold, self._seconds, on_lost)
+            self._lease = LeaseKeeper(backend, hold, self._seconds, on_lost)
         else:
             self._lease = LocalLease(backend, hold, self._seconds)
         return hold, self._lease
@@ -265,19 +265,19 @@ class MaintenanceBlock:
         self._hold = hold
         if hold.state.enabled:
             _enclosing.set((*_enclosing.get(), hold.id))
-            self._excused = current_admission.get()
+            self._excused = current_request.get()
             self._excuse(hold, lets_go=False)
 
     async def _drained(self) -> None:
         if self._drain is not None:
             assert self._lease is not None
             result = await wait_until_applied(
-                self._lease.backend, scope=self._scope, drained=True, timeout=self._drain, progress=self._progress
+                self._lease.backend, component=self._scope, drained=True, timeout=self._drain, progress=self._progress
             )
             result.check(strict=self._strict)
             self.check()
 
-    def _leave(self) -> tuple[Hold, Lease | LocalLease]:
+    def _leave(self) -> tuple[Hold, LeaseKeeper | LocalLease]:
         hold, lease = self._hold, self._lease
         if hold is None or lease is None:
             raise RuntimeError("This block was never entered.")
@@ -292,7 +292,7 @@ class MaintenanceBlock:
         """Nobody waits for the request that holds the service closed itself: it would wait for its own end."""
         if self._excused is not None and self._lease is not None:
             change = self._excused.include if lets_go else self._excused.exclude
-            change(self._lease.backend.describe(), hold.scope)
+            change(self._lease.backend.describe(), hold.component)
 
     def _kept(self, hold: Hold, error: BaseException | None) -> MaintenanceState | None:
         if error is None or self._on_error == "release":
@@ -304,14 +304,14 @@ class MaintenanceBlock:
         """A release that fails must not hide how the block ended; the hold ends by itself."""
         assert self._lease is not None
         backend = self._lease.backend
-        note = f"The hold could not be released ({why(failure).removesuffix('.')})"
+        note = f"The hold could not be released ({error_text(failure).removesuffix('.')})"
         if backend.leased:
             note += f"; it ends by itself within {self._seconds:g} s"
         if keep is not None:
             position = "on" if keep.enabled else "off"
             note += f", and the switch was NOT kept {position}: turn it {position} by hand"
         self.release_error = note
-        logger.critical("%s", note, extra=fields("hold-kept", backend=backend.describe()))
+        logger.critical("%s", note, extra=log_fields("hold-kept", backend=backend.describe()))
         if error is not None:
             error.add_note(note)
 

@@ -15,7 +15,7 @@ from ..backends import BaseStateBackend
 from ..backends.default import backend_or_default
 from ..exceptions import ConfigurationError
 from ..runtime.mode import MaintenanceMode
-from ..runtime.requests import Admission
+from ..runtime.requests import InFlightRequest
 
 __all__ = ["BackgroundMode", "job"]
 
@@ -30,7 +30,7 @@ async def job(mode: MaintenanceMode) -> AsyncIterator[None]:
     """
     admission = _admission(mode)
     try:
-        while not _admitted(admission, (await mode.refresh()).closing is None):  # noqa: ASYNC110 - a state also goes stale without any event
+        while not _admitted(admission, (await mode.refresh()).closure is None):  # noqa: ASYNC110 - a state also goes stale without any event
             await asyncio.sleep(_POLL_INTERVAL)
         yield
     finally:
@@ -85,7 +85,7 @@ class BackgroundMode:
                 "start(). Celery sends worker_process_init in the prefork and solo pools only: "
                 "connect task_prerun, too."
             )
-        return self.mode.judge().closing is not None
+        return self.mode.judge().closure is not None
 
     def wait_until_open(self, timeout: float | None = None) -> bool:
         """Wait at most `timeout` seconds until maintenance is off, and return whether it is."""
@@ -126,22 +126,22 @@ class BackgroundMode:
             await self._over.wait()
 
 
-def _admission(mode: MaintenanceMode) -> Admission:
-    return Admission(mode, {"type": "http"})  # counted as a request is
+def _admission(mode: MaintenanceMode) -> InFlightRequest:
+    return InFlightRequest(mode, {"type": "http"})  # counted as a request is
 
 
-def _admitted(admission: Admission, open_before: bool) -> bool:
+def _admitted(admission: InFlightRequest, open_before: bool) -> bool:
     """Count the job, then look again: a closing after that look waits for it."""
     mode = admission.owner
     if not open_before:
         return False
     mode.in_flight.add(admission)
-    if mode.gate.closing is None:
+    if mode.gate.closure is None:
         return True
     _leave(admission)
     return False
 
 
-def _leave(admission: Admission) -> None:
+def _leave(admission: InFlightRequest) -> None:
     admission.owner.in_flight.discard(admission)
     admission.owner.drain_progressed()

@@ -12,13 +12,13 @@ from concurrent.futures import Future
 from contextlib import suppress
 from typing import Final
 
-from .._internal.logging import fields, why
+from .._internal.logging import error_text, log_fields
 from ..backends import BaseStateBackend
 from ..exceptions import LeaseLostError
 from ..model.holds import Hold
 from ..model.state import MaintenanceState
 
-__all__ = ["Lease", "LocalLease", "OnLost"]
+__all__ = ["LeaseKeeper", "LocalLease", "OnLost"]
 
 logger = logging.getLogger("fastapi_maintenance")
 
@@ -30,7 +30,7 @@ _RELEASE_TIMEOUT: Final = 2.0  # seconds, for a block that was cancelled while i
 OnLost = Callable[[LeaseLostError], object]
 
 
-class Lease:
+class LeaseKeeper:
     """Keeps one hold standing from a daemon thread with an event loop of its own.
 
     So a block that blocks its event loop, as migrations do, keeps its lease; and a process that dies loses it.
@@ -127,7 +127,7 @@ class Lease:
             standing = await asyncio.wait_for(self.backend.renew(self._hold, self._seconds), patience)
         except Exception as error:  # a backend of a user's own may raise anything; none of it may end the renewals
             if time.monotonic() >= tell_at:
-                self._lose(f"it could not be renewed in time ({why(error)})")
+                self._lose(f"it could not be renewed in time ({error_text(error)})")
             return deadline, retry
         if not standing:
             self._revoked = True
@@ -141,7 +141,7 @@ class Lease:
             return
         self.lost = reason
         id, backend = self._hold.id, self.backend.describe()
-        extra = fields("hold-lost", hold=id, backend=backend)
+        extra = log_fields("hold-lost", hold=id, backend=backend)
         logger.critical("lost the hold %s on %s while its block is running: %s", id, backend, reason, extra=extra)
         if self._on_lost is not None:
             try:

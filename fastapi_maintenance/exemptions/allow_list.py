@@ -47,14 +47,14 @@ class AllowList:
 
     def __init__(self, entries: Sequence[str], proxies: Proxies | None = None) -> None:
         self.entries = entries
-        self.problems: list[str] = []
+        self.errors: list[str] = []
         self._proxies = proxies or Proxies()
         self._entries: list[_Entry] = []
         for entry in entries:
             try:
                 self._entries.append(_parse(entry))
             except ConfigurationError as error:
-                self.problems.append(str(error))
+                self.errors.append(str(error))
 
     def matches(self, scope: Scope) -> bool:
         """Return whether an entry allows the request."""

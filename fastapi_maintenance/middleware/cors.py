@@ -10,12 +10,12 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import BaseRoute, Host, Match, Mount, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from ..routing import layers_of
+from ..routing import unwrap
 
-__all__ = ["CrossOrigin"]
+__all__ = ["CORSPassthrough"]
 
 
-class CrossOrigin:
+class CORSPassthrough:
     """Sends answers through a copy of the CORSMiddleware that lies beneath a middleware, if one does.
 
     It adds what it adds to the application's own responses, and answers preflights itself. Further out than us it sees our
@@ -25,7 +25,7 @@ class CrossOrigin:
     def __init__(self, app: ASGIApp, outer: type) -> None:
         self._app = app
         self._outer = outer
-        self._beneath: _Beneath | None = None
+        self._beneath: _CORSLookup | None = None
 
     async def send(self, answer: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
         """Let `answer` answer."""
@@ -35,7 +35,7 @@ class CrossOrigin:
 
     def _through(self, answer: ASGIApp, scope: Scope) -> ASGIApp:
         if self._beneath is None:  # not before the first answer, when the application is complete
-            self._beneath = _Beneath(self._app, _declared(scope.get("app"), self._outer))
+            self._beneath = _CORSLookup(self._app, _declared(scope.get("app"), self._outer))
         found = self._beneath.find(scope)
         if found is None:
             return answer
@@ -44,18 +44,18 @@ class CrossOrigin:
         return cors
 
 
-class _Beneath:
+class _CORSLookup:
     """What there is of CORS beneath an app, as far as mounts can be followed."""
 
     def __init__(self, app: ASGIApp, hidden: CORSMiddleware | None = None) -> None:
         self._own = _seen(app) or hidden
         self._routes: list[BaseRoute] = []
-        self._mounted: dict[int, _Beneath] = {}
-        *_, innermost = layers_of(app)
+        self._mounted: dict[int, _CORSLookup] = {}
+        *_, innermost = unwrap(app)
         if self._own is None and isinstance(innermost, Starlette | Router):
             self._routes = innermost.routes
             mounts = [route for route in self._routes if isinstance(route, Mount | Host)]
-            self._mounted = {id(route): beneath for route in mounts if (beneath := _Beneath(route.app)).is_there}
+            self._mounted = {id(route): beneath for route in mounts if (beneath := _CORSLookup(route.app)).is_there}
 
     @property
     def is_there(self) -> bool:
@@ -82,7 +82,7 @@ def _matches(route: BaseRoute, scope: Scope) -> tuple[Match, Scope]:
 
 def _seen(app: ASGIApp) -> CORSMiddleware | None:
     """The outermost one on the way from an app to its router."""
-    for layer in layers_of(app):
+    for layer in unwrap(app):
         if isinstance(layer, CORSMiddleware):
             return layer
         if isinstance(layer, Starlette):

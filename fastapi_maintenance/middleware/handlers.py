@@ -14,14 +14,14 @@ from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .._internal.callables import call_handler, name_of
-from .._internal.logging import fields
+from .._internal.callables import call_handler, qualified_name
+from .._internal.logging import log_fields
 from ..exemptions.rules import ExemptHandler
 from ..model.state import MaintenanceState
-from ..responses import fit
+from ..responses import adapt_send
 from ..responses.response import ResponseHandler
 
-__all__ = ["Replay", "answer_with", "handle_error", "is_exempt", "takes_state"]
+__all__ = ["ReplayableReceive", "answer_with", "handle_error", "is_exempt", "takes_state"]
 
 logger = logging.getLogger("fastapi_maintenance")
 
@@ -32,7 +32,7 @@ _INTERNAL_ERROR: Final = 1011  # in IANA's registry of WebSocket close codes
 _NO_FAILURES: Final = (HTTPException, WebSocketException, ClientDisconnect)  # an answer that was meant, or a client that left
 
 
-class Replay:
+class ReplayableReceive:
     """A `receive` that can be read a second time: what an exempt handler took of the body is there again for the app."""
 
     def __init__(self, receive: Receive) -> None:
@@ -44,7 +44,7 @@ class Replay:
         self._taken.append(message)
         return message
 
-    async def again(self) -> Message:
+    async def replay(self) -> Message:
         """The `receive` for the app: first what was taken, then what comes."""
         return self._taken.popleft() if self._taken else await self._receive()
 
@@ -52,10 +52,10 @@ class Replay:
 async def is_exempt(handler: ExemptHandler, scope: Scope, receive: Receive, send: Send) -> bool:
     """Ask an exempt handler. Raises what it raised, logged and with a note that names it: for `handle_error`.
 
-    Where the request goes on afterwards, give a `Replay` as `receive`, and `replay.again` to whoever comes next.
+    Where the request goes on afterwards, give a `ReplayableReceive` as `receive`, and `replay.again` to whoever comes next.
     """
     connection = _connection(scope, receive, send)
-    with _blaming("exempt_handler", handler):
+    with _annotate_errors("exempt_handler", handler):
         try:
             return bool(await call_handler(handler, connection))
         except AttributeError as error:
@@ -75,7 +75,7 @@ async def answer_with(
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
         connection = _connection(scope, receive, send)
-        with _blaming("response_handler", handler):
+        with _annotate_errors("response_handler", handler):
             try:
                 response: Any = await call_handler(handler, connection, *([] if state is None else [state]))
             except AttributeError as error:
@@ -83,10 +83,10 @@ async def answer_with(
                     raise
                 response = default
             if not callable(response) or isinstance(response, type):
-                raise TypeError(f"{name_of(handler)} returned {type(response).__name__}; a response_handler must return a Response.")
+                raise TypeError(f"{qualified_name(handler)} returned {type(response).__name__}; a response_handler must return a Response.")
         await response(scope, receive, send)
 
-    await _as_in_the_app(answer, scope, receive, fit(scope, send))
+    await _with_app_error_handlers(answer, scope, receive, adapt_send(scope, send))
 
 
 def takes_state(handler: ResponseHandler) -> bool:
@@ -106,7 +106,7 @@ async def handle_error(error: Exception, scope: Scope, receive: Receive, send: S
     async def fail(scope: Scope, receive: Receive, send: Send) -> None:
         raise error
 
-    await _as_in_the_app(fail, scope, receive, fit(scope, send, code=_INTERNAL_ERROR, reason="Internal error"))
+    await _with_app_error_handlers(fail, scope, receive, adapt_send(scope, send, code=_INTERNAL_ERROR, reason="Internal error"))
 
 
 def _connection(scope: Scope, receive: Receive, send: Send) -> HTTPConnection:
@@ -119,20 +119,26 @@ def _asks_for_a_request(error: AttributeError, connection: HTTPConnection) -> bo
 
 
 @contextmanager
-def _blaming(role: str, handler: object) -> Iterator[None]:
+def _annotate_errors(role: str, handler: object) -> Iterator[None]:
     """Say which handler raised: in the log and, for whoever prints the traceback, on the exception."""
     try:
         yield
     except Exception as error:
         if not isinstance(error, _NO_FAILURES):
-            logger.error("The %s %s failed: %r", role, name_of(handler), error, extra=fields("handler-failed", handler=name_of(handler)))
-        note = f"Raised by the {role} {name_of(handler)}."
+            logger.error(
+                "The %s %s failed: %r",
+                role,
+                qualified_name(handler),
+                error,
+                extra=log_fields("handler-failed", handler=qualified_name(handler)),
+            )
+        note = f"Raised by the {role} {qualified_name(handler)}."
         if note not in getattr(error, "__notes__", ()):  # an exception that is one object for all requests would collect them
             error.add_note(note)
         raise
 
 
-async def _as_in_the_app(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+async def _with_app_error_handlers(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
     """Run `app` where endpoints run: inside the error handling that lies beneath our middleware in the real app.
 
     Handlers of 500 and of Exception are left out. They belong to Starlette's ServerErrorMiddleware, outside of ours.

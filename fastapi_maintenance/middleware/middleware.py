@@ -12,26 +12,26 @@ from typing import Final, Literal, get_args
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .._internal.logging import fields
+from .._internal.logging import log_fields
 from ..backends import BaseStateBackend, EnvVarBackend
 from ..backends.default import backend_or_default
 from ..exceptions import ConfigurationError
 from ..exemptions.bypass import Bypass
 from ..exemptions.proxies import ForwardedHeader
 from ..exemptions.rules import ExemptHandler
-from ..model.policy import Outcome
+from ..model.policy import DecidedBy
 from ..model.state import ON, MaintenanceState
-from ..responses import MaintenanceAnswer, MaintenanceResponse, announcement
+from ..responses import MaintenanceResponse, ResponseOptions, announcement
 from ..responses.response import ResponseHandler
 from ..routing import RouteTable
-from ..runtime.cache import FENCED, Unreachable
+from ..runtime.cache import FENCED, OutagePolicy
 from ..runtime.gate import Gate
 from ..runtime.hooks import ChangeHook
 from ..runtime.mode import MaintenanceMode
-from ..runtime.requests import Admission, current_admission
+from ..runtime.requests import InFlightRequest, current_request
 from ..runtime.watches import running_loop
-from .cors import CrossOrigin
-from .handlers import Replay, answer_with, handle_error, is_exempt, takes_state
+from .cors import CORSPassthrough
+from .handlers import ReplayableReceive, answer_with, handle_error, is_exempt, takes_state
 from .websocket import ClosableStream, ClosableWebSocket
 
 __all__ = ["MaintenanceModeMiddleware", "UnknownRoutes"]
@@ -69,7 +69,7 @@ class MaintenanceModeMiddleware:
         response_handler: ResponseHandler | None = None,
         *,
         fallback: str | BaseStateBackend | Sequence[str | BaseStateBackend] = (),
-        on_unreachable: Unreachable = "last-known",
+        on_unreachable: OutagePolicy = "last-known",
         stale_after: float | None = None,
         close_websockets: float | None = None,
         close_streams: float | None = None,
@@ -78,7 +78,7 @@ class MaintenanceModeMiddleware:
         bypass: Bypass | None = None,
         on_change: ChangeHook | None = None,
         on_change_once: ChangeHook | None = None,
-        answer: MaintenanceAnswer | None = None,
+        response: ResponseOptions | None = None,
         announce: bool = False,
         exempt_docs: bool = True,
         unknown_routes: UnknownRoutes = "pass",
@@ -88,7 +88,7 @@ class MaintenanceModeMiddleware:
         self.response_handler = response_handler
         try:
             _check_handlers(exempt_handler=exempt_handler, response_handler=response_handler)
-            _check_answer(answer, response_handler)
+            _check_answer(response, response_handler)
             if unknown_routes not in get_args(UnknownRoutes):
                 raise ConfigurationError(f"unknown_routes must be one of {', '.join(get_args(UnknownRoutes))}, not {unknown_routes!r}.")
             # Declared here and there: type checkers accept `add_middleware(…, **options)` only for options that are written out.
@@ -111,7 +111,7 @@ class MaintenanceModeMiddleware:
             # FastAPI builds its middlewares inside the lifespan, where servers take an exception for "no lifespan here".
             self.app = _refuse_to_start(error)
             self.mode = MaintenanceMode(EnvVarBackend(), enable_maintenance=False)
-            answer = None
+            response = None
         self._close_websockets = close_websockets is not None
         self._close_streams = close_streams is not None
         self._announce = announce
@@ -119,10 +119,10 @@ class MaintenanceModeMiddleware:
         self._exempt_docs = exempt_docs
         self._refuse_unknown = unknown_routes == "refuse"
         self._gives_state = response_handler is not None and takes_state(response_handler)
-        self._routes = RouteTable(self.app, self._follow_scopes)
-        self._cross_origin = CrossOrigin(self.app, MaintenanceModeMiddleware)
-        self._options = answer
-        self._plain = MaintenanceResponse(ON, self.mode.now, answer)
+        self._routes = RouteTable(self.app, self._follow_components)
+        self._cross_origin = CORSPassthrough(self.app, MaintenanceModeMiddleware)
+        self._options = response
+        self._plain = MaintenanceResponse(ON, self.mode.now, response)
         self._responses: dict[str | None, tuple[MaintenanceState, MaintenanceResponse]] = {}
         self._fenced: dict[int | None, MaintenanceResponse] = {}
 
@@ -133,14 +133,14 @@ class MaintenanceModeMiddleware:
             return
         mode = self.mode
         # A copy, for routers write into the scope: `Mount` moves its root_path. What is in flight is classified as it came.
-        request = Admission(mode, dict(scope))
-        token = current_admission.set(request)
+        request = InFlightRequest(mode, dict(scope))
+        token = current_request.set(request)
         # First in, then look: whoever closes the gate after this look finds the request in flight.
         requests = mode.in_flight
         requests.add(request)
         gate = mode.gate
         try:
-            routes = self._routes.survey(scope)  # first, for a new route may bring a new component to ask about
+            routes = self._routes.scan(scope)  # first, for a new route may bring a new component to ask about
             if monotonic() >= gate.until:
                 gate = await mode.refresh()
             request.gate = gate
@@ -156,7 +156,7 @@ class MaintenanceModeMiddleware:
             now = mode.gate
             if now is not gate and now.version != gate.version and not now.is_open:
                 mode.drain_progressed()  # it was let in before the closing, and may be the last
-            current_admission.reset(token)
+            current_request.reset(token)
 
     async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Watch the backend from before the application starts until after it has shut down."""
@@ -170,24 +170,24 @@ class MaintenanceModeMiddleware:
             running_loop()
         except ConfigurationError as error:
             await _refuse_to_start(error)(scope, receive, send)
-        token = current_admission.set(Admission(self.mode, scope))
+        token = current_request.set(InFlightRequest(self.mode, scope))
         try:
-            self._routes.survey(scope)  # which tells what scopes there are, for the first reading
+            self._routes.scan(scope)  # which tells what components there are, for the first reading
             async with self.mode:
                 await self.app(scope, receive, tell)
         finally:
-            current_admission.reset(token)
+            current_request.reset(token)
 
-    async def _judge(self, request: Admission, gate: Gate, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _judge(self, request: InFlightRequest, gate: Gate, scope: Scope, receive: Receive, send: Send) -> None:
         """Decide on a request, and answer or serve it. Refused, it is in no drain's way, also while a handler is asked."""
         mode, route = self.mode, request.route
         assert route is not None
-        if not gate.is_open and (welcome := mode.guests.welcome(scope, gate.closed_states())) is not None:
+        if not gate.is_open and (welcome := mode.granted.bypass_redirect(scope, gate.closed_states())) is not None:
             mode.in_flight.discard(request)
             await welcome(scope, receive, send)
             return
-        if route.scope is not None and route.scope not in mode.scopes:  # of a route that was added meanwhile
-            self._follow_scopes(frozenset({route.scope}))
+        if route.component is not None and route.component not in mode.components:  # of a route that was added meanwhile
+            self._follow_components(frozenset({route.component}))
         # Rules and handlers see the path that the routes see. What is passed on stays as it came.
         outside = self._routes.application is not None
         seen = request.scope if outside and self._routes.localize(request.scope) else scope
@@ -195,22 +195,22 @@ class MaintenanceModeMiddleware:
         decision = request.decide(gate, found=route.found or self._refuse_unknown)
         if decision.refused:
             request.refused_by = choice(_FENCED_STATES) if decision.state is FENCED else decision.state
-            if self.exempt_handler is not None and decision.rule is not Outcome.FORCED_ON:
-                replay = Replay(receive)
-                receive = replay.again
+            if self.exempt_handler is not None and decision.rule is not DecidedBy.FORCED_ON:
+                replay = ReplayableReceive(receive)
+                receive = replay.replay
                 try:
                     request.exempt = await is_exempt(self.exempt_handler, seen, replay, send)
                 except Exception as error:
                     await self._cross_origin.send(partial(handle_error, error), scope, receive, send)
                     return
-            if not request.exempt or decision.rule is Outcome.FORCED_ON:
-                mode.refused += 1
-                await self._answer(request.refused_by, route.scope, seen, receive, send)
+            if not request.exempt or decision.rule is DecidedBy.FORCED_ON:
+                mode.refused_total += 1
+                await self._answer(request.refused_by, route.component, seen, receive, send)
                 return
             request.refused_by = None
-        elif request.exempt is None and gate.of(route.scope).closing is not None:  # else nothing was asked yet
+        elif request.exempt is None and gate.for_component(route.component).closure is not None:  # else nothing was asked yet
             request.exempt = False
-            if decision.rule is Outcome.NO_ROUTE and request.blocks_drain(gate):
+            if decision.rule is DecidedBy.NO_ROUTE and request.blocks_drain(gate):
                 send = self._noting_answers(request, gate, send)
         await self._serve(request, gate, scope, receive, send)
 
@@ -220,7 +220,7 @@ class MaintenanceModeMiddleware:
             answer = partial(answer_with, self.response_handler, state if self._gives_state else None, answer)
         await self._cross_origin.send(answer, scope, receive, send)
 
-    async def _serve(self, request: Admission, gate: Gate, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _serve(self, request: InFlightRequest, gate: Gate, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
             if self._close_websockets:
                 websocket = ClosableWebSocket(receive, send)
@@ -229,8 +229,8 @@ class MaintenanceModeMiddleware:
             await self.app(scope, receive, send)
             return
         if self._announce:
-            of = self._routes.resolve(scope).scope if gate.scopes else None
-            if (coming := gate.of(of).coming) is not None:
+            of = self._routes.resolve(scope).component if gate.components else None
+            if (coming := gate.for_component(of).upcoming) is not None:
                 send = _announcing(coming, scope, send)
         if not self._close_streams:
             await self.app(scope, receive, send)
@@ -243,7 +243,7 @@ class MaintenanceModeMiddleware:
             if not (stream.closed and _is_disconnect(error)):
                 raise
 
-    def _noting_answers(self, request: Admission, gate: Gate, send: Send) -> Send:
+    def _noting_answers(self, request: InFlightRequest, gate: Gate, send: Send) -> Send:
         """Note which path a middleware inside the application answers, though no route has it and routes are closed."""
 
         async def note(message: Message) -> None:
@@ -255,7 +255,7 @@ class MaintenanceModeMiddleware:
 
         return note
 
-    async def _classify(self, request: Admission) -> None:
+    async def _classify(self, request: InFlightRequest) -> None:
         """Find out about a request that was let in while the service was open what the precedence rules ask."""
         route = request.route = self._routes.resolve(request.scope)
         self._routes.localize(request.scope)
@@ -267,14 +267,14 @@ class MaintenanceModeMiddleware:
                 exempt = False
         request.exempt = exempt
 
-    def _follow_scopes(self, names: frozenset[str]) -> None:
+    def _follow_components(self, names: frozenset[str]) -> None:
         try:
-            self.mode.follow_scopes(names)
+            self.mode.follow_components(names)
         except ConfigurationError as error:
             self.app = _refuse_to_start(error)
 
     def _respond(self, state: MaintenanceState, of: str | None) -> MaintenanceResponse:
-        """The answer for the state of a scope or, if None, the general one, encoded when the state is first asked for."""
+        """The answer for the state of a component or, if None, the general one, encoded when the state is first asked for."""
         if state is ON:  # as forced-on routes are, also while the switch says something else
             return self._plain
         if state.reason is FENCED.reason:
@@ -335,15 +335,15 @@ def _check_handlers(**handlers: object) -> None:
 def _check_answer(answer: object, response_handler: object) -> None:
     if answer is None:
         return
-    if not isinstance(answer, MaintenanceAnswer):
-        raise ConfigurationError(f"answer must be a MaintenanceAnswer, not {answer!r}.")
+    if not isinstance(answer, ResponseOptions):
+        raise ConfigurationError(f"response must be a ResponseOptions, not {answer!r}.")
     if response_handler is not None:
-        raise ConfigurationError("response_handler makes the whole answer, so answer= would do nothing beside it: give one of them.")
+        raise ConfigurationError("response_handler makes the whole answer, so response= would do nothing beside it: give one of them.")
 
 
 def _refuse_to_start(error: ConfigurationError) -> ASGIApp:
     """What stands in for an application that is configured wrongly."""
-    logger.critical("MaintenanceModeMiddleware is configured wrongly: %s", error, extra=fields("misconfigured"))
+    logger.critical("MaintenanceModeMiddleware is configured wrongly: %s", error, extra=log_fields("misconfigured"))
 
     async def refuse(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "lifespan":

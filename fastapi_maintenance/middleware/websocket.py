@@ -9,7 +9,7 @@ from typing import Final
 
 from starlette.types import Message, Receive, Send
 
-from ..responses import shorten
+from ..responses import truncate_reason
 
 __all__ = ["ClosableStream", "ClosableWebSocket"]
 
@@ -89,7 +89,7 @@ class ClosableWebSocket(_Closable):
     async def close(self, reason: str) -> None:
         """Close with code 1012 (RFC 6455, 7.4; "service restart")."""
         if not (self._over or self._disconnect.done()):
-            closing = {"code": _SERVICE_RESTART, "reason": shorten(reason)}
+            closing = {"code": _SERVICE_RESTART, "reason": truncate_reason(reason)}
             await self._end({"type": "websocket.disconnect", **closing}, {"type": "websocket.close", **closing})
 
 

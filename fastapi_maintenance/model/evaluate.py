@@ -8,22 +8,22 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from .holds import Hold
-from .snapshot import Reading
+from .snapshot import Snapshot
 from .state import OFF, MaintenanceState, replace_state
 
-__all__ = ["Effective", "coming_window", "evaluate"]
+__all__ = ["EffectiveState", "evaluate", "upcoming_window"]
 
 _HOLD_RETRY_AFTER = 60  # seconds; a hold without a known end is over when its block is, which takes minutes rather than an hour
 
 
 @dataclass(frozen=True, slots=True)
-class Effective:
+class EffectiveState:
     """What a reading means at one instant, and until when it means that."""
 
     hold: MaintenanceState | None
     switch: MaintenanceState
     until: float
-    coming: MaintenanceState | None = None
+    upcoming: MaintenanceState | None = None
     """The switch, if it stands for a window that has not begun."""
 
     @property
@@ -32,28 +32,28 @@ class Effective:
         return self.switch if self.hold is None else self.hold
 
 
-def evaluate(reading: Reading, now: float, scope: str | None = None) -> Effective:
-    """Combine switch and holds as they stand at `now`; for a scope, those of everything and its own, which goes first.
+def evaluate(reading: Snapshot, now: float, component: str | None = None) -> EffectiveState:
+    """Combine switch and holds as they stand at `now`; for a component, those of everything and its own, which goes first.
 
     An on hold of either closes it. Else its own off hold opens it; else its own switch decides, where there is one; else what
     holds in general does. A window of its own that has not begun or is over decides nothing: it must not open what is closed in general.
     """
     switch, until = _switch_at(reading, now)
-    coming = coming_window(reading, now)
-    opened_by: tuple[str | None, ...] = (None, scope)
-    if (own := reading.of(scope)) is not None:
+    coming = upcoming_window(reading, now)
+    opened_by: tuple[str | None, ...] = (None, component)
+    if (own := reading.for_component(component)) is not None:
         own_switch, own_until = _switch_at(own, now)
-        own_coming = coming_window(own, now)
+        own_coming = upcoming_window(own, now)
         until = min(until, own_until)
         if now < own.expires_at and (own_switch.enabled or not (own.switch or OFF).enabled):
-            switch, coming, opened_by = own_switch, None, (scope,)
+            switch, coming, opened_by = own_switch, None, (component,)
         coming = own_coming or coming
-    live = [hold for hold in reading.holds or () if now < hold.deadline and hold.scope in (None, scope)]
+    live = [hold for hold in reading.holds or () if now < hold.deadline and hold.component in (None, component)]
     until = min([until, *(hold.deadline for hold in live)])
-    return Effective(_combine(live, opened_by), switch, until, coming)
+    return EffectiveState(_combine(live, opened_by), switch, until, coming)
 
 
-def _switch_at(reading: Reading, now: float) -> tuple[MaintenanceState, float]:
+def _switch_at(reading: Snapshot, now: float) -> tuple[MaintenanceState, float]:
     state = reading.switch or OFF
     expires_at = reading.expires_at
     if now >= expires_at:
@@ -66,7 +66,7 @@ def _switch_at(reading: Reading, now: float) -> tuple[MaintenanceState, float]:
     return _ending_by(state, expires_at), until
 
 
-def coming_window(reading: Reading, now: float) -> MaintenanceState | None:
+def upcoming_window(reading: Snapshot, now: float) -> MaintenanceState | None:
     """The switch, if it stands for a window that has not begun and that it lives to see, with the end that its time to live makes."""
     state = reading.switch or OFF
     if not state.enabled or state.starts_at is None or state.starts_at <= _moment(now):
@@ -85,7 +85,7 @@ def _ending_by(state: MaintenanceState, expires_at: float) -> MaintenanceState:
 
 
 def _combine(live: Iterable[Hold], opened_by: tuple[str | None, ...]) -> MaintenanceState | None:
-    """On while any on hold stands that no off hold of its own block lifts; else off while an off hold stands of one of these scopes.
+    """On while any on hold stands that no off hold of its own block lifts; else off while an off hold stands of one of these components.
 
     The most specific of those goes first.
     """
@@ -98,8 +98,8 @@ def _combine(live: Iterable[Hold], opened_by: tuple[str | None, ...]) -> Mainten
         newest = standing[-1]
         retry_after = _HOLD_RETRY_AFTER if newest.retry_after is None and newest.ends_at is None else newest.retry_after
         return replace_state(newest, mode=strictest, allow=_allowed_by_all(standing), bypass=None, retry_after=retry_after)
-    opening = [hold for hold in off if hold.scope in opened_by]
-    return max(opening, key=lambda hold: (hold.scope is not None, hold.since, hold.id)).state if opening else None
+    opening = [hold for hold in off if hold.component in opened_by]
+    return max(opening, key=lambda hold: (hold.component is not None, hold.since, hold.id)).state if opening else None
 
 
 def _allowed_by_all(states: list[MaintenanceState]) -> tuple[str, ...] | None:

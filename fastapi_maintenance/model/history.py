@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from ..exceptions import InvalidStateError
 from .state import MaintenanceState
 
-__all__ = ["Change", "Kind", "Note", "brief", "note"]
+__all__ = ["Attribution", "Change", "Kind", "attribution_json", "truncated"]
 
 Kind = Literal["set", "noticed", "expired", "cleared", "taken", "released", "lapsed", "restored", "lost"]
 
@@ -36,7 +36,7 @@ class Change:
     id: str
     at: datetime
     kind: Kind
-    scope: str | None = None
+    component: str | None = None
     hold: str | None = None
     state: MaintenanceState | None = None
     by: str | None = None
@@ -55,16 +55,16 @@ class Change:
         return asdict(self) | {"at": self.at.isoformat().replace("+00:00", "Z"), "state": state}
 
 
-class Note(BaseModel):
+class Attribution(BaseModel):
     """What is stored of who makes a change, where and to what; from the backend, so not trusted."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
 
     by: str | None = None
     host: str | None = None
     pid: Annotated[int, Field(ge=0)] | None = None
     state: MaintenanceState | None = None
-    scope: str | None = None
+    component: str | None = Field(default=None, validation_alias="scope")  # as it is stored
 
     @field_validator("state", mode="plain")
     @classmethod
@@ -75,7 +75,7 @@ class Note(BaseModel):
             return None
 
     @classmethod
-    def parse(cls, text: str | bytes) -> Note:
+    def parse(cls, text: str | bytes) -> Attribution:
         """Read what `note` wrote. Raises `InvalidStateError` for anything else."""
         try:
             return cls.model_validate_json(text)
@@ -83,16 +83,16 @@ class Note(BaseModel):
             raise InvalidStateError("The note cannot be read.") from None
 
 
-def note(state: MaintenanceState | None = None, *, by: str | None = None, scope: str | None = None) -> str:
+def attribution_json(state: MaintenanceState | None = None, *, by: str | None = None, component: str | None = None) -> str:
     """What this process notes of a change that it makes, as JSON; `by` where the state itself does not say who does it."""
-    facts = {"by": _cut(by, "by"), "host": socket.gethostname(), "pid": os.getpid(), "scope": scope}
+    facts = {"by": _cut(by, "by"), "host": socket.gethostname(), "pid": os.getpid(), "scope": component}
     if state is not None:
         facts["by"] = _cut(state.by, "by") or facts["by"]
-        facts["state"] = json.loads(brief(state).model_dump_json(exclude_none=True))
+        facts["state"] = json.loads(truncated(state).model_dump_json(exclude_none=True))
     return json.dumps({name: fact for name, fact in facts.items() if fact is not None})
 
 
-def brief(state: MaintenanceState) -> MaintenanceState:
+def truncated(state: MaintenanceState) -> MaintenanceState:
     """A state as it is recorded: texts cut, no lists."""
     texts = {name: _cut(getattr(state, name), name) for name in _LONGEST}
     return state.model_copy(update={**texts, "allow": None, "bypass": None})

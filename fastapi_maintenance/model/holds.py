@@ -24,12 +24,12 @@ class Hold:
     since: float = 0.0
     deadline: float = math.inf
     lifts: tuple[str, ...] = ()
-    scope: str | None = None
+    component: str | None = None
 
     def dump(self) -> str:
         """Write what does not change while the hold lives, as JSON; the deadline is stored beside it."""
         document = {"state": json.loads(self.state.model_dump_json(exclude_none=True)), "since": self.since}
-        document |= {name: value for name, value in (("lifts", self.lifts), ("scope", self.scope)) if value}
+        document |= {name: value for name, value in (("lifts", self.lifts), ("scope", self.component)) if value}
         return json.dumps(document)
 
     @classmethod

@@ -13,9 +13,9 @@ from ..exceptions import InvalidStateError
 
 __all__ = [
     "DEFAULT_RETRY_AFTER",
-    "LONGEST_RETRY",
+    "MAX_ALLOW_ENTRIES",
     "MAX_BYTES",
-    "MOST_ALLOWED",
+    "MAX_RETRY_AFTER",
     "OFF",
     "ON",
     "BypassRecord",
@@ -37,10 +37,10 @@ MAX_BYTES: Final = 64 * 1024
 DEFAULT_RETRY_AFTER: Final = 3600
 
 
-LONGEST_RETRY: Final = 2**31 - 1  # seconds; what every HTTP client can still parse
+MAX_RETRY_AFTER: Final = 2**31 - 1  # seconds; what every HTTP client can still parse
 
 
-MOST_ALLOWED: Final = 100  # entries of a list, each of which a request is compared with
+MAX_ALLOW_ENTRIES: Final = 100  # entries of a list, each of which a request is compared with
 
 
 Mode = Literal["full", "read-only"]
@@ -96,14 +96,14 @@ class MaintenanceState(BaseModel):
     enabled: bool
     message: Text | None = None
     reason: Text | None = None
-    retry_after: Annotated[int, Field(ge=0, le=LONGEST_RETRY)] | None = None
+    retry_after: Annotated[int, Field(ge=0, le=MAX_RETRY_AFTER)] | None = None
     starts_at: AwareDatetime | None = None
     ends_at: AwareDatetime | None = None
     mode: Mode = "full"
     by: Text | None = None
     since: AwareDatetime | None = None
-    allow: Annotated[tuple[Text, ...], Field(max_length=MOST_ALLOWED)] | None = None
-    bypass: Annotated[tuple[BypassRecord, ...], Field(max_length=MOST_ALLOWED)] | None = None
+    allow: Annotated[tuple[Text, ...], Field(max_length=MAX_ALLOW_ENTRIES)] | None = None
+    bypass: Annotated[tuple[BypassRecord, ...], Field(max_length=MAX_ALLOW_ENTRIES)] | None = None
 
     _ignored: tuple[str, ...] = PrivateAttr(default=())
 
@@ -200,7 +200,7 @@ class MaintenanceState(BaseModel):
             return self.retry_after
         if self.ends_at is None:
             return default
-        return min(max(0, math.ceil((self.ends_at - now).total_seconds())), LONGEST_RETRY)
+        return min(max(0, math.ceil((self.ends_at - now).total_seconds())), MAX_RETRY_AFTER)
 
 
 ON: Final = MaintenanceState(enabled=True)

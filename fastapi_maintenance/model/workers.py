@@ -8,9 +8,9 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from .snapshot import Reading
+from .snapshot import Snapshot
 
-__all__ = ["FENCE_MARGIN", "LEFT", "WAY_AROUND", "RollCall", "ScopeStanding", "Worker"]
+__all__ = ["FENCE_MARGIN", "LEFT", "WAY_AROUND", "ComponentStatus", "RegistrySnapshot", "Worker"]
 
 LEFT: Final = "left"
 """What stands in the place of a report once a worker has shut down in order."""
@@ -27,8 +27,8 @@ WAY_AROUND: Final = (
 _Count = Annotated[int, Field(ge=0)]
 
 
-class ScopeStanding(BaseModel):
-    """How a worker stands to one scope that its routes belong to; as in `Worker`."""
+class ComponentStatus(BaseModel):
+    """How a worker stands to one component that its routes belong to; as in `Worker`."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -54,7 +54,7 @@ class _Report(BaseModel):
     drained: bool = False
     http: _Count = 0
     websockets: _Count = 0
-    scopes: dict[str, ScopeStanding] = {}
+    components: dict[str, ComponentStatus] = {}
     fence: float | None = None
     lifetime: float = 0.0
     unrouted: tuple[str, ...] = ()
@@ -82,7 +82,7 @@ class Worker:
     drained: bool = False
     http: int = 0
     websockets: int = 0
-    scopes: Mapping[str, ScopeStanding] = field(default_factory=dict)
+    components: Mapping[str, ComponentStatus] = field(default_factory=dict)
     fence: float | None = None
     lifetime: float = 0.0
     unrouted: tuple[str, ...] = ()
@@ -97,9 +97,9 @@ class Worker:
         except ValidationError:
             return cls(id, deadline)
 
-    def in_scope(self, scope: str) -> Self:
-        """The same as to one scope. Who has no routes of it has nothing there to close or to wait for."""
-        standing = self.scopes.get(scope)
+    def in_component(self, component: str) -> Self:
+        """The same as to one component. Who has no routes of it has nothing there to close or to wait for."""
+        standing = self.components.get(component)
         if standing is None:
             return replace(self, closed=True, drained=True, http=0, websockets=0)
         return replace(self, closed=standing.closed, drained=standing.drained, http=standing.http, websockets=standing.websockets)
@@ -127,14 +127,14 @@ class Worker:
 
 
 @dataclass(frozen=True, slots=True)
-class RollCall:
+class RegistrySnapshot:
     """Switch, holds and registry in one consistent look.
 
     `born` names the life of the data, which a loss ends, by when it began: microseconds of the registry's clock.
     `lifetime` is how many seconds a registration stands that is not renewed.
     """
 
-    reading: Reading
+    reading: Snapshot
     born: int
     workers: tuple[Worker, ...]
     lifetime: float = 0.0

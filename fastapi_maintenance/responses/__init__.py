@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from .content import DETAIL, detail
 from .openapi import maintenance_responses
-from .options import MaintenanceAnswer
+from .options import ResponseOptions
 from .response import MaintenanceResponse, announcement
-from .translations import Texts
-from .transport import fit, shorten
+from .translations import Translation
+from .transport import adapt_send, truncate_reason
 
 __all__ = [
     "DETAIL",
-    "MaintenanceAnswer",
     "MaintenanceResponse",
-    "Texts",
+    "ResponseOptions",
+    "Translation",
+    "adapt_send",
     "announcement",
     "detail",
-    "fit",
     "maintenance_responses",
-    "shorten",
+    "truncate_reason",
 ]

@@ -7,9 +7,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from ..model.state import MaintenanceState
-from .translations import Texts
+from .translations import Translation
 
-__all__ = ["DETAIL", "READ_ONLY_DETAIL", "Notice", "detail"]
+__all__ = ["DETAIL", "READ_ONLY_DETAIL", "Content", "detail"]
 
 DETAIL: Final = "Service temporarily unavailable due to maintenance"
 """The detail for programs if the state has no message."""
@@ -24,12 +24,12 @@ def detail(state: MaintenanceState) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Notice:
+class Content:
     """The public part of a state in one language. `jitter` spreads returning browsers, in seconds."""
 
     state: MaintenanceState
     language: str
-    texts: Texts
+    texts: Translation
     jitter: int = 0
 
     @property

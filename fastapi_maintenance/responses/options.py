@@ -11,15 +11,15 @@ from os import PathLike
 from typing import Final, TypeGuard
 from urllib.parse import urlsplit
 
-from .._internal.logging import fields
+from .._internal.logging import log_fields
 from ..exceptions import ConfigurationError
 from ..model.state import DEFAULT_RETRY_AFTER, ON, MaintenanceState
-from .content import Notice
-from .renderers import HTML, PLAIN, PROBLEM, Body, encode_json, encode_page, encode_plain, encode_problem
+from .content import Content
+from .renderers import HTML, PLAIN, PROBLEM, RenderedBody, render_html, render_json, render_plain, render_problem
 from .templates import Page, read_file, read_template
-from .translations import TEXTS, Texts
+from .translations import TRANSLATIONS, Translation
 
-__all__ = ["PROBLEM_TYPE", "MaintenanceAnswer"]
+__all__ = ["PROBLEM_TYPE", "ResponseOptions"]
 
 logger = logging.getLogger("fastapi_maintenance")
 
@@ -42,8 +42,8 @@ _EVERYTHING: Final = MaintenanceState(enabled=True, message="Back soon", ends_at
 
 
 @dataclass(frozen=True, kw_only=True)
-class MaintenanceAnswer:
-    """Options of the response: `MaintenanceModeMiddleware(app, answer=MaintenanceAnswer(retry_after=600))`.
+class ResponseOptions:
+    """Options of the response: `MaintenanceModeMiddleware(app, answer=ResponseOptions(retry_after=600))`.
 
     `status_code` is the status; `read_only_status_code` (for example 405 or 423) replaces it in read-only mode. `headers` are
     added and replace built-in headers of the same name. `retry_after` applies unless the state has its own or a known end.
@@ -67,7 +67,7 @@ class MaintenanceAnswer:
     jitter: int = 0
     retry_after_as_date: bool = False
     refresh: int | None = None
-    texts: Mapping[str, Texts] = field(default_factory=dict)
+    translations: Mapping[str, Translation] = field(default_factory=dict)
     language: str = "en"
     problem_type: str = PROBLEM_TYPE
 
@@ -89,13 +89,13 @@ class MaintenanceAnswer:
         _check_seconds(retry_after=self.retry_after, jitter=self.jitter)
         if self.refresh is not None:
             _check_seconds(least=1, refresh=self.refresh)
-        _check_texts(self.texts)
+        _check_texts(self.translations)
         if self.language not in self.all_texts:
             raise ConfigurationError(f"There are no texts in language={self.language!r}; there are {', '.join(self.all_texts)}.")
         _check_url(problem_type=self.problem_type)
         if self.redirect is not None:
             _check_url(redirect=self.redirect)
-        for name in ("headers", "texts"):  # what somebody does to theirs later has not been checked
+        for name in ("headers", "translations"):  # what somebody does to theirs later has not been checked
             object.__setattr__(self, name, dict(getattr(self, name)))
         object.__setattr__(self, "_page", self._read_page())
 
@@ -103,20 +103,20 @@ class MaintenanceAnswer:
         if self.file is not None:
             return read_file(self.file)
         if self.template is None:
-            return encode_page
+            return render_html
         page = read_template(self.template)
         for state in (ON, _EVERYTHING):  # so that what it cannot do is found now
-            page(self.notice(state, self.language))
+            page(self.content(state, self.language))
         return page
 
     @property
-    def all_texts(self) -> dict[str, Texts]:
+    def all_texts(self) -> dict[str, Translation]:
         """The translations by language tag."""
-        return {**TEXTS, **self.texts}
+        return {**TRANSLATIONS, **self.translations}
 
-    def notice(self, state: MaintenanceState, language: str) -> Notice:
+    def content(self, state: MaintenanceState, language: str) -> Content:
         """Return the content of the response for a state, in one language."""
-        return Notice(state, language, self.all_texts[language], self.jitter)
+        return Content(state, language, self.all_texts[language], self.jitter)
 
     def status_of(self, state: MaintenanceState) -> int:
         """Return the status code for a state."""
@@ -124,20 +124,20 @@ class MaintenanceAnswer:
             return self.read_only_status_code
         return self.status_code
 
-    def encode(self, media_type: str, notice: Notice) -> Body:
+    def render(self, media_type: str, notice: Content) -> RenderedBody:
         """Render the body in one of the media types."""
         if media_type == PROBLEM:
-            return encode_problem(notice, self.problem_type, self.status_of(notice.state))
+            return render_problem(notice, self.problem_type, self.status_of(notice.state))
         if media_type == HTML:
             return self._encode_page(notice)
-        return encode_plain(notice) if media_type == PLAIN else encode_json(notice)
+        return render_plain(notice) if media_type == PLAIN else render_json(notice)
 
-    def _encode_page(self, notice: Notice) -> Body:
+    def _encode_page(self, notice: Content) -> RenderedBody:
         try:
             return self._page(notice)
         except Exception as error:  # a template can do what it likes
-            logger.error("The page of a template is replaced by ours: %s", error, extra=fields("template-failed"))
-            return encode_page(notice)
+            logger.error("The page of a template is replaced by ours: %s", error, extra=log_fields("template-failed"))
+            return render_html(notice)
 
 
 def _check_status(**option: object) -> None:
@@ -177,8 +177,10 @@ def _check_url(**option: object) -> None:
 
 
 def _check_texts(texts: object) -> None:
-    if not isinstance(texts, Mapping) or not all(isinstance(each, Texts) for each in texts.values()):
-        raise ConfigurationError(f'texts must be a mapping of language tags to Texts, as {{"fi": Texts(title=…)}}, not {texts!r}.')
+    if not isinstance(texts, Mapping) or not all(isinstance(each, Translation) for each in texts.values()):
+        raise ConfigurationError(
+            f'translations must be a mapping of language tags to Translation, as {{"fi": Translation(title=…)}}, not {texts!r}.'
+        )
     for tag in texts:
         if not (isinstance(tag, str) and _TAG.fullmatch(tag)):
             raise ConfigurationError(f"{tag!r} is not a language tag such as fi or pt-BR.")

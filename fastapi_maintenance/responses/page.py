@@ -10,7 +10,7 @@ from string import Template
 from typing import Final
 
 from .._internal.times import iso_seconds, readable
-from .content import Notice
+from .content import Content
 
 __all__ = ["CONTENT_SECURITY_POLICY", "inline_source", "render_page"]
 
@@ -32,7 +32,7 @@ CONTENT_SECURITY_POLICY: Final = (
 """The policy of the page. It allows its style, its script and requests to its own origin."""
 
 
-def render_page(notice: Notice) -> str:
+def render_page(notice: Content) -> str:
     """Render the page. It stays readable where a stricter policy blocks its style and script."""
     return _PAGE.substitute(
         language=html.escape(notice.language),
@@ -47,7 +47,7 @@ def render_page(notice: Notice) -> str:
     )
 
 
-def _until(notice: Notice) -> str:
+def _until(notice: Content) -> str:
     if notice.ends_at is None:
         return ""
     before, after = map(html.escape, notice.texts.until.split("{time}"))

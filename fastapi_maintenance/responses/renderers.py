@@ -7,10 +7,21 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from .._internal.times import iso_seconds, readable
-from .content import Notice, detail
+from .content import Content, detail
 from .page import CONTENT_SECURITY_POLICY, render_page
 
-__all__ = ["HTML", "JSON", "MEDIA_TYPES", "PLAIN", "PROBLEM", "Body", "encode_json", "encode_page", "encode_plain", "encode_problem"]
+__all__ = [
+    "HTML",
+    "JSON",
+    "MEDIA_TYPES",
+    "PLAIN",
+    "PROBLEM",
+    "RenderedBody",
+    "render_html",
+    "render_json",
+    "render_plain",
+    "render_problem",
+]
 
 JSON: Final = "application/json"
 PROBLEM: Final = "application/problem+json"
@@ -21,7 +32,7 @@ MEDIA_TYPES: Final = (JSON, PROBLEM, HTML, PLAIN)
 
 
 @dataclass(frozen=True, slots=True)
-class Body:
+class RenderedBody:
     """A rendered body and its headers.
 
     With `after`, the seconds of Retry-After go between the two parts, as they may differ for each client.
@@ -32,15 +43,15 @@ class Body:
     after: bytes | None = None
 
 
-def encode_json(notice: Notice) -> Body:
+def render_json(notice: Content) -> RenderedBody:
     """Render JSON like FastAPI's own errors. `mode` is present in read-only mode only."""
     content: dict[str, Any] = {"detail": detail(notice.state)}
     if notice.read_only:
         content["mode"] = notice.state.mode
-    return Body(_dump(content), (_content_type(JSON), _VARY))
+    return RenderedBody(_dump(content), (_content_type(JSON), _VARY))
 
 
-def encode_problem(notice: Notice, kind: str, status: int) -> Body:
+def render_problem(notice: Content, kind: str, status: int) -> RenderedBody:
     """Render problem details (RFC 9457) with `mode`, `ends_at` and `retry_after` in seconds. `kind` is the `type`."""
     problem: dict[str, Any] = {
         "type": kind,
@@ -52,21 +63,21 @@ def encode_problem(notice: Notice, kind: str, status: int) -> Body:
     if notice.ends_at is not None:
         problem["ends_at"] = iso_seconds(notice.ends_at)
     head = _dump(problem).removesuffix(b"}")
-    return Body(head + b',"retry_after":', (_content_type(PROBLEM), _VARY), after=b"}")
+    return RenderedBody(head + b',"retry_after":', (_content_type(PROBLEM), _VARY), after=b"}")
 
 
-def encode_page(notice: Notice) -> Body:
+def render_html(notice: Content) -> RenderedBody:
     """Render the built-in page."""
     policy = (b"content-security-policy", CONTENT_SECURITY_POLICY)
-    return Body(render_page(notice).encode(), (_content_type(f"{HTML}; charset=utf-8"), *_spoken(notice), policy))
+    return RenderedBody(render_page(notice).encode(), (_content_type(f"{HTML}; charset=utf-8"), *_spoken(notice), policy))
 
 
-def encode_plain(notice: Notice) -> Body:
+def render_plain(notice: Content) -> RenderedBody:
     """Render plain text of two or three lines."""
     lines = [notice.title, notice.message]
     if notice.ends_at is not None:
         lines.append(notice.texts.until.replace("{time}", readable(notice.ends_at)))
-    return Body("".join(f"{line}\n" for line in lines).encode(), (_content_type(f"{PLAIN}; charset=utf-8"), *_spoken(notice)))
+    return RenderedBody("".join(f"{line}\n" for line in lines).encode(), (_content_type(f"{PLAIN}; charset=utf-8"), *_spoken(notice)))
 
 
 _VARY: Final = (b"vary", b"accept")
@@ -76,7 +87,7 @@ def _content_type(value: str) -> tuple[bytes, bytes]:
     return b"content-type", value.encode()
 
 
-def _spoken(notice: Notice) -> tuple[tuple[bytes, bytes], ...]:
+def _spoken(notice: Content) -> tuple[tuple[bytes, bytes], ...]:
     """Return the headers of a body in one of several languages."""
     return (b"vary", b"accept, accept-language"), (b"content-language", notice.language.encode())
 

@@ -15,13 +15,13 @@ from starlette.types import Receive, Scope, Send
 from ..model.state import MaintenanceState
 from .content import detail
 from .negotiation import negotiate, negotiate_language, preferences
-from .options import MaintenanceAnswer
+from .options import ResponseOptions
 from .redirect import leads_to_itself
 from .renderers import HTML, MEDIA_TYPES
 from .retry_after import RetryAfter
-from .transport import fit
+from .transport import adapt_send
 
-__all__ = ["COMING", "MARK", "MaintenanceResponse", "ResponseHandler", "announcement"]
+__all__ = ["MODE_HEADER", "UPCOMING_HEADER", "MaintenanceResponse", "ResponseHandler", "announcement"]
 
 _Answer = Response | Awaitable[Response]
 
@@ -39,14 +39,14 @@ A handler with two parameters also gets the state that the request was refused b
 """
 
 
-MARK: Final = b"x-maintenance-mode"
+MODE_HEADER: Final = b"x-maintenance-mode"
 """The header that distinguishes this response from other 503 responses: `full` or `read-only`.
 
 It is a structured field (RFC 9651): a token with the parameter `ends_at`, a date, if the end is known.
 """
 
 
-COMING: Final = b"x-maintenance-coming"
+UPCOMING_HEADER: Final = b"x-maintenance-coming"
 """The header that announces a window while the service is still open: `full;starts_at=@…;ends_at=@…`."""
 
 
@@ -94,10 +94,10 @@ class MaintenanceResponse:
     `clock` returns the current time, for Retry-After. `answer` has the options.
     """
 
-    def __init__(self, state: MaintenanceState, clock: Callable[[], datetime] = _utc_now, answer: MaintenanceAnswer | None = None) -> None:
+    def __init__(self, state: MaintenanceState, clock: Callable[[], datetime] = _utc_now, answer: ResponseOptions | None = None) -> None:
         self._state = state
         self._clock = clock
-        self._answer = answer = answer or MaintenanceAnswer()
+        self._answer = answer = answer or ResponseOptions()
         self._retry_after = RetryAfter(answer.retry_after, answer.jitter, answer.retry_after_as_date)
         self._is_constant = self._retry_after.is_constant(state)
         self._languages = tuple(answer.all_texts)
@@ -115,7 +115,7 @@ class MaintenanceResponse:
         headers = [*encoded.headers]  # a new list each time: outer middlewares append to it
         if b"origin" in dict(scope["headers"]):
             headers.append(_READABLE)
-        send = fit(scope, send, reason=detail(self._state))
+        send = adapt_send(scope, send, reason=detail(self._state))
         await send({"type": "http.response.start", "status": encoded.status, "headers": headers})
         await send({"type": "http.response.body", "body": encoded.content})
 
@@ -138,8 +138,8 @@ class MaintenanceResponse:
     def _saying(self, media_type: str, language: str) -> _Encoded:
         answer, state = self._answer, self._state
         status = answer.status_of(state)
-        body = answer.encode(media_type, answer.notice(state, language))
-        headers = [*body.headers, _NOT_STORED, (MARK, _mark(state))]
+        body = answer.render(media_type, answer.content(state, language))
+        headers = [*body.headers, _NOT_STORED, (MODE_HEADER, _mark(state))]
         if status == 405:
             headers.append(_SAFE)
         if media_type == HTML and answer.refresh is not None and state.mode == "full":
@@ -154,7 +154,7 @@ class MaintenanceResponse:
             (b"content-length", b"0"),
             (b"vary", b"accept"),
             _NOT_STORED,
-            (MARK, _mark(self._state)),
+            (MODE_HEADER, _mark(self._state)),
         ]
         return _Encoded(302, self._with_own(headers), b"")
 
@@ -174,7 +174,7 @@ def announcement(state: MaintenanceState) -> tuple[bytes, bytes]:
     """Return the header for an upcoming window. Its start is rounded down to a second, its end up."""
     assert state.starts_at is not None
     end = b"" if state.ends_at is None else b";ends_at=@%d" % math.ceil(state.ends_at.timestamp())
-    return COMING, b"%b;starts_at=@%d%b" % (state.mode.encode(), math.floor(state.starts_at.timestamp()), end)
+    return UPCOMING_HEADER, b"%b;starts_at=@%d%b" % (state.mode.encode(), math.floor(state.starts_at.timestamp()), end)
 
 
 def _mark(state: MaintenanceState) -> bytes:

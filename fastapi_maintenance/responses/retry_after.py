@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from random import randint
 
-from ..model.state import DEFAULT_RETRY_AFTER, LONGEST_RETRY, MaintenanceState
+from ..model.state import DEFAULT_RETRY_AFTER, MAX_RETRY_AFTER, MaintenanceState
 
 __all__ = ["RetryAfter"]
 
@@ -32,7 +32,7 @@ class RetryAfter:
         """Return the seconds to wait: never negative, and never before the end."""
         seconds = state.retry_after_at(now, self.default)
         if self.jitter and state.ends_at is not None and state.retry_after is None:
-            seconds = min(seconds + randint(0, self.jitter), LONGEST_RETRY)
+            seconds = min(seconds + randint(0, self.jitter), MAX_RETRY_AFTER)
         return seconds
 
     def header(self, seconds: int, now: datetime) -> bytes:

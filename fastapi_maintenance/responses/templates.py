@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from ..exceptions import ConfigurationError
-from .content import Notice
-from .renderers import Body
+from .content import Content
+from .renderers import RenderedBody
 
 __all__ = ["Page", "read_file", "read_template"]
 
-Page = Callable[[Notice], Body]
+Page = Callable[[Content], RenderedBody]
 """A function that renders the content as HTML."""
 
 
@@ -23,7 +23,7 @@ def read_file(path: str | PathLike[str]) -> Page:
         content = Path(path).read_bytes()
     except OSError as error:
         raise ConfigurationError(f"file={str(path)!r} cannot be read: {error.strerror}.") from error
-    body = Body(content, ((b"content-type", b"text/html; charset=utf-8"), (b"vary", b"accept")))
+    body = RenderedBody(content, ((b"content-type", b"text/html; charset=utf-8"), (b"vary", b"accept")))
     return lambda notice: body
 
 
@@ -48,7 +48,7 @@ def read_template(path: str | PathLike[str]) -> Page:
     return lambda notice: _render(template, notice)
 
 
-def _render(template: Any, notice: Notice) -> Body:
+def _render(template: Any, notice: Content) -> RenderedBody:
     try:
         page = template.render(
             title=notice.title,
@@ -60,7 +60,7 @@ def _render(template: Any, notice: Notice) -> Body:
         )
     except Exception as error:
         raise ConfigurationError(f"template={template.filename!r} cannot be used: {_explain(error)}.") from error
-    return Body(page.encode(), ((b"content-type", b"text/html; charset=utf-8"), (b"vary", b"accept, accept-language")))
+    return RenderedBody(page.encode(), ((b"content-type", b"text/html; charset=utf-8"), (b"vary", b"accept, accept-language")))
 
 
 def _explain(error: Exception) -> str:

@@ -7,11 +7,11 @@ from typing import Final
 
 from ..exceptions import ConfigurationError
 
-__all__ = ["TEXTS", "Texts"]
+__all__ = ["TRANSLATIONS", "Translation"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Texts:
+class Translation:
     """The sentences of the page and of plain text in one language, without HTML.
 
     `message` is the default message. `until` contains `{time}`. `waiting` is shown while the page polls for the return.
@@ -31,13 +31,13 @@ class Texts:
             value = getattr(self, field.name)
             kind, name = (bool, "True or False") if field.name == "right_to_left" else (str, "text")
             if not isinstance(value, kind):
-                raise ConfigurationError(f"Texts.{field.name} must be {name}, got {value!r}.")
+                raise ConfigurationError(f"Translation.{field.name} must be {name}, got {value!r}.")
         if self.until.count("{time}") != 1:
-            raise ConfigurationError(f"Texts.until must contain {{time}} once, got {self.until!r}.")
+            raise ConfigurationError(f"Translation.until must contain {{time}} once, got {self.until!r}.")
 
 
-TEXTS: Final = {
-    "en": Texts(
+TRANSLATIONS: Final = {
+    "en": Translation(
         title="Down for maintenance",
         message="We are working on this service right now. It will be back shortly.",
         read_only_title="Read-only for maintenance",
@@ -45,7 +45,7 @@ TEXTS: Final = {
         until="Expected end: {time}",
         waiting="This page comes back by itself as soon as the service does.",
     ),
-    "de": Texts(
+    "de": Translation(
         title="Wartungsarbeiten",
         message="Wir arbeiten gerade an diesem Dienst. Er ist in Kürze wieder erreichbar.",
         read_only_title="Zurzeit nur lesbar",
@@ -53,7 +53,7 @@ TEXTS: Final = {
         until="Voraussichtliches Ende: {time}",
         waiting="Diese Seite kommt von selbst zurück, sobald der Dienst wieder da ist.",
     ),
-    "es": Texts(
+    "es": Translation(
         title="En mantenimiento",
         message="Estamos trabajando en este servicio. Volverá a estar disponible en breve.",
         read_only_title="Solo lectura por mantenimiento",
@@ -61,7 +61,7 @@ TEXTS: Final = {
         until="Fin previsto: {time}",
         waiting="Esta página volverá por sí sola en cuanto lo haga el servicio.",
     ),
-    "fr": Texts(
+    "fr": Translation(
         title="Maintenance en cours",
         message="Nous intervenons actuellement sur ce service. Il sera de retour sous peu.",
         read_only_title="Lecture seule pendant la maintenance",
@@ -69,7 +69,7 @@ TEXTS: Final = {
         until="Fin prévue : {time}",
         waiting="Cette page reviendra d’elle-même dès le retour du service.",
     ),
-    "it": Texts(
+    "it": Translation(
         title="In manutenzione",
         message="Stiamo lavorando a questo servizio. Tornerà disponibile a breve.",
         read_only_title="Sola lettura per manutenzione",
@@ -77,7 +77,7 @@ TEXTS: Final = {
         until="Fine prevista: {time}",
         waiting="Questa pagina tornerà da sola non appena il servizio sarà di nuovo attivo.",
     ),
-    "nl": Texts(
+    "nl": Translation(
         title="Onderhoud",
         message="We werken op dit moment aan deze dienst. Hij is binnenkort weer beschikbaar.",
         read_only_title="Alleen lezen vanwege onderhoud",
@@ -85,7 +85,7 @@ TEXTS: Final = {
         until="Verwacht einde: {time}",
         waiting="Deze pagina komt vanzelf terug zodra de dienst er weer is.",
     ),
-    "pl": Texts(
+    "pl": Translation(
         title="Prace konserwacyjne",
         message="Pracujemy właśnie nad tą usługą. Wkrótce będzie znów dostępna.",
         read_only_title="Tylko do odczytu na czas prac",
@@ -93,7 +93,7 @@ TEXTS: Final = {
         until="Przewidywany koniec: {time}",
         waiting="Ta strona wróci sama, gdy tylko usługa znów zacznie działać.",
     ),
-    "pt": Texts(
+    "pt": Translation(
         title="Em manutenção",
         message="Estamos a trabalhar neste serviço. Voltará a estar disponível em breve.",
         read_only_title="Só de leitura durante a manutenção",
@@ -101,7 +101,7 @@ TEXTS: Final = {
         until="Fim previsto: {time}",
         waiting="Esta página regressa sozinha assim que o serviço voltar.",
     ),
-    "ja": Texts(
+    "ja": Translation(
         title="メンテナンス中",
         message="現在、サービスのメンテナンスを行っています。まもなく再開します。",
         read_only_title="メンテナンスのため閲覧のみ",
@@ -109,7 +109,7 @@ TEXTS: Final = {
         until="終了予定：{time}",
         waiting="サービスが再開すると、このページは自動的に元に戻ります。",
     ),
-    "zh": Texts(
+    "zh": Translation(
         title="正在维护",
         message="我们正在维护此服务，很快就会恢复。",
         read_only_title="维护期间只读",
@@ -117,7 +117,7 @@ TEXTS: Final = {
         until="预计结束时间：{time}",
         waiting="服务恢复后，此页面会自动返回。",
     ),
-    "ar": Texts(
+    "ar": Translation(
         title="الخدمة قيد الصيانة",
         message="نعمل على هذه الخدمة الآن، وستعود قريبًا.",
         read_only_title="للقراءة فقط أثناء الصيانة",

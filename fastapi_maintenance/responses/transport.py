@@ -9,13 +9,13 @@ from starlette.types import Message, Scope, Send
 
 from .content import DETAIL
 
-__all__ = ["fit", "shorten"]
+__all__ = ["adapt_send", "truncate_reason"]
 
 _TRY_AGAIN_LATER: Final = 1013  # in IANA's registry of WebSocket close codes
 _LONGEST_REASON: Final = 123  # bytes; a WebSocket control frame carries 125, two of them the code
 
 
-def fit(scope: Scope, send: Send, *, code: int = _TRY_AGAIN_LATER, reason: str = DETAIL) -> Send:
+def adapt_send(scope: Scope, send: Send, *, code: int = _TRY_AGAIN_LATER, reason: str = DETAIL) -> Send:
     """Return a `send` that adapts any HTTP response to the request.
 
     HEAD gets no body. A WebSocket handshake is denied with the response if the server supports that. Otherwise the WebSocket is
@@ -58,13 +58,13 @@ def _closing(send: Send, code: int, reason: str) -> Send:
     async def fitted(message: Message) -> None:
         kind = message["type"].removeprefix("websocket.")
         if kind == "http.response.start":
-            await send({"type": "websocket.close", "code": code, "reason": shorten(reason)})
+            await send({"type": "websocket.close", "code": code, "reason": truncate_reason(reason)})
         elif kind != "http.response.body":
             await send(message)
 
     return fitted
 
 
-def shorten(reason: str) -> str:
+def truncate_reason(reason: str) -> str:
     """Truncate a reason to what a WebSocket close frame can carry, between characters."""
     return reason.encode()[:_LONGEST_REASON].decode(errors="ignore")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .layers import layers_of
-from .match import Resolved
+from .layers import unwrap
+from .match import RouteMatch
 from .table import RouteTable
 
-__all__ = ["Resolved", "RouteTable", "layers_of"]
+__all__ = ["RouteMatch", "RouteTable", "unwrap"]

@@ -12,9 +12,9 @@ from starlette.applications import Starlette
 from starlette.routing import BaseRoute, Mount, Route, Router, WebSocketRoute
 
 from ..decorators import Marks
-from .layers import layers_of, mounted, router_of
-from .match import NOT_FOUND, Resolved, docs_urls, is_refused, routes_itself
-from .resolver import around, entered, leaves, router_in
+from .layers import mounted_app, router_of, unwrap
+from .match import NOT_FOUND, RouteMatch, docs_urls, is_refused, routes_itself
+from .resolver import around, entered, flatten, router_in
 
 __all__ = ["RouteIndex"]
 
@@ -36,21 +36,21 @@ class RouteIndex:
     """
 
     def __init__(self, target: object, app: object, marks: Marks | None = None) -> None:
-        *_, innermost = layers = list(layers_of(target))
-        marks = Marks().inside(app) if marks is None else marks
+        *_, innermost = layers = list(unwrap(target))
+        marks = Marks().extend(app) if marks is None else marks
         for layer in layers:
-            marks = marks.inside(layer)
+            marks = marks.extend(layer)
         router = router_of(innermost)
         self._fastapi = innermost if isinstance(innermost, FastAPI) else None
-        self._all = Resolved.marked(marks) if router is None else None
+        self._all = RouteMatch.marked(marks) if router is None else None
         self._routes = [] if router is None else router.routes
         self._entries: dict[str, list[_Entry]] = {}
         self._deepest = 0
-        self._app = innermost if isinstance(innermost, Starlette) else app  # as the scope names it there; kept, so is its id
+        self._app = innermost if isinstance(innermost, Starlette) else app  # as the component names it there; kept, so is its id
         if router is not None:
             self._fill(router, around(router, marks))
 
-    def find(self, kind: str, method: str | None, path: str, root_path: str) -> Resolved | None:
+    def find(self, kind: str, method: str | None, path: str, root_path: str) -> RouteMatch | None:
         """Return what answers an "http" or "websocket", or None if the routes must be asked."""
         if self._all is not None:
             return self._all
@@ -59,7 +59,7 @@ class RouteIndex:
             return None
         if self._fastapi is not None:
             root_path = self._fastapi.root_path or root_path
-        route_path = _beneath(root_path, path) if root_path else path
+        route_path = _strip_root_path(root_path, path) if root_path else path
         for entry in self._candidates(route_path):
             if not (entry.is_mount or (entry.kind == kind and (not entry.methods or method in entry.methods))):
                 continue
@@ -93,8 +93,8 @@ class RouteIndex:
         for place, route in enumerate(list(router.routes)):
             if not _includes_plainly(route):
                 return
-            for leaf, bears in leaves(route, entered(route, marks)):
-                beginning = _beginning(leaf)
+            for leaf, bears in flatten(route, entered(route, marks)):
+                beginning = _literal_prefix(leaf)
                 if beginning is None:
                     return
                 self._entries.setdefault(beginning, []).append(_Entry(order, place, route, leaf, bears, leaf.path in docs))
@@ -118,22 +118,22 @@ class _Entry:
         self.is_mount = isinstance(self._original, Mount)
         self.kind = "websocket" if isinstance(self._original, WebSocketRoute) else "http"
         self._inner: RouteIndex | None = None
-        self.resolved: dict[str | None, Resolved] = {}
+        self.resolved: dict[str | None, RouteMatch] = {}
 
     def inside(self, app: object) -> RouteIndex:
         """Return what is mounted there, in a mount."""
         if self._inner is None:
-            self._inner = RouteIndex(mounted(self._leaf.app, cast("Mount", self._original)), app, around(self._original, self._marks))
+            self._inner = RouteIndex(mounted_app(self._leaf.app, cast("Mount", self._original)), app, around(self._original, self._marks))
         return self._inner
 
-    def resolve(self, method: str | None) -> Resolved | None:
+    def resolve(self, method: str | None) -> RouteMatch | None:
         """Return what it is, for a method that it takes; None if the endpoint must be asked."""
         endpoint = self._leaf.endpoint
         if routes_itself(self._original, endpoint):
             return None
         docs = self._is_docs and method in ("GET", "HEAD")
-        marks = around(self._original, self._marks).inside(endpoint, method)
-        resolved = NOT_FOUND if is_refused(endpoint, method) else Resolved.marked(marks, docs=docs)
+        marks = around(self._original, self._marks).extend(endpoint, method)
+        resolved = NOT_FOUND if is_refused(endpoint, method) else RouteMatch.marked(marks, docs=docs)
         if method in _METHODS:  # clients may invent others without end
             self.resolved[method] = resolved
         return resolved
@@ -148,7 +148,7 @@ def _includes_plainly(route: Any) -> bool:
     return is_plain and all(map(_includes_plainly, route.effective_candidates()))
 
 
-def _beginning(leaf: RouteContext) -> str | None:
+def _literal_prefix(leaf: RouteContext) -> str | None:
     """The text that a path must begin with, up to a slash, or that it must be; None for a route that may choose by other things."""
     matches = getattr(leaf.original_route.matches, "__func__", None)
     if matches not in _PLAIN or not all(map(_is_starlettes, leaf.param_convertors.values())):
@@ -171,7 +171,7 @@ def _is_starlettes(convertor: object) -> bool:
     return type(convertor).__module__ == "starlette.convertors"
 
 
-def _beneath(root_path: str, path: str) -> str:
+def _strip_root_path(root_path: str, path: str) -> str:
     """A path as the routes have it, as Starlette's `get_route_path` takes the root path off."""
     if root_path and path.startswith(root_path) and path[len(root_path) : len(root_path) + 1] in ("", "/"):
         return path[len(root_path) :]

@@ -9,12 +9,12 @@ from fastapi import FastAPI
 from starlette.applications import Starlette
 from starlette.routing import Host, Mount, Router
 
-__all__ = ["layers_of", "mounted", "root_path_of", "router_of", "routes_beneath"]
+__all__ = ["mounted_app", "root_path_of", "router_of", "routes_beneath", "unwrap"]
 
 _DEEPEST: Final = 100  # layers of middleware; an object that invents an `.app` for every `.app` must not hang us
 
 
-def layers_of(app: object) -> Iterator[object]:
+def unwrap(app: object) -> Iterator[object]:
     """An app, then what it wraps, and so on inwards until something routes or nothing more can be seen."""
     for _ in range(_DEEPEST):
         yield app
@@ -34,15 +34,15 @@ def router_of(app: object) -> Router | None:
 
 
 def root_path_of(app: object) -> str:
-    """Return the `root_path` that an application puts into every scope; "" if it leaves the scope's own."""
+    """Return the `root_path` that an application puts into every component; "" if it leaves the component's own."""
     return app.root_path if isinstance(app, FastAPI) else ""
 
 
 def routes_beneath(app: object) -> bool:
     """Whether there is a router within an app that we can see."""
-    return any(router_of(layer) is not None for layer in layers_of(app))
+    return any(router_of(layer) is not None for layer in unwrap(app))
 
 
-def mounted(app: object, mount: Mount | Host) -> object:
+def mounted_app(app: object, mount: Mount | Host) -> object:
     """What is mounted. Where a middleware of the mount hides what it wraps, the mount remembers."""
     return app if routes_beneath(app) else getattr(mount, "_base_app", app)

@@ -16,29 +16,29 @@ from ..decorators import Marks
 from ..model.policy import Effect, Mark
 from .layers import routes_beneath
 
-__all__ = ["NOT_FOUND", "Resolved", "docs_urls", "is_refused", "routes_itself"]
+__all__ = ["NOT_FOUND", "RouteMatch", "docs_urls", "is_refused", "routes_itself"]
 
 _CHECKS_METHODS: Final = "_allowed_methods" in HTTPEndpoint.dispatch.__code__.co_names
 """Starlette runs only methods that it knows, also where a class has a function of another one's name. Older versions run that."""
 
 
 @dataclass(frozen=True, slots=True)
-class Resolved:
+class RouteMatch:
     """What would answer a request. `found` is False where the app itself says 404, 405 or redirects for a slash."""
 
     found: bool
     mark: Mark | None = None
     docs: bool = False
-    scope: str | None = None
+    component: str | None = None
     effect: Effect | None = None
 
     @classmethod
     def marked(cls, marks: Marks, *, docs: bool = False) -> Self:
         """Return the result for an endpoint with these marks."""
-        return cls(found=True, mark=marks.mark, docs=docs, scope=marks.scope, effect=marks.effect)
+        return cls(found=True, mark=marks.mark, docs=docs, component=marks.component, effect=marks.effect)
 
 
-NOT_FOUND: Final = Resolved(found=False)
+NOT_FOUND: Final = RouteMatch(found=False)
 
 
 def is_refused(endpoint: object, method: str | None) -> bool:

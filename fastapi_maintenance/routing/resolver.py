@@ -13,10 +13,10 @@ from starlette.routing import BaseRoute, Host, Match, Mount, Route, Router
 from starlette.types import Scope
 
 from ..decorators import Marks
-from .layers import layers_of, mounted, root_path_of, router_of
-from .match import NOT_FOUND, Resolved, docs_urls, is_refused, routes_itself
+from .layers import mounted_app, root_path_of, router_of, unwrap
+from .match import NOT_FOUND, RouteMatch, docs_urls, is_refused, routes_itself
 
-__all__ = ["around", "entered", "frontends", "leaves", "parts_of", "router_in", "walk"]
+__all__ = ["around", "entered", "flatten", "frontends", "parts_of", "router_in", "walk"]
 
 
 def router_in(route: object) -> Router | None:
@@ -28,7 +28,7 @@ def router_in(route: object) -> Router | None:
 
 def around(bearer: object, marks: Marks) -> Marks:
     """Merge in the marks of a router or a route: its own, and those among its dependencies."""
-    marks = marks.inside(bearer)
+    marks = marks.extend(bearer)
     return marks.among(bearer.dependencies) if isinstance(bearer, APIRouter | APIRoute | APIWebSocketRoute) else marks
 
 
@@ -48,7 +48,7 @@ def parts_of(included: Any, marks: Marks) -> Iterator[tuple[BaseRoute | RouteCon
             yield candidate, marks.among(candidate.include_context.dependencies[given:])
 
 
-def leaves(route: BaseRoute, marks: Marks) -> Iterator[tuple[RouteContext, Marks]]:
+def flatten(route: BaseRoute, marks: Marks) -> Iterator[tuple[RouteContext, Marks]]:
     """Yield the route, or every route of an included router, each with the marks inherited from enclosing routers."""
     if router_in(route) is None:
         yield RouteContext(route), marks
@@ -57,7 +57,7 @@ def leaves(route: BaseRoute, marks: Marks) -> Iterator[tuple[RouteContext, Marks
         if isinstance(part, RouteContext):
             yield part, inherited
         else:
-            yield from leaves(part, inherited)
+            yield from flatten(part, inherited)
 
 
 def frontends(included: Any, marks: Marks, prefix: str = "") -> Iterator[tuple[object, str, Marks]]:
@@ -82,19 +82,19 @@ class _Chosen(NamedTuple):
     marks: Marks
 
 
-def walk(app: object, scope: Scope) -> Resolved:
+def walk(app: object, scope: Scope) -> RouteMatch:
     """Follow an app down to what answers a scope, which stays as it is. The app around it may be marked, too."""
-    return _answer(app, _copy(scope), Marks().inside(scope.get("app")))
+    return _answer(app, _copy(scope), Marks().extend(scope.get("app")))
 
 
-def _answer(app: object, scope: Scope, marks: Marks) -> Resolved:
+def _answer(app: object, scope: Scope, marks: Marks) -> RouteMatch:
     """Follow one app down to what answers; `scope` is ours to change, `marks` are those around the app."""
-    layers = list(layers_of(app))
+    layers = list(unwrap(app))
     for layer in layers:
-        marks = marks.inside(layer)
+        marks = marks.extend(layer)
     router = router_of(innermost := layers[-1])
     if router is None:
-        return Resolved.marked(marks)
+        return RouteMatch.marked(marks)
     marks = around(router, marks)
     if isinstance(innermost, Starlette):
         scope["app"] = innermost
@@ -138,23 +138,23 @@ def _is_refusing(chosen: _Chosen) -> bool:
     return chosen.match is Match.PARTIAL and getattr(handle, "__func__", None) in _REFUSING
 
 
-def _land(chosen: _Chosen, router: Router, scope: Scope) -> Resolved:
+def _land(chosen: _Chosen, router: Router, scope: Scope) -> RouteMatch:
     """Describe the route that answers, or go on in what is mounted there."""
     original = getattr(chosen.route, "original_route", chosen.route)
     marks = around(original, chosen.marks)
     endpoint = getattr(chosen.route, "endpoint", None) or chosen.scope.get("endpoint")
     if isinstance(original, Mount | Host):
-        return _answer(mounted(endpoint, original), {**scope, **chosen.scope}, marks)
+        return _answer(mounted_app(endpoint, original), {**scope, **chosen.scope}, marks)
     if routes_itself(original, endpoint):
         return _answer(endpoint, {**scope, **chosen.scope}, marks)
     method = scope.get("method")
     if is_refused(endpoint, method):
         return NOT_FOUND
     docs = method in ("GET", "HEAD") and getattr(chosen.route, "path", None) in docs_urls(scope.get("app"), router)
-    return Resolved.marked(marks.inside(endpoint, method), docs=docs)
+    return RouteMatch.marked(marks.extend(endpoint, method), docs=docs)
 
 
-def _answer_last(router: Router, scope: Scope, marks: Marks) -> Resolved:
+def _answer_last(router: Router, scope: Scope, marks: Marks) -> RouteMatch:
     """Describe what a router does if no route of its own answers: redirect for a slash, static frontends, its default."""
     match_frontend: Any = getattr(router, "_match_low_priority", None)  # what `frontend()` adds has no public walk
     frontend, _, _, context = (Match.NONE, {}, None, None) if match_frontend is None else match_frontend(scope)
@@ -164,10 +164,10 @@ def _answer_last(router: Router, scope: Scope, marks: Marks) -> Resolved:
         return NOT_FOUND
     if frontend is Match.NONE:
         return _answer_default(router, scope, marks)
-    return Resolved.marked(marks if context is None else _marks_of_frontend(router, context, marks))
+    return RouteMatch.marked(marks if context is None else _marks_of_frontend(router, context, marks))
 
 
-def _answer_default(router: Router, scope: Scope, marks: Marks) -> Resolved:
+def _answer_default(router: Router, scope: Scope, marks: Marks) -> RouteMatch:
     return NOT_FOUND if router.default == router.not_found else _answer(router.default, scope, marks)
 
 

@@ -12,29 +12,29 @@ from starlette.types import ASGIApp, Scope
 
 from ..decorators import Marks, all_marks
 from .index import RouteIndex
-from .layers import layers_of, mounted, router_of, routes_beneath
-from .match import Resolved, routes_itself
+from .layers import mounted_app, router_of, routes_beneath, unwrap
+from .match import RouteMatch, routes_itself
 from .resolver import around, entered, parts_of, router_in, walk
 
-__all__ = ["RouteTable", "Survey"]
+__all__ = ["RouteScan", "RouteTable"]
 
 
 class RouteTable:
     """The routes of whatever lies beneath a middleware.
 
-    `tell` is called with the scopes that routes belong to, whenever the routes were looked through.
+    `tell` is called with the components that routes belong to, whenever the routes were looked through.
     """
 
-    def __init__(self, app: ASGIApp, tell: Callable[[frozenset[str]], None] = lambda scopes: None) -> None:
+    def __init__(self, app: ASGIApp, tell: Callable[[frozenset[str]], None] = lambda components: None) -> None:
         self._app = app
         self._tell = tell
         self._routed = routes_beneath(app)
-        *_, innermost = layers_of(app)
+        *_, innermost = unwrap(app)
         self.application = innermost if isinstance(innermost, FastAPI) else None
         """The application, if the middleware is around it: then requests come as they were before it set its `root_path`."""
-        self._survey: Survey | None = None
+        self._survey: RouteScan | None = None
 
-    def survey(self, scope: Scope) -> Survey:
+    def scan(self, scope: Scope) -> RouteScan:
         """What there is to know of all routes together.
 
         Notices routes added later, anywhere in the tree. A mark put on an endpoint whose route was already there is noticed
@@ -43,13 +43,13 @@ class RouteTable:
         target = self._app if self._routed else self._target(scope)
         survey = self._survey
         if survey is None or not survey.is_current(target):
-            survey = self._survey = Survey(target, scope.get("app"))
-            self._tell(frozenset(survey.scopes))
+            survey = self._survey = RouteScan(target, scope.get("app"))
+            self._tell(frozenset(survey.components))
         return survey
 
-    def resolve(self, scope: Scope) -> Resolved:
+    def resolve(self, scope: Scope) -> RouteMatch:
         """Say which endpoint would answer, as the app's own routers would choose it."""
-        return self.survey(scope).resolve(scope)
+        return self.scan(scope).resolve(scope)
 
     def localize(self, scope: Scope) -> bool:
         """Put the application's own `root_path` into a scope, as FastAPI does when it is reached. Returns whether that differs."""
@@ -66,7 +66,7 @@ class RouteTable:
             return self._app
         # That app is around us. Once it has routed (we sit on a mount, a router or a route of it) the scope is no longer the
         # one that its routes are for.
-        if "endpoint" in scope and all(layer is not self._app for layer in layers_of(around.middleware_stack)):
+        if "endpoint" in scope and all(layer is not self._app for layer in unwrap(around.middleware_stack)):
             return self._app
         return around
 
@@ -74,8 +74,8 @@ class RouteTable:
 _NO_ROUTER: Final = Router()
 
 
-class Survey:
-    """One walk over a whole route tree: is anything forced on, which scopes are there, and how to see that it has grown since."""
+class RouteScan:
+    """One walk over a whole route tree: is anything forced on, which components are there, and how to see that it has grown since."""
 
     def __init__(self, target: ASGIApp, around: object = None) -> None:
         self._target = target
@@ -89,7 +89,7 @@ class Survey:
         routes = self._outermost.routes
         return not routes or routes[-1] is self._last  # tells one that was replaced, which leaves the count as it was
 
-    def resolve(self, scope: Scope) -> Resolved:
+    def resolve(self, scope: Scope) -> RouteMatch:
         """Say which endpoint would answer, as the app's own routers would choose it."""
         if [router.routes for router in self._routers] != self._copies:  # identity first: a millisecond for 100,000 routes
             self._scan()
@@ -102,18 +102,18 @@ class Survey:
             # A convertor, or a user's own route, failed. The app would most likely answer 500 of its own, but it need not:
             # a middleware between us and the router may add to the scope what that route looks for. So this could be any
             # endpoint; closing it is the only answer that keeps a promise to whoever is migrating.
-            return Resolved(found=True)
+            return RouteMatch(found=True)
 
     def _scan(self) -> None:
         self.forced_on = False
-        self.scopes: set[str] = set()
+        self.components: set[str] = set()
         routers: dict[int, Router] = {}
         lists: list[list[BaseRoute]] = []
         self._copies: list[list[BaseRoute]] = []
         pending: list[object] = [self._target]
         self._note(self._around)
         while pending:
-            layers = list(layers_of(pending.pop()))
+            layers = list(unwrap(pending.pop()))
             self._note(*layers)
             router = router_of(layers[-1])
             if router is None or id(router) in routers:
@@ -141,7 +141,7 @@ class Survey:
         for route in routes:
             self._note(route)
             if isinstance(route, Mount | Host):
-                yield mounted(route.app, route)
+                yield mounted_app(route.app, route)
             elif (included := router_in(route)) is not None:
                 yield included
                 # FastAPI keeps what it made of an included router, also what has left the list since.
@@ -160,5 +160,5 @@ class Survey:
         for bearer in bearers:
             for marks in (around(bearer, entered(bearer, Marks())), *all_marks(bearer)):
                 self.forced_on |= marks.mark == "on"
-                if marks.scope is not None:
-                    self.scopes.add(marks.scope)
+                if marks.component is not None:
+                    self.components.add(marks.component)

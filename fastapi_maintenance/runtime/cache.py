@@ -8,15 +8,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
-from ..model.evaluate import Effective, evaluate
-from ..model.policy import closing
-from ..model.snapshot import Reading, fill_gaps, steady
+from ..model.evaluate import EffectiveState, evaluate
+from ..model.policy import closure_of
+from ..model.snapshot import Snapshot, with_last_known, with_stable_expiry
 from ..model.state import OFF, MaintenanceState
-from .gate import Gate, Verdict
+from .gate import Gate, GateState
 
-__all__ = ["FENCED", "Knowledge", "Policy", "Unreachable"]
+__all__ = ["FENCED", "OutagePolicy", "SnapshotCache", "StalenessPolicy"]
 
-Unreachable = Literal["last-known", "open", "closed"]
+OutagePolicy = Literal["last-known", "open", "closed"]
 
 
 FENCED: Final = MaintenanceState(enabled=True, retry_after=2, reason="The backend cannot be reached, and on_unreachable is 'closed'.")
@@ -24,7 +24,7 @@ FENCED: Final = MaintenanceState(enabled=True, retry_after=2, reason="The backen
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
+class StalenessPolicy:
     """How a worker judges. Times are in seconds; `kind` is the backend's.
 
     `counts_from_registering` is for a fence that must hold against a registry; `asks_always` for a backend that is asked at every
@@ -33,17 +33,17 @@ class Policy:
 
     kind: str
     enable_maintenance: bool | None
-    on_unreachable: Unreachable
+    on_unreachable: OutagePolicy
     stale_after: float
     ttl: float
     counts_from_registering: bool
     asks_always: bool
 
 
-class Knowledge:
+class SnapshotCache:
     """The last reading, and when it was asked for, learned and confirmed: local monotonic times, given by whoever calls."""
 
-    def __init__(self, policy: Policy, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, policy: StalenessPolicy, clock: Callable[[], float] = time.time) -> None:
         self._policy = policy
         self._wall_clock = clock
         self._learned_at = -math.inf
@@ -52,19 +52,19 @@ class Knowledge:
         self.begun_at = -math.inf  # when anybody first wanted to know
         self.fresh_at = -math.inf
         self.changes_at = -math.inf
-        self.reading: Reading | None = None
+        self.reading: Snapshot | None = None
 
     # -- learning ------------------------------------------------------------------------------------------------------
 
-    def learn(self, reading: Reading, asked_at: float, arrived_at: float) -> bool:
+    def store(self, reading: Snapshot, asked_at: float, arrived_at: float) -> bool:
         """Take a reading in, unless what is known is newer: learned while this one was on its way, and read later."""
         old = self.reading
         if old is not None and asked_at < self._learned_at and reading.now < old.now:
             return False
         self._tune(reading.now - arrived_at, reading.now - asked_at)
-        self.reading = steady(fill_gaps(reading, old), old)
+        self.reading = with_stable_expiry(with_last_known(reading, old), old)
         self._learned_at = arrived_at
-        self.confirm(asked_at)
+        self.touch(asked_at)
         if reading.registered:
             self._registered_at = max(self._registered_at, asked_at)
         return True
@@ -83,12 +83,12 @@ class Knowledge:
         low, high = self._offset_bounds
         return (low + high) / 2 if math.isfinite(low) else 0.0
 
-    def confirm(self, at: float) -> None:
+    def touch(self, at: float) -> None:
         """What was learned last still held at that time."""
         self.fresh_at = max(self.fresh_at, at)
 
     @property
-    def known(self) -> Reading | None:
+    def known(self) -> Snapshot | None:
         """The last reading, if its switch was ever readable."""
         return None if self.reading is None or self.reading.switch is None else self.reading
 
@@ -98,7 +98,7 @@ class Knowledge:
 
     # -- judging -------------------------------------------------------------------------------------------------------
 
-    def judge(self, now: float, fallback: Reading | None, fallback_source: str, *, watched: bool) -> Gate:
+    def evaluate_gate(self, now: float, fallback: Snapshot | None, fallback_source: str, *, watched: bool) -> Gate:
         """The gate as of now. `watched` says whether somebody will confirm it; else it is a cached read."""
         policy = self._policy
         since = self.confirmed_at(now)
@@ -106,27 +106,27 @@ class Knowledge:
         backend_now = self.backend_time(now)
         reading, source = self._basis(fallback, fallback_source, fresh=fresh)
         effective = evaluate(reading, backend_now)
-        scopes = {name: evaluate(reading, backend_now, name) for name in self._scopes_in(reading)}
-        self.changes_at = now + min(each.until for each in (effective, *scopes.values())) - backend_now
+        components = {name: evaluate(reading, backend_now, name) for name in self._components_in(reading)}
+        self.changes_at = now + min(each.until for each in (effective, *components.values())) - backend_now
         horizon = self._horizon(since if fresh else now, watched=watched)
         if not fresh and policy.on_unreachable != "last-known":
             hold = FENCED if policy.on_unreachable == "closed" else None
-            refusal = closing(hold, policy.enable_maintenance, OFF)
+            refusal = closure_of(hold, policy.enable_maintenance, OFF)
             return Gate(refusal, hold or OFF, f"unreachable-{policy.on_unreachable}", horizon)
         general = self._verdict(effective)
-        verdicts = {name: self._verdict(each) for name, each in scopes.items()}
+        verdicts = {name: self._verdict(each) for name, each in components.items()}
         differing = {name: verdict for name, verdict in verdicts.items() if verdict != general}
-        return Gate(general.closing, general.state, source, min(self.changes_at, horizon), general.coming, differing)
+        return Gate(general.closure, general.state, source, min(self.changes_at, horizon), general.upcoming, differing)
 
-    def _verdict(self, effective: Effective) -> Verdict:
+    def _verdict(self, effective: EffectiveState) -> GateState:
         override = self._policy.enable_maintenance
-        refusal = closing(effective.hold, override, effective.switch)
-        return Verdict(refusal, effective.state, effective.coming if override is None else None)
+        refusal = closure_of(effective.hold, override, effective.switch)
+        return GateState(refusal, effective.state, effective.upcoming if override is None else None)
 
-    def _scopes_in(self, reading: Reading) -> set[str]:
-        """The scopes of which there is anything to say."""
-        held = {hold.scope for hold in reading.holds or () if hold.scope is not None}
-        return held | set(reading.scopes or {})
+    def _components_in(self, reading: Snapshot) -> set[str]:
+        """The components of which there is anything to say."""
+        held = {hold.component for hold in reading.holds or () if hold.component is not None}
+        return held | set(reading.components or {})
 
     def confirmed_at(self, now: float) -> float:
         """From when on staleness counts."""
@@ -137,9 +137,9 @@ class Knowledge:
         since = max(self.fresh_at, self.begun_at)
         return now if since == -math.inf else since
 
-    def lasting(self, now: float) -> MaintenanceState:
+    def persistent_state(self, now: float) -> MaintenanceState:
         """The state as a file can keep it: a standing hold, or the switch with its window and time to live."""
-        reading, backend_now = self.known or Reading(), now + self._clock_offset
+        reading, backend_now = self.known or Snapshot(), now + self._clock_offset
         switch = reading.switch or OFF
         if (hold := evaluate(reading, backend_now).hold) is not None:
             return hold
@@ -155,21 +155,21 @@ class Knowledge:
             return -math.inf
         return since + (self._policy.stale_after if watched else self._policy.ttl)
 
-    def _basis(self, fallback: Reading | None, fallback_source: str, *, fresh: bool) -> tuple[Reading, str]:
+    def _basis(self, fallback: Snapshot | None, fallback_source: str, *, fresh: bool) -> tuple[Snapshot, str]:
         """What is known, else what a fallback knows, else off; and where that comes from."""
         if (known := self.known) is not None:
-            # The override goes before every switch, also those of scopes, and must not let one of them outdo a general off hold.
-            known = known if self._policy.enable_maintenance is None or not known.scopes else replace(known, scopes={})
+            # The override goes before every switch, also those of components, and must not let one of them outdo a general off hold.
+            known = known if self._policy.enable_maintenance is None or not known.components else replace(known, components={})
             if fresh:
                 return known, self._policy.kind
             return _unending(known, self.fresh_at + self._clock_offset), "last-known"
-        reading = fallback or Reading()
+        reading = fallback or Snapshot()
         if self.reading is not None:  # its switch is unreadable, its holds are not
             reading = replace(reading, holds=self.reading.holds)
         return reading, fallback_source
 
 
-def _unending(reading: Reading, confirmed_at: float) -> Reading:
+def _unending(reading: Snapshot, confirmed_at: float) -> Snapshot:
     """Without an end to the on holds that stood when last confirmed: whoever cannot see them renewed must not open under them."""
     holds = (
         replace(hold, deadline=math.inf) if hold.state.enabled and confirmed_at < hold.deadline else hold for hold in reading.holds or ()

@@ -13,24 +13,24 @@ from ..backends.default import backend_or_default
 from ..exceptions import BackendError
 from ..model.evaluate import evaluate
 from ..model.state import MaintenanceState
-from ..routing import layers_of
+from ..routing import unwrap
 from .mode import MaintenanceMode
-from .requests import current_admission
+from .requests import current_request
 
 __all__ = [
     "MaintenanceStateDep",
-    "backend_at_hand",
+    "current_backend",
+    "current_mode",
     "get_maintenance_mode",
     "get_maintenance_state",
-    "mode_at_hand",
     "modes_of",
     "set_maintenance_mode",
 ]
 
 
-def mode_at_hand() -> MaintenanceMode | None:
+def current_mode() -> MaintenanceMode | None:
     """Return the mode of the application whose request or lifespan the code runs in."""
-    admission = current_admission.get()
+    admission = current_request.get()
     return None if admission is None else cast("MaintenanceMode", admission.owner)
 
 
@@ -44,19 +44,19 @@ _Backend = Annotated[str | BaseStateBackend | None, Depends(_absent)]
 _Name = Annotated[str | None, Depends(_absent)]
 
 
-def backend_at_hand(backend: str | BaseStateBackend | None = None) -> BaseStateBackend:
+def current_backend(backend: str | BaseStateBackend | None = None) -> BaseStateBackend:
     """The backend given, else that of the application whose request or lifespan this runs in, else the default."""
-    mode = mode_at_hand()
+    mode = current_mode()
     return mode.backend if backend is None and mode is not None else backend_or_default(backend)
 
 
-async def get_maintenance_mode(backend: _Backend = None, *, scope: _Name = None) -> bool:
-    """Whether maintenance is on, in general or in a scope: the effective state, of switch and holds together.
+async def get_maintenance_mode(backend: _Backend = None, *, component: _Name = None) -> bool:
+    """Whether maintenance is on, in general or in a component: the effective state, of switch and holds together.
 
-    Inside a request without any I/O, but for a scope that none of the application's routes belongs to; elsewhere by asking the
+    Inside a request without any I/O, but for a component that none of the application's routes belongs to; elsewhere by asking the
     backend. Raises `BackendError` where that fails. A dependency, too: `Depends(get_maintenance_mode)`.
     """
-    return (await _effective_state(backend, scope)).enabled
+    return (await _effective_state(backend, component)).enabled
 
 
 async def get_maintenance_state(backend: _Backend = None, *, component: _Name = None) -> MaintenanceState:
@@ -65,22 +65,22 @@ async def get_maintenance_state(backend: _Backend = None, *, component: _Name = 
     Inside a request, without arguments: the state by which the gate decided on this request, also if it has changed since.
     Raises `BackendError` if the backend must be asked and fails. `MaintenanceStateDep` is the same as a dependency.
     """
-    admission = current_admission.get()
+    admission = current_request.get()
     if backend is None and component is None and admission is not None and (state := admission.state) is not None:
         return state
     return await _effective_state(backend, component)
 
 
-async def _effective_state(backend: str | BaseStateBackend | None, scope: str | None) -> MaintenanceState:
-    mode = mode_at_hand()
-    if backend is None and mode is not None and (scope is None or scope in mode.scopes):
-        return (await mode.refresh()).of(scope).state
-    asked = backend_at_hand(backend)
-    if scope is not None:
-        asked.follow_scopes([scope])
+async def _effective_state(backend: str | BaseStateBackend | None, component: str | None) -> MaintenanceState:
+    mode = current_mode()
+    if backend is None and mode is not None and (component is None or component in mode.components):
+        return (await mode.refresh()).for_component(component).state
+    asked = current_backend(backend)
+    if component is not None:
+        asked.follow_components([component])
     reading = await asked.read()
-    effective = evaluate(reading, reading.now, scope)
-    if effective.hold is None and (reading.of(scope) or reading).switch is None:
+    effective = evaluate(reading, reading.now, component)
+    if effective.hold is None and (reading.for_component(component) or reading).switch is None:
         raise BackendError(f"{asked.describe()}: {reading.error}")
     return effective.state
 
@@ -94,15 +94,17 @@ async def set_maintenance_mode(
     backend: str | BaseStateBackend | None = None,
     *,
     expires_in: float | None = None,
-    scope: str | None = None,
+    component: str | None = None,
 ) -> None:
-    """Set the switch, or that of a scope, for `expires_in` seconds where given. Raises `BackendError` if that did not happen.
+    """Set the switch, or that of a component, for `expires_in` seconds where given. Raises `BackendError` if that did not happen.
 
-    For a scope, False is no switch of its own: what holds in general decides again.
+    For a component, False is no switch of its own: what holds in general decides again.
     """
     state = value if isinstance(value, MaintenanceState) else MaintenanceState(enabled=value)
-    target = backend_at_hand(backend)
-    await (target.write(state, expires_in=expires_in) if scope is None else target.write_scope(scope, state, expires_in=expires_in))
+    target = current_backend(backend)
+    await (
+        target.write(state, expires_in=expires_in) if component is None else target.write_component(component, state, expires_in=expires_in)
+    )
 
 
 def modes_of(app: object) -> list[MaintenanceMode]:
@@ -111,7 +113,7 @@ def modes_of(app: object) -> list[MaintenanceMode]:
 
 
 def _stack_of(app: object) -> Iterator[object]:
-    for layer in layers_of(app):
+    for layer in unwrap(app):
         yield layer
         if isinstance(layer, Starlette) and layer.middleware_stack is not None:
-            yield from layers_of(layer.middleware_stack)
+            yield from unwrap(layer.middleware_stack)

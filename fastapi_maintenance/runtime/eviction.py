@@ -7,11 +7,11 @@ import math
 import time
 from collections.abc import Callable
 
-from .._internal.validation import at_least_zero
-from ..model.policy import Closing
+from .._internal.validation import non_negative
+from ..model.policy import Closure
 from ..responses import detail
 from .gate import Gate
-from .requests import InFlight
+from .requests import InFlightRequests
 
 __all__ = ["ClosedSince", "Evictor"]
 
@@ -24,15 +24,15 @@ class Evictor:
 
     def __init__(self, *, close_websockets: float | None, close_streams: float | None) -> None:
         given = {"websocket": ("close_websockets", close_websockets), "http": ("close_streams", close_streams)}
-        self._grace = {kind: at_least_zero(name, value) for kind, (name, value) in given.items() if value is not None}
+        self._grace = {kind: non_negative(name, value) for kind, (name, value) in given.items() if value is not None}
         self.closed_since = ClosedSince()
 
-    def start(self, tasks: asyncio.TaskGroup, requests: InFlight, current_gate: Callable[[], Gate]) -> None:
+    def start(self, tasks: asyncio.TaskGroup, requests: InFlightRequests, current_gate: Callable[[], Gate]) -> None:
         """Start what a closing of just now comes to."""
         for kind, after in self._grace.items():
             tasks.create_task(self._close(kind, after, time.monotonic(), requests, current_gate))
 
-    async def _close(self, kind: str, after: float, began: float, requests: InFlight, current_gate: Callable[[], Gate]) -> None:
+    async def _close(self, kind: str, after: float, began: float, requests: InFlightRequests, current_gate: Callable[[], Gate]) -> None:
         await asyncio.sleep(after)
         gate = current_gate()
         # All at once: what is sent to a client that reads nothing may wait until the server gives it up.
@@ -59,15 +59,15 @@ class ClosedSince:
         since = self._since
         general = since.get(None, -math.inf)
         # Also what goes by the general state now: it may have been open under it until this moment.
-        for component in {None, *gate.scopes, *before.scopes, *since}:
-            if gate.of(component).closing is None:
+        for component in {None, *gate.components, *before.components, *since}:
+            if gate.for_component(component).closure is None:
                 since.pop(component, None)
-            elif before.of(component).closing is None:
+            elif before.for_component(component).closure is None:
                 since[component] = at
             else:
                 since.setdefault(component, general)
 
-    def before(self, moment: float, gate: Gate, component: str | None) -> Closing | None:
+    def before(self, moment: float, gate: Gate, component: str | None) -> Closure | None:
         """Return what has closed a component, or everything, since before that moment; None if it was open meanwhile."""
         since = self._since.get(component, self._since.get(None, math.inf))
-        return gate.of(component).closing if since <= moment else None
+        return gate.for_component(component).closure if since <= moment else None

@@ -7,10 +7,10 @@ import logging
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from .._internal.logging import fields, why
+from .._internal.logging import error_text, log_fields
 from ..backends import BaseStateBackend, EnvVarBackend, LocalFileBackend, backend_from_url
 from ..exceptions import ConfigurationError
-from ..model.snapshot import Reading
+from ..model.snapshot import Snapshot
 from ..model.state import MaintenanceState
 
 __all__ = ["Fallbacks"]
@@ -32,11 +32,11 @@ class Fallbacks:
             self._chain.append(EnvVarBackend())
         self._mirrored: MaintenanceState | None = None
         self._troubles: dict[int, str] = {}
-        self._answers: dict[int, Reading | None] = {}
-        self.reading: Reading | None = None
+        self._answers: dict[int, Snapshot | None] = {}
+        self.reading: Snapshot | None = None
         self.source = "default"
 
-    async def consult(self) -> None:
+    async def query(self) -> None:
         """Ask each in turn until one knows; its answer is then `reading` and its kind `source`.
 
         One that cannot be asked just now, or cannot read what it has, counts with what it said before.
@@ -48,12 +48,12 @@ class Fallbacks:
                 return
         self.reading, self.source = None, "default"
 
-    async def _ask(self, backend: BaseStateBackend) -> Reading | None:
+    async def _ask(self, backend: BaseStateBackend) -> Snapshot | None:
         try:
             async with asyncio.timeout(_PATIENCE):
-                reading = await backend.recall()
+                reading = await backend.last_known()
         except Exception as error:  # the last resort must not fail because of another resort
-            self._complain(backend, f"The fallback {backend.describe()} cannot be asked: {why(error)}")
+            self._complain(backend, f"The fallback {backend.describe()} cannot be asked: {error_text(error)}")
         else:
             if reading is not None and reading.switch is None:
                 self._complain(backend, f"The fallback {backend.describe()} cannot be read: {reading.error}")
@@ -72,7 +72,7 @@ class Fallbacks:
                 await backend.write(state)
             except Exception as error:
                 self._mirrored = None
-                self._complain(backend, f"The fallback {backend.describe()} is not up to date: {why(error)}")
+                self._complain(backend, f"The fallback {backend.describe()} is not up to date: {error_text(error)}")
             else:
                 self._troubles.pop(id(backend), None)
 
@@ -82,7 +82,7 @@ class Fallbacks:
     def _complain(self, backend: BaseStateBackend, trouble: str) -> None:
         if self._troubles.get(id(backend)) != trouble:
             self._troubles[id(backend)] = trouble
-            logger.warning("%s", trouble, extra=fields("fallback", backend=backend.describe()))
+            logger.warning("%s", trouble, extra=log_fields("fallback", backend=backend.describe()))
 
 
 def _checked(link: object) -> BaseStateBackend:

@@ -8,16 +8,16 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
-from .._internal.callables import call_handler, name_of
-from .._internal.logging import fields
+from .._internal.callables import call_handler, qualified_name
+from .._internal.logging import log_fields
 from ..backends import BaseStateBackend
-from ..backends.base import News, as_backend_error
+from ..backends.base import StateChange, as_backend_error
 from ..exceptions import ConfigurationError, InvalidStateError
-from ..model.policy import Closing
+from ..model.policy import Closure
 from ..model.state import OFF, MaintenanceState
 from .gate import Gate
 
-__all__ = ["ChangeHook", "Hooks", "state_of"]
+__all__ = ["ChangeHook", "ChangeHooks", "state_of"]
 
 ChangeHook = Callable[[MaintenanceState, MaintenanceState, str], object]
 """Is told of a change: the old state, the new one, and where that comes from. May be async; sync ones run in a thread."""
@@ -29,7 +29,7 @@ logger = logging.getLogger("fastapi_maintenance")
 _MAX_QUEUED: Final = 100  # changes; if a hook hangs, the oldest are dropped
 
 
-class Hooks:
+class ChangeHooks:
     """Calls `on_change` for each change of one application, in order, and `on_change_once` as the backend allots it.
 
     Raises `ConfigurationError` for a hook that cannot be called.
@@ -45,7 +45,7 @@ class Hooks:
         self._running = threading.Lock()  # for one event loop at a time, so that the order stays
         self._last_error = ""
 
-    def enqueue(self, old: Closing | None, new: Closing | None, source: str) -> None:
+    def enqueue(self, old: Closure | None, new: Closure | None, source: str) -> None:
         """Remember a change for `on_change`; from any thread."""
         if self.on_change is not None and state_of(old) != state_of(new):
             self._changes.append((state_of(old), state_of(new), source))
@@ -67,7 +67,7 @@ class Hooks:
         Returns the state that is settled now.
         """
         # The end is left out: each worker works it out from a time to live for itself, and so to another microsecond.
-        state = state_of(gate.closing).model_copy(update={"starts_at": None, "ends_at": None})
+        state = state_of(gate.closure).model_copy(update={"starts_at": None, "ends_at": None})
         before = settled or OFF
         # What a worker goes by while it cannot ask is its own affair, not the deployment's.
         if state == settled or gate.source != backend.kind:
@@ -81,18 +81,20 @@ class Hooks:
             await _call("on_change_once", self.on_change_once, last, state, gate.source)
 
         try:
-            told = await backend.tell_once(News(before.dump(), state.dump(), confirmed_at), tell)
+            told = await backend.notify_once(StateChange(before.dump(), state.dump(), confirmed_at), tell)
         except Exception as error:  # a custom backend may raise anything
             message = f"{as_backend_error(error, backend)}"
             if message != self._last_error:
-                logger.warning("on_change_once cannot be called yet: %s", message, extra=fields("hook-waits", backend=backend.describe()))
+                logger.warning(
+                    "on_change_once cannot be called yet: %s", message, extra=log_fields("hook-waits", backend=backend.describe())
+                )
             self._last_error = message
             return settled
         self._last_error = ""
         return state if told else settled
 
 
-def state_of(closing: Closing | None) -> MaintenanceState:
+def state_of(closing: Closure | None) -> MaintenanceState:
     """Return the state that requests are answered by: the one that closes the gate, or off."""
     return OFF if closing is None else closing.state
 
@@ -103,5 +105,10 @@ async def _call(role: str, hook: Any, old: MaintenanceState, new: MaintenanceSta
         await call_handler(hook, old, new, source, abandon=True)
     except Exception as error:
         logger.error(
-            "The %s hook %s failed: %r", role, name_of(hook), error, exc_info=error, extra=fields("hook-failed", hook=name_of(hook))
+            "The %s hook %s failed: %r",
+            role,
+            qualified_name(hook),
+            error,
+            exc_info=error,
+            extra=log_fields("hook-failed", hook=qualified_name(hook)),
         )

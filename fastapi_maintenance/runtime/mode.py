@@ -14,25 +14,25 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final, Self, get_args
 
-from .._internal.logging import fields
+from .._internal.logging import log_fields
 from .._internal.validation import positive
 from .._internal.version import VERSION
 from ..backends import BaseStateBackend
 from ..backends.base import WorkerRegistry, as_backend_error
 from ..exceptions import BackendError, ConfigurationError
 from ..exemptions.bypass import Bypass
-from ..exemptions.granted import Guests
+from ..exemptions.granted import GrantedExemptions
 from ..exemptions.proxies import ForwardedHeader, Proxies
-from ..model.snapshot import Reading
+from ..model.snapshot import Snapshot
 from ..model.state import OFF, MaintenanceState
 from ..model.workers import WAY_AROUND
-from .cache import Knowledge, Policy, Unreachable
+from .cache import OutagePolicy, SnapshotCache, StalenessPolicy
 from .change_log import ChangeLog
 from .eviction import Evictor
 from .fallbacks import Fallbacks
-from .gate import Gate, decreed
-from .hooks import ChangeHook, Hooks
-from .requests import Admission, InFlight
+from .gate import Gate, overridden
+from .hooks import ChangeHook, ChangeHooks
+from .requests import InFlightRequest, InFlightRequests
 from .watches import Watch, Watches
 
 __all__ = ["MaintenanceMode"]
@@ -71,7 +71,7 @@ class MaintenanceMode:
         *,
         enable_maintenance: bool | None = None,
         fallback: str | BaseStateBackend | Sequence[str | BaseStateBackend] = (),
-        on_unreachable: Unreachable = "last-known",
+        on_unreachable: OutagePolicy = "last-known",
         stale_after: float | None = None,
         close_websockets: float | None = None,
         close_streams: float | None = None,
@@ -80,29 +80,29 @@ class MaintenanceMode:
         bypass: Bypass | None = None,
         on_change: ChangeHook | None = None,
         on_change_once: ChangeHook | None = None,
-        classifier: Callable[[Admission], Awaitable[None]] | None = None,
+        classifier: Callable[[InFlightRequest], Awaitable[None]] | None = None,
     ) -> None:
-        if on_unreachable not in get_args(Unreachable):
-            raise ConfigurationError(f"on_unreachable must be one of {', '.join(get_args(Unreachable))}, not {on_unreachable!r}.")
+        if on_unreachable not in get_args(OutagePolicy):
+            raise ConfigurationError(f"on_unreachable must be one of {', '.join(get_args(OutagePolicy))}, not {on_unreachable!r}.")
         if enable_maintenance not in (None, True, False):
             raise ConfigurationError(f"enable_maintenance must be True, False or None, not {enable_maintenance!r}.")
         self.backend = backend
         self.enable_maintenance = enable_maintenance
         self.on_unreachable = on_unreachable
         self.stale_after = positive("stale_after", 2 * backend.ttl if stale_after is None else stale_after)
-        self.in_flight = InFlight()
+        self.in_flight = InFlightRequests()
         self._classifier = classifier
         self._evictor = Evictor(close_websockets=close_websockets, close_streams=close_streams)
-        self.guests = Guests(self.now, Proxies(trusted_proxies, forwarded), bypass)
-        self.is_exempt = self.guests.include
+        self.granted = GrantedExemptions(self.now, Proxies(trusted_proxies, forwarded), bypass)
+        self.is_exempt = self.granted.allows
         if self.stale_after < 1.5 * backend.ttl:
             raise ConfigurationError(
                 f"stale_after must be at least 1.5 ttl, {1.5 * backend.ttl:g} s here: a healthy worker's knowledge is up to 1.2 ttl old."
             )
         self._fallbacks = Fallbacks(fallback)
         self._peeks = _can_be_asked_always(backend)
-        self.knowledge = Knowledge(
-            Policy(
+        self.cache = SnapshotCache(
+            StalenessPolicy(
                 kind=backend.kind,
                 enable_maintenance=enable_maintenance,
                 on_unreachable=on_unreachable,
@@ -115,15 +115,15 @@ class MaintenanceMode:
         self._started = time.time()
         self._lock = threading.RLock()
         self._watches = Watches()
-        self.scopes: frozenset[str] = frozenset()
+        self.components: frozenset[str] = frozenset()
         self._log = ChangeLog(backend.describe())
-        self._hooks = Hooks(on_change, on_change_once)
+        self._hooks = ChangeHooks(on_change, on_change_once)
         self._decreed: MaintenanceState | None = None
-        self.refused = 0  # requests, so far
+        self.refused_total = 0  # requests, so far
         self.unrouted: tuple[str, ...] = ()  # paths that were answered without a route while closed
         self.propagation: float | None = None  # seconds from the last change that says when it was made
         self.gate = Gate(None, OFF, "default", -math.inf)
-        backend.attach(self)
+        backend.subscribe(self)
 
     # -- lifecycle -----------------------------------------------------------------------------------------------------
 
@@ -136,8 +136,8 @@ class MaintenanceMode:
 
     async def start(self) -> None:
         """Watch the backend on this event loop, and wait until something is known, at most `ttl` seconds."""
-        if self.knowledge.begun_at == -math.inf:
-            self.knowledge.begun_at = time.monotonic()
+        if self.cache.begun_at == -math.inf:
+            self.cache.begun_at = time.monotonic()
         watch = self._watches.on_this_loop(self._watch)
         if not watch.ready.is_set():
             try:
@@ -156,17 +156,17 @@ class MaintenanceMode:
             return self.judge()
         if self._peeks:
             reading = self._peek()
-            if reading is not None and reading is not self.knowledge.reading:
+            if reading is not None and reading is not self.cache.reading:
                 self.update(reading, time.monotonic())
-            elif time.monotonic() < self.knowledge.changes_at:
+            elif time.monotonic() < self.cache.changes_at:
                 return self.gate
         else:
             await self.start()
         return self.judge()
 
-    def _peek(self) -> Reading | None:
+    def _peek(self) -> Snapshot | None:
         try:
-            return self.backend.peek()
+            return self.backend.read_nowait()
         except Exception as error:  # a backend of a user's own may raise anything; no request may fail because of it
             self.fail(as_backend_error(error, self.backend))
             return None
@@ -199,10 +199,10 @@ class MaintenanceMode:
         while True:
             await watch.fallbacks.wait()
             watch.fallbacks.clear()
-            if self.knowledge.known is None:
+            if self.cache.known is None:
                 await self._consult(watch)
             else:
-                await self._fallbacks.mirror(self.knowledge.lasting(time.monotonic()))
+                await self._fallbacks.mirror(self.cache.persistent_state(time.monotonic()))
 
     async def _follow_closings(self, watch: Watch, tasks: asyncio.TaskGroup) -> None:
         """After a closing, classify the requests in flight, and close WebSockets and streams in time."""
@@ -235,20 +235,20 @@ class MaintenanceMode:
         changed.clear()
 
     async def _consult(self, watch: Watch) -> None:
-        await self._fallbacks.consult()
+        await self._fallbacks.query()
         self.judge()
         watch.ready.set()
 
     # -- feed: what the backend delivers, from any thread ----------------------------------------------------------------
 
-    def update(self, reading: Reading, at: float) -> None:
+    def update(self, reading: Snapshot, at: float) -> None:
         """Take a reading in, unless what is known is newer: learned while this one was on its way, and read later."""
         with self._lock:
-            known, before = self.knowledge.reading, self.gate
-            if not self.knowledge.learn(reading, at, time.monotonic()):
+            known, before = self.cache.reading, self.gate
+            if not self.cache.store(reading, at, time.monotonic()):
                 return
-            self._log.answered(reading)
-            changed = self.judge().closing is not before.closing
+            self._log.recovered(reading)
+            changed = self.judge().closure is not before.closure
             if changed and known is not None and reading.epoch > known.epoch:
                 # The epoch is when it was written, on Redis' clock; a bare SET leaves none.
                 self.propagation = max(0.0, self.now().timestamp() - reading.epoch / 1e6)
@@ -257,20 +257,20 @@ class MaintenanceMode:
     def confirm(self, at: float) -> None:
         """What was delivered last still held at that time."""
         with self._lock:
-            self.knowledge.confirm(at)
+            self.cache.touch(at)
             self.judge()
 
     def fail(self, error: BackendError) -> None:
         """Note that the backend cannot be read just now."""
         with self._lock:
-            what = "the last known state stays" if self.knowledge.known else "no state was ever known, asking the fallbacks"
-            self._log.failed(f"{error}; {what}, on_unreachable={self.on_unreachable}")
-        if self.knowledge.known is None:
+            what = "the last known state stays" if self.cache.known else "no state was ever known, asking the fallbacks"
+            self._log.unreachable(f"{error}; {what}, on_unreachable={self.on_unreachable}")
+        if self.cache.known is None:
             self._watches.notify("fallbacks")
 
     def report(self) -> Mapping[str, Any]:
         """What this worker says of itself in the registry."""
-        reading, gate = self.knowledge.reading, self.gate
+        reading, gate = self.cache.reading, self.gate
         return {
             "host": socket.gethostname(),
             "pid": os.getpid(),
@@ -279,23 +279,23 @@ class MaintenanceMode:
             "applied": "" if reading is None else reading.fingerprint,
             "epoch": 0 if reading is None else reading.epoch,
             **self._standing(gate),
-            "scopes": {name: self._standing(gate, name) for name in sorted(self.scopes)},
+            "components": {name: self._standing(gate, name) for name in sorted(self.components)},
             "fence": self.stale_after if self.on_unreachable == "closed" else None,
             "unrouted": self.unrouted,
         }
 
-    def _standing(self, gate: Gate, scope: str | None = None) -> dict[str, Any]:
-        http, websockets = self.in_flight.count(gate, scope)
-        closed = gate.of(scope).closing is not None
+    def _standing(self, gate: Gate, component: str | None = None) -> dict[str, Any]:
+        http, websockets = self.in_flight.count(gate, component)
+        closed = gate.for_component(component).closure is not None
         return {"closed": closed, "drained": closed and not http + websockets, "http": http, "websockets": websockets}
 
-    # -- scopes --------------------------------------------------------------------------------------------------------
+    # -- components --------------------------------------------------------------------------------------------------------
 
-    def follow_scopes(self, names: frozenset[str]) -> None:
-        """Know of these scopes too, which this application's routes belong to. Raises `ConfigurationError` where they cannot be had."""
-        if not names <= self.scopes:
-            self.backend.follow_scopes(names)
-            self.scopes |= names
+    def follow_components(self, names: frozenset[str]) -> None:
+        """Know of these components too, which this application's routes belong to. Raises `ConfigurationError` where they cannot be had."""
+        if not names <= self.components:
+            self.backend.follow_components(names)
+            self.components |= names
 
     # -- requests in flight --------------------------------------------------------------------------------------------
 
@@ -304,7 +304,7 @@ class MaintenanceMode:
         path = path.encode("unicode_escape").decode()[:_MAX_PATH]
         if path not in self.unrouted and len(self.unrouted) < _MAX_UNROUTED:
             self.unrouted += (path,)
-            logger.warning("%s %s", path, WAY_AROUND, extra=fields("unrouted", path=path))
+            logger.warning("%s %s", path, WAY_AROUND, extra=log_fields("unrouted", path=path))
 
     @property
     def switch(self) -> str:
@@ -314,20 +314,20 @@ class MaintenanceMode:
     def drain_progressed(self) -> None:
         """Report at once that a drain has ended, if it has."""
         gate = self.gate
-        if any(self.in_flight.is_drained(gate, scope) for scope in (None, *gate.scopes)):
-            self.backend.nudge()
+        if any(self.in_flight.is_drained(gate, component) for component in (None, *gate.components)):
+            self.backend.request_sync()
 
     def now(self) -> datetime:
         """The time on the clock that windows and leases are judged by."""
-        return datetime.fromtimestamp(self.knowledge.backend_time(time.monotonic()), UTC)
+        return datetime.fromtimestamp(self.cache.backend_time(time.monotonic()), UTC)
 
     def confirmed_time(self) -> float:
         """When what is known was last known to be so, in seconds on that clock."""
-        return self.knowledge.backend_time(self.knowledge.fresh_at)
+        return self.cache.backend_time(self.cache.fresh_at)
 
     # -- what follows from it ------------------------------------------------------------------------------------------
 
-    def decree(self, state: MaintenanceState | None) -> MaintenanceState | None:
+    def override(self, state: MaintenanceState | None) -> MaintenanceState | None:
         """Go by this state alone from now on, whatever is known and said elsewhere; by what is known again with None.
 
         Returns what was decreed before.
@@ -345,17 +345,17 @@ class MaintenanceMode:
             before = self.gate
             fallback, source = self._fallbacks.reading, self._fallbacks.source
             if self._decreed is not None:
-                gate = decreed(self._decreed, time.monotonic(), time.time())
+                gate = overridden(self._decreed, time.monotonic(), time.time())
             else:
-                gate = self.knowledge.judge(time.monotonic(), fallback, source, watched=bool(self._watches))
+                gate = self.cache.evaluate_gate(time.monotonic(), fallback, source, watched=bool(self._watches))
             gate = gate.after(before)
             changed = gate.version != before.version
             if changed:
                 self._evictor.closed_since.note(gate, before, time.monotonic())
-                problems = self.guests.arrange(gate.closed_states())
+                problems = self.granted.load(gate.closed_states())
             self.gate = gate
             if changed:
-                self._hooks.enqueue(before.closing, gate.closing, gate.source)  # within the lock, for their order counts
+                self._hooks.enqueue(before.closure, gate.closure, gate.source)  # within the lock, for their order counts
         if changed:
             self._log.changed(gate, before, problems)
             self._watches.notify("on_change", "on_change_once", *([] if gate.is_open else ["closed"]))
@@ -364,6 +364,6 @@ class MaintenanceMode:
 
 def _can_be_asked_always(backend: BaseStateBackend) -> bool:
     try:
-        return backend.peek() is not None
+        return backend.read_nowait() is not None
     except Exception:  # it can, only not just now
         return True

@@ -12,10 +12,10 @@ from starlette.types import Scope
 
 from ..model.policy import Decision, decide
 from ..model.state import OFF, MaintenanceState
-from ..routing import Resolved
+from ..routing import RouteMatch
 from .gate import Gate
 
-__all__ = ["Admission", "InFlight", "Owner", "current_admission", "untrack_current_request"]
+__all__ = ["InFlightRequest", "InFlightRequests", "Owner", "current_request", "untrack_current_request"]
 
 _CLASSIFY_TIMEOUT: Final = 1.0  # seconds per request, so that a hanging exempt handler delays neither the others nor the WebSockets
 
@@ -24,7 +24,7 @@ class Owner(Protocol):
     """What an in-flight request needs of the mode that admitted it."""
 
     gate: Gate
-    in_flight: InFlight
+    in_flight: InFlightRequests
 
     @property
     def switch(self) -> str:
@@ -40,14 +40,14 @@ class Owner(Protocol):
         ...
 
 
-class Admission:
+class InFlightRequest:
     """One request, WebSocket or lifespan while its ASGI call runs.
 
     `exempt` is the lasting answer of the exemption rules: None until they were asked. What a state itself allows is asked of each
     state. `excluded` lists the components that blocks inside this request hold closed; None stands for the whole service.
     """
 
-    route: Resolved | None = None
+    route: RouteMatch | None = None
     exempt: bool | None = None
     gate: Gate | None = None  # by which the request was decided; None for a lifespan
     refused_by: MaintenanceState | None = None
@@ -57,29 +57,29 @@ class Admission:
     def __init__(self, owner: Owner, scope: Scope) -> None:
         self.owner = owner
         self.scope = scope
-        outer = current_admission.get()
+        outer = current_request.get()
         self.outer = outer if outer is not None and _is_around(outer.scope, scope) else None
 
     @property
     def component(self) -> str | None:
         """The component of the route, if the route is known."""
-        return None if self.route is None else self.route.scope
+        return None if self.route is None else self.route.component
 
     @property
     def state(self) -> MaintenanceState | None:
         """The state by which the gate decided on this request; None for a lifespan."""
         if self.refused_by is not None or self.gate is None:
             return self.refused_by
-        closing, state, _ = self.gate.of(self.component)
+        closing, state, _ = self.gate.for_component(self.component)
         return closing.state if closing is not None else OFF if state.enabled else state
 
     def decide(self, gate: Gate, *, found: bool) -> Decision:
         """Apply the precedence rules to this request, whose route must be known. `found` is what rule 3 goes by."""
         route, scope = self.route, self.scope
         assert route is not None
-        closing = gate.of(route.scope).closing
+        closing = gate.for_component(route.component).closure
         exempt = self.exempt or (closing is not None and self.owner.is_exempt(scope, closing.state))
-        return decide(mark=route.mark, found=found, exempt=exempt, closing=closing, method=scope.get("method"), effect=route.effect)
+        return decide(mark=route.mark, found=found, exempt=exempt, closure=closing, method=scope.get("method"), effect=route.effect)
 
     def blocks_drain(self, gate: Gate, component: str | None = None) -> bool:
         """Return whether a drain of a component, or of the whole service, waits for this request.
@@ -91,7 +91,7 @@ class Admission:
             return False
         if self.route is None or self.exempt is None:  # not classified yet
             return True
-        return component in (None, self.route.scope) and self.decide(gate, found=True).refused
+        return component in (None, self.route.component) and self.decide(gate, found=True).refused
 
     def exclude(self, switch: str, component: str | None) -> None:
         """Leave this request, here and in enclosing applications on that switch, out of drains of a component or of everything."""
@@ -106,12 +106,12 @@ class Admission:
             excluded.remove(component)
             admission.excluded = tuple(excluded)
 
-    def _on(self, switch: str) -> Iterator[Admission]:
+    def _on(self, switch: str) -> Iterator[InFlightRequest]:
         return (admission for admission in self.with_outer() if admission.owner.switch == switch)
 
-    def with_outer(self) -> Iterator[Admission]:
+    def with_outer(self) -> Iterator[InFlightRequest]:
         """Yield this request, and the same one in each enclosing application."""
-        admission: Admission | None = self
+        admission: InFlightRequest | None = self
         while admission is not None:
             yield admission
             admission = admission.outer
@@ -123,7 +123,7 @@ def untrack_current_request() -> None:
     Call it in an endpoint, or add `Depends(untrack_current_request)`, where a response may be endless and writes nothing. It
     also counts for enclosing applications. Without a current request it does nothing.
     """
-    current = current_admission.get()
+    current = current_request.get()
     for admission in () if current is None else current.with_outer():
         admission.owner.in_flight.discard(admission)
         admission.owner.drain_progressed()
@@ -140,20 +140,20 @@ def _is_around(outer: Scope, inner: Scope) -> bool:
     return any(inner.get(name) != outer.get(name) for name in ("client", "server"))
 
 
-current_admission: ContextVar[Admission | None] = ContextVar("fastapi_maintenance_admission", default=None)
+current_request: ContextVar[InFlightRequest | None] = ContextVar("fastapi_maintenance_admission", default=None)
 """The request or lifespan that the code runs in."""
 
 
-class InFlight(set[Admission]):
+class InFlightRequests(set[InFlightRequest]):
     """The requests of one application that are in flight. While open, a request costs one `add` and one `discard`."""
 
-    def blocking(self, gate: Gate, component: str | None = None) -> Iterator[Admission]:
+    def blocking(self, gate: Gate, component: str | None = None) -> Iterator[InFlightRequest]:
         """Yield the requests that a drain of a component, or of the whole service, waits for."""
         return (admission for admission in list(self) if admission.blocks_drain(gate, component))
 
     def count(self, gate: Gate, component: str | None = None) -> tuple[int, int]:
         """Return how many HTTP requests and how many WebSockets a drain waits for, or while open, how many there are."""
-        if gate.of(component).closing is None:
+        if gate.for_component(component).closure is None:
             counted = [admission for admission in list(self) if admission.refused_by is None]
         else:
             counted = list(self.blocking(gate, component))
@@ -162,12 +162,12 @@ class InFlight(set[Admission]):
 
     def is_drained(self, gate: Gate, component: str | None = None) -> bool:
         """Return whether a component, or the whole service, is closed and no request blocks the drain."""
-        return gate.of(component).closing is not None and next(self.blocking(gate, component), None) is None
+        return gate.for_component(component).closure is not None and next(self.blocking(gate, component), None) is None
 
-    async def classify(self, classifier: Callable[[Admission], Awaitable[None]]) -> None:
+    async def classify(self, classifier: Callable[[InFlightRequest], Awaitable[None]]) -> None:
         """Classify all unclassified requests at the same time. A request that stays unclassified blocks the drain."""
 
-        async def ask(admission: Admission) -> None:
+        async def ask(admission: InFlightRequest) -> None:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_CLASSIFY_TIMEOUT):
                     await classifier(admission)

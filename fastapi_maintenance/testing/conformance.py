@@ -17,11 +17,11 @@ from itertools import permutations
 from typing import Any, Final
 
 from ..backends import BaseStateBackend
-from ..backends.base import News
+from ..backends.base import StateChange
 from ..exceptions import BackendError, ConfigurationError, ReadOnlyBackendError, UnsupportedError
-from ..model.evaluate import Effective, evaluate
+from ..model.evaluate import EffectiveState, evaluate
 from ..model.holds import Hold
-from ..model.snapshot import Reading
+from ..model.snapshot import Snapshot
 from ..model.state import OFF, ON, MaintenanceState
 
 __all__ = ["CHECKS", "MakeBackend"]
@@ -48,10 +48,10 @@ class Listener:
     """A worker that remembers what it was told."""
 
     def __init__(self) -> None:
-        self.readings: list[Reading] = []
+        self.readings: list[Snapshot] = []
         self.errors: list[BackendError] = []
 
-    def update(self, reading: Reading, at: float) -> None:
+    def update(self, reading: Snapshot, at: float) -> None:
         assert at <= time.monotonic()
         self.readings.append(reading)
 
@@ -72,7 +72,7 @@ class Listener:
         return bool(self.readings) and not _meaning(self.readings[-1]).state.enabled
 
 
-def _meaning(reading: Reading) -> Effective:
+def _meaning(reading: Snapshot) -> EffectiveState:
     """Evaluate a reading at the time when it was made."""
     return evaluate(reading, reading.now)
 
@@ -142,7 +142,7 @@ async def unwritten_switch_is_off(make: MakeBackend) -> None:
 
     assert (reading.switch, reading.holds, reading.error) == (OFF, (), None)
     assert await backend.get_value() is False
-    recalled = await backend.recall()
+    recalled = await backend.last_known()
     assert recalled is None or recalled.switch == OFF
 
 
@@ -233,7 +233,7 @@ async def last_concurrent_write_wins_everywhere(make: MakeBackend) -> None:
 async def last_known_state_survives_a_restart(make: MakeBackend) -> None:
     """Offer the written state to a process that starts later, as a fallback."""
     if await _writes(make(), ON):
-        recalled = await make().recall()
+        recalled = await make().last_known()
         assert recalled is not None
         assert recalled.switch == ON
 
@@ -432,7 +432,7 @@ async def own_change_is_published_at_once(make: MakeBackend) -> None:
     """Publish a change to subscribers before the call returns, watched or not."""
     backend = make()
     listener = Listener()
-    backend.attach(listener)
+    backend.subscribe(listener)
     if await _writes(backend, ON):
         assert listener.is_on()
         await backend.clear()
@@ -486,7 +486,7 @@ async def notification_is_not_repeated(make: MakeBackend) -> None:
         async def tell(old: str, now: str = now) -> None:
             told.append((old, now))
 
-        assert await backend.tell_once(News(before, now, time.time()), tell) is True
+        assert await backend.notify_once(StateChange(before, now, time.time()), tell) is True
     assert told == [("0", "1"), ("1", "0")]
 
 
@@ -499,10 +499,10 @@ async def changes_are_recorded_or_history_is_refused(make: MakeBackend) -> None:
         except UnsupportedError:
             return
         raise AssertionError("a backend that records nothing has a history")
-    standing = await one.signed("ana").acquire(_hold("a"), LEASE)
+    standing = await one.as_operator("ana").acquire(_hold("a"), LEASE)
     await one.write(ON)
     await one.release(standing)
-    await one.signed("ben").write(OFF)
+    await one.as_operator("ben").write(OFF)
     changes = await other.history()
     assert [(change.kind, change.by) for change in changes] == [("taken", "ana"), ("set", None), ("released", None), ("set", "ben")]
     assert [change.state for change in changes] == [ON, ON, ON, OFF]
@@ -525,11 +525,11 @@ async def description_is_one_stable_line(make: MakeBackend) -> None:
 async def read_without_io_agrees_with_read(make: MakeBackend) -> None:
     """Agree with `read`, if the backend can be read without I/O."""
     backend = make()
-    peeked = backend.peek()
+    peeked = backend.read_nowait()
     if peeked is None:
         return
     await backend.acquire(_hold("a"), LEASE)
-    peeked = backend.peek()
+    peeked = backend.read_nowait()
     assert peeked is not None
     assert _meaning(peeked).state == _meaning(await backend.read()).state
 

@@ -10,7 +10,7 @@ from starlette.types import ASGIApp
 
 from ..exceptions import ConfigurationError
 from ..model.state import OFF, ON, MaintenanceState
-from ..routing import layers_of
+from ..routing import unwrap
 from ..runtime.current import modes_of
 from ..runtime.mode import MaintenanceMode
 
@@ -35,14 +35,14 @@ class override(AbstractContextManager[None]):  # lower-case, as contextlib's own
 
     def __enter__(self) -> None:
         for mode in _modes_of(self._app):
-            self._undo.callback(mode.decree, mode.decree(self._state))
+            self._undo.callback(mode.override, mode.override(self._state))
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._undo.close()
 
 
 def _modes_of(app: ASGIApp) -> list[MaintenanceMode]:
-    for layer in layers_of(app):
+    for layer in unwrap(app):
         if isinstance(layer, Starlette) and layer.middleware_stack is None:
             layer.middleware_stack = layer.build_middleware_stack()  # as its first request would do
     modes = modes_of(app)

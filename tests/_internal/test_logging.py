@@ -18,7 +18,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import fastapi_maintenance
-from fastapi_maintenance._internal.logging import fields
+from fastapi_maintenance._internal.logging import log_fields
 from fastapi_maintenance.backends import RedisBackend
 from fastapi_maintenance.runtime.mode import MaintenanceMode
 
@@ -36,7 +36,7 @@ def logged() -> Iterator[io.StringIO]:
     """Everything that the package logs, as a line of text with each field."""
     out = io.StringIO()
     handler = logging.StreamHandler(out)
-    names = ("reason", "by", "scope", "source", "backend")
+    names = ("reason", "by", "component", "source", "backend")
     handler.setFormatter(
         logging.Formatter(
             " ".join(["LINE %(message)s", *(f"%(maintenance_{name})s" for name in names)]),
@@ -65,7 +65,7 @@ BIDI: Final = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
 @example("é ✅ 日本\u00a0x", "100 %s %d {}", "\\n")
 def test_log_record_any_text_stays_one_line(message: str, argument: str, detail: str) -> None:
     with logged() as out:
-        LOGGER.info("%s %s %r", message, argument, argument, extra=fields("changed", reason=detail, by=None))
+        LOGGER.info("%s %s %r", message, argument, argument, extra=log_fields("changed", reason=detail, by=None))
     line = out.getvalue().removesuffix("\n")
     assert [character for character in line if not is_safe(character)] == []
     assert len(line.splitlines()) == 1

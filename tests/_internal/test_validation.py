@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from fastapi_maintenance._internal.validation import at_least_zero, positive
+from fastapi_maintenance._internal.validation import non_negative, positive
 from fastapi_maintenance.exceptions import ConfigurationError
 
 
@@ -18,8 +18,8 @@ def test_an_option_in_seconds_must_be_positive(value: Any) -> None:
 
 
 def test_some_may_be_zero() -> None:
-    assert at_least_zero("settle", 0) == 0
-    assert at_least_zero("settle", 2.5) == 2.5
+    assert non_negative("settle", 0) == 0
+    assert non_negative("settle", 2.5) == 2.5
     for value in (-1, False):
         with pytest.raises(ConfigurationError, match=r"settle must be a positive number"):
-            at_least_zero("settle", value)
+            non_negative("settle", value)

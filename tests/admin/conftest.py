@@ -12,7 +12,7 @@ import pytest
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
-from fastapi_maintenance import MaintenanceModeMiddleware, maintenance_scope
+from fastapi_maintenance import MaintenanceModeMiddleware, maintenance_component
 from fastapi_maintenance.admin import maintenance_admin
 from fastapi_maintenance.backends import RedisBackend, backend_from_url
 
@@ -32,7 +32,7 @@ class Administer(Protocol):
 
 
 def shop(backend: Any, *, operator: Callable[..., Any] | None = None, **options: Any) -> FastAPI:
-    """An application with one route of no scope and one of the scope billing, and the router."""
+    """An application with one route of no component and one of the component billing, and the router."""
     app = FastAPI()
     app.add_middleware(MaintenanceModeMiddleware, backend=backend, **options)
     app.get("/")(lambda: "open")
@@ -42,7 +42,7 @@ def shop(backend: Any, *, operator: Callable[..., Any] | None = None, **options:
 
 def with_billing(app: FastAPI) -> FastAPI:
     """The same with a part that can be closed alone."""
-    app.get("/billing")(maintenance_scope("billing")(lambda: "open"))
+    app.get("/billing")(maintenance_component("billing")(lambda: "open"))
     return app
 
 

@@ -11,21 +11,21 @@ from hypothesis import strategies as st
 
 from fastapi_maintenance.admin.etags import etag_of, matches
 from fastapi_maintenance.model.holds import Hold
-from fastapi_maintenance.model.snapshot import Reading, ScopeSwitch
+from fastapi_maintenance.model.snapshot import ComponentSwitch, Snapshot
 from fastapi_maintenance.model.state import OFF, ON, MaintenanceState
 
 READINGS = [
-    Reading(OFF),
-    Reading(ON),
-    Reading(MaintenanceState(enabled=True, reason="OPS-417")),
-    Reading(None, error="garbage"),
-    Reading(None, error="other garbage"),
-    Reading(OFF, (Hold("a", ON),)),
-    Reading(OFF, None),
-    Reading(OFF, scopes={"billing": ScopeSwitch(ON)}),
-    Reading(OFF, scopes={"billing": ScopeSwitch(None)}),
-    Reading(OFF, fingerprint="1"),
-    Reading(ON, fingerprint="2"),
+    Snapshot(OFF),
+    Snapshot(ON),
+    Snapshot(MaintenanceState(enabled=True, reason="OPS-417")),
+    Snapshot(None, error="garbage"),
+    Snapshot(None, error="other garbage"),
+    Snapshot(OFF, (Hold("a", ON),)),
+    Snapshot(OFF, None),
+    Snapshot(OFF, components={"billing": ComponentSwitch(ON)}),
+    Snapshot(OFF, components={"billing": ComponentSwitch(None)}),
+    Snapshot(OFF, fingerprint="1"),
+    Snapshot(ON, fingerprint="2"),
 ]
 
 
@@ -35,13 +35,13 @@ def test_etag_differs_for_different_states() -> None:
 
 
 def test_etag_ignores_the_time() -> None:
-    early, late = (Reading(ON, (Hold("a", ON, 1.0, now + 30),), now, 600 - now) for now in (10.0, 20.0))
+    early, late = (Snapshot(ON, (Hold("a", ON, 1.0, now + 30),), now, 600 - now) for now in (10.0, 20.0))
     assert etag_of(early) == etag_of(late)
 
 
 @given(st.text())
 def test_etag_of_any_fingerprint_is_valid(fingerprint: str) -> None:
-    assert re.fullmatch(r'"[0-9a-f]{32}"', etag_of(Reading(fingerprint=fingerprint)))
+    assert re.fullmatch(r'"[0-9a-f]{32}"', etag_of(Snapshot(fingerprint=fingerprint)))
 
 
 @pytest.mark.parametrize(

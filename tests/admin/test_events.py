@@ -14,7 +14,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from fastapi_maintenance import MaintenanceModeMiddleware, wait_until_applied
-from fastapi_maintenance.admin.events import Picture, draw, follow
+from fastapi_maintenance.admin.events import Dashboard, follow, read_dashboard
 from fastapi_maintenance.backends import RedisBackend
 from fastapi_maintenance.exemptions.bypass import Bypass
 from fastapi_maintenance.model.holds import Hold
@@ -55,8 +55,8 @@ async def test_dashboard_shows_everything_at_once(redis_url: str) -> None:
     assert [one.unrouted for one in picture.workers or ()] == [["/legacy"]]
 
 
-async def _drawn_with_workers(mode: MaintenanceMode) -> Picture | None:
-    picture = await draw(mode, "bob")
+async def _drawn_with_workers(mode: MaintenanceMode) -> Dashboard | None:
+    picture = await read_dashboard(mode, "bob")
     return picture if picture.workers else None
 
 
@@ -66,22 +66,22 @@ async def test_dashboard_unchanged_but_for_time_is_the_same(redis_url: str, redi
         await mode.backend.acquire(Hold("a", ON), 30.0)
         await eventually(lambda: _drawn_with_workers(mode), within=SOON)
         await eventually(lambda: _stays_the_same(mode), within=SOON)
-        before = await draw(mode)
+        before = await read_dashboard(mode)
         redis_server.cli("SET", "maintenance", "0")
-        assert not (await draw(mode)).shows_the_same_as(before)
+        assert not (await read_dashboard(mode)).shows_the_same_as(before)
         assert not before.shows_the_same_as(None)
 
 
 async def _stays_the_same(mode: MaintenanceMode) -> bool:
-    before = await draw(mode)
+    before = await read_dashboard(mode)
     await asyncio.sleep(0.3)
-    after = await draw(mode)
+    after = await read_dashboard(mode)
     return after.state.now > before.state.now and after.shows_the_same_as(before)
 
 
 async def test_dashboard_without_a_registry_has_no_workers() -> None:
     async with MaintenanceMode(Switchboard(True)) as mode:
-        picture = await draw(mode)
+        picture = await read_dashboard(mode)
     assert (picture.workers, picture.state.enabled, picture.trouble) == (None, True, None)
 
 
@@ -89,7 +89,7 @@ async def test_dashboard_of_a_failing_backend_shows_last_known_state() -> None:
     board = Switchboard(True)
     async with MaintenanceMode(board) as mode:
         board.error = RuntimeError("on fire")
-        picture = await draw(mode)
+        picture = await read_dashboard(mode)
     assert (picture.state.enabled, picture.workers) == (True, None)
     assert picture.trouble == "Switchboard failed: RuntimeError: on fire"
 
@@ -97,7 +97,7 @@ async def test_dashboard_of_a_failing_backend_shows_last_known_state() -> None:
 async def test_dashboard_without_any_known_state_says_so() -> None:
     board = Switchboard()
     board.error = RuntimeError("on fire")
-    picture = await draw(MaintenanceMode(board))
+    picture = await read_dashboard(MaintenanceMode(board))
     assert (picture.state.enabled, picture.state.holds, picture.state.error) == (None, None, "No state was ever read.")
 
 
@@ -106,11 +106,11 @@ async def test_time_to_live_counts_down_while_redis_is_down(own_redis_server: Re
     server.cli("SET", "maintenance", "1", "EX", "600")
     async with MaintenanceMode(RedisBackend(server.url, timeout=0.5)) as mode:
         server.kill()
-        picture = await draw(mode)
+        picture = await read_dashboard(mode)
         assert picture.state.switch is not None
         first = picture.state.switch.expires_in
         await asyncio.sleep(0.2)
-        picture = await draw(mode)
+        picture = await read_dashboard(mode)
     assert "cannot be reached" in (picture.trouble or "")
     assert picture.state.switch is not None
     assert 500 < (picture.state.switch.expires_in or 0) < (first or 0) <= 600
@@ -120,12 +120,12 @@ async def test_time_to_live_of_a_component_expires_while_redis_is_down(own_redis
     server = own_redis_server()
     server.cli("SET", "maintenance:billing", "1", "PX", "5000")
     async with MaintenanceMode(RedisBackend(server.url, timeout=0.5)) as mode:
-        mode.follow_scopes(frozenset({"billing"}))
-        await eventually(lambda: mode.gate.scopes, within=20)
+        mode.follow_components(frozenset({"billing"}))
+        await eventually(lambda: mode.gate.components, within=20)
         server.kill()
 
         async def is_on() -> bool | None:
-            return (await draw(mode)).scopes[0].enabled
+            return (await read_dashboard(mode)).components[0].enabled
 
         assert await is_on() is True
         async with asyncio.timeout(SOON):
@@ -138,7 +138,7 @@ async def test_dashboard_without_script_rights_has_no_workers(redis_server: Redi
     try:
         async with MaintenanceMode(RedisBackend(redis_server.url_of("plain", "secret"))) as mode:
             redis_server.cli("SET", "maintenance", "1")
-            picture = await draw(mode)
+            picture = await read_dashboard(mode)
     finally:
         redis_server.cli("ACL", "DELUSER", "plain")
     assert (picture.workers, picture.state.switch is not None, picture.trouble) == (None, True, None)
@@ -214,7 +214,7 @@ def test_stream_over_http_follows_a_flip(two: Workers, redis_server: RedisServer
         assert (stream.response.status, headers["content-type"].partition(";")[0]) == (200, "text/event-stream")
         assert "no-store" in (headers.get_all("cache-control") or ())
         first = stream.until(standing("open"))
-        assert (first["state"]["enabled"], first["operator"], [one["name"] for one in first["scopes"]]) == (False, "ana", ["billing"])
+        assert (first["state"]["enabled"], first["operator"], [one["name"] for one in first["components"]]) == (False, "ana", ["billing"])
         redis_server.cli("SET", "maintenance", "1")
         second = stream.until(standing("drained"))
         assert (second["state"]["enabled"], first.keys()) == (True, second.keys())

@@ -7,7 +7,7 @@ from typing import Annotated
 import pytest
 from fastapi import Header
 
-from fastapi_maintenance.admin.events import draw
+from fastapi_maintenance.admin.events import read_dashboard
 from fastapi_maintenance.backends import RedisBackend
 from fastapi_maintenance.runtime.mode import MaintenanceMode
 
@@ -25,16 +25,16 @@ def test_history_names_the_author_of_every_change(administer: Administer, redis_
     client = administer(redis_url, operator=operator)
     client.put("switch", json={"enabled": True, "reason": "OPS-417"}, headers=ANY | {"X-User": "ana"})
     client.delete("switch", headers=ANY | {"X-User": "bob"})
-    client.put("switch?scope=billing", json={"enabled": True}, headers=ANY | {"X-User": "eve"})
+    client.put("switch?component=billing", json={"enabled": True}, headers=ANY | {"X-User": "eve"})
     newest, middle, oldest = client.get("history").json()
 
-    assert [(one["kind"], one["by"], one["scope"]) for one in (oldest, middle, newest)] == [
+    assert [(one["kind"], one["by"], one["component"]) for one in (oldest, middle, newest)] == [
         ("set", "ana", None),
         ("set", "bob", None),
         ("set", "eve", "billing"),
     ]
     assert oldest["state"]["reason"] == "OPS-417"
-    assert [one["by"] for one in client.get("history?scope=billing").json()] == ["eve"]
+    assert [one["by"] for one in client.get("history?component=billing").json()] == ["eve"]
     assert [one["by"] for one in client.get("history?limit=1").json()] == ["eve"]
     redis_server.cli("SET", "maintenance", "1")
     eventually_sync(lambda: client.get("history").json()[0]["kind"] == "noticed", within=30)
@@ -52,8 +52,8 @@ def test_history_of_a_backend_without_one_is_501(administer: Administer) -> None
 
 async def test_dashboard_with_unreadable_history_shows_the_rest(redis_url: str, redis_server: RedisServer) -> None:
     async with MaintenanceMode(RedisBackend(redis_url)) as mode:
-        assert (await draw(mode)).history == []
+        assert (await read_dashboard(mode)).history == []
         redis_server.cli("SET", "{maintenance}:history", "garbage")
-        picture = await draw(mode)
+        picture = await read_dashboard(mode)
     assert (picture.history, picture.trouble) == (None, None)
     assert picture.state.enabled is False

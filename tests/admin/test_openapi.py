@@ -74,7 +74,7 @@ def _is_valid(timeout: object) -> TypeGuard[float]:
     ("method", "path", "body"),
     [
         ("PUT", "switch", {"enabled": True, "message": "x" * 70_000}),
-        ("DELETE", "switch?scope=billing&end_holds=true", None),
+        ("DELETE", "switch?component=billing&end_holds=true", None),
     ],
 )
 def test_invalid_input_is_described_as_fastapi_does(administer: Administer, redis_url: str, method: str, path: str, body: object) -> None:

@@ -245,7 +245,7 @@ def test_openapi_document_describes_every_operation() -> None:
         ("get", "/workers"),
         ("post", "/barrier"),
         ("get", "/history"),
-        ("get", "/scopes"),
+        ("get", "/components"),
         ("get", "/bypasses"),
         ("post", "/bypasses"),
         ("delete", "/bypasses/{id}"),

@@ -62,7 +62,7 @@ def test_body_that_is_not_json_is_refused(administer: Administer, content_type: 
 @pytest.mark.parametrize(
     ("method", "path", "options", "expected"),
     [
-        ("GET", "state?scope=nowhere", {}, 404),
+        ("GET", "state?component=nowhere", {}, 404),
         ("GET", "workers", {}, 501),
         ("DELETE", "switch", {}, 428),
         ("PUT", "switch", {"json": {"enabled": "maybe"}, "headers": ANY}, 422),
@@ -87,7 +87,7 @@ def test_cross_site_form_is_refused_by_every_operation(administer: Administer, m
 def test_cross_site_get_is_answered_and_changes_nothing(administer: Administer) -> None:
     board = Switchboard(True)
     client = administer(board)
-    for path in ("", "state", "switch", "holds", "scopes", "bypasses"):
+    for path in ("", "state", "switch", "holds", "components", "bypasses"):
         answer = client.get(path, headers={"Sec-Fetch-Site": "cross-site"})
         assert (answer.status_code, answer.headers["cache-control"]) == (200, "no-store")
     assert board.value is True

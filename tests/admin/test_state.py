@@ -41,7 +41,9 @@ def test_unreadable_holds_are_null(administer: Administer, redis_url: str, redis
 
 async def test_component_is_reported_with_its_hold(administer: Administer, redis_url: str) -> None:
     client, backend = administer(redis_url), backend_from_url(redis_url)
-    assert client.get("scopes").json() == [{"name": "billing", "enabled": False, "decided_by": "general switch", "has_own_switch": False}]
-    await backend.acquire(Hold("a", ON, scope="billing"), 30.0)
-    assert client.get("scopes").json() == [{"name": "billing", "enabled": True, "decided_by": "hold", "has_own_switch": False}]
-    assert (client.get("state?scope=billing").json()["enabled"], client.get("state").json()["enabled"]) == (True, False)
+    assert client.get("components").json() == [
+        {"name": "billing", "enabled": False, "decided_by": "general switch", "has_own_switch": False}
+    ]
+    await backend.acquire(Hold("a", ON, component="billing"), 30.0)
+    assert client.get("components").json() == [{"name": "billing", "enabled": True, "decided_by": "hold", "has_own_switch": False}]
+    assert (client.get("state?component=billing").json()["enabled"], client.get("state").json()["enabled"]) == (True, False)

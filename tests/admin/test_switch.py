@@ -10,7 +10,7 @@ from starlette.testclient import TestClient
 
 from fastapi_maintenance.backends import LocalFileBackend, backend_from_url
 from fastapi_maintenance.model.holds import Hold
-from fastapi_maintenance.model.snapshot import Reading
+from fastapi_maintenance.model.snapshot import Snapshot
 from fastapi_maintenance.model.state import ON, MaintenanceState
 
 from ..support.doubles import Switchboard
@@ -77,7 +77,7 @@ def test_concurrent_writes_between_read_and_write_are_412(
     backend = LocalFileBackend(f"{tmp_path}/switch.json")
     read, writes = LocalFileBackend.read, iter(range(1000))
 
-    async def read_then_be_overtaken(self: LocalFileBackend) -> Reading:
+    async def read_then_be_overtaken(self: LocalFileBackend) -> Snapshot:
         reading = await read(self)
         await self.write(MaintenanceState(enabled=True, reason=str(next(writes))))
         return reading
@@ -100,19 +100,19 @@ async def test_delete_with_end_holds_ends_every_hold(administer: Administer, url
 
 def test_component_has_its_own_switch(administer: Administer, redis_url: str) -> None:
     client = administer(redis_url)
-    assert client.get("switch?scope=billing").json() is None
-    on = client.put("switch?scope=billing", json={"enabled": True}, headers=tag(client, "switch?scope=billing"))
-    assert (on.json()["scope"], on.json()["enabled"]) == ("billing", True)
+    assert client.get("switch?component=billing").json() is None
+    on = client.put("switch?component=billing", json={"enabled": True}, headers=tag(client, "switch?component=billing"))
+    assert (on.json()["component"], on.json()["enabled"]) == ("billing", True)
     assert (client.get(BILLING).status_code, client.get(SHOP).status_code) == (503, 200)
-    assert client.get("scopes").json() == [{"name": "billing", "enabled": True, "decided_by": "switch", "has_own_switch": True}]
-    assert client.delete("switch?scope=billing&end_holds=true", headers=ANY).status_code == 422
-    assert client.delete("switch?scope=billing", headers=tag(client, "switch?scope=billing")).status_code == 200
+    assert client.get("components").json() == [{"name": "billing", "enabled": True, "decided_by": "switch", "has_own_switch": True}]
+    assert client.delete("switch?component=billing&end_holds=true", headers=ANY).status_code == 422
+    assert client.delete("switch?component=billing", headers=tag(client, "switch?component=billing")).status_code == 200
     assert client.get(BILLING).status_code == 200
 
 
 def test_unknown_component_is_404(administer: Administer, redis_url: str) -> None:
     client = administer(redis_url)
-    for answer in (client.get("switch?scope=biling"), client.put("switch?scope=biling", json={"enabled": True}, headers=ANY)):
+    for answer in (client.get("switch?component=biling"), client.put("switch?component=biling", json={"enabled": True}, headers=ANY)):
         assert (answer.status_code, "'biling'" in answer.json()["detail"]) == (404, True)
 
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from fastapi_maintenance.admin.models import WorkerReport
-from fastapi_maintenance.model.snapshot import Reading
-from fastapi_maintenance.model.workers import LEFT, RollCall, Worker
+from fastapi_maintenance.model.snapshot import Snapshot
+from fastapi_maintenance.model.workers import LEFT, RegistrySnapshot, Worker
 
 from ..support.doubles import Switchboard
 from ..support.servers import RedisServer
@@ -57,7 +57,7 @@ def test_workers_that_left_are_hidden_and_vanished_ones_listed() -> None:
         Worker("v", 5.0, host="web-0", pid=3, fence=1.0, lifetime=3.0),
         Worker.parse("l", 20.0, LEFT),
     )
-    reports = WorkerReport.all_of(RollCall(Reading(now=10.0, fingerprint="now"), 1, workers))
+    reports = WorkerReport.all_of(RegistrySnapshot(Snapshot(now=10.0, fingerprint="now"), 1, workers))
     assert [(one.id, one.stands, one.applied, one.fenced) for one in reports] == [
         ("v", "vanished", False, True),
         ("a", "open", False, False),
@@ -119,7 +119,7 @@ def test_etag_is_the_same_on_every_worker(four: Workers) -> None:
     """Each request of a panel may be answered by another worker."""
     tags = {answer.headers["etag"] for answer in four.get_all("/maintenance/switch", headers=LOGIN).values()}
     assert len(tags) == 1
-    code, _ = ask(four, "PUT", "switch?scope=billing", {"enabled": True}, If_Match=tags.pop())
+    code, _ = ask(four, "PUT", "switch?component=billing", {"enabled": True}, If_Match=tags.pop())
     assert code == 200
     tags = {answer.headers["etag"] for answer in four.get_all("/maintenance/switch", headers=LOGIN).values()}
     assert len(tags) == 1

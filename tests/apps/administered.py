@@ -11,7 +11,7 @@ from fastapi import Depends, FastAPI, HTTPException
 from fastapi.responses import HTMLResponse
 from fastapi.security import HTTPBasic, HTTPBasicCredentials
 
-from fastapi_maintenance import MaintenanceModeMiddleware, force_maintenance_mode_off, maintenance_scope
+from fastapi_maintenance import MaintenanceModeMiddleware, force_maintenance_mode_off, maintenance_component
 from fastapi_maintenance.admin import maintenance_admin
 from fastapi_maintenance.exemptions.bypass import Bypass
 
@@ -37,7 +37,7 @@ async def shop() -> str:
 
 
 @app.get("/billing")
-@maintenance_scope("billing")
+@maintenance_component("billing")
 async def billing() -> int:
     """A part that can be closed alone."""
     return os.getpid()

@@ -6,7 +6,7 @@ import os
 
 from fastapi import FastAPI
 
-from fastapi_maintenance import MaintenanceModeMiddleware, force_maintenance_mode_off, maintenance_scope
+from fastapi_maintenance import MaintenanceModeMiddleware, force_maintenance_mode_off, maintenance_component
 
 app = FastAPI()
 app.add_middleware(MaintenanceModeMiddleware, announce=True)
@@ -19,9 +19,9 @@ async def gated() -> int:
 
 
 @app.get("/billing")
-@maintenance_scope("billing")
+@maintenance_component("billing")
 async def billing() -> int:
-    """The same in a scope."""
+    """The same in a component."""
     return os.getpid()
 
 

@@ -7,7 +7,7 @@ import os
 
 from fastapi import APIRouter, FastAPI
 
-from fastapi_maintenance import MaintenanceModeMiddleware, force_maintenance_mode_off, maintenance_scope
+from fastapi_maintenance import MaintenanceModeMiddleware, force_maintenance_mode_off, maintenance_component
 
 app = FastAPI()
 app.add_middleware(MaintenanceModeMiddleware, announce=True)
@@ -17,13 +17,13 @@ reports = FastAPI()
 
 @app.get("/")
 async def general() -> int:
-    """In no scope."""
+    """In no component."""
     return os.getpid()
 
 
 @billing.get("/invoices")
 async def invoices() -> int:
-    """In the scope of its router."""
+    """In the component of its router."""
     return os.getpid()
 
 
@@ -35,21 +35,21 @@ async def slow(seconds: float) -> int:
 
 
 @billing.get("/search")
-@maintenance_scope("search")
+@maintenance_component("search")
 async def search() -> int:
-    """In a scope of its own within the router."""
+    """In a component of its own within the router."""
     return os.getpid()
 
 
 @reports.get("/all")
 async def all_reports() -> int:
-    """In the scope of what is mounted."""
+    """In the component of what is mounted."""
     return os.getpid()
 
 
 @app.get("/slow")
 async def slow_in_general(seconds: float) -> int:
-    """In no scope, for a while."""
+    """In no component, for a while."""
     await asyncio.sleep(seconds)
     return os.getpid()
 
@@ -61,5 +61,5 @@ async def pid() -> int:
     return os.getpid()
 
 
-app.include_router(maintenance_scope("billing")(billing))
-app.mount("/reports", maintenance_scope("reports")(reports))
+app.include_router(maintenance_component("billing")(billing))
+app.mount("/reports", maintenance_component("reports")(reports))

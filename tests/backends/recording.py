@@ -12,7 +12,7 @@ from typing import Any
 from fastapi_maintenance.backends import BaseStateBackend
 from fastapi_maintenance.exceptions import BackendError
 from fastapi_maintenance.model.evaluate import evaluate
-from fastapi_maintenance.model.snapshot import Reading
+from fastapi_maintenance.model.snapshot import Snapshot
 from fastapi_maintenance.model.state import MaintenanceState
 from tests.support.waiting import eventually
 
@@ -23,12 +23,12 @@ __all__ = ["RecordingFeed", "watched"]
 class RecordingFeed:
     """Stands in for a worker."""
 
-    readings: list[Reading] = field(default_factory=list)
+    readings: list[Snapshot] = field(default_factory=list)
     asked_at: list[float] = field(default_factory=list)
     confirmed_at: list[float] = field(default_factory=list)
     errors: list[BackendError] = field(default_factory=list)
 
-    def update(self, reading: Reading, at: float) -> None:
+    def update(self, reading: Snapshot, at: float) -> None:
         assert at <= time.monotonic()
         self.readings.append(reading)
         self.asked_at.append(at)
@@ -44,7 +44,7 @@ class RecordingFeed:
         return {}
 
     @property
-    def last(self) -> Reading:
+    def last(self) -> Snapshot:
         return self.readings[-1]
 
     @property
@@ -64,7 +64,7 @@ async def watched(backend: BaseStateBackend, *, attach: bool = True) -> AsyncIte
     """Let a feed be told by a running watch, from its first reading on, and unless forbidden of this process' own changes."""
     feed = RecordingFeed()
     if attach:
-        backend.attach(feed)
+        backend.subscribe(feed)
     watch = asyncio.create_task(backend.watch(feed))
     try:
         await eventually(lambda: feed.readings or feed.errors, within=10)

@@ -47,7 +47,7 @@ def backend() -> DictBackend:
 @pytest.fixture
 def feed(backend: DictBackend) -> RecordingFeed:
     feed = RecordingFeed()
-    backend.attach(feed)
+    backend.subscribe(feed)
     return feed
 
 
@@ -64,7 +64,7 @@ async def test_a_reading_says_what_get_value_says(backend: DictBackend) -> None:
 
 async def test_what_it_reads_it_also_recalls_as_a_fallback(backend: DictBackend) -> None:
     backend.values["on"] = True
-    reading = await backend.recall()
+    reading = await backend.last_known()
     assert reading is not None
     assert reading.switch == ON
 
@@ -83,9 +83,9 @@ async def test_details_are_refused_and_nothing_is_written(backend: DictBackend, 
 
 
 def test_it_cannot_be_peeked_at_and_is_of_kind_custom_without_leases(backend: DictBackend) -> None:
-    assert backend.peek() is None
+    assert backend.read_nowait() is None
     assert (backend.kind, backend.leased) == ("custom", False)
-    backend.nudge()
+    backend.request_sync()
 
 
 # -- holds ---------------------------------------------------------------------------------------------------------------
@@ -131,7 +131,7 @@ async def test_a_hold_can_end_in_a_switch_that_stays_on(backend: DictBackend, fe
 async def test_a_hold_ends_also_if_what_it_should_leave_cannot_be_written(feed: RecordingFeed) -> None:
     """It has no lease to run out: it would keep the service closed until the process ends."""
     backend = Switchboard()
-    backend.attach(feed)
+    backend.subscribe(feed)
     hold = await backend.acquire(Hold("a", ON), 30.0)
     backend.error = RuntimeError("down")
     with pytest.raises(RuntimeError, match="down"):
@@ -196,7 +196,7 @@ async def test_a_watch_delivers_errors_once_a_look_and_goes_on(backend: DictBack
 
 async def test_a_feed_that_is_gone_is_told_nothing_more(backend: DictBackend) -> None:
     feed = RecordingFeed()
-    backend.attach(feed)
+    backend.subscribe(feed)
     readings = feed.readings
     del feed
     gc.collect()
@@ -209,7 +209,7 @@ async def test_a_feed_that_is_gone_is_told_nothing_more(backend: DictBackend) ->
 
 async def test_a_history_is_refused_clearly_and_a_signature_changes_nothing(backend: DictBackend) -> None:
     assert not backend.recorded
-    assert backend.signed("ana") is backend
+    assert backend.as_operator("ana") is backend
     with pytest.raises(UnsupportedError, match="DictBackend keeps no history; only Redis does"):
         await backend.history()
     with pytest.raises(UnsupportedError, match="DictBackend keeps no history"):

@@ -118,30 +118,30 @@ async def test_hold_taken_since_the_read_refuses_in_redis(redis_url: str, keep_t
 
 async def test_scope_is_set_alone(redis_url: str, redis_server: RedisServer) -> None:
     backend = backend_from_url(redis_url)
-    backend.follow_scopes(["billing"])
+    backend.follow_components(["billing"])
     seen = await backend.read()
-    assert await backend.compare_and_set(seen, NOTED, scope="billing")
+    assert await backend.compare_and_set(seen, NOTED, component="billing")
     assert redis_server.cli("GET", "maintenance") == ""
     assert redis_server.cli("EXISTS", "maintenance:billing") == "1"
-    assert not await backend.compare_and_set(seen, OFF, scope="billing")
-    assert await backend.compare_and_set(await backend.read(), OFF, scope="billing")
+    assert not await backend.compare_and_set(seen, OFF, component="billing")
+    assert await backend.compare_and_set(await backend.read(), OFF, component="billing")
     assert redis_server.cli("EXISTS", "maintenance:billing") == "0"
 
 
 async def test_scope_keeps_its_ttl_on_request(redis_url: str, redis_server: RedisServer) -> None:
     redis_server.cli("SET", "maintenance:billing", "1", "EX", "600")
     backend = backend_from_url(redis_url)
-    backend.follow_scopes(["billing"])
+    backend.follow_components(["billing"])
     seen = await backend.read()
-    assert await backend.compare_and_set(seen, NOTED, scope="billing", keep_ttl=True)
-    assert not await backend.compare_and_set(seen, ON, scope="billing", keep_ttl=True)
+    assert await backend.compare_and_set(seen, NOTED, component="billing", keep_ttl=True)
+    assert not await backend.compare_and_set(seen, ON, component="billing", keep_ttl=True)
     reading = await backend.read()
     assert reading.switch == OFF
-    assert reading.scopes is not None
-    assert reading.scopes["billing"].switch == NOTED
+    assert reading.components is not None
+    assert reading.components["billing"].switch == NOTED
     assert 540 < int(redis_server.cli("TTL", "maintenance:billing")) <= 600
     await backend.write(ON)
-    assert not await backend.compare_and_set(reading, ON, scope="billing", keep_ttl=True)
+    assert not await backend.compare_and_set(reading, ON, component="billing", keep_ttl=True)
 
 
 async def test_without_scripts_it_compares_first(redis_server: RedisServer) -> None:
@@ -177,7 +177,7 @@ async def test_unsupported_states_are_refused(tmp_path: Path, keep_ttl: bool) ->
     with pytest.raises(UnsupportedError, match="only on or off"):
         await board.compare_and_set(await board.read(), NOTED, keep_ttl=keep_ttl)
     for without_scopes in (board, file):
-        with pytest.raises(UnsupportedError, match="no switches of scopes"):
-            await without_scopes.compare_and_set(await without_scopes.read(), NOTED, scope="billing")
+        with pytest.raises(UnsupportedError, match="no switches of components"):
+            await without_scopes.compare_and_set(await without_scopes.read(), NOTED, component="billing")
     with pytest.raises(ReadOnlyBackendError):
         await environment.compare_and_set(await environment.read(), ON, keep_ttl=keep_ttl)

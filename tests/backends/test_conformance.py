@@ -15,10 +15,10 @@ from fakeredis import FakeAsyncRedis, FakeServer
 from redis.asyncio import Redis
 
 from fastapi_maintenance.backends import BaseStateBackend, EnvVarBackend, LocalFileBackend, RedisBackend, backend_from_url
-from fastapi_maintenance.backends.base import News
+from fastapi_maintenance.backends.base import StateChange
 from fastapi_maintenance.model.history import Change
 from fastapi_maintenance.model.holds import Hold
-from fastapi_maintenance.model.snapshot import Reading
+from fastapi_maintenance.model.snapshot import Snapshot
 from fastapi_maintenance.model.state import MaintenanceState
 from fastapi_maintenance.testing import conformance
 from fastapi_maintenance.testing.conformance import CHECKS, MakeBackend
@@ -205,7 +205,7 @@ class WritesNothing(Broken):
 
 
 class OverwritesOthers(Broken):
-    async def compare_and_set(self, expected: Reading, state: MaintenanceState, **options: Any) -> bool:
+    async def compare_and_set(self, expected: Snapshot, state: MaintenanceState, **options: Any) -> bool:
         await self.write(state)
         return True
 
@@ -224,7 +224,7 @@ class LastsForAnyTime(LosesDetails):
 
 
 class TellsNobody(Broken):
-    def deliver(self, reading: Reading, at: float) -> None:
+    def publish(self, reading: Snapshot, at: float) -> None:
         pass
 
 
@@ -235,7 +235,7 @@ class WatchesNothing(Broken):
 
 
 class RepeatsItself(Broken):
-    async def tell_once(self, news: News, tell: Callable[[str], Awaitable[None]]) -> bool:
+    async def notify_once(self, news: StateChange, tell: Callable[[str], Awaitable[None]]) -> bool:
         await tell(news.before)
         return True
 
@@ -243,7 +243,7 @@ class RepeatsItself(Broken):
 class RecordsNothing(Broken):
     recorded = True
 
-    async def history(self, *, limit: int = 100, scope: str | None = None) -> tuple[Change, ...]:
+    async def history(self, *, limit: int = 100, component: str | None = None) -> tuple[Change, ...]:
         return ()
 
 
@@ -257,7 +257,7 @@ class ShowsItsMemory(Broken):
 
 
 class StaysInTheDark(Broken):
-    async def recall(self) -> Reading | None:
+    async def last_known(self) -> Snapshot | None:
         return None
 
 

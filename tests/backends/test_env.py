@@ -15,7 +15,7 @@ from fastapi_maintenance.backends import EnvVarBackend
 from fastapi_maintenance.exceptions import ConfigurationError, ReadOnlyBackendError
 from fastapi_maintenance.model.evaluate import evaluate
 from fastapi_maintenance.model.holds import Hold
-from fastapi_maintenance.model.snapshot import Reading
+from fastapi_maintenance.model.snapshot import Snapshot
 from fastapi_maintenance.model.state import OFF, ON, MaintenanceState
 
 from .recording import RecordingFeed
@@ -31,7 +31,7 @@ def backend() -> EnvVarBackend:
 @pytest.fixture
 def feed(backend: EnvVarBackend) -> RecordingFeed:
     feed = RecordingFeed()
-    backend.attach(feed)
+    backend.subscribe(feed)
     return feed
 
 
@@ -44,7 +44,7 @@ async def test_the_variable_is_the_switch(
 ) -> None:
     if raw is not None:
         monkeypatch.setenv(NAME, raw)
-    assert backend.peek().switch == state
+    assert backend.read_nowait().switch == state
     assert (await backend.read()).switch == state
     assert await backend.get_value() is state.enabled
 
@@ -59,17 +59,17 @@ async def test_a_change_is_seen_at_once(backend: EnvVarBackend, monkeypatch: pyt
 
 def test_json_is_read_with_its_details(backend: EnvVarBackend, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(NAME, '{"enabled": true, "message": "soon"}')
-    assert backend.peek().switch == MaintenanceState(enabled=True, message="soon")
+    assert backend.read_nowait().switch == MaintenanceState(enabled=True, message="soon")
 
 
 async def test_a_window_opens_by_itself(backend: EnvVarBackend, monkeypatch: pytest.MonkeyPatch) -> None:
     state = MaintenanceState(enabled=True, starts_at=datetime.now(UTC) + timedelta(seconds=0.2))
     monkeypatch.setenv(NAME, state.dump())
-    first = backend.peek()
+    first = backend.read_nowait()
     assert not evaluate(first, first.now).state.enabled
     assert await backend.get_value() is False
     time.sleep(0.25)
-    second = backend.peek()
+    second = backend.read_nowait()
     assert evaluate(second, second.now).state.enabled
     assert await backend.get_value() is True
 
@@ -80,7 +80,7 @@ def test_a_value_that_cannot_be_read_is_off_and_logged_once(
 ) -> None:
     monkeypatch.setenv(NAME, raw)
     with caplog.at_level(logging.INFO, "fastapi_maintenance"):
-        assert [backend.peek().switch for _ in range(3)] == [OFF] * 3
+        assert [backend.read_nowait().switch for _ in range(3)] == [OFF] * 3
     (record,) = caplog.records
     assert record.levelname == "WARNING"
     assert record.getMessage().startswith(f"The environment variable {NAME} counts as off. ")
@@ -98,7 +98,7 @@ async def test_a_value_that_cannot_be_read_is_logged_once_also_while_holds_come_
 def test_each_new_bad_value_is_logged(backend: EnvVarBackend, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     for raw in ("maybe", "perhaps"):
         monkeypatch.setenv(NAME, raw)
-        backend.peek()
+        backend.read_nowait()
     assert ["maybe" in caplog.messages[0], "perhaps" in caplog.messages[1]] == [True, True]
 
 
@@ -106,7 +106,7 @@ def test_an_unchanged_variable_gives_the_same_reading_so_that_nothing_is_judged_
     backend: EnvVarBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(NAME, "1")
-    assert backend.peek() is backend.peek()
+    assert backend.read_nowait() is backend.read_nowait()
 
 
 @pytest.mark.parametrize("raw", [None, "1"])
@@ -114,14 +114,14 @@ def test_peeking_costs_next_to_nothing(backend: EnvVarBackend, monkeypatch: pyte
     if raw is not None:
         monkeypatch.setenv(NAME, raw)
     # About 1 µs; the bound leaves room for a busy machine and for coverage, and none for parsing or a system call.
-    assert min(timeit.repeat(backend.peek, number=1000, repeat=20)) / 1000 < 20e-6
+    assert min(timeit.repeat(backend.read_nowait, number=1000, repeat=20)) / 1000 < 20e-6
 
 
 # -- as a fallback -------------------------------------------------------------------------------------------------------
 
 
 async def test_as_a_fallback_an_unset_variable_knows_nothing(backend: EnvVarBackend) -> None:
-    assert await backend.recall() is None
+    assert await backend.last_known() is None
 
 
 @pytest.mark.parametrize(("raw", "state"), [("1", ON), ("0", OFF), ("", OFF), ("maybe", OFF)])
@@ -129,7 +129,7 @@ async def test_as_a_fallback_a_set_variable_knows(
     backend: EnvVarBackend, monkeypatch: pytest.MonkeyPatch, raw: str, state: MaintenanceState
 ) -> None:
     monkeypatch.setenv(NAME, raw)
-    reading = await backend.recall()
+    reading = await backend.last_known()
     assert reading is not None
     assert reading.switch == state
 
@@ -153,17 +153,17 @@ async def test_writing_is_refused_and_says_what_to_do_instead(backend: EnvVarBac
 
 
 async def test_a_hold_closes_this_process_and_is_told_at_once(backend: EnvVarBackend, feed: RecordingFeed) -> None:
-    backend.peek()
+    backend.read_nowait()
     hold = await backend.acquire(Hold("a", ON), 30.0)
-    assert [backend.peek().holds, feed.last.holds] == [(hold,), (hold,)]
-    assert backend.peek() is backend.peek()
+    assert [backend.read_nowait().holds, feed.last.holds] == [(hold,), (hold,)]
+    assert backend.read_nowait() is backend.read_nowait()
     await backend.release(hold)
-    assert [backend.peek().holds, feed.last.holds] == [(), ()]
+    assert [backend.read_nowait().holds, feed.last.holds] == [(), ()]
 
 
 async def test_holds_are_known_to_this_process_only(backend: EnvVarBackend) -> None:
     await backend.acquire(Hold("a", ON), 30.0)
-    assert EnvVarBackend().peek().holds == ()
+    assert EnvVarBackend().read_nowait().holds == ()
 
 
 async def test_an_off_hold_opens_a_variable_that_says_on(
@@ -181,14 +181,14 @@ async def test_a_failed_block_that_cannot_keep_the_switch_on_lets_go_of_its_hold
     with pytest.raises(ReadOnlyBackendError):
         await backend.release(hold, keep=MaintenanceState(enabled=True, reason="failed"))
     assert not feed.is_on(), "it has no lease to run out, so it would stand for ever"
-    assert not evaluate(backend.peek(), time.time()).state.enabled
+    assert not evaluate(backend.read_nowait(), time.time()).state.enabled
 
 
 async def test_clear_ends_holds(backend: EnvVarBackend, feed: RecordingFeed) -> None:
     hold = await backend.acquire(Hold("a", ON), 30.0)
     await backend.clear()
     assert feed.is_off()
-    assert backend.peek().holds == ()
+    assert backend.read_nowait().holds == ()
     assert not await backend.renew(hold, 30.0)
 
 
@@ -209,7 +209,7 @@ def test_a_hold_that_another_thread_takes_during_a_look_is_not_missed_by_the_nex
     look_at_holds = backend._local_reading
     threads = [threading.Thread(target=lambda: asyncio.run(backend.acquire(Hold("a", ON), 30.0)))]
 
-    def look_and_be_interrupted(state: MaintenanceState | None, error: str | None = None) -> Reading:
+    def look_and_be_interrupted(state: MaintenanceState | None, error: str | None = None) -> Snapshot:
         reading = look_at_holds(state, error)
         if threads:
             thread = threads.pop()
@@ -218,8 +218,8 @@ def test_a_hold_that_another_thread_takes_during_a_look_is_not_missed_by_the_nex
         return reading
 
     monkeypatch.setattr(backend, "_local_reading", look_and_be_interrupted)
-    assert backend.peek().holds == ()
-    assert [hold.id for hold in backend.peek().holds or ()] == ["a"]
+    assert backend.read_nowait().holds == ()
+    assert [hold.id for hold in backend.read_nowait().holds or ()] == ["a"]
 
 
 # -- construction --------------------------------------------------------------------------------------------------------

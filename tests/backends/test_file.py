@@ -61,7 +61,7 @@ def edit(path: Path, command: str) -> None:
 async def test_a_missing_file_is_off_and_is_not_made_by_reading(backend: LocalFileBackend, path: Path) -> None:
     assert (await backend.read()).switch == OFF
     assert await backend.get_value() is False
-    assert await backend.recall() is None
+    assert await backend.last_known() is None
     async with watched(backend) as feed:
         await eventually(lambda: feed.confirmed_at, within=SLACK)
         assert feed.is_off()
@@ -81,7 +81,7 @@ async def test_a_word_or_json_in_the_file_is_the_switch(
     reading = await backend.read()
     assert (reading.switch, reading.holds, reading.error) == (state, (), None)
     assert await backend.get_value() is state.enabled
-    recalled = await backend.recall()
+    recalled = await backend.last_known()
     assert recalled is not None
     assert recalled.switch == state
 
@@ -126,7 +126,7 @@ async def test_what_cannot_be_read_changes_nothing_and_says_why(
     assert reading.error is not None
     assert reading.error.startswith("The file cannot be read: ")
     assert error in reading.error
-    recalled = await backend.recall()
+    recalled = await backend.last_known()
     assert recalled is not None
     assert recalled.switch is None
     with pytest.raises(BackendError, match=r"^file:.*: The file cannot be read: "):
@@ -444,7 +444,7 @@ async def test_a_window_is_noticed_at_its_start_and_not_at_the_next_look(path: P
 
 async def test_its_own_writes_are_told_at_once_and_without_a_watch(path: Path) -> None:
     backend, feed = LocalFileBackend(path, ttl=20.0), RecordingFeed()
-    backend.attach(feed)
+    backend.subscribe(feed)
     await backend.write(ON)
     assert feed.is_on()
     await backend.clear()
@@ -520,7 +520,7 @@ async def test_it_does_not_wait_for_the_applications_thread_pool(backend: LocalF
 
 async def test_it_can_be_used_from_several_event_loops(backend: LocalFileBackend) -> None:
     feed = RecordingFeed()
-    backend.attach(feed)
+    backend.subscribe(feed)
     await backend.write(OFF)
     await to_thread.run_sync(asyncio.run, backend.write(ON))
     assert feed.is_on()

@@ -132,7 +132,7 @@ async def test_a_hand_edit_of_the_switch_leaves_the_holds_alone(backend: LocalFi
 
 async def test_changes_of_holds_are_told_to_this_process_at_once(backend: LocalFileBackend) -> None:
     feed = RecordingFeed()
-    backend.attach(feed)
+    backend.subscribe(feed)
     hold = await backend.acquire(Hold("a", ON), LEASE)
     await backend.renew(hold, 2 * LEASE)
     await backend.release(hold)

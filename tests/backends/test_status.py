@@ -10,9 +10,9 @@ import pytest
 
 from fastapi_maintenance import MaintenanceState
 from fastapi_maintenance.backends import EnvVarBackend
-from fastapi_maintenance.backends.status import Report, describe_hold, word
+from fastapi_maintenance.backends.status import StatusReport, describe_hold, label
 from fastapi_maintenance.model.holds import Hold
-from fastapi_maintenance.model.snapshot import Reading, ScopeSwitch
+from fastapi_maintenance.model.snapshot import ComponentSwitch, Snapshot
 from fastapi_maintenance.model.state import OFF, ON
 
 NOW = datetime(2026, 11, 22, 3, 0, tzinfo=UTC)
@@ -27,16 +27,16 @@ def off_hold(id: str = "z", *, lifts: tuple[str, ...] = ()) -> Hold:
     return Hold(id, MaintenanceState(enabled=False), 9.0, NOW.timestamp() + 30.0, lifts)
 
 
-def report(*, at: float = 0.0, **reading: Any) -> Report:
+def report(*, at: float = 0.0, **reading: Any) -> StatusReport:
     """What a reading made at `NOW` says `at` seconds later."""
     now = NOW.timestamp()
-    return Report("redis://host:6379/0?key=maintenance", "redis", Reading(**{"now": now} | reading), now + at)
+    return StatusReport("redis://host:6379/0?key=maintenance", "redis", Snapshot(**{"now": now} | reading), now + at)
 
 
 def test_a_reading_is_judged_at_its_own_time_unless_another_is_given() -> None:
-    reading = Reading(now=5.0)
-    assert Report.of(EnvVarBackend("X"), reading) == Report("env:X", "env", reading, 5.0)
-    assert Report.of(EnvVarBackend("X"), reading, 7.0).now == datetime.fromtimestamp(7.0, UTC)
+    reading = Snapshot(now=5.0)
+    assert StatusReport.of(EnvVarBackend("X"), reading) == StatusReport("env:X", "env", reading, 5.0)
+    assert StatusReport.of(EnvVarBackend("X"), reading, 7.0).now == datetime.fromtimestamp(7.0, UTC)
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_the_effective_state_is_unknown_where_what_cannot_be_read_could_decide(
     reading: dict[str, Any], state: str, decided_by: str | None
 ) -> None:
     seen = report(**reading)
-    assert (word(seen.state), seen.decided_by) == (state, decided_by)
+    assert (label(seen.state), seen.decided_by) == (state, decided_by)
 
 
 def test_a_hold_that_another_lifts_is_not_what_decides() -> None:
@@ -97,12 +97,12 @@ def test_clients_are_told_to_wait_only_while_it_is_on() -> None:
 
 def test_a_window_is_coming_until_it_begins() -> None:
     window = MaintenanceState(enabled=True, starts_at=NOW + timedelta(minutes=5), ends_at=NOW + timedelta(hours=1))
-    assert report(switch=window).coming == window
+    assert report(switch=window).upcoming == window
     assert report(switch=window).state == window.model_copy(update={"enabled": False})
-    assert report(switch=window, at=300.0).coming is None
-    assert report(switch=window.model_copy(update={"enabled": False})).coming is None
-    assert report(switch=ON).coming is None
-    assert report(switch=None).coming is None
+    assert report(switch=window, at=300.0).upcoming is None
+    assert report(switch=window.model_copy(update={"enabled": False})).upcoming is None
+    assert report(switch=ON).upcoming is None
+    assert report(switch=None).upcoming is None
 
 
 def test_windows_are_told_with_whether_they_have_begun() -> None:
@@ -113,20 +113,22 @@ def test_windows_are_told_with_whether_they_have_begun() -> None:
 def test_a_scope_without_a_switch_of_its_own_has_no_window() -> None:
     window = MaintenanceState(enabled=True, starts_at=NOW + timedelta(minutes=5))
 
-    def of_billing(**scopes: ScopeSwitch) -> Report:
-        return Report("redis://host", "redis", Reading(window, now=NOW.timestamp(), scopes=scopes), NOW.timestamp(), "billing")
+    def of_billing(**components: ComponentSwitch) -> StatusReport:
+        return StatusReport(
+            "redis://host", "redis", Snapshot(window, now=NOW.timestamp(), components=components), NOW.timestamp(), "billing"
+        )
 
-    assert (of_billing().window, of_billing(search=ScopeSwitch(window)).window) == (None, None)
-    assert of_billing(billing=ScopeSwitch(window)).window == window
+    assert (of_billing().window, of_billing(search=ComponentSwitch(window)).window) == (None, None)
+    assert of_billing(billing=ComponentSwitch(window)).window == window
 
 
 def test_a_window_ends_with_the_time_to_live_and_one_that_begins_later_never_comes() -> None:
     window = MaintenanceState(enabled=True, starts_at=NOW + timedelta(minutes=5))
     seen = report(switch=window, expires_in=600.0)
-    assert seen.coming == window.model_copy(update={"ends_at": NOW + timedelta(minutes=10)})
-    assert report(switch=window, expires_in=600.0, at=60.0).coming == seen.coming
+    assert seen.upcoming == window.model_copy(update={"ends_at": NOW + timedelta(minutes=10)})
+    assert report(switch=window, expires_in=600.0, at=60.0).upcoming == seen.upcoming
     never = report(switch=window, expires_in=200.0)
-    assert (never.coming, never.window, never.to_json()["coming"]) == (None, None, None)
+    assert (never.upcoming, never.window, never.to_json()["coming"]) == (None, None, None)
 
 
 def test_json_has_all_its_keys_whatever_there_is_to_say() -> None:
@@ -136,10 +138,10 @@ def test_json_has_all_its_keys_whatever_there_is_to_say() -> None:
     assert set(full) == set(empty)
     assert set(full["state"]) == STATE_KEYS
     assert set(full["switch"]) == STATE_KEYS | {"expires_in"}
-    assert [set(hold) for hold in full["holds"]] == [STATE_KEYS | {"id", "lease", "lifts", "scope"}] * 2
+    assert [set(hold) for hold in full["holds"]] == [STATE_KEYS | {"id", "lease", "lifts", "component"}] * 2
     assert set(full["coming"]) == {"starts_at", "ends_at"}
     assert empty == {
-        "scope": None,
+        "component": None,
         "enabled": None,
         "decided_by": None,
         "state": None,

@@ -14,7 +14,7 @@ from fastapi.responses import HTMLResponse
 from playwright.sync_api import Page, Response, expect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from fastapi_maintenance import MaintenanceAnswer, MaintenanceModeMiddleware
+from fastapi_maintenance import MaintenanceModeMiddleware, ResponseOptions
 from fastapi_maintenance.model.state import ON, MaintenanceState
 from fastapi_maintenance.responses import MaintenanceResponse
 
@@ -56,7 +56,7 @@ def _html(heading: str, *more: str) -> str:
 
 def showing(state: MaintenanceState, **options: Any) -> Any:
     """A server that has only this to say."""
-    return serving(MaintenanceResponse(state, answer=MaintenanceAnswer(**options)))
+    return serving(MaintenanceResponse(state, answer=ResponseOptions(**options)))
 
 
 def polls(visit: Visit) -> int:
@@ -270,7 +270,7 @@ def test_it_goes_back_to_exactly_where_the_visitor_was(visit: Visit, address: st
 
 def test_without_a_script_the_browser_itself_does_if_it_is_told_to(visit: Visit, switch: Switch) -> None:
     switch("1")
-    with serving(shop(answer=MaintenanceAnswer(refresh=1))) as server:
+    with serving(shop(response=ResponseOptions(refresh=1))) as server:
         page = visit.to(f"http://{server}/", **WITHOUT_SCRIPT)
         expect(page.get_by_role("heading")).to_have_text("Down for maintenance")
         switch("0")

@@ -295,12 +295,12 @@ def test_component_is_closed_alone(panel: Page, site: Site) -> None:
     dialog = panel.get_by_role("dialog")
     expect(dialog).to_contain_text("For billing, every worker answers 503 from now")
     dialog.get_by_role("button", name="Turn on").click()
-    expect(panel.locator("#scopes tr")).to_contain_text("closed")
+    expect(panel.locator("#components tr")).to_contain_text("closed")
     expect(heading(panel)).to_have_text("Open")
     assert {answer.status for answer in site.workers.get_all("/billing").values()} == {503}
     panel.get_by_role("button", name="Turn maintenance off for billing").click()
     panel.get_by_role("dialog").get_by_role("button", name="Turn off").click()
-    expect(panel.locator("#scopes tr")).to_contain_text("open")
+    expect(panel.locator("#components tr")).to_contain_text("open")
     assert site.redis.cli("EXISTS", "maintenance:billing") == "0"
 
 

@@ -13,10 +13,10 @@ import uvicorn
 from fastapi import FastAPI
 
 from fastapi_maintenance import MaintenanceModeMiddleware, force_maintenance_mode_off
-from fastapi_maintenance.runtime.cache import Knowledge, Unreachable
+from fastapi_maintenance.runtime.cache import OutagePolicy, SnapshotCache
 
 
-def make_app(url: str, policy: Unreachable, stale_after: float) -> FastAPI:
+def make_app(url: str, policy: OutagePolicy, stale_after: float) -> FastAPI:
     """The application under the checker."""
     app = FastAPI()
     app.add_middleware(MaintenanceModeMiddleware, backend=url, on_unreachable=policy, stale_after=stale_after)
@@ -41,10 +41,10 @@ def make_app(url: str, policy: Unreachable, stale_after: float) -> FastAPI:
 def break_fence() -> None:
     """Let a worker believe that it is always up to date: what the checker must notice."""
 
-    def always_now(self: Knowledge, now: float) -> float:
+    def always_now(self: SnapshotCache, now: float) -> float:
         return now
 
-    Knowledge.confirmed_at = always_now  # type: ignore[method-assign]
+    SnapshotCache.confirmed_at = always_now  # type: ignore[method-assign]
 
 
 def serve(order: dict[str, Any]) -> None:

@@ -19,7 +19,7 @@ from typing import Final
 from fastapi_maintenance import BarrierResult, maintenance_mode_on, wait_until_applied
 from fastapi_maintenance.backends import RedisBackend
 from fastapi_maintenance.exceptions import MaintenanceError
-from fastapi_maintenance.model.workers import RollCall
+from fastapi_maintenance.model.workers import RegistrySnapshot
 
 from ..support.servers import RedisServer
 from .crew import Crew, Nursery, Worker, ask_slowly, ready
@@ -73,13 +73,13 @@ class _Timed(RedisBackend):
 
     asked = 0.0
 
-    async def begin_barrier(self) -> RollCall:
+    async def begin_barrier(self) -> RegistrySnapshot:
         self.asked = time.monotonic()
         return await super().begin_barrier()
 
-    async def roll_call(self) -> RollCall:
+    async def read_registry(self) -> RegistrySnapshot:
         self.asked = time.monotonic()
-        return await super().roll_call()
+        return await super().read_registry()
 
 
 class _Driver:

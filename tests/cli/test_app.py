@@ -609,7 +609,7 @@ def test_on_says_how_many_replicas_have_it(cli: Cli, own_redis_server: RedisServ
     assert (as_json.code, as_json.json["enabled"], as_json.json["replicas"]) == (
         0,
         True,
-        {"have_it": 1, "connected": 2},
+        {"acknowledged": 1, "connected": 2},
     )
 
 

@@ -12,7 +12,7 @@ from fastapi_maintenance import MaintenanceState
 from fastapi_maintenance.backends import LocalFileBackend, backend_from_url
 from fastapi_maintenance.exemptions.bypass import SECRET_VARIABLE, Bypass
 from fastapi_maintenance.model.holds import Hold
-from fastapi_maintenance.model.snapshot import Reading
+from fastapi_maintenance.model.snapshot import Snapshot
 from fastapi_maintenance.model.state import ON, BypassRecord
 
 from ..support.asgi import http_scope
@@ -84,9 +84,9 @@ def test_where_the_switch_is_off_there_is_nothing_to_bypass(cli: Cli, url: str) 
 
 def test_a_scope_without_a_switch_of_its_own_has_nothing_to_bypass(cli: Cli, url: str) -> None:
     cli("on", "--backend", url)
-    made = cli("bypass", "create", "--scope", "billing", "--backend", url)
+    made = cli("bypass", "create", "--component", "billing", "--backend", url)
     assert (made.code, made.out) == (1, "")
-    assert "billing has no switch of its own. Run 'on --scope billing' first" in made.err
+    assert "billing has no switch of its own. Run 'on --component billing' first" in made.err
     assert switch_at(url).bypass is None
 
 
@@ -98,8 +98,8 @@ def test_there_are_at_most_a_hundred(cli: Cli, url: str) -> None:
 
 
 def test_a_length_beyond_the_calendar_is_refused(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def read(self: LocalFileBackend) -> Reading:
-        return Reading(ON, now=datetime(9999, 12, 31, tzinfo=UTC).timestamp())
+    async def read(self: LocalFileBackend) -> Snapshot:
+        return Snapshot(ON, now=datetime(9999, 12, 31, tzinfo=UTC).timestamp())
 
     monkeypatch.setattr(LocalFileBackend, "read", read)
     made = cli("bypass", "create", "--backend", f"file:{tmp_path}/switch.json", "--for", "9d")
@@ -109,7 +109,7 @@ def test_a_length_beyond_the_calendar_is_refused(cli: Cli, tmp_path: Path, monke
 def test_who_keeps_losing_the_race_is_told(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     attempts: list[MaintenanceState] = []
 
-    async def compare_and_set(self: LocalFileBackend, expected: Reading, state: MaintenanceState, **options: Any) -> bool:
+    async def compare_and_set(self: LocalFileBackend, expected: Snapshot, state: MaintenanceState, **options: Any) -> bool:
         attempts.append(state)
         return False
 

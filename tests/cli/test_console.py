@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import pytest
 from typer.testing import CliRunner
 
-from fastapi_maintenance.cli.console import clean, complain, is_abandoned, prepare, say, terminal
+from fastapi_maintenance.cli.console import echo, echo_error, prepare, sanitize, stdout_closed, terminal
 
 
 @contextmanager
@@ -24,42 +24,42 @@ def standard_output(monkeypatch: pytest.MonkeyPatch, descriptor: int) -> Iterato
 def test_a_pipe_is_abandoned_when_its_reader_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     reader, writer = os.pipe()
     with standard_output(monkeypatch, writer):
-        assert not is_abandoned()
+        assert not stdout_closed()
         os.close(reader)
-        assert is_abandoned()
+        assert stdout_closed()
 
 
 def test_what_is_no_pipe_is_never_abandoned(monkeypatch: pytest.MonkeyPatch) -> None:
     with standard_output(monkeypatch, os.open(os.devnull, os.O_WRONLY)):
-        assert not is_abandoned()
+        assert not stdout_closed()
     for stream in (None, io.StringIO()):
         monkeypatch.setattr(sys, "stdout", stream)
-        assert not is_abandoned()
+        assert not stdout_closed()
 
 
 def test_saying_something_to_nobody_is_noticed_and_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also by Python, which writes what is left in the buffer when it ends."""
     reader, writer = os.pipe()
     with standard_output(monkeypatch, writer):
-        assert say("heard")
+        assert echo("heard")
         assert os.read(reader, 100) == b"heard\n"
         os.close(reader)
-        assert not say("unheard")
-        assert say("into nowhere")
+        assert not echo("unheard")
+        assert echo("into nowhere")
 
 
 def test_a_program_without_standard_output_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdout", None)
     prepare()
     assert terminal() is None
-    assert say("nothing")
+    assert echo("nothing")
 
 
 def test_a_character_that_the_encoding_lacks_is_written_as_an_escape(monkeypatch: pytest.MonkeyPatch) -> None:
     raw = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="latin-1", write_through=True))
     prepare()
-    assert say("größer…")
+    assert echo("größer…")
     assert raw.getvalue() == b"gr\xf6\xdfer\\u2026\n"
 
 
@@ -74,7 +74,7 @@ def test_only_a_terminal_is_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_complaint_is_one_line_on_standard_error_however_long() -> None:
     with CliRunner().isolation() as (out, err, _):
-        complain("word " * 60 + "\n\x1b[2J[red]")
+        echo_error("word " * 60 + "\n\x1b[2J[red]")
         sys.stderr.flush()
         assert err.getvalue().decode() == "word " * 60 + "\\n\\x1b[2J[red]\n"
         assert out.getvalue() == b""
@@ -85,4 +85,4 @@ def test_a_complaint_is_one_line_on_standard_error_however_long() -> None:
     [("Größe [b] 'x'", "Größe [b] 'x'"), ("a\nb\tc", "a\\nb\\tc"), ("\x1b[31m", "\\x1b[31m"), ("\u202e\udcff", "\\u202e\\udcff")],
 )
 def test_only_what_cannot_be_printed_is_escaped(text: str, cleaned: str) -> None:
-    assert clean(text) == cleaned
+    assert sanitize(text) == cleaned

@@ -202,7 +202,7 @@ def test_check_on_a_slow_machine_is_repeated(
 async def test_the_view_on_a_terminal_needs_no_monitor(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     workers, console = nobody(), Console(force_terminal=True, width=100)
     workers.program = Mock()
-    monkeypatch.setattr(demo, "is_abandoned", Mock(side_effect=[False, True]))
+    monkeypatch.setattr(demo, "stdout_closed", Mock(side_effect=[False, True]))
     monkeypatch.setattr(demo, "terminal", lambda: console)
     assert await demo._show(PUSHING._replace(pushes=False), workers) == 0
     out = capfd.readouterr().out
@@ -251,7 +251,7 @@ def test_the_view_shows_the_switch_and_each_change(
                 redis_cli(str(redis.port), *step)
         return step is None
 
-    monkeypatch.setattr(demo, "is_abandoned", is_over)
+    monkeypatch.setattr(demo, "stdout_closed", is_over)
     with demo._redis(tmp_path) as redis, demo._uvicorn(1, redis, tmp_path) as workers:
         assert asyncio.run(demo._show(redis, workers)) == 0
     out = capfd.readouterr().out

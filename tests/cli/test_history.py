@@ -44,7 +44,7 @@ def change(kind: Kind, **details: object) -> Change:
         ),
         (change("set", state=MaintenanceState(enabled=True, ends_at=LATER)), f"set on until {show_moment(LATER)}"),
         (change("set", state=MaintenanceState(enabled=True, starts_at=LATER)), f"set on from {show_moment(LATER)}"),
-        (change("taken", state=ON, hold="h", scope="billing"), "hold taken on, scope: billing"),
+        (change("taken", state=ON, hold="h", component="billing"), "hold taken on, component: billing"),
         (change("noticed", error="no \x1bword"), "noticed unknown, error: no \\x1bword"),
         (change("lost"), "lost"),
     ],
@@ -100,9 +100,9 @@ def test_what_commands_do_is_in_it_with_whoever_ran_them(
 def test_a_scope_can_be_asked_for_alone(cli: Cli, redis_url: str) -> None:
     at = ("--backend", redis_url)
     cli("on", *at)
-    cli("on", "--scope", "billing", *at)
+    cli("on", "--component", "billing", *at)
 
-    assert [entry["scope"] for entry in cli("history", "--json", "--scope", "billing", *at).json] == ["billing"]
+    assert [entry["component"] for entry in cli("history", "--json", "--component", "billing", *at).json] == ["billing"]
 
 
 def test_nothing_has_happened_yet(cli: Cli, redis_url: str) -> None:
@@ -133,14 +133,14 @@ def test_changes_are_followed_until_interrupted(cli: Cli, redis_url: str) -> Non
 
 def test_followed_as_json_each_change_is_one_line_and_other_scopes_are_left_out(cli: Cli, redis_url: str) -> None:
     at = ("--backend", redis_url)
-    with Program("history", "--follow", "--json", "--scope", "billing", *at) as program:
+    with Program("history", "--follow", "--json", "--component", "billing", *at) as program:
         cli("on", *at)
-        cli("on", "--scope", "billing", *at)
+        cli("on", "--component", "billing", *at)
         program.until("billing")
         program.signal(signal.SIGTERM)
         (line,) = program.ended().lines
 
-    assert json.loads(line)["scope"] == "billing"
+    assert json.loads(line)["component"] == "billing"
 
 
 def test_a_pipe_that_nobody_reads_ends_it(redis_url: str) -> None:
@@ -171,7 +171,7 @@ async def test_it_ends_with_whoever_reads_it(redis_url: str, patience: int) -> N
     await backend.write(ON)
     following = asyncio.create_task(history._follow(backend, 10, None, reader))
     await eventually(lambda: reader.told, within=10)
-    await backend.write_scope("billing", ON)
+    await backend.write_component("billing", ON)
     await asyncio.wait_for(following, 10)
 
     assert reader.told == [ON] * patience
@@ -181,7 +181,7 @@ async def test_of_a_scope_nothing_else_is_told(redis_url: str) -> None:
     backend, reader = RedisBackend(redis_url), Reader(1)
     await backend.write(OFF)
     await backend.write(ON)
-    await backend.write_scope("billing", MaintenanceState(enabled=True, reason="billing"))
+    await backend.write_component("billing", MaintenanceState(enabled=True, reason="billing"))
 
     await asyncio.wait_for(history._tell_all([], backend.follow_history(), "billing", reader), 10)
 
@@ -190,6 +190,6 @@ async def test_of_a_scope_nothing_else_is_told(redis_url: str) -> None:
 
 async def test_it_ends_when_the_pipe_is_closed_while_nothing_happens(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     closed = iter([False, False, True])
-    monkeypatch.setattr(history, "is_abandoned", lambda: next(closed))
+    monkeypatch.setattr(history, "stdout_closed", lambda: next(closed))
 
     await asyncio.wait_for(history._follow(RedisBackend(redis_url), 10, None, Reader(1)), 10)

@@ -7,11 +7,11 @@ import anyio
 import pytest
 
 from fastapi_maintenance.backends import BaseStateBackend, EnvVarBackend, RedisBackend
-from fastapi_maintenance.backends.base import Feed
-from fastapi_maintenance.backends.status import Report, word
-from fastapi_maintenance.cli.status import Observer, Sight
+from fastapi_maintenance.backends.base import SnapshotListener
+from fastapi_maintenance.backends.status import StatusReport, label
+from fastapi_maintenance.cli.status import Observation, Observer
 from fastapi_maintenance.model.holds import Hold
-from fastapi_maintenance.model.snapshot import Reading
+from fastapi_maintenance.model.snapshot import Snapshot
 from fastapi_maintenance.model.state import ON
 
 from ..conftest import RedisServerFactory
@@ -19,12 +19,12 @@ from ..support.servers import RedisServer
 from ..support.waiting import eventually
 
 
-async def until(observer: Observer, state: str, *, source: str = "redis") -> Sight:
+async def until(observer: Observer, state: str, *, source: str = "redis") -> Observation:
     """What is seen when the state is that and comes from there."""
 
-    async def seen() -> Sight | None:
+    async def seen() -> Observation | None:
         sight = await observer.look()
-        return sight if (word(sight.report.state), sight.source) == (state, source) else None
+        return sight if (label(sight.report.state), sight.source) == (state, source) else None
 
     sight = await eventually(seen, within=10)
     assert sight is not None
@@ -36,7 +36,7 @@ async def test_a_bare_set_wakes_the_observer_at_once(redis_url: str, redis_serve
         await until(observer, "off")
         await redis_server.acli("SET", "maintenance", "1")
         started = time.monotonic()
-        while word((await observer.look()).report.state) == "off":
+        while label((await observer.look()).report.state) == "off":
             await observer.wait()
         assert time.monotonic() - started < 15
 
@@ -57,10 +57,10 @@ async def test_an_ended_observer_waits_no_more() -> None:
 
 async def test_an_environment_variable_is_seen_as_a_request_would_see_it(monkeypatch: pytest.MonkeyPatch) -> None:
     async with Observer(EnvVarBackend("CLOSED")) as observer:
-        assert word((await observer.look()).report.state) == "off"
+        assert label((await observer.look()).report.state) == "off"
         monkeypatch.setenv("CLOSED", "1")
         sight = await observer.look()
-        assert (word(sight.report.state), sight.source) == ("on", "env")
+        assert (label(sight.report.state), sight.source) == ("on", "env")
 
 
 async def test_what_was_never_heard_of_is_unknown_and_says_why(free_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,22 +79,22 @@ class Late(EnvVarBackend):
     """A backend of which the first news comes later than a worker would wait for it."""
 
     ttl = 0.02
-    peek = BaseStateBackend.peek  # type: ignore[assignment]
+    read_nowait = BaseStateBackend.read_nowait  # type: ignore[assignment]
 
     def __init__(self, after: float) -> None:
         super().__init__("CLOSED")
         self.after = after
 
-    async def watch(self, feed: Feed) -> None:
+    async def watch(self, feed: SnapshotListener) -> None:
         await anyio.sleep(self.after)
-        feed.update(Reading(ON, now=time.time()), time.monotonic())
+        feed.update(Snapshot(ON, now=time.time()), time.monotonic())
         await anyio.sleep_forever()
 
 
 async def test_the_first_look_waits_for_the_first_news() -> None:
     """A slow start must not look like an outage."""
     async with Observer(Late(0.2)) as observer:
-        assert word((await observer.look()).report.state) == "on"
+        assert label((await observer.look()).report.state) == "on"
 
 
 async def test_silence_is_news_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,12 +133,12 @@ async def test_nobody_waits_for_an_observer(redis_url: str, redis_server: RedisS
     assert redis_server.cli("EXISTS", "{maintenance}:workers") == "0"
 
 
-def sight(reading: Reading, *, source: str = "redis", age: float | None = 0.0) -> Sight:
-    return Sight(Report("redis://host", "redis", reading, reading.now), source, age)
+def sight(reading: Snapshot, *, source: str = "redis", age: float | None = 0.0) -> Observation:
+    return Observation(StatusReport("redis://host", "redis", reading, reading.now), source, age)
 
 
 def test_time_that_passes_is_no_change() -> None:
-    reading = Reading(ON, (Hold("a", ON, 1.0, 100.0),), now=10.0)
+    reading = Snapshot(ON, (Hold("a", ON, 1.0, 100.0),), now=10.0)
     later = replace(reading, now=20.0, holds=(Hold("a", ON, 1.0, 130.0),), fingerprint="other", epoch=7)
     assert sight(reading).key == sight(later, age=3.0).key
 
@@ -146,18 +146,18 @@ def test_time_that_passes_is_no_change() -> None:
 @pytest.mark.parametrize(
     "other",
     [
-        sight(Reading(now=10.0)),
-        sight(Reading(ON, now=10.0), source="last-known"),
-        sight(Reading(ON, now=10.0, error="It is garbage.")),
-        sight(Reading(ON, (Hold("a", ON),), now=10.0)),
-        sight(Reading(ON, None, now=10.0)),
-        sight(Reading(ON, now=10.0, expires_in=5.0)),
+        sight(Snapshot(now=10.0)),
+        sight(Snapshot(ON, now=10.0), source="last-known"),
+        sight(Snapshot(ON, now=10.0, error="It is garbage.")),
+        sight(Snapshot(ON, (Hold("a", ON),), now=10.0)),
+        sight(Snapshot(ON, None, now=10.0)),
+        sight(Snapshot(ON, now=10.0, expires_in=5.0)),
     ],
 )
-def test_everything_else_is_a_change(other: Sight) -> None:
-    assert sight(Reading(ON, now=10.0)).key != other.key
+def test_everything_else_is_a_change(other: Observation) -> None:
+    assert sight(Snapshot(ON, now=10.0)).key != other.key
 
 
 def test_json_is_that_of_the_report_with_source_and_age() -> None:
-    seen = sight(Reading(ON, now=10.0), age=0.25)
+    seen = sight(Snapshot(ON, now=10.0), age=0.25)
     assert seen.to_json() == seen.report.to_json() | {"source": "redis", "age": 0.25}

@@ -8,12 +8,12 @@ import pytest
 from rich.console import Console
 
 from fastapi_maintenance import MaintenanceState
-from fastapi_maintenance.backends.base import Replicas
-from fastapi_maintenance.backends.status import Report
+from fastapi_maintenance.backends.base import ReplicaAck
+from fastapi_maintenance.backends.status import StatusReport
 from fastapi_maintenance.cli.durations import show_moment
 from fastapi_maintenance.cli.render import as_lines, as_tables, replicas_line
 from fastapi_maintenance.model.holds import Hold
-from fastapi_maintenance.model.snapshot import Reading
+from fastapi_maintenance.model.snapshot import Snapshot
 from fastapi_maintenance.model.state import OFF, ON
 
 NOW = datetime(2026, 11, 22, 3, 0, tzinfo=UTC)
@@ -22,11 +22,11 @@ EARLIER = NOW - timedelta(minutes=10)
 HOLD = Hold("7f", MaintenanceState(enabled=True, by="ci:41", reason="reindex", mode="read-only"), 1.0, NOW.timestamp() + 23)
 
 
-def report(**reading: Any) -> Report:
-    return Report("redis://host:6379/0?key=maintenance", "redis", Reading(now=NOW.timestamp(), **reading), NOW.timestamp())
+def report(**reading: Any) -> StatusReport:
+    return StatusReport("redis://host:6379/0?key=maintenance", "redis", Snapshot(now=NOW.timestamp(), **reading), NOW.timestamp())
 
 
-def drawn(seen: Report, width: int = 100) -> str:
+def drawn(seen: StatusReport, width: int = 100) -> str:
     console = Console(file=StringIO(), width=width, force_terminal=True, color_system=None)
     console.print(as_tables(seen))
     assert isinstance(console.file, StringIO)
@@ -129,10 +129,10 @@ def test_rich_markup_in_a_text_is_only_text() -> None:
 @pytest.mark.parametrize(
     ("replicas", "line"),
     [
-        (Replicas(2, 2), "replicas: 2 of 2 have it"),
-        (Replicas(0, 1), "replicas: 0 of 1 have it"),
-        (Replicas(3, None), "replicas: 3 have it"),
+        (ReplicaAck(2, 2), "replicas: 2 of 2 have it"),
+        (ReplicaAck(0, 1), "replicas: 0 of 1 have it"),
+        (ReplicaAck(3, None), "replicas: 3 have it"),
     ],
 )
-def test_replicas_are_counted(replicas: Replicas, line: str) -> None:
+def test_replicas_are_counted(replicas: ReplicaAck, line: str) -> None:
     assert replicas_line(replicas) == line

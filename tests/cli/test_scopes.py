@@ -1,4 +1,4 @@
-"""`--scope`: one part of the application, from the command line."""
+"""`--component`: one part of the application, from the command line."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .conftest import Cli
 
 
 def test_a_scope_is_turned_on_and_off_by_itself(cli: Cli, redis_url: str) -> None:
-    of_billing = ("--scope", "billing", "--backend", redis_url)
+    of_billing = ("--component", "billing", "--backend", redis_url)
 
     assert cli("on", *of_billing).code == 0
     assert cli("status", *of_billing).lines[0] == "maintenance of billing: on"
@@ -22,14 +22,14 @@ def test_a_scope_is_turned_on_and_off_by_itself(cli: Cli, redis_url: str) -> Non
 def test_a_scope_without_a_switch_goes_by_the_general_one_and_that_is_said(cli: Cli, redis_url: str, redis_server: RedisServer) -> None:
     redis_server.cli("SET", "maintenance", "1")
 
-    off = cli("off", "--scope", "billing", "--backend", redis_url)
+    off = cli("off", "--component", "billing", "--backend", redis_url)
 
     assert off.code == 1
     assert "maintenance stays on because of the general one" in off.out + off.err
 
 
 def test_a_window_of_a_scope_is_listed_and_cancelled_by_itself(cli: Cli, redis_url: str, redis_server: RedisServer) -> None:
-    of_billing = ("--scope", "billing", "--backend", redis_url)
+    of_billing = ("--component", "billing", "--backend", redis_url)
     general = ("--backend", redis_url)
     assert cli("on", "--at", "2100-01-01T03:00Z", "--for", "1h", "--reason", "OPS-417", *of_billing).code == 0
     cli("on", "--at", "2100-02-01T03:00Z", "--reason", "OPS-418", *general)
@@ -47,7 +47,7 @@ def test_a_window_of_a_scope_is_listed_and_cancelled_by_itself(cli: Cli, redis_u
 
 def test_of_a_scope_no_window_is_cancelled_that_is_everybodys(cli: Cli, redis_url: str) -> None:
     cli("on", "--at", "2100-02-01T03:00Z", "--backend", redis_url)
-    cancel = cli("schedule", "cancel", "--scope", "billing", "--backend", redis_url)
+    cancel = cli("schedule", "cancel", "--component", "billing", "--backend", redis_url)
 
     assert (cancel.code, cancel.err) == (1, "There is no window to cancel.\n")
     assert cli("schedule", "list", "--backend", redis_url).out != ""
@@ -55,18 +55,18 @@ def test_of_a_scope_no_window_is_cancelled_that_is_everybodys(cli: Cli, redis_ur
 
 def test_a_window_of_a_scope_that_cannot_be_read_is_said_so(cli: Cli, redis_url: str, redis_server: RedisServer) -> None:
     redis_server.cli("SET", "maintenance:billing", "perhaps")
-    listed = cli("schedule", "list", "--scope", "billing", "--backend", redis_url)
+    listed = cli("schedule", "list", "--component", "billing", "--backend", redis_url)
 
     assert (listed.code, listed.out) == (1, "")
-    assert listed.err.startswith("Which window there is cannot be said: The scope billing: 'perhaps' is not a boolean word")
+    assert listed.err.startswith("Which window there is cannot be said: The component billing: 'perhaps' is not a boolean word")
 
 
 def test_in_a_file_there_is_no_window_of_a_scope(cli: Cli, tmp_path: Path) -> None:
-    ran = cli("on", "--at", "2100-01-01T03:00Z", "--scope", "billing", "--backend", f"file:{tmp_path}/switch.json")
+    ran = cli("on", "--at", "2100-01-01T03:00Z", "--component", "billing", "--backend", f"file:{tmp_path}/switch.json")
 
     assert ran.code == 1
-    assert "keeps no switches of scopes; only Redis does" in ran.err
+    assert "keeps no switches of components; only Redis does" in ran.err
 
 
 def test_everybodys_holds_are_not_ended_for_one_scope(cli: Cli, redis_url: str) -> None:
-    assert cli("off", "--force", "--scope", "billing", "--backend", redis_url).code == 2
+    assert cli("off", "--force", "--component", "billing", "--backend", redis_url).code == 2

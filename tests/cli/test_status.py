@@ -13,14 +13,14 @@ from rich.console import Console
 
 from fastapi_maintenance import MaintenanceState
 from fastapi_maintenance.backends import BaseStateBackend, EnvVarBackend
-from fastapi_maintenance.backends.status import Report
+from fastapi_maintenance.backends.status import StatusReport
 from fastapi_maintenance.cli import app as commands
 from fastapi_maintenance.cli import render as show
 from fastapi_maintenance.cli import status as watch
 from fastapi_maintenance.cli.durations import show_moment
-from fastapi_maintenance.cli.status import Lines, Screen, Sight, Viewer, follow
+from fastapi_maintenance.cli.status import Lines, Observation, Screen, Viewer, follow
 from fastapi_maintenance.model.holds import Hold
-from fastapi_maintenance.model.snapshot import Reading
+from fastapi_maintenance.model.snapshot import Snapshot
 from fastapi_maintenance.model.state import OFF, ON
 
 from .conftest import Cli
@@ -29,9 +29,9 @@ NOW = datetime(2026, 11, 22, 3, 0, tzinfo=UTC)
 LATER = NOW + timedelta(hours=1)
 
 
-def sight(switch: MaintenanceState | None, *, age: float | None = 0.25, **reading: object) -> Sight:
-    read = replace(Reading(switch, now=NOW.timestamp()), **reading)  # type: ignore[arg-type]
-    return Sight(Report("redis://host", "redis", read, NOW.timestamp()), "redis", age)
+def sight(switch: MaintenanceState | None, *, age: float | None = 0.25, **reading: object) -> Observation:
+    read = replace(Snapshot(switch, now=NOW.timestamp()), **reading)  # type: ignore[arg-type]
+    return Observation(StatusReport("redis://host", "redis", read, NOW.timestamp()), "redis", age)
 
 
 class Eyes:
@@ -40,9 +40,9 @@ class Eyes:
     def __init__(self, looks: int, act: Callable[[], None] = lambda: None) -> None:
         self.left = looks
         self.act = act
-        self.seen: list[Sight] = []
+        self.seen: list[Observation] = []
 
-    def show(self, seen: Sight) -> bool:
+    def show(self, seen: Observation) -> bool:
         self.seen.append(seen)
         self.act()
         self.left -= 1
@@ -90,8 +90,8 @@ def test_a_change_is_one_line_of_json(capsys: pytest.CaptureFixture[str]) -> Non
 @pytest.mark.parametrize(("said", "abandoned"), [(False, False), (True, True)])
 def test_nobody_is_left_to_look_when_the_pipe_is_closed(said: bool, abandoned: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Found out by writing, and also while there is nothing to write."""
-    monkeypatch.setattr(watch, "say", lambda line: said)
-    monkeypatch.setattr(watch, "is_abandoned", lambda: abandoned)
+    monkeypatch.setattr(watch, "echo", lambda line: said)
+    monkeypatch.setattr(watch, "stdout_closed", lambda: abandoned)
     assert not Lines(as_json=False).show(sight(ON))
 
 

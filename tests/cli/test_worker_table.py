@@ -6,7 +6,16 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from fastapi_maintenance.cli.worker_table import LiveRoll, RollLines, as_table, listed, roll_on, summary, ways_around, worker_lines
+from fastapi_maintenance.cli.worker_table import (
+    LiveWaitDisplay,
+    PlainWaitDisplay,
+    as_table,
+    listed,
+    summary,
+    wait_display,
+    ways_around,
+    worker_lines,
+)
 from fastapi_maintenance.coordination.barrier import BarrierResult
 from fastapi_maintenance.model.state import OFF, ON
 from fastapi_maintenance.model.workers import WAY_AROUND, Worker
@@ -77,14 +86,14 @@ def test_ways_around_name_each_path_once_and_how_to_close_it() -> None:
 
 def test_lines_tell_how_long_it_took() -> None:
     told: list[str] = []
-    with RollLines(told.append) as lines:
+    with PlainWaitDisplay(told.append) as lines:
         lines.show(MIXED)
     assert told == [f"1.2 s: {summary(MIXED)}"]
 
 
 def test_a_terminal_shows_every_worker_once_and_where_it_stands() -> None:
     console = terminal()
-    with LiveRoll(console) as live:
+    with LiveWaitDisplay(console) as live:
         live.show(MIXED)
     screen = drawn(console)
     # Drawn again when it ends, so that what remains is whole.
@@ -97,9 +106,9 @@ def test_a_terminal_shows_every_worker_once_and_where_it_stands() -> None:
 
 
 def test_only_a_terminal_that_can_redraw_gets_a_table() -> None:
-    assert isinstance(roll_on(terminal(), print), LiveRoll)
-    assert isinstance(roll_on(terminal(term="dumb"), print), RollLines)
-    assert isinstance(roll_on(None, print), RollLines)
+    assert isinstance(wait_display(terminal(), print), LiveWaitDisplay)
+    assert isinstance(wait_display(terminal(term="dumb"), print), PlainWaitDisplay)
+    assert isinstance(wait_display(None, print), PlainWaitDisplay)
 
 
 # -- for programs ------------------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from fastapi_maintenance.backends import RedisBackend
 from fastapi_maintenance.cli import workers as barrier
-from fastapi_maintenance.model.workers import WAY_AROUND, RollCall
+from fastapi_maintenance.model.workers import WAY_AROUND, RegistrySnapshot
 
 from ..checker.crew import Crew, Nursery, ask_slowly, is_at_work, ready
 from ..conftest import RedisServerFactory
@@ -223,13 +223,13 @@ def test_the_workers_of_an_unreachable_redis_cannot_be_listed(cli: Cli, free_por
 def test_an_interrupted_wait_proves_nothing_and_leaves_the_state(
     cli: Cli, redis_url: str, redis_server: RedisServer, register: Register, monkeypatch: pytest.MonkeyPatch, form: str
 ) -> None:
-    call = RedisBackend.roll_call
+    call = RedisBackend.read_registry
 
-    async def interrupted(self: RedisBackend) -> RollCall:
+    async def interrupted(self: RedisBackend) -> RegistrySnapshot:
         os.kill(os.getpid(), signal.SIGTERM)
         return await call(self)
 
-    monkeypatch.setattr(RedisBackend, "roll_call", interrupted)
+    monkeypatch.setattr(RedisBackend, "read_registry", interrupted)
     redis_server.cli("SET", "maintenance", "1")
     register("a", epoch=0)
     waited = cli("wait", *form.split(), "--backend", redis_url)

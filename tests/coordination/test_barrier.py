@@ -16,9 +16,9 @@ from fastapi_maintenance import BarrierResult, maintenance_mode_on, wait_until_a
 from fastapi_maintenance.backends import EnvVarBackend, RedisBackend
 from fastapi_maintenance.coordination.barrier import Barrier, registered_workers
 from fastapi_maintenance.exceptions import BackendUnavailableError, ConfigurationError, DrainTimeout, UnfencedError, UnsupportedError
-from fastapi_maintenance.model.snapshot import Reading
+from fastapi_maintenance.model.snapshot import Snapshot
 from fastapi_maintenance.model.state import OFF, ON
-from fastapi_maintenance.model.workers import RollCall, ScopeStanding, Worker
+from fastapi_maintenance.model.workers import ComponentStatus, RegistrySnapshot, Worker
 from fastapi_maintenance.runtime.mode import MaintenanceMode
 
 from ..checker.crew import Crew, Nursery, ask_slowly, is_at_work, ready
@@ -34,12 +34,12 @@ EPOCH = 100
 LIVE = Worker("a", deadline=10.0, pid=1, host="h", epoch=EPOCH, closed=True, drained=True, fence=2.0, lifetime=3.0)
 
 
-def roll(*workers: Worker, now: float = 5.0, on: bool = True) -> RollCall:
-    return RollCall(Reading(ON if on else OFF, now=now, epoch=EPOCH), born=1, workers=workers)
+def roll(*workers: Worker, now: float = 5.0, on: bool = True) -> RegistrySnapshot:
+    return RegistrySnapshot(Snapshot(ON if on else OFF, now=now, epoch=EPOCH), born=1, workers=workers)
 
 
 def look(*workers: Worker, drained: bool = True, on: bool = True) -> BarrierResult:
-    return Barrier(roll(on=on), drained=drained).look(roll(*workers, on=on), 1.0)
+    return Barrier(roll(on=on), drained=drained).observe(roll(*workers, on=on), 1.0)
 
 
 # -- where a worker stands, without any clock ----------------------------------------------------------------------------
@@ -58,7 +58,7 @@ def test_a_worker_with_requests_in_flight_has_applied_only() -> None:
 
     result = look(busy)
 
-    assert result.applied == result.laggards == (busy,)
+    assert result.applied == result.pending == (busy,)
     assert not result.is_over
     with pytest.raises(DrainTimeout, match=r"1@h \(2 requests, 0 WebSockets\)") as caught:
         result.check()
@@ -74,7 +74,7 @@ def test_a_worker_with_an_older_epoch_is_waited_for() -> None:
 
     result = look(behind, drained=False)
 
-    assert result.waiting == result.laggards == (behind,)
+    assert result.waiting == result.pending == (behind,)
     with pytest.raises(DrainTimeout, match="1@h"):
         result.check()
 
@@ -121,7 +121,7 @@ def test_a_worker_that_came_later_is_named_and_waited_for() -> None:
     barrier = Barrier(roll(LIVE), drained=True)
     newcomer = replace(LIVE, id="b", epoch=0)
 
-    result = barrier.look(roll(LIVE, newcomer), 1.0)
+    result = barrier.observe(roll(LIVE, newcomer), 1.0)
 
     assert result.joined == result.waiting == (newcomer,)
 
@@ -129,19 +129,19 @@ def test_a_worker_that_came_later_is_named_and_waited_for() -> None:
 def test_a_worker_missing_from_the_registry_is_waited_for_until_its_deadline() -> None:
     """After a FLUSHALL the registry is empty: that must not look like everybody having left."""
     barrier = Barrier(roll(LIVE), drained=True)
-    barrier.look(roll(replace(LIVE, epoch=0)), 0.0)
+    barrier.observe(roll(replace(LIVE, epoch=0)), 0.0)
 
-    assert barrier.look(roll(), 1.0).waiting
-    assert barrier.look(roll(now=11.0), 1.0).expired
+    assert barrier.observe(roll(), 1.0).waiting
+    assert barrier.observe(roll(now=11.0), 1.0).expired
 
 
 def look_at_billing(*workers: Worker) -> BarrierResult:
-    return Barrier(roll(), drained=True, scope="billing").look(roll(*workers), 1.0)
+    return Barrier(roll(), drained=True, component="billing").observe(roll(*workers), 1.0)
 
 
 def test_of_a_scope_a_worker_says_how_it_stands_there_and_one_without_it_is_no_obstacle() -> None:
-    open_there = replace(LIVE, id="b", scopes={"billing": ScopeStanding(closed=False)})
-    busy_there = replace(LIVE, id="c", scopes={"billing": ScopeStanding(closed=True, http=1)})
+    open_there = replace(LIVE, id="b", components={"billing": ComponentStatus(closed=False)})
+    busy_there = replace(LIVE, id="c", components={"billing": ComponentStatus(closed=True, http=1)})
     without = replace(LIVE, closed=False, drained=False, http=5)
 
     result = look_at_billing(without, open_there, busy_there)
@@ -150,7 +150,7 @@ def test_of_a_scope_a_worker_says_how_it_stands_there_and_one_without_it_is_no_o
 
 
 def test_a_scope_that_nobody_has_is_not_proved_closed_by_anybody() -> None:
-    result = look_at_billing(LIVE, replace(LIVE, id="b", scopes={"search": ScopeStanding(closed=True, drained=True)}))
+    result = look_at_billing(LIVE, replace(LIVE, id="b", components={"search": ComponentStatus(closed=True, drained=True)}))
 
     assert [worker.id for worker in result.waiting] == ["a", "b"]
     assert not result.ok
@@ -210,7 +210,7 @@ async def test_it_works_after_a_bare_set_and_after_a_del(on: bool, backend: Redi
 
         assert result.ok
         assert result.state.enabled is on
-        assert (mode.gate.closing is not None) is on
+        assert (mode.gate.closure is not None) is on
         (worker,) = await registered_workers(backend)
         assert (worker.rung, worker.fence) == ("tracking", None)
         assert worker.lifetime == pytest.approx(LIFETIME)
@@ -240,13 +240,13 @@ def test_while_the_registry_is_young_nothing_is_proved() -> None:
     young = replace(roll(LIVE, now=5.0), born=3_500_000, lifetime=1.0)
     barrier = Barrier(young, drained=True)
 
-    result = barrier.look(young, 1.0)
+    result = barrier.observe(young, 1.0)
     assert result.settles_in == 1.5, "a worker in it lives 3 seconds"
-    assert (result.laggards, result.is_over, result.ok) == ((), False, False)
+    assert (result.pending, result.is_over, result.ok) == ((), False, False)
     with pytest.raises(DrainTimeout, match=r"Wait 1\.5 s, and try again"):
         result.check()
 
-    result = barrier.look(replace(roll(now=6.6), born=3_500_000, lifetime=1.0), 1.0)
+    result = barrier.observe(replace(roll(now=6.6), born=3_500_000, lifetime=1.0), 1.0)
     assert result.settles_in == 0.0
     assert result.ok
 
@@ -287,7 +287,7 @@ async def test_a_flushall_in_the_middle_does_not_confuse_it(backend: RedisBacken
         assert result.ok
         assert result.state.enabled
         assert len(result.drained) == 1
-        assert mode.gate.closing is not None
+        assert mode.gate.closure is not None
 
 
 @pytest.mark.every_redis
@@ -296,12 +296,12 @@ async def test_it_begins_anew_where_the_epoch_went_back(backend: RedisBackend, r
     calls = 0
 
     class Rewound(RedisBackend):
-        async def roll_call(self) -> RollCall:
+        async def read_registry(self) -> RegistrySnapshot:
             nonlocal calls
             calls += 1
             if calls == 1:
                 await redis_server.acli("SET", "{maintenance}:epoch", "5 5 0 0")
-            return await super().roll_call()
+            return await super().read_registry()
 
     laggard = '{"epoch": 0}'
     redis_server.cli("HSET", "{maintenance}:workers", "x", f"{int((time.time() + 0.5) * 1e6)} {laggard}")
@@ -340,9 +340,9 @@ async def test_a_server_that_is_lost_in_the_middle_is_named_with_those_who_were_
 
 async def test_a_last_look_for_which_there_was_no_time_is_no_outage(redis_server: RedisServer) -> None:
     class Slower(RedisBackend):
-        async def roll_call(self) -> RollCall:
+        async def read_registry(self) -> RegistrySnapshot:
             await asyncio.sleep(60)
-            return await super().roll_call()
+            return await super().read_registry()
 
     redis_server.cli("HSET", "{maintenance}:workers", "x", f'{int((time.time() + 60) * 1e6)} {{"pid": 4711, "host": "web-1"}}')
     for timeout, told in ((0.9, False), (2.0, True)):

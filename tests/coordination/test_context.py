@@ -26,8 +26,8 @@ from starlette.testclient import TestClient
 from fastapi_maintenance import MaintenanceModeMiddleware, get_maintenance_mode, maintenance_mode_off, maintenance_mode_on
 from fastapi_maintenance.backends import BaseStateBackend, EnvVarBackend, RedisBackend, backend_from_url
 from fastapi_maintenance.coordination.barrier import BarrierResult
-from fastapi_maintenance.coordination.context import MaintenanceBlock
-from fastapi_maintenance.coordination.lease import Lease
+from fastapi_maintenance.coordination.context import MaintenanceContext
+from fastapi_maintenance.coordination.lease import LeaseKeeper
 from fastapi_maintenance.exceptions import (
     BackendError,
     BackendUnavailableError,
@@ -244,7 +244,7 @@ class Replica:
 
     def __init__(self, backend: BaseStateBackend) -> None:
         self.backend = backend
-        self.blocks: list[tuple[MaintenanceBlock, Model]] = []
+        self.blocks: list[tuple[MaintenanceContext, Model]] = []
         self._context = contextvars.copy_context()
 
     async def enter(self, enabled: bool) -> Model:
@@ -334,8 +334,8 @@ async def test_in_its_own_process_a_block_takes_effect_at_once(make: Callable[[s
     async with MaintenanceMode(backend) as mode:
         for _ in range(10):
             async with maintenance_mode_on(backend):
-                assert (await mode.refresh()).closing is not None
-            assert (await mode.refresh()).closing is None
+                assert (await mode.refresh()).closure is not None
+            assert (await mode.refresh()).closure is None
 
 
 async def test_a_block_that_blocks_the_event_loop_for_longer_than_its_lease_keeps_it(redis_url: str) -> None:
@@ -571,12 +571,12 @@ async def test_a_failed_block_may_keep_the_service_closed(
         await backend.write(OFF)
 
 
-async def enter_async(block: MaintenanceBlock, error: BaseException) -> None:
+async def enter_async(block: MaintenanceContext, error: BaseException) -> None:
     async with block:
         raise error
 
 
-async def enter_sync(block: MaintenanceBlock, error: BaseException) -> None:
+async def enter_sync(block: MaintenanceContext, error: BaseException) -> None:
     def enter() -> None:
         with block:
             raise error
@@ -606,14 +606,14 @@ async def test_a_backend_of_two_methods_keeps_what_it_can() -> None:
 
 @pytest.mark.parametrize("enter", [enter_async, enter_sync])
 async def test_what_cannot_be_kept_is_told_and_leaves_no_hold_for_ever(
-    enter: Callable[[MaintenanceBlock, BaseException], Awaitable[None]], caplog: pytest.LogCaptureFixture
+    enter: Callable[[MaintenanceContext, BaseException], Awaitable[None]], caplog: pytest.LogCaptureFixture
 ) -> None:
     backend = EnvVarBackend()
 
     with pytest.raises(ValueError, match="disk full") as failure:
         await enter(maintenance_mode_on(backend, on_error="keep"), ValueError("disk full"))
 
-    assert backend.peek().holds == ()
+    assert backend.read_nowait().holds == ()
     (note,) = failure.value.__notes__
     assert note.startswith("The hold could not be released (The environment variable")
     assert note.endswith("), and the switch was NOT kept on: turn it on by hand")
@@ -681,7 +681,7 @@ async def test_a_release_that_fails_after_a_block_that_succeeded_is_only_logged(
 
 @pytest.mark.parametrize("enter", [enter_async, enter_sync])
 async def test_without_a_hold_the_block_is_not_run(
-    own_redis_server: RedisServerFactory, enter: Callable[[MaintenanceBlock, BaseException], Awaitable[None]]
+    own_redis_server: RedisServerFactory, enter: Callable[[MaintenanceContext, BaseException], Awaitable[None]]
 ) -> None:
     server = own_redis_server()
     server.stop()
@@ -942,7 +942,7 @@ async def test_a_lost_block_is_cancelled_if_it_asked_for_that(redis_url: str) ->
     await asyncio.sleep(0)
 
 
-def losing(backend: LeasedBoard) -> MaintenanceBlock:
+def losing(backend: LeasedBoard) -> MaintenanceContext:
     """A block that is cancelled about a third of a second after `backend.revoked` is set."""
     return maintenance_mode_on(backend, lease=1.0, on_lost="cancel")
 
@@ -1091,7 +1091,7 @@ def test_a_loss_after_the_event_loop_is_closed_harms_nobody() -> None:
     renewals = backend.steps.count("renew")
     eventually_sync(lambda: backend.steps.count("renew") > renewals, within=5)
 
-    assert isinstance(block._lease, Lease)
+    assert isinstance(block._lease, LeaseKeeper)
     block._lease.end().result(5)
 
 

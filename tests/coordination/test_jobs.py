@@ -46,7 +46,7 @@ async def test_job_begins_when_the_service_opens() -> None:
 
 async def test_job_waits_in_read_only_mode() -> None:
     mode = MaintenanceMode(Switchboard())
-    mode.decree(MaintenanceState(enabled=True, mode="read-only"))
+    mode.override(MaintenanceState(enabled=True, mode="read-only"))
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.3), job(mode):
             pass
@@ -96,7 +96,7 @@ async def test_barrier_waits_for_a_running_job(redis_url: str) -> None:
         await eventually(lambda: len(mode.in_flight) == 1, within=SOON)
         await backend.write(ON)
         result = await wait_until_applied(backend, drained=True, timeout=3.0)
-        assert [worker.http for worker in result.laggards] == [1]
+        assert [worker.http for worker in result.pending] == [1]
         end.set()
         await working
         (await wait_until_applied(backend, drained=True, timeout=SOON)).check()
@@ -135,12 +135,12 @@ def test_job_in_a_thread_waits_for_the_opening() -> None:
 def test_job_closed_between_two_looks_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     backend, looks = Switchboard(), iter([False, False, True])
     maintenance = BackgroundMode(backend)
-    maintenance.mode.decree(ON)
+    maintenance.mode.override(ON)
 
     def closed(self: BackgroundMode) -> bool:
         now = next(looks)
         if now:
-            maintenance.mode.decree(OFF)
+            maintenance.mode.override(OFF)
         return False
 
     monkeypatch.setattr(BackgroundMode, "closed", property(closed))
@@ -157,7 +157,7 @@ async def test_job_with_a_mode_never_entered_waits_for_the_opening(redis_server:
             begun.set()
 
     working = asyncio.create_task(work())
-    await eventually(lambda: mode.gate.closing, within=SOON)
+    await eventually(lambda: mode.gate.closure, within=SOON)
     assert not begun.is_set()
     redis_server.cli("DEL", "maintenance")
     await working

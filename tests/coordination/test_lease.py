@@ -13,7 +13,7 @@ from typing import Final
 import pytest
 
 from fastapi_maintenance.backends import LocalFileBackend, RedisBackend
-from fastapi_maintenance.coordination.lease import Lease
+from fastapi_maintenance.coordination.lease import LeaseKeeper
 from fastapi_maintenance.exceptions import BackendError, BackendUnavailableError, LeaseLostError
 from fastapi_maintenance.model.holds import Hold
 from fastapi_maintenance.model.state import ON, MaintenanceState
@@ -31,9 +31,9 @@ SLACK: Final = 1.0  # seconds, for what a busy machine adds to a bound
 
 
 @contextmanager
-def leased(backend: Switchboard, seconds: float, hold: Hold = HOLD) -> Iterator[Lease]:
+def leased(backend: Switchboard, seconds: float, hold: Hold = HOLD) -> Iterator[LeaseKeeper]:
     """A lease that stands, and is ended whatever becomes of the test."""
-    lease = Lease(backend, hold, seconds)
+    lease = LeaseKeeper(backend, hold, seconds)
     lease.begin().result(5)
     try:
         yield lease
@@ -88,7 +88,7 @@ def test_what_cannot_be_taken_says_why_and_is_let_go_of() -> None:
     """The backend may have taken it, and only its reply be lost: nobody would end it before its lease."""
     backend = LeasedBoard()
     backend.faults["acquire"] = BackendUnavailableError("no reply")
-    lease = Lease(backend, HOLD, 30)
+    lease = LeaseKeeper(backend, HOLD, 30)
 
     with pytest.raises(BackendUnavailableError, match="no reply"):
         lease.begin().result(5)
@@ -101,7 +101,7 @@ def test_what_cannot_be_taken_says_why_and_is_let_go_of() -> None:
 def test_it_is_over_although_it_could_neither_be_taken_nor_let_go_of() -> None:
     backend = LeasedBoard()
     backend.faults = {"acquire": BackendUnavailableError("down"), "release": BackendUnavailableError("still down")}
-    lease = Lease(backend, HOLD, 30)
+    lease = LeaseKeeper(backend, HOLD, 30)
 
     with pytest.raises(BackendUnavailableError, match=r"^down"):
         lease.begin().result(5)
@@ -142,7 +142,7 @@ def standing_in(backend: Switchboard) -> int:
 
 def test_a_hold_that_is_ended_by_force_is_lost_and_said_once(caplog: pytest.LogCaptureFixture) -> None:
     backend, told = LeasedBoard(), threading.Event()
-    lease = Lease(backend, HOLD, 1.0, lambda error: told.set())
+    lease = LeaseKeeper(backend, HOLD, 1.0, lambda error: told.set())
     lease.begin().result(5)
 
     backend.revoked = True
@@ -171,7 +171,7 @@ def test_what_was_ended_by_force_keeps_nothing() -> None:
 @pytest.mark.parametrize("fault", [BackendUnavailableError("gone"), RuntimeError("what?"), 60.0], ids=["refused", "odd", "silent"])
 def test_who_is_cut_off_is_told_before_the_hold_can_end(fault: Exception | float, caplog: pytest.LogCaptureFixture) -> None:
     backend, told_at = LeasedBoard(), []
-    lease = Lease(backend, HOLD, 5.0, lambda error: told_at.append(time.monotonic()))
+    lease = LeaseKeeper(backend, HOLD, 5.0, lambda error: told_at.append(time.monotonic()))
     taken_at = time.monotonic()
     lease.begin().result(5)
 
@@ -244,13 +244,13 @@ async def test_kill_of_a_holder_ends_its_hold_at_the_lease_and_not_before(redis_
 
     async with MaintenanceMode(backend) as mode:
         with Holder(redis_url, lease=3.0) as holder:
-            await eventually(lambda: mode.gate.closing is not None, within=5)
+            await eventually(lambda: mode.gate.closure is not None, within=5)
             for _ in range(20):  # well beyond one lease: it is renewed
                 await eventually_pass(0.2)
                 assert await held(backend)
             holder.signal(signal.SIGKILL)
             killed_at = time.monotonic()
-            await eventually(lambda: mode.judge().closing is None, within=10)
+            await eventually(lambda: mode.judge().closure is None, within=10)
 
         assert 1.0 < time.monotonic() - killed_at < 3.0 + SLACK
         assert not await held(backend)
@@ -266,9 +266,9 @@ async def test_peers_23_a_kill_of_a_holder_of_a_file_ends_its_hold_within_a_ttl(
 
     async with MaintenanceMode(backend) as mode:
         with Holder(backend.describe(), lease=30) as holder:
-            await eventually(lambda: mode.gate.closing is not None, within=5)
+            await eventually(lambda: mode.gate.closure is not None, within=5)
             holder.signal(signal.SIGKILL)
-            await eventually(lambda: mode.gate.closing is None, within=0.5 + SLACK)
+            await eventually(lambda: mode.gate.closure is None, within=0.5 + SLACK)
 
 
 async def test_who_is_frozen_for_longer_than_the_lease_is_told_when_it_goes_on(redis_url: str) -> None:
@@ -299,7 +299,7 @@ def deadline_of(server: RedisServer) -> float:
 def test_a_holder_cut_off_by_a_frozen_redis_is_told_before_the_hold_ends_there(own_redis_server: RedisServerFactory) -> None:
     server = own_redis_server()
     lost_at: list[float] = []
-    lease = Lease(RedisBackend(server.url), HOLD, 3.0, lambda error: lost_at.append(time.time()))
+    lease = LeaseKeeper(RedisBackend(server.url), HOLD, 3.0, lambda error: lost_at.append(time.time()))
     lease.begin().result(5)
 
     eventually_sync(lambda: deadline_of(server) - time.time() > 2.7, within=5, every=0.02)  # just renewed, so not again at once
@@ -316,7 +316,7 @@ def test_a_holder_cut_off_by_a_frozen_redis_is_told_before_the_hold_ends_there(o
 @pytest.mark.every_redis
 def test_a_hold_survives_a_redis_that_loses_its_data(own_redis_server: RedisServerFactory) -> None:
     server = own_redis_server()
-    with_lease = Lease(RedisBackend(server.url), HOLD, 5.0)
+    with_lease = LeaseKeeper(RedisBackend(server.url), HOLD, 5.0)
     with_lease.begin().result(5)
 
     server.restart()

@@ -16,9 +16,9 @@ import pytest
 
 from fastapi_maintenance.backends import BaseStateBackend, RedisBackend
 from fastapi_maintenance.model.holds import Hold
-from fastapi_maintenance.model.snapshot import Reading
+from fastapi_maintenance.model.snapshot import Snapshot
 from fastapi_maintenance.model.state import OFF, ON, MaintenanceState
-from fastapi_maintenance.runtime.cache import Unreachable
+from fastapi_maintenance.runtime.cache import OutagePolicy
 from fastapi_maintenance.runtime.mode import MaintenanceMode
 
 from ..conftest import RedisServerFactory
@@ -29,7 +29,7 @@ from ..support.workers import Workers
 
 DOCUMENT: Final = (Path(__file__).parents[2] / "docs" / "outages.md").read_text()
 HEADER: Final = '| it knew | Redis silent for | its fallbacks | `"last-known"` | `"open"` | `"closed"` |'
-POLICIES: Final[tuple[Unreachable, ...]] = ("last-known", "open", "closed")
+POLICIES: Final[tuple[OutagePolicy, ...]] = ("last-known", "open", "closed")
 VARIABLE: Final = "FASTAPI_MAINTENANCE_MODE"
 TTL: Final = 0.2
 PATIENT: Final = 2.0  # the ttl of those whose log must not speak of a machine that stood still for a moment
@@ -37,7 +37,7 @@ STALE_AFTER: Final = 60.0  # on the clock that only the test moves
 LEASE: Final = 30.0  # over by the time that is "longer", and standing when it was last confirmed
 
 
-def rows() -> Iterator[tuple[str, str, str, Unreachable, str]]:
+def rows() -> Iterator[tuple[str, str, str, OutagePolicy, str]]:
     """Each cell of the table, with what stands before it."""
     table = DOCUMENT.split(f"{HEADER}\n")[1].split("\n\n")[0].splitlines()[1:]
     for line in table:
@@ -56,12 +56,12 @@ def blocks(language: str) -> list[str]:
 # -- the table -------------------------------------------------------------------------------------------------------------
 
 
-KNEW: Final[dict[str, Reading | None]] = {
-    "on": Reading(ON, now=T0),
-    "off": Reading(OFF, now=T0),
-    "on, with an end that is over by now": Reading(MaintenanceState(enabled=True, ends_at=at(LEASE)), now=T0),
-    "off, with a window that has begun by now": Reading(MaintenanceState(enabled=True, starts_at=at(LEASE)), now=T0),
-    "a hold, whose lease is over by now": Reading(OFF, (Hold("a", ON, T0, T0 + LEASE),), T0),
+KNEW: Final[dict[str, Snapshot | None]] = {
+    "on": Snapshot(ON, now=T0),
+    "off": Snapshot(OFF, now=T0),
+    "on, with an end that is over by now": Snapshot(MaintenanceState(enabled=True, ends_at=at(LEASE)), now=T0),
+    "off, with a window that has begun by now": Snapshot(MaintenanceState(enabled=True, starts_at=at(LEASE)), now=T0),
+    "a hold, whose lease is over by now": Snapshot(OFF, (Hold("a", ON, T0, T0 + LEASE),), T0),
     "nothing": None,
 }
 
@@ -121,7 +121,7 @@ async def test_a_worker_in_an_outage_does_what_the_table_says(
     knew: str,
     silent: str,
     fallbacks: str,
-    policy: Unreachable,
+    policy: OutagePolicy,
     cell: str,
 ) -> None:
     path = tmp_path / "last-known.json"
@@ -142,7 +142,7 @@ async def test_a_worker_in_an_outage_does_what_the_table_says(
             clock.passed += SILENT[silent]
             gate = mode.judge()
 
-    assert f"{'open' if gate.closing is None else 'closed'}, {gate.source}" == cell
+    assert f"{'open' if gate.closure is None else 'closed'}, {gate.source}" == cell
 
 
 def test_the_table_has_every_combination_that_there_is() -> None:
@@ -183,13 +183,13 @@ async def test_the_log_of_an_outage_reads_as_the_document_says(
 ) -> None:
     server = own_redis_server(config={"appendonly": "yes", "appendfsync": "always"})
     async with MaintenanceMode(RedisBackend(server.url, ttl=PATIENT), on_unreachable="closed") as mode:
-        await eventually(lambda: mode.judge().closing is None, within=10)
+        await eventually(lambda: mode.judge().closure is None, within=10)
         with caplog.at_level(logging.INFO, logger="fastapi_maintenance"):
             caplog.clear()
             await asyncio.to_thread(server.kill)
             await eventually(lambda: mode.judge().source == "unreachable-closed", within=10)
             await asyncio.to_thread(server.start)
-            await eventually(lambda: mode.judge().closing is None, within=10)
+            await eventually(lambda: mode.judge().closure is None, within=10)
             assert_logged(caplog, blocks("text")[1], server.port, tmp_path)
 
 
@@ -212,13 +212,13 @@ async def test_the_log_of_a_loss_reads_as_the_document_says(
     server = own_redis_server()
     async with MaintenanceMode(RedisBackend(server.url, ttl=PATIENT)) as mode:
         await server.acli("SET", "maintenance", "1")
-        await eventually(lambda: mode.judge().closing is not None, within=10)
+        await eventually(lambda: mode.judge().closure is not None, within=10)
         with caplog.at_level(logging.INFO, logger="fastapi_maintenance"):
             caplog.clear()
             await server.acli("FLUSHALL")
             await eventually(lambda: lines(caplog), within=10)
             assert await server.acli("GET", "maintenance") == "1"
-            assert mode.judge().closing is not None
+            assert mode.judge().closure is not None
             assert_logged(caplog, blocks("text")[0], server.port, tmp_path)
 
 

@@ -14,10 +14,10 @@ from typing import Any, Final, NamedTuple
 import pytest
 
 from fastapi_maintenance.model.holds import Hold
-from fastapi_maintenance.model.policy import SAFE_METHODS, Decision, Mark, closing, decide
-from fastapi_maintenance.model.snapshot import Reading, ScopeSwitch
+from fastapi_maintenance.model.policy import SAFE_METHODS, Decision, Mark, closure_of, decide
+from fastapi_maintenance.model.snapshot import ComponentSwitch, Snapshot
 from fastapi_maintenance.model.state import OFF, ON, MaintenanceState
-from fastapi_maintenance.runtime.cache import Knowledge, Policy
+from fastapi_maintenance.runtime.cache import SnapshotCache, StalenessPolicy
 
 DOCUMENT: Final = Path(__file__).parents[2] / "docs" / "precedence.md"
 ANY: Final = "any"
@@ -107,8 +107,8 @@ def for_methods(given: tuple[str, ...]) -> tuple[str, ...]:
 
 def decided_of(given: tuple[str, ...], methods: Iterable[str | None]) -> str:
     mark, found, exempt, hold, override, switch = given
-    closed = closing(SAYS[hold], OVERRIDES[override], SAYS[switch] or OFF)
-    decisions = {show(decide(mark=MARKS[mark], found=YES[found], exempt=YES[exempt], closing=closed, method=method)) for method in methods}
+    closed = closure_of(SAYS[hold], OVERRIDES[override], SAYS[switch] or OFF)
+    decisions = {show(decide(mark=MARKS[mark], found=YES[found], exempt=YES[exempt], closure=closed, method=method)) for method in methods}
     assert len(decisions) == 1, "methods of one kind must not be told apart"
     return decisions.pop()
 
@@ -131,7 +131,7 @@ REQUESTS: Final = Table(
     for_methods,
 )
 
-# -- one scope -----------------------------------------------------------------------------------------------------------------------
+# -- one component -----------------------------------------------------------------------------------------------------------------------
 
 NOW: Final = datetime(2026, 11, 22, tzinfo=UTC)
 HOLDS: Final = {"nothing": None, "off": False, "on": True}
@@ -146,32 +146,32 @@ SWITCHES: Final = {"off": OFF, "on": GENERAL}
 
 
 def for_a_scope(given: tuple[str, ...]) -> tuple[str]:
-    """What a worker that has read this goes by for the routes of the scope."""
+    """What a worker that has read this goes by for the routes of the component."""
     general_holds, own_holds, override, own, switch = given
     held = {None: HOLDS[general_holds], "billing": HOLDS[own_holds]}
-    reading = Reading(
+    reading = Snapshot(
         SWITCHES[switch],
-        tuple(Hold(str(scope), ON if on else OFF, scope=scope) for scope, on in held.items() if on is not None),
+        tuple(Hold(str(component), ON if on else OFF, component=component) for component, on in held.items() if on is not None),
         NOW.timestamp(),
-        scopes={} if OWN[own] is None else {"billing": ScopeSwitch(OWN[own])},
+        components={} if OWN[own] is None else {"billing": ComponentSwitch(OWN[own])},
     )
     options: Any = {"kind": "redis", "enable_maintenance": OVERRIDES[override], "on_unreachable": "last-known"}
-    knowledge = Knowledge(Policy(**options, stale_after=math.inf, ttl=1.0, counts_from_registering=False, asks_always=False))
-    knowledge.learn(reading, 0.0, 0.0)
-    closed = knowledge.judge(0.0, None, "default", watched=True).of("billing").closing
+    knowledge = SnapshotCache(StalenessPolicy(**options, stale_after=math.inf, ttl=1.0, counts_from_registering=False, asks_always=False))
+    knowledge.store(reading, 0.0, 0.0)
+    closed = knowledge.evaluate_gate(0.0, None, "default", watched=True).for_component("billing").closure
     if closed is None:
         return ("passes",)
     by = f"{closed.state.message} switch" if closed.rule == "switch" else closed.rule.value
     return (f"**refused**: {by}",)
 
 
-SCOPES: Final = Table(
+COMPONENTS: Final = Table(
     "evaluate()",
     {
         "holds of everything say": [*HOLDS],
-        "holds of the scope say": [*HOLDS],
+        "holds of the component say": [*HOLDS],
         "`enable_maintenance`": [*OVERRIDES],
-        "the scope's own switch says": [*OWN],
+        "the component's own switch says": [*OWN],
         "general switch says": [*SWITCHES],
     },
     ("a request for it",),
@@ -180,7 +180,7 @@ SCOPES: Final = Table(
 
 # ------------------------------------------------------------------------------------------------------------------------------------
 
-TABLES: Final = pytest.mark.parametrize("table", [REQUESTS, SCOPES], ids=["requests", "scopes"])
+TABLES: Final = pytest.mark.parametrize("table", [REQUESTS, COMPONENTS], ids=["requests", "scopes"])
 
 
 def fits(given: tuple[str, ...], row: Row) -> bool:
@@ -210,7 +210,7 @@ def test_every_row_is_needed(table: Table) -> None:
 def test_every_rule_has_a_row() -> None:
     shown = {cell.partition(": ")[2] for line in REQUESTS.documented() for cell in line.outcome}
     assert shown == {"forced-on", "forced-off", "no-route", "exempt", "hold", "override", "switch", "open"}
-    assert {cell for line in SCOPES.documented() for cell in line.outcome} == {
+    assert {cell for line in COMPONENTS.documented() for cell in line.outcome} == {
         "passes",
         "**refused**: hold",
         "**refused**: override",

@@ -23,8 +23,8 @@ from fastapi_maintenance import (
     MaintenanceModeMiddleware,
     MaintenanceState,
     force_maintenance_mode_on,
+    maintenance_component,
     maintenance_mode_on,
-    maintenance_scope,
 )
 from fastapi_maintenance.backends import BaseStateBackend, RedisBackend
 from fastapi_maintenance.exceptions import ConfigurationError
@@ -36,13 +36,13 @@ from fastapi_maintenance.exemptions.bypass import HEADER, Bypass
 from fastapi_maintenance.exemptions.proxies import Proxies
 from fastapi_maintenance.model.evaluate import evaluate
 from fastapi_maintenance.model.holds import Hold
-from fastapi_maintenance.model.policy import Closing, Outcome
-from fastapi_maintenance.model.snapshot import Reading
+from fastapi_maintenance.model.policy import Closure, DecidedBy
+from fastapi_maintenance.model.snapshot import Snapshot
 from fastapi_maintenance.model.state import OFF
-from fastapi_maintenance.routing import Resolved
+from fastapi_maintenance.routing import RouteMatch
 from fastapi_maintenance.runtime.gate import Gate
 from fastapi_maintenance.runtime.mode import MaintenanceMode
-from fastapi_maintenance.runtime.requests import Admission
+from fastapi_maintenance.runtime.requests import InFlightRequest
 
 from ..support.asgi import UNUSED, at, by, http_scope, websocket_scope
 from ..support.counting import lines_run
@@ -64,7 +64,7 @@ def make_app(backend: str | BaseStateBackend, **options: Any) -> FastAPI:
         return "open"
 
     @app.api_route("/invoices/{id}", methods=["GET", "POST"])
-    @maintenance_scope("billing")
+    @maintenance_component("billing")
     async def invoice() -> str:
         return "open"
 
@@ -82,7 +82,7 @@ def make_app(backend: str | BaseStateBackend, **options: Any) -> FastAPI:
 
 def gate(state: MaintenanceState) -> Gate:
     """A worker that is closed by this."""
-    return Gate(Closing(Outcome.SWITCH, state), state, "redis", math.inf)
+    return Gate(Closure(DecidedBy.SWITCH, state), state, "redis", math.inf)
 
 
 @pytest.fixture
@@ -175,9 +175,9 @@ async def test_a_block_can_allow_requests_and_of_several_blocks_what_all_allow()
     async with MaintenanceMode(board) as mode:
 
         def passes(path: str) -> bool:
-            closing = mode.gate.closing
+            closing = mode.gate.closure
             assert closing is not None
-            return mode.guests.include(http_scope("POST", path=path), closing.state)
+            return mode.granted.allows(http_scope("POST", path=path), closing.state)
 
         async with maintenance_mode_on(board, allow=["/webhooks/{name}", "POST /login"]):
             assert (passes("/login"), passes("/webhooks/x"), passes("/orders")) == (True, True, False)
@@ -190,15 +190,15 @@ async def test_a_block_can_allow_requests_and_of_several_blocks_what_all_allow()
 async def test_of_a_block_of_a_scope_and_a_general_one_both_must_allow() -> None:
     board = Switchboard()
     mode = MaintenanceMode(board)
-    mode.follow_scopes(frozenset({"billing"}))
+    mode.follow_components(frozenset({"billing"}))
     async with mode:
 
-        def passing(scope: str | None) -> list[str]:
-            closing = mode.gate.of(scope).closing
+        def passing(component: str | None) -> list[str]:
+            closing = mode.gate.for_component(component).closure
             assert closing is not None
-            return [path for path in ("/a", "/b", "/c") if mode.guests.include(http_scope(path=path), closing.state)]
+            return [path for path in ("/a", "/b", "/c") if mode.granted.allows(http_scope(path=path), closing.state)]
 
-        async with maintenance_mode_on(board, scope="billing", allow=["/a", "/b"]):
+        async with maintenance_mode_on(board, component="billing", allow=["/a", "/b"]):
             assert passing("billing") == ["/a", "/b"]
             async with maintenance_mode_on(board, allow=["/b", "/c"]):
                 assert (passing("billing"), passing(None)) == (["/b"], ["/b", "/c"])
@@ -241,7 +241,7 @@ def test_a_block_that_allows_what_cannot_be_read_is_refused() -> None:
 )
 def test_an_entry_of_a_state_is_a_path_or_a_network_and_perhaps_methods(entry: str, scope: dict[str, Any], expected: bool) -> None:
     allow_list = AllowList([entry], Proxies("192.0.2.7"))
-    assert allow_list.problems == []
+    assert allow_list.errors == []
     assert allow_list.matches(scope) is expected
 
 
@@ -266,9 +266,9 @@ def test_an_entry_of_a_state_is_a_path_or_a_network_and_perhaps_methods(entry: s
 )
 def test_an_entry_that_cannot_be_read_lets_nobody_through_and_leaves_the_others(entry: str, problem: str) -> None:
     allow_list = AllowList([entry, "/login"])
-    assert len(allow_list.problems) == 1
-    assert problem in allow_list.problems[0]
-    assert "Invalid allow entry " in allow_list.problems[0]
+    assert len(allow_list.errors) == 1
+    assert problem in allow_list.errors[0]
+    assert "Invalid allow entry " in allow_list.errors[0]
     assert allow_list.matches(at("/login"))
     assert not allow_list.matches(at("/x"))
 
@@ -294,7 +294,7 @@ def test_allow_list_any_path_needs_bounded_work(entries: list[str], path: str) -
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_allow, "_SEGMENTS", {kind: comparing(pattern) for kind, pattern in _allow._SEGMENTS.items()})
         lines = lines_run(lambda: allow_list.matches(at(path)))
-    assert allow_list.problems == []
+    assert allow_list.errors == []
     assert lines <= 100 + 100 * (10 + 6 * 32)
     assert len(compared) <= 3 * 33, "each segment is compared with each type once"
     assert max(compared, default=0) <= 100
@@ -335,8 +335,8 @@ async def test_an_entry_that_cannot_be_read_is_told_once_and_the_rest_holds(capl
     with caplog.at_level(logging.WARNING, "fastapi_maintenance"):
         async with MaintenanceMode(board) as mode:
             for _ in range(3):
-                assert mode.guests.include(http_scope(path="/login"), mode.gate.state)
-                assert not mode.guests.include(http_scope(path="/nonsense"), mode.gate.state)
+                assert mode.granted.allows(http_scope(path="/login"), mode.gate.state)
+                assert not mode.granted.allows(http_scope(path="/nonsense"), mode.gate.state)
                 mode.judge()
     (told,) = caplog.records
     assert told.message.startswith("Invalid allow entry 'nonsense': A network must be like 10.0.0.0/8")
@@ -355,7 +355,7 @@ async def test_a_list_is_read_once_however_many_ask(monkeypatch: pytest.MonkeyPa
     board.state = MaintenanceState(enabled=True, allow=("/login",))
     async with MaintenanceMode(board) as mode:
         for _ in range(3):
-            assert mode.guests.include(http_scope(path="/login"), mode.gate.state)
+            assert mode.granted.allows(http_scope(path="/login"), mode.gate.state)
             mode.judge()
     assert read == [("/login",)]
 
@@ -365,8 +365,8 @@ async def test_a_list_is_read_once_however_many_ask(monkeypatch: pytest.MonkeyPa
 
 async def test_a_request_that_one_closing_allows_is_waited_for_by_the_next_that_does_not() -> None:
     mode = MaintenanceMode(Board())
-    admission = Admission(mode, http_scope("POST", path="/login"))
-    admission.route, admission.exempt = Resolved(found=True), False
+    admission = InFlightRequest(mode, http_scope("POST", path="/login"))
+    admission.route, admission.exempt = RouteMatch(found=True), False
     allowing = gate(MaintenanceState(enabled=True, allow=("/login",)))
     assert not admission.blocks_drain(allowing)
     assert admission.blocks_drain(gate(MaintenanceState(enabled=True)))
@@ -398,10 +398,10 @@ async def test_a_request_that_a_bypass_let_in_is_waited_for_by_a_hold() -> None:
     bypass = Bypass("0123456789abcdef0123456789abcdef")
     mode = MaintenanceMode(Board(), bypass=bypass)
     token, record = bypass.issue(mode.now() + timedelta(hours=1))
-    admission = Admission(mode, http_scope("POST", headers={HEADER: token}))
-    admission.route, admission.exempt = Resolved(found=True), False
+    admission = InFlightRequest(mode, http_scope("POST", headers={HEADER: token}))
+    admission.route, admission.exempt = RouteMatch(found=True), False
     assert not admission.blocks_drain(gate(MaintenanceState(enabled=True, bypass=(record,))))
-    naming = Reading(OFF, (Hold("a", MaintenanceState(enabled=True, bypass=(record,))),), 1.0)
+    naming = Snapshot(OFF, (Hold("a", MaintenanceState(enabled=True, bypass=(record,))),), 1.0)
     hold = evaluate(naming, 1.0).hold
     assert hold is not None
     assert admission.blocks_drain(gate(hold)), "also where somebody wrote bypasses into a hold"

@@ -16,7 +16,7 @@ from fastapi import FastAPI, WebSocket
 from itsdangerous import URLSafeSerializer
 from redis import Redis
 
-from fastapi_maintenance import MaintenanceModeMiddleware, force_maintenance_mode_on, maintenance_scope
+from fastapi_maintenance import MaintenanceModeMiddleware, force_maintenance_mode_on, maintenance_component
 from fastapi_maintenance.backends import RedisBackend
 from fastapi_maintenance.exceptions import ConfigurationError
 from fastapi_maintenance.exemptions.bypass import HEADER, PARAMETER, SECRET_VARIABLE, Bypass, link_to
@@ -279,7 +279,7 @@ def make_app(url: str, *secrets: str) -> FastAPI:
         return f"open {more}".strip()
 
     @app.api_route("/invoices", methods=["GET", "POST"])
-    @maintenance_scope("billing")
+    @maintenance_component("billing")
     async def invoices() -> str:
         return "open"
 
@@ -518,13 +518,13 @@ def test_a_token_of_a_scope_is_for_what_its_own_switch_closes(
     redis_server.cli("SET", "maintenance:billing", "1", "EX", "600")
     none = command("bypass", "create")
     assert (none.code, "The switch is off" in none.err) == (1, True)
-    made = command("bypass", "create", "--scope", "billing", "--url", str(workers[1].base_url.join("/invoices")), "--json").json
+    made = command("bypass", "create", "--component", "billing", "--url", str(workers[1].base_url.join("/invoices")), "--json").json
     token = made["token"]
     eventually_sync(lambda: statuses(workers, token, url="/invoices") == [200, 200], within=10)
     assert statuses(workers, url="/invoices") == [503, 503]
     assert 0 < int(redis_server.cli("TTL", "maintenance:billing")) <= 600
     assert not redis_server.cli("GET", "maintenance")
-    assert [record["id"] for record in command("bypass", "list", "--scope", "billing", "--json").json] == [made["id"]]
+    assert [record["id"] for record in command("bypass", "list", "--component", "billing", "--json").json] == [made["id"]]
     assert command("bypass", "list").out == ""
 
     visited = workers[1].get(made["link"])
@@ -539,9 +539,9 @@ def test_a_token_of_a_scope_is_for_what_its_own_switch_closes(
     assert statuses(workers, general, url="/invoices") == [503, 503]
     assert statuses(workers, token, url="/invoices") == [200, 200]
 
-    assert command("bypass", "revoke", made["id"], "--scope", "billing").code == 0
+    assert command("bypass", "revoke", made["id"], "--component", "billing").code == 0
     eventually_sync(lambda: statuses(workers, token, url="/invoices") == [503, 503], within=10)
-    command("off", "--scope", "billing")
+    command("off", "--component", "billing")
     eventually_sync(lambda: statuses(workers, general, url="/invoices") == [200, 200], within=10)
 
 

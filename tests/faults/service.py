@@ -103,7 +103,7 @@ class Service:
 
     async def is_back(self, *, since: float, within: float) -> None:
         """Wait until it has heard from Redis after a monotonic time."""
-        await eventually(lambda: self.mode.knowledge.fresh_at > since, within=within)
+        await eventually(lambda: self.mode.cache.fresh_at > since, within=within)
         logger.debug("back after %.1f ms", (time.monotonic() - since) * 1000)
 
     def answered(self, since: float) -> set[int]:

@@ -104,7 +104,7 @@ async def _refuses_writes(server: RedisServer) -> bool:
 
 
 def _registered(service: Service) -> bool:
-    reading = service.mode.knowledge.reading
+    reading = service.mode.cache.reading
     return reading is not None and reading.registered
 
 
@@ -173,16 +173,16 @@ async def test_two_hundred_workers_are_back_soon_after_a_restart_and_connect_onc
     async with contextlib.AsyncExitStack() as lives:
         await asyncio.gather(*(lives.enter_async_context(mode) for mode in crowd))
         await server.acli("SET", "maintenance", 1)
-        await eventually(lambda: all(mode.gate.closing for mode in crowd), within=BY_PUSH)
+        await eventually(lambda: all(mode.gate.closure for mode in crowd), within=BY_PUSH)
         await asyncio.to_thread(server.kill)
         gone = time.monotonic()
         await asyncio.sleep(1)  # by now they wait for up to a second between two tries
         await asyncio.to_thread(server.start)  # some are back before this says that it is up
-        await eventually(lambda: all(mode.knowledge.fresh_at > gone for mode in crowd), within=BACK)
-        assert all(mode.gate.closing for mode in crowd)
+        await eventually(lambda: all(mode.cache.fresh_at > gone for mode in crowd), within=BACK)
+        assert all(mode.gate.closure for mode in crowd)
         assert await _accepted(server) <= 1.1 * CROWD
         await server.acli("DEL", "maintenance")
-        await eventually(lambda: not any(mode.gate.closing for mode in crowd), within=BY_PUSH)
+        await eventually(lambda: not any(mode.gate.closure for mode in crowd), within=BY_PUSH)
 
 
 async def _accepted(server: RedisServer) -> int:

@@ -24,13 +24,13 @@ from starlette.websockets import WebSocket
 from fastapi_maintenance import (
     force_maintenance_mode_off,
     force_maintenance_mode_on,
+    maintenance_component,
     maintenance_mark,
     maintenance_reads,
-    maintenance_scope,
     maintenance_writes,
 )
 from fastapi_maintenance.decorators import Marks
-from fastapi_maintenance.routing import Resolved, RouteTable
+from fastapi_maintenance.routing import RouteMatch, RouteTable
 from fastapi_maintenance.routing.resolver import walk
 
 __all__ = ["compare"]
@@ -40,8 +40,8 @@ Decorator = Callable[[Any], Any]
 DECORATORS: Final[dict[Marks, Decorator]] = {
     Marks(mark="on"): force_maintenance_mode_on,
     Marks(mark="off"): force_maintenance_mode_off,
-    Marks(scope="billing"): maintenance_scope("billing"),
-    Marks(scope="search"): maintenance_scope("search"),
+    Marks(component="billing"): maintenance_component("billing"),
+    Marks(component="search"): maintenance_component("search"),
     Marks(effect="reads"): maintenance_reads,
     Marks(effect="writes"): maintenance_writes,
 }
@@ -99,7 +99,7 @@ class Layer:
 class Probe(Layer):
     """Stands where the middleware would stand, and notes what is judged."""
 
-    def __init__(self, app: ASGIApp, judged: list[Resolved]) -> None:
+    def __init__(self, app: ASGIApp, judged: list[RouteMatch]) -> None:
         super().__init__(app)
         self.table = RouteTable(app)
         self.judged = judged
@@ -121,7 +121,7 @@ class Site:
         self.rng = rng
         self.expected: dict[object, Marks] = {}
         self.ran: list[object] = []
-        self.judged: list[Resolved] = []
+        self.judged: list[RouteMatch] = []
         self.paths = ["/", "/docs"]
         self.routers: list[tuple[Router, Marks]] = []
         app = FastAPI(openapi_url="/openapi.json" if rng.random() < 0.2 else None)
@@ -370,7 +370,7 @@ class Site:
         if not ran:
             return f"{judged} was judged and nothing ran: {asked}" if judged.found and failed is None else None
         marks = self.expected[ran[0]]
-        right = Resolved.marked(marks, docs=judged.docs and not isinstance(ran[0], int))
+        right = RouteMatch.marked(marks, docs=judged.docs and not isinstance(ran[0], int))
         return None if judged == right else f"{judged} was judged and {ran[0]} ran, which is {right}: {asked}"
 
 

@@ -25,7 +25,7 @@ from .garbage import SWITCHES
 TAGS: Final = st.one_of(
     st.just("*"), st.text(st.characters(max_codepoint=255, exclude_characters="\r\n\0"), max_size=50), st.just('W/"a", "b')
 )
-PATHS: Final = ("state", "switch", "holds", "scopes", "bypasses")
+PATHS: Final = ("state", "switch", "holds", "components", "bypasses")
 
 
 @pytest.fixture

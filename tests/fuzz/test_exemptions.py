@@ -171,8 +171,8 @@ def test_any_list_of_a_state_is_read_as_far_as_it_can_be(
     allow_list = AllowList([*entries, "/allowed"], Proxies("192.0.2.0/24", forwarded))
     allow_list.matches(http_scope() | {"headers": headers, "client": client, "path": path})
     assert allow_list.matches(http_scope(path="/allowed"))
-    assert len(allow_list.problems) <= len(entries)
-    assert all(len(problem) < 500 and problem.isprintable() for problem in allow_list.problems)
+    assert len(allow_list.errors) <= len(entries)
+    assert all(len(problem) < 500 and problem.isprintable() for problem in allow_list.errors)
 
 
 @effort(30)

@@ -14,7 +14,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from starlette.types import ASGIApp
 
-from fastapi_maintenance import MaintenanceAnswer, MaintenanceModeMiddleware
+from fastapi_maintenance import MaintenanceModeMiddleware, ResponseOptions
 from fastapi_maintenance.exceptions import InvalidStateError
 from fastapi_maintenance.model.state import ON, MaintenanceState
 from fastapi_maintenance.responses import MaintenanceResponse
@@ -84,7 +84,7 @@ def test_any_state_is_answered_in_every_format(raw: bytes, accept: bytes, now: d
     state, _ = attempt(lambda: MaintenanceState.parse(raw), InvalidStateError)
     if state is None:
         return
-    answer = MaintenanceAnswer(retry_after_as_date=as_date, jitter=jitter, refresh=5)
+    answer = ResponseOptions(retry_after_as_date=as_date, jitter=jitter, refresh=5)
     status, answered, body = ask(MaintenanceResponse(state, lambda: now, answer), http_scope(), [(b"accept", accept)])
     assert status == 503
     assert answered[b"content-type"].startswith(accept)

@@ -17,7 +17,7 @@ from fastapi_maintenance.backends.redis.keys import Keys
 from fastapi_maintenance.exceptions import MaintenanceError
 from fastapi_maintenance.model.holds import Hold
 from fastapi_maintenance.model.state import ON, MaintenanceState
-from fastapi_maintenance.model.workers import RollCall
+from fastapi_maintenance.model.workers import RegistrySnapshot
 from fastapi_maintenance.runtime.mode import MaintenanceMode
 from tests.support.servers import RedisServer
 from tests.support.waiting import eventually
@@ -77,10 +77,10 @@ def test_garbage_in_any_key_stops_nobody(redis_server: RedisServer, companions: 
                 if switch is not None:
                     await client.delete(KEYS.switch)
                     await write(client, KEYS.switch)
-                for step in (backend.read, backend.roll_call, backend.begin_barrier):
+                for step in (backend.read, backend.read_registry, backend.begin_barrier):
                     with suppress(MaintenanceError):
                         answer = await step()
-                        (answer.reading if isinstance(answer, RollCall) else answer).holds  # noqa: B018
+                        (answer.reading if isinstance(answer, RegistrySnapshot) else answer).holds  # noqa: B018
                 for hold_step in (backend.renew, backend.acquire):
                     with suppress(MaintenanceError):
                         await hold_step(Hold("b", MaintenanceState(enabled=False), since=1.0), 0.05)
@@ -104,7 +104,7 @@ def test_a_switch_that_cannot_be_read_changes_nothing(redis_server: RedisServer,
                 try:
                     state = MaintenanceState.parse(value)
                 except MaintenanceError:
-                    await eventually(lambda: mode.knowledge.reading and mode.knowledge.reading.error, within=20)
+                    await eventually(lambda: mode.cache.reading and mode.cache.reading.error, within=20)
                     assert mode.gate.state == KEPT
                 else:
                     await eventually(lambda: mode.gate.state.enabled is state.active_at(mode.now()), within=20)

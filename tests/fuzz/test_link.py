@@ -19,7 +19,7 @@ from redis.asyncio import ConnectionPool, Redis
 from fastapi_maintenance.backends import RedisBackend
 from fastapi_maintenance.exceptions import MaintenanceError
 from fastapi_maintenance.model.holds import Hold
-from fastapi_maintenance.model.snapshot import Reading
+from fastapi_maintenance.model.snapshot import Snapshot
 from fastapi_maintenance.model.state import OFF, ON, MaintenanceState
 from fastapi_maintenance.runtime.mode import MaintenanceMode
 from tests.backends.redis.parsers import PARSERS
@@ -147,11 +147,11 @@ def test_a_reply_that_is_nearly_the_scripts_is_no_other_error(fields: list[bytes
 def test_the_reply_that_is_spoilt_there_is_one_of_the_scripts() -> None:
     """Else every step would refuse it for its length, whatever is in it."""
 
-    async def read() -> Reading:
+    async def read() -> Snapshot:
         async with scripted(lambda heard: array(SOUND) if b"EVAL" in heard else b"+OK\r\n") as server:
             return await backend_at(server.port, PARSERS[0]).read()
 
-    assert asyncio.run(read()) == Reading(OFF, (), 1700000000.0, epoch=7, fingerprint="f")
+    assert asyncio.run(read()) == Snapshot(OFF, (), 1700000000.0, epoch=7, fingerprint="f")
 
 
 async def each_step_is_refused(parser: Any, answer: Callable[[], bytes]) -> None:
@@ -166,7 +166,7 @@ async def each_step_is_refused(parser: Any, answer: Callable[[], bytes]) -> None
             backend.read,
             backend.get_value,
             backend.clear,
-            backend.roll_call,
+            backend.read_registry,
             backend.begin_barrier,
             lambda: backend.write(ON),
             lambda: backend.acquire(HOLD, 1.0),

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from fastapi_maintenance.exceptions import InvalidStateError
 from fastapi_maintenance.model.evaluate import evaluate
 from fastapi_maintenance.model.holds import Hold
-from fastapi_maintenance.model.snapshot import Reading
+from fastapi_maintenance.model.snapshot import Snapshot
 from fastapi_maintenance.model.state import MAX_BYTES, MaintenanceState, parse_bool
 from fastapi_maintenance.responses import MaintenanceResponse
 
@@ -31,7 +31,7 @@ def test_any_value_is_a_state_or_invalid(raw: bytes, now: float, expires_in: flo
         assert len(problem.encode()) < 1000, "an error must not quote the whole value"
         return
     assert len(raw) <= MAX_BYTES
-    effective = evaluate(Reading(state, (), now, expires_in), now)
+    effective = evaluate(Snapshot(state, (), now, expires_in), now)
     assert 0 <= effective.state.retry_after_at(datetime.fromtimestamp(now, UTC)) < 2**31
     MaintenanceResponse(effective.state)
     with contextlib.suppress(InvalidStateError):  # an escape may take more bytes than what it stands for
@@ -63,5 +63,5 @@ def test_any_hold_is_a_hold_or_invalid(text: str | bytes, now: float) -> None:
         hold = Hold.parse("a", now + 1, text)
     except InvalidStateError:
         return
-    evaluate(Reading(holds=(hold,), now=now), now)
+    evaluate(Snapshot(holds=(hold,), now=now), now)
     assert Hold.parse("a", now + 1, hold.dump()) == hold

@@ -1,4 +1,4 @@
-"""Scopes within one process: whom their barrier waits for, what is put back, and what is read where scripts are forbidden."""
+"""Components within one process: whom their barrier waits for, what is put back, and what is read where scripts are forbidden."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import httpx2
 import pytest
 from fastapi import FastAPI
 
-from fastapi_maintenance import MaintenanceModeMiddleware, maintenance_scope, wait_until_applied
+from fastapi_maintenance import MaintenanceModeMiddleware, maintenance_component, wait_until_applied
 from fastapi_maintenance.backends import LocalFileBackend, RedisBackend
 from fastapi_maintenance.exceptions import UnsupportedError
 from fastapi_maintenance.model.holds import Hold
@@ -26,7 +26,7 @@ SOON: Final = 10.0  # seconds; milliseconds are the rule
 
 
 class Shop:
-    """An application with two scopes, asked in this process; a request to `/slow`, which is in neither, goes on until `done`."""
+    """An application with two components, asked in this process; a request to `/slow`, which is in neither, goes on until `done`."""
 
     def __init__(self, url: str) -> None:
         self.done = asyncio.Event()
@@ -41,11 +41,11 @@ class Shop:
             await self.done.wait()
 
         @app.get("/billing")
-        @maintenance_scope("billing")
+        @maintenance_component("billing")
         async def billing() -> None: ...
 
         @app.get("/search")
-        @maintenance_scope("search")
+        @maintenance_component("search")
         async def search() -> None: ...
 
     async def answers(self, **expected: int) -> bool:
@@ -71,9 +71,9 @@ async def test_the_barrier_of_a_scope_waits_for_nobody_outside_of_it(redis_url: 
     async with open_shop(redis_url) as shop:
         outside = asyncio.create_task(shop.client.get("/slow"))
         await asyncio.sleep(0.05)
-        await shop.backend.write_scope("billing", ON)
+        await shop.backend.write_component("billing", ON)
 
-        result = await wait_until_applied(shop.backend, scope="billing", drained=True, timeout=20)
+        result = await wait_until_applied(shop.backend, component="billing", drained=True, timeout=20)
 
         result.check()
         assert len(result.drained) == 1
@@ -84,14 +84,14 @@ async def test_the_barrier_of_a_scope_waits_for_nobody_outside_of_it(redis_url: 
 
 async def test_what_redis_loses_of_a_scope_is_put_back(redis_url: str, redis_server: RedisServer) -> None:
     async with open_shop(redis_url) as shop:
-        await shop.backend.write_scope("billing", ON)
+        await shop.backend.write_component("billing", ON)
         await redis_server.acli("SET", "maintenance:search", 0)
         await eventually(lambda: shop.answers(billing=503, search=200), within=SOON)
         await redis_server.acli("FLUSHALL")
         await eventually(lambda: redis_server.cli("EXISTS", "maintenance:billing") == "1", within=SOON)
         await redis_server.acli("SET", "maintenance:search", 1)
         await eventually(lambda: shop.answers(billing=503, search=503), within=SOON)
-        await shop.backend.write_scope("billing", OFF)
+        await shop.backend.write_component("billing", OFF)
         await eventually(lambda: shop.answers(billing=200, search=503), within=SOON)
 
 
@@ -109,15 +109,15 @@ async def test_where_scripts_are_forbidden_scopes_are_read_all_the_same(redis_ur
 
 
 def test_a_worker_without_the_scope_has_nothing_there_to_close() -> None:
-    worker = Worker("a", deadline=1.0, http=3).in_scope("billing")
+    worker = Worker("a", deadline=1.0, http=3).in_component("billing")
 
     assert (worker.closed, worker.drained, worker.http) == (True, True, 0)
 
 
 async def test_a_file_cannot_keep_a_scope_on_and_says_so(tmp_path: Path) -> None:
     backend = LocalFileBackend(tmp_path / "maintenance.json")
-    hold = await backend.acquire(Hold("a", ON, scope="billing"), 30.0)
+    hold = await backend.acquire(Hold("a", ON, component="billing"), 30.0)
 
-    with pytest.raises(UnsupportedError, match="keeps no switches of scopes"):
+    with pytest.raises(UnsupportedError, match="keeps no switches of components"):
         await backend.release(hold, keep=ON)
     assert (await backend.read()).holds == ()

@@ -19,7 +19,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import BaseRoute, Host, Mount, Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from fastapi_maintenance import MaintenanceAnswer, MaintenanceModeMiddleware, force_maintenance_mode_on
+from fastapi_maintenance import MaintenanceModeMiddleware, ResponseOptions, force_maintenance_mode_on
 
 from ..support.asgi import exchange, websocket_scope
 from ..support.serving import SERVERS
@@ -188,7 +188,7 @@ def test_the_one_further_out_is_not_taken_for_one_beneath() -> None:
 
 
 def test_a_response_with_options_of_its_own_goes_the_same_way() -> None:
-    app = within(THEIRS, Middleware(MaintenanceModeMiddleware, answer=MaintenanceAnswer(redirect="https://status.example")))
+    app = within(THEIRS, Middleware(MaintenanceModeMiddleware, response=ResponseOptions(redirect="https://status.example")))
     answer = TestClient(app).post("/orders", headers=FROM_THERE | {"accept": "text/html"}, follow_redirects=False)
 
     assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (302, ORIGIN)

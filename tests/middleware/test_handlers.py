@@ -27,7 +27,7 @@ from websockets.sync.client import connect
 
 from fastapi_maintenance import MaintenanceModeMiddleware, MaintenanceState
 from fastapi_maintenance._internal.callables import call_handler
-from fastapi_maintenance.middleware.handlers import Replay, answer_with, handle_error, is_exempt, takes_state
+from fastapi_maintenance.middleware.handlers import ReplayableReceive, answer_with, handle_error, is_exempt, takes_state
 from fastapi_maintenance.model.state import ON
 from fastapi_maintenance.responses import MaintenanceResponse
 
@@ -185,13 +185,13 @@ class Exempting:
         self.handler = handler
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        replay = Replay(receive)
+        replay = ReplayableReceive(receive)
         try:
             exempt = await is_exempt(self.handler, scope, replay, send)
         except Exception as error:
-            await handle_error(error, scope, replay.again, send)
+            await handle_error(error, scope, replay.replay, send)
         else:
-            await (self.app if exempt else MaintenanceResponse(ON))(scope, replay.again, send)
+            await (self.app if exempt else MaintenanceResponse(ON))(scope, replay.replay, send)
 
 
 class Answering:
@@ -234,9 +234,9 @@ async def test_what_an_exempt_handler_reads_of_the_body_is_there_for_the_app(han
 
 
 async def test_a_replay_gives_the_messages_in_order_and_then_goes_on() -> None:
-    replay = Replay(sending({"type": "1"}, {"type": "2"}, {"type": "3"}))
+    replay = ReplayableReceive(sending({"type": "1"}, {"type": "2"}, {"type": "3"}))
     assert [await replay(), await replay()] == [{"type": "1"}, {"type": "2"}]
-    assert [await replay.again() for _ in range(3)] == [{"type": "1"}, {"type": "2"}, {"type": "3"}]
+    assert [await replay.replay() for _ in range(3)] == [{"type": "1"}, {"type": "2"}, {"type": "3"}]
 
 
 # -- errors ------------------------------------------------------------------------------------------------------------

@@ -24,11 +24,11 @@ async def closes(backend: BaseStateBackend, log: pytest.LogCaptureFixture, compo
     """Returns what was logged of a switch that closes."""
     with log.at_level(logging.WARNING, "fastapi_maintenance"):
         async with MaintenanceMode(backend) as mode:
-            mode.follow_scopes(frozenset([component] if component else ()))
-            await eventually(lambda: mode.gate.of(component).closing is not None, within=10)
+            mode.follow_components(frozenset([component] if component else ()))
+            await eventually(lambda: mode.gate.for_component(component).closure is not None, within=10)
             for _ in range(3):
                 mode.update(await backend.read(), 0.0)
-    state = mode.gate.of(component).state
+    state = mode.gate.for_component(component).state
     assert (state.enabled, state.mode, state.ignored) == (True, "full", NAMED)
     switch = (await look(backend, component)).to_json()["switch"]
     assert (switch["enabled"], switch["ignored"]) == (True, list(NAMED))

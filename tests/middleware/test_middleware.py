@@ -27,10 +27,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocketDisconnect
 
 from fastapi_maintenance import (
-    MaintenanceAnswer,
     MaintenanceModeMiddleware,
     MaintenanceState,
     MaintenanceStateDep,
+    ResponseOptions,
     configure_backend,
     force_maintenance_mode_off,
     force_maintenance_mode_on,
@@ -41,12 +41,12 @@ from fastapi_maintenance import (
     set_maintenance_mode,
 )
 from fastapi_maintenance.backends import RedisBackend
-from fastapi_maintenance.backends.base import Feed
+from fastapi_maintenance.backends.base import SnapshotListener
 from fastapi_maintenance.exceptions import ConfigurationError
-from fastapi_maintenance.model.snapshot import Reading
+from fastapi_maintenance.model.snapshot import Snapshot
 from fastapi_maintenance.model.state import OFF, ON
 from fastapi_maintenance.responses import MaintenanceResponse
-from fastapi_maintenance.runtime.requests import current_admission
+from fastapi_maintenance.runtime.requests import current_request
 
 from ..apps import misconfigured
 from ..support.asgi import UNUSED, exchange, http_scope, refusal_to_start, sending, websocket_scope
@@ -267,9 +267,9 @@ def test_the_answer_is_encoded_once_for_a_state_and_follows_it(monkeypatch: pyte
 class Ahead(Switchboard):
     """Its clock is an hour ahead of this host's."""
 
-    async def read(self) -> Reading:
+    async def read(self) -> Snapshot:
         now = time.time() + 3600
-        return Reading(MaintenanceState(enabled=True, ends_at=datetime.fromtimestamp(now + 60, UTC)), (), now)
+        return Snapshot(MaintenanceState(enabled=True, ends_at=datetime.fromtimestamp(now + 60, UTC)), (), now)
 
 
 def test_retry_after_is_counted_on_the_clock_that_ends_it() -> None:
@@ -284,7 +284,7 @@ def test_a_forced_on_route_does_not_borrow_what_the_switch_says(monkeypatch: pyt
 
 
 def test_the_options_of_the_answer_hold_for_the_switch_and_for_forced_on_routes(monkeypatch: pytest.MonkeyPatch) -> None:
-    client = TestClient(added(shop(), answer=MaintenanceAnswer(status_code=500, retry_after=7)))
+    client = TestClient(added(shop(), response=ResponseOptions(status_code=500, retry_after=7)))
     assert (answer := client.get("/closed")).status_code == 500
     assert answer.headers["retry-after"] == "7"
     monkeypatch.setenv(VARIABLE, '{"enabled": true, "message": "until four"}')
@@ -1008,10 +1008,10 @@ WRONG: Final[dict[str, tuple[dict[str, Any], str]]] = {
     "on_unreachable": ({"on_unreachable": "maybe"}, "on_unreachable must be one of last-known, open, closed, not 'maybe'"),
     "stale_after": ({"stale_after": 0}, "stale_after must be a positive number of seconds"),
     "fallback": ({"fallback": [42]}, "fallback takes backends and their URLs, not 42"),
-    "answer": ({"answer": {"status_code": 500}}, "answer must be a MaintenanceAnswer, not {'status_code': 500}"),
+    "answer": ({"response": {"status_code": 500}}, "response must be a ResponseOptions, not {'status_code': 500}"),
     "two answers": (
-        {"answer": MaintenanceAnswer(status_code=500, headers={"x-by": "us"}, redirect="/status"), "response_handler": PlainTextResponse},
-        "response_handler makes the whole answer, so answer= would do nothing beside it: give one of them",
+        {"response": ResponseOptions(status_code=500, headers={"x-by": "us"}, redirect="/status"), "response_handler": PlainTextResponse},
+        "response_handler makes the whole answer, so response= would do nothing beside it: give one of them",
     ),
     "trusted_proxies": ({"trusted_proxies": ["proxy"]}, "A network must be like 10.0.0.0/8"),
     "forwarded": ({"forwarded": "via", "trusted_proxies": "127.0.0.1"}, "forwarded must be one of x-forwarded-for, forwarded, got 'via'"),
@@ -1154,7 +1154,7 @@ class Watched(Switchboard):
 
     watches = 0
 
-    async def watch(self, feed: Feed) -> None:
+    async def watch(self, feed: SnapshotListener) -> None:
         self.watches += 1
         await super().watch(feed)
 
@@ -1255,7 +1255,7 @@ async def test_what_is_at_hand_ends_with_the_request_however_it_ends(error: Exce
     at_hand: list[Any] = []
 
     async def look(scope: Scope, receive: Receive, send: Send) -> None:
-        at_hand.append(current_admission.get())
+        at_hand.append(current_request.get())
         if error is not None:
             raise error
 
@@ -1264,7 +1264,7 @@ async def test_what_is_at_hand_ends_with_the_request_however_it_ends(error: Exce
         for scope in (http_scope(), websocket_scope()):
             with pytest.raises(LookupError) if error else nullcontext():
                 await exchange(app, scope)
-            assert current_admission.get() is None
+            assert current_request.get() is None
             assert not app.mode.in_flight
 
     assert [admission.owner for admission in at_hand] == [app.mode, app.mode]

@@ -25,12 +25,12 @@ from fastapi_maintenance import (
     MaintenanceModeMiddleware,
     MaintenanceState,
     force_maintenance_mode_off,
-    maintenance_scope,
+    maintenance_component,
     untrack_current_request,
 )
 from fastapi_maintenance.exceptions import ConfigurationError
 from fastapi_maintenance.middleware.websocket import ClosableStream, ClosableWebSocket
-from fastapi_maintenance.model.snapshot import Reading, ScopeSwitch
+from fastapi_maintenance.model.snapshot import ComponentSwitch, Snapshot
 from fastapi_maintenance.model.state import OFF, ON
 from fastapi_maintenance.runtime.mode import MaintenanceMode
 
@@ -49,16 +49,16 @@ class Desk(Switchboard):
     def __init__(self) -> None:
         super().__init__(ttl=30)
         self.state = OFF
-        self.of_scopes: dict[str, ScopeSwitch] = {}
+        self.of_components: dict[str, ComponentSwitch] = {}
 
-    async def read(self) -> Reading:
-        return replace(self._local_reading(self.state), scopes=dict(self.of_scopes))
+    async def read(self) -> Snapshot:
+        return replace(self._local_reading(self.state), components=dict(self.of_components))
 
-    async def flip(self, state: MaintenanceState, scope: str | None = None) -> None:
-        if scope is None:
+    async def flip(self, state: MaintenanceState, component: str | None = None) -> None:
+        if component is None:
             self.state = state
         else:
-            self.of_scopes[scope] = ScopeSwitch(state)
+            self.of_components[component] = ComponentSwitch(state)
         await self._announce()
 
 
@@ -245,7 +245,7 @@ class Hall:
             await self.answer(websocket)
 
         @app.websocket("/trade")
-        @maintenance_scope("trading")
+        @maintenance_component("trading")
         async def trade(websocket: WebSocket) -> None:
             await self.answer(websocket)
 
@@ -497,10 +497,10 @@ def real_hall(server: str, **options: Any) -> Iterator[tuple[Hall, str]]:
         yield hall, f"ws://{address}"
 
 
-def flip(hall: Hall, state: MaintenanceState, scope: str | None = None) -> None:
+def flip(hall: Hall, state: MaintenanceState, component: str | None = None) -> None:
     """From outside of its event loop."""
     (loop,) = hall.mode._watches
-    asyncio.run_coroutine_threadsafe(hall.desk.flip(state, scope), loop).result(10)
+    asyncio.run_coroutine_threadsafe(hall.desk.flip(state, component), loop).result(10)
 
 
 def ask(client: ClientConnection, word: str) -> str | bytes:
@@ -656,7 +656,7 @@ def ticking(ends: list[str]) -> FastAPI:
             yield tick
 
     @app.get("/ticks")
-    @maintenance_scope("trading")
+    @maintenance_component("trading")
     async def plain() -> StreamingResponse:
         return StreamingResponse(ticks(ends))
 

@@ -1,4 +1,4 @@
-"""Scopes on real worker processes: a key for each, followed by every worker like the switch, over the one connection that it has."""
+"""Components on real worker processes: a key for each, followed by every worker like the switch, over the one connection that it has."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from fastapi_maintenance import (
     BarrierResult,
     MaintenanceModeMiddleware,
     get_maintenance_mode,
+    maintenance_component,
     maintenance_mode_on,
-    maintenance_scope,
     set_maintenance_mode,
     wait_until_applied,
 )
@@ -70,7 +70,7 @@ def four_workers() -> Iterator[Deployment]:
 @pytest.fixture
 def four(four_workers: Deployment) -> Deployment:
     """Open everywhere, as every worker knows."""
-    four_workers.client.delete(KEY, *(f"{KEY}:{scope}" for scope in ("billing", "search", "reports")))
+    four_workers.client.delete(KEY, *(f"{KEY}:{component}" for component in ("billing", "search", "reports")))
     follow(four_workers)
     return four_workers
 
@@ -108,9 +108,9 @@ def test_a_write_closes_just_its_scope_on_every_worker_at_once(four: Deployment,
     follow(four)
 
 
-@pytest.mark.parametrize(("scope", "place"), [("search", "/billing/search"), ("reports", "/reports/all")])
-def test_the_innermost_mark_counts_and_what_is_mounted_can_be_marked(four: Deployment, scope: str, place: str) -> None:
-    four.client.set(f"{KEY}:{scope}", "1")
+@pytest.mark.parametrize(("component", "place"), [("search", "/billing/search"), ("reports", "/reports/all")])
+def test_the_innermost_mark_counts_and_what_is_mounted_can_be_marked(four: Deployment, component: str, place: str) -> None:
+    four.client.set(f"{KEY}:{component}", "1")
     follow(four, place)
 
 
@@ -233,8 +233,8 @@ def test_the_barrier_of_a_scope_waits_for_its_requests(two_workers: Deployment) 
     eventually_sync(lambda: sum(worker.http for worker in workers_of(two_workers)) >= 1, within=25)
 
     async def close() -> BarrierResult:
-        async with maintenance_mode_on(RedisBackend(two_workers.server.url), scope="billing"):
-            return await wait_until_applied(RedisBackend(two_workers.server.url), scope="billing", drained=True, timeout=30)
+        async with maintenance_mode_on(RedisBackend(two_workers.server.url), component="billing"):
+            return await wait_until_applied(RedisBackend(two_workers.server.url), component="billing", drained=True, timeout=30)
 
     result = asyncio.run(close())
     result.check(strict=False)
@@ -245,18 +245,18 @@ def test_the_barrier_of_a_scope_waits_for_its_requests(two_workers: Deployment) 
 
 
 def test_a_scope_that_no_worker_has_is_never_proved_closed(two_workers: Deployment) -> None:
-    def wait_for(scope: str, timeout: float) -> BarrierResult:
-        return asyncio.run(wait_until_applied(RedisBackend(two_workers.server.url), scope=scope, timeout=timeout))
+    def wait_for(component: str, timeout: float) -> BarrierResult:
+        return asyncio.run(wait_until_applied(RedisBackend(two_workers.server.url), component=component, timeout=timeout))
 
     assert wait_for("billing", 30).ok, "nothing else is in the way"
     result = wait_for("biling", 3)
-    assert {worker.pid for worker in result.laggards} >= set(two_workers.workers.pids)
+    assert {worker.pid for worker in result.pending} >= set(two_workers.workers.pids)
     with pytest.raises(DrainTimeout, match="still waited for"):
         result.check()
 
 
 def test_the_command_line_closes_and_opens_a_scope(two_workers: Deployment) -> None:
-    url = ("--scope", "billing", "--backend", two_workers.server.url)
+    url = ("--component", "billing", "--backend", two_workers.server.url)
     on = run("on", "--reason", "OPS-417", *url)
     assert (on.code, on.lines[0]) == (0, "maintenance of billing: on")
     follow(two_workers, "/billing/invoices")
@@ -272,7 +272,7 @@ def test_a_command_is_run_while_its_scope_is_closed(two_workers: Deployment, tmp
     address = f"http://127.0.0.1:{two_workers.workers.port}"
     script = f"import urllib.request as u, urllib.error as e\nfor p in {PLACES!r}:\n  try: print(p, u.urlopen({address!r} + p).status)\n"
     script += "  except e.HTTPError as r: print(p, r.code)"
-    ran = run("run", "--scope", "billing", "--allow-unfenced", "--backend", two_workers.server.url, "--", sys.executable, "-c", script)
+    ran = run("run", "--component", "billing", "--allow-unfenced", "--backend", two_workers.server.url, "--", sys.executable, "-c", script)
     assert ran.code == 0, ran
     assert ran.lines == [f"{place} {503 if place == '/billing/invoices' else 200}" for place in PLACES]
     follow(two_workers)
@@ -285,7 +285,7 @@ def test_a_command_is_run_while_its_scope_is_closed(two_workers: Deployment, tmp
 def test_any_server_closes_a_scope_alone_with_what_its_switch_says(server: str, redis_url: str, redis_server: RedisServer) -> None:
     app = FastAPI()
     app.add_middleware(MaintenanceModeMiddleware, backend=redis_url)
-    billing = maintenance_scope("billing")(APIRouter(prefix="/billing"))
+    billing = maintenance_component("billing")(APIRouter(prefix="/billing"))
     app.add_api_route("/", lambda: None)
     billing.add_api_route("/invoices", lambda: None, methods=["GET", "POST"])
     app.include_router(billing)
@@ -309,10 +309,10 @@ def test_any_server_closes_a_scope_alone_with_what_its_switch_says(server: str, 
 
 @pytest.mark.parametrize("name", ["", "a b", "ä", "a" * 65, "a:b", "{a}", "holds", "told", 7, None])
 def test_a_name_that_cannot_be_one_is_refused_where_it_is_given(name: Any) -> None:
-    with pytest.raises(ConfigurationError, match="cannot name a scope"):
-        maintenance_scope(name)
-    with pytest.raises(ConfigurationError, match="cannot name a scope"):
-        maintenance_mode_on(scope=name if name is not None else "")
+    with pytest.raises(ConfigurationError, match="cannot name a component"):
+        maintenance_component(name)
+    with pytest.raises(ConfigurationError, match="cannot name a component"):
+        maintenance_mode_on(component=name if name is not None else "")
 
 
 @pytest.mark.parametrize("key", ["maintenance", "shop:{eu}:maintenance"])
@@ -321,16 +321,16 @@ def test_no_scope_is_called_as_what_is_kept_beside_the_switch(key: str) -> None:
     companions = {value.rpartition(":")[2] for name, value in asdict(keys).items() if name != "switch"}
     for name in companions:
         with pytest.raises(ConfigurationError):
-            maintenance_scope(name)
+            maintenance_component(name)
 
 
 def test_in_a_cluster_the_key_must_bring_a_hash_tag() -> None:
     backend = RedisBackend("redis+cluster://127.0.0.1:7000/0")
     with pytest.raises(ConfigurationError, match=r"no hash tag: write key=\{maintenance\} or, say, key=\{shop\}:maintenance"):
-        backend.follow_scopes(["billing"])
+        backend.follow_components(["billing"])
     tagged = RedisBackend("redis+cluster://127.0.0.1:7000/0?key={shop}:maintenance")
-    tagged.follow_scopes(["billing"])
-    assert tagged.scopes == {"billing"}
+    tagged.follow_components(["billing"])
+    assert tagged.components == {"billing"}
 
 
 async def test_an_application_whose_scopes_cannot_be_kept_refuses_to_start() -> None:
@@ -338,7 +338,7 @@ async def test_an_application_whose_scopes_cannot_be_kept_refuses_to_start() -> 
     app.add_middleware(MaintenanceModeMiddleware, backend="redis+cluster://127.0.0.1:7000/0")
 
     @app.get("/")
-    @maintenance_scope("billing")
+    @maintenance_component("billing")
     async def billing() -> None: ...
 
     failed, _ = await refusal_to_start(app)
@@ -349,27 +349,27 @@ async def test_an_application_whose_scopes_cannot_be_kept_refuses_to_start() -> 
 @pytest.mark.parametrize("backend", ["file", "env:CLOSED"])
 async def test_without_redis_a_hold_can_be_of_a_scope_and_a_switch_cannot(backend: str, tmp_path: Path) -> None:
     store = backend_from_url(f"file:{tmp_path}/switch.json" if backend == "file" else backend)
-    async with maintenance_mode_on(store, scope="billing"):
-        assert await get_maintenance_mode(store, scope="billing")
+    async with maintenance_mode_on(store, component="billing"):
+        assert await get_maintenance_mode(store, component="billing")
         assert not await get_maintenance_mode(store)
-    assert not await get_maintenance_mode(store, scope="billing")
-    with pytest.raises(UnsupportedError, match="no switches of scopes"):
-        await set_maintenance_mode(True, store, scope="billing")
-    with pytest.raises(UnsupportedError, match="no switches of scopes"):
-        async with maintenance_mode_on(store, scope="billing", on_error="keep"):
+    assert not await get_maintenance_mode(store, component="billing")
+    with pytest.raises(UnsupportedError, match="no switches of components"):
+        await set_maintenance_mode(True, store, component="billing")
+    with pytest.raises(UnsupportedError, match="no switches of components"):
+        async with maintenance_mode_on(store, component="billing", on_error="keep"):
             pass
-    assert not await get_maintenance_mode(store, scope="billing")
+    assert not await get_maintenance_mode(store, component="billing")
 
 
 async def test_a_block_that_failed_keeps_its_scope_closed(redis_url: str) -> None:
     backend = RedisBackend(redis_url)
     with pytest.raises(ZeroDivisionError):
-        async with maintenance_mode_on(backend, scope="billing", on_error="keep"):
+        async with maintenance_mode_on(backend, component="billing", on_error="keep"):
             raise ZeroDivisionError
-    assert await get_maintenance_mode(redis_url, scope="billing")
+    assert await get_maintenance_mode(redis_url, component="billing")
     assert not await get_maintenance_mode(redis_url)
-    await set_maintenance_mode(False, redis_url, scope="billing")
-    assert not await get_maintenance_mode(redis_url, scope="billing")
+    await set_maintenance_mode(False, redis_url, component="billing")
+    assert not await get_maintenance_mode(redis_url, component="billing")
 
 
 @pytest.mark.parametrize("override", [True, False])
@@ -379,7 +379,7 @@ def test_the_override_goes_before_the_switches_of_scopes_too(redis_url: str, red
     app.add_middleware(MaintenanceModeMiddleware, backend=redis_url, enable_maintenance=override)
 
     @app.get("/")
-    @maintenance_scope("billing")
+    @maintenance_component("billing")
     async def billing() -> None: ...
 
     with TestClient(app) as client:
@@ -395,7 +395,7 @@ def test_a_scope_that_comes_with_a_later_route_is_followed(redis_url: str, redis
 
     with TestClient(app) as client:
         assert client.get("/bill").status_code == 404
-        app.get("/bill")(maintenance_scope("billing")(bill))
+        app.get("/bill")(maintenance_component("billing")(bill))
         eventually_sync(lambda: client.get("/bill").status_code == 503, within=10)
         redis_server.cli("DEL", BILLING)
         eventually_sync(lambda: client.get("/bill").status_code == 200, within=10)
@@ -409,8 +409,8 @@ def test_a_router_that_is_included_twice_belongs_to_each_scope_at_its_place(redi
     @shared.get("/list")
     async def listed() -> None: ...
 
-    for scope in ("billing", "shipping"):
-        outer = maintenance_scope(scope)(APIRouter(prefix=f"/{scope}"))
+    for component in ("billing", "shipping"):
+        outer = maintenance_component(component)(APIRouter(prefix=f"/{component}"))
         outer.include_router(shared)
         app.include_router(outer)
     with TestClient(app) as client:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastapi_maintenance.exceptions import InvalidStateError
-from fastapi_maintenance.model.history import Change, Note, note
+from fastapi_maintenance.model.history import Attribution, Change, attribution_json
 from fastapi_maintenance.model.state import ON, BypassRecord, MaintenanceState
 
 NOW = datetime(2026, 11, 22, 3, 0, tzinfo=UTC)
@@ -21,22 +21,22 @@ NOW = datetime(2026, 11, 22, 3, 0, tzinfo=UTC)
 def test_a_note_says_who_and_where_and_what() -> None:
     state = MaintenanceState(enabled=True, by="ana", reason="OPS-417")
 
-    read = Note.parse(note(state, by="somebody else", scope="billing"))
+    read = Attribution.parse(attribution_json(state, by="somebody else", component="billing"))
 
-    assert read == Note(by="ana", host=socket.gethostname(), pid=os.getpid(), state=state, scope="billing")
+    assert read == Attribution(by="ana", host=socket.gethostname(), pid=os.getpid(), state=state, component="billing")
 
 
 def test_who_acts_is_noted_where_the_state_does_not_say() -> None:
-    assert Note.parse(note(ON, by="ana")).by == "ana"
-    assert Note.parse(note(by="ana")).state is None
+    assert Attribution.parse(attribution_json(ON, by="ana")).by == "ana"
+    assert Attribution.parse(attribution_json(by="ana")).state is None
 
 
 def test_long_texts_are_cut_and_lists_are_left_out() -> None:
     record = BypassRecord(id="tester-1", until=NOW)
     state = MaintenanceState(enabled=True, by="a" * 300, message="ü" * 60_000, reason="r" * 501, allow=("/login",), bypass=(record,))
 
-    text = note(state)
-    read = Note.parse(text)
+    text = attribution_json(state)
+    read = Attribution.parse(text)
 
     assert read.state is not None
     assert read.state.message == "ü" * 499 + "…"
@@ -47,18 +47,18 @@ def test_long_texts_are_cut_and_lists_are_left_out() -> None:
 
 
 def test_what_a_newer_version_says_of_a_state_hides_nothing_else() -> None:
-    read = Note.parse(json.dumps({"by": "ana", "state": {"enabled": True, "colour": "red"}, "mood": "good"}))
+    read = Attribution.parse(json.dumps({"by": "ana", "state": {"enabled": True, "colour": "red"}, "mood": "good"}))
 
     assert read.by == "ana"
     assert read.state is not None
     assert read.state.enabled
-    assert Note.parse(json.dumps({"by": "ana", "state": {"enabled": "maybe"}})).state is None
+    assert Attribution.parse(json.dumps({"by": "ana", "state": {"enabled": "maybe"}})).state is None
 
 
 @given(st.one_of(st.text(), st.binary(), st.recursive(st.none() | st.integers() | st.text(), st.lists).map(json.dumps)))
 def test_a_garbage_note_is_an_invalid_state(text: str | bytes) -> None:
     with pytest.raises(InvalidStateError, match="cannot be read"):
-        Note.parse(text)
+        Attribution.parse(text)
 
 
 def test_json_has_always_the_same_keys() -> None:

@@ -8,7 +8,7 @@ from typing import Final, get_args
 
 import pytest
 
-from fastapi_maintenance.model.policy import SAFE_METHODS, Closing, Decision, Effect, Mark, Outcome, closing, decide
+from fastapi_maintenance.model.policy import SAFE_METHODS, Closure, DecidedBy, Decision, Effect, Mark, closure_of, decide
 from fastapi_maintenance.model.state import OFF, ON, MaintenanceState, Mode
 
 READ_ONLY: Final = MaintenanceState(enabled=True, mode="read-only", message="Reading is fine")
@@ -56,8 +56,8 @@ def test_every_combination_of_inputs_is_decided_as_the_table_says() -> None:
     for mark, found, exempt, hold, override, switch, method, effect in product(
         marks, yes, yes, (None, *STATES), (None, True, False), STATES, METHODS, effects
     ):
-        closed = closing(hold, override, switch)
-        decision = decide(mark=mark, found=found, exempt=exempt, closing=closed, method=method, effect=effect)
+        closed = closure_of(hold, override, switch)
+        decision = decide(mark=mark, found=found, exempt=exempt, closure=closed, method=method, effect=effect)
         expected = passed_or_refused(mark, found, exempt, hold, override, switch, method, effect)
         assert (decision.refused, decision.rule.value, decision.state) == expected, (
             mark,
@@ -82,46 +82,55 @@ def test_the_inputs_above_are_all_there_are() -> None:
 
 
 def test_outcomes_are_named_in_the_order_of_precedence() -> None:
-    assert [outcome.value for outcome in Outcome] == ["forced-on", "forced-off", "no-route", "exempt", "hold", "override", "switch", "open"]
+    assert [outcome.value for outcome in DecidedBy] == [
+        "forced-on",
+        "forced-off",
+        "no-route",
+        "exempt",
+        "hold",
+        "override",
+        "switch",
+        "open",
+    ]
 
 
 @pytest.mark.parametrize("state", STATES)
 def test_a_hold_comes_before_the_override_and_the_override_before_the_switch(state: MaintenanceState) -> None:
-    assert closing(ON, False, OFF) == Closing(Outcome.HOLD, ON)
-    assert closing(OFF, True, ON) is None
-    assert closing(None, True, state) == Closing(Outcome.OVERRIDE, ON)
-    assert closing(None, False, state) is None
+    assert closure_of(ON, False, OFF) == Closure(DecidedBy.HOLD, ON)
+    assert closure_of(OFF, True, ON) is None
+    assert closure_of(None, True, state) == Closure(DecidedBy.OVERRIDE, ON)
+    assert closure_of(None, False, state) is None
 
 
 def test_the_closing_carries_the_details_of_the_rule_that_closed() -> None:
-    assert closing(READ_ONLY, True, FULL) == Closing(Outcome.HOLD, READ_ONLY)
-    assert closing(None, None, FULL) == Closing(Outcome.SWITCH, FULL)
+    assert closure_of(READ_ONLY, True, FULL) == Closure(DecidedBy.HOLD, READ_ONLY)
+    assert closure_of(None, None, FULL) == Closure(DecidedBy.SWITCH, FULL)
 
 
 def test_an_override_is_full_maintenance_even_where_the_switch_says_read_only() -> None:
-    closed = closing(None, True, READ_ONLY)
-    assert decide(mark=None, found=True, exempt=False, closing=closed, method="GET") == Decision(True, Outcome.OVERRIDE, ON)
+    closed = closure_of(None, True, READ_ONLY)
+    assert decide(mark=None, found=True, exempt=False, closure=closed, method="GET") == Decision(True, DecidedBy.OVERRIDE, ON)
 
 
 def test_a_forced_on_route_is_refused_while_everything_else_is_open() -> None:
-    assert decide(mark="on", found=True, exempt=True, closing=None, method="GET") == Decision(True, Outcome.FORCED_ON, ON)
+    assert decide(mark="on", found=True, exempt=True, closure=None, method="GET") == Decision(True, DecidedBy.FORCED_ON, ON)
 
 
 def test_a_forced_on_route_does_not_promise_the_end_of_somebody_elses_maintenance() -> None:
-    closed = closing(None, None, FULL)
-    assert decide(mark="on", found=True, exempt=False, closing=closed, method="GET").state == ON
+    closed = closure_of(None, None, FULL)
+    assert decide(mark="on", found=True, exempt=False, closure=closed, method="GET").state == ON
 
 
 @pytest.mark.parametrize("method", ["POST", "DELETE", "get", None])
 def test_read_only_mode_refuses_what_may_write_and_websockets(method: str | None) -> None:
-    closed = closing(None, None, READ_ONLY)
-    assert decide(mark=None, found=True, exempt=False, closing=closed, method=method) == Decision(True, Outcome.SWITCH, READ_ONLY)
+    closed = closure_of(None, None, READ_ONLY)
+    assert decide(mark=None, found=True, exempt=False, closure=closed, method=method) == Decision(True, DecidedBy.SWITCH, READ_ONLY)
 
 
 @pytest.mark.parametrize("method", sorted(SAFE_METHODS))
 def test_read_only_mode_passes_safe_methods_and_full_mode_does_not(method: str) -> None:
     def refused(state: MaintenanceState) -> bool:
-        return decide(mark=None, found=True, exempt=False, closing=closing(state, None, OFF), method=method).refused
+        return decide(mark=None, found=True, exempt=False, closure=closure_of(state, None, OFF), method=method).refused
 
     assert not refused(READ_ONLY)
     assert refused(FULL)
@@ -130,7 +139,7 @@ def test_read_only_mode_passes_safe_methods_and_full_mode_does_not(method: str) 
 @pytest.mark.parametrize("method", METHODS)
 def test_effect_decides_in_read_only_mode_whatever_the_method(method: str | None) -> None:
     def refused(effect: Effect, state: MaintenanceState) -> bool:
-        closed = closing(state, None, OFF)
-        return decide(mark=None, found=True, exempt=False, closing=closed, method=method, effect=effect).refused
+        closed = closure_of(state, None, OFF)
+        return decide(mark=None, found=True, exempt=False, closure=closed, method=method, effect=effect).refused
 
     assert [refused(effect, state) for state in (READ_ONLY, FULL) for effect in get_args(Effect)] == [False, True, True, True]

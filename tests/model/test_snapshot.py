@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from fastapi_maintenance.exceptions import InvalidStateError
 from fastapi_maintenance.model.evaluate import evaluate
 from fastapi_maintenance.model.holds import Hold
-from fastapi_maintenance.model.snapshot import Reading, ScopeSwitch, fill_gaps, steady
+from fastapi_maintenance.model.snapshot import ComponentSwitch, Snapshot, with_last_known, with_stable_expiry
 from fastapi_maintenance.model.state import OFF, ON, MaintenanceState, replace_state
 
 from .test_state import states
@@ -37,23 +37,23 @@ def on(message: str, **details: object) -> MaintenanceState:
 
 
 def test_without_anything_it_is_off_for_ever() -> None:
-    effective = evaluate(Reading(now=NOW), NOW)
+    effective = evaluate(Snapshot(now=NOW), NOW)
     assert (effective.hold, effective.state, effective.until) == (None, OFF, math.inf)
 
 
 def test_a_switch_that_was_never_known_is_off() -> None:
-    assert evaluate(Reading(None, None, NOW, error="unreadable"), NOW).state == OFF
+    assert evaluate(Snapshot(None, None, NOW, error="unreadable"), NOW).state == OFF
 
 
 def test_the_switch_is_the_state_and_keeps_its_details() -> None:
     state = on("soon", reason="OPS-1")
-    assert evaluate(Reading(state, now=NOW), NOW).state is state
+    assert evaluate(Snapshot(state, now=NOW), NOW).state is state
 
 
 @pytest.mark.parametrize(("now", "enabled", "until"), [(-1.0, False, 0.0), (0.0, True, 60.0), (59.9, True, 60.0), (60.0, False, math.inf)])
 def test_a_window_opens_and_closes_the_switch_without_being_written(now: float, enabled: bool, until: float) -> None:
     switch = on("window", starts_at=moment(NOW), ends_at=moment(NOW + 60))
-    effective = evaluate(Reading(switch, now=NOW - 100), NOW + now)
+    effective = evaluate(Snapshot(switch, now=NOW - 100), NOW + now)
     assert effective.state.enabled is enabled
     assert effective.state.message == "window"
     assert effective.until == (NOW + until if until < math.inf else math.inf)
@@ -61,47 +61,47 @@ def test_a_window_opens_and_closes_the_switch_without_being_written(now: float, 
 
 def test_a_window_is_coming_until_it_begins() -> None:
     switch = on("window", starts_at=moment(NOW), ends_at=moment(NOW + 60))
-    assert evaluate(Reading(switch, now=NOW - 100), NOW - 0.1).coming is switch
-    assert evaluate(Reading(switch, now=NOW - 100), NOW).coming is None
-    assert evaluate(Reading(replace_state(switch, enabled=False), now=NOW - 100), NOW - 0.1).coming is None
-    assert evaluate(Reading(None, now=NOW - 100), NOW - 0.1).coming is None
+    assert evaluate(Snapshot(switch, now=NOW - 100), NOW - 0.1).upcoming is switch
+    assert evaluate(Snapshot(switch, now=NOW - 100), NOW).upcoming is None
+    assert evaluate(Snapshot(replace_state(switch, enabled=False), now=NOW - 100), NOW - 0.1).upcoming is None
+    assert evaluate(Snapshot(None, now=NOW - 100), NOW - 0.1).upcoming is None
 
 
 @pytest.mark.parametrize("left", [99.0, 100.0])
 def test_a_window_that_the_keys_life_does_not_reach_is_not_coming(left: float) -> None:
-    assert evaluate(Reading(on("window", starts_at=moment(NOW)), now=NOW - 100, expires_in=left), NOW - 50).coming is None
+    assert evaluate(Snapshot(on("window", starts_at=moment(NOW)), now=NOW - 100, expires_in=left), NOW - 50).upcoming is None
 
 
 def test_a_coming_window_ends_with_the_keys_life() -> None:
-    coming = evaluate(Reading(on("window", starts_at=moment(NOW)), now=NOW - 100, expires_in=130.0), NOW - 50).coming
+    coming = evaluate(Snapshot(on("window", starts_at=moment(NOW)), now=NOW - 100, expires_in=130.0), NOW - 50).upcoming
     assert coming == on("window", starts_at=moment(NOW), ends_at=moment(NOW + 30))
 
 
 def test_a_time_to_live_ends_the_switch_and_shows_as_its_end() -> None:
-    reading = Reading(ON, now=NOW, expires_in=90.0)
+    reading = Snapshot(ON, now=NOW, expires_in=90.0)
     assert evaluate(reading, NOW + 30).state == MaintenanceState(enabled=True, ends_at=moment(NOW + 90))
     assert evaluate(reading, NOW + 30).state.retry_after_at(moment(NOW + 30)) == 60
     assert evaluate(reading, NOW + 30).until == NOW + 90
-    assert evaluate(reading, NOW + 90) == evaluate(Reading(now=NOW), NOW)
+    assert evaluate(reading, NOW + 90) == evaluate(Snapshot(now=NOW), NOW)
 
 
 def test_an_end_before_the_time_to_live_stays_the_end() -> None:
     switch = MaintenanceState(enabled=True, ends_at=moment(NOW + 10))
-    effective = evaluate(Reading(switch, now=NOW, expires_in=90.0), NOW)
+    effective = evaluate(Snapshot(switch, now=NOW, expires_in=90.0), NOW)
     assert effective.state is switch
     assert effective.until == NOW + 10
 
 
 @pytest.mark.parametrize("seconds", [1e12, 9.2e15, 1e18, 1e300])
 def test_a_time_to_live_beyond_the_calendar_shows_no_end(seconds: float) -> None:
-    assert evaluate(Reading(ON, now=NOW, expires_in=seconds), NOW).state is ON
+    assert evaluate(Snapshot(ON, now=NOW, expires_in=seconds), NOW).state is ON
 
 
 # -- holds ---------------------------------------------------------------------------------------------------------------
 
 
 def test_an_on_hold_closes_an_open_switch_until_its_deadline() -> None:
-    reading = Reading(OFF, (Hold("a", on("migrating"), deadline=NOW + 30),), NOW)
+    reading = Snapshot(OFF, (Hold("a", on("migrating"), deadline=NOW + 30),), NOW)
     assert evaluate(reading, NOW + 29).state == on("migrating", retry_after=60)
     assert evaluate(reading, NOW + 29).until == NOW + 30
     assert evaluate(reading, NOW + 30).hold is None
@@ -109,53 +109,53 @@ def test_an_on_hold_closes_an_open_switch_until_its_deadline() -> None:
 
 
 def test_an_off_hold_opens_a_closed_switch() -> None:
-    assert evaluate(Reading(ON, (Hold("a", OFF),), NOW), NOW).state == OFF
+    assert evaluate(Snapshot(ON, (Hold("a", OFF),), NOW), NOW).state == OFF
 
 
 def test_an_off_hold_lifts_the_on_holds_it_names() -> None:
     holds = (Hold("outer", ON, since=1.0), Hold("inner", OFF, since=2.0, lifts=("outer",)))
-    assert not evaluate(Reading(OFF, holds, NOW), NOW).state.enabled
+    assert not evaluate(Snapshot(OFF, holds, NOW), NOW).state.enabled
 
 
 def test_an_off_hold_never_lifts_somebody_elses_on_hold() -> None:
     holds = (Hold("theirs", on("their migration"), since=1.0), Hold("mine", OFF, since=2.0), Hold("outer", ON, since=3.0))
-    assert evaluate(Reading(OFF, holds, NOW), NOW).state.enabled
+    assert evaluate(Snapshot(OFF, holds, NOW), NOW).state.enabled
     lifting = replace(holds[1], lifts=("outer",))
-    assert evaluate(Reading(OFF, (holds[0], lifting, holds[2]), NOW), NOW).state == on("their migration", retry_after=60)
+    assert evaluate(Snapshot(OFF, (holds[0], lifting, holds[2]), NOW), NOW).state == on("their migration", retry_after=60)
 
 
 def test_an_off_hold_whose_time_is_up_lifts_nothing_any_more() -> None:
     holds = (Hold("outer", ON, since=1.0), Hold("inner", OFF, since=2.0, deadline=NOW, lifts=("outer",)))
-    assert evaluate(Reading(OFF, holds, NOW), NOW).state.enabled
+    assert evaluate(Snapshot(OFF, holds, NOW), NOW).state.enabled
 
 
 def test_of_several_on_holds_the_newest_speaks_and_the_strictest_mode_rules() -> None:
     holds = (Hold("a", on("newest", mode="read-only"), since=2.0), Hold("b", on("oldest"), since=1.0))
-    assert evaluate(Reading(OFF, holds, NOW), NOW).state == on("newest", mode="full", retry_after=60)
+    assert evaluate(Snapshot(OFF, holds, NOW), NOW).state == on("newest", mode="full", retry_after=60)
 
 
 def test_several_on_holds_allow_what_all_of_them_allow() -> None:
     allowing = replace_state(ON, allow=("/login", "/b", "/c"))
     holds = (Hold("a", allowing, since=2.0), Hold("b", replace_state(ON, allow=("/c", "/login")), since=1.0))
-    assert evaluate(Reading(OFF, holds[:1], NOW), NOW).state.allow == ("/login", "/b", "/c")
-    assert evaluate(Reading(OFF, holds, NOW), NOW).state.allow == ("/login", "/c")
-    assert evaluate(Reading(OFF, (*holds, Hold("c", ON)), NOW), NOW).state.allow is None
-    assert evaluate(Reading(allowing, (Hold("c", ON),), NOW), NOW).state.allow is None, "a switch allows nothing under a hold"
+    assert evaluate(Snapshot(OFF, holds[:1], NOW), NOW).state.allow == ("/login", "/b", "/c")
+    assert evaluate(Snapshot(OFF, holds, NOW), NOW).state.allow == ("/login", "/c")
+    assert evaluate(Snapshot(OFF, (*holds, Hold("c", ON)), NOW), NOW).state.allow is None
+    assert evaluate(Snapshot(allowing, (Hold("c", ON),), NOW), NOW).state.allow is None, "a switch allows nothing under a hold"
 
 
 def test_read_only_holds_alone_stay_read_only() -> None:
     holds = (Hold("a", READ_ONLY, since=1.0), Hold("b", READ_ONLY, since=2.0), Hold("c", OFF, since=3.0, lifts=("a",)))
-    assert evaluate(Reading(ON, holds, NOW), NOW).state.mode == "read-only"
+    assert evaluate(Snapshot(ON, holds, NOW), NOW).state.mode == "read-only"
 
 
 def test_a_lifted_hold_has_no_say_in_the_mode() -> None:
     holds = (Hold("full", ON, since=1.0), Hold("off", OFF, since=2.0, lifts=("full",)), Hold("ro", READ_ONLY, since=3.0))
-    assert evaluate(Reading(OFF, holds, NOW), NOW).state.mode == "read-only"
+    assert evaluate(Snapshot(OFF, holds, NOW), NOW).state.mode == "read-only"
 
 
 def test_the_newest_off_hold_speaks_where_only_those_stand() -> None:
     holds = (Hold("a", replace_state(OFF, reason="newest"), since=2.0), Hold("b", replace_state(OFF, reason="oldest"), since=1.0))
-    assert evaluate(Reading(ON, holds, NOW), NOW).state.reason == "newest"
+    assert evaluate(Snapshot(ON, holds, NOW), NOW).state.reason == "newest"
 
 
 IDS = ["a", "b", "c", "d"]
@@ -164,7 +164,7 @@ hold_states = st.builds(MaintenanceState, enabled=st.booleans(), mode=modes, mes
 
 
 @st.composite
-def readings(draw: st.DrawFn) -> Reading:
+def readings(draw: st.DrawFn) -> Snapshot:
     """A switch with a time to live or without, and up to four holds."""
     ids = draw(st.lists(st.sampled_from(IDS), unique=True))
     holds = tuple(
@@ -177,10 +177,10 @@ def readings(draw: st.DrawFn) -> Reading:
         )
         for id in ids
     )
-    return Reading(draw(hold_states), holds, NOW, draw(st.none() | st.floats(-2, 2)))
+    return Snapshot(draw(hold_states), holds, NOW, draw(st.none() | st.floats(-2, 2)))
 
 
-def closed_by_the_rules(reading: Reading, now: float) -> bool:
+def closed_by_the_rules(reading: Snapshot, now: float) -> bool:
     """Whether it is closed, by the words of the specification and in the most tedious way."""
     live = [hold for hold in reading.holds or () if hold.deadline > now]
     for hold in live:
@@ -193,18 +193,18 @@ def closed_by_the_rules(reading: Reading, now: float) -> bool:
 
 
 @given(readings(), st.sampled_from([NOW - 1, NOW, NOW + 1.5]))
-def test_random_holds_mean_what_the_rules_say(reading: Reading, now: float) -> None:
+def test_random_holds_mean_what_the_rules_say(reading: Snapshot, now: float) -> None:
     assert evaluate(reading, now).state.enabled is closed_by_the_rules(reading, now)
 
 
 @given(readings(), st.permutations(IDS))
-def test_the_order_in_which_holds_are_listed_means_nothing(reading: Reading, order: list[str]) -> None:
+def test_the_order_in_which_holds_are_listed_means_nothing(reading: Snapshot, order: list[str]) -> None:
     shuffled = sorted(reading.holds or (), key=lambda hold: order.index(hold.id))
     assert evaluate(replace(reading, holds=tuple(shuffled)), NOW) == evaluate(reading, NOW)
 
 
 @given(readings(), st.floats(0, 0.999))
-def test_nothing_changes_before_until(reading: Reading, fraction: float) -> None:
+def test_nothing_changes_before_until(reading: Snapshot, fraction: float) -> None:
     effective = evaluate(reading, NOW)
     assert effective.until > NOW
     later = NOW + fraction * (min(effective.until, NOW + 10) - NOW)
@@ -213,7 +213,7 @@ def test_nothing_changes_before_until(reading: Reading, fraction: float) -> None
 
 
 @given(readings())
-def test_an_on_hold_of_somebody_else_keeps_it_closed_whatever_else_there_is(reading: Reading) -> None:
+def test_an_on_hold_of_somebody_else_keeps_it_closed_whatever_else_there_is(reading: Snapshot) -> None:
     theirs = Hold("theirs", on("their migration"), since=9.0)
     effective = evaluate(replace(reading, holds=(*(reading.holds or ()), theirs)), NOW)
     assert effective.state.enabled
@@ -269,64 +269,66 @@ def test_garbage_in_place_of_a_hold_raises_nothing_else(garbage: str | bytes) ->
 
 
 def test_a_complete_reading_has_no_gaps_to_fill() -> None:
-    new, old = Reading(ON, (), NOW), Reading(OFF, (Hold("a", ON),), NOW - 1)
-    assert fill_gaps(new, old) is new
+    new, old = Snapshot(ON, (), NOW), Snapshot(OFF, (Hold("a", ON),), NOW - 1)
+    assert with_last_known(new, old) is new
 
 
 def test_gaps_are_filled_with_what_was_last_known() -> None:
     holds = (Hold("a", ON),)
-    filled = fill_gaps(Reading(None, None, NOW, error="unreadable"), Reading(READ_ONLY, holds, NOW - 1))
+    filled = with_last_known(Snapshot(None, None, NOW, error="unreadable"), Snapshot(READ_ONLY, holds, NOW - 1))
     assert (filled.switch, filled.holds, filled.now, filled.error) == (READ_ONLY, holds, NOW, "unreadable")
 
 
 def test_a_kept_switch_still_ends_when_it_would_have() -> None:
-    filled = fill_gaps(Reading(None, (), NOW), Reading(ON, (), NOW - 50, expires_in=60.0))
+    filled = with_last_known(Snapshot(None, (), NOW), Snapshot(ON, (), NOW - 50, expires_in=60.0))
     assert evaluate(filled, NOW + 9).state.enabled
     assert not evaluate(filled, NOW + 10).state.enabled
 
 
 def test_a_gap_stays_where_nothing_was_ever_known() -> None:
-    new = Reading(None, None, NOW)
-    assert fill_gaps(new, None) is new
+    new = Snapshot(None, None, NOW)
+    assert with_last_known(new, None) is new
 
 
 def test_an_expiry_that_only_jitters_stays_the_same_instant() -> None:
-    old, new = Reading(ON, (), NOW, expires_in=60.0), Reading(ON, (), NOW + 10, expires_in=50.005)
-    assert steady(new, old).expires_in == 50.0
+    old, new = Snapshot(ON, (), NOW, expires_in=60.0), Snapshot(ON, (), NOW + 10, expires_in=50.005)
+    assert with_stable_expiry(new, old).expires_in == 50.0
 
 
 @pytest.mark.parametrize(
     ("new", "old"),
     [
-        (Reading(ON, (), NOW + 10, expires_in=55.0), Reading(ON, (), NOW, expires_in=60.0)),
-        (Reading(ON, (), NOW), Reading(ON, (), NOW, expires_in=60.0)),
-        (Reading(ON, (), NOW, expires_in=60.0), Reading(ON, (), NOW)),
-        (Reading(ON, (), NOW, expires_in=60.0), None),
+        (Snapshot(ON, (), NOW + 10, expires_in=55.0), Snapshot(ON, (), NOW, expires_in=60.0)),
+        (Snapshot(ON, (), NOW), Snapshot(ON, (), NOW, expires_in=60.0)),
+        (Snapshot(ON, (), NOW, expires_in=60.0), Snapshot(ON, (), NOW)),
+        (Snapshot(ON, (), NOW, expires_in=60.0), None),
     ],
     ids=["moved", "gone", "new", "first"],
 )
-def test_any_other_expiry_is_taken_as_it_is(new: Reading, old: Reading | None) -> None:
-    assert steady(new, old) is new
+def test_any_other_expiry_is_taken_as_it_is(new: Snapshot, old: Snapshot | None) -> None:
+    assert with_stable_expiry(new, old) is new
 
 
-# -- scopes --------------------------------------------------------------------------------------------------------------
+# -- components --------------------------------------------------------------------------------------------------------------
 
 COMING = on("coming", starts_at=moment(NOW + 10))
 OVER = on("over", ends_at=moment(NOW - 10))
-OWN: Final[dict[str, ScopeSwitch | None]] = {
+OWN: Final[dict[str, ComponentSwitch | None]] = {
     "none": None,
-    "on": ScopeSwitch(on("own")),
-    "off": ScopeSwitch(OFF),
-    "expired": ScopeSwitch(on("own"), -1.0),
-    "off, expired": ScopeSwitch(OFF, -1.0),
-    "coming": ScopeSwitch(COMING),
-    "over": ScopeSwitch(OVER),
+    "on": ComponentSwitch(on("own")),
+    "off": ComponentSwitch(OFF),
+    "expired": ComponentSwitch(on("own"), -1.0),
+    "off, expired": ComponentSwitch(OFF, -1.0),
+    "coming": ComponentSwitch(COMING),
+    "over": ComponentSwitch(OVER),
 }
 
 
-def scope_holds(general: bool | None, own: bool | None, other: bool | None) -> tuple[Hold, ...]:
+def component_holds(general: bool | None, own: bool | None, other: bool | None) -> tuple[Hold, ...]:
     given = ((None, general), ("s", own), ("other", other))
-    return tuple(Hold(str(scope), replace_state(ON, enabled=enabled), scope=scope) for scope, enabled in given if enabled is not None)
+    return tuple(
+        Hold(str(component), replace_state(ON, enabled=enabled), component=component) for component, enabled in given if enabled is not None
+    )
 
 
 @pytest.mark.parametrize("switch", [ON, OFF])
@@ -334,9 +336,9 @@ def scope_holds(general: bool | None, own: bool | None, other: bool | None) -> t
 def test_every_combination_of_holds_and_switches_means_for_a_scope_what_the_table_says(own: str, switch: MaintenanceState) -> None:
     cases = 0
     for general, itself, other in product((None, True, False), repeat=3):
-        holds = scope_holds(general, itself, other)
-        scopes = {} if (present := OWN[own]) is None else {"s": present}
-        found = evaluate(Reading(switch, holds, NOW, scopes=scopes), NOW, "s").state.enabled
+        holds = component_holds(general, itself, other)
+        components = {} if (present := OWN[own]) is None else {"s": present}
+        found = evaluate(Snapshot(switch, holds, NOW, components=components), NOW, "s").state.enabled
         table = [
             (general is True or itself is True, True),
             (itself is False, False),
@@ -352,83 +354,89 @@ def test_every_combination_of_holds_and_switches_means_for_a_scope_what_the_tabl
 
 @pytest.mark.parametrize("own", OWN)
 def test_in_general_nothing_of_a_scope_counts(own: str) -> None:
-    scopes = {} if (present := OWN[own]) is None else {"s": present}
+    components = {} if (present := OWN[own]) is None else {"s": present}
     for enabled in (True, False):
-        reading = Reading(OFF, scope_holds(None, enabled, enabled), NOW, scopes=scopes)
+        reading = Snapshot(OFF, component_holds(None, enabled, enabled), NOW, components=components)
         assert evaluate(reading, NOW).state == OFF
         assert evaluate(reading, NOW).until == math.inf
 
 
 def test_an_off_hold_of_a_scope_lifts_what_is_around_it_in_that_scope_only() -> None:
-    holds = (Hold("a", ON), Hold("b", OFF, lifts=("a",), scope="s"))
-    reading = Reading(OFF, holds, NOW)
+    holds = (Hold("a", ON), Hold("b", OFF, lifts=("a",), component="s"))
+    reading = Snapshot(OFF, holds, NOW)
     assert not evaluate(reading, NOW, "s").state.enabled
     assert evaluate(reading, NOW).state.enabled
     assert evaluate(reading, NOW, "other").state.enabled
 
 
 def test_a_general_off_hold_lifts_the_block_of_a_scope_around_it_and_not_its_switch() -> None:
-    holds = (Hold("a", ON, scope="s"), Hold("b", OFF, lifts=("a",)))
-    assert not evaluate(Reading(ON, holds, NOW), NOW, "s").state.enabled
-    assert evaluate(Reading(OFF, holds, NOW, scopes={"s": ScopeSwitch(ON)}), NOW, "s").state.enabled
+    holds = (Hold("a", ON, component="s"), Hold("b", OFF, lifts=("a",)))
+    assert not evaluate(Snapshot(ON, holds, NOW), NOW, "s").state.enabled
+    assert evaluate(Snapshot(OFF, holds, NOW, components={"s": ComponentSwitch(ON)}), NOW, "s").state.enabled
 
 
 def test_a_scope_says_when_it_changes_by_itself() -> None:
-    def until(own: ScopeSwitch, switch: MaintenanceState = OFF) -> float:
-        return evaluate(Reading(switch, now=NOW, scopes={"s": own}), NOW, "s").until
+    def until(own: ComponentSwitch, switch: MaintenanceState = OFF) -> float:
+        return evaluate(Snapshot(switch, now=NOW, components={"s": own}), NOW, "s").until
 
-    assert until(ScopeSwitch(ON, 5.0)) == NOW + 5
-    assert until(ScopeSwitch(COMING)) == NOW + 10
-    assert until(ScopeSwitch(OFF, 5.0), on("all", ends_at=moment(NOW + 3))) == NOW + 3
+    assert until(ComponentSwitch(ON, 5.0)) == NOW + 5
+    assert until(ComponentSwitch(COMING)) == NOW + 10
+    assert until(ComponentSwitch(OFF, 5.0), on("all", ends_at=moment(NOW + 3))) == NOW + 3
 
 
 def test_a_window_of_a_scope_is_coming_else_the_general_one() -> None:
     general = on("all", starts_at=moment(NOW + 20))
 
-    def coming(own: ScopeSwitch | None, switch: MaintenanceState = general) -> MaintenanceState | None:
-        return evaluate(Reading(switch, now=NOW, scopes={} if own is None else {"s": own}), NOW, "s").coming
+    def coming(own: ComponentSwitch | None, switch: MaintenanceState = general) -> MaintenanceState | None:
+        return evaluate(Snapshot(switch, now=NOW, components={} if own is None else {"s": own}), NOW, "s").upcoming
 
     assert coming(None) == general
-    assert coming(ScopeSwitch(COMING)) == COMING
-    assert coming(ScopeSwitch(OVER)) == general
-    assert coming(ScopeSwitch(OFF)) is None
-    assert coming(ScopeSwitch(ON)) is None
+    assert coming(ComponentSwitch(COMING)) == COMING
+    assert coming(ComponentSwitch(OVER)) == general
+    assert coming(ComponentSwitch(OFF)) is None
+    assert coming(ComponentSwitch(ON)) is None
 
 
 def test_a_hold_of_a_scope_is_written_with_it() -> None:
-    hold = Hold("a", ON, since=1.0, deadline=2.0, lifts=("b",), scope="billing")
+    hold = Hold("a", ON, since=1.0, deadline=2.0, lifts=("b",), component="billing")
     assert Hold.parse("a", 2.0, hold.dump()) == hold
 
 
-@pytest.mark.parametrize("scope", ["1", "[]", "{}", "true"])
-def test_a_hold_of_no_readable_scope_is_garbage(scope: str) -> None:
+@pytest.mark.parametrize("component", ["1", "[]", "{}", "true"])
+def test_a_hold_of_no_readable_scope_is_garbage(component: str) -> None:
     """And not one of everything, nor of nothing."""
     with pytest.raises(InvalidStateError):
-        Hold.parse("a", 2.0, f'{{"state": {{"enabled": true}}, "scope": {scope}}}')
+        Hold.parse("a", 2.0, f'{{"state": {{"enabled": true}}, "scope": {component}}}')
 
 
 def test_what_cannot_be_read_of_a_scope_stays_as_it_was_known() -> None:
-    old = Reading(now=NOW, scopes={"a": ScopeSwitch(ON, 60.0), "b": ScopeSwitch(ON)})
-    new = Reading(now=NOW + 10, scopes={"a": ScopeSwitch(None), "c": ScopeSwitch(None), "d": ScopeSwitch(OFF)})
-    assert fill_gaps(new, old).scopes == {"a": ScopeSwitch(ON, 50.0), "d": ScopeSwitch(OFF)}
-    assert fill_gaps(new, None).scopes == {"d": ScopeSwitch(OFF)}
-    assert fill_gaps(replace(new, scopes=None), old).scopes == {"a": ScopeSwitch(ON, 50.0), "b": ScopeSwitch(ON)}
-    assert fill_gaps(replace(new, scopes=None), None).scopes == {}
+    old = Snapshot(now=NOW, components={"a": ComponentSwitch(ON, 60.0), "b": ComponentSwitch(ON)})
+    new = Snapshot(now=NOW + 10, components={"a": ComponentSwitch(None), "c": ComponentSwitch(None), "d": ComponentSwitch(OFF)})
+    assert with_last_known(new, old).components == {"a": ComponentSwitch(ON, 50.0), "d": ComponentSwitch(OFF)}
+    assert with_last_known(new, None).components == {"d": ComponentSwitch(OFF)}
+    assert with_last_known(replace(new, components=None), old).components == {"a": ComponentSwitch(ON, 50.0), "b": ComponentSwitch(ON)}
+    assert with_last_known(replace(new, components=None), None).components == {}
 
 
 def test_the_expiry_of_a_scope_is_steady_too() -> None:
-    old = Reading(now=NOW, scopes={"a": ScopeSwitch(ON, 60.0), "b": ScopeSwitch(ON, 60.0)})
-    new = Reading(now=NOW + 10, scopes={"a": ScopeSwitch(ON, 50.01), "b": ScopeSwitch(ON, 70.0), "c": ScopeSwitch(ON, 1.0)})
-    assert steady(new, old).scopes == {"a": ScopeSwitch(ON, 50.0), "b": ScopeSwitch(ON, 70.0), "c": ScopeSwitch(ON, 1.0)}
+    old = Snapshot(now=NOW, components={"a": ComponentSwitch(ON, 60.0), "b": ComponentSwitch(ON, 60.0)})
+    new = Snapshot(
+        now=NOW + 10, components={"a": ComponentSwitch(ON, 50.01), "b": ComponentSwitch(ON, 70.0), "c": ComponentSwitch(ON, 1.0)}
+    )
+    assert with_stable_expiry(new, old).components == {
+        "a": ComponentSwitch(ON, 50.0),
+        "b": ComponentSwitch(ON, 70.0),
+        "c": ComponentSwitch(ON, 1.0),
+    }
 
 
 @pytest.mark.parametrize(
     ("details", "expected"), [({}, 60), ({"retry_after": 7}, 7), ({"retry_after": 0}, 0), ({"ends_at": moment(NOW + 120)}, 120)]
 )
 def test_hold_without_known_end_says_60_seconds(details: dict[str, Any], expected: int) -> None:
-    reading = Reading(ON, (Hold("a", MaintenanceState(enabled=True, **details)),), NOW)
+    reading = Snapshot(ON, (Hold("a", MaintenanceState(enabled=True, **details)),), NOW)
     assert evaluate(reading, NOW).state.retry_after_at(moment(NOW)) == expected
 
 
 def test_switch_without_known_end_says_an_hour() -> None:
-    assert evaluate(Reading(ON, (), NOW), NOW).state.retry_after_at(moment(NOW)) == 3600
+    assert evaluate(Snapshot(ON, (), NOW), NOW).state.retry_after_at(moment(NOW)) == 3600

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastapi_maintenance.model.workers import LEFT, ScopeStanding, Worker
+from fastapi_maintenance.model.workers import LEFT, ComponentStatus, Worker
 
 
 def test_a_report_is_read_whole() -> None:
@@ -36,9 +36,9 @@ def test_a_worker_that_left_says_so(report: str | bytes) -> None:
 
 
 def test_what_another_version_reports_in_addition_is_passed_over_and_what_it_lacks_is_unknown() -> None:
-    read = Worker.parse("a", 1.0, '{"pid": 7, "mood": "good", "scopes": {"billing": {}}}')
+    read = Worker.parse("a", 1.0, '{"pid": 7, "mood": "good", "components": {"billing": {}}}')
 
-    assert read == Worker("a", 1.0, pid=7, scopes={"billing": ScopeStanding(closed=False, drained=False, http=0, websockets=0)})
+    assert read == Worker("a", 1.0, pid=7, components={"billing": ComponentStatus(closed=False, drained=False, http=0, websockets=0)})
 
 
 @given(st.one_of(st.text(), st.binary(), st.recursive(st.none() | st.integers() | st.text(), st.lists).map(json.dumps)))

@@ -10,7 +10,7 @@ from starlette.datastructures import Headers
 from starlette.types import Message, Scope
 
 from fastapi_maintenance.model.state import ON, MaintenanceState
-from fastapi_maintenance.responses import MaintenanceAnswer, MaintenanceResponse
+from fastapi_maintenance.responses import MaintenanceResponse, ResponseOptions
 
 from ..support.asgi import exchange, http_scope
 
@@ -26,8 +26,8 @@ FIREFOX: Final = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.
 
 
 def response_to(state: MaintenanceState = ON, now: datetime = NOW, **options: Any) -> MaintenanceResponse:
-    """The answer for a state while the clock stands still, with these options of `MaintenanceAnswer`."""
-    return MaintenanceResponse(state, lambda: now, MaintenanceAnswer(**options))
+    """The answer for a state while the clock stands still, with these options of `ResponseOptions`."""
+    return MaintenanceResponse(state, lambda: now, ResponseOptions(**options))
 
 
 def accepting(media_type: str, method: str = "GET", **headers: str) -> dict[str, Any]:

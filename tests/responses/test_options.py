@@ -15,15 +15,15 @@ from fastapi.testclient import TestClient
 from fastapi_maintenance import MaintenanceModeMiddleware
 from fastapi_maintenance.exceptions import ConfigurationError
 from fastapi_maintenance.model.state import ON
-from fastapi_maintenance.responses import MaintenanceAnswer, Texts
-from fastapi_maintenance.responses.translations import TEXTS
+from fastapi_maintenance.responses import ResponseOptions, Translation
+from fastapi_maintenance.responses.translations import TRANSLATIONS
 
 
 def test_everything_that_can_be_meant_together_is_taken(tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     page.write_text("<!doctype html>")
-    MaintenanceAnswer()
-    MaintenanceAnswer(
+    ResponseOptions()
+    ResponseOptions(
         status_code=500,
         read_only_status_code=405,
         headers={"X-By": "us"},
@@ -32,7 +32,7 @@ def test_everything_that_can_be_meant_together_is_taken(tmp_path: Path) -> None:
         jitter=60,
         retry_after_as_date=True,
         refresh=30,
-        texts={"fi": TEXTS["en"]},
+        translations={"fi": TRANSLATIONS["en"]},
         language="fi",
         problem_type="https://example.com/maintenance",
     )
@@ -77,10 +77,10 @@ def test_everything_that_can_be_meant_together_is_taken(tmp_path: Path) -> None:
         ({"refresh": 0}, "refresh must be whole seconds from 1 to 31536000, not 0"),
         ({"refresh": "30"}, "refresh must be whole seconds"),
         ({"retry_after_as_date": "no"}, "retry_after_as_date must be True or False, not 'no'"),
-        ({"texts": {"de": "Wartung"}}, "texts must be a mapping of language tags to Texts"),
-        ({"texts": [TEXTS["de"]]}, "texts must be a mapping of language tags to Texts"),
-        ({"texts": {"de_AT": TEXTS["de"]}}, "'de_AT' is not a language tag such as fi or pt-BR"),
-        ({"texts": {'"><script>': TEXTS["de"]}}, "is not a language tag"),
+        ({"translations": {"de": "Wartung"}}, "translations must be a mapping of language tags to Translation"),
+        ({"translations": [TRANSLATIONS["de"]]}, "translations must be a mapping of language tags to Translation"),
+        ({"translations": {"de_AT": TRANSLATIONS["de"]}}, "'de_AT' is not a language tag such as fi or pt-BR"),
+        ({"translations": {'"><script>': TRANSLATIONS["de"]}}, "is not a language tag"),
         ({"language": "fi"}, "There are no texts in language='fi'; there are en, de"),
         ({"redirect": "https://exämple.com"}, "redirect must be a URL, percent-encoded where it is not ASCII"),
         ({"redirect": "/a\r\nb"}, "redirect must be a URL"),
@@ -93,7 +93,7 @@ def test_everything_that_can_be_meant_together_is_taken(tmp_path: Path) -> None:
 )
 def test_what_cannot_be_meant_is_refused_and_says_why(options: dict[str, Any], complaint: str) -> None:
     with pytest.raises(ConfigurationError) as refused:
-        MaintenanceAnswer(**options)
+        ResponseOptions(**options)
     assert complaint in str(refused.value)
 
 
@@ -113,7 +113,7 @@ def problem_with(given: Iterable[str]) -> str | None:
     handler = options.pop("response_handler", None)
     app = FastAPI()
     try:
-        app.add_middleware(MaintenanceModeMiddleware, answer=MaintenanceAnswer(**options) if options else None, response_handler=handler)
+        app.add_middleware(MaintenanceModeMiddleware, response=ResponseOptions(**options) if options else None, response_handler=handler)
         with TestClient(app):
             return None
     except ConfigurationError as error:
@@ -132,12 +132,12 @@ def test_of_the_ways_to_another_answer_those_that_exclude_each_other_are_named(t
             if len(pages) > 1:
                 expected = f"{' and '.join(pages)} exclude each other. Give one of them."
             elif "response_handler" in given and number > 1:
-                expected = "response_handler makes the whole answer, so answer= would do nothing beside it: give one of them."
+                expected = "response_handler makes the whole answer, so response= would do nothing beside it: give one of them."
             assert problem_with(given) == expected, given
 
 
 def test_a_language_of_ones_own_is_added_and_a_known_one_replaced() -> None:
-    finnish = Texts(
+    finnish = Translation(
         title="Huoltokatko",
         message="Palaamme pian.",
         read_only_title="Vain luku",
@@ -145,13 +145,13 @@ def test_a_language_of_ones_own_is_added_and_a_known_one_replaced() -> None:
         until="Takaisin {time}",
         waiting="Odota hetki.",
     )
-    answer = MaintenanceAnswer(texts={"fi": finnish, "en": finnish})
-    assert answer.notice(ON, "fi").title == answer.notice(ON, "en").title == "Huoltokatko"
-    assert answer.notice(ON, "de").title == "Wartungsarbeiten"
+    answer = ResponseOptions(translations={"fi": finnish, "en": finnish})
+    assert answer.content(ON, "fi").title == answer.content(ON, "en").title == "Huoltokatko"
+    assert answer.content(ON, "de").title == "Wartungsarbeiten"
 
 
 def test_what_was_checked_stays_what_it_was() -> None:
     headers = {"X-By": "us"}
-    answer = MaintenanceAnswer(headers=headers)
+    answer = ResponseOptions(headers=headers)
     headers["X-By"] = "us\r\nX-Injected: 1"
     assert answer.headers == {"X-By": "us"}

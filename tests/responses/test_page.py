@@ -11,14 +11,14 @@ from hashlib import sha256
 import pytest
 
 from fastapi_maintenance.model.state import MaintenanceState
-from fastapi_maintenance.responses import Texts
+from fastapi_maintenance.responses import Translation
 from fastapi_maintenance.responses.renderers import HTML
 
 from .asking import NOW, Page, accepting, ask, read, response_to
 
 pytestmark = pytest.mark.anyio
 
-ODD = Texts(
+ODD = Translation(
     title="<Title>",
     message="<Message>",
     read_only_title="<Read-only>",
@@ -30,7 +30,7 @@ ODD = Texts(
 
 async def test_every_text_is_escaped_wherever_it_comes_from() -> None:
     state = MaintenanceState(enabled=True, ends_at=NOW + timedelta(hours=1))
-    page = await read(response_to(state, texts={"en": ODD}), accepting(HTML))
+    page = await read(response_to(state, translations={"en": ODD}), accepting(HTML))
     for text in ("<Title>", "<Message>", "<Waiting>"):
         assert text not in page
         assert html.escape(text) in page

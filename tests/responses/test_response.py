@@ -13,7 +13,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import Scope
 
 from fastapi_maintenance.model.state import OFF, ON, MaintenanceState, Mode
-from fastapi_maintenance.responses import DETAIL, MaintenanceAnswer, MaintenanceResponse
+from fastapi_maintenance.responses import DETAIL, MaintenanceResponse, ResponseOptions
 from fastapi_maintenance.responses.renderers import HTML, JSON, MEDIA_TYPES, PLAIN, PROBLEM
 
 from ..support.asgi import exchange, http_scope, websocket_scope
@@ -488,7 +488,7 @@ async def test_nothing_is_encoded_and_no_header_parsed_a_second_time(
     def fail(*args: Any) -> Any:
         raise AssertionError("a second time")
 
-    monkeypatch.setattr(MaintenanceAnswer, "encode", fail)
+    monkeypatch.setattr(ResponseOptions, "render", fail)
     for name in ("negotiate", "negotiate_language"):
         monkeypatch.setattr(f"fastapi_maintenance.responses.response.{name}", fail)
     assert await ask(response, accepting(media_type, accept_language="de")) == first

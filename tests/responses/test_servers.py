@@ -22,10 +22,10 @@ from uvicorn.config import WSProtocolType
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
-from fastapi_maintenance import MaintenanceAnswer, MaintenanceModeMiddleware
+from fastapi_maintenance import MaintenanceModeMiddleware, ResponseOptions
 from fastapi_maintenance.responses import DETAIL
 from fastapi_maintenance.responses.renderers import HTML, JSON, MEDIA_TYPES, PLAIN, PROBLEM
-from fastapi_maintenance.responses.translations import TEXTS
+from fastapi_maintenance.responses.translations import TRANSLATIONS
 
 from ..support.serving import SERVERS, WEBSOCKETS, serving
 from .asking import CHROME, FIREFOX, response_to
@@ -36,7 +36,7 @@ VARIABLE = "FASTAPI_MAINTENANCE_MODE"
 def shop(**options: Any) -> FastAPI:
     """An application behind the middleware, whose switch is the environment variable."""
     app = FastAPI()
-    app.add_middleware(MaintenanceModeMiddleware, answer=MaintenanceAnswer(**{"jitter": 5, "read_only_status_code": 423} | options))
+    app.add_middleware(MaintenanceModeMiddleware, response=ResponseOptions(**{"jitter": 5, "read_only_status_code": 423} | options))
 
     @app.api_route("/items", methods=["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS"])
     async def items() -> str:
@@ -160,7 +160,7 @@ def test_the_options_reach_every_client_of_a_server_as_files_were_at_its_start(s
         "template": server_of(shop(template=template)),
         "file": server_of(shop(file=file)),
         "date": server_of(shop(retry_after_as_date=True, refresh=30)),
-        "texts": server_of(shop(texts={"fi": replace(TEXTS["en"], title="Huoltokatko")})),
+        "texts": server_of(shop(translations={"fi": replace(TRANSLATIONS["en"], title="Huoltokatko")})),
     }
     template.unlink()
     file.unlink()

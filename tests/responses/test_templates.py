@@ -12,7 +12,7 @@ from starlette.concurrency import run_in_threadpool
 
 from fastapi_maintenance.exceptions import ConfigurationError
 from fastapi_maintenance.model.state import MaintenanceState
-from fastapi_maintenance.responses import MaintenanceAnswer, MaintenanceResponse
+from fastapi_maintenance.responses import MaintenanceResponse, ResponseOptions
 from fastapi_maintenance.responses.renderers import HTML, JSON
 
 from .asking import NOW, accepting, ask, read, response_to
@@ -74,7 +74,7 @@ def test_a_template_that_cannot_be_used_is_found_at_start(tmp_path: Path, text: 
     if text is not None:
         page.write_text(text)
     with pytest.raises(ConfigurationError) as refused:
-        MaintenanceAnswer(template=page)
+        ResponseOptions(template=page)
     assert complaint in str(refused.value)
     assert str(page) in str(refused.value)
 
@@ -95,7 +95,7 @@ async def test_a_template_that_fails_later_is_replaced_by_our_page(tmp_path: Pat
 def test_without_jinja2_the_error_says_what_to_install(template: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "jinja2", None)
     with pytest.raises(ConfigurationError, match=r"pip install 'fastapi-maintenance-cluster\[jinja2\]'.*file="):
-        MaintenanceAnswer(template=template)
+        ResponseOptions(template=template)
 
 
 async def test_a_file_is_sent_as_it_was_at_start(tmp_path: Path) -> None:
@@ -113,16 +113,16 @@ async def test_a_file_is_sent_as_it_was_at_start(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["missing.html", "."])
 def test_a_file_that_cannot_be_read_is_found_at_start(tmp_path: Path, name: str) -> None:
     with pytest.raises(ConfigurationError, match=r"file='.*' cannot be read: "):
-        MaintenanceAnswer(file=tmp_path / name)
+        ResponseOptions(file=tmp_path / name)
 
 
 @pytest.mark.parametrize("option", ["template", "file"])
 @pytest.mark.parametrize("value", [1, b"page.html", ["page.html"]])
 def test_what_is_no_path_is_refused(option: str, value: Any) -> None:
     with pytest.raises(ConfigurationError, match=f"{option} must be a path"):
-        MaintenanceAnswer(**{option: value})
+        ResponseOptions(**{option: value})
 
 
 def test_an_answer_with_a_template_can_be_compared_and_printed(template: Path) -> None:
-    assert MaintenanceAnswer(template=template) == MaintenanceAnswer(template=template)
-    assert "_page" not in repr(MaintenanceAnswer(template=template))
+    assert ResponseOptions(template=template) == ResponseOptions(template=template)
+    assert "_page" not in repr(ResponseOptions(template=template))

@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 
 from fastapi_maintenance.exceptions import ConfigurationError
-from fastapi_maintenance.responses import Texts
-from fastapi_maintenance.responses.translations import TEXTS
+from fastapi_maintenance.responses import Translation
+from fastapi_maintenance.responses.translations import TRANSLATIONS
 
 
-@pytest.mark.parametrize("language", TEXTS)
+@pytest.mark.parametrize("language", TRANSLATIONS)
 def test_every_language_says_everything_in_its_own_words(language: str) -> None:
-    texts = [text for text in asdict(TEXTS[language]).values() if isinstance(text, str)]
-    english = set(asdict(TEXTS["en"]).values())
+    texts = [text for text in asdict(TRANSLATIONS[language]).values() if isinstance(text, str)]
+    english = set(asdict(TRANSLATIONS["en"]).values())
     assert all(text == text.strip() and text for text in texts)
     assert len(set(texts)) == len(texts)
     assert language == "en" or not english & set(texts)
@@ -24,13 +24,13 @@ def test_every_language_says_everything_in_its_own_words(language: str) -> None:
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        ({"title": None}, "Texts.title must be text, got None"),
-        ({"right_to_left": "yes"}, "Texts.right_to_left must be True or False, got 'yes'"),
-        ({"until": "soon"}, "Texts.until must contain {time} once"),
-        ({"until": "{time} {time}"}, "Texts.until must contain {time} once"),
+        ({"title": None}, "Translation.title must be text, got None"),
+        ({"right_to_left": "yes"}, "Translation.right_to_left must be True or False, got 'yes'"),
+        ({"until": "soon"}, "Translation.until must contain {time} once"),
+        ({"until": "{time} {time}"}, "Translation.until must contain {time} once"),
     ],
 )
 def test_texts_that_cannot_be_shown_are_refused(change: dict[str, Any], complaint: str) -> None:
     with pytest.raises(ConfigurationError) as refused:
-        Texts(**(asdict(TEXTS["en"]) | change))
+        Translation(**(asdict(TRANSLATIONS["en"]) | change))
     assert complaint in str(refused.value)

@@ -7,7 +7,7 @@ from typing import Final
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from fastapi_maintenance.responses import fit
+from fastapi_maintenance.responses import adapt_send
 
 from ..support.asgi import exchange, http_scope, websocket_scope
 
@@ -19,7 +19,7 @@ async def sent_through_fit(scope: Scope, *messages: Message) -> list[Message]:
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         for message in messages:
-            await fit(scope, send, code=1011, reason="Internal error")(message)
+            await adapt_send(scope, send, code=1011, reason="Internal error")(message)
 
     return await exchange(app, scope)
 

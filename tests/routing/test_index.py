@@ -15,15 +15,15 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Host, Match, Mount, Route, Router
 from starlette.types import Scope
 
-from fastapi_maintenance import force_maintenance_mode_off, force_maintenance_mode_on, maintenance_scope
-from fastapi_maintenance.routing import Resolved, RouteTable, table
+from fastapi_maintenance import force_maintenance_mode_off, force_maintenance_mode_on, maintenance_component
+from fastapi_maintenance.routing import RouteMatch, RouteTable, table
 from fastapi_maintenance.routing.resolver import walk as ask
 
 from ..support.asgi import http_scope, websocket_scope
 
-FREE = Resolved(found=True)
-ON = Resolved(found=True, mark="on")
-OFF = Resolved(found=True, mark="off")
+FREE = RouteMatch(found=True)
+ON = RouteMatch(found=True, mark="on")
+OFF = RouteMatch(found=True, mark="off")
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The paths for which the routes were asked in turn."""
     paths: list[str] = []
 
-    def walk(app: object, scope: Scope) -> Resolved:
+    def walk(app: object, scope: Scope) -> RouteMatch:
         paths.append(scope["path"])
         return ask(app, scope)
 
@@ -50,7 +50,7 @@ async def closed() -> None: ...
 async def spared() -> None: ...
 
 
-def resolve(routes: RouteTable, path: str, method: str = "GET", **more: Any) -> Resolved:
+def resolve(routes: RouteTable, path: str, method: str = "GET", **more: Any) -> RouteMatch:
     return routes.resolve(http_scope(method, path=path, **more))
 
 
@@ -64,12 +64,12 @@ def test_a_route_is_found_among_a_thousand_without_asking_them(asked: list[str])
     assert resolve(routes, "/things-999/7/parts") == FREE
     assert resolve(routes, "/things-999/7/parts", "POST") == OFF
     assert asked == []
-    assert resolve(routes, "/things-999/7/parts", "PUT") == resolve(routes, "/nowhere") == Resolved(found=False)
+    assert resolve(routes, "/things-999/7/parts", "PUT") == resolve(routes, "/nowhere") == RouteMatch(found=False)
     assert asked == ["/things-999/7/parts", "/nowhere"]
 
 
 def test_included_and_mounted_routes_are_found_with_what_is_around_them(asked: list[str]) -> None:
-    inner = maintenance_scope("billing")(APIRouter())
+    inner = maintenance_component("billing")(APIRouter())
     inner.get("/{id}")(free)
     inner.websocket("/live")(closed)
     outer = APIRouter()
@@ -78,15 +78,15 @@ def test_included_and_mounted_routes_are_found_with_what_is_around_them(asked: l
     below.get("/")(free)
     app = FastAPI()
     app.include_router(outer, prefix="/v1")
-    app.mount("/below", maintenance_scope("below")(below))
+    app.mount("/below", maintenance_component("below")(below))
     app.mount("/files", PlainTextResponse("x"))
     routes = RouteTable(app)
-    assert resolve(routes, "/v1/bills/7") == Resolved(found=True, scope="billing")
-    assert routes.resolve(websocket_scope(path="/v1/bills/live")) == Resolved(found=True, mark="on", scope="billing")
-    assert resolve(routes, "/below/") == Resolved(found=True, scope="below")
-    assert resolve(routes, "/below/docs") == Resolved(found=True, scope="below", docs=True)
+    assert resolve(routes, "/v1/bills/7") == RouteMatch(found=True, component="billing")
+    assert routes.resolve(websocket_scope(path="/v1/bills/live")) == RouteMatch(found=True, mark="on", component="billing")
+    assert resolve(routes, "/below/") == RouteMatch(found=True, component="below")
+    assert resolve(routes, "/below/docs") == RouteMatch(found=True, component="below", docs=True)
     assert resolve(routes, "/files/any/thing", "BREW") == FREE
-    assert resolve(routes, "/api/v1/bills/7", root_path="/api") == Resolved(found=True, scope="billing")
+    assert resolve(routes, "/api/v1/bills/7", root_path="/api") == RouteMatch(found=True, component="billing")
     assert asked == []
 
 
@@ -110,7 +110,7 @@ class Resource(HTTPEndpoint):
 def test_what_a_class_answers_depends_on_the_method_and_is_kept_for_usual_ones_only(asked: list[str]) -> None:
     routes = RouteTable(Router([Route("/", Resource)]))
     for _ in range(2):
-        assert [resolve(routes, "/", method) for method in ("GET", "POST", "QUERY")] == [FREE, Resolved(found=False), ON]
+        assert [resolve(routes, "/", method) for method in ("GET", "POST", "QUERY")] == [FREE, RouteMatch(found=False), ON]
     assert asked == []
     blocks = sys.getallocatedblocks()
     for number in range(1000):
@@ -170,7 +170,7 @@ def test_behind_such_a_route_the_docs_are_found_too(asked: list[str]) -> None:
     app = FastAPI(routes=[Host("elsewhere", Router())])
     app.post("/docs")(free)
     routes = RouteTable(app)
-    assert (resolve(routes, "/docs"), resolve(routes, "/docs", "HEAD")) == (Resolved(found=True, docs=True),) * 2
+    assert (resolve(routes, "/docs"), resolve(routes, "/docs", "HEAD")) == (RouteMatch(found=True, docs=True),) * 2
     assert resolve(routes, "/docs", "POST") == FREE
     assert asked == ["/docs"] * 3
 
@@ -233,13 +233,13 @@ def test_routes_that_vanish_behind_the_back_are_not_found() -> None:
     assert resolve(routes, "/in/a") == FREE
     inner.routes.clear()
     other.routes.append(Route("/y", free))  # as many as before, all in all
-    assert resolve(routes, "/in/a") == Resolved(found=False)
+    assert resolve(routes, "/in/a") == RouteMatch(found=False)
 
 
 def test_one_middleware_within_two_applications_knows_the_docs_of_each(asked: list[str]) -> None:
     first, second = FastAPI(), FastAPI(docs_url="/first-docs")
     second.get("/docs")(free)
     routes = RouteTable(first.router)
-    assert resolve(routes, "/docs", app=first) == Resolved(found=True, docs=True)
+    assert resolve(routes, "/docs", app=first) == RouteMatch(found=True, docs=True)
     assert resolve(routes, "/docs", app=second) == FREE
     assert asked == []

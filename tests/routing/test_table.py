@@ -31,11 +31,11 @@ from starlette.testclient import TestClient
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocketDisconnect
 
-from fastapi_maintenance import maintenance_mark, maintenance_reads, maintenance_scope, maintenance_writes
+from fastapi_maintenance import maintenance_component, maintenance_mark, maintenance_reads, maintenance_writes
 from fastapi_maintenance.decorators import force_maintenance_mode_off as off
 from fastapi_maintenance.decorators import force_maintenance_mode_on as on
 from fastapi_maintenance.decorators import mark_of
-from fastapi_maintenance.routing import Resolved, RouteTable
+from fastapi_maintenance.routing import RouteMatch, RouteTable
 from fastapi_maintenance.routing.resolver import walk
 
 from ..support.asgi import http_scope
@@ -43,11 +43,11 @@ from ..support.asgi import http_scope
 Place = Literal["outside", "inside"]
 NOBODY_THERE = frozenset({307, 404, 405})  # no endpoint of these tests answers so
 
-FREE = Resolved(found=True)
-ON = Resolved(found=True, mark="on")
-OFF = Resolved(found=True, mark="off")
-DOCS = Resolved(found=True, docs=True)
-NOT_FOUND = Resolved(found=False)
+FREE = RouteMatch(found=True)
+ON = RouteMatch(found=True, mark="on")
+OFF = RouteMatch(found=True, mark="off")
+DOCS = RouteMatch(found=True, docs=True)
+NOT_FOUND = RouteMatch(found=False)
 
 
 # -- a stand-in for the middleware -----------------------------------------------------------------------------------------
@@ -57,7 +57,7 @@ NOT_FOUND = Resolved(found=False)
 class Note:
     """What was resolved for one request."""
 
-    resolved: Resolved
+    resolved: RouteMatch
     forced_on: bool
 
 
@@ -71,7 +71,7 @@ class Probe:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         before = {key: copy.copy(value) if isinstance(value, dict | list) else value for key, value in scope.items()}
-        resolved, forced_on = self.table.resolve(scope), self.table.survey(scope).forced_on
+        resolved, forced_on = self.table.resolve(scope), self.table.scan(scope).forced_on
         assert dict(scope) == before, "resolving must leave the scope alone"
         self.notes.append(Note(resolved, forced_on))
         await self.app(scope, receive, send)
@@ -96,14 +96,14 @@ class Site:
             app = Probe(app, self.notes)
         self.client = TestClient(app, root_path=self.root_path, raise_server_exceptions=False, follow_redirects=False)
 
-    def ask(self, path: str, method: str = "GET", *, host: str = "testserver") -> Resolved:
+    def ask(self, path: str, method: str = "GET", *, host: str = "testserver") -> RouteMatch:
         """Resolve, and check it against the app's answer wherever that can be told from its status."""
         self.status = self.client.request(method, path, headers={"host": host}).status_code
         note = self.notes.pop()
         assert note.resolved.found is (self.status not in NOBODY_THERE), f"{note.resolved} but {self.status}"
         return note.resolved
 
-    def ask_websocket(self, path: str) -> Resolved:
+    def ask_websocket(self, path: str) -> RouteMatch:
         try:
             with self.client.websocket_connect(path):
                 accepted = True
@@ -1001,7 +1001,7 @@ def test_one_table_beneath_two_apps() -> None:
     table = RouteTable(bare)
     apps = FastAPI(), sub_fastapi()
 
-    assert [table.survey({"type": "http", "app": app}).forced_on for app in (*apps, *apps)] == [False, True, False, True]
+    assert [table.scan({"type": "http", "app": app}).forced_on for app in (*apps, *apps)] == [False, True, False, True]
 
 
 def test_around_an_app_with_nothing_to_see_everything_is_found() -> None:
@@ -1009,7 +1009,7 @@ def test_around_an_app_with_nothing_to_see_everything_is_found() -> None:
     scope: Scope = {"type": "http", "method": "GET", "path": "/", "headers": []}
 
     assert table.resolve(scope) == FREE
-    assert not table.survey(scope).forced_on
+    assert not table.scan(scope).forced_on
 
 
 def test_on_the_middleware_of_a_router_and_of_a_route() -> None:
@@ -1228,13 +1228,13 @@ def test_the_tree_is_walked_only_when_it_has_grown(monkeypatch: pytest.MonkeyPat
     scope: Scope = {"type": "http"}
     monkeypatch.setattr("fastapi_maintenance.routing.table.all_marks", count)
 
-    table.survey(scope)
+    table.scan(scope)
     seen = len(walks)
-    table.survey(scope)
+    table.scan(scope)
     assert len(walks) == seen
 
     app.get("/free")(free)
-    table.survey(scope)
+    table.scan(scope)
     assert len(walks) > seen
 
 
@@ -1274,9 +1274,9 @@ def test_newline_behind_a_mount_is_what_the_mount_makes_of_it(visit: Visit) -> N
 
 def test_newline_of_a_component_is_attributed_to_it(visit: Visit) -> None:
     app = FastAPI()
-    app.add_api_route("/billing", maintenance_scope("billing")(functools.partial(free)))
-    app.add_api_route("/{rest:path}", maintenance_scope("rest")(functools.partial(free)))
-    assert visit(app).ask("/billing%0A").scope == "billing"
+    app.add_api_route("/billing", maintenance_component("billing")(functools.partial(free)))
+    app.add_api_route("/{rest:path}", maintenance_component("rest")(functools.partial(free)))
+    assert visit(app).ask("/billing%0A").component == "billing"
 
 
 def test_number_too_long_to_convert_is_asked(visit: Visit) -> None:
@@ -1441,36 +1441,36 @@ def test_marks_on_mounts_hosts_and_routes_count(visit: Visit) -> None:
 
 def test_marks_among_the_dependencies_count_where_they_are_given(visit: Visit) -> None:
     forced = [maintenance_mark(on)]
-    router, app = APIRouter(dependencies=[maintenance_mark(maintenance_scope("inner"))]), FastAPI()
-    app.add_api_route("/once", free, dependencies=[maintenance_mark(off, maintenance_scope("billing"))])
+    router, app = APIRouter(dependencies=[maintenance_mark(maintenance_component("inner"))]), FastAPI()
+    app.add_api_route("/once", free, dependencies=[maintenance_mark(off, maintenance_component("billing"))])
     app.add_api_route("/twice", free, dependencies=forced)
     app.add_api_route("/other", free, dependencies=[Depends(forced_off)])
     router.add_api_route("/a", free)
-    router.add_api_route("/b", free, dependencies=[maintenance_mark(maintenance_scope("own"))])
+    router.add_api_route("/b", free, dependencies=[maintenance_mark(maintenance_component("own"))])
     router.add_api_route("/c", forced_on)
-    app.include_router(router, prefix="/in", dependencies=[maintenance_mark(off, maintenance_scope("around"))])
+    app.include_router(router, prefix="/in", dependencies=[maintenance_mark(off, maintenance_component("around"))])
     site = visit(app)
-    assert site.ask("/once") == Resolved(found=True, mark="off", scope="billing")
+    assert site.ask("/once") == RouteMatch(found=True, mark="off", component="billing")
     assert (site.ask("/twice"), site.ask("/other")) == (ON, FREE)
-    assert site.ask("/in/a") == Resolved(found=True, mark="off", scope="inner")
-    assert site.ask("/in/b") == Resolved(found=True, mark="off", scope="own")
-    assert site.ask("/in/c") == Resolved(found=True, mark="on", scope="inner")
+    assert site.ask("/in/a") == RouteMatch(found=True, mark="off", component="inner")
+    assert site.ask("/in/b") == RouteMatch(found=True, mark="off", component="own")
+    assert site.ask("/in/c") == RouteMatch(found=True, mark="on", component="inner")
     assert site.has_forced_on()
 
 
 def test_frontend_of_a_marked_router_is_in_its_component(visit: Visit, dist: Path) -> None:
-    inner, outer, app = maintenance_scope("billing")(APIRouter()), on(APIRouter()), FastAPI()
+    inner, outer, app = maintenance_component("billing")(APIRouter()), on(APIRouter()), FastAPI()
     inner.frontend("/ui", directory=dist)
     outer.add_api_route("/route", free)
     outer.include_router(inner, prefix="/billing")
     outer.frontend("/plain", directory=dist)
     app.include_router(outer)
-    app.include_router(outer, prefix="/again", dependencies=[maintenance_mark(maintenance_scope("again"))])
+    app.include_router(outer, prefix="/again", dependencies=[maintenance_mark(maintenance_component("again"))])
     app.frontend("/free", directory=dist)
     site = visit(app)
-    assert site.ask("/billing/ui/app.js") == Resolved(found=True, mark="on", scope="billing")
+    assert site.ask("/billing/ui/app.js") == RouteMatch(found=True, mark="on", component="billing")
     assert site.ask("/plain/app.js") == ON
-    assert site.ask("/again/plain/app.js") == Resolved(found=True, mark="on", scope="again")
+    assert site.ask("/again/plain/app.js") == RouteMatch(found=True, mark="on", component="again")
     assert site.ask("/free/app.js") == FREE
 
 
@@ -1505,8 +1505,8 @@ def test_marks_of_effect_are_found(visit: Visit) -> None:
     app.add_api_route("/graphql", maintenance_reads(functools.partial(free)), methods=["POST"])
     app.add_api_route("/visit", maintenance_writes(functools.partial(free)))
     site = visit(app)
-    assert site.ask("/graphql", "POST") == Resolved(found=True, effect="reads")
-    assert site.ask("/visit") == Resolved(found=True, effect="writes")
+    assert site.ask("/graphql", "POST") == RouteMatch(found=True, effect="reads")
+    assert site.ask("/visit") == RouteMatch(found=True, effect="writes")
 
 
 # -- any tree whatever -----------------------------------------------------------------------------------------------------------
@@ -1650,4 +1650,4 @@ def test_any_tree_is_resolved_as_the_app_routes_it(
     assert resolved == walk(app, scope), "what is found at once is what asking every route finds"
     assert resolved.found is answered
     assert resolved.mark == (mark_of(endpoint, scope.get("method")) if answered else None)
-    assert table.survey(scope).forced_on is has_on(tree)
+    assert table.scan(scope).forced_on is has_on(tree)

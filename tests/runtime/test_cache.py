@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from fastapi_maintenance.model.holds import Hold
-from fastapi_maintenance.model.snapshot import Reading, ScopeSwitch
+from fastapi_maintenance.model.snapshot import ComponentSwitch, Snapshot
 from fastapi_maintenance.model.state import OFF, ON
-from fastapi_maintenance.runtime.cache import Knowledge, Policy
+from fastapi_maintenance.runtime.cache import SnapshotCache, StalenessPolicy
 
-POLICY = Policy(
+POLICY = StalenessPolicy(
     kind="redis",
     enable_maintenance=None,
     on_unreachable="last-known",
@@ -23,11 +23,11 @@ POLICY = Policy(
 AHEAD = 1_000_000.0  # so far is the backend's clock ahead of ours
 
 
-def learned(*trips: tuple[float, float, float]) -> Knowledge:
+def learned(*trips: tuple[float, float, float]) -> SnapshotCache:
     """Each reading was asked for, made and received at these local times."""
-    knowledge = Knowledge(POLICY)
+    knowledge = SnapshotCache(POLICY)
     for asked, made, arrived in trips:
-        assert knowledge.learn(Reading(now=AHEAD + made), asked, arrived)
+        assert knowledge.store(Snapshot(now=AHEAD + made), asked, arrived)
     return knowledge
 
 
@@ -54,16 +54,16 @@ def test_a_clock_that_was_set_is_followed_at_once() -> None:
     [
         {"expires_in": 0.5, "switch": ON},
         {"holds": (Hold("a", ON, deadline=AHEAD + 10.5),)},
-        {"scopes": {"billing": ScopeSwitch(ON, 0.5)}},
-        {"holds": (Hold("a", ON, deadline=AHEAD + 10.5, scope="billing"),)},
+        {"components": {"billing": ComponentSwitch(ON, 0.5)}},
+        {"holds": (Hold("a", ON, deadline=AHEAD + 10.5, component="billing"),)},
     ],
-    ids=["switch", "hold", "switch of a scope", "hold of a scope"],
+    ids=["switch", "hold", "switch of a component", "hold of a component"],
 )
 def test_a_gate_is_judged_again_when_anything_ends_by_itself_in_a_scope_too(ending: Any) -> None:
     """By each request, whether or not a timer or a push has come."""
-    knowledge = Knowledge(POLICY)
-    assert knowledge.learn(Reading(**{"switch": OFF, "now": AHEAD + 10.0, **ending}), 10.0, 10.0)
-    gate = knowledge.judge(10.0, None, "default", watched=True)
+    knowledge = SnapshotCache(POLICY)
+    assert knowledge.store(Snapshot(**{"switch": OFF, "now": AHEAD + 10.0, **ending}), 10.0, 10.0)
+    gate = knowledge.evaluate_gate(10.0, None, "default", watched=True)
     assert not gate.is_open
     assert gate.until == pytest.approx(10.5)
-    assert knowledge.judge(10.5, None, "default", watched=True).is_open
+    assert knowledge.evaluate_gate(10.5, None, "default", watched=True).is_open

@@ -23,7 +23,7 @@ VARIABLE = "FASTAPI_MAINTENANCE_MODE"
 
 async def answer_of(fallbacks: Fallbacks) -> tuple[bool | None, str]:
     """What the chain says to the switch, and who says so."""
-    await fallbacks.consult()
+    await fallbacks.query()
     reading = fallbacks.reading
     assert reading is None or reading.switch is not None
     return None if reading is None else reading.switch == ON, fallbacks.source
@@ -97,7 +97,7 @@ async def test_one_that_fails_is_passed_over_and_said_once(caplog: pytest.LogCap
     broken.error = None
     assert await answer_of(fallbacks) == (False, "board")
     broken.error = RuntimeError("out of order")
-    await fallbacks.consult()
+    await fallbacks.query()
     assert len(warnings(caplog)) == 2
 
 
@@ -116,8 +116,8 @@ async def test_one_that_cannot_be_asked_any_more_counts_with_what_it_said_before
     board, path = Switchboard(True), tmp_path / "known"
     fallbacks, from_file = Fallbacks(board), Fallbacks(f"file:{path}")
     path.write_text("1")
-    await fallbacks.consult()
-    await from_file.consult()
+    await fallbacks.query()
+    await from_file.query()
 
     board.error = RuntimeError("out of order")
     path.write_text("garbage")
@@ -133,8 +133,8 @@ async def test_a_file_that_cannot_be_read_says_why_once(tmp_path: Path, caplog: 
     path.write_text("garbage")
     fallbacks = Fallbacks(f"file:{path}")
 
-    await fallbacks.consult()
-    await fallbacks.consult()
+    await fallbacks.query()
+    await fallbacks.query()
 
     (line,) = warnings(caplog)
     assert line.startswith(f"The fallback file:{path} cannot be read: ")

@@ -16,13 +16,13 @@ from starlette.testclient import TestClient
 
 from fastapi_maintenance import MaintenanceModeMiddleware, maintenance_mode_on
 from fastapi_maintenance.backends import BaseStateBackend, EnvVarBackend, RedisBackend
-from fastapi_maintenance.backends.base import News
+from fastapi_maintenance.backends.base import StateChange
 from fastapi_maintenance.exceptions import BackendUnavailableError, ConfigurationError
 from fastapi_maintenance.model.holds import Hold
-from fastapi_maintenance.model.policy import Closing, Outcome
-from fastapi_maintenance.model.snapshot import Reading
+from fastapi_maintenance.model.policy import Closure, DecidedBy
+from fastapi_maintenance.model.snapshot import Snapshot
 from fastapi_maintenance.model.state import OFF, ON, MaintenanceState
-from fastapi_maintenance.runtime.hooks import ChangeHook, Hooks
+from fastapi_maintenance.runtime.hooks import ChangeHook, ChangeHooks
 from fastapi_maintenance.runtime.mode import MaintenanceMode
 
 from ..conftest import RedisServerFactory
@@ -65,7 +65,7 @@ def errors(log: pytest.LogCaptureFixture) -> list[str]:
 
 
 def is_closed(mode: MaintenanceMode) -> bool:
-    return mode.gate.closing is not None
+    return mode.gate.closure is not None
 
 
 # -- in every worker -----------------------------------------------------------------------------------------------------
@@ -100,7 +100,7 @@ async def test_details_that_change_are_a_change() -> None:
                 await eventually(lambda: len(texts) == 2, within=SOON)
             await eventually(lambda: len(texts) == 3, within=SOON)
         await eventually(lambda: len(texts) == 4, within=SOON)
-        assert mode.gate.closing is None
+        assert mode.gate.closure is None
 
     assert texts[0] == texts[2] == "one"
     assert (texts[1], texts[3]) == ("two", None)
@@ -109,10 +109,10 @@ async def test_details_that_change_are_a_change() -> None:
 async def test_another_rule_that_closes_with_the_same_state_is_no_change() -> None:
     diary, state = Diary(), MaintenanceState(enabled=True, retry_after=9)
     async with MaintenanceMode(Switchboard(ttl=30.0), on_change=diary) as mode:
-        mode.update(Reading(state, now=1.0), time.monotonic())
-        mode.update(Reading(OFF, (Hold("a", state),), now=2.0), time.monotonic())
-        assert mode.gate.closing == Closing(Outcome.HOLD, state)
-        mode.update(Reading(OFF, now=3.0), time.monotonic())
+        mode.update(Snapshot(state, now=1.0), time.monotonic())
+        mode.update(Snapshot(OFF, (Hold("a", state),), now=2.0), time.monotonic())
+        assert mode.gate.closure == Closure(DecidedBy.HOLD, state)
+        mode.update(Snapshot(OFF, now=3.0), time.monotonic())
         await eventually(lambda: len(diary.entries) >= 2, within=SOON)
 
     assert diary.flips == [True, False]
@@ -130,7 +130,7 @@ async def test_a_hook_that_fails_is_logged_once_a_failure_and_the_next_change_is
         await backend.write(ON)
         await backend.write(OFF)
         await eventually(lambda: told == [True, False], within=SOON)
-        assert mode.gate.closing is None
+        assert mode.gate.closure is None
 
     (first, second) = errors(log)
     assert first == second
@@ -140,8 +140,8 @@ async def test_a_hook_that_fails_is_logged_once_a_failure_and_the_next_change_is
 
 async def test_hooks_that_run_on_two_event_loops_run_once() -> None:
     diary = Diary()
-    hooks = Hooks(diary, None)
-    hooks.enqueue(None, Closing(Outcome.SWITCH, ON), "board")
+    hooks = ChangeHooks(diary, None)
+    hooks.enqueue(None, Closure(DecidedBy.SWITCH, ON), "board")
 
     with hooks._running:  # as another event loop has it
         await hooks.run()
@@ -317,7 +317,7 @@ class Refusing(Switchboard):
 
     refusal: Exception | None = BackendUnavailableError("not now")
 
-    async def tell_once(self, news: News, tell: Callable[[str], Awaitable[None]]) -> bool:
+    async def notify_once(self, news: StateChange, tell: Callable[[str], Awaitable[None]]) -> bool:
         if self.refusal is not None:
             raise self.refusal
         await tell("garbage")
@@ -339,10 +339,10 @@ async def test_a_backend_that_cannot_say_who_is_asked_again_and_complained_of_on
 async def test_what_a_test_overrides_is_told_to_this_worker_and_to_nobody_else() -> None:
     here, everywhere = Diary(), Diary()
     async with MaintenanceMode(Switchboard(), on_change=here, on_change_once=everywhere) as mode:
-        mode.decree(ON)
+        mode.override(ON)
         await eventually(lambda: here.entries == [(False, True, "override")], within=SOON)
         await asyncio.sleep(0.3)
-        mode.decree(None)
+        mode.override(None)
         await eventually(lambda: here.flips == [True, False], within=SOON)
 
     assert everywhere.entries == []

@@ -20,10 +20,10 @@ from fastapi_maintenance import MaintenanceModeMiddleware
 from fastapi_maintenance.backends import BaseStateBackend, EnvVarBackend, LocalFileBackend, RedisBackend
 from fastapi_maintenance.exceptions import BackendError, BackendUnavailableError, ConfigurationError
 from fastapi_maintenance.model.holds import Hold
-from fastapi_maintenance.model.policy import Outcome
-from fastapi_maintenance.model.snapshot import Reading
+from fastapi_maintenance.model.policy import DecidedBy
+from fastapi_maintenance.model.snapshot import Snapshot
 from fastapi_maintenance.model.state import OFF, ON, MaintenanceState
-from fastapi_maintenance.runtime.cache import Unreachable
+from fastapi_maintenance.runtime.cache import OutagePolicy
 from fastapi_maintenance.runtime.mode import MaintenanceMode
 
 from ..conftest import RedisServerFactory
@@ -48,11 +48,11 @@ def lines(log: pytest.LogCaptureFixture, level: int = logging.INFO) -> list[str]
 
 
 def is_closed(mode: MaintenanceMode) -> bool:
-    return mode.judge().closing is not None
+    return mode.judge().closure is not None
 
 
 async def is_closed_now(mode: MaintenanceMode) -> bool:
-    return (await mode.refresh()).closing is not None
+    return (await mode.refresh()).closure is not None
 
 
 # -- judged from what is known -------------------------------------------------------------------------------------------
@@ -61,7 +61,7 @@ async def is_closed_now(mode: MaintenanceMode) -> bool:
 def test_before_anything_is_known_the_gate_is_open_and_must_be_judged_again_at_once(clock: Clock) -> None:
     mode = MaintenanceMode(Switchboard())
 
-    assert mode.gate.closing is None
+    assert mode.gate.closure is None
     assert mode.gate.source == "default"
     assert mode.gate.until < clock.monotonic()
 
@@ -69,14 +69,14 @@ def test_before_anything_is_known_the_gate_is_open_and_must_be_judged_again_at_o
 def test_a_reading_closes_the_gate_and_the_next_one_opens_it(clock: Clock) -> None:
     mode = MaintenanceMode(Switchboard())
 
-    mode.update(Reading(MaintenanceState(enabled=True, message="Soon"), now=T0), clock.monotonic())
-    closing = mode.gate.closing
+    mode.update(Snapshot(MaintenanceState(enabled=True, message="Soon"), now=T0), clock.monotonic())
+    closing = mode.gate.closure
     assert closing is not None
-    assert (closing.rule, closing.state.message) == (Outcome.SWITCH, "Soon")
+    assert (closing.rule, closing.state.message) == (DecidedBy.SWITCH, "Soon")
     assert (mode.gate.state.message, mode.gate.source) == ("Soon", "board")
 
-    mode.update(Reading(OFF, now=T0), clock.monotonic())
-    assert mode.gate.closing is None
+    mode.update(Snapshot(OFF, now=T0), clock.monotonic())
+    assert mode.gate.closure is None
     assert mode.gate.state == OFF
 
 
@@ -84,25 +84,25 @@ def test_a_reading_closes_the_gate_and_the_next_one_opens_it(clock: Clock) -> No
     ("hold", "override", "switch", "closed_by"),
     [
         (None, None, OFF, None),
-        (None, None, ON, Outcome.SWITCH),
-        (None, True, OFF, Outcome.OVERRIDE),
+        (None, None, ON, DecidedBy.SWITCH),
+        (None, True, OFF, DecidedBy.OVERRIDE),
         (None, False, ON, None),
-        (ON, False, OFF, Outcome.HOLD),
+        (ON, False, OFF, DecidedBy.HOLD),
         (OFF, True, ON, None),
     ],
 )
 def test_a_hold_goes_before_the_override_and_that_before_the_switch(
-    hold: MaintenanceState | None, override: bool | None, switch: MaintenanceState, closed_by: Outcome | None
+    hold: MaintenanceState | None, override: bool | None, switch: MaintenanceState, closed_by: DecidedBy | None
 ) -> None:
     mode = MaintenanceMode(Switchboard(), enable_maintenance=override)
 
-    mode.update(Reading(switch, () if hold is None else (Hold("a", hold),), now=T0), time.monotonic())
+    mode.update(Snapshot(switch, () if hold is None else (Hold("a", hold),), now=T0), time.monotonic())
 
-    assert (mode.gate.closing.rule if mode.gate.closing else None) == closed_by
+    assert (mode.gate.closure.rule if mode.gate.closure else None) == closed_by
 
 
-WILL_OPEN: Final = Reading(MaintenanceState(enabled=True, ends_at=at(10)), now=T0)
-WILL_CLOSE: Final = Reading(MaintenanceState(enabled=True, starts_at=at(10), ends_at=at(3600)), now=T0)
+WILL_OPEN: Final = Snapshot(MaintenanceState(enabled=True, ends_at=at(10)), now=T0)
+WILL_CLOSE: Final = Snapshot(MaintenanceState(enabled=True, starts_at=at(10), ends_at=at(3600)), now=T0)
 
 
 @pytest.mark.parametrize(
@@ -110,12 +110,12 @@ WILL_CLOSE: Final = Reading(MaintenanceState(enabled=True, starts_at=at(10), end
     [
         pytest.param(WILL_CLOSE, False, id="window begins"),
         pytest.param(WILL_OPEN, True, id="window ends"),
-        pytest.param(Reading(ON, now=T0, expires_in=10.0), True, id="switch expires"),
-        pytest.param(Reading(OFF, (Hold("a", ON, T0, T0 + 10),), T0), True, id="hold runs out"),
-        pytest.param(Reading(ON, (Hold("a", OFF, T0, T0 + 10),), T0), False, id="off hold runs out"),
+        pytest.param(Snapshot(ON, now=T0, expires_in=10.0), True, id="switch expires"),
+        pytest.param(Snapshot(OFF, (Hold("a", ON, T0, T0 + 10),), T0), True, id="hold runs out"),
+        pytest.param(Snapshot(ON, (Hold("a", OFF, T0, T0 + 10),), T0), False, id="off hold runs out"),
     ],
 )
-def test_a_worker_flips_by_its_own_clock_without_asking(clock: Clock, reading: Reading, closed_before: bool) -> None:
+def test_a_worker_flips_by_its_own_clock_without_asking(clock: Clock, reading: Snapshot, closed_before: bool) -> None:
     """At that instant of the backend's clock, however far that is from ours."""
     backend = Switchboard(ttl=60.0)
     mode = MaintenanceMode(backend)
@@ -132,7 +132,7 @@ def test_a_worker_flips_by_its_own_clock_without_asking(clock: Clock, reading: R
 def test_a_gate_holds_for_a_ttl_where_nobody_watches(clock: Clock) -> None:
     mode = MaintenanceMode(Switchboard(ttl=2.0), stale_after=5.0)
 
-    mode.update(Reading(ON, now=T0), clock.monotonic() - 0.5)
+    mode.update(Snapshot(ON, now=T0), clock.monotonic() - 0.5)
 
     assert mode.gate.until == clock.monotonic() - 0.5 + 2.0
 
@@ -140,7 +140,7 @@ def test_a_gate_holds_for_a_ttl_where_nobody_watches(clock: Clock) -> None:
 async def test_a_gate_holds_until_it_is_stale_where_a_watch_runs() -> None:
     async with MaintenanceMode(Switchboard(ttl=60.0), stale_after=500.0) as mode:
         asked_at = time.monotonic()
-        mode.update(Reading(ON, now=T0), asked_at)
+        mode.update(Snapshot(ON, now=T0), asked_at)
 
         assert mode.gate.until == asked_at + 500.0
 
@@ -149,7 +149,7 @@ def test_a_reading_is_as_fresh_as_the_moment_when_it_was_asked_for(clock: Clock)
     """Not as the one when it arrived: the answer may have been on its way for long."""
     mode = MaintenanceMode(Switchboard(ttl=1.0), stale_after=2.0, on_unreachable="closed")
 
-    mode.update(Reading(OFF, now=T0), clock.monotonic() - 1.5)
+    mode.update(Snapshot(OFF, now=T0), clock.monotonic() - 1.5)
     clock.passed += 0.5
     assert not is_closed(mode)
     clock.passed += 0.01
@@ -158,7 +158,7 @@ def test_a_reading_is_as_fresh_as_the_moment_when_it_was_asked_for(clock: Clock)
 
 def test_a_confirmation_is_as_good_as_a_reading(clock: Clock) -> None:
     mode = MaintenanceMode(Switchboard(ttl=1.0), stale_after=2.0, on_unreachable="closed")
-    mode.update(Reading(OFF, now=T0), clock.monotonic())
+    mode.update(Snapshot(OFF, now=T0), clock.monotonic())
 
     clock.passed += 1.9
     mode.confirm(clock.monotonic())
@@ -180,9 +180,9 @@ def test_peers_10_a_stale_reading_never_replaces_a_newer_one(clock: Clock, asked
     What was asked for after that is newer, whatever the backend's clock says: it may have been set back.
     """
     mode = MaintenanceMode(Switchboard(ttl=1.0))
-    mode.update(Reading(ON, now=T0), clock.monotonic() - 0.5)
+    mode.update(Snapshot(ON, now=T0), clock.monotonic() - 0.5)
 
-    mode.update(Reading(OFF, now=T0 + read_later), clock.monotonic() + asked_later)
+    mode.update(Snapshot(OFF, now=T0 + read_later), clock.monotonic() + asked_later)
 
     assert is_closed(mode) is not replaces
 
@@ -190,17 +190,17 @@ def test_peers_10_a_stale_reading_never_replaces_a_newer_one(clock: Clock, asked
 def test_what_a_gate_says_is_the_same_object_while_nothing_changes(clock: Clock) -> None:
     """So that the answer to requests stays encoded; also where the time to live is measured a little differently."""
     mode = MaintenanceMode(Switchboard(ttl=1.0))
-    mode.update(Reading(ON, now=T0, expires_in=60.0), clock.monotonic())
-    closing = mode.gate.closing
+    mode.update(Snapshot(ON, now=T0, expires_in=60.0), clock.monotonic())
+    closing = mode.gate.closure
 
     clock.passed += 0.7
-    mode.update(Reading(replace_nothing(ON), now=T0 + 0.7, expires_in=59.309), clock.monotonic())
+    mode.update(Snapshot(replace_nothing(ON), now=T0 + 0.7, expires_in=59.309), clock.monotonic())
     clock.passed += 0.7
     mode.judge()
-    assert mode.gate.closing is closing
+    assert mode.gate.closure is closing
 
-    mode.update(Reading(ON, now=T0 + 1.4, expires_in=90.0), clock.monotonic())
-    assert mode.gate.closing is not closing
+    mode.update(Snapshot(ON, now=T0 + 1.4, expires_in=90.0), clock.monotonic())
+    assert mode.gate.closure is not closing
 
 
 def replace_nothing(state: MaintenanceState) -> MaintenanceState:
@@ -212,7 +212,7 @@ def test_each_change_is_one_line_in_the_log(clock: Clock, log: pytest.LogCapture
     mode = MaintenanceMode(Switchboard(ttl=1.0))
     state = MaintenanceState(enabled=True, reason="OPS-1", by="ana@ops", mode="read-only", message="Soon")
 
-    for reading in (Reading(OFF, now=T0), Reading(state, now=T0 + 1), Reading(state, now=T0 + 2), Reading(OFF, now=T0 + 3)):
+    for reading in (Snapshot(OFF, now=T0), Snapshot(state, now=T0 + 1), Snapshot(state, now=T0 + 2), Snapshot(OFF, now=T0 + 3)):
         mode.update(reading, clock.monotonic())
         mode.judge()
 
@@ -223,7 +223,7 @@ def test_the_time_is_that_of_the_backend_once_it_is_known(clock: Clock) -> None:
     mode = MaintenanceMode(Switchboard(ttl=1.0))
     assert abs(mode.now() - datetime.now(UTC)) < timedelta(seconds=5)
 
-    mode.update(Reading(ON, now=T0 - 3600), clock.monotonic())
+    mode.update(Snapshot(ON, now=T0 - 3600), clock.monotonic())
     clock.passed += 2
     assert mode.now() == at(-3598)
 
@@ -235,7 +235,7 @@ def test_a_worker_reports_what_it_has_applied(clock: Clock) -> None:
     assert mode.report()["closed"] is False
     assert mode.report()["drained"] is False
 
-    mode.update(Reading(ON, now=T0, epoch=7, fingerprint="f"), clock.monotonic())
+    mode.update(Snapshot(ON, now=T0, epoch=7, fingerprint="f"), clock.monotonic())
 
     report = mode.report()
     assert (report["epoch"], report["applied"], report["closed"], report["drained"]) == (7, "f", True, True)
@@ -247,20 +247,20 @@ def test_a_worker_reports_what_it_has_applied(clock: Clock) -> None:
 
 def test_peers_5_a_value_that_cannot_be_read_changes_nothing_and_is_logged_once(clock: Clock, log: pytest.LogCaptureFixture) -> None:
     mode = MaintenanceMode(Switchboard(ttl=1.0))
-    mode.update(Reading(MaintenanceState(enabled=True, message="Soon"), now=T0), clock.monotonic())
-    closing = mode.gate.closing
+    mode.update(Snapshot(MaintenanceState(enabled=True, message="Soon"), now=T0), clock.monotonic())
+    closing = mode.gate.closure
 
     for problem in ("'maybe' is no word.", "'maybe' is no word.", "'perhaps' is no word."):
         clock.passed += 1
-        mode.update(Reading(None, None, T0, error=problem), clock.monotonic())
-        assert mode.gate.closing is closing
+        mode.update(Snapshot(None, None, T0, error=problem), clock.monotonic())
+        assert mode.gate.closure is closing
 
     assert lines(log, logging.ERROR) == [
         "Switchboard: 'maybe' is no word. The last known state stays.",
         "Switchboard: 'perhaps' is no word. The last known state stays.",
     ]
-    mode.update(Reading(OFF, now=T0), clock.monotonic())
-    mode.update(Reading(None, now=T0, error="'perhaps' is no word."), clock.monotonic())
+    mode.update(Snapshot(OFF, now=T0), clock.monotonic())
+    mode.update(Snapshot(None, now=T0, error="'perhaps' is no word."), clock.monotonic())
     assert len(lines(log, logging.ERROR)) == 3
     assert not is_closed(mode)
 
@@ -268,9 +268,9 @@ def test_peers_5_a_value_that_cannot_be_read_changes_nothing_and_is_logged_once(
 def test_holds_count_although_the_switch_was_never_readable(clock: Clock) -> None:
     mode = MaintenanceMode(Switchboard(ttl=1.0))
 
-    mode.update(Reading(None, (Hold("a", ON),), clock.time(), error="garbage"), clock.monotonic())
+    mode.update(Snapshot(None, (Hold("a", ON),), clock.time(), error="garbage"), clock.monotonic())
     assert is_closed(mode)
-    mode.update(Reading(None, (), clock.time(), error="garbage"), clock.monotonic())
+    mode.update(Snapshot(None, (), clock.time(), error="garbage"), clock.monotonic())
     assert not is_closed(mode)
 
 
@@ -300,11 +300,11 @@ STALE_AFTER: Final = 0.3
     ],
 )
 async def test_peers_15_an_outage_keeps_what_is_known_then_follows_the_policy(
-    clock: Clock, on_unreachable: Unreachable, known: bool, stale: bool, closed: bool, source: str
+    clock: Clock, on_unreachable: OutagePolicy, known: bool, stale: bool, closed: bool, source: str
 ) -> None:
     backend, fallback = Switchboard(ttl=TTL), Switchboard(not known)
     mode = MaintenanceMode(backend, fallback=fallback, on_unreachable=on_unreachable, stale_after=STALE_AFTER)
-    mode.update(Reading(ON if known else OFF, now=T0), clock.monotonic())
+    mode.update(Snapshot(ON if known else OFF, now=T0), clock.monotonic())
     mode.fail(BackendUnavailableError("gone"))
 
     clock.passed += STALE_AFTER + (0.001 if stale else -0.001)
@@ -317,23 +317,23 @@ async def test_peers_15_an_outage_keeps_what_is_known_then_follows_the_policy(
 def test_a_worker_that_is_cut_off_does_not_open_under_a_hold_that_it_cannot_see_renewed(clock: Clock) -> None:
     """Its holder renews it all the time, and relies on the service being closed."""
     mode = MaintenanceMode(Switchboard(ttl=1.0))
-    mode.update(Reading(OFF, (Hold("a", ON, T0, T0 + 30),), T0), clock.monotonic())
+    mode.update(Snapshot(OFF, (Hold("a", ON, T0, T0 + 30),), T0), clock.monotonic())
 
     clock.passed += 3600
     assert is_closed(mode)
     assert mode.gate.source == "last-known"
 
-    mode.update(Reading(OFF, (), T0 + 3600), clock.monotonic())
+    mode.update(Snapshot(OFF, (), T0 + 3600), clock.monotonic())
     assert not is_closed(mode)
 
 
 def test_a_worker_that_is_cut_off_knows_what_else_ends_by_itself(clock: Clock) -> None:
     """An off hold too: to close is safe, and its holder is told."""
     for reading, closed in (
-        (Reading(MaintenanceState(enabled=True, ends_at=at(30)), now=T0), False),
-        (Reading(ON, now=T0, expires_in=30), False),
-        (Reading(ON, (Hold("a", OFF, T0, T0 + 30),), T0), True),
-        (Reading(OFF, (Hold("a", ON, T0, T0 + 1),), T0), False),  # that was over while it was still confirmed
+        (Snapshot(MaintenanceState(enabled=True, ends_at=at(30)), now=T0), False),
+        (Snapshot(ON, now=T0, expires_in=30), False),
+        (Snapshot(ON, (Hold("a", OFF, T0, T0 + 30),), T0), True),
+        (Snapshot(OFF, (Hold("a", ON, T0, T0 + 1),), T0), False),  # that was over while it was still confirmed
     ):
         mode = MaintenanceMode(Switchboard(ttl=1.0))
         mode.update(reading, clock.monotonic())
@@ -379,7 +379,7 @@ def broken(value: bool) -> Switchboard:
     ],
 )
 async def test_a_worker_that_never_knew_asks_its_fallbacks_then_follows_the_policy(
-    clock: Clock, on_unreachable: Unreachable, fallback: Switchboard, stale: bool, closed: bool, source: str
+    clock: Clock, on_unreachable: OutagePolicy, fallback: Switchboard, stale: bool, closed: bool, source: str
 ) -> None:
     backend = Switchboard(ttl=TTL)
     backend.error = OSError("nobody there")
@@ -412,7 +412,7 @@ def test_staleness_counts_from_the_first_use_and_not_from_the_import(clock: Cloc
 def test_an_override_stands_in_an_outage_unless_the_policy_is_to_close(clock: Clock, override: bool) -> None:
     for policy, closed in (("open", override), ("closed", True)):
         mode = MaintenanceMode(Switchboard(ttl=TTL), enable_maintenance=override, on_unreachable=policy)  # type: ignore[arg-type]
-        mode.update(Reading(OFF, now=T0), clock.monotonic())
+        mode.update(Snapshot(OFF, now=T0), clock.monotonic())
         clock.passed += 60
 
         assert is_closed(mode) is closed
@@ -420,14 +420,14 @@ def test_an_override_stands_in_an_outage_unless_the_policy_is_to_close(clock: Cl
 
 async def test_a_worker_that_closed_itself_opens_when_the_backend_answers_again(clock: Clock, log: pytest.LogCaptureFixture) -> None:
     mode = MaintenanceMode(Switchboard(ttl=TTL), on_unreachable="closed")
-    mode.update(Reading(OFF, now=T0), clock.monotonic())
+    mode.update(Snapshot(OFF, now=T0), clock.monotonic())
     mode.fail(BackendUnavailableError("board: gone"))
     mode.fail(BackendUnavailableError("board: gone, still"))
     clock.passed += 60
     assert is_closed(mode)
 
-    mode.update(Reading(OFF, now=T0 + 60), clock.monotonic())
-    mode.update(Reading(OFF, now=T0 + 60), clock.monotonic())
+    mode.update(Snapshot(OFF, now=T0 + 60), clock.monotonic())
+    mode.update(Snapshot(OFF, now=T0 + 60), clock.monotonic())
 
     assert not is_closed(mode)
     assert lines(log) == [
@@ -479,11 +479,11 @@ async def test_once_started_a_state_is_known_and_followed() -> None:
     backend = Switchboard(True, ttl=0.1)
 
     async with MaintenanceMode(backend) as mode:
-        assert mode.gate.closing is not None
+        assert mode.gate.closure is not None
         backend.value = False
-        await eventually(lambda: mode.gate.closing is None, within=2)
+        await eventually(lambda: mode.gate.closure is None, within=2)
         backend.value = True
-        await eventually(lambda: mode.gate.closing is not None, within=2)
+        await eventually(lambda: mode.gate.closure is not None, within=2)
 
 
 async def test_a_request_costs_no_read_while_a_watch_runs() -> None:
@@ -527,7 +527,7 @@ async def test_a_watch_that_ends_is_started_again(end: Exception | None, log: py
 
     async with MaintenanceMode(backend) as mode:
         backend.value = True
-        await eventually(lambda: mode.gate.closing is not None, within=2)
+        await eventually(lambda: mode.gate.closure is not None, within=2)
         assert backend.watched >= 2
 
     told = lines(log, logging.WARNING)
@@ -578,14 +578,14 @@ async def test_requests_of_a_worker_that_never_knew_wait_together_and_for_a_ttl_
     gates = await asyncio.gather(*(mode.refresh() for _ in range(20)))
     assert 0.9 < time.monotonic() - started < 5
     assert backend.reads == 1
-    assert all(gate.closing is None for gate in gates)
+    assert all(gate.closure is None for gate in gates)
 
     again = time.monotonic()
     await mode.refresh()
     assert time.monotonic() - again < 0.9
     assert backend.gate is not None
     backend.gate.set()
-    await eventually(lambda: mode.gate.closing is not None, within=2)
+    await eventually(lambda: mode.gate.closure is not None, within=2)
     await mode.stop()
 
 
@@ -596,7 +596,7 @@ async def test_what_another_thread_delivers_is_known_at_once() -> None:
         thread = threading.Thread(target=lambda: asyncio.run(backend.write(ON)))
         thread.start()
         await asyncio.to_thread(thread.join)
-        assert mode.gate.closing is not None
+        assert mode.gate.closure is not None
 
 
 async def test_two_applications_on_two_backends_do_not_see_each_other() -> None:
@@ -607,8 +607,8 @@ async def test_two_applications_on_two_backends_do_not_see_each_other() -> None:
         await one.acquire(Hold("a", ON), 30)
         await asyncio.sleep(0.15)
 
-        assert first.gate.closing is not None
-        assert second.gate.closing is None
+        assert first.gate.closure is not None
+        assert second.gate.closure is None
 
 
 async def test_two_applications_on_one_backend_both_see_a_change_at_once() -> None:
@@ -617,8 +617,8 @@ async def test_two_applications_on_one_backend_both_see_a_change_at_once() -> No
     async with MaintenanceMode(backend) as first, MaintenanceMode(backend) as second:
         await backend.write(ON)
 
-        assert first.gate.closing is not None
-        assert second.gate.closing is not None
+        assert first.gate.closure is not None
+        assert second.gate.closure is not None
 
 
 # -- backends that are asked at every request ----------------------------------------------------------------------------------
@@ -644,10 +644,10 @@ async def test_an_unchanged_environment_is_not_judged_again() -> None:
 class Peeking(Switchboard):
     """Can be asked without I/O, and says always the same."""
 
-    reading: Reading | None = WILL_OPEN
+    reading: Snapshot | None = WILL_OPEN
     trouble: Exception | None = None
 
-    def peek(self) -> Reading | None:
+    def read_nowait(self) -> Snapshot | None:
         if self.trouble is not None:
             raise self.trouble
         return self.reading
@@ -666,7 +666,7 @@ async def test_what_can_be_asked_at_every_request_is_never_stale(clock: Clock) -
 
 async def test_a_backend_that_cannot_be_asked_when_the_application_is_made_is_asked_later(log: pytest.LogCaptureFixture) -> None:
     backend = Peeking(ttl=1.0)
-    backend.reading, backend.trouble = Reading(ON, now=T0), RuntimeError("no peeking")
+    backend.reading, backend.trouble = Snapshot(ON, now=T0), RuntimeError("no peeking")
     mode = MaintenanceMode(backend)
     assert not await is_closed_now(mode)
     assert "Peeking failed: RuntimeError: no peeking; no state was ever known" in lines(log)[0]
@@ -739,13 +739,13 @@ def test_event_loops_that_are_closed_without_ending_their_tasks_are_forgotten() 
         loop = asyncio.new_event_loop()
         time.sleep(2 * backend.ttl)
         gate = loop.run_until_complete(mode.refresh())
-        assert (gate.closing is not None) is value
+        assert (gate.closure is not None) is value
         tasks = asyncio.all_tasks(loop)
         loop.close()
         assert len(mode._watches) == 1
         for task in tasks:
             task._log_destroy_pending = False  # type: ignore[attr-defined]
-    mode.update(Reading(OFF, now=time.time()), time.monotonic())
+    mode.update(Snapshot(OFF, now=time.time()), time.monotonic())
     assert not is_closed(mode)
 
 
@@ -757,7 +757,7 @@ def test_two_event_loops_at_once_follow_the_same_backend() -> None:
     async def follow() -> None:
         async with mode:
             await asyncio.to_thread(flipped.wait)
-            await eventually(lambda: mode.gate.closing is not None, within=2)
+            await eventually(lambda: mode.gate.closure is not None, within=2)
 
     threads = [threading.Thread(target=asyncio.run, args=(follow(),)) for _ in range(2)]
     for thread in threads:
@@ -768,7 +768,7 @@ def test_two_event_loops_at_once_follow_the_same_backend() -> None:
     for thread in threads:
         thread.join(10)
     assert not mode._watches
-    assert mode.gate.closing is not None
+    assert mode.gate.closure is not None
 
 
 # -- on a real Redis --------------------------------------------------------------------------------------------------------------
@@ -785,11 +785,11 @@ async def test_a_flip_by_hand_is_followed_and_stopping_leaves_nothing(redis_serv
 
     async with MaintenanceMode(RedisBackend(redis_server.url)) as mode:
         await redis_server.acli("SET", "maintenance", "1")
-        await eventually(lambda: mode.gate.closing is not None, within=2)
+        await eventually(lambda: mode.gate.closure is not None, within=2)
         assert mode.gate.source == "redis"
         assert connections(redis_server) == 1
         await redis_server.acli("DEL", "maintenance")
-        await eventually(lambda: mode.gate.closing is None, within=2)
+        await eventually(lambda: mode.gate.closure is None, within=2)
 
     assert asyncio.all_tasks() == tasks
     await eventually(lambda: connections(redis_server) == 0, within=2)
@@ -801,9 +801,9 @@ async def test_what_this_process_writes_it_knows_at_once(redis_url: str) -> None
 
     async with MaintenanceMode(backend) as mode:
         await backend.write(ON)
-        assert mode.gate.closing is not None
+        assert mode.gate.closure is not None
         await backend.write(OFF)
-        assert mode.gate.closing is None
+        assert mode.gate.closure is None
 
 
 async def test_peers_15_redis_down_in_a_migration_opens_nobody(own_redis_server: RedisServerFactory) -> None:
@@ -831,10 +831,10 @@ async def test_peers_22_with_redis_down_an_application_boots_and_connects_later(
 
     async with MaintenanceMode(RedisBackend(server.url, ttl=0.5)) as mode:
         assert time.monotonic() - started < 5
-        assert mode.gate.closing is None
+        assert mode.gate.closure is None
         server.start()
         await server.acli("SET", "maintenance", "1")
-        await eventually(lambda: mode.gate.closing is not None, within=5)
+        await eventually(lambda: mode.gate.closure is not None, within=5)
 
 
 async def test_a_frozen_redis_is_noticed_within_two_ttl(own_redis_server: RedisServerFactory) -> None:
@@ -927,7 +927,7 @@ async def test_a_time_to_live_is_mirrored_as_an_end(redis_server: RedisServer, t
 
     async with MaintenanceMode(RedisBackend(redis_server.url, ttl=0.2), fallback=f"file:{path}") as mode:
         await redis_server.acli("SET", "maintenance", "1", "EX", 600)
-        await eventually(lambda: mode.gate.closing is not None and path.exists() and b"ends_at" in path.read_bytes(), within=2)
+        await eventually(lambda: mode.gate.closure is not None and path.exists() and b"ends_at" in path.read_bytes(), within=2)
         ends_at = (await kept_in(path)).ends_at
         assert ends_at is not None
         assert abs((ends_at - datetime.now(UTC)).total_seconds() - 600) < 5

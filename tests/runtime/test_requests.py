@@ -31,10 +31,10 @@ from fastapi_maintenance import (
     wait_until_applied,
 )
 from fastapi_maintenance.backends import RedisBackend
-from fastapi_maintenance.model.snapshot import Reading
+from fastapi_maintenance.model.snapshot import Snapshot
 from fastapi_maintenance.model.state import OFF, ON
 from fastapi_maintenance.model.workers import WAY_AROUND
-from fastapi_maintenance.runtime.requests import current_admission
+from fastapi_maintenance.runtime.requests import current_request
 
 from ..support.asgi import exchange, http_scope, websocket_scope
 from ..support.doubles import Switchboard
@@ -54,14 +54,14 @@ class Desk(Switchboard):
         self.nudges = 0
         self.name = name
 
-    async def read(self) -> Reading:
+    async def read(self) -> Snapshot:
         return self._local_reading(self.state)
 
     async def flip(self, state: MaintenanceState) -> None:
         self.state = state
         await self._announce()
 
-    def nudge(self) -> None:
+    def request_sync(self) -> None:
         self.nudges += 1
 
     def describe(self) -> str:
@@ -697,7 +697,7 @@ async def test_a_request_in_the_thread_pool_can_hold_it_too(work: Work) -> None:
     async with running(app) as service:
         holder = service.request("POST", "/migrate")
         await asyncio.wait_for(work.begun.wait(), 10)
-        await eventually(lambda: service.mode.gate.closing, within=10)
+        await eventually(lambda: service.mode.gate.closure, within=10)
         assert service.waited_for == (0, 0)
         work.go.set()
         assert status(await holder) == 200
@@ -745,7 +745,7 @@ async def test_a_lifespan_is_never_in_flight() -> None:
     seen: list[Any] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        seen.append(current_admission.get())
+        seen.append(current_request.get())
 
     service = Service(app)
     await exchange(service.app, {"type": "lifespan"})
@@ -867,7 +867,7 @@ def test_the_next_request_of_a_client_that_pipelines_is_no_part_of_the_one_befor
 
     @app.get("/")
     async def endpoint() -> None:
-        admission = current_admission.get()
+        admission = current_request.get()
         assert admission is not None
         around.append(admission.outer)
 

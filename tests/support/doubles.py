@@ -8,9 +8,9 @@ import time
 from typing import ClassVar
 
 from fastapi_maintenance.backends import BaseStateBackend
-from fastapi_maintenance.backends.base import Feed
+from fastapi_maintenance.backends.base import SnapshotListener
 from fastapi_maintenance.model.holds import Hold
-from fastapi_maintenance.model.snapshot import Reading
+from fastapi_maintenance.model.snapshot import Snapshot
 from fastapi_maintenance.model.state import MaintenanceState
 
 __all__ = ["DeadWatch", "Ignorant", "LeasedBoard", "StateBoard", "Switchboard"]
@@ -56,7 +56,7 @@ class StateBoard(Switchboard):
         super().__init__(ttl=ttl)
         self.state = state
 
-    async def read(self) -> Reading:
+    async def read(self) -> Snapshot:
         return self._local_reading(self.state)
 
     async def flip(self, state: MaintenanceState) -> None:
@@ -67,7 +67,7 @@ class StateBoard(Switchboard):
 class Ignorant(Switchboard):
     """As a fallback, it has never known anything."""
 
-    async def recall(self) -> Reading | None:
+    async def last_known(self) -> Snapshot | None:
         self.reads += 1
         return None
 
@@ -122,7 +122,7 @@ class DeadWatch(Switchboard):
         self.end = end
         self.watched = 0
 
-    async def watch(self, feed: Feed) -> None:
+    async def watch(self, feed: SnapshotListener) -> None:
         self.watched += 1
         at = time.monotonic()
         feed.update(await self.read(), at)

@@ -10,7 +10,7 @@ import pytest
 from blockbuster import BlockingError
 
 from fastapi_maintenance import configure_backend
-from fastapi_maintenance._internal.logging import why
+from fastapi_maintenance._internal.logging import error_text
 from fastapi_maintenance.backends import default
 
 from .ports import is_free
@@ -26,16 +26,16 @@ class Sleeper(Exception):
 
 async def test_a_blocking_call_below_our_package_in_an_event_loop_fails() -> None:
     with pytest.raises(BlockingError, match=r"time\.sleep"):
-        why(Sleeper())
+        error_text(Sleeper())
 
 
 @pytest.mark.may_block
 async def test_a_marked_test_may_block() -> None:
-    assert why(Sleeper()) == "slept"
+    assert error_text(Sleeper()) == "slept"
 
 
 async def test_a_thread_may_block_and_so_may_a_test() -> None:
-    assert await asyncio.to_thread(why, Sleeper()) == "slept"
+    assert await asyncio.to_thread(error_text, Sleeper()) == "slept"
     time.sleep(0)
 
 

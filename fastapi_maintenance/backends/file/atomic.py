@@ -12,7 +12,7 @@ from typing import Final
 
 from ...exceptions import BackendUnavailableError, ReadOnlyBackendError
 
-__all__ = ["explaining", "read_file", "remove_file", "replace_file"]
+__all__ = ["read_file", "remove_file", "replace_file", "translating_os_errors"]
 
 _FORBIDDEN: Final = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EBADF)
 
@@ -64,7 +64,7 @@ def remove_file(path: str) -> None:
 
 
 @contextmanager
-def explaining(path: str) -> Iterator[None]:
+def translating_os_errors(path: str) -> Iterator[None]:
     """Turn an `OSError` on the way to writing `path` into a `BackendError` that says what to do."""
     try:
         yield

@@ -15,9 +15,9 @@ from ..._internal.validation import positive
 from ...exceptions import BackendError, ConfigurationError
 from ...model.evaluate import evaluate
 from ...model.holds import Hold
-from ...model.snapshot import Reading
+from ...model.snapshot import Snapshot
 from ...model.state import MaintenanceState
-from ..base import BaseStateBackend, Feed
+from ..base import BaseStateBackend, SnapshotListener
 from .store import SwitchFiles
 
 __all__ = ["LocalFileBackend"]
@@ -58,11 +58,11 @@ class LocalFileBackend(BaseStateBackend):
     async def set_value(self, value: bool) -> None:
         await self.write(MaintenanceState(enabled=value))
 
-    async def read(self) -> Reading:
+    async def read(self) -> Snapshot:
         """Read switch and holds. What cannot be read is None in it, and nothing is raised."""
         return (await _off_loop(self._files.read, abandon=True))[0]
 
-    async def recall(self) -> Reading | None:
+    async def last_known(self) -> Snapshot | None:
         reading, exists = await _off_loop(self._files.read, abandon=True)
         return reading if exists else None
 
@@ -74,15 +74,15 @@ class LocalFileBackend(BaseStateBackend):
 
     async def compare_and_set(
         self,
-        expected: Reading,
+        expected: Snapshot,
         state: MaintenanceState,
         *,
-        scope: str | None = None,
+        component: str | None = None,
         keep_ttl: bool = False,
         end_holds: bool = False,
     ) -> bool:
-        if scope is not None:
-            raise self._no_scopes()
+        if component is not None:
+            raise self._no_components()
         return await self._change(partial(self._files.compare_and_set, expected.switch, state, end_holds=end_holds))
 
     async def clear(self) -> None:
@@ -97,10 +97,10 @@ class LocalFileBackend(BaseStateBackend):
 
     async def release(self, hold: Hold, *, keep: MaintenanceState | None = None) -> None:
         await self._change(partial(self._files.release, hold, keep))
-        if keep is not None and hold.scope is not None:
-            await self.write_scope(hold.scope, keep)
+        if keep is not None and hold.component is not None:
+            await self.write_component(hold.component, keep)
 
-    async def watch(self, feed: Feed) -> None:
+    async def watch(self, feed: SnapshotListener) -> None:
         """Deliver readings until cancelled. The files are read every `ttl`/2 seconds."""
         told, told_until, delivery = None, 0.0, self._delivery
         while True:
@@ -114,20 +114,20 @@ class LocalFileBackend(BaseStateBackend):
                 feed.confirm(at)
             await anyio.sleep(_pause(told_until - reading.now, self.ttl))
 
-    def deliver(self, reading: Reading, at: float) -> None:
+    def publish(self, reading: Snapshot, at: float) -> None:
         self._delivery = object()
-        super().deliver(reading, at)
+        super().publish(reading, at)
 
     async def _change(self, change: Callable[[], T]) -> T:
         """Make a change, and let the workers of this process know at once what is true after it."""
 
-        def change_and_look() -> tuple[T, float, Reading]:
+        def change_and_look() -> tuple[T, float, Snapshot]:
             result = change()
             at = time.monotonic()
             return result, at, self._files.read()[0]
 
         result, at, reading = await _off_loop(change_and_look)
-        self.deliver(reading, at)
+        self.publish(reading, at)
         return result
 
 
@@ -136,7 +136,7 @@ async def _off_loop(function: Callable[[], T], *, abandon: bool = False) -> T:
     return await to_thread.run_sync(function, abandon_on_cancel=abandon, limiter=CapacityLimiter(1))
 
 
-def _says_other(new: Reading, old: Reading) -> bool:
+def _says_other(new: Snapshot, old: Snapshot) -> bool:
     return (new.switch, new.holds, new.error) != (old.switch, old.holds, old.error)
 
 

@@ -14,9 +14,9 @@ from typing import Any, Final
 
 from ...exceptions import BackendError, BackendUnavailableError, InvalidStateError
 from ...model.holds import Hold
-from ...model.snapshot import Reading
+from ...model.snapshot import Snapshot
 from ...model.state import MAX_BYTES, OFF, MaintenanceState
-from .atomic import explaining, read_file, remove_file, replace_file
+from .atomic import read_file, remove_file, replace_file, translating_os_errors
 
 __all__ = ["StoredHolds", "SwitchFiles"]
 
@@ -76,7 +76,7 @@ class SwitchFiles:
 
         # Any user may take the lock, as one user's command changes the switch of another's service.
         lock = FileLock(self.lock_path, self.lock_timeout, mode=0o666, poll_interval=_LOCK_POLL_INTERVAL, fallback_to_soft=False)
-        with explaining(self.lock_path):
+        with translating_os_errors(self.lock_path):
             os.stat(os.path.dirname(self.lock_path))  # otherwise the lock would make that directory
             try:
                 lock.acquire()
@@ -91,14 +91,14 @@ class SwitchFiles:
 
     # -- reading -----------------------------------------------------------------------------------
 
-    def read(self) -> tuple[Reading, bool]:
+    def read(self) -> tuple[Snapshot, bool]:
         """Read the files, without a lock; also return whether there is a switch."""
         # The holds first: a release that keeps the switch on writes the switch first.
         holds, error = self._try_holds()
         exists, switch, switch_error = self._try_switch()
         now = time.time()
         live = None if holds is None else tuple(holds.live(now).by_id.values())
-        return Reading(switch, live, now, error=" ".join(filter(None, (switch_error, error))) or None), exists
+        return Snapshot(switch, live, now, error=" ".join(filter(None, (switch_error, error))) or None), exists
 
     def _try_switch(self) -> tuple[bool, MaintenanceState | None, str | None]:
         try:
@@ -144,7 +144,7 @@ class SwitchFiles:
         """Write the switch, unless it says the same already."""
         exists, switch, _ = self._try_switch()
         if not exists or switch != state:
-            with explaining(self.path):
+            with translating_os_errors(self.path):
                 replace_file(self.path, state.dump().encode())
 
     # -- the holds, under the lock -----------------------------------------------------------------
@@ -172,7 +172,7 @@ class SwitchFiles:
     def release(self, hold: Hold, keep: MaintenanceState | None) -> None:
         """Remove a hold, after writing `keep` to the switch where given. Raises `BackendError`."""
         with self.locked():
-            if keep is not None and hold.scope is None:
+            if keep is not None and hold.component is None:
                 self._write(keep)
             stored = self._stored()
             if hold.id in stored.by_id:
@@ -193,7 +193,7 @@ class SwitchFiles:
 
     def _stored(self) -> StoredHolds:
         """Return the live holds to change; those last known here if the file is garbage."""
-        with explaining(self.holds_path):
+        with translating_os_errors(self.holds_path):
             try:
                 holds = self._read_holds()
             except InvalidStateError:  # the other holders renew, and so store theirs again
@@ -205,7 +205,7 @@ class SwitchFiles:
         if len(content) > _MAX_HOLDS_BYTES:
             raise BackendError(f"{self.holds_path} would be over {_MAX_HOLDS_BYTES} bytes long: shorten the texts of the holds.")
         change: Callable[[], None] = (lambda: replace_file(self.holds_path, content)) if content else lambda: remove_file(self.holds_path)
-        with explaining(self.holds_path):
+        with translating_os_errors(self.holds_path):
             change()
 
 

@@ -14,26 +14,26 @@ from weakref import WeakSet
 
 from redis.exceptions import RedisError
 
-from ..._internal.logging import why
+from ..._internal.logging import error_text
 from ..._internal.validation import positive
 from ...exceptions import BackendError, BackendUnavailableError, ConfigurationError, UnsupportedError
 from ...model.evaluate import evaluate
-from ...model.history import Change, note
+from ...model.history import Change, attribution_json
 from ...model.holds import Hold
-from ...model.snapshot import Reading
+from ...model.snapshot import Snapshot
 from ...model.state import OFF, ON, MaintenanceState
-from ...model.workers import RollCall
-from ..base import BaseStateBackend, Feed, LinkStatus, News, Replicas, WorkerRegistry
-from .claim import Teller
+from ...model.workers import RegistrySnapshot
+from ..base import BaseStateBackend, LinkStatus, ReplicaAck, SnapshotListener, StateChange, WorkerRegistry
+from .claim import NotificationClaim
 from .cluster import ClusterServer
-from .connection import Elsewhere, Wire
-from .history import Gaps, History
+from .connection import NotSlotOwnerError, RedisConnection
+from .history import History, HistoryGapLog
 from .keys import Keys
 from .link import Link
-from .replies import Answer, count_replicas, plain_reads, read_plain, read_roll_call, read_script
+from .replies import ScriptReply, count_replicas, plain_reads, read_plain, read_registry, read_script
 from .script import Script, dump_hold
 from .sync import LIFETIMES, DataLoss
-from .topology import server_of_client, server_of_url, split
+from .topology import server_of_client, server_of_url, split_netloc
 
 __all__ = ["RedisBackend"]
 
@@ -76,10 +76,10 @@ class RedisBackend(BaseStateBackend, WorkerRegistry):
         options |= {name: value for name, value in given.items() if value is not None}
         self._keys = Keys.of(options.get("key", "maintenance"))
         self._server = server_of_client(client, self._keys) if url is None else server_of_url(url, self._keys)
-        self._script = Script(self._keys, lambda: self.scopes)
+        self._script = Script(self._keys, lambda: self.components)
         self._links: WeakSet[Link] = WeakSet()
         self._by: str | None = None
-        self._gaps = Gaps(self.describe())
+        self._gaps = HistoryGapLog(self.describe())
         self.ttl = positive("ttl", _number("ttl", options.get("ttl", 1.0)))
         self._timeout = positive("timeout", _number("timeout", options.get("timeout", 2.0)))
         self._on_data_loss: DataLoss = options.get("on_data_loss", "restore")
@@ -99,30 +99,30 @@ class RedisBackend(BaseStateBackend, WorkerRegistry):
     async def set_value(self, value: bool) -> None:
         await self.write(ON if value else OFF)
 
-    async def watch(self, feed: Feed) -> None:
-        link = Link(self._server, self._keys, feed, ttl=self.ttl, on_data_loss=self._on_data_loss, scopes=lambda: self.scopes)
+    async def watch(self, feed: SnapshotListener) -> None:
+        link = Link(self._server, self._keys, feed, ttl=self.ttl, on_data_loss=self._on_data_loss, components=lambda: self.components)
         self._links.add(link)
         await link.run()
 
-    def link_status(self, feed: Feed) -> LinkStatus | None:
+    def link_status(self, feed: SnapshotListener) -> LinkStatus | None:
         return next((link.status for link in list(self._links) if link.serves(feed)), None)
 
-    def nudge(self) -> None:
+    def request_sync(self) -> None:
         for link in list(self._links):
             link.nudge()
 
-    async def tell_once(self, news: News, tell: Callable[[str], Awaitable[None]]) -> bool:
-        return await Teller(self._keys.told, self._wire, self._timeout).tell_once(news, tell)
+    async def notify_once(self, news: StateChange, tell: Callable[[str], Awaitable[None]]) -> bool:
+        return await NotificationClaim(self._keys.told, self._wire, self._timeout).tell_once(news, tell)
 
-    def signed(self, by: str | None) -> Self:
+    def as_operator(self, by: str | None) -> Self:
         other = copy(self)
         other._by = by
         return other
 
-    async def history(self, *, limit: int = 100, scope: str | None = None) -> tuple[Change, ...]:
+    async def history(self, *, limit: int = 100, component: str | None = None) -> tuple[Change, ...]:
         if limit < 1:
             raise ConfigurationError(f"limit must be at least 1, not {limit!r}.")
-        return await self._history.newest(limit, scope)
+        return await self._history.newest(limit, component)
 
     def follow_history(self, after: str = "") -> AsyncIterator[Change]:
         return self._history.follow(after)
@@ -133,7 +133,7 @@ class RedisBackend(BaseStateBackend, WorkerRegistry):
 
     # Commands are rare, so each opens a connection and closes it: nothing to share between loops, threads and forks.
 
-    async def read(self) -> Reading:
+    async def read(self) -> Snapshot:
         async with self._wire() as wire:
             try:
                 return read_script(await self._run(wire, "read")).reading
@@ -145,21 +145,21 @@ class RedisBackend(BaseStateBackend, WorkerRegistry):
         async with self._wire() as wire:
             await self._write(wire, state, px)
 
-    def follow_scopes(self, names: Iterable[str]) -> None:
+    def follow_components(self, names: Iterable[str]) -> None:
         if isinstance(self._server, ClusterServer) and not self._keys.scopes_share_slot:
             raise ConfigurationError(
-                f"In a cluster, the switches of scopes must be in the slot of the key {self._keys.switch!r}, which has no hash tag: "
+                f"In a cluster, the switches of components must be in the slot of the key {self._keys.switch!r}, which has no hash tag: "
                 f"write key={{{self._keys.switch}}} or, say, key={{shop}}:{self._keys.switch}, for all who use it."
             )
-        super().follow_scopes(names)
+        super().follow_components(names)
 
-    async def write_scope(self, scope: str, state: MaintenanceState, *, expires_in: float | None = None) -> None:
-        self.follow_scopes([scope])
+    async def write_component(self, component: str, state: MaintenanceState, *, expires_in: float | None = None) -> None:
+        self.follow_components([component])
         px = 0 if expires_in is None else _milliseconds(positive("expires_in", expires_in))
         async with self._wire() as wire:
-            await self._write(wire, state, px, scope)
+            await self._write(wire, state, px, component)
 
-    async def write_through(self, state: MaintenanceState, *, within: float) -> Replicas | None:
+    async def write_replicated(self, state: MaintenanceState, *, within: float) -> ReplicaAck | None:
         """Set the switch, then wait up to `within` seconds for the replicas (ROLE, WAIT); None where there are none or nothing is said."""
         async with self._wire() as wire:
             await self._write(wire, state, px=0)
@@ -170,16 +170,16 @@ class RedisBackend(BaseStateBackend, WorkerRegistry):
 
     async def compare_and_set(
         self,
-        expected: Reading,
+        expected: Snapshot,
         state: MaintenanceState,
         *,
-        scope: str | None = None,
+        component: str | None = None,
         keep_ttl: bool = False,
         end_holds: bool = False,
     ) -> bool:
-        if scope is not None:
-            self.follow_scopes([scope])
-        step = ["amend", state.dump(), expected.fingerprint, scope or ""]
+        if component is not None:
+            self.follow_components([component])
+        step = ["amend", state.dump(), expected.fingerprint, component or ""]
         if not keep_ttl:
             step = ["exchange", "" if state == OFF else state.dump(), *step[2:], "1" if end_holds else ""]
         try:
@@ -188,7 +188,7 @@ class RedisBackend(BaseStateBackend, WorkerRegistry):
         except UnsupportedError:  # where scripts are forbidden, a time to live cannot be kept
             if keep_ttl:
                 raise
-            return await super().compare_and_set(expected, state, scope=scope, end_holds=end_holds)
+            return await super().compare_and_set(expected, state, component=component, end_holds=end_holds)
         return answer.verdict != "changed"
 
     async def clear(self) -> None:
@@ -210,55 +210,55 @@ class RedisBackend(BaseStateBackend, WorkerRegistry):
         return answer.verdict != "revoked"
 
     async def release(self, hold: Hold, *, keep: MaintenanceState | None = None) -> None:
-        if keep is not None and hold.scope is not None:
-            self.follow_scopes([hold.scope])
+        if keep is not None and hold.component is not None:
+            self.follow_components([hold.component])
         async with self._wire() as wire:
             kept = "" if keep is None else keep.dump()
-            await self._step(wire, "release", hold.id, kept, hold.scope or "", self._note_of(hold), self._note(keep))
+            await self._step(wire, "release", hold.id, kept, hold.component or "", self._note_of(hold), self._note(keep))
 
     # -- registry ------------------------------------------------------------------------------------------------------
 
-    async def begin_barrier(self) -> RollCall:
+    async def begin_barrier(self) -> RegistrySnapshot:
         async with self._wire() as wire:
             return self._roll(await self._run(wire, "barrier"))
 
-    async def roll_call(self) -> RollCall:
+    async def read_registry(self) -> RegistrySnapshot:
         async with self._wire() as wire:
             return self._roll(await self._run(wire, "workers"))
 
-    def _roll(self, reply: object) -> RollCall:
-        return replace(read_roll_call(reply), lifetime=self.ttl * LIFETIMES)
+    def _roll(self, reply: object) -> RegistrySnapshot:
+        return replace(read_registry(reply), lifetime=self.ttl * LIFETIMES)
 
     # -- running steps -------------------------------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def _wire(self) -> AsyncIterator[Wire]:
+    async def _wire(self) -> AsyncIterator[RedisConnection]:
         try:
             connection = await self._server.connect(timeout=self._timeout, protocol=2)
         except (RedisError, OSError) as error:
-            raise BackendUnavailableError(f"{self.describe()} cannot be reached: {why(error)}") from error
-        async with Wire(connection, lambda: None) as wire:
+            raise BackendUnavailableError(f"{self.describe()} cannot be reached: {error_text(error)}") from error
+        async with RedisConnection(connection, lambda: None) as wire:
             yield wire
 
-    async def _step(self, wire: Wire, step: str, *args: str | int) -> Answer:
+    async def _step(self, wire: RedisConnection, step: str, *args: str | int) -> ScriptReply:
         """Run a step and let this process' own workers see the outcome at once."""
         at = time.monotonic()
         answer = read_script(await self._run(wire, step, *args))
         self._gaps.tell(answer.unrecorded)
-        self.deliver(answer.reading, at)
+        self.publish(answer.reading, at)
         return answer
 
     def _note(self, state: MaintenanceState | None) -> str:
-        return note(state, by=self._by)
+        return attribution_json(state, by=self._by)
 
     def _note_of(self, hold: Hold) -> str:
-        return note(hold.state, by=self._by, scope=hold.scope)
+        return attribution_json(hold.state, by=self._by, component=hold.component)
 
-    async def _run(self, wire: Wire, step: str, *args: str | int) -> object:
+    async def _run(self, wire: RedisConnection, step: str, *args: str | int) -> object:
         deadline = time.monotonic() + self._timeout
         try:
             return await self._script.run(wire, step, *args, within=self._timeout)
-        except Elsewhere:
+        except NotSlotOwnerError:
             return await self._run_elsewhere(deadline, step, *args)
 
     async def _run_elsewhere(self, deadline: float, step: str, *args: str | int) -> object:
@@ -268,22 +268,22 @@ class RedisBackend(BaseStateBackend, WorkerRegistry):
             try:
                 async with self._wire() as wire:
                     return await self._script.run(wire, step, *args, within=self._timeout)
-            except Elsewhere as error:
+            except NotSlotOwnerError as error:
                 if time.monotonic() > deadline:
                     raise BackendUnavailableError(f"{self.describe()}: {error}") from error
 
-    async def _write(self, wire: Wire, state: MaintenanceState, px: int, scope: str | None = None) -> None:
+    async def _write(self, wire: RedisConnection, state: MaintenanceState, px: int, component: str | None = None) -> None:
         value = "" if state == OFF else state.dump()
         try:
-            reading = (await self._step(wire, "write", value, px, scope or "", self._note(state))).reading
+            reading = (await self._step(wire, "write", value, px, component or "", self._note(state))).reading
         except UnsupportedError:
-            reading = await self._write_plainly(wire, value, px, scope)
-        own = reading.of(scope) if scope else reading
+            reading = await self._write_plainly(wire, value, px, component)
+        own = reading.for_component(component) if component else reading
         switch = OFF if own is None else own.switch
         if switch != state:
             raise BackendError(f"{self.describe()} was written, but reads back as {switch or reading.error!r}.")
 
-    async def _wait_for_replicas(self, wire: Wire, within: float) -> Replicas | None:
+    async def _wait_for_replicas(self, wire: RedisConnection, within: float) -> ReplicaAck | None:
         """Wait on the connection that wrote, because WAIT is about that connection's writes only."""
         (role,) = await wire.call(("ROLE",), within=self._timeout)
         connected = count_replicas(role)
@@ -292,29 +292,29 @@ class RedisBackend(BaseStateBackend, WorkerRegistry):
         (have_it,) = await wire.call(("WAIT", connected or 1, _milliseconds(within)), within=within + self._timeout)
         if not isinstance(have_it, int) or (connected is None and have_it == 0):
             return None
-        return Replicas(have_it, None if connected is None else max(connected, have_it))
+        return ReplicaAck(have_it, None if connected is None else max(connected, have_it))
 
-    async def _write_plainly(self, wire: Wire, value: str, px: int, scope: str | None) -> Reading:
+    async def _write_plainly(self, wire: RedisConnection, value: str, px: int, component: str | None) -> Snapshot:
         """Write where scripts are forbidden."""
-        key = self._keys.scope(scope) if scope else self._keys.switch
+        key = self._keys.component(component) if component else self._keys.switch
         write = ("DEL", key) if not value else ("SET", key, value, *(("PX", px) if px else ()))
         done, _ = await wire.call(write, ("PUBLISH", self._keys.events, "0"), within=self._timeout)
         if isinstance(done, Exception):
             raise BackendError(f"{self.describe()} refused to be written: {done}") from done
         at = time.monotonic()
         reading = await self._read_plainly(wire)
-        self.deliver(reading, at)
+        self.publish(reading, at)
         return reading
 
-    async def _read_plainly(self, wire: Wire) -> Reading:
+    async def _read_plainly(self, wire: RedisConnection) -> Snapshot:
         """Read where scripts are forbidden."""
-        scopes = sorted(self.scopes)
-        return read_plain(await wire.call(*plain_reads(self._keys, scopes), within=self._timeout), time.time(), scopes)
+        components = sorted(self.components)
+        return read_plain(await wire.call(*plain_reads(self._keys, components), within=self._timeout), time.time(), components)
 
 
 def _split(url: str) -> tuple[str, dict[str, str]]:
     """Take our own options out of a URL's query."""
-    parts, netloc = split(url)
+    parts, netloc = split_netloc(url)
     fields = parts.query.split("&")
     ours = dict(pair for pair in parse_qsl(parts.query, keep_blank_values=True) if pair[0] in _OPTIONS)
     rest = "&".join(field for field in fields if field.partition("=")[0] not in _OPTIONS)  # as it was written

@@ -10,27 +10,29 @@ from importlib.resources import files
 from typing import Final
 
 from ...exceptions import BackendError
-from ..base import News
-from .connection import Wire
+from ..base import StateChange
+from .connection import RedisConnection
 
-__all__ = ["Teller"]
+__all__ = ["NotificationClaim"]
 
 _SOURCE: Final = files(__package__).joinpath("claim.lua").read_bytes()
 _LEASE: Final = 10.0  # seconds after which somebody else tells what a worker died over
 
 
-class Teller:
+class NotificationClaim:
     """One attempt of one worker to tell of something."""
 
-    def __init__(self, key: str, open_wire: Callable[[], AbstractAsyncContextManager[Wire]], timeout: float, lease: float = _LEASE) -> None:
+    def __init__(
+        self, key: str, open_wire: Callable[[], AbstractAsyncContextManager[RedisConnection]], timeout: float, lease: float = _LEASE
+    ) -> None:
         self._key = key
         self._open_wire = open_wire
         self._timeout = timeout
         self._lease = lease
         self._id = secrets.token_hex(6)  # of this attempt: workers that were forked share everything else
 
-    async def tell_once(self, news: News, tell: Callable[[str], Awaitable[None]]) -> bool:
-        """As `BaseStateBackend.tell_once`."""
+    async def tell_once(self, news: StateChange, tell: Callable[[str], Awaitable[None]]) -> bool:
+        """As `BaseStateBackend.notify_once`."""
         verdict, before = await self._step("claim", news.before, news.now, round(news.at * 1e6), self._milliseconds)
         if verdict == "tell":
             async with self._renewed():

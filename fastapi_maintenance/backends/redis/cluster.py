@@ -11,12 +11,12 @@ from typing import Final, TypeGuard
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import AskError, ConnectionError, MovedError, RedisError, TryAgainError
 
-from ..._internal.logging import why
-from .connection import Command, Reply, Wire, ask, hang_up
+from ..._internal.logging import error_text
+from .connection import Command, RedisConnection, Reply, abort, request
 from .keys import Keys
 from .server import Address, Server, SingleServer
 
-__all__ = ["ClusterServer", "is_on_the_move", "read_on_the_move"]
+__all__ = ["ClusterServer", "is_slot_migrating", "read_migrating_slot"]
 
 _HOPS: Final = 5
 
@@ -49,13 +49,13 @@ class ClusterServer:
                 except (RedisError, OSError) as error:
                     problem = error
         assert problem is not None
-        raise ConnectionError(f"No node of the cluster leads to the switch: {why(problem)}") from problem
+        raise ConnectionError(f"No node of the cluster leads to the switch: {error_text(problem)}") from problem
 
     async def connect_to(self, address: Address, *, timeout: float) -> AbstractConnection:
         return await self._node.connect_to(address, timeout=timeout)
 
     @asynccontextmanager
-    async def follow(self, wire: Wire, moved: Callable[[], None], *, every: float) -> AsyncIterator[None]:
+    async def follow(self, wire: RedisConnection, moved: Callable[[], None], *, every: float) -> AsyncIterator[None]:
         # When the slot leaves, the node ends this subscription; that push causes a sync, and the sync is told where to go.
         # Redis before 7 knows no such thing. There the next poll is told.
         await wire.call(("SSUBSCRIBE", self._keys.events), within=every)
@@ -67,7 +67,7 @@ class ClusterServer:
             try:
                 async with asyncio.timeout(timeout):
                     # EXISTS for its refusal, which says where to go: a value may be long.
-                    answer, slots = await ask(connection, ("EXISTS", self._keys.switch), ("CLUSTER", "SLOTS"))
+                    answer, slots = await request(connection, ("EXISTS", self._keys.switch), ("CLUSTER", "SLOTS"))
                 self._known = _nodes(slots, node[0]) or self._known
                 if not isinstance(answer, MovedError):
                     return connection
@@ -89,16 +89,16 @@ def _nodes(slots: Reply, host: str) -> list[Address]:
 
 
 async def _discard(connection: AbstractConnection) -> None:
-    hang_up(connection)
+    abort(connection)
     await connection.disconnect(nowait=True)
 
 
-def is_on_the_move(reply: Reply) -> TypeGuard[AskError | TryAgainError]:
+def is_slot_migrating(reply: Reply) -> TypeGuard[AskError | TryAgainError]:
     """Whether a node has given some keys of the slot away already, so that nobody can run a script on all of them."""
     return isinstance(reply, AskError | TryAgainError)
 
 
-async def read_on_the_move(server: Server, wire: Wire, reads: Sequence[Command], *, within: float) -> list[Reply]:
+async def read_migrating_slot(server: Server, wire: RedisConnection, reads: Sequence[Command], *, within: float) -> list[Reply]:
     """Replies to commands on one key each, from whichever of the two nodes has it; from the new one also where it is absent."""
     replies = await wire.call(*reads, within=within)
     sent_on = {number: reply for number, reply in enumerate(replies) if isinstance(reply, AskError)}
@@ -106,14 +106,14 @@ async def read_on_the_move(server: Server, wire: Wire, reads: Sequence[Command],
         return replies
     asking: Command = ("ASKING",)
     address = _address(next(iter(sent_on.values())), wire)
-    async with Wire(await server.connect_to(address, timeout=within), _ignore) as other:
+    async with RedisConnection(await server.connect_to(address, timeout=within), _ignore) as other:
         answers = await other.call(*(command for number in sent_on for command in (asking, reads[number])), within=within)
     for number, answer in zip(sent_on, answers[1::2], strict=True):
         replies[number] = answer
     return replies
 
 
-def _address(ask: AskError, wire: Wire) -> tuple[str, int]:
+def _address(ask: AskError, wire: RedisConnection) -> tuple[str, int]:
     host = wire.peer[0] if wire.peer else ""
     return ask.host or host, ask.port  # without a host, it is the same one
 

@@ -13,7 +13,7 @@ from redis.exceptions import MovedError, ResponseError
 
 from ...exceptions import BackendUnavailableError
 
-__all__ = ["Command", "Elsewhere", "Reply", "Wire", "ask", "hang_up"]
+__all__ = ["Command", "NotSlotOwnerError", "RedisConnection", "Reply", "abort", "request"]
 
 Command = tuple[Any, ...]
 Reply = Any
@@ -23,11 +23,11 @@ _SUBSCRIBED: Final = object()
 _MESSAGES: Final = (b"message", b"unsubscribe", b"sunsubscribe", b"invalidate")
 
 
-class Elsewhere(BackendUnavailableError):
+class NotSlotOwnerError(BackendUnavailableError):
     """This server does not own the switch, or not all of its keys; another connection, made soon, will do."""
 
 
-class Wire:
+class RedisConnection:
     """Sends commands and hands out their replies in order; tells `on_event` of every push and of the end.
 
     Not built on redis-py's PubSub, which reconnects without a word and so loses tracking, and read without redis-py's
@@ -41,7 +41,7 @@ class Wire:
         self._pending: deque[asyncio.Future[Reply]] = deque()
         self._error: Exception | None = None
         self._reader: asyncio.Task[None] | None = None
-        self.heard_at = time.monotonic()
+        self.last_received_at = time.monotonic()
 
     @property
     def peer(self) -> tuple[str, int] | None:
@@ -60,7 +60,7 @@ class Wire:
 
     async def __aexit__(self, *exc_info: object) -> None:
         assert self._reader is not None
-        hang_up(self._connection)
+        abort(self._connection)
         self._reader.cancel()
         await asyncio.wait([self._reader])  # cancelled here again, its reader still closes the connection as it ends
         await self._connection.disconnect(nowait=True)
@@ -69,7 +69,7 @@ class Wire:
         """Send commands in one go and wait for all replies; an error reply is returned, not raised.
 
         Raises `BackendUnavailableError` if the connection ends, or if the replies take longer than `within` seconds, and
-        `Elsewhere` if a node of a cluster says that another one has these keys.
+        `NotSlotOwnerError` if a node of a cluster says that another one has these keys.
         """
         self.check()
         packed = self._connection.pack_commands(commands)  # before anything is awaited from the server: it may raise
@@ -89,7 +89,7 @@ class Wire:
             self.check()
         for reply in replies:
             if isinstance(reply, MovedError):
-                raise Elsewhere("the switch is on another node of the cluster") from reply
+                raise NotSlotOwnerError("the switch is on another node of the cluster") from reply
         return replies
 
     def check(self) -> None:
@@ -123,7 +123,7 @@ class Wire:
             return error
 
     def _take(self, reply: Reply) -> None:
-        self.heard_at = time.monotonic()
+        self.last_received_at = time.monotonic()
         if reply is _PUSH or _is_message(reply):
             self._on_event()
         elif self._pending:
@@ -139,7 +139,7 @@ class Wire:
         self._on_event()
 
 
-async def ask(connection: AbstractConnection, *commands: Command) -> list[Reply]:
+async def request(connection: AbstractConnection, *commands: Command) -> list[Reply]:
     """Replies, errors among them, on a connection that nobody else reads from yet; the caller sets the deadline."""
     await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
     replies: list[Reply] = []
@@ -151,7 +151,7 @@ async def ask(connection: AbstractConnection, *commands: Command) -> list[Reply]
     return replies
 
 
-def hang_up(connection: AbstractConnection) -> None:
+def abort(connection: AbstractConnection) -> None:
     """Close the socket at once, before redis-py begins to close the connection."""
     writer = getattr(connection, "_writer", None)
     if isinstance(writer, asyncio.StreamWriter):  # what imitates Redis within the process has something else

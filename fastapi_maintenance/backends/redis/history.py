@@ -11,14 +11,14 @@ from typing import Any, Final, get_args
 
 from redis.exceptions import NoPermissionError
 
-from ..._internal.logging import fields
+from ..._internal.logging import log_fields
 from ...exceptions import BackendError, InvalidStateError, UnsupportedError
-from ...model.history import Change, Kind, Note, brief
+from ...model.history import Attribution, Change, Kind, truncated
 from ...model.holds import Hold
 from ...model.state import MaintenanceState
-from .connection import Command, Reply, Wire
+from .connection import Command, RedisConnection, Reply
 
-__all__ = ["Gaps", "History", "read_entry"]
+__all__ = ["History", "HistoryGapLog", "read_entry"]
 
 logger = logging.getLogger("fastapi_maintenance")
 
@@ -31,17 +31,19 @@ _KINDS: Final[Mapping[str, Kind]] = {kind: kind for kind in get_args(Kind)}
 class History:
     """Reads the stream under a key."""
 
-    def __init__(self, key: str, open_wire: Callable[[], AbstractAsyncContextManager[Wire]], timeout: float, pause: float) -> None:
+    def __init__(
+        self, key: str, open_wire: Callable[[], AbstractAsyncContextManager[RedisConnection]], timeout: float, pause: float
+    ) -> None:
         self._key = key
         self._open_wire = open_wire
         self._timeout = timeout
         self._pause = pause
 
-    async def newest(self, limit: int, scope: str | None) -> tuple[Change, ...]:
+    async def newest(self, limit: int, component: str | None) -> tuple[Change, ...]:
         """The newest changes, oldest first (XREVRANGE). Raises `BackendError`."""
-        count = limit if scope is None else _MOST
+        count = limit if component is None else _MOST
         reply = await self._ask(("XREVRANGE", self._key, "+", "-", "COUNT", count), self._timeout)
-        changes = [change for _, change in _entries(reply) if change is not None and scope in (None, change.scope)]
+        changes = [change for _, change in _entries(reply) if change is not None and component in (None, change.component)]
         return tuple(reversed(changes[:limit]))
 
     async def follow(self, after: str) -> AsyncIterator[Change]:
@@ -75,7 +77,7 @@ class History:
         return reply
 
 
-class Gaps:
+class HistoryGapLog:
     """Says that changes are missing from the history, once for each cause."""
 
     def __init__(self, backend: str) -> None:
@@ -88,7 +90,7 @@ class Gaps:
         if not code or code in self._said:
             return
         self._said.add(code)
-        extra = fields("unrecorded", backend=self._backend)
+        extra = log_fields("unrecorded", backend=self._backend)
         logger.warning("changes take effect, but the history of %s lacks them: %s", self._backend, unrecorded, extra=extra)
 
 
@@ -97,23 +99,23 @@ def read_entry(id: bytes, fields: Mapping[bytes, bytes]) -> Change | None:
     try:
         name, kind = id.decode(), _KINDS[fields[b"kind"].decode()]
         at = datetime.fromtimestamp(int(name.partition("-")[0]) / 1000, UTC)
-        scope, hold, error = (_text(fields.get(part)) for part in (b"scope", b"hold", b"error"))
-        note = Note.parse(fields.get(b"note", b"{}"))
+        component, hold, error = (_text(fields.get(part)) for part in (b"scope", b"hold", b"error"))
+        note = Attribution.parse(fields.get(b"note", b"{}"))
     except (KeyError, ValueError, OverflowError, OSError):  # the second is also what an InvalidStateError is
         return None
-    state, its_scope = note.state, note.scope
+    state, its_component = note.state, note.component
     if state is None:
         try:
-            state, its_scope = _state_of(kind, hold, fields.get(b"value"), error)
+            state, its_component = _state_of(kind, hold, fields.get(b"value"), error)
         except InvalidStateError as unreadable:
             error = str(unreadable)
     by = note.by or (None if state is None else state.by)
-    state = None if state is None else brief(state)
-    return Change(name, at, kind, scope or its_scope, hold, state, by, note.host, note.pid, error)
+    state = None if state is None else truncated(state)
+    return Change(name, at, kind, component or its_component, hold, state, by, note.host, note.pid, error)
 
 
 def _state_of(kind: str, hold: str | None, value: bytes | None, error: str | None) -> tuple[MaintenanceState | None, str | None]:
-    """The state that a raw value says, and of which scope that is."""
+    """The state that a raw value says, and of which component that is."""
     if error is not None or kind == "lost":
         return None, None
     if hold is None:
@@ -121,7 +123,7 @@ def _state_of(kind: str, hold: str | None, value: bytes | None, error: str | Non
     if value is None:
         return None, None
     parsed = Hold.parse(hold, 0.0, value)
-    return parsed.state, parsed.scope
+    return parsed.state, parsed.component
 
 
 def _entries(reply: Any) -> Iterator[tuple[str, Change | None]]:

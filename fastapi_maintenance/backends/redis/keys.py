@@ -29,13 +29,13 @@ class Keys:
         base = _tagged(switch)
         return cls(switch, *(f"{base}:{name}" for name in ("holds", "workers", "epoch", "events", "told", "history", "recorded")))
 
-    def scope(self, name: str) -> str:
-        """The switch of a scope."""
+    def component(self, name: str) -> str:
+        """The switch of a component."""
         return f"{self.switch}:{name}"
 
     @property
     def scopes_share_slot(self) -> bool:
-        """Whether the switches of scopes are in the same Cluster slot, as they are where the key brings its own hash tag."""
+        """Whether the switches of components are in the same Cluster slot, as they are where the key brings its own hash tag."""
         return self.holds.startswith(f"{self.switch}:")
 
     @property

@@ -15,10 +15,10 @@ from typing import Final
 
 from redis.exceptions import RedisError, ResponseError
 
-from ..._internal.logging import fields, why
+from ..._internal.logging import error_text, log_fields
 from ...exceptions import BackendError, BackendUnavailableError
-from ..base import Feed, LinkStatus
-from .connection import Elsewhere, Wire
+from ..base import LinkStatus, SnapshotListener
+from .connection import NotSlotOwnerError, RedisConnection
 from .keys import Keys
 from .server import Server
 from .sync import DataLoss, Sync
@@ -54,11 +54,11 @@ class Link:
         self,
         server: Server,
         keys: Keys,
-        feed: Feed,
+        feed: SnapshotListener,
         *,
         ttl: float,
         on_data_loss: DataLoss,
-        scopes: Callable[[], frozenset[str]] = frozenset,
+        components: Callable[[], frozenset[str]] = frozenset,
     ) -> None:
         worker = secrets.token_hex(6)
         self._server = server
@@ -67,7 +67,7 @@ class Link:
         self._deadline = ttl / 2
         self._greeting = ("CLIENT", "SETNAME", f"fastapi-maintenance:{worker}")
         self._subscribe = ("SUBSCRIBE", keys.events)
-        self._sync = Sync(server, keys, feed, worker, ttl=ttl, on_data_loss=on_data_loss, scopes=scopes)
+        self._sync = Sync(server, keys, feed, worker, ttl=ttl, on_data_loss=on_data_loss, components=components)
         self._loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()
         self._rung: Rung | None = None
@@ -80,10 +80,10 @@ class Link:
         while True:
             try:
                 await self._session()
-            except Elsewhere:
+            except NotSlotOwnerError:
                 pass  # no failure: the next connection goes where the switch is now
             except (RedisError, OSError, BackendError) as error:
-                reason = f"{self._server.describe()}: {why(error)}"
+                reason = f"{self._server.describe()}: {error_text(error)}"
                 self._settle(Rung.DOWN)
                 self._feed.fail(BackendUnavailableError(reason))
             # Full jitter, so that the workers of a restarted server do not come back in step.
@@ -95,7 +95,7 @@ class Link:
         with suppress(RuntimeError):  # the loop was closed without ending its tasks
             self._loop.call_soon_threadsafe(self._look_soon)
 
-    def serves(self, feed: Feed) -> bool:
+    def serves(self, feed: SnapshotListener) -> bool:
         """Whether this is where a feed hears from."""
         return self._feed is feed
 
@@ -121,7 +121,7 @@ class Link:
                 raise
 
     @asynccontextmanager
-    async def _open(self) -> AsyncIterator[tuple[Wire, Wire, Rung]]:
+    async def _open(self) -> AsyncIterator[tuple[RedisConnection, RedisConnection, Rung]]:
         """A connection for commands and one that hears as much as the server permits; with RESP3 it is one for both."""
         async with AsyncExitStack() as stack:
             try:
@@ -139,10 +139,10 @@ class Link:
                 tracked = refusal
             yield wire, ear, _best(tracked, subscribed)
 
-    async def _connect(self, *, protocol: int) -> Wire:
-        return Wire(await self._server.connect(timeout=self._ttl, protocol=protocol), self._wake.set)
+    async def _connect(self, *, protocol: int) -> RedisConnection:
+        return RedisConnection(await self._server.connect(timeout=self._ttl, protocol=protocol), self._wake.set)
 
-    async def _sync_on(self, wire: Wire, rung: Rung) -> tuple[Rung, float]:
+    async def _sync_on(self, wire: RedisConnection, rung: Rung) -> tuple[Rung, float]:
         """Sync once; what is pushed meanwhile causes one more. Says the rung, lower if arming was refused, and the next time."""
         self._wake.clear()
         armed, changes_at = await self._sync.run(wire, arm=rung is Rung.TRACKING, rung=rung)
@@ -152,11 +152,11 @@ class Link:
         self._settle(rung)
         return rung, min(changes_at, time.monotonic() + self._ttl * random.uniform(0.8, 1.2))
 
-    async def _listen(self, wires: Iterable[Wire], until: float, *, certifies: bool) -> None:
+    async def _listen(self, wires: Iterable[RedisConnection], until: float, *, certifies: bool) -> None:
         """Wait for a push or for `until`, and make sure meanwhile that somebody is there."""
         while not self._wake.is_set() and (now := time.monotonic()) < until:
-            silent = min(wires, key=attrgetter("heard_at"))
-            ping_at = silent.heard_at + self._deadline
+            silent = min(wires, key=attrgetter("last_received_at"))
+            ping_at = silent.last_received_at + self._deadline
             if now >= ping_at:
                 (pong,) = await silent.call(("PING",), within=self._deadline)
                 if certifies and not isinstance(pong, Exception) and not self._wake.is_set():
@@ -187,7 +187,7 @@ class Link:
         self._rung = rung
         if rung is not Rung.DOWN:
             backend = self._server.describe()
-            logger.info("link to %s: %s", backend, rung, extra=fields("link", rung=str(rung), backend=backend))
+            logger.info("link to %s: %s", backend, rung, extra=log_fields("link", rung=str(rung), backend=backend))
 
 
 def _best(tracked: object, subscribed: object) -> Rung:

@@ -9,31 +9,31 @@ from typing import Any, Final
 
 from ...exceptions import BackendError, InvalidStateError
 from ...model.holds import Hold
-from ...model.snapshot import Reading, ScopeSwitch
+from ...model.snapshot import ComponentSwitch, Snapshot
 from ...model.state import MAX_BYTES, MaintenanceState
-from ...model.workers import RollCall, Worker
+from ...model.workers import RegistrySnapshot, Worker
 from .connection import Command
 from .keys import Keys
 
-__all__ = ["Answer", "count_replicas", "plain_reads", "read_plain", "read_roll_call", "read_script"]
+__all__ = ["ScriptReply", "count_replicas", "plain_reads", "read_plain", "read_registry", "read_script"]
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ScriptReply:
     """What the script says: a reading, which life of the data it is of, and how the step itself went.
 
     It is not `whole` where only GET and PTTL could be had, which know of no holds and no life. `unrecorded` says why the history
     lacks what the step changed, if it does.
     """
 
-    reading: Reading
+    reading: Snapshot
     born: int = 0
     parent: int = 0
     verdict: str = ""
     whole: bool = True
     unrecorded: str = ""
 
-    def is_lost_in(self, later: Answer) -> bool:
+    def is_lost_in(self, later: ScriptReply) -> bool:
         """Whether what this answer says is not in the data of a later one, and nobody has put it back yet."""
         if not self.born:
             return False
@@ -46,19 +46,19 @@ class Answer:
         """Whether the sync found an older registration of this worker's than it had made, and so made none."""
         return self.verdict == "rolled back"
 
-    def with_reading(self, reading: Reading) -> Answer:
+    def with_reading(self, reading: Snapshot) -> ScriptReply:
         """The same about another reading."""
         return replace(self, reading=reading)
 
 
-def read_script(reply: Any) -> Answer:
+def read_script(reply: Any) -> ScriptReply:
     """Read the script's reply. Raises `BackendError` if it has another shape."""
     try:
         now, status, value, pttl, holds, (epoch, born, parent), fingerprint, verdict, _, switches, unrecorded = reply
         switch, problem = _switch(status.decode(), value)
         live, damaged = _holds(holds)
-        scopes, unreadable = _scopes(switches)
-        reading = Reading(
+        components, unreadable = _scopes(switches)
+        reading = Snapshot(
             switch,
             live,
             _instant(int(now) / 1e6),
@@ -66,48 +66,48 @@ def read_script(reply: Any) -> Answer:
             problem or damaged or unreadable,
             int(epoch),
             fingerprint.decode(),
-            scopes=scopes,
+            components=components,
         )
-        return Answer(reading, int(born), int(parent), verdict.decode(), unrecorded=unrecorded.decode(errors="replace"))
+        return ScriptReply(reading, int(born), int(parent), verdict.decode(), unrecorded=unrecorded.decode(errors="replace"))
     except (TypeError, ValueError, AttributeError, OverflowError):
         raise BackendError("Redis answered the script with something else than a reading.") from None
 
 
-def read_roll_call(reply: Any) -> RollCall:
+def read_registry(reply: Any) -> RegistrySnapshot:
     """Read the script's reply to a step that calls the roll. Raises `BackendError` if it has another shape."""
     answer = read_script(reply)
     try:
         workers = tuple(Worker.parse(id.decode(errors="replace"), int(deadline) / 1e6, report) for id, deadline, report in reply[8])
     except (TypeError, ValueError, AttributeError):
         raise BackendError("Redis answered the roll call with something else than workers.") from None
-    return RollCall(answer.reading, answer.born, workers)
+    return RegistrySnapshot(answer.reading, answer.born, workers)
 
 
-def plain_reads(keys: Keys, scopes: Sequence[str]) -> list[Command]:
+def plain_reads(keys: Keys, components: Sequence[str]) -> list[Command]:
     """The commands whose replies `read_plain` reads."""
-    switches = [keys.switch, *map(keys.scope, scopes)]
+    switches = [keys.switch, *map(keys.component, components)]
     (get, pttl), *rest = ((("GET", key), ("PTTL", key)) for key in switches)
     return [get, pttl, ("TIME",), *(command for pair in rest for command in pair)]
 
 
-def read_plain(replies: list[Any], now: float, scopes: Sequence[str] = ()) -> Reading:
+def read_plain(replies: list[Any], now: float, components: Sequence[str] = ()) -> Snapshot:
     """Read what `GET`, `PTTL` and `TIME` answered, which says nothing of holds; `now` stands in where `TIME` is refused.
 
-    Then come `GET` and `PTTL` for each of the scopes. Raises `BackendError` where the switch itself cannot be had.
+    Then come `GET` and `PTTL` for each of the components. Raises `BackendError` where the switch itself cannot be had.
     """
     value, pttl, clock, *rest = replies
-    switches, unreadable = _plain_scopes(dict(zip(scopes, zip(rest[::2], rest[1::2], strict=True), strict=True)))
+    switches, unreadable = _plain_components(dict(zip(components, zip(rest[::2], rest[1::2], strict=True), strict=True)))
     if isinstance(clock, list) and len(clock) == 2:
         with suppress(TypeError, ValueError, OverflowError):
             now = _instant(int(clock[0]) + int(clock[1]) / 1e6)
     if isinstance(value, Exception):
         if str(value).startswith("WRONGTYPE"):
-            return Reading(None, None, now, error=_WRONG_TYPE, scopes=switches)
+            return Snapshot(None, None, now, error=_WRONG_TYPE, components=switches)
         raise BackendError(f"GET failed: {value}") from value
     if not isinstance(value, bytes | None):
         raise BackendError("Redis answered GET with something else than a value.")
     switch, problem = _switch("text", value)
-    return Reading(switch, None, now, _seconds(pttl), problem or unreadable, scopes=switches)
+    return Snapshot(switch, None, now, _seconds(pttl), problem or unreadable, components=switches)
 
 
 def count_replicas(role: Any) -> int | None:
@@ -147,18 +147,18 @@ def _holds(entries: Any) -> tuple[tuple[Hold, ...] | None, str | None]:
     return tuple(holds), problem
 
 
-def _scopes(entries: Any) -> tuple[dict[str, ScopeSwitch], str | None]:
-    scopes, problem = {}, None
+def _scopes(entries: Any) -> tuple[dict[str, ComponentSwitch], str | None]:
+    components, problem = {}, None
     for name, status, value, pttl in entries:
         switch, trouble = _switch(status.decode(), value)
-        scopes[name.decode()] = ScopeSwitch(switch, _seconds(pttl))
-        problem = problem or (trouble and f"The scope {name.decode()}: {trouble}")
-    return scopes, problem
+        components[name.decode()] = ComponentSwitch(switch, _seconds(pttl))
+        problem = problem or (trouble and f"The component {name.decode()}: {trouble}")
+    return components, problem
 
 
-def _plain_scopes(replies: Mapping[str, tuple[Any, Any]]) -> tuple[dict[str, ScopeSwitch], str | None]:
+def _plain_components(replies: Mapping[str, tuple[Any, Any]]) -> tuple[dict[str, ComponentSwitch], str | None]:
     """Those that are there, and those that cannot be had."""
-    scopes, problem = {}, None
+    components, problem = {}, None
     for name, (value, pttl) in replies.items():
         if isinstance(value, bytes):
             switch, trouble = _switch("text", value)
@@ -166,9 +166,9 @@ def _plain_scopes(replies: Mapping[str, tuple[Any, Any]]) -> tuple[dict[str, Sco
             continue
         else:
             switch, trouble = None, f"GET failed: {value}"
-        scopes[name] = ScopeSwitch(switch, _seconds(pttl))
-        problem = problem or (trouble and f"The scope {name}: {trouble}")
-    return scopes, problem
+        components[name] = ComponentSwitch(switch, _seconds(pttl))
+        problem = problem or (trouble and f"The component {name}: {trouble}")
+    return components, problem
 
 
 def _instant(seconds: float) -> float:

@@ -13,8 +13,8 @@ from redis.exceptions import NoPermissionError, NoScriptError, ResponseError
 from ...exceptions import BackendError, InvalidStateError, UnsupportedError
 from ...model.holds import Hold
 from ...model.state import MAX_BYTES
-from .cluster import is_on_the_move
-from .connection import Command, Elsewhere, Wire
+from .cluster import is_slot_migrating
+from .connection import Command, NotSlotOwnerError, RedisConnection
 from .keys import Keys
 
 __all__ = ["Script", "dump_hold", "is_unknown_script"]
@@ -26,11 +26,11 @@ _NOT_PERMITTED: Final = ("unknown command", "unknown redis command", "acl failur
 
 
 class Script:
-    """Builds the commands that run a step of `maintenance.lua` on the keys of one switch, and of the scopes that are asked for by then."""
+    """Builds the commands that run a step of `maintenance.lua` on the keys of one switch, and of the components that are asked for by then."""
 
-    def __init__(self, keys: Keys, scopes: Callable[[], Iterable[str]] = tuple) -> None:
+    def __init__(self, keys: Keys, components: Callable[[], Iterable[str]] = tuple) -> None:
         self._keys = keys
-        self._scopes = scopes
+        self._scopes = components
 
     def by_digest(self, step: str, *args: str | int) -> Command:
         """Run a step that the server has loaded; else it answers NOSCRIPT."""
@@ -40,13 +40,13 @@ class Script:
         """Run a step and load the script with it."""
         return ("EVAL", _SOURCE, *self._tail(step, *args))
 
-    async def run(self, wire: Wire, step: str, *args: str | int, within: float) -> object:
+    async def run(self, wire: RedisConnection, step: str, *args: str | int, within: float) -> object:
         """Run a step now. Raises `UnsupportedError` if scripts are not permitted, `BackendError` if this one is refused."""
         (reply,) = await wire.call(self.by_digest(step, *args), within=within)
         if is_unknown_script(reply):
             (reply,) = await wire.call(self.whole(step, *args), within=within)
-        if is_on_the_move(reply):
-            raise Elsewhere(f"the cluster is moving the switch to another node; try again in a moment ({reply})") from reply
+        if is_slot_migrating(reply):
+            raise NotSlotOwnerError(f"the cluster is moving the switch to another node; try again in a moment ({reply})") from reply
         if isinstance(reply, NoPermissionError) or _is_unknown(reply):
             raise UnsupportedError(f"Redis does not permit this user what holds and the barrier need; ACL LOG names it: {reply}") from reply
         if isinstance(reply, Exception):
@@ -54,7 +54,7 @@ class Script:
         return reply
 
     def _tail(self, step: str, *args: str | int) -> Command:
-        keys = *self._keys.all, *(self._keys.scope(name) for name in sorted(self._scopes()))
+        keys = *self._keys.all, *(self._keys.component(name) for name in sorted(self._scopes()))
         return (len(keys), *keys, step, self._keys.events, *args)
 
 

@@ -11,9 +11,9 @@ from typing import Any, Final, NamedTuple
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ConnectionError, RedisError
 
-from ..._internal.logging import why
+from ..._internal.logging import error_text
 from ...exceptions import BackendError
-from .connection import Reply, Wire, ask, hang_up
+from .connection import RedisConnection, Reply, abort, request
 from .server import Address, SingleServer
 
 __all__ = ["SentinelServer"]
@@ -55,7 +55,7 @@ class SentinelServer:
             try:
                 await _expect_master(connection)
             except BaseException:
-                hang_up(connection)
+                abort(connection)
                 await connection.disconnect(nowait=True)
                 raise
         return connection
@@ -64,7 +64,7 @@ class SentinelServer:
         return await self._master.connect_to(address, timeout=timeout)
 
     @asynccontextmanager
-    async def follow(self, wire: Wire, moved: Callable[[], None], *, every: float) -> AsyncIterator[None]:
+    async def follow(self, wire: RedisConnection, moved: Callable[[], None], *, every: float) -> AsyncIterator[None]:
         def hear(vote: _Vote) -> None:
             if self._learn(vote).master != wire.peer:
                 moved()
@@ -86,7 +86,7 @@ class SentinelServer:
                 try:
                     self._learn(await answer)
                 except (RedisError, OSError, BackendError) as error:
-                    problem = why(error)
+                    problem = error_text(error)
                 else:
                     votes += 1
                 if votes > len(asked) / 2:
@@ -107,10 +107,10 @@ class SentinelServer:
         return self._newest
 
     async def _ask_once(self, sentinel: SingleServer, timeout: float) -> _Vote:
-        async with Wire(await sentinel.connect(timeout=timeout, protocol=2), _ignore) as wire:
+        async with RedisConnection(await sentinel.connect(timeout=timeout, protocol=2), _ignore) as wire:
             return await self._ask(wire, timeout)
 
-    async def _ask(self, wire: Wire, timeout: float) -> _Vote:
+    async def _ask(self, wire: RedisConnection, timeout: float) -> _Vote:
         (reply,) = await wire.call(("SENTINEL", "MASTER", self._name), within=timeout)
         return _read(reply)
 
@@ -119,7 +119,7 @@ class SentinelServer:
         while True:
             with suppress(RedisError, OSError, BackendError):  # then the others must do, until it is back
                 spoken = asyncio.Event()
-                async with Wire(await sentinel.connect(timeout=every), spoken.set) as wire:
+                async with RedisConnection(await sentinel.connect(timeout=every), spoken.set) as wire:
                     await wire.call(("SUBSCRIBE", _EVENT), within=every)
                     while True:
                         spoken.clear()
@@ -143,7 +143,7 @@ def _read(reply: Reply) -> _Vote:
 
 async def _expect_master(connection: AbstractConnection) -> None:
     """Raise `ConnectionError` if it is a replica, as a master is that has just been demoted."""
-    (role,) = await ask(connection, ("ROLE",))
+    (role,) = await request(connection, ("ROLE",))
     if isinstance(role, Exception):
         return  # not permitted to ask
     if not (isinstance(role, list) and role and role[0] == b"master"):

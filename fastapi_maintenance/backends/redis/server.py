@@ -17,9 +17,9 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError, RedisError
 
 from ...exceptions import ConfigurationError
-from .connection import Wire, hang_up
+from .connection import RedisConnection, abort
 
-__all__ = ["Address", "Server", "SharedContext", "SingleServer"]
+__all__ = ["Address", "Server", "SingleServer", "TLSContextCache"]
 
 Address = tuple[str, int]
 
@@ -36,7 +36,7 @@ class Server(Protocol):
     async def connect_to(self, address: Address, *, timeout: float) -> AbstractConnection:
         """The same to a server that another one has pointed to."""
 
-    def follow(self, wire: Wire, moved: Callable[[], None], *, every: float) -> AbstractAsyncContextManager[object]:
+    def follow(self, wire: RedisConnection, moved: Callable[[], None], *, every: float) -> AbstractAsyncContextManager[object]:
         """While entered, call `moved` once another server than the one at the end of this wire owns the switch.
 
         Asks at least `every` seconds.
@@ -48,7 +48,7 @@ class SingleServer:
 
     def __init__(self, connection_class: type[AbstractConnection], options: dict[str, Any]) -> None:
         self._class = connection_class
-        self._tls = SharedContext()
+        self._tls = TLSContextCache()
         self._options = {name: value for name, value in options.items() if name not in _OURS}
         try:
             self._make(timeout=1.0, protocol=3)
@@ -95,10 +95,10 @@ class SingleServer:
         try:
             async with asyncio.timeout(timeout):
                 if isinstance(connection, SSLConnection):
-                    await self._tls.lend(connection)
+                    await self._tls.apply(connection)
                 await connection.connect()  # type: ignore[no-untyped-call]
         except BaseException as error:
-            hang_up(connection)
+            abort(connection)
             await connection.disconnect(nowait=True)
             if isinstance(error, RedisError | OSError) or not isinstance(error, Exception):
                 raise
@@ -109,7 +109,7 @@ class SingleServer:
     async def connect_to(self, address: Address, *, timeout: float) -> AbstractConnection:
         return await self.at(address).connect(timeout=timeout, protocol=2)
 
-    def follow(self, wire: Wire, moved: Callable[[], None], *, every: float) -> AbstractAsyncContextManager[object]:
+    def follow(self, wire: RedisConnection, moved: Callable[[], None], *, every: float) -> AbstractAsyncContextManager[object]:
         return nullcontext()
 
     @property
@@ -165,7 +165,7 @@ _OURS: Final = frozenset(
 _FRESH: Final = 60.0  # seconds; certificates that were renewed on the disk are used from then on
 
 
-class SharedContext:
+class TLSContextCache:
     """Makes redis-py's TLS context once for many connections, off the event loop.
 
     Left alone, redis-py makes one for each connection and reads every authority that the system trusts: 30 ms in which no
@@ -176,7 +176,7 @@ class SharedContext:
         self._context: Any = None
         self._made_at = 0.0
 
-    async def lend(self, connection: SSLConnection) -> None:
+    async def apply(self, connection: SSLConnection) -> None:
         """Give a connection that is about to be opened the context."""
         if self._context is None or time.monotonic() - self._made_at > _FRESH:
             await asyncio.to_thread(connection.ssl_context.get)

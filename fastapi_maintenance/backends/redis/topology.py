@@ -16,14 +16,14 @@ from .keys import Keys
 from .sentinel import SentinelServer
 from .server import Server, SingleServer
 
-__all__ = ["server_of_client", "server_of_url", "split"]
+__all__ = ["server_of_client", "server_of_url", "split_netloc"]
 
 _SENTINEL_PORT: Final = 26379
 _NETLOC: Final = re.compile("[^/?#]*")  # RFC 3986, appendix B
 _YES_OR_NO: Final = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 
 
-def split(url: str) -> tuple[SplitResult, str]:
+def split_netloc(url: str) -> tuple[SplitResult, str]:
     """A URL's parts, and apart from them what stands where one host is expected.
 
     Newer Pythons take the brackets of an IPv6 address among several hosts for a mistake.
@@ -43,7 +43,7 @@ def server_of_url(url: str, keys: Keys) -> Server:
         return SingleServer.from_url(url)
     if scheme not in ("redis", "rediss") or topology not in ("sentinel", "cluster"):
         raise ConfigurationError("After a + comes sentinel or cluster: redis+sentinel://, rediss+cluster:// and so on.")
-    parts, netloc = split(url)
+    parts, netloc = split_netloc(url)
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
     if parts.fragment or "@" in parts.path + parts.query:
         raise ConfigurationError(

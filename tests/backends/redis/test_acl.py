@@ -172,7 +172,7 @@ async def test_an_application_that_may_only_read_follows_all_the_same(redis_serv
         await eventually(lambda: not mode.gate.state.enabled, within=5)
 
         assert mode.gate.source == "redis"
-        assert (await others.roll_call()).workers == ()
+        assert (await others.read_registry()).workers == ()
         with pytest.raises(BackendError, match="no permissions"):
             await RedisBackend(redis_url).write(ON)
 

@@ -24,7 +24,7 @@ from fastapi_maintenance.exceptions import (
     UnsupportedError,
 )
 from fastapi_maintenance.model.holds import Hold
-from fastapi_maintenance.model.snapshot import Reading
+from fastapi_maintenance.model.snapshot import Snapshot
 from fastapi_maintenance.model.state import OFF, ON, MaintenanceState
 from tests.conftest import RedisServerFactory
 from tests.support.waiting import eventually
@@ -142,9 +142,9 @@ async def test_what_cannot_be_read_has_no_value(redis_url: str, operator: Any) -
 async def test_the_roll_is_called_and_a_barrier_begun(redis_url: str) -> None:
     backend = RedisBackend(redis_url)
     async with linked(RedisBackend(redis_url, ttl=20.0)) as worker:
-        before = await backend.roll_call()
+        before = await backend.read_registry()
         begun = await backend.begin_barrier()
-        after = await backend.roll_call()
+        after = await backend.read_registry()
         assert before.reading.epoch < begun.reading.epoch == after.reading.epoch
         assert len(begun.workers) == 1
         await eventually(lambda: worker.last.epoch == begun.reading.epoch, within=SOON)
@@ -205,7 +205,7 @@ if child:
 async def test_without_scripts_the_switch_is_read_and_written_all_the_same(make_user: MakeUser, operator: Any) -> None:
     backend = RedisBackend((await make_user(*NO_SCRIPTS)).url)
     worker = Worker()
-    backend.attach(worker)
+    backend.subscribe(worker)
 
     for state in (ON, DETAILED, OFF, ON):
         await backend.write(state)
@@ -233,7 +233,7 @@ USES_OF_SCRIPTS: Final[dict[str, Callable[[RedisBackend], Awaitable[object]]]] =
     "release": lambda backend: backend.release(Hold("a", ON)),
     "clear": lambda backend: backend.clear(),
     "begin_barrier": lambda backend: backend.begin_barrier(),
-    "roll_call": lambda backend: backend.roll_call(),
+    "roll_call": lambda backend: backend.read_registry(),
 }
 
 
@@ -263,8 +263,8 @@ async def test_a_write_that_reads_back_as_something_else_is_an_error(redis_url: 
     """As when somebody else writes at the same time and no script makes it one step."""
     backend = RedisBackend(redis_url)
 
-    async def write_too_late(*args: object) -> Reading:
-        return Reading(OFF)
+    async def write_too_late(*args: object) -> Snapshot:
+        return Snapshot(OFF)
 
     async def refuse(*args: object) -> object:
         raise UnsupportedError("no scripts")
@@ -288,7 +288,7 @@ async def test_with_next_to_no_rights_reading_is_an_error(make_user: MakeUser) -
 async def test_nobody_there_is_an_error_at_once_that_names_the_server(free_port: int) -> None:
     backend = RedisBackend(f"redis://ana:s3cret@127.0.0.1:{free_port}")
 
-    for use in (backend.read, backend.get_value, backend.clear, backend.roll_call):
+    for use in (backend.read, backend.get_value, backend.clear, backend.read_registry):
         with (
             took_less_than(5),
             pytest.raises(BackendUnavailableError, match=f"redis://127.0.0.1:{free_port}/0.* cannot be reached") as error,

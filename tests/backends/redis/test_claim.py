@@ -14,8 +14,8 @@ from typing import Final
 import pytest
 
 from fastapi_maintenance.backends import RedisBackend
-from fastapi_maintenance.backends.base import News
-from fastapi_maintenance.backends.redis.claim import Teller
+from fastapi_maintenance.backends.base import StateChange
+from fastapi_maintenance.backends.redis.claim import NotificationClaim
 from fastapi_maintenance.backends.redis.keys import Keys
 from fastapi_maintenance.exceptions import BackendError
 from tests.support.servers import RedisServer
@@ -32,15 +32,15 @@ class Scene:
         self._key = keys.told
         self.told: list[str] = []
 
-    async def attempt(self, news: News, *, lease: float = 10.0, seconds: float = 0.0) -> bool:
+    async def attempt(self, news: StateChange, *, lease: float = 10.0, seconds: float = 0.0) -> bool:
         async def tell(old: str) -> None:
             self.told.append(f"{old}>{news.now}")
             await asyncio.sleep(seconds)
 
-        return await Teller(self._key, self._backend._wire, 2.0, lease).tell_once(news, tell)
+        return await NotificationClaim(self._key, self._backend._wire, 2.0, lease).tell_once(news, tell)
 
     @asynccontextmanager
-    async def during(self, news: News, *, lease: float = 10.0) -> AsyncIterator[asyncio.Task[bool]]:
+    async def during(self, news: StateChange, *, lease: float = 10.0) -> AsyncIterator[asyncio.Task[bool]]:
         """While a worker is telling, for ever."""
         task = asyncio.create_task(self.attempt(news, lease=lease, seconds=600))
         await eventually(lambda: self.told, within=SOON)
@@ -56,8 +56,8 @@ def scene(redis_url: str, keys: Keys) -> Scene:
     return Scene(redis_url, keys)
 
 
-def news(now: str, before: str = "0", *, at: float | None = None) -> News:
-    return News(before, now, time.time() if at is None else at)
+def news(now: str, before: str = "0", *, at: float | None = None) -> StateChange:
+    return StateChange(before, now, time.time() if at is None else at)
 
 
 async def test_the_first_tells_and_the_others_hear_that_it_is_told(scene: Scene) -> None:
@@ -92,7 +92,7 @@ async def test_what_a_worker_died_over_counts_as_told_where_it_has_ended_meanwhi
     assert scene.told == ["0>1", "1>0"]
 
 
-class SlowToNote(Teller):
+class SlowToNote(NotificationClaim):
     """Its server takes its time to note that something is told."""
 
     def __init__(self) -> None:
@@ -222,7 +222,7 @@ async def tell(old):
     os.kill(os.getpid(), signal.SIGKILL)
 
 backend = RedisBackend(sys.argv[1])
-asyncio.run(Teller("{maintenance}:told", backend._wire, 2.0, 0.5).tell_once(News("0", "1", 1.0), tell))
+asyncio.run(Teller("{maintenance}:told", backend._wire, 2.0, 0.5).notify_once(News("0", "1", 1.0), tell))
 """
 
 

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.timeout(180)
 
 TTL: Final = 0.5
 SLACK: Final = 5.0  # seconds, for a busy machine
-TAGGED: Final = "{maintenance}"  # a key whose scopes are in its slot, which is that of "maintenance" too
+TAGGED: Final = "{maintenance}"  # a key whose components are in its slot, which is that of "maintenance" too
 BILLING: Final = f"{TAGGED}:billing"
 SEARCH: Final = f"{TAGGED}:search"
 
@@ -59,23 +59,23 @@ def target_in(nodes: Cluster) -> RedisServer:
 
 
 async def closed(mode: MaintenanceMode, is_closed: bool, within: float = SLACK) -> None:
-    await eventually(lambda: (mode.gate.closing is not None) is is_closed and mode.gate.source == "redis", within=within)
+    await eventually(lambda: (mode.gate.closure is not None) is is_closed and mode.gate.source == "redis", within=within)
 
 
-def closed_scopes(mode: MaintenanceMode) -> set[str | None]:
-    """What is closed; None stands for all that is in no scope."""
-    return {scope for scope in (None, "billing", "search") if mode.gate.of(scope).closing is not None}
+def closed_components(mode: MaintenanceMode) -> set[str | None]:
+    """What is closed; None stands for all that is in no component."""
+    return {component for component in (None, "billing", "search") if mode.gate.for_component(component).closure is not None}
 
 
-async def closed_of(mode: MaintenanceMode, *scopes: str, within: float = SLACK) -> None:
+async def closed_of(mode: MaintenanceMode, *components: str, within: float = SLACK) -> None:
     """Exactly these, by what the cluster says."""
-    await eventually(lambda: closed_scopes(mode) == {*scopes} and mode.gate.source == "redis", within=within)
+    await eventually(lambda: closed_components(mode) == {*components} and mode.gate.source == "redis", within=within)
 
 
 async def stays(mode: MaintenanceMode, is_closed: bool, seconds: float) -> None:
     until = time.monotonic() + seconds
     while time.monotonic() < until:
-        assert (mode.gate.closing is not None) is is_closed
+        assert (mode.gate.closure is not None) is is_closed
         await asyncio.sleep(0.01)
 
 
@@ -121,9 +121,9 @@ async def test_while_a_slot_is_on_the_move_the_switch_is_read_from_both_ends(nod
         at_target = f"redis+cluster://127.0.0.1:{target.port}"
 
         await _ask(target, "SET", "maintenance", "1")
-        await eventually(lambda: mode.gate.closing is not None, within=TTL + SLACK)
+        await eventually(lambda: mode.gate.closure is not None, within=TTL + SLACK)
         await _ask(target, "DEL", "maintenance")
-        await eventually(lambda: mode.knowledge.known is not None and mode.knowledge.known.switch == OFF, within=TTL + SLACK)
+        await eventually(lambda: mode.cache.known is not None and mode.cache.known.switch == OFF, within=TTL + SLACK)
 
         await asyncio.to_thread(nodes.end_move, target)
         await closed(mode, False)
@@ -132,9 +132,9 @@ async def test_while_a_slot_is_on_the_move_the_switch_is_read_from_both_ends(nod
 
 @asynccontextmanager
 async def scoped(nodes: Cluster, **options: Any) -> AsyncIterator[MaintenanceMode]:
-    """A worker with two scopes, whose switches share the slot of the general one."""
+    """A worker with two components, whose switches share the slot of the general one."""
     mode = MaintenanceMode(backend_of(nodes, key=TAGGED, **options))
-    mode.follow_scopes(frozenset({"billing", "search"}))
+    mode.follow_components(frozenset({"billing", "search"}))
     await nodes.owner.acli("DEL", TAGGED, BILLING, SEARCH)
     async with mode:
         yield mode
@@ -150,7 +150,7 @@ async def test_the_switches_of_scopes_are_pushed_and_follow_their_slot(nodes: Cl
         await asyncio.to_thread(nodes.end_move, target)
         await target.acli("SET", SEARCH, 1)
         await closed_of(mode, "billing", "search")
-        await set_maintenance_mode(False, backend_of(nodes, key=TAGGED), scope="billing")
+        await set_maintenance_mode(False, backend_of(nodes, key=TAGGED), component="billing")
         await closed_of(mode, "search")
         await target.acli("DEL", SEARCH)
         await closed_of(mode)
@@ -306,7 +306,7 @@ async def test_a_replica_that_takes_over_is_followed() -> None:
             await eventually(lambda: _has_switch(nodes.replica), within=SLACK)
             await asyncio.to_thread(nodes.owner.kill)
             await eventually(lambda: _is_master(nodes.replica), within=30.0)
-            await eventually(lambda: mode.gate.source == "redis" and mode.gate.closing, within=2 + SLACK)
+            await eventually(lambda: mode.gate.source == "redis" and mode.gate.closure, within=2 + SLACK)
             await eventually(lambda: _accepts(nodes.replica, "DEL", "maintenance"), within=SLACK)
             await closed(mode, False)
             async with maintenance_mode_on(RedisBackend(url, timeout=10.0)):
@@ -318,9 +318,9 @@ async def test_the_users_of_the_file_may_use_the_key_that_scopes_need() -> None:
     with cluster(users=True) as nodes:
         url = nodes.url_of("worker:change-me-worker@", f"ttl={TTL}&key={TAGGED}")
         mode = MaintenanceMode(RedisBackend(url))
-        mode.follow_scopes(frozenset({"billing"}))
+        mode.follow_components(frozenset({"billing"}))
         async with mode:
-            await set_maintenance_mode(True, url, scope="billing")
+            await set_maintenance_mode(True, url, component="billing")
             await closed_of(mode, "billing")
             async with maintenance_mode_on(RedisBackend(url, timeout=10.0)):
                 await closed(mode, True)

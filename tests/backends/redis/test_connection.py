@@ -14,7 +14,7 @@ import pytest
 from redis.asyncio.connection import Connection
 from redis.exceptions import ResponseError
 
-from fastapi_maintenance.backends.redis.connection import Wire
+from fastapi_maintenance.backends.redis.connection import RedisConnection
 from fastapi_maintenance.backends.redis.server import SingleServer
 from fastapi_maintenance.exceptions import BackendUnavailableError
 from tests.conftest import RedisServerFactory
@@ -46,17 +46,17 @@ def events() -> Events:
 
 
 @asynccontextmanager
-async def wire_to(port: int, events: Events, **options: Any) -> AsyncIterator[Wire]:
+async def wire_to(port: int, events: Events, **options: Any) -> AsyncIterator[RedisConnection]:
     """A wire to a real server."""
     connection = Connection(host="127.0.0.1", port=port, **{"protocol": 3, **options})
     await connection.connect()  # type: ignore[no-untyped-call]
-    async with Wire(connection, events) as wire:
+    async with RedisConnection(connection, events) as wire:
         yield wire
 
 
 @asynccontextmanager
-async def scripted_wire(server: Scripted, events: Events, **options: Any) -> AsyncIterator[Wire]:
-    async with Wire(await server.connect(**options), events) as wire:
+async def scripted_wire(server: Scripted, events: Events, **options: Any) -> AsyncIterator[RedisConnection]:
+    async with RedisConnection(await server.connect(**options), events) as wire:
         yield wire
 
 
@@ -112,11 +112,11 @@ async def test_what_cannot_be_encoded_is_refused_and_spoils_nothing(port: int, e
 
 async def test_it_remembers_when_it_last_heard_anything(port: int, events: Events) -> None:
     async with wire_to(port, events) as wire:
-        before = wire.heard_at
+        before = wire.last_received_at
         await asyncio.sleep(0.02)
-        assert wire.heard_at == before
+        assert wire.last_received_at == before
         await wire.call(("PING",), within=SOON)
-        assert before < wire.heard_at <= time.monotonic()
+        assert before < wire.last_received_at <= time.monotonic()
 
 
 # -- pushes --------------------------------------------------------------------------------------------------------------
@@ -345,7 +345,7 @@ async def test_closing_it_closes_the_connection_and_ends_the_reader(events: Even
 
 async def test_closing_it_while_being_cancelled_again_closes_the_connection_all_the_same(events: Events) -> None:
     async with scripted() as server:
-        wire = Wire(await server.connect(), events)
+        wire = RedisConnection(await server.connect(), events)
         await wire.__aenter__()
         await eventually(lambda: server.writers, within=SOON)
         closing = asyncio.ensure_future(wire.__aexit__(None, None, None))
@@ -362,7 +362,7 @@ async def test_closing_it_with_tls_does_not_wait_for_a_frozen_server_to_take_lea
     server = own_redis_server(tls=True)
     before = open_files()
     connection = await SingleServer.from_url(server.url).connect(timeout=SOON)
-    async with Wire(connection, events) as wire:
+    async with RedisConnection(connection, events) as wire:
         await wire.call(("PING",), within=SOON)
         server.pause()
     assert not wire._connection.is_connected

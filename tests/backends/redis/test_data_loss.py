@@ -11,10 +11,10 @@ import pytest
 
 from fastapi_maintenance.backends import RedisBackend
 from fastapi_maintenance.backends.redis.sync import DataLoss
-from fastapi_maintenance.coordination.lease import Lease
+from fastapi_maintenance.coordination.lease import LeaseKeeper
 from fastapi_maintenance.model.evaluate import evaluate
 from fastapi_maintenance.model.holds import Hold
-from fastapi_maintenance.model.snapshot import Reading
+from fastapi_maintenance.model.snapshot import Snapshot
 from fastapi_maintenance.model.state import OFF, ON, MaintenanceState
 from tests.conftest import RedisServerFactory
 from tests.support.servers import RedisServer
@@ -76,9 +76,9 @@ async def pair(own_redis_server: RedisServerFactory) -> Pair:
     return await asyncio.to_thread(Pair, own_redis_server)
 
 
-def is_closed(reading: Reading, scope: str) -> bool:
-    """What a reading said of a scope when it came."""
-    return evaluate(reading, reading.now, scope).state.enabled
+def is_closed(reading: Snapshot, component: str) -> bool:
+    """What a reading said of a component when it came."""
+    return evaluate(reading, reading.now, component).state.enabled
 
 
 def losses(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -168,7 +168,7 @@ async def test_a_failover_that_lost_the_switch_of_a_scope_opens_nobody_there_unl
     pair: Pair, caplog: pytest.LogCaptureFixture, on_data_loss: DataLoss
 ) -> None:
     backend = RedisBackend(pair.url, ttl=TTL, on_data_loss=on_data_loss)
-    backend.follow_scopes(["billing"])
+    backend.follow_components(["billing"])
     async with linked(backend, Worker(reporting=True)) as worker:
         await both_know(False, worker)
         await asyncio.to_thread(pair.split)
@@ -189,7 +189,7 @@ async def test_a_failover_that_lost_the_switch_of_a_scope_opens_nobody_there_unl
 
 async def test_a_deleted_switch_of_a_scope_is_never_mistaken_for_a_loss(pair: Pair, caplog: pytest.LogCaptureFixture) -> None:
     backend = RedisBackend(pair.url, ttl=TTL)
-    backend.follow_scopes(["billing"])
+    backend.follow_components(["billing"])
     async with linked(backend, Worker(reporting=True)) as worker:
         await pair.master.acli("SET", "maintenance:billing", 1)
         await eventually(lambda: is_closed(worker.last, "billing") and worker.last.registered, within=10)
@@ -290,7 +290,7 @@ async def test_a_failover_that_lost_a_hold_opens_nobody_and_its_holder_keeps_it(
     async with linked(RedisBackend(pair.url, ttl=TTL), Worker(reporting=True)) as worker:
         await both_know(False, worker)
         await asyncio.to_thread(pair.split)
-        lease = Lease(RedisBackend(pair.url), Hold("ours", ON), 3.0)
+        lease = LeaseKeeper(RedisBackend(pair.url), Hold("ours", ON), 3.0)
         await asyncio.to_thread(lambda: lease.begin().result(5))
         await both_know(True, worker)
         syncs = worker.syncs
@@ -308,7 +308,7 @@ async def test_a_failover_that_lost_a_hold_opens_nobody_and_its_holder_keeps_it(
 async def test_a_holder_puts_back_its_hold_where_no_worker_remembers(pair: Pair) -> None:
     """As where the only worker was restarted in the outage."""
     await asyncio.to_thread(pair.split)
-    lease = Lease(RedisBackend(pair.url), Hold("ours", ON), 1.5)
+    lease = LeaseKeeper(RedisBackend(pair.url), Hold("ours", ON), 1.5)
     await asyncio.to_thread(lambda: lease.begin().result(5))
     await asyncio.to_thread(pair.fail_over)
     async with linked(RedisBackend(pair.url, ttl=TTL), Worker(reporting=True)) as worker:

@@ -64,14 +64,14 @@ async def is_renewed(backend: RedisBackend, first: float) -> bool:
 
 @asynccontextmanager
 async def workers(
-    url: str, count: int = 1, *, ttl: float = TTL, scopes: tuple[str, ...] = (), **options: Any
+    url: str, count: int = 1, *, ttl: float = TTL, components: tuple[str, ...] = (), **options: Any
 ) -> AsyncIterator[list[Worker]]:
     """So many, each with a backend and a link of its own."""
     async with AsyncExitStack() as stack:
         linked_ones = []
         for _ in range(count):
             backend = RedisBackend(url, ttl=ttl, **options)
-            backend.follow_scopes(scopes)
+            backend.follow_components(components)
             linked_ones.append(await stack.enter_async_context(linked(backend, Worker(reporting=True))))
         yield linked_ones
 
@@ -93,7 +93,7 @@ async def test_a_switch_that_is_set_says_when_who_where_what_and_why(redis_url: 
     before = time.time()
 
     await backend.write(ON_WITH_REASON)
-    await backend.signed("ben").write(OFF)
+    await backend.as_operator("ben").write(OFF)
     on, off = await backend.history()
 
     assert (on.kind, on.state, on.by, on.reason, on.host, on.pid) == ("set", ON_WITH_REASON, "ana", "OPS-417", *HERE)
@@ -107,7 +107,7 @@ async def test_what_changes_nothing_is_no_change(redis_url: str) -> None:
     await backend.write(OFF)
     await backend.write(ON)
     await backend.write(ON, expires_in=60)
-    await backend.write_scope("billing", OFF)
+    await backend.write_component("billing", OFF)
 
     assert await kinds(backend) == ["set"]
 
@@ -116,13 +116,13 @@ async def test_a_scope_is_named_and_can_be_asked_for_alone(redis_url: str) -> No
     backend = RedisBackend(redis_url)
 
     await backend.write(ON)
-    await backend.write_scope("billing", ON_WITH_REASON)
-    await backend.acquire(Hold("a", ON, scope="billing"), 30)
+    await backend.write_component("billing", ON_WITH_REASON)
+    await backend.acquire(Hold("a", ON, component="billing"), 30)
     await backend.acquire(Hold("b", ON), 30)
 
-    assert [change.scope for change in await backend.history()] == [None, "billing", "billing", None]
-    assert [change.kind for change in await backend.history(scope="billing")] == ["set", "taken"]
-    assert [change.kind for change in await backend.history(scope="billing", limit=1)] == ["taken"]
+    assert [change.component for change in await backend.history()] == [None, "billing", "billing", None]
+    assert [change.kind for change in await backend.history(component="billing")] == ["set", "taken"]
+    assert [change.kind for change in await backend.history(component="billing", limit=1)] == ["taken"]
 
 
 async def test_the_newest_come_last_and_no_more_than_asked_for(redis_url: str) -> None:
@@ -178,7 +178,7 @@ async def test_force_is_one_entry(redis_url: str) -> None:
     await backend.write(ON)
     await backend.acquire(Hold("a", ON), 30)
 
-    await backend.signed("ana").clear()
+    await backend.as_operator("ana").clear()
 
     cleared = (await backend.history())[-1]
     assert await kinds(backend) == ["set", "taken", "cleared"]
@@ -195,7 +195,7 @@ async def test_an_amendment_says_what_became_of_the_switch(redis_url: str) -> No
 
 
 async def test_an_exchange_is_recorded_if_it_happens(redis_url: str) -> None:
-    backend = RedisBackend(redis_url).signed("ana")
+    backend = RedisBackend(redis_url).as_operator("ana")
     seen = await backend.read()
 
     assert await backend.compare_and_set(seen, ON)
@@ -210,13 +210,13 @@ async def test_an_exchange_is_recorded_if_it_happens(redis_url: str) -> None:
 async def test_a_lease_that_ran_out_is_recorded_once_by_whoever_notices(redis_url: str, operator: Any, keys: Keys) -> None:
     backend = RedisBackend(redis_url)
     async with workers(redis_url, 3) as crew:
-        await backend.acquire(Hold("a", MaintenanceState(enabled=True, by="ana"), scope="billing"), 0.2)
+        await backend.acquire(Hold("a", MaintenanceState(enabled=True, by="ana"), component="billing"), 0.2)
         await has_kinds(backend, "taken", "lapsed")
         await another_sync_of(crew)
 
     lapsed = (await backend.history())[-1]
     assert await kinds(backend) == ["taken", "lapsed"]
-    assert (lapsed.hold, lapsed.by, lapsed.scope) == ("a", "ana", "billing")
+    assert (lapsed.hold, lapsed.by, lapsed.component) == ("a", "ana", "billing")
     assert not await operator.exists(keys.holds)
 
 
@@ -275,11 +275,11 @@ async def test_four_workers_record_a_bare_write_once(redis_url: str, operator: A
 
 async def test_workers_record_nothing_that_is_recorded_already(redis_url: str) -> None:
     backend = RedisBackend(redis_url)
-    async with workers(redis_url, 2, scopes=("billing",)) as crew:
+    async with workers(redis_url, 2, components=("billing",)) as crew:
         await backend.write(ON_WITH_REASON)
-        await backend.write_scope("billing", ON)
+        await backend.write_component("billing", ON)
         await another_sync_of(crew)
-        await backend.write_scope("billing", OFF)
+        await backend.write_component("billing", OFF)
         await backend.clear()
         await another_sync_of(crew)
 
@@ -289,15 +289,15 @@ async def test_workers_record_nothing_that_is_recorded_already(redis_url: str) -
 async def test_workers_of_other_scopes_do_not_confuse_each_other(redis_url: str, operator: Any) -> None:
     backend = RedisBackend(redis_url)
     async with (
-        workers(redis_url, scopes=("billing",)) as some,
-        workers(redis_url, scopes=("search",)) as others,
+        workers(redis_url, components=("billing",)) as some,
+        workers(redis_url, components=("search",)) as others,
         workers(redis_url) as more,
     ):
         await operator.set("maintenance:billing", "1")
         await operator.set("maintenance:search", "1")
         await has_kinds(backend, "noticed", "noticed")
         await another_sync_of(some + others + more)
-        assert sorted(str(change.scope) for change in await backend.history()) == ["billing", "search"]
+        assert sorted(str(change.component) for change in await backend.history()) == ["billing", "search"]
 
 
 @pytest.mark.parametrize("bare", [True, False])
@@ -341,7 +341,7 @@ async def test_a_bare_write_that_no_worker_saw_comes_before_what_is_done_next(re
     backend = RedisBackend(redis_url)
     await operator.set("maintenance", '{"enabled": true, "reason": "by hand"}')
 
-    await backend.signed("ana").write(OFF)
+    await backend.as_operator("ana").write(OFF)
     seen, done = await backend.history()
 
     assert (seen.kind, seen.reason, seen.by, seen.pid) == ("noticed", "by hand", None, HERE[1])
@@ -532,9 +532,9 @@ async def test_who_may_not_read_it_is_told_so(make_user: MakeUser) -> None:
 
 async def test_what_is_put_back_after_a_loss_is_said_once(redis_url: str, operator: Any) -> None:
     backend = RedisBackend(redis_url)
-    async with workers(redis_url, 3, scopes=("billing",)) as crew:
+    async with workers(redis_url, 3, components=("billing",)) as crew:
         await backend.write(ON_WITH_REASON)
-        await backend.write_scope("billing", ON)
+        await backend.write_component("billing", ON)
         await backend.acquire(Hold("a", MaintenanceState(enabled=True, by="ben")), 60)
         await another_sync_of(crew)
         await operator.flushall()
@@ -542,7 +542,7 @@ async def test_what_is_put_back_after_a_loss_is_said_once(redis_url: str, operat
         await another_sync_of(crew)
     changes = await backend.history()
 
-    assert {(change.scope, change.hold, change.by) for change in changes} == {
+    assert {(change.component, change.hold, change.by) for change in changes} == {
         (None, None, "ana"),
         ("billing", None, None),
         (None, "a", "ben"),
@@ -665,8 +665,8 @@ async def test_a_master_behind_sentinels_has_a_history() -> None:
 async def recorded_in(url: str, write_by_hand: Callable[[], Awaitable[Any]]) -> None:
     backend = RedisBackend(url, ttl=TTL, timeout=10.0)
     following = asyncio.create_task(gathered(first(backend, 2)))
-    async with workers(url, 2, scopes=("billing",), timeout=10.0) as crew:
-        await backend.write_scope("billing", on("by us"))
+    async with workers(url, 2, components=("billing",), timeout=10.0) as crew:
+        await backend.write_component("billing", on("by us"))
         await write_by_hand()
         await has_kinds(backend, "set", "noticed")
         await another_sync_of(crew)

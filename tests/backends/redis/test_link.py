@@ -75,7 +75,7 @@ async def take_hold(client: Any, keys: Keys, id: str, lease: float = 30.0, state
 
 
 async def registered(url: str) -> list[RegisteredWorker]:
-    return sorted((await RedisBackend(url).roll_call()).workers, key=lambda worker: worker.id)
+    return sorted((await RedisBackend(url).read_registry()).workers, key=lambda worker: worker.id)
 
 
 @asynccontextmanager
@@ -208,7 +208,7 @@ async def test_renewals_and_registrations_wake_nobody(redis_url: str) -> None:
         for _ in range(3):
             assert await other.renew(hold, 300.0)
         async with linked(RedisBackend(redis_url, ttl=NO_POLL)):
-            await other.roll_call()
+            await other.read_registry()
             await asyncio.sleep(QUIET)
         assert worker.syncs == syncs
 
@@ -286,20 +286,20 @@ async def test_what_others_wait_for_is_registered_soon_when_nudged_from_any_thre
         await asyncio.sleep(QUIET)
         syncs = worker.syncs
         worker.drained = True
-        await asyncio.to_thread(backend.nudge)
+        await asyncio.to_thread(backend.request_sync)
         await eventually(lambda: worker.syncs == syncs + 1, within=SOON)
-        backend.nudge()
+        backend.request_sync()
         await asyncio.sleep(QUIET)
         assert worker.syncs == syncs + 1, "there was nothing new to say"
-    backend.nudge()
+    backend.request_sync()
 
 
 async def test_the_switch_of_a_new_scope_is_read_soon(redis_url: str, operator: Any) -> None:
     await operator.set("maintenance:billing", "1")
     backend = RedisBackend(redis_url, ttl=NO_POLL)
     async with linked(backend) as worker:
-        backend.follow_scopes(["billing"])
-        await eventually(lambda: "billing" in (worker.last.scopes or {}), within=SOON)
+        backend.follow_components(["billing"])
+        await eventually(lambda: "billing" in (worker.last.components or {}), within=SOON)
 
 
 def test_a_nudge_after_the_loop_was_closed_does_nothing(redis_url: str) -> None:

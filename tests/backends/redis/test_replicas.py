@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from fastapi_maintenance.backends import RedisBackend
-from fastapi_maintenance.backends.base import Replicas
-from fastapi_maintenance.backends.redis.connection import Wire
+from fastapi_maintenance.backends.base import ReplicaAck
+from fastapi_maintenance.backends.redis.connection import RedisConnection
 from fastapi_maintenance.backends.redis.replies import count_replicas
 from fastapi_maintenance.exceptions import BackendUnavailableError
 from fastapi_maintenance.model.state import OFF, ON
@@ -46,13 +46,13 @@ async def test_it_says_how_many_replicas_have_what_was_written(make_replicated: 
     backend = RedisBackend(master.url)
 
     with took_less_than(5):  # and not after the ten seconds that it would be given
-        assert await backend.write_through(ON, within=10) == Replicas(2, 2)
+        assert await backend.write_replicated(ON, within=10) == ReplicaAck(2, 2)
     assert [await replica.acli("GET", "maintenance") for replica in replicas] == ["1", "1"]
 
     replicas[0].pause()
     try:
         began = time.monotonic()
-        assert await backend.write_through(OFF, within=0.3) == Replicas(1, 2)
+        assert await backend.write_replicated(OFF, within=0.3) == ReplicaAck(1, 2)
         assert time.monotonic() - began >= 0.3
     finally:
         replicas[0].resume()
@@ -60,41 +60,41 @@ async def test_it_says_how_many_replicas_have_what_was_written(make_replicated: 
 
 async def test_with_no_replicas_nobody_is_waited_for(redis_url: str) -> None:
     with took_less_than(5):
-        assert await RedisBackend(redis_url).write_through(ON, within=10) is None
+        assert await RedisBackend(redis_url).write_replicated(ON, within=10) is None
     assert await RedisBackend(redis_url).get_value() is True
 
 
 @pytest.mark.parametrize(
-    ("missing", "told"), [([], Replicas(1, 1)), (["-role"], Replicas(1, None)), (["-wait"], None), (["-role", "-wait"], None)]
+    ("missing", "told"), [([], ReplicaAck(1, 1)), (["-role"], ReplicaAck(1, None)), (["-wait"], None), (["-role", "-wait"], None)]
 )
 async def test_an_operator_with_less_rights_is_told_less_and_writes_all_the_same(
-    make_replicated: MakeReplicated, missing: list[str], told: Replicas | None
+    make_replicated: MakeReplicated, missing: list[str], told: ReplicaAck | None
 ) -> None:
     master, _ = await asyncio.to_thread(make_replicated, 1)
     await master.acli("ACL", "SETUSER", "less", "on", ">secret", *rule_of("operator"), *missing)
     backend = RedisBackend(master.url_of("less", "secret"))
 
-    assert await backend.write_through(ON, within=5) == told
+    assert await backend.write_replicated(ON, within=5) == told
     assert await master.acli("GET", "maintenance") == "1"
 
 
 async def test_without_role_no_answer_is_not_taken_for_a_replica(redis_server: RedisServer) -> None:
     await redis_server.acli("ACL", "SETUSER", "less", "on", ">secret", *rule_of("operator"), "-role")
 
-    assert await RedisBackend(redis_server.url_of("less", "secret")).write_through(ON, within=0.1) is None
+    assert await RedisBackend(redis_server.url_of("less", "secret")).write_replicated(ON, within=0.1) is None
 
 
 async def test_a_connection_that_ends_while_waiting_makes_nothing_unwritten(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    call = Wire.call
+    call = RedisConnection.call
 
-    async def cut(wire: Wire, *commands: tuple[Any, ...], within: float) -> list[Any]:
+    async def cut(wire: RedisConnection, *commands: tuple[Any, ...], within: float) -> list[Any]:
         if commands[0][0] == "ROLE":
             raise BackendUnavailableError("gone")
         return await call(wire, *commands, within=within)
 
-    monkeypatch.setattr(Wire, "call", cut)
+    monkeypatch.setattr(RedisConnection, "call", cut)
 
-    assert await RedisBackend(redis_url).write_through(ON, within=1) is None
+    assert await RedisBackend(redis_url).write_replicated(ON, within=1) is None
     assert await RedisBackend(redis_url).get_value() is True
 
 

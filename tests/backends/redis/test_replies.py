@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from redis.exceptions import NoPermissionError, ResponseError
 
-from fastapi_maintenance.backends.redis.replies import Answer, read_plain, read_roll_call, read_script
+from fastapi_maintenance.backends.redis.replies import ScriptReply, read_plain, read_registry, read_script
 from fastapi_maintenance.exceptions import BackendError
 from fastapi_maintenance.model.evaluate import evaluate
 from fastapi_maintenance.model.holds import Hold
-from fastapi_maintenance.model.snapshot import Reading
+from fastapi_maintenance.model.snapshot import Snapshot
 from fastapi_maintenance.model.state import MAX_BYTES, OFF, ON, MaintenanceState
-from fastapi_maintenance.model.workers import RollCall, Worker
+from fastapi_maintenance.model.workers import RegistrySnapshot, Worker
 
 HOLD = Hold("a", ON, since=1700000000.25, deadline=1700000030.5)
 LEAVES = (
@@ -43,7 +43,7 @@ def script_reply(**changes: Any) -> list[Any]:
         "fingerprint": b"abc",
         "verdict": b"",
         "roll": [],
-        "scopes": [],
+        "components": [],
         "unrecorded": b"",
     }
     return list((reply | changes).values())
@@ -55,7 +55,7 @@ def script_reply(**changes: Any) -> list[Any]:
 def test_an_absent_switch_is_off_and_the_time_is_that_of_redis() -> None:
     answer = read_script(script_reply())
 
-    assert answer == Answer(Reading(OFF, (), 1700000000.0, epoch=17, fingerprint="abc"), born=5)
+    assert answer == ScriptReply(Snapshot(OFF, (), 1700000000.0, epoch=17, fingerprint="abc"), born=5)
 
 
 def test_a_switch_with_a_time_to_live_and_a_hold() -> None:
@@ -69,7 +69,7 @@ def test_a_switch_with_a_time_to_live_and_a_hold() -> None:
         )
     )
 
-    assert answer.reading == Reading(ON, (HOLD,), 1700000000.0, 1.5, epoch=9, fingerprint="abc")
+    assert answer.reading == Snapshot(ON, (HOLD,), 1700000000.0, 1.5, epoch=9, fingerprint="abc")
     assert (answer.born, answer.parent, answer.verdict) == (8, 7, "well done")
 
 
@@ -154,12 +154,12 @@ def test_another_shape_is_a_backend_error(changes: dict[str, Any]) -> None:
     )
 )
 def test_garbage_in_a_reply_is_a_reading_that_can_be_used_or_a_backend_error(changes: dict[str, Any]) -> None:
-    for read in (read_script, read_roll_call):
+    for read in (read_script, read_registry):
         try:
             answer = read(script_reply(**changes))
         except BackendError:
             continue
-        assert isinstance(answer, Answer | RollCall)
+        assert isinstance(answer, ScriptReply | RegistrySnapshot)
         effective = evaluate(answer.reading, answer.reading.now)
         assert math.isinf(effective.until) or effective.until > answer.reading.now
 
@@ -167,7 +167,7 @@ def test_garbage_in_a_reply_is_a_reading_that_can_be_used_or_a_backend_error(cha
 @settings(deadline=None, max_examples=50)
 @given(GARBAGE)
 def test_a_reply_that_is_garbage_altogether_is_a_backend_error(reply: Any) -> None:
-    for read in (read_script, read_roll_call):
+    for read in (read_script, read_registry):
         with pytest.raises(BackendError):
             read(reply)
 
@@ -176,7 +176,7 @@ def test_a_reply_that_is_garbage_altogether_is_a_backend_error(reply: Any) -> No
 
 
 def test_the_roll_names_the_workers() -> None:
-    roll = read_roll_call(script_reply(roll=[[b"w", b"1700000003000000", b'{"pid": 7}'], [b"gone", b"1", b"left"]]))
+    roll = read_registry(script_reply(roll=[[b"w", b"1700000003000000", b'{"pid": 7}'], [b"gone", b"1", b"left"]]))
 
     assert roll.born == 5
     assert roll.reading.epoch == 17
@@ -186,7 +186,7 @@ def test_the_roll_names_the_workers() -> None:
 @pytest.mark.parametrize("roll", [None, 3, [[b"w", b"1"]], [[b"w", b"x", b"{}"]], [[3, b"1", b"{}"]]])
 def test_a_roll_of_another_shape_is_a_backend_error(roll: Any) -> None:
     with pytest.raises(BackendError, match="something else than workers"):
-        read_roll_call(script_reply(roll=roll))
+        read_registry(script_reply(roll=roll))
 
 
 # -- without the script --------------------------------------------------------------------------------------------------
@@ -195,12 +195,12 @@ def test_a_roll_of_another_shape_is_a_backend_error(roll: Any) -> None:
 def test_plain_replies_say_nothing_of_holds() -> None:
     reading = read_plain([b"1", 2500, [b"1700000000", b"250000"]], now=1.0)
 
-    assert reading == Reading(ON, None, 1700000000.25, 2.5)
+    assert reading == Snapshot(ON, None, 1700000000.25, 2.5)
 
 
 @pytest.mark.parametrize("clock", [NoPermissionError("no"), [b"x", b"y"], [None, b"1"], [b"9" * 20, b"0"], [b"1"], None])
 def test_without_redis_clock_the_local_one_stands_in(clock: object) -> None:
-    assert read_plain([None, -2, clock], now=42.0) == Reading(OFF, None, 42.0)
+    assert read_plain([None, -2, clock], now=42.0) == Snapshot(OFF, None, 42.0)
 
 
 def test_a_plain_value_that_cannot_be_read_is_unknown() -> None:
@@ -237,8 +237,8 @@ def test_plain_garbage_is_a_reading_or_a_backend_error(replies: list[Any]) -> No
 # -- losing data ---------------------------------------------------------------------------------------------------------
 
 
-def answer(epoch: int = 10, born: int = 5, parent: int = 0) -> Answer:
-    return Answer(Reading(epoch=epoch), born, parent)
+def answer(epoch: int = 10, born: int = 5, parent: int = 0) -> ScriptReply:
+    return ScriptReply(Snapshot(epoch=epoch), born, parent)
 
 
 @pytest.mark.parametrize(
@@ -253,5 +253,5 @@ def answer(epoch: int = 10, born: int = 5, parent: int = 0) -> Answer:
         (answer(epoch=0, born=0), answer(epoch=1, born=9), False),  # there was nothing to lose
     ],
 )
-def test_data_is_lost_when_its_life_ended_or_went_back(before: Answer, after: Answer, lost: bool) -> None:
+def test_data_is_lost_when_its_life_ended_or_went_back(before: ScriptReply, after: ScriptReply, lost: bool) -> None:
     assert before.is_lost_in(after) is lost

@@ -182,7 +182,7 @@ async def hold(backend: RedisBackend) -> None:
 
 async def barrier(backend: RedisBackend) -> None:
     await backend.begin_barrier()
-    await backend.roll_call()
+    await backend.read_registry()
 
 
 async def outcome(doing: Awaitable[None], documented: str) -> str:

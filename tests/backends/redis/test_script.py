@@ -11,9 +11,9 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError, ResponseError
 
-from fastapi_maintenance.backends.redis.connection import Wire
+from fastapi_maintenance.backends.redis.connection import RedisConnection
 from fastapi_maintenance.backends.redis.keys import Keys
-from fastapi_maintenance.backends.redis.replies import Answer, read_roll_call, read_script
+from fastapi_maintenance.backends.redis.replies import ScriptReply, read_registry, read_script
 from fastapi_maintenance.backends.redis.script import Script, dump_hold
 from fastapi_maintenance.backends.redis.server import SingleServer
 from fastapi_maintenance.exceptions import BackendError, InvalidStateError, UnsupportedError
@@ -24,7 +24,7 @@ from .conftest import MakeUser
 
 pytestmark = pytest.mark.every_redis
 
-Step = Callable[..., Awaitable[Answer]]
+Step = Callable[..., Awaitable[ScriptReply]]
 
 MINUTE = 60.0
 SETTLED = "9 8 0 0 0"  # an epoch, in a life that began at the beginning of time
@@ -35,7 +35,7 @@ def step(operator: Any, keys: Keys) -> Step:
     """Runs a step and reads its answer."""
     script = Script(keys)
 
-    async def run(name: str, *args: str | int) -> Answer:
+    async def run(name: str, *args: str | int) -> ScriptReply:
         return read_script(await operator.execute_command(*script.whole(name, *args)))
 
     return run
@@ -178,7 +178,7 @@ async def test_every_change_but_a_renewal_advances_the_epoch_and_is_published(op
         await listener.get_message(timeout=1)
         epochs = [0]
 
-        async def published(answer: Answer) -> None:
+        async def published(answer: ScriptReply) -> None:
             message = await listener.get_message(timeout=1)
             assert message is not None
             assert int(message["data"]) == answer.reading.epoch > epochs[-1]
@@ -302,12 +302,12 @@ async def test_release_keeps_the_switch_on_even_if_the_holds_are_garbage(operato
 async def roll(operator: Any, keys: Keys) -> dict[str, bool]:
     """Who is in the registry, and whether they left."""
     reply = await operator.execute_command(*Script(keys).whole("workers"))
-    return {worker.id: worker.left for worker in read_roll_call(reply).workers}
+    return {worker.id: worker.left for worker in read_registry(reply).workers}
 
 
 async def test_sync_registers_and_begins_a_life(operator: Any, step: Step, keys: Keys) -> None:
     answer = await step("sync", "w", '{"pid": 7}', 3000, 0)
-    called = read_roll_call(await operator.execute_command(*Script(keys).whole("workers")))
+    called = read_registry(await operator.execute_command(*Script(keys).whole("workers")))
 
     (worker,) = called.workers
     assert (worker.id, worker.pid, worker.left) == ("w", 7, False)
@@ -390,7 +390,7 @@ async def test_leaving_an_empty_registry_leaves_nothing_for_ever(operator: Any, 
 
 async def test_a_garbage_registration_is_a_worker_that_expired(operator: Any, keys: Keys) -> None:
     await operator.hset(keys.workers, "w", "garbage")
-    (worker,) = read_roll_call(await operator.execute_command(*Script(keys).whole("barrier"))).workers
+    (worker,) = read_registry(await operator.execute_command(*Script(keys).whole("barrier"))).workers
 
     assert (worker.id, worker.deadline, worker.left) == ("w", 0.0, False)
 
@@ -521,14 +521,14 @@ async def test_a_worker_that_was_away_for_long_restores_nothing_over_a_life_that
 
 
 @pytest.fixture
-async def wire(redis_url: str) -> AsyncIterator[Wire]:
+async def wire(redis_url: str) -> AsyncIterator[RedisConnection]:
     """A connection of our own."""
     connection = await SingleServer.from_url(redis_url).connect(timeout=5.0, protocol=3)
-    async with Wire(connection, lambda: None) as wire:
+    async with RedisConnection(connection, lambda: None) as wire:
         yield wire
 
 
-async def test_a_script_that_the_server_does_not_know_is_sent_whole(wire: Wire, keys: Keys, operator: Any) -> None:
+async def test_a_script_that_the_server_does_not_know_is_sent_whole(wire: RedisConnection, keys: Keys, operator: Any) -> None:
     script = Script(keys)
     (unknown,) = await wire.call(script.by_digest("read"), within=5.0)
     assert isinstance(unknown, NoScriptError)
@@ -540,7 +540,7 @@ async def test_a_script_that_the_server_does_not_know_is_sent_whole(wire: Wire, 
     assert not isinstance((await wire.call(script.by_digest("read"), within=5.0))[0], Exception)
 
 
-async def test_what_the_server_refuses_is_a_backend_error_with_its_words(wire: Wire, keys: Keys) -> None:
+async def test_what_the_server_refuses_is_a_backend_error_with_its_words(wire: RedisConnection, keys: Keys) -> None:
     with pytest.raises(BackendError, match=r"Redis refused: .*(not an integer|invalid expire)") as refused:
         await Script(keys).run(wire, "write", "1", 2**70, within=5.0)
     assert not isinstance(refused.value, UnsupportedError)

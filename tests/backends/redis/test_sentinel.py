@@ -50,7 +50,7 @@ def backend_of(group: SentinelGroup, **options: Any) -> RedisBackend:
 
 
 async def closed(mode: MaintenanceMode, is_closed: bool, within: float = SLACK) -> None:
-    await eventually(lambda: (mode.gate.closing is not None) is is_closed and mode.gate.source == "redis", within=within)
+    await eventually(lambda: (mode.gate.closure is not None) is is_closed and mode.gate.source == "redis", within=within)
 
 
 async def replica_of(group: SentinelGroup) -> RedisServer:
@@ -105,7 +105,7 @@ async def test_nobody_goes_back_to_a_master_that_comes_back_to_life(group: Senti
         zombie.resume()
         until = time.monotonic() + 3 * TTL
         while time.monotonic() < until:
-            assert mode.gate.closing is not None, "it went back to the zombie, which knows of no maintenance"
+            assert mode.gate.closure is not None, "it went back to the zombie, which knows of no maintenance"
             await asyncio.sleep(0.01)
         assert mode.gate.source == "redis"
 
@@ -117,23 +117,23 @@ async def test_a_hold_outlives_a_failover(group: SentinelGroup) -> None:
         await asyncio.to_thread(group.fail_over)
         until = time.monotonic() + 3 * TTL
         while time.monotonic() < until:
-            assert mode.gate.closing is not None
+            assert mode.gate.closure is not None
             await asyncio.sleep(0.01)
         assert not block.lost
 
 
 async def test_a_scope_stays_closed_over_a_failover_and_its_next_write_is_followed(group: SentinelGroup) -> None:
     mode = MaintenanceMode(backend_of(group))
-    mode.follow_scopes(frozenset({"billing"}))
+    mode.follow_components(frozenset({"billing"}))
     async with mode:
-        await backend_of(group).write_scope("billing", ON)
-        await eventually(lambda: mode.gate.of("billing").closing, within=SLACK)
+        await backend_of(group).write_component("billing", ON)
+        await eventually(lambda: mode.gate.for_component("billing").closure, within=SLACK)
         await eventually(lambda: _has(group, "maintenance:billing"), within=SLACK)
         await asyncio.to_thread(group.fail_over)
         until = time.monotonic() + 3 * TTL
         while time.monotonic() < until:
-            assert mode.gate.of("billing").closing is not None
-            assert mode.gate.closing is None
+            assert mode.gate.for_component("billing").closure is not None
+            assert mode.gate.closure is None
             await asyncio.sleep(0.01)
         await (await asyncio.to_thread(group.master)).acli("DEL", "maintenance:billing")
         await eventually(lambda: mode.gate.is_open and mode.gate.source == "redis", within=TTL + SLACK)

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from fastapi_maintenance.backends.redis.connection import Wire
+from fastapi_maintenance.backends.redis.connection import RedisConnection
 from fastapi_maintenance.backends.redis.keys import Keys
-from fastapi_maintenance.backends.redis.replies import read_roll_call
+from fastapi_maintenance.backends.redis.replies import read_registry
 from fastapi_maintenance.backends.redis.script import Script, dump_hold
 from fastapi_maintenance.backends.redis.server import SingleServer
 from fastapi_maintenance.backends.redis.sync import Sync
@@ -39,14 +39,14 @@ def sync_of(worker: Worker, keys: Keys, id: str = "w1", **options: Any) -> Sync:
 
 
 @asynccontextmanager
-async def wire_to(url: str) -> AsyncIterator[Wire]:
+async def wire_to(url: str) -> AsyncIterator[RedisConnection]:
     connection = await SingleServer.from_url(url).connect(timeout=5.0, protocol=3)
-    async with Wire(connection, lambda: None) as wire:
+    async with RedisConnection(connection, lambda: None) as wire:
         yield wire
 
 
 @pytest.fixture
-async def wire(redis_url: str) -> AsyncIterator[Wire]:
+async def wire(redis_url: str) -> AsyncIterator[RedisConnection]:
     async with wire_to(redis_url) as wire:
         yield wire
 
@@ -83,7 +83,7 @@ def texts(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 async def test_a_sync_delivers_switch_and_holds_as_of_when_it_was_sent(
-    wire: Wire, sync: Sync, worker: Worker, operator: Any, keys: Keys
+    wire: RedisConnection, sync: Sync, worker: Worker, operator: Any, keys: Keys
 ) -> None:
     await operator.set("maintenance", WITH_MESSAGE)
     await hold(operator, keys, "a")
@@ -98,15 +98,15 @@ async def test_a_sync_delivers_switch_and_holds_as_of_when_it_was_sent(
     assert worker.last.registered
 
 
-async def test_a_sync_registers_what_the_worker_reports(wire: Wire, sync: Sync, operator: Any, keys: Keys) -> None:
+async def test_a_sync_registers_what_the_worker_reports(wire: RedisConnection, sync: Sync, operator: Any, keys: Keys) -> None:
     await sync.run(wire, arm=True, rung="tracking")
 
-    (registered,) = read_roll_call(await operator.execute_command(*Script(keys).whole("workers"))).workers
+    (registered,) = read_registry(await operator.execute_command(*Script(keys).whole("workers"))).workers
     assert (registered.id, registered.rung) == ("w1", "tracking")
     assert registered.lifetime == pytest.approx(3 * TTL)
 
 
-async def test_arming_is_of_switch_and_epoch_only(wire: Wire, sync: Sync, operator: Any, keys: Keys) -> None:
+async def test_arming_is_of_switch_and_epoch_only(wire: RedisConnection, sync: Sync, operator: Any, keys: Keys) -> None:
     pushes: list[str] = []
     wire._on_event = lambda: pushes.append("push")
     await wire.call(("CLIENT", "TRACKING", "ON", "OPTIN"), within=5.0)
@@ -129,14 +129,14 @@ async def test_arming_is_of_switch_and_epoch_only(wire: Wire, sync: Sync, operat
         pushes.clear()
 
 
-async def test_a_refused_arming_is_told_of_and_hinders_nothing(wire: Wire, sync: Sync, worker: Worker) -> None:
+async def test_a_refused_arming_is_told_of_and_hinders_nothing(wire: RedisConnection, sync: Sync, worker: Worker) -> None:
     armed, _ = await sync.run(wire, arm=True, rung="tracking")  # CLIENT TRACKING was never switched on
 
     assert armed is False
     assert worker.syncs == 1
 
 
-async def test_a_script_that_the_server_forgot_is_sent_again(wire: Wire, sync: Sync, worker: Worker, operator: Any) -> None:
+async def test_a_script_that_the_server_forgot_is_sent_again(wire: RedisConnection, sync: Sync, worker: Worker, operator: Any) -> None:
     await sync.run(wire, arm=False, rung="polling")
     await operator.script_flush()
     await sync.run(wire, arm=False, rung="polling")
@@ -146,28 +146,32 @@ async def test_a_script_that_the_server_forgot_is_sent_again(wire: Wire, sync: S
     assert all(reading.registered for reading in worker.readings)
 
 
-async def test_after_leaving_it_is_told_apart_from_a_worker_that_vanished(wire: Wire, sync: Sync, operator: Any, keys: Keys) -> None:
+async def test_after_leaving_it_is_told_apart_from_a_worker_that_vanished(
+    wire: RedisConnection, sync: Sync, operator: Any, keys: Keys
+) -> None:
     await sync.run(wire, arm=False, rung="polling")
     await operator.script_flush()
     await sync.leave(wire)
 
-    (registered,) = read_roll_call(await operator.execute_command(*Script(keys).whole("workers"))).workers
+    (registered,) = read_registry(await operator.execute_command(*Script(keys).whole("workers"))).workers
     assert registered.left
 
 
-async def test_leaving_over_a_dead_connection_is_no_error(wire: Wire, sync: Sync) -> None:
+async def test_leaving_over_a_dead_connection_is_no_error(wire: RedisConnection, sync: Sync) -> None:
     await wire._connection.disconnect()
     await sync.leave(wire)
 
 
-async def test_a_reply_that_is_no_reading_is_an_error(wire: Wire, sync: Sync, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_reply_that_is_no_reading_is_an_error(wire: RedisConnection, sync: Sync, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sync, "_commands", lambda rung: [("ECHO", "garbage")])
 
     with pytest.raises(BackendError, match="something else than a reading"):
         await sync.run(wire, arm=False, rung="polling")
 
 
-async def test_an_observer_reads_the_same_and_writes_nothing(wire: Wire, worker: Worker, sync: Sync, operator: Any, keys: Keys) -> None:
+async def test_an_observer_reads_the_same_and_writes_nothing(
+    wire: RedisConnection, worker: Worker, sync: Sync, operator: Any, keys: Keys
+) -> None:
     worker.observer = True
     await hold(operator, keys, "a")
     await sync.run(wire, arm=False, rung="polling")
@@ -182,7 +186,7 @@ async def test_an_observer_reads_the_same_and_writes_nothing(wire: Wire, worker:
 
 
 async def test_what_the_worker_applied_is_unacknowledged_until_it_is_registered(
-    wire: Wire, worker: Worker, sync: Sync, operator: Any
+    wire: RedisConnection, worker: Worker, sync: Sync, operator: Any
 ) -> None:
     worker.reporting = True
     assert not is_unacknowledged(sync)
@@ -284,7 +288,7 @@ async def test_without_get_there_is_no_sync(make_user: MakeUser, sync: Sync) -> 
 
 
 async def test_what_was_known_stays_where_something_cannot_be_read(
-    wire: Wire, sync: Sync, worker: Worker, operator: Any, keys: Keys
+    wire: RedisConnection, sync: Sync, worker: Worker, operator: Any, keys: Keys
 ) -> None:
     await operator.set("maintenance", WITH_MESSAGE, px=60_000)
     await hold(operator, keys, "a")
@@ -307,7 +311,7 @@ async def test_what_was_known_stays_where_something_cannot_be_read(
 
 @pytest.mark.parametrize(("lease", "looks"), [(30.0, 15.0), (0.2, 0.1), (0.04, 0.04)])
 async def test_it_asks_to_be_run_half_way_to_the_end_of_a_hold_and_right_after_it(
-    wire: Wire, sync: Sync, operator: Any, keys: Keys, lease: float, looks: float
+    wire: RedisConnection, sync: Sync, operator: Any, keys: Keys, lease: float, looks: float
 ) -> None:
     """The renewal of a hold is not pushed, so a look before its known end must find it."""
     at = math.inf
@@ -319,7 +323,7 @@ async def test_it_asks_to_be_run_half_way_to_the_end_of_a_hold_and_right_after_i
     assert began + looks - 0.03 < at < time.monotonic() + looks + 0.03
 
 
-async def test_with_nothing_that_ends_it_need_not_be_run_again(wire: Wire, sync: Sync, operator: Any) -> None:
+async def test_with_nothing_that_ends_it_need_not_be_run_again(wire: RedisConnection, sync: Sync, operator: Any) -> None:
     await operator.set("maintenance", "1")
 
     assert (await sync.run(wire, arm=False, rung="polling"))[1] == float("inf")
@@ -329,7 +333,7 @@ async def test_with_nothing_that_ends_it_need_not_be_run_again(wire: Wire, sync:
 
 
 async def test_lost_data_is_put_back_and_off_is_never_delivered(
-    wire: Wire, sync: Sync, worker: Worker, operator: Any, keys: Keys, caplog: pytest.LogCaptureFixture
+    wire: RedisConnection, sync: Sync, worker: Worker, operator: Any, keys: Keys, caplog: pytest.LogCaptureFixture
 ) -> None:
     await operator.set("maintenance", WITH_MESSAGE, px=60_000)
     await hold(operator, keys, "a")
@@ -347,7 +351,7 @@ async def test_lost_data_is_put_back_and_off_is_never_delivered(
     assert texts(caplog) == ["Redis lost its data; the last known state: restored"]
 
 
-async def test_a_switch_whose_time_is_up_is_not_put_back(wire: Wire, sync: Sync, worker: Worker, operator: Any) -> None:
+async def test_a_switch_whose_time_is_up_is_not_put_back(wire: RedisConnection, sync: Sync, worker: Worker, operator: Any) -> None:
     await operator.set("maintenance", "1", px=30)
     await sync.run(wire, arm=False, rung="polling")
     await operator.flushall()
@@ -360,7 +364,7 @@ async def test_a_switch_whose_time_is_up_is_not_put_back(wire: Wire, sync: Sync,
 
 @pytest.mark.parametrize(("value", "there"), [("0", 0), ('{"enabled":false,"message":"open"}', 1), (None, 0)])
 async def test_off_is_put_back_only_where_it_says_more_than_off(
-    wire: Wire, sync: Sync, operator: Any, value: str | None, there: int
+    wire: RedisConnection, sync: Sync, operator: Any, value: str | None, there: int
 ) -> None:
     if value is not None:
         await operator.set("maintenance", value)
@@ -371,7 +375,7 @@ async def test_off_is_put_back_only_where_it_says_more_than_off(
     assert await operator.exists("maintenance") == there
 
 
-async def test_a_switch_that_was_never_readable_is_not_put_back(wire: Wire, sync: Sync, operator: Any) -> None:
+async def test_a_switch_that_was_never_readable_is_not_put_back(wire: RedisConnection, sync: Sync, operator: Any) -> None:
     await operator.set("maintenance", "garbage")
     await sync.run(wire, arm=False, rung="polling")
     await operator.flushall()
@@ -380,7 +384,9 @@ async def test_a_switch_that_was_never_readable_is_not_put_back(wire: Wire, sync
     assert await operator.exists("maintenance") == 0
 
 
-async def test_a_delete_is_no_loss(wire: Wire, sync: Sync, worker: Worker, operator: Any, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_delete_is_no_loss(
+    wire: RedisConnection, sync: Sync, worker: Worker, operator: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     await operator.set("maintenance", "1")
     await sync.run(wire, arm=False, rung="polling")
     await operator.delete("maintenance")
@@ -391,7 +397,9 @@ async def test_a_delete_is_no_loss(wire: Wire, sync: Sync, worker: Worker, opera
     assert texts(caplog) == []
 
 
-async def test_data_loss_can_be_followed(wire: Wire, worker: Worker, keys: Keys, operator: Any, caplog: pytest.LogCaptureFixture) -> None:
+async def test_data_loss_can_be_followed(
+    wire: RedisConnection, worker: Worker, keys: Keys, operator: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     sync = sync_of(worker, keys, on_data_loss="follow")
     await operator.set("maintenance", "1")
     await sync.run(wire, arm=False, rung="polling")
@@ -491,7 +499,7 @@ async def test_a_switch_that_was_lost_without_a_trace_in_the_epoch_is_put_back_w
 
 
 async def test_of_two_who_find_a_switch_lost_one_puts_it_back(
-    wire: Wire, operator: Any, keys: Keys, caplog: pytest.LogCaptureFixture
+    wire: RedisConnection, operator: Any, keys: Keys, caplog: pytest.LogCaptureFixture
 ) -> None:
     """And somebody who deletes it then is not overruled by the second."""
     first, second = Worker(), Worker()
@@ -516,7 +524,7 @@ async def test_of_two_who_find_a_switch_lost_one_puts_it_back(
 
 
 async def test_an_older_registration_in_a_life_that_others_have_restored_is_made_anew(
-    wire: Wire, sync: Sync, worker: Worker, operator: Any, keys: Keys, caplog: pytest.LogCaptureFixture
+    wire: RedisConnection, sync: Sync, worker: Worker, operator: Any, keys: Keys, caplog: pytest.LogCaptureFixture
 ) -> None:
     await sync.run(wire, arm=False, rung="polling")
     earlier = await operator.hget(keys.workers, "w1")

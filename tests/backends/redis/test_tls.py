@@ -12,7 +12,7 @@ from redis.asyncio.connection import SSLConnection
 
 from fastapi_maintenance import maintenance_mode_on
 from fastapi_maintenance.backends import RedisBackend
-from fastapi_maintenance.backends.redis.server import SharedContext
+from fastapi_maintenance.backends.redis.server import TLSContextCache
 from fastapi_maintenance.exceptions import BackendUnavailableError
 from fastapi_maintenance.model.state import OFF
 from fastapi_maintenance.runtime.mode import MaintenanceMode
@@ -32,12 +32,12 @@ def strict() -> Iterator[RedisServer]:
 async def test_with_a_certificate_of_its_own_a_worker_is_let_in(strict: RedisServer) -> None:
     async with MaintenanceMode(RedisBackend(strict.url)) as mode:
         await strict.acli("SET", "maintenance", 1)
-        await eventually(lambda: mode.gate.closing is not None, within=SLACK)
+        await eventually(lambda: mode.gate.closure is not None, within=SLACK)
         async with maintenance_mode_on(RedisBackend(strict.url, timeout=10.0)):
             await strict.acli("DEL", "maintenance")
-            await eventually(lambda: mode.knowledge.known is not None and mode.knowledge.known.switch == OFF, within=SLACK)
-            assert mode.gate.closing is not None
-        await eventually(lambda: mode.gate.closing is None, within=SLACK)
+            await eventually(lambda: mode.cache.known is not None and mode.cache.known.switch == OFF, within=SLACK)
+            assert mode.gate.closure is not None
+        await eventually(lambda: mode.gate.closure is None, within=SLACK)
 
 
 async def test_without_one_it_is_told_so(strict: RedisServer) -> None:
@@ -69,11 +69,11 @@ async def test_connections_share_a_context_until_the_certificates_may_have_been_
 
     monkeypatch.setattr(ssl, "create_default_context", count)
     monkeypatch.setattr("fastapi_maintenance.backends.redis.server.time.monotonic", lambda: now)
-    shared = SharedContext()
+    shared = TLSContextCache()
 
     async def lent() -> ssl.SSLContext:
         connection = SSLConnection()
-        await shared.lend(connection)
+        await shared.apply(connection)
         context: ssl.SSLContext = connection.ssl_context.get()
         return context
 
