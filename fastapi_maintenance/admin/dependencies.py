@@ -35,7 +35,7 @@ async def get_component(
 ) -> str | None:
     """Return the component of the query, which must have routes."""
     if component is not None and component not in mode.components:
-        raise HTTPException(404, f"No route belongs to {component!r}. GET scopes lists the names.")
+        raise HTTPException(404, f"No route belongs to {component!r}. GET components lists the names.")
     return component
 
 

@@ -194,7 +194,7 @@ class BaseStateBackend(ABC):
             return hold.id in self.__holds
 
     async def release(self, hold: Hold, *, keep: MaintenanceState | None = None) -> None:
-        """End a hold, in the same step writing `keep` to the switch, or that of its component, where given. Ending it twice does nothing."""
+        """End a hold and, in the same step, write `keep` to the switch or to that of its component. Ending it twice does nothing."""
         try:
             if keep is not None:
                 await (self._write_kept(keep) if hold.component is None else self.write_component(hold.component, keep))

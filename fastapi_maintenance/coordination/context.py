@@ -96,7 +96,8 @@ def maintenance_mode_off(
 ) -> MaintenanceContext:
     """Maintenance is off for the length of a block: the switch and the enclosing blocks' own holds are lifted.
 
-    Never lifts somebody else's hold, nor without `component` a switch that a component has itself. Everything else is as in `maintenance_mode_on`.
+    Never lifts somebody else's hold, nor without `component` a switch that a component has itself.
+    Everything else is as in `maintenance_mode_on`.
     """
     return MaintenanceContext(_state(False, reason=reason), backend, lease, on_error, on_lost, component=component)
 

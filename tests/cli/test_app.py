@@ -566,7 +566,7 @@ class Lacking(ModuleType):
     """A module that cannot be imported, because another one is not installed."""
 
     def __init__(self, name: str | None) -> None:
-        super().__init__("fastapi_maintenance.cli")
+        super().__init__("fastapi_maintenance.cli.app")
         self.__dict__["lacks"] = name
 
     def __getattr__(self, attribute: str) -> None:
@@ -575,7 +575,7 @@ class Lacking(ModuleType):
 
 @pytest.mark.parametrize(("name", "missing"), [("typer", "typer"), ("rich", "rich"), ("rich.console", "rich")])
 def test_without_the_extra_one_sentence_says_how_to_install_it(name: str, missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "fastapi_maintenance.cli", Lacking(name))
+    monkeypatch.setitem(sys.modules, "fastapi_maintenance.cli.app", Lacking(name))
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == f'The command line needs {missing}, which is not installed: pip install "fastapi-maintenance-cluster[cli]"'
@@ -583,7 +583,7 @@ def test_without_the_extra_one_sentence_says_how_to_install_it(name: str, missin
 
 @pytest.mark.parametrize("name", ["redis", None])
 def test_another_module_that_is_missing_is_no_missing_extra(name: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "fastapi_maintenance.cli", Lacking(name))
+    monkeypatch.setitem(sys.modules, "fastapi_maintenance.cli.app", Lacking(name))
     with pytest.raises(ModuleNotFoundError):
         main()
 

@@ -861,8 +861,8 @@ mode = MaintenanceMode(RedisBackend(sys.argv[1]))  # in the parent, as a server 
 
 async def serve():
     async with mode:
-        await eventually(lambda: mode.gate.closing is not None, within=10)
-        await eventually(lambda: mode.gate.closing is None, within=10)
+        await eventually(lambda: mode.gate.closure is not None, within=10)
+        await eventually(lambda: mode.gate.closure is None, within=10)
 
 children = []
 for _ in range(2):

@@ -26,7 +26,7 @@ _NOT_PERMITTED: Final = ("unknown command", "unknown redis command", "acl failur
 
 
 class Script:
-    """Builds the commands that run a step of `maintenance.lua` on the keys of one switch, and of the components that are asked for by then."""
+    """Builds the commands that run a step of `maintenance.lua` on the keys of one switch and of the components followed by then."""
 
     def __init__(self, keys: Keys, components: Callable[[], Iterable[str]] = tuple) -> None:
         self._keys = keys
