@@ -67,7 +67,7 @@ async def open_shop(url: str) -> AsyncIterator[Shop]:
             await layer.mode.stop()
 
 
-async def test_the_barrier_of_a_scope_waits_for_nobody_outside_of_it(redis_url: str) -> None:
+async def test_barrier_of_a_component_waits_for_it_alone(redis_url: str) -> None:
     async with open_shop(redis_url) as shop:
         outside = asyncio.create_task(shop.client.get("/slow"))
         await asyncio.sleep(0.05)
@@ -82,7 +82,7 @@ async def test_the_barrier_of_a_scope_waits_for_nobody_outside_of_it(redis_url: 
         assert (await outside).status_code == 200
 
 
-async def test_what_redis_loses_of_a_scope_is_put_back(redis_url: str, redis_server: RedisServer) -> None:
+async def test_component_switch_lost_by_redis_is_restored(redis_url: str, redis_server: RedisServer) -> None:
     async with open_shop(redis_url) as shop:
         await shop.backend.write_component("billing", ON)
         await redis_server.acli("SET", "maintenance:search", 0)
@@ -95,7 +95,7 @@ async def test_what_redis_loses_of_a_scope_is_put_back(redis_url: str, redis_ser
         await eventually(lambda: shop.answers(billing=200, search=503), within=SOON)
 
 
-async def test_where_scripts_are_forbidden_scopes_are_read_all_the_same(redis_url: str, redis_server: RedisServer) -> None:
+async def test_components_are_read_without_scripts(redis_url: str, redis_server: RedisServer) -> None:
     await redis_server.acli("ACL", "SETUSER", "plain", "on", ">any", "~*", "&*", "+@all", "-eval", "-evalsha")
     async with open_shop(redis_url.replace("://", "://plain:any@")) as shop:
         await redis_server.acli("SET", "maintenance:billing", 1)
@@ -108,13 +108,13 @@ async def test_where_scripts_are_forbidden_scopes_are_read_all_the_same(redis_ur
         await eventually(lambda: shop.answers(billing=200, search=200), within=SOON)
 
 
-def test_a_worker_without_the_scope_has_nothing_there_to_close() -> None:
+def test_worker_without_the_component_counts_as_closed() -> None:
     worker = Worker("a", deadline=1.0, http=3).in_component("billing")
 
     assert (worker.closed, worker.drained, worker.http) == (True, True, 0)
 
 
-async def test_a_file_cannot_keep_a_scope_on_and_says_so(tmp_path: Path) -> None:
+async def test_file_backend_cannot_keep_a_component_on(tmp_path: Path) -> None:
     backend = LocalFileBackend(tmp_path / "maintenance.json")
     hold = await backend.acquire(Hold("a", ON, component="billing"), 30.0)
 

@@ -94,7 +94,7 @@ ORDERS: Final[dict[str, Callable[[], ASGIApp]]] = {
 
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("path", ["/orders", "/anything", "/closed"])
-def test_the_answer_can_be_read_and_the_preflight_before_it_allows_the_request(order: str, path: str) -> None:
+def test_cors_response_and_preflight_are_readable(order: str, path: str) -> None:
     client = TestClient(ORDERS[order]())
     preflight = client.options(path, headers=PREFLIGHT)
     answer = client.post(path, headers=FROM_THERE)
@@ -111,7 +111,7 @@ def test_the_answer_can_be_read_and_the_preflight_before_it_allows_the_request(o
 
 @pytest.mark.parametrize("order", ["outside", "beneath"])
 @pytest.mark.parametrize("server", SERVERS)
-def test_real_servers_send_the_same(order: str, server: str) -> None:
+def test_cors_response_of_real_servers_is_the_same(order: str, server: str) -> None:
     with SERVERS[server](ORDERS[order]()) as address, httpx2.Client(base_url=f"http://{address}", trust_env=False) as client:
         preflight = client.options("/anything", headers=PREFLIGHT)
         answer = client.post("/anything", headers=FROM_THERE)
@@ -124,7 +124,7 @@ def test_real_servers_send_the_same(order: str, server: str) -> None:
 
 
 @pytest.mark.parametrize("order", ORDERS)
-def test_who_may_not_read_it_still_may_not(order: str) -> None:
+def test_cors_response_to_other_origins_stays_unreadable(order: str) -> None:
     client = TestClient(ORDERS[order]())
     stranger = {"origin": "https://stranger.example"}
 
@@ -133,7 +133,7 @@ def test_who_may_not_read_it_still_may_not(order: str) -> None:
 
 
 @pytest.mark.parametrize("order", ORDERS)
-def test_without_an_origin_it_is_an_answer_like_any_other(order: str) -> None:
+def test_response_without_origin_has_no_cors_headers(order: str) -> None:
     headers = TestClient(ORDERS[order]()).post("/orders").headers
 
     assert not [name for name in headers if name.startswith("access-control-allow-origin")]
@@ -141,7 +141,7 @@ def test_without_an_origin_it_is_an_answer_like_any_other(order: str) -> None:
 
 
 @pytest.mark.parametrize("order", ORDERS)
-async def test_websockets_are_refused_as_ever(order: str) -> None:
+async def test_websocket_with_cors_is_refused(order: str) -> None:
     app = ORDERS[order]()
     routes: Any = app
     while not isinstance(routes, FastAPI):
@@ -155,7 +155,7 @@ async def test_websockets_are_refused_as_ever(order: str) -> None:
 
 
 @pytest.mark.parametrize("inner", [True, False])
-def test_answers_of_handlers_can_be_read_too(inner: bool) -> None:
+def test_cors_response_of_handlers_is_readable(inner: bool) -> None:
     def refuse(request: Request) -> bool:
         raise HTTPException(403)
 
@@ -166,28 +166,28 @@ def test_answers_of_handlers_can_be_read_too(inner: bool) -> None:
         assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (status, ORIGIN)
 
 
-def test_headers_that_an_application_exposes_itself_are_its_own_choice() -> None:
+def test_cors_headers_exposed_by_the_app_are_kept() -> None:
     app = within(Middleware(CORSMiddleware, **CORS, expose_headers=["Retry-After", "X-Total"]), OURS)
     answer = TestClient(app).post("/orders", headers=FROM_THERE)
 
     assert answer.headers["access-control-expose-headers"] == "Retry-After, X-Total"
 
 
-def test_without_any_cors_a_preflight_is_refused_like_everything_else() -> None:
+def test_preflight_without_cors_is_refused() -> None:
     answer = TestClient(within(OURS)).options("/anything", headers=PREFLIGHT)
 
     assert answer.status_code == 503
     assert "access-control-allow-origin" not in answer.headers
 
 
-def test_the_one_further_out_is_not_taken_for_one_beneath() -> None:
+def test_cors_middleware_outside_is_not_applied_twice() -> None:
     """What it adds would be added twice."""
     app = within(Middleware(Hiding), OURS, THEIRS)
 
     assert TestClient(app).post("/orders", headers=FROM_THERE).headers["vary"].lower().split(", ") == ["accept", "origin"]
 
 
-def test_a_response_with_options_of_its_own_goes_the_same_way() -> None:
+def test_cors_response_with_options_is_readable() -> None:
     app = within(THEIRS, Middleware(MaintenanceModeMiddleware, response=ResponseOptions(redirect="https://status.example")))
     answer = TestClient(app).post("/orders", headers=FROM_THERE | {"accept": "text/html"}, follow_redirects=False)
 
@@ -216,7 +216,7 @@ def shared() -> FastAPI:
         (lambda: mounting(Host("testserver", Router([Mount("/shop", shared())]))), "/shop/orders"),
     ],
 )
-def test_what_is_mounted_has_its_own_cors(app: Callable[[], ASGIApp], path: str) -> None:
+def test_mounted_app_has_its_own_cors(app: Callable[[], ASGIApp], path: str) -> None:
     client = TestClient(app())
     preflight = client.options(path, headers=PREFLIGHT)
     answer = client.post(path, headers=FROM_THERE)
@@ -227,7 +227,7 @@ def test_what_is_mounted_has_its_own_cors(app: Callable[[], ASGIApp], path: str)
 
 
 @pytest.mark.parametrize("path", ["/v1/orders", "/orders", "/v2/closed/first"])
-def test_what_is_beside_a_mounted_application_has_not(path: str) -> None:
+def test_route_beside_a_mounted_app_has_no_cors(path: str) -> None:
     app = shop()
     app.add_api_route("/v2/closed/first", lambda: None, methods=["POST"])
     app.mount("/v1", shop())
@@ -239,14 +239,14 @@ def test_what_is_beside_a_mounted_application_has_not(path: str) -> None:
     assert "access-control-allow-origin" not in answer.headers
 
 
-def test_a_route_for_another_method_does_not_hide_the_mounted_application() -> None:
+def test_mounted_app_behind_another_method_has_its_cors() -> None:
     app = Starlette(routes=[Route("/v2/orders", lambda request: PlainTextResponse("list"), methods=["GET"]), Mount("/v2", shared())])
     app.add_middleware(MaintenanceModeMiddleware)
 
     assert TestClient(app).post("/v2/orders", headers=FROM_THERE).headers["access-control-allow-origin"] == ORIGIN
 
 
-def test_a_convertor_that_fails_is_no_error_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cors_lookup_survives_a_failing_convertor(monkeypatch: pytest.MonkeyPatch) -> None:
     class Failing(Convertor[str]):
         regex = ".*"
 
@@ -263,7 +263,7 @@ def test_a_convertor_that_fails_is_no_error_of_ours(monkeypatch: pytest.MonkeyPa
     assert TestClient(app).post("/v2/orders", headers=FROM_THERE).status_code == 503
 
 
-def test_what_answers_last_is_not_mounted_anywhere() -> None:
+def test_default_app_of_a_router_has_no_cors() -> None:
     app = Starlette(routes=[Mount("/v2", shared())], middleware=[OURS])
     app.router.default = PlainTextResponse("the rest")
     answer = TestClient(app).get("/elsewhere", headers=FROM_THERE)

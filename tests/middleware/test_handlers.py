@@ -114,7 +114,7 @@ RETURNS_AWAITABLE: Final[dict[str, Callable[[HTTPConnection], Awaitable[Caller]]
 
 
 @pytest.mark.parametrize("handler", IN_THE_POOL.values(), ids=IN_THE_POOL)
-async def test_sync_handlers_run_in_the_thread_pool(handler: Callable[[HTTPConnection], Caller]) -> None:
+async def test_sync_handler_runs_in_a_thread(handler: Callable[[HTTPConnection], Caller]) -> None:
     connection = HTTPConnection(http_scope())
     given, thread = await call_handler(handler, connection)
     assert given is connection
@@ -122,7 +122,7 @@ async def test_sync_handlers_run_in_the_thread_pool(handler: Callable[[HTTPConne
 
 
 @pytest.mark.parametrize("handler", (ASYNC | RETURNS_AWAITABLE).values(), ids=ASYNC | RETURNS_AWAITABLE)
-async def test_what_a_handler_returns_to_be_awaited_is_awaited_on_the_event_loop(
+async def test_handler_result_is_awaited_on_the_event_loop(
     handler: Callable[[HTTPConnection], Caller | Awaitable[Caller]],
 ) -> None:
     connection = HTTPConnection(http_scope())
@@ -130,14 +130,14 @@ async def test_what_a_handler_returns_to_be_awaited_is_awaited_on_the_event_loop
 
 
 @pytest.mark.parametrize("handler", ASYNC.values(), ids=ASYNC)
-async def test_async_handlers_do_not_go_through_the_thread_pool(
+async def test_async_handler_runs_in_no_thread(
     handler: Callable[[HTTPConnection], Caller | Awaitable[Caller]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("fastapi_maintenance._internal.callables.to_thread", UNUSED)
     assert await call_handler(handler, HTTPConnection(http_scope()))
 
 
-async def test_a_sync_handler_sees_the_context_of_its_request() -> None:
+async def test_sync_handler_sees_the_context_of_its_request() -> None:
     user: ContextVar[str] = ContextVar("user")
     user.set("ana")
     assert await call_handler(lambda _: user.get(), HTTPConnection(http_scope())) == "ana"
@@ -147,11 +147,11 @@ async def test_a_sync_handler_sees_the_context_of_its_request() -> None:
 
 
 @pytest.mark.parametrize(("answer", "exempt"), [(True, True), (False, False), (None, False), ("", False), ("yes", True), (0, False)])
-async def test_an_exempt_handlers_answer_is_a_bool(answer: Any, exempt: bool) -> None:
+async def test_exempt_handler_result_is_a_bool(answer: Any, exempt: bool) -> None:
     assert await is_exempt(lambda _: answer, http_scope(), UNUSED, UNUSED) is exempt
 
 
-async def test_an_object_with_an_async_call_that_says_no_exempts_nobody() -> None:
+async def test_exempt_handler_object_with_async_call_is_awaited() -> None:
     """FM: the coroutine object it makes is true."""
 
     class Nobody:
@@ -161,7 +161,7 @@ async def test_an_object_with_an_async_call_that_says_no_exempts_nobody() -> Non
     assert await is_exempt(Nobody(), http_scope(), UNUSED, UNUSED) is False
 
 
-async def test_a_handler_is_given_a_request_or_for_a_websocket_its_connection() -> None:
+async def test_handler_gets_a_request_or_a_connection() -> None:
     seen: list[HTTPConnection] = []
 
     async def note(connection: HTTPConnection) -> bool:
@@ -226,14 +226,14 @@ async def reads_a_little(request: Request) -> bool:
 
 
 @pytest.mark.parametrize("handler", [reads_all, reads_a_little, lambda _: True])
-async def test_what_an_exempt_handler_reads_of_the_body_is_there_for_the_app(handler: Any) -> None:
+async def test_body_read_by_exempt_handler_is_there_for_the_app(handler: Any) -> None:
     parts = [b"one ", b"two ", b"three"]
     receive = sending(*({"type": "http.request", "body": part, "more_body": part != parts[-1]} for part in parts))
     _, *bodies = await exchange(echoing(handler), http_scope("POST", path="/"), receive)
     assert b"".join(body["body"] for body in bodies) == b"one two three"
 
 
-async def test_a_replay_gives_the_messages_in_order_and_then_goes_on() -> None:
+async def test_replay_yields_messages_in_order_and_goes_on() -> None:
     replay = ReplayableReceive(sending({"type": "1"}, {"type": "2"}, {"type": "3"}))
     assert [await replay(), await replay()] == [{"type": "1"}, {"type": "2"}]
     assert [await replay.replay() for _ in range(3)] == [{"type": "1"}, {"type": "2"}, {"type": "3"}]
@@ -316,14 +316,12 @@ def reply_of(app: FastAPI) -> tuple[int, dict[str, str], bytes]:
 @pytest.mark.parametrize("handlers", HANDLED.values(), ids=HANDLED)
 @pytest.mark.parametrize("error", ERRORS.values(), ids=ERRORS)
 @pytest.mark.parametrize("where", ["exempt_handler", "response_handler"])
-def test_an_error_is_answered_as_the_app_answers_it_from_an_endpoint(
-    error: Callable[[], Exception], handlers: dict[Any, Any], where: str
-) -> None:
+def test_handler_error_is_answered_by_the_app(error: Callable[[], Exception], handlers: dict[Any, Any], where: str) -> None:
     expected = reply_of(app_that_raises(error(), handlers, "endpoint"))
     assert reply_of(app_that_raises(error(), handlers, where)) == expected
 
 
-def test_the_errors_above_are_answered_in_different_ways() -> None:
+def test_handler_errors_are_answered_in_different_ways() -> None:
     """Else the comparison would prove nothing."""
     apps = [app_that_raises(error(), handlers, "exempt_handler") for error in ERRORS.values() for handlers in HANDLED.values()]
     replies = {reply_of(app)[::2] for app in apps}
@@ -335,21 +333,21 @@ def test_the_errors_above_are_answered_in_different_ways() -> None:
 
 @pytest.mark.parametrize("handlers", HANDLED.values(), ids=HANDLED)
 @pytest.mark.parametrize("where", ["exempt_handler", "response_handler"])
-def test_an_unknown_error_reaches_the_server(handlers: dict[Any, Any], where: str) -> None:
+def test_unknown_error_reaches_the_server(handlers: dict[Any, Any], where: str) -> None:
     """Also where the app has a last resort: that answers, and the server still logs the error."""
     with pytest.raises(Unknown, match="nobody knows"):
         TestClient(app_that_raises(Unknown("nobody knows"), handlers, where)).get("/door")
 
 
 @pytest.mark.parametrize("scope", [http_scope(), http_scope(app=object())])
-async def test_without_an_app_that_has_exception_handlers_http_exceptions_are_answered_all_the_same(scope: Scope) -> None:
+async def test_http_exception_without_app_handlers_is_answered(scope: Scope) -> None:
     start, body = await exchange(partial(handle_error, HTTPException(401, "who?")), scope)
     assert (start["status"], body["body"]) == (401, b"who?")
     with pytest.raises(Unknown):
         await handle_error(Unknown(), scope, UNUSED, UNUSED)
 
 
-async def test_an_error_after_the_response_has_begun_is_not_answered_a_second_time() -> None:
+async def test_error_after_the_response_began_is_not_answered() -> None:
     async def two_chunks(connection: HTTPConnection) -> Response:
         def chunks() -> Iterator[bytes]:
             yield b"one"
@@ -367,7 +365,7 @@ async def test_an_error_after_the_response_has_begun_is_not_answered_a_second_ti
     assert [message["type"] for message in sent] == ["http.response.start", "http.response.body"]
 
 
-async def test_a_handler_of_errors_can_read_the_body_that_an_exempt_handler_read() -> None:
+async def test_error_handler_can_read_the_body_again() -> None:
     async def fail(request: Request) -> bool:
         raise Teapot(await request.body())
 
@@ -417,7 +415,7 @@ async def failure_of(handler: Any, role: str, scope: Scope) -> BaseException:
     ],
 )
 @pytest.mark.parametrize("scope", [http_scope(), websocket_scope()])
-async def test_one_log_line_and_a_note_say_which_handler_failed(
+async def test_handler_error_is_logged_once_with_a_note(
     handler: Any, role: str, name: str, scope: Scope, caplog: pytest.LogCaptureFixture
 ) -> None:
     error = await failure_of(handler, role, scope)
@@ -429,7 +427,7 @@ async def test_one_log_line_and_a_note_say_which_handler_failed(
 
 
 @pytest.mark.parametrize("error", [HTTPException(401), StarletteHTTPException(404), WebSocketException(4001), ClientDisconnect()])
-async def test_an_answer_that_is_meant_and_a_client_that_leaves_are_not_logged(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
+async def test_http_exception_and_disconnect_are_not_logged(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
     async def fail(connection: HTTPConnection) -> bool:
         raise error
 
@@ -438,7 +436,7 @@ async def test_an_answer_that_is_meant_and_a_client_that_leaves_are_not_logged(e
     assert len(error.__notes__) == 1
 
 
-async def test_an_error_object_that_is_raised_for_every_request_collects_no_notes() -> None:
+async def test_error_object_raised_again_collects_no_notes() -> None:
     denied = HTTPException(403)
 
     async def deny(connection: HTTPConnection) -> bool:
@@ -465,7 +463,7 @@ async def ours(connection: HTTPConnection) -> Any:
     return MaintenanceResponse(ON)
 
 
-async def test_the_response_of_a_handler_is_sent() -> None:
+async def test_handler_response_is_sent() -> None:
     start, body = await exchange(partial(answer_alone, page), http_scope())
     assert start["status"] == 503
     assert (b"retry-after", b"7") in start["headers"]
@@ -473,7 +471,7 @@ async def test_the_response_of_a_handler_is_sent() -> None:
 
 
 @pytest.mark.parametrize("handler", [page, streamed, ours])
-async def test_no_handlers_response_has_a_body_for_head(handler: Any) -> None:
+async def test_handler_response_to_head_has_no_body(handler: Any) -> None:
     start, *bodies = await exchange(partial(answer_alone, handler), http_scope("HEAD"))
     assert start["status"] == 503
     assert bodies
@@ -481,7 +479,7 @@ async def test_no_handlers_response_has_a_body_for_head(handler: Any) -> None:
 
 
 @pytest.mark.parametrize("handler", [page, streamed, ours])
-async def test_a_handlers_response_denies_a_websocket_where_the_server_can(handler: Any) -> None:
+async def test_handler_response_denies_a_websocket(handler: Any) -> None:
     start, *bodies = await exchange(partial(answer_alone, handler), websocket_scope())
     assert (start["type"], start["status"]) == ("websocket.http.response.start", 503)
     assert {body["type"] for body in bodies} == {"websocket.http.response.body"}
@@ -489,12 +487,12 @@ async def test_a_handlers_response_denies_a_websocket_where_the_server_can(handl
 
 
 @pytest.mark.parametrize("handler", [page, streamed, ours])
-async def test_a_handlers_response_closes_a_websocket_where_the_server_cannot_deny_it(handler: Any) -> None:
+async def test_handler_response_without_denial_closes_a_websocket(handler: Any) -> None:
     (close,) = await exchange(partial(answer_alone, handler), websocket_scope(denial=False))
     assert (close["type"], close["code"]) == ("websocket.close", 1013)
 
 
-async def test_an_error_closes_a_websocket_where_the_server_cannot_deny_it() -> None:
+async def test_handler_error_without_denial_closes_a_websocket() -> None:
     (close,) = await exchange(partial(handle_error, HTTPException(401)), websocket_scope(denial=False))
     assert close == {"type": "websocket.close", "code": 1011, "reason": "Internal error"}
     (close,) = await exchange(partial(handle_error, WebSocketException(4001, "mine")), websocket_scope())
@@ -502,9 +500,7 @@ async def test_an_error_closes_a_websocket_where_the_server_cannot_deny_it() -> 
 
 
 @pytest.mark.parametrize(("result", "name"), [({"detail": "closed"}, "dict"), (None, "NoneType"), ("closed", "str"), (Response, "type")])
-async def test_a_response_handler_that_returns_no_response_is_told_what_it_must_return(
-    result: Any, name: str, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_response_handler_without_a_response_is_an_error(result: Any, name: str, caplog: pytest.LogCaptureFixture) -> None:
     def make(connection: HTTPConnection) -> Any:
         return result
 
@@ -525,20 +521,20 @@ def handshake(app: ASGIApp, ws: WSProtocolType = "wsproto") -> tuple[int, bytes]
 
 
 @pytest.mark.parametrize("ws", WEBSOCKETS)
-def test_a_real_servers_websocket_client_sees_the_response_of_a_handler(ws: WSProtocolType, caplog: pytest.LogCaptureFixture) -> None:
+def test_real_websocket_client_sees_the_handler_response(ws: WSProtocolType, caplog: pytest.LogCaptureFixture) -> None:
     assert handshake(partial(answer_alone, page), ws) == (503, b"<h1>Closed: /door</h1>")
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
 @pytest.mark.parametrize("error", [HTTPException(401, "who?"), Unknown("nobody knows")])
 @pytest.mark.parametrize("where", ["exempt_handler", "response_handler"])
-def test_a_real_servers_websocket_client_sees_an_error_as_if_the_endpoint_had_raised_it(error: Exception, where: str) -> None:
+def test_real_websocket_client_sees_the_error_of_the_app(error: Exception, where: str) -> None:
     expected = handshake(app_that_raises(error, {}, "endpoint"))
     assert handshake(app_that_raises(error, {}, where)) == expected
     assert expected[0] == getattr(error, "status_code", 500)
 
 
-def test_a_real_servers_head_gets_a_handlers_headers_and_no_body() -> None:
+def test_real_head_gets_the_handler_headers_and_no_body() -> None:
     with serving(partial(answer_alone, page)) as address, httpx2.Client(base_url=f"http://{address}") as client:
         head, get = client.head("/door"), client.get("/door")
     assert (head.status_code, head.content) == (503, b"")
@@ -635,7 +631,7 @@ async def test_response_handler_with_two_parameters_gets_state(handler: Any) -> 
     assert (start["status"], body["body"]) == (418, b"until four")
 
 
-async def test_response_handler_with_optional_parameter_gets_request_alone() -> None:
+async def test_response_handler_with_optional_parameter_gets_one() -> None:
     def handler(request: Request, text: str = "mine") -> Response:
         return PlainTextResponse(text, 418)
 

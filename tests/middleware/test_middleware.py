@@ -178,7 +178,7 @@ def has_ticket(connection: HTTPConnection) -> bool:
 
 @pytest.mark.parametrize("how", [added, wrapped])
 @pytest.mark.parametrize(("hold", "override", "switch"), SITUATIONS)
-def test_every_rule_goes_before_the_next(how: Callable[..., ASGIApp], hold: str, override: bool | None, switch: bool) -> None:
+def test_rules_each_before_the_next(how: Callable[..., ASGIApp], hold: str, override: bool | None, switch: bool) -> None:
     app = how(shop(lifespan=during(HOLDS[hold])), enable_maintenance=override, backend=Switchboard(switch), exempt_handler=has_ticket)
     with TestClient(app, follow_redirects=False) as client:
         answers = {ask: client.request(ask.method, ask.path, headers=ask.headers).status_code for ask in ASKS}
@@ -186,7 +186,7 @@ def test_every_rule_goes_before_the_next(how: Callable[..., ASGIApp], hold: str,
     assert answers == {ask: ask.status(hold, override, switch) for ask in ASKS}
 
 
-def test_the_table_tells_all_rules_apart() -> None:
+def test_rule_table_tells_all_rules_apart() -> None:
     """Else the test above would prove less than it seems to."""
     seen = {(ask, ask.status(*situation)) for ask in ASKS for situation in SITUATIONS}
 
@@ -201,7 +201,7 @@ async def hello(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 @pytest.mark.parametrize(("hold", "override", "switch"), SITUATIONS)
-async def test_an_application_without_routes_is_judged_by_the_same_table(hold: str, override: bool | None, switch: bool) -> None:
+async def test_app_without_routes_follows_the_same_rules(hold: str, override: bool | None, switch: bool) -> None:
     app = MaintenanceModeMiddleware(hello, override, Switchboard(switch), has_ticket)
     async with app.mode, HOLDS[hold]() if hold == "none" else HOLDS[hold](app.mode.backend):  # type: ignore[call-arg]
         for ask in (Ask("/items"), Ask("/items", exempt=True)):
@@ -211,7 +211,7 @@ async def test_an_application_without_routes_is_judged_by_the_same_table(hold: s
 
 @pytest.mark.parametrize("path", ["/items", "/closed", "/nowhere", "/health"])
 @pytest.mark.parametrize("accept", ["*/*", "text/html"])
-async def test_without_a_client_or_a_server_between_the_answer_is_the_same(on: None, path: str, accept: str) -> None:
+async def test_response_without_client_or_server_is_the_same(on: None, path: str, accept: str) -> None:
     app = added(shop())
     served = TestClient(app).get(path, headers={"accept": accept})
     start, body = await exchange(app, http_scope(path=path, headers={"accept": accept}), sending({"type": "http.request"}))
@@ -224,7 +224,7 @@ async def test_without_a_client_or_a_server_between_the_answer_is_the_same(on: N
 # -- the answer ----------------------------------------------------------------------------------------------------------
 
 
-def test_the_answer_is_exactly_the_promised_one(on: None) -> None:
+def test_response_by_default_is_the_promised_one(on: None) -> None:
     answer = TestClient(added(shop())).get("/items")
 
     assert answer.status_code == 503
@@ -234,7 +234,7 @@ def test_the_answer_is_exactly_the_promised_one(on: None) -> None:
     assert answer.headers["content-type"] == "application/json"
 
 
-def test_a_browser_gets_a_page(on: None) -> None:
+def test_browser_gets_a_page(on: None) -> None:
     browser = {"accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
     answer = TestClient(added(shop())).get("/items", headers=browser)
 
@@ -243,7 +243,7 @@ def test_a_browser_gets_a_page(on: None) -> None:
     assert "<h1>Down for maintenance</h1>" in answer.text
 
 
-def test_the_answer_is_encoded_once_for_a_state_and_follows_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_response_is_encoded_once_per_state(monkeypatch: pytest.MonkeyPatch) -> None:
     encoded: list[str | None] = []
 
     class Counting(MaintenanceResponse):
@@ -272,18 +272,18 @@ class Ahead(Switchboard):
         return Snapshot(MaintenanceState(enabled=True, ends_at=datetime.fromtimestamp(now + 60, UTC)), (), now)
 
 
-def test_retry_after_is_counted_on_the_clock_that_ends_it() -> None:
+def test_retry_after_counts_on_the_backend_clock() -> None:
     with TestClient(added(shop(), backend=Ahead())) as client:
         assert 55 <= int(client.get("/items").headers["retry-after"]) <= 60
 
 
-def test_a_forced_on_route_does_not_borrow_what_the_switch_says(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_forced_on_route_ignores_details_of_the_switch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, '{"enabled": true, "message": "until four"}')
 
     assert TestClient(added(shop())).get("/closed").json() == {"detail": DETAIL}
 
 
-def test_the_options_of_the_answer_hold_for_the_switch_and_for_forced_on_routes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_response_options_apply_to_forced_on_routes_too(monkeypatch: pytest.MonkeyPatch) -> None:
     client = TestClient(added(shop(), response=ResponseOptions(status_code=500, retry_after=7)))
     assert (answer := client.get("/closed")).status_code == 500
     assert answer.headers["retry-after"] == "7"
@@ -294,7 +294,7 @@ def test_the_options_of_the_answer_hold_for_the_switch_and_for_forced_on_routes(
         assert (answer.status_code, answer.headers["retry-after"]) == (500, "7")
 
 
-def test_a_change_is_logged_once_and_no_request_is(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_change_is_logged_once_and_no_request_is(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     caplog.set_level(logging.DEBUG, LOGGER)
     with TestClient(added(shop())) as client:
         for value in ("1", "0"):
@@ -312,7 +312,7 @@ def test_a_change_is_logged_once_and_no_request_is(caplog: pytest.LogCaptureFixt
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"])
-def test_every_method_of_a_route_is_closed(on: None, method: str) -> None:
+def test_route_closes_for_every_method(on: None, method: str) -> None:
     app = FastAPI()
     app.add_api_route("/any", lambda: None, methods=[method])
 
@@ -331,7 +331,7 @@ def test_head_gets_the_headers_of_get_and_no_body(on: None) -> None:
     assert head.content == b""
 
 
-def test_what_the_application_refuses_by_itself_it_still_refuses_by_itself(on: None) -> None:
+def test_unknown_route_keeps_the_answer_of_the_app(on: None) -> None:
     app = shop()
 
     @app.exception_handler(404)
@@ -346,7 +346,7 @@ def test_what_the_application_refuses_by_itself_it_still_refuses_by_itself(on: N
     assert client.get("/items/", follow_redirects=True).status_code == 503
 
 
-def test_a_route_added_after_the_first_request_is_judged_like_any_other(on: None) -> None:
+def test_route_added_later_is_judged_like_any_other(on: None) -> None:
     app = shop()
     client = TestClient(added(app))
     assert client.get("/new").status_code == 404
@@ -361,7 +361,7 @@ def test_a_route_added_after_the_first_request_is_judged_like_any_other(on: None
 COMING: Final = '{"enabled": true, "starts_at": "2100-01-01T00:00:00.5Z", "mode": "read-only"}'
 
 
-def test_a_coming_window_is_announced_if_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_upcoming_window_is_announced_if_configured(monkeypatch: pytest.MonkeyPatch) -> None:
     client = TestClient(added(shop(), announce=True))
     assert "x-maintenance-coming" not in client.get("/items").headers
     monkeypatch.setenv(VARIABLE, COMING)
@@ -371,7 +371,7 @@ def test_a_coming_window_is_announced_if_wanted(monkeypatch: pytest.MonkeyPatch)
     assert "x-maintenance-coming" not in TestClient(added(shop())).get("/items").headers
 
 
-def test_the_end_of_a_coming_window_is_announced_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_upcoming_window_is_announced_with_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, '{"enabled": true, "starts_at": "2100-01-01T00:00:00Z", "ends_at": "2100-01-01T00:00:00.5Z"}')
     assert TestClient(added(shop(), announce=True)).get("/items").headers["x-maintenance-coming"] == (
         "full;starts_at=@4102444800;ends_at=@4102444801"
@@ -379,7 +379,7 @@ def test_the_end_of_a_coming_window_is_announced_too(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("order", ["cors outside", "cors inside"])
-def test_announced_window_is_exposed_to_other_origins(order: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_upcoming_window_is_exposed_to_other_origins(order: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, COMING)
     layers: list[tuple[Any, dict[str, Any]]] = [
         (MaintenanceModeMiddleware, {"announce": True}),
@@ -396,19 +396,19 @@ def test_announced_window_is_exposed_to_other_origins(order: str, monkeypatch: p
 
 
 @pytest.mark.parametrize("override", [True, False])
-def test_a_window_that_is_overridden_is_not_announced(monkeypatch: pytest.MonkeyPatch, override: bool) -> None:
+def test_upcoming_window_overridden_is_not_announced(monkeypatch: pytest.MonkeyPatch, override: bool) -> None:
     monkeypatch.setenv(VARIABLE, COMING)
     client = TestClient(added(shop(), announce=True, enable_maintenance=override))
     assert "x-maintenance-coming" not in client.get("/health").headers
 
 
-def test_a_coming_window_leaves_websockets_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_upcoming_window_is_not_announced_to_websockets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, COMING)
     assert talk(TestClient(added(shop(), announce=True))) == "hello"
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "TRACE", "POST", "PUT", "PATCH", "DELETE"])
-def test_read_only_mode_lets_safe_methods_pass(monkeypatch: pytest.MonkeyPatch, method: str) -> None:
+def test_read_only_mode_admits_safe_methods(monkeypatch: pytest.MonkeyPatch, method: str) -> None:
     monkeypatch.setenv(VARIABLE, '{"enabled": true, "mode": "read-only"}')
     app = FastAPI()
     app.add_api_route("/any", lambda: None, methods=[method])
@@ -431,7 +431,7 @@ ELSEWHERE: Final = {
 
 @pytest.mark.parametrize("prefix", ["", "/api"])
 @pytest.mark.parametrize("via", ["proxy", "app", "mount"])
-def test_the_docs_are_exempt_at_their_configured_urls(on: None, via: str, prefix: str) -> None:
+def test_docs_are_exempt_at_their_configured_urls(on: None, via: str, prefix: str) -> None:
     app = shop(**ELSEWHERE)
     if via == "app":
         app.root_path = prefix
@@ -453,7 +453,7 @@ def test_docs_are_closed_without_exempt_docs(on: None, path: str) -> None:
     assert TestClient(added(shop(), exempt_docs=True)).get(path).status_code == 200
 
 
-def test_what_stands_in_the_place_of_docs_is_not_exempt(on: None) -> None:
+def test_docs_replaced_by_a_route_are_not_exempt(on: None) -> None:
     app = shop(docs_url=None)
     for path in ("/docs", "/docs-export", "/redoc/more"):
         app.add_api_route(path, lambda: None)
@@ -472,13 +472,13 @@ def talk(client: TestClient, path: str = "/echo", **headers: str) -> str:
 
 
 @pytest.mark.parametrize("options", [{}, {"close_websockets": 5}])
-def test_a_websocket_is_let_through_while_maintenance_is_off(options: dict[str, Any]) -> None:
+def test_websocket_while_open_is_admitted(options: dict[str, Any]) -> None:
     with TestClient(added(shop(), backend=Switchboard(), **options)) as client:
         assert talk(client) == "hello"
 
 
 @pytest.mark.parametrize("value", ["1", '{"enabled": true, "mode": "read-only"}'])
-def test_a_websocket_is_denied_with_the_answer(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+def test_websocket_while_closed_is_denied_with_the_response(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     """In read-only mode, too: whoever is let in can write."""
     monkeypatch.setenv(VARIABLE, value)
     with pytest.raises(WebSocketDenialResponse) as denied:
@@ -489,14 +489,14 @@ def test_a_websocket_is_denied_with_the_answer(monkeypatch: pytest.MonkeyPatch, 
     assert denied.value.headers["cache-control"] == "no-store"
 
 
-async def test_a_websocket_is_closed_before_accept_where_the_server_cannot_deny_it(on: None) -> None:
+async def test_websocket_without_denial_is_closed_before_accept(on: None) -> None:
     sent = await exchange(added(shop()), websocket_scope(denial=False, path="/echo"))
 
     assert sent == [{"type": "websocket.close", "code": 1013, "reason": DETAIL}]
 
 
 @pytest.mark.parametrize("options", [{}, {"close_websockets": 5}])
-def test_a_forced_off_or_exempt_websocket_is_let_through(on: None, options: dict[str, Any]) -> None:
+def test_websocket_forced_off_or_exempt_is_admitted(on: None, options: dict[str, Any]) -> None:
     app = shop()
 
     @app.websocket("/support")
@@ -511,7 +511,7 @@ def test_a_forced_off_or_exempt_websocket_is_let_through(on: None, options: dict
     assert talk(client, "/echo", **{"x-ticket": "gold"}) == "hello"
 
 
-def test_a_forced_on_websocket_is_always_denied() -> None:
+def test_websocket_forced_on_is_always_denied() -> None:
     app = FastAPI()
 
     @app.websocket("/closed")
@@ -524,14 +524,14 @@ def test_a_forced_on_websocket_is_always_denied() -> None:
     assert denied.value.status_code == 503
 
 
-def test_a_websocket_to_nowhere_is_refused_by_the_application(on: None) -> None:
+def test_websocket_without_route_is_refused_by_the_app(on: None) -> None:
     with pytest.raises(WebSocketDisconnect) as refused:
         talk(TestClient(added(shop())), "/nowhere")
 
     assert not isinstance(refused.value, WebSocketDenialResponse)
 
 
-def test_a_response_handler_answers_websockets_too(on: None) -> None:
+def test_response_handler_answers_websockets_too(on: None) -> None:
     given: list[type[HTTPConnection]] = []
 
     def answer(connection: HTTPConnection) -> Response:
@@ -681,7 +681,7 @@ EXEMPT: Final = {
 
 
 @pytest.mark.parametrize("handler", EXEMPT.values(), ids=EXEMPT)
-def test_an_exempt_handler_of_any_shape(on: None, handler: Any) -> None:
+def test_exempt_handler_of_any_shape_is_called(on: None, handler: Any) -> None:
     client = TestClient(added(shop(), exempt_handler=handler))
 
     assert client.get("/items", headers={"x-ticket": "gold"}).json() == "items"
@@ -722,17 +722,17 @@ RESPOND: Final = {
 
 
 @pytest.mark.parametrize("handler", RESPOND.values(), ids=RESPOND)
-def test_a_response_handler_of_any_shape(on: None, handler: Any) -> None:
+def test_response_handler_of_any_shape_is_called(on: None, handler: Any) -> None:
     answer = TestClient(added(shop(), response_handler=handler)).get("/items")
 
     assert (answer.status_code, answer.text) == (418, "short and stout")
 
 
-def test_a_response_handler_answers_for_forced_on_routes_too() -> None:
+def test_response_handler_answers_for_forced_on_routes() -> None:
     assert TestClient(added(shop(), response_handler=teapot)).get("/closed").status_code == 418
 
 
-def test_an_exempt_handler_is_asked_only_where_its_answer_matters(on: None) -> None:
+def test_exempt_handler_is_called_only_if_it_matters(on: None) -> None:
     asked: list[str] = []
 
     def ask(request: Request) -> bool:
@@ -747,7 +747,7 @@ def test_an_exempt_handler_is_asked_only_where_its_answer_matters(on: None) -> N
 
 
 @pytest.mark.parametrize("size", [10, 1_000_000])
-def test_an_exempt_handler_may_read_the_body_and_the_endpoint_reads_it_again(on: None, size: int) -> None:
+def test_exempt_handler_may_read_the_body_before_the_endpoint(on: None, size: int) -> None:
     async def is_signed(request: Request) -> bool:
         return (await request.body()).endswith(b"signed")
 
@@ -758,7 +758,7 @@ def test_an_exempt_handler_may_read_the_body_and_the_endpoint_reads_it_again(on:
     assert client.post("/items", content=text).status_code == 503
 
 
-async def test_a_body_that_comes_in_pieces_is_whole_for_the_endpoint(on: None) -> None:
+async def test_body_in_pieces_is_whole_for_the_endpoint(on: None) -> None:
     async def peeks(request: Request) -> bool:
         return await anext(aiter(request.stream())) == b"first "
 
@@ -769,7 +769,7 @@ async def test_a_body_that_comes_in_pieces_is_whole_for_the_endpoint(on: None) -
     assert answer["body"] == b'"first second third"'
 
 
-def test_a_response_handler_may_read_the_body(on: None) -> None:
+def test_response_handler_may_read_the_body(on: None) -> None:
     async def mirror(request: Request) -> Response:
         return PlainTextResponse(f"not now: {(await request.body()).decode()}", 503)
 
@@ -808,7 +808,7 @@ def tea_room(**options: Any) -> FastAPI:
         (LookupError("no such tea"), 500, "Internal Server Error"),
     ],
 )
-def test_a_handlers_error_is_answered_as_an_endpoints(on: None, role: str, error: Exception, status: int, text: str) -> None:
+def test_handler_error_is_answered_as_an_endpoints(on: None, role: str, error: Exception, status: int, text: str) -> None:
     app = added(tea_room(error=error), **{role: partial(failing, error)})
     client = TestClient(app, raise_server_exceptions=False)
 
@@ -818,7 +818,7 @@ def test_a_handlers_error_is_answered_as_an_endpoints(on: None, role: str, error
         assert answer.headers.get("www-authenticate") == ("Basic" if status == 401 else None)
 
 
-def test_who_answers_an_exempt_handlers_error_can_read_the_body_that_it_read(on: None) -> None:
+def test_error_handler_reads_the_body_after_exempt_handler(on: None) -> None:
     async def reads(request: Request) -> bool:
         raise Tea(await request.body())
 
@@ -832,7 +832,7 @@ def test_who_answers_an_exempt_handlers_error_can_read_the_body_that_it_read(on:
 
 
 @pytest.mark.parametrize("role", ["exempt_handler", "response_handler"])
-def test_the_log_and_the_traceback_name_the_handler_that_failed(on: None, role: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_handler_error_names_the_handler_in_log_and_traceback(on: None, role: str, caplog: pytest.LogCaptureFixture) -> None:
     app = shop()
 
     @app.exception_handler(Exception)
@@ -853,7 +853,7 @@ def test_the_log_and_the_traceback_name_the_handler_that_failed(on: None, role: 
 # -- lifespan --------------------------------------------------------------------------------------------------------------
 
 
-def test_the_applications_lifespan_runs_while_the_switch_is_watched(board: Switchboard) -> None:
+def test_lifespan_runs_while_the_switch_is_watched(board: Switchboard) -> None:
     events: list[str] = []
 
     @asynccontextmanager
@@ -887,7 +887,7 @@ def test_the_applications_lifespan_runs_while_the_switch_is_watched(board: Switc
     assert board.reads == reads, "still watched"
 
 
-def test_the_switch_is_read_before_the_application_starts_up_and_decides_its_first_request() -> None:
+def test_switch_is_read_before_startup_for_the_first_request() -> None:
     """A worker that boots in the middle of a maintenance must not serve a single request."""
     board = Switchboard(True, ttl=30)
 
@@ -902,7 +902,7 @@ def test_the_switch_is_read_before_the_application_starts_up_and_decides_its_fir
     assert board.reads == 1
 
 
-async def test_the_watch_ends_with_the_lifespan_and_not_only_with_the_event_loop(board: Switchboard) -> None:
+async def test_watch_ends_with_the_lifespan(board: Switchboard) -> None:
     app = MaintenanceModeMiddleware(shop(), backend=board)
     before = asyncio.all_tasks()
     await exchange(app, {"type": "lifespan"}, sending({"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}))
@@ -923,7 +923,7 @@ async def flip() -> None:
     await set_maintenance_mode(True)
 
 
-def test_a_lifespan_sets_its_own_applications_switch(board: Switchboard, default: Switchboard) -> None:
+def test_lifespan_sets_the_switch_of_its_own_app(board: Switchboard, default: Switchboard) -> None:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await set_maintenance_mode(True)
@@ -936,7 +936,7 @@ def test_a_lifespan_sets_its_own_applications_switch(board: Switchboard, default
     assert (while_served, board.value, default.value) == (True, False, False)
 
 
-def test_a_lifespan_holds_its_own_application(board: Switchboard, default: Switchboard) -> None:
+def test_lifespan_holds_its_own_app(board: Switchboard, default: Switchboard) -> None:
     with TestClient(added(shop(lifespan=during(maintenance_mode_on)), backend=board)) as client:
         assert client.get("/items").status_code == 503
         assert asyncio.run(board.read()).holds
@@ -944,7 +944,7 @@ def test_a_lifespan_holds_its_own_application(board: Switchboard, default: Switc
     assert not asyncio.run(board.read()).holds
 
 
-def test_a_task_that_a_lifespan_started_belongs_to_its_application(board: Switchboard, default: Switchboard) -> None:
+def test_task_of_a_lifespan_belongs_to_its_app(board: Switchboard, default: Switchboard) -> None:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         task = asyncio.create_task(flip())
@@ -956,7 +956,7 @@ def test_a_task_that_a_lifespan_started_belongs_to_its_application(board: Switch
     assert not default.value
 
 
-def test_an_endpoint_flips_the_switch_of_the_application_that_it_is_in(board: Switchboard, default: Switchboard) -> None:
+def test_endpoint_flips_the_switch_of_its_own_app(board: Switchboard, default: Switchboard) -> None:
     app = shop()
 
     @app.post("/flip")
@@ -971,7 +971,7 @@ def test_an_endpoint_flips_the_switch_of_the_application_that_it_is_in(board: Sw
     assert not default.value
 
 
-def test_a_start_up_that_fails_ends_the_watch_and_is_told(board: Switchboard) -> None:
+def test_startup_failure_ends_the_watch_and_is_reported(board: Switchboard) -> None:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await asyncio.sleep(0)
@@ -985,7 +985,7 @@ def test_a_start_up_that_fails_ends_the_watch_and_is_told(board: Switchboard) ->
     assert board.reads == reads, "still watched"
 
 
-async def test_an_application_that_knows_no_lifespan_is_served_all_the_same(board: Switchboard) -> None:
+async def test_app_without_lifespan_support_is_served(board: Switchboard) -> None:
     board.value = True
     app = MaintenanceModeMiddleware(hello, backend=board)
     with pytest.raises(AssertionError, match="no lifespan here"):  # by which servers know
@@ -1025,7 +1025,7 @@ WRONG: Final[dict[str, tuple[dict[str, Any], str]]] = {
 
 @pytest.mark.parametrize(("options", "sentence"), WRONG.values(), ids=WRONG)
 @pytest.mark.parametrize("how", [added, wrapped])
-async def test_with_a_wrong_option_the_application_refuses_to_start(
+async def test_invalid_option_fails_the_startup(
     how: Callable[..., ASGIApp], options: dict[str, Any], sentence: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     app = how(shop(), **options)
@@ -1040,7 +1040,7 @@ async def test_with_a_wrong_option_the_application_refuses_to_start(
 
 
 @pytest.mark.parametrize(("options", "sentence"), WRONG.values(), ids=WRONG)
-def test_without_a_lifespan_a_wrong_option_is_raised_by_every_request(options: dict[str, Any], sentence: str) -> None:
+def test_invalid_option_without_lifespan_fails_each_request(options: dict[str, Any], sentence: str) -> None:
     client = TestClient(added(shop(), **options))
 
     for path in ("/items", "/health"):
@@ -1048,19 +1048,19 @@ def test_without_a_lifespan_a_wrong_option_is_raised_by_every_request(options: d
             client.get(path)
 
 
-def test_a_test_client_does_not_enter_an_application_with_a_wrong_option() -> None:
+def test_invalid_option_fails_the_test_client() -> None:
     with pytest.raises(ConfigurationError, match="on_unreachable must be one of"), TestClient(misconfigured.app):
         pytest.fail("It has started.")
 
 
-def test_a_wrong_url_in_the_environment_is_told_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_url_in_the_environment_fails_the_startup(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FASTAPI_MAINTENANCE_BACKEND", "redis//localhost")
 
     with pytest.raises(ConfigurationError, match="A backend URL cannot start with"):
         TestClient(added(shop())).get("/items")
 
 
-def test_a_real_server_exits_with_the_sentence_in_its_output() -> None:
+def test_invalid_option_ends_a_real_server_with_its_message() -> None:
     command = [sys.executable, "-m", "uvicorn", "tests.apps.misconfigured:app", "--port", str(free_port())]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=50, check=False)
 
@@ -1072,7 +1072,7 @@ def test_a_real_server_exits_with_the_sentence_in_its_output() -> None:
 # -- where it can stand ----------------------------------------------------------------------------------------------------
 
 
-def test_a_url_names_the_backend(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_url_selects_the_backend(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("SHOP_CLOSED", "yes")
     (tmp_path / "switch").write_text("on")
 
@@ -1081,7 +1081,7 @@ def test_a_url_names_the_backend(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
             assert client.get("/items").status_code == 503
 
 
-def test_a_redis_url_names_the_backend(redis_server: RedisServer) -> None:
+def test_redis_url_selects_the_backend(redis_server: RedisServer) -> None:
     redis_server.cli("SET", "shop", "1")
     app = MaintenanceModeMiddleware(shop(), backend=f"{redis_server.url}?key=shop")
     assert isinstance(app.mode.backend, RedisBackend)
@@ -1091,7 +1091,7 @@ def test_a_redis_url_names_the_backend(redis_server: RedisServer) -> None:
         eventually_sync(lambda: client.get("/items").status_code == 200, within=10)
 
 
-def test_on_a_mounted_application_it_works_without_a_lifespan_of_its_own(board: Switchboard) -> None:
+def test_mounted_app_works_without_lifespan(board: Switchboard) -> None:
     outer, inner = FastAPI(), shop()
     outer.add_api_route("/items", lambda: "outer")
     outer.mount("/inner", added(inner, backend=board))
@@ -1108,7 +1108,7 @@ def test_on_a_mounted_application_it_works_without_a_lifespan_of_its_own(board: 
         eventually_sync(lambda: client.get("/inner/items").status_code == 200, within=10)
 
 
-def test_with_an_event_loop_for_every_request_it_is_right_within_ttl(board: Switchboard) -> None:
+def test_event_loop_per_request_is_right_within_ttl(board: Switchboard) -> None:
     """As TestClient has outside `with`, and as servers have that start one for each call."""
     client = TestClient(added(shop(), backend=board))
     for value, status in ((False, 200), (True, 503), (False, 200)):
@@ -1117,7 +1117,7 @@ def test_with_an_event_loop_for_every_request_it_is_right_within_ttl(board: Swit
         assert client.get("/items").status_code == status
 
 
-def test_two_applications_do_not_see_each_other() -> None:
+def test_two_apps_do_not_see_each_other() -> None:
     boards = [Switchboard(ttl=30), Switchboard(ttl=30)]
     apps = [shop(), shop()]
     for app, board in zip(apps, boards, strict=True):
@@ -1131,7 +1131,7 @@ def test_two_applications_do_not_see_each_other() -> None:
     assert [board.value for board in boards] == [True, False]
 
 
-def test_the_innermost_of_two_middlewares_is_the_one_at_hand() -> None:
+def test_nested_middlewares_make_the_innermost_current() -> None:
     boards = Switchboard(ttl=30), Switchboard(ttl=30)
     inner, outer = shop(), FastAPI()
     inner.add_api_route("/flip", flip, methods=["POST"])
@@ -1159,7 +1159,7 @@ class Watched(Switchboard):
         await super().watch(feed)
 
 
-async def test_200_requests_at_first_contact_are_answered_by_one_watch_and_one_read() -> None:
+async def test_first_requests_share_one_watch_and_one_read() -> None:
     board = Watched(True, ttl=30)
     board.hang()
     app = MaintenanceModeMiddleware(hello, backend=board)
@@ -1184,9 +1184,7 @@ def at_once(request: Coroutine[Any, Any, list[Message]]) -> int:
 
 
 @pytest.mark.parametrize(("fallback", "status"), [("0", 200), ("1", 503)])
-async def test_at_first_contact_nobody_waits_longer_than_ttl_and_then_nobody_at_all(
-    fallback: str, status: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_first_requests_wait_for_ttl_at_most_and_once(fallback: str, status: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, fallback)
     board = Switchboard(ttl=0.5)
     board.hang()
@@ -1201,7 +1199,7 @@ async def test_at_first_contact_nobody_waits_longer_than_ttl_and_then_nobody_at_
         await app.mode.stop()
 
 
-async def test_a_backend_that_hangs_later_makes_no_request_wait() -> None:
+async def test_backend_that_hangs_later_delays_no_request() -> None:
     board = Switchboard(True, ttl=0.2)
     app = MaintenanceModeMiddleware(hello, backend=board)
     async with app.mode:
@@ -1211,7 +1209,7 @@ async def test_a_backend_that_hangs_later_makes_no_request_wait() -> None:
             await asyncio.sleep(board.ttl)
 
 
-async def test_a_request_that_is_cancelled_at_first_contact_takes_nobody_along() -> None:
+async def test_first_request_cancelled_cancels_no_other() -> None:
     board = Watched(True, ttl=30)
     board.hang()
     app = MaintenanceModeMiddleware(hello, backend=board)
@@ -1230,7 +1228,7 @@ async def test_a_request_that_is_cancelled_at_first_contact_takes_nobody_along()
 
 
 @pytest.mark.parametrize("status", [200, 503])
-async def test_a_request_that_is_cancelled_leaves_nothing_behind(status: int) -> None:
+async def test_cancelled_request_leaves_nothing_behind(status: int) -> None:
     begun = asyncio.Event()
 
     async def forever(scope: Scope, receive: Receive, send: Send) -> None:
@@ -1251,7 +1249,7 @@ async def test_a_request_that_is_cancelled_leaves_nothing_behind(status: int) ->
 
 
 @pytest.mark.parametrize("error", [None, LookupError("no such tea")])
-async def test_what_is_at_hand_ends_with_the_request_however_it_ends(error: Exception | None) -> None:
+async def test_current_request_ends_with_the_request(error: Exception | None) -> None:
     at_hand: list[Any] = []
 
     async def look(scope: Scope, receive: Receive, send: Send) -> None:
@@ -1271,7 +1269,7 @@ async def test_what_is_at_hand_ends_with_the_request_however_it_ends(error: Exce
     assert [admission.scope["type"] for admission in at_hand] == ["http", "websocket"]
 
 
-async def test_nobodys_scope_is_changed(board: Switchboard) -> None:
+async def test_asgi_scope_stays_unchanged(board: Switchboard) -> None:
     """The application, and whoever stands outside, see the very object that the server made."""
     seen: list[Scope] = []
 

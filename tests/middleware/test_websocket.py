@@ -104,7 +104,7 @@ async def socket(line: Line) -> ClosableWebSocket:
     return evictable
 
 
-async def test_as_long_as_nobody_is_evicted_everything_passes(line: Line, socket: ClosableWebSocket) -> None:
+async def test_websocket_passes_all_messages(line: Line, socket: ClosableWebSocket) -> None:
     line.say("hello")
     assert (await socket.receive())["text"] == "hello"
     await socket.send({"type": "websocket.send", "text": "hello"})
@@ -114,7 +114,7 @@ async def test_as_long_as_nobody_is_evicted_everything_passes(line: Line, socket
     assert [message["type"] for message in line.sent] == ["websocket.accept", "websocket.send"]
 
 
-async def test_whoever_waits_for_a_message_sees_a_disconnect_with_the_reason(line: Line, socket: ClosableWebSocket) -> None:
+async def test_websocket_closed_while_receiving_sees_a_disconnect(line: Line, socket: ClosableWebSocket) -> None:
     waiting = asyncio.create_task(socket.receive())
     await asyncio.sleep(0)
     await socket.close("until four")
@@ -123,14 +123,14 @@ async def test_whoever_waits_for_a_message_sees_a_disconnect_with_the_reason(lin
     assert line.closes == [{"type": "websocket.close", "code": 1012, "reason": "until four"}]
 
 
-async def test_whoever_receives_later_sees_it_then_and_again(line: Line, socket: ClosableWebSocket) -> None:
+async def test_websocket_closed_before_receiving_sees_a_disconnect(line: Line, socket: ClosableWebSocket) -> None:
     await socket.close("until four")
 
     for _ in range(2):
         assert (await socket.receive())["code"] == 1012
 
 
-async def test_what_the_client_said_before_is_not_lost_to_who_is_already_waiting(line: Line, socket: ClosableWebSocket) -> None:
+async def test_websocket_closed_keeps_a_message_already_received(line: Line, socket: ClosableWebSocket) -> None:
     waiting = asyncio.create_task(socket.receive())
     await asyncio.sleep(0)
     line.say("the last word")
@@ -141,7 +141,7 @@ async def test_what_the_client_said_before_is_not_lost_to_who_is_already_waiting
     assert (await socket.receive())["code"] == 1012
 
 
-async def test_sending_fails_as_on_a_connection_that_is_gone(line: Line, socket: ClosableWebSocket) -> None:
+async def test_websocket_closed_raises_on_send(line: Line, socket: ClosableWebSocket) -> None:
     """By the specification of ASGI that is an OSError, of which Starlette makes a WebSocketDisconnect."""
     await socket.close("until four")
 
@@ -150,7 +150,7 @@ async def test_sending_fails_as_on_a_connection_that_is_gone(line: Line, socket:
     assert line.sent[-1]["type"] == "websocket.close"
 
 
-async def test_it_is_evicted_once(line: Line, socket: ClosableWebSocket) -> None:
+async def test_websocket_is_closed_once(line: Line, socket: ClosableWebSocket) -> None:
     await socket.close("until four")
     await socket.close("until five")
 
@@ -158,7 +158,7 @@ async def test_it_is_evicted_once(line: Line, socket: ClosableWebSocket) -> None
 
 
 @pytest.mark.parametrize("first", ["client", "application"])
-async def test_who_has_left_already_is_not_evicted(line: Line, socket: ClosableWebSocket, first: str) -> None:
+async def test_websocket_already_over_is_not_closed(line: Line, socket: ClosableWebSocket, first: str) -> None:
     if first == "client":
         line.hang_up()
         await socket.receive()
@@ -170,7 +170,7 @@ async def test_who_has_left_already_is_not_evicted(line: Line, socket: ClosableW
     assert len(line.closes) == closes
 
 
-async def test_a_client_that_goes_at_the_same_moment_is_no_error(line: Line) -> None:
+async def test_websocket_client_gone_at_the_closing_is_no_error(line: Line) -> None:
     async def broken(message: Message) -> None:
         raise RuntimeError("Unexpected ASGI message 'websocket.close'")
 
@@ -182,13 +182,13 @@ async def test_a_client_that_goes_at_the_same_moment_is_no_error(line: Line) -> 
 
 
 @pytest.mark.parametrize(("reason", "sent"), [("", ""), ("x" * 200, "x" * 123), ("é" * 62, "é" * 61)])
-async def test_the_reason_fits_a_close_frame(line: Line, socket: ClosableWebSocket, reason: str, sent: str) -> None:
+async def test_websocket_close_reason_fits_a_close_frame(line: Line, socket: ClosableWebSocket, reason: str, sent: str) -> None:
     await socket.close(reason)
 
     assert line.closes[0]["reason"] == sent
 
 
-async def test_an_application_that_stops_waiting_and_waits_again_misses_nothing(line: Line, socket: ClosableWebSocket) -> None:
+async def test_websocket_receive_with_timeout_misses_nothing(line: Line, socket: ClosableWebSocket) -> None:
     for word in ("one", "two"):
         waiting = asyncio.create_task(socket.receive())
         await asyncio.sleep(0)
@@ -200,9 +200,7 @@ async def test_an_application_that_stops_waiting_and_waits_again_misses_nothing(
         assert (await socket.receive())["text"] == word
 
 
-async def test_a_message_that_comes_just_as_the_application_stops_waiting_is_there_the_next_time(
-    line: Line, socket: ClosableWebSocket
-) -> None:
+async def test_websocket_message_at_a_timeout_is_kept(line: Line, socket: ClosableWebSocket) -> None:
     """As with `asyncio.timeout` around `receive`, when message and timeout fall into one turn of the event loop."""
     waiting = asyncio.create_task(socket.receive())
     await asyncio.sleep(0)
@@ -216,7 +214,7 @@ async def test_a_message_that_comes_just_as_the_application_stops_waiting_is_the
     assert [message["text"] for message in messages] == ["now"]
 
 
-async def test_who_is_evicted_during_the_handshake_still_sees_it_begin(line: Line) -> None:
+async def test_websocket_closed_in_the_handshake_sees_connect_first(line: Line) -> None:
     """Else Starlette, which expects `websocket.connect` first, takes the disconnect for a broken server."""
     socket = ClosableWebSocket(line.incoming.get, line.send)
     await socket.close("until four")
@@ -298,7 +296,7 @@ async def open_hall(**options: Any) -> AsyncIterator[Hall]:
         (READ_ONLY, "Service temporarily read-only due to maintenance"),
     ],
 )
-async def test_an_open_websocket_is_closed_with_what_visitors_are_told(state: MaintenanceState, reason: str) -> None:
+async def test_websocket_is_closed_with_the_public_message(state: MaintenanceState, reason: str) -> None:
     async with open_hall(close_websockets=0) as hall:
         line, call = await hall.connect()
         await hall.desk.flip(state)
@@ -309,7 +307,7 @@ async def test_an_open_websocket_is_closed_with_what_visitors_are_told(state: Ma
         await eventually(lambda: hall.mode.report()["drained"], within=10)
 
 
-async def test_an_application_that_only_sends_is_disconnected_too() -> None:
+async def test_websocket_that_only_sends_is_disconnected() -> None:
     async with open_hall(close_websockets=0) as hall:
         line, call = await hall.connect("/ticker")
         await hall.desk.flip(ON)
@@ -325,7 +323,7 @@ def has_ticket(connection: Any) -> bool:
 
 @pytest.mark.parametrize(("path", "headers"), [("/support", {}), ("/talk", {"x-ticket": "gold"})])
 @pytest.mark.parametrize("opened", ["before", "during"])
-async def test_a_forced_off_or_exempt_one_stays_open(path: str, headers: dict[str, str], opened: str) -> None:
+async def test_websocket_forced_off_or_exempt_stays_open(path: str, headers: dict[str, str], opened: str) -> None:
     async with open_hall(close_websockets=0, exempt_handler=has_ticket) as hall:
         if opened == "during":
             await hall.desk.flip(READ_ONLY)
@@ -343,7 +341,7 @@ async def test_a_forced_off_or_exempt_one_stays_open(path: str, headers: dict[st
         await call
 
 
-async def test_none_leaves_them_open_and_they_are_waited_for() -> None:
+async def test_websockets_without_option_stay_open_and_block() -> None:
     async with open_hall() as hall:
         line, call = await hall.connect()
         await hall.desk.flip(ON)
@@ -358,7 +356,7 @@ async def test_none_leaves_them_open_and_they_are_waited_for() -> None:
         assert hall.mode.report()["drained"]
 
 
-async def test_they_have_so_many_seconds_and_an_opening_in_time_saves_them() -> None:
+async def test_websockets_stay_open_if_reopened_in_time() -> None:
     async with open_hall(close_websockets=2) as hall:
         line, call = await hall.connect()
         await hall.desk.flip(ON)
@@ -372,7 +370,7 @@ async def test_they_have_so_many_seconds_and_an_opening_in_time_saves_them() -> 
         assert len(line.closes) == 1
 
 
-async def test_the_time_begins_anew_with_every_closing() -> None:
+async def test_websockets_get_the_full_time_after_each_closing() -> None:
     async with open_hall(close_websockets=4) as hall:
         line, call = await hall.connect()
         await hall.desk.flip(ON)
@@ -385,7 +383,7 @@ async def test_the_time_begins_anew_with_every_closing() -> None:
         assert len(line.closes) == 1
 
 
-async def test_a_change_of_the_closing_gives_no_more_time() -> None:
+async def test_websockets_get_no_more_time_for_a_changed_closing() -> None:
     async with open_hall(close_websockets=4) as hall:
         line, call = await hall.connect()
         await hall.desk.flip(ON)
@@ -395,7 +393,7 @@ async def test_a_change_of_the_closing_gives_no_more_time() -> None:
         assert [message["reason"] for message in line.closes] == ["until four"]
 
 
-async def test_a_closed_scope_sends_its_own_away_and_no_others() -> None:
+async def test_websockets_of_a_closed_component_alone_are_closed() -> None:
     async with open_hall(close_websockets=0) as hall:
         talk, talking = await hall.connect("/talk")
         trade, trading = await hall.connect("/trade")
@@ -411,7 +409,7 @@ async def test_a_closed_scope_sends_its_own_away_and_no_others() -> None:
         assert hall.ends == [("/trade", "1012 no trade until four"), ("/talk", f"1012 {DETAIL}")]
 
 
-async def test_an_opened_scope_keeps_its_own_while_the_others_are_sent_away() -> None:
+async def test_websockets_of_an_opened_component_stay_open() -> None:
     async with open_hall(close_websockets=0) as hall:
         await hall.desk.flip(OFF, "trading")
         _, talking = await hall.connect("/talk")
@@ -426,7 +424,7 @@ async def test_an_opened_scope_keeps_its_own_while_the_others_are_sent_away() ->
         await trading
 
 
-async def test_the_time_of_a_scope_begins_when_it_closes() -> None:
+async def test_websockets_of_a_component_count_from_its_closing() -> None:
     async with open_hall(close_websockets=0.4) as hall:
         await hall.desk.flip(OFF, "trading")
         talk, talking = await hall.connect("/talk")
@@ -443,7 +441,7 @@ async def test_the_time_of_a_scope_begins_when_it_closes() -> None:
         assert [len(line.closes) for line in (talk, trade)] == [1, 1]
 
 
-async def test_one_that_cannot_be_closed_does_not_keep_the_others_open() -> None:
+async def test_websocket_that_hangs_does_not_keep_others_open() -> None:
     """A client that reads nothing fills its connection, and then whatever is sent to it waits."""
     async with open_hall(close_websockets=0) as hall:
         lines = [(await hall.connect())[0] for _ in range(6)]
@@ -464,7 +462,7 @@ async def test_one_that_cannot_be_closed_does_not_keep_the_others_open() -> None
         (http_scope(), {"close_websockets": 5}, True),
     ],
 )
-async def test_nothing_stands_between_where_nothing_need_be_closed(
+async def test_connection_is_passed_on_as_it_came_without_option(
     state: MaintenanceState, scope: dict[str, Any], options: dict[str, Any], as_given: bool
 ) -> None:
     given: list[Any] = []
@@ -509,7 +507,7 @@ def ask(client: ClientConnection, word: str) -> str | bytes:
 
 
 @pytest.mark.parametrize("server", SERVERS_OF_WEBSOCKETS)
-def test_a_real_servers_client_gets_1012_with_the_reason_and_an_exempt_one_goes_on(server: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_real_websocket_client_gets_1012_with_the_reason(server: str, caplog: pytest.LogCaptureFixture) -> None:
     with real_hall(server, close_websockets=0.05) as (hall, url), connect(f"{url}/talk") as client, connect(f"{url}/support") as support:
         assert (ask(client, "hello"), ask(support, "hello")) == ("hello", "hello")
         flip(hall, MaintenanceState(enabled=True, message="until four"))
@@ -526,7 +524,7 @@ def test_a_real_servers_client_gets_1012_with_the_reason_and_an_exempt_one_goes_
 
 
 @pytest.mark.parametrize("server", SERVERS_OF_WEBSOCKETS)
-def test_a_real_servers_client_in_a_closed_scope_gets_1012_and_one_outside_goes_on(server: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_real_websocket_client_of_a_component_gets_1012(server: str, caplog: pytest.LogCaptureFixture) -> None:
     with real_hall(server, close_websockets=0.05) as (hall, url), connect(f"{url}/trade") as client, connect(f"{url}/talk") as talk:
         assert (ask(client, "hello"), ask(talk, "hello")) == ("hello", "hello")
         flip(hall, MaintenanceState(enabled=True, message="no trade until four"), "trading")
@@ -606,7 +604,7 @@ async def test_stream_is_ended_after_the_part_that_is_being_sent() -> None:
     assert (wire.text, wire.ended) == (b"part", 1)
 
 
-async def test_response_that_begins_after_the_time_ends_after_its_first_part() -> None:
+async def test_stream_that_begins_late_ends_after_its_first_part() -> None:
     wire = Wire()
     stream = ClosableStream(wire.receive, wire.send)
     await stream.close()
@@ -624,7 +622,7 @@ async def test_response_that_begins_after_the_time_ends_after_its_first_part() -
     ],
 )
 @pytest.mark.parametrize("evicted", [0, 1, 2, 3])
-async def test_response_with_an_end_of_its_own_is_whole(messages: list[Message], evicted: int) -> None:
+async def test_response_with_a_known_end_is_sent_whole(messages: list[Message], evicted: int) -> None:
     wire = Wire()
     stream = ClosableStream(wire.receive, wire.send)
     if (evicted, messages[-2]) == (1, START):

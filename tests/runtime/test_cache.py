@@ -31,21 +31,21 @@ def learned(*trips: tuple[float, float, float]) -> SnapshotCache:
     return knowledge
 
 
-def test_a_reading_bounds_the_clock_by_its_round_trip() -> None:
+def test_clock_offset_is_bounded_by_the_round_trip() -> None:
     assert learned((1.0, 1.1, 1.2)).backend_time(5.0) == pytest.approx(AHEAD + 5.0)
 
 
-def test_a_slow_reading_does_not_spoil_what_a_quick_one_told() -> None:
+def test_clock_offset_survives_a_slow_snapshot() -> None:
     quick, slow = (1.0, 1.001, 1.002), (2.0, 2.0, 3.0)
     assert learned(slow).backend_time(5.0) == pytest.approx(AHEAD + 4.5)
     assert learned(quick, slow).backend_time(5.0) == pytest.approx(AHEAD + 5.0, abs=0.001)
 
 
-def test_readings_that_are_slow_on_different_ways_are_exact_together() -> None:
+def test_clock_offset_combines_slow_snapshots() -> None:
     assert learned((1.0, 1.01, 2.0), (3.0, 3.99, 4.0)).backend_time(5.0) == pytest.approx(AHEAD + 5.0, abs=0.01)
 
 
-def test_a_clock_that_was_set_is_followed_at_once() -> None:
+def test_clock_offset_follows_a_clock_that_was_set() -> None:
     assert learned((1.0, 1.001, 1.002), (2.0, 102.001, 2.002)).backend_time(5.0) == pytest.approx(AHEAD + 105.0)
 
 
@@ -59,7 +59,7 @@ def test_a_clock_that_was_set_is_followed_at_once() -> None:
     ],
     ids=["switch", "hold", "switch of a component", "hold of a component"],
 )
-def test_a_gate_is_judged_again_when_anything_ends_by_itself_in_a_scope_too(ending: Any) -> None:
+def test_gate_expires_when_anything_ends_in_a_component(ending: Any) -> None:
     """By each request, whether or not a timer or a push has come."""
     knowledge = SnapshotCache(POLICY)
     assert knowledge.store(Snapshot(**{"switch": OFF, "now": AHEAD + 10.0, **ending}), 10.0, 10.0)

@@ -35,12 +35,12 @@ BACKEND = "FASTAPI_MAINTENANCE_BACKEND"
 # -- which backend ---------------------------------------------------------------------------------------------------------------
 
 
-def test_without_a_word_of_configuration_it_is_the_environment_variable() -> None:
+def test_default_backend_is_the_environment_variable() -> None:
     assert backend_or_default().describe() == f"env:{MODE}"
     assert backend_or_default() is backend_or_default()
 
 
-def test_the_variable_goes_before_what_was_configured_and_that_before_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_default_backend_url_of_the_environment_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
     configure_backend("file:configured.json")
     assert backend_or_default().describe() == "file:configured.json"
 
@@ -55,7 +55,7 @@ def test_the_variable_goes_before_what_was_configured_and_that_before_the_enviro
     assert backend_or_default().describe() == "file:configured.json"
 
 
-def test_a_backend_that_is_given_goes_before_all(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_given_backend_comes_before_all(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(BACKEND, "file:named.json")
     given = Switchboard()
 
@@ -63,7 +63,7 @@ def test_a_backend_that_is_given_goes_before_all(monkeypatch: pytest.MonkeyPatch
     assert backend_or_default("env:GIVEN").describe() == "env:GIVEN"
 
 
-def test_what_is_no_backend_is_refused() -> None:
+def test_invalid_backend_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="backend must be a backend or its URL, not 5"):
         backend_or_default(5)  # type: ignore[arg-type]
 
@@ -80,13 +80,13 @@ def test_what_is_no_backend_is_refused() -> None:
         ("redis://localhost/1", {}, "redis://localhost:6379/1?key=maintenance"),
     ],
 )
-def test_the_default_is_configured_by_kind_and_options_or_by_url(backend: str, options: dict[str, Any], description: str) -> None:
+def test_configure_backend_takes_a_kind_or_a_url(backend: str, options: dict[str, Any], description: str) -> None:
     configure_backend(backend, **options)
 
     assert backend_or_default().describe() == description
 
 
-def test_the_default_may_be_an_instance() -> None:
+def test_configure_backend_takes_an_instance() -> None:
     configure_backend(backend := Switchboard())
 
     assert backend_or_default() is backend
@@ -108,7 +108,7 @@ def test_the_default_may_be_an_instance() -> None:
         (5, {}, r"backend must be a kind \(env, file or redis\), a URL or a backend, not 5"),
     ],
 )
-def test_a_configuration_that_cannot_be_meant_changes_nothing(backend: Any, options: dict[str, Any], sentence: str) -> None:
+def test_configure_backend_with_invalid_options_changes_nothing(backend: Any, options: dict[str, Any], sentence: str) -> None:
     configure_backend("env:KEPT")
 
     with pytest.raises(ConfigurationError, match=sentence):
@@ -137,7 +137,7 @@ def test_a_configuration_that_cannot_be_meant_changes_nothing(backend: Any, opti
         "unix://user:s3cret@host/redis.sock?db=one",
     ],
 )
-def test_an_error_about_a_url_never_shows_its_password(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+def test_url_error_never_shows_the_password(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     monkeypatch.setenv(BACKEND, url)
 
     for configure in (lambda: configure_backend(url), backend_or_default, lambda: backend_or_default(url)):
@@ -147,7 +147,7 @@ def test_an_error_about_a_url_never_shows_its_password(monkeypatch: pytest.Monke
         assert len(str(refusal.value)) > 20
 
 
-def test_two_applications_in_one_process_keep_to_their_own(tmp_path: Path) -> None:
+def test_two_apps_in_one_process_keep_apart(tmp_path: Path) -> None:
     one, other = client(f"file:{tmp_path / 'one'}"), client(f"file:{tmp_path / 'other'}")
     with one, other:
         assert one.post("/set/1").status_code == 200
@@ -197,7 +197,7 @@ def elsewhere() -> Switchboard:
 
 
 @pytest.mark.parametrize("lifespan", [True, False])
-def test_inside_a_request_the_default_is_that_of_its_application(tmp_path: Path, elsewhere: Switchboard, lifespan: bool) -> None:
+def test_default_inside_a_request_is_that_of_its_app(tmp_path: Path, elsewhere: Switchboard, lifespan: bool) -> None:
     asked = client(f"file:{tmp_path / 'm.json'}")
     if lifespan:
         with asked:
@@ -219,14 +219,14 @@ def use(asked: TestClient) -> None:
     assert asked.get("/get").json() is False
 
 
-def test_an_application_without_a_backend_has_the_default(elsewhere: Switchboard) -> None:
+def test_app_without_a_backend_has_the_default(elsewhere: Switchboard) -> None:
     with client(None) as asked:
         assert asked.post("/set/1").json() is True
 
     assert elsewhere.value is True
 
 
-async def test_outside_of_requests_it_is_the_process_default(elsewhere: Switchboard) -> None:
+async def test_default_outside_of_requests_is_that_of_the_process(elsewhere: Switchboard) -> None:
     await set_maintenance_mode(True)
 
     assert elsewhere.value is True
@@ -235,7 +235,7 @@ async def test_outside_of_requests_it_is_the_process_default(elsewhere: Switchbo
         assert await get_maintenance_mode() is False
 
 
-def test_a_backend_that_is_given_inside_a_request_is_asked(tmp_path: Path) -> None:
+def test_given_backend_inside_a_request_is_asked(tmp_path: Path) -> None:
     other = Switchboard(True)
     app = FastAPI()
     app.add_middleware(MaintenanceModeMiddleware, backend=f"file:{tmp_path / 'm.json'}")
@@ -252,7 +252,7 @@ def test_a_backend_that_is_given_inside_a_request_is_asked(tmp_path: Path) -> No
 # -- getting and setting --------------------------------------------------------------------------------------------------------------
 
 
-async def test_getting_is_about_the_effective_state(tmp_path: Path) -> None:
+async def test_get_mode_returns_the_effective_state(tmp_path: Path) -> None:
     backend = LocalFileBackend(tmp_path / "m.json")
     assert await get_maintenance_mode(backend) is False
 
@@ -265,7 +265,7 @@ async def test_getting_is_about_the_effective_state(tmp_path: Path) -> None:
     assert await get_maintenance_mode(backend) is False
 
 
-async def test_a_switch_that_cannot_be_read_is_not_taken_for_off(tmp_path: Path) -> None:
+async def test_get_mode_with_unreadable_switch_raises(tmp_path: Path) -> None:
     path = tmp_path / "m.json"
     path.write_text("perhaps")
     backend = LocalFileBackend(path)
@@ -277,7 +277,7 @@ async def test_a_switch_that_cannot_be_read_is_not_taken_for_off(tmp_path: Path)
     assert await get_maintenance_mode(backend) is True
 
 
-async def test_setting_takes_a_state_with_details_and_a_time_to_live(redis_url: str) -> None:
+async def test_set_mode_takes_a_state_and_a_time_to_live(redis_url: str) -> None:
     backend = RedisBackend(redis_url)
     state = MaintenanceState(enabled=True, message="Soon")
 
@@ -299,7 +299,7 @@ def unreachable(own_redis_server: RedisServerFactory) -> str:
     return server.url
 
 
-async def test_peers_20_setting_what_cannot_be_set_raises(unreachable: str, tmp_path: Path) -> None:
+async def test_set_mode_that_fails_raises(unreachable: str, tmp_path: Path) -> None:
     """A setter that returns has set."""
     broken = Switchboard()
     broken.error = ConnectionError("gone")
@@ -318,12 +318,12 @@ async def test_peers_20_setting_what_cannot_be_set_raises(unreachable: str, tmp_
         await set_maintenance_mode(MaintenanceState(enabled=True, message="x" * 70_000), f"file:{tmp_path}/m.json")
 
 
-async def test_getting_what_cannot_be_had_raises(unreachable: str) -> None:
+async def test_get_mode_that_fails_raises(unreachable: str) -> None:
     with pytest.raises(BackendError, match="cannot be reached"):
         await get_maintenance_mode(unreachable)
 
 
-def test_the_environment_of_the_modelled_package_is_honoured(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_environment_of_the_modelled_package_is_honoured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(MODE, "1")
 
     assert isinstance(backend_or_default(), EnvVarBackend)

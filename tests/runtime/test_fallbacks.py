@@ -36,7 +36,7 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
 # -- asking -------------------------------------------------------------------------------------------------------------------
 
 
-async def test_where_nobody_knows_there_is_no_answer() -> None:
+async def test_fallbacks_without_a_state_return_nothing() -> None:
     assert await answer_of(Fallbacks(())) == (None, "default")
 
 
@@ -52,7 +52,7 @@ async def test_where_nobody_knows_there_is_no_answer() -> None:
         ("garbage", "1", (True, "env")),
     ],
 )
-async def test_the_file_is_asked_before_the_environment(
+async def test_fallback_file_comes_before_the_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str | None, variable: str | None, answer: tuple[bool | None, str]
 ) -> None:
     path = tmp_path / "known"
@@ -66,7 +66,7 @@ async def test_the_file_is_asked_before_the_environment(
     assert await answer_of(Fallbacks([LocalFileBackend(path)])) == answer
 
 
-async def test_an_environment_variable_in_the_chain_stays_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_fallback_environment_keeps_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "known"
     path.write_text("1")
     monkeypatch.setenv("OTHER", "0")
@@ -78,14 +78,14 @@ async def test_an_environment_variable_in_the_chain_stays_where_it_is(tmp_path: 
     assert await answer_of(Fallbacks([EnvVarBackend("OTHER"), f"file:{path}"])) == (None, "default")
 
 
-async def test_the_first_who_knows_is_the_last_to_be_asked() -> None:
+async def test_fallbacks_stop_at_the_first_known_state() -> None:
     ignorant, first, second = Ignorant(), Switchboard(True), Switchboard(False)
 
     assert await answer_of(Fallbacks([ignorant, first, second])) == (True, "board")
     assert (ignorant.reads, first.reads, second.reads) == (1, 1, 0)
 
 
-async def test_one_that_fails_is_passed_over_and_said_once(caplog: pytest.LogCaptureFixture) -> None:
+async def test_fallback_that_fails_is_skipped_and_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     broken = Switchboard()
     broken.error = RuntimeError("out of order")
     fallbacks = Fallbacks([broken, Switchboard(True)])
@@ -101,7 +101,7 @@ async def test_one_that_fails_is_passed_over_and_said_once(caplog: pytest.LogCap
     assert len(warnings(caplog)) == 2
 
 
-async def test_one_that_hangs_is_passed_over(caplog: pytest.LogCaptureFixture) -> None:
+async def test_fallback_that_hangs_is_skipped(caplog: pytest.LogCaptureFixture) -> None:
     hanging = Switchboard()
     hanging.hang()
     started = time.monotonic()
@@ -111,7 +111,7 @@ async def test_one_that_hangs_is_passed_over(caplog: pytest.LogCaptureFixture) -
     assert warnings(caplog) == ["The fallback Switchboard cannot be asked: TimeoutError"]
 
 
-async def test_one_that_cannot_be_asked_any_more_counts_with_what_it_said_before(tmp_path: Path) -> None:
+async def test_fallback_that_fails_later_keeps_its_last_state(tmp_path: Path) -> None:
     """Else a worker would open because the last resort, too, is out of order for a moment."""
     board, path = Switchboard(True), tmp_path / "known"
     fallbacks, from_file = Fallbacks(board), Fallbacks(f"file:{path}")
@@ -128,7 +128,7 @@ async def test_one_that_cannot_be_asked_any_more_counts_with_what_it_said_before
     assert await answer_of(from_file) == (None, "default")
 
 
-async def test_a_file_that_cannot_be_read_says_why_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_fallback_file_unreadable_is_logged_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "known"
     path.write_text("garbage")
     fallbacks = Fallbacks(f"file:{path}")
@@ -141,7 +141,7 @@ async def test_a_file_that_cannot_be_read_says_why_once(tmp_path: Path, caplog: 
     assert "'garbage' is not a boolean word" in line
 
 
-async def test_a_backend_that_cannot_be_hashed_is_as_good_as_any() -> None:
+async def test_fallback_that_is_unhashable_works() -> None:
     class Unhashable(Switchboard):
         __hash__ = None  # type: ignore[assignment]
 
@@ -152,7 +152,7 @@ async def test_a_backend_that_cannot_be_hashed_is_as_good_as_any() -> None:
 
 
 @pytest.mark.parametrize("chain", [None, 5, [None], [5], ["nowhere:x"], "nowhere:x"])
-def test_a_chain_that_cannot_be_meant_is_refused(chain: object) -> None:
+def test_fallback_chain_invalid_is_refused(chain: object) -> None:
     with pytest.raises(ConfigurationError, match=r"fallback takes backends and their URLs|A backend URL cannot start with"):
         Fallbacks(chain)  # type: ignore[arg-type]
 
@@ -160,7 +160,7 @@ def test_a_chain_that_cannot_be_meant_is_refused(chain: object) -> None:
 # -- leaving behind ---------------------------------------------------------------------------------------------------------------
 
 
-async def test_every_file_of_the_chain_is_kept_a_copy_and_nothing_else(tmp_path: Path) -> None:
+async def test_fallback_files_alone_are_mirrored(tmp_path: Path) -> None:
     first, second, board = tmp_path / "first", tmp_path / "second", Switchboard()
     fallbacks = Fallbacks([f"file:{first}", board, f"file:{second}", EnvVarBackend()])
     state = MaintenanceState(enabled=True, message="Soon")
@@ -171,7 +171,7 @@ async def test_every_file_of_the_chain_is_kept_a_copy_and_nothing_else(tmp_path:
     assert board.value is False
 
 
-async def test_a_state_that_did_not_change_is_not_written_again(tmp_path: Path) -> None:
+async def test_fallback_file_unchanged_is_not_written_again(tmp_path: Path) -> None:
     path = tmp_path / "known"
     fallbacks = Fallbacks(f"file:{path}")
     await fallbacks.mirror(ON)
@@ -183,7 +183,7 @@ async def test_a_state_that_did_not_change_is_not_written_again(tmp_path: Path) 
     assert path.read_text() == "0"
 
 
-async def test_a_file_that_cannot_be_written_is_said_once_and_tried_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_fallback_file_unwritable_is_logged_once_and_retried(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path, good = tmp_path / "missing" / "known", tmp_path / "good"
     fallbacks = Fallbacks([f"file:{path}", f"file:{good}"])
 

@@ -72,7 +72,7 @@ def is_closed(mode: MaintenanceMode) -> bool:
 
 
 @pytest.mark.parametrize("kind", ["sync", "async", "partial"])
-async def test_a_worker_is_told_of_each_change_in_order(kind: str) -> None:
+async def test_on_change_gets_each_change_in_order(kind: str) -> None:
     diary, backend = Diary(), Switchboard()
     hooks: dict[str, ChangeHook] = {"sync": diary, "async": diary.later, "partial": partial(diary.later)}
     async with MaintenanceMode(backend, on_change=hooks[kind]):
@@ -83,7 +83,7 @@ async def test_a_worker_is_told_of_each_change_in_order(kind: str) -> None:
     assert diary.entries == [(False, True, "board"), (True, False, "board")] * 10
 
 
-async def test_one_that_starts_in_maintenance_is_told_so_and_one_that_starts_open_is_told_nothing() -> None:
+async def test_on_change_at_start_is_called_only_if_closed() -> None:
     for value, entries in ((True, [(False, True, "board")]), (False, [])):
         diary = Diary()
         async with MaintenanceMode(Switchboard(value), on_change=diary):
@@ -91,7 +91,7 @@ async def test_one_that_starts_in_maintenance_is_told_so_and_one_that_starts_ope
         assert diary.entries == entries
 
 
-async def test_details_that_change_are_a_change() -> None:
+async def test_on_change_is_called_for_changed_details() -> None:
     texts: list[str | None] = []
     backend = Switchboard()
     async with MaintenanceMode(backend, on_change=lambda old, new, source: texts.append(new.message)) as mode:
@@ -106,7 +106,7 @@ async def test_details_that_change_are_a_change() -> None:
     assert (texts[1], texts[3]) == ("two", None)
 
 
-async def test_another_rule_that_closes_with_the_same_state_is_no_change() -> None:
+async def test_on_change_ignores_another_rule_with_the_same_state() -> None:
     diary, state = Diary(), MaintenanceState(enabled=True, retry_after=9)
     async with MaintenanceMode(Switchboard(ttl=30.0), on_change=diary) as mode:
         mode.update(Snapshot(state, now=1.0), time.monotonic())
@@ -118,7 +118,7 @@ async def test_another_rule_that_closes_with_the_same_state_is_no_change() -> No
     assert diary.flips == [True, False]
 
 
-async def test_a_hook_that_fails_is_logged_once_a_failure_and_the_next_change_is_told_all_the_same(log: pytest.LogCaptureFixture) -> None:
+async def test_on_change_that_fails_is_logged_and_called_again(log: pytest.LogCaptureFixture) -> None:
     told: list[bool] = []
 
     async def fail(old: MaintenanceState, new: MaintenanceState, source: str) -> None:
@@ -138,7 +138,7 @@ async def test_a_hook_that_fails_is_logged_once_a_failure_and_the_next_change_is
     assert "fail failed: RuntimeError('no chat today')" in first
 
 
-async def test_hooks_that_run_on_two_event_loops_run_once() -> None:
+async def test_on_change_on_two_event_loops_is_called_once() -> None:
     diary = Diary()
     hooks = ChangeHooks(diary, None)
     hooks.enqueue(None, Closure(DecidedBy.SWITCH, ON), "board")
@@ -151,7 +151,7 @@ async def test_hooks_that_run_on_two_event_loops_run_once() -> None:
     assert diary.entries == [(False, True, "board")]
 
 
-async def test_a_sync_hook_runs_in_a_thread_of_its_own() -> None:
+async def test_sync_hook_runs_in_a_thread() -> None:
     diary, backend = Diary(), Switchboard(True)
     async with MaintenanceMode(backend, on_change=diary):
         await eventually(lambda: diary.entries, within=SOON)
@@ -159,7 +159,7 @@ async def test_a_sync_hook_runs_in_a_thread_of_its_own() -> None:
     assert threading.get_ident() not in diary.threads
 
 
-async def test_a_hook_that_hangs_delays_neither_the_gate_nor_the_end(log: pytest.LogCaptureFixture) -> None:
+async def test_hook_that_hangs_delays_neither_gate_nor_stop(log: pytest.LogCaptureFixture) -> None:
     hanging = threading.Event()
     begun = threading.Event()
 
@@ -182,7 +182,7 @@ async def test_a_hook_that_hangs_delays_neither_the_gate_nor_the_end(log: pytest
         hanging.set()
 
 
-def test_no_request_waits_for_a_hook() -> None:
+def test_hook_delays_no_request() -> None:
     begun = threading.Event()
 
     async def hang(old: MaintenanceState, new: MaintenanceState, source: str) -> None:
@@ -197,7 +197,7 @@ def test_no_request_waits_for_a_hook() -> None:
         assert client.get("/").status_code == 503
 
 
-async def test_of_a_hook_that_hangs_no_endless_list_is_kept() -> None:
+async def test_hook_that_hangs_keeps_a_bounded_queue() -> None:
     backend, told = Switchboard(), []
     mode = MaintenanceMode(backend, on_change=lambda old, new, source: told.append(new.enabled))
     for value in (True, False) * 500:  # nobody listens yet
@@ -209,7 +209,7 @@ async def test_of_a_hook_that_hangs_no_endless_list_is_kept() -> None:
     assert told == [True, False] * 50
 
 
-async def test_two_event_loops_share_a_worker_and_tell_each_change_once() -> None:
+async def test_two_event_loops_call_on_change_once_per_change() -> None:
     diary, backend = Diary(), Switchboard()
     mode = MaintenanceMode(backend, on_change=diary.later)
     over = threading.Event()
@@ -234,7 +234,7 @@ async def test_two_event_loops_share_a_worker_and_tell_each_change_once() -> Non
     assert diary.flips == [True, False] * 20
 
 
-async def test_growing_stale_is_a_change_although_nobody_asks() -> None:
+async def test_on_change_is_called_when_the_state_grows_stale() -> None:
     diary, backend = Diary(), Switchboard(ttl=0.1)
     async with MaintenanceMode(backend, on_change=diary, on_unreachable="closed", stale_after=0.3):
         await eventually(lambda: diary.flips[-1:] == [], within=SOON)
@@ -245,7 +245,7 @@ async def test_growing_stale_is_a_change_although_nobody_asks() -> None:
 
 
 @pytest.mark.parametrize("option", ["on_change", "on_change_once"])
-def test_what_cannot_be_called_is_refused(option: str) -> None:
+def test_hook_that_is_not_callable_is_refused(option: str) -> None:
     with pytest.raises(ConfigurationError, match=f"{option} must be callable"):
         MaintenanceMode(Switchboard(), **{option: "print"})  # type: ignore[arg-type]
 
@@ -253,7 +253,7 @@ def test_what_cannot_be_called_is_refused(option: str) -> None:
 # -- in one worker for all -------------------------------------------------------------------------------------------------
 
 
-async def test_of_many_workers_one_tells_each_change(redis_url: str) -> None:
+async def test_on_change_once_is_called_in_one_of_many_workers(redis_url: str) -> None:
     diaries = [Diary() for _ in range(5)]
     backends = [RedisBackend(redis_url, ttl=0.3) for _ in diaries]
     modes = [MaintenanceMode(backend, on_change_once=diary.later) for backend, diary in zip(backends, diaries, strict=True)]
@@ -272,7 +272,7 @@ async def test_of_many_workers_one_tells_each_change(redis_url: str) -> None:
     assert sorted(told()) == [(False, True, "redis"), (False, True, "redis"), (True, False, "redis")]
 
 
-async def test_a_time_to_live_is_told_at_its_beginning_and_at_its_end_by_one(redis_url: str) -> None:
+async def test_on_change_once_is_called_for_an_expiry(redis_url: str) -> None:
     """Although each worker works out the end for itself, to another microsecond."""
     diary = Diary()
     one, other = RedisBackend(redis_url, ttl=0.3), RedisBackend(redis_url, ttl=0.3)
@@ -284,7 +284,7 @@ async def test_a_time_to_live_is_told_at_its_beginning_and_at_its_end_by_one(red
     assert diary.entries == [(False, True, "redis"), (True, False, "redis")]
 
 
-async def test_what_ended_while_nobody_was_there_is_told_by_who_comes(redis_server: RedisServer, redis_url: str) -> None:
+async def test_on_change_once_catches_up_after_a_restart(redis_server: RedisServer, redis_url: str) -> None:
     diary = Diary()
     async with MaintenanceMode(RedisBackend(redis_url), on_change_once=diary):
         redis_server.cli("SET", "maintenance", "1")
@@ -297,9 +297,7 @@ async def test_what_ended_while_nobody_was_there_is_told_by_who_comes(redis_serv
         await eventually(lambda: diary.flips == [True, False, True], within=SOON)
 
 
-async def test_while_redis_is_away_nothing_is_told_and_then_it_is(
-    own_redis_server: RedisServerFactory, log: pytest.LogCaptureFixture
-) -> None:
+async def test_on_change_once_waits_for_redis(own_redis_server: RedisServerFactory, log: pytest.LogCaptureFixture) -> None:
     server, diary = own_redis_server(), Diary()
     options: dict[str, Any] = {"on_unreachable": "closed", "stale_after": 0.5}
     async with MaintenanceMode(RedisBackend(server.url, ttl=0.3, timeout=0.3), on_change_once=diary, **options) as mode:
@@ -324,7 +322,7 @@ class Refusing(Switchboard):
         return True
 
 
-async def test_a_backend_that_cannot_say_who_is_asked_again_and_complained_of_once(log: pytest.LogCaptureFixture) -> None:
+async def test_on_change_once_is_retried_and_logged_once(log: pytest.LogCaptureFixture) -> None:
     diary, backend = Diary(), Refusing(True)
     async with MaintenanceMode(backend, on_change_once=diary):
         await eventually(lambda: errors(log), within=SOON)
@@ -336,7 +334,7 @@ async def test_a_backend_that_cannot_say_who_is_asked_again_and_complained_of_on
     assert diary.entries == [(False, True, "board")]
 
 
-async def test_what_a_test_overrides_is_told_to_this_worker_and_to_nobody_else() -> None:
+async def test_override_calls_on_change_in_this_worker_only() -> None:
     here, everywhere = Diary(), Diary()
     async with MaintenanceMode(Switchboard(), on_change=here, on_change_once=everywhere) as mode:
         mode.override(ON)
@@ -349,7 +347,7 @@ async def test_what_a_test_overrides_is_told_to_this_worker_and_to_nobody_else()
 
 
 @pytest.mark.parametrize("make", [EnvVarBackend, Switchboard])
-async def test_elsewhere_one_of_this_process_tells(make: type[BaseStateBackend], monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_on_change_once_without_redis_is_called_once(make: type[BaseStateBackend], monkeypatch: pytest.MonkeyPatch) -> None:
     diary, backend = Diary(), make()
     async with MaintenanceMode(backend, on_change_once=diary), MaintenanceMode(backend, on_change_once=diary):
         async with maintenance_mode_on(backend):

@@ -58,7 +58,7 @@ async def is_closed_now(mode: MaintenanceMode) -> bool:
 # -- judged from what is known -------------------------------------------------------------------------------------------
 
 
-def test_before_anything_is_known_the_gate_is_open_and_must_be_judged_again_at_once(clock: Clock) -> None:
+def test_gate_before_any_snapshot_is_open_and_expired(clock: Clock) -> None:
     mode = MaintenanceMode(Switchboard())
 
     assert mode.gate.closure is None
@@ -66,7 +66,7 @@ def test_before_anything_is_known_the_gate_is_open_and_must_be_judged_again_at_o
     assert mode.gate.until < clock.monotonic()
 
 
-def test_a_reading_closes_the_gate_and_the_next_one_opens_it(clock: Clock) -> None:
+def test_snapshot_closes_the_gate_and_the_next_opens_it(clock: Clock) -> None:
     mode = MaintenanceMode(Switchboard())
 
     mode.update(Snapshot(MaintenanceState(enabled=True, message="Soon"), now=T0), clock.monotonic())
@@ -91,7 +91,7 @@ def test_a_reading_closes_the_gate_and_the_next_one_opens_it(clock: Clock) -> No
         (OFF, True, ON, None),
     ],
 )
-def test_a_hold_goes_before_the_override_and_that_before_the_switch(
+def test_hold_before_override_before_switch(
     hold: MaintenanceState | None, override: bool | None, switch: MaintenanceState, closed_by: DecidedBy | None
 ) -> None:
     mode = MaintenanceMode(Switchboard(), enable_maintenance=override)
@@ -115,7 +115,7 @@ WILL_CLOSE: Final = Snapshot(MaintenanceState(enabled=True, starts_at=at(10), en
         pytest.param(Snapshot(ON, (Hold("a", OFF, T0, T0 + 10),), T0), False, id="off hold runs out"),
     ],
 )
-def test_a_worker_flips_by_its_own_clock_without_asking(clock: Clock, reading: Snapshot, closed_before: bool) -> None:
+def test_worker_flips_by_its_own_clock(clock: Clock, reading: Snapshot, closed_before: bool) -> None:
     """At that instant of the backend's clock, however far that is from ours."""
     backend = Switchboard(ttl=60.0)
     mode = MaintenanceMode(backend)
@@ -129,7 +129,7 @@ def test_a_worker_flips_by_its_own_clock_without_asking(clock: Clock, reading: S
     assert backend.reads == 0
 
 
-def test_a_gate_holds_for_a_ttl_where_nobody_watches(clock: Clock) -> None:
+def test_gate_without_a_watch_is_valid_for_ttl(clock: Clock) -> None:
     mode = MaintenanceMode(Switchboard(ttl=2.0), stale_after=5.0)
 
     mode.update(Snapshot(ON, now=T0), clock.monotonic() - 0.5)
@@ -137,7 +137,7 @@ def test_a_gate_holds_for_a_ttl_where_nobody_watches(clock: Clock) -> None:
     assert mode.gate.until == clock.monotonic() - 0.5 + 2.0
 
 
-async def test_a_gate_holds_until_it_is_stale_where_a_watch_runs() -> None:
+async def test_gate_with_a_watch_is_valid_until_stale() -> None:
     async with MaintenanceMode(Switchboard(ttl=60.0), stale_after=500.0) as mode:
         asked_at = time.monotonic()
         mode.update(Snapshot(ON, now=T0), asked_at)
@@ -145,7 +145,7 @@ async def test_a_gate_holds_until_it_is_stale_where_a_watch_runs() -> None:
         assert mode.gate.until == asked_at + 500.0
 
 
-def test_a_reading_is_as_fresh_as_the_moment_when_it_was_asked_for(clock: Clock) -> None:
+def test_snapshot_is_as_fresh_as_its_request(clock: Clock) -> None:
     """Not as the one when it arrived: the answer may have been on its way for long."""
     mode = MaintenanceMode(Switchboard(ttl=1.0), stale_after=2.0, on_unreachable="closed")
 
@@ -156,7 +156,7 @@ def test_a_reading_is_as_fresh_as_the_moment_when_it_was_asked_for(clock: Clock)
     assert is_closed(mode)
 
 
-def test_a_confirmation_is_as_good_as_a_reading(clock: Clock) -> None:
+def test_confirmation_is_as_good_as_a_snapshot(clock: Clock) -> None:
     mode = MaintenanceMode(Switchboard(ttl=1.0), stale_after=2.0, on_unreachable="closed")
     mode.update(Snapshot(OFF, now=T0), clock.monotonic())
 
@@ -174,7 +174,7 @@ def test_a_confirmation_is_as_good_as_a_reading(clock: Clock) -> None:
     ("asked_later", "read_later", "replaces"),
     [(-0.7, -0.1, False), (-0.2, -0.1, False), (-0.7, +0.1, True), (-0.2, +0.1, True), (+0.1, -0.1, True), (+0.1, +0.1, True)],
 )
-def test_peers_10_a_stale_reading_never_replaces_a_newer_one(clock: Clock, asked_later: float, read_later: float, replaces: bool) -> None:
+def test_stale_snapshot_never_replaces_a_newer_one(clock: Clock, asked_later: float, read_later: float, replaces: bool) -> None:
     """Stale is what was on its way when the newer one was learned, and was read earlier.
 
     What was asked for after that is newer, whatever the backend's clock says: it may have been set back.
@@ -187,7 +187,7 @@ def test_peers_10_a_stale_reading_never_replaces_a_newer_one(clock: Clock, asked
     assert is_closed(mode) is not replaces
 
 
-def test_what_a_gate_says_is_the_same_object_while_nothing_changes(clock: Clock) -> None:
+def test_gate_keeps_its_objects_while_nothing_changes(clock: Clock) -> None:
     """So that the answer to requests stays encoded; also where the time to live is measured a little differently."""
     mode = MaintenanceMode(Switchboard(ttl=1.0))
     mode.update(Snapshot(ON, now=T0, expires_in=60.0), clock.monotonic())
@@ -208,7 +208,7 @@ def replace_nothing(state: MaintenanceState) -> MaintenanceState:
     return state.model_copy()
 
 
-def test_each_change_is_one_line_in_the_log(clock: Clock, log: pytest.LogCaptureFixture) -> None:
+def test_change_is_one_line_in_the_log(clock: Clock, log: pytest.LogCaptureFixture) -> None:
     mode = MaintenanceMode(Switchboard(ttl=1.0))
     state = MaintenanceState(enabled=True, reason="OPS-1", by="ana@ops", mode="read-only", message="Soon")
 
@@ -219,7 +219,7 @@ def test_each_change_is_one_line_in_the_log(clock: Clock, log: pytest.LogCapture
     assert lines(log) == ["maintenance on (read-only, board, by: ana@ops, reason: OPS-1)", "maintenance off (board)"]
 
 
-def test_the_time_is_that_of_the_backend_once_it_is_known(clock: Clock) -> None:
+def test_time_is_that_of_the_backend_once_known(clock: Clock) -> None:
     mode = MaintenanceMode(Switchboard(ttl=1.0))
     assert abs(mode.now() - datetime.now(UTC)) < timedelta(seconds=5)
 
@@ -228,7 +228,7 @@ def test_the_time_is_that_of_the_backend_once_it_is_known(clock: Clock) -> None:
     assert mode.now() == at(-3598)
 
 
-def test_a_worker_reports_what_it_has_applied(clock: Clock) -> None:
+def test_worker_reports_what_it_has_applied(clock: Clock) -> None:
     mode = MaintenanceMode(Switchboard(ttl=1.0), on_unreachable="closed", stale_after=2.0)
     assert mode.report()["epoch"] == 0
     assert mode.report()["applied"] == ""
@@ -245,7 +245,7 @@ def test_a_worker_reports_what_it_has_applied(clock: Clock) -> None:
 # -- what cannot be read ---------------------------------------------------------------------------------------------------
 
 
-def test_peers_5_a_value_that_cannot_be_read_changes_nothing_and_is_logged_once(clock: Clock, log: pytest.LogCaptureFixture) -> None:
+def test_unreadable_value_keeps_the_state_and_is_logged_once(clock: Clock, log: pytest.LogCaptureFixture) -> None:
     mode = MaintenanceMode(Switchboard(ttl=1.0))
     mode.update(Snapshot(MaintenanceState(enabled=True, message="Soon"), now=T0), clock.monotonic())
     closing = mode.gate.closure
@@ -265,7 +265,7 @@ def test_peers_5_a_value_that_cannot_be_read_changes_nothing_and_is_logged_once(
     assert not is_closed(mode)
 
 
-def test_holds_count_although_the_switch_was_never_readable(clock: Clock) -> None:
+def test_holds_count_while_the_switch_is_unreadable(clock: Clock) -> None:
     mode = MaintenanceMode(Switchboard(ttl=1.0))
 
     mode.update(Snapshot(None, (Hold("a", ON),), clock.time(), error="garbage"), clock.monotonic())
@@ -299,7 +299,7 @@ STALE_AFTER: Final = 0.3
         ("closed", False, True, True, "unreachable-closed"),
     ],
 )
-async def test_peers_15_an_outage_keeps_what_is_known_then_follows_the_policy(
+async def test_outage_keeps_the_state_then_follows_the_policy(
     clock: Clock, on_unreachable: OutagePolicy, known: bool, stale: bool, closed: bool, source: str
 ) -> None:
     backend, fallback = Switchboard(ttl=TTL), Switchboard(not known)
@@ -314,7 +314,7 @@ async def test_peers_15_an_outage_keeps_what_is_known_then_follows_the_policy(
     assert fallback.reads == 0
 
 
-def test_a_worker_that_is_cut_off_does_not_open_under_a_hold_that_it_cannot_see_renewed(clock: Clock) -> None:
+def test_outage_keeps_the_gate_closed_under_a_hold(clock: Clock) -> None:
     """Its holder renews it all the time, and relies on the service being closed."""
     mode = MaintenanceMode(Switchboard(ttl=1.0))
     mode.update(Snapshot(OFF, (Hold("a", ON, T0, T0 + 30),), T0), clock.monotonic())
@@ -327,7 +327,7 @@ def test_a_worker_that_is_cut_off_does_not_open_under_a_hold_that_it_cannot_see_
     assert not is_closed(mode)
 
 
-def test_a_worker_that_is_cut_off_knows_what_else_ends_by_itself(clock: Clock) -> None:
+def test_outage_still_ends_windows_and_expiries(clock: Clock) -> None:
     """An off hold too: to close is safe, and its holder is told."""
     for reading, closed in (
         (Snapshot(MaintenanceState(enabled=True, ends_at=at(30)), now=T0), False),
@@ -378,7 +378,7 @@ def broken(value: bool) -> Switchboard:
         ("closed", Switchboard(False), True, True, "unreachable-closed"),
     ],
 )
-async def test_a_worker_that_never_knew_asks_its_fallbacks_then_follows_the_policy(
+async def test_worker_without_snapshot_asks_fallbacks_then_policy(
     clock: Clock, on_unreachable: OutagePolicy, fallback: Switchboard, stale: bool, closed: bool, source: str
 ) -> None:
     backend = Switchboard(ttl=TTL)
@@ -391,7 +391,7 @@ async def test_a_worker_that_never_knew_asks_its_fallbacks_then_follows_the_poli
         assert mode.gate.source == source
 
 
-def test_staleness_counts_from_the_first_use_and_not_from_the_import(clock: Clock) -> None:
+def test_staleness_counts_from_the_first_use(clock: Clock) -> None:
     """A server that forks its workers from a preloaded application may do so an hour later."""
     mode = MaintenanceMode(Switchboard(ttl=TTL), on_unreachable="open", fallback=(fallback := Switchboard(True)))
     mode.backend.error = OSError("nobody there")  # type: ignore[attr-defined]
@@ -409,7 +409,7 @@ def test_staleness_counts_from_the_first_use_and_not_from_the_import(clock: Cloc
 
 
 @pytest.mark.parametrize("override", [True, False])
-def test_an_override_stands_in_an_outage_unless_the_policy_is_to_close(clock: Clock, override: bool) -> None:
+def test_override_stands_in_an_outage_unless_closed(clock: Clock, override: bool) -> None:
     for policy, closed in (("open", override), ("closed", True)):
         mode = MaintenanceMode(Switchboard(ttl=TTL), enable_maintenance=override, on_unreachable=policy)  # type: ignore[arg-type]
         mode.update(Snapshot(OFF, now=T0), clock.monotonic())
@@ -418,7 +418,7 @@ def test_an_override_stands_in_an_outage_unless_the_policy_is_to_close(clock: Cl
         assert is_closed(mode) is closed
 
 
-async def test_a_worker_that_closed_itself_opens_when_the_backend_answers_again(clock: Clock, log: pytest.LogCaptureFixture) -> None:
+async def test_fenced_worker_opens_when_the_backend_answers(clock: Clock, log: pytest.LogCaptureFixture) -> None:
     mode = MaintenanceMode(Switchboard(ttl=TTL), on_unreachable="closed")
     mode.update(Snapshot(OFF, now=T0), clock.monotonic())
     mode.fail(BackendUnavailableError("board: gone"))
@@ -438,7 +438,7 @@ async def test_a_worker_that_closed_itself_opens_when_the_backend_answers_again(
     ]
 
 
-async def test_a_mode_that_never_knew_follows_its_fallback_while_the_outage_lasts() -> None:
+async def test_mode_without_snapshot_follows_its_fallback() -> None:
     backend, fallback = Switchboard(ttl=0.05), Switchboard(False)
     backend.error = OSError("nobody there")
 
@@ -467,7 +467,7 @@ async def test_a_mode_that_never_knew_follows_its_fallback_while_the_outage_last
         ({"fallback": None}, "fallback takes backends and their URLs, not None"),
     ],
 )
-def test_options_that_cannot_be_meant_are_refused(options: dict[str, Any], sentence: str) -> None:
+def test_invalid_options_are_refused(options: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ConfigurationError, match=sentence):
         MaintenanceMode(Switchboard(ttl=TTL), **options)
 
@@ -475,7 +475,7 @@ def test_options_that_cannot_be_meant_are_refused(options: dict[str, Any], sente
 # -- the watch -----------------------------------------------------------------------------------------------------------------
 
 
-async def test_once_started_a_state_is_known_and_followed() -> None:
+async def test_started_mode_knows_and_follows_the_state() -> None:
     backend = Switchboard(True, ttl=0.1)
 
     async with MaintenanceMode(backend) as mode:
@@ -486,7 +486,7 @@ async def test_once_started_a_state_is_known_and_followed() -> None:
         await eventually(lambda: mode.gate.closure is not None, within=2)
 
 
-async def test_a_request_costs_no_read_while_a_watch_runs() -> None:
+async def test_request_with_a_watch_costs_no_read() -> None:
     backend = Switchboard(True, ttl=30.0)
 
     async with MaintenanceMode(backend) as mode:
@@ -495,7 +495,7 @@ async def test_a_request_costs_no_read_while_a_watch_runs() -> None:
         assert backend.reads == 1
 
 
-async def test_stopping_leaves_no_task() -> None:
+async def test_stopped_mode_leaves_no_task() -> None:
     before = asyncio.all_tasks()
     mode = MaintenanceMode(Switchboard(ttl=0.05))
 
@@ -508,7 +508,7 @@ async def test_stopping_leaves_no_task() -> None:
     assert asyncio.all_tasks() == before
 
 
-async def test_after_stopping_a_gate_is_a_read_that_is_cached_for_a_ttl() -> None:
+async def test_stopped_mode_caches_a_read_for_ttl() -> None:
     backend = Switchboard(ttl=0.2)
     mode = MaintenanceMode(backend)
     async with mode:
@@ -522,7 +522,7 @@ async def test_after_stopping_a_gate_is_a_read_that_is_cached_for_a_ttl() -> Non
 
 
 @pytest.mark.parametrize("end", [None, RuntimeError("the driver gave up"), BackendError("away")], ids=repr)
-async def test_a_watch_that_ends_is_started_again(end: Exception | None, log: pytest.LogCaptureFixture) -> None:
+async def test_watch_that_ends_is_started_again(end: Exception | None, log: pytest.LogCaptureFixture) -> None:
     backend = DeadWatch(end)
 
     async with MaintenanceMode(backend) as mode:
@@ -535,7 +535,7 @@ async def test_a_watch_that_ends_is_started_again(end: Exception | None, log: py
     assert all(str(end) in line for line in told)
 
 
-async def test_a_hanging_backend_delays_the_start_by_a_ttl_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_hanging_backend_delays_the_start_by_ttl_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
     """P1's exception, and P4: the application boots."""
     monkeypatch.setenv("FASTAPI_MAINTENANCE_MODE", "1")
     backend = Switchboard(ttl=0.3)
@@ -551,9 +551,7 @@ async def test_a_hanging_backend_delays_the_start_by_a_ttl_at_most(monkeypatch: 
     await mode.stop()
 
 
-async def test_a_hanging_fallback_does_not_keep_an_application_from_booting(
-    monkeypatch: pytest.MonkeyPatch, log: pytest.LogCaptureFixture
-) -> None:
+async def test_hanging_fallback_does_not_prevent_the_start(monkeypatch: pytest.MonkeyPatch, log: pytest.LogCaptureFixture) -> None:
     monkeypatch.setenv("FASTAPI_MAINTENANCE_MODE", "1")
     backend, fallback = Switchboard(ttl=0.1), Switchboard()
     backend.hang()
@@ -569,7 +567,7 @@ async def test_a_hanging_fallback_does_not_keep_an_application_from_booting(
     assert lines(log, logging.WARNING) == ["The fallback Switchboard cannot be asked: TimeoutError"]
 
 
-async def test_requests_of_a_worker_that_never_knew_wait_together_and_for_a_ttl_at_most() -> None:
+async def test_requests_without_snapshot_wait_together_for_ttl() -> None:
     backend = Switchboard(True, ttl=1.0)
     backend.hang()
     mode = MaintenanceMode(backend)
@@ -589,7 +587,7 @@ async def test_requests_of_a_worker_that_never_knew_wait_together_and_for_a_ttl_
     await mode.stop()
 
 
-async def test_what_another_thread_delivers_is_known_at_once() -> None:
+async def test_snapshot_of_another_thread_is_known_at_once() -> None:
     backend = Switchboard(ttl=30.0)
 
     async with MaintenanceMode(backend) as mode:
@@ -599,7 +597,7 @@ async def test_what_another_thread_delivers_is_known_at_once() -> None:
         assert mode.gate.closure is not None
 
 
-async def test_two_applications_on_two_backends_do_not_see_each_other() -> None:
+async def test_two_modes_on_two_backends_do_not_see_each_other() -> None:
     one, other = Switchboard(ttl=0.1), Switchboard(ttl=0.1)
 
     async with MaintenanceMode(one) as first, MaintenanceMode(other) as second:
@@ -611,7 +609,7 @@ async def test_two_applications_on_two_backends_do_not_see_each_other() -> None:
         assert second.gate.closure is None
 
 
-async def test_two_applications_on_one_backend_both_see_a_change_at_once() -> None:
+async def test_two_modes_on_one_backend_both_see_a_change() -> None:
     backend = Switchboard(ttl=30.0)
 
     async with MaintenanceMode(backend) as first, MaintenanceMode(backend) as second:
@@ -624,7 +622,7 @@ async def test_two_applications_on_one_backend_both_see_a_change_at_once() -> No
 # -- backends that are asked at every request ----------------------------------------------------------------------------------
 
 
-async def test_the_environment_is_read_at_every_request(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_environment_is_read_for_every_request(monkeypatch: pytest.MonkeyPatch) -> None:
     mode = MaintenanceMode(EnvVarBackend())
 
     for value in ("1", "0", "on", "", "1"):
@@ -633,7 +631,7 @@ async def test_the_environment_is_read_at_every_request(monkeypatch: pytest.Monk
         assert await is_closed_now(mode) is (value in ("1", "on"))
 
 
-async def test_an_unchanged_environment_is_not_judged_again() -> None:
+async def test_environment_unchanged_is_not_judged_again() -> None:
     mode = MaintenanceMode(EnvVarBackend())
 
     gate = await mode.refresh()
@@ -653,7 +651,7 @@ class Peeking(Switchboard):
         return self.reading
 
 
-async def test_what_can_be_asked_at_every_request_is_never_stale(clock: Clock) -> None:
+async def test_environment_is_never_stale(clock: Clock) -> None:
     """Also where it says the same for long, and then its window ends."""
     mode = MaintenanceMode(Peeking(ttl=1.0), on_unreachable="closed", stale_after=2.0)
 
@@ -664,7 +662,7 @@ async def test_what_can_be_asked_at_every_request_is_never_stale(clock: Clock) -
     assert not await is_closed_now(mode)
 
 
-async def test_a_backend_that_cannot_be_asked_when_the_application_is_made_is_asked_later(log: pytest.LogCaptureFixture) -> None:
+async def test_environment_failing_at_first_is_asked_later(log: pytest.LogCaptureFixture) -> None:
     backend = Peeking(ttl=1.0)
     backend.reading, backend.trouble = Snapshot(ON, now=T0), RuntimeError("no peeking")
     mode = MaintenanceMode(backend)
@@ -675,7 +673,7 @@ async def test_a_backend_that_cannot_be_asked_when_the_application_is_made_is_as
     assert await is_closed_now(mode)
 
 
-async def test_an_error_of_a_backend_that_is_asked_at_every_request_fails_none(clock: Clock, log: pytest.LogCaptureFixture) -> None:
+async def test_environment_failing_later_fails_no_request(clock: Clock, log: pytest.LogCaptureFixture) -> None:
     backend = Peeking(ttl=1.0)
     mode = MaintenanceMode(backend)
     assert await is_closed_now(mode)
@@ -705,7 +703,7 @@ def app_with(backend: BaseStateBackend, **options: Any) -> FastAPI:
     return app
 
 
-def test_without_a_lifespan_a_read_is_cached_for_a_ttl() -> None:
+def test_mode_without_lifespan_caches_a_read_for_ttl() -> None:
     backend = Switchboard(ttl=30.0)
     client = TestClient(app_with(backend))
 
@@ -715,7 +713,7 @@ def test_without_a_lifespan_a_read_is_cached_for_a_ttl() -> None:
     assert backend.reads == 1
 
 
-def test_one_event_loop_after_another_each_has_its_watch() -> None:
+def test_event_loops_in_turn_each_have_a_watch() -> None:
     backend = Switchboard(ttl=0.1)
     mode = MaintenanceMode(backend)
 
@@ -730,7 +728,7 @@ def test_one_event_loop_after_another_each_has_its_watch() -> None:
     asyncio.run(follow(False))
 
 
-def test_event_loops_that_are_closed_without_ending_their_tasks_are_forgotten() -> None:
+def test_event_loops_closed_with_running_tasks_are_forgotten() -> None:
     backend = Switchboard(ttl=0.05)
     mode = MaintenanceMode(backend)
 
@@ -749,7 +747,7 @@ def test_event_loops_that_are_closed_without_ending_their_tasks_are_forgotten() 
     assert not is_closed(mode)
 
 
-def test_two_event_loops_at_once_follow_the_same_backend() -> None:
+def test_event_loops_at_once_follow_the_same_backend() -> None:
     backend = Switchboard(ttl=0.1)
     mode = MaintenanceMode(backend)
     flipped = threading.Event()
@@ -779,7 +777,7 @@ def connections(server: RedisServer) -> int:
     return sum(" cmd=client|list " not in line for line in server.cli("CLIENT", "LIST").splitlines())
 
 
-async def test_a_flip_by_hand_is_followed_and_stopping_leaves_nothing(redis_server: RedisServer) -> None:
+async def test_redis_flip_by_hand_is_followed(redis_server: RedisServer) -> None:
     await eventually(lambda: connections(redis_server) == 0, within=2)
     threads, tasks = set(threading.enumerate()), asyncio.all_tasks()
 
@@ -796,7 +794,7 @@ async def test_a_flip_by_hand_is_followed_and_stopping_leaves_nothing(redis_serv
     await eventually(lambda: {t for t in threading.enumerate() if "AnyIO" not in t.name} <= threads, within=2)
 
 
-async def test_what_this_process_writes_it_knows_at_once(redis_url: str) -> None:
+async def test_redis_write_of_this_process_is_known_at_once(redis_url: str) -> None:
     backend = RedisBackend(redis_url, ttl=30.0)
 
     async with MaintenanceMode(backend) as mode:
@@ -806,7 +804,7 @@ async def test_what_this_process_writes_it_knows_at_once(redis_url: str) -> None
         assert mode.gate.closure is None
 
 
-async def test_peers_15_redis_down_in_a_migration_opens_nobody(own_redis_server: RedisServerFactory) -> None:
+async def test_redis_down_during_a_migration_opens_no_worker(own_redis_server: RedisServerFactory) -> None:
     """Neither the worker that was told to close, nor the one that a block has closed, whose lease runs out meanwhile."""
     server = own_redis_server()
     backend = RedisBackend(server.url, ttl=0.2)
@@ -824,7 +822,7 @@ async def test_peers_15_redis_down_in_a_migration_opens_nobody(own_redis_server:
         await eventually(lambda: not is_closed(mode), within=5)
 
 
-async def test_peers_22_with_redis_down_an_application_boots_and_connects_later(own_redis_server: RedisServerFactory) -> None:
+async def test_redis_down_at_start_is_connected_later(own_redis_server: RedisServerFactory) -> None:
     server = own_redis_server()
     server.stop()
     started = time.monotonic()
@@ -837,7 +835,7 @@ async def test_peers_22_with_redis_down_an_application_boots_and_connects_later(
         await eventually(lambda: mode.gate.closure is not None, within=5)
 
 
-async def test_a_frozen_redis_is_noticed_within_two_ttl(own_redis_server: RedisServerFactory) -> None:
+async def test_redis_frozen_is_noticed_within_two_ttl(own_redis_server: RedisServerFactory) -> None:
     server = own_redis_server()
     await server.acli("SET", "maintenance", "1")
 
@@ -875,7 +873,7 @@ sys.exit(any(os.waitpid(child, 0)[1] for child in children))
 """
 
 
-async def test_workers_forked_from_a_preloaded_application_have_one_link_each(redis_server: RedisServer) -> None:
+async def test_forked_workers_have_one_link_each(redis_server: RedisServer) -> None:
     await eventually(lambda: connections(redis_server) == 0, within=2)
 
     with Program("-c", FORKING, redis_server.url) as parent:
@@ -897,7 +895,7 @@ async def kept_in(path: Path) -> MaintenanceState:
     return switch
 
 
-async def test_every_confirmed_state_is_mirrored_into_the_file(redis_server: RedisServer, tmp_path: Path) -> None:
+async def test_fallback_file_mirrors_every_confirmed_state(redis_server: RedisServer, tmp_path: Path) -> None:
     path, backend = tmp_path / "known.json", RedisBackend(redis_server.url)
     starts_at = datetime.now(UTC) + timedelta(hours=1)
     states = [
@@ -922,7 +920,7 @@ async def mirrors(path: Path, state: MaintenanceState) -> bool:
     return path.exists() and await kept_in(path) == state
 
 
-async def test_a_time_to_live_is_mirrored_as_an_end(redis_server: RedisServer, tmp_path: Path) -> None:
+async def test_fallback_file_mirrors_a_time_to_live_as_an_end(redis_server: RedisServer, tmp_path: Path) -> None:
     path = tmp_path / "known.json"
 
     async with MaintenanceMode(RedisBackend(redis_server.url, ttl=0.2), fallback=f"file:{path}") as mode:
@@ -939,7 +937,7 @@ async def test_a_time_to_live_is_mirrored_as_an_end(redis_server: RedisServer, t
         await eventually(lambda: mirrors(path, OFF), within=2)
 
 
-async def test_a_window_still_to_come_is_mirrored_with_its_time_to_live(redis_server: RedisServer, tmp_path: Path) -> None:
+async def test_fallback_file_mirrors_an_upcoming_window(redis_server: RedisServer, tmp_path: Path) -> None:
     path, backend = tmp_path / "known.json", RedisBackend(redis_server.url)
     starts_at = datetime.now(UTC) + timedelta(hours=1)
 
@@ -954,7 +952,7 @@ async def test_a_window_still_to_come_is_mirrored_with_its_time_to_live(redis_se
     assert abs((state.ends_at - starts_at).total_seconds() - 3600) < 5
 
 
-async def test_peers_24_a_worker_restarted_in_an_outage_still_knows(own_redis_server: RedisServerFactory, tmp_path: Path) -> None:
+async def test_worker_restarted_in_an_outage_still_knows(own_redis_server: RedisServerFactory, tmp_path: Path) -> None:
     server, path = own_redis_server(), tmp_path / "known.json"
     state = MaintenanceState(enabled=True, message="Back at four")
     async with MaintenanceMode(RedisBackend(server.url), fallback=f"file:{path}"):

@@ -189,7 +189,7 @@ STAGES: Final = [in_the_endpoint, in_a_thread, in_the_stream, in_a_background_ta
 
 
 @pytest.mark.parametrize("stage", STAGES)
-async def test_a_request_counts_until_its_asgi_call_has_returned(stage: Callable[[FastAPI, Work], None], work: Work) -> None:
+async def test_request_counts_until_its_asgi_call_has_returned(stage: Callable[[FastAPI, Work], None], work: Work) -> None:
     app = FastAPI()
     stage(app, work)
     async with running(app) as service:
@@ -205,7 +205,7 @@ async def test_a_request_counts_until_its_asgi_call_has_returned(stage: Callable
         assert service.desk.nudges == nudges + 1, "whoever waits for this worker is told at once"
 
 
-async def test_a_websocket_counts_apart_and_until_its_endpoint_has_returned(work: Work) -> None:
+async def test_websocket_counts_until_its_endpoint_has_returned(work: Work) -> None:
     app = FastAPI()
 
     @app.websocket("/jobs")
@@ -226,7 +226,7 @@ async def test_a_websocket_counts_apart_and_until_its_endpoint_has_returned(work
 
 
 @pytest.mark.parametrize("end", ["raises", "cancelled"])
-async def test_a_request_that_ends_badly_has_ended(end: str, work: Work) -> None:
+async def test_request_that_fails_has_ended(end: str, work: Work) -> None:
     app = FastAPI()
 
     @app.get("/jobs")
@@ -246,7 +246,7 @@ async def test_a_request_that_ends_badly_has_ended(end: str, work: Work) -> None
         assert service.waited_for == (0, 0)
 
 
-async def test_while_open_the_report_counts_everybody_and_is_never_drained(work: Work) -> None:
+async def test_report_while_open_counts_all_and_is_never_drained(work: Work) -> None:
     async with running(SlowDoor(FastAPI(), work)) as service:
         assert service.mode.report()["drained"] is False
         requests = [service.request(path=path) for path in ("/docs", "/nowhere")]
@@ -447,7 +447,7 @@ def has_ticket(connection: HTTPConnection) -> bool:
     ],
 )
 @pytest.mark.parametrize("has_forced_on_route", [False, True])
-async def test_only_who_would_be_refused_is_waited_for(
+async def test_drain_waits_only_for_requests_it_would_refuse(
     method: str, path: str, headers: dict[str, str], state: MaintenanceState, waited_for: bool, has_forced_on_route: bool, work: Work
 ) -> None:
     """An application that has a forced-on route judges every request while open, and nobody's standing is known for that."""
@@ -508,9 +508,7 @@ PLACES: Final[list[tuple[Callable[[Any], ASGIApp], str]]] = [
 
 @pytest.mark.parametrize("forced_off", [False, True])
 @pytest.mark.parametrize(("place", "path"), PLACES)
-async def test_a_request_is_classified_as_it_came_wherever_it_has_got_to(
-    place: Callable[[Any], ASGIApp], path: str, forced_off: bool, work: Work
-) -> None:
+async def test_request_is_classified_as_it_came(place: Callable[[Any], ASGIApp], path: str, forced_off: bool, work: Work) -> None:
     """Routers write into the scope: in a mounted application, `root_path` has moved by the time somebody closes."""
 
     async def endpoint(request: Request) -> Response:
@@ -525,7 +523,7 @@ async def test_a_request_is_classified_as_it_came_wherever_it_has_got_to(
         assert status(await request) == 200
 
 
-async def test_who_was_let_in_by_read_only_mode_is_waited_for_when_it_becomes_full(work: Work) -> None:
+async def test_request_admitted_by_read_only_blocks_a_full_drain(work: Work) -> None:
     async with running(SlowDoor(counter(), work)) as service:
         await service.close(READ_ONLY)
         request = service.request()
@@ -540,7 +538,7 @@ async def test_who_was_let_in_by_read_only_mode_is_waited_for_when_it_becomes_fu
         assert service.desk.nudges == nudges + 1
 
 
-async def test_who_was_let_in_between_two_closings_is_waited_for_by_the_second(work: Work) -> None:
+async def test_request_between_two_closings_blocks_the_second_drain(work: Work) -> None:
     async with running(SlowDoor(counter(), work)) as service:
         await service.close()
         await service.desk.flip(OFF)
@@ -556,7 +554,7 @@ async def test_who_was_let_in_between_two_closings_is_waited_for_by_the_second(w
 # -- asking at the closing -----------------------------------------------------------------------------------------------------
 
 
-async def test_an_exempt_handler_is_asked_at_the_closing_and_not_while_open(work: Work) -> None:
+async def test_exempt_handler_is_called_at_the_closing(work: Work) -> None:
     asked: list[str] = []
 
     def handler(request: Request) -> bool:
@@ -577,9 +575,7 @@ async def test_an_exempt_handler_is_asked_at_the_closing_and_not_while_open(work
         await asyncio.gather(*requests)
 
 
-async def test_a_handler_that_would_have_to_read_the_body_cannot_and_the_application_still_can(
-    work: Work, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_exempt_handler_at_the_closing_cannot_read_the_body(work: Work, caplog: pytest.LogCaptureFixture) -> None:
     """The body is the application's by now, so this request is waited for as if the handler had not been there."""
 
     async def is_signed(request: Request) -> bool:
@@ -596,7 +592,7 @@ async def test_a_handler_that_would_have_to_read_the_body_cannot_and_the_applica
     assert "its body cannot be read any more" in caplog.text
 
 
-async def test_a_handler_can_answer_nobody_who_is_being_answered_already(work: Work, caplog: pytest.LogCaptureFixture) -> None:
+async def test_exempt_handler_at_the_closing_cannot_send(work: Work, caplog: pytest.LogCaptureFixture) -> None:
     async def answers(request: Request) -> Any:
         await request._send({"type": "http.response.start", "status": 418})
 
@@ -614,7 +610,7 @@ async def test_a_handler_can_answer_nobody_who_is_being_answered_already(work: W
 
 
 @pytest.mark.parametrize("exempt", [False, True])
-async def test_nobody_counts_while_a_closed_door_is_still_deciding(work: Work, exempt: bool) -> None:
+async def test_request_being_decided_does_not_block_the_drain(work: Work, exempt: bool) -> None:
     """Else a handler that asks a database would keep a busy worker from ever having drained."""
 
     async def ask(connection: HTTPConnection) -> bool:
@@ -630,7 +626,7 @@ async def test_nobody_counts_while_a_closed_door_is_still_deciding(work: Work, e
         assert status(await request) == (200 if exempt else 503)
 
 
-async def test_who_turns_out_to_be_exempt_is_in_flight_and_not_waited_for(work: Work) -> None:
+async def test_exempt_request_is_in_flight_without_blocking(work: Work) -> None:
     async with running(SlowDoor(counter(), work), exempt_handler=has_ticket) as service:
         await service.close()
         request = service.request(headers={"x-ticket": "gold"})
@@ -642,7 +638,7 @@ async def test_who_turns_out_to_be_exempt_is_in_flight_and_not_waited_for(work: 
         await request
 
 
-async def test_who_is_refused_does_not_count_however_long_the_answer_takes(work: Work) -> None:
+async def test_refused_request_does_not_block_the_drain(work: Work) -> None:
     async def answer(connection: HTTPConnection) -> Response:
         return PlainTextResponse(await work(), 503)
 
@@ -660,7 +656,7 @@ async def test_who_is_refused_does_not_count_however_long_the_answer_takes(work:
 # -- the request that closed it --------------------------------------------------------------------------------------------------
 
 
-async def test_the_request_that_holds_the_service_closed_is_not_waited_for(work: Work) -> None:
+async def test_holding_request_does_not_block_the_drain(work: Work) -> None:
     app, other = counter(), Work()
     app.add_api_route("/other", other)
 
@@ -685,7 +681,7 @@ async def test_the_request_that_holds_the_service_closed_is_not_waited_for(work:
         assert (await holder)[1]["body"] == b"[1,0]", "with its block, its excuse ends"
 
 
-async def test_a_request_in_the_thread_pool_can_hold_it_too(work: Work) -> None:
+async def test_holding_request_may_run_in_a_thread(work: Work) -> None:
     app = FastAPI()
     loop = asyncio.get_running_loop()
 
@@ -703,7 +699,7 @@ async def test_a_request_in_the_thread_pool_can_hold_it_too(work: Work) -> None:
         assert status(await holder) == 200
 
 
-async def test_the_applications_around_the_holder_do_not_wait_for_it_either(work: Work) -> None:
+async def test_holding_request_does_not_block_enclosing_apps(work: Work) -> None:
     desk, inner, outer = Desk(), FastAPI(), FastAPI()
 
     @inner.post("/migrate")
@@ -723,7 +719,7 @@ async def test_the_applications_around_the_holder_do_not_wait_for_it_either(work
         assert status(await holder) == 200
 
 
-async def test_a_block_on_another_switch_excuses_nobody_from_this_one(work: Work) -> None:
+async def test_holding_request_of_another_switch_blocks_the_drain(work: Work) -> None:
     """Else a request that holds one tenant's switch could go on writing under everybody's migration."""
     app, tenant = FastAPI(), Desk("tenant")
 
@@ -741,7 +737,7 @@ async def test_a_block_on_another_switch_excuses_nobody_from_this_one(work: Work
         assert status(await request) == 200
 
 
-async def test_a_lifespan_is_never_in_flight() -> None:
+async def test_lifespan_is_never_in_flight() -> None:
     seen: list[Any] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -755,7 +751,7 @@ async def test_a_lifespan_is_never_in_flight() -> None:
     assert seen[0].excluded == ()
 
 
-async def test_who_is_not_yet_classified_is_waited_for(work: Work) -> None:
+async def test_unclassified_request_blocks_the_drain(work: Work) -> None:
     """Between the closing and the answer of a slow exempt handler, the worker has not drained."""
 
     async def ask(connection: HTTPConnection) -> bool:
@@ -780,7 +776,7 @@ async def test_who_is_not_yet_classified_is_waited_for(work: Work) -> None:
         assert status(await request) == 200
 
 
-async def test_a_handler_that_hangs_keeps_neither_the_other_requests_nor_the_next_closing_waiting(work: Work) -> None:
+async def test_exempt_handler_that_hangs_delays_nothing_else(work: Work) -> None:
     """The request that it hangs for is waited for, as one that is not exempt, and asked about again at the next closing."""
     asked: list[str] = []
 
@@ -839,7 +835,7 @@ def office(shift: Shift) -> FastAPI:
 
 
 @pytest.mark.parametrize("path", ["/stream", "/background"])
-def test_a_real_servers_request_counts_until_its_last_byte_is_sent_and_its_tasks_are_done(path: str) -> None:
+def test_real_request_counts_until_its_tasks_are_done(path: str) -> None:
     shift, board = Shift(), Switchboard(ttl=0.05)
     app = MaintenanceModeMiddleware(office(shift), backend=board)
     with serving(app) as address:
@@ -860,7 +856,7 @@ def test_a_real_servers_request_counts_until_its_last_byte_is_sent_and_its_tasks
         client.close()
 
 
-def test_the_next_request_of_a_client_that_pipelines_is_no_part_of_the_one_before() -> None:
+def test_pipelined_request_is_not_nested_in_the_previous() -> None:
     """Else it would excuse that from a closing of its own, and a connection's memory would grow with each of its requests."""
     around: list[object] = []
     app = FastAPI()
@@ -880,7 +876,7 @@ def test_the_next_request_of_a_client_that_pipelines_is_no_part_of_the_one_befor
     assert around == [None] * 20
 
 
-async def test_an_application_that_calls_another_in_process_is_around_it(work: Work) -> None:
+async def test_app_that_calls_another_in_process_encloses_it(work: Work) -> None:
     """Else the holder would wait for a request that waits for the holder."""
     desk, inner, outer = Desk(), FastAPI(), FastAPI()
 
@@ -905,7 +901,7 @@ async def test_an_application_that_calls_another_in_process_is_around_it(work: W
         assert status(await holder) == 200
 
 
-def test_a_client_that_hangs_up_is_not_waited_for_any_more() -> None:
+def test_disconnected_client_does_not_block_the_drain() -> None:
     shift, board = Shift(), Switchboard(ttl=0.05)
     app = MaintenanceModeMiddleware(office(shift), backend=board)
     with serving(app) as address:
@@ -920,7 +916,7 @@ def test_a_client_that_hangs_up_is_not_waited_for_any_more() -> None:
         shift.go.set()
 
 
-async def test_a_barrier_waits_for_exactly_the_requests_that_redis_is_told_of(redis_url: str) -> None:
+async def test_barrier_waits_for_the_reported_requests(redis_url: str) -> None:
     """The whole way: a request in a real server, its worker's registration, and whoever waits for it elsewhere."""
     shift = Shift()
     app = MaintenanceModeMiddleware(office(shift), backend=RedisBackend(redis_url, ttl=1.0))

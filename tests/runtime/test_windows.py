@@ -111,7 +111,7 @@ def seen(visits: list[Visit], begins: float, ends: float) -> tuple[set[int], set
 
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize(("key", "path"), [(KEY, "/"), (BILLING, "/billing")])
-def test_a_window_begins_and_ends_within_50_ms_on_every_worker_and_nobody_writes(four: Deployment, key: str, path: str) -> None:
+def test_window_begins_and_ends_on_every_worker_in_50_ms(four: Deployment, key: str, path: str) -> None:
     begins = time.time() + 4.0
     ends = begins + 2.0
     four.client.set(key, window(begins, ends))
@@ -125,7 +125,7 @@ def test_a_window_begins_and_ends_within_50_ms_on_every_worker_and_nobody_writes
 
 
 @pytest.mark.parametrize("server", SERVERS)
-def test_any_server_announces_a_window_and_begins_and_ends_it(server: str, redis_url: str, redis_server: RedisServer) -> None:
+def test_window_works_on_any_server(server: str, redis_url: str, redis_server: RedisServer) -> None:
     app = FastAPI()
     app.add_middleware(MaintenanceModeMiddleware, backend=f"{redis_url}?ttl=20", announce=True)
     app.add_api_route("/", lambda: None)
@@ -143,7 +143,7 @@ def test_any_server_announces_a_window_and_begins_and_ends_it(server: str, redis
     assert seen(visits, begins, ends) == ({200}, {503}, {200})
 
 
-def test_a_coming_window_is_announced_until_it_begins(four: Deployment) -> None:
+def test_upcoming_window_is_announced_until_it_begins(four: Deployment) -> None:
     begins = int(time.time()) + 6.25
     four.client.set(KEY, window(begins, begins + 600.5, mode="read-only"))
     announced(four, True)
@@ -156,7 +156,7 @@ def test_a_coming_window_is_announced_until_it_begins(four: Deployment) -> None:
     assert time.time() > begins - EXACT
 
 
-def test_extending_takes_one_write(four: Deployment) -> None:
+def test_window_extension_takes_one_write(four: Deployment) -> None:
     begins = time.time() - 1
     ends = time.time() + 6.0
     four.client.set(KEY, window(begins, ends))
@@ -166,7 +166,7 @@ def test_extending_takes_one_write(four: Deployment) -> None:
     assert {visit.status for visit in visits_until(four, ends + 1.0) if visit.sent > ends} == {503}
 
 
-def test_the_command_line_makes_lists_and_cancels_a_window_with_one_write_each(four: Deployment) -> None:
+def test_window_commands_take_one_write_each(four: Deployment) -> None:
     url = ("--backend", four.server.url)
     day_after_tomorrow = datetime.fromtimestamp(time.time() + 2 * 86400, UTC).isoformat(timespec="seconds")
     outputs: list[str] = []
