@@ -9,7 +9,17 @@ import time
 from types import ModuleType
 from typing import Final
 
-from . import barrier, cost, counted, instructions, profiled, propagation, redis_load, refusal, weight
+from . import (
+    barrier,
+    cost,
+    counted,
+    instructions,
+    profiled,
+    propagation,
+    redis_load,
+    refusal,
+    weight,
+)
 from .progress import say
 from .results import PAGE, keep, write
 
@@ -28,13 +38,22 @@ PARTS: Final[dict[str, ModuleType]] = {
 def main() -> int:
     """Measure, or hold the instruction counts to what is committed."""
     parser = argparse.ArgumentParser(
-        prog="scripts/bench", description="Measures everything of benchmarks/RESULTS.md, or the parts that are named."
+        prog="scripts/bench",
+        description="Measures everything of benchmarks/RESULTS.md, or the parts that are named.",
     )
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"one of {', '.join(PARTS)}")
     parser.add_argument("--list", action="store_true", help="name the parts, and measure nothing")
-    parser.add_argument("--render", action="store_true", help="write the page from what was measured last, and measure nothing")
-    parser.add_argument("--check", action="store_true", help="with `instructions`: fail if they have grown")
-    parser.add_argument("--renew", action="store_true", help="with `instructions`: commit to what is counted now")
+    parser.add_argument(
+        "--render",
+        action="store_true",
+        help="write the page from what was measured last, and measure nothing",
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="with `instructions`: fail if they have grown"
+    )
+    parser.add_argument(
+        "--renew", action="store_true", help="with `instructions`: commit to what is counted now"
+    )
     options = parser.parse_args()
     if unknown := set(options.parts) - set(PARTS):
         parser.error(f"there is no part {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
@@ -70,7 +89,12 @@ def _hold_instructions(*, renew: bool) -> int:
     problems = instructions.check(counted, committed)
     for problem in problems:
         say(problem)
-    say("instructions: " + ", ".join(f"{name} {ratio:.4f}" for name, ratio in instructions.in_yardsticks(counted).items()))
+    say(
+        "instructions: "
+        + ", ".join(
+            f"{name} {ratio:.4f}" for name, ratio in instructions.in_yardsticks(counted).items()
+        )
+    )
     return 1 if problems else 0
 
 

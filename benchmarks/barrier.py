@@ -70,7 +70,12 @@ def report(figures: Mapping[str, Any]) -> str:
         ]
         for row in figures["rows"]
     ]
-    return "\n\n".join([_WHAT, table(["workers", "proved, median", "spread", "the last 503, median", "ratio"], rows)])
+    return "\n\n".join(
+        [
+            _WHAT,
+            table(["workers", "proved, median", "spread", "the last 503, median", "ratio"], rows),
+        ]
+    )
 
 
 def plots(figures: Mapping[str, Any]) -> dict[str, str]:

@@ -24,7 +24,15 @@ __all__ = ["TITLE", "measure", "plots", "report", "summary"]
 
 TITLE: Final = "Cost while maintenance is off"
 _SUBJECTS: Final = {
-    OURS: ["bare", "pass-through", "ours, redis", "ours, file", "ours, env", "GET in a dependency", "GET in a middleware"],
+    OURS: [
+        "bare",
+        "pass-through",
+        "ours, redis",
+        "ours, file",
+        "ours, env",
+        "GET in a dependency",
+        "GET in a middleware",
+    ],
     "modelled": ["bare", "modelled, env", "modelled, file", "modelled, redis"],
     "waygate": ["bare", "waygate, memory", "waygate, redis"],
 }
@@ -32,7 +40,15 @@ _ROUTES: Final = (1, 100, 1000)
 _ROUNDS: Final = 24
 _MARKS: Final = ("off", "on")
 _SERVED: Final = {
-    OURS: ["bare", "pass-through", "ours, redis", "ours, file", "ours, env", "GET in a dependency", "GET in a middleware"],
+    OURS: [
+        "bare",
+        "pass-through",
+        "ours, redis",
+        "ours, file",
+        "ours, env",
+        "GET in a dependency",
+        "GET in a middleware",
+    ],
     "modelled": ["modelled, env", "modelled, redis"],
     "waygate": ["waygate, redis"],
 }
@@ -53,7 +69,11 @@ def measure() -> dict[str, Any]:
     """In process, then over uvicorn."""
     with RedisServer() as redis, TemporaryDirectory() as directory:
         racers = Racers(redis.url, Path(directory))
-        return {"in process": _in_process(racers), "marks": _marks(racers), "uvicorn": _over_uvicorn(racers)}
+        return {
+            "in process": _in_process(racers),
+            "marks": _marks(racers),
+            "uvicorn": _over_uvicorn(racers),
+        }
 
 
 def _in_process(racers: Racers) -> list[dict[str, Any]]:
@@ -62,8 +82,18 @@ def _in_process(racers: Racers) -> list[dict[str, Any]]:
         for environment in (OURS, *PEERS):
             if versions_of(environment):
                 say(f"in process: {environment}, {routes} routes")
-                times = racers.race(environment, subjects=_SUBJECTS[environment], rounds=_ROUNDS, routes=routes, expect=[200])
-                rows += [{**row, "routes": routes} for row in _over_bare(times) if row["subject"] != "bare"]
+                times = racers.race(
+                    environment,
+                    subjects=_SUBJECTS[environment],
+                    rounds=_ROUNDS,
+                    routes=routes,
+                    expect=[200],
+                )
+                rows += [
+                    {**row, "routes": routes}
+                    for row in _over_bare(times)
+                    if row["subject"] != "bare"
+                ]
     return rows
 
 
@@ -72,8 +102,19 @@ def _marks(racers: Racers) -> list[dict[str, Any]]:
     for routes in _ROUTES:
         for marks in _MARKS:
             say(f"in process: a route forced {marks}, {routes} routes")
-            times = racers.race(OURS, subjects=["bare", "ours, redis"], rounds=_ROUNDS, routes=routes, marks=marks, expect=[200])
-            rows += [{**row, "routes": routes, "marks": marks} for row in _over_bare(times) if row["subject"] != "bare"]
+            times = racers.race(
+                OURS,
+                subjects=["bare", "ours, redis"],
+                rounds=_ROUNDS,
+                routes=routes,
+                marks=marks,
+                expect=[200],
+            )
+            rows += [
+                {**row, "routes": routes, "marks": marks}
+                for row in _over_bare(times)
+                if row["subject"] != "bare"
+            ]
     return rows
 
 
@@ -147,7 +188,10 @@ def _load(wrk: str, server: Served) -> _Load:
     before = processor_time(server.pid)
     command = [wrk, "-t1", "-c8", f"-d{_WRK_SECONDS}s", f"http://127.0.0.1:{server.port}/"]
     out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    rate, requests = re.search(r"Requests/sec:\s+([\d.]+)", out), re.search(r"(\d+) requests in", out)
+    rate, requests = (
+        re.search(r"Requests/sec:\s+([\d.]+)", out),
+        re.search(r"(\d+) requests in", out),
+    )
     if rate is None or requests is None or "Non-2xx" in out:
         raise RuntimeError(f"wrk says: {out}")
     return _Load(float(rate[1]), int(requests[1]), processor_time(server.pid) - before)
@@ -158,7 +202,12 @@ def report(figures: Mapping[str, Any]) -> str:
     cells = {(row["subject"], row["routes"]): row for row in figures["in process"]}
     subjects = list(dict.fromkeys(row["subject"] for row in figures["in process"]))
     in_process = [
-        [subject, *(_cell(cells[subject, routes]) for routes in _ROUTES), f"{cells[subject, 1]['clock']:.2f}"] for subject in subjects
+        [
+            subject,
+            *(_cell(cells[subject, routes]) for routes in _ROUTES),
+            f"{cells[subject, 1]['clock']:.2f}",
+        ]
+        for subject in subjects
     ]
     marked = {(row["marks"], row["routes"]): row for row in figures["marks"]}
     served = [
@@ -177,9 +226,17 @@ def report(figures: Mapping[str, Any]) -> str:
             _IN_PROCESS,
             table(["", *sizes, "by the clock"], in_process),
             _FORCED,
-            table(["", *sizes], [[f"forced {marks}", *(_cell(marked[marks, routes]) for routes in _ROUTES)] for marks in _MARKS]),
+            table(
+                ["", *sizes],
+                [
+                    [f"forced {marks}", *(_cell(marked[marks, routes]) for routes in _ROUTES)]
+                    for marks in _MARKS
+                ],
+            ),
             _SERVING,
-            table(["", "share of bare", "quartiles", "processor time", "requests/s"], served) if served else "There was no wrk.",
+            table(["", "share of bare", "quartiles", "processor time", "requests/s"], served)
+            if served
+            else "There was no wrk.",
         ]
     )
 
@@ -188,17 +245,29 @@ def summary(figures: Mapping[str, Any]) -> str:
     """The one table that matters, for README.md."""
     served = {row["subject"]: row["processor"] for row in figures["uvicorn"]}
     rows = [
-        [row["subject"], f"{row['ratio']:.2f}", f"{served[row['subject']]:.2f}" if row["subject"] in served else "–"]
+        [
+            row["subject"],
+            f"{row['ratio']:.2f}",
+            f"{served[row['subject']]:.2f}" if row["subject"] in served else "–",
+        ]
         for row in figures["in process"]
         if row["routes"] == 1
     ]
-    return table(["processor time of a request, bare FastAPI = 1", "in process", "over uvicorn"], rows)
+    return table(
+        ["processor time of a request, bare FastAPI = 1", "in process", "over uvicorn"], rows
+    )
 
 
 def plots(figures: Mapping[str, Any]) -> dict[str, str]:
     """The peers side by side."""
     values = {row["subject"]: row["ratio"] for row in figures["in process"] if row["routes"] == 1}
-    return {"cost": bars("Processor time of a request while maintenance is off, bare FastAPI = 1", values, unit="×")}
+    return {
+        "cost": bars(
+            "Processor time of a request while maintenance is off, bare FastAPI = 1",
+            values,
+            unit="×",
+        )
+    }
 
 
 def _cell(row: Mapping[str, Any]) -> str:

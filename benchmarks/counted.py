@@ -33,7 +33,9 @@ def report(figures: Mapping[str, Any]) -> str:
     counted = figures["counted"]
     if not counted:
         return "There was no valgrind."
-    rows = [[name, f"{cost:,.0f}", f"{cost / counted['bare']:.1%}"] for name, cost in counted.items()]
+    rows = [
+        [name, f"{cost:,.0f}", f"{cost / counted['bare']:.1%}"] for name, cost in counted.items()
+    ]
     return "\n\n".join([_WHAT, table(["", "instructions", "of a bare request"], rows)])
 
 

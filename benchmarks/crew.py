@@ -44,7 +44,10 @@ class Switch:
 
     def send(self, *words: bytes) -> bytes:
         """One command, and the beginning of its reply."""
-        self._socket.sendall(b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%b\r\n" % (len(word), word) for word in words))
+        self._socket.sendall(
+            b"*%d\r\n" % len(words)
+            + b"".join(b"$%d\r\n%b\r\n" % (len(word), word) for word in words)
+        )
         return self._socket.recv(4096)
 
     def info(self) -> str:
@@ -64,7 +67,9 @@ class Switch:
 class Crew:
     """`links` workers in a few processes; `member` is what each process does."""
 
-    def __init__(self, member: Callable[..., None], server: RedisServer, links: int, **options: Any) -> None:
+    def __init__(
+        self, member: Callable[..., None], server: RedisServer, links: int, **options: Any
+    ) -> None:
         processes = links if links <= 10 else 4
         shares = [links // processes + (number < links % processes) for number in range(processes)]
         self.links = links
@@ -75,7 +80,9 @@ class Crew:
         context = multiprocessing.get_context("fork")
         for share in shares:
             ear, mouth = context.Pipe(duplex=True)
-            process = context.Process(target=member, args=(server, share, mouth), kwargs=options, daemon=True)
+            process = context.Process(
+                target=member, args=(server, share, mouth), kwargs=options, daemon=True
+            )
             process.start()
             mouth.close()
             self._pipes.append(ear)
@@ -89,7 +96,12 @@ class Crew:
             raise
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self.close()
 
     def close(self) -> None:
@@ -122,7 +134,9 @@ class Crew:
         while len(stamps) < self.links:
             ready = wait(self._pipes, timeout=max(0.0, deadline - time.monotonic()))
             if not ready:
-                raise RuntimeError(f"after {_PATIENCE:g} s only {len(stamps)} of {self.links} workers have followed")
+                raise RuntimeError(
+                    f"after {_PATIENCE:g} s only {len(stamps)} of {self.links} workers have followed"
+                )
             for pipe in ready:
                 assert isinstance(pipe, Connection)
                 stamps += pipe.recv()
@@ -130,7 +144,9 @@ class Crew:
 
     def processor_time(self) -> tuple[float, float]:
         """What Redis and all the workers have had of the processors, in seconds."""
-        return processor_time(self._server.pid), sum(processor_time(process.pid or 0) for process in self._processes)
+        return processor_time(self._server.pid), sum(
+            processor_time(process.pid or 0) for process in self._processes
+        )
 
 
 class _Gathering:
@@ -149,7 +165,9 @@ class _Gathering:
             self._stamps = []
 
 
-def ours(server: RedisServer, links: int, pipe: Connection, *, ttl: float = 1.0, url: str = "") -> None:
+def ours(
+    server: RedisServer, links: int, pipe: Connection, *, ttl: float = 1.0, url: str = ""
+) -> None:
     """Real middlewares with real links. What is noted is the moment after a request was answered otherwise than before."""
     logging.disable()  # a line of each worker for each flip and each cut would be measured, too
     asyncio.run(_ours(url or server.url, links, pipe, ttl))
@@ -159,7 +177,9 @@ async def _ours(url: str, links: int, pipe: Connection, ttl: float) -> None:
     gathering = _Gathering(pipe)
     async with AsyncExitStack() as stack:
         workers = [_Worker(RedisBackend(url, ttl=ttl), gathering) for _ in range(links)]
-        await asyncio.gather(*(stack.enter_async_context(living(worker.middleware)) for worker in workers))
+        await asyncio.gather(
+            *(stack.enter_async_context(living(worker.middleware)) for worker in workers)
+        )
         while not all(worker.middleware.mode.gate.source == "redis" for worker in workers):
             await asyncio.sleep(0.05)
         for worker in workers:
@@ -217,7 +237,9 @@ async def _nothing(scope: Any, receive: Any, send: Any) -> None:
 def floor(server: RedisServer, links: int, pipe: Connection) -> None:
     """Sockets that speak just enough RESP to be told that the switch was written, and to read it again."""
     ask = b"*2\r\n$3\r\nGET\r\n$%d\r\n%b\r\n" % (len(KEY), KEY.encode())
-    greeting = b"*2\r\n$5\r\nHELLO\r\n$1\r\n3\r\n" + b"*3\r\n$6\r\nCLIENT\r\n$8\r\nTRACKING\r\n$2\r\nON\r\n"
+    greeting = (
+        b"*2\r\n$5\r\nHELLO\r\n$1\r\n3\r\n*3\r\n$6\r\nCLIENT\r\n$8\r\nTRACKING\r\n$2\r\nON\r\n"
+    )
     selector = selectors.DefaultSelector()
     for _ in range(links):
         link = socket.create_connection(("127.0.0.1", server.port))

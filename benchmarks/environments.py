@@ -27,7 +27,16 @@ from importlib.metadata import distributions
 found = {one.metadata["Name"].lower(): one.version for one in distributions()}
 print(json.dumps({"python": platform.python_version(), **{name: found[name] for name in sys.argv[1:] if name in found}}))
 """
-_PACKAGES: Final = ("fastapi", "starlette", "uvicorn", "redis", "hiredis", "uvloop", "fastapi-maintenance", "waygate")
+_PACKAGES: Final = (
+    "fastapi",
+    "starlette",
+    "uvicorn",
+    "redis",
+    "hiredis",
+    "uvloop",
+    "fastapi-maintenance",
+    "waygate",
+)
 
 
 def python_of(environment: str) -> Path:
@@ -39,7 +48,9 @@ def versions_of(environment: str) -> dict[str, str]:
     """What is installed of what matters, with the interpreter; empty where the environment is missing."""
     if not python_of(environment).exists():
         return {}
-    done = subprocess.run([python_of(environment), "-c", _ASK, *_PACKAGES], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [python_of(environment), "-c", _ASK, *_PACKAGES], capture_output=True, text=True, check=True
+    )
     versions: dict[str, str] = json.loads(done.stdout)
     return versions
 
@@ -58,10 +69,24 @@ class Racers:
         settings = {"BENCHMARK_REDIS": redis, "BENCHMARK_FILE": str(directory / "maintenance.json")}
         self._environ = {**os.environ, **settings, "PYTHONDONTWRITEBYTECODE": "1"}
 
-    def race(self, environment: str, environ: Mapping[str, str] | None = None, **options: Any) -> dict[str, list[tuple[float, float]]]:
+    def race(
+        self, environment: str, environ: Mapping[str, str] | None = None, **options: Any
+    ) -> dict[str, list[tuple[float, float]]]:
         """The times of each subject in each round: (clock, processor), in seconds a request."""
-        command: list[str | Path] = [python_of(environment), "-P", _SUBJECTS, "race", json.dumps(options)]
-        done = subprocess.run(command, env={**self._environ, **(environ or {})}, capture_output=True, text=True, check=False)
+        command: list[str | Path] = [
+            python_of(environment),
+            "-P",
+            _SUBJECTS,
+            "race",
+            json.dumps(options),
+        ]
+        done = subprocess.run(
+            command,
+            env={**self._environ, **(environ or {})},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         if done.returncode != 0:
             raise RuntimeError(f"the race in {environment} failed: {done.stderr[-2000:]}")
         times: dict[str, list[tuple[float, float]]] = json.loads(done.stdout)
@@ -71,7 +96,14 @@ class Racers:
     def serving(self, environment: str, subject: str) -> Iterator[Served]:
         """Serve a subject over uvicorn, in one process."""
         port = free_port()
-        command: list[str | Path] = [python_of(environment), "-P", _SUBJECTS, "serve", subject, str(port)]
+        command: list[str | Path] = [
+            python_of(environment),
+            "-P",
+            _SUBJECTS,
+            "serve",
+            subject,
+            str(port),
+        ]
         server = subprocess.Popen(command, env=self._environ, stdout=subprocess.DEVNULL)
         try:
             eventually_sync(lambda: _answers(port), within=60, every=0.1)

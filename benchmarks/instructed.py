@@ -90,7 +90,9 @@ async def ours(routes: int, *, closed: bool) -> MaintenanceModeMiddleware:
     return layer
 
 
-def profile(layer: MaintenanceModeMiddleware, closed: MaintenanceModeMiddleware) -> dict[str, Counted]:
+def profile(
+    layer: MaintenanceModeMiddleware, closed: MaintenanceModeMiddleware
+) -> dict[str, Counted]:
     """What the two paths are made of, piece by piece."""
     mode, routes = layer.mode, layer._routes
     admission = InFlightRequest(mode, scope_of("/"))
@@ -160,7 +162,10 @@ async def main() -> None:
         "503, 100 routes": asking(await ours(100, closed=True)),
         **profile(await ours(1, closed=False), await ours(1, closed=True)),
     }
-    scopes = {name: scope_of("/things-99/1/parts" if name == "503, 100 routes" else "/") for name in counted}
+    scopes = {
+        name: scope_of("/things-99/1/parts" if name == "503, 100 routes" else "/")
+        for name in counted
+    }
     for name, count in counted.items():
         for _ in range(_WARM):
             await count(scopes[name])

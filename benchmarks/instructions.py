@@ -26,21 +26,36 @@ def count() -> dict[str, float]:
     """Instructions of one request each, without those of calling it. Raises `RuntimeError` where they cannot be counted."""
     valgrind = shutil.which("valgrind")
     if valgrind is None:
-        raise RuntimeError("there is no valgrind; install it (Debian: apt-get install valgrind; there is none for macOS on ARM)")
+        raise RuntimeError(
+            "there is no valgrind; install it (Debian: apt-get install valgrind; there is none for macOS on ARM)"
+        )
     with TemporaryDirectory() as directory:
         counted = Path(directory) / "counted"
-        command = [valgrind, "--tool=callgrind", "--dump-before=getsid", f"--callgrind-out-file={counted}"]
+        command = [
+            valgrind,
+            "--tool=callgrind",
+            "--dump-before=getsid",
+            f"--callgrind-out-file={counted}",
+        ]
         # Strings hash the same in every run, so dictionaries collide the same.
         environment = {"PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"}
         done = subprocess.run(
-            [*command, sys.executable, "-m", "benchmarks.instructed"], env=environment, capture_output=True, text=True, check=False
+            [*command, sys.executable, "-m", "benchmarks.instructed"],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         names = done.stdout.split("\n")[:-1]
-        totals = [_total(counted.with_name(f"counted.{number}")) for number in _dumps(counted)][-len(names) * PHASES :]
+        totals = [_total(counted.with_name(f"counted.{number}")) for number in _dumps(counted)][
+            -len(names) * PHASES :
+        ]
     if done.returncode != 0 or len(totals) != len(names) * PHASES or not names:
         raise RuntimeError(f"callgrind could not count: {done.stderr[-2000:]}")
     # The least of the phases: a heap that happens to give back and ask again for the same block each time is no cost of the code's.
-    costs = {name: min(totals[number :: len(names)]) / REQUESTS for number, name in enumerate(names)}
+    costs = {
+        name: min(totals[number :: len(names)]) / REQUESTS for number, name in enumerate(names)
+    }
     return {name: cost - costs["nothing"] for name, cost in costs.items() if name != "nothing"}
 
 
@@ -58,7 +73,10 @@ def check(counted: dict[str, float], committed: dict[str, Any]) -> list[str]:
 
 def renew(counted: dict[str, float]) -> None:
     """Commit to what was counted, on this interpreter."""
-    committed = {**read(), interpreter(): {name: round(ratio, 4) for name, ratio in in_yardsticks(counted).items()}}
+    committed = {
+        **read(),
+        interpreter(): {name: round(ratio, 4) for name, ratio in in_yardsticks(counted).items()},
+    }
     COMMITTED.write_text(json.dumps(committed, indent=2, sort_keys=True) + "\n")
 
 

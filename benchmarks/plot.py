@@ -29,19 +29,28 @@ def bars(title: str, values: Mapping[str, float], *, unit: str) -> str:
     height = 60 + 28 * len(values)
     drawn = [_text(12, 22, title, bold=True)]
     for tick in (tick for tick in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000) if tick <= most):
-        drawn += [_line(x(tick), 36, x(tick), height - 18), _text(x(tick), height - 4, f"{tick}{unit}", anchor="middle")]
+        drawn += [
+            _line(x(tick), 36, x(tick), height - 18),
+            _text(x(tick), height - 4, f"{tick}{unit}", anchor="middle"),
+        ]
     for row, (name, value) in enumerate(values.items()):
         y = 42 + 28 * row
         colour = _COLOURS[0] if name.startswith("ours") else _COLOURS[5]
         drawn += [
             _text(_LABELS - 8, y + 14, name, anchor="end"),
             f'<rect x="{_LABELS}" y="{y}" width="{max(2.0, x(value) - _LABELS):.1f}" height="20" rx="3" fill="{colour}"/>',
-            _text(max(x(value), _LABELS + 2) + 6, y + 14, f"{value:.2f}{unit}" if value < 10 else f"{value:.0f}{unit}"),
+            _text(
+                max(x(value), _LABELS + 2) + 6,
+                y + 14,
+                f"{value:.2f}{unit}" if value < 10 else f"{value:.0f}{unit}",
+            ),
         ]
     return _svg(height, drawn)
 
 
-def lines(title: str, series: Mapping[str, Sequence[tuple[float, float]]], *, across: str, up: str) -> str:
+def lines(
+    title: str, series: Mapping[str, Sequence[tuple[float, float]]], *, across: str, up: str
+) -> str:
     """A line for each name through (x, y), both axes logarithmic."""
     xs = sorted({x for points in series.values() for x, _ in points})
     ys = [y for points in series.values() for _, y in points]
@@ -50,9 +59,14 @@ def lines(title: str, series: Mapping[str, Sequence[tuple[float, float]]], *, ac
 
     def place(x: float, y: float) -> tuple[float, float]:
         over = (math.log10(x) - math.log10(xs[0])) / ((math.log10(xs[-1]) - math.log10(xs[0])) or 1)
-        return left + (right - left) * over, lower - (lower - upper) * (math.log10(y) - lowest) / ((highest - lowest) or 1)
+        return left + (right - left) * over, lower - (lower - upper) * (math.log10(y) - lowest) / (
+            (highest - lowest) or 1
+        )
 
-    drawn = [_text(12, 22, f"{title}, {up}", bold=True), _text(right, lower + 40, across, anchor="end")]
+    drawn = [
+        _text(12, 22, f"{title}, {up}", bold=True),
+        _text(right, lower + 40, across, anchor="end"),
+    ]
     for power in range(lowest, highest + 1):
         _, y = place(xs[0], 10**power)
         drawn += [_line(left, y, right, y), _text(left - 8, y + 4, f"{10**power:g}", anchor="end")]
@@ -61,10 +75,15 @@ def lines(title: str, series: Mapping[str, Sequence[tuple[float, float]]], *, ac
         colour = _COLOURS[number % len(_COLOURS)]
         placed = [place(*point) for point in points]
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in placed)
-        drawn.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2.5"/>')
+        drawn.append(
+            f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2.5"/>'
+        )
         drawn += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{colour}"/>' for x, y in placed]
         legend = lower + 66 + 22 * number
-        drawn += [f'<rect x="{left}" y="{legend - 11}" width="14" height="14" rx="3" fill="{colour}"/>', _text(left + 22, legend, name)]
+        drawn += [
+            f'<rect x="{left}" y="{legend - 11}" width="14" height="14" rx="3" fill="{colour}"/>',
+            _text(left + 22, legend, name),
+        ]
     return _svg(lower + 62 + 22 * len(series), drawn)
 
 

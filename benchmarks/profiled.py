@@ -36,7 +36,10 @@ _WHAT: Final = f"""\
 {_LINKS} workers in one process, over {_FLIPS} flips by a bare `SET`, with the second sync that tells the barrier; no requests and no polls. Shares of the
 processor time of that process, each with what it calls, by cProfile, under which whatever calls a lot looks dearer than it is."""
 _PIECES: Final[Mapping[str, tuple[Callable[..., object], ...]]] = {
-    "the report, and packing it": (cast("Callable[..., object]", Sync._commands), AbstractConnection.pack_commands),
+    "the report, and packing it": (
+        cast("Callable[..., object]", Sync._commands),
+        AbstractConnection.pack_commands,
+    ),
     "sending (redis-py, asyncio)": (AbstractConnection.send_packed_command,),
     "taking and parsing the reply (redis-py, asyncio)": (RedisConnection._read_one,),
     "reading a state out of it": (read_script,),
@@ -53,7 +56,10 @@ def measure() -> dict[str, Any]:
 
 async def _shares(server: RedisServer) -> dict[str, float]:
     switch = Switch(server)
-    workers = [MaintenanceModeMiddleware(make("bare"), backend=RedisBackend(server.url, ttl=_TTL)) for _ in range(_LINKS)]
+    workers = [
+        MaintenanceModeMiddleware(make("bare"), backend=RedisBackend(server.url, ttl=_TTL))
+        for _ in range(_LINKS)
+    ]
     profile = cProfile.Profile(time.thread_time)  # in which waiting takes no time
     async with AsyncExitStack() as stack:
         await asyncio.gather(*(stack.enter_async_context(living(worker)) for worker in workers))
@@ -68,7 +74,10 @@ async def _shares(server: RedisServer) -> dict[str, float]:
         profile.disable()
     switch.close()
     stats: Any = pstats.Stats(profile)
-    return {name: sum(_cumulative(stats, function) for function in functions) / stats.total_tt for name, functions in _PIECES.items()}
+    return {
+        name: sum(_cumulative(stats, function) for function in functions) / stats.total_tt
+        for name, functions in _PIECES.items()
+    }
 
 
 def _cumulative(stats: Any, function: Callable[..., object]) -> float:
@@ -81,7 +90,13 @@ def _cumulative(stats: Any, function: Callable[..., object]) -> float:
 def report(figures: Mapping[str, Any]) -> str:
     """The table."""
     shares = figures["shares"]
-    rows = [[name, f"{share:.0%}"] for name, share in [*shares.items(), ("asyncio's turns, and all else", 1 - sum(shares.values()))]]
+    rows = [
+        [name, f"{share:.0%}"]
+        for name, share in [
+            *shares.items(),
+            ("asyncio's turns, and all else", 1 - sum(shares.values())),
+        ]
+    ]
     return "\n\n".join([_WHAT, table(["", "of its processor time"], rows)])
 
 

@@ -44,13 +44,26 @@ def measure() -> dict[str, Any]:
         for links, flips in _FLIPS.items():
             figures["links"].append({"links": links, **_alternate(server, links, flips)})
         say("every push lost")
-        server.cli("ACL", "SETUSER", "deaf", "on", "nopass", "~*", "&*", "+@all", "-client|tracking", "-subscribe")
+        server.cli(
+            "ACL",
+            "SETUSER",
+            "deaf",
+            "on",
+            "nopass",
+            "~*",
+            "&*",
+            "+@all",
+            "-client|tracking",
+            "-subscribe",
+        )
         with Crew(ours, server, _LOST, url=server.url_of("deaf", "any")) as crew:
             figures["lost"] = _shape(_flips(crew, 8))
         for links in _HERDS:
             say(f"a herd of {links}")
             with Crew(ours, server, links) as crew:
-                figures["herd"].append({"links": links, **_shape(_flips(crew, 4, Crew.reconnecting_flip))})
+                figures["herd"].append(
+                    {"links": links, **_shape(_flips(crew, 4, Crew.reconnecting_flip))}
+                )
     return figures
 
 
@@ -66,12 +79,21 @@ def _alternate(server: RedisServer, links: int, flips: int) -> dict[str, Any]:
                 before = crew.processor_time()
                 taken[name] += _flips(crew, flips)
                 after = crew.processor_time()
-            work[name] = [sum(pair) for pair in zip(work[name], (b - a for a, b in zip(before, after, strict=True)), strict=True)]
-    share = {name: [seconds / 2 / len(taken[name]) for seconds in spent] for name, spent in work.items()}
+            work[name] = [
+                sum(pair)
+                for pair in zip(
+                    work[name], (b - a for a, b in zip(before, after, strict=True)), strict=True
+                )
+            ]
+    share = {
+        name: [seconds / 2 / len(taken[name]) for seconds in spent] for name, spent in work.items()
+    }
     return {**{name: _shape(blocks) for name, blocks in taken.items()}, "work": share}
 
 
-def _flips(crew: Crew, count: int, close: Callable[[Crew], list[float]] = lambda crew: crew.flip(True)) -> list[list[float]]:
+def _flips(
+    crew: Crew, count: int, close: Callable[[Crew], list[float]] = lambda crew: crew.flip(True)
+) -> list[list[float]]:
     """The seconds that each worker took at each closing."""
     taken = []
     for _ in range(count):
@@ -90,7 +112,13 @@ def _settle(crew: Crew) -> None:
 def _shape(taken: list[list[float]]) -> dict[str, float]:
     each = Spread.of(seconds for flip in taken for seconds in flip)
     everyone = Spread.of(max(flip) for flip in taken)
-    return {"median": each.median, "p99": each.p99, "all": everyone.median, "worst": everyone.high, "fastest": everyone.low}
+    return {
+        "median": each.median,
+        "p99": each.p99,
+        "all": everyone.median,
+        "worst": everyone.high,
+        "fastest": everyone.low,
+    }
 
 
 def report(figures: Mapping[str, Any]) -> str:
@@ -101,16 +129,24 @@ def report(figures: Mapping[str, Any]) -> str:
         rows.append(
             [
                 f"{row['links']:,}",
-                *(f"{milliseconds(one[what])} / {milliseconds(other[what])} = **{one[what] / other[what]:.1f}**" for what in _SHOWN),
+                *(
+                    f"{milliseconds(one[what])} / {milliseconds(other[what])} = **{one[what] / other[what]:.1f}**"
+                    for what in _SHOWN
+                ),
             ]
         )
     lost = figures["lost"]
     many = figures["links"][-1]
-    herd = [[row["links"], *(milliseconds(row[what]) for what in ("median", "p99", "all", "worst"))] for row in figures["herd"]]
+    herd = [
+        [row["links"], *(milliseconds(row[what]) for what in ("median", "p99", "all", "worst"))]
+        for row in figures["herd"]
+    ]
     return "\n\n".join(
         [
             _WHAT,
-            table(["links", "a worker, median", "a worker, p99", "all, median", "all, at best"], rows),
+            table(
+                ["links", "a worker, median", "a worker, p99", "all, median", "all, at best"], rows
+            ),
             _where(many),
             _LOST_WHAT,
             table(
@@ -145,4 +181,8 @@ def plots(figures: Mapping[str, Any]) -> dict[str, str]:
         for who, key in (("ours", "ours"), ("floor", "floor"))
         for what, label in (("median", "a worker"), ("all", "all workers"))
     }
-    return {"propagation": lines("From a bare SET to 503, median", series, across="links on two processors", up="ms")}
+    return {
+        "propagation": lines(
+            "From a bare SET to 503, median", series, across="links on two processors", up="ms"
+        )
+    }

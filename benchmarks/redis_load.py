@@ -37,7 +37,9 @@ def measure() -> dict[str, Any]:
         with Crew(ours, server, _WORKERS) as crew:
             say(f"{_WORKERS} idle workers for {_WINDOW:g} s")
             time.sleep(2)
-            figures["connections"] = (_look(server)["connections"] - before["connections"] - 1) / _WORKERS  # one is the crew's own
+            figures["connections"] = (
+                _look(server)["connections"] - before["connections"] - 1
+            ) / _WORKERS  # one is the crew's own
             figures["idle"] = _over(server, _WINDOW)
             say(f"{_FLIPS} flips of {_WORKERS} workers")
             start, at = _look(server), time.monotonic()
@@ -46,7 +48,8 @@ def measure() -> dict[str, Any]:
                 time.sleep(0.5)
             took = time.monotonic() - at
             figures["flip"] = {
-                name: (count - figures["idle"][name] * took) / _FLIPS for name, count in _minus(_look(server), start).items()
+                name: (count - figures["idle"][name] * took) / _FLIPS
+                for name, count in _minus(_look(server), start).items()
             }
     with RedisServer() as server:
         say(f"{_REQUESTS} requests")
@@ -64,7 +67,10 @@ def measure() -> dict[str, Any]:
             crew.flip(True)
             time.sleep(3)
             took = time.monotonic() - at
-            figures["many flip"] = {name: count - figures["many"][name] * took for name, count in _minus(_look(server), start).items()}
+            figures["many flip"] = {
+                name: count - figures["many"][name] * took
+                for name, count in _minus(_look(server), start).items()
+            }
     return figures
 
 
@@ -82,7 +88,12 @@ async def _requests(server: RedisServer) -> dict[str, float]:
         start = _look(server)
         await asyncio.sleep(took)
         idle = _minus(_look(server), start)
-    return {"requests": _REQUESTS, "seconds": took, "busy": busy["commands"], "idle": idle["commands"]}
+    return {
+        "requests": _REQUESTS,
+        "seconds": took,
+        "busy": busy["commands"],
+        "idle": idle["commands"],
+    }
 
 
 def _over(server: RedisServer, seconds: float) -> dict[str, float]:
@@ -98,7 +109,11 @@ def _look(server: RedisServer) -> dict[str, float]:
     switch = Switch(server)
     info = _fields(switch.info())
     switch.close()
-    calls = {name: int(info[f"cmdstat_{name}"].split(",")[0].removeprefix("calls=")) for name in _SENT if f"cmdstat_{name}" in info}
+    calls = {
+        name: int(info[f"cmdstat_{name}"].split(",")[0].removeprefix("calls="))
+        for name in _SENT
+        if f"cmdstat_{name}" in info
+    }
     return {
         "commands": sum(calls.values()),
         "in": int(info["total_net_input_bytes"]),
@@ -119,16 +134,27 @@ def _minus(after: Mapping[str, float], before: Mapping[str, float]) -> dict[str,
 def report(figures: Mapping[str, Any]) -> str:
     """The tables, and what the model says."""
     idle, many = figures["idle"], figures["many"]
-    flip, many_flip, requests, join = figures["flip"], figures["many flip"], figures["requests"], figures["join"]
+    flip, many_flip, requests, join = (
+        figures["flip"],
+        figures["many flip"],
+        figures["requests"],
+        figures["join"],
+    )
     each = idle["processor"] / _WORKERS
     predicted = each * _MANY / _MANY_TTL
     rows = [
         ["an idle worker, per second (`ttl` = 1 s)", *_row(idle, _WORKERS)],
-        ["a worker, per flip", *_row({**flip, "processor": many_flip["processor"] * _WORKERS / _MANY}, _WORKERS)],
+        [
+            "a worker, per flip",
+            *_row({**flip, "processor": many_flip["processor"] * _WORKERS / _MANY}, _WORKERS),
+        ],
         ["a request", "0", "0", "0", "0"],
     ]
     projected = [
-        [f"{_PROJECTED:,} workers, `ttl` = {ttl} s", *_row({name: value * _PROJECTED / _WORKERS / ttl for name, value in idle.items()}, 1)]
+        [
+            f"{_PROJECTED:,} workers, `ttl` = {ttl} s",
+            *_row({name: value * _PROJECTED / _WORKERS / ttl for name, value in idle.items()}, 1),
+        ]
         for ttl in (1, 2, 5)
     ]
     return "\n\n".join(
@@ -147,7 +173,10 @@ def report(figures: Mapping[str, Any]) -> str:
                 f"{_MANY:,} workers at once {join['processor']:.1f} s of it, {milliseconds(join['processor'] / _MANY)} each: whoever is new looks through "
                 "the whole registry for those who have vanished."
             ),
-            table(["projected, per second", "commands", "bytes in", "bytes out", "processor"], projected),
+            table(
+                ["projected, per second", "commands", "bytes in", "bytes out", "processor"],
+                projected,
+            ),
             (
                 f"One Redis has one processor for all this. Half of one is full with {workers_at(figures, share=0.5, ttl=1):,} workers at a `ttl` of 1 s, "
                 f"with {workers_at(figures, share=0.5, ttl=5):,} at 5 s. What to do then is in [docs/scale.md](../docs/scale.md)."

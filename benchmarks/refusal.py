@@ -38,8 +38,18 @@ def measure() -> dict[str, Any]:
             for marks in _MARKS:
                 say(f"{routes} routes{', one forced on' if marks else ''}")
                 subjects = ["hand-written 503", "routing", "ours, redis", "bare"]
-                times = racers.race(OURS, subjects=subjects, rounds=_ROUNDS, routes=routes, marks=marks, path=path, expect=[200, 503])
-                rows.append({"subject": "ours", "routes": routes, "marks": marks, **_compare(times)})
+                times = racers.race(
+                    OURS,
+                    subjects=subjects,
+                    rounds=_ROUNDS,
+                    routes=routes,
+                    marks=marks,
+                    path=path,
+                    expect=[200, 503],
+                )
+                rows.append(
+                    {"subject": "ours", "routes": routes, "marks": marks, **_compare(times)}
+                )
         if versions_of("modelled"):
             say("the modelled package")
             times = racers.race(
@@ -49,15 +59,28 @@ def measure() -> dict[str, Any]:
                 rounds=_ROUNDS,
                 expect=[200, 503],
             )
-            rows.append({"subject": "modelled, env", "routes": 1, "marks": "", **_compare(times, "modelled, env")})
+            rows.append(
+                {
+                    "subject": "modelled, env",
+                    "routes": 1,
+                    "marks": "",
+                    **_compare(times, "modelled, env"),
+                }
+            )
     return {"rows": rows}
 
 
-def _compare(times: dict[str, list[tuple[float, float]]], subject: str = "ours, redis") -> dict[str, float]:
+def _compare(
+    times: dict[str, list[tuple[float, float]]], subject: str = "ours, redis"
+) -> dict[str, float]:
     processor = {name: [one[1] for one in taken] for name, taken in times.items()}
-    hand, routing, ours, bare = (processor[name] for name in ("hand-written 503", "routing", subject, "bare"))
+    hand, routing, ours, bare = (
+        processor[name] for name in ("hand-written 503", "routing", subject, "bare")
+    )
     ratio = Spread.of(one / other for one, other in zip(ours, hand, strict=True))
-    shares = Spread.of((one - own) / (found - own) for one, found, own in zip(ours, routing, hand, strict=True))
+    shares = Spread.of(
+        (one - own) / (found - own) for one, found, own in zip(ours, routing, hand, strict=True)
+    )
     return {
         "ratio": ratio.median,
         "first": ratio.first,

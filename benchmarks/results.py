@@ -32,7 +32,11 @@ def keep(name: str, figures: Mapping[str, Any], seconds: float, load: float) -> 
         "seconds": round(seconds),
         "load": round(load, 1),
         "machine": _machine(),
-        "versions": {environment: versions for environment in (OURS, *PEERS) if (versions := versions_of(environment))},
+        "versions": {
+            environment: versions
+            for environment in (OURS, *PEERS)
+            if (versions := versions_of(environment))
+        },
         "figures": figures,
     }
     (_HOME / "results" / f"{name}.json").write_text(json.dumps(document, indent=1) + "\n")
@@ -40,8 +44,15 @@ def keep(name: str, figures: Mapping[str, Any], seconds: float, load: float) -> 
 
 def write(parts: Mapping[str, ModuleType]) -> None:
     """Write the page and its plots from what is remembered of each part."""
-    documents = {name: json.loads(path.read_text()) for name in parts if (path := _HOME / "results" / f"{name}.json").exists()}
-    sections = [_head(documents), targets.report({name: document["figures"] for name, document in documents.items()})]
+    documents = {
+        name: json.loads(path.read_text())
+        for name in parts
+        if (path := _HOME / "results" / f"{name}.json").exists()
+    }
+    sections = [
+        _head(documents),
+        targets.report({name: document["figures"] for name, document in documents.items()}),
+    ]
     for name, document in documents.items():
         part = parts[name]
         drawn = part.plots(document["figures"])
@@ -49,10 +60,14 @@ def write(parts: Mapping[str, ModuleType]) -> None:
             (_HOME / "plots" / f"{plot}.svg").write_text(svg)
         pictures = [f"![{part.TITLE}](plots/{plot}.svg)" for plot in drawn]
         note = f"`scripts/bench {name}`, {document['measured']}: {document['seconds']} s, load average before it {document['load']:.1f}."
-        sections.append("\n\n".join([f"## {part.TITLE}", note, part.report(document["figures"]), *pictures]))
+        sections.append(
+            "\n\n".join([f"## {part.TITLE}", note, part.report(document["figures"]), *pictures])
+        )
     PAGE.write_text("\n\n".join(sections) + "\n")
     if "cost" in documents:
-        README.write_text(with_summary(README.read_text(), cost.summary(documents["cost"]["figures"])))
+        README.write_text(
+            with_summary(README.read_text(), cost.summary(documents["cost"]["figures"]))
+        )
 
 
 def with_summary(page: str, summary: str) -> str:
@@ -64,8 +79,15 @@ def with_summary(page: str, summary: str) -> str:
 
 def _head(documents: Mapping[str, Any]) -> str:
     machine = list(documents.values())[-1]["machine"]
-    installed = {name: found for document in documents.values() for name, found in document["versions"].items()}  # not every part has peers
-    versions = "\n".join(f"- {name}: {', '.join(f'{package} {v}' for package, v in found.items())}" for name, found in installed.items())
+    installed = {
+        name: found
+        for document in documents.values()
+        for name, found in document["versions"].items()
+    }  # not every part has peers
+    versions = "\n".join(
+        f"- {name}: {', '.join(f'{package} {v}' for package, v in found.items())}"
+        for name, found in installed.items()
+    )
     return f"""\
 # Results
 
@@ -99,5 +121,7 @@ def _processor() -> str:
 
 def _redis() -> str:
     with RedisServer() as server:
-        info = dict(line.split(":", 1) for line in server.cli("INFO", "server").splitlines() if ":" in line)
+        info = dict(
+            line.split(":", 1) for line in server.cli("INFO", "server").splitlines() if ":" in line
+        )
     return f"Redis {info['redis_version'].strip()}"

@@ -196,7 +196,11 @@ def with_waygate(app: FastAPI, kind: str) -> FastAPI:
     from waygate.core.backends.redis import RedisBackend
     from waygate.fastapi import WaygateMiddleware
 
-    engine = waygate.WaygateEngine(backend=RedisBackend(REDIS)) if kind == "redis" else waygate.WaygateEngine()
+    engine = (
+        waygate.WaygateEngine(backend=RedisBackend(REDIS))
+        if kind == "redis"
+        else waygate.WaygateEngine()
+    )
     app.add_middleware(WaygateMiddleware, engine=engine)
     app.state.engine = engine
     return app
@@ -224,7 +228,11 @@ def make(subject: str, routes: int = 1, marks: str = "") -> FastAPI:
     """A subject's application. A dependency has to be there before the routes that it is for."""
     app = FastAPI(openapi_url=None)
     app = MAKERS[subject](app)
-    routes_of(app, routes, "" if subject in ("bare", "pass-through", "hand-written 503", "routing") else marks)
+    routes_of(
+        app,
+        routes,
+        "" if subject in ("bare", "pass-through", "hand-written 503", "routing") else marks,
+    )
     return app
 
 
@@ -304,7 +312,13 @@ async def living(app: App) -> AsyncIterator[None]:
 
 
 async def race(
-    subjects: list[str], *, rounds: int, routes: int = 1, marks: str = "", path: str = "/", expect: list[int] | None = None
+    subjects: list[str],
+    *,
+    rounds: int,
+    routes: int = 1,
+    marks: str = "",
+    path: str = "/",
+    expect: list[int] | None = None,
 ) -> dict[str, list[tuple[float, float]]]:
     """Let the subjects take turns, round after round, so that what else the machine does meets them all."""
     apps = {subject: make(subject, routes, marks) for subject in subjects}

@@ -45,37 +45,65 @@ def targets(figures: Mapping[str, Any]) -> Iterator[Target]:
     if "load" in figures:
         yield _at_most("connections of a worker", figures["load"]["connections"], 1)
     if "weight" in figures:
-        yield _at_most("optional libraries that the import brings", len(figures["weight"]["import"]["unwanted"]), 0)
+        yield _at_most(
+            "optional libraries that the import brings",
+            len(figures["weight"]["import"]["unwanted"]),
+            0,
+        )
 
 
 def report(figures: Mapping[str, Any]) -> str:
     """The table, and why."""
-    rows = [[target.what, target.reach, f"{target.measured:.2f}", "yes" if target.met else "**no**"] for target in targets(figures)]
+    rows = [
+        [target.what, target.reach, f"{target.measured:.2f}", "yes" if target.met else "**no**"]
+        for target in targets(figures)
+    ]
     return "\n\n".join([table(["target", "reach", "measured", "reached"], rows), _WHY])
 
 
 def _of_cost(figures: Mapping[str, Any]) -> Iterator[Target]:
-    ours = {row["routes"]: row["ratio"] for row in figures["in process"] if row["subject"] == "ours, redis"}
+    ours = {
+        row["routes"]: row["ratio"]
+        for row in figures["in process"]
+        if row["subject"] == "ours, redis"
+    }
     yield _at_most("off, in process, over bare", ours[1], 1.02)
     yield _at_most("off, 1,000 routes over 1", ours[1000] / ours[1], 1.05)
     for row in figures["uvicorn"]:
         if row["subject"] == "ours, redis":
             share = 1 / row["processor"]
-            yield Target("off, over uvicorn, share of bare, by processor time", "≥ 0.99", share, share >= 0.99)
+            yield Target(
+                "off, over uvicorn, share of bare, by processor time",
+                "≥ 0.99",
+                share,
+                share >= 0.99,
+            )
 
 
 def _of_refusal(figures: Mapping[str, Any]) -> Iterator[Target]:
-    plain = {row["routes"]: row for row in figures["rows"] if row["subject"] == "ours" and not row["marks"]}
-    marked = {row["routes"]: row for row in figures["rows"] if row["subject"] == "ours" and row["marks"]}
+    plain = {
+        row["routes"]: row
+        for row in figures["rows"]
+        if row["subject"] == "ours" and not row["marks"]
+    }
+    marked = {
+        row["routes"]: row for row in figures["rows"] if row["subject"] == "ours" and row["marks"]
+    }
     yield _at_most("a 503 over a hand-written one, 1 route", plain[1]["ratio"], 1.3)
     yield _at_most("a 503, 1,000 routes over 1", plain[1000]["ratio"] / plain[1]["ratio"], 1.05)
-    yield _at_most("a 503 with a forced route, 1,000 routes, of the framework's routing", marked[1000]["of routing"], 0.5)
+    yield _at_most(
+        "a 503 with a forced route, 1,000 routes, of the framework's routing",
+        marked[1000]["of routing"],
+        0.5,
+    )
 
 
 def _of_propagation(figures: Mapping[str, Any]) -> Iterator[Target]:
     for row in figures["links"]:
         if row["links"] <= 100:
-            what = f"propagation over the floor, {row['links']} link{'s' if row['links'] > 1 else ''}"
+            what = (
+                f"propagation over the floor, {row['links']} link{'s' if row['links'] > 1 else ''}"
+            )
             yield _at_most(f"{what}, median", row["ours"]["median"] / row["floor"]["median"], 1.5)
             yield _at_most(f"{what}, p99", row["ours"]["p99"] / row["floor"]["p99"], 2)
 

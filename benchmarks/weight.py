@@ -26,7 +26,10 @@ _ROUNDS: Final = 9
 _IDLE: Final = 60.0  # seconds
 _SERVED: Final = ("bare", "ours, redis", "ours, file", "ours, env")
 _UNWANTED: Final = ("fakeredis", "jinja2", "redis", "rich", "typer", "uvicorn")
-_IMPORTS: Final = {"fastapi": "import fastapi", "ours on top": "import fastapi\nimport fastapi_maintenance"}
+_IMPORTS: Final = {
+    "fastapi": "import fastapi",
+    "ours on top": "import fastapi\nimport fastapi_maintenance",
+}
 _TIMED: Final = "import sys, time\nt = time.process_time()\n{}\nprint(time.process_time() - t, len(sys.modules), *sys.modules)"
 
 
@@ -42,11 +45,18 @@ def _imports() -> dict[str, Any]:
     for number in range(_ROUNDS):
         say(f"import, round {number + 1} of {_ROUNDS}")
         for name, text in _IMPORTS.items():
-            out = subprocess.run([sys.executable, "-c", _TIMED.format(text)], capture_output=True, text=True, check=True).stdout.split()
+            out = subprocess.run(
+                [sys.executable, "-c", _TIMED.format(text)],
+                capture_output=True,
+                text=True,
+                check=True,
+            ).stdout.split()
             seconds[name].append(float(out[0]))
             modules[name] = out[2:]
     more = set(modules["ours on top"]) - set(modules["fastapi"])
-    ratio = Spread.of(one / other for one, other in zip(seconds["ours on top"], seconds["fastapi"], strict=True))
+    ratio = Spread.of(
+        one / other for one, other in zip(seconds["ours on top"], seconds["fastapi"], strict=True)
+    )
     return {
         "fastapi": min(seconds["fastapi"]),
         "ours on top": min(seconds["ours on top"]),
@@ -62,10 +72,15 @@ def _imports() -> dict[str, Any]:
 
 def _idle(racers: Racers) -> list[dict[str, Any]]:
     with ExitStack() as stack:
-        servers = {subject: stack.enter_context(racers.serving(OURS, subject)) for subject in _SERVED}
+        servers = {
+            subject: stack.enter_context(racers.serving(OURS, subject)) for subject in _SERVED
+        }
         time.sleep(2)
         say(f"idle for {_IDLE:g} s")
-        before, started = {subject: processor_time(server.pid) for subject, server in servers.items()}, time.monotonic()
+        before, started = (
+            {subject: processor_time(server.pid) for subject, server in servers.items()},
+            time.monotonic(),
+        )
         time.sleep(_IDLE)
         took = time.monotonic() - started
         return [
@@ -100,7 +115,14 @@ def report(figures: Mapping[str, Any]) -> str:
         ]
         for row in figures["idle"]
     ]
-    head = ["", "memory of its own", "of bare", "more than bare", "processor in an hour", "of one processor"]
+    head = [
+        "",
+        "memory of its own",
+        "of bare",
+        "more than bare",
+        "processor in an hour",
+        "of one processor",
+    ]
     idle = f"A worker over uvicorn that nobody asks anything (its private memory; its processor time from {_IDLE:g} s, times 60):"
     return "\n\n".join([sentence, idle, table(head, rows)])
 

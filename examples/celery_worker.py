@@ -6,7 +6,12 @@ import os
 import time
 
 from celery import Celery
-from celery.signals import task_prerun, worker_process_init, worker_process_shutdown, worker_shutdown
+from celery.signals import (
+    task_prerun,
+    worker_process_init,
+    worker_process_shutdown,
+    worker_shutdown,
+)
 
 from fastapi_maintenance import BackgroundMode
 
@@ -14,12 +19,18 @@ URL = os.environ.get("REDIS_URL", "redis://localhost:6379/0")
 
 app = Celery("shop", broker=URL)
 app.conf.task_acks_late = True  # a task that waits here and dies with its worker is not lost
-app.conf.worker_prefetch_multiplier = 1  # so no more than one a process waits here; the others stay in the queue
+app.conf.worker_prefetch_multiplier = (
+    1  # so no more than one a process waits here; the others stay in the queue
+)
 
 maintenance = BackgroundMode(URL, on_unreachable="closed")
 # In each process that runs tasks, whatever the pool: prefork forks them, and threads do not survive a fork.
-worker_process_init.connect(lambda **_: maintenance.start(), weak=False)  # so that idle processes are registered, too
-task_prerun.connect(lambda **_: maintenance.start(), weak=False)  # the pool "threads" sends nothing else
+worker_process_init.connect(
+    lambda **_: maintenance.start(), weak=False
+)  # so that idle processes are registered, too
+task_prerun.connect(
+    lambda **_: maintenance.start(), weak=False
+)  # the pool "threads" sends nothing else
 for end in (worker_process_shutdown, worker_shutdown):
     end.connect(lambda **_: maintenance.stop(), weak=False)
 

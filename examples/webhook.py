@@ -15,7 +15,9 @@ WEBHOOK = os.environ.get("WEBHOOK", "http://localhost:9000/hooks/maintenance")
 
 def announce(old: MaintenanceState, new: MaintenanceState, source: str) -> None:
     """Sync, so it runs in a thread, and may take its time."""
-    text = f"Maintenance is {'on' if new.enabled else 'off'}" + (f": {new.reason}" if new.reason else "")
+    text = f"Maintenance is {'on' if new.enabled else 'off'}" + (
+        f": {new.reason}" if new.reason else ""
+    )
     body = json.dumps({"text": text, "was_on": old.enabled, "source": source}).encode()
     request = urllib.request.Request(WEBHOOK, body, {"Content-Type": "application/json"})  # noqa: S310 - of this program's own configuration
     with urllib.request.urlopen(request, timeout=10):  # noqa: S310
@@ -23,7 +25,11 @@ def announce(old: MaintenanceState, new: MaintenanceState, source: str) -> None:
 
 
 app = FastAPI()
-app.add_middleware(MaintenanceModeMiddleware, backend=os.environ.get("REDIS_URL", "redis://localhost:6379"), on_change_once=announce)
+app.add_middleware(
+    MaintenanceModeMiddleware,
+    backend=os.environ.get("REDIS_URL", "redis://localhost:6379"),
+    on_change_once=announce,
+)
 
 
 @app.get("/")

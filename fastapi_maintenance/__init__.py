@@ -24,7 +24,12 @@ from .model.state import MaintenanceState
 from .responses import ResponseOptions, Translation, maintenance_responses
 from .responses.response import ResponseHandler
 from .runtime.cache import OutagePolicy
-from .runtime.current import MaintenanceStateDep, get_maintenance_mode, get_maintenance_state, set_maintenance_mode
+from .runtime.current import (
+    MaintenanceStateDep,
+    get_maintenance_mode,
+    get_maintenance_state,
+    set_maintenance_mode,
+)
 from .runtime.hooks import ChangeHook
 from .runtime.mode import MaintenanceMode
 from .runtime.requests import untrack_current_request

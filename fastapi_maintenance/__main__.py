@@ -15,7 +15,9 @@ def main() -> None:
         missing = (error.name or "").partition(".")[0]
         if missing not in ("rich", "typer"):
             raise
-        sys.exit(f'The command line needs {missing}, which is not installed: pip install "fastapi-maintenance-cluster[cli]"')
+        sys.exit(
+            f'The command line needs {missing}, which is not installed: pip install "fastapi-maintenance-cluster[cli]"'
+        )
     app()
 
 

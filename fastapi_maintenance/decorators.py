@@ -43,7 +43,9 @@ class Marks(NamedTuple):
 
     def over(self, outer: Marks) -> Marks:
         """Return these marks, and those of `outer` where there is none."""
-        return Marks(self.mark or outer.mark, self.component or outer.component, self.effect or outer.effect)
+        return Marks(
+            self.mark or outer.mark, self.component or outer.component, self.effect or outer.effect
+        )
 
     def extend(self, bearer: object, method: str | None = None) -> Marks:
         """Merge in the marks of a nested object; the innermost wins."""
@@ -128,7 +130,9 @@ def maintenance_mark(*decorators: Callable[[Any], Any]) -> Any:
     for decorator in decorators:
         decorator(carrier)
     if _own(carrier) == Marks():
-        raise TypeError("maintenance_mark() must be given marks. Write maintenance_mark(force_maintenance_mode_off), for example.")
+        raise TypeError(
+            "maintenance_mark() must be given marks. Write maintenance_mark(force_maintenance_mode_off), for example."
+        )
     return Depends(carrier)
 
 
@@ -192,11 +196,15 @@ def _mark(bearer: Bearer, marks: Marks) -> Bearer:
     target: Any = bearer.__func__ if isinstance(bearer, staticmethod | classmethod) else bearer
     marks = marks.over(_own(target))
     try:
-        if ismethod(target):  # it takes no attributes, and its function belongs to other objects too
+        if ismethod(
+            target
+        ):  # it takes no attributes, and its function belongs to other objects too
             owner = target.__self__
             setattr(owner, _BOUND, {**vars(owner).get(_BOUND, {}), target.__func__: marks})
         else:
             setattr(target, _ATTRIBUTE, marks)
     except (AttributeError, TypeError):
-        raise TypeError(f"{bearer!r} cannot be marked: decorate the function or class that answers the route.") from None
+        raise TypeError(
+            f"{bearer!r} cannot be marked: decorate the function or class that answers the route."
+        ) from None
     return bearer

@@ -16,7 +16,9 @@ __all__ = ["WhileClosed", "readiness"]
 
 WhileClosed = Literal["stay", "leave"]
 
-_UNREACHABLE: Final = "unreachable-closed"  # the source of a gate that is closed because its backend is away
+_UNREACHABLE: Final = (
+    "unreachable-closed"  # the source of a gate that is closed because its backend is away
+)
 
 
 def readiness(*, while_closed: WhileClosed) -> Callable[[], Awaitable[JSONResponse]]:
@@ -30,7 +32,9 @@ def readiness(*, while_closed: WhileClosed) -> Callable[[], Awaitable[JSONRespon
     Raises `ConfigurationError`.
     """
     if while_closed not in get_args(WhileClosed):
-        raise ConfigurationError(f"while_closed must be {' or '.join(get_args(WhileClosed))}, not {while_closed!r}.")
+        raise ConfigurationError(
+            f"while_closed must be {' or '.join(get_args(WhileClosed))}, not {while_closed!r}."
+        )
 
     @force_maintenance_mode_off
     async def ready() -> JSONResponse:

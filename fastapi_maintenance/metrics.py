@@ -31,7 +31,9 @@ def instrument(*apps: object, meter: Meter | None = None) -> None:
     meter = get_meter("fastapi_maintenance", VERSION) if meter is None else meter
     observed = _Observed(apps)
     for name, (kind, read, unit, description) in _INSTRUMENTS.items():
-        create = meter.create_observable_counter if kind == "counter" else meter.create_observable_gauge
+        create = (
+            meter.create_observable_counter if kind == "counter" else meter.create_observable_gauge
+        )
         create(name, [observed.by(read)], unit, description)
 
 
@@ -46,7 +48,10 @@ class _Observed:
 
         def observe(options: CallbackOptions) -> Iterator[Observation]:
             for app, mode in self._modes():
-                named = {"maintenance.app": getattr(app, "title", type(app).__name__), "maintenance.switch": mode.backend.describe()}
+                named = {
+                    "maintenance.app": getattr(app, "title", type(app).__name__),
+                    "maintenance.switch": mode.backend.describe(),
+                }
                 for value, attributes in read(mode):
                     yield Observation(value, {**named, **attributes})
 
@@ -95,9 +100,24 @@ def _propagation(mode: MaintenanceMode) -> Iterator[tuple[float, Attributes]]:
 
 _INSTRUMENTS: Final[dict[str, tuple[str, Read, str, str]]] = {
     "maintenance.state": ("gauge", _state, "", "1 while this worker is closed, else 0."),
-    "maintenance.staleness": ("gauge", _staleness, "s", "Seconds since the state was last confirmed."),
-    "maintenance.link": ("gauge", _link, "", "1 for how this worker learns of changes now, else 0."),
-    "maintenance.link.reconnects": ("counter", _reconnects, "{reconnect}", "Reconnects of the link."),
+    "maintenance.staleness": (
+        "gauge",
+        _staleness,
+        "s",
+        "Seconds since the state was last confirmed.",
+    ),
+    "maintenance.link": (
+        "gauge",
+        _link,
+        "",
+        "1 for how this worker learns of changes now, else 0.",
+    ),
+    "maintenance.link.reconnects": (
+        "counter",
+        _reconnects,
+        "{reconnect}",
+        "Reconnects of the link.",
+    ),
     "maintenance.answers": ("counter", _answers, "{answer}", "Refused requests."),
     "maintenance.in_flight": (
         "gauge",

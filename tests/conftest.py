@@ -26,7 +26,11 @@ settings.load_profile("suite")
 
 def pytest_configure() -> None:
     """Undo what a shell's `&` and nohup do to programs: they and all their children ignore interrupts, and hanging up."""
-    for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGQUIT, signal.SIG_DFL), (signal.SIGHUP, signal.SIG_DFL)):
+    for number, handler in (
+        (signal.SIGINT, signal.default_int_handler),
+        (signal.SIGQUIT, signal.SIG_DFL),
+        (signal.SIGHUP, signal.SIG_DFL),
+    ):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, handler)
 
@@ -80,7 +84,10 @@ def free_port() -> int:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Ask for what the marks say, of tests that have the fixtures it shows in."""
-    for mark, fixture, choices in (("every_redis", "redis_program", VERSIONS), ("as_worker", "redis_user", (None, "worker"))):
+    for mark, fixture, choices in (
+        ("every_redis", "redis_program", VERSIONS),
+        ("as_worker", "redis_user", (None, "worker")),
+    ):
         if metafunc.definition.get_closest_marker(mark) and fixture in metafunc.fixturenames:
             metafunc.parametrize(fixture, choices, indirect=True)
 
@@ -98,15 +105,25 @@ def redis_user(request: pytest.FixtureRequest) -> str | None:
 
 
 @pytest.fixture(scope="session")
-def _shared_redis_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], RedisServer]]:
+def _shared_redis_servers(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Callable[[str], RedisServer]]:
     users = tmp_path_factory.mktemp("acl") / USERS.name
-    users.write_text(USERS.read_text().replace("user default off", "user default on nopass allkeys allchannels +@all"))
+    users.write_text(
+        USERS.read_text().replace(
+            "user default off", "user default on nopass allkeys allchannels +@all"
+        )
+    )
     with ExitStack() as servers:
-        yield cache(lambda program: servers.enter_context(RedisServer(users=users, program=program)))
+        yield cache(
+            lambda program: servers.enter_context(RedisServer(users=users, program=program))
+        )
 
 
 @pytest.fixture
-def redis_server(_shared_redis_servers: Callable[[str], RedisServer], redis_program: str) -> RedisServer:
+def redis_server(
+    _shared_redis_servers: Callable[[str], RedisServer], redis_program: str
+) -> RedisServer:
     """A running server, shared by the tests and empty at the start of each. Not for faults and not for CONFIG SET.
 
     It has the users of production, and a default one who may do everything.
@@ -120,7 +137,11 @@ def redis_server(_shared_redis_servers: Callable[[str], RedisServer], redis_prog
 @pytest.fixture
 def redis_url(redis_server: RedisServer, redis_user: str | None) -> str:
     """The address of `redis_server`."""
-    return redis_server.url if redis_user is None else redis_server.url_of(redis_user, f"change-me-{redis_user}")
+    return (
+        redis_server.url
+        if redis_user is None
+        else redis_server.url_of(redis_user, f"change-me-{redis_user}")
+    )
 
 
 @pytest.fixture

@@ -121,10 +121,19 @@ def test_bound_method_of_one_object_is_marked_alone() -> None:
     method = status.get
 
     assert force_maintenance_mode_off(method) is method
-    assert [mark_of(each) for each in (status.get, orders.get, status.put, Service.get)] == ["off", None, None, None]
+    assert [mark_of(each) for each in (status.get, orders.get, status.put, Service.get)] == [
+        "off",
+        None,
+        None,
+        None,
+    ]
     force_maintenance_mode_on(status.put)
     force_maintenance_mode_on(status.get)
-    assert (mark_of(status.get), mark_of(status.put), mark_of(partial(status.put))) == ("on", "on", "on")
+    assert (mark_of(status.get), mark_of(status.put), mark_of(partial(status.put))) == (
+        "on",
+        "on",
+        "on",
+    )
     assert carries(status.get, "on")
 
 
@@ -189,12 +198,22 @@ def test_a_callable_object_is_marked_itself_or_by_its_class_or_by_its_call() -> 
 
     marked = force_maintenance_mode_on(Plain())
 
-    assert [mark_of(endpoint) for endpoint in (marked, ByCall(), ByClass(), Plain())] == ["on", "on", "on", None]
+    assert [mark_of(endpoint) for endpoint in (marked, ByCall(), ByClass(), Plain())] == [
+        "on",
+        "on",
+        "on",
+        None,
+    ]
     assert mark_of(partial(ByCall())) == "on"
 
 
 def test_an_endpoint_class_is_marked_method_by_method() -> None:
-    assert [mark_of(Resource, method) for method in ("GET", "POST", "PUT", "DELETE")] == ["on", None, "off", None]
+    assert [mark_of(Resource, method) for method in ("GET", "POST", "PUT", "DELETE")] == [
+        "on",
+        None,
+        "off",
+        None,
+    ]
     assert mark_of(partial(Resource), "GET") == "on"
     assert mark_of(Resource) is None
 
@@ -211,7 +230,12 @@ def test_a_methods_mark_goes_before_that_of_its_class() -> None:
     @force_maintenance_mode_off
     class Child(Resource): ...
 
-    assert [mark_of(Child, method) for method in ("GET", "POST", "PUT", None)] == ["on", "off", "off", "off"]
+    assert [mark_of(Child, method) for method in ("GET", "POST", "PUT", None)] == [
+        "on",
+        "off",
+        "off",
+        "off",
+    ]
 
 
 def test_inherited_handler_keeps_its_mark() -> None:

@@ -17,10 +17,22 @@ import fastapi_maintenance
 from fastapi_maintenance import backends
 
 ROOT: Final = Path(__file__).parents[1]
-OPTIONAL: Final = ("fakeredis", "itsdangerous", "jinja2", "pytest", "redis", "rich", "typer", "uvicorn")
+OPTIONAL: Final = (
+    "fakeredis",
+    "itsdangerous",
+    "jinja2",
+    "pytest",
+    "redis",
+    "rich",
+    "typer",
+    "uvicorn",
+)
 MODULES: Final = [
     "fastapi_maintenance",
-    *(module.name for module in pkgutil.walk_packages(fastapi_maintenance.__path__, "fastapi_maintenance.")),
+    *(
+        module.name
+        for module in pkgutil.walk_packages(fastapi_maintenance.__path__, "fastapi_maintenance.")
+    ),
 ]
 
 
@@ -42,7 +54,11 @@ def taken_by(name: str) -> Iterator[tuple[str, str]]:
 
 @pytest.mark.parametrize("name", MODULES)
 def test_whatever_a_module_takes_from_another_is_in_the_others_all(name: str) -> None:
-    hidden = [(module, taken) for module, taken in taken_by(name) if f"{module}.{taken}" not in MODULES and taken not in all_of(module)]
+    hidden = [
+        (module, taken)
+        for module, taken in taken_by(name)
+        if f"{module}.{taken}" not in MODULES and taken not in all_of(module)
+    ]
 
     assert hidden == []
 
@@ -74,7 +90,13 @@ def test_the_front_has_the_names_that_the_design_promises() -> None:
     }
 
     assert promised <= set(fastapi_maintenance.__all__)
-    assert set(backends.__all__) == {"BaseStateBackend", "EnvVarBackend", "LocalFileBackend", "RedisBackend", "backend_from_url"}
+    assert set(backends.__all__) == {
+        "BaseStateBackend",
+        "EnvVarBackend",
+        "LocalFileBackend",
+        "RedisBackend",
+        "backend_from_url",
+    }
 
 
 def test_a_backend_that_does_not_exist_is_an_ordinary_attribute_error() -> None:
@@ -85,7 +107,9 @@ def test_a_backend_that_does_not_exist_is_an_ordinary_attribute_error() -> None:
 def test_front_exempt_has_every_rule() -> None:
     from fastapi_maintenance import exempt, exemptions
 
-    assert {name: getattr(exempt, name) for name in exemptions.__all__} == {name: getattr(exemptions, name) for name in exemptions.__all__}
+    assert {name: getattr(exempt, name) for name in exemptions.__all__} == {
+        name: getattr(exemptions, name) for name in exemptions.__all__
+    }
     assert "exempt" in fastapi_maintenance.__all__
 
 
@@ -104,12 +128,21 @@ def loaded() -> dict[str, set[str]]:
     """The optional libraries that a fresh interpreter has loaded after each stage."""
     show = f"print(*{set(OPTIONAL)!r} & sys.modules.keys())"
     code = "\n".join(["import sys", *(f"{stage}\n{show}" for stage in STAGES.values())])
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=50, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=True,
+    )
     return dict(zip(STAGES, (set(line.split()) for line in done.stdout.splitlines()), strict=True))
 
 
 @pytest.mark.parametrize("stage", ["the package", "an application", "its tests", "a file"])
-def test_no_optional_library_is_loaded_for_who_does_not_use_it(loaded: dict[str, set[str]], stage: str) -> None:
+def test_no_optional_library_is_loaded_for_who_does_not_use_it(
+    loaded: dict[str, set[str]], stage: str
+) -> None:
     assert loaded[stage] <= loaded["fastapi"]
 
 

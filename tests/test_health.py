@@ -34,12 +34,18 @@ def shop(while_closed: WhileClosed, **options: Any) -> FastAPI:
         ("leave", True, 503, {"ready": False, "maintenance": True}),
     ],
 )
-def test_readiness_follows_while_closed(while_closed: WhileClosed, closed: bool, code: int, body: dict[str, bool]) -> None:
+def test_readiness_follows_while_closed(
+    while_closed: WhileClosed, closed: bool, code: int, body: dict[str, bool]
+) -> None:
     app = shop(while_closed)
     with override(app, closed):
         answer = TestClient(app).get("/ready")
 
-    assert (answer.status_code, answer.json(), answer.headers["cache-control"]) == (code, body, "no-store")
+    assert (answer.status_code, answer.json(), answer.headers["cache-control"]) == (
+        code,
+        body,
+        "no-store",
+    )
 
 
 @pytest.mark.parametrize("while_closed", get_args(WhileClosed))

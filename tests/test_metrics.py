@@ -49,12 +49,24 @@ class Collector:
         data: Any = self._reader.get_metrics_data()
         if data is None:
             return {}
-        metrics = [metric for resource in data.resource_metrics for scope in resource.scope_metrics for metric in scope.metrics]
-        return {metric.name: [(point.attributes, point.value) for point in metric.data.data_points] for metric in metrics}
+        metrics = [
+            metric
+            for resource in data.resource_metrics
+            for scope in resource.scope_metrics
+            for metric in scope.metrics
+        ]
+        return {
+            metric.name: [(point.attributes, point.value) for point in metric.data.data_points]
+            for metric in metrics
+        }
 
     def value(self, name: str, **attributes: str) -> float | None:
         """The one value of a metric that has these attributes, None if there is none."""
-        found = [value for point, value in self.collect().get(name, []) if attributes.items() <= point.items()]
+        found = [
+            value
+            for point, value in self.collect().get(name, [])
+            if attributes.items() <= point.items()
+        ]
         assert len(found) <= 1
         return found[0] if found else None
 
@@ -84,10 +96,16 @@ def test_metrics_count_state_and_answers(collector: Collector) -> None:
 
     with TestClient(app) as client:
         client.get("/")
-        assert (collector.value("maintenance.state"), collector.value("maintenance.answers")) == (0, 0)
+        assert (collector.value("maintenance.state"), collector.value("maintenance.answers")) == (
+            0,
+            0,
+        )
         client.portal.call(backend.write, ON)  # type: ignore[union-attr]
         assert [client.get("/").status_code for _ in range(3)] == [503] * 3
-        assert (collector.value("maintenance.state"), collector.value("maintenance.answers")) == (1, 3)
+        assert (collector.value("maintenance.state"), collector.value("maintenance.answers")) == (
+            1,
+            3,
+        )
         assert collector.value("maintenance.staleness") < 20  # type: ignore[operator]
 
 
@@ -98,7 +116,10 @@ def test_metrics_name_their_application(collector: Collector) -> None:
         with TestClient(app) as client:
             client.get("/")
 
-    values = {point["maintenance.app"]: (point["maintenance.switch"], value) for point, value in collector.collect()["maintenance.answers"]}
+    values = {
+        point["maintenance.app"]: (point["maintenance.switch"], value)
+        for point, value in collector.collect()["maintenance.answers"]
+    }
     assert values == {"one": ("Switchboard", 1), "two": ("Switchboard", 0)}
 
 
@@ -130,23 +151,34 @@ async def test_metrics_without_a_known_state_are_absent(collector: Collector) ->
     }
 
 
-async def test_metrics_show_the_link(own_redis_server: RedisServerFactory, collector: Collector) -> None:
+async def test_metrics_show_the_link(
+    own_redis_server: RedisServerFactory, collector: Collector
+) -> None:
     server = own_redis_server()
     mode = MaintenanceMode(RedisBackend(server.url, ttl=4.0))
     instrument(mode, meter=collector.meter)
     async with mode:
-        await eventually(lambda: collector.value("maintenance.link", rung="tracking") == 1, within=SOON)
-        assert [collector.value("maintenance.link", rung=rung) for rung in ("message", "polling", "down")] == [0, 0, 0]
+        await eventually(
+            lambda: collector.value("maintenance.link", rung="tracking") == 1, within=SOON
+        )
+        assert [
+            collector.value("maintenance.link", rung=rung)
+            for rung in ("message", "polling", "down")
+        ] == [0, 0, 0]
         assert collector.value("maintenance.link.reconnects") == 0
         server.kill()
         await eventually(lambda: collector.value("maintenance.link", rung="down") == 1, within=SOON)
         assert collector.value("maintenance.link", rung="tracking") == 0
         server.start()
-        await eventually(lambda: collector.value("maintenance.link", rung="tracking") == 1, within=SOON)
+        await eventually(
+            lambda: collector.value("maintenance.link", rung="tracking") == 1, within=SOON
+        )
         assert collector.value("maintenance.link.reconnects") == 1
 
 
-async def test_metrics_show_known_propagation(redis_server: Any, redis_url: str, collector: Collector) -> None:
+async def test_metrics_show_known_propagation(
+    redis_server: Any, redis_url: str, collector: Collector
+) -> None:
     mode, elsewhere = MaintenanceMode(RedisBackend(redis_url)), RedisBackend(redis_url)
     instrument(mode, meter=collector.meter)
     async with mode:
@@ -206,7 +238,9 @@ def test_metrics_without_an_sdk_cost_nothing() -> None:
         "from fastapi_maintenance.metrics import instrument\nimport sys\napp = FastAPI()\n"
         "app.add_middleware(MaintenanceModeMiddleware)\ninstrument(app)\nassert 'opentelemetry.sdk' not in sys.modules"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=50, check=False
+    )
     assert done.returncode == 0, done.stderr
 
 
@@ -215,7 +249,9 @@ def test_metrics_without_an_sdk_cost_nothing() -> None:
 
 FIELDS: Final = {
     event: set(re.findall(r"`(maintenance\w*)`", named))
-    for event, named in re.findall(r"^\| `([a-z-]+)` \| [^|]+ \|([^|]*)\|$", DOCUMENT.partition("\n## Logs\n")[2], re.MULTILINE)
+    for event, named in re.findall(
+        r"^\| `([a-z-]+)` \| [^|]+ \|([^|]*)\|$", DOCUMENT.partition("\n## Logs\n")[2], re.MULTILINE
+    )
 }
 
 
@@ -232,20 +268,31 @@ def test_log_events_match_the_document() -> None:
 
 
 def test_log_records_have_fields() -> None:
-    levels = {f"logger.{level}" for level in ("debug", "info", "warning", "error", "exception", "critical")}
+    levels = {
+        f"logger.{level}"
+        for level in ("debug", "info", "warning", "error", "exception", "critical")
+    }
     logging_calls = [call for call in calls() if ast.unparse(call.func) in levels]
 
     assert len(logging_calls) > 10
-    assert [ast.unparse(call) for call in logging_calls if "extra" not in {keyword.arg for keyword in call.keywords}] == []
+    assert [
+        ast.unparse(call)
+        for call in logging_calls
+        if "extra" not in {keyword.arg for keyword in call.keywords}
+    ] == []
 
 
 def calls() -> Iterator[ast.Call]:
     """Every call in the package."""
     for file in (ROOT / "fastapi_maintenance").rglob("*.py"):
-        yield from (node for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Call))
+        yield from (
+            node for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Call)
+        )
 
 
-async def test_log_record_fields_match_the_document(own_redis_server: RedisServerFactory, caplog: pytest.LogCaptureFixture) -> None:
+async def test_log_record_fields_match_the_document(
+    own_redis_server: RedisServerFactory, caplog: pytest.LogCaptureFixture
+) -> None:
     server = own_redis_server()
     caplog.set_level(logging.INFO, logger="fastapi_maintenance")
     async with MaintenanceMode(RedisBackend(server.url, ttl=0.3)) as mode:
@@ -258,14 +305,27 @@ async def test_log_record_fields_match_the_document(own_redis_server: RedisServe
         server.start()
         await eventually(lambda: "reachable" in events(caplog), within=SOON)
 
-    assert set(events(caplog)) == {"changed", "link", "unreachable", "reachable", "unreadable", "data-lost"}
+    assert set(events(caplog)) == {
+        "changed",
+        "link",
+        "unreachable",
+        "reachable",
+        "unreadable",
+        "data-lost",
+    }
     for record in caplog.records:
         if (event := vars(record).get("maintenance_event")) is not None:
-            fields = {name for name in vars(record) if name.startswith("maintenance")} - {"maintenance_event"}
+            fields = {name for name in vars(record) if name.startswith("maintenance")} - {
+                "maintenance_event"
+            }
             assert fields == FIELDS[event], event
     (first, *_) = [record for record in caplog.records if vars(record).get("maintenance") == "on"]
     assert (vars(first)["maintenance_by"], vars(first)["maintenance_reason"]) == ("ana", "OPS-417")
 
 
 def events(log: pytest.LogCaptureFixture) -> list[str]:
-    return [vars(record)["maintenance_event"] for record in log.records if "maintenance_event" in vars(record)]
+    return [
+        vars(record)["maintenance_event"]
+        for record in log.records
+        if "maintenance_event" in vars(record)
+    ]

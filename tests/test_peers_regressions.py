@@ -98,7 +98,9 @@ def in_(seconds: float) -> str:
 
 
 @pytest.mark.parametrize("value", ["0", "1"])
-def test_fm_1_include_router_does_not_break_every_request(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+def test_fm_1_include_router_does_not_break_every_request(
+    monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
     """FM answers 500 to everything on FastAPI 0.137 and newer, once a router is included or anything is mounted."""
     monkeypatch.setenv(VARIABLE, value)
     app, router, inner = shop(), APIRouter(), FastAPI()
@@ -180,7 +182,9 @@ def test_fm_5_a_corrupt_state_file_changes_nothing(tmp_path: Path, content: byte
         becomes(client, 200)
 
 
-def test_fm_5_a_state_file_that_cannot_be_written_is_told_to_who_writes_and_to_nobody_else(tmp_path: Path) -> None:
+def test_fm_5_a_state_file_that_cannot_be_written_is_told_to_who_writes_and_to_nobody_else(
+    tmp_path: Path,
+) -> None:
     """FM writes the file while reading it, and so every request fails where it may not."""
     path = tmp_path / "missing" / "switch"
     app = shop()
@@ -203,7 +207,10 @@ def test_fm_6_websockets_do_not_pass(on: None) -> None:
     @app.websocket("/talk")
     async def talk(websocket: WebSocket) -> None: ...
 
-    with pytest.raises(WebSocketDenialResponse) as denied, TestClient(closable(app)).websocket_connect("/talk"):
+    with (
+        pytest.raises(WebSocketDenialResponse) as denied,
+        TestClient(closable(app)).websocket_connect("/talk"),
+    ):
         ...
     assert denied.value.status_code == 503
 
@@ -213,7 +220,12 @@ def test_fm_6_the_documented_order_gives_the_answer_its_cors_headers(on: None) -
     app = closable()
     app.add_middleware(CORSMiddleware, allow_origins=["*"])
 
-    assert TestClient(app).get("/", headers={"origin": "https://shop.example"}).headers["access-control-allow-origin"] == "*"
+    assert (
+        TestClient(app)
+        .get("/", headers={"origin": "https://shop.example"})
+        .headers["access-control-allow-origin"]
+        == "*"
+    )
 
 
 def test_fm_6_the_answer_is_not_cached(on: None) -> None:
@@ -239,7 +251,9 @@ def test_fm_6_a_slash_redirect_leads_to_the_answer(on: None) -> None:
     assert client.get("/items/", follow_redirects=True).status_code == 503
 
 
-def test_fm_7_while_off_no_route_is_matched_but_by_the_application(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fm_7_while_off_no_route_is_matched_but_by_the_application(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """FM walks all routes for every path that it does not remember: half a millisecond with 60 of them."""
     matched: list[str] = []
 
@@ -264,7 +278,9 @@ def test_fm_7_while_off_no_route_is_matched_but_by_the_application(monkeypatch: 
 
 
 @pytest.mark.parametrize("lifespan", [True, False])
-def test_wg_8_following_needs_no_call_to_start_it(redis_server: RedisServer, lifespan: bool) -> None:
+def test_wg_8_following_needs_no_call_to_start_it(
+    redis_server: RedisServer, lifespan: bool
+) -> None:
     """With WG's quick start a second worker never listens, and serves on for ever after the first has closed."""
     client = TestClient(closable(backend=f"{redis_server.url}?ttl=0.3"))
     with client if lifespan else nullcontext():
@@ -276,7 +292,9 @@ def test_wg_8_following_needs_no_call_to_start_it(redis_server: RedisServer, lif
 
 
 @pytest.mark.parametrize("kind", ["normal", "pubsub"])
-def test_wg_9_a_dropped_connection_is_opened_again_and_listened_to(redis_server: RedisServer, kind: str) -> None:
+def test_wg_9_a_dropped_connection_is_opened_again_and_listened_to(
+    redis_server: RedisServer, kind: str
+) -> None:
     """WG's listener ends with its connection and is never started again: the worker is stale for ever."""
     with worker(f"{redis_server.url}?ttl=20") as client:
         redis_server.cli("CLIENT", "KILL", "TYPE", kind)
@@ -291,7 +309,9 @@ class SlowWayBack:
     def __init__(self, server: RedisServer, delay: float) -> None:
         self._server = server
         self._delay = delay
-        self.pushed = self.read = False  # whether the worker was told of a change of the switch, and has asked since
+        self.pushed = self.read = (
+            False  # whether the worker was told of a change of the switch, and has asked since
+        )
         self._pipes: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> str:
@@ -309,7 +329,9 @@ class SlowWayBack:
         for source, target, delay in ((reader, questions, 0.0), (answers, writer, self._delay)):
             self._pipes.append(asyncio.create_task(self._pipe(source, target, delay)))
 
-    async def _pipe(self, source: asyncio.StreamReader, target: asyncio.StreamWriter, delay: float) -> None:
+    async def _pipe(
+        self, source: asyncio.StreamReader, target: asyncio.StreamWriter, delay: float
+    ) -> None:
         loop = asyncio.get_running_loop()
         try:
             while data := await source.read(65536):
@@ -324,7 +346,9 @@ class SlowWayBack:
 
 
 @pytest.mark.parametrize(("first", "second"), ["10", "01"])
-async def test_wg_10_a_change_while_it_is_being_read_is_not_missed(redis_server: RedisServer, first: str, second: str) -> None:
+async def test_wg_10_a_change_while_it_is_being_read_is_not_missed(
+    redis_server: RedisServer, first: str, second: str
+) -> None:
     """In WG an invalidation that comes between the reply and the cache leaves the old value there for ever."""
     await redis_server.acli("SET", KEY, second)
     way_back = SlowWayBack(redis_server, 0.7)
@@ -333,7 +357,9 @@ async def test_wg_10_a_change_while_it_is_being_read_is_not_missed(redis_server:
         async with app.mode:
             await redis_server.acli("SET", KEY, first)
             await eventually(lambda: way_back.read, within=SOON)
-            await asyncio.sleep(0.1)  # the reply to the read that the push caused is on its way back
+            await asyncio.sleep(
+                0.1
+            )  # the reply to the read that the push caused is on its way back
             await redis_server.acli("SET", KEY, second)
             await eventually(lambda: is_closed(app) is (first == "1"), within=SOON)
             await eventually(lambda: is_closed(app) is (second == "1"), within=SOON)
@@ -347,9 +373,15 @@ def is_closed(app: MaintenanceModeMiddleware) -> bool:
 
 @pytest.mark.parametrize(
     ("state", "least", "most"),
-    [({}, 3600, 3600), ({"ends_in": 900}, 890, 900), ({"retry_after": 120, "ends_in": 900}, 120, 120)],
+    [
+        ({}, 3600, 3600),
+        ({"ends_in": 900}, 890, 900),
+        ({"retry_after": 120, "ends_in": 900}, 120, 120),
+    ],
 )
-def test_wg_11_retry_after_is_a_number_of_seconds(redis_server: RedisServer, state: dict[str, int], least: int, most: int) -> None:
+def test_wg_11_retry_after_is_a_number_of_seconds(
+    redis_server: RedisServer, state: dict[str, int], least: int, most: int
+) -> None:
     """WG sends an ISO 8601 date, which no client can read, or for its global mode nothing."""
     document: dict[str, Any] = {"enabled": True} | state
     if (seconds := document.pop("ends_in", None)) is not None:
@@ -372,15 +404,21 @@ def test_wg_11_a_time_to_live_is_what_retry_after_says(redis_server: RedisServer
 def test_wg_12_a_window_that_has_not_begun_closes_nothing(redis_server: RedisServer) -> None:
     """In WG to schedule is to write the state, and so it closes at once."""
     with worker(redis_server.url) as client:
-        redis_server.cli("SET", KEY, json.dumps({"enabled": True, "starts_at": in_(3600), "ends_at": in_(7200)}))
+        redis_server.cli(
+            "SET", KEY, json.dumps({"enabled": True, "starts_at": in_(3600), "ends_at": in_(7200)})
+        )
         time.sleep(0.5)
         assert client.get("/").status_code == 200
-        redis_server.cli("SET", KEY, json.dumps({"enabled": True, "starts_at": in_(4), "ends_at": in_(7200)}))
+        redis_server.cli(
+            "SET", KEY, json.dumps({"enabled": True, "starts_at": in_(4), "ends_at": in_(7200)})
+        )
         assert client.get("/").status_code == 200
         becomes(client, 503, within=4 + SOON)
 
 
-def test_wg_13_a_window_that_ended_while_nobody_was_there_is_over(redis_server: RedisServer) -> None:
+def test_wg_13_a_window_that_ended_while_nobody_was_there_is_over(
+    redis_server: RedisServer,
+) -> None:
     """In WG some process must write the end of a window; where none lived to do so, it never ends."""
     window = json.dumps({"enabled": True, "starts_at": in_(-60), "ends_at": in_(6)})
     redis_server.cli("SET", KEY, window)
@@ -392,7 +430,9 @@ def test_wg_13_a_window_that_ended_while_nobody_was_there_is_over(redis_server: 
     assert redis_server.cli("GET", KEY) == window
 
 
-def test_wg_14_a_window_that_is_extended_does_not_end_at_its_old_end(redis_server: RedisServer) -> None:
+def test_wg_14_a_window_that_is_extended_does_not_end_at_its_old_end(
+    redis_server: RedisServer,
+) -> None:
     """In WG another worker's timer still writes "off" at the old one."""
     redis_server.cli("SET", KEY, json.dumps({"enabled": True, "ends_at": in_(6)}))
     with worker(redis_server.url) as a, worker(redis_server.url) as b:
@@ -416,7 +456,9 @@ def test_wg_15_without_redis_an_application_starts_and_answers(
         assert client.get("/").status_code == status
 
 
-def test_wg_15_an_outage_during_a_maintenance_does_not_end_it(own_redis_server: RedisServerFactory) -> None:
+def test_wg_15_an_outage_during_a_maintenance_does_not_end_it(
+    own_redis_server: RedisServerFactory,
+) -> None:
     """In WG an outage of Redis opens the service in the middle of the very migration."""
     server = own_redis_server()
     server.cli("SET", KEY, "1")
@@ -449,7 +491,11 @@ def test_wg_16_a_request_costs_no_command(redis_server: RedisServer) -> None:
 
 
 def commands(server: RedisServer) -> int:
-    (line,) = (line for line in server.cli("INFO", "stats").splitlines() if line.startswith("total_commands_processed:"))
+    (line,) = (
+        line
+        for line in server.cli("INFO", "stats").splitlines()
+        if line.startswith("total_commands_processed:")
+    )
     return int(line.partition(":")[2])
 
 
@@ -467,7 +513,11 @@ def test_others_17_an_answer_is_made_of_the_one_state_that_decided(tmp_path: Pat
 
     with TestClient(closable(backend=LocalFileBackend(path), exempt_handler=opens)) as client:
         answer = client.get("/")
-        assert (answer.status_code, answer.json(), answer.headers["retry-after"]) == (503, {"detail": "until four"}, "7")
+        assert (answer.status_code, answer.json(), answer.headers["retry-after"]) == (
+            503,
+            {"detail": "until four"},
+            "7",
+        )
         assert client.get("/").status_code == 200
 
 
@@ -493,10 +543,15 @@ def test_others_18_everything_in_redis_has_the_switchs_own_name(redis_server: Re
     with worker(f"{redis_server.url}?key=shop") as client:
         redis_server.cli("SET", "shop", "1")
         becomes(client, 503)
-        assert {key.partition(":")[0] for key in redis_server.cli("KEYS", "*").splitlines()} == {"shop", "{shop}"}
+        assert {key.partition(":")[0] for key in redis_server.cli("KEYS", "*").splitlines()} == {
+            "shop",
+            "{shop}",
+        }
 
 
-async def test_others_20_a_switch_that_was_not_set_is_an_error(own_redis_server: RedisServerFactory, free_port: int) -> None:
+async def test_others_20_a_switch_that_was_not_set_is_an_error(
+    own_redis_server: RedisServerFactory, free_port: int
+) -> None:
     """Django's cache backend swallows the error: the call returns, and the site stays up."""
     with pytest.raises(BackendUnavailableError, match="cannot be reached"):
         await set_maintenance_mode(True, f"redis://127.0.0.1:{free_port}/0")
@@ -510,10 +565,14 @@ def test_others_21_an_address_is_no_pattern(on: None) -> None:
     app = closable(exempt_handler=Network("10.0.0.1"))
     addresses = ("10.0.0.1", "10.0.0.199", "10.0.0.10", "10.0.011", "1050.0.0.1", "110.0.0.1")
 
-    assert [TestClient(app, client=(address, 50000)).get("/").status_code for address in addresses] == [200] + [503] * 5
+    assert [
+        TestClient(app, client=(address, 50000)).get("/").status_code for address in addresses
+    ] == [200] + [503] * 5
 
 
-def test_others_22_an_outage_of_redis_is_none_of_the_site(own_redis_server: RedisServerFactory) -> None:
+def test_others_22_an_outage_of_redis_is_none_of_the_site(
+    own_redis_server: RedisServerFactory,
+) -> None:
     """In more than one system the middleware itself, or a readiness probe that asks Redis, took everything down."""
     server = own_redis_server()
     with worker(f"{server.url}?ttl=0.4") as client:
@@ -540,7 +599,9 @@ async def test_others_22_a_setter_fails_fast(own_redis_server: RedisServerFactor
 
 
 @pytest.mark.parametrize("lifespan", [True, False])
-def test_others_24_a_worker_knows_before_its_first_answer(redis_server: RedisServer, lifespan: bool) -> None:
+def test_others_24_a_worker_knows_before_its_first_answer(
+    redis_server: RedisServer, lifespan: bool
+) -> None:
     """A proxy's reload at GitLab forgot the maintenance, because only the process knew of it."""
     redis_server.cli("SET", KEY, "1")
     client = TestClient(closable(backend=redis_server.url))
@@ -548,11 +609,16 @@ def test_others_24_a_worker_knows_before_its_first_answer(redis_server: RedisSer
         assert client.get("/").status_code == 503
 
 
-def test_others_25_a_page_that_is_made_beforehand_closes_nothing_that_is_exempt(on: None, tmp_path: Path) -> None:
+def test_others_25_a_page_that_is_made_beforehand_closes_nothing_that_is_exempt(
+    on: None, tmp_path: Path
+) -> None:
     """Laravel's pre-rendered page overlooked what is exempt."""
     page = tmp_path / "page.html"
     page.write_text("<!doctype html>closed")
-    client = TestClient(closable(response=ResponseOptions(file=page), exempt_handler=Header("x-ticket")), headers={"accept": "text/html"})
+    client = TestClient(
+        closable(response=ResponseOptions(file=page), exempt_handler=Header("x-ticket")),
+        headers={"accept": "text/html"},
+    )
 
     assert (client.get("/").status_code, client.get("/").text) == (503, "<!doctype html>closed")
     assert [client.get(path).status_code for path in ("/health", "/docs")] == [200, 200]
@@ -560,9 +626,17 @@ def test_others_25_a_page_that_is_made_beforehand_closes_nothing_that_is_exempt(
 
 
 @pytest.mark.parametrize(
-    "cookie", ["maintenance_bypass[mac]=1", "maintenance_bypass=", "maintenance_bypass", "maintenance_bypass=e30=.x.y"]
+    "cookie",
+    [
+        "maintenance_bypass[mac]=1",
+        "maintenance_bypass=",
+        "maintenance_bypass",
+        "maintenance_bypass=e30=.x.y",
+    ],
 )
-def test_others_25_a_cookie_that_is_no_token_is_a_stranger(cookie: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_others_25_a_cookie_that_is_no_token_is_a_stranger(
+    cookie: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One of an odd shape was a fatal error in Laravel."""
     record = '{"id": "a", "until": "2100-01-01T00:00:00Z"}'
     monkeypatch.setenv(VARIABLE, f'{{"enabled": true, "bypass": [{record}]}}')
@@ -572,7 +646,9 @@ def test_others_25_a_cookie_that_is_no_token_is_a_stranger(cookie: str, monkeypa
 
 
 @pytest.mark.parametrize("seconds", [0, -1])
-async def test_others_26_no_time_to_live_is_not_taken_for_one_of_nothing(redis_url: str, seconds: float) -> None:
+async def test_others_26_no_time_to_live_is_not_taken_for_one_of_nothing(
+    redis_url: str, seconds: float
+) -> None:
     """A Redis driver for Lexik's bundle sends SETEX with 0, which is an error that only Redis tells."""
     backend = RedisBackend(redis_url)
     with pytest.raises(ConfigurationError, match="expires_in must be a positive number of seconds"):
@@ -583,7 +659,9 @@ async def test_others_26_no_time_to_live_is_not_taken_for_one_of_nothing(redis_u
 
 async def test_others_26_the_shortest_time_to_live_is_one(redis_server: RedisServer) -> None:
     backend = RedisBackend(redis_server.url)
-    await set_maintenance_mode(MaintenanceState(enabled=True, message="soon over"), backend, expires_in=0.02)
+    await set_maintenance_mode(
+        MaintenanceState(enabled=True, message="soon over"), backend, expires_in=0.02
+    )
     assert await redis_server.acli("PTTL", KEY) != "-1"
     await asyncio.sleep(0.05)
 
@@ -593,11 +671,16 @@ async def test_others_26_the_shortest_time_to_live_is_one(redis_server: RedisSer
 def test_others_26_a_name_that_begins_like_another_is_another(redis_server: RedisServer) -> None:
     """TrackMe compares tenants' ids by substring."""
     redis_server.cli("SET", "shop2", "1")
-    with worker(f"{redis_server.url}?key=shop") as shop1, worker(f"{redis_server.url}?key=shop2") as shop2:
+    with (
+        worker(f"{redis_server.url}?key=shop") as shop1,
+        worker(f"{redis_server.url}?key=shop2") as shop2,
+    ):
         assert (shop1.get("/").status_code, shop2.get("/").status_code) == (200, 503)
 
 
 @pytest.mark.parametrize(("exempt", "status"), [(True, 200), (False, 503)])
-def test_others_26_the_exempt_are_let_in_and_not_the_others(on: None, exempt: bool, status: int) -> None:
+def test_others_26_the_exempt_are_let_in_and_not_the_others(
+    on: None, exempt: bool, status: int
+) -> None:
     """An inverted check was released by Shopware, and nobody noticed."""
     assert TestClient(closable(exempt_handler=lambda _: exempt)).get("/").status_code == status

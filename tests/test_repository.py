@@ -27,7 +27,9 @@ from .support.topologies import CLUSTER, SENTINEL
 from .support.waiting import eventually_sync
 
 ROOT: Final = Path(__file__).parents[1]
-SCRIPTS: Final = sorted([".ci/run", *(str(path.relative_to(ROOT)) for path in (ROOT / "scripts").iterdir())])
+SCRIPTS: Final = sorted(
+    [".ci/run", *(str(path.relative_to(ROOT)) for path in (ROOT / "scripts").iterdir())]
+)
 
 
 def run(*command: str | Path, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
@@ -42,7 +44,9 @@ def read_yaml(path: Path) -> Any:
 
 
 def check_compose(path: Path) -> subprocess.CompletedProcess[str]:
-    return run(sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", path)
+    return run(
+        sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", path
+    )
 
 
 def test_the_compose_file_is_what_the_specification_says() -> None:
@@ -66,7 +70,11 @@ def services() -> Any:
 
 
 def test_everything_that_compose_mounts_and_builds_from_is_there(services: Any) -> None:
-    volumes = [volume.split(":")[0] for service in services.values() for volume in service.get("volumes", ())]
+    volumes = [
+        volume.split(":")[0]
+        for service in services.values()
+        for volume in service.get("volumes", ())
+    ]
     mounted = [ROOT / path for path in volumes if path.startswith(".")]
     build = services["app"]["build"]
 
@@ -84,18 +92,26 @@ def test_the_panel_of_compose_has_a_password(services: Any) -> None:
 
 
 def test_compose_logs_in_as_users_of_the_acl_file(services: Any) -> None:
-    default = re.fullmatch(r"\$\{MAINTENANCE_BACKEND:-(.*)\}", services["app"]["environment"]["FASTAPI_MAINTENANCE_BACKEND"])
+    default = re.fullmatch(
+        r"\$\{MAINTENANCE_BACKEND:-(.*)\}",
+        services["app"]["environment"]["FASTAPI_MAINTENANCE_BACKEND"],
+    )
     assert default is not None
     worker = urlsplit(default[1])
 
     assert f"user {worker.username} on >{worker.password} " in USERS.read_text()
     assert worker.hostname in services
-    assert f"user readonly on >{services['redis']['environment']['REDISCLI_AUTH']} " in USERS.read_text()
+    assert (
+        f"user readonly on >{services['redis']['environment']['REDISCLI_AUTH']} "
+        in USERS.read_text()
+    )
 
 
 def test_redis_is_told_the_acl_file_that_compose_mounts(services: Any) -> None:
     _, inside, _ = services["redis"]["volumes"][0].split(":")
-    (line,) = re.findall(r"^aclfile (.*)$", (ROOT / "backends/redis/redis.conf").read_text(), re.MULTILINE)
+    (line,) = re.findall(
+        r"^aclfile (.*)$", (ROOT / "backends/redis/redis.conf").read_text(), re.MULTILINE
+    )
 
     assert line == f"{inside}/{USERS.name}"
     assert f"{inside}/redis.conf" in services["redis"]["command"]
@@ -105,13 +121,21 @@ FILES_OF_PROFILES: Final = {"sentinel": SENTINEL, "cluster": CLUSTER}
 
 
 @pytest.mark.parametrize("profile", FILES_OF_PROFILES)
-def test_every_profile_starts_its_servers_from_files_that_are_mounted(services: Any, profile: str) -> None:
+def test_every_profile_starts_its_servers_from_files_that_are_mounted(
+    services: Any, profile: str
+) -> None:
     members = [service for service in services.values() if profile in service.get("profiles", ())]
     commands = str([[service.get("entrypoint"), service.get("command")] for service in members])
     named = re.findall(rf"/usr/local/etc/redis/({profile}/[\w.-]+)", commands)
 
-    assert set(named) == {f"{profile}/{file.name}" for file in FILES_OF_PROFILES[profile].glob("*.conf")}
-    (line,) = {line for file in FILES_OF_PROFILES[profile].glob("*.conf") for line in re.findall(r"^aclfile (.*)$", file.read_text(), re.M)}
+    assert set(named) == {
+        f"{profile}/{file.name}" for file in FILES_OF_PROFILES[profile].glob("*.conf")
+    }
+    (line,) = {
+        line
+        for file in FILES_OF_PROFILES[profile].glob("*.conf")
+        for line in re.findall(r"^aclfile (.*)$", file.read_text(), re.M)
+    }
     assert line == f"/usr/local/etc/redis/{profile}/users.acl"
 
 
@@ -128,19 +152,38 @@ def test_the_users_of_every_profile_may_do_what_the_users_of_one_server_may(prof
 @pytest.mark.timeout(120)
 def test_the_cluster_is_made_by_the_command_of_the_compose_file(services: Any) -> None:
     (script,) = services["cluster"]["command"]
-    names = [name for name, service in services.items() if "cluster" in service.get("profiles", ()) and name.startswith("node-")]
+    names = [
+        name
+        for name, service in services.items()
+        if "cluster" in service.get("profiles", ()) and name.startswith("node-")
+    ]
     with ExitStack() as stack:
         nodes = [
             stack.enter_context(
-                RedisServer(include=CLUSTER / "cluster.conf", users=CLUSTER / "users.acl", config={"cluster-port": str(free_port())})
+                RedisServer(
+                    include=CLUSTER / "cluster.conf",
+                    users=CLUSTER / "users.acl",
+                    config={"cluster-port": str(free_port())},
+                )
             )
             for _ in names
         ]
         for name, node in zip(names, nodes, strict=True):
-            script = script.replace(f"{name}:6379", f"127.0.0.1:{node.port}").replace(f"-h {name}", f"-h 127.0.0.1 -p {node.port}")
-        environment = os.environ | {"REDISCLI_AUTH": services["cluster"]["environment"]["REDISCLI_AUTH"]}
+            script = script.replace(f"{name}:6379", f"127.0.0.1:{node.port}").replace(
+                f"-h {name}", f"-h 127.0.0.1 -p {node.port}"
+            )
+        environment = os.environ | {
+            "REDISCLI_AUTH": services["cluster"]["environment"]["REDISCLI_AUTH"]
+        }
         for _ in range(2):  # the second time there is one
-            made = subprocess.run(["sh", "-ec", script], env=environment, capture_output=True, text=True, timeout=60, check=False)
+            made = subprocess.run(
+                ["sh", "-ec", script],
+                env=environment,
+                capture_output=True,
+                text=True,
+                timeout=60,
+                check=False,
+            )
             assert made.returncode == 0, made.stdout + made.stderr
             for node in nodes:
                 eventually_sync(partial(_is_in_order, node), within=30)
@@ -164,16 +207,26 @@ def dockerfile() -> str:
 
 def test_the_image_is_built_from_files_that_its_context_has() -> None:
     allowed = (ROOT / "examples" / "Dockerfile.dockerignore").read_text().split()
-    sources = [source for line in re.findall(r"^COPY (.*)$", dockerfile(), re.MULTILINE) for source in line.split()[:-1]]
+    sources = [
+        source
+        for line in re.findall(r"^COPY (.*)$", dockerfile(), re.MULTILINE)
+        for source in line.split()[:-1]
+    ]
 
     assert len(sources) == 5
-    assert [source for source in sources if not (ROOT / source).exists() or f"!{source}" not in allowed] == []
+    assert [
+        source for source in sources if not (ROOT / source).exists() or f"!{source}" not in allowed
+    ] == []
 
 
-def test_nginx_understands_its_configuration_and_passes_on_to_the_application(services: Any) -> None:
+def test_nginx_understands_its_configuration_and_passes_on_to_the_application(
+    services: Any,
+) -> None:
     parsed = crossplane.parse(str(ROOT / "examples" / "nginx.conf"), strict=True)
     (listen,) = re.findall(r"listen (\d+);", (ROOT / "examples" / "nginx.conf").read_text())
-    (upstream,) = re.findall(r"set \$app http://(\w+):(\d+);", (ROOT / "examples" / "nginx.conf").read_text())
+    (upstream,) = re.findall(
+        r"set \$app http://(\w+):(\d+);", (ROOT / "examples" / "nginx.conf").read_text()
+    )
 
     assert parsed["status"] == "ok", parsed["errors"]
     assert upstream[0] in services
@@ -182,7 +235,9 @@ def test_nginx_understands_its_configuration_and_passes_on_to_the_application(se
 
 
 @pytest.mark.parametrize(("mode", "status"), [("0", 200), ("1", 503)])
-def test_the_example_closes_and_stays_healthy(monkeypatch: pytest.MonkeyPatch, mode: str, status: int) -> None:
+def test_the_example_closes_and_stays_healthy(
+    monkeypatch: pytest.MonkeyPatch, mode: str, status: int
+) -> None:
     monkeypatch.setenv("FASTAPI_MAINTENANCE_MODE", mode)
     monkeypatch.syspath_prepend(str(ROOT / "examples"))
     monkeypatch.setenv("PANEL_PASSWORD", "letmein")

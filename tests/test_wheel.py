@@ -25,7 +25,9 @@ from .support.waiting import eventually_sync
 
 ROOT: Final = Path(__file__).parents[1]
 PACKAGE: Final = ROOT / "fastapi_maintenance"
-OFFLINE: Final = re.compile(r"NewConnectionError|NameResolutionError|ConnectTimeout|dns error|Temporary failure in name resolution")
+OFFLINE: Final = re.compile(
+    r"NewConnectionError|NameResolutionError|ConnectTimeout|dns error|Temporary failure in name resolution"
+)
 APP: Final = """
 from fastapi import FastAPI
 from fastapi_maintenance import MaintenanceModeMiddleware
@@ -73,20 +75,41 @@ def the(pattern: str, where: Path) -> Path:
 
 @pytest.mark.timeout(120)
 def test_the_wheel_has_the_whole_package_and_nothing_else(built: Path) -> None:
-    there = {str(file.relative_to(ROOT)) for file in PACKAGE.rglob("*") if file.is_file() and "__pycache__" not in file.parts}
+    there = {
+        str(file.relative_to(ROOT))
+        for file in PACKAGE.rglob("*")
+        if file.is_file() and "__pycache__" not in file.parts
+    }
 
     assert files_in(the("*.whl", built)) == there
-    assert {Path(name).suffix for name in there} >= {".py", ".typed", ".lua", ".html", ".css", ".js"}
+    assert {Path(name).suffix for name in there} >= {
+        ".py",
+        ".typed",
+        ".lua",
+        ".html",
+        ".css",
+        ".js",
+    }
 
 
 @pytest.mark.timeout(120)
-def test_what_is_built_from_the_source_distribution_is_the_same(built: Path, tmp_path: Path) -> None:
+def test_what_is_built_from_the_source_distribution_is_the_same(
+    built: Path, tmp_path: Path
+) -> None:
     with tarfile.open(the("*.tar.gz", built)) as archive:
         if hasattr(tarfile, "data_filter"):  # Debian's 3.11 has it not
             archive.extraction_filter = tarfile.data_filter
         archive.extractall(tmp_path)
     source = the("fastapi_maintenance_cluster-*", tmp_path)
-    assert {"README.md", "CHANGELOG.md", "LICENSE", "docs", "tests", "scripts", "zensical.toml"} <= {path.name for path in source.iterdir()}
+    assert {
+        "README.md",
+        "CHANGELOG.md",
+        "LICENSE",
+        "docs",
+        "tests",
+        "scripts",
+        "zensical.toml",
+    } <= {path.name for path in source.iterdir()}
 
     build(source, tmp_path / "again", "wheel")
 
@@ -100,11 +123,19 @@ def installed(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     wanted = [f"{the('*.whl', built)}[cli]", "uvicorn"]
     commands: list[list[str | Path]]
     if uv := shutil.which("uv"):
-        commands = [[uv, "venv", "--python", sys.executable, home], [uv, "pip", "install", "--python", home / "bin/python", *wanted]]
+        commands = [
+            [uv, "venv", "--python", sys.executable, home],
+            [uv, "pip", "install", "--python", home / "bin/python", *wanted],
+        ]
     else:
-        commands = [[sys.executable, "-m", "venv", home], [home / "bin/python", "-m", "pip", "install", "--quiet", *wanted]]
+        commands = [
+            [sys.executable, "-m", "venv", home],
+            [home / "bin/python", "-m", "pip", "install", "--quiet", *wanted],
+        ]
     for command in commands:
-        done = subprocess.run(command, cwd=home.parent, capture_output=True, text=True, timeout=240, check=False)
+        done = subprocess.run(
+            command, cwd=home.parent, capture_output=True, text=True, timeout=240, check=False
+        )
         if OFFLINE.search(done.stderr):
             pytest.skip("There is no network, and so nothing to install beside the wheel.")
         assert done.returncode == 0, done.stderr
@@ -113,27 +144,48 @@ def installed(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def environment(redis_server: RedisServer) -> dict[str, str]:
-    ours = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "COV"))}
+    ours = {
+        name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "COV"))
+    }
     return {**ours, "FASTAPI_MAINTENANCE_BACKEND": redis_server.url, "no_proxy": "127.0.0.1"}
 
 
 def run(program: Path, *arguments: str, environment: dict[str, str], where: Path) -> str:
-    done = subprocess.run([program, *arguments], cwd=where, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [program, *arguments],
+        cwd=where,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout.strip()
 
 
 @pytest.mark.timeout(300)
-def test_it_is_imported_from_there_and_knows_its_version(installed: Path, environment: dict[str, str], tmp_path: Path) -> None:
+def test_it_is_imported_from_there_and_knows_its_version(
+    installed: Path, environment: dict[str, str], tmp_path: Path
+) -> None:
     say = "import fastapi_maintenance.backends.redis as it; print(it.__file__)"
 
-    assert Path(run(installed / "python", "-c", say, environment=environment, where=tmp_path)).is_relative_to(installed.parent.resolve())
-    assert VERSION in run(installed / "fastapi-maintenance", "--version", environment=environment, where=tmp_path)
+    assert Path(
+        run(installed / "python", "-c", say, environment=environment, where=tmp_path)
+    ).is_relative_to(installed.parent.resolve())
+    assert VERSION in run(
+        installed / "fastapi-maintenance", "--version", environment=environment, where=tmp_path
+    )
 
 
 @pytest.mark.timeout(300)
 def test_it_serves_and_is_flipped(
-    installed: Path, environment: dict[str, str], redis_server: RedisServer, settled: None, free_port: int, tmp_path: Path
+    installed: Path,
+    environment: dict[str, str],
+    redis_server: RedisServer,
+    settled: None,
+    free_port: int,
+    tmp_path: Path,
 ) -> None:
     (tmp_path / "main.py").write_text(APP)
     with serving(installed, environment, free_port, tmp_path) as url:
@@ -141,14 +193,23 @@ def test_it_serves_and_is_flipped(
         redis_server.cli("SET", "maintenance", '{"enabled": true, "message": "Back at four"}')
         eventually_sync(lambda: ask(url)[0] == 503, within=10)
         assert "Back at four" in ask(url, "text/html")[1]
-        assert "Back at four" in run(installed / "fastapi-maintenance", "status", environment=environment, where=tmp_path)
+        assert "Back at four" in run(
+            installed / "fastapi-maintenance", "status", environment=environment, where=tmp_path
+        )
         run(installed / "fastapi-maintenance", "off", environment=environment, where=tmp_path)
         eventually_sync(lambda: ask(url)[0] == 200, within=10)
 
 
 @contextmanager
 def serving(installed: Path, environment: dict[str, str], port: int, where: Path) -> Iterator[str]:
-    command: list[str | Path] = [installed / "uvicorn", "main:app", "--port", str(port), "--log-level", "warning"]
+    command: list[str | Path] = [
+        installed / "uvicorn",
+        "main:app",
+        "--port",
+        str(port),
+        "--log-level",
+        "warning",
+    ]
     process = subprocess.Popen(command, cwd=where, env=environment)
     try:
         yield f"http://127.0.0.1:{port}/"
@@ -160,7 +221,9 @@ def serving(installed: Path, environment: dict[str, str], port: int, where: Path
 def ask(url: str, accept: str = "*/*") -> tuple[int, str]:
     """Status and text; status 0 where nobody listens yet."""
     try:
-        with urllib.request.urlopen(urllib.request.Request(url, headers={"accept": accept}), timeout=10) as answer:
+        with urllib.request.urlopen(
+            urllib.request.Request(url, headers={"accept": accept}), timeout=10
+        ) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as answer:
         return answer.code, answer.read().decode()

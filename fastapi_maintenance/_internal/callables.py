@@ -18,10 +18,14 @@ Result = TypeVar("Result")
 _MAX_THREADS: Final = 40
 
 
-_threads: Final[RunVar[CapacityLimiter]] = RunVar("fastapi_maintenance_threads")  # one limiter for each event loop
+_threads: Final[RunVar[CapacityLimiter]] = RunVar(
+    "fastapi_maintenance_threads"
+)  # one limiter for each event loop
 
 
-async def call_handler(handler: Callable[..., Result | Awaitable[Result]], *args: object, abandon: bool = False) -> Result:
+async def call_handler(
+    handler: Callable[..., Result | Awaitable[Result]], *args: object, abandon: bool = False
+) -> Result:
     """Call a handler, in a thread unless it is async, and await an awaitable result.
 
     The threads are not those of the application: a handler never queues behind its blocked endpoints. With `abandon`, a
@@ -30,7 +34,9 @@ async def call_handler(handler: Callable[..., Result | Awaitable[Result]], *args
     if is_async(handler):
         result = handler(*args)
     else:
-        result = await to_thread.run_sync(partial(handler, *args), abandon_on_cancel=abandon, limiter=_own_limiter())
+        result = await to_thread.run_sync(
+            partial(handler, *args), abandon_on_cancel=abandon, limiter=_own_limiter()
+        )
     return await result if isawaitable(result) else result
 
 

@@ -9,12 +9,17 @@ from typing import Final
 __all__ = ["error_text", "log_fields", "one_line"]
 
 # Control characters, line and paragraph separators, surrogates, and what reorders text on a terminal.
-_UNSAFE: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_UNSAFE: Final = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
 
 
 def log_fields(event: str, **details: object) -> dict[str, object]:
     """Return the `extra` of a log record: the event and its details, as docs/metrics.md lists them."""
-    return {"maintenance_event": event, **{f"maintenance_{name}": detail for name, detail in details.items()}}
+    return {
+        "maintenance_event": event,
+        **{f"maintenance_{name}": detail for name, detail in details.items()},
+    }
 
 
 def one_line(text: str) -> str:
@@ -32,7 +37,9 @@ class _OneLine(logging.Filter):
         for name, value in vars(record).items():
             if name.startswith("maintenance_") and isinstance(value, str):
                 setattr(record, name, one_line(value))
-        if record.exc_info:  # an error may quote anything, so no line of a traceback begins like a record
+        if (
+            record.exc_info
+        ):  # an error may quote anything, so no line of a traceback begins like a record
             lines = logging.Formatter().formatException(record.exc_info).split("\n")
             record.exc_text = "\n".join(f"    {one_line(line)}" for line in lines)
         return True

@@ -31,11 +31,16 @@ Mode = Annotated[MaintenanceMode, Depends(get_mode)]
 
 
 async def get_component(
-    mode: Mode, component: Annotated[str | None, Query(description="A component, as maintenance_component names it.")] = None
+    mode: Mode,
+    component: Annotated[
+        str | None, Query(description="A component, as maintenance_component names it.")
+    ] = None,
 ) -> str | None:
     """Return the component of the query, which must have routes."""
     if component is not None and component not in mode.components:
-        raise HTTPException(404, f"No route belongs to {component!r}. GET components lists the names.")
+        raise HTTPException(
+            404, f"No route belongs to {component!r}. GET components lists the names."
+        )
     return component
 
 

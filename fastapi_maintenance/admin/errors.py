@@ -12,7 +12,13 @@ from pydantic import BaseModel
 
 from .._internal.logging import log_fields
 from ..backends.base import as_backend_error
-from ..exceptions import BackendError, BackendUnavailableError, InvalidStateError, ReadOnlyBackendError, UnsupportedError
+from ..exceptions import (
+    BackendError,
+    BackendUnavailableError,
+    InvalidStateError,
+    ReadOnlyBackendError,
+    UnsupportedError,
+)
 from ..exemptions.tokens import NotGrantedError, UnknownBypassError
 from .dependencies import Mode
 
@@ -51,12 +57,17 @@ class ErrorDetail(BaseModel):
 
 def responses(*codes: int) -> dict[int | str, dict[str, Any]]:
     """Describe these status codes, and those that every operation may answer, for OpenAPI."""
-    return {code: {"model": ErrorDetail, "description": _DESCRIPTIONS[code]} for code in sorted({*codes, 501, 502, 504})}
+    return {
+        code: {"model": ErrorDetail, "description": _DESCRIPTIONS[code]}
+        for code in sorted({*codes, 501, 502, 504})
+    }
 
 
 def invalid(location: str, message: str) -> RequestValidationError:
     """Return an error that is answered with 422, like one that FastAPI itself finds."""
-    return RequestValidationError([{"type": "value_error", "loc": (location,), "msg": message, "input": None}])
+    return RequestValidationError(
+        [{"type": "value_error", "loc": (location,), "msg": message, "input": None}]
+    )
 
 
 async def translate_errors(mode: Mode) -> AsyncIterator[None]:
@@ -70,5 +81,12 @@ async def translate_errors(mode: Mode) -> AsyncIterator[None]:
             raise invalid("body", str(error)) from error
         known = as_backend_error(error, mode.backend)
         if known is not error:
-            logger.warning("%s", known, exc_info=error, extra=log_fields("backend-failed", backend=mode.backend.describe()))
-        raise HTTPException(next(code for kind, code in _STATUS if isinstance(known, kind)), str(known)) from error
+            logger.warning(
+                "%s",
+                known,
+                exc_info=error,
+                extra=log_fields("backend-failed", backend=mode.backend.describe()),
+            )
+        raise HTTPException(
+            next(code for kind, code in _STATUS if isinstance(known, kind)), str(known)
+        ) from error

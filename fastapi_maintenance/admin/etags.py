@@ -34,9 +34,20 @@ def matches(field: str, etag: str) -> bool:
 
 def _written(reading: Snapshot) -> str:
     """Return a fingerprint for a backend without one."""
-    holds = None if reading.holds is None else sorted((hold.id, hold.dump()) for hold in reading.holds)
-    components = {name: _text(own.switch) for name, own in sorted((reading.components or {}).items())}
-    return json.dumps([_text(reading.switch), holds, components, reading.error if reading.switch is None else None])
+    holds = (
+        None if reading.holds is None else sorted((hold.id, hold.dump()) for hold in reading.holds)
+    )
+    components = {
+        name: _text(own.switch) for name, own in sorted((reading.components or {}).items())
+    }
+    return json.dumps(
+        [
+            _text(reading.switch),
+            holds,
+            components,
+            reading.error if reading.switch is None else None,
+        ]
+    )
 
 
 def _text(state: MaintenanceState | None) -> str | None:
@@ -47,7 +58,10 @@ async def if_match_given(request: Request) -> str:
     """Return the condition of the request, which must have one (RFC 6585, 3)."""
     field = ", ".join(request.headers.getlist("if-match"))
     if not field:
-        raise HTTPException(428, "If-Match is missing. Send the ETag that GET answered, or * to overwrite any value.")
+        raise HTTPException(
+            428,
+            "If-Match is missing. Send the ETag that GET answered, or * to overwrite any value.",
+        )
     return field
 
 

@@ -33,7 +33,12 @@ _CHANGES: Final = 10
 
 
 _PASSING: Final[dict[str, Any]] = {  # differs between two reads although nothing has changed
-    "state": {"now": True, "retry_after": True, "holds": {"__all__": {"lease"}}, "switch": {"expires_in"}},
+    "state": {
+        "now": True,
+        "retry_after": True,
+        "holds": {"__all__": {"lease"}},
+        "switch": {"expires_in"},
+    },
 }
 
 
@@ -42,20 +47,32 @@ class Dashboard(BaseModel):
 
     state: StateReport
     etag: str = Field(description="Of the switch, for If-Match.")
-    override: bool | None = Field(description="The value of enable_maintenance, which overrides the switch.")
+    override: bool | None = Field(
+        description="The value of enable_maintenance, which overrides the switch."
+    )
     closed: bool = Field(description="Whether this worker is closed.")
-    source: str = Field(description="Where that comes from: a backend, the last known state, or the outage policy.")
-    trouble: str | None = Field(description="Why the backend cannot be read; the last known state is shown instead.")
-    workers: list[WorkerReport] | None = Field(description="null without a registry, or if it cannot be read.")
+    source: str = Field(
+        description="Where that comes from: a backend, the last known state, or the outage policy."
+    )
+    trouble: str | None = Field(
+        description="Why the backend cannot be read; the last known state is shown instead."
+    )
+    workers: list[WorkerReport] | None = Field(
+        description="null without a registry, or if it cannot be read."
+    )
     components: list[ComponentReport]
     bypasses: list[Bypass]
-    history: list[Change] | None = Field(description="The latest changes, newest first; null without a history, or if it cannot be read.")
+    history: list[Change] | None = Field(
+        description="The latest changes, newest first; null without a history, or if it cannot be read."
+    )
     grants_bypasses: bool
     operator: str | None = Field(description="The operator who requested it.")
 
     def shows_the_same_as(self, other: Dashboard | None) -> bool:
         """Return whether nothing but the time has changed."""
-        return other is not None and self.model_dump(exclude=_PASSING) == other.model_dump(exclude=_PASSING)
+        return other is not None and self.model_dump(exclude=_PASSING) == other.model_dump(
+            exclude=_PASSING
+        )
 
 
 async def read_dashboard(mode: MaintenanceMode, operator: str | None = None) -> Dashboard:
@@ -108,7 +125,9 @@ def _known(mode: MaintenanceMode) -> StatusReport:
     """Report the last known state, at the current time."""
     reading = mode.cache.reading
     if reading is None:
-        return StatusReport.of(mode.backend, Snapshot(None, None, time.time(), error="No state was ever read."))
+        return StatusReport.of(
+            mode.backend, Snapshot(None, None, time.time(), error="No state was ever read.")
+        )
     return StatusReport.of(mode.backend, reading, mode.now().timestamp())
 
 
@@ -135,7 +154,9 @@ async def get_events(mode: Mode, operator: Operator) -> AsyncIterator[Dashboard]
         yield picture
 
 
-async def follow(mode: MaintenanceMode, operator: str | None = None, *, life: float = _LIFE) -> AsyncIterator[Dashboard]:
+async def follow(
+    mode: MaintenanceMode, operator: str | None = None, *, life: float = _LIFE
+) -> AsyncIterator[Dashboard]:
     """Read often after a change and less often later, for `life` seconds or until the server stops."""
     began, sent_at, pause = time.monotonic(), 0.0, _MIN_PAUSE
     shown: Dashboard | None = None

@@ -62,14 +62,19 @@ class Switch(State):
     """The switch as it is stored."""
 
     expires_in: float | None = Field(None, description="Seconds that its key has left to live.")
-    ignored: list[str] = Field([], description="Invalid or unknown details of the stored JSON, which are ignored.")
+    ignored: list[str] = Field(
+        [], description="Invalid or unknown details of the stored JSON, which are ignored."
+    )
 
 
 class Hold(State):
     """A lease on the state."""
 
     id: str
-    lease: float | None = Field(None, description="Seconds until it ends unless it is renewed; null where it ends with its process.")
+    lease: float | None = Field(
+        None,
+        description="Seconds until it ends unless it is renewed; null where it ends with its process.",
+    )
     lifts: list[str] = Field(description="The holds that an off hold lifts.")
     component: str | None = None
 
@@ -92,14 +97,18 @@ class StateReport(BaseModel):
     """What is true at one instant of the backend's clock."""
 
     component: str | None
-    enabled: bool | None = Field(description="Whether maintenance is on; null where that cannot be said.")
+    enabled: bool | None = Field(
+        description="Whether maintenance is on; null where that cannot be said."
+    )
     decided_by: Literal["hold", "switch", "general switch"] | None
     state: State | None = Field(description="The effective state, of switch and holds together.")
     retry_after: int | None = Field(description="Seconds that clients are told to wait.")
     changes_at: AwareDatetime | None = Field(description="When the state may change by itself.")
     switch: Switch | None = Field(description="null where it cannot be read; `error` says why.")
     coming: Window | None = Field(description="The window that has not begun.")
-    holds: list[Hold] | None = Field(description="The live ones, oldest first; null where they cannot be read.")
+    holds: list[Hold] | None = Field(
+        description="The live ones, oldest first; null where they cannot be read."
+    )
     error: str | None
     now: AwareDatetime
     backend: BackendReport
@@ -149,19 +158,29 @@ class WorkerReport(BaseModel):
     applied: bool = Field(description="Whether it has read what is stored now.")
     http: int = Field(description="Requests in flight; while closed, those to wait for.")
     websockets: int
-    fenced: bool = Field(description="Whether it surely closes by itself once the registry has lost it.")
-    unrouted: list[str] = Field(description="Paths that it answered without a route while closed: ways around the gate.")
+    fenced: bool = Field(
+        description="Whether it surely closes by itself once the registry has lost it."
+    )
+    unrouted: list[str] = Field(
+        description="Paths that it answered without a route while closed: ways around the gate."
+    )
 
     @classmethod
     def all_of(cls, roll: RegistrySnapshot) -> list[Self]:
         """Those that live, and those that vanished without leaving, by host and process."""
-        present = sorted((worker for worker in roll.workers if not worker.left), key=lambda worker: (worker.host, worker.pid, worker.id))
+        present = sorted(
+            (worker for worker in roll.workers if not worker.left),
+            key=lambda worker: (worker.host, worker.pid, worker.id),
+        )
         return [cls._of(worker, roll) for worker in present]
 
     @classmethod
     def _of(cls, worker: Worker, roll: RegistrySnapshot) -> Self:
         lives = roll.reading.now < worker.deadline
-        known: dict[str, Any] = {name: getattr(worker, name) for name in ("id", "host", "pid", "version", "rung", "http", "websockets")}
+        known: dict[str, Any] = {
+            name: getattr(worker, name)
+            for name in ("id", "host", "pid", "version", "rung", "http", "websockets")
+        }
         return cls(
             **known,
             stands=worker.standing if lives else "vanished",
@@ -197,7 +216,9 @@ class Change(BaseModel):
 class BarrierRequest(BaseModel):
     """What to wait for."""
 
-    drained: bool = Field(False, description="Also until no request is in flight that would be refused now.")
+    drained: bool = Field(
+        False, description="Also until no request is in flight that would be refused now."
+    )
     timeout: float = Field(30.0, gt=0, le=300, description="Seconds.")
 
 
@@ -218,7 +239,9 @@ class Barrier(BaseModel):
     ok: bool = Field(description="Whether it is proved that every worker has followed.")
     why_not: str | None
     elapsed: float = Field(description="Seconds.")
-    settles_in: float = Field(description="For so many seconds there may be workers of whom a young registry does not know yet.")
+    settles_in: float = Field(
+        description="For so many seconds there may be workers of whom a young registry does not know yet."
+    )
     state: State
     drained: list[BarrierWorker]
     applied: list[BarrierWorker]
@@ -232,7 +255,9 @@ class BypassCreate(BaseModel):
     """A token to make."""
 
     lasting: float = Field(3600.0, gt=0, le=366 * 86400, description="Seconds.")
-    note: str | None = Field(None, max_length=200, description="Who it is for; visitors never see it.")
+    note: str | None = Field(
+        None, max_length=200, description="Who it is for; visitors never see it."
+    )
 
 
 class BypassCreated(Bypass):
@@ -240,4 +265,6 @@ class BypassCreated(Bypass):
 
     token: str = Field(description="For the header X-Maintenance-Bypass.")
     query: str = Field(description="Added to any URL of the application: one visit sets a cookie.")
-    link: str = Field(description="The application's root with the token, relative to the URL of this request.")
+    link: str = Field(
+        description="The application's root with the token, relative to the URL of this request."
+    )

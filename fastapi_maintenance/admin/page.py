@@ -17,7 +17,9 @@ __all__ = ["router"]
 _FILES: Final = files(__package__)
 _STYLE: Final = _FILES.joinpath("panel.css").read_text("utf-8")
 _SCRIPT: Final = _FILES.joinpath("panel.js").read_text("utf-8")
-_PAGE: Final = Template(_FILES.joinpath("panel.html").read_text("utf-8")).substitute(style=_STYLE, script=_SCRIPT)
+_PAGE: Final = Template(_FILES.joinpath("panel.html").read_text("utf-8")).substitute(
+    style=_STYLE, script=_SCRIPT
+)
 
 _HEADERS: Final = {
     "Content-Security-Policy": (

@@ -35,9 +35,13 @@ def maintenance_admin(
     HTTP Basic, or a cookie. Raises `ConfigurationError`.
     """
     if operator is not None and not callable(operator):
-        raise ConfigurationError(f"operator must be a function that returns a name, got {operator!r}.")
+        raise ConfigurationError(
+            f"operator must be a function that returns a name, got {operator!r}."
+        )
     if prefix and (not prefix.startswith("/") or prefix.endswith("/")):
-        raise ConfigurationError(f"prefix must begin with a slash and end without one, like /maintenance, got {prefix!r}.")
+        raise ConfigurationError(
+            f"prefix must begin with a slash and end without one, like /maintenance, got {prefix!r}."
+        )
     inclusions = InclusionGuard()
     needs_guard = not (public or dependencies)
     router = APIRouter(

@@ -108,8 +108,12 @@ async def delete_switch(
 ) -> StateReport:
     """Turn the switch off, or remove that of one part, and return the resulting state."""
     if end_holds and component is not None:
-        raise invalid("query", "end_holds ends every hold, so it cannot be combined with component.")
-    await _exchange(mode.backend.as_operator(operator), if_match, OFF, component, end_holds=end_holds)
+        raise invalid(
+            "query", "end_holds ends every hold, so it cannot be combined with component."
+        )
+    await _exchange(
+        mode.backend.as_operator(operator), if_match, OFF, component, end_holds=end_holds
+    )
     return await _report(mode, component, response)
 
 
@@ -124,7 +128,9 @@ async def _exchange(
     for _ in range(_MAX_ATTEMPTS):
         seen = await backend.read()
         if not matches(if_match, etag := etag_of(seen)):
-            detail = "The switch or a hold has changed since it was read. Read it again, then decide."
+            detail = (
+                "The switch or a hold has changed since it was read. Read it again, then decide."
+            )
             raise HTTPException(412, detail, headers={"ETag": etag})
         if await backend.compare_and_set(seen, state, component=component, end_holds=end_holds):
             return
@@ -144,14 +150,18 @@ async def _report(mode: MaintenanceMode, component: str | None, response: Respon
 async def get_workers(mode: Mode) -> list[WorkerReport]:
     """Return the workers on every host, including those that vanished recently."""
     if not isinstance(mode.backend, WorkerRegistry):
-        raise UnsupportedError(f"{mode.backend.describe()} has no registry of workers; only Redis has.")
+        raise UnsupportedError(
+            f"{mode.backend.describe()} has no registry of workers; only Redis has."
+        )
     return WorkerReport.all_of(await mode.backend.read_registry())
 
 
 @router.post("/barrier", responses=responses(400, 403, 404, 415))
 async def post_barrier(asked: BarrierRequest, mode: Mode, component: Component) -> Barrier:
     """Wait until every live worker has applied the current state and, if requested, drained."""
-    result = await wait_until_applied(mode.backend, component=component, drained=asked.drained, timeout=asked.timeout)
+    result = await wait_until_applied(
+        mode.backend, component=component, drained=asked.drained, timeout=asked.timeout
+    )
     try:
         result.check()
         why_not = None
@@ -161,7 +171,9 @@ async def post_barrier(asked: BarrierRequest, mode: Mode, component: Component) 
 
 
 @router.get("/history", responses=responses(404))
-async def get_history(mode: Mode, component: Component, limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> list[Change]:
+async def get_history(
+    mode: Mode, component: Component, limit: Annotated[int, Query(ge=1, le=1000)] = 100
+) -> list[Change]:
     """Return the latest changes of the switch and of holds, newest first."""
     return Change.all_of(await mode.backend.history(limit=limit, component=component))
 
@@ -176,12 +188,18 @@ async def get_bypasses(mode: Mode, component: Component) -> list[Bypass]:
 
 
 @router.post("/bypasses", status_code=201, responses=responses(400, 403, 404, 409, 415))
-async def post_bypass(asked: BypassCreate, mode: Mode, component: Component, operator: Operator, root: Root) -> BypassCreated:
+async def post_bypass(
+    asked: BypassCreate, mode: Mode, component: Component, operator: Operator, root: Root
+) -> BypassCreated:
     """Create a token. It is valid until it expires, is revoked, or the switch is set again."""
     if mode.granted.bypass is None:
-        raise UnsupportedError("Bypass tokens are not configured. Pass bypass=Bypass() to the middleware.")
+        raise UnsupportedError(
+            "Bypass tokens are not configured. Pass bypass=Bypass() to the middleware."
+        )
     backend, lasting = mode.backend.as_operator(operator), timedelta(seconds=asked.lasting)
-    token, record, _ = await grant(backend, mode.granted.bypass, lasting, asked.note or None, component)
+    token, record, _ = await grant(
+        backend, mode.granted.bypass, lasting, asked.note or None, component
+    )
     query = f"{PARAMETER}={token}"
     return BypassCreated(**record.model_dump(), token=token, query=query, link=f"{root}?{query}")
 

@@ -34,9 +34,13 @@ def check_guards(dependencies: Sequence[Any], *, public: bool) -> list[Dependenc
     """Return the dependencies that guard the router. Raises `ConfigurationError`."""
     for dependency in dependencies:
         if not isinstance(dependency, Dependency) or not callable(dependency.dependency):
-            raise ConfigurationError(f"dependencies must be a list of Depends(function), got {dependency!r}.")
+            raise ConfigurationError(
+                f"dependencies must be a list of Depends(function), got {dependency!r}."
+            )
     if public and dependencies:
-        raise ConfigurationError("public=True cannot be combined with dependencies: leave out one or the other.")
+        raise ConfigurationError(
+            "public=True cannot be combined with dependencies: leave out one or the other."
+        )
     return list(dependencies)
 
 
@@ -67,7 +71,8 @@ class InclusionGuard:
         places = [
             calls.index(self.check)
             for context in iter_route_contexts(app.routes)
-            if self.check in (calls := [each.dependency for each in getattr(context, "dependencies", ())])
+            if self.check
+            in (calls := [each.dependency for each in getattr(context, "dependencies", ())])
         ]
         return bool(places) and min(places) > unguarded
 
@@ -99,7 +104,9 @@ async def refuse_cross_site(request: Request) -> None:
     if request.method in _SAFE:
         return
     if not _is_same_site(request):
-        raise HTTPException(403, "Cross-site request refused. Behind a proxy, forward the Host header.")
+        raise HTTPException(
+            403, "Cross-site request refused. Behind a proxy, forward the Host header."
+        )
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if request.method in _WITH_BODY and content_type != "application/json":
         raise HTTPException(415, "The body must be JSON. Send Content-Type: application/json.")

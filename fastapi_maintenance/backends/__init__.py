@@ -12,7 +12,13 @@ from .file import LocalFileBackend
 if TYPE_CHECKING:
     from .redis import RedisBackend
 
-__all__ = ["BaseStateBackend", "EnvVarBackend", "LocalFileBackend", "RedisBackend", "backend_from_url"]
+__all__ = [
+    "BaseStateBackend",
+    "EnvVarBackend",
+    "LocalFileBackend",
+    "RedisBackend",
+    "backend_from_url",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -20,7 +20,15 @@ from ..model.snapshot import Snapshot
 from ..model.state import MaintenanceState, parse_bool
 from ..model.workers import RegistrySnapshot
 
-__all__ = ["BaseStateBackend", "LinkStatus", "ReplicaAck", "SnapshotListener", "StateChange", "WorkerRegistry", "as_backend_error"]
+__all__ = [
+    "BaseStateBackend",
+    "LinkStatus",
+    "ReplicaAck",
+    "SnapshotListener",
+    "StateChange",
+    "WorkerRegistry",
+    "as_backend_error",
+]
 
 
 class SnapshotListener(Protocol):
@@ -114,11 +122,15 @@ class BaseStateBackend(ABC):
     async def write(self, state: MaintenanceState, *, expires_in: float | None = None) -> None:
         """Set the switch, for `expires_in` seconds where the backend can. Raises `BackendError` if that did not happen."""
         if state.has_details or expires_in is not None:
-            raise UnsupportedError(f"{self.describe()} keeps only on or off, no details and no time to live.")
+            raise UnsupportedError(
+                f"{self.describe()} keeps only on or off, no details and no time to live."
+            )
         await self.set_value(state.enabled)
         await self._announce()
 
-    async def write_replicated(self, state: MaintenanceState, *, within: float) -> ReplicaAck | None:
+    async def write_replicated(
+        self, state: MaintenanceState, *, within: float
+    ) -> ReplicaAck | None:
         """Set the switch, then wait up to `within` seconds for the server's replicas; None where there are none, as here."""
         await self.write(state)
         return None
@@ -143,7 +155,9 @@ class BaseStateBackend(ABC):
         if end_holds:
             await self.clear()
         else:
-            await (self.write(state) if component is None else self.write_component(component, state))
+            await (
+                self.write(state) if component is None else self.write_component(component, state)
+            )
         return True
 
     async def clear(self) -> None:
@@ -166,10 +180,14 @@ class BaseStateBackend(ABC):
 
     def follow_components(self, names: Iterable[str]) -> None:
         """Read the switches of these components too, from now on. Raises `ConfigurationError` where they cannot be kept."""
-        self.__dict__["_local_components"] = self.components | {check_component(name) for name in names}
+        self.__dict__["_local_components"] = self.components | {
+            check_component(name) for name in names
+        }
         self.request_sync()
 
-    async def write_component(self, component: str, state: MaintenanceState, *, expires_in: float | None = None) -> None:
+    async def write_component(
+        self, component: str, state: MaintenanceState, *, expires_in: float | None = None
+    ) -> None:
         """Set the switch of a component, as `write` does the general one; plainly off is none, so that the general one decides again."""
         raise self._no_components()
 
@@ -197,7 +215,11 @@ class BaseStateBackend(ABC):
         """End a hold and, in the same step, write `keep` to the switch or to that of its component. Ending it twice does nothing."""
         try:
             if keep is not None:
-                await (self._write_kept(keep) if hold.component is None else self.write_component(hold.component, keep))
+                await (
+                    self._write_kept(keep)
+                    if hold.component is None
+                    else self.write_component(hold.component, keep)
+                )
         finally:  # a hold that has no lease to run out would stand for ever
             with self.__lock:
                 self.__holds.pop(hold.id, None)
@@ -216,7 +238,9 @@ class BaseStateBackend(ABC):
         """The same backend, for changes that this person makes: so a history names them, where what is written names nobody."""
         return self
 
-    async def history(self, *, limit: int = 100, component: str | None = None) -> tuple[Change, ...]:
+    async def history(
+        self, *, limit: int = 100, component: str | None = None
+    ) -> tuple[Change, ...]:
         """The newest changes, oldest first; with a component, of that alone. Raises `UnsupportedError` where none are recorded."""
         raise UnsupportedError(f"{self.describe()} keeps no history; only Redis does.")
 
@@ -244,7 +268,9 @@ class BaseStateBackend(ABC):
                 feed.fail(as_backend_error(error, self))
                 pause = self.ttl / 2
             else:
-                pause = min(self.ttl / 2, max(0.001, evaluate(reading, reading.now).until - reading.now))
+                pause = min(
+                    self.ttl / 2, max(0.001, evaluate(reading, reading.now).until - reading.now)
+                )
             await asyncio.sleep(pause)
 
     def subscribe(self, feed: SnapshotListener) -> None:
@@ -314,7 +340,9 @@ class BaseStateBackend(ABC):
 
     @property
     def __feeds(self) -> weakref.WeakSet[SnapshotListener]:
-        feeds: weakref.WeakSet[SnapshotListener] = self.__dict__.setdefault("_local_feeds", weakref.WeakSet())
+        feeds: weakref.WeakSet[SnapshotListener] = self.__dict__.setdefault(
+            "_local_feeds", weakref.WeakSet()
+        )
         return feeds
 
 
@@ -339,6 +367,8 @@ def as_backend_error(error: Exception, backend: BaseStateBackend) -> BackendErro
     return wrapped
 
 
-def _switches(reading: Snapshot, component: str | None) -> tuple[MaintenanceState | None, MaintenanceState | None]:
+def _switches(
+    reading: Snapshot, component: str | None
+) -> tuple[MaintenanceState | None, MaintenanceState | None]:
     own = reading.for_component(component)
     return reading.switch, None if own is None else own.switch

@@ -12,7 +12,13 @@ from .base import BaseStateBackend
 from .env import EnvVarBackend
 from .file import LocalFileBackend
 
-__all__ = ["BACKEND_VARIABLE", "backend_from_url", "backend_of_kind", "backend_or_default", "configure_backend"]
+__all__ = [
+    "BACKEND_VARIABLE",
+    "backend_from_url",
+    "backend_of_kind",
+    "backend_or_default",
+    "configure_backend",
+]
 
 _EXAMPLES: Final = (
     "redis://localhost:6379/0?key=maintenance, rediss://…, redis+sentinel://one,two,three/mymaster/0, redis+cluster://one,two,three, "
@@ -30,7 +36,9 @@ def backend_from_url(url: str) -> BaseStateBackend:
     """
     scheme, colon, rest = url.partition(":")
     if not colon and scheme.partition("+")[0] in ("redis", "rediss", "unix", "file"):
-        raise ConfigurationError(f"{scheme!r} alone does not say where; write a URL like {_EXAMPLES}.")
+        raise ConfigurationError(
+            f"{scheme!r} alone does not say where; write a URL like {_EXAMPLES}."
+        )
     if scheme.partition("+")[0] in ("redis", "rediss", "unix"):
         from .redis import RedisBackend
 
@@ -39,19 +47,29 @@ def backend_from_url(url: str) -> BaseStateBackend:
         return _file(url)
     if scheme == "env":
         return EnvVarBackend(rest or None)
-    start = "so" if "@" in url and not rest.startswith("//") else f"with {scheme!r}"  # it may be a password, and its scheme forgotten
+    start = (
+        "so" if "@" in url and not rest.startswith("//") else f"with {scheme!r}"
+    )  # it may be a password, and its scheme forgotten
     raise ConfigurationError(f"A backend URL cannot start {start}; write one like {_EXAMPLES}.")
 
 
 def backend_of_kind(kind: str, **options: Any) -> BaseStateBackend:
     """Make a backend from its short name, `env`, `file` or `redis`, and the options of its class."""
-    makers: dict[str, Callable[..., BaseStateBackend]] = {"env": EnvVarBackend, "file": LocalFileBackend, "redis": _redis}
+    makers: dict[str, Callable[..., BaseStateBackend]] = {
+        "env": EnvVarBackend,
+        "file": LocalFileBackend,
+        "redis": _redis,
+    }
     if kind not in makers:
-        raise ConfigurationError(f"There is no backend {kind!r}; choose env, file or redis, or give a URL like {_EXAMPLES}.")
+        raise ConfigurationError(
+            f"There is no backend {kind!r}; choose env, file or redis, or give a URL like {_EXAMPLES}."
+        )
     try:
         return makers[kind](**options)
     except TypeError as error:
-        raise ConfigurationError(f"The {kind} backend cannot take these options: {error}.") from None
+        raise ConfigurationError(
+            f"The {kind} backend cannot take these options: {error}."
+        ) from None
 
 
 def _redis(*args: Any, **options: Any) -> BaseStateBackend:
@@ -65,15 +83,25 @@ def _file(url: str) -> BaseStateBackend:
     try:
         parts = urlsplit(url)
     except ValueError as error:
-        raise ConfigurationError(f"{shown} cannot be read as one of a file{'' if '@' in url else f': {error}'}.") from None
+        raise ConfigurationError(
+            f"{shown} cannot be read as one of a file{'' if '@' in url else f': {error}'}."
+        ) from None
     if parts.netloc not in ("", "localhost") or not parts.path:
-        raise ConfigurationError(f"{shown} names no local file; write file:maintenance.json or file:///var/lib/app/maintenance.json.")
+        raise ConfigurationError(
+            f"{shown} names no local file; write file:maintenance.json or file:///var/lib/app/maintenance.json."
+        )
     options = dict(parse_qsl(parts.query, keep_blank_values=True))
     ttl = options.pop("ttl", None)
     if options:
-        raise ConfigurationError(f"A file URL has no option {', '.join(sorted(options))}; it knows ttl.")
+        raise ConfigurationError(
+            f"A file URL has no option {', '.join(sorted(options))}; it knows ttl."
+        )
     try:
-        return LocalFileBackend(unquote(parts.path)) if ttl is None else LocalFileBackend(unquote(parts.path), ttl=float(ttl))
+        return (
+            LocalFileBackend(unquote(parts.path))
+            if ttl is None
+            else LocalFileBackend(unquote(parts.path), ttl=float(ttl))
+        )
     except ValueError as error:
         raise ConfigurationError(f"In {shown}: {error}") from None
 
@@ -95,10 +123,14 @@ def configure_backend(backend: str | BaseStateBackend, **options: Any) -> None:
     """
     if isinstance(backend, BaseStateBackend):
         if options:
-            raise ConfigurationError("Options belong to the backend's own constructor when an instance is given.")
+            raise ConfigurationError(
+                "Options belong to the backend's own constructor when an instance is given."
+            )
         _Default.configured = backend
     elif not isinstance(backend, str):
-        raise ConfigurationError(f"backend must be a kind (env, file or redis), a URL or a backend, not {backend!r}.")
+        raise ConfigurationError(
+            f"backend must be a kind (env, file or redis), a URL or a backend, not {backend!r}."
+        )
     elif ":" in backend:
         if options:
             raise ConfigurationError("Options belong into the URL's query when a URL is given.")

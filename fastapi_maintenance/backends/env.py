@@ -32,7 +32,9 @@ class EnvVarBackend(BaseStateBackend):
     def __init__(self, var_name: str | None = None) -> None:
         name = DEFAULT_VAR_NAME if var_name is None else var_name
         if not name or "=" in name or "\0" in name:
-            raise ConfigurationError(f"{name!r} cannot name an environment variable; write one like {DEFAULT_VAR_NAME}.")
+            raise ConfigurationError(
+                f"{name!r} cannot name an environment variable; write one like {DEFAULT_VAR_NAME}."
+            )
         self.var_name = name
         self._parsed: tuple[str | None, MaintenanceState] = (None, OFF)
         self._holds_version = object()
@@ -90,10 +92,14 @@ class EnvVarBackend(BaseStateBackend):
         await super()._announce()
 
     def _look(self, raw: str | None) -> Snapshot:
-        version = self._holds_version  # before the holds are looked at, so that a later change is never taken for seen
+        version = (
+            self._holds_version
+        )  # before the holds are looked at, so that a later change is never taken for seen
         state = self._parse(raw)
         reading = self._local_reading(state)
-        if state.starts_at is None and state.ends_at is None:  # else what it means depends on its `now`
+        if (
+            state.starts_at is None and state.ends_at is None
+        ):  # else what it means depends on its `now`
             self._peeked = (raw, version, reading)
         return reading
 

@@ -48,9 +48,17 @@ class StatusReport:
     component: str | None = None
 
     @classmethod
-    def of(cls, backend: BaseStateBackend, reading: Snapshot, at: float | None = None, component: str | None = None) -> Self:
+    def of(
+        cls,
+        backend: BaseStateBackend,
+        reading: Snapshot,
+        at: float | None = None,
+        component: str | None = None,
+    ) -> Self:
         """Judge a reading, at the time it was made unless another is given; in general, or for a component."""
-        return cls(backend.describe(), backend.kind, reading, reading.now if at is None else at, component)
+        return cls(
+            backend.describe(), backend.kind, reading, reading.now if at is None else at, component
+        )
 
     def about(self, component: str | None) -> Self:
         """What the same reading says of a component."""
@@ -65,7 +73,9 @@ class StatusReport:
     def state(self) -> MaintenanceState | None:
         """The effective state; None where it is unknown."""
         effective = self._effective
-        known = effective.hold is not None or not (self._source.switch is None or self.reading.holds is None)
+        known = effective.hold is not None or not (
+            self._source.switch is None or self.reading.holds is None
+        )
         return effective.state if known else None
 
     @property
@@ -101,7 +111,11 @@ class StatusReport:
     def expires_in(self) -> float | None:
         """Seconds that the switch's key has left to live."""
         reading = self._source
-        return None if reading.expires_in is None else max(0.0, reading.now + reading.expires_in - self.at)
+        return (
+            None
+            if reading.expires_in is None
+            else max(0.0, reading.now + reading.expires_in - self.at)
+        )
 
     @property
     def upcoming(self) -> MaintenanceState | None:
@@ -117,7 +131,11 @@ class StatusReport:
     def window(self) -> MaintenanceState | None:
         """The switch, if it begins or ends by itself and is not over."""
         switch = self.switch if self.component is None or self.has_own_switch else None
-        timed = switch is not None and switch.enabled and (switch.starts_at is not None or switch.ends_at is not None)
+        timed = (
+            switch is not None
+            and switch.enabled
+            and (switch.starts_at is not None or switch.ends_at is not None)
+        )
         return switch if timed and (self.switch_is_on or self.upcoming is not None) else None
 
     @property
@@ -125,7 +143,12 @@ class StatusReport:
         """The live holds, oldest first; None where they cannot be read."""
         if self.reading.holds is None:
             return None
-        return tuple(sorted((hold for hold in self.reading.holds if self.at < hold.deadline), key=lambda hold: (hold.since, hold.id)))
+        return tuple(
+            sorted(
+                (hold for hold in self.reading.holds if self.at < hold.deadline),
+                key=lambda hold: (hold.since, hold.id),
+            )
+        )
 
     @property
     def deciding(self) -> tuple[Hold, ...]:
@@ -135,7 +158,11 @@ class StatusReport:
             return ()
         holds = tuple(hold for hold in holds if hold.component in (None, self.component))
         lifted = {id for hold in holds if not hold.state.enabled for id in hold.lifts}
-        return tuple(hold for hold in holds if hold.state.enabled == state.enabled and not (state.enabled and hold.id in lifted))
+        return tuple(
+            hold
+            for hold in holds
+            if hold.state.enabled == state.enabled and not (state.enabled and hold.id in lifted)
+        )
 
     def lease_of(self, hold: Hold) -> float | None:
         """Seconds until a hold ends unless it is renewed; None where it ends with its process only."""
@@ -160,8 +187,12 @@ class StatusReport:
             "state": None if state is None else _state_json(state),
             "retry_after": self.retry_after,
             "changes_at": None if changes_at is None else iso(changes_at),
-            "switch": None if self.switch is None else _state_json(self.switch) | {"expires_in": self.expires_in},
-            "coming": None if coming is None else {name: _state_json(coming)[name] for name in ("starts_at", "ends_at")},
+            "switch": None
+            if self.switch is None
+            else _state_json(self.switch) | {"expires_in": self.expires_in},
+            "coming": None
+            if coming is None
+            else {name: _state_json(coming)[name] for name in ("starts_at", "ends_at")},
             "holds": None if self.holds is None else [self._hold_json(hold) for hold in self.holds],
             "error": self.reading.error,
             "now": iso(self.now),
@@ -189,7 +220,11 @@ class StatusReport:
 
 def _state_json(state: MaintenanceState) -> dict[str, Any]:
     times = {name: getattr(state, name) for name in ("starts_at", "ends_at", "since")}
-    bypass = None if state.bypass is None else [record.model_dump() | {"until": iso(record.until)} for record in state.bypass]
+    bypass = (
+        None
+        if state.bypass is None
+        else [record.model_dump() | {"until": iso(record.until)} for record in state.bypass]
+    )
     written = {name: None if moment is None else iso(moment) for name, moment in times.items()}
     return state.model_dump() | written | {"bypass": bypass, "ignored": list(state.ignored)}
 

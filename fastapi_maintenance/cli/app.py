@@ -45,7 +45,12 @@ from .workers import conclude_wait, watch_wait
 __all__ = ["app"]
 
 # Plain help, as typer's own is drawn in boxes that break sentences apart, also in a pipe; and Python's own tracebacks.
-app = typer.Typer(name="fastapi-maintenance", no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
+app = typer.Typer(
+    name="fastapi-maintenance",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
 
 
 def _show_version(wanted: bool) -> None:
@@ -60,7 +65,10 @@ def main(
     backend: BackendOption = None,
     var_name: VarNameOption = None,
     file_path: FilePathOption = None,
-    version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")] = False,
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version."),
+    ] = False,
 ) -> None:
     """Turn maintenance mode on and off, and see what it is.
 
@@ -75,9 +83,15 @@ def main(
 @app.command()
 def on(
     ctx: typer.Context,
-    wait: Annotated[bool, typer.Option("--wait", help="Wait until every live worker has closed.")] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait until every live worker has closed.")
+    ] = False,
     drained: Annotated[
-        bool, typer.Option("--drained", help="As --wait, and until no request is in flight that would be refused now.")
+        bool,
+        typer.Option(
+            "--drained",
+            help="As --wait, and until no request is in flight that would be refused now.",
+        ),
     ] = False,
     timeout: TimeoutOption = "30s",
     allow_unfenced: UnfencedOption = False,
@@ -106,9 +120,14 @@ def on(
     in time, and with 4 if some have vanished that may still be serving. It stays on then.
     """
     if length is not None and until is not None:
-        raise typer.BadParameter("both say when it ends: give one of them.", param_hint="--for and --until")
+        raise typer.BadParameter(
+            "both say when it ends: give one of them.", param_hint="--for and --until"
+        )
     if at is not None and (wait or drained):
-        raise typer.BadParameter("there is nothing to wait for until it begins: give one of them.", param_hint="--at and --wait")
+        raise typer.BadParameter(
+            "there is nothing to wait for until it begins: give one of them.",
+            param_hint="--at and --wait",
+        )
     now = datetime.now().astimezone()
     with invalid_option("--timeout"):
         patience = parse_duration(timeout).total_seconds()
@@ -132,7 +151,13 @@ def on(
     with handle_errors():
         target = open_target(ctx, backend, var_name, file_path, component)
         finish(asyncio.run(turn_on(target, state, lasting, component)), as_json=as_json)
-        result = watch_wait(target, component=component, drained=drained, timeout=patience, silent=as_json) if wait or drained else None
+        result = (
+            watch_wait(
+                target, component=component, drained=drained, timeout=patience, silent=as_json
+            )
+            if wait or drained
+            else None
+        )
     if result is not None:
         conclude_wait(result, strict=not allow_unfenced)
 
@@ -140,7 +165,12 @@ def on(
 @app.command()
 def off(
     ctx: typer.Context,
-    force: Annotated[bool, typer.Option("--force", help="End all holds too: whoever relies on one is told that it is lost.")] = False,
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force", help="End all holds too: whoever relies on one is told that it is lost."
+        ),
+    ] = False,
     component: ComponentOption = None,
     backend: BackendOption = None,
     var_name: VarNameOption = None,
@@ -153,7 +183,10 @@ def off(
     Fails with exit code 1 if maintenance is still on then, as it is while somebody's hold stands.
     """
     if force and component is not None:
-        raise typer.BadParameter("--force ends the holds of everything: give one of them.", param_hint="--force and --component")
+        raise typer.BadParameter(
+            "--force ends the holds of everything: give one of them.",
+            param_hint="--force and --component",
+        )
     with handle_errors():
         target = open_target(ctx, backend, var_name, file_path, component)
         finish(asyncio.run(turn_off(target, force=force, component=component)))
@@ -163,7 +196,10 @@ def off(
 def status(
     ctx: typer.Context,
     as_json: JsonOption = False,
-    exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit with 0 if maintenance is off, with 6 if it is on.")] = False,
+    exit_code: Annotated[
+        bool,
+        typer.Option("--exit-code", help="Exit with 0 if maintenance is off, with 6 if it is on."),
+    ] = False,
     component: ComponentOption = None,
     backend: BackendOption = None,
     var_name: VarNameOption = None,
@@ -174,10 +210,15 @@ def status(
     Fails with exit code 1, with and without --exit-code, if that cannot be said.
     """
     with handle_errors():
-        report = asyncio.run(look(open_target(ctx, backend, var_name, file_path, component), component))
+        report = asyncio.run(
+            look(open_target(ctx, backend, var_name, file_path, component), component)
+        )
     print_status(report, as_json=as_json)
     if report.state is None:
-        exit_with(f"Each worker keeps the state that it knows; whether that is on cannot be said: {report.reading.error}", ExitCode.FAILED)
+        exit_with(
+            f"Each worker keeps the state that it knows; whether that is on cannot be said: {report.reading.error}",
+            ExitCode.FAILED,
+        )
     if exit_code and report.state.enabled:
         raise typer.Exit(ExitCode.ON)
 
@@ -199,7 +240,9 @@ def watch(
     with handle_errors():
         target = open_target(ctx, backend, var_name, file_path)
         if isinstance(target, EnvVarBackend):
-            echo_error(f"{target.describe()} is read from this process' own environment, which nobody changes from outside.")
+            echo_error(
+                f"{target.describe()} is read from this process' own environment, which nobody changes from outside."
+            )
         console = terminal()
         if as_json or console is None or console.is_dumb_terminal:
             asyncio.run(follow(target, Lines(as_json=as_json)))
@@ -210,8 +253,12 @@ def watch(
 
 @app.command()
 def demo(
-    workers: Annotated[int, typer.Option("--workers", metavar="COUNT", min=1, help="How many workers to start.")] = 4,
-    check: Annotated[bool, typer.Option("--check", help="Flip the switch in every way and judge every answer.")] = False,
+    workers: Annotated[
+        int, typer.Option("--workers", metavar="COUNT", min=1, help="How many workers to start.")
+    ] = 4,
+    check: Annotated[
+        bool, typer.Option("--check", help="Flip the switch in every way and judge every answer.")
+    ] = False,
 ) -> None:
     """Show how fast a flip reaches several workers.
 

@@ -21,7 +21,11 @@ __all__ = ["add_to"]
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands to the program."""
-    bypasses = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Let testers through while the switch is on.")
+    bypasses = typer.Typer(
+        no_args_is_help=True,
+        rich_markup_mode=None,
+        help="Let testers through while the switch is on.",
+    )
     bypasses.command("create")(_create)
     bypasses.command("list")(_list)
     bypasses.command("revoke")(_revoke)
@@ -30,9 +34,21 @@ def add_to(app: typer.Typer) -> None:
 
 def _create(
     ctx: typer.Context,
-    length: Annotated[str, typer.Option("--for", metavar="LENGTH", help="How long it holds at most, like 30m, 2h or 1d.")] = "1h",
-    note: Annotated[str | None, typer.Option("--note", metavar="TEXT", help="Who it is for; operators see it, visitors never.")] = None,
-    url: Annotated[str, typer.Option("--url", metavar="URL", help="Where the link is to lead.")] = "http://localhost:8000/",
+    length: Annotated[
+        str,
+        typer.Option(
+            "--for", metavar="LENGTH", help="How long it holds at most, like 30m, 2h or 1d."
+        ),
+    ] = "1h",
+    note: Annotated[
+        str | None,
+        typer.Option(
+            "--note", metavar="TEXT", help="Who it is for; operators see it, visitors never."
+        ),
+    ] = None,
+    url: Annotated[
+        str, typer.Option("--url", metavar="URL", help="Where the link is to lead.")
+    ] = "http://localhost:8000/",
     component: ComponentOption = None,
     as_json: JsonOption = False,
     backend: BackendOption = None,
@@ -52,14 +68,34 @@ def _create(
         target = open_target(ctx, backend, var_name, file_path, component)
         token, record, report = asyncio.run(grant(target, bypass, lasting, note or None, component))
     if report.deciding:
-        echo_error("While a hold stands, nobody bypasses it: the token will do when the holds have ended.")
+        echo_error(
+            "While a hold stands, nobody bypasses it: the token will do when the holds have ended."
+        )
     link = link_to(url, token)
     if as_json:
         echo(
-            json.dumps({"id": record.id, "until": isoformat_utc(record.until), "note": record.note, "token": token, "link": link}, indent=2)
+            json.dumps(
+                {
+                    "id": record.id,
+                    "until": isoformat_utc(record.until),
+                    "note": record.note,
+                    "token": token,
+                    "link": link,
+                },
+                indent=2,
+            )
         )
     else:
-        echo("\n".join([f"id: {record.id}", f"until: {show_moment(record.until)}", f"token: {token}", f"link: {link}"]))
+        echo(
+            "\n".join(
+                [
+                    f"id: {record.id}",
+                    f"until: {show_moment(record.until)}",
+                    f"token: {token}",
+                    f"link: {link}",
+                ]
+            )
+        )
 
 
 def _list(
@@ -72,20 +108,34 @@ def _list(
 ) -> None:
     """Print which bypasses hold; nothing where there is none."""
     with handle_errors():
-        records = asyncio.run(granted(open_target(ctx, backend, var_name, file_path, component), component))
+        records = asyncio.run(
+            granted(open_target(ctx, backend, var_name, file_path, component), component)
+        )
     if as_json:
-        echo(json.dumps([record.model_dump() | {"until": isoformat_utc(record.until)} for record in records], indent=2))
+        echo(
+            json.dumps(
+                [
+                    record.model_dump() | {"until": isoformat_utc(record.until)}
+                    for record in records
+                ],
+                indent=2,
+            )
+        )
     elif records:
         echo(
             "\n".join(
-                f"{sanitize(record.id)} until {show_moment(record.until)} {sanitize(record.note or '')}".rstrip() for record in records
+                f"{sanitize(record.id)} until {show_moment(record.until)} {sanitize(record.note or '')}".rstrip()
+                for record in records
             )
         )
 
 
 def _revoke(
     ctx: typer.Context,
-    ids: Annotated[list[str] | None, typer.Argument(metavar="ID...", help="As 'bypass list' prints them.", show_default=False)] = None,
+    ids: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="ID...", help="As 'bypass list' prints them.", show_default=False),
+    ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Revoke all of them.")] = False,
     component: ComponentOption = None,
     backend: BackendOption = None,
@@ -96,4 +146,8 @@ def _revoke(
     if bool(ids) == everything:
         raise typer.BadParameter("name those to revoke, or give --all.", param_hint="ID...")
     with handle_errors():
-        asyncio.run(revoke(open_target(ctx, backend, var_name, file_path, component), ids or None, component))
+        asyncio.run(
+            revoke(
+                open_target(ctx, backend, var_name, file_path, component), ids or None, component
+            )
+        )

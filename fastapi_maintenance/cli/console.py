@@ -47,7 +47,9 @@ def echo(line: str) -> bool:
 
 def echo_error(sentence: str) -> None:
     """Print to standard error, on one line however long, red on a terminal."""
-    Console(stderr=True, highlight=False, soft_wrap=True).print(Text(sanitize(sentence), style="red"))
+    Console(stderr=True, highlight=False, soft_wrap=True).print(
+        Text(sanitize(sentence), style="red")
+    )
 
 
 def stdout_closed() -> bool:

@@ -59,7 +59,9 @@ _GOOD_MEDIAN: Final = 0.010
 _BAD_MEDIAN: Final = 0.100  # a poll takes half a second; a push takes less on any machine
 _MAX_ATTEMPTS: Final = 3
 _WRITE: Final = r"(GET)?(SET|DEL|RENAME|HSET|HDEL|UNLINK)\b.* ?\{?maintenance\}?(:holds)?( |$)"
-_INSTALL: Final = "Install redis-server (Debian: apt-get install redis-server; macOS: brew install redis)"
+_INSTALL: Final = (
+    "Install redis-server (Debian: apt-get install redis-server; macOS: brew install redis)"
+)
 _INSTRUCTIONS: Final = """
 Flip the switch from another terminal:
   redis-cli -p {port} SET maintenance 1

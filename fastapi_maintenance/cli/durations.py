@@ -10,7 +10,10 @@ from typing import Final
 __all__ = ["parse_duration", "parse_until", "show_moment", "show_seconds"]
 
 _BARE: Final = re.compile(r"[0-9]{1,12}")
-_DURATION: Final = re.compile(r"(?=.)(?:([0-9]{1,12})d)?(?:([0-9]{1,12})h)?(?:([0-9]{1,12})m)?(?:([0-9]{1,12})s)?", re.IGNORECASE)
+_DURATION: Final = re.compile(
+    r"(?=.)(?:([0-9]{1,12})d)?(?:([0-9]{1,12})h)?(?:([0-9]{1,12})m)?(?:([0-9]{1,12})s)?",
+    re.IGNORECASE,
+)
 _TIME_OF_DAY: Final = re.compile(r"[0-9]{1,2}:[0-9]{2}(?::[0-9]{2})?")
 _CENTURY: Final = 36525 * 86400
 _UNITS: Final = (86400, 3600, 60, 1)
@@ -25,10 +28,16 @@ def parse_duration(text: str) -> timedelta:
     given = text.strip()
     match = _DURATION.fullmatch(f"{given}s" if _BARE.fullmatch(given) else given)
     if match is None:
-        raise ValueError(f"{text!r} is not a length of time: write it like 90, 90s, 30m, 2h, 1d or 1h30m.")
-    seconds = sum(int(number or 0) * unit for number, unit in zip(match.groups(), _UNITS, strict=True))
+        raise ValueError(
+            f"{text!r} is not a length of time: write it like 90, 90s, 30m, 2h, 1d or 1h30m."
+        )
+    seconds = sum(
+        int(number or 0) * unit for number, unit in zip(match.groups(), _UNITS, strict=True)
+    )
     if not 0 < seconds <= _CENTURY:
-        raise ValueError(f"{text!r} is {'over a century' if seconds else 'no time at all'}: write a length like 30m.")
+        raise ValueError(
+            f"{text!r} is {'over a century' if seconds else 'no time at all'}: write a length like 30m."
+        )
     return timedelta(seconds=seconds)
 
 
@@ -41,21 +50,38 @@ def parse_until(text: str, now: datetime, begins: datetime | None = None) -> dat
     text = text.strip()
     try:
         if _TIME_OF_DAY.fullmatch(text):
-            return _next(time.fromisoformat(text.zfill(len("00:00") if text.count(":") == 1 else len("00:00:00"))), begins or now)
+            return _next(
+                time.fromisoformat(
+                    text.zfill(len("00:00") if text.count(":") == 1 else len("00:00:00"))
+                ),
+                begins or now,
+            )
         moment = _zoned(datetime.fromisoformat(text))
-    except (ValueError, OverflowError, OSError):  # the last two: years at the edge of the calendar have no local time
-        raise ValueError(f"{text!r} is not a time: write 04:00, 2026-11-22T04:00 (both local) or 2026-11-22T04:00Z.") from None
+    except (
+        ValueError,
+        OverflowError,
+        OSError,
+    ):  # the last two: years at the edge of the calendar have no local time
+        raise ValueError(
+            f"{text!r} is not a time: write 04:00, 2026-11-22T04:00 (both local) or 2026-11-22T04:00Z."
+        ) from None
     if moment <= now:
         raise ValueError(f"{show_moment(moment)} is over already: it is {show_moment(now)}.")
     if begins is not None and moment <= begins:
-        raise ValueError(f"{show_moment(moment)} is not after the beginning, {show_moment(begins)}.")
+        raise ValueError(
+            f"{show_moment(moment)} is not after the beginning, {show_moment(begins)}."
+        )
     return moment
 
 
 def _next(clock: time, now: datetime) -> datetime:
     """The next moment at which local clocks show it. Where they are set back they show it twice."""
     today = now.astimezone().date()
-    shown = [_zoned(datetime.combine(day, clock.replace(fold=fold))) for day in (today, today + timedelta(days=1)) for fold in (0, 1)]
+    shown = [
+        _zoned(datetime.combine(day, clock.replace(fold=fold)))
+        for day in (today, today + timedelta(days=1))
+        for fold in (0, 1)
+    ]
     return next(moment for moment in shown if moment > now)
 
 

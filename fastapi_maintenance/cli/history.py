@@ -33,8 +33,15 @@ def add_to(app: typer.Typer) -> None:
 
 def _history(
     ctx: typer.Context,
-    limit: Annotated[int, typer.Option("--limit", metavar="COUNT", min=1, help="How many of the newest changes to begin with.")] = 20,
-    follow: Annotated[bool, typer.Option("--follow", help="Go on with what changes from now on, until Ctrl-C.")] = False,
+    limit: Annotated[
+        int,
+        typer.Option(
+            "--limit", metavar="COUNT", min=1, help="How many of the newest changes to begin with."
+        ),
+    ] = 20,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Go on with what changes from now on, until Ctrl-C.")
+    ] = False,
     as_json: JsonOption = False,
     component: ComponentOption = None,
     backend: BackendOption = None,
@@ -68,7 +75,9 @@ def _show(changes: Sequence[Change], *, as_json: bool) -> None:
         console.print(_table(changes))
 
 
-async def _follow(backend: BaseStateBackend, limit: int, component: str | None, tell: Callable[[Change], bool]) -> None:
+async def _follow(
+    backend: BaseStateBackend, limit: int, component: str | None, tell: Callable[[Change], bool]
+) -> None:
     """Print changes until interrupted (SIGINT, SIGTERM) or until nobody looks any more."""
     changes = await backend.history(limit=limit, component=component)
     coming = backend.follow_history(changes[-1].id if changes else "")
@@ -82,7 +91,10 @@ async def _follow(backend: BaseStateBackend, limit: int, component: str | None, 
 
 
 async def _tell_all(
-    changes: Sequence[Change], coming: AsyncIterator[Change], component: str | None, tell: Callable[[Change], bool]
+    changes: Sequence[Change],
+    coming: AsyncIterator[Change],
+    component: str | None,
+    tell: Callable[[Change], bool],
 ) -> None:
     for change in changes:
         if not tell(change):
@@ -117,7 +129,15 @@ def _table(changes: Sequence[Change]) -> Table:
     table = Table("when", "what", "state", "component", "by", "at", "reason")
     for change in changes:
         reason = change.reason or change.error
-        texts = (show_moment(change.at), _what(change), _state(change), change.component, change.by, _place(change), reason)
+        texts = (
+            show_moment(change.at),
+            _what(change),
+            _state(change),
+            change.component,
+            change.by,
+            _place(change),
+            reason,
+        )
         table.add_row(*(Text(sanitize(text or "")) for text in texts))
     return table
 
@@ -131,7 +151,10 @@ def _state(change: Change) -> str:
     if state is None:
         return "" if change.kind == "lost" else label(None)
     window = (("from", state.starts_at), ("until", state.ends_at))
-    details = [state.mode if state.mode != "full" else "", *(f"{name} {show_moment(moment)}" for name, moment in window if moment)]
+    details = [
+        state.mode if state.mode != "full" else "",
+        *(f"{name} {show_moment(moment)}" for name, moment in window if moment),
+    ]
     return " ".join([label(state), *filter(None, details)])
 
 

@@ -38,20 +38,42 @@ BackendOption = Annotated[
         "or file or env with the next two. Default: the URL in FASTAPI_MAINTENANCE_BACKEND, else env:FASTAPI_MAINTENANCE_MODE.",
     ),
 ]
-VarNameOption = Annotated[str | None, typer.Option("--var-name", metavar="NAME", help="The environment variable of --backend env.")]
-FilePathOption = Annotated[str | None, typer.Option("--file-path", metavar="PATH", help="The file of --backend file.")]
+VarNameOption = Annotated[
+    str | None,
+    typer.Option("--var-name", metavar="NAME", help="The environment variable of --backend env."),
+]
+FilePathOption = Annotated[
+    str | None, typer.Option("--file-path", metavar="PATH", help="The file of --backend file.")
+]
 ComponentOption = Annotated[
     str | None,
-    typer.Option("--component", metavar="NAME", help="Only the routes of this component; its switch is the general one's key with :NAME."),
+    typer.Option(
+        "--component",
+        metavar="NAME",
+        help="Only the routes of this component; its switch is the general one's key with :NAME.",
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, always with the same keys.")]
 
-MessageOption = Annotated[str | None, typer.Option("--message", metavar="TEXT", help="What visitors are told.")]
-ReasonOption = Annotated[str | None, typer.Option("--reason", metavar="TEXT", help="What operators are told; visitors never see it.")]
-ByOption = Annotated[str | None, typer.Option("--by", metavar="TEXT", help="Who turns it on. Default: user@host.")]
+MessageOption = Annotated[
+    str | None, typer.Option("--message", metavar="TEXT", help="What visitors are told.")
+]
+ReasonOption = Annotated[
+    str | None,
+    typer.Option(
+        "--reason", metavar="TEXT", help="What operators are told; visitors never see it."
+    ),
+]
+ByOption = Annotated[
+    str | None, typer.Option("--by", metavar="TEXT", help="Who turns it on. Default: user@host.")
+]
 ForOption = Annotated[
     str | None,
-    typer.Option("--for", metavar="LENGTH", help="Let it end by itself after 90, 90s, 30m, 2h, 1d or 1h30m; a number alone is seconds."),
+    typer.Option(
+        "--for",
+        metavar="LENGTH",
+        help="Let it end by itself after 90, 90s, 30m, 2h, 1d or 1h30m; a number alone is seconds.",
+    ),
 ]
 AtOption = Annotated[
     str | None,
@@ -91,8 +113,18 @@ AllowOption = Annotated[
     ),
 ]
 
-TimeoutOption = Annotated[str, typer.Option("--timeout", metavar="LENGTH", help="How long to wait at most, like 90, 30s or 5m.")]
-UnfencedOption = Annotated[bool, typer.Option("--allow-unfenced", help="Succeed although workers have vanished that may still be serving.")]
+TimeoutOption = Annotated[
+    str,
+    typer.Option(
+        "--timeout", metavar="LENGTH", help="How long to wait at most, like 90, 30s or 5m."
+    ),
+]
+UnfencedOption = Annotated[
+    bool,
+    typer.Option(
+        "--allow-unfenced", help="Succeed although workers have vanished that may still be serving."
+    ),
+]
 
 
 class ModeName(Enum):
@@ -102,4 +134,6 @@ class ModeName(Enum):
     READ_ONLY = "read-only"
 
 
-ModeOption = Annotated[ModeName, typer.Option("--mode", help="read-only lets GET, HEAD, OPTIONS and TRACE pass.")]
+ModeOption = Annotated[
+    ModeName, typer.Option("--mode", help="read-only lets GET, HEAD, OPTIONS and TRACE pass.")
+]

@@ -29,7 +29,11 @@ _COLOURS: Final = {"on": "red", "off": "green", "unknown": "yellow"}
 def as_lines(report: StatusReport) -> list[str]:
     """One fact a line, as `name: value`."""
     subject = f"maintenance of {report.component}" if report.component else "maintenance"
-    facts = [(subject, label(report.state)), *_facts(report), *(("hold", _hold_line(report, hold)) for hold in report.holds or ())]
+    facts = [
+        (subject, label(report.state)),
+        *_facts(report),
+        *(("hold", _hold_line(report, hold)) for hold in report.holds or ()),
+    ]
     return [f"{name}: {value}" for name, value in facts]
 
 
@@ -47,7 +51,11 @@ def window_line(report: StatusReport, state: MaintenanceState) -> str:
         when = f"on until {_moment(report, state.ends_at)}"
     else:
         when = "on without an end"
-    details = [f"{name}: {sanitize(text)}" for name in ("message", "reason", "by") if (text := getattr(state, name)) is not None]
+    details = [
+        f"{name}: {sanitize(text)}"
+        for name in ("message", "reason", "by")
+        if (text := getattr(state, name)) is not None
+    ]
     return ", ".join([when, state.mode, *details])
 
 
@@ -55,7 +63,10 @@ def as_tables(report: StatusReport) -> RenderableType:
     """The effective state large, then the facts, then the holds."""
     shown = label(report.state)
     subject = f"Maintenance of {report.component}" if report.component else "Maintenance"
-    parts: list[RenderableType] = [Text(f"● {subject} is {shown}", style=f"bold {_COLOURS[shown]}"), _fact_table(report)]
+    parts: list[RenderableType] = [
+        Text(f"● {subject} is {shown}", style=f"bold {_COLOURS[shown]}"),
+        _fact_table(report),
+    ]
     if report.holds:
         parts.append(_hold_table(report))
     return Group(*parts)
@@ -67,8 +78,14 @@ def _facts(report: StatusReport) -> Iterator[tuple[str, str]]:
         yield from _details(report, report.state)
     if report.decided_by is not None:
         yield "decided by", report.decided_by
-    yield "general switch" if report.component and not report.has_own_switch else "switch", _switch(report)
-    yield from (("ignored", sanitize(problem)) for problem in (report.switch.ignored if report.switch else ()))
+    yield (
+        "general switch" if report.component and not report.has_own_switch else "switch",
+        _switch(report),
+    )
+    yield from (
+        ("ignored", sanitize(problem))
+        for problem in (report.switch.ignored if report.switch else ())
+    )
     if report.upcoming is not None:
         yield "coming", _window(report, report.upcoming)
     if report.holds is None:
@@ -126,7 +143,13 @@ def _moment(report: StatusReport, moment: datetime) -> str:
 def _hold_line(report: StatusReport, hold: Hold) -> str:
     state = hold.state
     of = f"of {hold.component}" if hold.component else ""
-    parts = [label(state), of, state.mode if state.enabled else "", f"by {describe_hold(hold)}", f"lease {_lease(report, hold)}"]
+    parts = [
+        label(state),
+        of,
+        state.mode if state.enabled else "",
+        f"by {describe_hold(hold)}",
+        f"lease {_lease(report, hold)}",
+    ]
     return sanitize(", ".join(filter(None, parts)))
 
 
@@ -149,7 +172,13 @@ def _hold_table(report: StatusReport) -> Table:
     for hold in report.holds or ():
         state = hold.state
         of = f" of {hold.component}" if hold.component else ""
-        texts = (label(state) + of, state.mode if state.enabled else "", state.by or hold.id, state.reason or "", _lease(report, hold))
+        texts = (
+            label(state) + of,
+            state.mode if state.enabled else "",
+            state.by or hold.id,
+            state.reason or "",
+            _lease(report, hold),
+        )
         table.add_row(*(Text(sanitize(text)) for text in texts))
     return table
 

@@ -22,7 +22,14 @@ OnLost = Literal["warn", "kill"]
 
 _NOT_EXECUTABLE: Final = 126  # these two as a shell says it
 _NOT_FOUND: Final = 127
-_FORWARDED: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
+_FORWARDED: Final = (
+    signal.SIGINT,
+    signal.SIGTERM,
+    signal.SIGHUP,
+    signal.SIGQUIT,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+)
 _FROM_TERMINAL: Final = (signal.SIGINT, signal.SIGQUIT)
 _PATIENCE: Final = 10.0  # seconds between asking a command to end and ending it
 _LOOK: Final = 0.2  # seconds between two looks at the lease
@@ -54,7 +61,14 @@ def resolve_command(command: Sequence[str]) -> int:
     return _NOT_EXECUTABLE if os.sep in command[0] and os.path.exists(command[0]) else _NOT_FOUND
 
 
-async def run_command(block: MaintenanceContext, command: Sequence[str], *, loss: LossReport, on_lost: OnLost, roll: WaitDisplay) -> int:
+async def run_command(
+    block: MaintenanceContext,
+    command: Sequence[str],
+    *,
+    loss: LossReport,
+    on_lost: OnLost,
+    roll: WaitDisplay,
+) -> int:
     """Enter the block, run the command, leave the block. Returns the exit code.
 
     `loss` is the block's `on_lost`. `roll` is entered while the block waits for the workers.
@@ -73,14 +87,20 @@ async def run_command(block: MaintenanceContext, command: Sequence[str], *, loss
     finally:
         if block.release_error:
             echo_error(f"{block.release_error}.")
-    return ExitCode.LEASE_LOST if block.lost else ExitCode.DONE  # only now, as the block looks once more when it ends
+    return (
+        ExitCode.LEASE_LOST if block.lost else ExitCode.DONE
+    )  # only now, as the block looks once more when it ends
 
 
-async def _run(command: Sequence[str], signals: _Signals, loss: LossReport, on_lost: OnLost) -> None:
+async def _run(
+    command: Sequence[str], signals: _Signals, loss: LossReport, on_lost: OnLost
+) -> None:
     """Run it to its end, and say how the hold has fared. Raises `CommandFailed`, with the exit code that a shell would give."""
     try:
         process = await asyncio.create_subprocess_exec(*command)
-    except OSError as error:  # found before, but its interpreter is missing, or it is no program at all
+    except (
+        OSError
+    ) as error:  # found before, but its interpreter is missing, or it is no program at all
         echo_error(f"{command[0]} cannot be run: {error.strerror}.")
         raise CommandFailed(command[0], _NOT_EXECUTABLE) from error
     signals.forward_to(process)
@@ -93,7 +113,9 @@ async def _run(command: Sequence[str], signals: _Signals, loss: LossReport, on_l
         raise CommandFailed(command[0], 128 - code if code < 0 else code)
 
 
-async def _react_to_loss(process: asyncio.subprocess.Process, ended: asyncio.Future[int], on_lost: OnLost) -> None:
+async def _react_to_loss(
+    process: asyncio.subprocess.Process, ended: asyncio.Future[int], on_lost: OnLost
+) -> None:
     echo_error("The service may be OPEN while the command runs!")
     if on_lost == "warn":
         return
@@ -111,7 +133,9 @@ class _Signals:
     """
 
     def __init__(self) -> None:
-        self._numbers = [number for number in _FORWARDED if signal.getsignal(number) is not signal.SIG_IGN]
+        self._numbers = [
+            number for number in _FORWARDED if signal.getsignal(number) is not signal.SIG_IGN
+        ]
         self._early: list[signal.Signals] = []
         self._task = asyncio.current_task()
         self._process: asyncio.subprocess.Process | None = None
@@ -122,7 +146,12 @@ class _Signals:
             loop.add_signal_handler(number, self._take, number)
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         loop = asyncio.get_running_loop()
         for number in self._numbers:
             loop.remove_signal_handler(number)

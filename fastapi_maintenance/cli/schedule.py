@@ -20,7 +20,9 @@ __all__ = ["add_to"]
 def add_to(app: typer.Typer) -> None:
     """Add the commands to the program."""
     windows = typer.Typer(
-        no_args_is_help=True, rich_markup_mode=None, help="See and cancel windows, in which maintenance begins or ends by itself."
+        no_args_is_help=True,
+        rich_markup_mode=None,
+        help="See and cancel windows, in which maintenance begins or ends by itself.",
     )
     windows.command("list")(_list)
     windows.command("cancel")(_cancel)
@@ -37,7 +39,9 @@ def _list(
 ) -> None:
     """Print the window that is coming or has begun; nothing where there is none."""
     with handle_errors():
-        report = _readable(asyncio.run(look(open_target(ctx, backend, var_name, file_path, component), component)))
+        report = _readable(
+            asyncio.run(look(open_target(ctx, backend, var_name, file_path, component), component))
+        )
     if as_json:
         echo(json.dumps(report.windows_json(), indent=2))
     elif report.window is not None:

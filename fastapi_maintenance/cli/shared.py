@@ -20,7 +20,11 @@ __all__ = ["allowed_by", "exit_with", "handle_errors", "invalid_option", "open_t
 
 
 def open_target(
-    ctx: typer.Context, backend: str | None, var_name: str | None, file_path: str | None, component: str | None = None
+    ctx: typer.Context,
+    backend: str | None,
+    var_name: str | None,
+    file_path: str | None,
+    component: str | None = None,
 ) -> BaseStateBackend:
     """The backend that the options after the command name, else those before it, and of which a component is asked if any.
 
@@ -57,7 +61,9 @@ def allowed_by(entries: list[str] | None) -> tuple[str, ...]:
     with invalid_option("--allow"):
         allowed = tuple(map(check_entry, entries or ()))
         if len(allowed) > MAX_ALLOW_ENTRIES:
-            raise ValueError(f"{len(allowed)} entries are too many: {MAX_ALLOW_ENTRIES} are the most there can be.")
+            raise ValueError(
+                f"{len(allowed)} entries are too many: {MAX_ALLOW_ENTRIES} are the most there can be."
+            )
     return allowed
 
 

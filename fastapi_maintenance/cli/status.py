@@ -46,8 +46,17 @@ class Observation:
     def key(self) -> Hashable:
         """Equal as long as nothing has changed but the time."""
         report = self.report
-        holds = None if report.holds is None else tuple((hold.id, hold.state) for hold in report.holds)
-        return report.state, report.decided_by, report.switch, holds, report.reading.error, self.source
+        holds = (
+            None if report.holds is None else tuple((hold.id, hold.state) for hold in report.holds)
+        )
+        return (
+            report.state,
+            report.decided_by,
+            report.switch,
+            holds,
+            report.reading.error,
+            self.source,
+        )
 
     def to_json(self) -> dict[str, Any]:
         """All of it as JSON values, always with the same keys."""
@@ -91,7 +100,11 @@ class Observer(MaintenanceMode):
             return Observation(StatusReport.of(self.backend, unread), "nowhere", None)
         # An unreadable switch is not replaced by a fallback's here: no worker need have the same fallbacks.
         source = self.backend.kind if reading.switch is None else source
-        return Observation(StatusReport.of(self.backend, reading, self.cache.backend_time(now)), source, now - self.cache.fresh_at)
+        return Observation(
+            StatusReport.of(self.backend, reading, self.cache.backend_time(now)),
+            source,
+            now - self.cache.fresh_at,
+        )
 
     # -- feed ------------------------------------------------------------------------------------------------------------
 
@@ -145,7 +158,12 @@ class Screen:
         self._live.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._live.stop()
 
     def show(self, sight: Observation) -> bool:
@@ -204,4 +222,8 @@ def _words(sight: Observation) -> Iterator[str]:
 
 
 def _origin(sight: Observation) -> str:
-    return f"{sight.source}, never confirmed" if sight.age is None else f"{sight.source}, {show_seconds(sight.age)} old"
+    return (
+        f"{sight.source}, never confirmed"
+        if sight.age is None
+        else f"{sight.source}, {show_seconds(sight.age)} old"
+    )

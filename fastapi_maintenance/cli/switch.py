@@ -19,7 +19,9 @@ from ..model.state import OFF, MaintenanceState, replace_state
 __all__ = ["Outcome", "operator", "turn_off", "turn_on"]
 
 _MOST_NAMED: Final = 5
-_PATIENCE: Final = 1.0  # seconds for replicas, which have what was written within milliseconds or are in trouble
+_PATIENCE: Final = (
+    1.0  # seconds for replicas, which have what was written within milliseconds or are in trouble
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,23 +34,38 @@ class Outcome:
 
     def to_json(self) -> dict[str, Any]:
         """All of it but the problem as JSON values, always with the same keys."""
-        return self.report.to_json() | {"replicas": None if self.replicas is None else asdict(self.replicas)}
+        return self.report.to_json() | {
+            "replicas": None if self.replicas is None else asdict(self.replicas)
+        }
 
 
 def operator() -> str:
     """Who turns the switch, as `user@host`."""
     try:
         user = getpass.getuser()
-    except (KeyError, OSError, ImportError):  # a container's user number may have no name; which error says so depends on Python
+    except (
+        KeyError,
+        OSError,
+        ImportError,
+    ):  # a container's user number may have no name; which error says so depends on Python
         user = f"uid-{os.getuid()}"
     return f"{user}@{socket.gethostname()}"
 
 
-async def turn_on(backend: BaseStateBackend, state: MaintenanceState, length: timedelta | None, component: str | None = None) -> Outcome:
+async def turn_on(
+    backend: BaseStateBackend,
+    state: MaintenanceState,
+    length: timedelta | None,
+    component: str | None = None,
+) -> Outcome:
     """Write a state that is on, from now and for that long. Raises `BackendError` if it could not be written."""
     # Not this host's time: whether it is over is judged by the backend's clock.
     before = await look(backend, component)
-    if state.starts_at is not None and before.switch_is_on and (component is None or before.has_own_switch):
+    if (
+        state.starts_at is not None
+        and before.switch_is_on
+        and (component is None or before.has_own_switch)
+    ):
         return Outcome(before, _WOULD_OPEN)
     now = before.now
     state = replace_state(state, since=now.replace(microsecond=0))
@@ -68,7 +85,9 @@ async def turn_on(backend: BaseStateBackend, state: MaintenanceState, length: ti
     return Outcome(report, _why_not_on(report, state), replicas)
 
 
-async def turn_off(backend: BaseStateBackend, *, force: bool = False, component: str | None = None) -> Outcome:
+async def turn_off(
+    backend: BaseStateBackend, *, force: bool = False, component: str | None = None
+) -> Outcome:
     """Turn the switch, or that of a component, off, and with `force` end all holds. Raises `BackendError` if that could not be done."""
     if component is None:
         await (backend.clear() if force else backend.write(OFF))
@@ -113,7 +132,9 @@ _WOULD_OPEN: Final = (
     "The switch is on already, and there is one only: it would be off until the window begins, so nothing was changed. "
     "Run 'off' first if that is what you want."
 )
-_BEYOND: Final = "It would end beyond the calendar, so nothing was changed: give a shorter --for, or none."
+_BEYOND: Final = (
+    "It would end beyond the calendar, so nothing was changed: give a shorter --for, or none."
+)
 _CHANGED_AGAIN: Final = "The switch was written, but somebody else changed it at the same time: look at 'status', and try again."
 
 

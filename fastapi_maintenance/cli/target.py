@@ -58,15 +58,23 @@ class BackendSelection:
             return EnvVarBackend(self.var_name)
         if kind == "file":
             if self.file_path is None:
-                raise ConfigurationError("--backend file needs --file-path too: name the file, or write --backend file:maintenance.json.")
+                raise ConfigurationError(
+                    "--backend file needs --file-path too: name the file, or write --backend file:maintenance.json."
+                )
             return LocalFileBackend(self.file_path)
         if kind == "redis":
-            raise ConfigurationError("--backend redis does not say where: write an address, like --backend redis://localhost:6379/0.")
-        raise ConfigurationError(f"There is no backend {kind!r}: write {_SHORT_NAMES}, or an address like redis://localhost:6379/0.")
+            raise ConfigurationError(
+                "--backend redis does not say where: write an address, like --backend redis://localhost:6379/0."
+            )
+        raise ConfigurationError(
+            f"There is no backend {kind!r}: write {_SHORT_NAMES}, or an address like redis://localhost:6379/0."
+        )
 
 
 def _default() -> BaseStateBackend:
     try:
         return backend_or_default()
     except ConfigurationError as error:
-        raise ConfigurationError(f"The environment variable {BACKEND_VARIABLE} cannot be meant so: {error}") from None
+        raise ConfigurationError(
+            f"The environment variable {BACKEND_VARIABLE} cannot be meant so: {error}"
+        ) from None

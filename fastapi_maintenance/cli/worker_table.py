@@ -43,14 +43,23 @@ class WaitDisplay(Protocol):
 
     def __enter__(self) -> Self: ...
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None: ...
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
 
     def show(self, result: BarrierResult) -> None: ...
 
 
 def wait_display(console: Console | None, tell: Callable[[str], object]) -> WaitDisplay:
     """A live table on a terminal that can redraw it, else a line for each change."""
-    return PlainWaitDisplay(tell) if console is None or console.is_dumb_terminal else LiveWaitDisplay(console)
+    return (
+        PlainWaitDisplay(tell)
+        if console is None or console.is_dumb_terminal
+        else LiveWaitDisplay(console)
+    )
 
 
 class PlainWaitDisplay:
@@ -62,7 +71,12 @@ class PlainWaitDisplay:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None: ...
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
 
     def show(self, result: BarrierResult) -> None:
         """Print how many workers stand where."""
@@ -78,7 +92,12 @@ class LiveWaitDisplay:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._live.stop()
 
     def show(self, result: BarrierResult) -> None:
@@ -92,19 +111,41 @@ def summary(result: BarrierResult) -> str:
     """How many workers stand where, and who is waited for."""
     if not result.looked:
         return "the registry of workers could not be read"
-    counts = [f"{len(group)} {_called(name, result)}" for name, group in result.groups() if group] or ["no workers"]
+    counts = [
+        f"{len(group)} {_called(name, result)}" for name, group in result.groups() if group
+    ] or ["no workers"]
     waited_for = ", ".join(_with_load(worker) for worker in result.pending)
     if not waited_for and result.settles_in > 0:
         waited_for = f"{result.settles_in:.1f} s, as the registry is young and may not know of all workers yet"
-    return f"maintenance {label(result.state)}; {', '.join(counts)}" + (f"; waiting for {waited_for}" if waited_for else "")
+    return f"maintenance {label(result.state)}; {', '.join(counts)}" + (
+        f"; waiting for {waited_for}" if waited_for else ""
+    )
 
 
 def as_table(workers: Sequence[tuple[str, Worker]]) -> Table:
     """A row for each worker."""
-    table = Table("worker", "host", "pid", "link", "stands", "requests", "WebSockets", "closes by itself after")
+    table = Table(
+        "worker",
+        "host",
+        "pid",
+        "link",
+        "stands",
+        "requests",
+        "WebSockets",
+        "closes by itself after",
+    )
     for standing, worker in workers:
         fence = "never" if worker.fence is None else f"{worker.fence:g} s"
-        cells = (worker.id, worker.host, str(worker.pid), worker.rung, standing, str(worker.http), str(worker.websockets), fence)
+        cells = (
+            worker.id,
+            worker.host,
+            str(worker.pid),
+            worker.rung,
+            standing,
+            str(worker.http),
+            str(worker.websockets),
+            fence,
+        )
         table.add_row(*(Text(sanitize(cell), style=_COLOURS.get(cell, "")) for cell in cells))
     return table
 
@@ -113,13 +154,20 @@ def worker_lines(workers: Sequence[Worker]) -> Iterator[str]:
     """A line for each worker, as `name: value` pairs."""
     for worker in workers:
         fence = "never" if worker.fence is None else f"{worker.fence:g}s"
-        stands = f"{worker.standing} http={worker.http} websockets={worker.websockets} fence={fence}"
-        yield sanitize(f"{worker.id} host={worker.host} pid={worker.pid} link={worker.rung} version={worker.version} stands={stands}")
+        stands = (
+            f"{worker.standing} http={worker.http} websockets={worker.websockets} fence={fence}"
+        )
+        yield sanitize(
+            f"{worker.id} host={worker.host} pid={worker.pid} link={worker.rung} version={worker.version} stands={stands}"
+        )
 
 
 def ways_around(workers: Sequence[Worker]) -> list[str]:
     """Return a sentence for each path that was answered without a route while closed."""
-    return [sanitize(f"{path} {WAY_AROUND}") for path in sorted({path for worker in workers for path in worker.unrouted})]
+    return [
+        sanitize(f"{path} {WAY_AROUND}")
+        for path in sorted({path for worker in workers for path in worker.unrouted})
+    ]
 
 
 def listed(workers: Sequence[Worker]) -> list[tuple[str, Worker]]:
@@ -140,5 +188,9 @@ def _called(name: str, result: BarrierResult) -> str:
 
 
 def _with_load(worker: Worker) -> str:
-    load = [f"{count} {noun}" for count, noun in ((worker.http, "requests"), (worker.websockets, "WebSockets")) if count]
+    load = [
+        f"{count} {noun}"
+        for count, noun in ((worker.http, "requests"), (worker.websockets, "WebSockets"))
+        if count
+    ]
     return sanitize(worker.name) + (f" ({', '.join(load)})" if load else "")

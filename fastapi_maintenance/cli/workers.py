@@ -59,12 +59,20 @@ def add_to(app: typer.Typer) -> None:
     app.command(short_help="Wait until every live worker has followed.")(wait)
     app.command(short_help="List the live workers, and how they stand.")(workers)
     # As `env` and `sudo` do, and not only after two dashes: what follows the command's name is the command's.
-    app.command(short_help="Hold the service closed while a command runs.", context_settings={"allow_interspersed_args": False})(run)
+    app.command(
+        short_help="Hold the service closed while a command runs.",
+        context_settings={"allow_interspersed_args": False},
+    )(run)
 
 
 def wait(
     ctx: typer.Context,
-    drained: Annotated[bool, typer.Option("--drained", help="Wait also until no request is in flight that would be refused now.")] = False,
+    drained: Annotated[
+        bool,
+        typer.Option(
+            "--drained", help="Wait also until no request is in flight that would be refused now."
+        ),
+    ] = False,
     timeout: TimeoutOption = "30s",
     allow_unfenced: UnfencedOption = False,
     component: ComponentOption = None,
@@ -81,27 +89,39 @@ def wait(
         seconds = parse_duration(timeout).total_seconds()
     with handle_errors():
         target = open_target(ctx, backend, var_name, file_path)
-        result = watch_wait(target, component=component, drained=drained, timeout=seconds, silent=as_json)
+        result = watch_wait(
+            target, component=component, drained=drained, timeout=seconds, silent=as_json
+        )
     if as_json:
         echo(json.dumps(result.to_json(), indent=2))
     conclude_wait(result, strict=not allow_unfenced)
 
 
 def watch_wait(
-    backend: BaseStateBackend, *, component: str | None = None, drained: bool, timeout: float, silent: bool = False
+    backend: BaseStateBackend,
+    *,
+    component: str | None = None,
+    drained: bool,
+    timeout: float,
+    silent: bool = False,
 ) -> BarrierResult:
     """Wait with a live table on a terminal, or a line for each change elsewhere; `silent` where a program reads the output.
 
     SIGINT and SIGTERM end the command, with the exit code 130.
     """
-    wait = partial(wait_until_applied, backend, component=component, drained=drained, timeout=timeout)
+    wait = partial(
+        wait_until_applied, backend, component=component, drained=drained, timeout=timeout
+    )
     try:
         if silent:
             return asyncio.run(_until_interrupted(wait()))
         with wait_display(terminal(), echo) as roll:
             return asyncio.run(_until_interrupted(wait(progress=roll.show)))
     except asyncio.CancelledError:
-        exit_with("Interrupted before it was known whether every worker has followed; the state stays as it is.", ExitCode.INTERRUPTED)
+        exit_with(
+            "Interrupted before it was known whether every worker has followed; the state stays as it is.",
+            ExitCode.INTERRUPTED,
+        )
 
 
 async def _until_interrupted(waiting: Coroutine[Any, Any, BarrierResult]) -> BarrierResult:
@@ -149,23 +169,45 @@ def run(
     ctx: typer.Context,
     command: Annotated[
         list[str],
-        typer.Argument(metavar="COMMAND", help="The command and its arguments, after two dashes if you like.", show_default=False),
+        typer.Argument(
+            metavar="COMMAND",
+            help="The command and its arguments, after two dashes if you like.",
+            show_default=False,
+        ),
     ],
     drain: Annotated[
-        str, typer.Option("--drain", metavar="LENGTH", help="How long to wait for the workers to drain; 0 for not at all.")
+        str,
+        typer.Option(
+            "--drain",
+            metavar="LENGTH",
+            help="How long to wait for the workers to drain; 0 for not at all.",
+        ),
     ] = "30s",
     lease: Annotated[
-        str, typer.Option("--lease", metavar="LENGTH", help="How long the service stays closed if this process dies.")
+        str,
+        typer.Option(
+            "--lease",
+            metavar="LENGTH",
+            help="How long the service stays closed if this process dies.",
+        ),
     ] = "30s",
     reason: ReasonOption = None,
     message: MessageOption = None,
     allow: AllowOption = None,
     component: ComponentOption = None,
     on_error: Annotated[
-        OnErrorName, typer.Option("--on-error", help="When the command fails or is not run: open again, or keep the service closed.")
+        OnErrorName,
+        typer.Option(
+            "--on-error",
+            help="When the command fails or is not run: open again, or keep the service closed.",
+        ),
     ] = OnErrorName.RELEASE,
     on_lost: Annotated[
-        OnLostName, typer.Option("--on-lost", help="When the hold is lost while the command runs: say so, or also end the command.")
+        OnLostName,
+        typer.Option(
+            "--on-lost",
+            help="When the hold is lost while the command runs: say so, or also end the command.",
+        ),
     ] = OnLostName.WARN,
     allow_unfenced: UnfencedOption = False,
     backend: BackendOption = None,
@@ -188,13 +230,17 @@ def run(
         seconds = parse_duration(lease).total_seconds()
     allowed = allowed_by(allow)
     if missing := resolve_command(command):
-        echo_error(f"{command[0]} cannot be run: {'it is not executable' if missing == 126 else 'there is no such command'}.")
+        echo_error(
+            f"{command[0]} cannot be run: {'it is not executable' if missing == 126 else 'there is no such command'}."
+        )
         raise typer.Exit(missing)
     with handle_errors():
         target = open_target(ctx, backend, var_name, file_path)
         _refuse_unless_it_closes_something(target, drains=bool(patience))
         # Standard output is the command's.
-        roll = wait_display(Console(stderr=True) if sys.stderr.isatty() else None, partial(typer.echo, err=True))
+        roll = wait_display(
+            Console(stderr=True) if sys.stderr.isatty() else None, partial(typer.echo, err=True)
+        )
         loss = LossReport()
         block = maintenance_mode_on(
             target,

@@ -22,7 +22,9 @@ __all__ = ["Barrier", "BarrierResult", "registered_workers", "wait_until_applied
 
 _FIRST_LOOK: Final = 0.01  # seconds after the beginning
 _SLOWEST_LOOK: Final = 0.2
-_UNHURRIED: Final = 1.0  # a look that had less and was cut off says nothing of the registry: it came too late
+_UNHURRIED: Final = (
+    1.0  # a look that had less and was cut off says nothing of the registry: it came too late
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,15 +78,27 @@ class BarrierResult:
         """All of it as JSON values, always with the same keys."""
         groups = {name: [worker.to_json() for worker in group] for name, group in self.groups()}
         times = {"elapsed": round(self.elapsed, 3), "settles_in": round(self.settles_in, 3)}
-        return {"ok": self.ok, **times, "state": self.state.model_dump(mode="json"), **groups, "joined": [one.id for one in self.joined]}
+        return {
+            "ok": self.ok,
+            **times,
+            "state": self.state.model_dump(mode="json"),
+            **groups,
+            "joined": [one.id for one in self.joined],
+        }
 
     def check(self, *, strict: bool = True) -> None:
         """Raise `DrainTimeout` or, if `strict`, `UnfencedError` unless it is proved. Both name the workers."""
         if not self.looked:
-            raise DrainTimeout(f"The registry could not be read in time, so nothing is known of the workers. {self.trouble}".rstrip(), self)
+            raise DrainTimeout(
+                f"The registry could not be read in time, so nothing is known of the workers. {self.trouble}".rstrip(),
+                self,
+            )
         cut_off = f" The registry cannot be read any more: {self.trouble}" if self.trouble else ""
         if self.pending:
-            raise DrainTimeout(f"After {self.elapsed:.1f} s still waited for: {_names(self.pending)}.{cut_off}", self)
+            raise DrainTimeout(
+                f"After {self.elapsed:.1f} s still waited for: {_names(self.pending)}.{cut_off}",
+                self,
+            )
         if self.settles_in > 0:
             raise DrainTimeout(
                 "The registry of workers has lost its data a moment ago, or never had any; some may be serving of whom it does not know. "
@@ -106,7 +120,9 @@ class Barrier:
     With a `component`, it is about the routes of that alone; where no live worker has any, all are waited for, as the name may be wrong.
     """
 
-    def __init__(self, begun: RegistrySnapshot, *, drained: bool, component: str | None = None) -> None:
+    def __init__(
+        self, begun: RegistrySnapshot, *, drained: bool, component: str | None = None
+    ) -> None:
         self._scope = component
         self.epoch = begun.reading.epoch
         self._drained = drained
@@ -125,7 +141,11 @@ class Barrier:
             live = _in_component(self._scope, live)
         state = evaluate(roll.reading, now, self._scope).state
         # A worker may know the state and be open all the same, if its enable_maintenance says so: it has not applied it.
-        applied = [worker for worker in live if worker.epoch >= self.epoch and (worker.closed or not state.enabled)]
+        applied = [
+            worker
+            for worker in live
+            if worker.epoch >= self.epoch and (worker.closed or not state.enabled)
+        ]
         drained = [worker for worker in applied if worker.drained or not state.enabled]
         return BarrierResult(
             state=state,
@@ -171,7 +191,11 @@ async def wait_until_applied(
             raise
         except (BackendError, TimeoutError) as error:
             too_late = isinstance(error, TimeoutError) and result.looked and left < _UNHURRIED
-            result = replace(result, trouble=result.trouble if too_late else error_text(error), elapsed=time.monotonic() - started)
+            result = replace(
+                result,
+                trouble=result.trouble if too_late else error_text(error),
+                elapsed=time.monotonic() - started,
+            )
         else:
             barrier = barrier or Barrier(roll, drained=drained, component=component)
             before, result = result, barrier.observe(roll, time.monotonic() - started)
@@ -186,7 +210,9 @@ async def wait_until_applied(
 async def registered_workers(backend: str | BaseStateBackend | None = None) -> tuple[Worker, ...]:
     """The live workers. Raises `UnsupportedError` where the backend has no registry, `BackendError` where it fails."""
     roll = await _registry(backend).read_registry()
-    return tuple(worker for worker in roll.workers if not worker.left and roll.reading.now < worker.deadline)
+    return tuple(
+        worker for worker in roll.workers if not worker.left and roll.reading.now < worker.deadline
+    )
 
 
 async def _look(registry: WorkerRegistry, barrier: Barrier | None) -> RegistrySnapshot:
@@ -200,10 +226,14 @@ async def _look(registry: WorkerRegistry, barrier: Barrier | None) -> RegistrySn
     return roll
 
 
-def _registry(backend: str | BaseStateBackend | None, component: str | None = None) -> WorkerRegistry:
+def _registry(
+    backend: str | BaseStateBackend | None, component: str | None = None
+) -> WorkerRegistry:
     registry = current_backend(backend)
     if not isinstance(registry, WorkerRegistry):
-        raise UnsupportedError(f"{registry.describe()} has no registry of workers; the barrier needs Redis.")
+        raise UnsupportedError(
+            f"{registry.describe()} has no registry of workers; the barrier needs Redis."
+        )
     if component is not None:
         registry.follow_components([component])
     return registry
@@ -222,11 +252,17 @@ def _without(workers: Iterable[Worker], others: Iterable[Worker]) -> tuple[Worke
 
 def _standings(result: BarrierResult) -> object:
     groups = result.drained, result.applied, result.waiting, result.expired, result.joined
-    return result.state, result.settles_in > 0, [[(worker.id, worker.http, worker.websockets) for worker in group] for group in groups]
+    return (
+        result.state,
+        result.settles_in > 0,
+        [[(worker.id, worker.http, worker.websockets) for worker in group] for group in groups],
+    )
 
 
 def _names(workers: Iterable[Worker]) -> str:
     return ", ".join(
-        f"{worker.name} ({worker.http} requests, {worker.websockets} WebSockets)" if worker.http or worker.websockets else worker.name
+        f"{worker.name} ({worker.http} requests, {worker.websockets} WebSockets)"
+        if worker.http or worker.websockets
+        else worker.name
         for worker in workers
     )

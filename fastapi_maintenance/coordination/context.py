@@ -81,8 +81,20 @@ def maintenance_mode_on(
     Entering raises `BackendError` if the hold cannot be taken. Whenever entering raises, the block is not run.
     """
     allowed = tuple(map(check_entry, allow)) or None
-    state = _state(True, message=message, reason=reason, retry_after=retry_after, mode=mode, allow=allowed)
-    return MaintenanceContext(state, backend, lease, on_error, on_lost, drain=drain, strict=strict, progress=progress, component=component)
+    state = _state(
+        True, message=message, reason=reason, retry_after=retry_after, mode=mode, allow=allowed
+    )
+    return MaintenanceContext(
+        state,
+        backend,
+        lease,
+        on_error,
+        on_lost,
+        drain=drain,
+        strict=strict,
+        progress=progress,
+        component=component,
+    )
 
 
 def maintenance_mode_off(
@@ -99,7 +111,9 @@ def maintenance_mode_off(
     Never lifts somebody else's hold, nor without `component` a switch that a component has itself.
     Everything else is as in `maintenance_mode_on`.
     """
-    return MaintenanceContext(_state(False, reason=reason), backend, lease, on_error, on_lost, component=component)
+    return MaintenanceContext(
+        _state(False, reason=reason), backend, lease, on_error, on_lost, component=component
+    )
 
 
 class MaintenanceContext:
@@ -121,7 +135,9 @@ class MaintenanceContext:
         if on_error not in ("release", "keep"):
             raise ConfigurationError(f"on_error must be release or keep, not {on_error!r}.")
         if on_lost not in ("tell", "cancel") and not callable(on_lost):
-            raise ConfigurationError(f"on_lost must be tell or cancel, or a function, not {on_lost!r}.")
+            raise ConfigurationError(
+                f"on_lost must be tell or cancel, or a function, not {on_lost!r}."
+            )
         self._state = state
         self._given = backend
         self._seconds = positive("lease", lease)
@@ -165,7 +181,12 @@ class MaintenanceContext:
             raise
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         hold, lease = self._leave()
         keep = self._kept(hold, error)
         try:
@@ -188,7 +209,9 @@ class MaintenanceContext:
 
     def __enter__(self) -> Self:
         if self._on_lost == "cancel":
-            raise ConfigurationError("on_lost='cancel' needs 'async with': a synchronous block cannot be cancelled. Call check() in it.")
+            raise ConfigurationError(
+                "on_lost='cancel' needs 'async with': a synchronous block cannot be cancelled. Call check() in it."
+            )
         hold, lease = self._prepare(LeaseKeeper)
         assert isinstance(lease, LeaseKeeper)
         try:
@@ -207,7 +230,12 @@ class MaintenanceContext:
                 raise
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         hold, lease = self._leave()
         assert isinstance(lease, LeaseKeeper)
         keep = self._kept(hold, error)
@@ -221,7 +249,9 @@ class MaintenanceContext:
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
         """Run every call of a function in a block of its own."""
         if isgeneratorfunction(function) or isasyncgenfunction(function):
-            raise ConfigurationError(f"{function!r} is a generator, which runs after its call has ended: use 'with' inside it instead.")
+            raise ConfigurationError(
+                f"{function!r} is a generator, which runs after its call has ended: use 'with' inside it instead."
+            )
         if is_async(function):
 
             @functools.wraps(function)
@@ -245,14 +275,27 @@ class MaintenanceContext:
 
     # -- both ----------------------------------------------------------------------------------------------------------
 
-    def _prepare(self, kind: type[LeaseKeeper] | None = None) -> tuple[Hold, LeaseKeeper | LocalLease]:
+    def _prepare(
+        self, kind: type[LeaseKeeper] | None = None
+    ) -> tuple[Hold, LeaseKeeper | LocalLease]:
         if self._hold is not None:
-            raise RuntimeError("This block is already entered; call maintenance_mode_on() or _off() again for another one.")
+            raise RuntimeError(
+                "This block is already entered; call maintenance_mode_on() or _off() again for another one."
+            )
         backend = current_backend(self._given)
         if self._scope is not None and self._on_error == "keep" and not backend.scoped:
-            raise UnsupportedError(f"{backend.describe()} keeps no switches of components, so on_error='keep' could not be kept.")
-        state = replace_state(self._state, by=f"{socket.gethostname()}:{os.getpid()}", since=datetime.now(UTC))
-        hold = Hold(secrets.token_hex(8), state, lifts=() if state.enabled else _enclosing.get(), component=self._scope)
+            raise UnsupportedError(
+                f"{backend.describe()} keeps no switches of components, so on_error='keep' could not be kept."
+            )
+        state = replace_state(
+            self._state, by=f"{socket.gethostname()}:{os.getpid()}", since=datetime.now(UTC)
+        )
+        hold = Hold(
+            secrets.token_hex(8),
+            state,
+            lifts=() if state.enabled else _enclosing.get(),
+            component=self._scope,
+        )
         self.release_error = ""
         self._cancellation = _Cancellation() if self._on_lost == "cancel" else None
         if kind is LeaseKeeper or backend.leased:
@@ -273,7 +316,11 @@ class MaintenanceContext:
         if self._drain is not None:
             assert self._lease is not None
             result = await wait_until_applied(
-                self._lease.backend, component=self._scope, drained=True, timeout=self._drain, progress=self._progress
+                self._lease.backend,
+                component=self._scope,
+                drained=True,
+                timeout=self._drain,
+                progress=self._progress,
             )
             result.check(strict=self._strict)
             self.check()
@@ -298,10 +345,14 @@ class MaintenanceContext:
     def _kept(self, hold: Hold, error: BaseException | None) -> MaintenanceState | None:
         if error is None or self._on_error == "release":
             return None
-        summary = ": ".join(filter(None, (hold.state.reason, type(error).__name__, str(error)[:500])))
+        summary = ": ".join(
+            filter(None, (hold.state.reason, type(error).__name__, str(error)[:500]))
+        )
         return replace_state(hold.state, reason=summary)
 
-    def _explain(self, failure: Exception, error: BaseException | None, keep: MaintenanceState | None) -> None:
+    def _explain(
+        self, failure: Exception, error: BaseException | None, keep: MaintenanceState | None
+    ) -> None:
         """A release that fails must not hide how the block ended; the hold ends by itself."""
         assert self._lease is not None
         backend = self._lease.backend

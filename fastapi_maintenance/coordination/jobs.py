@@ -56,7 +56,12 @@ class BackgroundMode:
         self.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self.stop()
 
     def start(self) -> None:
@@ -65,14 +70,21 @@ class BackgroundMode:
             if self._is_running:
                 return
             begun: Future[None] = Future()
-            self._thread = threading.Thread(target=self._run, args=(begun,), name="fastapi_maintenance", daemon=True)
+            self._thread = threading.Thread(
+                target=self._run, args=(begun,), name="fastapi_maintenance", daemon=True
+            )
             self._thread.start()
             begun.result()
 
     def stop(self) -> None:
         """Stop the thread, if it runs."""
         with self._starting:
-            if self._is_running and self._loop is not None and self._over is not None and self._thread is not None:
+            if (
+                self._is_running
+                and self._loop is not None
+                and self._over is not None
+                and self._thread is not None
+            ):
                 self._loop.call_soon_threadsafe(self._over.set)
                 self._thread.join()
 
@@ -117,7 +129,9 @@ class BackgroundMode:
         except BaseException as error:
             if begun.done():
                 raise
-            begun.set_exception(error)  # else start() would wait for ever, for example without file descriptors
+            begun.set_exception(
+                error
+            )  # else start() would wait for ever, for example without file descriptors
 
     async def _live(self, begun: Future[None]) -> None:
         self._loop, self._over = asyncio.get_running_loop(), asyncio.Event()

@@ -23,7 +23,9 @@ __all__ = ["LeaseKeeper", "LocalLease", "OnLost"]
 logger = logging.getLogger("fastapi_maintenance")
 
 _RENEWALS: Final = 3  # per lease, at least
-_LONGEST_PAUSE: Final = 1.0  # seconds; within these a holder is told that somebody ended its hold by force
+_LONGEST_PAUSE: Final = (
+    1.0  # seconds; within these a holder is told that somebody ended its hold by force
+)
 _RETRIES: Final = 10  # per lease, while the backend does not answer
 _RELEASE_TIMEOUT: Final = 2.0  # seconds, for a block that was cancelled while its hold was taken
 
@@ -36,11 +38,15 @@ class LeaseKeeper:
     So a block that blocks its event loop, as migrations do, keeps its lease; and a process that dies loses it.
     """
 
-    def __init__(self, backend: BaseStateBackend, hold: Hold, seconds: float, on_lost: OnLost | None = None) -> None:
+    def __init__(
+        self, backend: BaseStateBackend, hold: Hold, seconds: float, on_lost: OnLost | None = None
+    ) -> None:
         self.backend = backend
         self._hold = hold
         self._seconds = seconds
-        self._margin = min(0.1 * seconds, 1.0)  # so much before its hold can end, a holder that is cut off is told
+        self._margin = min(
+            0.1 * seconds, 1.0
+        )  # so much before its hold can end, a holder that is cut off is told
         self._on_lost = on_lost
         self._taken: Future[None] = Future()
         self._ended: Future[None] = Future()
@@ -65,7 +71,9 @@ class LeaseKeeper:
 
     def begin(self) -> Future[None]:
         """Start; the future ends when the hold stands, or with the error because of which it does not."""
-        threading.Thread(target=self._run, name=f"fastapi_maintenance lease {self._hold.id}", daemon=True).start()
+        threading.Thread(
+            target=self._run, name=f"fastapi_maintenance lease {self._hold.id}", daemon=True
+        ).start()
         return self._taken
 
     def end(self, keep: MaintenanceState | None = None) -> Future[None]:
@@ -85,7 +93,9 @@ class LeaseKeeper:
             raise self._error()
 
     def _error(self) -> LeaseLostError:
-        return LeaseLostError(f"The hold {self._hold.id} on {self.backend.describe()} was lost: {self.lost}")
+        return LeaseLostError(
+            f"The hold {self._hold.id} on {self.backend.describe()} was lost: {self.lost}"
+        )
 
     # -- in the thread -------------------------------------------------------------------------------------------------
 
@@ -103,7 +113,9 @@ class LeaseKeeper:
             self._hold = await self.backend.acquire(self._hold, self._seconds)
         except Exception as error:
             self._taken.set_exception(error)
-            await self.backend.release(self._hold)  # it may stand all the same, only the reply being lost
+            await self.backend.release(
+                self._hold
+            )  # it may stand all the same, only the reply being lost
             return
         self._taken.set_result(None)
         release = asyncio.wrap_future(self._release)
@@ -114,7 +126,9 @@ class LeaseKeeper:
             if not release.done():
                 deadline, pause = await self._renew(deadline)
         if not self.lost:
-            await self._renew(deadline)  # it may have been lost since the last renewal, and the block must not believe otherwise
+            await self._renew(
+                deadline
+            )  # it may have been lost since the last renewal, and the block must not believe otherwise
         # Whoever ended it by force has decided that the service opens; a block that fails because of that must not undo it.
         await _let_go(self.backend, self._hold, None if self._revoked else release.result())
 
@@ -124,8 +138,12 @@ class LeaseKeeper:
         tell_at, retry = deadline - self._margin, self._seconds / _RETRIES
         patience = max(tell_at - sent, self._margin / 2) if sent < deadline else retry
         try:
-            standing = await asyncio.wait_for(self.backend.renew(self._hold, self._seconds), patience)
-        except Exception as error:  # a backend of a user's own may raise anything; none of it may end the renewals
+            standing = await asyncio.wait_for(
+                self.backend.renew(self._hold, self._seconds), patience
+            )
+        except (
+            Exception
+        ) as error:  # a backend of a user's own may raise anything; none of it may end the renewals
             if time.monotonic() >= tell_at:
                 self._lose(f"it could not be renewed in time ({error_text(error)})")
             return deadline, retry
@@ -142,7 +160,13 @@ class LeaseKeeper:
         self.lost = reason
         id, backend = self._hold.id, self.backend.describe()
         extra = log_fields("hold-lost", hold=id, backend=backend)
-        logger.critical("lost the hold %s on %s while its block is running: %s", id, backend, reason, extra=extra)
+        logger.critical(
+            "lost the hold %s on %s while its block is running: %s",
+            id,
+            backend,
+            reason,
+            extra=extra,
+        )
         if self._on_lost is not None:
             try:
                 self._on_lost(self._error())
@@ -165,7 +189,9 @@ class LocalLease:
         try:
             await self.backend.acquire(self._hold, self._seconds)
         except BaseException:
-            await _drop(self.backend, self._hold)  # cancelled after it was taken, and before that was told
+            await _drop(
+                self.backend, self._hold
+            )  # cancelled after it was taken, and before that was told
             raise
 
     async def release(self, keep: MaintenanceState | None = None) -> None:
@@ -176,7 +202,9 @@ class LocalLease:
         """Raise nothing: only a lease can be lost."""
 
 
-async def _let_go(backend: BaseStateBackend, hold: Hold, keep: MaintenanceState | None = None) -> None:
+async def _let_go(
+    backend: BaseStateBackend, hold: Hold, keep: MaintenanceState | None = None
+) -> None:
     """Release a hold. Where that fails, a hold that has no lease to run out is dropped: it would stand for ever."""
     try:
         await backend.release(hold, keep=keep)

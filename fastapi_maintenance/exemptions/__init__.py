@@ -18,4 +18,18 @@ from .rules import (
     When,
 )
 
-__all__ = ["HEALTH", "Bearer", "Cookie", "Header", "Host", "Method", "Network", "Path", "Query", "Role", "Rule", "ScopeRule", "When"]
+__all__ = [
+    "HEALTH",
+    "Bearer",
+    "Cookie",
+    "Header",
+    "Host",
+    "Method",
+    "Network",
+    "Path",
+    "Query",
+    "Role",
+    "Rule",
+    "ScopeRule",
+    "When",
+]

@@ -23,7 +23,9 @@ _TYPED: Final = ("str", "int", "float", "uuid")
 _PARAMETER: Final = re.compile(rf"\{{{_NAME}(?::({'|'.join(_TYPED)}))?\}}")
 _REST: Final = re.compile(rf"\{{{_NAME}:path\}}")
 _LITERAL: Final = re.compile(r"[^{}]*")
-_SEGMENTS: Final = {kind: re.compile(CONVERTOR_TYPES[kind].regex) for kind in _TYPED if kind != "str"}
+_SEGMENTS: Final = {
+    kind: re.compile(CONVERTOR_TYPES[kind].regex) for kind in _TYPED if kind != "str"
+}
 _MAX_ENTRY: Final = 200  # characters
 _MAX_SEGMENTS: Final = 32
 _MAX_VALUE: Final = 100  # characters of a segment that is an int, a float or a uuid
@@ -59,7 +61,11 @@ class AllowList:
     def matches(self, scope: Scope) -> bool:
         """Return whether an entry allows the request."""
         path = _Segments(get_route_path(scope))
-        entries = [entry for entry in self._entries if entry.methods is None or entry.methods.matches(scope)]
+        entries = [
+            entry
+            for entry in self._entries
+            if entry.methods is None or entry.methods.matches(scope)
+        ]
         if any(entry.network is None and path.match(entry) for entry in entries):
             return True
         networks = [entry.network for entry in entries if entry.network is not None]
@@ -71,7 +77,11 @@ class _Segments:
     """The segments of a path, each compared with each type of parameter once. A path with a newline matches nothing."""
 
     def __init__(self, path: str) -> None:
-        self._given = path.split("/", _MAX_SEGMENTS + 1)[1:] if path.startswith("/") and "\n" not in path else []
+        self._given = (
+            path.split("/", _MAX_SEGMENTS + 1)[1:]
+            if path.startswith("/") and "\n" not in path
+            else []
+        )
         self._known: dict[tuple[int, str], bool] = {}
 
     def match(self, entry: _Entry) -> bool:
@@ -80,7 +90,8 @@ class _Segments:
         if len(given) <= len(wanted) if entry.is_open else len(given) != len(wanted):
             return False
         return all(
-            given[index] == segment if isinstance(segment, str) else self._is(index, segment[0]) for index, segment in enumerate(wanted)
+            given[index] == segment if isinstance(segment, str) else self._is(index, segment[0])
+            for index, segment in enumerate(wanted)
         )
 
     def _is(self, index: int, kind: str) -> bool:
@@ -118,20 +129,26 @@ def _parse(entry: str) -> _Entry:
 
 def _read(segments: Sequence[str]) -> Iterator[str | tuple[str]]:
     if len(segments) > _MAX_SEGMENTS:
-        raise ConfigurationError(f"A path must have at most {_MAX_SEGMENTS} segments, got {len(segments)}.")
+        raise ConfigurationError(
+            f"A path must have at most {_MAX_SEGMENTS} segments, got {len(segments)}."
+        )
     for segment in segments:
         if parameter := _PARAMETER.fullmatch(segment):
             yield (parameter[1] or "str",)
         elif _LITERAL.fullmatch(segment):
             yield segment
         else:
-            raise ConfigurationError("A parameter must be a whole segment like {id}, {id:int} or, at the end, {rest:path}.")
+            raise ConfigurationError(
+                "A parameter must be a whole segment like {id}, {id:int} or, at the end, {rest:path}."
+            )
 
 
 def _words(entry: str) -> tuple[str, str]:
     words = entry.split() if len(entry) <= _MAX_ENTRY else []
     if len(words) not in (1, 2):
-        raise ConfigurationError(f'Invalid allow entry {_excerpt(entry)}: write it like "/login", "POST /login" or "10.1.0.0/16".')
+        raise ConfigurationError(
+            f'Invalid allow entry {_excerpt(entry)}: write it like "/login", "POST /login" or "10.1.0.0/16".'
+        )
     return ("" if len(words) == 1 else words[0]), words[-1]
 
 

@@ -32,7 +32,9 @@ _LONGEST: Final = 512  # characters of a token; longer ones are not verified
 _SALT: Final = "fastapi_maintenance.exemptions.bypass"
 _HEADER_NAME: Final = HEADER.lower().encode()
 _PREFIX: Final = f"{PARAMETER}=".encode()
-_IN_SEGMENT: Final = "%!$&'()*+,;=:@~"  # RFC 3986, 3.3; a percent sign stands in what is encoded already
+_IN_SEGMENT: Final = (
+    "%!$&'()*+,;=:@~"  # RFC 3986, 3.3; a percent sign stands in what is encoded already
+)
 _IN_QUERY: Final = _IN_SEGMENT + "/?"
 
 
@@ -46,7 +48,12 @@ class Bypass:
     """
 
     def __init__(
-        self, secret: str | Sequence[str] | None = None, *, domain: str | None = None, path: str = "/", secure: bool = True
+        self,
+        secret: str | Sequence[str] | None = None,
+        *,
+        domain: str | None = None,
+        path: str = "/",
+        secure: bool = True,
     ) -> None:
         self._signer = _signer(_checked(secret))
         self._cookie: dict[str, Any] = {"domain": domain, "path": path, "secure": secure}
@@ -55,13 +62,17 @@ class Bypass:
         """Issue a token. Returns the token and its record for the switch."""
         # The random part makes tokens with the same end different.
         token = self._signer.dumps([int(until.timestamp()), token_urlsafe(9)])
-        return token, BypassRecord(id=_id_of(token), until=datetime.fromtimestamp(int(until.timestamp()), UTC), note=note)
+        return token, BypassRecord(
+            id=_id_of(token), until=datetime.fromtimestamp(int(until.timestamp()), UTC), note=note
+        )
 
     def admits(self, scope: Scope, records: Sequence[BypassRecord], now: datetime) -> bool:
         """Return whether a request has a valid token in its header or cookie."""
         return any(self._expiry(token, records, now) is not None for token in _tokens(scope))
 
-    def welcome(self, scope: Scope, records: Sequence[BypassRecord], now: datetime) -> Response | None:
+    def welcome(
+        self, scope: Scope, records: Sequence[BypassRecord], now: datetime
+    ) -> Response | None:
         """Return the response to a visit of the link, which sets the cookie and redirects to the URL without the token.
 
         Returns `None` for other requests. Removes the token from the scope, valid or not, as servers log the query string.
@@ -69,8 +80,12 @@ class Bypass:
         if _PREFIX not in scope["query_string"]:
             return None
         fields = scope["query_string"].split(b"&")
-        given = [field[len(_PREFIX) :].decode("latin-1") for field in fields if field.startswith(_PREFIX)]
-        scope["query_string"] = rest = b"&".join(field for field in fields if not field.startswith(_PREFIX))
+        given = [
+            field[len(_PREFIX) :].decode("latin-1") for field in fields if field.startswith(_PREFIX)
+        ]
+        scope["query_string"] = rest = b"&".join(
+            field for field in fields if not field.startswith(_PREFIX)
+        )
         if scope.get("method") not in ("GET", "HEAD") or len(given) != 1:
             return None
         expiry = self._expiry(given[0], records, now)
@@ -78,10 +93,16 @@ class Bypass:
             return None
         response = Response(
             status_code=303,
-            headers={"Location": _here(scope, rest), "Cache-Control": "no-store", "Referrer-Policy": "no-referrer"},
+            headers={
+                "Location": _here(scope, rest),
+                "Cache-Control": "no-store",
+                "Referrer-Policy": "no-referrer",
+            },
         )
         left = max(1, int(expiry - now.timestamp()))
-        response.set_cookie(PARAMETER, given[0], max_age=left, httponly=True, samesite="lax", **self._cookie)
+        response.set_cookie(
+            PARAMETER, given[0], max_age=left, httponly=True, samesite="lax", **self._cookie
+        )
         return response
 
     def _expiry(self, token: str, records: Sequence[BypassRecord], now: datetime) -> int | None:
@@ -95,7 +116,11 @@ class Bypass:
         except BadData:
             return None
         known = _id_of(token)
-        return expiry if now.timestamp() < expiry and any(record.id == known for record in records) else None
+        return (
+            expiry
+            if now.timestamp() < expiry and any(record.id == known for record in records)
+            else None
+        )
 
 
 def link_to(url: str, token: str) -> str:
@@ -112,10 +137,18 @@ def _checked(given: Any) -> list[str]:
         secrets = [given] if isinstance(given, str) else given
         where = "secret"
     how = 'make one with: python -c "import secrets; print(secrets.token_urlsafe(32))"'
-    if not isinstance(secrets, Sequence) or not secrets or not all(isinstance(secret, str) and secret for secret in secrets):
-        raise ConfigurationError(f"{where} must be a secret that every worker and the command line share, got none; {how}")
+    if (
+        not isinstance(secrets, Sequence)
+        or not secrets
+        or not all(isinstance(secret, str) and secret for secret in secrets)
+    ):
+        raise ConfigurationError(
+            f"{where} must be a secret that every worker and the command line share, got none; {how}"
+        )
     if (shortest := min(map(len, secrets))) < _SHORTEST:
-        raise ConfigurationError(f"{where} must have at least {_SHORTEST} characters, got {shortest}; {how}")
+        raise ConfigurationError(
+            f"{where} must have at least {_SHORTEST} characters, got {shortest}; {how}"
+        )
     return list(secrets)
 
 
@@ -123,10 +156,14 @@ def _signer(secrets: list[str]) -> Any:
     try:
         from itsdangerous import URLSafeSerializer
     except ImportError as error:
-        raise ConfigurationError("A bypass needs itsdangerous: pip install 'fastapi-maintenance-cluster[bypass]'.") from error
+        raise ConfigurationError(
+            "A bypass needs itsdangerous: pip install 'fastapi-maintenance-cluster[bypass]'."
+        ) from error
     # The environment may contain lone surrogates. The signer uses the last key to sign.
     keys = [secret.encode("utf-8", "surrogatepass") for secret in reversed(secrets)]
-    return URLSafeSerializer(keys, salt=_SALT, signer_kwargs={"key_derivation": "hmac", "digest_method": sha256})
+    return URLSafeSerializer(
+        keys, salt=_SALT, signer_kwargs={"key_derivation": "hmac", "digest_method": sha256}
+    )
 
 
 def _id_of(token: str) -> str:

@@ -19,7 +19,9 @@ __all__ = ["GrantedExemptions"]
 class GrantedExemptions:
     """Evaluates the allow lists and bypass tokens of the closing states. Raises `ConfigurationError` for invalid options."""
 
-    def __init__(self, now: Callable[[], datetime], proxies: Proxies, bypass: Bypass | None = None) -> None:
+    def __init__(
+        self, now: Callable[[], datetime], proxies: Proxies, bypass: Bypass | None = None
+    ) -> None:
         if bypass is not None and not isinstance(bypass, Bypass):
             raise ConfigurationError(f"bypass must be a Bypass, got {bypass!r}.")
         self._now = now
@@ -31,7 +33,11 @@ class GrantedExemptions:
         """Return whether a closing state lets this request pass."""
         if state.allow is not None and self._allowed_by(state.allow).matches(scope):
             return True
-        return self.bypass is not None and state.bypass is not None and self.bypass.admits(scope, state.bypass, self._now())
+        return (
+            self.bypass is not None
+            and state.bypass is not None
+            and self.bypass.admits(scope, state.bypass, self._now())
+        )
 
     def bypass_redirect(self, scope: Scope, states: Iterable[MaintenanceState]) -> ASGIApp | None:
         """Return the response to a visit of a bypass link; `None` for other requests."""
@@ -44,7 +50,9 @@ class GrantedExemptions:
         """Load the allow lists of a gate, each once. Returns what is wrong with their entries."""
         wanted = {state.allow for state in states if state.allow is not None}
         self._lists = {entries: self._allowed_by(entries) for entries in wanted}
-        return sorted({problem for allow_list in self._lists.values() for problem in allow_list.errors})
+        return sorted(
+            {problem for allow_list in self._lists.values() for problem in allow_list.errors}
+        )
 
     def _allowed_by(self, entries: tuple[str, ...]) -> AllowList:
         return self._lists.get(entries) or AllowList(entries, self._proxies)

@@ -11,7 +11,16 @@ from starlette.types import Scope
 
 from ..exceptions import ConfigurationError
 
-__all__ = ["Address", "AddressRange", "ForwardedHeader", "Proxies", "address_of", "hops", "is_in", "network_of"]
+__all__ = [
+    "Address",
+    "AddressRange",
+    "ForwardedHeader",
+    "Proxies",
+    "address_of",
+    "hops",
+    "is_in",
+    "network_of",
+]
 
 ForwardedHeader = Literal["x-forwarded-for", "forwarded"]
 """In which header proxies say for whom they ask."""
@@ -29,7 +38,9 @@ _MAX_LENGTH: Final = 4096  # characters
 _MARK: Final = re.compile(r'[",]')
 
 
-_PAIR: Final = re.compile(r"""[ \t]*(?:([!#$%&'*+.^_`|~0-9A-Za-z-]+)=([!#$%&'*+.^_`|~0-9A-Za-z-]+|"[^"\\]*")[ \t]*)?(;|\Z)""")
+_PAIR: Final = re.compile(
+    r"""[ \t]*(?:([!#$%&'*+.^_`|~0-9A-Za-z-]+)=([!#$%&'*+.^_`|~0-9A-Za-z-]+|"[^"\\]*")[ \t]*)?(;|\Z)"""
+)
 
 
 def hops(scope: Scope, header: ForwardedHeader) -> Iterator[Address | None]:
@@ -38,7 +49,9 @@ def hops(scope: Scope, header: ForwardedHeader) -> Iterator[Address | None]:
     Each proxy appends. Clients may have written everything to the left of what a trusted proxy appended, so the header is read from
     the right: nothing further left changes what has been read.
     """
-    text = ",".join(value.decode("latin-1") for name, value in scope["headers"] if name == header.encode())
+    text = ",".join(
+        value.decode("latin-1") for name, value in scope["headers"] if name == header.encode()
+    )
     if len(text) > _MAX_LENGTH:
         return iter((None,))
     if header == "forwarded":
@@ -102,16 +115,24 @@ _MAX_PROXIES: Final = 32
 class Proxies:
     """The trusted proxies and the header in which they report the client address. Raises `ConfigurationError` for invalid options."""
 
-    def __init__(self, trusted: str | Iterable[str] = (), forwarded: ForwardedHeader = "x-forwarded-for") -> None:
+    def __init__(
+        self, trusted: str | Iterable[str] = (), forwarded: ForwardedHeader = "x-forwarded-for"
+    ) -> None:
         if not isinstance(trusted, Iterable):
-            raise ConfigurationError(f"trusted_proxies must be a list of networks, got {trusted!r}.")
+            raise ConfigurationError(
+                f"trusted_proxies must be a list of networks, got {trusted!r}."
+            )
         if forwarded not in get_args(ForwardedHeader):
-            raise ConfigurationError(f"forwarded must be one of {', '.join(get_args(ForwardedHeader))}, got {forwarded!r}.")
+            raise ConfigurationError(
+                f"forwarded must be one of {', '.join(get_args(ForwardedHeader))}, got {forwarded!r}."
+            )
         self.trusted = (trusted,) if isinstance(trusted, str) else tuple(trusted)
         self.forwarded = forwarded
         self._networks = tuple(map(network_of, self.trusted))
         if forwarded != "x-forwarded-for" and not self._networks:
-            raise ConfigurationError(f"trusted_proxies must name the proxies that write the header with forwarded={forwarded!r}, got none.")
+            raise ConfigurationError(
+                f"trusted_proxies must name the proxies that write the header with forwarded={forwarded!r}, got none."
+            )
 
     def client_of(self, scope: Scope) -> Address | None:
         """Return the address of the client; `None` if it cannot be determined."""
@@ -129,7 +150,9 @@ class Proxies:
 
     def __repr__(self) -> str:
         networks = f", trusted_proxies={[*map(str, self._networks)]!r}" if self._networks else ""
-        return networks + (f", forwarded={self.forwarded!r}" if self.forwarded != "x-forwarded-for" else "")
+        return networks + (
+            f", forwarded={self.forwarded!r}" if self.forwarded != "x-forwarded-for" else ""
+        )
 
 
 def is_in(address: Address, networks: Iterable[AddressRange]) -> bool:
@@ -144,7 +167,13 @@ def network_of(text: object) -> AddressRange:
             raise ValueError("write it as text")
         network = ip_network(text)
     except ValueError as error:
-        raise ConfigurationError(f"A network must be like 10.0.0.0/8, 192.0.2.7 or 2001:db8::/32, got {text!r} ({error}).") from None
-    if isinstance(network, IPv6Network) and network.prefixlen >= 96 and (mapped := network.network_address.ipv4_mapped) is not None:
+        raise ConfigurationError(
+            f"A network must be like 10.0.0.0/8, 192.0.2.7 or 2001:db8::/32, got {text!r} ({error})."
+        ) from None
+    if (
+        isinstance(network, IPv6Network)
+        and network.prefixlen >= 96
+        and (mapped := network.network_address.ipv4_mapped) is not None
+    ):
         return IPv4Network((mapped, network.prefixlen - 96))
     return network

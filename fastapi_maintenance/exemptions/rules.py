@@ -41,7 +41,9 @@ __all__ = [
     "When",
 ]
 
-ExemptHandler = Callable[[Request], bool | Awaitable[bool]] | Callable[[HTTPConnection], bool | Awaitable[bool]]
+ExemptHandler = (
+    Callable[[Request], bool | Awaitable[bool]] | Callable[[HTTPConnection], bool | Awaitable[bool]]
+)
 """Decides whether a request passes although maintenance is on. Sync handlers run in threads of their own.
 
 The argument is a `Request`; for a WebSocket, an `HTTPConnection`, which has no method and no body. A handler that asks that for
@@ -141,19 +143,30 @@ class Path(ScopeRule):
 
     def __init__(self, *paths: str, methods: Iterable[str] | None = None) -> None:
         self._paths = _some("Path", paths)
-        self._methods = None if methods is None else Method(*([methods] if isinstance(methods, str) else methods))
+        self._methods = (
+            None
+            if methods is None
+            else Method(*([methods] if isinstance(methods, str) else methods))
+        )
         self._exact = frozenset(path for path in paths if _checked_path(path) and "{" not in path)
         self._templates = [_compiled(path) for path in paths if path not in self._exact]
 
     def matches(self, scope: Scope) -> bool | None:
         """Return whether path and method match."""
-        return _all_of((self._matches_path(get_route_path(scope)), self._methods is None or self._methods.matches(scope)))
+        return _all_of(
+            (
+                self._matches_path(get_route_path(scope)),
+                self._methods is None or self._methods.matches(scope),
+            )
+        )
 
     def _matches_path(self, path: str) -> bool | None:
         if path in self._exact or any(template.fullmatch(path) for template in self._templates):
             return True
         # The patterns of routes end with `$`, which a newline at the end of the path may follow.
-        loose = path.removesuffix("\n") in self._exact or any(template.match(path) for template in self._templates)
+        loose = path.removesuffix("\n") in self._exact or any(
+            template.match(path) for template in self._templates
+        )
         return None if loose else False
 
     def __repr__(self) -> str:
@@ -179,7 +192,11 @@ class Method(ScopeRule):
         if method is None or method in self.methods:
             return method is not None
         method = method.upper()
-        return None if method in self.methods or (method == "HEAD" and "GET" in self.methods) else False
+        return (
+            None
+            if method in self.methods or (method == "HEAD" and "GET" in self.methods)
+            else False
+        )
 
     def __repr__(self) -> str:
         return f"Method({_listed(self.methods)})"
@@ -194,7 +211,9 @@ class Host(ScopeRule):
     def __init__(self, *hosts: str) -> None:
         for host in _some("Host", hosts):
             if not _reads(_HOST, host):
-                raise ConfigurationError(f"A host must be like example.com or *.example.com, without a port, got {host!r}.")
+                raise ConfigurationError(
+                    f"A host must be like example.com or *.example.com, without a port, got {host!r}."
+                )
         self._hosts = tuple(host.lower() for host in hosts)
 
     def matches(self, scope: Scope) -> bool | None:
@@ -202,7 +221,10 @@ class Host(ScopeRule):
         name = _PORT.sub("", (_header(scope, b"host") or "").lower())
         if not _reads(_HOST, name):
             return None
-        return any(name.endswith(host[1:]) if host.startswith("*") else name == host for host in self._hosts)
+        return any(
+            name.endswith(host[1:]) if host.startswith("*") else name == host
+            for host in self._hosts
+        )
 
     def __repr__(self) -> str:
         return f"Host({_listed(self._hosts)})"
@@ -217,7 +239,12 @@ class Network(ScopeRule):
     The client is unknown if that header is malformed or over 4 KiB, names more than 32 proxies or no client, and on a Unix socket.
     """
 
-    def __init__(self, *networks: str, trusted_proxies: str | Iterable[str] = (), forwarded: ForwardedHeader = "x-forwarded-for") -> None:
+    def __init__(
+        self,
+        *networks: str,
+        trusted_proxies: str | Iterable[str] = (),
+        forwarded: ForwardedHeader = "x-forwarded-for",
+    ) -> None:
         self._networks = tuple(network_of(network) for network in _some("Network", networks))
         self._proxies = Proxies(trusted_proxies, forwarded)
 
@@ -238,7 +265,9 @@ class _Named(ScopeRule):
         if not self._is_name(name):
             raise ConfigurationError(f"The name of a {kind} must be a token, got {name!r}.")
         if value is not None and not _reads(_TEXT, value):
-            raise ConfigurationError(f"The value of {kind}({name!r}, …) must be text that is not empty.")
+            raise ConfigurationError(
+                f"The value of {kind}({name!r}, …) must be text that is not empty."
+            )
         self._name = name
         self._value = value
 
@@ -287,7 +316,11 @@ class Query(_Named):
 
     def _values(self, scope: Scope) -> Sequence[str]:
         query: bytes = scope.get("query_string", b"")
-        return [value for name, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True) if name == self._name]
+        return [
+            value
+            for name, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True)
+            if name == self._name
+        ]
 
 
 class Bearer(Rule):
@@ -295,7 +328,9 @@ class Bearer(Rule):
 
     def __init__(self, check: Check) -> None:
         if not callable(check):
-            raise ConfigurationError(f"The check of Bearer must be a function of the token, got {check!r}.")
+            raise ConfigurationError(
+                f"The check of Bearer must be a function of the token, got {check!r}."
+            )
         self._check = check
 
     async def applies(self, connection: HTTPConnection) -> bool | None:
@@ -318,7 +353,9 @@ class Role(Rule):
 
     def __init__(self, *roles: str, of: Callable[[Any], Roles | Awaitable[Roles]]) -> None:
         if not callable(of):
-            raise ConfigurationError(f"of must be a function of the request that returns roles, got {of!r}.")
+            raise ConfigurationError(
+                f"of must be a function of the request that returns roles, got {of!r}."
+            )
         self._roles = frozenset(_some("Role", roles))
         self._of = of
 
@@ -363,7 +400,9 @@ class _AllOf(Rule):
         return _all_of(answers)
 
     def __repr__(self) -> str:
-        return " & ".join(f"({rule!r})" if isinstance(rule, _AnyOf) else repr(rule) for rule in self._rules)
+        return " & ".join(
+            f"({rule!r})" if isinstance(rule, _AnyOf) else repr(rule) for rule in self._rules
+        )
 
 
 class _Not(Rule):
@@ -376,7 +415,9 @@ class _Not(Rule):
         return None if answer is None else not answer
 
     def __repr__(self) -> str:
-        return f"~({self._rule!r})" if isinstance(self._rule, _AnyOf | _AllOf) else f"~{self._rule!r}"
+        return (
+            f"~({self._rule!r})" if isinstance(self._rule, _AnyOf | _AllOf) else f"~{self._rule!r}"
+        )
 
 
 def _as_rule(handler: ExemptHandler) -> Rule:
@@ -411,7 +452,9 @@ def _compiled(template: str) -> re.Pattern[str]:
     try:
         return compile_path(template)[0]
     except (AssertionError, ValueError) as error:  # no such convertor; a name twice
-        raise ConfigurationError(f"A path template must be valid for Starlette, got {template!r}: {error}") from None
+        raise ConfigurationError(
+            f"A path template must be valid for Starlette, got {template!r}: {error}"
+        ) from None
 
 
 # -- reading requests ------------------------------------------------------------------------------
@@ -426,7 +469,9 @@ def _header(scope: Scope, name: bytes) -> str | None:
 
 
 def _is_same(given: str, expected: str) -> bool:
-    return compare_digest(given.encode("utf-8", "surrogatepass"), expected.encode("utf-8", "surrogatepass"))
+    return compare_digest(
+        given.encode("utf-8", "surrogatepass"), expected.encode("utf-8", "surrogatepass")
+    )
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -28,7 +28,11 @@ class NotGrantedError(BackendError):
 
 
 async def grant(
-    backend: BaseStateBackend, bypass: Bypass, lasting: timedelta, note: str | None, component: str | None = None
+    backend: BaseStateBackend,
+    bypass: Bypass,
+    lasting: timedelta,
+    note: str | None,
+    component: str | None = None,
 ) -> tuple[str, BypassRecord, StatusReport]:
     """Add a new token to the switch, or to that of a component. Returns the token, its record, and the report before the change.
 
@@ -42,7 +46,9 @@ async def grant(
 
     def with_it(records: Records) -> Records:
         if len(records) >= MAX_ALLOW_ENTRIES:
-            raise NotGrantedError(f"A switch must have at most {MAX_ALLOW_ENTRIES} bypasses. Revoke some first.")
+            raise NotGrantedError(
+                f"A switch must have at most {MAX_ALLOW_ENTRIES} bypasses. Revoke some first."
+            )
         return *records, record
 
     return token, record, await _change(backend, component, with_it)
@@ -54,12 +60,16 @@ async def granted(backend: BaseStateBackend, component: str | None = None) -> Re
     return holding(_switch_of(report), report.now)
 
 
-async def revoke(backend: BaseStateBackend, ids: Collection[str] | None, component: str | None = None) -> None:
+async def revoke(
+    backend: BaseStateBackend, ids: Collection[str] | None, component: str | None = None
+) -> None:
     """Remove bypasses from the switch, or from that of a component; `None` removes all. Raises `BackendError`."""
 
     def without(records: Records) -> Records:
         if unknown := set(ids or ()) - {record.id for record in records}:
-            raise UnknownBypassError(f"Unknown bypass {', '.join(map(repr, sorted(unknown)))}. Run 'bypass list'.")
+            raise UnknownBypassError(
+                f"Unknown bypass {', '.join(map(repr, sorted(unknown)))}. Run 'bypass list'."
+            )
         return tuple(record for record in records if ids is not None and record.id not in ids)
 
     await _change(backend, component, without)
@@ -70,14 +80,18 @@ def holding(switch: MaintenanceState, now: datetime) -> Records:
     return tuple(record for record in switch.bypass or () if now < record.until)
 
 
-async def _change(backend: BaseStateBackend, component: str | None, change: Callable[[Records], Records]) -> StatusReport:
+async def _change(
+    backend: BaseStateBackend, component: str | None, change: Callable[[Records], Records]
+) -> StatusReport:
     """Replace the bypasses of the switch by compare-and-set."""
     for _ in range(_ATTEMPTS):
         report = await look(backend, component)
         switch = _own_switch_of(report)
         records = change(holding(switch, report.now))
         amended = MaintenanceState(**dict(switch) | {"bypass": records or None})
-        if await backend.compare_and_set(report.reading, amended, component=component, keep_ttl=True):
+        if await backend.compare_and_set(
+            report.reading, amended, component=component, keep_ttl=True
+        ):
             return report
     raise NotGrantedError("The switch changed during every attempt. Try again.")
 

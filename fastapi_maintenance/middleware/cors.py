@@ -55,7 +55,11 @@ class _CORSLookup:
         if self._own is None and isinstance(innermost, Starlette | Router):
             self._routes = innermost.routes
             mounts = [route for route in self._routes if isinstance(route, Mount | Host)]
-            self._mounted = {id(route): beneath for route in mounts if (beneath := _CORSLookup(route.app)).is_there}
+            self._mounted = {
+                id(route): beneath
+                for route in mounts
+                if (beneath := _CORSLookup(route.app)).is_there
+            }
 
     @property
     def is_there(self) -> bool:
@@ -75,7 +79,9 @@ class _CORSLookup:
 
 def _matches(route: BaseRoute, scope: Scope) -> tuple[Match, Scope]:
     try:
-        return route.matches({**scope, "fastapi": dict(scope.get("fastapi", {}))})  # FastAPI writes into what it keeps there
+        return route.matches(
+            {**scope, "fastapi": dict(scope.get("fastapi", {}))}
+        )  # FastAPI writes into what it keeps there
     except Exception:  # of a convertor of the user's
         return Match.NONE, {}
 
@@ -94,14 +100,20 @@ def _declared(app: object, outer: type) -> CORSMiddleware | None:
     """The one that was added to an app before `outer` was, so that it lies beneath; for where another middleware hides it."""
     if not isinstance(app, Starlette):
         return None
-    ours = [index for index, middleware in enumerate(app.user_middleware) if _is_a(middleware.cls, outer)]
+    ours = [
+        index
+        for index, middleware in enumerate(app.user_middleware)
+        if _is_a(middleware.cls, outer)
+    ]
     return _made_of(app, ours[0]) if ours else None
 
 
 def _made_of(app: Starlette, start: int) -> CORSMiddleware | None:
     for middleware in app.user_middleware[start:]:
         if _is_a(middleware.cls, CORSMiddleware):
-            return cast("CORSMiddleware", middleware.cls(app, *middleware.args, **middleware.kwargs))
+            return cast(
+                "CORSMiddleware", middleware.cls(app, *middleware.args, **middleware.kwargs)
+            )
     return None
 
 

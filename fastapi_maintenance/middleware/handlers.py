@@ -29,7 +29,11 @@ logger = logging.getLogger("fastapi_maintenance")
 _INTERNAL_ERROR: Final = 1011  # in IANA's registry of WebSocket close codes
 
 
-_NO_FAILURES: Final = (HTTPException, WebSocketException, ClientDisconnect)  # an answer that was meant, or a client that left
+_NO_FAILURES: Final = (
+    HTTPException,
+    WebSocketException,
+    ClientDisconnect,
+)  # an answer that was meant, or a client that left
 
 
 class ReplayableReceive:
@@ -65,7 +69,12 @@ async def is_exempt(handler: ExemptHandler, scope: Scope, receive: Receive, send
 
 
 async def answer_with(
-    handler: ResponseHandler, state: MaintenanceState | None, default: ASGIApp, scope: Scope, receive: Receive, send: Send
+    handler: ResponseHandler,
+    state: MaintenanceState | None,
+    default: ASGIApp,
+    scope: Scope,
+    receive: Receive,
+    send: Send,
 ) -> None:
     """Send the response of a handler, which gets the state too unless that is None.
 
@@ -77,13 +86,17 @@ async def answer_with(
         connection = _connection(scope, receive, send)
         with _annotate_errors("response_handler", handler):
             try:
-                response: Any = await call_handler(handler, connection, *([] if state is None else [state]))
+                response: Any = await call_handler(
+                    handler, connection, *([] if state is None else [state])
+                )
             except AttributeError as error:
                 if not _asks_for_a_request(error, connection):
                     raise
                 response = default
             if not callable(response) or isinstance(response, type):
-                raise TypeError(f"{qualified_name(handler)} returned {type(response).__name__}; a response_handler must return a Response.")
+                raise TypeError(
+                    f"{qualified_name(handler)} returned {type(response).__name__}; a response_handler must return a Response."
+                )
         await response(scope, receive, send)
 
     await _with_app_error_handlers(answer, scope, receive, adapt_send(scope, send))
@@ -106,7 +119,9 @@ async def handle_error(error: Exception, scope: Scope, receive: Receive, send: S
     async def fail(scope: Scope, receive: Receive, send: Send) -> None:
         raise error
 
-    await _with_app_error_handlers(fail, scope, receive, adapt_send(scope, send, code=_INTERNAL_ERROR, reason="Internal error"))
+    await _with_app_error_handlers(
+        fail, scope, receive, adapt_send(scope, send, code=_INTERNAL_ERROR, reason="Internal error")
+    )
 
 
 def _connection(scope: Scope, receive: Receive, send: Send) -> HTTPConnection:
@@ -133,12 +148,16 @@ def _annotate_errors(role: str, handler: object) -> Iterator[None]:
                 extra=log_fields("handler-failed", handler=qualified_name(handler)),
             )
         note = f"Raised by the {role} {qualified_name(handler)}."
-        if note not in getattr(error, "__notes__", ()):  # an exception that is one object for all requests would collect them
+        if note not in getattr(
+            error, "__notes__", ()
+        ):  # an exception that is one object for all requests would collect them
             error.add_note(note)
         raise
 
 
-async def _with_app_error_handlers(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+async def _with_app_error_handlers(
+    app: ASGIApp, scope: Scope, receive: Receive, send: Send
+) -> None:
     """Run `app` where endpoints run: inside the error handling that lies beneath our middleware in the real app.
 
     Handlers of 500 and of Exception are left out. They belong to Starlette's ServerErrorMiddleware, outside of ours.

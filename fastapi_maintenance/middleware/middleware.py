@@ -41,7 +41,9 @@ logger = logging.getLogger("fastapi_maintenance")
 UnknownRoutes = Literal["pass", "refuse"]
 
 _COMING_READABLE: Final = (b"access-control-expose-headers", b"x-maintenance-coming")
-_FENCED_STATES: Final = tuple(FENCED.model_copy(update={"retry_after": seconds}) for seconds in range(2, 6))
+_FENCED_STATES: Final = tuple(
+    FENCED.model_copy(update={"retry_after": seconds}) for seconds in range(2, 6)
+)
 _NO_ANSWERS: Final = (401, 403, 404, 405)  # of these a middleware did nothing else
 
 
@@ -90,7 +92,9 @@ class MaintenanceModeMiddleware:
             _check_handlers(exempt_handler=exempt_handler, response_handler=response_handler)
             _check_answer(response, response_handler)
             if unknown_routes not in get_args(UnknownRoutes):
-                raise ConfigurationError(f"unknown_routes must be one of {', '.join(get_args(UnknownRoutes))}, not {unknown_routes!r}.")
+                raise ConfigurationError(
+                    f"unknown_routes must be one of {', '.join(get_args(UnknownRoutes))}, not {unknown_routes!r}."
+                )
             # Declared here and there: type checkers accept `add_middleware(…, **options)` only for options that are written out.
             self.mode = MaintenanceMode(
                 backend_or_default(backend),
@@ -140,7 +144,9 @@ class MaintenanceModeMiddleware:
         requests.add(request)
         gate = mode.gate
         try:
-            routes = self._routes.scan(scope)  # first, for a new route may bring a new component to ask about
+            routes = self._routes.scan(
+                scope
+            )  # first, for a new route may bring a new component to ask about
             if monotonic() >= gate.until:
                 gate = await mode.refresh()
             request.gate = gate
@@ -163,7 +169,9 @@ class MaintenanceModeMiddleware:
 
         async def tell(message: Message) -> None:
             if message["type"].startswith("lifespan.shutdown."):
-                await self.mode.stop()  # now, as servers end the event loop when they have heard this
+                await (
+                    self.mode.stop()
+                )  # now, as servers end the event loop when they have heard this
             await send(message)
 
         try:
@@ -178,15 +186,22 @@ class MaintenanceModeMiddleware:
         finally:
             current_request.reset(token)
 
-    async def _judge(self, request: InFlightRequest, gate: Gate, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _judge(
+        self, request: InFlightRequest, gate: Gate, scope: Scope, receive: Receive, send: Send
+    ) -> None:
         """Decide on a request, and answer or serve it. Refused, it is in no drain's way, also while a handler is asked."""
         mode, route = self.mode, request.route
         assert route is not None
-        if not gate.is_open and (welcome := mode.granted.bypass_redirect(scope, gate.closed_states())) is not None:
+        if (
+            not gate.is_open
+            and (welcome := mode.granted.bypass_redirect(scope, gate.closed_states())) is not None
+        ):
             mode.in_flight.discard(request)
             await welcome(scope, receive, send)
             return
-        if route.component is not None and route.component not in mode.components:  # of a route that was added meanwhile
+        if (
+            route.component is not None and route.component not in mode.components
+        ):  # of a route that was added meanwhile
             self._follow_components(frozenset({route.component}))
         # Rules and handlers see the path that the routes see. What is passed on stays as it came.
         outside = self._routes.application is not None
@@ -194,33 +209,45 @@ class MaintenanceModeMiddleware:
         request.exempt = (route.docs and self._exempt_docs) or None
         decision = request.decide(gate, found=route.found or self._refuse_unknown)
         if decision.refused:
-            request.refused_by = choice(_FENCED_STATES) if decision.state is FENCED else decision.state
+            request.refused_by = (
+                choice(_FENCED_STATES) if decision.state is FENCED else decision.state
+            )
             if self.exempt_handler is not None and decision.rule is not DecidedBy.FORCED_ON:
                 replay = ReplayableReceive(receive)
                 receive = replay.replay
                 try:
                     request.exempt = await is_exempt(self.exempt_handler, seen, replay, send)
                 except Exception as error:
-                    await self._cross_origin.send(partial(handle_error, error), scope, receive, send)
+                    await self._cross_origin.send(
+                        partial(handle_error, error), scope, receive, send
+                    )
                     return
             if not request.exempt or decision.rule is DecidedBy.FORCED_ON:
                 mode.refused_total += 1
                 await self._answer(request.refused_by, route.component, seen, receive, send)
                 return
             request.refused_by = None
-        elif request.exempt is None and gate.for_component(route.component).closure is not None:  # else nothing was asked yet
+        elif (
+            request.exempt is None and gate.for_component(route.component).closure is not None
+        ):  # else nothing was asked yet
             request.exempt = False
             if decision.rule is DecidedBy.NO_ROUTE and request.blocks_drain(gate):
                 send = self._noting_answers(request, gate, send)
         await self._serve(request, gate, scope, receive, send)
 
-    async def _answer(self, state: MaintenanceState, of: str | None, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _answer(
+        self, state: MaintenanceState, of: str | None, scope: Scope, receive: Receive, send: Send
+    ) -> None:
         answer: ASGIApp = self._respond(state, of)
         if self.response_handler is not None:
-            answer = partial(answer_with, self.response_handler, state if self._gives_state else None, answer)
+            answer = partial(
+                answer_with, self.response_handler, state if self._gives_state else None, answer
+            )
         await self._cross_origin.send(answer, scope, receive, send)
 
-    async def _serve(self, request: InFlightRequest, gate: Gate, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _serve(
+        self, request: InFlightRequest, gate: Gate, scope: Scope, receive: Receive, send: Send
+    ) -> None:
         if scope["type"] == "websocket":
             if self._close_websockets:
                 websocket = ClosableWebSocket(receive, send)
@@ -262,8 +289,12 @@ class MaintenanceModeMiddleware:
         exempt = route.docs and self._exempt_docs
         if not exempt and self.exempt_handler is not None:
             try:
-                exempt = await is_exempt(self.exempt_handler, request.scope, _nothing_more, _nowhere)
-            except Exception:  # logged already; a request that cannot be classified blocks the drain
+                exempt = await is_exempt(
+                    self.exempt_handler, request.scope, _nothing_more, _nowhere
+                )
+            except (
+                Exception
+            ):  # logged already; a request that cannot be classified blocks the drain
                 exempt = False
         request.exempt = exempt
 
@@ -279,7 +310,9 @@ class MaintenanceModeMiddleware:
             return self._plain
         if state.reason is FENCED.reason:
             if state.retry_after not in self._fenced:
-                self._fenced[state.retry_after] = MaintenanceResponse(state, self.mode.now, self._options)
+                self._fenced[state.retry_after] = MaintenanceResponse(
+                    state, self.mode.now, self._options
+                )
             return self._fenced[state.retry_after]
         known, response = self._responses.get(of, (ON, self._plain))
         if known is not state:
@@ -300,7 +333,9 @@ def _is_answer(scope: Scope, message: Message) -> bool:
     if message["type"] != "http.response.start":
         return bool(message["type"] == "websocket.accept")
     status: int = message["status"]
-    preflight = scope["method"] == "OPTIONS" and b"access-control-request-method" in dict(scope["headers"])
+    preflight = scope["method"] == "OPTIONS" and b"access-control-request-method" in dict(
+        scope["headers"]
+    )
     return not preflight and status not in _NO_ANSWERS and status // 100 != 3
 
 
@@ -338,18 +373,26 @@ def _check_answer(answer: object, response_handler: object) -> None:
     if not isinstance(answer, ResponseOptions):
         raise ConfigurationError(f"response must be a ResponseOptions, not {answer!r}.")
     if response_handler is not None:
-        raise ConfigurationError("response_handler makes the whole answer, so response= would do nothing beside it: give one of them.")
+        raise ConfigurationError(
+            "response_handler makes the whole answer, so response= would do nothing beside it: give one of them."
+        )
 
 
 def _refuse_to_start(error: ConfigurationError) -> ASGIApp:
     """What stands in for an application that is configured wrongly."""
-    logger.critical("MaintenanceModeMiddleware is configured wrongly: %s", error, extra=log_fields("misconfigured"))
+    logger.critical(
+        "MaintenanceModeMiddleware is configured wrongly: %s",
+        error,
+        extra=log_fields("misconfigured"),
+    )
 
     async def refuse(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "lifespan":
             raise error
         await receive()
-        await send({"type": "lifespan.startup.failed", "message": f"MaintenanceModeMiddleware: {error}"})
+        await send(
+            {"type": "lifespan.startup.failed", "message": f"MaintenanceModeMiddleware: {error}"}
+        )
         raise error  # TestClient goes by that, and takes a lifespan that ends without for one that goes on
 
     return refuse

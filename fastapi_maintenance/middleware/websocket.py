@@ -38,7 +38,9 @@ class _Closable(ABC):
         if not self._disconnect.done():
             next_message = asyncio.ensure_future(self._receive())
             try:
-                await asyncio.wait((next_message, self._disconnect), return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait(
+                    (next_message, self._disconnect), return_when=asyncio.FIRST_COMPLETED
+                )
             except asyncio.CancelledError:
                 if next_message.done():  # whoever waits with a timeout gets it the next time
                     self._missed.append(self._seen(next_message.result()))
@@ -65,7 +67,9 @@ class _Closable(ABC):
 
     async def _end(self, disconnect: Message, closing: Message) -> None:
         self._disconnect.set_result(disconnect)
-        with suppress(Exception):  # the client may have gone at the same moment; each server has its own error for that
+        with suppress(
+            Exception
+        ):  # the client may have gone at the same moment; each server has its own error for that
             await self._send(closing)
 
 
@@ -77,7 +81,9 @@ class ClosableWebSocket(_Closable):
     async def receive(self) -> Message:
         """The next message, or the disconnect that a closing amounts to."""
         if not self._begun:
-            message = await self._receive()  # the connect event, which is there already and which applications expect first
+            message = (
+                await self._receive()
+            )  # the connect event, which is there already and which applications expect first
             self._begun = True
             return message
         return await super().receive()
@@ -90,7 +96,9 @@ class ClosableWebSocket(_Closable):
         """Close with code 1012 (RFC 6455, 7.4; "service restart")."""
         if not (self._over or self._disconnect.done()):
             closing = {"code": _SERVICE_RESTART, "reason": truncate_reason(reason)}
-            await self._end({"type": "websocket.disconnect", **closing}, {"type": "websocket.close", **closing})
+            await self._end(
+                {"type": "websocket.disconnect", **closing}, {"type": "websocket.close", **closing}
+            )
 
 
 class ClosableStream(_Closable):
@@ -107,7 +115,9 @@ class ClosableStream(_Closable):
         finally:
             self._sending = False
         if message["type"] == "http.response.start":
-            self._endless = b"content-length" not in {name.lower() for name, _ in message.get("headers", ())}
+            self._endless = b"content-length" not in {
+                name.lower() for name, _ in message.get("headers", ())
+            }
         elif message["type"] == "http.response.body" and not message.get("more_body", False):
             self._over = True
         elif self._wanted:
@@ -117,4 +127,7 @@ class ClosableStream(_Closable):
         """End the response now, or after the part of its body that is next."""
         self._wanted = True
         if self._endless and not (self._sending or self._over or self._disconnect.done()):
-            await self._end({"type": "http.disconnect"}, {"type": "http.response.body", "body": b"", "more_body": False})
+            await self._end(
+                {"type": "http.disconnect"},
+                {"type": "http.response.body", "body": b"", "more_body": False},
+            )

@@ -48,7 +48,11 @@ def evaluate(reading: Snapshot, now: float, component: str | None = None) -> Eff
         if now < own.expires_at and (own_switch.enabled or not (own.switch or OFF).enabled):
             switch, coming, opened_by = own_switch, None, (component,)
         coming = own_coming or coming
-    live = [hold for hold in reading.holds or () if now < hold.deadline and hold.component in (None, component)]
+    live = [
+        hold
+        for hold in reading.holds or ()
+        if now < hold.deadline and hold.component in (None, component)
+    ]
     until = min([until, *(hold.deadline for hold in live)])
     return EffectiveState(_combine(live, opened_by), switch, until, coming)
 
@@ -81,7 +85,11 @@ def _ending_by(state: MaintenanceState, expires_at: float) -> MaintenanceState:
         end = _moment(expires_at)
     except (OverflowError, ValueError, OSError):  # no time to live, or one beyond the calendar
         return state
-    return state if state.ends_at is not None and state.ends_at <= end else replace_state(state, ends_at=end)
+    return (
+        state
+        if state.ends_at is not None and state.ends_at <= end
+        else replace_state(state, ends_at=end)
+    )
 
 
 def _combine(live: Iterable[Hold], opened_by: tuple[str | None, ...]) -> MaintenanceState | None:
@@ -96,10 +104,24 @@ def _combine(live: Iterable[Hold], opened_by: tuple[str | None, ...]) -> Mainten
     if standing:
         strictest = "full" if any(state.mode == "full" for state in standing) else "read-only"
         newest = standing[-1]
-        retry_after = _HOLD_RETRY_AFTER if newest.retry_after is None and newest.ends_at is None else newest.retry_after
-        return replace_state(newest, mode=strictest, allow=_allowed_by_all(standing), bypass=None, retry_after=retry_after)
+        retry_after = (
+            _HOLD_RETRY_AFTER
+            if newest.retry_after is None and newest.ends_at is None
+            else newest.retry_after
+        )
+        return replace_state(
+            newest,
+            mode=strictest,
+            allow=_allowed_by_all(standing),
+            bypass=None,
+            retry_after=retry_after,
+        )
     opening = [hold for hold in off if hold.component in opened_by]
-    return max(opening, key=lambda hold: (hold.component is not None, hold.since, hold.id)).state if opening else None
+    return (
+        max(opening, key=lambda hold: (hold.component is not None, hold.since, hold.id)).state
+        if opening
+        else None
+    )
 
 
 def _allowed_by_all(states: list[MaintenanceState]) -> tuple[str, ...] | None:

@@ -16,9 +16,15 @@ from .state import MaintenanceState
 
 __all__ = ["Attribution", "Change", "Kind", "attribution_json", "truncated"]
 
-Kind = Literal["set", "noticed", "expired", "cleared", "taken", "released", "lapsed", "restored", "lost"]
+Kind = Literal[
+    "set", "noticed", "expired", "cleared", "taken", "released", "lapsed", "restored", "lost"
+]
 
-_LONGEST: Final = {"by": 200, "message": 500, "reason": 500}  # characters; the history is a record and no archive
+_LONGEST: Final = {
+    "by": 200,
+    "message": 500,
+    "reason": 500,
+}  # characters; the history is a record and no archive
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +57,11 @@ class Change:
 
     def to_json(self) -> dict[str, Any]:
         """All of it as JSON values, always with the same keys."""
-        state = None if self.state is None else self.state.model_dump(mode="json", exclude={"allow", "bypass"})
+        state = (
+            None
+            if self.state is None
+            else self.state.model_dump(mode="json", exclude={"allow", "bypass"})
+        )
         return asdict(self) | {"at": self.at.isoformat().replace("+00:00", "Z"), "state": state}
 
 
@@ -71,7 +81,9 @@ class Attribution(BaseModel):
     def _or_none(cls, value: Any) -> MaintenanceState | None:
         try:
             return MaintenanceState.from_document(value)
-        except InvalidStateError:  # of a newer version, say; author and place can be read all the same
+        except (
+            InvalidStateError
+        ):  # of a newer version, say; author and place can be read all the same
             return None
 
     @classmethod
@@ -83,9 +95,16 @@ class Attribution(BaseModel):
             raise InvalidStateError("The note cannot be read.") from None
 
 
-def attribution_json(state: MaintenanceState | None = None, *, by: str | None = None, component: str | None = None) -> str:
+def attribution_json(
+    state: MaintenanceState | None = None, *, by: str | None = None, component: str | None = None
+) -> str:
     """What this process notes of a change that it makes, as JSON; `by` where the state itself does not say who does it."""
-    facts = {"by": _cut(by, "by"), "host": socket.gethostname(), "pid": os.getpid(), "scope": component}
+    facts = {
+        "by": _cut(by, "by"),
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "scope": component,
+    }
     if state is not None:
         facts["by"] = _cut(state.by, "by") or facts["by"]
         facts["state"] = json.loads(truncated(state).model_dump_json(exclude_none=True))

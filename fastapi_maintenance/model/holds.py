@@ -28,8 +28,15 @@ class Hold:
 
     def dump(self) -> str:
         """Write what does not change while the hold lives, as JSON; the deadline is stored beside it."""
-        document = {"state": json.loads(self.state.model_dump_json(exclude_none=True)), "since": self.since}
-        document |= {name: value for name, value in (("lifts", self.lifts), ("scope", self.component)) if value}
+        document = {
+            "state": json.loads(self.state.model_dump_json(exclude_none=True)),
+            "since": self.since,
+        }
+        document |= {
+            name: value
+            for name, value in (("lifts", self.lifts), ("scope", self.component))
+            if value
+        }
         return json.dumps(document)
 
     @classmethod
@@ -40,7 +47,11 @@ class Hold:
             state = MaintenanceState.from_document(document["state"])
             since, lifts = float(document.get("since", 0.0)), document.get("lifts", [])
             scope = document.get("scope")
-            if not math.isfinite(since) or not isinstance(lifts, list) or not isinstance(scope, str | None):
+            if (
+                not math.isfinite(since)
+                or not isinstance(lifts, list)
+                or not isinstance(scope, str | None)
+            ):
                 raise ValueError
         except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
             raise InvalidStateError(f"The hold {id!r} cannot be read.") from None

@@ -7,7 +7,16 @@ from typing import Final, Literal, NamedTuple
 
 from .state import OFF, ON, MaintenanceState
 
-__all__ = ["SAFE_METHODS", "Closure", "DecidedBy", "Decision", "Effect", "Mark", "closure_of", "decide"]
+__all__ = [
+    "SAFE_METHODS",
+    "Closure",
+    "DecidedBy",
+    "Decision",
+    "Effect",
+    "Mark",
+    "closure_of",
+    "decide",
+]
 
 SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 """What passes in read-only mode (RFC 9110, 9.2.1). A WebSocket has no method and does not."""
@@ -61,7 +70,9 @@ _OPEN: Final = Decision(False, DecidedBy.OPEN, OFF)
 _OVERRIDDEN: Final = Closure(DecidedBy.OVERRIDE, ON)
 
 
-def closure_of(hold: MaintenanceState | None, override: bool | None, switch: MaintenanceState) -> Closure | None:
+def closure_of(
+    hold: MaintenanceState | None, override: bool | None, switch: MaintenanceState
+) -> Closure | None:
     """Rules 5 to 7, once for a snapshot; None where they leave the worker open.
 
     `hold` is what the live holds say together, and the switch's window is already considered: as `evaluate` returns them.
@@ -74,7 +85,13 @@ def closure_of(hold: MaintenanceState | None, override: bool | None, switch: Mai
 
 
 def decide(
-    *, mark: Mark | None, found: bool, exempt: bool, closure: Closure | None, method: str | None, effect: Effect | None = None
+    *,
+    mark: Mark | None,
+    found: bool,
+    exempt: bool,
+    closure: Closure | None,
+    method: str | None,
+    effect: Effect | None = None,
 ) -> Decision:
     """Rules 1 to 7 for one request. `method` is in upper case, as ASGI has it; None for a WebSocket.
 

@@ -70,10 +70,16 @@ def _known_components(new: Snapshot, old: Snapshot | None) -> Mapping[str, Compo
     """Those that could be read, and for the others what was last known, if that ever was."""
     known: dict[str, ComponentSwitch] = {}
     if old is not None:
-        known = {name: ComponentSwitch(own.switch, _left(own.expires_in, old, new)) for name, own in (old.components or {}).items()}
+        known = {
+            name: ComponentSwitch(own.switch, _left(own.expires_in, old, new))
+            for name, own in (old.components or {}).items()
+        }
     if new.components is None:
         return known
-    components = {name: known.get(name, own) if own.switch is None else own for name, own in new.components.items()}
+    components = {
+        name: known.get(name, own) if own.switch is None else own
+        for name, own in new.components.items()
+    }
     return {name: own for name, own in components.items() if own.switch is not None}
 
 
@@ -90,9 +96,19 @@ def with_stable_expiry(new: Snapshot, old: Snapshot | None) -> Snapshot:
     for name in components.keys() & before.keys():
         own_left = _steadied(components[name].expires_in, before[name].expires_in, new, old)
         components[name] = replace(components[name], expires_in=own_left)
-    return new if left == new.expires_in and components == (new.components or {}) else replace(new, expires_in=left, components=components)
+    return (
+        new
+        if left == new.expires_in and components == (new.components or {})
+        else replace(new, expires_in=left, components=components)
+    )
 
 
-def _steadied(expires_in: float | None, before: float | None, new: Snapshot, old: Snapshot) -> float | None:
+def _steadied(
+    expires_in: float | None, before: float | None, new: Snapshot, old: Snapshot
+) -> float | None:
     left = _left(before, old, new)
-    return left if left is not None and expires_in is not None and abs(left - expires_in) < _JITTER else expires_in
+    return (
+        left
+        if left is not None and expires_in is not None and abs(left - expires_in) < _JITTER
+        else expires_in
+    )

@@ -6,7 +6,16 @@ import math
 from datetime import datetime
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    model_validator,
+)
 from pydantic_core import from_json
 
 from ..exceptions import InvalidStateError
@@ -125,7 +134,9 @@ class MaintenanceState(BaseModel):
         # A lone surrogate becomes bytes that are not UTF-8 again, as they were where it came from: in the environment.
         raw = value.encode("utf-8", "surrogatepass") if isinstance(value, str) else value
         if len(raw) > MAX_BYTES:
-            raise InvalidStateError(f"The value is {len(raw)} bytes long; {MAX_BYTES} is the most a switch may have.")
+            raise InvalidStateError(
+                f"The value is {len(raw)} bytes long; {MAX_BYTES} is the most a switch may have."
+            )
         try:
             text = raw.decode()
         except UnicodeDecodeError:
@@ -136,7 +147,9 @@ class MaintenanceState(BaseModel):
             return cls.model_validate_json(text)
         except ValidationError as error:
             if any(problem["type"] == "json_invalid" for problem in error.errors()):
-                raise InvalidStateError(f"The JSON cannot be read as a state: {'; '.join(_explain(error))}.") from None
+                raise InvalidStateError(
+                    f"The JSON cannot be read as a state: {'; '.join(_explain(error))}."
+                ) from None
         return cls.from_document(from_json(text))
 
     @classmethod
@@ -150,12 +163,20 @@ class MaintenanceState(BaseModel):
             try:
                 state = cls.model_validate(document)
             except ValidationError as error:
-                invalid = {problem["loc"][0] if problem["loc"] else None for problem in error.errors()}
+                invalid = {
+                    problem["loc"][0] if problem["loc"] else None for problem in error.errors()
+                }
                 if not isinstance(document, dict) or "enabled" in invalid:
-                    raise InvalidStateError(f"The JSON cannot be read as a state: {'; '.join(_explain(error))}.") from None
+                    raise InvalidStateError(
+                        f"The JSON cannot be read as a state: {'; '.join(_explain(error))}."
+                    ) from None
                 ignored += _explain(error)
-                invalid |= {"starts_at", "ends_at"} if None in invalid else set()  # of an empty window
-                document = {name: detail for name, detail in document.items() if name not in invalid}
+                invalid |= (
+                    {"starts_at", "ends_at"} if None in invalid else set()
+                )  # of an empty window
+                document = {
+                    name: detail for name, detail in document.items() if name not in invalid
+                }
             else:
                 state._ignored = tuple(ignored[:_MAX_PROBLEMS])
                 return state
@@ -174,7 +195,9 @@ class MaintenanceState(BaseModel):
             return "1" if self.enabled else "0"
         text = self.model_dump_json(exclude_none=True)
         if (size := len(text.encode())) > MAX_BYTES:
-            raise InvalidStateError(f"The state is {size} bytes long; {MAX_BYTES} is the most a switch may have. Shorten its texts.")
+            raise InvalidStateError(
+                f"The state is {size} bytes long; {MAX_BYTES} is the most a switch may have. Shorten its texts."
+            )
         return text
 
     @property
@@ -184,7 +207,11 @@ class MaintenanceState(BaseModel):
 
     def active_at(self, now: datetime) -> bool:
         """Whether it is on at that time, its window considered. The start is in the window, the end is not."""
-        return self.enabled and (self.starts_at is None or self.starts_at <= now) and (self.ends_at is None or now < self.ends_at)
+        return (
+            self.enabled
+            and (self.starts_at is None or self.starts_at <= now)
+            and (self.ends_at is None or now < self.ends_at)
+        )
 
     def changes_after(self, now: datetime) -> datetime | None:
         """The next instant at which `active_at` changes, if there is one."""

@@ -102,7 +102,13 @@ class Worker:
         standing = self.components.get(component)
         if standing is None:
             return replace(self, closed=True, drained=True, http=0, websockets=0)
-        return replace(self, closed=standing.closed, drained=standing.drained, http=standing.http, websockets=standing.websockets)
+        return replace(
+            self,
+            closed=standing.closed,
+            drained=standing.drained,
+            http=standing.http,
+            websockets=standing.websockets,
+        )
 
     def to_json(self) -> dict[str, Any]:
         """All of it as JSON values."""

@@ -45,7 +45,9 @@ class Content:
     @property
     def message(self) -> str:
         """The message of the state, else of the language."""
-        return self.state.message or (self.texts.read_only_message if self.read_only else self.texts.message)
+        return self.state.message or (
+            self.texts.read_only_message if self.read_only else self.texts.message
+        )
 
     @property
     def ends_at(self) -> datetime | None:
@@ -56,4 +58,6 @@ class Content:
             end = self.state.ends_at.astimezone(UTC)
             return end.replace(microsecond=0) + timedelta(seconds=1) if end.microsecond else end
         except OverflowError:  # the first hours of the year 1, or the last of 9999
-            return (datetime.max if self.state.ends_at.year > 1 else datetime.min).replace(tzinfo=UTC)
+            return (datetime.max if self.state.ends_at.year > 1 else datetime.min).replace(
+                tzinfo=UTC
+            )

@@ -11,7 +11,9 @@ from starlette.types import Scope
 __all__ = ["negotiate", "negotiate_language", "preferences"]
 
 _MAX_LENGTH: Final = 1024  # bytes; browsers send under 200
-_MAX_RANGES: Final = 32  # further ranges and parameters are ignored, so that a made-up header costs no time
+_MAX_RANGES: Final = (
+    32  # further ranges and parameters are ignored, so that a made-up header costs no time
+)
 _MAX_PARAMETERS: Final = 8
 _MAX_SUBTAGS: Final = 8  # language, script, region and a few variants
 
@@ -45,7 +47,9 @@ def negotiate(accept: str, offers: Sequence[str]) -> str:
     qualities = _qualities(accept)
     if not qualities:
         return offers[0]
-    return max(offers, key=lambda offer: _preference(offer, qualities))  # of equals, max returns the first
+    return max(
+        offers, key=lambda offer: _preference(offer, qualities)
+    )  # of equals, max returns the first
 
 
 def _preference(media_type: str, qualities: dict[str, float]) -> tuple[float, int]:
@@ -67,7 +71,9 @@ def negotiate_language(accept_language: str, tags: Collection[str], default: str
     for tag in tags:  # `pt` is `pt-BR` unless there is a plain one
         known.setdefault(tag.lower().partition("-")[0], tag)
     qualities = _qualities(accept_language)
-    for language, quality in sorted(qualities.items(), key=lambda item: -item[1]):  # of equals, the first named stays first
+    for language, quality in sorted(
+        qualities.items(), key=lambda item: -item[1]
+    ):  # of equals, the first named stays first
         if quality and (found := _look_up(language, known, default)) is not None:
             return found
     return default

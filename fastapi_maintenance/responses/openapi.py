@@ -21,7 +21,10 @@ maintenance_responses: Final[dict[int | str, dict[str, Any]]] = {
     503: {
         "description": "Down for maintenance, or read-only.",
         "headers": {
-            "Retry-After": {"description": "Seconds to wait, or an HTTP date.", "schema": {"type": "string", "example": "120"}},
+            "Retry-After": {
+                "description": "Seconds to wait, or an HTTP date.",
+                "schema": {"type": "string", "example": "120"},
+            },
             "X-Maintenance-Mode": {
                 "description": "`full` or `read-only`, with the parameter `ends_at` if the end is known (RFC 9651).",
                 "required": True,
@@ -33,7 +36,11 @@ maintenance_responses: Final[dict[int | str, dict[str, Any]]] = {
             PROBLEM: {
                 "schema": _object(
                     *("type", "title", "status", "detail", "mode", "retry_after"),
-                    type={"type": "string", "format": "uri-reference", "default": "urn:problem-type:maintenance"},
+                    type={
+                        "type": "string",
+                        "format": "uri-reference",
+                        "default": "urn:problem-type:maintenance",
+                    },
                     title={"type": "string", "example": "Down for maintenance"},
                     status={"type": "integer", "example": 503},
                     detail=_DETAIL,

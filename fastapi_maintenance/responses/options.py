@@ -15,7 +15,16 @@ from .._internal.logging import log_fields
 from ..exceptions import ConfigurationError
 from ..model.state import DEFAULT_RETRY_AFTER, ON, MaintenanceState
 from .content import Content
-from .renderers import HTML, PLAIN, PROBLEM, RenderedBody, render_html, render_json, render_plain, render_problem
+from .renderers import (
+    HTML,
+    PLAIN,
+    PROBLEM,
+    RenderedBody,
+    render_html,
+    render_json,
+    render_plain,
+    render_problem,
+)
 from .templates import Page, read_file, read_template
 from .translations import TRANSLATIONS, Translation
 
@@ -38,7 +47,9 @@ _OURS: Final = {
 }
 _URL: Final = re.compile(r"[\x21-\x7e]+")
 _LONGEST: Final = 365 * 24 * 3600  # seconds
-_EVERYTHING: Final = MaintenanceState(enabled=True, message="Back soon", ends_at=datetime(2026, 1, 1, tzinfo=UTC), mode="read-only")
+_EVERYTHING: Final = MaintenanceState(
+    enabled=True, message="Back soon", ends_at=datetime(2026, 1, 1, tzinfo=UTC), mode="read-only"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,14 +85,20 @@ class ResponseOptions:
     _page: Page = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        pages = [f"{name}=" for name in ("redirect", "template", "file") if getattr(self, name) is not None]
+        pages = [
+            f"{name}="
+            for name in ("redirect", "template", "file")
+            if getattr(self, name) is not None
+        ]
         if len(pages) > 1:
             raise ConfigurationError(f"{' and '.join(pages)} exclude each other. Give one of them.")
         for name, path in (("template", self.template), ("file", self.file)):
             if path is not None and not isinstance(path, str | PathLike):
                 raise ConfigurationError(f"{name} must be a path, not {path!r}.")
         if not isinstance(self.retry_after_as_date, bool):
-            raise ConfigurationError(f"retry_after_as_date must be True or False, not {self.retry_after_as_date!r}.")
+            raise ConfigurationError(
+                f"retry_after_as_date must be True or False, not {self.retry_after_as_date!r}."
+            )
         _check_status(status_code=self.status_code)
         if self.read_only_status_code is not None:
             _check_status(read_only_status_code=self.read_only_status_code)
@@ -91,11 +108,16 @@ class ResponseOptions:
             _check_seconds(least=1, refresh=self.refresh)
         _check_texts(self.translations)
         if self.language not in self.all_texts:
-            raise ConfigurationError(f"There are no texts in language={self.language!r}; there are {', '.join(self.all_texts)}.")
+            raise ConfigurationError(
+                f"There are no texts in language={self.language!r}; there are {', '.join(self.all_texts)}."
+            )
         _check_url(problem_type=self.problem_type)
         if self.redirect is not None:
             _check_url(redirect=self.redirect)
-        for name in ("headers", "translations"):  # what somebody does to theirs later has not been checked
+        for name in (
+            "headers",
+            "translations",
+        ):  # what somebody does to theirs later has not been checked
             object.__setattr__(self, name, dict(getattr(self, name)))
         object.__setattr__(self, "_page", self._read_page())
 
@@ -136,16 +158,24 @@ class ResponseOptions:
         try:
             return self._page(notice)
         except Exception as error:  # a template can do what it likes
-            logger.error("The page of a template is replaced by ours: %s", error, extra=log_fields("template-failed"))
+            logger.error(
+                "The page of a template is replaced by ours: %s",
+                error,
+                extra=log_fields("template-failed"),
+            )
             return render_html(notice)
 
 
 def _check_status(**option: object) -> None:
     ((name, status),) = option.items()
     if not _is_int(status) or not 200 <= status <= 599 or status in (204, 205, 304):
-        raise ConfigurationError(f"{name} must be a status from 200 to 599 that can have a body, not {status!r}.")
+        raise ConfigurationError(
+            f"{name} must be a status from 200 to 599 that can have a body, not {status!r}."
+        )
     if 300 <= status <= 399:
-        raise ConfigurationError(f"{name}={status} needs to know where to: give redirect= alone, it is answered with 302.")
+        raise ConfigurationError(
+            f"{name}={status} needs to know where to: give redirect= alone, it is answered with 302."
+        )
 
 
 def _check_headers(headers: object) -> None:
@@ -155,7 +185,9 @@ def _check_headers(headers: object) -> None:
         if not (isinstance(name, str) and _TOKEN.fullmatch(name)):
             raise ConfigurationError(f"The name of a header must be a token, got {name!r}.")
         if not (isinstance(value, str) and _VALUE.fullmatch(value)):
-            raise ConfigurationError(f"The value of the header {name} must be Latin-1 text without control characters, got {value!r}.")
+            raise ConfigurationError(
+                f"The value of the header {name} must be Latin-1 text without control characters, got {value!r}."
+            )
         if name.lower() in _OURS:
             raise ConfigurationError(f"The header {name} cannot be set: {_OURS[name.lower()]}.")
 
@@ -163,7 +195,9 @@ def _check_headers(headers: object) -> None:
 def _check_seconds(*, least: int = 0, **options: object) -> None:
     for name, seconds in options.items():
         if not _is_int(seconds) or not least <= seconds <= _LONGEST:
-            raise ConfigurationError(f"{name} must be whole seconds from {least} to {_LONGEST}, not {seconds!r}.")
+            raise ConfigurationError(
+                f"{name} must be whole seconds from {least} to {_LONGEST}, not {seconds!r}."
+            )
 
 
 def _check_url(**option: object) -> None:
@@ -173,11 +207,15 @@ def _check_url(**option: object) -> None:
             return
     except ValueError:  # of brackets that do not hold an IPv6 address
         pass
-    raise ConfigurationError(f"{name} must be a URL, percent-encoded where it is not ASCII, not {url!r}.")
+    raise ConfigurationError(
+        f"{name} must be a URL, percent-encoded where it is not ASCII, not {url!r}."
+    )
 
 
 def _check_texts(texts: object) -> None:
-    if not isinstance(texts, Mapping) or not all(isinstance(each, Translation) for each in texts.values()):
+    if not isinstance(texts, Mapping) or not all(
+        isinstance(each, Translation) for each in texts.values()
+    ):
         raise ConfigurationError(
             f'translations must be a mapping of language tags to Translation, as {{"fi": Translation(title=…)}}, not {texts!r}.'
         )

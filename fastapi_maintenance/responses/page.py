@@ -41,7 +41,9 @@ def render_page(notice: Content) -> str:
         message=html.escape(notice.message),
         until=_until(notice),
         # Read-only mode never refuses a GET, so there is nothing to wait for; a reload would lose the text of a form.
-        waiting="" if notice.read_only else f'<p class="waiting" role="status" hidden>{html.escape(notice.texts.waiting)}</p>\n',
+        waiting=""
+        if notice.read_only
+        else f'<p class="waiting" role="status" hidden>{html.escape(notice.texts.waiting)}</p>\n',
         style=_STYLE,
         script=f"<script>{_SCRIPT}</script>\n",
     )

@@ -20,10 +20,14 @@ def leads_to_itself(scope: Scope, target: str) -> bool:
     The scheme and its default port are ignored, as a proxy may have ended TLS; so are query, fragment and a slash at the end,
     which routers add. A path counts with and without `root_path`.
     """
-    hosts = [_normal_host(value.decode("latin-1")) for name, value in scope["headers"] if name == b"host"]
+    hosts = [
+        _normal_host(value.decode("latin-1")) for name, value in scope["headers"] if name == b"host"
+    ]
     for path in (scope["path"], scope.get("root_path", "") + scope["path"]):
         there = urlsplit(urljoin(f"//{_HERE}{quote(path, errors='replace')}", target))
-        if _normal_path(unquote(there.path)) == _normal_path(path) and (there.netloc == _HERE or _normal_host(there.netloc) in hosts):
+        if _normal_path(unquote(there.path)) == _normal_path(path) and (
+            there.netloc == _HERE or _normal_host(there.netloc) in hosts
+        ):
             return True
     return False
 

@@ -69,7 +69,10 @@ def render_problem(notice: Content, kind: str, status: int) -> RenderedBody:
 def render_html(notice: Content) -> RenderedBody:
     """Render the built-in page."""
     policy = (b"content-security-policy", CONTENT_SECURITY_POLICY)
-    return RenderedBody(render_page(notice).encode(), (_content_type(f"{HTML}; charset=utf-8"), *_spoken(notice), policy))
+    return RenderedBody(
+        render_page(notice).encode(),
+        (_content_type(f"{HTML}; charset=utf-8"), *_spoken(notice), policy),
+    )
 
 
 def render_plain(notice: Content) -> RenderedBody:
@@ -77,7 +80,10 @@ def render_plain(notice: Content) -> RenderedBody:
     lines = [notice.title, notice.message]
     if notice.ends_at is not None:
         lines.append(notice.texts.until.replace("{time}", readable(notice.ends_at)))
-    return RenderedBody("".join(f"{line}\n" for line in lines).encode(), (_content_type(f"{PLAIN}; charset=utf-8"), *_spoken(notice)))
+    return RenderedBody(
+        "".join(f"{line}\n" for line in lines).encode(),
+        (_content_type(f"{PLAIN}; charset=utf-8"), *_spoken(notice)),
+    )
 
 
 _VARY: Final = (b"vary", b"accept")

@@ -21,7 +21,13 @@ from .renderers import HTML, MEDIA_TYPES
 from .retry_after import RetryAfter
 from .transport import adapt_send
 
-__all__ = ["MODE_HEADER", "UPCOMING_HEADER", "MaintenanceResponse", "ResponseHandler", "announcement"]
+__all__ = [
+    "MODE_HEADER",
+    "UPCOMING_HEADER",
+    "MaintenanceResponse",
+    "ResponseHandler",
+    "announcement",
+]
 
 _Answer = Response | Awaitable[Response]
 
@@ -79,9 +85,13 @@ class _Encoded:
 
     def timed(self, seconds: int, retry_after: bytes) -> _Encoded:
         """Return the response with Retry-After and Content-Length."""
-        content = self.content if self.after is None else b"%b%d%b" % (self.content, seconds, self.after)
+        content = (
+            self.content if self.after is None else b"%b%d%b" % (self.content, seconds, self.after)
+        )
         length = (b"content-length", b"%d" % len(content))
-        return _Encoded(self.status, (*self.headers, length, (b"retry-after", retry_after)), content)
+        return _Encoded(
+            self.status, (*self.headers, length, (b"retry-after", retry_after)), content
+        )
 
 
 def _utc_now() -> datetime:
@@ -94,11 +104,18 @@ class MaintenanceResponse:
     `clock` returns the current time, for Retry-After. `answer` has the options.
     """
 
-    def __init__(self, state: MaintenanceState, clock: Callable[[], datetime] = _utc_now, answer: ResponseOptions | None = None) -> None:
+    def __init__(
+        self,
+        state: MaintenanceState,
+        clock: Callable[[], datetime] = _utc_now,
+        answer: ResponseOptions | None = None,
+    ) -> None:
         self._state = state
         self._clock = clock
         self._answer = answer = answer or ResponseOptions()
-        self._retry_after = RetryAfter(answer.retry_after, answer.jitter, answer.retry_after_as_date)
+        self._retry_after = RetryAfter(
+            answer.retry_after, answer.jitter, answer.retry_after_as_date
+        )
         self._is_constant = self._retry_after.is_constant(state)
         self._languages = tuple(answer.all_texts)
         self._encoded: dict[tuple[str, str], _Encoded] = {}
@@ -131,7 +148,9 @@ class MaintenanceResponse:
         return preferred
 
     def _encode(self, media_type: str, language: str) -> _Encoded:
-        encoded = self._redirecting() if media_type == _REDIRECT else self._saying(media_type, language)
+        encoded = (
+            self._redirecting() if media_type == _REDIRECT else self._saying(media_type, language)
+        )
         self._encoded[media_type, language] = encoded
         return encoded
 
@@ -160,7 +179,10 @@ class MaintenanceResponse:
 
     def _with_own(self, ours: list[tuple[bytes, bytes]]) -> Headers:
         """Return the headers with the user's own, which replace others of the same name. A Vary header is added."""
-        own = [(name.lower().encode(), value.encode("latin-1")) for name, value in self._answer.headers.items()]
+        own = [
+            (name.lower().encode(), value.encode("latin-1"))
+            for name, value in self._answer.headers.items()
+        ]
         replaced = {name for name, _ in own} - {b"vary"}
         return *(header for header in ours if header[0] not in replaced), *own
 
@@ -174,7 +196,11 @@ def announcement(state: MaintenanceState) -> tuple[bytes, bytes]:
     """Return the header for an upcoming window. Its start is rounded down to a second, its end up."""
     assert state.starts_at is not None
     end = b"" if state.ends_at is None else b";ends_at=@%d" % math.ceil(state.ends_at.timestamp())
-    return UPCOMING_HEADER, b"%b;starts_at=@%d%b" % (state.mode.encode(), math.floor(state.starts_at.timestamp()), end)
+    return UPCOMING_HEADER, b"%b;starts_at=@%d%b" % (
+        state.mode.encode(),
+        math.floor(state.starts_at.timestamp()),
+        end,
+    )
 
 
 def _mark(state: MaintenanceState) -> bytes:

@@ -23,7 +23,9 @@ def read_file(path: str | PathLike[str]) -> Page:
         content = Path(path).read_bytes()
     except OSError as error:
         raise ConfigurationError(f"file={str(path)!r} cannot be read: {error.strerror}.") from error
-    body = RenderedBody(content, ((b"content-type", b"text/html; charset=utf-8"), (b"vary", b"accept")))
+    body = RenderedBody(
+        content, ((b"content-type", b"text/html; charset=utf-8"), (b"vary", b"accept"))
+    )
     return lambda notice: body
 
 
@@ -40,11 +42,18 @@ def read_template(path: str | PathLike[str]) -> Page:
             "template= needs Jinja2: pip install 'fastapi-maintenance-cluster[jinja2]'. A page without variables can be given as file=."
         ) from error
     where = Path(path)
-    environment = Environment(loader=FileSystemLoader(where.parent), autoescape=True, auto_reload=False, undefined=StrictUndefined)
+    environment = Environment(
+        loader=FileSystemLoader(where.parent),
+        autoescape=True,
+        auto_reload=False,
+        undefined=StrictUndefined,
+    )
     try:
         template = environment.get_template(where.name)
     except Exception as error:
-        raise ConfigurationError(f"template={str(path)!r} cannot be used: {_explain(error)}.") from error
+        raise ConfigurationError(
+            f"template={str(path)!r} cannot be used: {_explain(error)}."
+        ) from error
     return lambda notice: _render(template, notice)
 
 
@@ -59,8 +68,13 @@ def _render(template: Any, notice: Content) -> RenderedBody:
             texts=notice.texts,
         )
     except Exception as error:
-        raise ConfigurationError(f"template={template.filename!r} cannot be used: {_explain(error)}.") from error
-    return RenderedBody(page.encode(), ((b"content-type", b"text/html; charset=utf-8"), (b"vary", b"accept, accept-language")))
+        raise ConfigurationError(
+            f"template={template.filename!r} cannot be used: {_explain(error)}."
+        ) from error
+    return RenderedBody(
+        page.encode(),
+        ((b"content-type", b"text/html; charset=utf-8"), (b"vary", b"accept, accept-language")),
+    )
 
 
 def _explain(error: Exception) -> str:

@@ -33,7 +33,9 @@ class Translation:
             if not isinstance(value, kind):
                 raise ConfigurationError(f"Translation.{field.name} must be {name}, got {value!r}.")
         if self.until.count("{time}") != 1:
-            raise ConfigurationError(f"Translation.until must contain {{time}} once, got {self.until!r}.")
+            raise ConfigurationError(
+                f"Translation.until must contain {{time}} once, got {self.until!r}."
+            )
 
 
 TRANSLATIONS: Final = {

@@ -15,7 +15,9 @@ _TRY_AGAIN_LATER: Final = 1013  # in IANA's registry of WebSocket close codes
 _LONGEST_REASON: Final = 123  # bytes; a WebSocket control frame carries 125, two of them the code
 
 
-def adapt_send(scope: Scope, send: Send, *, code: int = _TRY_AGAIN_LATER, reason: str = DETAIL) -> Send:
+def adapt_send(
+    scope: Scope, send: Send, *, code: int = _TRY_AGAIN_LATER, reason: str = DETAIL
+) -> Send:
     """Return a `send` that adapts any HTTP response to the request.
 
     HEAD gets no body. A WebSocket handshake is denied with the response if the server supports that. Otherwise the WebSocket is
@@ -46,7 +48,9 @@ def _denying(send: Send) -> Send:
         if message["type"].startswith("http."):
             message = {**message, "type": f"websocket.{message['type']}"}
         await send(message)
-        if message["type"] == "websocket.http.response.body" and not message.get("more_body", False):
+        if message["type"] == "websocket.http.response.body" and not message.get(
+            "more_body", False
+        ):
             # uvicorn's websockets-sansio logs an error for every denied handshake (its pull request 3138), unless the loop
             # runs once before the application returns.
             await checkpoint()

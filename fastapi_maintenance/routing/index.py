@@ -19,12 +19,24 @@ from .resolver import around, entered, flatten, router_in
 __all__ = ["RouteIndex"]
 
 # Those that choose by type, path and method, and by nothing else.
-_PLAIN: Final = frozenset({APIRoute.matches, APIWebSocketRoute.matches, Mount.matches, Route.matches, WebSocketRoute.matches})
+_PLAIN: Final = frozenset(
+    {
+        APIRoute.matches,
+        APIWebSocketRoute.matches,
+        Mount.matches,
+        Route.matches,
+        WebSocketRoute.matches,
+    }
+)
 _PLAIN_ROUTER: Final = getattr(APIRouter, "matches", None)
 _PARAMETER: Final = re.compile("{([a-zA-Z_][a-zA-Z0-9_]*)}")  # in a `path_format`
 _NO_FLAGS: Final = re.compile("").flags
-_LONGEST: Final = 640  # characters; Python always converts so many digits, and may be told to convert no more
-_METHODS: Final = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE", None})
+_LONGEST: Final = (
+    640  # characters; Python always converts so many digits, and may be told to convert no more
+)
+_METHODS: Final = frozenset(
+    {"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE", None}
+)
 _order = attrgetter("order")
 
 
@@ -46,7 +58,9 @@ class RouteIndex:
         self._routes = [] if router is None else router.routes
         self._entries: dict[str, list[_Entry]] = {}
         self._deepest = 0
-        self._app = innermost if isinstance(innermost, Starlette) else app  # as the component names it there; kept, so is its id
+        self._app = (
+            innermost if isinstance(innermost, Starlette) else app
+        )  # as the component names it there; kept, so is its id
         if router is not None:
             self._fill(router, around(router, marks))
 
@@ -61,12 +75,17 @@ class RouteIndex:
             root_path = self._fastapi.root_path or root_path
         route_path = _strip_root_path(root_path, path) if root_path else path
         for entry in self._candidates(route_path):
-            if not (entry.is_mount or (entry.kind == kind and (not entry.methods or method in entry.methods))):
+            if not (
+                entry.is_mount
+                or (entry.kind == kind and (not entry.methods or method in entry.methods))
+            ):
                 continue
             match = entry.regex.match(route_path)
             if match is None:
                 continue
-            if entry.place >= len(self._routes) or self._routes[entry.place] is not entry.top:  # an equal one is in its place
+            if (
+                entry.place >= len(self._routes) or self._routes[entry.place] is not entry.top
+            ):  # an equal one is in its place
                 return None
             if not entry.is_mount:
                 return entry.resolved.get(method) or entry.resolve(method)
@@ -97,7 +116,9 @@ class RouteIndex:
                 beginning = _literal_prefix(leaf)
                 if beginning is None:
                     return
-                self._entries.setdefault(beginning, []).append(_Entry(order, place, route, leaf, bears, leaf.path in docs))
+                self._entries.setdefault(beginning, []).append(
+                    _Entry(order, place, route, leaf, bears, leaf.path in docs)
+                )
                 self._deepest = max(self._deepest, beginning.count("/"))
                 order += 1
 
@@ -105,7 +126,15 @@ class RouteIndex:
 class _Entry:
     """One route at its place: the `order` is among all, the `place` that of the `top` route in which it is included, if it is."""
 
-    def __init__(self, order: int, place: int, top: BaseRoute, leaf: RouteContext, marks: Marks, is_docs: bool) -> None:
+    def __init__(
+        self,
+        order: int,
+        place: int,
+        top: BaseRoute,
+        leaf: RouteContext,
+        marks: Marks,
+        is_docs: bool,
+    ) -> None:
         self.order = order
         self.place = place
         self.top = top
@@ -123,7 +152,11 @@ class _Entry:
     def inside(self, app: object) -> RouteIndex:
         """Return what is mounted there, in a mount."""
         if self._inner is None:
-            self._inner = RouteIndex(mounted_app(self._leaf.app, cast("Mount", self._original)), app, around(self._original, self._marks))
+            self._inner = RouteIndex(
+                mounted_app(self._leaf.app, cast("Mount", self._original)),
+                app,
+                around(self._original, self._marks),
+            )
         return self._inner
 
     def resolve(self, method: str | None) -> RouteMatch | None:
@@ -133,7 +166,9 @@ class _Entry:
             return None
         docs = self._is_docs and method in ("GET", "HEAD")
         marks = around(self._original, self._marks).extend(endpoint, method)
-        resolved = NOT_FOUND if is_refused(endpoint, method) else RouteMatch.marked(marks, docs=docs)
+        resolved = (
+            NOT_FOUND if is_refused(endpoint, method) else RouteMatch.marked(marks, docs=docs)
+        )
         if method in _METHODS:  # clients may invent others without end
             self.resolved[method] = resolved
         return resolved
@@ -153,7 +188,9 @@ def _literal_prefix(leaf: RouteContext) -> str | None:
     matches = getattr(leaf.original_route.matches, "__func__", None)
     if matches not in _PLAIN or not all(map(_is_starlettes, leaf.param_convertors.values())):
         return None
-    if leaf.path_regex.flags != _NO_FLAGS or leaf.path_regex.pattern != _expression(leaf):  # made by somebody else
+    if leaf.path_regex.flags != _NO_FLAGS or leaf.path_regex.pattern != _expression(
+        leaf
+    ):  # made by somebody else
         return None
     text, brace, _ = (leaf.path_format or "").partition("{")
     return text[: text.rfind("/") + 1] if brace else text
@@ -162,7 +199,10 @@ def _literal_prefix(leaf: RouteContext) -> str | None:
 def _expression(leaf: RouteContext) -> str:
     """Return the expression that Starlette makes of a path."""
     texts = _PARAMETER.split(leaf.path_format or "")
-    parts = [re.escape(text) if place % 2 == 0 else f"(?P<{text}>{leaf.param_convertors[text].regex})" for place, text in enumerate(texts)]
+    parts = [
+        re.escape(text) if place % 2 == 0 else f"(?P<{text}>{leaf.param_convertors[text].regex})"
+        for place, text in enumerate(texts)
+    ]
     return f"^{''.join(parts)}$"
 
 
@@ -173,6 +213,10 @@ def _is_starlettes(convertor: object) -> bool:
 
 def _strip_root_path(root_path: str, path: str) -> str:
     """A path as the routes have it, as Starlette's `get_route_path` takes the root path off."""
-    if root_path and path.startswith(root_path) and path[len(root_path) : len(root_path) + 1] in ("", "/"):
+    if (
+        root_path
+        and path.startswith(root_path)
+        and path[len(root_path) : len(root_path) + 1] in ("", "/")
+    ):
         return path[len(root_path) :]
     return path

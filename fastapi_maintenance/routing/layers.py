@@ -11,7 +11,9 @@ from starlette.routing import Host, Mount, Router
 
 __all__ = ["mounted_app", "root_path_of", "router_of", "routes_beneath", "unwrap"]
 
-_DEEPEST: Final = 100  # layers of middleware; an object that invents an `.app` for every `.app` must not hang us
+_DEEPEST: Final = (
+    100  # layers of middleware; an object that invents an `.app` for every `.app` must not hang us
+)
 
 
 def unwrap(app: object) -> Iterator[object]:
@@ -20,7 +22,9 @@ def unwrap(app: object) -> Iterator[object]:
         yield app
         if isinstance(app, Starlette | Router):
             return
-        owner = getattr(app, "__self__", None)  # a router hands its own bound method `app` to its middlewares
+        owner = getattr(
+            app, "__self__", None
+        )  # a router hands its own bound method `app` to its middlewares
         app = owner if isinstance(owner, Starlette | Router) else getattr(app, "app", None)
         if app is None:
             return

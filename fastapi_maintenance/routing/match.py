@@ -35,7 +35,9 @@ class RouteMatch:
     @classmethod
     def marked(cls, marks: Marks, *, docs: bool = False) -> Self:
         """Return the result for an endpoint with these marks."""
-        return cls(found=True, mark=marks.mark, docs=docs, component=marks.component, effect=marks.effect)
+        return cls(
+            found=True, mark=marks.mark, docs=docs, component=marks.component, effect=marks.effect
+        )
 
 
 NOT_FOUND: Final = RouteMatch(found=False)
@@ -59,7 +61,12 @@ def is_refused(endpoint: object, method: str | None) -> bool:
 
 def routes_itself(route: object, endpoint: object) -> bool:
     """Return whether the endpoint of a route is an application with routes of its own."""
-    if isinstance(route, APIRoute | APIWebSocketRoute) or isclass(endpoint) or isroutine(endpoint) or isinstance(endpoint, partial):
+    if (
+        isinstance(route, APIRoute | APIWebSocketRoute)
+        or isclass(endpoint)
+        or isroutine(endpoint)
+        or isinstance(endpoint, partial)
+    ):
         return False
     return routes_beneath(endpoint)
 
@@ -69,4 +76,6 @@ def docs_urls(app: object, router: Router) -> tuple[str | None, ...]:
     if not isinstance(app, FastAPI) or app.router is not router or not app.openapi_url:
         return ()
     oauth2_redirect = app.swagger_ui_oauth2_redirect_url if app.docs_url else None
-    return tuple(url for url in (app.openapi_url, app.docs_url, app.redoc_url, oauth2_redirect) if url)
+    return tuple(
+        url for url in (app.openapi_url, app.docs_url, app.redoc_url, oauth2_redirect) if url
+    )

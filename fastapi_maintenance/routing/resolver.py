@@ -22,14 +22,20 @@ __all__ = ["around", "entered", "flatten", "frontends", "parts_of", "router_in",
 def router_in(route: object) -> Router | None:
     """Return the router that is included as this route."""
     router = getattr(route, "original_router", None)
-    is_seen_through = hasattr(route, "include_context") and hasattr(route, "effective_candidates")  # both are FastAPI's own
+    is_seen_through = hasattr(route, "include_context") and hasattr(
+        route, "effective_candidates"
+    )  # both are FastAPI's own
     return router if isinstance(router, Router) and is_seen_through else None
 
 
 def around(bearer: object, marks: Marks) -> Marks:
     """Merge in the marks of a router or a route: its own, and those among its dependencies."""
     marks = marks.extend(bearer)
-    return marks.among(bearer.dependencies) if isinstance(bearer, APIRouter | APIRoute | APIWebSocketRoute) else marks
+    return (
+        marks.among(bearer.dependencies)
+        if isinstance(bearer, APIRouter | APIRoute | APIWebSocketRoute)
+        else marks
+    )
 
 
 def entered(route: Any, marks: Marks) -> Marks:
@@ -40,7 +46,9 @@ def entered(route: Any, marks: Marks) -> Marks:
 def parts_of(included: Any, marks: Marks) -> Iterator[tuple[BaseRoute | RouteContext, Marks]]:
     """Yield the routes of an included router, and the routers included in it, each with the marks around it."""
     marks = around(included.original_router, marks)
-    given = len(included.include_context.dependencies)  # which FastAPI puts before those of the routers further in
+    given = len(
+        included.include_context.dependencies
+    )  # which FastAPI puts before those of the routers further in
     for candidate in included.effective_candidates():
         if router_in(candidate) is None:
             yield RouteContext(candidate.original_route, candidate), marks
@@ -63,14 +71,19 @@ def flatten(route: BaseRoute, marks: Marks) -> Iterator[tuple[RouteContext, Mark
 def frontends(included: Any, marks: Marks, prefix: str = "") -> Iterator[tuple[object, str, Marks]]:
     """Yield every group of frontends in an included router, with the prefix and the marks around it."""
     router = included.original_router
-    marks, prefix = around(router, entered(included, marks)), prefix + included.include_context.prefix
+    marks, prefix = (
+        around(router, entered(included, marks)),
+        prefix + included.include_context.prefix,
+    )
     yield from ((group, prefix, marks) for group in router._low_priority_routes)
     for route in router.routes:
         if router_in(route) is not None:
             yield from frontends(route, marks, prefix)
 
 
-_REFUSING: Final = frozenset({Route.handle, APIRoute.handle})  # these say 405 where they match only in part
+_REFUSING: Final = frozenset(
+    {Route.handle, APIRoute.handle}
+)  # these say 405 where they match only in part
 
 
 class _Chosen(NamedTuple):
@@ -110,7 +123,9 @@ def _answer(app: object, scope: Scope, marks: Marks) -> RouteMatch:
     return NOT_FOUND if _is_refusing(chosen) else _land(chosen, router, scope)
 
 
-def _choose(routes: Iterable[tuple[BaseRoute | RouteContext, Marks]], scope: Scope) -> _Chosen | None:
+def _choose(
+    routes: Iterable[tuple[BaseRoute | RouteContext, Marks]], scope: Scope
+) -> _Chosen | None:
     """Return the first route that matches fully, else the first that matches in part."""
     partial: _Chosen | None = None
     for route, marks in routes:
@@ -134,7 +149,9 @@ def _matches(route: BaseRoute | RouteContext, scope: Scope) -> tuple[Match, Scop
 def _is_refusing(chosen: _Chosen) -> bool:
     """Return whether a route that matches only in part answers 405; a user's own may do something else."""
     original = getattr(chosen.route, "original_route", None)
-    handle: Any = (original if isinstance(original, APIRoute) else chosen.route).handle  # as FastAPI calls it
+    handle: Any = (
+        original if isinstance(original, APIRoute) else chosen.route
+    ).handle  # as FastAPI calls it
     return chosen.match is Match.PARTIAL and getattr(handle, "__func__", None) in _REFUSING
 
 
@@ -150,29 +167,44 @@ def _land(chosen: _Chosen, router: Router, scope: Scope) -> RouteMatch:
     method = scope.get("method")
     if is_refused(endpoint, method):
         return NOT_FOUND
-    docs = method in ("GET", "HEAD") and getattr(chosen.route, "path", None) in docs_urls(scope.get("app"), router)
+    docs = method in ("GET", "HEAD") and getattr(chosen.route, "path", None) in docs_urls(
+        scope.get("app"), router
+    )
     return RouteMatch.marked(marks.extend(endpoint, method), docs=docs)
 
 
 def _answer_last(router: Router, scope: Scope, marks: Marks) -> RouteMatch:
     """Describe what a router does if no route of its own answers: redirect for a slash, static frontends, its default."""
-    match_frontend: Any = getattr(router, "_match_low_priority", None)  # what `frontend()` adds has no public walk
-    frontend, _, _, context = (Match.NONE, {}, None, None) if match_frontend is None else match_frontend(scope)
+    match_frontend: Any = getattr(
+        router, "_match_low_priority", None
+    )  # what `frontend()` adds has no public walk
+    frontend, _, _, context = (
+        (Match.NONE, {}, None, None) if match_frontend is None else match_frontend(scope)
+    )
     if frontend is Match.NONE and router.default == router.not_found:
         return NOT_FOUND
     if frontend is Match.PARTIAL or _redirects(router, scope):
         return NOT_FOUND
     if frontend is Match.NONE:
         return _answer_default(router, scope, marks)
-    return RouteMatch.marked(marks if context is None else _marks_of_frontend(router, context, marks))
+    return RouteMatch.marked(
+        marks if context is None else _marks_of_frontend(router, context, marks)
+    )
 
 
 def _answer_default(router: Router, scope: Scope, marks: Marks) -> RouteMatch:
-    return NOT_FOUND if router.default == router.not_found else _answer(router.default, scope, marks)
+    return (
+        NOT_FOUND if router.default == router.not_found else _answer(router.default, scope, marks)
+    )
 
 
 def _marks_of_frontend(router: Router, context: Any, marks: Marks) -> Marks:
-    groups = (found for route in router.routes if router_in(route) is not None for found in frontends(route, marks))
+    groups = (
+        found
+        for route in router.routes
+        if router_in(route) is not None
+        for found in frontends(route, marks)
+    )
     wanted = context.original_route, context.frontend_prefix
     return next((found for group, prefix, found in groups if (group, prefix) == wanted), marks)
 

@@ -25,7 +25,9 @@ class RouteTable:
     `tell` is called with the components that routes belong to, whenever the routes were looked through.
     """
 
-    def __init__(self, app: ASGIApp, tell: Callable[[frozenset[str]], None] = lambda components: None) -> None:
+    def __init__(
+        self, app: ASGIApp, tell: Callable[[frozenset[str]], None] = lambda components: None
+    ) -> None:
         self._app = app
         self._tell = tell
         self._routed = routes_beneath(app)
@@ -66,7 +68,9 @@ class RouteTable:
             return self._app
         # That app is around us. Once it has routed (we sit on a mount, a router or a route of it) the scope is no longer the
         # one that its routes are for.
-        if "endpoint" in scope and all(layer is not self._app for layer in unwrap(around.middleware_stack)):
+        if "endpoint" in scope and all(
+            layer is not self._app for layer in unwrap(around.middleware_stack)
+        ):
             return self._app
         return around
 
@@ -87,16 +91,22 @@ class RouteScan:
         if self._target is not target or sum(map(len, self._lists)) != self._size:
             return False
         routes = self._outermost.routes
-        return not routes or routes[-1] is self._last  # tells one that was replaced, which leaves the count as it was
+        return (
+            not routes or routes[-1] is self._last
+        )  # tells one that was replaced, which leaves the count as it was
 
     def resolve(self, scope: Scope) -> RouteMatch:
         """Say which endpoint would answer, as the app's own routers would choose it."""
-        if [router.routes for router in self._routers] != self._copies:  # identity first: a millisecond for 100,000 routes
+        if [
+            router.routes for router in self._routers
+        ] != self._copies:  # identity first: a millisecond for 100,000 routes
             self._scan()
         app = scope.get("app")
         try:
             index = self._indexes.get(id(app)) or self._index(app)
-            found = index.find(scope["type"], scope.get("method"), scope["path"], scope.get("root_path", ""))
+            found = index.find(
+                scope["type"], scope.get("method"), scope["path"], scope.get("root_path", "")
+            )
             return found or walk(self._target, scope)
         except Exception:
             # A convertor, or a user's own route, failed. The app would most likely answer 500 of its own, but it need not:
@@ -121,7 +131,9 @@ class RouteScan:
             routers[id(router)] = router
             self._note(router)
             lists.append(router.routes)
-            routes = list(router.routes)  # counted as walked, should another thread add one meanwhile
+            routes = list(
+                router.routes
+            )  # counted as walked, should another thread add one meanwhile
             self._copies.append(routes)
             pending += self._visit(routes)
             if router.default != router.not_found:
@@ -145,7 +157,9 @@ class RouteScan:
             elif (included := router_in(route)) is not None:
                 yield included
                 # FastAPI keeps what it made of an included router, also what has left the list since.
-                kept: list[Any] = [getattr(part, "original_route", part) for part, _ in parts_of(route, Marks())]
+                kept: list[Any] = [
+                    getattr(part, "original_route", part) for part, _ in parts_of(route, Marks())
+                ]
                 listed = {*map(id, included.routes)}
                 yield from self._visit([each for each in kept if id(each) not in listed])
             elif (endpoint := getattr(route, "endpoint", None)) is None:

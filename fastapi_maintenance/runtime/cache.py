@@ -19,7 +19,11 @@ __all__ = ["FENCED", "OutagePolicy", "SnapshotCache", "StalenessPolicy"]
 OutagePolicy = Literal["last-known", "open", "closed"]
 
 
-FENCED: Final = MaintenanceState(enabled=True, retry_after=2, reason="The backend cannot be reached, and on_unreachable is 'closed'.")
+FENCED: Final = MaintenanceState(
+    enabled=True,
+    retry_after=2,
+    reason="The backend cannot be reached, and on_unreachable is 'closed'.",
+)
 """The state of a worker that closed itself. It opens as soon as the backend is back, so `retry_after` is short."""
 
 
@@ -98,7 +102,9 @@ class SnapshotCache:
 
     # -- judging -------------------------------------------------------------------------------------------------------
 
-    def evaluate_gate(self, now: float, fallback: Snapshot | None, fallback_source: str, *, watched: bool) -> Gate:
+    def evaluate_gate(
+        self, now: float, fallback: Snapshot | None, fallback_source: str, *, watched: bool
+    ) -> Gate:
         """The gate as of now. `watched` says whether somebody will confirm it; else it is a cached read."""
         policy = self._policy
         since = self.confirmed_at(now)
@@ -106,8 +112,12 @@ class SnapshotCache:
         backend_now = self.backend_time(now)
         reading, source = self._basis(fallback, fallback_source, fresh=fresh)
         effective = evaluate(reading, backend_now)
-        components = {name: evaluate(reading, backend_now, name) for name in self._components_in(reading)}
-        self.changes_at = now + min(each.until for each in (effective, *components.values())) - backend_now
+        components = {
+            name: evaluate(reading, backend_now, name) for name in self._components_in(reading)
+        }
+        self.changes_at = (
+            now + min(each.until for each in (effective, *components.values())) - backend_now
+        )
         horizon = self._horizon(since if fresh else now, watched=watched)
         if not fresh and policy.on_unreachable != "last-known":
             hold = FENCED if policy.on_unreachable == "closed" else None
@@ -116,7 +126,14 @@ class SnapshotCache:
         general = self._verdict(effective)
         verdicts = {name: self._verdict(each) for name, each in components.items()}
         differing = {name: verdict for name, verdict in verdicts.items() if verdict != general}
-        return Gate(general.closure, general.state, source, min(self.changes_at, horizon), general.upcoming, differing)
+        return Gate(
+            general.closure,
+            general.state,
+            source,
+            min(self.changes_at, horizon),
+            general.upcoming,
+            differing,
+        )
 
     def _verdict(self, effective: EffectiveState) -> GateState:
         override = self._policy.enable_maintenance
@@ -155,11 +172,17 @@ class SnapshotCache:
             return -math.inf
         return since + (self._policy.stale_after if watched else self._policy.ttl)
 
-    def _basis(self, fallback: Snapshot | None, fallback_source: str, *, fresh: bool) -> tuple[Snapshot, str]:
+    def _basis(
+        self, fallback: Snapshot | None, fallback_source: str, *, fresh: bool
+    ) -> tuple[Snapshot, str]:
         """What is known, else what a fallback knows, else off; and where that comes from."""
         if (known := self.known) is not None:
             # The override goes before every switch, also those of components, and must not let one of them outdo a general off hold.
-            known = known if self._policy.enable_maintenance is None or not known.components else replace(known, components={})
+            known = (
+                known
+                if self._policy.enable_maintenance is None or not known.components
+                else replace(known, components={})
+            )
             if fresh:
                 return known, self._policy.kind
             return _unending(known, self.fresh_at + self._clock_offset), "last-known"
@@ -172,6 +195,9 @@ class SnapshotCache:
 def _unending(reading: Snapshot, confirmed_at: float) -> Snapshot:
     """Without an end to the on holds that stood when last confirmed: whoever cannot see them renewed must not open under them."""
     holds = (
-        replace(hold, deadline=math.inf) if hold.state.enabled and confirmed_at < hold.deadline else hold for hold in reading.holds or ()
+        replace(hold, deadline=math.inf)
+        if hold.state.enabled and confirmed_at < hold.deadline
+        else hold
+        for hold in reading.holds or ()
     )
     return replace(reading, holds=tuple(holds))

@@ -33,11 +33,21 @@ class ChangeLog:
     def recovered(self, reading: Snapshot) -> None:
         """Log that the backend answers again, and once for a value that it is unreadable or has details that are ignored."""
         if self._failing:
-            logger.info("%s answers again", self._backend, extra=log_fields("reachable", backend=self._backend))
+            logger.info(
+                "%s answers again",
+                self._backend,
+                extra=log_fields("reachable", backend=self._backend),
+            )
         extra = log_fields("unreadable", backend=self._backend)
         if reading.error and reading.error != self._problem:
-            logger.error("%s: %s The last known state stays.", self._backend, reading.error, extra=extra)
-        ignored = [f"{where}: {'; '.join(state.ignored)}" for where, state in _states(reading) if state.ignored]
+            logger.error(
+                "%s: %s The last known state stays.", self._backend, reading.error, extra=extra
+            )
+        ignored = [
+            f"{where}: {'; '.join(state.ignored)}"
+            for where, state in _states(reading)
+            if state.ignored
+        ]
         for problem in ignored:
             if problem not in self._ignored:
                 logger.warning("%s: ignored details of %s", self._backend, problem, extra=extra)
@@ -56,17 +66,31 @@ class ChangeLog:
 
 def _states(reading: Snapshot) -> Iterator[tuple[str, MaintenanceState]]:
     yield "the switch", reading.switch or OFF
-    yield from ((f"the switch of {name}", own.switch or OFF) for name, own in (reading.components or {}).items())
+    yield from (
+        (f"the switch of {name}", own.switch or OFF)
+        for name, own in (reading.components or {}).items()
+    )
     yield from ((f"the hold {hold.id}", hold.state) for hold in reading.holds or ())
 
 
 def _log_change(component: str | None, verdict: GateState, source: str) -> None:
     state = OFF if verdict.closure is None else verdict.state
-    extra = log_fields("changed", mode=state.mode, source=source, by=state.by, reason=state.reason, component=component)
+    extra = log_fields(
+        "changed",
+        mode=state.mode,
+        source=source,
+        by=state.by,
+        reason=state.reason,
+        component=component,
+    )
     extra["maintenance"] = "off" if verdict.closure is None else "on"
     where = "" if component is None else f" for the component {component}"
     if verdict.closure is None:
         logger.info("maintenance off%s (%s)", where, source, extra=extra)
         return
-    details = "".join(f", {name}: {value}" for name, value in (("by", state.by), ("reason", state.reason)) if value)
+    details = "".join(
+        f", {name}: {value}"
+        for name, value in (("by", state.by), ("reason", state.reason))
+        if value
+    )
     logger.info("maintenance on%s (%s, %s%s)", where, state.mode, source, details, extra=extra)

@@ -59,19 +59,28 @@ async def get_maintenance_mode(backend: _Backend = None, *, component: _Name = N
     return (await _effective_state(backend, component)).enabled
 
 
-async def get_maintenance_state(backend: _Backend = None, *, component: _Name = None) -> MaintenanceState:
+async def get_maintenance_state(
+    backend: _Backend = None, *, component: _Name = None
+) -> MaintenanceState:
     """Return the effective state, in general or of a component.
 
     Inside a request, without arguments: the state by which the gate decided on this request, also if it has changed since.
     Raises `BackendError` if the backend must be asked and fails. `MaintenanceStateDep` is the same as a dependency.
     """
     admission = current_request.get()
-    if backend is None and component is None and admission is not None and (state := admission.state) is not None:
+    if (
+        backend is None
+        and component is None
+        and admission is not None
+        and (state := admission.state) is not None
+    ):
         return state
     return await _effective_state(backend, component)
 
 
-async def _effective_state(backend: str | BaseStateBackend | None, component: str | None) -> MaintenanceState:
+async def _effective_state(
+    backend: str | BaseStateBackend | None, component: str | None
+) -> MaintenanceState:
     mode = current_mode()
     if backend is None and mode is not None and (component is None or component in mode.components):
         return (await mode.refresh()).for_component(component).state
@@ -103,13 +112,19 @@ async def set_maintenance_mode(
     state = value if isinstance(value, MaintenanceState) else MaintenanceState(enabled=value)
     target = current_backend(backend)
     await (
-        target.write(state, expires_in=expires_in) if component is None else target.write_component(component, state, expires_in=expires_in)
+        target.write(state, expires_in=expires_in)
+        if component is None
+        else target.write_component(component, state, expires_in=expires_in)
     )
 
 
 def modes_of(app: object) -> list[MaintenanceMode]:
     """Those of every middleware of ours around an application and, once its stack is built, in it; none of what is mounted in it."""
-    return [layer.mode for layer in _stack_of(app) if isinstance(getattr(layer, "mode", None), MaintenanceMode)]  # type: ignore[attr-defined]
+    return [
+        layer.mode  # type: ignore[attr-defined]
+        for layer in _stack_of(app)
+        if isinstance(getattr(layer, "mode", None), MaintenanceMode)
+    ]
 
 
 def _stack_of(app: object) -> Iterator[object]:

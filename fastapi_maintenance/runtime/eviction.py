@@ -23,16 +23,32 @@ class Evictor:
     """
 
     def __init__(self, *, close_websockets: float | None, close_streams: float | None) -> None:
-        given = {"websocket": ("close_websockets", close_websockets), "http": ("close_streams", close_streams)}
-        self._grace = {kind: non_negative(name, value) for kind, (name, value) in given.items() if value is not None}
+        given = {
+            "websocket": ("close_websockets", close_websockets),
+            "http": ("close_streams", close_streams),
+        }
+        self._grace = {
+            kind: non_negative(name, value)
+            for kind, (name, value) in given.items()
+            if value is not None
+        }
         self.closed_since = ClosedSince()
 
-    def start(self, tasks: asyncio.TaskGroup, requests: InFlightRequests, current_gate: Callable[[], Gate]) -> None:
+    def start(
+        self, tasks: asyncio.TaskGroup, requests: InFlightRequests, current_gate: Callable[[], Gate]
+    ) -> None:
         """Start what a closing of just now comes to."""
         for kind, after in self._grace.items():
             tasks.create_task(self._close(kind, after, time.monotonic(), requests, current_gate))
 
-    async def _close(self, kind: str, after: float, began: float, requests: InFlightRequests, current_gate: Callable[[], Gate]) -> None:
+    async def _close(
+        self,
+        kind: str,
+        after: float,
+        began: float,
+        requests: InFlightRequests,
+        current_gate: Callable[[], Gate],
+    ) -> None:
         await asyncio.sleep(after)
         gate = current_gate()
         # All at once: what is sent to a client that reads nothing may wait until the server gives it up.

@@ -27,7 +27,9 @@ class Fallbacks:
         given = [chain] if isinstance(chain, str | BaseStateBackend) else chain
         if not isinstance(given, Iterable):
             raise ConfigurationError(f"fallback takes backends and their URLs, not {given!r}.")
-        self._chain = [backend_from_url(link) if isinstance(link, str) else _checked(link) for link in given]
+        self._chain = [
+            backend_from_url(link) if isinstance(link, str) else _checked(link) for link in given
+        ]
         if not any(isinstance(link, EnvVarBackend) for link in self._chain):
             self._chain.append(EnvVarBackend())
         self._mirrored: MaintenanceState | None = None
@@ -53,10 +55,14 @@ class Fallbacks:
             async with asyncio.timeout(_PATIENCE):
                 reading = await backend.last_known()
         except Exception as error:  # the last resort must not fail because of another resort
-            self._complain(backend, f"The fallback {backend.describe()} cannot be asked: {error_text(error)}")
+            self._complain(
+                backend, f"The fallback {backend.describe()} cannot be asked: {error_text(error)}"
+            )
         else:
             if reading is not None and reading.switch is None:
-                self._complain(backend, f"The fallback {backend.describe()} cannot be read: {reading.error}")
+                self._complain(
+                    backend, f"The fallback {backend.describe()} cannot be read: {reading.error}"
+                )
             else:
                 self._troubles.pop(id(backend), None)
                 self._answers[id(backend)] = reading
@@ -72,7 +78,10 @@ class Fallbacks:
                 await backend.write(state)
             except Exception as error:
                 self._mirrored = None
-                self._complain(backend, f"The fallback {backend.describe()} is not up to date: {error_text(error)}")
+                self._complain(
+                    backend,
+                    f"The fallback {backend.describe()} is not up to date: {error_text(error)}",
+                )
             else:
                 self._troubles.pop(id(backend), None)
 

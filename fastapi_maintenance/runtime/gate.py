@@ -43,7 +43,9 @@ class Gate:
     _general: GateState = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        is_open = self.closure is None and all(verdict.closure is None for verdict in self.components.values())
+        is_open = self.closure is None and all(
+            verdict.closure is None for verdict in self.components.values()
+        )
         object.__setattr__(self, "is_open", is_open)
         object.__setattr__(self, "_general", GateState(self.closure, self.state, self.upcoming))
 
@@ -52,15 +54,26 @@ class Gate:
         closing = before.closure if self.closure == before.closure else self.closure
         components = before.components
         if self.components != components:
-            kept = {name: before.components[name] for name, verdict in self.components.items() if before.components.get(name) == verdict}
+            kept = {
+                name: before.components[name]
+                for name, verdict in self.components.items()
+                if before.components.get(name) == verdict
+            }
             components = {**self.components, **kept}
         changed = closing is not before.closure or components is not before.components
-        return replace(self, closure=closing, components=components, version=before.version + changed)
+        return replace(
+            self, closure=closing, components=components, version=before.version + changed
+        )
 
     def closed_states(self) -> list[MaintenanceState]:
         """What all that is closed is closed by."""
         return [
-            closing.state for closing in (self.closure, *(verdict.closure for verdict in self.components.values())) if closing is not None
+            closing.state
+            for closing in (
+                self.closure,
+                *(verdict.closure for verdict in self.components.values()),
+            )
+            if closing is not None
         ]
 
     def for_component(self, component: str | None) -> GateState:

@@ -41,7 +41,9 @@ class ChangeHooks:
                 raise ConfigurationError(f"{name} must be callable, not {hook!r}.")
         self.on_change = on_change
         self.on_change_once = on_change_once
-        self._changes: deque[tuple[MaintenanceState, MaintenanceState, str]] = deque(maxlen=_MAX_QUEUED)
+        self._changes: deque[tuple[MaintenanceState, MaintenanceState, str]] = deque(
+            maxlen=_MAX_QUEUED
+        )
         self._running = threading.Lock()  # for one event loop at a time, so that the order stays
         self._last_error = ""
 
@@ -60,7 +62,11 @@ class ChangeHooks:
                 self._running.release()
 
     async def run_once(
-        self, settled: MaintenanceState | None, gate: Gate, confirmed_at: float, backend: BaseStateBackend
+        self,
+        settled: MaintenanceState | None,
+        gate: Gate,
+        confirmed_at: float,
+        backend: BaseStateBackend,
     ) -> MaintenanceState | None:
         """Offer the backend to call `on_change_once` for the state of the gate, unless that is the settled one.
 
@@ -81,12 +87,16 @@ class ChangeHooks:
             await _call("on_change_once", self.on_change_once, last, state, gate.source)
 
         try:
-            told = await backend.notify_once(StateChange(before.dump(), state.dump(), confirmed_at), tell)
+            told = await backend.notify_once(
+                StateChange(before.dump(), state.dump(), confirmed_at), tell
+            )
         except Exception as error:  # a custom backend may raise anything
             message = f"{as_backend_error(error, backend)}"
             if message != self._last_error:
                 logger.warning(
-                    "on_change_once cannot be called yet: %s", message, extra=log_fields("hook-waits", backend=backend.describe())
+                    "on_change_once cannot be called yet: %s",
+                    message,
+                    extra=log_fields("hook-waits", backend=backend.describe()),
                 )
             self._last_error = message
             return settled
@@ -99,7 +109,9 @@ def state_of(closing: Closure | None) -> MaintenanceState:
     return OFF if closing is None else closing.state
 
 
-async def _call(role: str, hook: Any, old: MaintenanceState, new: MaintenanceState, source: str) -> None:
+async def _call(
+    role: str, hook: Any, old: MaintenanceState, new: MaintenanceState, source: str
+) -> None:
     """Call a hook. Its error is logged and goes no further."""
     try:
         await call_handler(hook, old, new, source, abandon=True)

@@ -83,13 +83,19 @@ class MaintenanceMode:
         classifier: Callable[[InFlightRequest], Awaitable[None]] | None = None,
     ) -> None:
         if on_unreachable not in get_args(OutagePolicy):
-            raise ConfigurationError(f"on_unreachable must be one of {', '.join(get_args(OutagePolicy))}, not {on_unreachable!r}.")
+            raise ConfigurationError(
+                f"on_unreachable must be one of {', '.join(get_args(OutagePolicy))}, not {on_unreachable!r}."
+            )
         if enable_maintenance not in (None, True, False):
-            raise ConfigurationError(f"enable_maintenance must be True, False or None, not {enable_maintenance!r}.")
+            raise ConfigurationError(
+                f"enable_maintenance must be True, False or None, not {enable_maintenance!r}."
+            )
         self.backend = backend
         self.enable_maintenance = enable_maintenance
         self.on_unreachable = on_unreachable
-        self.stale_after = positive("stale_after", 2 * backend.ttl if stale_after is None else stale_after)
+        self.stale_after = positive(
+            "stale_after", 2 * backend.ttl if stale_after is None else stale_after
+        )
         self.in_flight = InFlightRequests()
         self._classifier = classifier
         self._evictor = Evictor(close_websockets=close_websockets, close_streams=close_streams)
@@ -121,7 +127,9 @@ class MaintenanceMode:
         self._decreed: MaintenanceState | None = None
         self.refused_total = 0  # requests, so far
         self.unrouted: tuple[str, ...] = ()  # paths that were answered without a route while closed
-        self.propagation: float | None = None  # seconds from the last change that says when it was made
+        self.propagation: float | None = (
+            None  # seconds from the last change that says when it was made
+        )
         self.gate = Gate(None, OFF, "default", -math.inf)
         backend.subscribe(self)
 
@@ -222,7 +230,9 @@ class MaintenanceMode:
     async def _run_on_change_once(self, changed: asyncio.Event) -> None:
         settled: MaintenanceState | None = None
         while True:
-            settled = await self._hooks.run_once(settled, self.judge(), self.confirmed_time(), self.backend)
+            settled = await self._hooks.run_once(
+                settled, self.judge(), self.confirmed_time(), self.backend
+            )
             await self._pause(changed)
 
     async def _pause(self, changed: asyncio.Event) -> None:
@@ -263,7 +273,11 @@ class MaintenanceMode:
     def fail(self, error: BackendError) -> None:
         """Note that the backend cannot be read just now."""
         with self._lock:
-            what = "the last known state stays" if self.cache.known else "no state was ever known, asking the fallbacks"
+            what = (
+                "the last known state stays"
+                if self.cache.known
+                else "no state was ever known, asking the fallbacks"
+            )
             self._log.unreachable(f"{error}; {what}, on_unreachable={self.on_unreachable}")
         if self.cache.known is None:
             self._watches.notify("fallbacks")
@@ -287,7 +301,12 @@ class MaintenanceMode:
     def _standing(self, gate: Gate, component: str | None = None) -> dict[str, Any]:
         http, websockets = self.in_flight.count(gate, component)
         closed = gate.for_component(component).closure is not None
-        return {"closed": closed, "drained": closed and not http + websockets, "http": http, "websockets": websockets}
+        return {
+            "closed": closed,
+            "drained": closed and not http + websockets,
+            "http": http,
+            "websockets": websockets,
+        }
 
     # -- components --------------------------------------------------------------------------------------------------------
 
@@ -314,7 +333,9 @@ class MaintenanceMode:
     def drain_progressed(self) -> None:
         """Report at once that a drain has ended, if it has."""
         gate = self.gate
-        if any(self.in_flight.is_drained(gate, component) for component in (None, *gate.components)):
+        if any(
+            self.in_flight.is_drained(gate, component) for component in (None, *gate.components)
+        ):
             self.backend.request_sync()
 
     def now(self) -> datetime:
@@ -336,7 +357,9 @@ class MaintenanceMode:
             before, self._decreed = self._decreed, state
             gate = self.judge()
             if state is None:
-                self.gate = replace(gate, until=-math.inf)  # whatever is known by now, the next request looks
+                self.gate = replace(
+                    gate, until=-math.inf
+                )  # whatever is known by now, the next request looks
         return before
 
     def judge(self) -> Gate:
@@ -347,7 +370,9 @@ class MaintenanceMode:
             if self._decreed is not None:
                 gate = overridden(self._decreed, time.monotonic(), time.time())
             else:
-                gate = self.cache.evaluate_gate(time.monotonic(), fallback, source, watched=bool(self._watches))
+                gate = self.cache.evaluate_gate(
+                    time.monotonic(), fallback, source, watched=bool(self._watches)
+                )
             gate = gate.after(before)
             changed = gate.version != before.version
             if changed:
@@ -355,10 +380,14 @@ class MaintenanceMode:
                 problems = self.granted.load(gate.closed_states())
             self.gate = gate
             if changed:
-                self._hooks.enqueue(before.closure, gate.closure, gate.source)  # within the lock, for their order counts
+                self._hooks.enqueue(
+                    before.closure, gate.closure, gate.source
+                )  # within the lock, for their order counts
         if changed:
             self._log.changed(gate, before, problems)
-            self._watches.notify("on_change", "on_change_once", *([] if gate.is_open else ["closed"]))
+            self._watches.notify(
+                "on_change", "on_change_once", *([] if gate.is_open else ["closed"])
+            )
         return gate
 
 

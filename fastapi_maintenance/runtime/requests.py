@@ -15,7 +15,13 @@ from ..model.state import OFF, MaintenanceState
 from ..routing import RouteMatch
 from .gate import Gate
 
-__all__ = ["InFlightRequest", "InFlightRequests", "Owner", "current_request", "untrack_current_request"]
+__all__ = [
+    "InFlightRequest",
+    "InFlightRequests",
+    "Owner",
+    "current_request",
+    "untrack_current_request",
+]
 
 _CLASSIFY_TIMEOUT: Final = 1.0  # seconds per request, so that a hanging exempt handler delays neither the others nor the WebSockets
 
@@ -52,7 +58,9 @@ class InFlightRequest:
     gate: Gate | None = None  # by which the request was decided; None for a lifespan
     refused_by: MaintenanceState | None = None
     excluded: tuple[str | None, ...] = ()
-    close: Callable[[str], Awaitable[None]] | None = None  # ends an open WebSocket or stream, with a reason
+    close: Callable[[str], Awaitable[None]] | None = (
+        None  # ends an open WebSocket or stream, with a reason
+    )
 
     def __init__(self, owner: Owner, scope: Scope) -> None:
         self.owner = owner
@@ -79,7 +87,14 @@ class InFlightRequest:
         assert route is not None
         closing = gate.for_component(route.component).closure
         exempt = self.exempt or (closing is not None and self.owner.is_exempt(scope, closing.state))
-        return decide(mark=route.mark, found=found, exempt=exempt, closure=closing, method=scope.get("method"), effect=route.effect)
+        return decide(
+            mark=route.mark,
+            found=found,
+            exempt=exempt,
+            closure=closing,
+            method=scope.get("method"),
+            effect=route.effect,
+        )
 
     def blocks_drain(self, gate: Gate, component: str | None = None) -> bool:
         """Return whether a drain of a component, or of the whole service, waits for this request.
@@ -135,12 +150,17 @@ def _is_around(outer: Scope, inner: Scope) -> bool:
     The next request of a client that pipelines is not within the one before. Servers start it from the last `send` of that one,
     and so in its context: taken for a part of it, each would keep all earlier requests of its connection in memory.
     """
-    if any(inner.get(name) is not None and inner[name] is outer.get(name) for name in ("headers", "state")):
+    if any(
+        inner.get(name) is not None and inner[name] is outer.get(name)
+        for name in ("headers", "state")
+    ):
         return True
     return any(inner.get(name) != outer.get(name) for name in ("client", "server"))
 
 
-current_request: ContextVar[InFlightRequest | None] = ContextVar("fastapi_maintenance_admission", default=None)
+current_request: ContextVar[InFlightRequest | None] = ContextVar(
+    "fastapi_maintenance_admission", default=None
+)
 """The request or lifespan that the code runs in."""
 
 
@@ -162,7 +182,10 @@ class InFlightRequests(set[InFlightRequest]):
 
     def is_drained(self, gate: Gate, component: str | None = None) -> bool:
         """Return whether a component, or the whole service, is closed and no request blocks the drain."""
-        return gate.for_component(component).closure is not None and next(self.blocking(gate, component), None) is None
+        return (
+            gate.for_component(component).closure is not None
+            and next(self.blocking(gate, component), None) is None
+        )
 
     async def classify(self, classifier: Callable[[InFlightRequest], Awaitable[None]]) -> None:
         """Classify all unclassified requests at the same time. A request that stays unclassified blocks the drain."""
@@ -172,4 +195,6 @@ class InFlightRequests(set[InFlightRequest]):
                 async with asyncio.timeout(_CLASSIFY_TIMEOUT):
                     await classifier(admission)
 
-        await asyncio.gather(*(ask(admission) for admission in list(self) if admission.exempt is None))
+        await asyncio.gather(
+            *(ask(admission) for admission in list(self) if admission.exempt is None)
+        )

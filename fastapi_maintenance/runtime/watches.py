@@ -33,7 +33,9 @@ class Watches(dict[asyncio.AbstractEventLoop, Watch]):
         loop = running_loop()
         watch = self.get(loop)
         if watch is None or watch.task.done():
-            for closed in [other for other in self if other.is_closed()]:  # without ending its tasks
+            for closed in [
+                other for other in self if other.is_closed()
+            ]:  # without ending its tasks
                 self.pop(closed, None)
             watch = self[loop] = Watch(loop)
             watch.task = loop.create_task(run(watch), name="fastapi_maintenance watch")

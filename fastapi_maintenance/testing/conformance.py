@@ -89,7 +89,9 @@ async def _writes(backend: BaseStateBackend, state: MaintenanceState, **options:
         await backend.write(state, **options)
     except (ReadOnlyBackendError, UnsupportedError):
         after = await backend.read()
-        assert (after.switch, after.holds) == (before.switch, before.holds), "a refused write has changed something"
+        assert (after.switch, after.holds) == (before.switch, before.holds), (
+            "a refused write has changed something"
+        )
         return False
     return True
 
@@ -174,7 +176,11 @@ async def get_value_and_set_value_agree_with_the_switch(make: MakeBackend) -> No
 async def details_are_kept_or_refused(make: MakeBackend) -> None:
     """Keep every detail unchanged, or refuse the write."""
     one, other = make(), make()
-    for state in (DETAILED, MaintenanceState(enabled=False, message="open"), MaintenanceState(enabled=True, mode="read-only")):
+    for state in (
+        DETAILED,
+        MaintenanceState(enabled=False, message="open"),
+        MaintenanceState(enabled=True, mode="read-only"),
+    ):
         if await _writes(one, state):
             assert (await other.read()).switch == state
 
@@ -224,7 +230,9 @@ async def last_concurrent_write_wins_everywhere(make: MakeBackend) -> None:
     backends = [make() for _ in range(4)]
     if not await _writes(backends[0], ON):
         return
-    await asyncio.gather(*(backend.write(ON if number % 2 else OFF) for number, backend in enumerate(backends * 3)))
+    await asyncio.gather(
+        *(backend.write(ON if number % 2 else OFF) for number, backend in enumerate(backends * 3))
+    )
     readings = [(await backend.read()).switch for backend in backends]
     assert readings[0] in (ON, OFF)
     assert readings.count(readings[0]) == len(readings)
@@ -280,7 +288,10 @@ async def hold_is_active_until_released(make: MakeBackend) -> None:
     standing = _only((await other.read()).holds)
     assert (standing.id, standing.state) == ("a", DETAILED)
     assert standing.since == taken.since > 0
-    assert math.isclose(standing.deadline, taken.deadline, abs_tol=1e-3) or standing.deadline == taken.deadline
+    assert (
+        math.isclose(standing.deadline, taken.deadline, abs_tol=1e-3)
+        or standing.deadline == taken.deadline
+    )
     assert await _is_on(other)
     assert (await other.read()).switch == OFF
 
@@ -504,7 +515,12 @@ async def changes_are_recorded_or_history_is_refused(make: MakeBackend) -> None:
     await one.release(standing)
     await one.as_operator("ben").write(OFF)
     changes = await other.history()
-    assert [(change.kind, change.by) for change in changes] == [("taken", "ana"), ("set", None), ("released", None), ("set", "ben")]
+    assert [(change.kind, change.by) for change in changes] == [
+        ("taken", "ana"),
+        ("set", None),
+        ("released", None),
+        ("set", "ben"),
+    ]
     assert [change.state for change in changes] == [ON, ON, ON, OFF]
     assert await other.history(limit=1) == changes[-1:]
 
@@ -537,5 +553,7 @@ async def read_without_io_agrees_with_read(make: MakeBackend) -> None:
 CHECKS: Final = tuple(
     value
     for name, value in list(globals().items())
-    if inspect.iscoroutinefunction(value) and value.__module__ == __name__ and not name.startswith("_")
+    if inspect.iscoroutinefunction(value)
+    and value.__module__ == __name__
+    and not name.startswith("_")
 )

@@ -17,7 +17,9 @@ from ..runtime.mode import MaintenanceMode
 __all__ = ["override"]
 
 
-class override(AbstractContextManager[None]):  # lower-case, as contextlib's own are: it is written as a call
+class override(
+    AbstractContextManager[None]
+):  # lower-case, as contextlib's own are: it is written as a call
     """Override the state of one application for a block, whatever its backend, holds and options say.
 
     `state` is True, False or a `MaintenanceState`, whose window is judged by this machine's clock.
@@ -28,7 +30,9 @@ class override(AbstractContextManager[None]):  # lower-case, as contextlib's own
 
     def __init__(self, app: ASGIApp, state: bool | MaintenanceState) -> None:
         if not isinstance(state, bool | MaintenanceState):
-            raise ConfigurationError(f"state must be True, False or a MaintenanceState, got {state!r}.")
+            raise ConfigurationError(
+                f"state must be True, False or a MaintenanceState, got {state!r}."
+            )
         self._app = app
         self._state = state if isinstance(state, MaintenanceState) else ON if state else OFF
         self._undo = ExitStack()
@@ -37,7 +41,12 @@ class override(AbstractContextManager[None]):  # lower-case, as contextlib's own
         for mode in _modes_of(self._app):
             self._undo.callback(mode.override, mode.override(self._state))
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._undo.close()
 
 

@@ -28,7 +28,9 @@ from ..support.waiting import eventually
 PACKAGE: Final = Path(fastapi_maintenance.__file__).parent
 LOGGER: Final = logging.getLogger("fastapi_maintenance")
 FORGED: Final = "x\n2026-11-22 ERROR root: forged\r\x1b[2J\u2028\u202e\ud800\x00\x85end"
-TEXTS: Final = st.text(st.characters(), max_size=30) | st.text("\n\r\x1b\u2028\u2029\u202e\x0b\x0c\x85 a", max_size=9)
+TEXTS: Final = st.text(st.characters(), max_size=30) | st.text(
+    "\n\r\x1b\u2028\u2029\u202e\x0b\x0c\x85 a", max_size=9
+)
 
 
 @contextmanager
@@ -54,7 +56,10 @@ def logged() -> Iterator[io.StringIO]:
 
 
 def is_safe(character: str) -> bool:
-    return unicodedata.category(character) not in ("Cc", "Cs", "Zl", "Zp") and unicodedata.bidirectional(character) not in BIDI
+    return (
+        unicodedata.category(character) not in ("Cc", "Cs", "Zl", "Zp")
+        and unicodedata.bidirectional(character) not in BIDI
+    )
 
 
 BIDI: Final = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
@@ -65,7 +70,13 @@ BIDI: Final = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
 @example("é ✅ 日本\u00a0x", "100 %s %d {}", "\\n")
 def test_log_record_any_text_stays_one_line(message: str, argument: str, detail: str) -> None:
     with logged() as out:
-        LOGGER.info("%s %s %r", message, argument, argument, extra=log_fields("changed", reason=detail, by=None))
+        LOGGER.info(
+            "%s %s %r",
+            message,
+            argument,
+            argument,
+            extra=log_fields("changed", reason=detail, by=None),
+        )
     line = out.getvalue().removesuffix("\n")
     assert [character for character in line if not is_safe(character)] == []
     assert len(line.splitlines()) == 1
@@ -88,18 +99,30 @@ def test_log_traceback_any_text_is_indented(text: str) -> None:
     assert any("Traceback" in line for line in lines)
 
 
-@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
+@pytest.mark.parametrize(
+    "path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE))
+)
 def test_log_lines_all_go_to_the_one_logger(path: Path) -> None:
-    calls = [node.func for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+    calls = [
+        node.func for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)
+    ]
     called = {ast.unparse(call) for call in calls}
     levels = ("debug", "info", "warning", "error", "critical", "exception", "log")
     assert not called & {"warnings.warn", *(f"logging.{level}" for level in levels)}
     assert set(re.findall(r"getLogger\((.*?)\)", path.read_text())) <= {'"fastapi_maintenance"'}
 
 
-async def test_log_state_with_newlines_forges_no_line(redis_server: RedisServer, redis_url: str) -> None:
+async def test_log_state_with_newlines_forges_no_line(
+    redis_server: RedisServer, redis_url: str
+) -> None:
     forged = "x\nERROR root: forged\r\x1b[2J\u2028\u202e"
-    state = {"enabled": True, "reason": forged, "by": forged, "allow": [f"nonsense{forged}"], forged: 1}
+    state = {
+        "enabled": True,
+        "reason": forged,
+        "by": forged,
+        "allow": [f"nonsense{forged}"],
+        forged: 1,
+    }
     with logged() as out:
         async with MaintenanceMode(RedisBackend(redis_url)) as mode:
             await redis_server.acli("SET", "maintenance", json.dumps(state))

@@ -20,7 +20,9 @@ from ..apps.administered import PASSWORD
 
 JSON: Final = {"Content-Type": "application/json"}
 ANY: Final = {"If-Match": "*"}
-LOGIN: Final = {"Authorization": f"Basic {b64encode(f'ana:{PASSWORD}'.encode()).decode()}"}  # of tests/apps/administered.py
+LOGIN: Final = {
+    "Authorization": f"Basic {b64encode(f'ana:{PASSWORD}'.encode()).decode()}"
+}  # of tests/apps/administered.py
 SHOP: Final = "http://testserver/"
 BILLING: Final = "http://testserver/billing"
 
@@ -28,7 +30,9 @@ BILLING: Final = "http://testserver/billing"
 class Administer(Protocol):
     """Starts an application with these options of the middleware, and gives a client of its router."""
 
-    def __call__(self, backend: Any, /, *, operator: Callable[..., Any] | None = None, **options: Any) -> TestClient: ...
+    def __call__(
+        self, backend: Any, /, *, operator: Callable[..., Any] | None = None, **options: Any
+    ) -> TestClient: ...
 
 
 def shop(backend: Any, *, operator: Callable[..., Any] | None = None, **options: Any) -> FastAPI:
@@ -51,9 +55,13 @@ def administer() -> Iterator[Administer]:
     """See `Administer`."""
     with ExitStack() as clients:
 
-        def start(backend: Any, /, *, operator: Callable[..., Any] | None = None, **options: Any) -> TestClient:
+        def start(
+            backend: Any, /, *, operator: Callable[..., Any] | None = None, **options: Any
+        ) -> TestClient:
             if isinstance(backend, str):
-                backend = backend_from_url(backend)  # here and not in the event loop, for that imports what it needs
+                backend = backend_from_url(
+                    backend
+                )  # here and not in the event loop, for that imports what it needs
             app = shop(backend, operator=operator, **options)
             if isinstance(backend, RedisBackend):
                 with_billing(app)
@@ -67,4 +75,8 @@ def administer() -> Iterator[Administer]:
 @pytest.fixture(params=["file", "redis"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """Of a backend with details."""
-    return f"file:{tmp_path}/switch.json" if request.param == "file" else request.getfixturevalue("redis_url")
+    return (
+        f"file:{tmp_path}/switch.json"
+        if request.param == "file"
+        else request.getfixturevalue("redis_url")
+    )

@@ -25,11 +25,17 @@ def bypass() -> Bypass:
     return Bypass("0123456789abcdef0123456789abcdef", secure=False)
 
 
-def test_token_lets_a_tester_in_until_revoked(administer: Administer, url: str, bypass: Bypass) -> None:
+def test_token_lets_a_tester_in_until_revoked(
+    administer: Administer, url: str, bypass: Bypass
+) -> None:
     client = administer(url, bypass=bypass)
     client.put("switch", json={"enabled": True}, headers=ANY)
     made = client.post("bypasses", json={"lasting": 600, "note": "ana"})
-    assert (made.status_code, made.json()["note"], made.json()["query"]) == (201, "ana", f"maintenance_bypass={made.json()['token']}")
+    assert (made.status_code, made.json()["note"], made.json()["query"]) == (
+        201,
+        "ana",
+        f"maintenance_bypass={made.json()['token']}",
+    )
     (listed,) = client.get("bypasses").json()
     assert listed == {name: made.json()[name] for name in ("id", "until", "note")}
 
@@ -102,11 +108,24 @@ def wrapped(url: str, bypass: Bypass) -> ASGIApp:
         (partial(administered, root_path="/api", prefix="/ops"), "/api/ops/maintenance/", "/api/"),
         (wrapped, "/api/maintenance/", "/api/"),
     ],
-    ids=["plain", "prefix", "mount", "panel in a mount", "root_path", "root_path and prefix", "root_path within"],
+    ids=[
+        "plain",
+        "prefix",
+        "mount",
+        "panel in a mount",
+        "root_path",
+        "root_path and prefix",
+        "root_path within",
+    ],
 )
 @pytest.mark.parametrize("proxy", ["passes on", "strips"])
 def test_link_leads_to_the_root_of_the_application(
-    url: str, bypass: Bypass, make: Callable[[str, Bypass], ASGIApp], panel: str, root: str, proxy: str
+    url: str,
+    bypass: Bypass,
+    make: Callable[[str, Bypass], ASGIApp],
+    panel: str,
+    root: str,
+    proxy: str,
 ) -> None:
     """`root_path` is what the proxy in front takes off, or does not; `panel` and `root` are as clients see them."""
     client = TestClient(make(url, bypass), headers=JSON)

@@ -35,7 +35,9 @@ def test_etag_differs_for_different_states() -> None:
 
 
 def test_etag_ignores_the_time() -> None:
-    early, late = (Snapshot(ON, (Hold("a", ON, 1.0, now + 30),), now, 600 - now) for now in (10.0, 20.0))
+    early, late = (
+        Snapshot(ON, (Hold("a", ON, 1.0, now + 30),), now, 600 - now) for now in (10.0, 20.0)
+    )
     assert etag_of(early) == etag_of(late)
 
 

@@ -48,7 +48,11 @@ async def test_dashboard_shows_everything_at_once(redis_url: str) -> None:
         picture = await eventually(lambda: _drawn_with_workers(mode), within=SOON)
 
     assert picture is not None
-    assert (picture.state.enabled, picture.state.decided_by, picture.operator) == (True, "hold", "bob")
+    assert (picture.state.enabled, picture.state.decided_by, picture.operator) == (
+        True,
+        "hold",
+        "bob",
+    )
     assert [hold.id for hold in picture.state.holds or ()] == ["a"]
     assert [one.note for one in picture.bypasses] == ["ana"]
     assert (picture.grants_bypasses, picture.trouble) == (True, None)
@@ -60,7 +64,9 @@ async def _drawn_with_workers(mode: MaintenanceMode) -> Dashboard | None:
     return picture if picture.workers else None
 
 
-async def test_dashboard_unchanged_but_for_time_is_the_same(redis_url: str, redis_server: RedisServer) -> None:
+async def test_dashboard_unchanged_but_for_time_is_the_same(
+    redis_url: str, redis_server: RedisServer
+) -> None:
     async with MaintenanceMode(RedisBackend(redis_url)) as mode:
         redis_server.cli("SET", "maintenance", "1", "EX", "600")
         await mode.backend.acquire(Hold("a", ON), 30.0)
@@ -98,10 +104,16 @@ async def test_dashboard_without_any_known_state_says_so() -> None:
     board = Switchboard()
     board.error = RuntimeError("on fire")
     picture = await read_dashboard(MaintenanceMode(board))
-    assert (picture.state.enabled, picture.state.holds, picture.state.error) == (None, None, "No state was ever read.")
+    assert (picture.state.enabled, picture.state.holds, picture.state.error) == (
+        None,
+        None,
+        "No state was ever read.",
+    )
 
 
-async def test_time_to_live_counts_down_while_redis_is_down(own_redis_server: RedisServerFactory) -> None:
+async def test_time_to_live_counts_down_while_redis_is_down(
+    own_redis_server: RedisServerFactory,
+) -> None:
     server = own_redis_server()
     server.cli("SET", "maintenance", "1", "EX", "600")
     async with MaintenanceMode(RedisBackend(server.url, timeout=0.5)) as mode:
@@ -116,7 +128,9 @@ async def test_time_to_live_counts_down_while_redis_is_down(own_redis_server: Re
     assert 500 < (picture.state.switch.expires_in or 0) < (first or 0) <= 600
 
 
-async def test_time_to_live_of_a_component_expires_while_redis_is_down(own_redis_server: RedisServerFactory) -> None:
+async def test_time_to_live_of_a_component_expires_while_redis_is_down(
+    own_redis_server: RedisServerFactory,
+) -> None:
     server = own_redis_server()
     server.cli("SET", "maintenance:billing", "1", "PX", "5000")
     async with MaintenanceMode(RedisBackend(server.url, timeout=0.5)) as mode:
@@ -141,7 +155,11 @@ async def test_dashboard_without_script_rights_has_no_workers(redis_server: Redi
             picture = await read_dashboard(mode)
     finally:
         redis_server.cli("ACL", "DELUSER", "plain")
-    assert (picture.workers, picture.state.switch is not None, picture.trouble) == (None, True, None)
+    assert (picture.workers, picture.state.switch is not None, picture.trouble) == (
+        None,
+        True,
+        None,
+    )
 
 
 # -- following ---------------------------------------------------------------------------------------------------------
@@ -169,8 +187,13 @@ async def test_stream_ends_after_its_lifetime() -> None:
 
 
 @pytest.mark.parametrize("handler", [signal.SIG_DFL, None, lambda *args: None])
-async def test_stream_under_any_signal_handler_goes_on(handler: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fastapi_maintenance.admin.events.signal", SimpleNamespace(SIGTERM=1, getsignal=lambda number: handler))
+async def test_stream_under_any_signal_handler_goes_on(
+    handler: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "fastapi_maintenance.admin.events.signal",
+        SimpleNamespace(SIGTERM=1, getsignal=lambda number: handler),
+    )
     board, seen = Switchboard(), 0
     async with MaintenanceMode(board) as mode:
         async for _ in follow(mode, life=SOON):
@@ -198,23 +221,36 @@ async def test_stream_ends_when_uvicorn_stops(monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.fixture
 def two(redis_server: RedisServer, settled: None) -> Iterator[Workers]:
-    with Workers("tests.apps.administered:app", count=2, env={"FASTAPI_MAINTENANCE_BACKEND": redis_server.url}) as workers:
+    with Workers(
+        "tests.apps.administered:app",
+        count=2,
+        env={"FASTAPI_MAINTENANCE_BACKEND": redis_server.url},
+    ) as workers:
         yield workers
 
 
 def standing(*words: str) -> Callable[[Any], bool]:
     """Whether the workers of a picture, two, all stand so."""
-    return lambda picture: len(picture["workers"]) == 2 and {one["stands"] for one in picture["workers"]} <= set(words)
+    return lambda picture: (
+        len(picture["workers"]) == 2 and {one["stands"] for one in picture["workers"]} <= set(words)
+    )
 
 
 @pytest.mark.timeout(180)
 def test_stream_over_http_follows_a_flip(two: Workers, redis_server: RedisServer) -> None:
     with Stream(two.port, LOGIN) as stream:
         headers = stream.response.headers
-        assert (stream.response.status, headers["content-type"].partition(";")[0]) == (200, "text/event-stream")
+        assert (stream.response.status, headers["content-type"].partition(";")[0]) == (
+            200,
+            "text/event-stream",
+        )
         assert "no-store" in (headers.get_all("cache-control") or ())
         first = stream.until(standing("open"))
-        assert (first["state"]["enabled"], first["operator"], [one["name"] for one in first["components"]]) == (False, "ana", ["billing"])
+        assert (
+            first["state"]["enabled"],
+            first["operator"],
+            [one["name"] for one in first["components"]],
+        ) == (False, "ana", ["billing"])
         redis_server.cli("SET", "maintenance", "1")
         second = stream.until(standing("drained"))
         assert (second["state"]["enabled"], first.keys()) == (True, second.keys())
@@ -250,7 +286,10 @@ def test_open_stream_lets_the_server_stop(two: Workers) -> None:
 def test_stream_survives_a_restart_of_redis(own_redis_server: RedisServerFactory) -> None:
     server = own_redis_server(config={"appendonly": "yes"})
     env = {"FASTAPI_MAINTENANCE_BACKEND": f"{server.url}?timeout=0.5"}
-    with Workers("tests.apps.administered:app", count=1, env=env) as workers, Stream(workers.port, LOGIN) as stream:
+    with (
+        Workers("tests.apps.administered:app", count=1, env=env) as workers,
+        Stream(workers.port, LOGIN) as stream,
+    ):
         server.cli("SET", "maintenance", "1")
         stream.until(lambda picture: picture["state"]["enabled"] and picture["workers"])
         server.kill()

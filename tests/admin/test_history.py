@@ -21,9 +21,13 @@ def operator(x_user: Annotated[str, Header()] = "nobody") -> str:
     return x_user
 
 
-def test_history_names_the_author_of_every_change(administer: Administer, redis_url: str, redis_server: RedisServer) -> None:
+def test_history_names_the_author_of_every_change(
+    administer: Administer, redis_url: str, redis_server: RedisServer
+) -> None:
     client = administer(redis_url, operator=operator)
-    client.put("switch", json={"enabled": True, "reason": "OPS-417"}, headers=ANY | {"X-User": "ana"})
+    client.put(
+        "switch", json={"enabled": True, "reason": "OPS-417"}, headers=ANY | {"X-User": "ana"}
+    )
     client.delete("switch", headers=ANY | {"X-User": "bob"})
     client.put("switch?component=billing", json={"enabled": True}, headers=ANY | {"X-User": "eve"})
     newest, middle, oldest = client.get("history").json()
@@ -41,7 +45,9 @@ def test_history_names_the_author_of_every_change(administer: Administer, redis_
 
 
 @pytest.mark.parametrize("query", ["limit=0", "limit=1001", "limit=many"])
-def test_history_limit_out_of_range_is_422(administer: Administer, redis_url: str, query: str) -> None:
+def test_history_limit_out_of_range_is_422(
+    administer: Administer, redis_url: str, query: str
+) -> None:
     assert administer(redis_url).get(f"history?{query}").status_code == 422
 
 
@@ -50,7 +56,9 @@ def test_history_of_a_backend_without_one_is_501(administer: Administer) -> None
     assert (answer.status_code, "keeps no history" in answer.json()["detail"]) == (501, True)
 
 
-async def test_dashboard_with_unreadable_history_shows_the_rest(redis_url: str, redis_server: RedisServer) -> None:
+async def test_dashboard_with_unreadable_history_shows_the_rest(
+    redis_url: str, redis_server: RedisServer
+) -> None:
     async with MaintenanceMode(RedisBackend(redis_url)) as mode:
         assert (await read_dashboard(mode)).history == []
         redis_server.cli("SET", "{maintenance}:history", "garbage")

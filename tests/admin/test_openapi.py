@@ -20,7 +20,10 @@ from ..support.serving import serving
 from .conftest import ANY, Administer, shop, with_billing
 
 EXAMPLES: Final = 20
-UNJUDGED: Final = ["not_a_server_error", "positive_data_acceptance"]  # 501, 412 and others are declared and right
+UNJUDGED: Final = [
+    "not_a_server_error",
+    "positive_data_acceptance",
+]  # 501, 412 and others are declared and right
 OPERATIONS: Final = 12
 
 
@@ -32,15 +35,21 @@ def app(url: str) -> FastAPI:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.filterwarnings("ignore::hypothesis.errors.HypothesisDeprecationWarning")  # of Schemathesis
+@pytest.mark.filterwarnings(
+    "ignore::hypothesis.errors.HypothesisDeprecationWarning"
+)  # of Schemathesis
 def test_generated_calls_are_answered_as_declared(app: FastAPI, url: str) -> None:
     schema: Any = schemathesis.openapi.from_dict(app.openapi()).include(path_regex="^/maintenance")
-    operations = [result.ok() for result in schema.exclude(path_regex="events").get_all_operations()]
+    operations = [
+        result.ok() for result in schema.exclude(path_regex="events").get_all_operations()
+    ]
     assert len(operations) == OPERATIONS
     with serving(app) as server, requests.Session() as session:
         succeeded = [200 in call_at_random(operation, server, session) for operation in operations]
     if url.startswith("redis"):
-        assert succeeded.count(False) <= 2, "tokens of testers are created and deleted with other codes"
+        assert succeeded.count(False) <= 2, (
+            "tokens of testers are created and deleted with other codes"
+        )
 
 
 def call_at_random(operation: Any, server: str, session: requests.Session) -> set[int]:
@@ -50,7 +59,9 @@ def call_at_random(operation: Any, server: str, session: requests.Session) -> se
     if list(operation.iter_parameters()) or operation.body:
         cases |= operation.as_strategy(generation_mode=GenerationMode.NEGATIVE)
 
-    @settings(max_examples=EXAMPLES, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @settings(
+        max_examples=EXAMPLES, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+    )
     @given(case=cases, overwrites=st.booleans())
     def call(case: Any, overwrites: bool) -> None:
         if overwrites and "If-Match" in case.headers:
@@ -77,7 +88,9 @@ def _is_valid(timeout: object) -> TypeGuard[float]:
         ("DELETE", "switch?component=billing&end_holds=true", None),
     ],
 )
-def test_invalid_input_is_described_as_fastapi_does(administer: Administer, redis_url: str, method: str, path: str, body: object) -> None:
+def test_invalid_input_is_described_as_fastapi_does(
+    administer: Administer, redis_url: str, method: str, path: str, body: object
+) -> None:
     answer = administer(redis_url).request(method, path, json=body, headers=ANY)
 
     assert answer.status_code == 422

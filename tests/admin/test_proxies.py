@@ -19,8 +19,13 @@ from .conftest import JSON, shop
 COMPRESSES: Final = "gzip on; gzip_types application/json; gzip_min_length 0; gzip_proxied any;"
 
 
-def test_weak_etag_of_nginx_is_accepted_in_if_match(tmp_path: Path, url: str, free_port: int) -> None:
-    with serving(shop(backend_from_url(url))) as upstream, nginx(upstream, free_port, tmp_path, COMPRESSES) as address:
+def test_weak_etag_of_nginx_is_accepted_in_if_match(
+    tmp_path: Path, url: str, free_port: int
+) -> None:
+    with (
+        serving(shop(backend_from_url(url))) as upstream,
+        nginx(upstream, free_port, tmp_path, COMPRESSES) as address,
+    ):
         switch = f"{address}maintenance/switch"
         status, headers, _ = send("GET", switch)
         etag = headers["ETag"]
@@ -36,12 +41,26 @@ def test_weak_etag_of_nginx_is_accepted_in_if_match(tmp_path: Path, url: str, fr
 
 def send(method: str, url: str, body: object = None, **headers: str) -> tuple[int, Message, Any]:
     """Return the status, headers and JSON body of the response."""
-    sent = JSON | {"Accept-Encoding": "gzip"} | {name.replace("_", "-"): value for name, value in headers.items()}
-    request = urllib.request.Request(url, None if body is None else json.dumps(body).encode(), sent, method=method)
+    sent = (
+        JSON
+        | {"Accept-Encoding": "gzip"}
+        | {name.replace("_", "-"): value for name, value in headers.items()}
+    )
+    request = urllib.request.Request(
+        url, None if body is None else json.dumps(body).encode(), sent, method=method
+    )
     try:
-        answer = urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=30)
+        answer = urllib.request.build_opener(urllib.request.ProxyHandler({})).open(
+            request, timeout=30
+        )
     except urllib.error.HTTPError as error:
         answer = error
     with answer:
         content = answer.read()
-    return answer.status, answer.headers, json.loads(gzip.decompress(content) if answer.headers["Content-Encoding"] == "gzip" else content)
+    return (
+        answer.status,
+        answer.headers,
+        json.loads(
+            gzip.decompress(content) if answer.headers["Content-Encoding"] == "gzip" else content
+        ),
+    )

@@ -60,7 +60,11 @@ INCLUSIONS = (directly, nested, beneath_a_guarded_router, beneath_a_guarded_incl
 
 def panels_of(app: FastAPI) -> list[str]:
     """The paths that every inclusion answers with GET."""
-    return [f"{path}maintenance/{name}" for path in ("/", "/v1/") for name in ("", "state", "switch", "holds", "workers")]
+    return [
+        f"{path}maintenance/{name}"
+        for path in ("/", "/v1/")
+        for name in ("", "state", "switch", "holds", "workers")
+    ]
 
 
 @pytest.mark.parametrize("include", INCLUSIONS)
@@ -70,21 +74,32 @@ def test_guard_of_an_inclusion_guards_the_router(include: Callable[..., None]) -
     include(app, dependencies=[Depends(key)])
     with TestClient(app) as client:
         codes = {client.get(path).status_code for path in panels_of(app)}
-        opened = {client.get(path, headers={"X-Key": "letmein"}).status_code for path in panels_of(app)}
+        opened = {
+            client.get(path, headers={"X-Key": "letmein"}).status_code for path in panels_of(app)
+        }
 
     assert codes == {401, 404}
     assert opened == {200, 404, 501}, "501: this backend has no workers"
 
 
 @pytest.mark.parametrize("include", INCLUSIONS)
-@pytest.mark.parametrize("options", [{}, {"dependencies": [Depends(key)]}], ids=["bare", "guard of the whole application"])
-def test_unguarded_router_prevents_the_start(include: Callable[..., None], options: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"dependencies": [Depends(key)]}],
+    ids=["bare", "guard of the whole application"],
+)
+def test_unguarded_router_prevents_the_start(
+    include: Callable[..., None], options: dict[str, Any]
+) -> None:
     """What every route of an application depends on is seldom a login: a session of a database, say."""
     app = FastAPI(**options)
     app.add_middleware(MaintenanceModeMiddleware, backend=Switchboard())
     include(app)
 
-    with pytest.raises(ConfigurationError, match=r"has no guard.*include_router\(.*public=True"), TestClient(app):
+    with (
+        pytest.raises(ConfigurationError, match=r"has no guard.*include_router\(.*public=True"),
+        TestClient(app),
+    ):
         pass
 
 
@@ -98,7 +113,9 @@ def test_unguarded_router_is_never_served(include: Callable[..., None]) -> None:
     answers = [client.get(path) for path in panels_of(app)]
 
     assert {answer.status_code for answer in answers} == {403, 404}
-    assert {"has no guard" in answer.text for answer in answers if answer.status_code == 403} == {True}
+    assert {"has no guard" in answer.text for answer in answers if answer.status_code == 403} == {
+        True
+    }
 
 
 def test_unguarded_router_mounted_directly_is_never_served() -> None:
@@ -119,7 +136,9 @@ def test_router_with_one_unguarded_inclusion_is_served_nowhere() -> None:
     app.include_router(router, prefix="/v2")
     client = TestClient(app, headers={"X-Key": "letmein"})
 
-    assert [client.get(f"/{version}/maintenance/state").status_code for version in ("v1", "v2")] == [403, 403]
+    assert [
+        client.get(f"/{version}/maintenance/state").status_code for version in ("v1", "v2")
+    ] == [403, 403]
 
 
 def test_guard_shared_with_the_application_guards_the_router() -> None:
@@ -138,7 +157,9 @@ def test_operator_alone_is_no_guard() -> None:
         pass
 
 
-@pytest.mark.parametrize("guard", [key, Depends(), None, "key"], ids=["bare", "empty", "none", "text"])
+@pytest.mark.parametrize(
+    "guard", [key, Depends(), None, "key"], ids=["bare", "empty", "none", "text"]
+)
 def test_invalid_guard_is_refused(guard: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"must be a list of Depends"):
         maintenance_admin(dependencies=[guard])
@@ -149,7 +170,9 @@ def test_guard_protects_every_operation_and_the_panel() -> None:
     app.add_middleware(MaintenanceModeMiddleware, backend=Switchboard())
     app.include_router(maintenance_admin(dependencies=[Depends(key)]))
     client = TestClient(app, headers=JSON)
-    operations = [(method, path) for path, methods in app.openapi()["paths"].items() for method in methods]
+    operations = [
+        (method, path) for path, methods in app.openapi()["paths"].items() for method in methods
+    ]
 
     assert len(operations) >= 11
     for method, path in [*operations, ("get", "/maintenance/")]:
@@ -158,7 +181,9 @@ def test_guard_protects_every_operation_and_the_panel() -> None:
     assert client.get("/maintenance/state", headers={"X-Key": "letmein"}).status_code == 200
 
 
-@pytest.mark.parametrize("options", [{"prefix": "ops"}, {"prefix": "/ops/"}, {"operator": "ana"}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{"prefix": "ops"}, {"prefix": "/ops/"}, {"operator": "ana"}], ids=str
+)
 def test_invalid_options_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError, match=f"{next(iter(options))} must"):
         maintenance_admin(public=True, **options)
@@ -172,7 +197,9 @@ def test_router_is_reachable_while_closed(options: dict[str, Any]) -> None:
     app = shop(Switchboard(True), **options)
     with TestClient(app) as client:
         assert client.get("/").status_code == 503
-        assert [client.get(f"/maintenance/{path}").status_code for path in ("", "state", "switch")] == [200, 200, 200]
+        assert [
+            client.get(f"/maintenance/{path}").status_code for path in ("", "state", "switch")
+        ] == [200, 200, 200]
 
 
 def test_router_is_reachable_in_inclusions_and_mounts() -> None:
@@ -212,7 +239,10 @@ def test_router_without_a_middleware_is_501() -> None:
     app.include_router(maintenance_admin(public=True))
     answer = TestClient(app).get("/maintenance/state")
 
-    assert (answer.status_code, "has passed no MaintenanceModeMiddleware" in answer.json()["detail"]) == (501, True)
+    assert (
+        answer.status_code,
+        "has passed no MaintenanceModeMiddleware" in answer.json()["detail"],
+    ) == (501, True)
 
 
 def test_router_under_a_test_override_sets_the_switch() -> None:
@@ -254,8 +284,13 @@ def test_openapi_document_describes_every_operation() -> None:
     for where, operation in operations.items():
         assert operation["description"], where
         assert {"501", "502", "504"} <= set(operation["responses"]), where
-        success = next(answer for code, answer in operation["responses"].items() if code.startswith("2"))
-        schemas = [content.get("schema") or content.get("itemSchema") for content in success.get("content", {}).values()]
+        success = next(
+            answer for code, answer in operation["responses"].items() if code.startswith("2")
+        )
+        schemas = [
+            content.get("schema") or content.get("itemSchema")
+            for content in success.get("content", {}).values()
+        ]
         assert all(schemas), where
         assert schemas or where == ("delete", "/bypasses/{id}"), where
         if where[0] != "get":
@@ -263,12 +298,16 @@ def test_openapi_document_describes_every_operation() -> None:
             assert ("415" in operation["responses"]) == ("requestBody" in operation), where
     for where in (("put", "/switch"), ("delete", "/switch")):
         assert {"412", "428"} <= set(operations[where]["responses"])
-        assert ("If-Match", True) in {(one["name"], one["required"]) for one in operations[where]["parameters"]}
+        assert ("If-Match", True) in {
+            (one["name"], one["required"]) for one in operations[where]["parameters"]
+        }
 
 
 def test_package_import_leaves_admin_out() -> None:
     code = "import sys, fastapi_maintenance; print(any(name.startswith('fastapi_maintenance.admin') for name in sys.modules))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
     assert done.stdout.strip() == "False"
 
 
@@ -281,10 +320,19 @@ def test_failing_backend_is_502(administer: Administer) -> None:
     board.error = RuntimeError("on fire")
     answer = client.get("state")
 
-    assert (answer.status_code, answer.json()) == (502, {"detail": "Switchboard failed: RuntimeError: on fire"})
+    assert (answer.status_code, answer.json()) == (
+        502,
+        {"detail": "Switchboard failed: RuntimeError: on fire"},
+    )
 
 
-def test_unreachable_redis_is_504_without_a_password(administer: Administer, free_port: int) -> None:
+def test_unreachable_redis_is_504_without_a_password(
+    administer: Administer, free_port: int
+) -> None:
     answer = administer(f"redis://ana:hunter2@127.0.0.1:{free_port}?timeout=0.5").get("state")
 
-    assert (answer.status_code, "cannot be reached" in answer.text, "hunter2" in answer.text) == (504, True, False)
+    assert (answer.status_code, "cannot be reached" in answer.text, "hunter2" in answer.text) == (
+        504,
+        True,
+        False,
+    )

@@ -28,7 +28,9 @@ from .conftest import ANY, Administer
         ({"Origin": "http://[broken"}, 403),
     ],
 )
-def test_change_is_judged_by_site_and_origin(administer: Administer, headers: dict[str, str], expected: int) -> None:
+def test_change_is_judged_by_site_and_origin(
+    administer: Administer, headers: dict[str, str], expected: int
+) -> None:
     board = Switchboard(True)
     answer = administer(board).delete("switch", headers=ANY | headers)
 
@@ -36,8 +38,12 @@ def test_change_is_judged_by_site_and_origin(administer: Administer, headers: di
     assert board.value is (expected != 200)
 
 
-@pytest.mark.parametrize("origin", [None, "https://evil.example"], ids=["curl", "script of another site"])
-def test_delete_without_content_type_is_judged_by_origin(administer: Administer, origin: str | None) -> None:
+@pytest.mark.parametrize(
+    "origin", [None, "https://evil.example"], ids=["curl", "script of another site"]
+)
+def test_delete_without_content_type_is_judged_by_origin(
+    administer: Administer, origin: str | None
+) -> None:
     """No form sends DELETE, and no browser lets a script of another site send it unasked."""
     board = Switchboard(True)
     client = administer(board)
@@ -49,9 +55,16 @@ def test_delete_without_content_type_is_judged_by_origin(administer: Administer,
 
 @pytest.mark.parametrize(
     ("content_type", "expected"),
-    [("application/json; charset=utf-8", 200), ("text/plain", 415), ("application/x-www-form-urlencoded", 415), ("", 415)],
+    [
+        ("application/json; charset=utf-8", 200),
+        ("text/plain", 415),
+        ("application/x-www-form-urlencoded", 415),
+        ("", 415),
+    ],
 )
-def test_body_that_is_not_json_is_refused(administer: Administer, content_type: str, expected: int) -> None:
+def test_body_that_is_not_json_is_refused(
+    administer: Administer, content_type: str, expected: int
+) -> None:
     """A form of another site can send such bodies, from an old browser without any Origin."""
     headers = ANY | {"Content-Type": content_type}
     answer = administer(Switchboard()).put("switch", content='{"enabled": false}', headers=headers)
@@ -71,15 +84,25 @@ def test_body_that_is_not_json_is_refused(administer: Administer, content_type: 
         ("PATCH", "switch", {}, 405),
     ],
 )
-def test_errors_are_never_cached(administer: Administer, method: str, path: str, options: dict[str, Any], expected: int) -> None:
+def test_errors_are_never_cached(
+    administer: Administer, method: str, path: str, options: dict[str, Any], expected: int
+) -> None:
     answer = administer(Switchboard()).request(method, path, **options)
 
     assert (answer.status_code, answer.headers.get("cache-control")) == (expected, "no-store")
 
 
-@pytest.mark.parametrize(("method", "path"), [("PUT", "switch"), ("DELETE", "switch"), ("POST", "bypasses"), ("POST", "barrier")])
-def test_cross_site_form_is_refused_by_every_operation(administer: Administer, method: str, path: str) -> None:
-    form: dict[str, Any] = {"headers": {"Content-Type": "text/plain", "Sec-Fetch-Site": "cross-site"}, "content": '{"enabled": true}'}
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("PUT", "switch"), ("DELETE", "switch"), ("POST", "bypasses"), ("POST", "barrier")],
+)
+def test_cross_site_form_is_refused_by_every_operation(
+    administer: Administer, method: str, path: str
+) -> None:
+    form: dict[str, Any] = {
+        "headers": {"Content-Type": "text/plain", "Sec-Fetch-Site": "cross-site"},
+        "content": '{"enabled": true}',
+    }
 
     assert administer(Switchboard()).request(method, path, **form).status_code == 403
 
@@ -95,5 +118,10 @@ def test_cross_site_get_is_answered_and_changes_nothing(administer: Administer) 
 
 def test_undeclared_methods_are_405(administer: Administer) -> None:
     client = administer(Switchboard())
-    for method, path in (("POST", "switch"), ("POST", "state"), ("GET", "barrier"), ("PUT", "bypasses")):
+    for method, path in (
+        ("POST", "switch"),
+        ("POST", "state"),
+        ("GET", "barrier"),
+        ("PUT", "bypasses"),
+    ):
         assert client.request(method, path).status_code == 405

@@ -24,8 +24,16 @@ def tag(client: TestClient, path: str = "switch") -> dict[str, str]:
 
 def test_put_closes_and_delete_opens_the_service(administer: Administer, url: str) -> None:
     client = administer(url)
-    on = client.put("switch", json={"enabled": True, "reason": "OPS-417", "message": "Back soon"}, headers=tag(client))
-    assert (on.status_code, on.json()["enabled"], on.json()["state"]["reason"]) == (200, True, "OPS-417")
+    on = client.put(
+        "switch",
+        json={"enabled": True, "reason": "OPS-417", "message": "Back soon"},
+        headers=tag(client),
+    )
+    assert (on.status_code, on.json()["enabled"], on.json()["state"]["reason"]) == (
+        200,
+        True,
+        "OPS-417",
+    )
     assert on.json()["state"]["since"] is not None
     assert client.get(SHOP).json() == {"detail": "Back soon"}
     off = client.delete("switch", headers={"If-Match": on.headers["etag"]})
@@ -35,26 +43,45 @@ def test_put_closes_and_delete_opens_the_service(administer: Administer, url: st
 
 def test_switch_from_get_can_be_put_back(administer: Administer, url: str) -> None:
     client = administer(url)
-    window = {"starts_at": "2126-11-22T03:00:00Z", "ends_at": "2126-11-22T04:00:00Z", "allow": ["POST /login"]}
-    client.put("switch", json={"enabled": True, "mode": "read-only", "retry_after": 60, **window}, headers=ANY)
+    window = {
+        "starts_at": "2126-11-22T03:00:00Z",
+        "ends_at": "2126-11-22T04:00:00Z",
+        "allow": ["POST /login"],
+    }
+    client.put(
+        "switch",
+        json={"enabled": True, "mode": "read-only", "retry_after": 60, **window},
+        headers=ANY,
+    )
     got = client.get("switch")
     again = client.put("switch", json=got.json(), headers={"If-Match": got.headers["etag"]})
     assert again.status_code == 200
     assert client.get("switch").json() == got.json()
-    assert again.json()["coming"] == {"starts_at": "2126-11-22T03:00:00Z", "ends_at": "2126-11-22T04:00:00Z"}
+    assert again.json()["coming"] == {
+        "starts_at": "2126-11-22T03:00:00Z",
+        "ends_at": "2126-11-22T04:00:00Z",
+    }
 
 
 def test_stale_etag_is_412_with_the_current_one(administer: Administer, url: str) -> None:
     client = administer(url)
     seen = tag(client)
-    assert client.put("switch", json={"enabled": True, "reason": "hers"}, headers=seen).status_code == 200
-    for late in (client.put("switch", json={"enabled": True, "reason": "his"}, headers=seen), client.delete("switch", headers=seen)):
+    assert (
+        client.put("switch", json={"enabled": True, "reason": "hers"}, headers=seen).status_code
+        == 200
+    )
+    for late in (
+        client.put("switch", json={"enabled": True, "reason": "his"}, headers=seen),
+        client.delete("switch", headers=seen),
+    ):
         assert (late.status_code, "has changed since" in late.json()["detail"]) == (412, True)
         assert late.headers["etag"] == client.get("switch").headers["etag"]
     assert client.get("switch").json()["reason"] == "hers"
 
 
-def test_etag_goes_stale_by_a_bare_set(administer: Administer, redis_url: str, redis_server: RedisServer) -> None:
+def test_etag_goes_stale_by_a_bare_set(
+    administer: Administer, redis_url: str, redis_server: RedisServer
+) -> None:
     client = administer(redis_url)
     seen = tag(client)
     redis_server.cli("SET", "maintenance", "1")
@@ -92,7 +119,11 @@ async def test_delete_with_end_holds_ends_every_hold(administer: Administer, url
     client, backend = administer(url), backend_from_url(url)
     hold = await backend.acquire(Hold("a", ON), 30.0)
     first = client.delete("switch", headers=ANY)
-    assert (first.json()["enabled"], first.json()["decided_by"], len(first.json()["holds"])) == (True, "hold", 1)
+    assert (first.json()["enabled"], first.json()["decided_by"], len(first.json()["holds"])) == (
+        True,
+        "hold",
+        1,
+    )
     second = client.delete("switch?end_holds=true", headers=tag(client))
     assert (second.json()["enabled"], second.json()["holds"]) == (False, [])
     assert not await backend.renew(hold, 30.0)
@@ -101,22 +132,38 @@ async def test_delete_with_end_holds_ends_every_hold(administer: Administer, url
 def test_component_has_its_own_switch(administer: Administer, redis_url: str) -> None:
     client = administer(redis_url)
     assert client.get("switch?component=billing").json() is None
-    on = client.put("switch?component=billing", json={"enabled": True}, headers=tag(client, "switch?component=billing"))
+    on = client.put(
+        "switch?component=billing",
+        json={"enabled": True},
+        headers=tag(client, "switch?component=billing"),
+    )
     assert (on.json()["component"], on.json()["enabled"]) == ("billing", True)
     assert (client.get(BILLING).status_code, client.get(SHOP).status_code) == (503, 200)
-    assert client.get("components").json() == [{"name": "billing", "enabled": True, "decided_by": "switch", "has_own_switch": True}]
+    assert client.get("components").json() == [
+        {"name": "billing", "enabled": True, "decided_by": "switch", "has_own_switch": True}
+    ]
     assert client.delete("switch?component=billing&end_holds=true", headers=ANY).status_code == 422
-    assert client.delete("switch?component=billing", headers=tag(client, "switch?component=billing")).status_code == 200
+    assert (
+        client.delete(
+            "switch?component=billing", headers=tag(client, "switch?component=billing")
+        ).status_code
+        == 200
+    )
     assert client.get(BILLING).status_code == 200
 
 
 def test_unknown_component_is_404(administer: Administer, redis_url: str) -> None:
     client = administer(redis_url)
-    for answer in (client.get("switch?component=biling"), client.put("switch?component=biling", json={"enabled": True}, headers=ANY)):
+    for answer in (
+        client.get("switch?component=biling"),
+        client.put("switch?component=biling", json={"enabled": True}, headers=ANY),
+    ):
         assert (answer.status_code, "'biling'" in answer.json()["detail"]) == (404, True)
 
 
-def test_invalid_switch_value_is_reported_and_replaced(administer: Administer, redis_url: str, redis_server: RedisServer) -> None:
+def test_invalid_switch_value_is_reported_and_replaced(
+    administer: Administer, redis_url: str, redis_server: RedisServer
+) -> None:
     client = administer(redis_url)
     redis_server.cli("SET", "maintenance", "garbage")
     assert client.get("switch").json() is None
@@ -128,7 +175,14 @@ def test_invalid_switch_value_is_reported_and_replaced(administer: Administer, r
     ("state", "says"),
     [
         ({"enabled": True, "minutes": 5}, "extra_forbidden"),
-        ({"enabled": True, "starts_at": "2026-11-22T04:00:00Z", "ends_at": "2026-11-22T03:00:00Z"}, "later than starts_at"),
+        (
+            {
+                "enabled": True,
+                "starts_at": "2026-11-22T04:00:00Z",
+                "ends_at": "2026-11-22T03:00:00Z",
+            },
+            "later than starts_at",
+        ),
         ({"enabled": True, "starts_at": "2026-11-22T04:00:00"}, "timezone"),
         ({"enabled": True, "message": "x" * 70_000}, "65536 is the most"),
         ([], "Input should be"),
@@ -146,7 +200,11 @@ def test_operator_is_stored_in_the_switch(administer: Administer, url: str) -> N
         return x_user
 
     client = administer(url, operator=operator)
-    for headers, expected in (({"X-User": "ana"}, "ana"), ({"X-User": "a" * 999}, "a" * 200), ({}, "bob")):
+    for headers, expected in (
+        ({"X-User": "ana"}, "ana"),
+        ({"X-User": "a" * 999}, "a" * 200),
+        ({}, "bob"),
+    ):
         done = client.put("switch", json={"enabled": True, "by": "bob"}, headers=ANY | headers)
         assert done.json()["state"]["by"] == expected
 
@@ -161,7 +219,10 @@ def test_details_on_a_backend_of_two_methods_are_501(administer: Administer) -> 
 
 def test_environment_variable_is_read_only(administer: Administer) -> None:
     answer = administer("env:UNUSED_HERE").put("switch", json={"enabled": True}, headers=ANY)
-    assert (answer.status_code, "cannot be changed from within" in answer.json()["detail"]) == (409, True)
+    assert (answer.status_code, "cannot be changed from within" in answer.json()["detail"]) == (
+        409,
+        True,
+    )
 
 
 def test_switch_that_is_off_gets_no_author(administer: Administer, url: str) -> None:

@@ -23,13 +23,24 @@ from .conftest import JSON, LOGIN, Administer
 SOON = 30.0
 
 
-def test_worker_is_listed_and_follows_the_switch(administer: Administer, redis_url: str, settled: None) -> None:
+def test_worker_is_listed_and_follows_the_switch(
+    administer: Administer, redis_url: str, settled: None
+) -> None:
     client = administer(redis_url)
     (worker,) = eventually_sync(lambda: client.get("workers").json(), within=SOON)
-    assert (worker["stands"], worker["applied"], worker["rung"], worker["fenced"]) == ("open", True, "tracking", False)
+    assert (worker["stands"], worker["applied"], worker["rung"], worker["fenced"]) == (
+        "open",
+        True,
+        "tracking",
+        False,
+    )
     client.put("switch", json={"enabled": True}, headers={"If-Match": "*"})
     barrier = client.post("barrier", json={"drained": True, "timeout": 20}).json()
-    assert (barrier["ok"], barrier["why_not"], [one["id"] for one in barrier["drained"]]) == (True, None, [worker["id"]])
+    assert (barrier["ok"], barrier["why_not"], [one["id"] for one in barrier["drained"]]) == (
+        True,
+        None,
+        [worker["id"]],
+    )
     eventually_sync(lambda: client.get("workers").json()[0]["stands"] == "drained", within=SOON)
 
 
@@ -39,13 +50,19 @@ def test_barrier_without_proof_says_why(administer: Administer, redis_url: str) 
     assert "registry" in barrier["why_not"]
 
 
-@pytest.mark.parametrize("asked", [{"timeout": 0}, {"timeout": 301}, {"timeout": "long"}, {"drained": "maybe"}])
-def test_barrier_timeout_out_of_range_is_422(administer: Administer, redis_url: str, asked: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "asked", [{"timeout": 0}, {"timeout": 301}, {"timeout": "long"}, {"drained": "maybe"}]
+)
+def test_barrier_timeout_out_of_range_is_422(
+    administer: Administer, redis_url: str, asked: dict[str, Any]
+) -> None:
     assert administer(redis_url).post("barrier", json=asked).status_code == 422
 
 
 @pytest.mark.parametrize(("method", "path"), [("GET", "workers"), ("POST", "barrier")])
-def test_workers_of_a_backend_without_a_registry_are_501(administer: Administer, method: str, path: str) -> None:
+def test_workers_of_a_backend_without_a_registry_are_501(
+    administer: Administer, method: str, path: str
+) -> None:
     answer = administer(Switchboard()).request(method, path, json={})
     assert (answer.status_code, "no registry of workers" in answer.json()["detail"]) == (501, True)
 
@@ -57,7 +74,9 @@ def test_workers_that_left_are_hidden_and_vanished_ones_listed() -> None:
         Worker("v", 5.0, host="web-0", pid=3, fence=1.0, lifetime=3.0),
         Worker.parse("l", 20.0, LEFT),
     )
-    reports = WorkerReport.all_of(RegistrySnapshot(Snapshot(now=10.0, fingerprint="now"), 1, workers))
+    reports = WorkerReport.all_of(
+        RegistrySnapshot(Snapshot(now=10.0, fingerprint="now"), 1, workers)
+    )
     assert [(one.id, one.stands, one.applied, one.fenced) for one in reports] == [
         ("v", "vanished", False, True),
         ("a", "open", False, False),
@@ -70,16 +89,25 @@ def test_workers_that_left_are_hidden_and_vanished_ones_listed() -> None:
 
 @pytest.fixture
 def four(redis_server: RedisServer, settled: None) -> Iterator[Workers]:
-    with Workers("tests.apps.administered:app", count=4, env={"FASTAPI_MAINTENANCE_BACKEND": redis_server.url}) as workers:
+    with Workers(
+        "tests.apps.administered:app",
+        count=4,
+        env={"FASTAPI_MAINTENANCE_BACKEND": redis_server.url},
+    ) as workers:
         yield workers
 
 
-def ask(workers: Workers, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
+def ask(
+    workers: Workers, method: str, path: str, body: Any = None, **headers: str
+) -> tuple[int, Any]:
     connection = HTTPConnection("127.0.0.1", workers.port, timeout=60)
     try:
         content = None if body is None else json.dumps(body)
         connection.request(
-            method, f"/maintenance/{path}", content, LOGIN | JSON | {name.replace("_", "-"): value for name, value in headers.items()}
+            method,
+            f"/maintenance/{path}",
+            content,
+            LOGIN | JSON | {name.replace("_", "-"): value for name, value in headers.items()},
         )
         answer = connection.getresponse()
         text = answer.read()
@@ -89,7 +117,9 @@ def ask(workers: Workers, method: str, path: str, body: Any = None, **headers: s
 
 
 @pytest.mark.timeout(180)
-def test_one_of_four_workers_closes_and_drains_all(four: Workers, redis_server: RedisServer) -> None:
+def test_one_of_four_workers_closes_and_drains_all(
+    four: Workers, redis_server: RedisServer
+) -> None:
     def standing() -> set[tuple[str, bool]]:
         code, listed = ask(four, "GET", "workers")
         assert (code, sorted(one["pid"] for one in listed)) == (200, four.pids)
@@ -98,7 +128,11 @@ def test_one_of_four_workers_closes_and_drains_all(four: Workers, redis_server: 
     eventually_sync(lambda: standing() == {("open", True)}, within=SOON)
     work = threading.Thread(target=four.get, args=(four.pids[0], "/slow?seconds=6"))
     work.start()
-    eventually_sync(lambda: sum(one["http"] for one in ask(four, "GET", "workers")[1]) >= 1, within=SOON, every=0.05)
+    eventually_sync(
+        lambda: sum(one["http"] for one in ask(four, "GET", "workers")[1]) >= 1,
+        within=SOON,
+        every=0.05,
+    )
 
     code, state = ask(four, "PUT", "switch", {"enabled": True, "reason": "OPS-417"}, If_Match="*")
     assert (code, state["state"]["by"]) == (200, "ana")
@@ -117,11 +151,17 @@ def test_one_of_four_workers_closes_and_drains_all(four: Workers, redis_server: 
 @pytest.mark.timeout(180)
 def test_etag_is_the_same_on_every_worker(four: Workers) -> None:
     """Each request of a panel may be answered by another worker."""
-    tags = {answer.headers["etag"] for answer in four.get_all("/maintenance/switch", headers=LOGIN).values()}
+    tags = {
+        answer.headers["etag"]
+        for answer in four.get_all("/maintenance/switch", headers=LOGIN).values()
+    }
     assert len(tags) == 1
     code, _ = ask(four, "PUT", "switch?component=billing", {"enabled": True}, If_Match=tags.pop())
     assert code == 200
-    tags = {answer.headers["etag"] for answer in four.get_all("/maintenance/switch", headers=LOGIN).values()}
+    tags = {
+        answer.headers["etag"]
+        for answer in four.get_all("/maintenance/switch", headers=LOGIN).values()
+    }
     assert len(tags) == 1
 
 
@@ -129,4 +169,6 @@ def test_etag_is_the_same_on_every_worker(four: Workers) -> None:
 def test_requests_without_a_password_are_401(four: Workers) -> None:
     for path in ("", "state", "events", "openapi"):
         answers = four.get_all(f"/maintenance/{path}")
-        assert {answer.status for answer in answers.values()} == ({404} if path == "openapi" else {401})
+        assert {answer.status for answer in answers.values()} == (
+            {404} if path == "openapi" else {401}
+        )

@@ -11,7 +11,11 @@ from fastapi import Depends, FastAPI, HTTPException
 from fastapi.responses import HTMLResponse
 from fastapi.security import HTTPBasic, HTTPBasicCredentials
 
-from fastapi_maintenance import MaintenanceModeMiddleware, force_maintenance_mode_off, maintenance_component
+from fastapi_maintenance import (
+    MaintenanceModeMiddleware,
+    force_maintenance_mode_off,
+    maintenance_component,
+)
 from fastapi_maintenance.admin import maintenance_admin
 from fastapi_maintenance.exemptions.bypass import Bypass
 
@@ -26,7 +30,9 @@ def operator(given: Annotated[HTTPBasicCredentials, Depends(HTTPBasic())]) -> st
 
 
 app = FastAPI()
-app.add_middleware(MaintenanceModeMiddleware, bypass=Bypass("0123456789abcdef0123456789abcdef", secure=False))
+app.add_middleware(
+    MaintenanceModeMiddleware, bypass=Bypass("0123456789abcdef0123456789abcdef", secure=False)
+)
 app.include_router(maintenance_admin(dependencies=[Depends(operator)], operator=operator))
 
 

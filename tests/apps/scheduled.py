@@ -6,7 +6,11 @@ import os
 
 from fastapi import FastAPI
 
-from fastapi_maintenance import MaintenanceModeMiddleware, force_maintenance_mode_off, maintenance_component
+from fastapi_maintenance import (
+    MaintenanceModeMiddleware,
+    force_maintenance_mode_off,
+    maintenance_component,
+)
 
 app = FastAPI()
 app.add_middleware(MaintenanceModeMiddleware, announce=True)

@@ -8,7 +8,11 @@ from typing import Final
 
 from fastapi import FastAPI
 
-from fastapi_maintenance import MaintenanceModeMiddleware, force_maintenance_mode_off, maintenance_mode_on
+from fastapi_maintenance import (
+    MaintenanceModeMiddleware,
+    force_maintenance_mode_off,
+    maintenance_mode_on,
+)
 
 LEASE: Final = 6.0  # seconds
 

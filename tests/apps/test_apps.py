@@ -10,7 +10,9 @@ from starlette.testclient import TestClient
 from . import bare
 
 
-def test_the_bare_application_tells_its_process_and_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_bare_application_tells_its_process_and_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("COLOUR", "green")
     with TestClient(bare.app) as client:
         assert client.get("/pid").json() == os.getpid()

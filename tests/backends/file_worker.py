@@ -32,7 +32,9 @@ class FileWorker:
         return evaluate(reading, reading.now).state.enabled
 
     async def acquire(self, id: str, word: str, lease: str) -> None:
-        self.holds[id] = await self.backend.acquire(Hold(id, MaintenanceState.parse(word)), float(lease))
+        self.holds[id] = await self.backend.acquire(
+            Hold(id, MaintenanceState.parse(word)), float(lease)
+        )
 
     async def renew(self, id: str, lease: str) -> bool:
         return await self.backend.renew(self.holds[id], float(lease))
@@ -54,7 +56,10 @@ class FileWorker:
 
     async def write_until(self, stop: str) -> int:
         """Write two states that are both on, one short and one long, in turn, until there is a file of that name; count them."""
-        states = [MaintenanceState(enabled=True), MaintenanceState(enabled=True, message="x" * 20_000)]
+        states = [
+            MaintenanceState(enabled=True),
+            MaintenanceState(enabled=True, message="x" * 20_000),
+        ]
         count = 0
         while not Path(stop).exists():
             await self.backend.write(states[count % 2])

@@ -60,7 +60,9 @@ class RecordingFeed:
 
 
 @asynccontextmanager
-async def watched(backend: BaseStateBackend, *, attach: bool = True) -> AsyncIterator[RecordingFeed]:
+async def watched(
+    backend: BaseStateBackend, *, attach: bool = True
+) -> AsyncIterator[RecordingFeed]:
     """Let a feed be told by a running watch, from its first reading on, and unless forbidden of this process' own changes."""
     feed = RecordingFeed()
     if attach:

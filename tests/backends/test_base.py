@@ -69,14 +69,20 @@ async def test_what_it_reads_it_also_recalls_as_a_fallback(backend: DictBackend)
     assert reading.switch == ON
 
 
-async def test_writing_on_or_off_sets_the_value_and_tells_the_workers_of_this_process(backend: DictBackend, feed: RecordingFeed) -> None:
+async def test_writing_on_or_off_sets_the_value_and_tells_the_workers_of_this_process(
+    backend: DictBackend, feed: RecordingFeed
+) -> None:
     await backend.write(ON)
     assert backend.values["on"] is True
     assert feed.last.switch == ON
 
 
-@pytest.mark.parametrize(("state", "expires_in"), [(MaintenanceState(enabled=True, message="soon"), None), (ON, 60.0)])
-async def test_details_are_refused_and_nothing_is_written(backend: DictBackend, state: MaintenanceState, expires_in: float | None) -> None:
+@pytest.mark.parametrize(
+    ("state", "expires_in"), [(MaintenanceState(enabled=True, message="soon"), None), (ON, 60.0)]
+)
+async def test_details_are_refused_and_nothing_is_written(
+    backend: DictBackend, state: MaintenanceState, expires_in: float | None
+) -> None:
     with pytest.raises(UnsupportedError, match=r"^DictBackend keeps only on or off"):
         await backend.write(state, expires_in=expires_in)
     assert backend.values["on"] is False
@@ -91,7 +97,9 @@ def test_it_cannot_be_peeked_at_and_is_of_kind_custom_without_leases(backend: Di
 # -- holds ---------------------------------------------------------------------------------------------------------------
 
 
-async def test_a_hold_stands_until_it_is_released_and_is_told_at_once(backend: DictBackend, feed: RecordingFeed) -> None:
+async def test_a_hold_stands_until_it_is_released_and_is_told_at_once(
+    backend: DictBackend, feed: RecordingFeed
+) -> None:
     before = time.time()
     standing = await backend.acquire(Hold("a", ON), 30.0)
     assert before <= standing.since <= time.time()
@@ -112,7 +120,9 @@ async def test_ending_a_hold_twice_does_nothing(backend: DictBackend) -> None:
 
 
 @pytest.mark.parametrize("first", ["a", "b"])
-async def test_overlapping_holds_compose_in_either_order_of_release(backend: DictBackend, feed: RecordingFeed, first: str) -> None:
+async def test_overlapping_holds_compose_in_either_order_of_release(
+    backend: DictBackend, feed: RecordingFeed, first: str
+) -> None:
     holds = {id: await backend.acquire(Hold(id, ON), 30.0) for id in "ab"}
     await backend.release(holds.pop(first))
     assert feed.is_on()
@@ -120,7 +130,9 @@ async def test_overlapping_holds_compose_in_either_order_of_release(backend: Dic
     assert feed.is_off()
 
 
-async def test_a_hold_can_end_in_a_switch_that_stays_on(backend: DictBackend, feed: RecordingFeed) -> None:
+async def test_a_hold_can_end_in_a_switch_that_stays_on(
+    backend: DictBackend, feed: RecordingFeed
+) -> None:
     hold = await backend.acquire(Hold("a", ON), 30.0)
     await backend.release(hold, keep=MaintenanceState(enabled=True, reason="the migration failed"))
     assert backend.values["on"] is True
@@ -128,7 +140,9 @@ async def test_a_hold_can_end_in_a_switch_that_stays_on(backend: DictBackend, fe
     assert all(evaluate(reading, reading.now).state.enabled for reading in feed.readings)
 
 
-async def test_a_hold_ends_also_if_what_it_should_leave_cannot_be_written(feed: RecordingFeed) -> None:
+async def test_a_hold_ends_also_if_what_it_should_leave_cannot_be_written(
+    feed: RecordingFeed,
+) -> None:
     """It has no lease to run out: it would keep the service closed until the process ends."""
     backend = Switchboard()
     backend.subscribe(feed)
@@ -140,7 +154,9 @@ async def test_a_hold_ends_also_if_what_it_should_leave_cannot_be_written(feed: 
     assert not await backend.renew(hold, 30.0)
 
 
-async def test_clear_ends_every_hold_and_turns_the_switch_off(backend: DictBackend, feed: RecordingFeed) -> None:
+async def test_clear_ends_every_hold_and_turns_the_switch_off(
+    backend: DictBackend, feed: RecordingFeed
+) -> None:
     backend.values["on"] = True
     hold = await backend.acquire(Hold("a", ON), 30.0)
     await backend.clear()
@@ -148,7 +164,9 @@ async def test_clear_ends_every_hold_and_turns_the_switch_off(backend: DictBacke
     assert not await backend.renew(hold, 30.0)
 
 
-async def test_a_change_of_holds_is_told_also_while_the_switch_cannot_be_read(backend: DictBackend, feed: RecordingFeed) -> None:
+async def test_a_change_of_holds_is_told_also_while_the_switch_cannot_be_read(
+    backend: DictBackend, feed: RecordingFeed
+) -> None:
     backend.values["on"] = RuntimeError("down")
     hold = await backend.acquire(Hold("a", ON), 30.0)
     assert (feed.last.switch, feed.last.holds) == (None, (hold,))
@@ -207,7 +225,9 @@ async def test_a_feed_that_is_gone_is_told_nothing_more(backend: DictBackend) ->
 # -- for subclasses ------------------------------------------------------------------------------------------------------
 
 
-async def test_a_history_is_refused_clearly_and_a_signature_changes_nothing(backend: DictBackend) -> None:
+async def test_a_history_is_refused_clearly_and_a_signature_changes_nothing(
+    backend: DictBackend,
+) -> None:
     assert not backend.recorded
     assert backend.as_operator("ana") is backend
     with pytest.raises(UnsupportedError, match="DictBackend keeps no history; only Redis does"):
@@ -218,7 +238,12 @@ async def test_a_history_is_refused_clearly_and_a_signature_changes_nothing(back
 
 def test_the_helpers_of_the_modelled_package_are_there() -> None:
     assert [BaseStateBackend._bool_to_str(value) for value in (True, False)] == ["1", "0"]
-    assert [BaseStateBackend._str_to_bool(text) for text in ("yes", "off", "", "  ")] == [True, False, False, False]
+    assert [BaseStateBackend._str_to_bool(text) for text in ("yes", "off", "", "  ")] == [
+        True,
+        False,
+        False,
+        False,
+    ]
     with pytest.raises(InvalidStateError):
         BaseStateBackend._str_to_bool("maybe")
 

@@ -78,7 +78,9 @@ async def test_end_holds_ends_them_in_the_same_step(backend: BaseStateBackend) -
     assert not await backend.renew(hold, 30.0)
 
 
-async def test_expected_garbage_is_replaced(tmp_path: Path, redis_url: str, redis_server: RedisServer) -> None:
+async def test_expected_garbage_is_replaced(
+    tmp_path: Path, redis_url: str, redis_server: RedisServer
+) -> None:
     (tmp_path / "switch.json").write_text("garbage")
     redis_server.cli("SET", "maintenance", "garbage")
     for backend in (backend_from_url(f"file:{tmp_path}/switch.json"), backend_from_url(redis_url)):
@@ -88,7 +90,9 @@ async def test_expected_garbage_is_replaced(tmp_path: Path, redis_url: str, redi
 
 
 @keeping_or_not
-async def test_unexpected_type_in_redis_is_left_alone(redis_url: str, redis_server: RedisServer, keep_ttl: bool) -> None:
+async def test_unexpected_type_in_redis_is_left_alone(
+    redis_url: str, redis_server: RedisServer, keep_ttl: bool
+) -> None:
     backend = backend_from_url(redis_url)
     redis_server.cli("SET", "maintenance", "1")
     seen = await backend.read()
@@ -97,7 +101,9 @@ async def test_unexpected_type_in_redis_is_left_alone(redis_url: str, redis_serv
     assert not await backend.compare_and_set(seen, NOTED, keep_ttl=keep_ttl)
 
 
-@pytest.mark.parametrize(("ttl", "keep_ttl", "expected"), [(600, False, -1), (600, True, 600), (None, True, -1)])
+@pytest.mark.parametrize(
+    ("ttl", "keep_ttl", "expected"), [(600, False, -1), (600, True, 600), (None, True, -1)]
+)
 async def test_ttl_in_redis_is_kept_on_request(
     redis_url: str, redis_server: RedisServer, ttl: int | None, keep_ttl: bool, expected: int
 ) -> None:
@@ -178,6 +184,8 @@ async def test_unsupported_states_are_refused(tmp_path: Path, keep_ttl: bool) ->
         await board.compare_and_set(await board.read(), NOTED, keep_ttl=keep_ttl)
     for without_scopes in (board, file):
         with pytest.raises(UnsupportedError, match="no switches of components"):
-            await without_scopes.compare_and_set(await without_scopes.read(), NOTED, component="billing")
+            await without_scopes.compare_and_set(
+                await without_scopes.read(), NOTED, component="billing"
+            )
     with pytest.raises(ReadOnlyBackendError):
         await environment.compare_and_set(await environment.read(), ON, keep_ttl=keep_ttl)

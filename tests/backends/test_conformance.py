@@ -14,7 +14,13 @@ import pytest
 from fakeredis import FakeAsyncRedis, FakeServer
 from redis.asyncio import Redis
 
-from fastapi_maintenance.backends import BaseStateBackend, EnvVarBackend, LocalFileBackend, RedisBackend, backend_from_url
+from fastapi_maintenance.backends import (
+    BaseStateBackend,
+    EnvVarBackend,
+    LocalFileBackend,
+    RedisBackend,
+    backend_from_url,
+)
 from fastapi_maintenance.backends.base import StateChange
 from fastapi_maintenance.model.history import Change
 from fastapi_maintenance.model.holds import Hold
@@ -72,7 +78,10 @@ async def file(request: pytest.FixtureRequest, stack: AsyncExitStack) -> MakeBac
 
 
 async def redis_by_url(request: pytest.FixtureRequest, stack: AsyncExitStack) -> MakeBackend:
-    return partial(backend_from_url, f"{request.getfixturevalue('redis_url')}?ttl={LINKED_TTL}&key=shop:{{eu}}:maintenance")
+    return partial(
+        backend_from_url,
+        f"{request.getfixturevalue('redis_url')}?ttl={LINKED_TTL}&key=shop:{{eu}}:maintenance",
+    )
 
 
 async def redis_by_client(request: pytest.FixtureRequest, stack: AsyncExitStack) -> MakeBackend:
@@ -88,7 +97,9 @@ async def redis_without_resp3(request: pytest.FixtureRequest, stack: AsyncExitSt
     return partial(RedisBackend, server.url, ttl=LINKED_TTL)
 
 
-async def redis_behind_sentinels(request: pytest.FixtureRequest, stack: AsyncExitStack) -> MakeBackend:
+async def redis_behind_sentinels(
+    request: pytest.FixtureRequest, stack: AsyncExitStack
+) -> MakeBackend:
     group: SentinelGroup = request.getfixturevalue("group")
     master = await asyncio.to_thread(group.master)
     await master.acli("FLUSHALL")
@@ -154,27 +165,35 @@ async def factory_of(kind: Kind, request: pytest.FixtureRequest) -> AsyncIterato
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
-async def test_backend_conforms(request: pytest.FixtureRequest, kind: Kind, check: Callable[[MakeBackend], Awaitable[None]]) -> None:
+async def test_backend_conforms(
+    request: pytest.FixtureRequest, kind: Kind, check: Callable[[MakeBackend], Awaitable[None]]
+) -> None:
     async with factory_of(kind, request) as make:
         await check(make)
 
 
 @pytest.mark.every_redis
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
-async def test_every_version_of_redis_conforms(redis_url: str, check: Callable[[MakeBackend], Awaitable[None]]) -> None:
+async def test_every_version_of_redis_conforms(
+    redis_url: str, check: Callable[[MakeBackend], Awaitable[None]]
+) -> None:
     await check(partial(RedisBackend, redis_url, ttl=LINKED_TTL))
 
 
 @pytest.mark.parametrize("redis_user", ["worker", "operator"], indirect=True)
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
-async def test_backend_with_the_least_rights_conforms(redis_url: str, check: Callable[[MakeBackend], Awaitable[None]]) -> None:
+async def test_backend_with_the_least_rights_conforms(
+    redis_url: str, check: Callable[[MakeBackend], Awaitable[None]]
+) -> None:
     """Of the users in backends/redis/users.acl who may write."""
     await check(partial(RedisBackend, redis_url, ttl=LINKED_TTL))
 
 
 def test_checks_are_documented_coroutines_of_a_backend() -> None:
     assert len(CHECKS) == 28
-    assert all(check.__doc__ and list(inspect.signature(check).parameters) == ["make"] for check in CHECKS)
+    assert all(
+        check.__doc__ and list(inspect.signature(check).parameters) == ["make"] for check in CHECKS
+    )
 
 
 # -- the suite itself ----------------------------------------------------------------------------------------------------
@@ -205,7 +224,9 @@ class WritesNothing(Broken):
 
 
 class OverwritesOthers(Broken):
-    async def compare_and_set(self, expected: Snapshot, state: MaintenanceState, **options: Any) -> bool:
+    async def compare_and_set(
+        self, expected: Snapshot, state: MaintenanceState, **options: Any
+    ) -> bool:
         await self.write(state)
         return True
 
@@ -243,7 +264,9 @@ class RepeatsItself(Broken):
 class RecordsNothing(Broken):
     recorded = True
 
-    async def history(self, *, limit: int = 100, component: str | None = None) -> tuple[Change, ...]:
+    async def history(
+        self, *, limit: int = 100, component: str | None = None
+    ) -> tuple[Change, ...]:
         return ()
 
 

@@ -7,7 +7,13 @@ from typing import Any
 
 import pytest
 
-from fastapi_maintenance.backends import BaseStateBackend, EnvVarBackend, LocalFileBackend, RedisBackend, backend_from_url
+from fastapi_maintenance.backends import (
+    BaseStateBackend,
+    EnvVarBackend,
+    LocalFileBackend,
+    RedisBackend,
+    backend_from_url,
+)
 from fastapi_maintenance.backends.default import backend_of_kind
 from fastapi_maintenance.exceptions import ConfigurationError
 
@@ -16,11 +22,19 @@ from fastapi_maintenance.exceptions import ConfigurationError
     ("url", "kind", "shown"),
     [
         ("redis://localhost", RedisBackend, "redis://localhost:6379/0?key=maintenance"),
-        ("redis://ana:secret@h:6380/2?key=shop:{eu}:m&ttl=0.5", RedisBackend, "redis://h:6380/2?key=shop:{eu}:m"),
+        (
+            "redis://ana:secret@h:6380/2?key=shop:{eu}:m&ttl=0.5",
+            RedisBackend,
+            "redis://h:6380/2?key=shop:{eu}:m",
+        ),
         ("redis://[::1]/?key=a%26b", RedisBackend, "redis://[::1]:6379/0?key=a%26b"),
         ("rediss://:secret@h", RedisBackend, "rediss://h:6379/0?key=maintenance"),
         ("unix:///run/redis.sock?key=m", RedisBackend, "unix:///run/redis.sock?db=0&key=m"),
-        ("unix://ana:secret@/run/redis.sock?db=3", RedisBackend, "unix:///run/redis.sock?db=3&key=maintenance"),
+        (
+            "unix://ana:secret@/run/redis.sock?db=3",
+            RedisBackend,
+            "unix:///run/redis.sock?db=3&key=maintenance",
+        ),
         ("file:maintenance.json", LocalFileBackend, "file:maintenance.json"),
         ("file:///var/lib/my%20app/m.json", LocalFileBackend, "file:/var/lib/my app/m.json"),
         ("file://localhost/m.json?ttl=2", LocalFileBackend, "file:/m.json"),
@@ -28,7 +42,9 @@ from fastapi_maintenance.exceptions import ConfigurationError
         ("env:", EnvVarBackend, "env:FASTAPI_MAINTENANCE_MODE"),
     ],
 )
-def test_a_url_names_a_backend_that_is_shown_without_a_password(url: str, kind: type[BaseStateBackend], shown: str) -> None:
+def test_a_url_names_a_backend_that_is_shown_without_a_password(
+    url: str, kind: type[BaseStateBackend], shown: str
+) -> None:
     backend = backend_from_url(url)
 
     assert type(backend) is kind
@@ -80,8 +96,14 @@ def test_a_url_that_cannot_be_meant_is_refused(url: str, problem: str) -> None:
 @pytest.mark.parametrize(
     ("url", "problem"),
     [
-        ("redis://ana:se[secret]@h", "cannot be read"),  # urllib.parse: 'secret' does not appear to be an IPv4 or IPv6 address
-        ("redis://ana:secret@\u2100", "cannot be read"),  # urllib.parse: netloc 'ana:secret@℀' contains invalid characters
+        (
+            "redis://ana:se[secret]@h",
+            "cannot be read",
+        ),  # urllib.parse: 'secret' does not appear to be an IPv4 or IPv6 address
+        (
+            "redis://ana:secret@\u2100",
+            "cannot be read",
+        ),  # urllib.parse: netloc 'ana:secret@℀' contains invalid characters
         ("redis://ana:12?secret@h", "an @ where it means nothing"),
         ("unix:ana:/secret@/run/redis.sock", "an @ where it means nothing"),
         ("redis+sentinel://ana:12/secret@h", "an @ where it means nothing"),
@@ -107,7 +129,9 @@ def test_what_may_be_of_a_password_is_not_quoted(url: str, problem: str) -> None
         ("redis", {"url": "redis://h", "key": "m"}, "redis://h:6379/0?key=m"),
     ],
 )
-def test_a_short_name_takes_the_options_of_its_class(kind: str, options: dict[str, Any], shown: str) -> None:
+def test_a_short_name_takes_the_options_of_its_class(
+    kind: str, options: dict[str, Any], shown: str
+) -> None:
     assert backend_of_kind(kind, **options).describe() == shown
 
 
@@ -121,6 +145,8 @@ def test_a_short_name_takes_the_options_of_its_class(kind: str, options: dict[st
         ("redis", {}, "Give a Redis URL or a client, and not both"),
     ],
 )
-def test_a_short_name_with_wrong_options_is_refused(kind: str, options: dict[str, Any], problem: str) -> None:
+def test_a_short_name_with_wrong_options_is_refused(
+    kind: str, options: dict[str, Any], problem: str
+) -> None:
     with pytest.raises(ConfigurationError, match=problem):
         backend_of_kind(kind, **options)

@@ -38,9 +38,15 @@ def feed(backend: EnvVarBackend) -> RecordingFeed:
 # -- reading -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("raw", "state"), [(None, OFF), ("", OFF), ("  ", OFF), ("0", OFF), ("No", OFF), ("1", ON), ("TRUE", ON)])
+@pytest.mark.parametrize(
+    ("raw", "state"),
+    [(None, OFF), ("", OFF), ("  ", OFF), ("0", OFF), ("No", OFF), ("1", ON), ("TRUE", ON)],
+)
 async def test_the_variable_is_the_switch(
-    backend: EnvVarBackend, monkeypatch: pytest.MonkeyPatch, raw: str | None, state: MaintenanceState
+    backend: EnvVarBackend,
+    monkeypatch: pytest.MonkeyPatch,
+    raw: str | None,
+    state: MaintenanceState,
 ) -> None:
     if raw is not None:
         monkeypatch.setenv(NAME, raw)
@@ -49,7 +55,9 @@ async def test_the_variable_is_the_switch(
     assert await backend.get_value() is state.enabled
 
 
-async def test_a_change_is_seen_at_once(backend: EnvVarBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_change_is_seen_at_once(
+    backend: EnvVarBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for raw, value in (("1", True), ("0", False), ("on", True)):
         monkeypatch.setenv(NAME, raw)
         assert await backend.get_value() is value
@@ -57,12 +65,16 @@ async def test_a_change_is_seen_at_once(backend: EnvVarBackend, monkeypatch: pyt
     assert await backend.get_value() is False
 
 
-def test_json_is_read_with_its_details(backend: EnvVarBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_json_is_read_with_its_details(
+    backend: EnvVarBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv(NAME, '{"enabled": true, "message": "soon"}')
     assert backend.read_nowait().switch == MaintenanceState(enabled=True, message="soon")
 
 
-async def test_a_window_opens_by_itself(backend: EnvVarBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_window_opens_by_itself(
+    backend: EnvVarBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
     state = MaintenanceState(enabled=True, starts_at=datetime.now(UTC) + timedelta(seconds=0.2))
     monkeypatch.setenv(NAME, state.dump())
     first = backend.read_nowait()
@@ -76,7 +88,10 @@ async def test_a_window_opens_by_itself(backend: EnvVarBackend, monkeypatch: pyt
 
 @pytest.mark.parametrize("raw", ["maybe", '{"enabled": "red"}', "\udcff"])
 def test_a_value_that_cannot_be_read_is_off_and_logged_once(
-    backend: EnvVarBackend, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, raw: str
+    backend: EnvVarBackend,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    raw: str,
 ) -> None:
     monkeypatch.setenv(NAME, raw)
     with caplog.at_level(logging.INFO, "fastapi_maintenance"):
@@ -95,7 +110,9 @@ async def test_a_value_that_cannot_be_read_is_logged_once_also_while_holds_come_
     assert len(caplog.records) == 1
 
 
-def test_each_new_bad_value_is_logged(backend: EnvVarBackend, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_each_new_bad_value_is_logged(
+    backend: EnvVarBackend, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     for raw in ("maybe", "perhaps"):
         monkeypatch.setenv(NAME, raw)
         backend.read_nowait()
@@ -110,7 +127,9 @@ def test_an_unchanged_variable_gives_the_same_reading_so_that_nothing_is_judged_
 
 
 @pytest.mark.parametrize("raw", [None, "1"])
-def test_peeking_costs_next_to_nothing(backend: EnvVarBackend, monkeypatch: pytest.MonkeyPatch, raw: str | None) -> None:
+def test_peeking_costs_next_to_nothing(
+    backend: EnvVarBackend, monkeypatch: pytest.MonkeyPatch, raw: str | None
+) -> None:
     if raw is not None:
         monkeypatch.setenv(NAME, raw)
     # About 1 µs; the bound leaves room for a busy machine and for coverage, and none for parsing or a system call.
@@ -138,9 +157,7 @@ async def test_as_a_fallback_a_set_variable_knows(
 
 
 async def test_writing_is_refused_and_says_what_to_do_instead(backend: EnvVarBackend) -> None:
-    advice = (
-        rf"^The environment variable {NAME} cannot be changed from within: set it where the process is started, or keep the switch in Redis"
-    )
+    advice = rf"^The environment variable {NAME} cannot be changed from within: set it where the process is started, or keep the switch in Redis"
     with pytest.raises(ReadOnlyBackendError, match=advice):
         await backend.set_value(True)
     with pytest.raises(ReadOnlyBackendError, match=advice):
@@ -152,7 +169,9 @@ async def test_writing_is_refused_and_says_what_to_do_instead(backend: EnvVarBac
 # -- holds ---------------------------------------------------------------------------------------------------------------
 
 
-async def test_a_hold_closes_this_process_and_is_told_at_once(backend: EnvVarBackend, feed: RecordingFeed) -> None:
+async def test_a_hold_closes_this_process_and_is_told_at_once(
+    backend: EnvVarBackend, feed: RecordingFeed
+) -> None:
     backend.read_nowait()
     hold = await backend.acquire(Hold("a", ON), 30.0)
     assert [backend.read_nowait().holds, feed.last.holds] == [(hold,), (hold,)]
@@ -176,7 +195,9 @@ async def test_an_off_hold_opens_a_variable_that_says_on(
     assert feed.is_on()
 
 
-async def test_a_failed_block_that_cannot_keep_the_switch_on_lets_go_of_its_hold(backend: EnvVarBackend, feed: RecordingFeed) -> None:
+async def test_a_failed_block_that_cannot_keep_the_switch_on_lets_go_of_its_hold(
+    backend: EnvVarBackend, feed: RecordingFeed
+) -> None:
     hold = await backend.acquire(Hold("a", ON), 30.0)
     with pytest.raises(ReadOnlyBackendError):
         await backend.release(hold, keep=MaintenanceState(enabled=True, reason="failed"))
@@ -209,7 +230,9 @@ def test_a_hold_that_another_thread_takes_during_a_look_is_not_missed_by_the_nex
     look_at_holds = backend._local_reading
     threads = [threading.Thread(target=lambda: asyncio.run(backend.acquire(Hold("a", ON), 30.0)))]
 
-    def look_and_be_interrupted(state: MaintenanceState | None, error: str | None = None) -> Snapshot:
+    def look_and_be_interrupted(
+        state: MaintenanceState | None, error: str | None = None
+    ) -> Snapshot:
         reading = look_at_holds(state, error)
         if threads:
             thread = threads.pop()
@@ -241,5 +264,8 @@ def test_the_default_name(backend: EnvVarBackend) -> None:
 
 @pytest.mark.parametrize("name", ["", "A=B", "A\0B"])
 def test_a_name_that_no_variable_can_have_is_refused(name: str) -> None:
-    with pytest.raises(ConfigurationError, match=r"cannot name an environment variable; write one like FASTAPI_MAINTENANCE_MODE"):
+    with pytest.raises(
+        ConfigurationError,
+        match=r"cannot name an environment variable; write one like FASTAPI_MAINTENANCE_MODE",
+    ):
         EnvVarBackend(name)

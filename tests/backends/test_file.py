@@ -58,7 +58,9 @@ def edit(path: Path, command: str) -> None:
 # -- reading -------------------------------------------------------------------------------------------------------------
 
 
-async def test_a_missing_file_is_off_and_is_not_made_by_reading(backend: LocalFileBackend, path: Path) -> None:
+async def test_a_missing_file_is_off_and_is_not_made_by_reading(
+    backend: LocalFileBackend, path: Path
+) -> None:
     assert (await backend.read()).switch == OFF
     assert await backend.get_value() is False
     assert await backend.last_known() is None
@@ -73,7 +75,9 @@ async def test_a_missing_directory_is_off_too(tmp_path: Path) -> None:
     assert (reading.switch, reading.error) == (OFF, None)
 
 
-@pytest.mark.parametrize(("content", "state"), [("1", ON), ("on\n", ON), ("0\n", OFF), ('{"enabled": true}', ON)])
+@pytest.mark.parametrize(
+    ("content", "state"), [("1", ON), ("on\n", ON), ("0\n", OFF), ('{"enabled": true}', ON)]
+)
 async def test_a_word_or_json_in_the_file_is_the_switch(
     backend: LocalFileBackend, path: Path, content: str, state: MaintenanceState
 ) -> None:
@@ -87,7 +91,9 @@ async def test_a_word_or_json_in_the_file_is_the_switch(
 
 
 async def test_get_value_considers_the_window(backend: LocalFileBackend, path: Path) -> None:
-    path.write_text(MaintenanceState(enabled=True, starts_at=datetime.now(UTC) + timedelta(hours=1)).dump())
+    path.write_text(
+        MaintenanceState(enabled=True, starts_at=datetime.now(UTC) + timedelta(hours=1)).dump()
+    )
     assert await backend.get_value() is False
 
 
@@ -106,17 +112,30 @@ def make_link_to_itself(path: Path) -> None:
 UNREADABLE: Final[list[tuple[Callable[[Path], Any], str]]] = [
     (lambda path: path.write_text(""), "cannot be read: '' is not a boolean word"),
     (lambda path: path.write_text("maybe"), "cannot be read: 'maybe' is not a boolean word"),
-    (lambda path: path.write_text('{"enabled": "red"}'), "cannot be read: The JSON cannot be read as a state: enabled: Input should be"),
-    (lambda path: path.write_text('{"enabled": tr'), "cannot be read: The JSON cannot be read as a state: Invalid JSON"),
+    (
+        lambda path: path.write_text('{"enabled": "red"}'),
+        "cannot be read: The JSON cannot be read as a state: enabled: Input should be",
+    ),
+    (
+        lambda path: path.write_text('{"enabled": tr'),
+        "cannot be read: The JSON cannot be read as a state: Invalid JSON",
+    ),
     (lambda path: path.write_bytes(b"\xff"), r"cannot be read: b'\xff' is not UTF-8 text."),
-    (lambda path: path.write_bytes(b"1" + b" " * MAX_BYTES), "cannot be read: The value is 65537 bytes long; 65536 is the most"),
+    (
+        lambda path: path.write_bytes(b"1" + b" " * MAX_BYTES),
+        "cannot be read: The value is 65537 bytes long; 65536 is the most",
+    ),
     (make_directory, "cannot be read: not a regular file."),
     (make_fifo, "cannot be read: not a regular file."),
     (make_link_to_itself, "cannot be read: Too many levels of symbolic links."),
 ]
 
 
-@pytest.mark.parametrize(("spoil", "error"), UNREADABLE, ids=["empty", "word", "key", "torn", "bytes", "long", "directory", "fifo", "loop"])
+@pytest.mark.parametrize(
+    ("spoil", "error"),
+    UNREADABLE,
+    ids=["empty", "word", "key", "torn", "bytes", "long", "directory", "fifo", "loop"],
+)
 async def test_what_cannot_be_read_changes_nothing_and_says_why(
     backend: LocalFileBackend, path: Path, spoil: Callable[[Path], Any], error: str
 ) -> None:
@@ -133,7 +152,9 @@ async def test_what_cannot_be_read_changes_nothing_and_says_why(
         await backend.get_value()
 
 
-async def test_a_file_without_permission_cannot_be_read(backend: LocalFileBackend, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_file_without_permission_cannot_be_read(
+    backend: LocalFileBackend, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path.write_text("1")
     refuse_to_open(monkeypatch, str(path), errno.EACCES)
     reading = await backend.read()
@@ -150,7 +171,9 @@ async def test_of_a_huge_file_no_more_is_read_than_shows_that_it_is_too_long(
     assert sum(taken) == MAX_BYTES + 1
 
 
-async def test_a_file_that_comes_in_pieces_is_read_whole(backend: LocalFileBackend, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_file_that_comes_in_pieces_is_read_whole(
+    backend: LocalFileBackend, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path.write_text("false")
     count_bytes_read(monkeypatch, at_most=1)
     assert (await backend.read()).switch == OFF
@@ -184,7 +207,9 @@ def count_bytes_read(monkeypatch: pytest.MonkeyPatch, at_most: int = 2**30) -> l
 
 
 @pytest.mark.parametrize(("value", "content"), [(True, "1"), (False, "0")])
-async def test_setting_the_value_writes_one_character(backend: LocalFileBackend, path: Path, value: bool, content: str) -> None:
+async def test_setting_the_value_writes_one_character(
+    backend: LocalFileBackend, path: Path, value: bool, content: str
+) -> None:
     await backend.set_value(value)
     assert path.read_text() == content
     assert await backend.get_value() is value
@@ -204,7 +229,11 @@ async def test_a_time_to_live_is_written_as_the_end(backend: LocalFileBackend) -
     assert switch is not None
     assert switch.message == "soon"
     assert switch.ends_at is not None
-    assert before + timedelta(seconds=60) <= switch.ends_at <= datetime.now(UTC) + timedelta(seconds=60)
+    assert (
+        before + timedelta(seconds=60)
+        <= switch.ends_at
+        <= datetime.now(UTC) + timedelta(seconds=60)
+    )
 
 
 async def test_an_end_before_the_time_to_live_stays(backend: LocalFileBackend) -> None:
@@ -218,7 +247,9 @@ async def test_off_needs_no_end(backend: LocalFileBackend, path: Path) -> None:
     assert path.read_text() == "0"
 
 
-async def test_a_time_to_live_that_ends_before_the_start_is_refused(backend: LocalFileBackend, path: Path) -> None:
+async def test_a_time_to_live_that_ends_before_the_start_is_refused(
+    backend: LocalFileBackend, path: Path
+) -> None:
     state = MaintenanceState(enabled=True, starts_at=datetime.now(UTC) + timedelta(hours=1))
     with pytest.raises(InvalidStateError, match=r"over after 60 s, before it starts at "):
         await backend.write(state, expires_in=60.0)
@@ -226,26 +257,38 @@ async def test_a_time_to_live_that_ends_before_the_start_is_refused(backend: Loc
 
 
 @pytest.mark.parametrize("seconds", [1e12, 1e18, 1e300])
-async def test_a_time_to_live_beyond_the_calendar_is_refused(backend: LocalFileBackend, seconds: float) -> None:
+async def test_a_time_to_live_beyond_the_calendar_is_refused(
+    backend: LocalFileBackend, seconds: float
+) -> None:
     with pytest.raises(InvalidStateError, match=r"beyond the calendar"):
         await backend.write(ON, expires_in=seconds)
 
 
 @pytest.mark.parametrize("seconds", [0.0, -1.0, float("inf")])
 async def test_a_time_to_live_must_be_positive(backend: LocalFileBackend, seconds: float) -> None:
-    with pytest.raises(ConfigurationError, match=r"expires_in must be a positive number of seconds"):
+    with pytest.raises(
+        ConfigurationError, match=r"expires_in must be a positive number of seconds"
+    ):
         await backend.write(ON, expires_in=seconds)
 
 
 @pytest.mark.parametrize("content", ["1", "on", '{"enabled": true}'])
-async def test_a_file_that_says_the_same_is_left_alone(backend: LocalFileBackend, path: Path, content: str) -> None:
+async def test_a_file_that_says_the_same_is_left_alone(
+    backend: LocalFileBackend, path: Path, content: str
+) -> None:
     path.write_text(content)
     before = path.stat()
     await backend.write(ON)
-    assert (path.read_text(), path.stat().st_ino, path.stat().st_mtime_ns) == (content, before.st_ino, before.st_mtime_ns)
+    assert (path.read_text(), path.stat().st_ino, path.stat().st_mtime_ns) == (
+        content,
+        before.st_ino,
+        before.st_mtime_ns,
+    )
 
 
-async def test_off_is_written_where_there_is_no_file_so_that_a_fallback_knows(backend: LocalFileBackend, path: Path) -> None:
+async def test_off_is_written_where_there_is_no_file_so_that_a_fallback_knows(
+    backend: LocalFileBackend, path: Path
+) -> None:
     await backend.write(OFF)
     assert path.read_text() == "0"
 
@@ -263,7 +306,9 @@ async def test_the_file_is_on_disk_before_it_takes_the_place_of_the_old_one(
     really_sync, really_replace = os.fsync, os.replace
 
     def fsync(descriptor: int) -> None:
-        steps.append("sync directory" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "sync file")
+        steps.append(
+            "sync directory" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "sync file"
+        )
         really_sync(descriptor)
 
     def replace(old: str, new: str) -> None:
@@ -285,7 +330,9 @@ async def test_a_directory_that_cannot_be_synced_is_no_failure(
     assert path.read_text() == "1"
 
 
-async def test_an_existing_file_keeps_its_permissions(backend: LocalFileBackend, path: Path) -> None:
+async def test_an_existing_file_keeps_its_permissions(
+    backend: LocalFileBackend, path: Path
+) -> None:
     path.write_text("0")
     path.chmod(0o660)
     await backend.write(ON)
@@ -308,7 +355,9 @@ async def test_an_existing_file_keeps_its_owner_where_that_is_allowed(
     assert path.read_text() == "1"
 
 
-async def test_a_new_file_gets_the_permissions_that_the_umask_leaves(backend: LocalFileBackend, path: Path) -> None:
+async def test_a_new_file_gets_the_permissions_that_the_umask_leaves(
+    backend: LocalFileBackend, path: Path
+) -> None:
     before = os.umask(0o027)
     try:
         await backend.write(ON)
@@ -317,7 +366,9 @@ async def test_a_new_file_gets_the_permissions_that_the_umask_leaves(backend: Lo
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
 
 
-async def test_a_symbolic_link_stays_and_its_target_is_written(backend: LocalFileBackend, path: Path, tmp_path: Path) -> None:
+async def test_a_symbolic_link_stays_and_its_target_is_written(
+    backend: LocalFileBackend, path: Path, tmp_path: Path
+) -> None:
     target = tmp_path / "elsewhere" / "switch"
     target.parent.mkdir()
     path.symlink_to(target)
@@ -335,9 +386,13 @@ async def test_a_missing_directory_is_named_with_what_to_do(tmp_path: Path) -> N
     assert names(tmp_path) == []
 
 
-async def test_a_path_that_is_a_directory_is_named_with_what_to_do(backend: LocalFileBackend, path: Path) -> None:
+async def test_a_path_that_is_a_directory_is_named_with_what_to_do(
+    backend: LocalFileBackend, path: Path
+) -> None:
     path.mkdir()
-    with pytest.raises(BackendUnavailableError, match=r"\(Is a directory\): name a file, not a directory\.$"):
+    with pytest.raises(
+        BackendUnavailableError, match=r"\(Is a directory\): name a file, not a directory\.$"
+    ):
         await backend.write(ON)
     assert names(path.parent) == [path.name]
 
@@ -345,7 +400,11 @@ async def test_a_path_that_is_a_directory_is_named_with_what_to_do(backend: Loca
 @pytest.mark.parametrize(
     ("number", "kind", "advice"),
     [
-        (errno.EACCES, ReadOnlyBackendError, "give this user permission to write it and its directory"),
+        (
+            errno.EACCES,
+            ReadOnlyBackendError,
+            "give this user permission to write it and its directory",
+        ),
         (errno.EROFS, ReadOnlyBackendError, "keep it on a file system that is not read-only"),
         (errno.EBUSY, BackendUnavailableError, "so mount its directory"),
         (errno.ENOSPC, BackendUnavailableError, r"\(No space left on device\)\.$"),
@@ -378,7 +437,9 @@ async def test_a_write_that_fails_leaves_everything_as_it_was(
     assert path.read_text() == "0"
 
 
-async def test_an_error_without_words_is_still_told(backend: LocalFileBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_error_without_words_is_still_told(
+    backend: LocalFileBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(*_: Any) -> None:
         raise OSError("out of order")
 
@@ -393,7 +454,11 @@ async def test_an_error_without_words_is_still_told(backend: LocalFileBackend, m
 async def test_a_hand_edit_is_seen_within_ttl(backend: LocalFileBackend, path: Path) -> None:
     async with watched(backend) as feed:
         by_rename = "echo on > new; mv new maintenance"
-        for command, seen in (("echo 1 > maintenance", feed.is_on), ("echo off > maintenance", feed.is_off), (by_rename, feed.is_on)):
+        for command, seen in (
+            ("echo 1 > maintenance", feed.is_on),
+            ("echo off > maintenance", feed.is_off),
+            (by_rename, feed.is_on),
+        ):
             edit(path, command)
             asked = time.monotonic()
             await eventually(seen, within=backend.ttl + SLACK)
@@ -402,7 +467,9 @@ async def test_a_hand_edit_is_seen_within_ttl(backend: LocalFileBackend, path: P
         await eventually(feed.is_off, within=backend.ttl + SLACK)
 
 
-async def test_an_unreadable_file_is_told_and_so_is_its_recovery(backend: LocalFileBackend, path: Path) -> None:
+async def test_an_unreadable_file_is_told_and_so_is_its_recovery(
+    backend: LocalFileBackend, path: Path
+) -> None:
     path.write_text("1")
     async with watched(backend) as feed:
         edit(path, "> maintenance")
@@ -412,7 +479,9 @@ async def test_an_unreadable_file_is_told_and_so_is_its_recovery(backend: LocalF
         assert feed.errors == []
 
 
-async def test_watch_of_unchanged_files_confirms_them(backend: LocalFileBackend, path: Path) -> None:
+async def test_watch_of_unchanged_files_confirms_them(
+    backend: LocalFileBackend, path: Path
+) -> None:
     path.write_text("1")
     async with watched(backend) as feed:
         await eventually(lambda: len(feed.confirmed_at) >= 3, within=SLACK)
@@ -421,7 +490,9 @@ async def test_watch_of_unchanged_files_confirms_them(backend: LocalFileBackend,
         assert feed.confirmed_at[-1] > time.monotonic() - SLACK
 
 
-async def test_watch_retries_a_file_that_failed_to_open(backend: LocalFileBackend, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_watch_retries_a_file_that_failed_to_open(
+    backend: LocalFileBackend, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path.write_text("1")
     with monkeypatch.context() as broken:
         refuse_to_open(broken, str(path), errno.EMFILE)
@@ -482,7 +553,9 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Disk]:
     disk.answers.set()
 
 
-async def test_a_watch_ends_at_once_although_the_disk_does_not_answer(backend: LocalFileBackend, disk: Disk) -> None:
+async def test_a_watch_ends_at_once_although_the_disk_does_not_answer(
+    backend: LocalFileBackend, disk: Disk
+) -> None:
     watch = asyncio.create_task(backend.watch(RecordingFeed()))
     await eventually(disk.asked.is_set, within=SLACK)
     watch.cancel()
@@ -490,7 +563,9 @@ async def test_a_watch_ends_at_once_although_the_disk_does_not_answer(backend: L
     assert done == {watch}
 
 
-async def test_a_watch_in_a_task_group_of_anyio_ends_at_once_too(backend: LocalFileBackend, disk: Disk) -> None:
+async def test_a_watch_in_a_task_group_of_anyio_ends_at_once_too(
+    backend: LocalFileBackend, disk: Disk
+) -> None:
     """Which asks threads, other than asyncio does, whether they may be left behind."""
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(backend.watch, RecordingFeed())
@@ -533,7 +608,11 @@ async def test_it_can_be_used_from_several_event_loops(backend: LocalFileBackend
 def test_it_is_called_by_its_path_as_given(path: Path) -> None:
     assert LocalFileBackend(path).describe() == f"file:{path}"
     assert LocalFileBackend(file_path="maintenance.json").describe() == "file:maintenance.json"
-    assert (LocalFileBackend(path).kind, LocalFileBackend(path).leased, LocalFileBackend(path).ttl) == ("file", True, 1.0)
+    assert (
+        LocalFileBackend(path).kind,
+        LocalFileBackend(path).leased,
+        LocalFileBackend(path).ttl,
+    ) == ("file", True, 1.0)
 
 
 async def test_a_relative_path_stays_where_it_was_when_the_process_changes_its_directory(
@@ -548,7 +627,9 @@ async def test_a_relative_path_stays_where_it_was_when_the_process_changes_its_d
 
 @pytest.mark.parametrize("path", ["", "a\0b"])
 def test_a_path_that_no_file_can_have_is_refused(path: str) -> None:
-    with pytest.raises(ConfigurationError, match=r"cannot name a file; write a path like maintenance\.json"):
+    with pytest.raises(
+        ConfigurationError, match=r"cannot name a file; write a path like maintenance\.json"
+    ):
         LocalFileBackend(path)
 
 

@@ -82,9 +82,13 @@ async def held(backend: LocalFileBackend) -> list[str] | None:
 # -- taking and ending ---------------------------------------------------------------------------------------------------
 
 
-async def test_a_hold_stands_where_others_see_it_until_it_is_released(backend: LocalFileBackend, other: LocalFileBackend) -> None:
+async def test_a_hold_stands_where_others_see_it_until_it_is_released(
+    backend: LocalFileBackend, other: LocalFileBackend
+) -> None:
     before = time.time()
-    hold = await backend.acquire(Hold("a", MaintenanceState(enabled=True, message="migrating"), lifts=("b",)), LEASE)
+    hold = await backend.acquire(
+        Hold("a", MaintenanceState(enabled=True, message="migrating"), lifts=("b",)), LEASE
+    )
     assert before <= hold.since <= time.time()
     assert before + LEASE <= hold.deadline <= time.time() + LEASE
     assert (await other.read()).holds == (hold,)
@@ -93,7 +97,9 @@ async def test_a_hold_stands_where_others_see_it_until_it_is_released(backend: L
     assert not await is_on(other)
 
 
-async def test_the_file_of_holds_is_gone_when_the_last_one_is(backend: LocalFileBackend, path: Path) -> None:
+async def test_the_file_of_holds_is_gone_when_the_last_one_is(
+    backend: LocalFileBackend, path: Path
+) -> None:
     holds = [await backend.acquire(Hold(id, ON), LEASE) for id in "ab"]
     assert names(path.parent) == ["maintenance.holds"]
     for hold in holds:
@@ -101,7 +107,9 @@ async def test_the_file_of_holds_is_gone_when_the_last_one_is(backend: LocalFile
     assert names(path.parent) == []
 
 
-async def test_ending_a_hold_twice_does_nothing(backend: LocalFileBackend, other: LocalFileBackend, holds_path: Path) -> None:
+async def test_ending_a_hold_twice_does_nothing(
+    backend: LocalFileBackend, other: LocalFileBackend, holds_path: Path
+) -> None:
     hold = await backend.acquire(Hold("a", ON), LEASE)
     await backend.release(hold)
     await backend.release(hold)
@@ -123,7 +131,9 @@ async def test_overlapping_holds_compose_in_every_order_of_release(
     assert not await is_on(backend)
 
 
-async def test_a_hand_edit_of_the_switch_leaves_the_holds_alone(backend: LocalFileBackend, path: Path) -> None:
+async def test_a_hand_edit_of_the_switch_leaves_the_holds_alone(
+    backend: LocalFileBackend, path: Path
+) -> None:
     hold = await backend.acquire(Hold("a", OFF), LEASE)
     subprocess.run(["sh", "-c", "echo 1 > maintenance"], cwd=path.parent, check=True)
     reading = await backend.read()
@@ -153,7 +163,9 @@ async def test_a_lease_must_be_positive(backend: LocalFileBackend, lease: float)
 # -- keeping the switch on -----------------------------------------------------------------------------------------------
 
 
-async def test_a_hold_can_end_in_a_switch_that_stays_on(backend: LocalFileBackend, other: LocalFileBackend) -> None:
+async def test_a_hold_can_end_in_a_switch_that_stays_on(
+    backend: LocalFileBackend, other: LocalFileBackend
+) -> None:
     hold = await backend.acquire(Hold("a", ON), LEASE)
     kept = MaintenanceState(enabled=True, reason="the migration failed")
     await backend.release(hold, keep=kept)
@@ -186,7 +198,9 @@ async def test_whoever_reads_while_a_hold_becomes_a_switch_sees_one_or_the_other
 # -- leases --------------------------------------------------------------------------------------------------------------
 
 
-async def test_a_hold_that_is_not_renewed_ends_at_its_deadline_and_a_watch_tells_then(path: Path, other: LocalFileBackend) -> None:
+async def test_a_hold_that_is_not_renewed_ends_at_its_deadline_and_a_watch_tells_then(
+    path: Path, other: LocalFileBackend
+) -> None:
     backend = LocalFileBackend(path, ttl=20.0)
     hold = await other.acquire(Hold("a", ON), 4.0)
     async with watched(backend) as feed:
@@ -196,30 +210,43 @@ async def test_a_hold_that_is_not_renewed_ends_at_its_deadline_and_a_watch_tells
     assert not await is_on(other)
 
 
-async def test_a_renewed_hold_never_has_its_old_deadline_seen_by_a_slow_watch(path: Path, other: LocalFileBackend) -> None:
+async def test_a_renewed_hold_never_has_its_old_deadline_seen_by_a_slow_watch(
+    path: Path, other: LocalFileBackend
+) -> None:
     backend = LocalFileBackend(path, ttl=20.0)
     hold = await other.acquire(Hold("a", ON), 4.0)
     async with watched(backend) as feed:
         await other.renew(hold, LEASE)
-        await eventually(lambda: feed.last.holds and feed.last.holds[0].deadline > hold.deadline, within=4 + SLACK)
+        await eventually(
+            lambda: feed.last.holds and feed.last.holds[0].deadline > hold.deadline,
+            within=4 + SLACK,
+        )
         assert feed.last.now < hold.deadline
 
 
-async def test_a_hold_that_has_ended_is_dropped_from_the_file_by_the_next_change(backend: LocalFileBackend, holds_path: Path) -> None:
+async def test_a_hold_that_has_ended_is_dropped_from_the_file_by_the_next_change(
+    backend: LocalFileBackend, holds_path: Path
+) -> None:
     await backend.acquire(Hold("short", ON), 0.001)
     await backend.acquire(Hold("long", ON), LEASE)
     assert list(StoredHolds.parse(holds_path.read_bytes()).by_id) == ["long"]
 
 
-async def test_renewing_moves_the_deadline_and_keeps_the_rest(backend: LocalFileBackend, other: LocalFileBackend) -> None:
-    hold = await backend.acquire(Hold("a", MaintenanceState(enabled=True, message="x"), lifts=("b",)), 1.0)
+async def test_renewing_moves_the_deadline_and_keeps_the_rest(
+    backend: LocalFileBackend, other: LocalFileBackend
+) -> None:
+    hold = await backend.acquire(
+        Hold("a", MaintenanceState(enabled=True, message="x"), lifts=("b",)), 1.0
+    )
     assert await backend.renew(hold, LEASE)
     (renewed,) = (await other.read()).holds or ()
     assert replace(renewed, deadline=hold.deadline) == hold
     assert abs(renewed.deadline - time.time() - LEASE) < SLACK
 
 
-async def test_renewing_puts_a_hold_back_that_vanished(backend: LocalFileBackend, other: LocalFileBackend, holds_path: Path) -> None:
+async def test_renewing_puts_a_hold_back_that_vanished(
+    backend: LocalFileBackend, other: LocalFileBackend, holds_path: Path
+) -> None:
     hold = await backend.acquire(Hold("a", ON), LEASE)
     holds_path.unlink()
     assert not await is_on(other)
@@ -242,7 +269,9 @@ async def test_clear_ends_every_hold_and_turns_the_switch_off(
     assert not await is_on(backend)
 
 
-async def test_a_revoked_hold_stays_revoked_after_others_came_and_went(backend: LocalFileBackend, other: LocalFileBackend) -> None:
+async def test_a_revoked_hold_stays_revoked_after_others_came_and_went(
+    backend: LocalFileBackend, other: LocalFileBackend
+) -> None:
     hold = await backend.acquire(Hold("a", ON), LEASE)
     await other.clear()
     await other.release(await other.acquire(Hold("b", ON), LEASE))
@@ -274,7 +303,9 @@ async def test_a_hold_taken_after_a_clear_counts_also_when_the_clock_was_set_bac
     assert await backend.renew(hold, LEASE)
 
 
-async def test_clear_revokes_also_what_can_no_longer_be_read(backend: LocalFileBackend, holds_path: Path) -> None:
+async def test_clear_revokes_also_what_can_no_longer_be_read(
+    backend: LocalFileBackend, holds_path: Path
+) -> None:
     hold = await backend.acquire(Hold("a", ON), LEASE)
     holds_path.write_text("garbage")
     await backend.clear()
@@ -288,7 +319,15 @@ def set_clock_back(monkeypatch: pytest.MonkeyPatch) -> None:
 
 # -- a file of holds that cannot be read -----------------------------------------------------------------------------------
 
-GARBAGE: Final = ["", "garbage", "[]", '{"holds": []}', '{"holds": {"a": {}}}', '{"holds": {"a": 1}}', "{}"]
+GARBAGE: Final = [
+    "",
+    "garbage",
+    "[]",
+    '{"holds": []}',
+    '{"holds": {"a": {}}}',
+    '{"holds": {"a": 1}}',
+    "{}",
+]
 
 
 @pytest.mark.parametrize("garbage", GARBAGE)
@@ -299,25 +338,35 @@ async def test_holds_that_cannot_be_read_stay_as_they_were_known(
     holds_path.write_text(garbage)
     reading = await backend.read()
     assert (reading.switch, reading.holds) == (ON, None)
-    assert reading.error == f"{holds_path} cannot be read: It is not JSON as this package writes it."
+    assert (
+        reading.error == f"{holds_path} cannot be read: It is not JSON as this package writes it."
+    )
 
 
-async def test_both_problems_are_told(backend: LocalFileBackend, path: Path, holds_path: Path) -> None:
+async def test_both_problems_are_told(
+    backend: LocalFileBackend, path: Path, holds_path: Path
+) -> None:
     path.write_text("maybe")
     holds_path.write_text("garbage")
     reading = await backend.read()
     assert reading.error is not None
-    assert [reading.error.count(f"{name} cannot be read: ") for name in ("The file", holds_path)] == [1, 1]
+    assert [
+        reading.error.count(f"{name} cannot be read: ") for name in ("The file", holds_path)
+    ] == [1, 1]
 
 
-async def test_garbage_is_replaced_at_the_next_acquire_by_what_was_known_here(backend: LocalFileBackend, holds_path: Path) -> None:
+async def test_garbage_is_replaced_at_the_next_acquire_by_what_was_known_here(
+    backend: LocalFileBackend, holds_path: Path
+) -> None:
     await backend.acquire(Hold("known", ON), LEASE)
     holds_path.write_text("garbage")
     await backend.acquire(Hold("new", ON), LEASE)
     assert await held(backend) == ["known", "new"]
 
 
-async def test_garbage_stops_neither_renewing_nor_releasing(backend: LocalFileBackend, holds_path: Path) -> None:
+async def test_garbage_stops_neither_renewing_nor_releasing(
+    backend: LocalFileBackend, holds_path: Path
+) -> None:
     hold = await backend.acquire(Hold("a", ON), LEASE)
     holds_path.write_text("garbage")
     assert await backend.renew(hold, LEASE)
@@ -334,7 +383,9 @@ async def test_holds_that_may_not_be_read_are_not_replaced(
     before = holds_path.read_bytes()
     refuse_to_open(monkeypatch, str(holds_path), errno.EACCES)
     assert await held(backend) is None
-    with pytest.raises(ReadOnlyBackendError, match=r"maintenance\.holds cannot be written \(Permission denied\)"):
+    with pytest.raises(
+        ReadOnlyBackendError, match=r"maintenance\.holds cannot be written \(Permission denied\)"
+    ):
         await backend.acquire(Hold("mine", ON), LEASE)
     monkeypatch.undo()
     assert holds_path.read_bytes() == before
@@ -345,12 +396,17 @@ async def test_holds_are_read_and_written_within_bounds(
 ) -> None:
     monkeypatch.setattr(files, "_MAX_HOLDS_BYTES", 1000)
     hold = await backend.acquire(Hold("a", ON), LEASE)
-    with pytest.raises(BackendError, match=r"would be over 1000 bytes long: shorten the texts of the holds"):
+    with pytest.raises(
+        BackendError, match=r"would be over 1000 bytes long: shorten the texts of the holds"
+    ):
         await backend.acquire(Hold("b", MaintenanceState(enabled=True, message="x" * 1000)), LEASE)
     assert (await backend.read()).holds == (hold,)
     holds_path.write_bytes(holds_path.read_bytes() + b" " * 1000)
     reading = await backend.read()
-    assert (reading.holds, reading.error) == (None, f"{holds_path} cannot be read: It is over 1000 bytes long.")
+    assert (reading.holds, reading.error) == (
+        None,
+        f"{holds_path} cannot be read: It is over 1000 bytes long.",
+    )
 
 
 @given(st.binary() | st.text().map(str.encode))
@@ -384,7 +440,14 @@ def test_a_time_of_the_last_clear_that_is_none_is_garbage(time: object) -> None:
         StoredHolds.parse(json.dumps({"holds": {}, "cleared_at": time}).encode())
 
 
-holds = st.builds(Hold, st.just(""), states(), st.floats(0, 1e11), st.floats(0, 1e11), st.lists(st.text(), max_size=2).map(tuple))
+holds = st.builds(
+    Hold,
+    st.just(""),
+    states(),
+    st.floats(0, 1e11),
+    st.floats(0, 1e11),
+    st.lists(st.text(), max_size=2).map(tuple),
+)
 
 
 @given(st.dictionaries(st.text(), holds, max_size=3), st.floats(0, 1e11))
@@ -412,17 +475,24 @@ def locked(lock_path: Path) -> Iterator[int]:
         os.close(descriptor)
 
 
-async def test_a_lock_held_elsewhere_is_waited_for_so_long_and_no_longer(backend: LocalFileBackend, lock_path: Path) -> None:
+async def test_a_lock_held_elsewhere_is_waited_for_so_long_and_no_longer(
+    backend: LocalFileBackend, lock_path: Path
+) -> None:
     backend._files.lock_timeout = 0.1
     with locked(lock_path):
         started = time.monotonic()
-        with pytest.raises(BackendUnavailableError, match=r"maintenance\.lock has been locked for over 0\.1 s by another process"):
+        with pytest.raises(
+            BackendUnavailableError,
+            match=r"maintenance\.lock has been locked for over 0\.1 s by another process",
+        ):
             await backend.acquire(Hold("a", ON), LEASE)
         assert 0.1 <= time.monotonic() - started < 0.1 + SLACK
     await backend.acquire(Hold("a", ON), LEASE)
 
 
-async def test_a_lock_that_becomes_free_in_time_is_taken(backend: LocalFileBackend, lock_path: Path) -> None:
+async def test_a_lock_that_becomes_free_in_time_is_taken(
+    backend: LocalFileBackend, lock_path: Path
+) -> None:
     with locked(lock_path) as descriptor:
         timer = threading.Timer(0.1, fcntl.flock, (descriptor, fcntl.LOCK_UN))
         timer.start()
@@ -431,7 +501,9 @@ async def test_a_lock_that_becomes_free_in_time_is_taken(backend: LocalFileBacke
     assert (await backend.read()).holds == (hold,)
 
 
-async def test_a_lock_held_elsewhere_stops_no_reading(backend: LocalFileBackend, lock_path: Path) -> None:
+async def test_a_lock_held_elsewhere_stops_no_reading(
+    backend: LocalFileBackend, lock_path: Path
+) -> None:
     await backend.write(ON)
     with locked(lock_path):
         started = time.monotonic()
@@ -454,7 +526,9 @@ async def test_write_during_compare_and_set_is_not_overwritten(
             really(path, content)
 
         monkeypatch.setattr(files, "replace_file", replace_file)
-        assert await backend.compare_and_set(expected, MaintenanceState(enabled=True, reason="changed"))
+        assert await backend.compare_and_set(
+            expected, MaintenanceState(enabled=True, reason="changed")
+        )
     assert (await backend.read()).switch == OFF
 
 
@@ -483,11 +557,16 @@ async def test_where_no_lock_can_be_made_the_error_says_what_to_do(
     backend: LocalFileBackend, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refuse_to_open(monkeypatch, str(path.parent), errno.EACCES, flags=os.O_RDWR)
-    with pytest.raises(ReadOnlyBackendError, match=rf"give this user permission to write it and its directory {path.parent}\."):
+    with pytest.raises(
+        ReadOnlyBackendError,
+        match=rf"give this user permission to write it and its directory {path.parent}\.",
+    ):
         await backend.acquire(Hold("a", ON), LEASE)
 
 
-async def test_no_file_is_left_open_by_a_lock_that_fails(backend: LocalFileBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_no_file_is_left_open_by_a_lock_that_fails(
+    backend: LocalFileBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(descriptor: int, operation: int) -> None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
@@ -500,7 +579,9 @@ async def test_no_file_is_left_open_by_a_lock_that_fails(backend: LocalFileBacke
     assert len(os.listdir("/dev/fd")) <= before + 1
 
 
-async def test_a_failed_change_frees_the_lock(backend: LocalFileBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_failed_change_frees_the_lock(
+    backend: LocalFileBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(*_: Any) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 

@@ -108,21 +108,48 @@ def test_the_worker_itself_does_what_it_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "maintenance"
-    commands = ["read", f"write_until {path}", "read", "acquire a off 60", "read", "renew a 60", "release a", "acquire_many b 2"]
+    commands = [
+        "read",
+        f"write_until {path}",
+        "read",
+        "acquire a off 60",
+        "read",
+        "renew a 60",
+        "release a",
+        "acquire_many b 2",
+    ]
     commands += ["lock_for 0", "flip_seen_at 5", "write on", "misread 2", "clear"]
     monkeypatch.setattr(sys, "argv", ["file_worker", str(path)])
     monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join(commands)))
     runpy.run_module("tests.backends.file_worker", run_name="__main__")
     said = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     seen_at = said.pop(12)
-    assert said == ["ready", False, 1, True, None, False, True, None, None, "locked", None, "watching", None, 0, None]
+    assert said == [
+        "ready",
+        False,
+        1,
+        True,
+        None,
+        False,
+        True,
+        None,
+        None,
+        "locked",
+        None,
+        "watching",
+        None,
+        0,
+        None,
+    ]
     assert seen_at <= time.monotonic()
 
 
 # -- the switch ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_state_that_is_only_ever_written_on_is_never_read_as_off(three: list[Process], path: Path) -> None:
+def test_a_state_that_is_only_ever_written_on_is_never_read_as_off(
+    three: list[Process], path: Path
+) -> None:
     """The modelled package truncates before it writes, and takes an empty file for off: two reads of three were wrong."""
     path.write_text("1")
     stop = path.with_name("stop")
@@ -154,7 +181,9 @@ def test_a_flip_in_one_process_is_seen_in_another_within_ttl(three: list[Process
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations("abc")), ids="".join)
-def test_two_processes_overlapping_holds_compose_in_every_order_of_release(order: tuple[str, ...], three: list[Process]) -> None:
+def test_two_processes_overlapping_holds_compose_in_every_order_of_release(
+    order: tuple[str, ...], three: list[Process]
+) -> None:
     first, second, observer = three
     owners = {"a": first, "b": second, "c": first}
     for id, owner in owners.items():
@@ -165,7 +194,9 @@ def test_two_processes_overlapping_holds_compose_in_every_order_of_release(order
     assert [process.ask("read") for process in (second, observer)] == [False, False]
 
 
-def test_an_off_hold_in_one_process_does_not_open_under_anothers_on_hold(three: list[Process]) -> None:
+def test_an_off_hold_in_one_process_does_not_open_under_anothers_on_hold(
+    three: list[Process],
+) -> None:
     first, second, _ = three
     first.ask("acquire", "migration", "on", 60)
     second.ask("acquire", "impatient", "off", 60)
@@ -177,7 +208,9 @@ def test_an_off_hold_in_one_process_does_not_open_under_anothers_on_hold(three: 
     assert [process.ask("read") for process in three] == [True] * 3
 
 
-def test_no_hold_is_lost_when_processes_take_them_at_the_same_time(three: list[Process], path: Path) -> None:
+def test_no_hold_is_lost_when_processes_take_them_at_the_same_time(
+    three: list[Process], path: Path
+) -> None:
     for number, process in enumerate(three):
         process.tell("acquire_many", f"{number}-", 10)
     for process in three:
@@ -185,7 +218,9 @@ def test_no_hold_is_lost_when_processes_take_them_at_the_same_time(three: list[P
     assert len(StoredHolds.parse(path.with_name("maintenance.holds").read_bytes()).by_id) == 30
 
 
-def test_a_stopped_holder_loses_its_hold_at_the_deadline_and_may_take_it_up_again(three: list[Process]) -> None:
+def test_a_stopped_holder_loses_its_hold_at_the_deadline_and_may_take_it_up_again(
+    three: list[Process],
+) -> None:
     holder, observer, _ = three
     holder.ask("acquire", "a", "on", 1.0)
     holder.send(signal.SIGSTOP)
@@ -197,7 +232,9 @@ def test_a_stopped_holder_loses_its_hold_at_the_deadline_and_may_take_it_up_agai
     assert observer.ask("read") is True
 
 
-def test_killing_a_holder_ends_its_hold_with_the_lease(three: list[Process], victim: Process) -> None:
+def test_killing_a_holder_ends_its_hold_with_the_lease(
+    three: list[Process], victim: Process
+) -> None:
     survivor, observer, _ = three
     victim.ask("acquire", "a", "on", 3)
     survivor.ask("acquire", "b", "on", 600)
@@ -217,7 +254,9 @@ async def test_killing_whoever_has_the_lock_frees_it(victim: Process, path: Path
     await backend.release(hold)
 
 
-async def test_a_hold_in_another_process_reaches_a_watch_here_and_so_does_its_end(victim: Process, path: Path) -> None:
+async def test_a_hold_in_another_process_reaches_a_watch_here_and_so_does_its_end(
+    victim: Process, path: Path
+) -> None:
     async with watched(LocalFileBackend(path, ttl=0.2)) as feed:
         assert feed.is_off()
         victim.ask("acquire", "a", "on", 600)

@@ -16,7 +16,20 @@ from fastapi_maintenance.model.snapshot import ComponentSwitch, Snapshot
 from fastapi_maintenance.model.state import OFF, ON
 
 NOW = datetime(2026, 11, 22, 3, 0, tzinfo=UTC)
-STATE_KEYS = {"enabled", "message", "reason", "retry_after", "starts_at", "ends_at", "mode", "by", "since", "allow", "bypass", "ignored"}
+STATE_KEYS = {
+    "enabled",
+    "message",
+    "reason",
+    "retry_after",
+    "starts_at",
+    "ends_at",
+    "mode",
+    "by",
+    "since",
+    "allow",
+    "bypass",
+    "ignored",
+}
 
 
 def on_hold(id: str = "a", *, seconds: float = 30.0, since: float = 1.0, **details: Any) -> Hold:
@@ -30,12 +43,16 @@ def off_hold(id: str = "z", *, lifts: tuple[str, ...] = ()) -> Hold:
 def report(*, at: float = 0.0, **reading: Any) -> StatusReport:
     """What a reading made at `NOW` says `at` seconds later."""
     now = NOW.timestamp()
-    return StatusReport("redis://host:6379/0?key=maintenance", "redis", Snapshot(**{"now": now} | reading), now + at)
+    return StatusReport(
+        "redis://host:6379/0?key=maintenance", "redis", Snapshot(**{"now": now} | reading), now + at
+    )
 
 
 def test_a_reading_is_judged_at_its_own_time_unless_another_is_given() -> None:
     reading = Snapshot(now=5.0)
-    assert StatusReport.of(EnvVarBackend("X"), reading) == StatusReport("env:X", "env", reading, 5.0)
+    assert StatusReport.of(EnvVarBackend("X"), reading) == StatusReport(
+        "env:X", "env", reading, 5.0
+    )
     assert StatusReport.of(EnvVarBackend("X"), reading, 7.0).now == datetime.fromtimestamp(7.0, UTC)
 
 
@@ -96,7 +113,9 @@ def test_clients_are_told_to_wait_only_while_it_is_on() -> None:
 
 
 def test_a_window_is_coming_until_it_begins() -> None:
-    window = MaintenanceState(enabled=True, starts_at=NOW + timedelta(minutes=5), ends_at=NOW + timedelta(hours=1))
+    window = MaintenanceState(
+        enabled=True, starts_at=NOW + timedelta(minutes=5), ends_at=NOW + timedelta(hours=1)
+    )
     assert report(switch=window).upcoming == window
     assert report(switch=window).state == window.model_copy(update={"enabled": False})
     assert report(switch=window, at=300.0).upcoming is None
@@ -106,8 +125,13 @@ def test_a_window_is_coming_until_it_begins() -> None:
 
 
 def test_windows_are_told_with_whether_they_have_begun() -> None:
-    window = MaintenanceState(enabled=True, starts_at=NOW + timedelta(minutes=5), ends_at=NOW + timedelta(hours=1))
-    assert [[told["begun"] for told in report(switch=window, at=at).windows_json()] for at in (0.0, 300.0, 3600.0)] == [[False], [True], []]
+    window = MaintenanceState(
+        enabled=True, starts_at=NOW + timedelta(minutes=5), ends_at=NOW + timedelta(hours=1)
+    )
+    assert [
+        [told["begun"] for told in report(switch=window, at=at).windows_json()]
+        for at in (0.0, 300.0, 3600.0)
+    ] == [[False], [True], []]
 
 
 def test_a_scope_without_a_switch_of_its_own_has_no_window() -> None:
@@ -115,7 +139,11 @@ def test_a_scope_without_a_switch_of_its_own_has_no_window() -> None:
 
     def of_billing(**components: ComponentSwitch) -> StatusReport:
         return StatusReport(
-            "redis://host", "redis", Snapshot(window, now=NOW.timestamp(), components=components), NOW.timestamp(), "billing"
+            "redis://host",
+            "redis",
+            Snapshot(window, now=NOW.timestamp(), components=components),
+            NOW.timestamp(),
+            "billing",
         )
 
     assert (of_billing().window, of_billing(search=ComponentSwitch(window)).window) == (None, None)
@@ -133,12 +161,19 @@ def test_a_window_ends_with_the_time_to_live_and_one_that_begins_later_never_com
 
 def test_json_has_all_its_keys_whatever_there_is_to_say() -> None:
     window = MaintenanceState(enabled=True, starts_at=NOW + timedelta(minutes=5))
-    full = report(switch=window, holds=(on_hold(by="ana"), off_hold(lifts=("x",))), expires_in=900.0, error="!").to_json()
+    full = report(
+        switch=window,
+        holds=(on_hold(by="ana"), off_hold(lifts=("x",))),
+        expires_in=900.0,
+        error="!",
+    ).to_json()
     empty = report(switch=None, holds=None).to_json()
     assert set(full) == set(empty)
     assert set(full["state"]) == STATE_KEYS
     assert set(full["switch"]) == STATE_KEYS | {"expires_in"}
-    assert [set(hold) for hold in full["holds"]] == [STATE_KEYS | {"id", "lease", "lifts", "component"}] * 2
+    assert [set(hold) for hold in full["holds"]] == [
+        STATE_KEYS | {"id", "lease", "lifts", "component"}
+    ] * 2
     assert set(full["coming"]) == {"starts_at", "ends_at"}
     assert empty == {
         "component": None,
@@ -157,7 +192,9 @@ def test_json_has_all_its_keys_whatever_there_is_to_say() -> None:
 
 
 def test_json_says_what_is_on_since_when_and_until_when() -> None:
-    switch = MaintenanceState(enabled=True, reason="OPS-417", since=NOW, ends_at=NOW + timedelta(hours=1))
+    switch = MaintenanceState(
+        enabled=True, reason="OPS-417", since=NOW, ends_at=NOW + timedelta(hours=1)
+    )
     document = json.loads(json.dumps(report(switch=switch, holds=(on_hold(by="ana"),)).to_json()))
     assert document["enabled"] is True
     assert (document["decided_by"], document["state"]["by"]) == ("hold", "ana")

@@ -17,7 +17,13 @@ from benchmarks.spread import Spread
 from ..support.servers import RedisServer
 
 BENCHMARKS = Path(instructions.__file__).parent
-COUNTED = {"yardstick": 1000.0, "open": 100.0, "open, 100 routes": 100.0, "503": 500.0, "503, 100 routes": 5000.0}
+COUNTED = {
+    "yardstick": 1000.0,
+    "open": 100.0,
+    "open, 100 routes": 100.0,
+    "503": 500.0,
+    "503, 100 routes": 5000.0,
+}
 
 
 def test_growth_beyond_what_is_allowed_is_a_problem_that_says_how_to_renew_the_figure() -> None:
@@ -42,10 +48,22 @@ def test_figures_are_committed_for_what_is_counted() -> None:
 
 
 async def test_subjects_take_turns_and_their_times_are_kept_by_round() -> None:
-    times = await subjects.race(["bare", "pass-through", "ours, env"], rounds=3, routes=3, path="/things-2/x/parts", expect=[200])
+    times = await subjects.race(
+        ["bare", "pass-through", "ours, env"],
+        rounds=3,
+        routes=3,
+        path="/things-2/x/parts",
+        expect=[200],
+    )
 
-    assert {subject: len(rounds) for subject, rounds in times.items()} == {"bare": 3, "pass-through": 3, "ours, env": 3}
-    assert all(clock > 0 and processor > 0 for rounds in times.values() for clock, processor in rounds)
+    assert {subject: len(rounds) for subject, rounds in times.items()} == {
+        "bare": 3,
+        "pass-through": 3,
+        "ours, env": 3,
+    }
+    assert all(
+        clock > 0 and processor > 0 for rounds in times.values() for clock, processor in rounds
+    )
 
 
 async def test_a_race_of_what_answers_otherwise_does_not_take_place() -> None:
@@ -53,7 +71,9 @@ async def test_a_race_of_what_answers_otherwise_does_not_take_place() -> None:
         await subjects.race(["hand-written 503"], rounds=1, expect=[200])
 
 
-async def test_every_piece_of_a_workers_time_is_found_in_the_profile(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_every_piece_of_a_workers_time_is_found_in_the_profile(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(profiled, "_LINKS", 2)
     monkeypatch.setattr(profiled, "_FLIPS", 2)
     shares = await profiled._shares(redis_server)

@@ -19,15 +19,25 @@ _NAMES: Final = (
     "/Applications/Chromium.app/Contents/MacOS/Chromium",
     "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
 )
-_QUIET: Final = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync")
+_QUIET: Final = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
 
 
-@pytest.fixture(scope="module")  # not longer: while it runs, this thread cannot run an event loop of its own
+@pytest.fixture(
+    scope="module"
+)  # not longer: while it runs, this thread cannot run an event loop of its own
 def browser() -> Iterator[Browser]:
     """The Chromium that is installed, with a profile of its own."""
     program = next(filter(None, map(shutil.which, [os.environ.get("CHROMIUM", ""), *_NAMES])), None)
     if program is None:
-        pytest.fail("There is no Chromium. Debian: apt-get install chromium; macOS: brew install --cask chromium; or name it in CHROMIUM.")
+        pytest.fail(
+            "There is no Chromium. Debian: apt-get install chromium; macOS: brew install --cask chromium; or name it in CHROMIUM."
+        )
     expect.set_options(timeout=WAIT)
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=program, args=list(_QUIET))

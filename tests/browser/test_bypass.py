@@ -18,7 +18,9 @@ from .visit import Visit
 PAGE: Final = '<!doctype html><html lang="en"><link rel="icon" href="data:,"><title>The shop</title><a href="/shop?page=2">more</a>'
 
 
-def test_link_lets_only_browsers_in_that_opened_it(visit: Visit, switch: Callable[[str], None]) -> None:
+def test_link_lets_only_browsers_in_that_opened_it(
+    visit: Visit, switch: Callable[[str], None]
+) -> None:
     bypass = Bypass("0123456789abcdef0123456789abcdef")
     token, record = bypass.issue(datetime.now(UTC) + timedelta(hours=1))
     switch(MaintenanceState(enabled=True, bypass=(record,)).dump())
@@ -31,7 +33,12 @@ def test_link_lets_only_browsers_in_that_opened_it(visit: Visit, switch: Callabl
         tester = visit.to(link_to(f"{shop}?page=1", token))
         assert (tester.title(), tester.url) == ("The shop", f"{shop}?page=1")
         (cookie,) = tester.context.cookies()
-        assert (cookie["name"], cookie["httpOnly"], cookie["secure"], cookie["sameSite"]) == (PARAMETER, True, True, "Lax")
+        assert (cookie["name"], cookie["httpOnly"], cookie["secure"], cookie["sameSite"]) == (
+            PARAMETER,
+            True,
+            True,
+            "Lax",
+        )
         assert tester.evaluate("document.cookie") == ""
         tester.click("text=more")
         tester.wait_for_url(f"{shop}?page=2")

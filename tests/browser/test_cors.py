@@ -27,7 +27,9 @@ async ([url, options]) => {
 @pytest.fixture
 def origin() -> Iterator[str]:
     """Another origin: a page that has nothing but its scripts."""
-    with serving(HTMLResponse('<!doctype html><link rel="icon" href="data:,"><title>App</title>')) as server:
+    with serving(
+        HTMLResponse('<!doctype html><link rel="icon" href="data:,"><title>App</title>')
+    ) as server:
         yield f"http://{server}"
 
 
@@ -36,17 +38,35 @@ def origin() -> Iterator[str]:
     "options",
     [
         {},
-        {"method": "PUT", "headers": {"Content-Type": "application/json", "X-Token": "1"}, "body": "{}"},  # with a preflight
-        {"method": "PUT", "credentials": "include", "headers": {"Accept": "application/problem+json"}},
+        {
+            "method": "PUT",
+            "headers": {"Content-Type": "application/json", "X-Token": "1"},
+            "body": "{}",
+        },  # with a preflight
+        {
+            "method": "PUT",
+            "credentials": "include",
+            "headers": {"Accept": "application/problem+json"},
+        },
     ],
 )
-def test_cross_origin_fetch_reads_the_whole_503(visit: Visit, origin: str, order: str, options: dict[str, Any]) -> None:
+def test_cross_origin_fetch_reads_the_whole_503(
+    visit: Visit, origin: str, order: str, options: dict[str, Any]
+) -> None:
     app = FastAPI()
 
     @app.api_route("/items", methods=["GET", "PUT", "OPTIONS"])
     async def items() -> None: ...
 
-    cors = (CORSMiddleware, {"allow_origins": [origin], "allow_methods": ["*"], "allow_headers": ["*"], "allow_credentials": True})
+    cors = (
+        CORSMiddleware,
+        {
+            "allow_origins": [origin],
+            "allow_methods": ["*"],
+            "allow_headers": ["*"],
+            "allow_credentials": True,
+        },
+    )
     ours = (MaintenanceModeMiddleware, {"enable_maintenance": True})
     for middleware, its in (ours, cors) if order == "CORS outside" else (cors, ours):
         app.add_middleware(middleware, **its)
@@ -68,7 +88,10 @@ def test_cross_origin_fetch_without_cors_fails(visit: Visit, origin: str) -> Non
 
     with serving(app) as server:
         page = visit.to(origin)
-        failed = page.evaluate(f"async (args) => ({FETCH})(args).catch(error => error.name)", [f"http://{server}/items", {}])
+        failed = page.evaluate(
+            f"async (args) => ({FETCH})(args).catch(error => error.name)",
+            [f"http://{server}/items", {}],
+        )
 
     assert failed == "TypeError"
     assert [complaint for complaint in visit.complaints if "CORS policy" in complaint]

@@ -34,7 +34,10 @@ def shop(**options: Any) -> FastAPI:
 
     @app.get("/", response_class=HTMLResponse)
     def home() -> str:
-        forms = (f'<form method="post" action="/{name.lower()}"><button>{name}</button></form>' for name in ("Order", "Cart"))
+        forms = (
+            f'<form method="post" action="/{name.lower()}"><button>{name}</button></form>'
+            for name in ("Order", "Cart")
+        )
         return _html("Open", *forms)
 
     @app.post("/order")
@@ -82,13 +85,21 @@ def address(switch: Switch) -> Iterator[str]:
 
 
 def test_a_visitor_reads_title_message_end_and_that_there_is_nothing_to_do(visit: Visit) -> None:
-    with showing(MaintenanceState(enabled=True, message="We are moving house.\nNothing is lost.", ends_at=LATER)) as server:
+    with showing(
+        MaintenanceState(
+            enabled=True, message="We are moving house.\nNothing is lost.", ends_at=LATER
+        )
+    ) as server:
         page = visit.to(f"http://{server}/items")
         assert page.title() == "Down for maintenance"
         expect(page.get_by_role("main")).to_contain_text("Down for maintenance")
         expect(page.get_by_role("heading", level=1)).to_have_text("Down for maintenance")
-        expect(page.get_by_text("We are moving house.")).to_have_text("We are moving house.\nNothing is lost.")
-        expect(page.get_by_role("status")).to_have_text("This page comes back by itself as soon as the service does.")
+        expect(page.get_by_text("We are moving house.")).to_have_text(
+            "We are moving house.\nNothing is lost."
+        )
+        expect(page.get_by_role("status")).to_have_text(
+            "This page comes back by itself as soon as the service does."
+        )
 
 
 @pytest.mark.parametrize(
@@ -97,10 +108,16 @@ def test_a_visitor_reads_title_message_end_and_that_there_is_nothing_to_do(visit
         ("en-GB", "Europe/London", "Friday 22 November 2126 at 04:00 GMT"),
         ("en-US", "America/New_York", "Thursday, November 21, 2126 at 11:00 PM EST"),
         ("de-AT", "Europe/Vienna", "Freitag, 22. November 2126 um 05:00 MEZ"),
-        ("fi-FI", "Europe/Helsinki", "perjantaina 22. marraskuuta 2126 klo 6.00"),  # we have no Finnish texts; the browser has
+        (
+            "fi-FI",
+            "Europe/Helsinki",
+            "perjantaina 22. marraskuuta 2126 klo 6.00",
+        ),  # we have no Finnish texts; the browser has
     ],
 )
-def test_the_end_is_shown_in_the_visitors_own_locale_and_time_zone(visit: Visit, locale: str, timezone: str, shown: str) -> None:
+def test_the_end_is_shown_in_the_visitors_own_locale_and_time_zone(
+    visit: Visit, locale: str, timezone: str, shown: str
+) -> None:
     with showing(MaintenanceState(enabled=True, ends_at=LATER)) as server:
         page = visit.to(f"http://{server}/", locale=locale, timezone_id=timezone)
         words = page.locator("time").inner_text().replace(",", "").split()
@@ -110,7 +127,9 @@ def test_the_end_is_shown_in_the_visitors_own_locale_and_time_zone(visit: Visit,
 def test_the_day_is_left_out_where_it_is_today(visit: Visit) -> None:
     now = datetime.now(UTC)
     noon = now.replace(hour=12, minute=0, second=0, microsecond=0)
-    with showing(MaintenanceState(enabled=True, ends_at=noon if noon > now else noon + timedelta(hours=11))) as server:
+    with showing(
+        MaintenanceState(enabled=True, ends_at=noon if noon > now else noon + timedelta(hours=11))
+    ) as server:
         page = visit.to(f"http://{server}/", timezone_id="UTC")
         assert re.fullmatch(r"\d\d:00 (UTC|GMT)", page.locator("time").inner_text())
 
@@ -130,12 +149,16 @@ def test_without_a_script_the_end_is_shown_in_utc_and_nothing_is_promised(visit:
         ("fi", "Down for maintenance", "ltr"),
     ],
 )
-def test_it_speaks_the_visitors_language_if_it_can(visit: Visit, locale: str, heading: str, direction: str) -> None:
+def test_it_speaks_the_visitors_language_if_it_can(
+    visit: Visit, locale: str, heading: str, direction: str
+) -> None:
     with showing(ON) as server:
         page = visit.to(f"http://{server}/", locale=locale)
         expect(page.get_by_role("heading")).to_have_text(heading)
         assert page.evaluate("getComputedStyle(document.body).direction") == direction
-        assert locale.startswith(page.locator("html").get_attribute("lang") or "") or heading.startswith("Down")
+        assert locale.startswith(
+            page.locator("html").get_attribute("lang") or ""
+        ) or heading.startswith("Down")
 
 
 def test_a_message_is_text_whatever_it_looks_like(visit: Visit) -> None:
@@ -150,7 +173,10 @@ def test_a_message_is_text_whatever_it_looks_like(visit: Visit) -> None:
 def test_a_right_to_left_message_is_set_so_on_a_page_that_is_not(visit: Visit) -> None:
     with showing(MaintenanceState(enabled=True, message="נחזור בקרוב. (API v2)")) as server:
         page = visit.to(f"http://{server}/")
-        assert page.locator(".message").evaluate("element => getComputedStyle(element).direction") == "rtl"
+        assert (
+            page.locator(".message").evaluate("element => getComputedStyle(element).direction")
+            == "rtl"
+        )
 
 
 # -- alone, under any policy -------------------------------------------------------------------------------------------
@@ -171,7 +197,9 @@ def test_its_own_policy_lets_style_and_script_work_and_nothing_else(visit: Visit
         injected = "document.body.append(Object.assign(document.createElement('script'), {textContent: 'document.title = 1'}))"
         page.evaluate(injected)
         assert page.title() == "Down for maintenance"
-        assert [complaint for complaint in visit.complaints if "Content Security Policy" in complaint]
+        assert [
+            complaint for complaint in visit.complaints if "Content Security Policy" in complaint
+        ]
         visit.complaints.clear()
 
 
@@ -182,7 +210,9 @@ def test_under_a_stricter_policy_from_outside_it_is_a_readable_text(visit: Visit
                 message["headers"].append((b"content-security-policy", b"default-src 'none'"))
             await send(message)
 
-        await MaintenanceResponse(MaintenanceState(enabled=True, message="Back soon", ends_at=LATER))(scope, receive, with_policy)
+        await MaintenanceResponse(
+            MaintenanceState(enabled=True, message="Back soon", ends_at=LATER)
+        )(scope, receive, with_policy)
 
     with serving(strict) as server:
         page = visit.to(f"http://{server}/")
@@ -190,16 +220,26 @@ def test_under_a_stricter_policy_from_outside_it_is_a_readable_text(visit: Visit
         expect(page.get_by_text("Back soon")).to_be_visible()
         expect(page.locator("time")).to_have_text("2126-11-22 04:00 UTC")
         expect(page.locator(".waiting")).to_be_hidden()
-        assert page.locator("svg").evaluate("element => element.getBoundingClientRect().width") <= 48
+        assert (
+            page.locator("svg").evaluate("element => element.getBoundingClientRect().width") <= 48
+        )
         visit.complaints.clear()  # that style and script are refused
 
 
 # -- for everybody -----------------------------------------------------------------------------------------------------
 
-LONG: Final = "Donaudampfschifffahrtsgesellschaftskapitänsmützenabzeichen " * 3 + "https://example.com/" + "a" * 200
+LONG: Final = (
+    "Donaudampfschifffahrtsgesellschaftskapitänsmützenabzeichen " * 3
+    + "https://example.com/"
+    + "a" * 200
+)
 
 
-@pytest.mark.parametrize("visitor", [{"color_scheme": "light", **PHONE}, {"color_scheme": "dark"}], ids=["light phone", "dark desk"])
+@pytest.mark.parametrize(
+    "visitor",
+    [{"color_scheme": "light", **PHONE}, {"color_scheme": "dark"}],
+    ids=["light phone", "dark desk"],
+)
 @pytest.mark.parametrize(
     ("locale", "state"),
     [
@@ -208,7 +248,9 @@ LONG: Final = "Donaudampfschifffahrtsgesellschaftskapitänsmützenabzeichen " * 
         ("ar", MaintenanceState(enabled=True, message="Back at <b>four</b>", ends_at=LATER)),
     ],
 )
-def test_it_is_accessible(visit: Visit, visitor: dict[str, Any], locale: str, state: MaintenanceState) -> None:
+def test_it_is_accessible(
+    visit: Visit, visitor: dict[str, Any], locale: str, state: MaintenanceState
+) -> None:
     with showing(state) as server:
         found = Axe().run(visit.to(f"http://{server}/", locale=locale, **visitor))
         assert found.response["violations"] == [], found.generate_report()
@@ -220,13 +262,18 @@ def test_the_accessibility_check_can_fail(visit: Visit) -> None:
         page = visit.to(f"http://{server}/")
         page.evaluate("document.documentElement.removeAttribute('lang')")
         page.evaluate("document.querySelector('h1').style.color = '#eee'")
-        assert {rule["id"] for rule in Axe().run(page).response["violations"]} == {"html-has-lang", "color-contrast"}
+        assert {rule["id"] for rule in Axe().run(page).response["violations"]} == {
+            "html-has-lang",
+            "color-contrast",
+        }
 
 
 def test_light_and_dark_are_two_looks(visit: Visit) -> None:
     with showing(ON) as server:
         colours = [
-            visit.to(f"http://{server}/", color_scheme=scheme).evaluate("getComputedStyle(document.body).backgroundColor")
+            visit.to(f"http://{server}/", color_scheme=scheme).evaluate(
+                "getComputedStyle(document.body).backgroundColor"
+            )
             for scheme in ("light", "dark")
         ]
     light, dark = (sum(map(int, re.findall(r"\d+", colour)[:3])) for colour in colours)
@@ -242,13 +289,19 @@ def test_nothing_is_cut_off_on_the_smallest_screen(visit: Visit, locale: str) ->
         for part in ("h1", ".message", ".until", ".waiting"):
             box = page.locator(part).bounding_box()
             assert box is not None
-            assert (box["x"] >= 0, box["x"] + box["width"] <= 320, box["y"] >= 0) == (True, True, True)
+            assert (box["x"] >= 0, box["x"] + box["width"] <= 320, box["y"] >= 0) == (
+                True,
+                True,
+                True,
+            )
 
 
 # -- coming back -------------------------------------------------------------------------------------------------------
 
 
-def test_it_goes_back_to_the_application_when_the_switch_is_off(visit: Visit, address: str, switch: Switch) -> None:
+def test_it_goes_back_to_the_application_when_the_switch_is_off(
+    visit: Visit, address: str, switch: Switch
+) -> None:
     page = visit.to(address)
     expect(page.get_by_role("heading")).to_have_text("Down for maintenance")
     with page.expect_response(lambda response: response.request.resource_type == "fetch"):
@@ -259,7 +312,9 @@ def test_it_goes_back_to_the_application_when_the_switch_is_off(visit: Visit, ad
 
 
 @pytest.mark.parametrize("path", ["/?of=today", "/#offers"])
-def test_it_goes_back_to_exactly_where_the_visitor_was(visit: Visit, address: str, switch: Switch, path: str) -> None:
+def test_it_goes_back_to_exactly_where_the_visitor_was(
+    visit: Visit, address: str, switch: Switch, path: str
+) -> None:
     page = visit.to(f"{address}{path}", clock=True)
     expect(page.get_by_role("heading")).to_have_text("Down for maintenance")
     switch("0")
@@ -268,7 +323,9 @@ def test_it_goes_back_to_exactly_where_the_visitor_was(visit: Visit, address: st
     assert page.url == f"{address}{path}"
 
 
-def test_without_a_script_the_browser_itself_does_if_it_is_told_to(visit: Visit, switch: Switch) -> None:
+def test_without_a_script_the_browser_itself_does_if_it_is_told_to(
+    visit: Visit, switch: Switch
+) -> None:
     switch("1")
     with serving(shop(response=ResponseOptions(refresh=1))) as server:
         page = visit.to(f"http://{server}/", **WITHOUT_SCRIPT)
@@ -304,7 +361,9 @@ def polled_in(visit: Visit, page: Page, minutes: int) -> int:
 
 
 @pytest.mark.parametrize(("jitter", "late"), [(3600, 30), (0, 0)])
-def test_page_returns_after_known_end_spread_by_jitter(visit: Visit, jitter: int, late: int) -> None:
+def test_page_returns_after_known_end_spread_by_jitter(
+    visit: Visit, jitter: int, late: int
+) -> None:
     ends_at = datetime.now(UTC) + timedelta(minutes=10)
     with showing(MaintenanceState(enabled=True, ends_at=ends_at), jitter=jitter) as server:
         page = visit.nowhere()
@@ -326,7 +385,11 @@ def test_a_form_is_not_sent_a_second_time(visit: Visit, address: str, switch: Sw
     expect(page.get_by_role("heading")).to_have_text("Down for maintenance")
     switch("0")
     expect(page.get_by_role("heading")).to_have_text("Cart")
-    assert [request.method for request in visit.requests if request.is_navigation_request()] == ["GET", "POST", "GET"]
+    assert [request.method for request in visit.requests if request.is_navigation_request()] == [
+        "GET",
+        "POST",
+        "GET",
+    ]
 
 
 def test_what_can_only_be_sent_is_not_got(visit: Visit, address: str, switch: Switch) -> None:
@@ -343,7 +406,9 @@ def test_what_can_only_be_sent_is_not_got(visit: Visit, address: str, switch: Sw
     expect(page.get_by_role("heading")).to_have_text("Down for maintenance")
 
 
-def test_in_read_only_mode_a_refused_form_stays_where_it_is(visit: Visit, address: str, switch: Switch) -> None:
+def test_in_read_only_mode_a_refused_form_stays_where_it_is(
+    visit: Visit, address: str, switch: Switch
+) -> None:
     switch('{"enabled": true, "mode": "read-only"}')
     page = visit.to(address, clock=True)
     page.get_by_role("button", name="Cart").click()
@@ -384,7 +449,9 @@ def test_an_error_of_somebody_else_is_not_taken_for_the_return(visit: Visit, sta
         expect(page.get_by_role("heading")).to_have_text("Not here")
 
 
-def test_a_redirect_is_an_application_that_is_back(visit: Visit, address: str, switch: Switch) -> None:
+def test_a_redirect_is_an_application_that_is_back(
+    visit: Visit, address: str, switch: Switch
+) -> None:
     answers: list[ASGIApp] = [MaintenanceResponse(ON)]
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:

@@ -32,9 +32,13 @@ from .visit import PHONE, Visit
 TELL: Final = "document.dispatchEvent(new Event('visibilitychange')) }"
 EVIL: Final = """<!doctype html><html lang="en"><link rel="icon" href="data:,"><title>Evil</title>
 <form method="post" enctype="text/plain" action="{action}"><input name='{{"a":"' value='"}}'><button>Win</button></form>"""
-PAGE: Final = '<!doctype html><html lang="en"><link rel="icon" href="data:,"><title>The shop</title>'
+PAGE: Final = (
+    '<!doctype html><html lang="en"><link rel="icon" href="data:,"><title>The shop</title>'
+)
 ANA: Final[dict[str, Any]] = {"http_credentials": {"username": "ana", "password": PASSWORD}}
-LONG: Final = "Donaudampfschifffahrtsgesellschaftskapitänsmützenabzeichen https://example.com/" + "a" * 200
+LONG: Final = (
+    "Donaudampfschifffahrtsgesellschaftskapitänsmützenabzeichen https://example.com/" + "a" * 200
+)
 SOON: Final = 30.0
 
 pytestmark = pytest.mark.timeout(240)
@@ -58,7 +62,14 @@ class Site:
     def held(self, reason: str) -> Iterator[None]:
         """While a job somewhere holds the service closed."""
         command = ["run", "--drain", "0", "--reason", reason, "--", sys.executable, "-c", "input()"]
-        program = [sys.executable, "-m", "fastapi_maintenance", "--backend", self.redis.url, *command]
+        program = [
+            sys.executable,
+            "-m",
+            "fastapi_maintenance",
+            "--backend",
+            self.redis.url,
+            *command,
+        ]
         with Popen(program, stdin=-1, stdout=DEVNULL, stderr=DEVNULL, text=True) as job:
             try:
                 yield
@@ -71,7 +82,9 @@ class Site:
 def running() -> Iterator[Site]:
     with (
         RedisServer() as server,
-        Workers("tests.apps.administered:app", count=4, env={"FASTAPI_MAINTENANCE_BACKEND": server.url}) as workers,
+        Workers(
+            "tests.apps.administered:app", count=4, env={"FASTAPI_MAINTENANCE_BACKEND": server.url}
+        ) as workers,
     ):
         yield Site(workers, server)
 
@@ -79,7 +92,12 @@ def running() -> Iterator[Site]:
 @pytest.fixture
 def site(running: Site) -> Site:
     """Open, with all four registered."""
-    for key in ("maintenance", "maintenance:billing", "{maintenance}:holds", "{maintenance}:history"):
+    for key in (
+        "maintenance",
+        "maintenance:billing",
+        "{maintenance}:holds",
+        "{maintenance}:history",
+    ):
         running.redis.cli("DEL", key)
     eventually_sync(lambda: running.statuses == {200}, within=SOON)
     return running
@@ -129,7 +147,9 @@ def test_panel_flip_closes_and_opens_every_worker(panel: Page, site: Site) -> No
     turn_on(panel, "OPS-417 reindex")
     expect(heading(panel)).to_have_text("Closed for maintenance")
     expect_rows(panel, "drained")
-    expect(panel.locator("#progress")).to_have_text("All 4 workers are up to date · no request in flight")
+    expect(panel.locator("#progress")).to_have_text(
+        "All 4 workers are up to date · no request in flight"
+    )
     expect(panel.locator("#facts")).to_contain_text("OPS-417 reindex")
     expect(panel.locator("#facts")).to_contain_text("ana")
     assert site.statuses == {503}
@@ -143,7 +163,11 @@ def test_panel_flip_closes_and_opens_every_worker(panel: Page, site: Site) -> No
 
 
 def test_panel_follows_redis_cli_within_a_second(panel: Page, site: Site) -> None:
-    for value, word in (("1", "Closed for maintenance"), ('{"enabled": true, "mode": "read-only"}', "Read-only"), ("0", "Open")):
+    for value, word in (
+        ("1", "Closed for maintenance"),
+        ('{"enabled": true, "mode": "read-only"}', "Read-only"),
+        ("0", "Open"),
+    ):
         site.redis.cli("SET", "maintenance", value)
         began = time.monotonic()
         expect(heading(panel)).to_have_text(word)
@@ -185,7 +209,13 @@ def test_change_keeps_details_that_the_form_lacks(panel: Page, site: Site) -> No
     dialog.get_by_role("button", name="Apply").click()
     expect(panel.locator("#facts")).to_contain_text("Back soon")
     value = site.redis.cli("GET", "maintenance")
-    for kept in ('"reason":"old"', '"retry_after":77', "POST /login", "2026-01-01T00:00:00Z", '"message":"Back soon"'):
+    for kept in (
+        '"reason":"old"',
+        '"retry_after":77',
+        "POST /login",
+        "2026-01-01T00:00:00Z",
+        '"message":"Back soon"',
+    ):
         assert kept in value
 
 
@@ -207,7 +237,9 @@ def test_invalid_value_is_shown_and_can_be_cleared(panel: Page, site: Site) -> N
 def test_dialog_buttons_stay_in_view(panel: Page) -> None:
     panel.set_viewport_size({"width": 1280, "height": 500})
     panel.get_by_role("button", name="Turn on…").click()
-    expect(panel.get_by_role("dialog").get_by_role("button", name="Turn on")).to_be_in_viewport(ratio=1)
+    expect(panel.get_by_role("dialog").get_by_role("button", name="Turn on")).to_be_in_viewport(
+        ratio=1
+    )
 
 
 # -- windows -----------------------------------------------------------------------------------------------------------
@@ -227,7 +259,9 @@ def test_window_is_entered_in_local_time_and_cancelled(visit: Visit, site: Site)
     dialog.get_by_role("button", name="Schedule").click()
     expect(page.locator("#facts")).to_contain_text("Begins")
     expect(heading(page)).to_have_text("Open")
-    assert '"starts_at":"2126-11-22T08:00:00Z","ends_at":"2126-11-22T09:00:00Z"' in site.redis.cli("GET", "maintenance")
+    assert '"starts_at":"2126-11-22T08:00:00Z","ends_at":"2126-11-22T09:00:00Z"' in site.redis.cli(
+        "GET", "maintenance"
+    )
 
     page.get_by_role("button", name="Cancel the window…").click()
     page.get_by_role("dialog").get_by_role("button", name="Cancel the window").click()
@@ -269,7 +303,11 @@ def test_killed_worker_is_shown_as_vanished(visit: Visit, panel: Page, site: Sit
 
 def _gone(site: Site, pid: str) -> list[str]:
     entries = site.redis.cli("HGETALL", "{maintenance}:workers").splitlines()
-    return [id for id, report in zip(entries[::2], entries[1::2], strict=True) if f'"pid":{pid},' in report or f'"pid": {pid},' in report]
+    return [
+        id
+        for id, report in zip(entries[::2], entries[1::2], strict=True)
+        if f'"pid":{pid},' in report or f'"pid": {pid},' in report
+    ]
 
 
 def test_hold_is_shown_with_its_lease_and_can_be_ended(panel: Page, site: Site) -> None:
@@ -325,7 +363,10 @@ def test_link_lets_a_tester_in_until_revoked(visit: Visit, site: Site, panel: Pa
 
 def test_link_of_a_mounted_application_lets_two_browsers_in(visit: Visit, tmp_path: Path) -> None:
     outer, app = FastAPI(), FastAPI()
-    backend, bypass = LocalFileBackend(tmp_path / "switch.json"), Bypass("0123456789abcdef0123456789abcdef")
+    backend, bypass = (
+        LocalFileBackend(tmp_path / "switch.json"),
+        Bypass("0123456789abcdef0123456789abcdef"),
+    )
     app.add_middleware(MaintenanceModeMiddleware, backend=backend, bypass=bypass)
     app.get("/", response_class=HTMLResponse)(lambda: PAGE)
     app.include_router(maintenance_admin(public=True), prefix="/ops")
@@ -335,7 +376,9 @@ def test_link_of_a_mounted_application_lets_two_browsers_in(visit: Visit, tmp_pa
         turn_on(panel)
         panel.get_by_role("button", name="Create a link…").click()
         panel.get_by_role("button", name="Create", exact=True).click()
-        field = panel.get_by_role("dialog").get_by_label("Link works in every browser that opens it")
+        field = panel.get_by_role("dialog").get_by_label(
+            "Link works in every browser that opens it"
+        )
         expect(field).to_have_value(re.compile(f"^http://{server}/shop/\\?maintenance_bypass="))
         for _ in range(2):
             assert visit.to(field.input_value()).title() == "The shop"
@@ -347,7 +390,10 @@ def test_link_of_a_mounted_application_lets_two_browsers_in(visit: Visit, tmp_pa
 
 def test_page_shown_again_is_current(panel: Page, site: Site) -> None:
     """As after a sleep: the page is hidden, hears nothing, and is shown again."""
-    hide = "hidden => { Object.defineProperty(document, 'hidden', {value: hidden, configurable: true}); " + TELL
+    hide = (
+        "hidden => { Object.defineProperty(document, 'hidden', {value: hidden, configurable: true}); "
+        + TELL
+    )
     panel.evaluate(hide, True)
     assert panel.title() == "Maintenance"
     site.redis.cli("SET", "maintenance", "1")
@@ -372,11 +418,17 @@ def test_page_reconnects_to_a_restarted_server(visit: Visit, site: Site) -> None
 
 def test_unreachable_redis_is_shown(visit: Visit, own_redis_server: Any) -> None:
     server = own_redis_server()
-    with Workers("tests.apps.administered:app", count=1, env={"FASTAPI_MAINTENANCE_BACKEND": f"{server.url}?timeout=0.5"}) as workers:
+    with Workers(
+        "tests.apps.administered:app",
+        count=1,
+        env={"FASTAPI_MAINTENANCE_BACKEND": f"{server.url}?timeout=0.5"},
+    ) as workers:
         page = visit.to(f"http://127.0.0.1:{workers.port}/maintenance/", **ANA)
         expect(heading(page)).to_have_text("Open")
         server.kill()
-        expect(page.locator("#trouble")).to_contain_text("shows its last known state and serves requests (")
+        expect(page.locator("#trouble")).to_contain_text(
+            "shows its last known state and serves requests ("
+        )
         turn = page.get_by_role("button", name="Turn on…").first
         turn.click()
         page.get_by_role("dialog").get_by_role("button", name="Turn on").click()
@@ -385,24 +437,34 @@ def test_unreachable_redis_is_shown(visit: Visit, own_redis_server: Any) -> None
 
 def test_panel_works_on_a_file(visit: Visit, tmp_path: Any) -> None:
     app = FastAPI()
-    app.add_middleware(MaintenanceModeMiddleware, backend=LocalFileBackend(f"{tmp_path}/switch.json", ttl=0.1))
+    app.add_middleware(
+        MaintenanceModeMiddleware, backend=LocalFileBackend(f"{tmp_path}/switch.json", ttl=0.1)
+    )
     app.include_router(maintenance_admin(public=True))
     with serving(app) as server:
         page = visit.to(f"http://{server}/maintenance/")
         turn_on(page, "OPS-417")
         expect(heading(page)).to_have_text("Closed for maintenance")
-        expect(page.locator("#workers-none")).to_have_text("This backend has no registry of workers; Redis has.")
+        expect(page.locator("#workers-none")).to_have_text(
+            "This backend has no registry of workers; Redis has."
+        )
         expect(page.locator("#history-section")).to_be_hidden()
 
 
 def test_override_is_named(visit: Visit, tmp_path: Any) -> None:
     app = FastAPI()
-    app.add_middleware(MaintenanceModeMiddleware, enable_maintenance=True, backend=LocalFileBackend(f"{tmp_path}/switch.json"))
+    app.add_middleware(
+        MaintenanceModeMiddleware,
+        enable_maintenance=True,
+        backend=LocalFileBackend(f"{tmp_path}/switch.json"),
+    )
     app.include_router(maintenance_admin(public=True))
     with serving(app) as server:
         page = visit.to(f"http://{server}/maintenance/")
         expect(heading(page)).to_have_text("Closed for maintenance")
-        expect(page.locator("#facts")).to_contain_text("enable_maintenance=True, which overrides the switch")
+        expect(page.locator("#facts")).to_contain_text(
+            "enable_maintenance=True, which overrides the switch"
+        )
 
 
 def test_panel_names_the_ways_around_the_gate(visit: Visit, redis_server: RedisServer) -> None:
@@ -448,7 +510,9 @@ def test_screen_reader_is_told_once_per_change(panel: Page, site: Site) -> None:
         "document.getElementById('said'), {childList: true})"
     )
     site.redis.cli("SET", "maintenance", "1")
-    expect(status).to_have_text("Closed for maintenance. All 4 workers are up to date · no request in flight")
+    expect(status).to_have_text(
+        "Closed for maintenance. All 4 workers are up to date · no request in flight"
+    )
     expect_rows(panel, "drained")
     heard = panel.evaluate("said")
     panel.wait_for_timeout(3000)  # over a heartbeat
@@ -457,7 +521,9 @@ def test_screen_reader_is_told_once_per_change(panel: Page, site: Site) -> None:
 
 
 @pytest.mark.parametrize(
-    "visitor", [{"color_scheme": "light"}, {"color_scheme": "dark"}, {"color_scheme": "light", **PHONE}], ids=["light", "dark", "phone"]
+    "visitor",
+    [{"color_scheme": "light"}, {"color_scheme": "dark"}, {"color_scheme": "light", **PHONE}],
+    ids=["light", "dark", "phone"],
 )
 def test_it_is_accessible(visit: Visit, site: Site, visitor: dict[str, Any]) -> None:
     page = opened(visit, site, reduced_motion="reduce", **visitor)
@@ -467,7 +533,9 @@ def test_it_is_accessible(visit: Visit, site: Site, visitor: dict[str, Any]) -> 
     page.get_by_role("button", name="Turn on…").first.click()
     check(page)
     page.keyboard.press("Escape")
-    site.redis.cli("SET", "maintenance", '{"enabled": true, "message": "Back soon", "reason": "OPS-417"}')
+    site.redis.cli(
+        "SET", "maintenance", '{"enabled": true, "message": "Back soon", "reason": "OPS-417"}'
+    )
     with site.held("alembic upgrade"):
         expect(page.get_by_role("table", name="Holds").locator("tbody tr")).to_have_count(1)
         expect_rows(page, "drained")
@@ -498,12 +566,18 @@ def test_nothing_is_cut_off_on_the_smallest_screen(visit: Visit, site: Site) -> 
         page.get_by_text("What these words mean").click()
         assert page.evaluate("document.documentElement.scrollWidth") <= 320
         page.get_by_role("button", name="Turn off…").click()
-        assert page.locator("#off").evaluate("element => element.scrollWidth <= element.clientWidth")
+        assert page.locator("#off").evaluate(
+            "element => element.scrollWidth <= element.clientWidth"
+        )
 
 
 def test_operator_texts_are_never_markup(panel: Page, site: Site) -> None:
     evil = "<img src=/x onerror=document.title='owned'><script>document.title='owned'</script>"
-    site.redis.cli("SET", "maintenance", f'{{"enabled": true, "reason": "{evil}", "message": "{evil}", "by": "{evil}"}}')
+    site.redis.cli(
+        "SET",
+        "maintenance",
+        f'{{"enabled": true, "reason": "{evil}", "message": "{evil}", "by": "{evil}"}}',
+    )
     expect(panel.locator("#facts dd").first).to_have_text(evil)
     assert panel.locator("img").count() == 0
     assert panel.title() == "Closed for maintenance – Maintenance"
@@ -513,7 +587,11 @@ def test_panel_requests_nothing_but_its_router(visit: Visit, site: Site) -> None
     page = opened(visit, site)
     turn_on(page)
     expect_rows(page, "drained")
-    assert {request.url.removeprefix(site.panel) for request in visit.requests} == {"", "events", "switch"}
+    assert {request.url.removeprefix(site.panel) for request in visit.requests} == {
+        "",
+        "events",
+        "switch",
+    }
 
 
 def test_form_of_another_site_is_refused(visit: Visit, site: Site) -> None:

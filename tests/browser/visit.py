@@ -9,9 +9,16 @@ from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, R
 
 __all__ = ["PHONE", "WAIT", "Visit"]
 
-_OF_CHROMIUM: Final = re.compile(r"Failed to load resource: the server responded with a status of \d+")  # it says so of every 503
+_OF_CHROMIUM: Final = re.compile(
+    r"Failed to load resource: the server responded with a status of \d+"
+)  # it says so of every 503
 WAIT: Final = 20_000  # milliseconds
-PHONE: Final[dict[str, Any]] = {"viewport": {"width": 320, "height": 640}, "device_scale_factor": 2, "is_mobile": True, "has_touch": True}
+PHONE: Final[dict[str, Any]] = {
+    "viewport": {"width": 320, "height": 640},
+    "device_scale_factor": 2,
+    "is_mobile": True,
+    "has_touch": True,
+}
 
 
 class Visit:
@@ -34,7 +41,9 @@ class Visit:
 
     def nowhere(self, **visitor: Any) -> Page:
         """A tab before anything is opened in it."""
-        context = self._browser.new_context(**({"locale": "en-GB", "timezone_id": "Europe/London"} | visitor))
+        context = self._browser.new_context(
+            **({"locale": "en-GB", "timezone_id": "Europe/London"} | visitor)
+        )
         context.set_default_timeout(WAIT)
         self._contexts.append(context)
         page = context.new_page()

@@ -20,7 +20,11 @@ def main() -> int:
     parser.add_argument("--schedules", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=int(time.time()))
     parser.add_argument("--lanes", type=int, default=4)
-    parser.add_argument("--break-fence", action="store_true", help="let workers never close themselves: violations must appear")
+    parser.add_argument(
+        "--break-fence",
+        action="store_true",
+        help="let workers never close themselves: violations must appear",
+    )
     options = parser.parse_args()
     _say(f"seeds {options.seed} to {options.seed + options.schedules - 1}")
     violations = proofs = answers = done = 0
@@ -28,12 +32,16 @@ def main() -> int:
     while done < options.schedules:
         first = options.seed + done
         batch = range(first, min(first + 50, options.seed + options.schedules))
-        for outcome in asyncio.run(run_schedules(batch, lanes=options.lanes, broken=options.break_fence)):
+        for outcome in asyncio.run(
+            run_schedules(batch, lanes=options.lanes, broken=options.break_fence)
+        ):
             done, proofs, answers = done + 1, proofs + outcome.proofs, answers + outcome.answers
             violations += bool(outcome.violations)
             for violation in outcome.violations[:3]:
                 _say(f"seed {outcome.seed}: {violation}\n  {outcome.steps}")
-        _say(f"{done} schedules, {proofs} proofs, {answers} answers, {violations} broken; {time.monotonic() - started:.0f} s")
+        _say(
+            f"{done} schedules, {proofs} proofs, {answers} answers, {violations} broken; {time.monotonic() - started:.0f} s"
+        )
     return 1 if violations else 0
 
 

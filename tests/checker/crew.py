@@ -39,7 +39,9 @@ class Worker:
     socket: Path
     started: float
     answers: list[Answer] = field(default_factory=list)
-    disturbed: list[float] = field(default_factory=list)  # when it was paused, killed or told to leave
+    disturbed: list[float] = field(
+        default_factory=list
+    )  # when it was paused, killed or told to leave
     clients: set[asyncio.Task[None]] = field(default_factory=set)
 
     def signal(self, number: int) -> None:
@@ -57,7 +59,9 @@ class Nursery:
 
     async def __aenter__(self) -> Nursery:
         self._process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "tests.checker.nursery"), stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+            *(sys.executable, "-m", "tests.checker.nursery"),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
         )
         return self
 
@@ -76,7 +80,16 @@ class Nursery:
 class Crew:
     """Starts workers through a nursery, keeps a client on each, and ends them all."""
 
-    def __init__(self, nursery: Nursery, url: str, home: Path, *, stale_after: float, policy: str = "closed", broken: bool = False) -> None:
+    def __init__(
+        self,
+        nursery: Nursery,
+        url: str,
+        home: Path,
+        *,
+        stale_after: float,
+        policy: str = "closed",
+        broken: bool = False,
+    ) -> None:
         self._nursery = nursery
         self._order = {"url": url, "policy": policy, "stale_after": stale_after, "broken": broken}
         self._home = home
@@ -93,7 +106,9 @@ class Crew:
         """Start a worker, and ask it from its first moment on."""
         async with self._starting:
             socket, started = self._home / f"{time.monotonic_ns()}.sock", time.monotonic()
-            worker = Worker(await self._nursery.fork({**self._order, "socket": str(socket)}), socket, started)
+            worker = Worker(
+                await self._nursery.fork({**self._order, "socket": str(socket)}), socket, started
+            )
         worker.clients |= {asyncio.create_task(_ask(worker)), asyncio.create_task(_knock(worker))}
         self.workers.append(worker)
         return worker
@@ -104,7 +119,10 @@ class Crew:
             worker.signal(signal.SIGKILL)
             for client in worker.clients:
                 client.cancel()
-        await asyncio.gather(*(client for worker in self.workers for client in worker.clients), return_exceptions=True)
+        await asyncio.gather(
+            *(client for worker in self.workers for client in worker.clients),
+            return_exceptions=True,
+        )
 
 
 async def ready(worker: Worker, *, within: float = 30.0) -> None:
@@ -156,10 +174,14 @@ async def _ask(worker: Worker) -> None:
         await asyncio.sleep(0.005)
 
 
-async def _exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, path: bytes) -> Answer:
+async def _exchange(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, path: bytes
+) -> Answer:
     sent = time.monotonic()
     writer.write(_REQUEST % path)
     head = await reader.readuntil(b"\r\n\r\n")
-    fields: dict[bytes, Any] = dict(line.split(b": ", 1) for line in head.lower().split(b"\r\n")[1:-2])
+    fields: dict[bytes, Any] = dict(
+        line.split(b": ", 1) for line in head.lower().split(b"\r\n")[1:-2]
+    )
     await reader.readexactly(int(fields[b"content-length"]))
     return Answer(sent, time.monotonic(), int(head.split(b" ", 2)[1]))

@@ -19,7 +19,9 @@ from fastapi_maintenance.runtime.cache import OutagePolicy, SnapshotCache
 def make_app(url: str, policy: OutagePolicy, stale_after: float) -> FastAPI:
     """The application under the checker."""
     app = FastAPI()
-    app.add_middleware(MaintenanceModeMiddleware, backend=url, on_unreachable=policy, stale_after=stale_after)
+    app.add_middleware(
+        MaintenanceModeMiddleware, backend=url, on_unreachable=policy, stale_after=stale_after
+    )
 
     @app.get("/")
     async def gated() -> int:
@@ -53,7 +55,9 @@ def serve(order: dict[str, Any]) -> None:
     if order["broken"]:
         break_fence()
     app = make_app(order["url"], order["policy"], order["stale_after"])
-    config = uvicorn.Config(app, uds=order["socket"], log_level="critical", timeout_graceful_shutdown=2)
+    config = uvicorn.Config(
+        app, uds=order["socket"], log_level="critical", timeout_graceful_shutdown=2
+    )
     uvicorn.Server(config).run()
 
 
@@ -65,7 +69,9 @@ def main() -> None:
         if pid == 0:
             nowhere = os.open(os.devnull, os.O_RDWR)
             os.dup2(nowhere, 0)
-            os.dup2(nowhere, 1)  # else the nursery's own pipe would stay open for as long as any worker lives
+            os.dup2(
+                nowhere, 1
+            )  # else the nursery's own pipe would stay open for as long as any worker lives
             try:
                 serve(json.loads(line))
             finally:

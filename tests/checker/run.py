@@ -32,7 +32,9 @@ _STALE_AFTER: Final = 0.4  # below the registry's lifetime, three ttl
 _CREW: Final = 3
 _SLACK: Final = 1.0  # seconds; for a response on its way through a machine that is busy, or stands still for a moment
 _LEASE: Final = 4.0
-_ORPHANED: Final = _LEASE + 2.5  # seconds; after that a hold that nobody could release has surely run out, also in a Redis that was frozen
+_ORPHANED: Final = (
+    _LEASE + 2.5
+)  # seconds; after that a hold that nobody could release has surely run out, also in a Redis that was frozen
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +61,17 @@ class Outcome:
 class _Record:
     """What the driver did and was told, with local monotonic times."""
 
-    openings: list[tuple[float, float]] = field(default_factory=list)  # from when until when it may have happened
+    openings: list[tuple[float, float]] = field(
+        default_factory=list
+    )  # from when until when it may have happened
     losses: list[float] = field(default_factory=list)
     proofs: list[_Proof] = field(default_factory=list)
 
     def until(self, proof: _Proof) -> float:
         """When the proof ends: with the next opening, also one that was under way when the barrier asked."""
-        return min((begun for begun, ended in self.openings if ended > proof.asked), default=float("inf"))
+        return min(
+            (begun for begun, ended in self.openings if ended > proof.asked), default=float("inf")
+        )
 
 
 class _Timed(RedisBackend):
@@ -165,7 +171,9 @@ class _Driver:
             writer.close()
 
     async def _hold(self, length: float) -> None:
-        began = ended = time.monotonic()  # if it cannot be entered: it may have been taken all the same, only the reply being lost
+        began = ended = (
+            time.monotonic()
+        )  # if it cannot be entered: it may have been taken all the same, only the reply being lost
         with suppress(MaintenanceError):
             async with maintenance_mode_on(self._backend, lease=_LEASE):
                 await asyncio.sleep(length)
@@ -174,7 +182,9 @@ class _Driver:
         # Where Redis loses its data, workers put back what they know of, also a hold whose release they have not heard of.
         await asyncio.sleep(_SLACK)
         put_back = any(at > began for at in self._record.losses)
-        self._record.openings.append((ended, time.monotonic() + (0 if none_is_left and not put_back else _ORPHANED)))
+        self._record.openings.append(
+            (ended, time.monotonic() + (0 if none_is_left and not put_back else _ORPHANED))
+        )
 
     async def _barrier(self) -> None:
         backend = _Timed(self._url)
@@ -189,7 +199,9 @@ def _judge(record: _Record, workers: Iterable[Worker]) -> list[str]:
     for proof in record.proofs:
         until = _until(record, proof, workers)
         for worker in workers:
-            violations += _let_in(worker, proof, until, record.losses) + _still_running(worker, proof)
+            violations += _let_in(worker, proof, until, record.losses) + _still_running(
+                worker, proof
+            )
     return violations
 
 
@@ -227,7 +239,9 @@ async def _run(seed: int, steps: list[Step], nursery: Nursery, home: Path, broke
     server = RedisServer()
     try:
         await asyncio.to_thread(server.start)
-        async with Crew(nursery, f"{server.url}?ttl={_TTL}", home, stale_after=_STALE_AFTER, broken=broken) as crew:
+        async with Crew(
+            nursery, f"{server.url}?ttl={_TTL}", home, stale_after=_STALE_AFTER, broken=broken
+        ) as crew:
             await _Driver(server, crew, record).perform(outcome.steps)
     finally:
         await asyncio.to_thread(server.close)

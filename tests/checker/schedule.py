@@ -43,7 +43,12 @@ def draw(seed: int) -> list[Step]:
     actions = chance.choices(names, weights, k=chance.randint(4, 8))
     at = chance.randint(0, len(actions))
     actions[at:at] = [chance.choice(["close", "close", "hold"]), "barrier"]
-    steps = [Step(chance.uniform(0, 0.2), action, chance.random(), chance.choice([0.1, 0.4, 1.2])) for action in actions]
-    if chance.random() < 0.3:  # what a fence is for: a worker that sleeps through the closing and the barrier
+    steps = [
+        Step(chance.uniform(0, 0.2), action, chance.random(), chance.choice([0.1, 0.4, 1.2]))
+        for action in actions
+    ]
+    if (
+        chance.random() < 0.3
+    ):  # what a fence is for: a worker that sleeps through the closing and the barrier
         steps[at:at] = [Step(0.0, "pause", chance.random(), 1.2)]
     return steps

@@ -10,19 +10,27 @@ import pytest
 from .run import run_schedules
 from .schedule import Step
 
-SCHEDULES = int(os.environ.get("CHECKER_SCHEDULES", "20"))  # CI runs ten times as many beside the suite, by scripts/check
+SCHEDULES = int(
+    os.environ.get("CHECKER_SCHEDULES", "20")
+)  # CI runs ten times as many beside the suite, by scripts/check
 
 
 @pytest.mark.timeout(1200)
-async def test_no_gated_request_is_let_in_after_a_strict_barrier_and_until_the_next_opening() -> None:
+async def test_no_gated_request_is_let_in_after_a_strict_barrier_and_until_the_next_opening() -> (
+    None
+):
     """Seeds are new every time and printed if one fails: `python -m tests.checker --seed SEED --schedules 1` runs it again."""
     first = int(time.time())
 
     outcomes = await run_schedules(range(first, first + SCHEDULES))
 
     broken = [outcome for outcome in outcomes if outcome.violations]
-    assert not broken, "\n".join(f"seed {outcome.seed}: {outcome.violations[:3]}\n  {outcome.steps}" for outcome in broken)
-    assert sum(outcome.proofs for outcome in outcomes) > SCHEDULES / 4, "hardly any barrier proved anything: the checker sees nothing"
+    assert not broken, "\n".join(
+        f"seed {outcome.seed}: {outcome.violations[:3]}\n  {outcome.steps}" for outcome in broken
+    )
+    assert sum(outcome.proofs for outcome in outcomes) > SCHEDULES / 4, (
+        "hardly any barrier proved anything: the checker sees nothing"
+    )
 
 
 @pytest.mark.timeout(600)

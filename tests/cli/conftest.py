@@ -38,14 +38,26 @@ def cli() -> Cli:
 @pytest.fixture(params=["file", "redis"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """A backend that can be written: each in turn."""
-    return f"file:{tmp_path}/switch.json" if request.param == "file" else request.getfixturevalue("redis_url")
+    return (
+        f"file:{tmp_path}/switch.json"
+        if request.param == "file"
+        else request.getfixturevalue("redis_url")
+    )
 
 
 @pytest.fixture
 def take_hold() -> Callable[..., Hold]:
     """Takes a hold as a block elsewhere would; it is never renewed."""
 
-    def take(url: str, id: str, *, lease: float = 30.0, lifts: tuple[str, ...] = (), enabled: bool = True, **details: Any) -> Hold:
+    def take(
+        url: str,
+        id: str,
+        *,
+        lease: float = 30.0,
+        lifts: tuple[str, ...] = (),
+        enabled: bool = True,
+        **details: Any,
+    ) -> Hold:
         hold = Hold(id, MaintenanceState(enabled=enabled, **details), lifts=lifts)
         return asyncio.run(backend_from_url(url).acquire(hold, lease))
 

@@ -26,14 +26,25 @@ __all__ = ["Program", "run"]
 _ROOT: Final = Path(__file__).parents[2]
 _COMMAND: Final = (sys.executable, "-m", "fastapi_maintenance")
 _START: Final = 30.0  # seconds; a busy machine needs some of them to import everything
-_NOT_INHERITED: Final = ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES", "TTY_COMPATIBLE", "TTY_INTERACTIVE")
+_NOT_INHERITED: Final = (
+    "NO_COLOR",
+    "FORCE_COLOR",
+    "COLUMNS",
+    "LINES",
+    "TTY_COMPATIBLE",
+    "TTY_INTERACTIVE",
+)
 
 
 class Program:
     """A command that runs. `output` is what it has printed so far, on a terminal together with its complaints."""
 
-    def __init__(self, *arguments: str, env: Mapping[str, str] | None = None, terminal: bool = False) -> None:
-        inherited = {name: value for name, value in os.environ.items() if name not in _NOT_INHERITED}
+    def __init__(
+        self, *arguments: str, env: Mapping[str, str] | None = None, terminal: bool = False
+    ) -> None:
+        inherited = {
+            name: value for name, value in os.environ.items() if name not in _NOT_INHERITED
+        }
         self._reader, writer = _open_terminal() if terminal else os.pipe()
         with NamedTemporaryFile(delete=False) as errors:
             self._errors = Path(errors.name)
@@ -53,7 +64,12 @@ class Program:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._process.kill()
         self._process.wait()
         self.close()
@@ -68,7 +84,9 @@ class Program:
         """Wait until it has printed that so many times."""
 
         def has_printed() -> bool:
-            assert self._read().count(text) >= times, f"{text!r} is missing in: {self.output!r}, complaints: {self.complaints!r}"
+            assert self._read().count(text) >= times, (
+                f"{text!r} is missing in: {self.output!r}, complaints: {self.complaints!r}"
+            )
             return True
 
         eventually_sync(has_printed, within=within)
@@ -89,14 +107,20 @@ class Program:
 
     def ended(self, *, within: float = _START) -> Ran:
         """Wait until it ends."""
-        eventually_sync(lambda: self._read() is not None and self._process.poll() is not None, within=within)
+        eventually_sync(
+            lambda: self._read() is not None and self._process.poll() is not None, within=within
+        )
         return Ran(self._process.returncode, self._read(), self.complaints)
 
     def _read(self) -> str:
         """Take what has come, without waiting for more."""
         if self._reader >= 0:
-            with suppress(OSError):  # Linux' way of saying that nobody has the terminal open any more
-                while select.select([self._reader], [], [], 0)[0] and (part := os.read(self._reader, 65536)):
+            with suppress(
+                OSError
+            ):  # Linux' way of saying that nobody has the terminal open any more
+                while select.select([self._reader], [], [], 0)[0] and (
+                    part := os.read(self._reader, 65536)
+                ):
                     self.output += part.decode(errors="replace")
         return self.output
 

@@ -96,13 +96,17 @@ def test_on_writes_every_detail_it_is_given(cli: Cli, url: str) -> None:
     assert timedelta() <= age < timedelta(seconds=30)
 
 
-def test_who_turned_it_on_is_user_and_host_unless_said_otherwise(cli: Cli, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_turned_it_on_is_user_and_host_unless_said_otherwise(
+    cli: Cli, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("LOGNAME", "ana")
     cli("on", "--backend", url)
     assert f"by: ana@{socket.gethostname()}" in cli("status", "--backend", url).lines
 
 
-def test_a_user_without_a_name_is_a_number(cli: Cli, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_user_without_a_name_is_a_number(
+    cli: Cli, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def nameless() -> str:
         raise KeyError("getpwuid(): uid not found: 1234")
 
@@ -131,15 +135,21 @@ def test_on_allows_what_it_is_told_to(cli: Cli, url: str) -> None:
         (["/x"] * 101, "101 entries are too many: 100 are the most"),
     ],
 )
-def test_what_would_allow_nothing_is_refused_and_nothing_is_written(cli: Cli, url: str, entries: list[str], problem: str) -> None:
+def test_what_would_allow_nothing_is_refused_and_nothing_is_written(
+    cli: Cli, url: str, entries: list[str], problem: str
+) -> None:
     on = cli("on", "--backend", url, *(word for entry in entries for word in ("--allow", entry)))
     assert on.code == 2
     assert problem in on.err
     assert cli("status", "--backend", url).lines[0] == "maintenance: off"
 
 
-def test_status_tells_of_entries_that_somebody_else_wrote_and_nobody_can_read(cli: Cli, redis_url: str, redis_server: RedisServer) -> None:
-    redis_server.cli("SET", "maintenance", MaintenanceState(enabled=True, allow=("/login", "nonsense\n")).dump())
+def test_status_tells_of_entries_that_somebody_else_wrote_and_nobody_can_read(
+    cli: Cli, redis_url: str, redis_server: RedisServer
+) -> None:
+    redis_server.cli(
+        "SET", "maintenance", MaintenanceState(enabled=True, allow=("/login", "nonsense\n")).dump()
+    )
     lines = cli("status", "--backend", redis_url).lines
     assert "allow: /login, nonsense\\n" in lines
     assert any(line.startswith("problem: Invalid allow entry 'nonsense\\n'") for line in lines)
@@ -155,15 +165,21 @@ def test_the_length_is_counted_from_now_on_the_clock_that_judges_it(cli: Cli, ur
     on = cli("on", "--backend", url, "--for", "30m")
     assert any(line.startswith("until: ") and "(in 30 min" in line for line in on.lines)
     document = cli("status", "--backend", url, "--json").json
-    left = datetime.fromisoformat(document["switch"]["ends_at"]) - datetime.fromisoformat(document["now"])
+    left = datetime.fromisoformat(document["switch"]["ends_at"]) - datetime.fromisoformat(
+        document["now"]
+    )
     assert timedelta(minutes=29) < left <= timedelta(minutes=30)
     assert document["switch"]["expires_in"] is None
     assert document["retry_after"] == pytest.approx(1800, abs=60)
 
 
-def test_what_has_ended_by_itself_can_still_be_read(cli: Cli, redis_url: str, redis_server: RedisServer) -> None:
+def test_what_has_ended_by_itself_can_still_be_read(
+    cli: Cli, redis_url: str, redis_server: RedisServer
+) -> None:
     """Which is why --for writes an end and not a time to live."""
-    ended = MaintenanceState(enabled=True, reason="OPS-417", ends_at=datetime(2020, 1, 1, tzinfo=UTC))
+    ended = MaintenanceState(
+        enabled=True, reason="OPS-417", ends_at=datetime(2020, 1, 1, tzinfo=UTC)
+    )
     redis_server.cli("SET", "maintenance", ended.dump())
     status = cli("status", "--backend", redis_url, "--exit-code")
     assert (status.code, status.lines[0]) == (0, "maintenance: off")
@@ -172,10 +188,15 @@ def test_what_has_ended_by_itself_can_still_be_read(cli: Cli, redis_url: str, re
 
 def test_the_end_is_the_one_that_was_given(cli: Cli, url: str) -> None:
     assert cli("on", "--backend", url, "--until", "2100-01-01T00:00+01:00").code == 0
-    assert cli("status", "--backend", url, "--json").json["switch"]["ends_at"] == "2099-12-31T23:00:00Z"
+    assert (
+        cli("status", "--backend", url, "--json").json["switch"]["ends_at"]
+        == "2099-12-31T23:00:00Z"
+    )
 
 
-def test_an_end_that_is_over_by_the_backends_clock_is_no_success(cli: Cli, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_end_that_is_over_by_the_backends_clock_is_no_success(
+    cli: Cli, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """This host's clock is behind, so the option looked right."""
     monkeypatch.setattr(
         "fastapi_maintenance.cli.app.parse_until",
@@ -213,7 +234,9 @@ def test_an_end_that_is_over_by_the_backends_clock_is_no_success(cli: Cli, redis
         (["--backend", "redis://localhost/x"], "The Redis URL"),
     ],
 )
-def test_wrong_usage_changes_nothing_and_has_an_exit_code_of_its_own(cli: Cli, options: list[str], complaint: str) -> None:
+def test_wrong_usage_changes_nothing_and_has_an_exit_code_of_its_own(
+    cli: Cli, options: list[str], complaint: str
+) -> None:
     on = cli("on", "--backend", "file:switch.json", *options)
     assert (on.code, on.out) == (2, "")
     assert complaint in on.err
@@ -239,13 +262,18 @@ def test_on_at_makes_a_window_that_is_coming(cli: Cli, url: str) -> None:
 
 def test_the_length_of_a_window_is_counted_from_its_beginning(cli: Cli, url: str) -> None:
     assert cli("on", "--backend", url, "--at", "2100-01-01T03:00Z", "--for", "90m").code == 0
-    assert cli("status", "--backend", url, "--json").json["coming"]["ends_at"] == "2100-01-01T04:30:00Z"
+    assert (
+        cli("status", "--backend", url, "--json").json["coming"]["ends_at"]
+        == "2100-01-01T04:30:00Z"
+    )
 
 
 def test_the_end_of_a_window_is_the_next_such_time_after_its_beginning(cli: Cli, url: str) -> None:
     assert cli("on", "--backend", url, "--at", "2100-01-01T03:00", "--until", "02:00").code == 0
     coming = cli("status", "--backend", url, "--json").json["coming"]
-    assert datetime.fromisoformat(coming["ends_at"]) - datetime.fromisoformat(coming["starts_at"]) == timedelta(hours=23)
+    assert datetime.fromisoformat(coming["ends_at"]) - datetime.fromisoformat(
+        coming["starts_at"]
+    ) == timedelta(hours=23)
 
 
 def test_a_window_to_come_does_not_open_what_is_closed_now(cli: Cli, url: str) -> None:
@@ -294,7 +322,11 @@ def test_the_schedule_lists_a_window_that_is_coming_or_has_begun(cli: Cli, url: 
 
 
 def test_a_window_without_an_end_is_listed_when_it_has_begun(cli: Cli, url: str) -> None:
-    asyncio.run(backend_from_url(url).write(MaintenanceState(enabled=True, starts_at=datetime(2020, 1, 1, tzinfo=UTC), by="ana")))
+    asyncio.run(
+        backend_from_url(url).write(
+            MaintenanceState(enabled=True, starts_at=datetime(2020, 1, 1, tzinfo=UTC), by="ana")
+        )
+    )
     assert cli("schedule", "list", "--backend", url).lines == ["on without an end, full, by: ana"]
 
 
@@ -319,17 +351,23 @@ def test_what_is_no_window_is_not_cancelled(cli: Cli, url: str) -> None:
 
 
 @pytest.mark.parametrize("command", ["list", "cancel"])
-def test_a_schedule_that_cannot_be_read_is_not_empty(cli: Cli, redis_url: str, redis_server: RedisServer, command: str) -> None:
+def test_a_schedule_that_cannot_be_read_is_not_empty(
+    cli: Cli, redis_url: str, redis_server: RedisServer, command: str
+) -> None:
     redis_server.cli("SET", "maintenance", "perhaps")
     ran = cli("schedule", command, "--backend", redis_url)
     assert (ran.code, ran.out) == (1, "")
-    assert ran.err.startswith("Which window there is cannot be said: 'perhaps' is not a boolean word")
+    assert ran.err.startswith(
+        "Which window there is cannot be said: 'perhaps' is not a boolean word"
+    )
 
 
 # -- holds -------------------------------------------------------------------------------------------------------------------
 
 
-def test_off_says_that_maintenance_stays_on_while_somebody_holds_it(cli: Cli, url: str, take_hold: TakeHold) -> None:
+def test_off_says_that_maintenance_stays_on_while_somebody_holds_it(
+    cli: Cli, url: str, take_hold: TakeHold
+) -> None:
     cli("on", "--backend", url)
     take_hold(url, "h1", by="ana@ops", reason="reindex")
     off = cli("off", "--backend", url)
@@ -352,21 +390,32 @@ def test_off_with_force_ends_the_holds_too(cli: Cli, url: str, take_hold: TakeHo
 def test_many_holds_are_counted_and_some_are_named(cli: Cli, url: str, take_hold: TakeHold) -> None:
     for number in range(7):
         take_hold(url, f"h{number}", by=f"worker-{number}")
-    assert "because of 7 holds: worker-0, worker-1, worker-2, worker-3, worker-4 and 2 more. " in cli("off", "--backend", url).err
+    assert (
+        "because of 7 holds: worker-0, worker-1, worker-2, worker-3, worker-4 and 2 more. "
+        in cli("off", "--backend", url).err
+    )
 
 
-def test_on_says_that_maintenance_stays_off_while_somebody_holds_it_off(cli: Cli, url: str, take_hold: TakeHold) -> None:
+def test_on_says_that_maintenance_stays_off_while_somebody_holds_it_off(
+    cli: Cli, url: str, take_hold: TakeHold
+) -> None:
     take_hold(url, "h1", by="ana@ops", enabled=False)
     on = cli("on", "--backend", url)
     assert (on.code, on.lines[0]) == (1, "maintenance: off")
-    assert on.err.startswith("The switch is on, but maintenance stays off because of 1 hold: ana@ops. It begins when they end;")
+    assert on.err.startswith(
+        "The switch is on, but maintenance stays off because of 1 hold: ana@ops. It begins when they end;"
+    )
 
 
-def test_status_shows_every_hold_with_what_is_left_of_its_lease(cli: Cli, url: str, take_hold: TakeHold) -> None:
+def test_status_shows_every_hold_with_what_is_left_of_its_lease(
+    cli: Cli, url: str, take_hold: TakeHold
+) -> None:
     take_hold(url, "h1", by="ana@ops", reason="reindex", lease=290)
     lines = cli("status", "--backend", url).lines
     assert "decided by: hold" in lines
-    assert any(line.startswith("hold: on, full, by ana@ops (reindex), lease 4 min") for line in lines)
+    assert any(
+        line.startswith("hold: on, full, by ana@ops (reindex), lease 4 min") for line in lines
+    )
 
 
 # -- status ------------------------------------------------------------------------------------------------------------------
@@ -395,7 +444,9 @@ def test_a_value_that_cannot_be_read_is_an_error_and_not_off(
         assert status.lines[:2] == ["maintenance: unknown", "switch: unreadable"]
 
 
-def test_status_shows_a_time_to_live_and_a_coming_window(cli: Cli, redis_url: str, redis_server: RedisServer) -> None:
+def test_status_shows_a_time_to_live_and_a_coming_window(
+    cli: Cli, redis_url: str, redis_server: RedisServer
+) -> None:
     redis_server.cli("SET", "maintenance", "1", "EX", 600)
     assert any(
         line.startswith("switch: on, 9 min 5") or line == "switch: on, 10 min left to live"
@@ -415,7 +466,9 @@ def test_the_environment_variable_is_the_default(cli: Cli, monkeypatch: pytest.M
     assert (status.code, status.lines[-1]) == (6, "backend: env:FASTAPI_MAINTENANCE_MODE")
 
 
-def test_the_environment_can_name_the_backend(cli: Cli, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_can_name_the_backend(
+    cli: Cli, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("FASTAPI_MAINTENANCE_BACKEND", url)
     assert cli("on").code == 0
     assert cli("status", "--exit-code").code == 6
@@ -428,23 +481,36 @@ def test_the_environment_can_name_the_backend(cli: Cli, url: str, monkeypatch: p
         ["status", "--backend", "env", "--var-name", "X"],
     ],
 )
-def test_options_of_the_backend_stand_before_or_after_the_command(cli: Cli, arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_options_of_the_backend_stand_before_or_after_the_command(
+    cli: Cli, arguments: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("X", "1")
     assert cli(*arguments, "--exit-code").code == 6
 
 
-def test_short_names_of_the_modelled_package_work(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_short_names_of_the_modelled_package_work(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("MY_MAINTENANCE_VAR", "1")
-    assert cli("status", "--backend", "env", "--var-name", "MY_MAINTENANCE_VAR").lines[0] == "maintenance: on"
+    assert (
+        cli("status", "--backend", "env", "--var-name", "MY_MAINTENANCE_VAR").lines[0]
+        == "maintenance: on"
+    )
     Path("maintenance.txt").write_text("1")
-    assert cli("status", "--backend", "file", "--file-path", "maintenance.txt").lines[0] == "maintenance: on"
+    assert (
+        cli("status", "--backend", "file", "--file-path", "maintenance.txt").lines[0]
+        == "maintenance: on"
+    )
 
 
 def test_modelled_package_bug_a_typer_exit_inside_a_try_printed_error_1(cli: Cli) -> None:
     """There, the exit that followed a clear message was caught as an error, and printed after it as `ERROR: 1`."""
     status = cli("status", "--backend", "file")
     assert status.code == 2
-    assert status.err == "--backend file needs --file-path too: name the file, or write --backend file:maintenance.json.\n"
+    assert (
+        status.err
+        == "--backend file needs --file-path too: name the file, or write --backend file:maintenance.json.\n"
+    )
     refused = cli("on", "--backend", "env")
     assert (refused.code, refused.out) == (1, "")
     assert refused.err.count("\n") == 1
@@ -471,23 +537,31 @@ def test_a_file_that_cannot_be_written_is_one_sentence(cli: Cli) -> None:
 def test_an_unreachable_redis_is_one_sentence(cli: Cli, command: str, free_port: int) -> None:
     ran = cli(command, "--backend", f"redis://ana:s3cret@127.0.0.1:{free_port}/0")
     assert (ran.code, ran.out) == (1, "")
-    assert ran.err.startswith(f"redis://127.0.0.1:{free_port}/0?key=maintenance cannot be reached: ")
+    assert ran.err.startswith(
+        f"redis://127.0.0.1:{free_port}/0?key=maintenance cannot be reached: "
+    )
     assert ran.err.count("\n") == 1
     assert "s3cret" not in ran.err
 
 
-def test_a_wrong_password_is_one_sentence_that_does_not_contain_it(cli: Cli, own_redis_server: RedisServerFactory) -> None:
+def test_a_wrong_password_is_one_sentence_that_does_not_contain_it(
+    cli: Cli, own_redis_server: RedisServerFactory
+) -> None:
     server = own_redis_server(config={"requirepass": "right-one"})
     ran = cli("status", "--backend", f"redis://:wr0ng-one@127.0.0.1:{server.port}/0")
     assert (ran.code, ran.out) == (1, "")
-    assert ran.err.startswith(f"redis://127.0.0.1:{server.port}/0?key=maintenance cannot be reached: ")
+    assert ran.err.startswith(
+        f"redis://127.0.0.1:{server.port}/0?key=maintenance cannot be reached: "
+    )
     assert ran.err.count("\n") == 1
     assert "wr0ng" not in ran.err
     assert cli("status", "--backend", f"redis://:right-one@127.0.0.1:{server.port}/0").code == 0
 
 
 @pytest.mark.parametrize("command", ["on", "off", "status"])
-def test_a_redis_that_does_not_answer_is_noticed_in_time(cli: Cli, command: str, own_redis_server: RedisServerFactory) -> None:
+def test_a_redis_that_does_not_answer_is_noticed_in_time(
+    cli: Cli, command: str, own_redis_server: RedisServerFactory
+) -> None:
     server = own_redis_server()
     server.pause()
     before = time.monotonic()
@@ -510,7 +584,9 @@ def test_a_switch_that_somebody_else_changed_at_once_is_no_success(
     monkeypatch.setattr(LocalFileBackend, "write", write_and_meddle)
     ran = cli(command, "--backend", "file:switch.json")
     assert ran.code == 1
-    assert ran.err.startswith("The switch was written, but somebody else changed it at the same time")
+    assert ran.err.startswith(
+        "The switch was written, but somebody else changed it at the same time"
+    )
 
 
 @pytest.mark.parametrize(("command", "position"), [("on", "on"), ("off", "off")])
@@ -518,7 +594,9 @@ def test_holds_that_cannot_be_read_are_no_success(cli: Cli, command: str, positi
     Path("switch.json.holds").write_text("garbage")
     ran = cli(command, "--backend", "file:switch.json")
     assert (ran.code, ran.lines[0]) == (1, "maintenance: unknown")
-    assert ran.err.startswith(f"The switch is {position}, but whether maintenance is {position} cannot be said: ")
+    assert ran.err.startswith(
+        f"The switch is {position}, but whether maintenance is {position} cannot be said: "
+    )
 
 
 def test_a_state_that_is_too_long_is_one_sentence(cli: Cli, url: str) -> None:
@@ -539,7 +617,9 @@ def test_help_names_the_exit_codes(cli: Cli) -> None:
     assert "with 6 if it is on" in " ".join(cli("status", "--help").out.split())
 
 
-def test_demo_gets_its_options_and_gives_the_exit_code(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_demo_gets_its_options_and_gives_the_exit_code(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked: list[tuple[int, bool]] = []
 
     def run(size: int, *, check: bool) -> int:
@@ -553,8 +633,12 @@ def test_demo_gets_its_options_and_gives_the_exit_code(cli: Cli, monkeypatch: py
     assert cli("demo", "--workers", "0").code == 2
 
 
-def test_python_m_is_the_same_program(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(sys, "argv", ["fastapi-maintenance", "status", "--json", "--backend", "env:CLOSED"])
+def test_python_m_is_the_same_program(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(
+        sys, "argv", ["fastapi-maintenance", "status", "--json", "--backend", "env:CLOSED"]
+    )
     monkeypatch.delitem(sys.modules, "fastapi_maintenance.__main__")
     with pytest.raises(SystemExit) as ended:
         runpy.run_module("fastapi_maintenance", run_name="__main__")
@@ -573,16 +657,25 @@ class Lacking(ModuleType):
         raise ModuleNotFoundError("No module named …", name=self.__dict__["lacks"])
 
 
-@pytest.mark.parametrize(("name", "missing"), [("typer", "typer"), ("rich", "rich"), ("rich.console", "rich")])
-def test_without_the_extra_one_sentence_says_how_to_install_it(name: str, missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("name", "missing"), [("typer", "typer"), ("rich", "rich"), ("rich.console", "rich")]
+)
+def test_without_the_extra_one_sentence_says_how_to_install_it(
+    name: str, missing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "fastapi_maintenance.cli.app", Lacking(name))
     with pytest.raises(SystemExit) as ended:
         main()
-    assert ended.value.code == f'The command line needs {missing}, which is not installed: pip install "fastapi-maintenance-cluster[cli]"'
+    assert (
+        ended.value.code
+        == f'The command line needs {missing}, which is not installed: pip install "fastapi-maintenance-cluster[cli]"'
+    )
 
 
 @pytest.mark.parametrize("name", ["redis", None])
-def test_another_module_that_is_missing_is_no_missing_extra(name: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_module_that_is_missing_is_no_missing_extra(
+    name: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "fastapi_maintenance.cli.app", Lacking(name))
     with pytest.raises(ModuleNotFoundError):
         main()

@@ -35,7 +35,18 @@ def switch_at(url: str) -> MaintenanceState:
 
 def test_create_prints_a_token_and_a_link_that_the_workers_take(cli: Cli, url: str) -> None:
     cli("on", "--backend", url, "--reason", "OPS-417")
-    made = cli("bypass", "create", "--backend", url, "--for", "2h", "--note", "ana", "--url", "https://shop.example/x?y=1")
+    made = cli(
+        "bypass",
+        "create",
+        "--backend",
+        url,
+        "--for",
+        "2h",
+        "--note",
+        "ana",
+        "--url",
+        "https://shop.example/x?y=1",
+    )
     assert (made.code, made.err) == (0, "")
     printed = dict(line.split(": ", 1) for line in made.lines)
     assert printed["link"] == f"https://shop.example/x?y=1&maintenance_bypass={printed['token']}"
@@ -54,14 +65,18 @@ def test_list_shows_those_that_hold_and_create_forgets_the_others(cli: Cli, url:
     (line,) = cli("bypass", "list", "--backend", url).lines
     assert line.startswith("holding until ")
     assert line.endswith(" e\\nva")
-    assert [record["id"] for record in cli("bypass", "list", "--backend", url, "--json").json] == ["holding"]
+    assert [record["id"] for record in cli("bypass", "list", "--backend", url, "--json").json] == [
+        "holding"
+    ]
     made = cli("bypass", "create", "--backend", url, "--json").json
     assert [record.id for record in switch_at(url).bypass or ()] == ["holding", made["id"]]
 
 
 def test_revoke_takes_those_named_and_no_others(cli: Cli, url: str) -> None:
     cli("on", "--backend", url)
-    first, second, third = (cli("bypass", "create", "--backend", url, "--json").json["id"] for _ in range(3))
+    first, second, third = (
+        cli("bypass", "create", "--backend", url, "--json").json["id"] for _ in range(3)
+    )
     assert cli("bypass", "revoke", "--backend", url, first, third).code == 0
     assert [record.id for record in switch_at(url).bypass or ()] == [second]
     unknown = cli("bypass", "revoke", "--backend", url, first)
@@ -91,13 +106,18 @@ def test_a_scope_without_a_switch_of_its_own_has_nothing_to_bypass(cli: Cli, url
 
 
 def test_there_are_at_most_a_hundred(cli: Cli, url: str) -> None:
-    records = [BypassRecord(id=str(number), until=datetime.now(UTC) + timedelta(hours=1)) for number in range(100)]
+    records = [
+        BypassRecord(id=str(number), until=datetime.now(UTC) + timedelta(hours=1))
+        for number in range(100)
+    ]
     asyncio.run(backend_from_url(url).write(MaintenanceState(enabled=True, bypass=tuple(records))))
     made = cli("bypass", "create", "--backend", url)
     assert (made.code, "at most 100 bypasses" in made.err) == (1, True)
 
 
-def test_a_length_beyond_the_calendar_is_refused(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_length_beyond_the_calendar_is_refused(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def read(self: LocalFileBackend) -> Snapshot:
         return Snapshot(ON, now=datetime(9999, 12, 31, tzinfo=UTC).timestamp())
 
@@ -106,10 +126,14 @@ def test_a_length_beyond_the_calendar_is_refused(cli: Cli, tmp_path: Path, monke
     assert (made.code, "before the year 10000" in made.err) == (1, True)
 
 
-def test_who_keeps_losing_the_race_is_told(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_keeps_losing_the_race_is_told(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     attempts: list[MaintenanceState] = []
 
-    async def compare_and_set(self: LocalFileBackend, expected: Snapshot, state: MaintenanceState, **options: Any) -> bool:
+    async def compare_and_set(
+        self: LocalFileBackend, expected: Snapshot, state: MaintenanceState, **options: Any
+    ) -> bool:
         attempts.append(state)
         return False
 
@@ -117,18 +141,26 @@ def test_who_keeps_losing_the_race_is_told(cli: Cli, tmp_path: Path, monkeypatch
     cli("on", "--backend", url)
     monkeypatch.setattr(LocalFileBackend, "compare_and_set", compare_and_set)
     made = cli("bypass", "create", "--backend", url)
-    assert (made.code, made.out, "The switch changed during every attempt" in made.err) == (1, "", True)
+    assert (made.code, made.out, "The switch changed during every attempt" in made.err) == (
+        1,
+        "",
+        True,
+    )
     assert len(attempts) == 5
 
 
-def test_under_a_hold_it_is_said_that_nobody_bypasses_it(cli: Cli, url: str, take_hold: Callable[..., Hold]) -> None:
+def test_under_a_hold_it_is_said_that_nobody_bypasses_it(
+    cli: Cli, url: str, take_hold: Callable[..., Hold]
+) -> None:
     cli("on", "--backend", url)
     take_hold(url, "migration")
     made = cli("bypass", "create", "--backend", url)
     assert (made.code, "While a hold stands, nobody bypasses it" in made.err) == (0, True)
 
 
-def test_a_switch_that_cannot_be_read_is_left_alone(cli: Cli, redis_url: str, redis_server: RedisServer) -> None:
+def test_a_switch_that_cannot_be_read_is_left_alone(
+    cli: Cli, redis_url: str, redis_server: RedisServer
+) -> None:
     redis_server.cli("SET", "maintenance", "garbage")
     for command in (["list"], ["create"], ["revoke", "--all"]):
         ran = cli("bypass", command[0], "--backend", redis_url, *command[1:])
@@ -136,7 +168,9 @@ def test_a_switch_that_cannot_be_read_is_left_alone(cli: Cli, redis_url: str, re
     assert redis_server.cli("GET", "maintenance") == "garbage"
 
 
-def test_a_wrong_length_and_a_missing_secret_are_wrong_usage(cli: Cli, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_length_and_a_missing_secret_are_wrong_usage(
+    cli: Cli, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert cli("bypass", "create", "--backend", url, "--for", "soon").code == 2
     monkeypatch.delenv(SECRET_VARIABLE)
     made = cli("bypass", "create", "--backend", url)

@@ -10,7 +10,14 @@ from contextlib import contextmanager
 import pytest
 from typer.testing import CliRunner
 
-from fastapi_maintenance.cli.console import echo, echo_error, prepare, sanitize, stdout_closed, terminal
+from fastapi_maintenance.cli.console import (
+    echo,
+    echo_error,
+    prepare,
+    sanitize,
+    stdout_closed,
+    terminal,
+)
 
 
 @contextmanager
@@ -37,7 +44,9 @@ def test_what_is_no_pipe_is_never_abandoned(monkeypatch: pytest.MonkeyPatch) -> 
         assert not stdout_closed()
 
 
-def test_saying_something_to_nobody_is_noticed_and_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_saying_something_to_nobody_is_noticed_and_forgotten(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Also by Python, which writes what is left in the buffer when it ends."""
     reader, writer = os.pipe()
     with standard_output(monkeypatch, writer):
@@ -55,9 +64,13 @@ def test_a_program_without_standard_output_says_nothing(monkeypatch: pytest.Monk
     assert echo("nothing")
 
 
-def test_a_character_that_the_encoding_lacks_is_written_as_an_escape(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_character_that_the_encoding_lacks_is_written_as_an_escape(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     raw = io.BytesIO()
-    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="latin-1", write_through=True))
+    monkeypatch.setattr(
+        sys, "stdout", io.TextIOWrapper(raw, encoding="latin-1", write_through=True)
+    )
     prepare()
     assert echo("größer…")
     assert raw.getvalue() == b"gr\xf6\xdfer\\u2026\n"
@@ -82,7 +95,12 @@ def test_a_complaint_is_one_line_on_standard_error_however_long() -> None:
 
 @pytest.mark.parametrize(
     ("text", "cleaned"),
-    [("Größe [b] 'x'", "Größe [b] 'x'"), ("a\nb\tc", "a\\nb\\tc"), ("\x1b[31m", "\\x1b[31m"), ("\u202e\udcff", "\\u202e\\udcff")],
+    [
+        ("Größe [b] 'x'", "Größe [b] 'x'"),
+        ("a\nb\tc", "a\\nb\\tc"),
+        ("\x1b[31m", "\\x1b[31m"),
+        ("\u202e\udcff", "\\u202e\\udcff"),
+    ],
 )
 def test_only_what_cannot_be_printed_is_escaped(text: str, cleaned: str) -> None:
     assert sanitize(text) == cleaned

@@ -39,7 +39,9 @@ _LONG = 120.0
 
 
 @contextmanager
-def playing(*options: str, home: Path, path: str | None = None, terminal: bool = False) -> Iterator[Program]:
+def playing(
+    *options: str, home: Path, path: str | None = None, terminal: bool = False
+) -> Iterator[Program]:
     """The running demo, whose temporary files are in `home`; ended in order, so that a failing test leaves nothing running."""
     env = {"TMPDIR": str(home)} | ({} if path is None else {"PATH": path})
     with Program("demo", *options, env=env, terminal=terminal) as program:
@@ -52,8 +54,12 @@ def playing(*options: str, home: Path, path: str | None = None, terminal: bool =
 
 def descendants(pid: int) -> set[int]:
     """All processes that this one started, and that those started."""
-    lines = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True).stdout.split("\n")
-    parents = {int(child): int(parent) for child, parent in (line.split() for line in lines if line)}
+    lines = subprocess.run(
+        ["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True
+    ).stdout.split("\n")
+    parents = {
+        int(child): int(parent) for child, parent in (line.split() for line in lines if line)
+    }
     found, more = set[int](), {pid}
     while more:
         more = {child for child, parent in parents.items() if parent in more}
@@ -105,7 +111,9 @@ def test_in_a_pipe_each_flip_is_a_line_until_sigterm(tmp_path: Path) -> None:
         redis_cli(port_of(program), "DEL", "maintenance")
         program.until("ms after DEL maintenance", times=2)
         for word, answer in (("on", "Back soon"), ("off", "The service is open.")):
-            (command,) = re.findall(rf"^  (.* -m fastapi_maintenance {word} .*)$", program.output, re.MULTILINE)
+            (command,) = re.findall(
+                rf"^  (.* -m fastapi_maintenance {word} .*)$", program.output, re.MULTILINE
+            )
             subprocess.run(shlex.split(command), check=True, capture_output=True, timeout=60)
             (url,) = re.findall(r"curl -i (\S+)", program.output)
             eventually_sync(partial(answers, url, answer), within=10)
@@ -135,7 +143,9 @@ def test_on_a_terminal_there_is_a_table_until_ctrl_c(tmp_path: Path) -> None:
 def test_a_signal_during_the_start_leaves_nothing(tmp_path: Path) -> None:
     with playing("--check", home=tmp_path) as program:
         program.until("redis-server ")
-        processes = eventually_sync(lambda: len(found := descendants(program._process.pid)) > 2 and found, within=_LONG)
+        processes = eventually_sync(
+            lambda: len(found := descendants(program._process.pid)) > 2 and found, within=_LONG
+        )
         assert processes
         program.signal(signal.SIGINT)
         ran = program.ended(within=_LONG)
@@ -167,7 +177,9 @@ def test_check_on_redis_measures_every_way_of_flipping(capfd: pytest.CaptureFixt
     assert list(Path(tempfile.gettempdir()).glob("fastapi-maintenance-demo-*")) == []
 
 
-def test_check_without_redis_runs_on_the_imitation(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_check_without_redis_runs_on_the_imitation(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: None)
     assert demo.run(1, check=True) == 0
     out = capfd.readouterr().out
@@ -176,7 +188,9 @@ def test_check_without_redis_runs_on_the_imitation(capfd: pytest.CaptureFixture[
     assert out.endswith("by messages and polling alone.\n")
 
 
-def test_valkey_is_taken_where_redis_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_valkey_is_taken_where_redis_is_missing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     valkey = tmp_path / "valkey-server"
     valkey.symlink_to(shutil.which("redis-server") or "")
     monkeypatch.setattr(shutil, "which", lambda name: str(valkey) if name == valkey.name else None)
@@ -185,9 +199,15 @@ def test_valkey_is_taken_where_redis_is_missing(monkeypatch: pytest.MonkeyPatch,
         assert (tmp_path / "valkey-server.log").exists()
 
 
-@pytest.mark.parametrize(("limit", "code", "verdict"), [(1.0, 0, "OK, but slow: "), (0.0, 1, "FAILED: every worker")])
+@pytest.mark.parametrize(
+    ("limit", "code", "verdict"), [(1.0, 0, "OK, but slow: "), (0.0, 1, "FAILED: every worker")]
+)
 def test_check_on_a_slow_machine_is_repeated(
-    limit: float, code: int, verdict: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    limit: float,
+    code: int,
+    verdict: str,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     sample = demo._Sample(1, "SET 1, DEL", 0.5, 0.6, "")
     monkeypatch.setattr(demo, "_BAD_MEDIAN", limit)
@@ -199,7 +219,9 @@ def test_check_on_a_slow_machine_is_repeated(
     assert out.splitlines()[-1].startswith(verdict)
 
 
-async def test_the_view_on_a_terminal_needs_no_monitor(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+async def test_the_view_on_a_terminal_needs_no_monitor(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     workers, console = nobody(), Console(force_terminal=True, width=100)
     workers.program = Mock()
     monkeypatch.setattr(demo, "stdout_closed", Mock(side_effect=[False, True]))
@@ -212,7 +234,9 @@ async def test_the_view_on_a_terminal_needs_no_monitor(monkeypatch: pytest.Monke
 
 def test_a_change_long_after_a_write_is_not_its_effect() -> None:
     change = demo._Change(7, closed=False, at=time.monotonic())
-    assert demo._line(change, (time.time() - 60, "SET maintenance 1")).endswith("worker 7 is open (200)")
+    assert demo._line(change, (time.time() - 60, "SET maintenance 1")).endswith(
+        "worker 7 is open (200)"
+    )
 
 
 async def none_registered(url: str) -> tuple[()]:
@@ -226,23 +250,36 @@ def nobody() -> Any:
     return demo._Workers(1, 1, Mock())
 
 
-def test_a_worker_that_answers_wrong_fails_the_check(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_that_answers_wrong_fails_the_check(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(demo, "_TIMEOUT", 0.3)
     monkeypatch.setattr(demo, "_flip", lambda redis, commands: time.monotonic())
     monkeypatch.setattr(demo, "registered_workers", none_registered)
-    monkeypatch.setattr(demo, "_get", lambda connection, path: (SimpleNamespace(status=404, headers=Message()), "?"))
+    monkeypatch.setattr(
+        demo, "_get", lambda connection, path: (SimpleNamespace(status=404, headers=Message()), "?")
+    )
     workers = nobody()
     workers.connections[7] = object()
     assert demo._check(PUSHING, workers) == 1
     last = capfd.readouterr().out.splitlines()[-1]
     assert "SET 1, DEL, on: worker 7 answers (404, '?', None, False) instead of (503, " in last
-    assert "did not call on_change; answers /health with 404 instead of 200; answers /reports" in last
+    assert (
+        "did not call on_change; answers /health with 404 instead of 200; answers /reports" in last
+    )
 
 
 def test_the_view_shows_the_switch_and_each_change(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    steps = iter([("SET", "maintenance", "1"), ("SET", "maintenance", "nonsense"), ("SHUTDOWN", "NOSAVE"), None])
+    steps = iter(
+        [
+            ("SET", "maintenance", "1"),
+            ("SET", "maintenance", "nonsense"),
+            ("SHUTDOWN", "NOSAVE"),
+            None,
+        ]
+    )
 
     def is_over() -> bool:
         if (step := next(steps)) is not None:
@@ -255,7 +292,9 @@ def test_the_view_shows_the_switch_and_each_change(
     with demo._redis(tmp_path) as redis, demo._uvicorn(1, redis, tmp_path) as workers:
         assert asyncio.run(demo._show(redis, workers)) == 0
     out = capfd.readouterr().out
-    assert re.search(r"worker \d+ is closed \(503\), [\d.]+ ms after SET maintenance 1$", out, re.MULTILINE)
+    assert re.search(
+        r"worker \d+ is closed \(503\), [\d.]+ ms after SET maintenance 1$", out, re.MULTILINE
+    )
     assert "maintenance is unknown: 'nonsense'" in out
     assert "the workers keep their state: " in out
 
@@ -269,7 +308,9 @@ def test_a_missing_requirement_is_an_error(missing: str, monkeypatch: pytest.Mon
         demo.run(1, check=True)
 
 
-def test_a_server_that_ends_is_an_error_with_its_last_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cli: Cli) -> None:
+def test_a_server_that_ends_is_an_error_with_its_last_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cli: Cli
+) -> None:
     broken = tmp_path / "redis-server"
     broken.write_text("#!/bin/sh\necho 'Fatal: bad luck'\nexit 1\n")
     broken.chmod(0o755)
@@ -279,7 +320,9 @@ def test_a_server_that_ends_is_an_error_with_its_last_line(monkeypatch: pytest.M
     assert ran.err == "redis-server ended with exit code 1. It last said: Fatal: bad luck\n"
 
 
-def test_a_program_that_never_is_ready_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_program_that_never_is_ready_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr(demo, "_START_TIMEOUT", 0.0)
     not_ready = pytest.raises(demo.DemoError, match="sleep is not ready after 0 s")
     with demo._program("sleep", "sleep", "60", home=tmp_path) as program, not_ready:
@@ -293,7 +336,9 @@ def test_a_program_that_does_not_answer_is_an_error(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("check", [False, True])
-def test_a_signal_ends_the_demo_and_the_next_is_ignored(check: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_signal_ends_the_demo_and_the_next_is_ignored(
+    check: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     @contextmanager
     def redis(home: Path) -> Iterator[None]:
         try:
@@ -309,7 +354,9 @@ def test_a_signal_ends_the_demo_and_the_next_is_ignored(check: bool, monkeypatch
     assert ended.value.code == int(check)
 
 
-def test_the_application_has_all_three_kinds_of_routes(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_application_has_all_three_kinds_of_routes(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     with TestClient(demo.make_app()) as client:
         paths = ("/", "/health", "/reports", "/nowhere")
         assert [client.get(path).status_code for path in paths] == [200, 200, 503, 404]

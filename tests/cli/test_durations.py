@@ -52,12 +52,16 @@ def utc(text: str) -> datetime:
         ("36525d", 36525 * 86400),
     ],
 )
-def test_a_length_is_a_number_of_seconds_or_units_from_long_to_short(text: str, seconds: int) -> None:
+def test_a_length_is_a_number_of_seconds_or_units_from_long_to_short(
+    text: str, seconds: int
+) -> None:
     assert parse_duration(text) == timedelta(seconds=seconds)
 
 
 @given(st.integers(0, 99), st.integers(0, 99), st.integers(0, 99), st.integers(0, 999))
-def test_every_combination_of_units_is_read(days: int, hours: int, minutes: int, seconds: int) -> None:
+def test_every_combination_of_units_is_read(
+    days: int, hours: int, minutes: int, seconds: int
+) -> None:
     length = timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
     parts = ((days, "d"), (hours, "h"), (minutes, "m"), (seconds, "s"))
     text = "".join(f"{number}{unit}" for number, unit in parts if number)
@@ -90,7 +94,9 @@ def test_every_combination_of_units_is_read(days: int, hours: int, minutes: int,
 )
 def test_what_is_no_length_is_refused_with_how_to_write_one(text: str) -> None:
     """Above all 1h30: half of its readers would take the 30 for seconds."""
-    with pytest.raises(ValueError, match="is not a length of time: write it like 90, 90s, 30m, 2h, 1d or 1h30m"):
+    with pytest.raises(
+        ValueError, match="is not a length of time: write it like 90, 90s, 30m, 2h, 1d or 1h30m"
+    ):
         parse_duration(text)
 
 
@@ -125,7 +131,11 @@ def test_an_end_with_a_zone_is_meant_in_it(text: str, moment: str, zone: Zone) -
 
 @pytest.mark.parametrize(
     ("text", "moment"),
-    [("2026-11-22T04:00", "2026-11-22 03:00"), ("2026-07-01 04:00", "2026-07-01 02:00"), ("2026-11-22", "2026-11-21 23:00")],
+    [
+        ("2026-11-22T04:00", "2026-11-22 03:00"),
+        ("2026-07-01 04:00", "2026-07-01 02:00"),
+        ("2026-11-22", "2026-11-21 23:00"),
+    ],
 )
 def test_an_end_without_a_zone_is_in_the_local_one(text: str, moment: str, zone: Zone) -> None:
     zone(BERLIN)
@@ -145,7 +155,9 @@ def test_an_end_without_a_zone_is_in_the_local_one(text: str, moment: str, zone:
         ("00:00", "2026-12-31 12:00", "2026-12-31 23:00"),
     ],
 )
-def test_a_time_of_day_is_the_next_such_local_time(text: str, now: str, moment: str, zone: Zone) -> None:
+def test_a_time_of_day_is_the_next_such_local_time(
+    text: str, now: str, moment: str, zone: Zone
+) -> None:
     zone(BERLIN)
     assert parse_until(text, utc(now)) == utc(moment)
 
@@ -153,10 +165,16 @@ def test_a_time_of_day_is_the_next_such_local_time(text: str, now: str, moment: 
 @pytest.mark.parametrize(
     ("now", "moment"),
     [
-        ("2026-10-24 22:30", "2026-10-25 00:30"),  # the clock shows 02:30 twice that night: in summer time
+        (
+            "2026-10-24 22:30",
+            "2026-10-25 00:30",
+        ),  # the clock shows 02:30 twice that night: in summer time
         ("2026-10-25 00:45", "2026-10-25 01:30"),  # and, an hour later, in winter time
         ("2026-10-25 01:45", "2026-10-26 01:30"),
-        ("2026-03-28 23:30", "2026-03-29 01:30"),  # and it never shows it that night: an hour later, as the clock was set
+        (
+            "2026-03-28 23:30",
+            "2026-03-29 01:30",
+        ),  # and it never shows it that night: an hour later, as the clock was set
     ],
 )
 def test_a_time_of_day_survives_the_clock_change(now: str, moment: str, zone: Zone) -> None:
@@ -164,10 +182,27 @@ def test_a_time_of_day_survives_the_clock_change(now: str, moment: str, zone: Zo
     assert parse_until("02:30", utc(now)) == utc(moment)
 
 
-@pytest.mark.parametrize("text", ["", "soon", "24:00", "04:60", "4", "4h", "2026-13-01", "2026-11-22T25:00", "0001-01-01", "04:00Z"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "soon",
+        "24:00",
+        "04:60",
+        "4",
+        "4h",
+        "2026-13-01",
+        "2026-11-22T25:00",
+        "0001-01-01",
+        "04:00Z",
+    ],
+)
 def test_what_is_no_time_is_refused_with_how_to_write_one(text: str, zone: Zone) -> None:
     zone(BERLIN)
-    with pytest.raises(ValueError, match=r"is not a time: write 04:00, 2026-11-22T04:00 \(both local\) or 2026-11-22T04:00Z"):
+    with pytest.raises(
+        ValueError,
+        match=r"is not a time: write 04:00, 2026-11-22T04:00 \(both local\) or 2026-11-22T04:00Z",
+    ):
         parse_until(text, utc("2026-11-22"))
 
 

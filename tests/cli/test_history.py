@@ -39,12 +39,27 @@ def change(kind: Kind, **details: object) -> Change:
     [
         (change("set", state=OFF), "set off"),
         (
-            change("set", state=MaintenanceState(enabled=True, mode="read-only", reason="OPS\n417"), by="ana", host="web-1", pid=7),
+            change(
+                "set",
+                state=MaintenanceState(enabled=True, mode="read-only", reason="OPS\n417"),
+                by="ana",
+                host="web-1",
+                pid=7,
+            ),
             "set on read-only, by: ana, at: web-1:7, reason: OPS\\n417",
         ),
-        (change("set", state=MaintenanceState(enabled=True, ends_at=LATER)), f"set on until {show_moment(LATER)}"),
-        (change("set", state=MaintenanceState(enabled=True, starts_at=LATER)), f"set on from {show_moment(LATER)}"),
-        (change("taken", state=ON, hold="h", component="billing"), "hold taken on, component: billing"),
+        (
+            change("set", state=MaintenanceState(enabled=True, ends_at=LATER)),
+            f"set on until {show_moment(LATER)}",
+        ),
+        (
+            change("set", state=MaintenanceState(enabled=True, starts_at=LATER)),
+            f"set on from {show_moment(LATER)}",
+        ),
+        (
+            change("taken", state=ON, hold="h", component="billing"),
+            "hold taken on, component: billing",
+        ),
         (change("noticed", error="no \x1bword"), "noticed unknown, error: no \\x1bword"),
         (change("lost"), "lost"),
     ],
@@ -65,11 +80,20 @@ def test_a_terminal_gets_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
     console = Console(file=StringIO(), force_terminal=True, color_system=None, width=140)
     monkeypatch.setattr(history, "terminal", lambda: console)
 
-    history._show([change("set", state=ON, by="ana", host="web-1", pid=7), change("noticed", error="wrong type")], as_json=False)
+    history._show(
+        [
+            change("set", state=ON, by="ana", host="web-1", pid=7),
+            change("noticed", error="wrong type"),
+        ],
+        as_json=False,
+    )
 
     assert isinstance(console.file, StringIO)
     text = console.file.getvalue()
-    assert all(word in text for word in (show_moment(NOW), "set", "on", "ana", "web-1:7", "noticed", "wrong type", "┃"))
+    assert all(
+        word in text
+        for word in (show_moment(NOW), "set", "on", "ana", "web-1:7", "noticed", "wrong type", "┃")
+    )
 
 
 @pytest.mark.as_worker
@@ -102,7 +126,9 @@ def test_a_scope_can_be_asked_for_alone(cli: Cli, redis_url: str) -> None:
     cli("on", *at)
     cli("on", "--component", "billing", *at)
 
-    assert [entry["component"] for entry in cli("history", "--json", "--component", "billing", *at).json] == ["billing"]
+    assert [
+        entry["component"] for entry in cli("history", "--json", "--component", "billing", *at).json
+    ] == ["billing"]
 
 
 def test_nothing_has_happened_yet(cli: Cli, redis_url: str) -> None:
@@ -131,7 +157,9 @@ def test_changes_are_followed_until_interrupted(cli: Cli, redis_url: str) -> Non
     assert (ran.code, len(ran.lines), ran.err) == (0, 2, "")
 
 
-def test_followed_as_json_each_change_is_one_line_and_other_scopes_are_left_out(cli: Cli, redis_url: str) -> None:
+def test_followed_as_json_each_change_is_one_line_and_other_scopes_are_left_out(
+    cli: Cli, redis_url: str
+) -> None:
     at = ("--backend", redis_url)
     with Program("history", "--follow", "--json", "--component", "billing", *at) as program:
         cli("on", *at)
@@ -188,7 +216,9 @@ async def test_of_a_scope_nothing_else_is_told(redis_url: str) -> None:
     assert reader.told == [MaintenanceState(enabled=True, reason="billing")]
 
 
-async def test_it_ends_when_the_pipe_is_closed_while_nothing_happens(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_it_ends_when_the_pipe_is_closed_while_nothing_happens(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     closed = iter([False, False, True])
     monkeypatch.setattr(history, "stdout_closed", lambda: next(closed))
 

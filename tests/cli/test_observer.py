@@ -31,7 +31,9 @@ async def until(observer: Observer, state: str, *, source: str = "redis") -> Obs
     return sight
 
 
-async def test_a_bare_set_wakes_the_observer_at_once(redis_url: str, redis_server: RedisServer) -> None:
+async def test_a_bare_set_wakes_the_observer_at_once(
+    redis_url: str, redis_server: RedisServer
+) -> None:
     async with Observer(RedisBackend(redis_url, ttl=60)) as observer:
         await until(observer, "off")
         await redis_server.acli("SET", "maintenance", "1")
@@ -55,7 +57,9 @@ async def test_an_ended_observer_waits_no_more() -> None:
     assert observer.ended
 
 
-async def test_an_environment_variable_is_seen_as_a_request_would_see_it(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_environment_variable_is_seen_as_a_request_would_see_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     async with Observer(EnvVarBackend("CLOSED")) as observer:
         assert label((await observer.look()).report.state) == "off"
         monkeypatch.setenv("CLOSED", "1")
@@ -63,10 +67,14 @@ async def test_an_environment_variable_is_seen_as_a_request_would_see_it(monkeyp
         assert (label(sight.report.state), sight.source) == ("on", "env")
 
 
-async def test_what_was_never_heard_of_is_unknown_and_says_why(free_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_was_never_heard_of_is_unknown_and_says_why(
+    free_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Although a worker would ask its fallbacks: the environment here is not the one that workers have."""
     monkeypatch.setenv("FASTAPI_MAINTENANCE_MODE", "1")
-    async with Observer(RedisBackend(f"redis://:s3cret@127.0.0.1:{free_port}/0", ttl=0.2)) as observer:
+    async with Observer(
+        RedisBackend(f"redis://:s3cret@127.0.0.1:{free_port}/0", ttl=0.2)
+    ) as observer:
         sight = await until(observer, "unknown", source="nowhere")
         assert sight.age is None
         error = sight.report.reading.error
@@ -104,7 +112,9 @@ async def test_silence_is_news_in_the_end(monkeypatch: pytest.MonkeyPatch) -> No
         assert (await observer.look()).report.reading.error == "nothing has been heard of it yet"
 
 
-async def test_the_last_known_state_stays_and_ages_while_redis_is_away(own_redis_server: RedisServerFactory) -> None:
+async def test_the_last_known_state_stays_and_ages_while_redis_is_away(
+    own_redis_server: RedisServerFactory,
+) -> None:
     server = own_redis_server()
     await server.acli("SET", "maintenance", "1")
     async with Observer(RedisBackend(server.url, ttl=1.0)) as observer:
@@ -117,7 +127,9 @@ async def test_the_last_known_state_stays_and_ages_while_redis_is_away(own_redis
         assert old.age > 2.0
 
 
-async def test_a_value_that_was_never_readable_is_unknown(redis_url: str, redis_server: RedisServer) -> None:
+async def test_a_value_that_was_never_readable_is_unknown(
+    redis_url: str, redis_server: RedisServer
+) -> None:
     await redis_server.acli("SET", "maintenance", "perhaps")
     async with Observer(RedisBackend(redis_url)) as observer:
         sight = await until(observer, "unknown")
@@ -139,7 +151,9 @@ def sight(reading: Snapshot, *, source: str = "redis", age: float | None = 0.0) 
 
 def test_time_that_passes_is_no_change() -> None:
     reading = Snapshot(ON, (Hold("a", ON, 1.0, 100.0),), now=10.0)
-    later = replace(reading, now=20.0, holds=(Hold("a", ON, 1.0, 130.0),), fingerprint="other", epoch=7)
+    later = replace(
+        reading, now=20.0, holds=(Hold("a", ON, 1.0, 130.0),), fingerprint="other", epoch=7
+    )
     assert sight(reading).key == sight(later, age=3.0).key
 
 

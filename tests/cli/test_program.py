@@ -16,7 +16,9 @@ from ..support.servers import RedisServer
 from .program import Program, run
 
 
-def test_a_script_gets_plain_text_and_an_exit_code(redis_url: str, redis_server: RedisServer) -> None:
+def test_a_script_gets_plain_text_and_an_exit_code(
+    redis_url: str, redis_server: RedisServer
+) -> None:
     environment = {"FASTAPI_MAINTENANCE_BACKEND": redis_url}
     on = run("on", "--reason", "OPS-417", "--for", "1h", env=environment)
     assert (on.code, on.err) == (0, "")
@@ -33,14 +35,18 @@ def test_a_terminal_gets_colour(redis_url: str, redis_server: RedisServer) -> No
     assert "\x1b[1;31m● Maintenance is on\x1b[0m" in status.out
 
 
-def test_a_terminal_gets_no_colour_where_the_user_wants_none(redis_url: str, redis_server: RedisServer) -> None:
+def test_a_terminal_gets_no_colour_where_the_user_wants_none(
+    redis_url: str, redis_server: RedisServer
+) -> None:
     redis_server.cli("SET", "maintenance", "1")
     status = run("status", "--backend", redis_url, terminal=True, env={"NO_COLOR": "1"})
     assert "● Maintenance is on" in status.out
     assert not re.search(r"\x1b\[[0-9;]*3[0-7]m", status.out)
 
 
-def test_a_pipe_that_is_closed_before_the_end_does_not_undo_what_was_done(redis_url: str, redis_server: RedisServer) -> None:
+def test_a_pipe_that_is_closed_before_the_end_does_not_undo_what_was_done(
+    redis_url: str, redis_server: RedisServer
+) -> None:
     with Program("on", "--backend", redis_url) as program:
         program.close()
         on = program.ended()
@@ -51,13 +57,23 @@ def test_a_pipe_that_is_closed_before_the_end_does_not_undo_what_was_done(redis_
 def test_without_typer_one_sentence_says_how_to_install_it() -> None:
     script = "import sys; sys.modules['typer'] = None; from fastapi_maintenance.__main__ import main; main()"
     done = subprocess.run(
-        [sys.executable, "-c", script], cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", script],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == 'The command line needs typer, which is not installed: pip install "fastapi-maintenance-cluster[cli]"\n'
+    assert (
+        done.stderr
+        == 'The command line needs typer, which is not installed: pip install "fastapi-maintenance-cluster[cli]"\n'
+    )
 
 
-def test_watch_prints_a_line_for_every_change_until_it_is_interrupted(redis_url: str, redis_server: RedisServer) -> None:
+def test_watch_prints_a_line_for_every_change_until_it_is_interrupted(
+    redis_url: str, redis_server: RedisServer
+) -> None:
     with Program("watch", "--backend", f"{redis_url}?ttl=60") as watch:
         watch.until(" off [redis, ")
         redis_server.cli("SET", "maintenance", '{"enabled": true, "by": "ana"}')
@@ -70,7 +86,9 @@ def test_watch_prints_a_line_for_every_change_until_it_is_interrupted(redis_url:
     assert len(ended.lines) == 3
 
 
-def test_watch_keeps_trying_while_redis_cannot_be_reached(own_redis_server: RedisServerFactory, free_port: int) -> None:
+def test_watch_keeps_trying_while_redis_cannot_be_reached(
+    own_redis_server: RedisServerFactory, free_port: int
+) -> None:
     with Program("watch", "--backend", f"redis://127.0.0.1:{free_port}/0") as watch:
         with socket.socket() as reserved:  # nobody answers there, and nobody else can
             reserved.bind(("127.0.0.1", free_port))
@@ -82,7 +100,9 @@ def test_watch_keeps_trying_while_redis_cannot_be_reached(own_redis_server: Redi
     assert (ended.code, ended.err) == (0, "")
 
 
-def test_watch_prints_json_lines_and_ends_when_its_reader_is_gone_although_nothing_changes(tmp_path: Path) -> None:
+def test_watch_prints_json_lines_and_ends_when_its_reader_is_gone_although_nothing_changes(
+    tmp_path: Path,
+) -> None:
     """As in `fastapi-maintenance watch --json | head -2`."""
     switch, new = tmp_path / "switch.json", tmp_path / "new.json"
     with Program("watch", "--json", "--backend", f"file:{switch}") as watch:
@@ -97,7 +117,9 @@ def test_watch_prints_json_lines_and_ends_when_its_reader_is_gone_although_nothi
     assert (documents[0]["enabled"], documents[-1]["enabled"]) == (False, True)
 
 
-def test_watch_is_live_on_a_terminal_until_ctrl_c(redis_url: str, redis_server: RedisServer) -> None:
+def test_watch_is_live_on_a_terminal_until_ctrl_c(
+    redis_url: str, redis_server: RedisServer
+) -> None:
     with Program("watch", "--backend", redis_url, terminal=True) as watch:
         watch.until("Ctrl-C ends")
         assert "● Maintenance is off" in watch.output
@@ -107,4 +129,6 @@ def test_watch_is_live_on_a_terminal_until_ctrl_c(redis_url: str, redis_server: 
         ended = watch.ended()
     assert ended.code == 0
     assert "Traceback" not in ended.out
-    assert ended.out.rindex("\x1b[?25h") > ended.out.rindex("\x1b[?25l"), "the cursor must come back"
+    assert ended.out.rindex("\x1b[?25h") > ended.out.rindex("\x1b[?25l"), (
+        "the cursor must come back"
+    )

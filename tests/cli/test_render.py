@@ -19,11 +19,21 @@ from fastapi_maintenance.model.state import OFF, ON
 NOW = datetime(2026, 11, 22, 3, 0, tzinfo=UTC)
 LATER = NOW + timedelta(hours=1)
 EARLIER = NOW - timedelta(minutes=10)
-HOLD = Hold("7f", MaintenanceState(enabled=True, by="ci:41", reason="reindex", mode="read-only"), 1.0, NOW.timestamp() + 23)
+HOLD = Hold(
+    "7f",
+    MaintenanceState(enabled=True, by="ci:41", reason="reindex", mode="read-only"),
+    1.0,
+    NOW.timestamp() + 23,
+)
 
 
 def report(**reading: Any) -> StatusReport:
-    return StatusReport("redis://host:6379/0?key=maintenance", "redis", Snapshot(now=NOW.timestamp(), **reading), NOW.timestamp())
+    return StatusReport(
+        "redis://host:6379/0?key=maintenance",
+        "redis",
+        Snapshot(now=NOW.timestamp(), **reading),
+        NOW.timestamp(),
+    )
 
 
 def drawn(seen: StatusReport, width: int = 100) -> str:
@@ -44,7 +54,13 @@ def test_off_needs_few_lines() -> None:
 
 def test_every_fact_has_a_line() -> None:
     state = MaintenanceState(
-        enabled=True, message="Back soon", reason="OPS-417", by="ana@ops", since=EARLIER, ends_at=LATER, retry_after=120
+        enabled=True,
+        message="Back soon",
+        reason="OPS-417",
+        by="ana@ops",
+        since=EARLIER,
+        ends_at=LATER,
+        retry_after=120,
     )
     assert as_lines(report(switch=state, expires_in=7200.0)) == [
         "maintenance: on",
@@ -71,8 +87,14 @@ def test_every_hold_has_a_line() -> None:
 @pytest.mark.parametrize(
     ("reading", "lines"),
     [
-        ({"switch": None, "error": "It is garbage."}, ["maintenance: unknown", "switch: unreadable", "error: It is garbage."]),
-        ({"holds": None, "error": "Not a hash."}, ["maintenance: unknown", "switch: off", "holds: unreadable", "error: Not a hash."]),
+        (
+            {"switch": None, "error": "It is garbage."},
+            ["maintenance: unknown", "switch: unreadable", "error: It is garbage."],
+        ),
+        (
+            {"holds": None, "error": "Not a hash."},
+            ["maintenance: unknown", "switch: off", "holds: unreadable", "error: Not a hash."],
+        ),
     ],
 )
 def test_what_cannot_be_read_is_said(reading: dict[str, Any], lines: list[str]) -> None:
@@ -81,8 +103,9 @@ def test_what_cannot_be_read_is_said(reading: dict[str, Any], lines: list[str]) 
 
 def test_a_window_is_announced_with_both_its_ends() -> None:
     window = MaintenanceState(enabled=True, starts_at=LATER, ends_at=LATER + timedelta(hours=1))
-    assert f"coming: on from {show_moment(LATER)} (in 1 h) until {show_moment(LATER + timedelta(hours=1))}" in as_lines(
-        report(switch=window)
+    assert (
+        f"coming: on from {show_moment(LATER)} (in 1 h) until {show_moment(LATER + timedelta(hours=1))}"
+        in as_lines(report(switch=window))
     )
     endless = MaintenanceState(enabled=True, starts_at=LATER)
     assert f"coming: on from {show_moment(LATER)} (in 1 h)" in as_lines(report(switch=endless))
@@ -105,7 +128,11 @@ def test_an_end_that_is_over_is_said_of_the_switch() -> None:
 def test_no_text_from_the_backend_can_begin_a_line_or_steer_a_terminal() -> None:
     evil = "x\nmaintenance: off\x1b[2J\u202e"
     state = MaintenanceState(enabled=True, message=evil, reason=evil, by=evil)
-    seen = report(switch=state, holds=(Hold(evil, state, 1.0), Hold("b", MaintenanceState(enabled=True, reason=evil), 2.0)), error=evil)
+    seen = report(
+        switch=state,
+        holds=(Hold(evil, state, 1.0), Hold("b", MaintenanceState(enabled=True, reason=evil), 2.0)),
+        error=evil,
+    )
     lines = as_lines(seen)
     assert [line for line in lines if line.startswith("maintenance:")] == ["maintenance: on"]
     for text in (*lines, drawn(seen, width=400)):
@@ -117,13 +144,22 @@ def test_no_text_from_the_backend_can_begin_a_line_or_steer_a_terminal() -> None
 def test_a_terminal_gets_the_same_facts_and_a_table_of_holds() -> None:
     text = drawn(report(switch=ON, holds=(HOLD,), error="It is garbage."))
     assert text.splitlines()[0].strip() == "● Maintenance is on"
-    for fact in ("read-only", "ci:41", "reindex", "23 s left", "It is garbage.", "redis://host:6379/0?key=maintenance"):
+    for fact in (
+        "read-only",
+        "ci:41",
+        "reindex",
+        "23 s left",
+        "It is garbage.",
+        "redis://host:6379/0?key=maintenance",
+    ):
         assert fact in text
     assert "lease" not in drawn(report(switch=ON))
 
 
 def test_rich_markup_in_a_text_is_only_text() -> None:
-    assert "[bold]now[/bold] [/]" in drawn(report(switch=MaintenanceState(enabled=True, reason="[bold]now[/bold] [/]")))
+    assert "[bold]now[/bold] [/]" in drawn(
+        report(switch=MaintenanceState(enabled=True, reason="[bold]now[/bold] [/]"))
+    )
 
 
 @pytest.mark.parametrize(

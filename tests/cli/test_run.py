@@ -110,7 +110,9 @@ def test_the_service_is_held_closed_while_the_command_runs_and_no_longer(
     assert (holds(redis_server), redis_server.cli("EXISTS", "maintenance")) == ("0", "0")
 
 
-def test_what_is_allowed_passes_while_the_command_runs(held: Cli, redis_url: str, tmp_path: Path) -> None:
+def test_what_is_allowed_passes_while_the_command_runs(
+    held: Cli, redis_url: str, tmp_path: Path
+) -> None:
     """Asked of a real server, by the command."""
     app = FastAPI()
     app.add_middleware(MaintenanceModeMiddleware, backend=redis_url)
@@ -123,28 +125,56 @@ for method, path in ("POST", "/login"), ("GET", "/login"), ("GET", "/orders"):
 """
     with serving(app) as address:
         allowing = ("--allow", "POST /login", "--allow", "10.1.0.0/16")
-        ran = held("--drain", "0", *allowing, "--", sys.executable, "-c", asking, f"http://{address}", str(tmp_path / "seen"))
+        ran = held(
+            "--drain",
+            "0",
+            *allowing,
+            "--",
+            sys.executable,
+            "-c",
+            asking,
+            f"http://{address}",
+            str(tmp_path / "seen"),
+        )
     assert ran.code == 0
     assert (tmp_path / "seen").read_text().split() == ["200", "503", "503"]
 
 
-def test_nothing_is_held_where_nothing_would_be_allowed(held: Cli, redis_server: RedisServer) -> None:
+def test_nothing_is_held_where_nothing_would_be_allowed(
+    held: Cli, redis_server: RedisServer
+) -> None:
     ran = held("--allow", "login", "--", "true")
     assert ran.code == 2
     assert "--allow: Invalid allow entry 'login'" in ran.err
     assert is_untouched(redis_server)
 
 
-@pytest.mark.parametrize(("script", "code"), [("exit 0", 0), ("exit 7", 7), ("kill -TERM $$", 143), ("kill -KILL $$", 137)])
-def test_the_exit_code_is_the_commands_own(held: Cli, redis_server: RedisServer, script: str, code: int) -> None:
+@pytest.mark.parametrize(
+    ("script", "code"),
+    [("exit 0", 0), ("exit 7", 7), ("kill -TERM $$", 143), ("kill -KILL $$", 137)],
+)
+def test_the_exit_code_is_the_commands_own(
+    held: Cli, redis_server: RedisServer, script: str, code: int
+) -> None:
     assert held("--", "sh", "-c", script).code == code
     assert holds(redis_server) == "0"
 
 
 @pytest.mark.parametrize("dashes", [["--"], []])
-def test_what_follows_the_command_is_the_commands_also_where_it_looks_like_ours(held: Cli, tmp_path: Path, dashes: list[str]) -> None:
+def test_what_follows_the_command_is_the_commands_also_where_it_looks_like_ours(
+    held: Cli, tmp_path: Path, dashes: list[str]
+) -> None:
     arguments = ["--reason", "theirs", "--drain=soon", "--help", "--", "-x"]
-    ran = held("--drain", "0", *dashes, "sh", "-c", f'printf "%s\\n" "$@" > {tmp_path}/got', "sh", *arguments)
+    ran = held(
+        "--drain",
+        "0",
+        *dashes,
+        "sh",
+        "-c",
+        f'printf "%s\\n" "$@" > {tmp_path}/got',
+        "sh",
+        *arguments,
+    )
     assert ran.code == 0, ran.err
     assert (tmp_path / "got").read_text().splitlines() == arguments
 
@@ -161,27 +191,42 @@ def test_what_follows_the_command_is_the_commands_also_where_it_looks_like_ours(
         (["--"], "COMMAND"),
     ],
 )
-def test_wrong_usage_closes_nothing(held: Cli, redis_server: RedisServer, arguments: list[str], complaint: str) -> None:
+def test_wrong_usage_closes_nothing(
+    held: Cli, redis_server: RedisServer, arguments: list[str], complaint: str
+) -> None:
     ran = held(*arguments)
     assert ran.code in (1, 2)
     assert complaint in ran.err
     assert is_untouched(redis_server)
 
 
-@pytest.mark.parametrize(("name", "code"), [("no-such-command", 127), ("plain", 127), ("./missing", 127), ("./plain", 126), ("./", 126)])
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [("no-such-command", 127), ("plain", 127), ("./missing", 127), ("./plain", 126), ("./", 126)],
+)
 def test_a_command_that_cannot_be_run_closes_nothing(
-    held: Cli, redis_server: RedisServer, name: str, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    held: Cli,
+    redis_server: RedisServer,
+    name: str,
+    code: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("plain").write_text("echo\n")
     ran = held("--", name)
     assert ran.code == code
-    assert ran.err == f"{name} cannot be run: {'it is not executable' if code == 126 else 'there is no such command'}.\n"
+    assert (
+        ran.err
+        == f"{name} cannot be run: {'it is not executable' if code == 126 else 'there is no such command'}.\n"
+    )
     assert is_untouched(redis_server)
 
 
 @pytest.mark.parametrize("text", ["#!/no/such/interpreter\n", "neither a script nor a program"])
-def test_a_command_that_only_looks_runnable_lets_go(held: Cli, redis_server: RedisServer, tmp_path: Path, text: str) -> None:
+def test_a_command_that_only_looks_runnable_lets_go(
+    held: Cli, redis_server: RedisServer, tmp_path: Path, text: str
+) -> None:
     script = tmp_path / "script"
     script.write_text(text)
     script.chmod(0o700)
@@ -199,14 +244,28 @@ def test_workers_that_do_not_drain_are_named_and_the_command_is_not_run(
     held: Cli, redis_server: RedisServer, tmp_path: Path, on_error: str
 ) -> None:
     register(redis_server, epoch=2**52, closed=True, http=2)
-    ran = held("--drain", "3s", "--on-error", on_error, "--reason", "OPS-417", "--", "touch", f"{tmp_path}/ran")
+    ran = held(
+        "--drain",
+        "3s",
+        "--on-error",
+        on_error,
+        "--reason",
+        "OPS-417",
+        "--",
+        "touch",
+        f"{tmp_path}/ran",
+    )
     assert (ran.code, ran.out) == (3, "")
     *progress, verdict = ran.err.splitlines()
     assert progress[0].endswith("s: maintenance on; 1 applied; waiting for 4711@web-1 (2 requests)")
-    assert verdict.endswith("still waited for: 4711@web-1 (2 requests, 0 WebSockets). The command was not run.")
+    assert verdict.endswith(
+        "still waited for: 4711@web-1 (2 requests, 0 WebSockets). The command was not run."
+    )
     assert not (tmp_path / "ran").exists()
     assert holds(redis_server) == "0"
-    assert ("OPS-417: DrainTimeout" in redis_server.cli("GET", "maintenance")) is (on_error == "keep")
+    assert ("OPS-417: DrainTimeout" in redis_server.cli("GET", "maintenance")) is (
+        on_error == "keep"
+    )
 
 
 def test_with_drain_0_nobody_is_waited_for(held: Cli, redis_server: RedisServer) -> None:
@@ -215,7 +274,9 @@ def test_with_drain_0_nobody_is_waited_for(held: Cli, redis_server: RedisServer)
     assert (ran.code, ran.err) == (0, "")
 
 
-def test_workers_that_may_be_serving_stop_it_unless_that_is_allowed(held: Cli, redis_server: RedisServer, tmp_path: Path) -> None:
+def test_workers_that_may_be_serving_stop_it_unless_that_is_allowed(
+    held: Cli, redis_server: RedisServer, tmp_path: Path
+) -> None:
     register(redis_server, left=-1)
     command = ["--", "touch", f"{tmp_path}/ran"]
     ran = held(*command)
@@ -228,7 +289,9 @@ def test_workers_that_may_be_serving_stop_it_unless_that_is_allowed(held: Cli, r
     assert (tmp_path / "ran").exists()
 
 
-def test_a_backend_without_a_registry_is_refused_unless_nobody_is_waited_for(cli: Cli, tmp_path: Path) -> None:
+def test_a_backend_without_a_registry_is_refused_unless_nobody_is_waited_for(
+    cli: Cli, tmp_path: Path
+) -> None:
     url = f"file:{tmp_path}/switch.json"
     ran = cli("run", "--backend", url, "--", "touch", f"{tmp_path}/ran")
     assert (ran.code, ran.err.count("\n")) == (1, 1)
@@ -240,7 +303,9 @@ def test_a_backend_without_a_registry_is_refused_unless_nobody_is_waited_for(cli
 
 
 @pytest.mark.parametrize("drain", ["0", "30s"])
-def test_an_environment_variable_closes_nobody_else_so_it_is_refused(cli: Cli, drain: str, tmp_path: Path) -> None:
+def test_an_environment_variable_closes_nobody_else_so_it_is_refused(
+    cli: Cli, drain: str, tmp_path: Path
+) -> None:
     ran = cli("run", "--drain", drain, "--", "touch", f"{tmp_path}/ran")
     assert (ran.code, ran.err.count("\n")) == (1, 1)
     assert ran.err.startswith("env:FASTAPI_MAINTENANCE_MODE is read by each process for itself: ")
@@ -250,8 +315,12 @@ def test_an_environment_variable_closes_nobody_else_so_it_is_refused(cli: Cli, d
 # -- failing -----------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("script", "kept"), [("exit 3", True), ("kill -TERM $$", True), ("exit 0", False)])
-def test_a_failed_command_leaves_the_service_closed_if_asked(held: Cli, redis_server: RedisServer, script: str, kept: bool) -> None:
+@pytest.mark.parametrize(
+    ("script", "kept"), [("exit 3", True), ("kill -TERM $$", True), ("exit 0", False)]
+)
+def test_a_failed_command_leaves_the_service_closed_if_asked(
+    held: Cli, redis_server: RedisServer, script: str, kept: bool
+) -> None:
     ran = held("--on-error", "keep", "--reason", "OPS-417", "--", "sh", "-c", script)
     switch = redis_server.cli("GET", "maintenance")
     assert bool(switch) is kept
@@ -259,13 +328,17 @@ def test_a_failed_command_leaves_the_service_closed_if_asked(held: Cli, redis_se
     assert holds(redis_server) == "0"
 
 
-def test_a_failed_command_opens_the_service_again_unless_asked(held: Cli, redis_server: RedisServer) -> None:
+def test_a_failed_command_opens_the_service_again_unless_asked(
+    held: Cli, redis_server: RedisServer
+) -> None:
     assert held("--", "false").code == 1
     assert redis_server.cli("EXISTS", "maintenance", HOLDS) == "0"
 
 
 def test_with_redis_down_nothing_is_run(cli: Cli, free_port: int, tmp_path: Path) -> None:
-    ran = cli("run", "--backend", f"redis://127.0.0.1:{free_port}", "--", "touch", f"{tmp_path}/ran")
+    ran = cli(
+        "run", "--backend", f"redis://127.0.0.1:{free_port}", "--", "touch", f"{tmp_path}/ran"
+    )
     assert ran.code == 1
     assert "cannot be reached" in ran.err
     assert ran.err.endswith(". The command was not run.\n")
@@ -276,7 +349,10 @@ def test_with_redis_down_nothing_is_run(cli: Cli, free_port: int, tmp_path: Path
     ("on_error", "end"),
     [
         ("release", "; it ends by itself within 40 s.\n"),
-        ("keep", "; it ends by itself within 40 s, and the switch was NOT kept on: turn it on by hand.\n"),
+        (
+            "keep",
+            "; it ends by itself within 40 s, and the switch was NOT kept on: turn it on by hand.\n",
+        ),
     ],
 )
 def test_with_redis_away_at_the_end_the_exit_code_is_kept_and_the_hold_ends_by_itself(
@@ -304,7 +380,15 @@ def lose(held: Cli, url: str, started: Path, script: str, *options: str) -> Ran:
         opened.touch()
 
     with meanwhile(after_file(started, open_and_say_so)):
-        return held("--lease", "4", *options, "--", "sh", "-c", f"touch {started}; until [ -e {opened} ]; do sleep 0.05; done; {script}")
+        return held(
+            "--lease",
+            "4",
+            *options,
+            "--",
+            "sh",
+            "-c",
+            f"touch {started}; until [ -e {opened} ]; do sleep 0.05; done; {script}",
+        )
 
 
 @pytest.mark.parametrize(("status", "code"), [(0, 5), (3, 3)])
@@ -319,10 +403,14 @@ def test_a_hold_that_is_lost_is_told_once_and_the_command_runs_on(
     assert first.startswith("The hold ")
     assert first.endswith(" was lost: somebody ended it by force.")
     assert second == "The service may be OPEN while the command runs!"
-    assert redis_server.cli("EXISTS", "maintenance", HOLDS) == "0", "who opened by force is not overruled"
+    assert redis_server.cli("EXISTS", "maintenance", HOLDS) == "0", (
+        "who opened by force is not overruled"
+    )
 
 
-def test_lost_hold_with_loggers_disabled_is_printed(held: Cli, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lost_hold_with_loggers_disabled_is_printed(
+    held: Cli, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As `logging.config.fileConfig` disables those that exist already, which Alembic calls."""
     monkeypatch.setattr(logging.getLogger("fastapi_maintenance"), "disabled", True)
     ran = lose(held, redis_url, tmp_path / "started", "sleep 3", "--drain", "0")
@@ -334,13 +422,20 @@ def test_failed_release_with_loggers_disabled_is_printed(
 ) -> None:
     server = own_redis_server()
     monkeypatch.setattr(logging.getLogger("fastapi_maintenance"), "disabled", True)
-    ran = cli("run", "--backend", server.url, "--drain", "0", "--", "kill", "-KILL", str(server.pid))
+    ran = cli(
+        "run", "--backend", server.url, "--drain", "0", "--", "kill", "-KILL", str(server.pid)
+    )
     said(ran, 0, "The hold could not be released")
 
 
-def test_a_hold_that_is_lost_just_before_the_command_ends_is_told_too(held: Cli, redis_url: str) -> None:
+def test_a_hold_that_is_lost_just_before_the_command_ends_is_told_too(
+    held: Cli, redis_url: str
+) -> None:
     """So that no renewal comes between, and the block finds out when it lets go."""
-    force = ("-c", f"import asyncio; from fastapi_maintenance.backends import RedisBackend as B; asyncio.run(B({redis_url!r}).clear())")
+    force = (
+        "-c",
+        f"import asyncio; from fastapi_maintenance.backends import RedisBackend as B; asyncio.run(B({redis_url!r}).clear())",
+    )
     said(held("--drain", "0", "--", sys.executable, *force), 5, "somebody ended it by force")
 
 
@@ -354,7 +449,12 @@ def test_a_hold_that_is_lost_just_before_the_command_ends_is_told_too(held: Cli,
     ],
 )
 def test_a_hold_that_is_lost_ends_the_command_if_asked(
-    held: Cli, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, code: int
+    held: Cli,
+    redis_url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    script: str,
+    code: int,
 ) -> None:
     """By SIGTERM, and by SIGKILL if that is ignored."""
     monkeypatch.setattr(running, "_PATIENCE", 4.0)
@@ -365,7 +465,9 @@ def test_a_hold_that_is_lost_ends_the_command_if_asked(
     assert time.monotonic() - began < 25
 
 
-def test_a_redis_that_is_cut_off_while_the_command_runs_is_told(cli: Cli, own_redis_server: RedisServerFactory, tmp_path: Path) -> None:
+def test_a_redis_that_is_cut_off_while_the_command_runs_is_told(
+    cli: Cli, own_redis_server: RedisServerFactory, tmp_path: Path
+) -> None:
     server = own_redis_server()
     options = ["--backend", f"{server.url}?timeout=1.5", "--lease", "3", "--drain", "0"]
     script = f"touch {tmp_path}/started; sleep 5"
@@ -379,7 +481,11 @@ def test_a_redis_that_is_cut_off_while_the_command_runs_is_told(cli: Cli, own_re
 
 
 def test_a_hold_that_is_lost_while_waiting_keeps_the_command_from_running(
-    held: Cli, redis_url: str, redis_server: RedisServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    held: Cli,
+    redis_url: str,
+    redis_server: RedisServer,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     register(redis_server)
 
@@ -405,16 +511,25 @@ def test_signals_are_passed_on(held: Cli, redis_server: RedisServer, name: str) 
     assert holds(redis_server) == "0"
 
 
-def test_what_is_typed_on_a_terminal_is_not_passed_on_as_the_command_gets_it_too(held: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_typed_on_a_terminal_is_not_passed_on_as_the_command_gets_it_too(
+    held: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(running, "_in_foreground", lambda: True)
     script = "trap 'exit 42' INT QUIT; kill -INT $PPID; kill -QUIT $PPID; sleep 0.5; exit 9"
     assert held("--drain", "0", "--", "sh", "-c", script).code == 9
     assert held("--drain", "0", "--", "sh", "-c", "kill -TERM $PPID; exec sleep 20").code == 143
 
 
-def test_a_command_that_ignores_a_signal_is_waited_for(held: Cli, redis_server: RedisServer, tmp_path: Path) -> None:
+def test_a_command_that_ignores_a_signal_is_waited_for(
+    held: Cli, redis_server: RedisServer, tmp_path: Path
+) -> None:
     look = f"redis-cli -p {redis_server.port} HLEN {HOLDS} > {tmp_path}/seen"
-    assert held("--drain", "0", "--", "sh", "-c", f"trap '' TERM; kill -TERM $PPID; sleep 0.3; {look}").code == 0
+    assert (
+        held(
+            "--drain", "0", "--", "sh", "-c", f"trap '' TERM; kill -TERM $PPID; sleep 0.3; {look}"
+        ).code
+        == 0
+    )
     assert (tmp_path / "seen").read_text() == "1\n"
 
 
@@ -422,7 +537,12 @@ def test_what_was_ignored_from_the_start_stays_ignored_by_the_command_too(held: 
     """As under `nohup`."""
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        assert held("--drain", "0", "--", "sh", "-c", "kill -HUP $PPID; kill -HUP $$; sleep 0.2; exit 9").code == 9
+        assert (
+            held(
+                "--drain", "0", "--", "sh", "-c", "kill -HUP $PPID; kill -HUP $$; sleep 0.2; exit 9"
+            ).code
+            == 9
+        )
         assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, before)
@@ -445,7 +565,11 @@ def test_a_signal_during_the_wait_cancels_the_command(
 
 @pytest.mark.parametrize("drain", ["0", "30s"])
 def test_a_signal_while_the_hold_is_taken_cancels_the_command_and_leaves_no_hold(
-    held: Cli, redis_server: RedisServer, tmp_path: Path, drain: str, monkeypatch: pytest.MonkeyPatch
+    held: Cli,
+    redis_server: RedisServer,
+    tmp_path: Path,
+    drain: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     acquire = RedisBackend.acquire
 
@@ -463,7 +587,9 @@ def test_a_signal_while_the_hold_is_taken_cancels_the_command_and_leaves_no_hold
     assert holds(redis_server) == "0"
 
 
-def test_a_signal_while_the_command_is_started_is_passed_on(held: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_signal_while_the_command_is_started_is_passed_on(
+    held: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
     start = asyncio.create_subprocess_exec
 
     async def interrupted(*command: str) -> asyncio.subprocess.Process:
@@ -475,7 +601,9 @@ def test_a_signal_while_the_command_is_started_is_passed_on(held: Cli, monkeypat
     assert held("--drain", "0", "--", "sleep", "20").code == 143
 
 
-def test_a_signal_for_a_command_that_has_just_ended_changes_nothing(held: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_signal_for_a_command_that_has_just_ended_changes_nothing(
+    held: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
     start = asyncio.create_subprocess_exec
 
     async def interrupted(*command: str) -> asyncio.subprocess.Process:
@@ -515,7 +643,18 @@ main()
 def test_the_commands_input_and_output_are_those_of_the_program(redis_url: str) -> None:
     script = "cat; echo oops >&2; exit 3"
     done = subprocess.run(
-        [sys.executable, "-m", "fastapi_maintenance", "run", "--backend", redis_url, "--", "sh", "-c", script],
+        [
+            sys.executable,
+            "-m",
+            "fastapi_maintenance",
+            "run",
+            "--backend",
+            redis_url,
+            "--",
+            "sh",
+            "-c",
+            script,
+        ],
         cwd=Path(__file__).parents[2],
         input="given\n",
         capture_output=True,
@@ -534,9 +673,23 @@ def test_ctrl_c_on_a_terminal_reaches_the_command_once(
     redis_url: str, redis_server: RedisServer, stdin: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     redirection = "" if stdin == "the terminal" else "< /dev/null"
-    slowly = ("sh", "-c", f'exec {shlex.quote(sys.executable)} -c "$0" "$@" {redirection}', REACT_SLOWLY)
+    slowly = (
+        "sh",
+        "-c",
+        f'exec {shlex.quote(sys.executable)} -c "$0" "$@" {redirection}',
+        REACT_SLOWLY,
+    )
     monkeypatch.setattr(program, "_COMMAND", slowly)
-    with Program("run", "--backend", redis_url, "--", sys.executable, "-c", COUNT_INTERRUPTIONS, terminal=True) as held:
+    with Program(
+        "run",
+        "--backend",
+        redis_url,
+        "--",
+        sys.executable,
+        "-c",
+        COUNT_INTERRUPTIONS,
+        terminal=True,
+    ) as held:
         held.until("ready")
         held.type("\x03")
         ended = held.ended()
@@ -545,9 +698,13 @@ def test_ctrl_c_on_a_terminal_reaches_the_command_once(
     assert holds(redis_server) == "0"
 
 
-def test_a_terminal_shows_a_live_table_of_the_wait_which_ctrl_c_ends(redis_url: str, redis_server: RedisServer, tmp_path: Path) -> None:
+def test_a_terminal_shows_a_live_table_of_the_wait_which_ctrl_c_ends(
+    redis_url: str, redis_server: RedisServer, tmp_path: Path
+) -> None:
     register(redis_server)
-    with Program("run", "--backend", redis_url, "--", "touch", f"{tmp_path}/ran", terminal=True) as held:
+    with Program(
+        "run", "--backend", redis_url, "--", "touch", f"{tmp_path}/ran", terminal=True
+    ) as held:
         held.until("waiting for 4711@web-1")
         held.type("\x03")
         ended = held.ended()
@@ -555,14 +712,20 @@ def test_a_terminal_shows_a_live_table_of_the_wait_which_ctrl_c_ends(redis_url: 
     assert "│ a " in ended.out
     assert "The command was not run: interrupted by SIGINT." in ended.out
     assert "Traceback" not in ended.out
-    assert ended.out.rindex("\x1b[?25h") > ended.out.rindex("\x1b[?25l"), "the cursor must come back"
+    assert ended.out.rindex("\x1b[?25h") > ended.out.rindex("\x1b[?25l"), (
+        "the cursor must come back"
+    )
     assert not (tmp_path / "ran").exists()
     assert holds(redis_server) == "0"
 
 
-def test_if_it_is_killed_the_hold_ends_at_the_lease_and_the_command_runs_on(redis_url: str, tmp_path: Path) -> None:
+def test_if_it_is_killed_the_hold_ends_at_the_lease_and_the_command_runs_on(
+    redis_url: str, tmp_path: Path
+) -> None:
     script = f"echo started; sleep 9; touch {tmp_path}/ended"
-    with Program("run", "--backend", redis_url, "--lease", "5", "--drain", "0", "--", "sh", "-c", script) as held:
+    with Program(
+        "run", "--backend", redis_url, "--lease", "5", "--drain", "0", "--", "sh", "-c", script
+    ) as held:
         held.until("started")
         held.signal(signal.SIGKILL)
         backend = RedisBackend(redis_url)
@@ -576,14 +739,18 @@ def test_if_it_is_killed_the_hold_ends_at_the_lease_and_the_command_runs_on(redi
 _in_foreground = running._in_foreground
 
 
-def test_without_a_terminal_nothing_is_typed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_a_terminal_nothing_is_typed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr(running, "_TERMINAL", str(tmp_path / "missing"))
     assert not _in_foreground()
     (tmp_path / "missing").write_text("no terminal")
     assert not _in_foreground()
 
 
-def test_only_the_process_group_in_the_foreground_is_typed_to(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_process_group_in_the_foreground_is_typed_to(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(running, "_TERMINAL", os.devnull)
     monkeypatch.setattr(os, "tcgetpgrp", lambda descriptor: os.getpgrp())
     assert _in_foreground()

@@ -19,7 +19,9 @@ def test_a_scope_is_turned_on_and_off_by_itself(cli: Cli, redis_url: str) -> Non
     assert cli("status", *of_billing).lines[0] == "maintenance of billing: off"
 
 
-def test_a_scope_without_a_switch_goes_by_the_general_one_and_that_is_said(cli: Cli, redis_url: str, redis_server: RedisServer) -> None:
+def test_a_scope_without_a_switch_goes_by_the_general_one_and_that_is_said(
+    cli: Cli, redis_url: str, redis_server: RedisServer
+) -> None:
     redis_server.cli("SET", "maintenance", "1")
 
     off = cli("off", "--component", "billing", "--backend", redis_url)
@@ -28,14 +30,25 @@ def test_a_scope_without_a_switch_goes_by_the_general_one_and_that_is_said(cli: 
     assert "maintenance stays on because of the general one" in off.out + off.err
 
 
-def test_a_window_of_a_scope_is_listed_and_cancelled_by_itself(cli: Cli, redis_url: str, redis_server: RedisServer) -> None:
+def test_a_window_of_a_scope_is_listed_and_cancelled_by_itself(
+    cli: Cli, redis_url: str, redis_server: RedisServer
+) -> None:
     of_billing = ("--component", "billing", "--backend", redis_url)
     general = ("--backend", redis_url)
-    assert cli("on", "--at", "2100-01-01T03:00Z", "--for", "1h", "--reason", "OPS-417", *of_billing).code == 0
+    assert (
+        cli(
+            "on", "--at", "2100-01-01T03:00Z", "--for", "1h", "--reason", "OPS-417", *of_billing
+        ).code
+        == 0
+    )
     cli("on", "--at", "2100-02-01T03:00Z", "--reason", "OPS-418", *general)
 
     (listed,) = cli("schedule", "list", "--json", *of_billing).json
-    assert (listed["starts_at"], listed["ends_at"], listed["reason"]) == ("2100-01-01T03:00:00Z", "2100-01-01T04:00:00Z", "OPS-417")
+    assert (listed["starts_at"], listed["ends_at"], listed["reason"]) == (
+        "2100-01-01T03:00:00Z",
+        "2100-01-01T04:00:00Z",
+        "OPS-417",
+    )
     assert "OPS-418" in cli("schedule", "list", *general).out
 
     cancel = cli("schedule", "cancel", *of_billing)
@@ -53,16 +66,28 @@ def test_of_a_scope_no_window_is_cancelled_that_is_everybodys(cli: Cli, redis_ur
     assert cli("schedule", "list", "--backend", redis_url).out != ""
 
 
-def test_a_window_of_a_scope_that_cannot_be_read_is_said_so(cli: Cli, redis_url: str, redis_server: RedisServer) -> None:
+def test_a_window_of_a_scope_that_cannot_be_read_is_said_so(
+    cli: Cli, redis_url: str, redis_server: RedisServer
+) -> None:
     redis_server.cli("SET", "maintenance:billing", "perhaps")
     listed = cli("schedule", "list", "--component", "billing", "--backend", redis_url)
 
     assert (listed.code, listed.out) == (1, "")
-    assert listed.err.startswith("Which window there is cannot be said: The component billing: 'perhaps' is not a boolean word")
+    assert listed.err.startswith(
+        "Which window there is cannot be said: The component billing: 'perhaps' is not a boolean word"
+    )
 
 
 def test_in_a_file_there_is_no_window_of_a_scope(cli: Cli, tmp_path: Path) -> None:
-    ran = cli("on", "--at", "2100-01-01T03:00Z", "--component", "billing", "--backend", f"file:{tmp_path}/switch.json")
+    ran = cli(
+        "on",
+        "--at",
+        "2100-01-01T03:00Z",
+        "--component",
+        "billing",
+        "--backend",
+        f"file:{tmp_path}/switch.json",
+    )
 
     assert ran.code == 1
     assert "keeps no switches of components; only Redis does" in ran.err

@@ -29,7 +29,9 @@ NOW = datetime(2026, 11, 22, 3, 0, tzinfo=UTC)
 LATER = NOW + timedelta(hours=1)
 
 
-def sight(switch: MaintenanceState | None, *, age: float | None = 0.25, **reading: object) -> Observation:
+def sight(
+    switch: MaintenanceState | None, *, age: float | None = 0.25, **reading: object
+) -> Observation:
     read = replace(Snapshot(switch, now=NOW.timestamp()), **reading)  # type: ignore[arg-type]
     return Observation(StatusReport("redis://host", "redis", read, NOW.timestamp()), "redis", age)
 
@@ -56,11 +58,22 @@ def test_one_line_a_change(capsys: pytest.CaptureFixture[str]) -> None:
     lines = Lines(as_json=False)
     for seen in (sight(OFF), sight(OFF, age=0.5), sight(ON), sight(ON), sight(OFF)):
         assert lines.show(seen)
-    assert [line.split()[2] for line in capsys.readouterr().out.splitlines()] == ["off", "on,", "off"]
+    assert [line.split()[2] for line in capsys.readouterr().out.splitlines()] == [
+        "off",
+        "on,",
+        "off",
+    ]
 
 
 def test_a_line_says_what_a_person_wants_to_know(capsys: pytest.CaptureFixture[str]) -> None:
-    state = MaintenanceState(enabled=True, mode="read-only", by="ana", reason="OPS\n417", message="not shown", ends_at=LATER)
+    state = MaintenanceState(
+        enabled=True,
+        mode="read-only",
+        by="ana",
+        reason="OPS\n417",
+        message="not shown",
+        ends_at=LATER,
+    )
     Lines(as_json=False).show(sight(state, holds=(Hold("a", state),)))
     assert capsys.readouterr().out == (
         f"{show_moment(NOW)} on, read-only, by: ana, reason: OPS\\n417, until {show_moment(LATER)}, 1 hold [redis, 0.2 s old]\n"
@@ -70,12 +83,18 @@ def test_a_line_says_what_a_person_wants_to_know(capsys: pytest.CaptureFixture[s
 def test_a_line_announces_a_window_and_counts_holds(capsys: pytest.CaptureFixture[str]) -> None:
     window = MaintenanceState(enabled=True, starts_at=LATER)
     Lines(as_json=False).show(sight(window, holds=(Hold("a", OFF), Hold("b", OFF))))
-    assert capsys.readouterr().out == f"{show_moment(NOW)} off, coming: {show_moment(LATER)}, 2 holds [redis, 0.2 s old]\n"
+    assert (
+        capsys.readouterr().out
+        == f"{show_moment(NOW)} off, coming: {show_moment(LATER)}, 2 holds [redis, 0.2 s old]\n"
+    )
 
 
 def test_a_line_says_why_nothing_is_known(capsys: pytest.CaptureFixture[str]) -> None:
     Lines(as_json=False).show(sight(None, age=None, error="no \x1broute"))
-    assert capsys.readouterr().out == f"{show_moment(NOW)} unknown, error: no \\x1broute [redis, never confirmed]\n"
+    assert (
+        capsys.readouterr().out
+        == f"{show_moment(NOW)} unknown, error: no \\x1broute [redis, never confirmed]\n"
+    )
 
 
 def test_a_change_is_one_line_of_json(capsys: pytest.CaptureFixture[str]) -> None:
@@ -88,7 +107,9 @@ def test_a_change_is_one_line_of_json(capsys: pytest.CaptureFixture[str]) -> Non
 
 
 @pytest.mark.parametrize(("said", "abandoned"), [(False, False), (True, True)])
-def test_nobody_is_left_to_look_when_the_pipe_is_closed(said: bool, abandoned: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nobody_is_left_to_look_when_the_pipe_is_closed(
+    said: bool, abandoned: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Found out by writing, and also while there is nothing to write."""
     monkeypatch.setattr(watch, "echo", lambda line: said)
     monkeypatch.setattr(watch, "stdout_closed", lambda: abandoned)
@@ -101,7 +122,11 @@ def test_nobody_is_left_to_look_when_the_pipe_is_closed(said: bool, abandoned: b
 def test_a_screen_shows_the_changes_and_below_them_the_present_state() -> None:
     console = Console(file=StringIO(), force_terminal=True, color_system=None, width=100)
     with Screen(console) as screen:
-        for seen in (sight(OFF), sight(OFF, age=0.5), sight(MaintenanceState(enabled=True, reason="OPS-417"), age=0.1)):
+        for seen in (
+            sight(OFF),
+            sight(OFF, age=0.5),
+            sight(MaintenanceState(enabled=True, reason="OPS-417"), age=0.1),
+        ):
             assert screen.show(seen)
     assert isinstance(console.file, StringIO)
     text = console.file.getvalue()
@@ -166,9 +191,14 @@ def test_a_terminal_gets_a_screen_unless_it_cannot_move_its_cursor_or_json_is_as
     assert [type(viewer) for viewer in viewers] == [Screen, Lines, Lines]
 
 
-def test_watching_an_environment_variable_says_that_there_is_nothing_to_see(cli: Cli, viewers: list[Viewer]) -> None:
+def test_watching_an_environment_variable_says_that_there_is_nothing_to_see(
+    cli: Cli, viewers: list[Viewer]
+) -> None:
     ran = cli("watch", "--backend", "env:CLOSED")
-    assert (ran.code, ran.err) == (0, "env:CLOSED is read from this process' own environment, which nobody changes from outside.\n")
+    assert (ran.code, ran.err) == (
+        0,
+        "env:CLOSED is read from this process' own environment, which nobody changes from outside.\n",
+    )
 
 
 def test_a_backend_that_cannot_be_meant_is_not_watched(cli: Cli, viewers: list[Viewer]) -> None:

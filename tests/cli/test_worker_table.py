@@ -20,7 +20,18 @@ from fastapi_maintenance.coordination.barrier import BarrierResult
 from fastapi_maintenance.model.state import OFF, ON
 from fastapi_maintenance.model.workers import WAY_AROUND, Worker
 
-DONE = Worker("d", 10.0, host="web-1", pid=1, rung="tracking", version="1.2", closed=True, drained=True, fence=2.0, lifetime=3.0)
+DONE = Worker(
+    "d",
+    10.0,
+    host="web-1",
+    pid=1,
+    rung="tracking",
+    version="1.2",
+    closed=True,
+    drained=True,
+    fence=2.0,
+    lifetime=3.0,
+)
 BUSY = replace(DONE, id="b", pid=2, drained=False, http=2, websockets=1)
 LATE = replace(DONE, id="l", pid=3, closed=False, drained=False)
 FENCED = replace(DONE, id="f", pid=4)
@@ -39,7 +50,9 @@ MIXED = BarrierResult(
 
 
 def terminal(*, term: str = "xterm") -> Console:
-    return Console(file=StringIO(), force_terminal=True, color_system=None, width=120, _environ={"TERM": term})
+    return Console(
+        file=StringIO(), force_terminal=True, color_system=None, width=120, _environ={"TERM": term}
+    )
 
 
 def drawn(console: Console) -> str:
@@ -50,7 +63,9 @@ def drawn(console: Console) -> str:
 # -- in one line -------------------------------------------------------------------------------------------------------------
 
 
-def test_a_summary_counts_every_group_and_names_who_is_waited_for_with_what_they_have_in_flight() -> None:
+def test_a_summary_counts_every_group_and_names_who_is_waited_for_with_what_they_have_in_flight() -> (
+    None
+):
     assert summary(MIXED) == (
         "maintenance on; 1 drained, 1 applied, 1 waiting, 2 expired, 1 unfenced; waiting for 3@web-1, 2@web-1 (2 requests, 1 WebSockets)"
     )
@@ -97,8 +112,18 @@ def test_a_terminal_shows_every_worker_once_and_where_it_stands() -> None:
         live.show(MIXED)
     screen = drawn(console)
     # Drawn again when it ends, so that what remains is whole.
-    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in screen.splitlines() if line.startswith("│")][-5:]
-    assert [(row[0], row[4]) for row in rows] == [("l", "waiting"), ("b", "applied"), ("d", "drained"), ("f", "expired"), ("u", "unfenced")]
+    rows = [
+        [cell.strip() for cell in line.split("│")[1:-1]]
+        for line in screen.splitlines()
+        if line.startswith("│")
+    ][-5:]
+    assert [(row[0], row[4]) for row in rows] == [
+        ("l", "waiting"),
+        ("b", "applied"),
+        ("d", "drained"),
+        ("f", "expired"),
+        ("u", "unfenced"),
+    ]
     assert rows[1] == ["b", "web-1", "2", "tracking", "applied", "2", "1", "2 s"]
     assert rows[4][-1] == "never"
     assert "1.2 s: maintenance on; 1 drained" in screen
@@ -116,19 +141,41 @@ def test_only_a_terminal_that_can_redraw_gets_a_table() -> None:
 
 def test_json_has_every_worker_in_its_group_and_says_whether_each_is_fenced() -> None:
     document = MIXED.to_json()
-    groups = {name: [worker["id"] for worker in document[name]] for name in ("drained", "applied", "waiting", "expired", "unfenced")}
-    assert groups == {"drained": ["d"], "applied": ["b"], "waiting": ["l"], "expired": ["f", "u"], "unfenced": ["u"]}
-    assert (document["ok"], document["elapsed"], document["joined"], document["state"]["enabled"]) == (False, 1.235, ["l"], True)
+    groups = {
+        name: [worker["id"] for worker in document[name]]
+        for name in ("drained", "applied", "waiting", "expired", "unfenced")
+    }
+    assert groups == {
+        "drained": ["d"],
+        "applied": ["b"],
+        "waiting": ["l"],
+        "expired": ["f", "u"],
+        "unfenced": ["u"],
+    }
+    assert (
+        document["ok"],
+        document["elapsed"],
+        document["joined"],
+        document["state"]["enabled"],
+    ) == (False, 1.235, ["l"], True)
     assert [worker["fenced"] for worker in document["expired"]] == [True, False]
     assert document.keys() == BarrierResult().to_json().keys()
 
 
 def test_workers_as_json_have_all_they_registered() -> None:
     document = BUSY.to_json()
-    assert (document["pid"], document["host"], document["http"], document["websockets"], document["fenced"]) == (2, "web-1", 2, 1, True)
+    assert (
+        document["pid"],
+        document["host"],
+        document["http"],
+        document["websockets"],
+        document["fenced"],
+    ) == (2, "web-1", 2, 1, True)
 
 
-@pytest.mark.parametrize(("worker", "stands"), [(DONE, "drained"), (BUSY, "closed"), (LATE, "open")])
+@pytest.mark.parametrize(
+    ("worker", "stands"), [(DONE, "drained"), (BUSY, "closed"), (LATE, "open")]
+)
 def test_a_worker_is_listed_with_what_it_says_of_itself(worker: Worker, stands: str) -> None:
     assert listed([worker]) == [(stands, worker)]
     (line,) = worker_lines([worker])

@@ -35,8 +35,21 @@ def register(redis_server: RedisServer) -> Register:
     """Writes what a worker would write of itself; `left` is how many seconds its registration still lasts."""
 
     def write(id: str, *, left: float = 60.0, **report: Any) -> None:
-        known = {"pid": 4711, "host": "web-1", "epoch": FOR_EVER, "closed": True, "drained": True, "lifetime": 3.0, **report}
-        redis_server.cli("HSET", "{maintenance}:workers", id, f"{int((time.time() + left) * 1e6)} {json.dumps(known)}")
+        known = {
+            "pid": 4711,
+            "host": "web-1",
+            "epoch": FOR_EVER,
+            "closed": True,
+            "drained": True,
+            "lifetime": 3.0,
+            **report,
+        }
+        redis_server.cli(
+            "HSET",
+            "{maintenance}:workers",
+            id,
+            f"{int((time.time() + left) * 1e6)} {json.dumps(known)}",
+        )
 
     return write
 
@@ -53,7 +66,9 @@ def test_wait_ends_at_once_when_everybody_has_followed(
     register("a", closed=value == "1")
     waited = cli("wait", "--drained", "--backend", redis_url)
     assert (waited.code, waited.err) == (0, "")
-    assert waited.lines[-1].endswith(f"s: maintenance {'on; 1 drained' if value == '1' else 'off; 1 open'}")
+    assert waited.lines[-1].endswith(
+        f"s: maintenance {'on; 1 drained' if value == '1' else 'off; 1 open'}"
+    )
 
 
 @pytest.mark.parametrize(
@@ -65,7 +80,13 @@ def test_wait_ends_at_once_when_everybody_has_followed(
     ],
 )
 def test_wait_names_those_that_have_not_followed_in_time(
-    cli: Cli, redis_url: str, redis_server: RedisServer, register: Register, report: dict[str, Any], options: list[str], name: str
+    cli: Cli,
+    redis_url: str,
+    redis_server: RedisServer,
+    register: Register,
+    report: dict[str, Any],
+    options: list[str],
+    name: str,
 ) -> None:
     redis_server.cli("SET", "maintenance", "1")
     register("a", **report)
@@ -78,13 +99,17 @@ def test_wait_names_those_that_have_not_followed_in_time(
 
 
 @pytest.mark.usefixtures("settled")
-def test_wait_does_not_wait_for_requests_unless_asked(cli: Cli, redis_url: str, redis_server: RedisServer, register: Register) -> None:
+def test_wait_does_not_wait_for_requests_unless_asked(
+    cli: Cli, redis_url: str, redis_server: RedisServer, register: Register
+) -> None:
     redis_server.cli("SET", "maintenance", "1")
     register("a", drained=False, http=2)
     assert cli("wait", "--backend", redis_url).code == 0
 
 
-def test_wait_names_those_that_vanished_and_may_be_serving_unless_that_is_allowed(cli: Cli, redis_url: str, register: Register) -> None:
+def test_wait_names_those_that_vanished_and_may_be_serving_unless_that_is_allowed(
+    cli: Cli, redis_url: str, register: Register
+) -> None:
     register("a", left=-1)
     waited = cli("wait", "--backend", redis_url)
     assert waited.code == 4
@@ -93,7 +118,9 @@ def test_wait_names_those_that_vanished_and_may_be_serving_unless_that_is_allowe
     assert (allowed.code, allowed.err) == (0, "")
 
 
-def test_those_that_vanished_and_have_closed_themselves_are_no_trouble(cli: Cli, redis_url: str, register: Register) -> None:
+def test_those_that_vanished_and_have_closed_themselves_are_no_trouble(
+    cli: Cli, redis_url: str, register: Register
+) -> None:
     register("a", left=-1, fence=2.0)
     assert cli("wait", "--backend", redis_url).code == 0
 
@@ -103,10 +130,18 @@ def test_wait_as_json_has_the_same_keys_and_exit_codes_whatever_happens(
 ) -> None:
     register("gone", left=-1)
     unfenced = cli("wait", "--json", "--backend", redis_url)
-    assert (unfenced.code, unfenced.json["ok"], [worker["id"] for worker in unfenced.json["unfenced"]]) == (4, False, ["gone"])
+    assert (
+        unfenced.code,
+        unfenced.json["ok"],
+        [worker["id"] for worker in unfenced.json["unfenced"]],
+    ) == (4, False, ["gone"])
     register("late", epoch=0)
     late = cli("wait", "--json", "--timeout", "3", "--backend", redis_url)
-    assert (late.code, late.json["ok"], [worker["id"] for worker in late.json["waiting"]]) == (3, False, ["late"])
+    assert (late.code, late.json["ok"], [worker["id"] for worker in late.json["waiting"]]) == (
+        3,
+        False,
+        ["late"],
+    )
     redis_server.cli("DEL", "{maintenance}:workers")
     done = cli("wait", "--json", "--backend", redis_url)
     assert (done.code, done.err, done.json["ok"]) == (0, "", True)
@@ -116,15 +151,22 @@ def test_wait_as_json_has_the_same_keys_and_exit_codes_whatever_happens(
 def test_a_registry_that_cannot_be_read_in_time_proves_nothing(cli: Cli, free_port: int) -> None:
     waited = cli("wait", "--timeout", "3", "--backend", f"redis://127.0.0.1:{free_port}")
     assert (waited.code, waited.out) == (3, "")
-    assert waited.err.startswith("The registry could not be read in time, so nothing is known of the workers. redis://127.0.0.1:")
+    assert waited.err.startswith(
+        "The registry could not be read in time, so nothing is known of the workers. redis://127.0.0.1:"
+    )
     assert "cannot be reached" in waited.err
 
 
 @pytest.mark.parametrize("command", [("wait",), ("wait", "--json"), ("workers",), ("on", "--wait")])
-def test_where_there_is_no_registry_one_sentence_says_so(cli: Cli, command: tuple[str, ...], tmp_path: Path) -> None:
+def test_where_there_is_no_registry_one_sentence_says_so(
+    cli: Cli, command: tuple[str, ...], tmp_path: Path
+) -> None:
     ran = cli(*command, "--backend", f"file:{tmp_path}/switch.json")
     assert ran.code == 1
-    assert ran.err == f"file:{tmp_path}/switch.json has no registry of workers; the barrier needs Redis.\n"
+    assert (
+        ran.err
+        == f"file:{tmp_path}/switch.json has no registry of workers; the barrier needs Redis.\n"
+    )
 
 
 @pytest.mark.parametrize("command", ["wait", "on"])
@@ -142,7 +184,9 @@ def test_a_length_that_is_none_is_refused_before_anything_is_done(
 
 
 @pytest.mark.parametrize("option", ["--wait", "--drained"])
-def test_on_waits_for_the_workers_when_asked(cli: Cli, redis_url: str, redis_server: RedisServer, register: Register, option: str) -> None:
+def test_on_waits_for_the_workers_when_asked(
+    cli: Cli, redis_url: str, redis_server: RedisServer, register: Register, option: str
+) -> None:
     register("a", drained=option == "--drained")
     on = cli("on", option, "--backend", redis_url)
     assert (on.code, on.err, on.lines[0]) == (0, "", "maintenance: on")
@@ -154,7 +198,9 @@ def test_on_waits_for_the_workers_when_asked(cli: Cli, redis_url: str, redis_ser
     assert redis_server.cli("EXISTS", "maintenance") == "1", "it stays on"
 
 
-def test_on_waits_for_nobody_unless_asked(cli: Cli, redis_url: str, redis_server: RedisServer, register: Register) -> None:
+def test_on_waits_for_nobody_unless_asked(
+    cli: Cli, redis_url: str, redis_server: RedisServer, register: Register
+) -> None:
     register("a", epoch=0)
     on = cli("on", "--backend", redis_url)
     assert (on.code, on.err) == (0, "")
@@ -162,7 +208,9 @@ def test_on_waits_for_nobody_unless_asked(cli: Cli, redis_url: str, redis_server
     assert redis_server.cli("EXISTS", "{maintenance}:epoch") == "1"
 
 
-def test_on_tells_of_those_that_vanished_unless_that_is_allowed(cli: Cli, redis_url: str, register: Register) -> None:
+def test_on_tells_of_those_that_vanished_unless_that_is_allowed(
+    cli: Cli, redis_url: str, register: Register
+) -> None:
     register("a", left=-1)
     on = cli("on", "--wait", "--backend", redis_url)
     assert (on.code, on.lines[0]) == (4, "maintenance: on")
@@ -170,7 +218,9 @@ def test_on_tells_of_those_that_vanished_unless_that_is_allowed(cli: Cli, redis_
     assert cli("on", "--wait", "--allow-unfenced", "--backend", redis_url).code == 0
 
 
-def test_on_does_not_wait_where_it_is_not_on(cli: Cli, redis_url: str, take_hold: Callable[..., object], register: Register) -> None:
+def test_on_does_not_wait_where_it_is_not_on(
+    cli: Cli, redis_url: str, take_hold: Callable[..., object], register: Register
+) -> None:
     register("a", epoch=0)
     take_hold(redis_url, "h1", enabled=False)
     on = cli("on", "--wait", "--backend", redis_url)
@@ -186,12 +236,16 @@ def test_workers_lists_the_live_ones(cli: Cli, redis_url: str, register: Registe
     register("gone", left=-1)
     listed = cli("workers", "--backend", redis_url)
     assert (listed.code, listed.err) == (0, "")
-    assert listed.lines == ["a host=web-1 pid=4711 link=tracking version=1.2 stands=closed http=3 websockets=0 fence=2.5s"]
+    assert listed.lines == [
+        "a host=web-1 pid=4711 link=tracking version=1.2 stands=closed http=3 websockets=0 fence=2.5s"
+    ]
     (document,) = cli("workers", "--json", "--backend", redis_url).json
     assert (document["id"], document["http"], document["fenced"]) == ("a", 3, True)
 
 
-def test_workers_names_the_ways_around_the_gate(cli: Cli, redis_url: str, register: Register) -> None:
+def test_workers_names_the_ways_around_the_gate(
+    cli: Cli, redis_url: str, register: Register
+) -> None:
     register("a", unrouted=["/legacy/pay"])
     listed = cli("workers", "--backend", redis_url)
 
@@ -203,7 +257,9 @@ def test_no_workers_are_no_lines_and_an_empty_list(cli: Cli, redis_url: str) -> 
     assert cli("workers", "--json", "--backend", redis_url).json == []
 
 
-def test_a_terminal_gets_a_table_of_the_workers(cli: Cli, redis_url: str, register: Register, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_terminal_gets_a_table_of_the_workers(
+    cli: Cli, redis_url: str, register: Register, monkeypatch: pytest.MonkeyPatch
+) -> None:
     register("a", rung="tracking")
     console = Console(file=StringIO(), force_terminal=True, width=100)
     monkeypatch.setattr(barrier, "terminal", lambda: console)
@@ -221,7 +277,12 @@ def test_the_workers_of_an_unreachable_redis_cannot_be_listed(cli: Cli, free_por
 
 @pytest.mark.parametrize("form", ["", "--json"])
 def test_an_interrupted_wait_proves_nothing_and_leaves_the_state(
-    cli: Cli, redis_url: str, redis_server: RedisServer, register: Register, monkeypatch: pytest.MonkeyPatch, form: str
+    cli: Cli,
+    redis_url: str,
+    redis_server: RedisServer,
+    register: Register,
+    monkeypatch: pytest.MonkeyPatch,
+    form: str,
 ) -> None:
     call = RedisBackend.read_registry
 
@@ -234,7 +295,9 @@ def test_an_interrupted_wait_proves_nothing_and_leaves_the_state(
     register("a", epoch=0)
     waited = cli("wait", *form.split(), "--backend", redis_url)
     assert (waited.code, "drained" in waited.out) == (130, False)
-    assert waited.err.endswith("Interrupted before it was known whether every worker has followed; the state stays as it is.\n")
+    assert waited.err.endswith(
+        "Interrupted before it was known whether every worker has followed; the state stays as it is.\n"
+    )
     assert redis_server.cli("GET", "maintenance") == "1"
 
 
@@ -242,7 +305,9 @@ def test_an_interrupted_wait_proves_nothing_and_leaves_the_state(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_wait_is_live_on_a_terminal_until_it_is_interrupted(redis_url: str, register: Register, number: signal.Signals) -> None:
+def test_a_wait_is_live_on_a_terminal_until_it_is_interrupted(
+    redis_url: str, register: Register, number: signal.Signals
+) -> None:
     register("a", epoch=0)
     with Program("wait", "--backend", redis_url, terminal=True) as waiting:
         waiting.until("waiting for 4711@web-1")
@@ -256,10 +321,14 @@ def test_a_wait_is_live_on_a_terminal_until_it_is_interrupted(redis_url: str, re
     assert ended.code == 130
     assert "Traceback" not in ended.out
     assert "the state stays as it is" in ended.out
-    assert ended.out.rindex("\x1b[?25h") > ended.out.rindex("\x1b[?25l"), "the cursor must come back"
+    assert ended.out.rindex("\x1b[?25h") > ended.out.rindex("\x1b[?25l"), (
+        "the cursor must come back"
+    )
 
 
-def test_an_interrupted_wait_in_a_script_is_one_sentence(redis_url: str, register: Register) -> None:
+def test_an_interrupted_wait_in_a_script_is_one_sentence(
+    redis_url: str, register: Register
+) -> None:
     register("a", epoch=0)
     with Program("on", "--wait", "--backend", redis_url) as waiting:
         waiting.until("waiting for 4711@web-1")
@@ -268,7 +337,9 @@ def test_an_interrupted_wait_in_a_script_is_one_sentence(redis_url: str, registe
     assert (ended.code, ended.err.count("\n")) == (130, 1)
 
 
-def test_a_wait_on_a_terminal_ends_with_the_last_table_and_the_verdict(redis_url: str, register: Register) -> None:
+def test_a_wait_on_a_terminal_ends_with_the_last_table_and_the_verdict(
+    redis_url: str, register: Register
+) -> None:
     register("a", epoch=0)
     ended = run("wait", "--timeout", "3", "--backend", redis_url, terminal=True)
     assert ended.code == 3
@@ -303,7 +374,9 @@ async def outside(*arguments: str) -> Ran:
 
 
 @pytest.mark.timeout(120)
-async def test_real_workers_are_waited_for_and_told_apart(nursery: Nursery, own_redis_server: RedisServerFactory, tmp_path: Path) -> None:
+async def test_real_workers_are_waited_for_and_told_apart(
+    nursery: Nursery, own_redis_server: RedisServerFactory, tmp_path: Path
+) -> None:
     """One serves a slow request, one is killed; what each command says of them is what they answer to an outside client."""
     server = own_redis_server()
     url = f"{server.url}?ttl=1"
@@ -317,8 +390,18 @@ async def test_real_workers_are_waited_for_and_told_apart(nursery: Nursery, own_
         on = await outside("on", "--wait", "--backend", url)
         seen = [len(worker.answers) for worker in crew.workers]
         assert on.code == 0, on.err
-        await eventually(lambda: all(len(worker.answers) > count for worker, count in zip(crew.workers, seen, strict=True)), within=10)
-        late = [answer.status for worker, count in zip(crew.workers, seen, strict=True) for answer in worker.answers[count:]]
+        await eventually(
+            lambda: all(
+                len(worker.answers) > count
+                for worker, count in zip(crew.workers, seen, strict=True)
+            ),
+            within=10,
+        )
+        late = [
+            answer.status
+            for worker, count in zip(crew.workers, seen, strict=True)
+            for answer in worker.answers[count:]
+        ]
         assert set(late) == {503}
 
         await server.acli("DEL", "maintenance")
@@ -329,7 +412,10 @@ async def test_real_workers_are_waited_for_and_told_apart(nursery: Nursery, own_
             await server.acli("SET", "maintenance", "1")
             slow = await outside("wait", "--drained", "--timeout", "3", "--backend", url)
             assert slow.code == 3
-            assert f"still waited for: {busy.pid}@{os.uname().nodename} (1 requests, 0 WebSockets)" in slow.err
+            assert (
+                f"still waited for: {busy.pid}@{os.uname().nodename} (1 requests, 0 WebSockets)"
+                in slow.err
+            )
             busy.signal(signal.SIGKILL)
         killed.signal(signal.SIGKILL)
         gone = await outside("wait", "--drained", "--backend", url)

@@ -60,7 +60,9 @@ def compare(python: str, suite: Path, arguments: Sequence[str]) -> Iterator[str]
 
 
 def _counted(outcomes: dict[str, str]) -> str:
-    return ", ".join(f"{count} {name}" for name, count in sorted(Counter(outcomes.values()).items()))
+    return ", ".join(
+        f"{count} {name}" for name, count in sorted(Counter(outcomes.values()).items())
+    )
 
 
 def main(python: str, suite: str, *arguments: str) -> int:

@@ -15,7 +15,13 @@ import pytest
 from fastapi_maintenance import BarrierResult, maintenance_mode_on, wait_until_applied
 from fastapi_maintenance.backends import EnvVarBackend, RedisBackend
 from fastapi_maintenance.coordination.barrier import Barrier, registered_workers
-from fastapi_maintenance.exceptions import BackendUnavailableError, ConfigurationError, DrainTimeout, UnfencedError, UnsupportedError
+from fastapi_maintenance.exceptions import (
+    BackendUnavailableError,
+    ConfigurationError,
+    DrainTimeout,
+    UnfencedError,
+    UnsupportedError,
+)
 from fastapi_maintenance.model.snapshot import Snapshot
 from fastapi_maintenance.model.state import OFF, ON
 from fastapi_maintenance.model.workers import ComponentStatus, RegistrySnapshot, Worker
@@ -31,11 +37,23 @@ TTL = 1.0  # seconds; a third of what a worker lives that has no time to registe
 LIFETIME = 3 * TTL
 
 EPOCH = 100
-LIVE = Worker("a", deadline=10.0, pid=1, host="h", epoch=EPOCH, closed=True, drained=True, fence=2.0, lifetime=3.0)
+LIVE = Worker(
+    "a",
+    deadline=10.0,
+    pid=1,
+    host="h",
+    epoch=EPOCH,
+    closed=True,
+    drained=True,
+    fence=2.0,
+    lifetime=3.0,
+)
 
 
 def roll(*workers: Worker, now: float = 5.0, on: bool = True) -> RegistrySnapshot:
-    return RegistrySnapshot(Snapshot(ON if on else OFF, now=now, epoch=EPOCH), born=1, workers=workers)
+    return RegistrySnapshot(
+        Snapshot(ON if on else OFF, now=now, epoch=EPOCH), born=1, workers=workers
+    )
 
 
 def look(*workers: Worker, drained: bool = True, on: bool = True) -> BarrierResult:
@@ -146,11 +164,17 @@ def test_of_a_scope_a_worker_says_how_it_stands_there_and_one_without_it_is_no_o
 
     result = look_at_billing(without, open_there, busy_there)
 
-    assert [[worker.id for worker in group] for group in (result.drained, result.applied, result.waiting)] == [["a"], ["c"], ["b"]]
+    assert [
+        [worker.id for worker in group]
+        for group in (result.drained, result.applied, result.waiting)
+    ] == [["a"], ["c"], ["b"]]
 
 
 def test_a_scope_that_nobody_has_is_not_proved_closed_by_anybody() -> None:
-    result = look_at_billing(LIVE, replace(LIVE, id="b", components={"search": ComponentStatus(closed=True, drained=True)}))
+    result = look_at_billing(
+        LIVE,
+        replace(LIVE, id="b", components={"search": ComponentStatus(closed=True, drained=True)}),
+    )
 
     assert [worker.id for worker in result.waiting] == ["a", "b"]
     assert not result.ok
@@ -180,7 +204,9 @@ async def test_only_redis_has_a_registry() -> None:
 
 
 @pytest.mark.every_redis
-async def test_a_server_that_permits_no_scripts_has_none_either(own_redis_server: RedisServerFactory) -> None:
+async def test_a_server_that_permits_no_scripts_has_none_either(
+    own_redis_server: RedisServerFactory,
+) -> None:
     server = own_redis_server()
     server.cli("ACL", "SETUSER", "plain", "on", ">secret", "~*", "&*", "+@all", "-eval", "-evalsha")
 
@@ -200,7 +226,9 @@ async def test_without_workers_there_is_nobody_to_wait_for(backend: RedisBackend
 
 @pytest.mark.every_redis
 @pytest.mark.parametrize("on", [True, False])
-async def test_it_works_after_a_bare_set_and_after_a_del(on: bool, backend: RedisBackend, redis_server: RedisServer) -> None:
+async def test_it_works_after_a_bare_set_and_after_a_del(
+    on: bool, backend: RedisBackend, redis_server: RedisServer
+) -> None:
     if not on:
         redis_server.cli("SET", "maintenance", "1")
     async with MaintenanceMode(backend) as mode:
@@ -219,9 +247,16 @@ async def test_it_works_after_a_bare_set_and_after_a_del(on: bool, backend: Redi
 
 @pytest.mark.every_redis
 @pytest.mark.usefixtures("settled")
-async def test_progress_is_told_of_every_change_and_of_nothing_else(backend: RedisBackend, redis_server: RedisServer) -> None:
+async def test_progress_is_told_of_every_change_and_of_nothing_else(
+    backend: RedisBackend, redis_server: RedisServer
+) -> None:
     def register(epoch: int) -> None:
-        redis_server.cli("HSET", "{maintenance}:workers", "x", f'{int((time.time() + 60) * 1e6)} {{"epoch": {epoch}}}')
+        redis_server.cli(
+            "HSET",
+            "{maintenance}:workers",
+            "x",
+            f'{int((time.time() + 60) * 1e6)} {{"epoch": {epoch}}}',
+        )
 
     seen: list[BarrierResult] = []
     register(0)
@@ -252,7 +287,9 @@ def test_while_the_registry_is_young_nothing_is_proved() -> None:
 
 
 @pytest.mark.every_redis
-async def test_a_barrier_that_begins_when_redis_is_back_empty_waits_for_whom_it_has_forgotten(redis_url: str) -> None:
+async def test_a_barrier_that_begins_when_redis_is_back_empty_waits_for_whom_it_has_forgotten(
+    redis_url: str,
+) -> None:
     """With nobody in the registry it would otherwise be over at once."""
     backend, began = RedisBackend(redis_url, ttl=TTL), time.monotonic()
     await backend.write(ON)
@@ -265,17 +302,23 @@ async def test_a_barrier_that_begins_when_redis_is_back_empty_waits_for_whom_it_
 
 
 @pytest.mark.every_redis
-async def test_two_barriers_at_once_both_end(backend: RedisBackend, redis_server: RedisServer) -> None:
+async def test_two_barriers_at_once_both_end(
+    backend: RedisBackend, redis_server: RedisServer
+) -> None:
     async with MaintenanceMode(backend):
         redis_server.cli("SET", "maintenance", "1")
 
-        results = await asyncio.gather(*(wait_until_applied(backend, drained=True, timeout=20) for _ in range(3)))
+        results = await asyncio.gather(
+            *(wait_until_applied(backend, drained=True, timeout=20) for _ in range(3))
+        )
 
     assert all(result.ok for result in results)
 
 
 @pytest.mark.every_redis
-async def test_a_flushall_in_the_middle_does_not_confuse_it(backend: RedisBackend, redis_server: RedisServer) -> None:
+async def test_a_flushall_in_the_middle_does_not_confuse_it(
+    backend: RedisBackend, redis_server: RedisServer
+) -> None:
     """The state is put back, the worker registers again, and only then is it proved."""
     redis_server.cli("SET", "maintenance", "1")
     async with MaintenanceMode(backend) as mode:
@@ -291,7 +334,9 @@ async def test_a_flushall_in_the_middle_does_not_confuse_it(backend: RedisBacken
 
 
 @pytest.mark.every_redis
-async def test_it_begins_anew_where_the_epoch_went_back(backend: RedisBackend, redis_server: RedisServer) -> None:
+async def test_it_begins_anew_where_the_epoch_went_back(
+    backend: RedisBackend, redis_server: RedisServer
+) -> None:
     """As after a failover to a server whose clock is behind: the old epoch would never be reached."""
     calls = 0
 
@@ -304,7 +349,9 @@ async def test_it_begins_anew_where_the_epoch_went_back(backend: RedisBackend, r
             return await super().read_registry()
 
     laggard = '{"epoch": 0}'
-    redis_server.cli("HSET", "{maintenance}:workers", "x", f"{int((time.time() + 0.5) * 1e6)} {laggard}")
+    redis_server.cli(
+        "HSET", "{maintenance}:workers", "x", f"{int((time.time() + 0.5) * 1e6)} {laggard}"
+    )
 
     result = await wait_until_applied(Rewound(redis_server.url), timeout=20)
 
@@ -321,30 +368,49 @@ async def test_an_unreachable_server_is_tried_again_until_the_time_is_over(free_
     assert 0.1 < time.monotonic() - started < 15
 
 
-async def test_a_server_that_is_lost_in_the_middle_is_named_with_those_who_were_waited_for(own_redis_server: RedisServerFactory) -> None:
+async def test_a_server_that_is_lost_in_the_middle_is_named_with_those_who_were_waited_for(
+    own_redis_server: RedisServerFactory,
+) -> None:
     server = own_redis_server()
-    server.cli("HSET", "{maintenance}:workers", "x", f'{int((time.time() + 60) * 1e6)} {{"pid": 4711, "host": "web-1"}}')
+    server.cli(
+        "HSET",
+        "{maintenance}:workers",
+        "x",
+        f'{int((time.time() + 60) * 1e6)} {{"pid": 4711, "host": "web-1"}}',
+    )
 
     looked = asyncio.Event()
 
-    waiting = asyncio.create_task(wait_until_applied(server.url, timeout=3, progress=lambda result: looked.set()))
+    waiting = asyncio.create_task(
+        wait_until_applied(server.url, timeout=3, progress=lambda result: looked.set())
+    )
     await looked.wait()
     await asyncio.to_thread(server.kill)
     result = await waiting
 
     assert result.looked
     assert result.elapsed > 2.5, "not only until it was lost"
-    with pytest.raises(DrainTimeout, match=r"still waited for: 4711@web-1\. The registry cannot be read any more: .* cannot be reached"):
+    with pytest.raises(
+        DrainTimeout,
+        match=r"still waited for: 4711@web-1\. The registry cannot be read any more: .* cannot be reached",
+    ):
         result.check()
 
 
-async def test_a_last_look_for_which_there_was_no_time_is_no_outage(redis_server: RedisServer) -> None:
+async def test_a_last_look_for_which_there_was_no_time_is_no_outage(
+    redis_server: RedisServer,
+) -> None:
     class Slower(RedisBackend):
         async def read_registry(self) -> RegistrySnapshot:
             await asyncio.sleep(60)
             return await super().read_registry()
 
-    redis_server.cli("HSET", "{maintenance}:workers", "x", f'{int((time.time() + 60) * 1e6)} {{"pid": 4711, "host": "web-1"}}')
+    redis_server.cli(
+        "HSET",
+        "{maintenance}:workers",
+        "x",
+        f'{int((time.time() + 60) * 1e6)} {{"pid": 4711, "host": "web-1"}}',
+    )
     for timeout, told in ((0.9, False), (2.0, True)):
         result = await wait_until_applied(Slower(redis_server.url), timeout=timeout)
 
@@ -388,7 +454,9 @@ async def test_every_worker_is_classified_rightly(
         await server.acli("SET", "maintenance", "1")
 
         started, looked = time.monotonic(), asyncio.Event()
-        barrier = asyncio.create_task(wait_until_applied(url, drained=True, timeout=30, progress=lambda _: looked.set()))
+        barrier = asyncio.create_task(
+            wait_until_applied(url, drained=True, timeout=30, progress=lambda _: looked.set())
+        )
         await looked.wait()
         newcomer = await crew.start()
         result = await barrier
@@ -401,7 +469,9 @@ async def test_every_worker_is_classified_rightly(
         assert result.applied == result.waiting == ()
         assert result.state.enabled
         assert took < 25
-        assert any(answer.status == 200 and answer.received - answer.sent >= 6 for answer in busy.answers)
+        assert any(
+            answer.status == 200 and answer.received - answer.sent >= 6 for answer in busy.answers
+        )
         if policy == "closed":
             assert result.ok
             await _first_answer_after_waking_is_503(paused)
@@ -443,13 +513,18 @@ async def test_a_block_with_drain_runs_only_when_everybody_is_done(
         async with maintenance_mode_on(url, drain=30):
             await asyncio.wait_for(slow, 1)
             began = time.monotonic()
-            inside = await eventually(lambda: [a for worker in workers for a in worker.answers if a.sent >= began], within=10)
+            inside = await eventually(
+                lambda: [a for worker in workers for a in worker.answers if a.sent >= began],
+                within=10,
+            )
 
         assert {answer.status for answer in inside} == {503}
 
 
 @pytest.mark.parametrize("on_error", ["release", "keep"])
-async def test_a_block_that_cannot_drain_is_not_run(on_error: str, redis_server: RedisServer, redis_url: str) -> None:
+async def test_a_block_that_cannot_drain_is_not_run(
+    on_error: str, redis_server: RedisServer, redis_url: str
+) -> None:
     """`DrainTimeout` names the laggards; the hold is released, or kept as asked."""
     laggard = f'{int((time.time() + 60) * 1e6)} {{"pid": 4711, "host": "web-1"}}'
     redis_server.cli("HSET", "{maintenance}:workers", "x", laggard)
@@ -468,7 +543,9 @@ async def test_a_block_that_cannot_drain_is_not_run(on_error: str, redis_server:
 def test_a_synchronous_block_drains_too(redis_server: RedisServer, redis_url: str) -> None:
     with maintenance_mode_on(redis_url, drain=20):
         assert redis_server.cli("HLEN", "{maintenance}:holds") == "1"
-    redis_server.cli("HSET", "{maintenance}:workers", "x", f'{int((time.time() + 60) * 1e6)} {{"pid": 4711}}')
+    redis_server.cli(
+        "HSET", "{maintenance}:workers", "x", f'{int((time.time() + 60) * 1e6)} {{"pid": 4711}}'
+    )
 
     with pytest.raises(DrainTimeout, match="4711"), maintenance_mode_on(redis_url, drain=2):
         raise AssertionError("the block must not run")
@@ -476,8 +553,12 @@ def test_a_synchronous_block_drains_too(redis_server: RedisServer, redis_url: st
     assert redis_server.cli("HLEN", "{maintenance}:holds") == "0"
 
 
-def test_ctrl_c_ends_the_wait_of_a_synchronous_block_at_once(redis_server: RedisServer, redis_url: str) -> None:
-    redis_server.cli("HSET", "{maintenance}:workers", "x", f'{int((time.time() + 600) * 1e6)} {{"pid": 4711}}')
+def test_ctrl_c_ends_the_wait_of_a_synchronous_block_at_once(
+    redis_server: RedisServer, redis_url: str
+) -> None:
+    redis_server.cli(
+        "HSET", "{maintenance}:workers", "x", f'{int((time.time() + 600) * 1e6)} {{"pid": 4711}}'
+    )
     started, main = time.monotonic(), threading.get_ident()
 
     def interrupt() -> None:
@@ -494,8 +575,15 @@ def test_ctrl_c_ends_the_wait_of_a_synchronous_block_at_once(redis_server: Redis
 
 
 @pytest.mark.usefixtures("settled")
-async def test_a_block_refuses_to_run_beside_an_unfenced_worker_unless_told_otherwise(redis_server: RedisServer, redis_url: str) -> None:
-    redis_server.cli("HSET", "{maintenance}:workers", "x", f'{int((time.time() - 1) * 1e6)} {{"pid": 4711, "host": "web-1"}}')
+async def test_a_block_refuses_to_run_beside_an_unfenced_worker_unless_told_otherwise(
+    redis_server: RedisServer, redis_url: str
+) -> None:
+    redis_server.cli(
+        "HSET",
+        "{maintenance}:workers",
+        "x",
+        f'{int((time.time() - 1) * 1e6)} {{"pid": 4711, "host": "web-1"}}',
+    )
 
     with pytest.raises(UnfencedError, match="4711@web-1"):
         async with maintenance_mode_on(redis_url, drain=10):

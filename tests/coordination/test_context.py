@@ -23,8 +23,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
-from fastapi_maintenance import MaintenanceModeMiddleware, get_maintenance_mode, maintenance_mode_off, maintenance_mode_on
-from fastapi_maintenance.backends import BaseStateBackend, EnvVarBackend, RedisBackend, backend_from_url
+from fastapi_maintenance import (
+    MaintenanceModeMiddleware,
+    get_maintenance_mode,
+    maintenance_mode_off,
+    maintenance_mode_on,
+)
+from fastapi_maintenance.backends import (
+    BaseStateBackend,
+    EnvVarBackend,
+    RedisBackend,
+    backend_from_url,
+)
 from fastapi_maintenance.coordination.barrier import BarrierResult
 from fastapi_maintenance.coordination.context import MaintenanceContext
 from fastapi_maintenance.coordination.lease import LeaseKeeper
@@ -59,7 +69,11 @@ def make(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], Base
             return EnvVarBackend()
         if kind == "board":
             return Switchboard()
-        return backend_from_url(f"file:{tmp_path / 'm.json'}" if kind == "file" else request.getfixturevalue("redis_url"))
+        return backend_from_url(
+            f"file:{tmp_path / 'm.json'}"
+            if kind == "file"
+            else request.getfixturevalue("redis_url")
+        )
 
     return make
 
@@ -82,12 +96,22 @@ def is_on_sync(backend: BaseStateBackend) -> bool:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_the_service_is_closed_for_the_length_of_a_block(make: Callable[[str], BaseStateBackend], kind: str) -> None:
+async def test_the_service_is_closed_for_the_length_of_a_block(
+    make: Callable[[str], BaseStateBackend], kind: str
+) -> None:
     backend = make(kind)
 
-    async with maintenance_mode_on(backend, reason="OPS-1", message="Soon", retry_after=60, mode="read-only") as block:
+    async with maintenance_mode_on(
+        backend, reason="OPS-1", message="Soon", retry_after=60, mode="read-only"
+    ) as block:
         state = await effective(backend)
-        assert (state.enabled, state.reason, state.message, state.retry_after, state.mode) == (True, "OPS-1", "Soon", 60, "read-only")
+        assert (state.enabled, state.reason, state.message, state.retry_after, state.mode) == (
+            True,
+            "OPS-1",
+            "Soon",
+            60,
+            "read-only",
+        )
         assert state.by is not None
         assert state.by.endswith(f":{os.getpid()}")
         assert state.since is not None
@@ -111,7 +135,9 @@ def test_a_block_needs_no_event_loop(make: Callable[[str], BaseStateBackend], ki
 
 
 @pytest.mark.parametrize("kind", ["board", "file", "redis"])
-async def test_the_service_is_open_for_the_length_of_an_off_block(make: Callable[[str], BaseStateBackend], kind: str) -> None:
+async def test_the_service_is_open_for_the_length_of_an_off_block(
+    make: Callable[[str], BaseStateBackend], kind: str
+) -> None:
     backend = make(kind)
     await backend.write(ON)
 
@@ -123,7 +149,9 @@ async def test_the_service_is_open_for_the_length_of_an_off_block(make: Callable
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_nested_blocks_each_have_their_say(make: Callable[[str], BaseStateBackend], kind: str) -> None:
+async def test_nested_blocks_each_have_their_say(
+    make: Callable[[str], BaseStateBackend], kind: str
+) -> None:
     backend = make(kind)
 
     async with maintenance_mode_on(backend):
@@ -158,7 +186,9 @@ async def test_an_off_block_after_an_on_block_lifts_nothing_of_it(redis_url: str
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_an_off_block_never_lifts_somebody_elses_hold(make: Callable[[str], BaseStateBackend], kind: str) -> None:
+async def test_an_off_block_never_lifts_somebody_elses_hold(
+    make: Callable[[str], BaseStateBackend], kind: str
+) -> None:
     backend = make(kind)
     held, over = asyncio.Event(), asyncio.Event()
 
@@ -178,7 +208,9 @@ async def test_an_off_block_never_lifts_somebody_elses_hold(make: Callable[[str]
         assert not await is_on(backend)
 
 
-async def test_a_block_can_be_entered_again_but_not_twice_at_once(make: Callable[[str], BaseStateBackend]) -> None:
+async def test_a_block_can_be_entered_again_but_not_twice_at_once(
+    make: Callable[[str], BaseStateBackend],
+) -> None:
     block = maintenance_mode_on(backend := make("file"))
 
     for _ in range(2):
@@ -282,14 +314,23 @@ def should_be_on(live: Sequence[Model], switch: bool) -> bool:
     return False if any(not hold.enabled for hold in live) else switch
 
 
-STEPS: Final = st.lists(st.tuples(st.integers(0, 2), st.sampled_from(["on", "off", "leave"]), st.integers(0, 3)), min_size=2, max_size=10)
+STEPS: Final = st.lists(
+    st.tuples(st.integers(0, 2), st.sampled_from(["on", "off", "leave"]), st.integers(0, 3)),
+    min_size=2,
+    max_size=10,
+)
 
 
 @pytest.mark.parametrize("kind", ["board", "file", "redis"])
 @given(switch=st.booleans(), steps=STEPS)
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 def test_blocks_of_three_replicas_compose_in_every_order(
-    make: Callable[[str], BaseStateBackend], kind: str, switch: bool, steps: list[tuple[int, str, int]]
+    make: Callable[[str], BaseStateBackend],
+    kind: str,
+    switch: bool,
+    steps: list[tuple[int, str, int]],
 ) -> None:
     async def run() -> None:
         shared = make(kind)
@@ -311,7 +352,9 @@ def test_blocks_of_three_replicas_compose_in_every_order(
     asyncio.run(run())
 
 
-async def test_peers_19_what_an_operator_switches_inside_a_block_stays(make: Callable[[str], BaseStateBackend]) -> None:
+async def test_peers_19_what_an_operator_switches_inside_a_block_stays(
+    make: Callable[[str], BaseStateBackend],
+) -> None:
     backend = make("redis")
 
     async with maintenance_mode_on(make("redis")):
@@ -327,7 +370,9 @@ async def test_peers_19_what_an_operator_switches_inside_a_block_stays(make: Cal
 
 
 @pytest.mark.parametrize("kind", ["env", "board", "file", "redis"])
-async def test_in_its_own_process_a_block_takes_effect_at_once(make: Callable[[str], BaseStateBackend], kind: str) -> None:
+async def test_in_its_own_process_a_block_takes_effect_at_once(
+    make: Callable[[str], BaseStateBackend], kind: str
+) -> None:
     backend = make(kind)
     backend.ttl = 30.0
 
@@ -338,7 +383,9 @@ async def test_in_its_own_process_a_block_takes_effect_at_once(make: Callable[[s
             assert (await mode.refresh()).closure is None
 
 
-async def test_a_block_that_blocks_the_event_loop_for_longer_than_its_lease_keeps_it(redis_url: str) -> None:
+async def test_a_block_that_blocks_the_event_loop_for_longer_than_its_lease_keeps_it(
+    redis_url: str,
+) -> None:
     seen: list[bool] = []
     over = threading.Event()
 
@@ -386,7 +433,9 @@ async def test_the_quick_start_works_with_no_configuration_at_all() -> None:
     async def index() -> str:
         return "open"
 
-    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://test") as client:
+    async with httpx2.AsyncClient(
+        transport=httpx2.ASGITransport(app), base_url="http://test"
+    ) as client:
         assert (await client.get("/")).status_code == 200
         async with maintenance_mode_on():
             assert (await client.get("/")).status_code == 503
@@ -396,7 +445,9 @@ async def test_the_quick_start_works_with_no_configuration_at_all() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_endpoint_may_close_its_own_service(make: Callable[[str], BaseStateBackend], kind: str) -> None:
+def test_an_endpoint_may_close_its_own_service(
+    make: Callable[[str], BaseStateBackend], kind: str
+) -> None:
     """Sync ones, in the thread pool, too; and what it does to itself it does to nobody after."""
     app = FastAPI()
     app.add_middleware(MaintenanceModeMiddleware, backend=make(kind))
@@ -424,7 +475,9 @@ def test_an_endpoint_may_close_its_own_service(make: Callable[[str], BaseStateBa
 # -- decorators -----------------------------------------------------------------------------------------------------------------------
 
 
-async def test_every_call_of_a_decorated_function_is_a_block_of_its_own(make: Callable[[str], BaseStateBackend]) -> None:
+async def test_every_call_of_a_decorated_function_is_a_block_of_its_own(
+    make: Callable[[str], BaseStateBackend],
+) -> None:
     backend = make("redis")
 
     @maintenance_mode_on(backend, reason="every night")
@@ -455,7 +508,9 @@ def test_a_decorated_function_may_be_sync(make: Callable[[str], BaseStateBackend
     assert not inspect.iscoroutinefunction(test)
 
 
-async def test_what_a_decorated_function_raises_is_raised(make: Callable[[str], BaseStateBackend]) -> None:
+async def test_what_a_decorated_function_raises_is_raised(
+    make: Callable[[str], BaseStateBackend],
+) -> None:
     backend = make("file")
 
     @maintenance_mode_on(backend)
@@ -473,7 +528,9 @@ async def test_what_a_decorated_function_raises_is_raised(make: Callable[[str], 
     assert not await is_on(backend)
 
 
-async def test_methods_partials_and_callable_objects_can_be_decorated(make: Callable[[str], BaseStateBackend]) -> None:
+async def test_methods_partials_and_callable_objects_can_be_decorated(
+    make: Callable[[str], BaseStateBackend],
+) -> None:
     backend = make("board")
 
     class Job:
@@ -500,7 +557,10 @@ async def test_a_generator_is_refused_because_it_runs_when_its_call_is_over() ->
     assert [*session()] == [1]
     assert [n async for n in stream()] == [1]
     for generator in (session, stream):
-        with pytest.raises(ConfigurationError, match="is a generator, which runs after its call has ended: use 'with' inside it"):
+        with pytest.raises(
+            ConfigurationError,
+            match="is a generator, which runs after its call has ended: use 'with' inside it",
+        ):
             maintenance_mode_on()(generator)
 
 
@@ -508,13 +568,17 @@ def dependency(n: int) -> int:
     return n + 1
 
 
-def test_fastapi_sees_the_signature_of_a_decorated_endpoint(make: Callable[[str], BaseStateBackend]) -> None:
+def test_fastapi_sees_the_signature_of_a_decorated_endpoint(
+    make: Callable[[str], BaseStateBackend],
+) -> None:
     app = FastAPI()
     app.add_middleware(MaintenanceModeMiddleware, backend=make("file"))
 
     @app.get("/async/{n}")
     @maintenance_mode_on()
-    async def asynchronous(n: int, m: Annotated[int, Depends(dependency)], q: str = "x") -> list[int | str | bool]:
+    async def asynchronous(
+        n: int, m: Annotated[int, Depends(dependency)], q: str = "x"
+    ) -> list[int | str | bool]:
         return [n, m, q, await get_maintenance_mode()]
 
     @app.get("/sync/{n}")
@@ -530,12 +594,19 @@ def test_fastapi_sees_the_signature_of_a_decorated_endpoint(make: Callable[[str]
 
 # -- blocks that fail ------------------------------------------------------------------------------------------------------------------
 
-FAILURES: Final = [ValueError("disk full"), asyncio.CancelledError(), KeyboardInterrupt(), SystemExit(3)]
+FAILURES: Final = [
+    ValueError("disk full"),
+    asyncio.CancelledError(),
+    KeyboardInterrupt(),
+    SystemExit(3),
+]
 
 
 @pytest.mark.parametrize("error", FAILURES, ids=lambda error: type(error).__name__)
 @pytest.mark.parametrize("kind", ["board", "file", "redis"])
-async def test_a_failed_block_lets_go(make: Callable[[str], BaseStateBackend], kind: str, error: BaseException) -> None:
+async def test_a_failed_block_lets_go(
+    make: Callable[[str], BaseStateBackend], kind: str, error: BaseException
+) -> None:
     backend = make(kind)
 
     with pytest.raises(type(error)):
@@ -558,7 +629,9 @@ async def test_a_failed_block_may_keep_the_service_closed(
 
     for enter in (enter_async, enter_sync):
         with pytest.raises(type(error)):
-            await enter(maintenance_mode_on(backend, reason=reason, message="Soon", on_error="keep"), error)
+            await enter(
+                maintenance_mode_on(backend, reason=reason, message="Soon", on_error="keep"), error
+            )
 
         reading = await backend.read()
         assert reading.holds == ()
@@ -606,7 +679,8 @@ async def test_a_backend_of_two_methods_keeps_what_it_can() -> None:
 
 @pytest.mark.parametrize("enter", [enter_async, enter_sync])
 async def test_what_cannot_be_kept_is_told_and_leaves_no_hold_for_ever(
-    enter: Callable[[MaintenanceContext, BaseException], Awaitable[None]], caplog: pytest.LogCaptureFixture
+    enter: Callable[[MaintenanceContext, BaseException], Awaitable[None]],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     backend = EnvVarBackend()
 
@@ -620,16 +694,26 @@ async def test_what_cannot_be_kept_is_told_and_leaves_no_hold_for_ever(
     assert critical_lines(caplog) == [note]
 
 
-async def test_an_off_block_that_cannot_be_kept_says_so_too(caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_off_block_that_cannot_be_kept_says_so_too(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     with pytest.raises(ValueError, match="disk full"):
-        await enter_async(maintenance_mode_off(EnvVarBackend(), on_error="keep"), ValueError("disk full"))
+        await enter_async(
+            maintenance_mode_off(EnvVarBackend(), on_error="keep"), ValueError("disk full")
+        )
 
-    assert critical_lines(caplog)[0].endswith("and the switch was NOT kept off: turn it off by hand")
+    assert critical_lines(caplog)[0].endswith(
+        "and the switch was NOT kept off: turn it off by hand"
+    )
 
 
 @pytest.mark.parametrize("in_async", [True, False])
 @pytest.mark.parametrize(
-    ("on_error", "end"), [("release", "it ends by itself within 1 s"), ("keep", "and the switch was NOT kept on: turn it on by hand")]
+    ("on_error", "end"),
+    [
+        ("release", "it ends by itself within 1 s"),
+        ("keep", "and the switch was NOT kept on: turn it on by hand"),
+    ],
 )
 async def test_a_release_that_fails_hides_nothing_and_the_hold_ends_by_itself(
     own_redis_server: RedisServerFactory,
@@ -666,14 +750,22 @@ async def is_off(backend: BaseStateBackend) -> bool:
     return not await is_on(backend)
 
 
-async def test_a_release_that_fails_after_a_block_that_succeeded_is_only_logged(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_release_that_fails_after_a_block_that_succeeded_is_only_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     backend = LeasedBoard()
     backend.faults["release"] = BackendError("no.")
 
     async with maintenance_mode_on(backend):
         pass
 
-    await eventually(lambda: critical_lines(caplog) == ["The hold could not be released (no); it ends by itself within 30 s"], within=2)
+    await eventually(
+        lambda: (
+            critical_lines(caplog)
+            == ["The hold could not be released (no); it ends by itself within 30 s"]
+        ),
+        within=2,
+    )
 
 
 # -- blocks that are not run ------------------------------------------------------------------------------------------------------------
@@ -681,18 +773,24 @@ async def test_a_release_that_fails_after_a_block_that_succeeded_is_only_logged(
 
 @pytest.mark.parametrize("enter", [enter_async, enter_sync])
 async def test_without_a_hold_the_block_is_not_run(
-    own_redis_server: RedisServerFactory, enter: Callable[[MaintenanceContext, BaseException], Awaitable[None]]
+    own_redis_server: RedisServerFactory,
+    enter: Callable[[MaintenanceContext, BaseException], Awaitable[None]],
 ) -> None:
     server = own_redis_server()
     server.stop()
 
-    with pytest.raises(BackendUnavailableError, match=rf"^redis://127.0.0.1:{server.port}/0\?key=maintenance cannot be reached: "):
+    with pytest.raises(
+        BackendUnavailableError,
+        match=rf"^redis://127.0.0.1:{server.port}/0\?key=maintenance cannot be reached: ",
+    ):
         await enter(maintenance_mode_on(server.url), AssertionError("the block was run"))
     server.start()
     assert server.cli("KEYS", "*") == ""
 
 
-async def test_where_scripts_are_forbidden_entering_says_so(own_redis_server: RedisServerFactory) -> None:
+async def test_where_scripts_are_forbidden_entering_says_so(
+    own_redis_server: RedisServerFactory,
+) -> None:
     server = own_redis_server()
     server.cli("ACL", "SETUSER", "default", "-@scripting")
 
@@ -713,7 +811,9 @@ class SlowRedis(RedisBackend):
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-async def test_a_block_that_is_cancelled_while_it_is_entered_leaves_no_hold(redis_server: RedisServer, when: str) -> None:
+async def test_a_block_that_is_cancelled_while_it_is_entered_leaves_no_hold(
+    redis_server: RedisServer, when: str
+) -> None:
     backend = SlowRedis(redis_server.url)
     setattr(backend, when, 0.5)
     block = maintenance_mode_on(backend)
@@ -725,7 +825,9 @@ async def test_a_block_that_is_cancelled_while_it_is_entered_leaves_no_hold(redi
     with pytest.raises(asyncio.CancelledError):
         await entering
 
-    assert time.monotonic() - started < 2  # it waits for the hold to be gone, as the process may be about to end
+    assert (
+        time.monotonic() - started < 2
+    )  # it waits for the hold to be gone, as the process may be about to end
     assert redis_server.cli("EXISTS", "{maintenance}:holds") == "0"
     with pytest.raises(RuntimeError, match="never entered"):
         await block.__aexit__(None, None, None)
@@ -750,7 +852,9 @@ async def test_a_block_that_is_cancelled_while_it_is_entered_does_not_wait_for_e
 
 
 @pytest.mark.parametrize("forever", [True, False])
-async def test_a_block_that_is_cancelled_while_a_slow_backend_tells_of_it_leaves_no_hold(forever: bool) -> None:
+async def test_a_block_that_is_cancelled_while_a_slow_backend_tells_of_it_leaves_no_hold(
+    forever: bool,
+) -> None:
     """A hold without a lease would stand for ever."""
     backend = Switchboard()
     backend.hang()
@@ -785,7 +889,9 @@ async def test_a_block_that_is_cancelled_while_it_is_left_lets_go_all_the_same()
     assert (await backend.read()).holds == ()
 
 
-async def test_a_block_that_is_cancelled_while_it_is_left_releases_its_lease_in_the_background() -> None:
+async def test_a_block_that_is_cancelled_while_it_is_left_releases_its_lease_in_the_background() -> (
+    None
+):
     backend = LeasedBoard()
     backend.faults["release"] = 0.3
 
@@ -840,7 +946,9 @@ async def test_off_by_force_ends_the_hold_and_its_block_can_see_that(
         assert not block.lost
 
 
-async def test_off_by_force_is_not_undone_by_the_block_that_fails_because_of_it(redis_url: str) -> None:
+async def test_off_by_force_is_not_undone_by_the_block_that_fails_because_of_it(
+    redis_url: str,
+) -> None:
     backend = RedisBackend(redis_url)
 
     async def run() -> None:
@@ -855,7 +963,9 @@ async def test_off_by_force_is_not_undone_by_the_block_that_fails_because_of_it(
 
 
 @pytest.mark.parametrize("on_error", ["release", "keep"])
-async def test_a_hold_that_was_ended_by_force_a_moment_before_its_block_ends_is_lost_too(redis_url: str, on_error: Any) -> None:
+async def test_a_hold_that_was_ended_by_force_a_moment_before_its_block_ends_is_lost_too(
+    redis_url: str, on_error: Any
+) -> None:
     """The block must not believe that it was closed all the time; nor may what it would keep undo what the operator did."""
     backend = RedisBackend(redis_url)
     block = maintenance_mode_on(redis_url, on_error=on_error)
@@ -932,7 +1042,10 @@ async def test_a_lost_block_is_cancelled_if_it_asked_for_that(redis_url: str) ->
             finally:
                 cleaned_up = True
 
-    with pytest.raises(LeaseLostError, match=r"The block was cancelled\. The hold .* was lost: somebody ended it by force") as loss:
+    with pytest.raises(
+        LeaseLostError,
+        match=r"The block was cancelled\. The hold .* was lost: somebody ended it by force",
+    ) as loss:
         await run()
     assert cleaned_up
     assert isinstance(loss.value.__cause__, asyncio.CancelledError)
@@ -1000,7 +1113,9 @@ async def test_a_timeout_around_a_lost_block_stays_a_timeout_of_its_own() -> Non
             await asyncio.sleep(30)
 
 
-async def test_a_block_that_ends_its_own_way_when_it_is_cancelled_leaves_no_cancellation_behind() -> None:
+async def test_a_block_that_ends_its_own_way_when_it_is_cancelled_leaves_no_cancellation_behind() -> (
+    None
+):
     backend, task = LeasedBoard(), asyncio.current_task()
     assert task is not None
 
@@ -1053,14 +1168,18 @@ async def test_a_loss_that_is_told_while_the_block_is_left_says_so() -> None:
     async def run() -> None:
         async with maintenance_mode_on(backend, lease=0.9, on_lost="cancel"):
             backend.revoked = True
-            await eventually(backend.doing.is_set, within=2)  # a renewal is under way, and will find out
+            await eventually(
+                backend.doing.is_set, within=2
+            )  # a renewal is under way, and will find out
 
     with pytest.raises(LeaseLostError):
         await run()
     await eventually(lambda: backend.standing == {}, within=2)
 
 
-async def test_a_loss_that_is_found_after_a_block_was_cancelled_while_it_was_left_cancels_nothing_else() -> None:
+async def test_a_loss_that_is_found_after_a_block_was_cancelled_while_it_was_left_cancels_nothing_else() -> (
+    None
+):
     backend = LeasedBoard()
     backend.faults["renew"] = 0.2
     block = maintenance_mode_on(backend, on_lost="cancel")
@@ -1074,7 +1193,9 @@ async def test_a_loss_that_is_found_after_a_block_was_cancelled_while_it_was_lef
         return "went on"
 
     task = asyncio.create_task(run())
-    await eventually(backend.doing.is_set, within=5)  # the last renewal, before the hold is released
+    await eventually(
+        backend.doing.is_set, within=5
+    )  # the last renewal, before the hold is released
     task.cancel()
     assert await task == "went on"
 

@@ -148,7 +148,9 @@ def test_job_closed_between_two_looks_waits(monkeypatch: pytest.MonkeyPatch) -> 
         assert next(looks, None) is None
 
 
-async def test_job_with_a_mode_never_entered_waits_for_the_opening(redis_server: RedisServer, redis_url: str) -> None:
+async def test_job_with_a_mode_never_entered_waits_for_the_opening(
+    redis_server: RedisServer, redis_url: str
+) -> None:
     redis_server.cli("SET", "maintenance", "1")
     mode, begun = MaintenanceMode(RedisBackend(redis_url)), asyncio.Event()
 
@@ -177,7 +179,9 @@ USES: Final[list[Callable[[BackgroundMode], object]]] = [
 
 
 @pytest.mark.parametrize("use", USES, ids=["job", "closed", "wait_until_open"])
-def test_background_mode_outside_its_block_is_an_error(use: Callable[[BackgroundMode], object]) -> None:
+def test_background_mode_outside_its_block_is_an_error(
+    use: Callable[[BackgroundMode], object],
+) -> None:
     """Its memory would say that the service is open, whatever the switch says."""
     maintenance = BackgroundMode(Switchboard())
     with pytest.raises(ConfigurationError, match="is not running in this process"):
@@ -188,7 +192,9 @@ def test_background_mode_outside_its_block_is_an_error(use: Callable[[Background
         use(maintenance)
 
 
-@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")  # as Python 3.12 and later have it
+@pytest.mark.filterwarnings(
+    "ignore:.*multi-threaded:DeprecationWarning"
+)  # as Python 3.12 and later have it
 def test_background_mode_after_a_fork_is_an_error() -> None:
     with BackgroundMode(Switchboard()) as maintenance:
         if (child := os.fork()) == 0:

@@ -49,7 +49,9 @@ def test_it_is_taken_renewed_three_times_a_lease_and_released() -> None:
 
     with leased(backend, 1.5) as lease:
         assert backend.standing == {"a": HOLD}
-        eventually_sync(lambda: len(lease_threads()) == 1, within=5)  # that of an earlier test may be ending
+        eventually_sync(
+            lambda: len(lease_threads()) == 1, within=5
+        )  # that of an earlier test may be ending
         taken_at = time.monotonic()
         eventually_sync(lambda: backend.steps.count("renew") == 3, within=10)
         assert time.monotonic() - taken_at < 1.5 + SLACK
@@ -100,7 +102,10 @@ def test_what_cannot_be_taken_says_why_and_is_let_go_of() -> None:
 
 def test_it_is_over_although_it_could_neither_be_taken_nor_let_go_of() -> None:
     backend = LeasedBoard()
-    backend.faults = {"acquire": BackendUnavailableError("down"), "release": BackendUnavailableError("still down")}
+    backend.faults = {
+        "acquire": BackendUnavailableError("down"),
+        "release": BackendUnavailableError("still down"),
+    }
     lease = LeaseKeeper(backend, HOLD, 30)
 
     with pytest.raises(BackendUnavailableError, match=r"^down"):
@@ -140,7 +145,9 @@ def standing_in(backend: Switchboard) -> int:
 # -- losing it -------------------------------------------------------------------------------------------------------------------
 
 
-def test_a_hold_that_is_ended_by_force_is_lost_and_said_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_hold_that_is_ended_by_force_is_lost_and_said_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     backend, told = LeasedBoard(), threading.Event()
     lease = LeaseKeeper(backend, HOLD, 1.0, lambda error: told.set())
     lease.begin().result(5)
@@ -148,11 +155,17 @@ def test_a_hold_that_is_ended_by_force_is_lost_and_said_once(caplog: pytest.LogC
     backend.revoked = True
     assert told.wait(5)
     renewals = backend.steps.count("renew")
-    eventually_sync(lambda: backend.steps.count("renew") > renewals + 1, within=10)  # each finds it lost
+    eventually_sync(
+        lambda: backend.steps.count("renew") > renewals + 1, within=10
+    )  # each finds it lost
 
-    with pytest.raises(LeaseLostError, match="The hold a on LeasedBoard was lost: somebody ended it by force"):
+    with pytest.raises(
+        LeaseLostError, match="The hold a on LeasedBoard was lost: somebody ended it by force"
+    ):
         lease.check()
-    assert critical_lines(caplog) == ["lost the hold a on LeasedBoard while its block is running: somebody ended it by force"]
+    assert critical_lines(caplog) == [
+        "lost the hold a on LeasedBoard while its block is running: somebody ended it by force"
+    ]
     lease.end().result(5)
 
 
@@ -168,8 +181,14 @@ def test_what_was_ended_by_force_keeps_nothing() -> None:
     assert backend.kept is None
 
 
-@pytest.mark.parametrize("fault", [BackendUnavailableError("gone"), RuntimeError("what?"), 60.0], ids=["refused", "odd", "silent"])
-def test_who_is_cut_off_is_told_before_the_hold_can_end(fault: Exception | float, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    "fault",
+    [BackendUnavailableError("gone"), RuntimeError("what?"), 60.0],
+    ids=["refused", "odd", "silent"],
+)
+def test_who_is_cut_off_is_told_before_the_hold_can_end(
+    fault: Exception | float, caplog: pytest.LogCaptureFixture
+) -> None:
     backend, told_at = LeasedBoard(), []
     lease = LeaseKeeper(backend, HOLD, 5.0, lambda error: told_at.append(time.monotonic()))
     taken_at = time.monotonic()
@@ -180,7 +199,9 @@ def test_who_is_cut_off_is_told_before_the_hold_can_end(fault: Exception | float
 
     assert 4.0 < told_at[0] - taken_at < 5.0
     renewals = backend.steps.count("renew")
-    eventually_sync(lambda: backend.steps.count("renew") > renewals + 1, within=10)  # each fails as well
+    eventually_sync(
+        lambda: backend.steps.count("renew") > renewals + 1, within=10
+    )  # each fails as well
     assert len(critical_lines(caplog)) == 1
     assert "it could not be renewed in time" in lease.lost
     lease.end(ON).result(5)
@@ -261,7 +282,9 @@ async def eventually_pass(seconds: float) -> None:
     await eventually(lambda: time.monotonic() >= until, within=seconds + SLACK)
 
 
-async def test_peers_23_a_kill_of_a_holder_of_a_file_ends_its_hold_within_a_ttl(tmp_path: Path) -> None:
+async def test_peers_23_a_kill_of_a_holder_of_a_file_ends_its_hold_within_a_ttl(
+    tmp_path: Path,
+) -> None:
     backend = LocalFileBackend(tmp_path / "m.json", ttl=0.5)
 
     async with MaintenanceMode(backend) as mode:
@@ -271,7 +294,9 @@ async def test_peers_23_a_kill_of_a_holder_of_a_file_ends_its_hold_within_a_ttl(
             await eventually(lambda: mode.gate.closure is None, within=0.5 + SLACK)
 
 
-async def test_who_is_frozen_for_longer_than_the_lease_is_told_when_it_goes_on(redis_url: str) -> None:
+async def test_who_is_frozen_for_longer_than_the_lease_is_told_when_it_goes_on(
+    redis_url: str,
+) -> None:
     backend = RedisBackend(redis_url)
 
     with Holder(redis_url, lease=0.8) as holder:
@@ -279,9 +304,13 @@ async def test_who_is_frozen_for_longer_than_the_lease_is_told_when_it_goes_on(r
         holder.signal(signal.SIGSTOP)
         await eventually(lambda: is_free(backend), within=0.8 + SLACK)
         holder.signal(signal.SIGCONT)
-        holder.expect("lost the hold .* (away for longer than the lease|could not be renewed in time)")
+        holder.expect(
+            "lost the hold .* (away for longer than the lease|could not be renewed in time)"
+        )
         assert holder.lost
-        await eventually(lambda: held(backend), within=5)  # whatever its block still does, it does closed
+        await eventually(
+            lambda: held(backend), within=5
+        )  # whatever its block still does, it does closed
         holder.leave()
     assert not await held(backend)
 
@@ -296,13 +325,19 @@ def deadline_of(server: RedisServer) -> float:
     return int(entry.split()[0]) / 1e6
 
 
-def test_a_holder_cut_off_by_a_frozen_redis_is_told_before_the_hold_ends_there(own_redis_server: RedisServerFactory) -> None:
+def test_a_holder_cut_off_by_a_frozen_redis_is_told_before_the_hold_ends_there(
+    own_redis_server: RedisServerFactory,
+) -> None:
     server = own_redis_server()
     lost_at: list[float] = []
-    lease = LeaseKeeper(RedisBackend(server.url), HOLD, 3.0, lambda error: lost_at.append(time.time()))
+    lease = LeaseKeeper(
+        RedisBackend(server.url), HOLD, 3.0, lambda error: lost_at.append(time.time())
+    )
     lease.begin().result(5)
 
-    eventually_sync(lambda: deadline_of(server) - time.time() > 2.7, within=5, every=0.02)  # just renewed, so not again at once
+    eventually_sync(
+        lambda: deadline_of(server) - time.time() > 2.7, within=5, every=0.02
+    )  # just renewed, so not again at once
     deadline = deadline_of(server)
     server.pause()
     eventually_sync(lambda: lost_at, within=5)
@@ -331,7 +366,9 @@ def test_a_hold_survives_a_redis_that_loses_its_data(own_redis_server: RedisServ
 # -- fork --------------------------------------------------------------------------------------------------------------------------
 
 
-def test_a_forked_child_that_leaves_the_block_neither_waits_nor_ends_its_parents_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_forked_child_that_leaves_the_block_neither_waits_nor_ends_its_parents_hold(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     backend = LeasedBoard()
 
     with leased(backend, 30) as lease:

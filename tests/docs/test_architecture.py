@@ -19,7 +19,9 @@ SVG: Final = "{http://www.w3.org/2000/svg}"
 
 
 def test_the_floors_are_those_that_are_checked() -> None:
-    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"][
+        "contracts"
+    ]
     (floors,) = (contract["layers"] for contract in contracts if contract["name"] == "Floors")
     text = "".join(f"{re.sub(r'[()]', '', floor)}\n" for floor in floors)
     (shown,) = (block.text for block in Block.all_of(PAGE) if block.language == "text")

@@ -26,13 +26,18 @@ APP: Final = "tests.apps.switched:app"
 KEY: Final = "maintenance"
 
 PUSHED_TTL: Final = 60.0  # seconds; so rarely do workers look by themselves, that what is quicker must have been pushed
-AT_ONCE: Final = 6.0  # generous: a few milliseconds are the rule, but not on a machine with other things to do
+AT_ONCE: Final = (
+    6.0  # generous: a few milliseconds are the rule, but not on a machine with other things to do
+)
 POLLED_TTL: Final = 0.5
 
 
 def follow(workers: Workers, status: int, within: float = AT_ONCE) -> None:
     """Wait until every worker process answers so."""
-    eventually_sync(lambda: {answer.status for answer in workers.get_all("/").values()} == {status}, within=within)
+    eventually_sync(
+        lambda: {answer.status for answer in workers.get_all("/").values()} == {status},
+        within=within,
+    )
 
 
 def commands_while(client: Any, work: Callable[[], None]) -> list[str]:
@@ -103,15 +108,27 @@ Write = Callable[[Any], object]
 WRITES: Final[dict[str, tuple[Write, Write]]] = {
     "SET": (lambda client: client.set(KEY, "1"), lambda client: client.set(KEY, "0")),
     "SET and DEL": (lambda client: client.set(KEY, "on"), lambda client: client.delete(KEY)),
-    "SET as JSON and UNLINK": (lambda client: client.set(KEY, '{"enabled": true}'), lambda client: client.unlink(KEY)),
-    "SET EX and its end": (lambda client: client.set(KEY, "1", ex=8), lambda client: time.sleep(client.pttl(KEY) / 1000)),
+    "SET as JSON and UNLINK": (
+        lambda client: client.set(KEY, '{"enabled": true}'),
+        lambda client: client.unlink(KEY),
+    ),
+    "SET EX and its end": (
+        lambda client: client.set(KEY, "1", ex=8),
+        lambda client: time.sleep(client.pttl(KEY) / 1000),
+    ),
     "SET EX and PERSIST, and GETDEL": (
         lambda client: (client.set(KEY, "1", ex=60), client.persist(KEY)),
         lambda client: client.getdel(KEY),
     ),
-    "RENAME": (lambda client: rename(client, "elsewhere", KEY), lambda client: client.rename(KEY, "elsewhere")),
+    "RENAME": (
+        lambda client: rename(client, "elsewhere", KEY),
+        lambda client: client.rename(KEY, "elsewhere"),
+    ),
     "COPY and EXPIRE": (
-        lambda client: (client.set("elsewhere", "yes"), client.copy("elsewhere", KEY, replace=True)),
+        lambda client: (
+            client.set("elsewhere", "yes"),
+            client.copy("elsewhere", KEY, replace=True),
+        ),
         lambda client: client.expire(KEY, 0),
     ),
     "Lua": (
@@ -136,7 +153,9 @@ def test_every_write_reaches_every_worker_at_once(four: Deployment, write: str) 
 
 
 @pytest.mark.parametrize(("kind", "at_least"), [("normal", 0), ("pubsub", 4)])
-def test_after_its_connections_were_killed_the_next_two_writes_arrive(four: Deployment, kind: str, at_least: int) -> None:
+def test_after_its_connections_were_killed_the_next_two_writes_arrive(
+    four: Deployment, kind: str, at_least: int
+) -> None:
     assert four.client.client_kill_filter(_type=kind, skipme=True) >= at_least
     four.client.set(KEY, "1")
     follow(four.workers, 503)
@@ -155,11 +174,17 @@ def test_a_flushed_redis_is_given_the_switch_again(four: Deployment) -> None:
 
 def test_every_worker_has_one_connection_and_is_registered(four: Deployment) -> None:
     four.client.connection_pool.disconnect()  # what other tests have left
-    connections = [connection["name"] for connection in four.client.client_list() if connection["id"] != str(four.client.client_id())]
+    connections = [
+        connection["name"]
+        for connection in four.client.client_list()
+        if connection["id"] != str(four.client.client_id())
+    ]
 
     assert len(connections) == 4
     assert all(name.startswith("fastapi-maintenance:") for name in connections)
-    assert set(four.workers.pids) <= {worker.pid for worker in registered(four.server.url)}  # and those that were killed just now
+    assert set(four.workers.pids) <= {
+        worker.pid for worker in registered(four.server.url)
+    }  # and those that were killed just now
 
 
 @pytest.mark.parametrize(("value", "status"), [("0", 200), ("1", 503)])
@@ -218,17 +243,27 @@ def two(boot: Boot) -> Deployment:
     deployment = boot.deployment
     deployment.client.delete(KEY)
     follow(deployment.workers, 200, within=10)
-    eventually_sync(lambda: sorted(worker.pid for worker in registered(deployment.server.url)) == deployment.workers.pids, within=10)
+    eventually_sync(
+        lambda: (
+            sorted(worker.pid for worker in registered(deployment.server.url))
+            == deployment.workers.pids
+        ),
+        within=10,
+    )
     return deployment
 
 
-def test_without_redis_workers_boot_and_serve_and_follow_it_when_it_comes(boot: Boot, two: Deployment) -> None:
+def test_without_redis_workers_boot_and_serve_and_follow_it_when_it_comes(
+    boot: Boot, two: Deployment
+) -> None:
     assert boot.answers == {200}
     two.client.set(KEY, "1")
     follow(two.workers, 503)
 
 
-def test_redis_killed_while_on_opens_nobody_and_is_followed_when_it_is_back(two: Deployment) -> None:
+def test_redis_killed_while_on_opens_nobody_and_is_followed_when_it_is_back(
+    two: Deployment,
+) -> None:
     two.client.set(KEY, "1")
     follow(two.workers, 503)
     two.server.kill()
@@ -248,7 +283,9 @@ def test_a_frozen_redis_makes_no_request_wait(two: Deployment) -> None:
     try:
         frozen = time.monotonic()
         answers = [answer.status for _ in range(50) for answer in two.workers.get_all("/").values()]
-        assert time.monotonic() - frozen < 10, "a tenth of a second each; whoever asked Redis would wait longer"
+        assert time.monotonic() - frozen < 10, (
+            "a tenth of a second each; whoever asked Redis would wait longer"
+        )
         assert set(answers) == {503}
     finally:
         two.server.resume()
@@ -260,14 +297,18 @@ def test_with_tracking_forbidden_a_write_arrives_by_the_poll(two: Deployment) ->
     two.server.cli("ACL", "SETUSER", "default", "-client|tracking")
     try:
         two.client.client_kill_filter(_type="pubsub")
-        eventually_sync(lambda: {worker.rung for worker in registered(two.server.url)} == {"message"}, within=10)
+        eventually_sync(
+            lambda: {worker.rung for worker in registered(two.server.url)} == {"message"}, within=10
+        )
         for value, status in (("1", 503), ("0", 200), ("1", 503)):
             two.client.set(KEY, value)
             follow(two.workers, status, within=1.5 * POLLED_TTL + AT_ONCE)
     finally:
         two.server.cli("ACL", "SETUSER", "default", "+client|tracking")
         two.client.client_kill_filter(_type="pubsub")
-    eventually_sync(lambda: {worker.rung for worker in registered(two.server.url)} == {"tracking"}, within=10)
+    eventually_sync(
+        lambda: {worker.rung for worker in registered(two.server.url)} == {"tracking"}, within=10
+    )
 
 
 def test_an_idle_worker_sends_at_most_five_commands_per_ttl(two: Deployment) -> None:
@@ -315,12 +356,18 @@ def tell(replica: Workers, method: str, name: str) -> None:
 def orders(*names: str) -> list[tuple[str, ...]]:
     """Every order in which these can be entered and left, each being entered before it is left."""
     steps = [step + name for name in names for step in "+-"]
-    return [order for order in permutations(steps) if all(order.index("+" + name) < order.index("-" + name) for name in names)]
+    return [
+        order
+        for order in permutations(steps)
+        if all(order.index("+" + name) < order.index("-" + name) for name in names)
+    ]
 
 
 @pytest.mark.parametrize("order", orders("a", "b"), ids=" ".join)
 @pytest.mark.parametrize("switch", ["0", "1"])
-def test_overlapping_blocks_on_two_replicas_compose(replicas: Replicas, order: tuple[str, ...], switch: str) -> None:
+def test_overlapping_blocks_on_two_replicas_compose(
+    replicas: Replicas, order: tuple[str, ...], switch: str
+) -> None:
     replicas.server.cli("SET", KEY, switch)
     inside: set[str] = set()
     for step in order:
@@ -340,7 +387,9 @@ def test_a_holder_that_is_killed_holds_until_its_lease_is_over(replicas: Replica
     replicas.a.kill(replicas.a.pids[0])
     killed = time.monotonic()
     try:
-        while time.monotonic() < killed + switched.LEASE / 4:  # it was renewed when two thirds of it were left, at the latest
+        while (
+            time.monotonic() < killed + switched.LEASE / 4
+        ):  # it was renewed when two thirds of it were left, at the latest
             assert {answer.status for answer in replicas.b.get_all("/").values()} == {503}
         follow(replicas.b, 200, within=switched.LEASE + AT_ONCE)
     finally:

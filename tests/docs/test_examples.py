@@ -63,54 +63,100 @@ def test_the_webhook_hears_of_each_change_once(redis_server: RedisServer) -> Non
     with webhook() as (url, posted):
         env = {"WEBHOOK": url, "REDIS_URL": redis_server.url, "no_proxy": "127.0.0.1"}
         with Workers("tests.apps.webhook:app", count=3, env=env):
-            for number, value in enumerate(('{"enabled": true, "reason": "OPS-417"}', "off", "on"), start=1):
+            for number, value in enumerate(
+                ('{"enabled": true, "reason": "OPS-417"}', "off", "on"), start=1
+            ):
                 redis_server.cli("SET", "maintenance", value)
                 eventually_sync(lambda number=number: len(posted) == number, within=SOON)  # type: ignore[misc]
 
-    assert [post["text"] for post in posted] == ["Maintenance is on: OPS-417", "Maintenance is off", "Maintenance is on"]
+    assert [post["text"] for post in posted] == [
+        "Maintenance is on: OPS-417",
+        "Maintenance is off",
+        "Maintenance is on",
+    ]
     assert [post["was_on"] for post in posted] == [False, True, False]
 
 
 def test_the_panel_is_guarded_and_flips_four_workers(redis_server: RedisServer) -> None:
     env = {"FASTAPI_MAINTENANCE_BACKEND": redis_server.url, "PANEL_PASSWORD": "letmein"}
-    login = {"Authorization": f"Basic {base64.b64encode(b'ana:letmein').decode()}", "Content-Type": "application/json"}
+    login = {
+        "Authorization": f"Basic {base64.b64encode(b'ana:letmein').decode()}",
+        "Content-Type": "application/json",
+    }
     wrong = {"Authorization": f"Basic {base64.b64encode(b'ana:guessed').decode()}"}
     with Workers("tests.apps.panel:app", count=4, env=env) as workers:
         first = workers.pids[0]
-        assert [workers.get(first, "/maintenance/", headers=headers).status for headers in ({}, wrong, login)] == [401, 401, 200]
-        registered = eventually_sync(lambda: json.loads(workers.get(first, "/maintenance/workers", headers=login).body)[3:], within=SOON)
+        assert [
+            workers.get(first, "/maintenance/", headers=headers).status
+            for headers in ({}, wrong, login)
+        ] == [401, 401, 200]
+        registered = eventually_sync(
+            lambda: json.loads(workers.get(first, "/maintenance/workers", headers=login).body)[3:],
+            within=SOON,
+        )
         assert len(registered) == 1
         redis_server.cli("SET", "maintenance", "1")
-        eventually_sync(lambda: {answer.status for answer in workers.get_all("/").values()} == {503}, within=SOON)
-        opened = workers.get(first, "/maintenance/switch", method="DELETE", headers=login | {"If-Match": "*"})
+        eventually_sync(
+            lambda: {answer.status for answer in workers.get_all("/").values()} == {503},
+            within=SOON,
+        )
+        opened = workers.get(
+            first, "/maintenance/switch", method="DELETE", headers=login | {"If-Match": "*"}
+        )
         assert opened.status == 200
-        eventually_sync(lambda: {answer.status for answer in workers.get_all("/").values()} == {200}, within=SOON)
+        eventually_sync(
+            lambda: {answer.status for answer in workers.get_all("/").values()} == {200},
+            within=SOON,
+        )
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_one_script_starts_the_panel_over_four_workers_and_ends_them(
-    redis_server: RedisServer, free_port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+    redis_server: RedisServer,
+    free_port: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    number: signal.Signals,
 ) -> None:
     clone = as_if_set_up(tmp_path, monkeypatch)
-    env = {**os.environ, "FASTAPI_MAINTENANCE_BACKEND": redis_server.url, "UVICORN_PORT": str(free_port), "PYTHONPATH": str(ROOT)}
+    env = {
+        **os.environ,
+        "FASTAPI_MAINTENANCE_BACKEND": redis_server.url,
+        "UVICORN_PORT": str(free_port),
+        "PYTHONPATH": str(ROOT),
+    }
     said = tmp_path / "said"
     with said.open("w") as output:
-        script = subprocess.Popen([clone / "scripts/panel"], env=env, stdout=output, stderr=output, start_new_session=True)
+        script = subprocess.Popen(
+            [clone / "scripts/panel"], env=env, stdout=output, stderr=output, start_new_session=True
+        )
     try:
-        found = eventually_sync(lambda: re.search(r"(http://localhost:\d+/maintenance/), .*password (\S+)", said.read_text()), within=SOON)
+        found = eventually_sync(
+            lambda: re.search(
+                r"(http://localhost:\d+/maintenance/), .*password (\S+)", said.read_text()
+            ),
+            within=SOON,
+        )
         assert found is not None
         login = {"Authorization": f"Basic {base64.b64encode(f'ana:{found[2]}'.encode()).decode()}"}
 
         def ask(path: str) -> bytes:
-            with suppress(OSError), urlopen(Request(f"{found[1]}{path}", headers=login), timeout=10) as answer:
+            with (
+                suppress(OSError),
+                urlopen(Request(f"{found[1]}{path}", headers=login), timeout=10) as answer,
+            ):
                 content: bytes = answer.read()
                 return content
             return b""
 
         eventually_sync(lambda: b"<title>Maintenance</title>" in ask(""), within=SOON, every=0.2)
-        eventually_sync(lambda: len(json.loads(ask("workers") or "[]")) == 4, within=SOON, every=0.2)
+        eventually_sync(
+            lambda: len(json.loads(ask("workers") or "[]")) == 4, within=SOON, every=0.2
+        )
 
-        script.send_signal(number)  # to it alone, as by a service manager or a window that is closed
+        script.send_signal(
+            number
+        )  # to it alone, as by a service manager or a window that is closed
         assert script.wait(SOON) == 128 + number
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("127.0.0.1", free_port), timeout=10)
@@ -120,11 +166,20 @@ def test_one_script_starts_the_panel_over_four_workers_and_ends_them(
         script.wait(SOON)
 
 
-def test_the_panel_does_not_begin_on_a_port_that_somebody_else_has(free_port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_panel_does_not_begin_on_a_port_that_somebody_else_has(
+    free_port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     clone = as_if_set_up(tmp_path, monkeypatch)
     env = {**os.environ, "UVICORN_PORT": str(free_port)}
     with socket.create_server(("127.0.0.1", free_port)):
-        refused = subprocess.run([clone / "scripts/panel"], env=env, capture_output=True, text=True, timeout=60, check=False)
+        refused = subprocess.run(
+            [clone / "scripts/panel"],
+            env=env,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
 
     assert refused.returncode == 1
     assert f"somebody else listens on port {free_port}" in refused.stderr
@@ -132,18 +187,24 @@ def test_the_panel_does_not_begin_on_a_port_that_somebody_else_has(free_port: in
     assert "password" not in refused.stderr
 
 
-def test_the_first_port_that_nobody_listens_on_is_taken(free_port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_first_port_that_nobody_listens_on_is_taken(
+    free_port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     clone = as_if_set_up(tmp_path, monkeypatch)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         ask = f". scripts/_setup; free_port {taken.getsockname()[1]} {free_port} 1"
-        found = subprocess.run(["sh", "-euc", ask], cwd=clone, capture_output=True, text=True, timeout=60, check=True)
+        found = subprocess.run(
+            ["sh", "-euc", ask], cwd=clone, capture_output=True, text=True, timeout=60, check=True
+        )
 
     assert found.stdout == f"{free_port}\n"
 
 
 def as_if_set_up(where: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A clone with the environment that runs the tests, noted as complete: what it would otherwise install needs a network."""
-    monkeypatch.delenv("PYTHON", raising=False)  # by which the scripts would want another environment
+    monkeypatch.delenv(
+        "PYTHON", raising=False
+    )  # by which the scripts would want another environment
     clone = where / "clone"
     for name in ("scripts", "examples"):
         shutil.copytree(ROOT / name, clone / name)
@@ -151,14 +212,20 @@ def as_if_set_up(where: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (clone / ".venv").mkdir()
     (clone / ".venv/bin").symlink_to(sysconfig.get_path("scripts"))
     with (clone / "pyproject.toml").open() as text:
-        sum_of_it = subprocess.run(["cksum"], stdin=text, capture_output=True, text=True, check=True).stdout.strip()
+        sum_of_it = subprocess.run(
+            ["cksum"], stdin=text, capture_output=True, text=True, check=True
+        ).stdout.strip()
     (clone / ".venv/.installed-demo").write_text(f"{sum_of_it} --editable .[demo]\n")
     return clone
 
 
-def test_the_worker_takes_no_job_while_maintenance_is_on(redis_server: RedisServer, settled: None) -> None:
+def test_the_worker_takes_no_job_while_maintenance_is_on(
+    redis_server: RedisServer, settled: None
+) -> None:
     env = {**os.environ, "REDIS_URL": redis_server.url, "PYTHONPATH": str(ROOT)}
-    with subprocess.Popen([sys.executable, "examples/worker.py"], cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True) as worker:
+    with subprocess.Popen(
+        [sys.executable, "examples/worker.py"], cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True
+    ) as worker:
         lines: list[str] = []
         reader = threading.Thread(target=lambda: lines.extend(worker.stdout or ()))
         reader.start()
@@ -180,8 +247,14 @@ def test_the_worker_takes_no_job_while_maintenance_is_on(redis_server: RedisServ
 
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize(("pool", "processes"), [("prefork", 2), ("threads", 1)])
-def test_celery_begins_no_task_while_maintenance_is_on(redis_server: RedisServer, settled: None, pool: str, processes: int) -> None:
-    env = {**os.environ, "REDIS_URL": redis_server.url, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "examples")])}
+def test_celery_begins_no_task_while_maintenance_is_on(
+    redis_server: RedisServer, settled: None, pool: str, processes: int
+) -> None:
+    env = {
+        **os.environ,
+        "REDIS_URL": redis_server.url,
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "examples")]),
+    }
     celery = [sys.executable, "-m", "celery", "--app", "celery_worker"]
 
     def queue(*orders: int) -> None:
@@ -189,7 +262,9 @@ def test_celery_begins_no_task_while_maintenance_is_on(redis_server: RedisServer
         subprocess.run([sys.executable, "-c", call], env=env, check=True, timeout=60)
 
     command = [*celery, "worker", "--pool", pool, "--concurrency", "2", "--loglevel", "WARNING"]
-    with subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as worker:
+    with subprocess.Popen(
+        command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as worker:
         lines: list[str] = []
         reader = threading.Thread(target=lambda: lines.extend(worker.stdout or ()))
         reader.start()
@@ -199,7 +274,9 @@ def test_celery_begins_no_task_while_maintenance_is_on(redis_server: RedisServer
             redis_server.cli("SET", "maintenance", "1")
             assert asyncio.run(drained(redis_server.url)) == processes
             queue(4, 5, 6)
-            eventually_sync(lambda: redis_server.cli("LLEN", "celery") == "1", within=SOON)  # the others wait in their processes
+            eventually_sync(
+                lambda: redis_server.cli("LLEN", "celery") == "1", within=SOON
+            )  # the others wait in their processes
             time.sleep(1)
             assert done(lines) == {1, 2, 3}
             redis_server.cli("DEL", "maintenance")
@@ -224,9 +301,16 @@ async def drained(url: str) -> int:
 
 def test_the_script_leaves_maintenance_alone(redis_server: RedisServer) -> None:
     def run(patience: str) -> subprocess.CompletedProcess[str]:
-        env = {**os.environ, "REDIS_URL": redis_server.url, "PYTHONPATH": str(ROOT), "PATIENCE": patience}
+        env = {
+            **os.environ,
+            "REDIS_URL": redis_server.url,
+            "PYTHONPATH": str(ROOT),
+            "PATIENCE": patience,
+        }
         command = [sys.executable, "examples/report.py"]
-        return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=60, check=False)
+        return subprocess.run(
+            command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=60, check=False
+        )
 
     assert (run("0").returncode, run("0").stdout) == (0, "The report is written.\n")
     redis_server.cli("SET", "maintenance", "1")

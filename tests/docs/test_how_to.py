@@ -35,9 +35,15 @@ def strings_in(value: Any) -> Iterator[str]:
     if isinstance(value, str):
         yield value
     elif isinstance(value, list) and value and all(isinstance(word, str) for word in value):
-        yield shlex.join(value) if value[0] in ("fastapi-maintenance", "uvicorn") else "\n".join(value)
+        yield (
+            shlex.join(value)
+            if value[0] in ("fastapi-maintenance", "uvicorn")
+            else "\n".join(value)
+        )
     else:
-        for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        for inner in (
+            value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+        ):
             yield from strings_in(inner)
 
 
@@ -71,11 +77,15 @@ def test_a_command_that_is_not_run_could_be(line: str) -> None:
     _, name, *arguments = shlex.split(re.sub(r"\$\{\{.*?\}\}|\$\w+", "42", line), comments=True)
     command = get_command(cli).commands[name]  # type: ignore[attr-defined] # the root is a group
 
-    assert command.make_context(name, arguments).params  # which raises for an option that there is not
+    assert command.make_context(
+        name, arguments
+    ).params  # which raises for an option that there is not
 
 
 def test_the_options_of_run_in_the_guide_are_such() -> None:
-    table = re.findall(r"^\| .* \| `(--[\w-]+)", (ROOT / "docs" / "migrations.md").read_text(), re.MULTILINE)
+    table = re.findall(
+        r"^\| .* \| `(--[\w-]+)", (ROOT / "docs" / "migrations.md").read_text(), re.MULTILINE
+    )
     options = {name for option in get_command(cli).commands["run"].params for name in option.opts}  # type: ignore[attr-defined]
 
     assert len(table) > 4
@@ -91,7 +101,11 @@ def test_commands_in_the_text_have_the_options_that_they_are_given(page: str) ->
         while words and words[0] in getattr(command, "commands", ()):
             command = command.commands[words.pop(0)]  # type: ignore[attr-defined]
         options = {name for option in command.params for name in option.opts}
-        wrong += [f"{line}: {word}" for word in words if word.startswith("--") and word not in options | {"--help"}]
+        wrong += [
+            f"{line}: {word}"
+            for word in words
+            if word.startswith("--") and word not in options | {"--help"}
+        ]
 
     assert wrong == []
 
@@ -102,7 +116,9 @@ def test_there_are_commands_to_look_at() -> None:
         test_a_command_that_is_not_run_could_be("fastapi-maintenance run --drian 60s -- true")
 
 
-def test_the_probes_of_kubernetes_are_answered_while_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_probes_of_kubernetes_are_answered_while_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     page = "docs/kubernetes.md"
     (deployment,) = (document for document in documents(page) if document["kind"] == "Deployment")
     (container,) = deployment["spec"]["template"]["spec"]["containers"]
@@ -112,7 +128,10 @@ def test_the_probes_of_kubernetes_are_answered_while_closed(monkeypatch: pytest.
     exec(compile(source.replace(', on_unreachable="closed"', ""), page, "exec"), names)
 
     with TestClient(names["app"]) as client:
-        assert [client.get(container[probe]["httpGet"]["path"]).status_code for probe in ("readinessProbe", "livenessProbe")] == [200, 200]
+        assert [
+            client.get(container[probe]["httpGet"]["path"]).status_code
+            for probe in ("readinessProbe", "livenessProbe")
+        ] == [200, 200]
         assert client.get("/docs-of-nobody").status_code == 404
 
 
@@ -122,7 +141,9 @@ def test_the_probes_of_kubernetes_are_answered_while_closed(monkeypatch: pytest.
 def ask(url: str, **headers: str) -> Answer | None:
     """Status, headers and text; None where nobody listens."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    request = urllib.request.Request(url, headers={name.replace("_", "-"): value for name, value in headers.items()})
+    request = urllib.request.Request(
+        url, headers={name.replace("_", "-"): value for name, value in headers.items()}
+    )
     try:
         with opener.open(request, timeout=10) as answer:
             return answer.status, answer.headers, answer.read().decode()
@@ -153,11 +174,20 @@ def shop() -> FastAPI:
     return app
 
 
-def test_nginx_passes_our_503_on_as_it_is_and_says_who_the_client_is(tmp_path: Path, free_port: int) -> None:
-    with serving(shop(), proxy_headers=False) as upstream, nginx(upstream, free_port, tmp_path) as url:
+def test_nginx_passes_our_503_on_as_it_is_and_says_who_the_client_is(
+    tmp_path: Path, free_port: int
+) -> None:
+    with (
+        serving(shop(), proxy_headers=False) as upstream,
+        nginx(upstream, free_port, tmp_path) as url,
+    ):
         for _ in range(5):  # none of them counts as a failure of the server
             status, headers, text = answer_of(url, accept="text/html")
-            assert (status, headers["Retry-After"], headers["Cache-Control"]) == (503, "3600", "no-store")
+            assert (status, headers["Retry-After"], headers["Cache-Control"]) == (
+                503,
+                "3600",
+                "no-store",
+            )
             assert headers["X-Maintenance-Mode"] == "full"
             assert "<h1>" in text
         # What a client says itself stands before what nginx appends, which is the client's own address and a trusted one here.
@@ -165,7 +195,9 @@ def test_nginx_passes_our_503_on_as_it_is_and_says_who_the_client_is(tmp_path: P
         assert answer_of(url, x_forwarded_for="198.51.100.7")[0] == 503
 
 
-def test_nginx_has_a_page_of_its_own_where_no_worker_answers(tmp_path: Path, free_port: int) -> None:
+def test_nginx_has_a_page_of_its_own_where_no_worker_answers(
+    tmp_path: Path, free_port: int
+) -> None:
     with nginx("127.0.0.1:1", free_port, tmp_path) as url:
         status, headers, text = answer_of(url)
 

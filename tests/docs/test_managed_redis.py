@@ -19,11 +19,22 @@ PAGE: Final = (ROOT / "docs" / "managed-redis.md").read_text()
 SOON: Final = 20.0
 
 
-async def test_the_categories_that_are_called_enough_are(own_redis_server: RedisServerFactory) -> None:
+async def test_the_categories_that_are_called_enough_are(
+    own_redis_server: RedisServerFactory,
+) -> None:
     server = await asyncio.to_thread(own_redis_server)
     (categories,) = re.findall(r"`(\+@[^`]*)`", PAGE)
     (line,) = re.findall(r"^(on ~.*) -@all ", PAGE, re.MULTILINE)
-    await asyncio.to_thread(server.cli, "ACL", "SETUSER", "theirs", *line.split(), ">secret", "-@all", *categories.split())
+    await asyncio.to_thread(
+        server.cli,
+        "ACL",
+        "SETUSER",
+        "theirs",
+        *line.split(),
+        ">secret",
+        "-@all",
+        *categories.split(),
+    )
     url = server.url_of("theirs", "secret") + "?ttl=1"
 
     async with MaintenanceMode(RedisBackend(url)) as mode:

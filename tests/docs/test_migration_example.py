@@ -38,12 +38,30 @@ def environment(redis_url: str, tmp_path: Path) -> dict[str, str]:
 @pytest.fixture
 def shop(environment: dict[str, str], free_port: int, redis_url: str) -> Iterator[str]:
     """The shop's address, four workers behind it."""
-    subprocess.run([sys.executable, "-m", "alembic", "upgrade", "0001"], cwd=EXAMPLE, env=environment, check=True)
-    command = [sys.executable, "-m", "uvicorn", "shop:app", "--workers", "4", "--port", str(free_port), "--log-level", "warning"]
+    subprocess.run(
+        [sys.executable, "-m", "alembic", "upgrade", "0001"],
+        cwd=EXAMPLE,
+        env=environment,
+        check=True,
+    )
+    command = [
+        sys.executable,
+        "-m",
+        "uvicorn",
+        "shop:app",
+        "--workers",
+        "4",
+        "--port",
+        str(free_port),
+        "--log-level",
+        "warning",
+    ]
     server = subprocess.Popen(command, env=environment)
     try:
         backend = RedisBackend(redis_url)
-        eventually_sync(lambda: len(asyncio.run(registered_workers(backend))) == 4, within=60, every=0.2)
+        eventually_sync(
+            lambda: len(asyncio.run(registered_workers(backend))) == 4, within=60, every=0.2
+        )
         yield f"http://127.0.0.1:{free_port}"
     finally:
         server.terminate()
@@ -88,7 +106,20 @@ def test_no_row_is_written_between_the_start_and_the_end_of_the_command(
     with Customers(shop) as customers:
         eventually_sync(lambda: customers.statuses.count(200) > 20, within=30)
         ran = subprocess.run(
-            [sys.executable, "-m", "fastapi_maintenance", "run", "--drain", "30s", "--reason", "OPS-417", "--", "sh", "-c", script],
+            [
+                sys.executable,
+                "-m",
+                "fastapi_maintenance",
+                "run",
+                "--drain",
+                "30s",
+                "--reason",
+                "OPS-417",
+                "--",
+                "sh",
+                "-c",
+                script,
+            ],
             cwd=EXAMPLE,
             env=environment,
             capture_output=True,
@@ -102,7 +133,9 @@ def test_no_row_is_written_between_the_start_and_the_end_of_the_command(
     start, end = (float((tmp_path / name).read_text()) for name in ("start", "end"))
     with sqlite3.connect(tmp_path / "shop.db") as database:
         placed = [row[0] for row in database.execute("SELECT placed FROM orders")]
-        unpaid = database.execute("SELECT count(*) FROM orders WHERE paid IS NULL AND placed < ?", (start,)).fetchone()[0]
+        unpaid = database.execute(
+            "SELECT count(*) FROM orders WHERE paid IS NULL AND placed < ?", (start,)
+        ).fetchone()[0]
     assert end - start > 1
     assert [moment for moment in placed if start <= moment <= end] == []
     assert any(moment < start for moment in placed)

@@ -77,7 +77,9 @@ async def ask(app: FastAPI, path: str = "/") -> int:
 
 
 @pytest.mark.parametrize(
-    ("word", "code"), [(word, 503) for word in ("1", "yes", "true", "on")] + [(word, 200) for word in ("0", "no", "false", "off", "")]
+    ("word", "code"),
+    [(word, 503) for word in ("1", "yes", "true", "on")]
+    + [(word, 200) for word in ("0", "no", "false", "off", "")],
 )
 def test_the_environment_variable(monkeypatch: pytest.MonkeyPatch, word: str, code: int) -> None:
     monkeypatch.setenv(VARIABLE, word)
@@ -89,7 +91,9 @@ def test_without_a_word_of_configuration_nothing_changes() -> None:
     assert TestClient(hello()).get("/").json() == {"message": "Hello World"}
 
 
-@pytest.mark.parametrize(("enable_maintenance", "variable", "code"), [(True, "0", 503), (False, "1", 200)])
+@pytest.mark.parametrize(
+    ("enable_maintenance", "variable", "code"), [(True, "0", 503), (False, "1", 200)]
+)
 def test_enable_maintenance_goes_before_the_variable(
     monkeypatch: pytest.MonkeyPatch, enable_maintenance: bool, variable: str, code: int
 ) -> None:
@@ -133,7 +137,9 @@ def decorated() -> FastAPI:
 
     @app.get("/api/admin")
     @force_maintenance_mode_off
-    async def admin_endpoint(commons: dict[str, str] = Depends(common_parameters)) -> dict[str, Any]:  # noqa: B008 - as they write it
+    async def admin_endpoint(
+        commons: dict[str, str] = Depends(common_parameters),  # noqa: B008
+    ) -> dict[str, Any]:
         return {"admin": True, **commons}
 
     return app
@@ -156,7 +162,9 @@ def test_decorators(monkeypatch: pytest.MonkeyPatch, word: str, users: int) -> N
 def test_the_variable_of_another_name(monkeypatch: pytest.MonkeyPatch) -> None:
     """Their example adds both middlewares to one application."""
     app = hello(backend=EnvVarBackend())
-    app.add_middleware(MaintenanceModeMiddleware, backend=EnvVarBackend(var_name="MY_CUSTOM_MAINTENANCE_FLAG"))
+    app.add_middleware(
+        MaintenanceModeMiddleware, backend=EnvVarBackend(var_name="MY_CUSTOM_MAINTENANCE_FLAG")
+    )
     client = TestClient(app)
     assert client.get("/").status_code == 200
 
@@ -233,7 +241,9 @@ def syncing(app: FastAPI) -> list[int]:
 
 @pytest.mark.parametrize(("kind", "options"), [("env", {}), ("file", {"file_path": FILE})])
 @pytest.mark.parametrize("lifespan", [True, False])
-def test_a_block_in_an_endpoint(here: Path, kind: str, options: dict[str, str], lifespan: bool) -> None:
+def test_a_block_in_an_endpoint(
+    here: Path, kind: str, options: dict[str, str], lifespan: bool
+) -> None:
     configure_backend(kind, **options)
     app = hello()
     answers = syncing(app)
@@ -351,7 +361,9 @@ class APIBackend(BaseStateBackend):
 
     async def set_value(self, value: bool) -> None:
         async with httpx2.AsyncClient(transport=self._transport) as session:
-            await session.post(f"{self.api_url}/maintenance", json={"active": value}, headers=self._headers)
+            await session.post(
+                f"{self.api_url}/maintenance", json={"active": value}, headers=self._headers
+            )
 
 
 def test_a_custom_backend_on_a_service_of_somebody_elses() -> None:
@@ -430,7 +442,9 @@ ADMIN: Final = {"Authorization": 'Bearer {"roles": ["admin"]}'}
         (is_known, "GET", "/", {"X-User-ID": "8"}, "192.0.2.1", 503),
     ],
 )
-def test_exempt_handlers(on: None, handler: Any, method: str, path: str, headers: dict[str, str], host: str, code: int) -> None:
+def test_exempt_handlers(
+    on: None, handler: Any, method: str, path: str, headers: dict[str, str], host: str, code: int
+) -> None:
     app = hello(exempt_handler=handler)
     app.add_api_route("/health/live", lambda: "alive", methods=["GET", "POST"])
     client = TestClient(app, client=(host, 50000))
@@ -442,11 +456,15 @@ def test_exempt_handlers(on: None, handler: Any, method: str, path: str, headers
 
 
 def in_json(request: Request) -> Response:
-    return JSONResponse(content={"status": "maintenance"}, status_code=503, headers={"Retry-After": "1800"})
+    return JSONResponse(
+        content={"status": "maintenance"}, status_code=503, headers={"Retry-After": "1800"}
+    )
 
 
 async def in_json_async(request: Request) -> JSONResponse:
-    return JSONResponse({"error": "in progress"}, status.HTTP_503_SERVICE_UNAVAILABLE, {"Retry-After": "600"})
+    return JSONResponse(
+        {"error": "in progress"}, status.HTTP_503_SERVICE_UNAVAILABLE, {"Retry-After": "600"}
+    )
 
 
 async def as_a_page(request: Request) -> HTMLResponse:
@@ -485,10 +503,16 @@ async def by_path(request: Request) -> JSONResponse:
         (by_path, "*/*", '{"detail":"use v2","path":"/"}', None),
     ],
 )
-def test_response_handlers(on: None, handler: Any, accept: str, text: str, retry_after: str | None) -> None:
+def test_response_handlers(
+    on: None, handler: Any, accept: str, text: str, retry_after: str | None
+) -> None:
     answer = TestClient(hello(response_handler=handler)).get("/", headers={"accept": accept})
 
-    assert (answer.status_code, answer.text, answer.headers.get("retry-after")) == (503, text, retry_after)
+    assert (answer.status_code, answer.text, answer.headers.get("retry-after")) == (
+        503,
+        text,
+        retry_after,
+    )
 
 
 # -- advanced usage --------------------------------------------------------------------------------------------------------------
@@ -496,7 +520,12 @@ def test_response_handlers(on: None, handler: Any, accept: str, text: str, retry
 
 def test_several_features_at_once(here: Path) -> None:
     configure_backend("file", file_path=FILE)
-    app = hello(response_handler=in_json, exempt_handler=lambda request: request.headers.get("User-Agent", "").startswith("Monitoring"))
+    app = hello(
+        response_handler=in_json,
+        exempt_handler=lambda request: request.headers.get("User-Agent", "").startswith(
+            "Monitoring"
+        ),
+    )
     answers: list[int] = []
 
     @app.post("/admin/maintenance/update")
@@ -504,7 +533,14 @@ def test_several_features_at_once(here: Path) -> None:
     async def update_system() -> dict[str, str]:
         async with maintenance_mode_on():
             answers.extend(
-                [await ask(app), (await exchange(app, http_scope(headers={"user-agent": "Monitoring/1"}, path="/")))[0]["status"]]
+                [
+                    await ask(app),
+                    (
+                        await exchange(
+                            app, http_scope(headers={"user-agent": "Monitoring/1"}, path="/")
+                        )
+                    )[0]["status"],
+                ]
             )
         return {"status": "updated"}
 
@@ -538,7 +574,9 @@ def test_start_up_and_shutdown_events(here: Path) -> None:
 def test_beside_the_middleware_for_cors(on: None) -> None:
     """In the order of their example, in which FM's 503 cannot be read by a browser."""
     app = FastAPI()
-    app.add_middleware(CORSMiddleware, allow_origins=["*"], allow_methods=["*"], allow_headers=["*"])
+    app.add_middleware(
+        CORSMiddleware, allow_origins=["*"], allow_methods=["*"], allow_headers=["*"]
+    )
     app.add_middleware(MaintenanceModeMiddleware)
     app.add_api_route("/", lambda: "open")
 

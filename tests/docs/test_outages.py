@@ -28,11 +28,15 @@ from ..support.waiting import eventually, eventually_sync
 from ..support.workers import Workers
 
 DOCUMENT: Final = (Path(__file__).parents[2] / "docs" / "outages.md").read_text()
-HEADER: Final = '| it knew | Redis silent for | its fallbacks | `"last-known"` | `"open"` | `"closed"` |'
+HEADER: Final = (
+    '| it knew | Redis silent for | its fallbacks | `"last-known"` | `"open"` | `"closed"` |'
+)
 POLICIES: Final[tuple[OutagePolicy, ...]] = ("last-known", "open", "closed")
 VARIABLE: Final = "FASTAPI_MAINTENANCE_MODE"
 TTL: Final = 0.2
-PATIENT: Final = 2.0  # the ttl of those whose log must not speak of a machine that stood still for a moment
+PATIENT: Final = (
+    2.0  # the ttl of those whose log must not speak of a machine that stood still for a moment
+)
 STALE_AFTER: Final = 60.0  # on the clock that only the test moves
 LEASE: Final = 30.0  # over by the time that is "longer", and standing when it was last confirmed
 
@@ -59,8 +63,12 @@ def blocks(language: str) -> list[str]:
 KNEW: Final[dict[str, Snapshot | None]] = {
     "on": Snapshot(ON, now=T0),
     "off": Snapshot(OFF, now=T0),
-    "on, with an end that is over by now": Snapshot(MaintenanceState(enabled=True, ends_at=at(LEASE)), now=T0),
-    "off, with a window that has begun by now": Snapshot(MaintenanceState(enabled=True, starts_at=at(LEASE)), now=T0),
+    "on, with an end that is over by now": Snapshot(
+        MaintenanceState(enabled=True, ends_at=at(LEASE)), now=T0
+    ),
+    "off, with a window that has begun by now": Snapshot(
+        MaintenanceState(enabled=True, starts_at=at(LEASE)), now=T0
+    ),
     "a hold, whose lease is over by now": Snapshot(OFF, (Hold("a", ON, T0, T0 + LEASE),), T0),
     "nothing": None,
 }
@@ -131,7 +139,10 @@ async def test_a_worker_in_an_outage_does_what_the_table_says(
         monkeypatch.setenv(VARIABLE, variable)
     chain = made if isinstance(made, BaseStateBackend) else f"file:{path}"
     mode = MaintenanceMode(
-        RedisBackend(f"redis://127.0.0.1:{free_port}", ttl=TTL), fallback=chain, on_unreachable=policy, stale_after=STALE_AFTER
+        RedisBackend(f"redis://127.0.0.1:{free_port}", ttl=TTL),
+        fallback=chain,
+        on_unreachable=policy,
+        stale_after=STALE_AFTER,
     )
     if (reading := KNEW[knew]) is not None:
         clock.passed = LEASE - 1
@@ -165,12 +176,20 @@ def test_the_example_is_an_application() -> None:
 
 
 def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [f"{record.levelname} {record.getMessage()}" for record in caplog.records if record.name == "fastapi_maintenance"]
+    return [
+        f"{record.levelname} {record.getMessage()}"
+        for record in caplog.records
+        if record.name == "fastapi_maintenance"
+    ]
 
 
 def assert_logged(caplog: pytest.LogCaptureFixture, block: str, port: int, path: Path) -> None:
     """Compare line by line; an ellipsis stands for any words."""
-    expected = block.replace("127.0.0.1:6379", f"127.0.0.1:{port}").replace("file:last-known.json", f"file:{path}").splitlines()
+    expected = (
+        block.replace("127.0.0.1:6379", f"127.0.0.1:{port}")
+        .replace("file:last-known.json", f"file:{path}")
+        .splitlines()
+    )
     logged = lines(caplog)
 
     assert len(logged) == len(expected), logged
@@ -182,7 +201,9 @@ async def test_the_log_of_an_outage_reads_as_the_document_says(
     own_redis_server: RedisServerFactory, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     server = own_redis_server(config={"appendonly": "yes", "appendfsync": "always"})
-    async with MaintenanceMode(RedisBackend(server.url, ttl=PATIENT), on_unreachable="closed") as mode:
+    async with MaintenanceMode(
+        RedisBackend(server.url, ttl=PATIENT), on_unreachable="closed"
+    ) as mode:
         await eventually(lambda: mode.judge().closure is None, within=10)
         with caplog.at_level(logging.INFO, logger="fastapi_maintenance"):
             caplog.clear()
@@ -194,13 +215,18 @@ async def test_the_log_of_an_outage_reads_as_the_document_says(
 
 
 async def test_the_log_of_a_start_in_an_outage_reads_as_the_document_says(
-    free_port: int, caplog: pytest.LogCaptureFixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    free_port: int,
+    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     path = tmp_path / "last-known.json"
     path.write_text("perhaps")
     monkeypatch.setenv(VARIABLE, "1")
     caplog.set_level(logging.INFO, logger="fastapi_maintenance")
-    async with MaintenanceMode(RedisBackend(f"redis://127.0.0.1:{free_port}", ttl=TTL), fallback=f"file:{path}") as mode:
+    async with MaintenanceMode(
+        RedisBackend(f"redis://127.0.0.1:{free_port}", ttl=TTL), fallback=f"file:{path}"
+    ) as mode:
         await eventually(lambda: mode.judge().source == "env", within=10)
         await asyncio.sleep(3 * TTL)  # said once, however often it is asked
         assert_logged(caplog, blocks("text")[2], free_port, path)
@@ -226,12 +252,17 @@ async def test_the_log_of_a_loss_reads_as_the_document_says(
 
 
 @pytest.mark.timeout(120)
-def test_worker_processes_that_are_restarted_in_an_outage_still_know(own_redis_server: RedisServerFactory, tmp_path: Path) -> None:
+def test_worker_processes_that_are_restarted_in_an_outage_still_know(
+    own_redis_server: RedisServerFactory, tmp_path: Path
+) -> None:
     """A crash, with Redis away: what comes up instead answers as its neighbour does, and follows Redis again when it is back."""
     server = own_redis_server(config={"appendonly": "yes", "appendfsync": "always"})
     path = tmp_path / "last-known.json"
     state = MaintenanceState(enabled=True, message="Back at four")
-    environment = {"FASTAPI_MAINTENANCE_BACKEND": f"{server.url}?ttl={TTL}", "LAST_KNOWN": str(path)}
+    environment = {
+        "FASTAPI_MAINTENANCE_BACKEND": f"{server.url}?ttl={TTL}",
+        "LAST_KNOWN": str(path),
+    }
     with Workers("tests.apps.mirrored:app", env=environment) as workers:
         server.cli("SET", "maintenance", state.dump())
         eventually_closed(workers, "Back at four")
@@ -252,12 +283,22 @@ def test_worker_processes_that_are_restarted_in_an_outage_still_know(own_redis_s
 
 
 def eventually_closed(workers: Workers, words: str) -> None:
-    eventually_sync(lambda: all(answer.status == 503 and words in answer.text for answer in workers.get_all("/").values()), within=20)
+    eventually_sync(
+        lambda: all(
+            answer.status == 503 and words in answer.text
+            for answer in workers.get_all("/").values()
+        ),
+        within=20,
+    )
 
 
 def eventually_open(workers: Workers) -> None:
-    eventually_sync(lambda: all(answer.status == 200 for answer in workers.get_all("/").values()), within=20)
+    eventually_sync(
+        lambda: all(answer.status == 200 for answer in workers.get_all("/").values()), within=20
+    )
 
 
 def eventually_kept(path: Path, state: MaintenanceState) -> None:
-    eventually_sync(lambda: path.exists() and MaintenanceState.parse(path.read_bytes()) == state, within=20)
+    eventually_sync(
+        lambda: path.exists() and MaintenanceState.parse(path.read_bytes()) == state, within=20
+    )

@@ -32,7 +32,9 @@ NOT_RUN: Final = {
 
 
 @pytest.fixture
-def reader(redis_server: RedisServer, settled: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Reader:
+def reader(
+    redis_server: RedisServer, settled: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Reader:
     monkeypatch.chdir(tmp_path)
     return Reader(redis_server, tmp_path)
 
@@ -56,7 +58,9 @@ def test_no_block_of_a_page_is_overlooked(page: str) -> None:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_no_more_blocks_than_are_counted_here_are_only_looked_at(page: str) -> None:
-    assert len([block for block in Block.all_of(page) if "no-run" in block.options]) == NOT_RUN.get(page, 0)
+    assert len([block for block in Block.all_of(page) if "no-run" in block.options]) == NOT_RUN.get(
+        page, 0
+    )
 
 
 def test_the_pages_are_those_that_there_are() -> None:
@@ -68,7 +72,9 @@ def test_the_pages_are_those_that_there_are() -> None:
 def test_every_test_that_a_page_names_exists(page: str) -> None:
     named = re.findall(r"`(?:tests/)?([\w/]+\.py)::(\w+)`", (ROOT / page).read_text())
 
-    assert [name for file, name in named if f"def {name}(" not in (ROOT / "tests" / file).read_text()] == []
+    assert [
+        name for file, name in named if f"def {name}(" not in (ROOT / "tests" / file).read_text()
+    ] == []
 
 
 BROKEN: Final = {
@@ -94,20 +100,33 @@ BROKEN: Final = {
 
 
 @pytest.mark.parametrize("what", BROKEN)
-def test_a_page_with_a_fault_fails(what: str, reader: Reader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_page_with_a_fault_fails(
+    what: str, reader: Reader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     page = page_of(BROKEN[what], tmp_path, monkeypatch)
 
-    with pytest.raises((AssertionError, SyntaxError, TOMLDecodeError, InvalidStateError, ValidationError)):
+    with pytest.raises(
+        (AssertionError, SyntaxError, TOMLDecodeError, InvalidStateError, ValidationError)
+    ):
         reader.read(page)
 
 
-def test_a_page_is_left_as_it_was(reader: Reader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    page = page_of("```bash\nsleep 77 &\necho $!\n```\n\n```text output\n…\n```\n", tmp_path, monkeypatch)
+def test_a_page_is_left_as_it_was(
+    reader: Reader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = page_of(
+        "```bash\nsleep 77 &\necho $!\n```\n\n```text output\n…\n```\n", tmp_path, monkeypatch
+    )
 
     reader.read(page)
 
     def state() -> str:
         """Of the process: nothing of one that is gone, Z of one that nobody has asked about yet."""
-        return subprocess.run(["ps", "-o", "stat=", "-p", reader.said.strip()], capture_output=True, text=True, check=False).stdout.strip()
+        return subprocess.run(
+            ["ps", "-o", "stat=", "-p", reader.said.strip()],
+            capture_output=True,
+            text=True,
+            check=False,
+        ).stdout.strip()
 
     eventually_sync(lambda: state() in ("", "Z"), within=10)

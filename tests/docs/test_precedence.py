@@ -57,20 +57,29 @@ class Table:
 
     def text(self) -> str:
         """As it stands in the document."""
-        rows = [(*row.given, *row.outcome) for row in self._reduced(self.every_row(), len(self.columns))]
-        return "".join(f"| {' | '.join(cells)} |\n" for cells in [self.header, ("---",) * len(self.header), *rows])
+        rows = [
+            (*row.given, *row.outcome) for row in self._reduced(self.every_row(), len(self.columns))
+        ]
+        return "".join(
+            f"| {' | '.join(cells)} |\n"
+            for cells in [self.header, ("---",) * len(self.header), *rows]
+        )
 
     def documented(self) -> list[Row]:
         """The rows of the document, read again."""
         text = DOCUMENT.read_text().partition(self._begin)[2].partition(self._end)[0].strip()
-        cells = [tuple(cell.strip() for cell in line.strip("|").split("|")) for line in text.splitlines()]
+        cells = [
+            tuple(cell.strip() for cell in line.strip("|").split("|")) for line in text.splitlines()
+        ]
         assert cells[0] == self.header
         return [Row(row[: len(self.columns)], row[len(self.columns) :]) for row in cells[2:]]
 
     def renew(self) -> None:
         """Write it into the document."""
         before, _, rest = DOCUMENT.read_text().partition(self._begin)
-        DOCUMENT.write_text(f"{before}{self._begin}\n{self.text()}\n{self._end}{rest.partition(self._end)[2]}")
+        DOCUMENT.write_text(
+            f"{before}{self._begin}\n{self.text()}\n{self._end}{rest.partition(self._end)[2]}"
+        )
 
     def _reduced(self, rows: list[Row], width: int) -> list[Row]:
         """The same with `any` wherever a column makes no difference, from the last column to the first."""
@@ -80,11 +89,20 @@ class Table:
         values = list(self.columns.values())[column]
         merged: list[Row] = []
         for _, group in groupby(rows, key=lambda row: row.given[:column]):
-            alternatives = {value: list(found) for value, found in groupby(group, key=lambda row: row.given[column])}
-            tails = [[(row.given[width:], row.outcome) for row in found] for found in alternatives.values()]
+            alternatives = {
+                value: list(found)
+                for value, found in groupby(group, key=lambda row: row.given[column])
+            }
+            tails = [
+                [(row.given[width:], row.outcome) for row in found]
+                for found in alternatives.values()
+            ]
             if len(alternatives) == len(values) and all(tail == tails[0] for tail in tails):
                 first = next(iter(alternatives.values()))
-                merged += [row._replace(given=(*row.given[:column], ANY, *row.given[width:])) for row in first]
+                merged += [
+                    row._replace(given=(*row.given[:column], ANY, *row.given[width:]))
+                    for row in first
+                ]
             else:
                 merged += [row for found in alternatives.values() for row in found]
         return self._reduced(merged, column)
@@ -108,7 +126,18 @@ def for_methods(given: tuple[str, ...]) -> tuple[str, ...]:
 def decided_of(given: tuple[str, ...], methods: Iterable[str | None]) -> str:
     mark, found, exempt, hold, override, switch = given
     closed = closure_of(SAYS[hold], OVERRIDES[override], SAYS[switch] or OFF)
-    decisions = {show(decide(mark=MARKS[mark], found=YES[found], exempt=YES[exempt], closure=closed, method=method)) for method in methods}
+    decisions = {
+        show(
+            decide(
+                mark=MARKS[mark],
+                found=YES[found],
+                exempt=YES[exempt],
+                closure=closed,
+                method=method,
+            )
+        )
+        for method in methods
+    }
     assert len(decisions) == 1, "methods of one kind must not be told apart"
     return decisions.pop()
 
@@ -140,7 +169,9 @@ OWN: Final[dict[str, MaintenanceState | None]] = {
     "nothing": None,
     "off": OFF,
     "on": MaintenanceState(enabled=True, message="own"),
-    "not yet": MaintenanceState(enabled=True, message="own", starts_at=datetime(2100, 1, 1, tzinfo=UTC)),
+    "not yet": MaintenanceState(
+        enabled=True, message="own", starts_at=datetime(2100, 1, 1, tzinfo=UTC)
+    ),
 }
 SWITCHES: Final = {"off": OFF, "on": GENERAL}
 
@@ -151,14 +182,32 @@ def for_a_scope(given: tuple[str, ...]) -> tuple[str]:
     held = {None: HOLDS[general_holds], "billing": HOLDS[own_holds]}
     reading = Snapshot(
         SWITCHES[switch],
-        tuple(Hold(str(component), ON if on else OFF, component=component) for component, on in held.items() if on is not None),
+        tuple(
+            Hold(str(component), ON if on else OFF, component=component)
+            for component, on in held.items()
+            if on is not None
+        ),
         NOW.timestamp(),
         components={} if OWN[own] is None else {"billing": ComponentSwitch(OWN[own])},
     )
-    options: Any = {"kind": "redis", "enable_maintenance": OVERRIDES[override], "on_unreachable": "last-known"}
-    knowledge = SnapshotCache(StalenessPolicy(**options, stale_after=math.inf, ttl=1.0, counts_from_registering=False, asks_always=False))
+    options: Any = {
+        "kind": "redis",
+        "enable_maintenance": OVERRIDES[override],
+        "on_unreachable": "last-known",
+    }
+    knowledge = SnapshotCache(
+        StalenessPolicy(
+            **options,
+            stale_after=math.inf,
+            ttl=1.0,
+            counts_from_registering=False,
+            asks_always=False,
+        )
+    )
     knowledge.store(reading, 0.0, 0.0)
-    closed = knowledge.evaluate_gate(0.0, None, "default", watched=True).for_component("billing").closure
+    closed = (
+        knowledge.evaluate_gate(0.0, None, "default", watched=True).for_component("billing").closure
+    )
     if closed is None:
         return ("passes",)
     by = f"{closed.state.message} switch" if closed.rule == "switch" else closed.rule.value
@@ -209,7 +258,16 @@ def test_every_row_is_needed(table: Table) -> None:
 
 def test_every_rule_has_a_row() -> None:
     shown = {cell.partition(": ")[2] for line in REQUESTS.documented() for cell in line.outcome}
-    assert shown == {"forced-on", "forced-off", "no-route", "exempt", "hold", "override", "switch", "open"}
+    assert shown == {
+        "forced-on",
+        "forced-off",
+        "no-route",
+        "exempt",
+        "hold",
+        "override",
+        "switch",
+        "open",
+    }
     assert {cell for line in COMPONENTS.documented() for cell in line.outcome} == {
         "passes",
         "**refused**: hold",

@@ -41,14 +41,21 @@ INNER: Final = {
 
 
 def public_names(module: str) -> list[str]:
-    return [name for name in importlib.import_module(module).__all__ if name not in INNER.get(module, ())]
+    return [
+        name
+        for name in importlib.import_module(module).__all__
+        if name not in INNER.get(module, ())
+    ]
 
 
 # -- the names -------------------------------------------------------------------------------------------------------------
 
 
 def reference() -> str:
-    parts = [f"\n## {module}\n\n{sentence}\n\n{''.join(entries(module)).rstrip()}\n" for module, sentence in MODULES.items()]
+    parts = [
+        f"\n## {module}\n\n{sentence}\n\n{''.join(entries(module)).rstrip()}\n"
+        for module, sentence in MODULES.items()
+    ]
     return "".join(parts)
 
 
@@ -65,15 +72,28 @@ def test_the_reference_has_every_public_name() -> None:
 def test_every_name_of_the_reference_says_what_it_is(module: str) -> None:
     names = {name: getattr(importlib.import_module(module), name) for name in public_names(module)}
 
-    assert [name for name, thing in names.items() if inspect.isroutine(thing) or inspect.isclass(thing) if not thing.__doc__] == []
+    assert [
+        name
+        for name, thing in names.items()
+        if inspect.isroutine(thing) or inspect.isclass(thing)
+        if not thing.__doc__
+    ] == []
 
 
 @pytest.mark.parametrize("page", sorted(DOCS.glob("**/*.md")), ids=lambda page: page.name)
 def test_whatever_the_pages_import_is_in_the_reference(page: Path) -> None:
-    imported = re.findall(r"^ *from (fastapi_maintenance[\w.]*) import (.+)$", page.read_text(), re.MULTILINE)
-    names = [(module, name.split(" as ")[0].strip()) for module, names in imported for name in names.split(",")]
+    imported = re.findall(
+        r"^ *from (fastapi_maintenance[\w.]*) import (.+)$", page.read_text(), re.MULTILINE
+    )
+    names = [
+        (module, name.split(" as ")[0].strip())
+        for module, names in imported
+        for name in names.split(",")
+    ]
 
-    public = MODULES.keys() | {f"{module}.{name}" for module in MODULES for name in public_names(module)}
+    public = MODULES.keys() | {
+        f"{module}.{name}" for module in MODULES for name in public_names(module)
+    }
     assert {f"{module}.{name}" for module, name in names} <= public | {"fastapi_maintenance.exempt"}
 
 
@@ -83,7 +103,9 @@ def test_whatever_the_pages_import_is_in_the_reference(page: Path) -> None:
 def commands() -> str:
     root = get_command(cli)
     common = {option.name for option in root.params}
-    return section("fastapi-maintenance", root, set()) + "".join(sections("fastapi-maintenance", root, common))
+    return section("fastapi-maintenance", root, set()) + "".join(
+        sections("fastapi-maintenance", root, common)
+    )
 
 
 def sections(prefix: str, group: Any, common: set[str]) -> Iterator[str]:
@@ -106,7 +128,9 @@ def row(option: Any) -> str:
     if option.param_type_name == "argument":
         names = f"`{option.metavar or option.name.upper()}`"
     default = (
-        f" Default: `{option.default}`." if option.show_default and isinstance(option.default, str | int | float) and option.default else ""
+        f" Default: `{option.default}`."
+        if option.show_default and isinstance(option.default, str | int | float) and option.default
+        else ""
     )
     return f"| {names} | {(option.help or '').replace('|', chr(92) + '|')}{default} |\n"
 

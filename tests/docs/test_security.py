@@ -31,7 +31,9 @@ async def cli(server: RedisServer, *command: str) -> str:
     return await asyncio.to_thread(server.cli, *command)
 
 
-async def test_a_hold_that_is_taken_away_is_put_back_by_its_holder(redis_server: RedisServer, mode: MaintenanceMode) -> None:
+async def test_a_hold_that_is_taken_away_is_put_back_by_its_holder(
+    redis_server: RedisServer, mode: MaintenanceMode
+) -> None:
     async with maintenance_mode_on(RedisBackend(redis_server.url, ttl=TTL), lease=10.0) as hold:
         await eventually(lambda: not mode.judge().is_open, within=SOON)
         await eventually(lambda: is_opened_by_force(redis_server, mode), within=SOON)
@@ -46,21 +48,37 @@ async def is_opened_by_force(server: RedisServer, mode: MaintenanceMode) -> bool
     return mode.judge().is_open
 
 
-async def test_a_forged_off_hold_opens_the_service_under_anothers_hold(redis_server: RedisServer, mode: MaintenanceMode) -> None:
+async def test_a_forged_off_hold_opens_the_service_under_anothers_hold(
+    redis_server: RedisServer, mode: MaintenanceMode
+) -> None:
     async with maintenance_mode_on(RedisBackend(redis_server.url, ttl=TTL)) as hold:
         await eventually(lambda: not mode.judge().is_open, within=SOON)
         (id, *_) = (await cli(redis_server, "HKEYS", "{maintenance}:holds")).split()
         seconds, _ = (await cli(redis_server, "TIME")).split()
         forged = json.dumps({"state": {"enabled": False}, "lifts": [id]})
-        await cli(redis_server, "HSET", "{maintenance}:holds", "forged", f"{int(seconds) + 60}000000 {seconds}000000 {forged}")
+        await cli(
+            redis_server,
+            "HSET",
+            "{maintenance}:holds",
+            "forged",
+            f"{int(seconds) + 60}000000 {seconds}000000 {forged}",
+        )
         await eventually(lambda: mode.judge().is_open, within=SOON)
         hold.check()
 
 
-async def test_a_barrier_waits_for_a_worker_that_somebody_made_up(redis_server: RedisServer, mode: MaintenanceMode) -> None:
+async def test_a_barrier_waits_for_a_worker_that_somebody_made_up(
+    redis_server: RedisServer, mode: MaintenanceMode
+) -> None:
     seconds, _ = (await cli(redis_server, "TIME")).split()
     report = json.dumps({"host": "nowhere", "pid": 1, "epoch": 0})
-    await cli(redis_server, "HSET", "{maintenance}:workers", "made-up", f"{int(seconds) + 60}000000 {report}")
+    await cli(
+        redis_server,
+        "HSET",
+        "{maintenance}:workers",
+        "made-up",
+        f"{int(seconds) + 60}000000 {report}",
+    )
 
     result = await wait_until_applied(RedisBackend(redis_server.url, ttl=TTL), timeout=4.0)
 
@@ -68,16 +86,32 @@ async def test_a_barrier_waits_for_a_worker_that_somebody_made_up(redis_server: 
     assert not result.ok
 
 
-async def test_a_barrier_believes_a_registration_that_somebody_wrote(redis_server: RedisServer, settled: None) -> None:
+async def test_a_barrier_believes_a_registration_that_somebody_wrote(
+    redis_server: RedisServer, settled: None
+) -> None:
     seconds, _ = (await cli(redis_server, "TIME")).split()
-    report = json.dumps({"host": "nowhere", "pid": 1, "epoch": 10**17, "closed": True, "drained": True})
-    await cli(redis_server, "HSET", "{maintenance}:workers", "made-up", f"{int(seconds) + 60}000000 {report}")
+    report = json.dumps(
+        {"host": "nowhere", "pid": 1, "epoch": 10**17, "closed": True, "drained": True}
+    )
+    await cli(
+        redis_server,
+        "HSET",
+        "{maintenance}:workers",
+        "made-up",
+        f"{int(seconds) + 60}000000 {report}",
+    )
     await cli(redis_server, "SET", "maintenance", "1")
 
-    assert (await wait_until_applied(RedisBackend(redis_server.url, ttl=TTL), drained=True, timeout=10.0)).ok
+    assert (
+        await wait_until_applied(
+            RedisBackend(redis_server.url, ttl=TTL), drained=True, timeout=10.0
+        )
+    ).ok
 
 
-async def test_a_message_on_the_channel_changes_nothing(redis_server: RedisServer, mode: MaintenanceMode) -> None:
+async def test_a_message_on_the_channel_changes_nothing(
+    redis_server: RedisServer, mode: MaintenanceMode
+) -> None:
     await eventually(lambda: mode.judge().is_open, within=SOON)
     for message in ("1", "on", '{"enabled": true}', "9" * 40, "\r\n$-1\r\n", "x" * 100_000):
         assert int(await cli(redis_server, "PUBLISH", "{maintenance}:events", message)) == 1
@@ -89,6 +123,10 @@ async def test_a_message_on_the_channel_changes_nothing(redis_server: RedisServe
 
 
 def test_every_row_names_a_test_or_stands_for_itself() -> None:
-    rows = [line for line in (ROOT / "docs" / "security.md").read_text().splitlines() if line.startswith("|") and ".py::" not in line]
+    rows = [
+        line
+        for line in (ROOT / "docs" / "security.md").read_text().splitlines()
+        if line.startswith("|") and ".py::" not in line
+    ]
 
     assert [row for row in rows if not re.search(r"\| tested by \||---", row)] == []

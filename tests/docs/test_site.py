@@ -61,7 +61,11 @@ class Site:
     def target_of(self, page: Path, link: str) -> tuple[Path, str]:
         """The file that a link leads to, and the place in it."""
         url = urlsplit(link)
-        target = (self.home if url.path.startswith("/") else page.parent) / unquote(url.path).lstrip("/") if url.path else page
+        target = (
+            (self.home if url.path.startswith("/") else page.parent) / unquote(url.path).lstrip("/")
+            if url.path
+            else page
+        )
         target = target.resolve()
         return (target / "index.html" if target.is_dir() else target), unquote(url.fragment)
 
@@ -69,9 +73,13 @@ class Site:
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
     home = tmp_path_factory.mktemp("site").resolve()
-    built = subprocess.run(["scripts/docs", home], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    built = subprocess.run(
+        ["scripts/docs", home], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
+    )
     assert built.returncode == 0, built.stdout + built.stderr
-    return Site(home / "site", {page: Page(page.read_text()) for page in home.glob("site/**/*.html")})
+    return Site(
+        home / "site", {page: Page(page.read_text()) for page in home.glob("site/**/*.html")}
+    )
 
 
 @pytest.mark.timeout(320)
@@ -82,7 +90,9 @@ def test_every_link_leads_somewhere(site: Site) -> None:
             if urlsplit(link).scheme or path.name == "404.html":
                 continue
             target, anchor = site.target_of(path, link)
-            if not target.is_file() or (anchor and target in site.pages and anchor not in site.pages[target].anchors):
+            if not target.is_file() or (
+                anchor and target in site.pages and anchor not in site.pages[target].anchors
+            ):
                 dead.append(f"{path.relative_to(site.home)}: {link}")
 
     assert dead == []
@@ -90,9 +100,13 @@ def test_every_link_leads_somewhere(site: Site) -> None:
 
 @pytest.mark.timeout(320)
 def test_nothing_is_loaded_from_other_hosts(site: Site) -> None:
-    assert {link for page in site.pages.values() for link in page.loads if urlsplit(link).netloc} == set()
+    assert {
+        link for page in site.pages.values() for link in page.loads if urlsplit(link).netloc
+    } == set()
     styles = "".join(sheet.read_text() for sheet in site.home.glob("**/*.css"))
-    assert [url for url in re.findall(r"url\(([^)]*)\)", styles) if re.match(r"[\"']?(https?:)?//", url)] == []
+    assert [
+        url for url in re.findall(r"url\(([^)]*)\)", styles) if re.match(r"[\"']?(https?:)?//", url)
+    ] == []
 
 
 @pytest.mark.timeout(320)
@@ -117,7 +131,9 @@ class served:
     """A directory by HTTP, as long as the block is."""
 
     def __init__(self, directory: Path) -> None:
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(directory)))
+        self.server = ThreadingHTTPServer(
+            ("127.0.0.1", 0), partial(Quiet, directory=str(directory))
+        )
         self.thread = Thread(target=self.server.serve_forever)
 
     def __enter__(self) -> str:
@@ -142,7 +158,9 @@ def in_the_menu() -> set[str]:
     def pages(item: Any) -> Iterator[str]:
         if isinstance(item, str):
             yield item
-        for inner in item.values() if isinstance(item, dict) else item if isinstance(item, list) else ():
+        for inner in (
+            item.values() if isinstance(item, dict) else item if isinstance(item, list) else ()
+        ):
             yield from pages(inner)
 
     return set(pages(tomllib.loads((ROOT / "zensical.toml").read_text())["project"]["nav"]))
@@ -161,14 +179,28 @@ def test_the_reference_shows_every_public_name(site: Site) -> None:
     assert [name for name in NAMES if name not in anchors] == []
 
 
-@pytest.mark.parametrize("fault", ["[nowhere](nowhere.md)", "[nobody](#nobody)", "::: fastapi_maintenance.NoSuchName"])
+@pytest.mark.parametrize(
+    "fault", ["[nowhere](nowhere.md)", "[nobody](#nobody)", "::: fastapi_maintenance.NoSuchName"]
+)
 def test_a_page_with_a_fault_is_not_built(fault: str, tmp_path: Path) -> None:
     (tmp_path / "zensical.toml").write_text(
-        re.sub(r"nav = \[\n.*?^\]\n", "", (ROOT / "zensical.toml").read_text(), flags=re.DOTALL | re.MULTILINE)
+        re.sub(
+            r"nav = \[\n.*?^\]\n",
+            "",
+            (ROOT / "zensical.toml").read_text(),
+            flags=re.DOTALL | re.MULTILINE,
+        )
     )
     (tmp_path / "pages").mkdir()
     (tmp_path / "pages" / "README.md").write_text(f"# Page\n\n{fault}\n")
 
-    built = subprocess.run([ZENSICAL, "build", "--strict"], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    built = subprocess.run(
+        [ZENSICAL, "build", "--strict"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
 
     assert built.returncode != 0

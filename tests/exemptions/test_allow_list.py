@@ -89,8 +89,13 @@ def gate(state: MaintenanceState) -> Gate:
 def workers(redis_url: str) -> Iterator[list[httpx2.Client]]:
     """Clients of two workers by two servers, each with a connection of its own to one Redis."""
     apps = make_app(RedisBackend(redis_url)), make_app(RedisBackend(redis_url))
-    with BELIEVING_NO_HEADERS["uvicorn"](apps[0]) as one, BELIEVING_NO_HEADERS["hypercorn"](apps[1]) as other:
-        clients = [httpx2.Client(base_url=f"http://{address}", trust_env=False) for address in (one, other)]
+    with (
+        BELIEVING_NO_HEADERS["uvicorn"](apps[0]) as one,
+        BELIEVING_NO_HEADERS["hypercorn"](apps[1]) as other,
+    ):
+        clients = [
+            httpx2.Client(base_url=f"http://{address}", trust_env=False) for address in (one, other)
+        ]
         yield clients
         for client in clients:
             client.close()
@@ -100,10 +105,14 @@ def statuses(workers: list[httpx2.Client], method: str, url: str, **more: Any) -
     return [worker.request(method, url, **more).status_code for worker in workers]
 
 
-def test_the_list_is_changed_in_redis_and_followed_by_every_worker(workers: list[httpx2.Client], redis_server: RedisServer) -> None:
+def test_the_list_is_changed_in_redis_and_followed_by_every_worker(
+    workers: list[httpx2.Client], redis_server: RedisServer
+) -> None:
     def set_and_expect(value: str, method: str, url: str, status: int, **more: Any) -> None:
         redis_server.cli("SET", "maintenance", value)
-        eventually_sync(lambda: statuses(workers, method, url, **more) == [status, status], within=10)
+        eventually_sync(
+            lambda: statuses(workers, method, url, **more) == [status, status], within=10
+        )
 
     assert statuses(workers, "POST", "/orders/1") == [200, 200]
     set_and_expect('{"enabled": true, "allow": ["POST /orders/{id}"]}', "POST", "/login", 503)
@@ -115,26 +124,45 @@ def test_the_list_is_changed_in_redis_and_followed_by_every_worker(workers: list
     set_and_expect('{"enabled": true, "allow": ["127.0.0.0/8"]}', "POST", "/orders/1", 200)
     assert statuses(workers, "POST", "/never") == [503, 503]
     assert handshakes(workers) == [101, 101]
-    set_and_expect('{"enabled": true, "allow": ["10.0.0.0/8"]}', "POST", "/orders/1", 503, headers={"X-Forwarded-For": "10.1.2.3"})
+    set_and_expect(
+        '{"enabled": true, "allow": ["10.0.0.0/8"]}',
+        "POST",
+        "/orders/1",
+        503,
+        headers={"X-Forwarded-For": "10.1.2.3"},
+    )
     set_and_expect("1", "POST", "/login", 503)
 
 
-def test_in_read_only_mode_a_login_can_be_allowed(workers: list[httpx2.Client], redis_server: RedisServer) -> None:
+def test_in_read_only_mode_a_login_can_be_allowed(
+    workers: list[httpx2.Client], redis_server: RedisServer
+) -> None:
     redis_server.cli("SET", "maintenance", LOGIN)
     eventually_sync(lambda: statuses(workers, "POST", "/orders/1") == [503, 503], within=10)
     assert statuses(workers, "GET", "/orders/1") == [200, 200]
     assert statuses(workers, "POST", "/login") == [200, 200]
 
 
-def test_the_list_of_a_scopes_own_switch_goes_before_the_general_one(workers: list[httpx2.Client], redis_server: RedisServer) -> None:
+def test_the_list_of_a_scopes_own_switch_goes_before_the_general_one(
+    workers: list[httpx2.Client], redis_server: RedisServer
+) -> None:
     def expect(invoice_got: int, invoice_posted: int, login: int) -> None:
         expected = [(invoice_got, invoice_posted, login)] * 2
         asked = ("GET", "/invoices/1"), ("POST", "/invoices/1"), ("GET", "/login")
-        eventually_sync(lambda: [*zip(*(statuses(workers, *request) for request in asked), strict=True)] == expected, within=10)
+        eventually_sync(
+            lambda: (
+                [*zip(*(statuses(workers, *request) for request in asked), strict=True)] == expected
+            ),
+            within=10,
+        )
 
-    redis_server.cli("SET", "maintenance:billing", '{"enabled": true, "allow": ["POST /invoices/{id}"]}')
+    redis_server.cli(
+        "SET", "maintenance:billing", '{"enabled": true, "allow": ["POST /invoices/{id}"]}'
+    )
     expect(503, 200, 200)
-    redis_server.cli("SET", "maintenance", '{"enabled": true, "allow": ["/login", "GET /invoices/{id}"]}')
+    redis_server.cli(
+        "SET", "maintenance", '{"enabled": true, "allow": ["/login", "GET /invoices/{id}"]}'
+    )
     expect(503, 200, 200)
     redis_server.cli("DEL", "maintenance:billing")
     expect(200, 503, 200)
@@ -143,13 +171,22 @@ def test_the_list_of_a_scopes_own_switch_goes_before_the_general_one(workers: li
 
 
 @pytest.mark.parametrize("server", BELIEVING_NO_HEADERS)
-def test_a_network_in_the_list_is_looked_for_in_forwarded_where_asked_for(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("UNUSED_HERE", '{"enabled": true, "allow": ["10.1.0.0/16", "2001:db8::/32"]}')
+def test_a_network_in_the_list_is_looked_for_in_forwarded_where_asked_for(
+    server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(
+        "UNUSED_HERE", '{"enabled": true, "allow": ["10.1.0.0/16", "2001:db8::/32"]}'
+    )
     app = make_app("env:UNUSED_HERE", trusted_proxies="127.0.0.1", forwarded="forwarded")
-    with BELIEVING_NO_HEADERS[server](app) as address, httpx2.Client(base_url=f"http://{address}", trust_env=False) as client:
+    with (
+        BELIEVING_NO_HEADERS[server](app) as address,
+        httpx2.Client(base_url=f"http://{address}", trust_env=False) as client,
+    ):
 
         def status(**headers: str) -> int:
-            return client.get("/login", headers={name.replace("_", "-"): value for name, value in headers.items()}).status_code
+            return client.get(
+                "/login", headers={name.replace("_", "-"): value for name, value in headers.items()}
+            ).status_code
 
         assert status(forwarded="for=10.1.2.3;proto=https") == 200
         assert status(forwarded='for=203.0.113.9, for="[2001:db8::1]:4711"') == 200
@@ -164,9 +201,17 @@ def test_a_network_in_the_list_is_looked_for_behind_trusted_proxies_only(server:
     app = make_app("env:UNUSED_HERE", trusted_proxies="127.0.0.1")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("UNUSED_HERE", '{"enabled": true, "allow": ["10.1.0.0/16"]}')
-        with BELIEVING_NO_HEADERS[server](app) as address, httpx2.Client(base_url=f"http://{address}", trust_env=False) as client:
+        with (
+            BELIEVING_NO_HEADERS[server](app) as address,
+            httpx2.Client(base_url=f"http://{address}", trust_env=False) as client,
+        ):
             assert client.get("/login", headers={"X-Forwarded-For": "10.1.2.3"}).status_code == 200
-            assert client.get("/login", headers={"X-Forwarded-For": "10.1.2.3, 203.0.113.9"}).status_code == 503
+            assert (
+                client.get(
+                    "/login", headers={"X-Forwarded-For": "10.1.2.3, 203.0.113.9"}
+                ).status_code
+                == 503
+            )
             assert client.get("/login").status_code == 503
 
 
@@ -180,7 +225,11 @@ async def test_a_block_can_allow_requests_and_of_several_blocks_what_all_allow()
             return mode.granted.allows(http_scope("POST", path=path), closing.state)
 
         async with maintenance_mode_on(board, allow=["/webhooks/{name}", "POST /login"]):
-            assert (passes("/login"), passes("/webhooks/x"), passes("/orders")) == (True, True, False)
+            assert (passes("/login"), passes("/webhooks/x"), passes("/orders")) == (
+                True,
+                True,
+                False,
+            )
             async with maintenance_mode_on(board, allow=["POST /login"]):
                 assert (passes("/login"), passes("/webhooks/x")) == (True, False)
                 async with maintenance_mode_on(board):
@@ -196,7 +245,11 @@ async def test_of_a_block_of_a_scope_and_a_general_one_both_must_allow() -> None
         def passing(component: str | None) -> list[str]:
             closing = mode.gate.for_component(component).closure
             assert closing is not None
-            return [path for path in ("/a", "/b", "/c") if mode.granted.allows(http_scope(path=path), closing.state)]
+            return [
+                path
+                for path in ("/a", "/b", "/c")
+                if mode.granted.allows(http_scope(path=path), closing.state)
+            ]
 
         async with maintenance_mode_on(board, component="billing", allow=["/a", "/b"]):
             assert passing("billing") == ["/a", "/b"]
@@ -239,7 +292,9 @@ def test_a_block_that_allows_what_cannot_be_read_is_refused() -> None:
         ("GET /items", websocket_scope(path="/items"), False),
     ],
 )
-def test_an_entry_of_a_state_is_a_path_or_a_network_and_perhaps_methods(entry: str, scope: dict[str, Any], expected: bool) -> None:
+def test_an_entry_of_a_state_is_a_path_or_a_network_and_perhaps_methods(
+    entry: str, scope: dict[str, Any], expected: bool
+) -> None:
     allow_list = AllowList([entry], Proxies("192.0.2.7"))
     assert allow_list.errors == []
     assert allow_list.matches(scope) is expected
@@ -264,7 +319,9 @@ def test_an_entry_of_a_state_is_a_path_or_a_network_and_perhaps_methods(entry: s
         ("/" + "a" * 200, "aaa…': write it like"),
     ],
 )
-def test_an_entry_that_cannot_be_read_lets_nobody_through_and_leaves_the_others(entry: str, problem: str) -> None:
+def test_an_entry_that_cannot_be_read_lets_nobody_through_and_leaves_the_others(
+    entry: str, problem: str
+) -> None:
     allow_list = AllowList([entry, "/login"])
     assert len(allow_list.errors) == 1
     assert problem in allow_list.errors[0]
@@ -277,7 +334,10 @@ KINDS: Final = st.sampled_from(["x", "1", "{a}", "{a:int}", "{a:float}", "{a:uui
 ENTRIES: Final = st.lists(KINDS, min_size=1, max_size=20).map(lambda kinds: "/" + "/".join(kinds))
 
 
-@given(st.lists(ENTRIES, max_size=100), st.sampled_from(["/1" * 2000, "/" + "1" * 4000, "/1.1" * 1000, "/x" * 30_000, "/" * 60_000]))
+@given(
+    st.lists(ENTRIES, max_size=100),
+    st.sampled_from(["/1" * 2000, "/" + "1" * 4000, "/1.1" * 1000, "/x" * 30_000, "/" * 60_000]),
+)
 @example(["/{a:float}/{b:float}/{c:path}"] * 100, "/" + "1" * 4000)
 @example(["/{a}" * 32] * 100, "/1" * 32)
 def test_allow_list_any_path_needs_bounded_work(entries: list[str], path: str) -> None:
@@ -290,9 +350,15 @@ def test_allow_list_any_path_needs_bounded_work(entries: list[str], path: str) -
 
         return SimpleNamespace(fullmatch=fullmatch)
 
-    allow_list = AllowList([entry[:200].rpartition("/")[0] or "/x" if len(entry) > 200 else entry for entry in entries])
+    allow_list = AllowList(
+        [entry[:200].rpartition("/")[0] or "/x" if len(entry) > 200 else entry for entry in entries]
+    )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_allow, "_SEGMENTS", {kind: comparing(pattern) for kind, pattern in _allow._SEGMENTS.items()})
+        patch.setattr(
+            _allow,
+            "_SEGMENTS",
+            {kind: comparing(pattern) for kind, pattern in _allow._SEGMENTS.items()},
+        )
         lines = lines_run(lambda: allow_list.matches(at(path)))
     assert allow_list.errors == []
     assert lines <= 100 + 100 * (10 + 6 * 32)
@@ -300,20 +366,31 @@ def test_allow_list_any_path_needs_bounded_work(entries: list[str], path: str) -
     assert max(compared, default=0) <= 100
 
 
-@given(st.lists(ENTRIES, max_size=1), st.lists(st.sampled_from(["", "x", "1", "1.5", "a b", str(UUID(int=7))]), max_size=6).map("/".join))
+@given(
+    st.lists(ENTRIES, max_size=1),
+    st.lists(st.sampled_from(["", "x", "1", "1.5", "a b", str(UUID(int=7))]), max_size=6).map(
+        "/".join
+    ),
+)
 def test_allow_list_template_matches_what_its_route_matches(entries: list[str], path: str) -> None:
     for entry in (f"{entry}{end}" for entry in entries for end in ("", "/", "/{rest:path}")):
         first, *parts = entry.split("{a")
-        template = first + "".join(f"{{a{number}{part}" for number, part in enumerate(parts))  # routes need each name once
+        template = first + "".join(
+            f"{{a{number}{part}" for number, part in enumerate(parts)
+        )  # routes need each name once
         scope = at(f"/{path}")
-        assert AllowList([entry]).matches(scope) is (len(entry) <= 200 and Path(template).matches(scope) is True)
+        assert AllowList([entry]).matches(scope) is (
+            len(entry) <= 200 and Path(template).matches(scope) is True
+        )
 
 
 def test_allow_list_client_address_is_determined_once(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Scope] = []
     proxies = Proxies("192.0.2.7")
     monkeypatch.setattr(proxies, "client_of", lambda scope: asked.append(scope))
-    assert not AllowList([f"10.{number}.0.0/16" for number in range(100)], proxies).matches(at("/x"))
+    assert not AllowList([f"10.{number}.0.0/16" for number in range(100)], proxies).matches(
+        at("/x")
+    )
     assert len(asked) == 1
 
 
@@ -329,7 +406,9 @@ class Board(Switchboard):
         return self._local_reading(self.state)
 
 
-async def test_an_entry_that_cannot_be_read_is_told_once_and_the_rest_holds(caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_entry_that_cannot_be_read_is_told_once_and_the_rest_holds(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     board = Board()
     board.state = MaintenanceState(enabled=True, allow=("nonsense", "/login"))
     with caplog.at_level(logging.WARNING, "fastapi_maintenance"):
@@ -339,7 +418,9 @@ async def test_an_entry_that_cannot_be_read_is_told_once_and_the_rest_holds(capl
                 assert not mode.granted.allows(http_scope(path="/nonsense"), mode.gate.state)
                 mode.judge()
     (told,) = caplog.records
-    assert told.message.startswith("Invalid allow entry 'nonsense': A network must be like 10.0.0.0/8")
+    assert told.message.startswith(
+        "Invalid allow entry 'nonsense': A network must be like 10.0.0.0/8"
+    )
 
 
 async def test_a_list_is_read_once_however_many_ask(monkeypatch: pytest.MonkeyPatch) -> None:

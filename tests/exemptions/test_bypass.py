@@ -16,10 +16,20 @@ from fastapi import FastAPI, WebSocket
 from itsdangerous import URLSafeSerializer
 from redis import Redis
 
-from fastapi_maintenance import MaintenanceModeMiddleware, force_maintenance_mode_on, maintenance_component
+from fastapi_maintenance import (
+    MaintenanceModeMiddleware,
+    force_maintenance_mode_on,
+    maintenance_component,
+)
 from fastapi_maintenance.backends import RedisBackend
 from fastapi_maintenance.exceptions import ConfigurationError
-from fastapi_maintenance.exemptions.bypass import HEADER, PARAMETER, SECRET_VARIABLE, Bypass, link_to
+from fastapi_maintenance.exemptions.bypass import (
+    HEADER,
+    PARAMETER,
+    SECRET_VARIABLE,
+    Bypass,
+    link_to,
+)
 from fastapi_maintenance.model.state import BypassRecord
 
 from ..cli.program import run
@@ -48,7 +58,9 @@ def bearing(token: str) -> dict[str, Any]:
 # -- tokens ------------------------------------------------------------------------------------------------------------------------
 
 
-def test_a_token_is_good_until_it_runs_out_and_only_where_the_switch_names_it(bypass: Bypass) -> None:
+def test_a_token_is_good_until_it_runs_out_and_only_where_the_switch_names_it(
+    bypass: Bypass,
+) -> None:
     token, record = bypass.issue(END, "ana")
     other = bypass.issue(END)[1]
     assert (record.until, record.note) == (END, "ana")
@@ -72,7 +84,9 @@ def test_another_secret_makes_no_good_token(bypass: Bypass) -> None:
 
 
 @pytest.mark.parametrize("given", [True, False])
-def test_of_several_secrets_the_first_signs_and_all_are_believed(given: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_several_secrets_the_first_signs_and_all_are_believed(
+    given: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv(SECRET_VARIABLE, f" {NEXT}\n{SECRET} ")
     both = Bypass([NEXT, SECRET]) if given else Bypass()
     before, after, during = Bypass(SECRET), Bypass(NEXT), both.issue(END)
@@ -84,14 +98,24 @@ def test_of_several_secrets_the_first_signs_and_all_are_believed(given: bool, mo
 
 
 @pytest.mark.parametrize(
-    "forge", [lambda t: t[:-1], lambda t: t + "A", lambda t: "A" + t[1:], lambda t: t.upper(), lambda t: f" {t}"], ids=range(5)
+    "forge",
+    [
+        lambda t: t[:-1],
+        lambda t: t + "A",
+        lambda t: "A" + t[1:],
+        lambda t: t.upper(),
+        lambda t: f" {t}",
+    ],
+    ids=range(5),
 )
 def test_a_token_that_was_changed_is_none(bypass: Bypass, forge: Callable[[str], str]) -> None:
     token, record = bypass.issue(END)
     assert not bypass.admits(bearing(forge(token)), [record], NOW)
 
 
-def test_signatures_are_compared_in_constant_time(bypass: Bypass, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_signatures_are_compared_in_constant_time(
+    bypass: Bypass, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """By the standard library's function for it, which is what the signing library calls."""
     import hmac
 
@@ -111,13 +135,18 @@ def test_signatures_are_compared_in_constant_time(bypass: Bypass, monkeypatch: p
 
 def test_a_signature_for_something_else_with_the_same_secret_is_none(bypass: Bypass) -> None:
     expiry = int(END.timestamp())
-    for salt in ("fastapi_maintenance.exemptions.bypass", "other"):  # the first with the signing library's own defaults
+    for salt in (
+        "fastapi_maintenance.exemptions.bypass",
+        "other",
+    ):  # the first with the signing library's own defaults
         forged = URLSafeSerializer(SECRET, salt=salt).dumps([expiry, "x"])
         assert isinstance(forged, str)
         assert not bypass.admits(bearing(forged), [BypassRecord(id="x", until=END)], NOW)
 
 
-def test_nothing_is_verified_that_is_longer_than_any_token(bypass: Bypass, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_verified_that_is_longer_than_any_token(
+    bypass: Bypass, monkeypatch: pytest.MonkeyPatch
+) -> None:
     token, record = bypass.issue(END)
     assert len(token) < 200
     monkeypatch.setattr(bypass, "_signer", None)
@@ -127,7 +156,9 @@ def test_nothing_is_verified_that_is_longer_than_any_token(bypass: Bypass, monke
 def test_a_websocket_bears_it_too(bypass: Bypass) -> None:
     token, record = bypass.issue(END)
     assert bypass.admits(websocket_scope(headers={HEADER: token}), [record], NOW)
-    assert bypass.admits(websocket_scope(headers={"Cookie": f"a=b; {PARAMETER}={token}"}), [record], NOW)
+    assert bypass.admits(
+        websocket_scope(headers={"Cookie": f"a=b; {PARAMETER}={token}"}), [record], NOW
+    )
 
 
 def test_a_bypass_shows_no_secret_and_a_record_no_token(bypass: Bypass) -> None:
@@ -142,7 +173,9 @@ def test_a_bypass_shows_no_secret_and_a_record_no_token(bypass: Bypass) -> None:
 
 def visit(bypass: Bypass, token: str, record: BypassRecord, **scope: Any) -> dict[str, str]:
     """The headers of the answer; none where it is no visit."""
-    given = http_scope(scope.pop("method", "GET"), query_string=f"{PARAMETER}={token}".encode()) | scope
+    given = (
+        http_scope(scope.pop("method", "GET"), query_string=f"{PARAMETER}={token}".encode()) | scope
+    )
     response = bypass.welcome(given, [record], NOW)
     if response is None:
         return {}
@@ -187,22 +220,34 @@ def test_the_cookie_can_be_for_a_domain_or_for_plain_http() -> None:
         (b"/\xff\r\n", b"{}", "./%FF%0D%0A"),
     ],
 )
-def test_the_visit_goes_on_to_the_same_url_without_the_token(bypass: Bypass, path: bytes, query: bytes, expected: str) -> None:
+def test_the_visit_goes_on_to_the_same_url_without_the_token(
+    bypass: Bypass, path: bytes, query: bytes, expected: str
+) -> None:
     token, record = bypass.issue(END)
     field = f"{PARAMETER}={token}".encode()
-    assert visit(bypass, token, record, raw_path=path, query_string=query.replace(b"{}", field))["location"] == expected
+    assert (
+        visit(bypass, token, record, raw_path=path, query_string=query.replace(b"{}", field))[
+            "location"
+        ]
+        == expected
+    )
 
 
 def test_a_server_that_tells_no_raw_path_tells_a_path(bypass: Bypass) -> None:
     token, record = bypass.issue(END)
-    assert visit(bypass, token, record, raw_path=None, path="/a/é\udcff")["location"] == "./%C3%A9%3F"
+    assert (
+        visit(bypass, token, record, raw_path=None, path="/a/é\udcff")["location"] == "./%C3%A9%3F"
+    )
 
 
 def test_only_a_safe_request_with_one_good_token_is_a_visit(bypass: Bypass) -> None:
     token, record = bypass.issue(END)
     assert visit(bypass, token, record, method="HEAD")
     assert not visit(bypass, token, record, method="POST")
-    assert bypass.welcome(websocket_scope(query_string=f"{PARAMETER}={token}".encode()), [record], NOW) is None
+    assert (
+        bypass.welcome(websocket_scope(query_string=f"{PARAMETER}={token}".encode()), [record], NOW)
+        is None
+    )
     assert not visit(bypass, token[:-1], record)
     assert not visit(bypass, token, bypass.issue(END)[1])
     assert not visit(bypass, f"{token}&{PARAMETER}={token}", record)
@@ -211,7 +256,9 @@ def test_only_a_safe_request_with_one_good_token_is_a_visit(bypass: Bypass) -> N
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
 @pytest.mark.parametrize("end", ["", "x"])
-def test_good_or_not_the_token_is_taken_from_where_servers_log_it(bypass: Bypass, method: str, end: str) -> None:
+def test_good_or_not_the_token_is_taken_from_where_servers_log_it(
+    bypass: Bypass, method: str, end: str
+) -> None:
     token, record = bypass.issue(END)
     scope = http_scope(method, query_string=f"a=b&{PARAMETER}={token}{end}&c=d".encode())
     bypass.welcome(scope, [record], NOW)
@@ -233,11 +280,18 @@ def test_a_link_is_the_url_with_the_token(url: str, link: str) -> None:
 # -- options -------------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("secret", ["", "hunter2", "x" * 31, 7, [], [7], [""], [SECRET, "hunter2"], {SECRET}])
-def test_a_secret_that_is_missing_or_short_is_refused_and_not_shown(secret: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "secret", ["", "hunter2", "x" * 31, 7, [], [7], [""], [SECRET, "hunter2"], {SECRET}]
+)
+def test_a_secret_that_is_missing_or_short_is_refused_and_not_shown(
+    secret: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(ConfigurationError, match="secret") as given:
         Bypass(secret)
-    monkeypatch.setenv(SECRET_VARIABLE, " ".join(map(str, secret)) if isinstance(secret, list) else str(secret)[:31])
+    monkeypatch.setenv(
+        SECRET_VARIABLE,
+        " ".join(map(str, secret)) if isinstance(secret, list) else str(secret)[:31],
+    )
     with pytest.raises(ConfigurationError, match=SECRET_VARIABLE) as from_environment:
         Bypass()
     for error in (given, from_environment):
@@ -255,7 +309,9 @@ def test_without_a_secret_it_is_named_where_it_belongs(monkeypatch: pytest.Monke
     assert Bypass(SECRET).admits(bearing(token), [record], NOW)
 
 
-def test_without_the_signing_library_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_signing_library_it_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setitem(sys.modules, "itsdangerous", None)
     with pytest.raises(ConfigurationError, match=r"fastapi-maintenance-cluster\[bypass\]"):
         Bypass(SECRET)
@@ -272,7 +328,9 @@ async def test_the_middleware_takes_a_bypass_and_nothing_else() -> None:
 
 def make_app(url: str, *secrets: str) -> FastAPI:
     app = FastAPI()
-    app.add_middleware(MaintenanceModeMiddleware, backend=RedisBackend(url), bypass=Bypass(secrets or SECRET))
+    app.add_middleware(
+        MaintenanceModeMiddleware, backend=RedisBackend(url), bypass=Bypass(secrets or SECRET)
+    )
 
     @app.api_route("/items", methods=["GET", "POST"])
     async def items(more: str = "") -> str:
@@ -299,7 +357,9 @@ def make_app(url: str, *secrets: str) -> FastAPI:
 def workers(redis_url: str) -> Iterator[list[httpx2.Client]]:
     """Clients of two workers by two servers, which share nothing but Redis and the secret."""
     with serving(make_app(redis_url)) as one, serving_by_hypercorn(make_app(redis_url)) as other:
-        clients = [httpx2.Client(base_url=f"http://{address}", trust_env=False) for address in (one, other)]
+        clients = [
+            httpx2.Client(base_url=f"http://{address}", trust_env=False) for address in (one, other)
+        ]
         yield clients
         for client in clients:
             client.close()
@@ -318,7 +378,9 @@ def command(redis_url: str) -> Command:
     return command
 
 
-def statuses(workers: list[httpx2.Client], token: str = "", method: str = "POST", url: str = "/items") -> list[int]:
+def statuses(
+    workers: list[httpx2.Client], token: str = "", method: str = "POST", url: str = "/items"
+) -> list[int]:
     headers = {HEADER: token} if token else {}
     return [worker.request(method, url, headers=headers).status_code for worker in workers]
 
@@ -339,7 +401,10 @@ def everything_in(server: RedisServer) -> bytes:
 
 @pytest.mark.timeout(180)
 def test_a_token_lets_its_bearer_through_on_every_worker_until_it_is_revoked(
-    workers: list[httpx2.Client], command: Command, redis_server: RedisServer, caplog: pytest.LogCaptureFixture
+    workers: list[httpx2.Client],
+    command: Command,
+    redis_server: RedisServer,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.DEBUG)
     caplog.set_level(logging.INFO, "websockets.client")  # the client may say what it sends
@@ -351,7 +416,10 @@ def test_a_token_lets_its_bearer_through_on_every_worker_until_it_is_revoked(
     assert statuses(workers, ana["token"]) == [200, 200]
     assert statuses(workers) == [503, 503]
     assert statuses(workers, ana["token"], url="/never") == [503, 503]
-    assert (handshakes(workers), handshakes(workers, {HEADER: ana["token"]})) == ([503, 503], [101, 101])
+    assert (handshakes(workers), handshakes(workers, {HEADER: ana["token"]})) == (
+        [503, 503],
+        [101, 101],
+    )
 
     _, signature = ana["token"].rsplit(".", 1)
     stored = everything_in(redis_server)
@@ -365,14 +433,18 @@ def test_a_token_lets_its_bearer_through_on_every_worker_until_it_is_revoked(
     assert statuses(workers, eva["token"]) == [200, 200]
     assert command("bypass", "revoke", "--all").code == 0
     eventually_sync(lambda: statuses(workers, eva["token"]) == [503, 503], within=10)
-    assert command("status", "--json").json["switch"]["ends_at"] is not None, "everything else about the switch stays"
+    assert command("status", "--json").json["switch"]["ends_at"] is not None, (
+        "everything else about the switch stays"
+    )
 
     for secret in (ana["token"], signature, SECRET):
         assert secret not in caplog.text
 
 
 @pytest.mark.timeout(180)
-def test_what_one_process_is_visited_for_every_process_knows(command: Command, redis_url: str) -> None:
+def test_what_one_process_is_visited_for_every_process_knows(
+    command: Command, redis_url: str
+) -> None:
     """Processes that uvicorn starts, which share no memory; also one that was started after the visit."""
     env = {"FASTAPI_MAINTENANCE_BACKEND": redis_url, SECRET_VARIABLE: SECRET}
     with Workers("tests.apps.tested:app", count=3, env=env, options=("--access-log",)) as processes:
@@ -382,7 +454,9 @@ def test_what_one_process_is_visited_for_every_process_knows(command: Command, r
 
         command("on")
         made = command("bypass", "create", "--url", "http://127.0.0.1/", "--json").json
-        eventually_sync(lambda: seen({}) == {503} and seen({HEADER: made["token"]}) == {200}, within=20)
+        eventually_sync(
+            lambda: seen({}) == {503} and seen({HEADER: made["token"]}) == {200}, within=20
+        )
         visited = processes.get(processes.pids[0], made["link"].removeprefix("http://127.0.0.1"))
         assert visited.status == 303
         cookie = {"Cookie": visited.headers["set-cookie"].partition(";")[0]}
@@ -408,15 +482,24 @@ def test_a_process_without_a_secret_does_not_start_and_says_why(redis_url: str) 
 
 
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize(("visited_first", "log"), [(0, '"GET /items?more=1 HTTP/1.1" 303'), (1, '"GET /items?more=1" 303')])
+@pytest.mark.parametrize(
+    ("visited_first", "log"),
+    [(0, '"GET /items?more=1 HTTP/1.1" 303'), (1, '"GET /items?more=1" 303')],
+)
 def test_one_visit_of_the_link_sets_a_cookie_that_lets_through(
-    workers: list[httpx2.Client], command: Command, caplog: pytest.LogCaptureFixture, visited_first: int, log: str
+    workers: list[httpx2.Client],
+    command: Command,
+    caplog: pytest.LogCaptureFixture,
+    visited_first: int,
+    log: str,
 ) -> None:
     caplog.set_level(logging.DEBUG)
     caplog.set_level(logging.INFO, "websockets.client")  # the client may say what it sends
     command("on")
     worker, other = workers[visited_first], workers[1 - visited_first]
-    made = command("bypass", "create", "--url", str(worker.base_url.join("/items?more=1")), "--json").json
+    made = command(
+        "bypass", "create", "--url", str(worker.base_url.join("/items?more=1")), "--json"
+    ).json
     eventually_sync(lambda: statuses(workers, made["token"]) == [200, 200], within=10)
 
     visited = worker.get(made["link"])
@@ -425,7 +508,10 @@ def test_one_visit_of_the_link_sets_a_cookie_that_lets_through(
     assert made["token"] not in visited.headers["location"]
     assert visited.headers["cache-control"] == "no-store"
     cookie = visited.headers["set-cookie"]
-    assert all(word in cookie.lower() for word in ("httponly", "secure", "samesite=lax", "max-age=", "path=/"))
+    assert all(
+        word in cookie.lower()
+        for word in ("httponly", "secure", "samesite=lax", "max-age=", "path=/")
+    )
 
     with_cookie = {"Cookie": cookie.partition(";")[0]}
     clean = visited.url.join(visited.headers["location"])
@@ -436,8 +522,14 @@ def test_one_visit_of_the_link_sets_a_cookie_that_lets_through(
     assert worker.get(clean).status_code == 503, "the visit itself opened nothing for others"
     assert worker.post(made["link"]).status_code == 503
 
-    logged = [record.getMessage() for record in caplog.records if not record.name.startswith(("httpx", "httpcore"))]
-    assert any(log in line for line in logged), "the server's access log, which is written from the scope"
+    logged = [
+        record.getMessage()
+        for record in caplog.records
+        if not record.name.startswith(("httpx", "httpcore"))
+    ]
+    assert any(log in line for line in logged), (
+        "the server's access log, which is written from the scope"
+    )
     assert not any(made["token"] in line for line in logged)
 
 
@@ -448,7 +540,10 @@ def test_a_token_ends_with_the_value_that_the_switch_had(
 ) -> None:
     redis_server.cli("SET", "maintenance", "1", "EX", "600")
     token = command("bypass", "create", "--json").json["token"]
-    eventually_sync(lambda: statuses(workers, token) == [200, 200] and statuses(workers) == [503, 503], within=10)
+    eventually_sync(
+        lambda: statuses(workers, token) == [200, 200] and statuses(workers) == [503, 503],
+        within=10,
+    )
     assert 0 < int(redis_server.cli("TTL", "maintenance")) <= 600, "the time to live stays"
     if again == "on":
         command("off")
@@ -468,7 +563,10 @@ def test_one_secret_follows_another_while_testers_go_on(command: Command, redis_
         serving_by_hypercorn(make_app(redis_url, NEXT, SECRET)) as two,
         serving(make_app(redis_url, NEXT)) as last,
     ):
-        clients = [httpx2.Client(base_url=f"http://{address}", trust_env=False) for address in (one, two, last)]
+        clients = [
+            httpx2.Client(base_url=f"http://{address}", trust_env=False)
+            for address in (one, two, last)
+        ]
         eventually_sync(lambda: statuses(clients, old) == [200, 200, 503], within=10)
         new = command("bypass", "create", "--json", secret=f"{NEXT} {SECRET}").json["token"]
         eventually_sync(lambda: statuses(clients, new) == [200, 200, 200], within=10)
@@ -478,7 +576,9 @@ def test_one_secret_follows_another_while_testers_go_on(command: Command, redis_
 
 
 @pytest.mark.timeout(180)
-def test_nobody_bypasses_a_hold(workers: list[httpx2.Client], command: Command, redis_url: str) -> None:
+def test_nobody_bypasses_a_hold(
+    workers: list[httpx2.Client], command: Command, redis_url: str
+) -> None:
     command("on")
     token = command("bypass", "create", "--json").json["token"]
     eventually_sync(lambda: statuses(workers, token) == [200, 200], within=10)
@@ -488,7 +588,9 @@ with maintenance_mode_on({redis_url!r}):
     print("held", flush=True)
     input()
 """
-    process = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
     with process:
         assert process.stdout is not None
         assert process.stdin is not None
@@ -518,13 +620,24 @@ def test_a_token_of_a_scope_is_for_what_its_own_switch_closes(
     redis_server.cli("SET", "maintenance:billing", "1", "EX", "600")
     none = command("bypass", "create")
     assert (none.code, "The switch is off" in none.err) == (1, True)
-    made = command("bypass", "create", "--component", "billing", "--url", str(workers[1].base_url.join("/invoices")), "--json").json
+    made = command(
+        "bypass",
+        "create",
+        "--component",
+        "billing",
+        "--url",
+        str(workers[1].base_url.join("/invoices")),
+        "--json",
+    ).json
     token = made["token"]
     eventually_sync(lambda: statuses(workers, token, url="/invoices") == [200, 200], within=10)
     assert statuses(workers, url="/invoices") == [503, 503]
     assert 0 < int(redis_server.cli("TTL", "maintenance:billing")) <= 600
     assert not redis_server.cli("GET", "maintenance")
-    assert [record["id"] for record in command("bypass", "list", "--component", "billing", "--json").json] == [made["id"]]
+    assert [
+        record["id"]
+        for record in command("bypass", "list", "--component", "billing", "--json").json
+    ] == [made["id"]]
     assert command("bypass", "list").out == ""
 
     visited = workers[1].get(made["link"])

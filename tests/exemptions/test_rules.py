@@ -125,14 +125,20 @@ def test_a_websocket_has_a_path_and_no_method() -> None:
     assert not passes(Method("GET"), scope)
 
 
-@pytest.mark.parametrize(("method", "expected"), [("GET", True), ("HEAD", True), ("POST", False), ("get", False)])
+@pytest.mark.parametrize(
+    ("method", "expected"), [("GET", True), ("HEAD", True), ("POST", False), ("get", False)]
+)
 def test_a_method_is_one_of_those_named(method: str, expected: bool) -> None:
     assert passes(Method("GET", "head"), at("/", method)) is expected
 
 
 def test_health_is_where_probes_ask_and_nothing_beside_it() -> None:
-    assert [passes(HEALTH, at(path)) for path in ("/health", "/healthz", "/livez", "/readyz")] == [True] * 4
-    assert [passes(HEALTH, at(path)) for path in ("/health/", "/healthcare", "/healthz/x")] == [False] * 3
+    assert [passes(HEALTH, at(path)) for path in ("/health", "/healthz", "/livez", "/readyz")] == [
+        True
+    ] * 4
+    assert [passes(HEALTH, at(path)) for path in ("/health/", "/healthcare", "/healthz/x")] == [
+        False
+    ] * 3
     assert not passes(HEALTH, at("/health", "POST"))
 
 
@@ -156,7 +162,12 @@ def test_health_is_where_probes_ask_and_nothing_beside_it() -> None:
     ],
 )
 def test_a_host_is_exact_or_beneath_a_star(host: str, expected: bool) -> None:
-    assert passes(Host("staging.example.com", "*.internal", "[::1]"), http_scope(headers={"Host": host})) is expected
+    assert (
+        passes(
+            Host("staging.example.com", "*.internal", "[::1]"), http_scope(headers={"Host": host})
+        )
+        is expected
+    )
 
 
 def test_a_host_that_is_missing_or_there_twice_is_none() -> None:
@@ -185,7 +196,9 @@ def test_a_host_that_is_missing_or_there_twice_is_none() -> None:
         ((None, None), False),
     ],
 )
-def test_a_client_is_in_a_network_by_the_address_it_connects_from(client: object, expected: bool) -> None:
+def test_a_client_is_in_a_network_by_the_address_it_connects_from(
+    client: object, expected: bool
+) -> None:
     rule = Network("10.0.0.0/8", "2001:db8::/32", "fe80::/10", "192.0.2.7")
     assert passes(rule, by(client)) is expected
 
@@ -230,7 +243,9 @@ def test_x_forwarded_for_is_not_believed_without_trusted_proxies(client: object)
         ([], False),
     ],
 )
-def test_behind_a_trusted_proxy_the_last_hop_that_is_none_counts(forwarded: list[str], expected: bool) -> None:
+def test_behind_a_trusted_proxy_the_last_hop_that_is_none_counts(
+    forwarded: list[str], expected: bool
+) -> None:
     rule = Network("10.0.0.0/8", "2001:db8::/32", trusted_proxies=["192.0.2.0/24"])
     assert passes(rule, by(("192.0.2.1", 1), *forwarded)) is expected
 
@@ -283,12 +298,18 @@ def test_a_chain_of_trusted_proxies_only_began_with_the_first_of_them() -> None:
         ([], False),
     ],
 )
-def test_behind_a_proxy_that_writes_forwarded_the_last_hop_that_is_none_counts(forwarded: list[str], expected: bool) -> None:
+def test_behind_a_proxy_that_writes_forwarded_the_last_hop_that_is_none_counts(
+    forwarded: list[str], expected: bool
+) -> None:
     """RFC 7239, section 4."""
-    rule = Network("10.0.0.0/8", "2001:db8::/32", trusted_proxies=["192.0.2.0/24"], forwarded="forwarded")
+    rule = Network(
+        "10.0.0.0/8", "2001:db8::/32", trusted_proxies=["192.0.2.0/24"], forwarded="forwarded"
+    )
     headers = [("forwarded", value) for value in forwarded]
     assert passes(rule, http_scope(client=("192.0.2.1", 1), headers=headers)) is expected
-    assert not passes(rule, http_scope(client=("203.0.113.9", 1), headers=headers)), "nobody else's word counts"
+    assert not passes(rule, http_scope(client=("203.0.113.9", 1), headers=headers)), (
+        "nobody else's word counts"
+    )
 
 
 def test_of_the_two_headers_only_the_one_that_is_asked_for_is_read() -> None:
@@ -301,7 +322,10 @@ def test_of_the_two_headers_only_the_one_that_is_asked_for_is_read() -> None:
     ):
         scope = http_scope(client=("192.0.2.1", 1), headers=headers)
         assert passes(Network("10.0.0.0/8", trusted_proxies="192.0.2.1"), scope) is by_default
-        assert passes(Network("10.0.0.0/8", trusted_proxies="192.0.2.1", forwarded="forwarded"), scope) is by_the_standard
+        assert (
+            passes(Network("10.0.0.0/8", trusted_proxies="192.0.2.1", forwarded="forwarded"), scope)
+            is by_the_standard
+        )
 
 
 # -- headers, cookies, queries -----------------------------------------------------------------------------------------------------
@@ -320,7 +344,9 @@ def test_of_the_two_headers_only_the_one_that_is_asked_for_is_read() -> None:
         ([("x-key", "letmein"), ("x-key", "other")], False),
     ],
 )
-def test_a_header_has_its_value_and_is_there_once(headers: list[tuple[str, str]], expected: bool) -> None:
+def test_a_header_has_its_value_and_is_there_once(
+    headers: list[tuple[str, str]], expected: bool
+) -> None:
     assert passes(Header("X-Key", "letmein"), http_scope(headers=headers)) is expected
 
 
@@ -344,7 +370,12 @@ def test_a_name_without_a_value_only_has_to_be_there() -> None:
     ],
 )
 def test_a_cookie_has_its_value(cookies: list[str], expected: bool) -> None:
-    assert passes(Cookie("beta", "yes"), http_scope(headers=[("cookie", cookie) for cookie in cookies])) is expected
+    assert (
+        passes(
+            Cookie("beta", "yes"), http_scope(headers=[("cookie", cookie) for cookie in cookies])
+        )
+        is expected
+    )
 
 
 @pytest.mark.parametrize(
@@ -484,7 +515,10 @@ UNKNOWN: Final = {
     "method-case": (Method("POST"), at("/", "post")),
     "method-head": (Method("GET"), at("/", "HEAD")),
     "host-missing": (Host("a.example"), http_scope()),
-    "host-twice": (Host("a.example"), http_scope(headers=[("host", "a.example"), ("host", "b.example")])),
+    "host-twice": (
+        Host("a.example"),
+        http_scope(headers=[("host", "a.example"), ("host", "b.example")]),
+    ),
     "host-port": (Host("a.example"), http_scope(headers={"Host": "a.example:80x"})),
     "host-dot": (Host("a.example"), http_scope(headers={"Host": "a.example."})),
     "host-user": (Host("a.example"), http_scope(headers={"Host": "u@a.example"})),
@@ -492,22 +526,41 @@ UNKNOWN: Final = {
     "header-twice-any": (Header("X-Key"), http_scope(headers=TWICE)),
     "cookie-twice": (Cookie("k", "a"), http_scope(headers=[("cookie", "k=a"), ("cookie", "k=b")])),
     "query-twice": (Query("k", "a"), http_scope(query_string=b"k=a&k=b")),
-    "bearer-twice": (Bearer(is_good), http_scope(headers=[("authorization", "Bearer good-token")] * 2)),
+    "bearer-twice": (
+        Bearer(is_good),
+        http_scope(headers=[("authorization", "Bearer good-token")] * 2),
+    ),
     "role-none": (Role("banned", of=no_roles), http_scope()),
     "no-address": (Network("10.0.0.0/8"), by(None)),
-    "forwarded-garbage": (Network("10.0.0.0/8", trusted_proxies=["192.0.2.7"]), forwarded("10.1.2.3, garbage")),
-    "forwarded-long": (Network("10.0.0.0/8", trusted_proxies=["192.0.2.7"]), forwarded("10.1.2.3," * 500 + "10.1.2.3")),
-    "forwarded-hops": (Network("10.0.0.0/8", trusted_proxies=["192.0.2.7"]), forwarded("192.0.2.7," * 40 + "192.0.2.7")),
+    "forwarded-garbage": (
+        Network("10.0.0.0/8", trusted_proxies=["192.0.2.7"]),
+        forwarded("10.1.2.3, garbage"),
+    ),
+    "forwarded-long": (
+        Network("10.0.0.0/8", trusted_proxies=["192.0.2.7"]),
+        forwarded("10.1.2.3," * 500 + "10.1.2.3"),
+    ),
+    "forwarded-hops": (
+        Network("10.0.0.0/8", trusted_proxies=["192.0.2.7"]),
+        forwarded("192.0.2.7," * 40 + "192.0.2.7"),
+    ),
 }
 
 
 @pytest.mark.parametrize(
     "wrap",
-    [When, lambda rule: ~~rule, lambda rule: rule | YOU, lambda rule: rule & Method("GET", "post", "HEAD")],
+    [
+        When,
+        lambda rule: ~~rule,
+        lambda rule: rule | YOU,
+        lambda rule: rule & Method("GET", "post", "HEAD"),
+    ],
     ids=["when", "not-not", "or", "and"],
 )
 @pytest.mark.parametrize(("rule", "scope"), UNKNOWN.values(), ids=UNKNOWN)
-def test_rule_unknown_answer_exempts_nothing(rule: Rule, scope: dict[str, Any], wrap: Callable[[Rule], Rule]) -> None:
+def test_rule_unknown_answer_exempts_nothing(
+    rule: Rule, scope: dict[str, Any], wrap: Callable[[Rule], Rule]
+) -> None:
     for each in (rule, wrap(rule)):
         assert passes(each, scope) is False
         assert passes(~each, scope) is False
@@ -545,17 +598,31 @@ def test_negated_path_reached_by_router_stays_closed(path: str, method: str) -> 
 
         post = get
 
-    routes = [Route("/checkout", Checkout), Route("/users/{id:int}", Checkout), Mount("/b", routes=[Route("/{x:path}", Checkout)])]
+    routes = [
+        Route("/checkout", Checkout),
+        Route("/users/{id:int}", Checkout),
+        Mount("/b", routes=[Route("/{x:path}", Checkout)]),
+    ]
     open_to = ~Path("/checkout", "/users/{id:int}", "/b/{x:path}")
-    app = Starlette(routes=routes, middleware=[Middleware(MaintenanceModeMiddleware, enable_maintenance=True, exempt_handler=open_to)])
+    app = Starlette(
+        routes=routes,
+        middleware=[
+            Middleware(MaintenanceModeMiddleware, enable_maintenance=True, exempt_handler=open_to)
+        ],
+    )
     started, _ = asyncio.run(exchange(app, at(path, method, raw_path=path.encode())))
     assert ran == []
-    assert started["status"] == 503 or (started["status"], method) == (405, "post")  # as Starlette itself refuses it
+    assert started["status"] == 503 or (started["status"], method) == (
+        405,
+        "post",
+    )  # as Starlette itself refuses it
 
 
 @pytest.mark.parametrize("combine", [or_, and_])
 @pytest.mark.parametrize(("left", "right"), [(ME, 1), (1, ME)])
-def test_only_what_can_be_called_can_be_combined(combine: Callable[[object, object], object], left: object, right: object) -> None:
+def test_only_what_can_be_called_can_be_combined(
+    combine: Callable[[object, object], object], left: object, right: object
+) -> None:
     with pytest.raises(TypeError, match="unsupported operand"):
         combine(left, right)
 
@@ -564,14 +631,24 @@ def test_only_what_can_be_called_can_be_combined(combine: Callable[[object, obje
     ("rule", "expected"),
     [
         (
-            Path("/health") | Network("10.0.0.0/8", trusted_proxies=["192.0.2.7"]) & ~Method("post"),
+            Path("/health")
+            | Network("10.0.0.0/8", trusted_proxies=["192.0.2.7"]) & ~Method("post"),
             "Path('/health') | Network('10.0.0.0/8', trusted_proxies=['192.0.2.7/32']) & ~Method('POST')",
         ),
         ((ME | YOU) & Host("A.example"), "(Path('/me') | Path('/you')) & Host('a.example')"),
-        (~(ME & YOU) | ~(ME | YOU), "~(Path('/me') & Path('/you')) | ~(Path('/me') | Path('/you'))"),
+        (
+            ~(ME & YOU) | ~(ME | YOU),
+            "~(Path('/me') & Path('/you')) | ~(Path('/me') | Path('/you'))",
+        ),
         (Path("/login", methods=["POST"]), "Path('/login', methods=['POST'])"),
-        (Header("X-Key", "secret") | Cookie("beta") | Query("q", "secret"), "Header('X-Key', …) | Cookie('beta') | Query('q', …)"),
-        (Bearer(is_good) | Role("b", "a", of=roles_of) | true, "Bearer(is_good) | Role('a', 'b', of=roles_of) | When(true)"),
+        (
+            Header("X-Key", "secret") | Cookie("beta") | Query("q", "secret"),
+            "Header('X-Key', …) | Cookie('beta') | Query('q', …)",
+        ),
+        (
+            Bearer(is_good) | Role("b", "a", of=roles_of) | true,
+            "Bearer(is_good) | Role('a', 'b', of=roles_of) | When(true)",
+        ),
         (Network("2001:db8::/32"), "Network('2001:db8::/32')"),
         (
             Network("10.0.0.0/8", trusted_proxies="192.0.2.7", forwarded="forwarded"),
@@ -594,8 +671,14 @@ def test_a_rule_shows_what_it_says_and_no_secret(rule: Rule, expected: str) -> N
         (lambda: Path("docs"), "must begin with a slash"),
         (lambda: Path("https://x/"), "must begin with a slash"),
         (lambda: Path(7), "must begin with a slash"),  # type: ignore[arg-type]
-        (lambda: Path("/{a}/{a}"), "A path template must be valid for Starlette, got .*: Duplicated param name"),
-        (lambda: Path("/{a:colour}"), "A path template must be valid for Starlette, got .*: Unknown path convertor"),
+        (
+            lambda: Path("/{a}/{a}"),
+            "A path template must be valid for Starlette, got .*: Duplicated param name",
+        ),
+        (
+            lambda: Path("/{a:colour}"),
+            "A path template must be valid for Starlette, got .*: Unknown path convertor",
+        ),
         (lambda: Path("/a", methods=[]), r"Method must have at least one argument"),
         (lambda: Path("/a", methods=["GET /"]), "A method must be like"),
         (lambda: Method(""), "A method must be like"),
@@ -605,8 +688,14 @@ def test_a_rule_shows_what_it_says_and_no_secret(rule: Rule, expected: str) -> N
         (lambda: Network("office"), "A network must be like 10.0.0.0/8"),
         (lambda: Network(167772160), "write it as text"),  # type: ignore[arg-type]
         (lambda: Network("10.0.0.0/8", trusted_proxies=["*"]), "A network must be like 10.0.0.0/8"),
-        (lambda: Network("10.0.0.0/8", forwarded="forwarded"), "trusted_proxies must name the proxies that write the header"),
-        (lambda: Network("10.0.0.0/8", forwarded="Via"), "forwarded must be one of x-forwarded-for, forwarded, got 'Via'"),  # type: ignore[arg-type]
+        (
+            lambda: Network("10.0.0.0/8", forwarded="forwarded"),
+            "trusted_proxies must name the proxies that write the header",
+        ),
+        (
+            lambda: Network("10.0.0.0/8", forwarded="Via"),  # type: ignore[arg-type]
+            "forwarded must be one of x-forwarded-for, forwarded, got 'Via'",
+        ),
         (lambda: Network("10.0.0.0/8", trusted_proxies=7), "a list of networks"),  # type: ignore[arg-type]
         (lambda: Host("http://a"), "A host must be like"),
         (lambda: Host("a:80"), "without a port"),
@@ -623,7 +712,9 @@ def test_a_rule_shows_what_it_says_and_no_secret(rule: Rule, expected: str) -> N
     ],
     ids=map(str, range(30)),
 )
-def test_an_option_that_cannot_be_meant_is_refused_when_the_rule_is_made(make: Callable[[], Rule], problem: str) -> None:
+def test_an_option_that_cannot_be_meant_is_refused_when_the_rule_is_made(
+    make: Callable[[], Rule], problem: str
+) -> None:
     with pytest.raises(ConfigurationError, match=problem):
         make()
 
@@ -654,7 +745,10 @@ def closed(request: pytest.FixtureRequest) -> Iterator[httpx2.Client]:
     async def answer() -> str:
         return "open"
 
-    with BELIEVING_NO_HEADERS[request.param](app) as address, httpx2.Client(base_url=f"http://{address}", trust_env=False) as client:
+    with (
+        BELIEVING_NO_HEADERS[request.param](app) as address,
+        httpx2.Client(base_url=f"http://{address}", trust_env=False) as client,
+    ):
         yield client
 
 
@@ -706,17 +800,32 @@ def test_a_server_that_is_reached_directly_believes_no_header_about_the_client(s
     app.add_api_route("/own", lambda: "open")
     rule = Network("10.0.0.0/8") | Network("127.0.0.1") & Path("/own")
     app.add_middleware(MaintenanceModeMiddleware, enable_maintenance=True, exempt_handler=rule)
-    with BELIEVING_NO_HEADERS[server](app) as address, httpx2.Client(base_url=f"http://{address}", trust_env=False) as client:
-        assert client.get("/", headers={"X-Forwarded-For": "10.1.2.3", "Forwarded": "for=10.1.2.3"}).status_code == 503
+    with (
+        BELIEVING_NO_HEADERS[server](app) as address,
+        httpx2.Client(base_url=f"http://{address}", trust_env=False) as client,
+    ):
+        assert (
+            client.get(
+                "/", headers={"X-Forwarded-For": "10.1.2.3", "Forwarded": "for=10.1.2.3"}
+            ).status_code
+            == 503
+        )
         assert client.get("/own", headers={"X-Forwarded-For": "203.0.113.9"}).status_code == 200
 
 
 def test_a_server_on_a_unix_socket_knows_no_address(tmp_path: FilePath) -> None:
     app = FastAPI()
     app.add_api_route("/", lambda: "open")
-    app.add_middleware(MaintenanceModeMiddleware, enable_maintenance=True, exempt_handler=Network("0.0.0.0/0", "::/0"))
+    app.add_middleware(
+        MaintenanceModeMiddleware,
+        enable_maintenance=True,
+        exempt_handler=Network("0.0.0.0/0", "::/0"),
+    )
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(tmp_path / "s"))
-    with serving(app, at=listener) as path, httpx2.Client(transport=httpx2.HTTPTransport(uds=path), base_url="http://a") as client:
+    with (
+        serving(app, at=listener) as path,
+        httpx2.Client(transport=httpx2.HTTPTransport(uds=path), base_url="http://a") as client,
+    ):
         response = client.get("/", headers={"X-Forwarded-For": "10.1.2.3"})
     assert (response.status_code, json.loads(response.content)["detail"][:7]) == (503, "Service")

@@ -47,7 +47,9 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Iterator[None]:
     return (yield)
 
 
-def _watched_by(watchdog: Watchdog, test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., Coroutine[Any, Any, None]]:
+def _watched_by(
+    watchdog: Watchdog, test: Callable[..., Coroutine[Any, Any, None]]
+) -> Callable[..., Coroutine[Any, Any, None]]:
     async def watched(**arguments: Any) -> None:
         with watchdog:
             await test(**arguments)

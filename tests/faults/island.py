@@ -12,7 +12,9 @@ import pytest
 
 __all__ = ["Island"]
 
-_NOBODY: Final = "02:00:00:00:00:01"  # an address that no interface here has: who is sent to it, hears nothing
+_NOBODY: Final = (
+    "02:00:00:00:00:01"  # an address that no interface here has: who is sent to it, hears nothing
+)
 
 
 class Island:
@@ -34,22 +36,53 @@ class Island:
     def __enter__(self) -> Self:
         try:
             self._ip("netns", "add", self._name)
-            self._ip("link", "add", self._ours, "type", "veth", "peer", "name", self._theirs, "netns", self._name)
-            for side, address, interface in (([], self._here, self._ours), (["-n", self._name], self.address, self._theirs)):
+            self._ip(
+                "link",
+                "add",
+                self._ours,
+                "type",
+                "veth",
+                "peer",
+                "name",
+                self._theirs,
+                "netns",
+                self._name,
+            )
+            for side, address, interface in (
+                ([], self._here, self._ours),
+                (["-n", self._name], self.address, self._theirs),
+            ):
                 self._ip(*side, "addr", "add", f"{address}/30", "dev", interface)
                 self._ip(*side, "link", "set", interface, "up")
         except (OSError, RuntimeError) as error:
             self._sink()
-            pytest.skip(f"true loss of packets needs root and iproute2 (apt-get install iproute2): {error}")
+            pytest.skip(
+                f"true loss of packets needs root and iproute2 (apt-get install iproute2): {error}"
+            )
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._sink()
 
     def lose(self, *, there: bool = False, back: bool = False) -> None:
         """From now on lose every packet to it, or from it."""
         if there:
-            self._ip("neigh", "replace", self.address, "lladdr", _NOBODY, "nud", "permanent", "dev", self._ours)
+            self._ip(
+                "neigh",
+                "replace",
+                self.address,
+                "lladdr",
+                _NOBODY,
+                "nud",
+                "permanent",
+                "dev",
+                self._ours,
+            )
         if back:
             wrong = self._here, "lladdr", _NOBODY, "nud", "permanent", "dev", self._theirs
             self._ip("-n", self._name, "neigh", "replace", *wrong)
@@ -65,6 +98,8 @@ class Island:
             self._ip("netns", "delete", self._name)
 
     def _ip(self, *arguments: str) -> None:
-        done = subprocess.run(["ip", *arguments], capture_output=True, text=True, timeout=10, check=False)
+        done = subprocess.run(
+            ["ip", *arguments], capture_output=True, text=True, timeout=10, check=False
+        )
         if done.returncode != 0:
             raise RuntimeError(f"ip {' '.join(arguments)}: {done.stderr.strip()}")

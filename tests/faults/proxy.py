@@ -17,8 +17,12 @@ from typing import Final, Self
 
 __all__ = ["Proxy"]
 
-_LINGER_NOT: Final = struct.pack("ii", 1, 0)  # closing then sends RST and not FIN (socket(7), SO_LINGER)
-_DELIVERY: Final = 0.005  # seconds for what was sent to arrive before the reset that may overtake it
+_LINGER_NOT: Final = struct.pack(
+    "ii", 1, 0
+)  # closing then sends RST and not FIN (socket(7), SO_LINGER)
+_DELIVERY: Final = (
+    0.005  # seconds for what was sent to arrive before the reset that may overtake it
+)
 
 
 @dataclass
@@ -43,10 +47,14 @@ class Proxy:
         self.accepted = 0
         self._target = host, port
         self._ready: Future[None] = Future()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), name="the proxy", daemon=True)
+        self._thread = threading.Thread(
+            target=lambda: asyncio.run(self._serve()), name="the proxy", daemon=True
+        )
         self._stop = asyncio.Event()
         self._up, self._down = _Way(), _Way()
-        self._writers: dict[asyncio.StreamWriter, asyncio.StreamWriter] = {}  # to the client, and to the server
+        self._writers: dict[
+            asyncio.StreamWriter, asyncio.StreamWriter
+        ] = {}  # to the client, and to the server
         self._loop: asyncio.AbstractEventLoop
 
     def __enter__(self) -> Self:
@@ -54,7 +62,12 @@ class Proxy:
         self._ready.result(10)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._do(self._stop.set)
         self._thread.join(10)
 
@@ -87,7 +100,9 @@ class Proxy:
 
     def reset(self) -> None:
         """End every connection by RST, in both directions."""
-        self._do(*[partial(_reset, writer) for pair in list(self._writers.items()) for writer in pair])
+        self._do(
+            *[partial(_reset, writer) for pair in list(self._writers.items()) for writer in pair]
+        )
 
     def half_close(self) -> None:
         """Tell every client that no more will come, and keep listening to it."""
@@ -118,7 +133,9 @@ class Proxy:
             task = asyncio.current_task()
             assert task is not None
             tasks.add(task)
-            with suppress(asyncio.CancelledError):  # by us, when it is over; asyncio's streams would log it
+            with suppress(
+                asyncio.CancelledError
+            ):  # by us, when it is over; asyncio's streams would log it
                 await self._pass_on(client, to_client)
             tasks.discard(task)
 

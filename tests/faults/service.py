@@ -57,13 +57,22 @@ class Service:
         started = asyncio.Event()
         self._tasks.append(asyncio.create_task(self._live(started), name="the lifespan"))
         waiting = asyncio.create_task(started.wait())
-        await asyncio.wait([*self._tasks, waiting], timeout=self._backend.ttl + SLACK, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(
+            [*self._tasks, waiting],
+            timeout=self._backend.ttl + SLACK,
+            return_when=asyncio.FIRST_COMPLETED,
+        )
         waiting.cancel()
         assert started.is_set(), f"the application did not start: {self._tasks}"
         self._tasks.append(asyncio.create_task(self._visit(), name="the visitor"))
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._stop.set()
         done, late = await asyncio.wait(self._tasks, timeout=self._backend.ttl + SLACK)
         for task in late:
@@ -98,7 +107,9 @@ class Service:
 
         await eventually(as_wanted, within=within, every=0.002)
         took = time.monotonic() - began
-        logger.debug("%s %safter %.1f ms", status, "" if message is None else f"({message}) ", took * 1000)
+        logger.debug(
+            "%s %safter %.1f ms", status, "" if message is None else f"({message}) ", took * 1000
+        )
         return took
 
     async def is_back(self, *, since: float, within: float) -> None:
@@ -122,7 +133,9 @@ class Service:
             assert message["type"].endswith(".complete"), message
             started.set()
 
-        await self._app({"type": "lifespan", "asgi": {"version": "3.0"}, "state": {}}, receive, send)
+        await self._app(
+            {"type": "lifespan", "asgi": {"version": "3.0"}, "state": {}}, receive, send
+        )
 
     async def _visit(self) -> None:
         while not self._stop.is_set():

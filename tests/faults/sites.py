@@ -46,7 +46,9 @@ _PERSISTENT: Final = {"appendonly": "yes", "appendfsync": "always"}
 class OwnedSite:
     """One whose switch stays with one server. That server is back when `whole` says so, asked after it answers."""
 
-    def __init__(self, owner: RedisServer, url: str, whole: Callable[[], object] = lambda: True) -> None:
+    def __init__(
+        self, owner: RedisServer, url: str, whole: Callable[[], object] = lambda: True
+    ) -> None:
         self._owner = owner
         self._whole = whole
         self.url = url
@@ -83,7 +85,9 @@ def _behind_sentinels() -> Iterator[Site]:
 def _cluster() -> Iterator[Site]:
     """A node that comes back refuses everything for the first two seconds, and nobody takes its place within a minute."""
     with cluster(config=_PERSISTENT) as nodes:
-        yield OwnedSite(nodes.owner, nodes.url, lambda: "cluster_state:ok" in nodes.owner.cli("CLUSTER", "INFO"))
+        yield OwnedSite(
+            nodes.owner, nodes.url, lambda: "cluster_state:ok" in nodes.owner.cli("CLUSTER", "INFO")
+        )
 
 
 SITES: Final[Mapping[str, Callable[[], AbstractContextManager[Site]]]] = {

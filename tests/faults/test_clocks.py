@@ -54,7 +54,9 @@ async def test_a_window_begins_and_ends_when_redis_says(redis_server: RedisServe
 
 
 @pytest.mark.usefixtures("wrong_clock")
-async def test_a_hold_is_kept_for_as_long_as_its_block_and_no_longer(redis_server: RedisServer) -> None:
+async def test_a_hold_is_kept_for_as_long_as_its_block_and_no_longer(
+    redis_server: RedisServer,
+) -> None:
     async with Service(RedisBackend(redis_server.url, ttl=TTL)) as service:
         async with maintenance_mode_on(redis_server.url, lease=LEASE) as block:
             await service.becomes(503, within=BY_PUSH)

@@ -37,7 +37,9 @@ async def test_after_its_connection_was_killed_the_next_two_changes_arrive(site:
             await service.becomes(200, within=BY_PUSH)
 
 
-async def test_a_server_that_is_killed_and_comes_back_finds_everybody_as_they_were(site: Site) -> None:
+async def test_a_server_that_is_killed_and_comes_back_finds_everybody_as_they_were(
+    site: Site,
+) -> None:
     async with Service(RedisBackend(site.url, ttl=TTL)) as service:
         await site.write("SET", "maintenance", 1)
         await service.becomes(503, within=BY_PUSH)
@@ -71,7 +73,9 @@ async def test_a_server_that_comes_up_after_the_application(site: Site) -> None:
         await service.becomes(503, within=BACK)
 
 
-async def test_a_frozen_server_is_noticed_keeps_no_request_waiting_and_is_found_again(site: Site) -> None:
+async def test_a_frozen_server_is_noticed_keeps_no_request_waiting_and_is_found_again(
+    site: Site,
+) -> None:
     """That no request waits, not even once, is what `Service` makes sure of."""
     async with Service(RedisBackend(site.url, ttl=TTL), on_unreachable="open") as service:
         await site.write("SET", "maintenance", 1)

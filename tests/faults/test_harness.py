@@ -38,7 +38,9 @@ async def compute() -> None:
 
 
 @pytest.mark.parametrize("waste", [block, compute])
-async def test_whoever_keeps_the_loop_to_himself_is_noticed(watchdog: Watchdog, waste: Callable[[], Awaitable[None]]) -> None:
+async def test_whoever_keeps_the_loop_to_himself_is_noticed(
+    watchdog: Watchdog, waste: Callable[[], Awaitable[None]]
+) -> None:
     watchdog.bound = SLACK  # the test's own
     another = Watchdog(bound=SLACK)
     with another:
@@ -53,7 +55,10 @@ async def test_whoever_keeps_the_loop_to_himself_is_noticed(watchdog: Watchdog, 
 
 async def test_a_busy_machine_is_not_taken_for_a_late_loop() -> None:
     """Four processes for each processor, each of which wants one whole: this test's own watchdog lets it pass, though it must wait."""
-    hogs = [await asyncio.to_thread(subprocess.Popen, [sys.executable, "-c", "while True: pass"]) for _ in range(4 * (os.cpu_count() or 1))]
+    hogs = [
+        await asyncio.to_thread(subprocess.Popen, [sys.executable, "-c", "while True: pass"])
+        for _ in range(4 * (os.cpu_count() or 1))
+    ]
     try:
         await asyncio.sleep(2)
     finally:
@@ -76,7 +81,10 @@ async def test_what_is_left_behind_is_noticed(monkeypatch: pytest.MonkeyPatch) -
         task.cancel()
         ended.set()
         thread.join()
-    assert all(word in str(failure.value) for word in ("task", "forgotten", "thread", "left behind'", "socket:"))
+    assert all(
+        word in str(failure.value)
+        for word in ("task", "forgotten", "thread", "left behind'", "socket:")
+    )
 
 
 async def test_a_request_that_waits_is_noticed(redis_url: str) -> None:
@@ -141,7 +149,9 @@ def test_a_reset_is_one(proxy: Proxy, peer: socket.socket) -> None:
         peer.recv(100)
 
 
-def test_a_half_closed_connection_says_no_more_and_still_listens(proxy: Proxy, peer: socket.socket) -> None:
+def test_a_half_closed_connection_says_no_more_and_still_listens(
+    proxy: Proxy, peer: socket.socket
+) -> None:
     proxy.half_close()
     assert peer.recv(100) == b""
     peer.sendall(b"PING\r\n")
@@ -149,7 +159,10 @@ def test_a_half_closed_connection_says_no_more_and_still_listens(proxy: Proxy, p
 
 
 def test_the_connections_of_a_server_that_is_gone_are_refused(free_port: int) -> None:
-    with Proxy(free_port) as proxy, socket.create_connection(("127.0.0.1", proxy.port), timeout=SLACK) as peer:
+    with (
+        Proxy(free_port) as proxy,
+        socket.create_connection(("127.0.0.1", proxy.port), timeout=SLACK) as peer,
+    ):
         assert peer.recv(100) == b""
         assert proxy.accepted == 1
 
@@ -160,7 +173,9 @@ def test_the_connections_of_a_server_that_is_gone_are_refused(free_port: int) ->
 def test_what_is_lost_on_the_way_to_an_island_and_back_is_not_told() -> None:
     with (
         Island() as island,
-        RedisServer(host=island.address, launcher=island.launcher, config={"protected-mode": "no"}) as server,
+        RedisServer(
+            host=island.address, launcher=island.launcher, config={"protected-mode": "no"}
+        ) as server,
         socket.create_connection((server.host, server.port), timeout=SLACK) as peer,
     ):
         assert say(peer) == b"+PONG\r\n"

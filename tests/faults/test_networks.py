@@ -30,7 +30,11 @@ PUSH: Final = b">2\r\n$10\r\ninvalidate\r\n*1\r\n$11\r\nmaintenance\r\n"
 PUSHES: Final = re.compile(
     rb">2\r\n\$10\r\ninvalidate\r\n(?:\*1\r\n\$\d+\r\n[^\r]*|_)\r\n|>3\r\n\$7\r\nmessage\r\n(?:\$\d+\r\n[^\r]*\r\n){2}"
 )
-WAYS: Final = {"to the server": {"up": True}, "from the server": {"down": True}, "both": {"up": True, "down": True}}
+WAYS: Final = {
+    "to the server": {"up": True},
+    "from the server": {"down": True},
+    "both": {"up": True, "down": True},
+}
 
 
 # -- silence ---------------------------------------------------------------------------------------------------------------
@@ -44,13 +48,17 @@ async def test_a_way_that_stalls_is_noticed_and_what_changed_meanwhile_is_follow
         await eventually(lambda: service.ask() == 200, within=BY_PUSH)
         proxy.stall(**WAYS[way])
         await service.becomes(503, within=UNREACHABLE)
-        await eventually(lambda: proxy.accepted > 1, within=UNREACHABLE)  # it knows that this connection is dead
+        await eventually(
+            lambda: proxy.accepted > 1, within=UNREACHABLE
+        )  # it knows that this connection is dead
         await operator.set("maintenance", '{"enabled": true, "message": "meanwhile"}')
         proxy.flow()
         await service.becomes(503, message="meanwhile", within=BACK)
 
 
-async def test_a_stall_of_less_than_the_deadline_costs_no_connection(proxy: Proxy, operator: Any) -> None:
+async def test_a_stall_of_less_than_the_deadline_costs_no_connection(
+    proxy: Proxy, operator: Any
+) -> None:
     async with Service(RedisBackend(proxy.url, ttl=4 * SLACK)) as service:
         accepted = proxy.accepted
         proxy.stall(up=True, down=True)
@@ -74,7 +82,9 @@ async def test_a_connection_that_is_reset_is_replaced_at_once(proxy: Proxy, oper
         await service.becomes(200, within=BY_PUSH)
 
 
-async def test_a_connection_that_is_half_closed_is_replaced_at_once(proxy: Proxy, operator: Any) -> None:
+async def test_a_connection_that_is_half_closed_is_replaced_at_once(
+    proxy: Proxy, operator: Any
+) -> None:
     """The server still listens to it, so that nothing that is sent fails."""
     async with Service(RedisBackend(proxy.url, ttl=NO_POLL)) as service:
         proxy.half_close()
@@ -87,7 +97,9 @@ async def test_a_push_that_is_cut_anywhere_leaves_no_garbage(proxy: Proxy, opera
     async with Service(RedisBackend(proxy.url, ttl=NO_POLL)) as service:
         for after in range(len(PUSH)):
             proxy.cut(re.escape(PUSH), after)
-            await operator.set("maintenance", f'{{"enabled": true, "message": "cut after {after}"}}')
+            await operator.set(
+                "maintenance", f'{{"enabled": true, "message": "cut after {after}"}}'
+            )
             await service.becomes(503, message=f"cut after {after}", within=BY_RECONNECT)
         await operator.delete("maintenance")
         await service.becomes(200, within=BY_PUSH)
@@ -112,7 +124,9 @@ async def test_a_reply_that_is_cut_anywhere_leaves_no_garbage(proxy: Proxy, oper
 # -- what is lost, and what is late ----------------------------------------------------------------------------------------
 
 
-async def test_if_every_push_and_every_message_is_lost_the_poll_finds_the_change(proxy: Proxy, operator: Any) -> None:
+async def test_if_every_push_and_every_message_is_lost_the_poll_finds_the_change(
+    proxy: Proxy, operator: Any
+) -> None:
     lost = 0
 
     def lose(data: bytes) -> bytes:
@@ -130,7 +144,9 @@ async def test_if_every_push_and_every_message_is_lost_the_poll_finds_the_change
         assert proxy.accepted == 1
 
 
-async def test_whatever_a_change_meets_on_its_way_the_last_one_counts_in_a_thousand_runs(proxy: Proxy, operator: Any) -> None:
+async def test_whatever_a_change_meets_on_its_way_the_last_one_counts_in_a_thousand_runs(
+    proxy: Proxy, operator: Any
+) -> None:
     """Between arming and reading, between two reads, before and after a push: each reply is held back for a random time."""
     dice = random.Random(18)
     proxy.delay(lambda: dice.choice([0, 0, 0.0005, 0.001, 0.002]))
@@ -139,12 +155,17 @@ async def test_whatever_a_change_meets_on_its_way_the_last_one_counts_in_a_thous
             for _ in range(dice.randint(0, 2)):
                 await operator.set("maintenance", dice.randint(0, 1))
                 await asyncio.sleep(dice.choice([0, 0, 0.0005, 0.001]))
-            await operator.set("maintenance", f'{{"enabled": {"true" if run % 2 else "false"}, "message": "{run}"}}')
+            await operator.set(
+                "maintenance",
+                f'{{"enabled": {"true" if run % 2 else "false"}, "message": "{run}"}}',
+            )
             await service.becomes(503 if run % 2 else 200, message=str(run), within=BY_PUSH)
         assert proxy.accepted == 1
 
 
-async def test_a_server_that_refuses_resp3_is_followed_by_message_and_poll(proxy: Proxy, operator: Any) -> None:
+async def test_a_server_that_refuses_resp3_is_followed_by_message_and_poll(
+    proxy: Proxy, operator: Any
+) -> None:
     """As old proxies do: HELLO is unknown to them."""
     proxy.edit(lambda data: data.replace(b"HELLO", b"HALLO"), up=True)
     async with Service(RedisBackend(proxy.url, ttl=PATIENT)) as service:
@@ -164,11 +185,15 @@ def island() -> Iterator[Island]:
 
 @asynccontextmanager
 async def served_from(island: Island, make: RedisServerFactory) -> AsyncIterator[RedisServer]:
-    yield await asyncio.to_thread(lambda: make(host=island.address, launcher=island.launcher, config={"protected-mode": "no"}))
+    yield await asyncio.to_thread(
+        lambda: make(host=island.address, launcher=island.launcher, config={"protected-mode": "no"})
+    )
 
 
 @pytest.mark.parametrize("way", [{"there": True}, {"back": True}], ids=["there", "back"])
-async def test_lost_packets_are_noticed_and_healing_too(island: Island, own_redis_server: RedisServerFactory, way: dict[str, bool]) -> None:
+async def test_lost_packets_are_noticed_and_healing_too(
+    island: Island, own_redis_server: RedisServerFactory, way: dict[str, bool]
+) -> None:
     async with (
         served_from(island, own_redis_server) as server,
         Service(RedisBackend(server.url, ttl=TTL), on_unreachable="closed") as service,
@@ -187,9 +212,16 @@ async def test_a_connection_that_the_kernel_gives_up_is_replaced_and_costs_no_ho
     """ETIMEDOUT, which redis-py by itself takes for "nothing yet", again and again without a pause: here long before our PING is due."""
     keepalive = {socket.TCP_KEEPIDLE: 1, socket.TCP_KEEPINTVL: 1, socket.TCP_KEEPCNT: 2}
     async with served_from(island, own_redis_server) as server:
-        client = Redis(host=server.host, port=server.port, socket_keepalive=True, socket_keepalive_options=keepalive)
+        client = Redis(
+            host=server.host,
+            port=server.port,
+            socket_keepalive=True,
+            socket_keepalive_options=keepalive,
+        )
         async with Service(RedisBackend(client=client, ttl=NO_POLL)) as service:
-            await asyncio.sleep(TTL)  # with data on its way, the kernel would not send what keeps alive
+            await asyncio.sleep(
+                TTL
+            )  # with data on its way, the kernel would not send what keeps alive
             await asyncio.to_thread(island.lose, there=True)
             began, spent = time.monotonic(), time.thread_time()
             await eventually(lambda: "Timeout reading" in caplog.text, within=3 + SLACK, every=0.05)
@@ -198,4 +230,6 @@ async def test_a_connection_that_the_kernel_gives_up_is_replaced_and_costs_no_ho
             assert share < 0.5, f"{share:.0%} of the time was spent computing"
             await asyncio.to_thread(island.heal)
             await server.acli("SET", "maintenance", 1)
-            await service.becomes(503, within=BACK + SLACK)  # the kernel has sent the first SYN into the void, and waits before the next
+            await service.becomes(
+                503, within=BACK + SLACK
+            )  # the kernel has sent the first SYN into the void, and waits before the next

@@ -17,11 +17,15 @@ from .bounds import BY_PUSH, LEASE, NO_POLL, SLACK
 from .proxy import Proxy
 from .service import Service
 
-LONG: Final = 2 * LEASE  # a tenth of it is left when the holder is told, for which the machine must not stand still longer
+LONG: Final = (
+    2 * LEASE
+)  # a tenth of it is left when the holder is told, for which the machine must not stand still longer
 
 
 @pytest.mark.parametrize("fault", ["stalled", "reset"])
-async def test_a_holder_that_is_cut_off_is_cancelled_before_its_hold_ends(redis_server: RedisServer, proxy: Proxy, fault: str) -> None:
+async def test_a_holder_that_is_cut_off_is_cancelled_before_its_hold_ends(
+    redis_server: RedisServer, proxy: Proxy, fault: str
+) -> None:
     async with Service(RedisBackend(redis_server.url, ttl=NO_POLL)) as service:
         with pytest.raises(LeaseLostError):
             await hold_while_cut_off(service, proxy, fault)

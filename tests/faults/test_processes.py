@@ -38,11 +38,25 @@ def links(server: RedisServer) -> int:
 
 def applied(server: RedisServer) -> list[str]:
     """The registrations of workers that are closed."""
-    return [line for line in server.cli("HVALS", "{maintenance}:workers").splitlines() if '"closed": true' in line]
+    return [
+        line
+        for line in server.cli("HVALS", "{maintenance}:workers").splitlines()
+        if '"closed": true' in line
+    ]
 
 
-def test_after_a_reload_there_is_one_link_as_before(application: Path, redis_server: RedisServer) -> None:
-    options = "--reload", "--reload-dir", str(application.parent), "--app-dir", str(application.parent), "--port", str(free_port())
+def test_after_a_reload_there_is_one_link_as_before(
+    application: Path, redis_server: RedisServer
+) -> None:
+    options = (
+        "--reload",
+        "--reload-dir",
+        str(application.parent),
+        "--app-dir",
+        str(application.parent),
+        "--port",
+        str(free_port()),
+    )
     with Program("-m", "uvicorn", "edited:app", *options) as server:
         server.expect("Application startup complete", within=BOOT)
         assert links(redis_server) == 1
@@ -57,9 +71,21 @@ def test_after_a_reload_there_is_one_link_as_before(application: Path, redis_ser
     eventually_sync(lambda: links(redis_server) == 0, within=SLACK)
 
 
-def test_workers_of_a_preloaded_application_have_one_link_each_and_their_parent_none(application: Path, redis_server: RedisServer) -> None:
+def test_workers_of_a_preloaded_application_have_one_link_each_and_their_parent_none(
+    application: Path, redis_server: RedisServer
+) -> None:
     address, home = f"127.0.0.1:{free_port()}", str(application.parent)
-    options = "--preload", "--workers", "2", "--worker-class", "uvicorn_worker.UvicornWorker", "--bind", address, "--chdir", home
+    options = (
+        "--preload",
+        "--workers",
+        "2",
+        "--worker-class",
+        "uvicorn_worker.UvicornWorker",
+        "--bind",
+        address,
+        "--chdir",
+        home,
+    )
     with Program("-m", "gunicorn", *options, "edited:app") as server:
         for _ in range(2):
             server.expect("Application startup complete", within=BOOT)

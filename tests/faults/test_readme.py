@@ -31,7 +31,9 @@ def named(text: str) -> list[str]:
 def defined(path: Path) -> Iterator[str]:
     """The tests in a file, by the names that `named` finds; read and not run."""
     for node in ast.parse(path.read_text()).body:
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_"):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith(
+            "test_"
+        ):
             yield f"{path.relative_to(HERE.parent).as_posix()}::{node.name}"
 
 
@@ -41,12 +43,20 @@ def test_every_scenario_is_listed_once() -> None:
 
 @pytest.mark.parametrize("heading", ["Scenarios", "What a worker does, and how soon"])
 def test_every_fault_is_tested_or_its_absence_argued(heading: str) -> None:
-    assert [row for row in rows(heading) if not named(row[-1]) and not re.fullmatch(r"absent: .{10,}", row[-1])] == []
+    assert [
+        row
+        for row in rows(heading)
+        if not named(row[-1]) and not re.fullmatch(r"absent: .{10,}", row[-1])
+    ] == []
 
 
 def test_every_test_that_is_named_exists() -> None:
     tests = set(named(README))
-    there = {name for file in {test.split("::")[0] for test in tests} for name in defined(HERE.parent / file)}
+    there = {
+        name
+        for file in {test.split("::")[0] for test in tests}
+        for name in defined(HERE.parent / file)
+    }
 
     assert len(tests) > 60
     assert tests - there == set()

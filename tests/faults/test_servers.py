@@ -30,7 +30,9 @@ CHANGES: Final = 2000
 # -- slow ------------------------------------------------------------------------------------------------------------------
 
 
-async def test_a_command_that_keeps_the_server_busy_is_noticed_and_outlived(own_redis_server: RedisServerFactory) -> None:
+async def test_a_command_that_keeps_the_server_busy_is_noticed_and_outlived(
+    own_redis_server: RedisServerFactory,
+) -> None:
     server = own_redis_server(config=DEBUG)
     async with Service(RedisBackend(server.url, ttl=TTL), on_unreachable="closed") as service:
         await eventually(lambda: service.ask() == 200, within=BY_PUSH)
@@ -40,7 +42,9 @@ async def test_a_command_that_keeps_the_server_busy_is_noticed_and_outlived(own_
         await service.becomes(200, within=BACK)
 
 
-async def test_a_server_that_reloads_its_data_opens_nobody(own_redis_server: RedisServerFactory) -> None:
+async def test_a_server_that_reloads_its_data_opens_nobody(
+    own_redis_server: RedisServerFactory,
+) -> None:
     server = own_redis_server(config=DEBUG)
     async with Service(RedisBackend(server.url, ttl=TTL)) as service:
         await server.acli("SET", "maintenance", 1)
@@ -53,12 +57,24 @@ async def test_a_server_that_reloads_its_data_opens_nobody(own_redis_server: Red
         await service.becomes(200, within=BY_PUSH)
 
 
-async def test_a_server_that_is_still_loading_opens_nobody(own_redis_server: RedisServerFactory) -> None:
+async def test_a_server_that_is_still_loading_opens_nobody(
+    own_redis_server: RedisServerFactory,
+) -> None:
     """It accepts connections, and answers LOADING to nearly everything."""
-    slowly = {"key-load-delay": "5000", "loading-process-events-interval-bytes": "1024", "rdbcompression": "no", "dbfilename": "dump.rdb"}
+    slowly = {
+        "key-load-delay": "5000",
+        "loading-process-events-interval-bytes": "1024",
+        "rdbcompression": "no",
+        "dbfilename": "dump.rdb",
+    }
     server = own_redis_server(config=slowly)
-    await server.acli("EVAL", "for i = 1, 800 do redis.call('SET', 'filler-' .. i, string.rep('x', 1000)) end", 0)
-    async with Service(RedisBackend(server.url, ttl=TTL)) as service, linked(RedisBackend(server.url, ttl=BACK)) as worker:
+    await server.acli(
+        "EVAL", "for i = 1, 800 do redis.call('SET', 'filler-' .. i, string.rep('x', 1000)) end", 0
+    )
+    async with (
+        Service(RedisBackend(server.url, ttl=TTL)) as service,
+        linked(RedisBackend(server.url, ttl=BACK)) as worker,
+    ):
         await server.acli("SET", "maintenance", 1)
         await service.becomes(503, within=BY_PUSH)
         closed = time.monotonic()
@@ -79,7 +95,9 @@ async def test_a_server_that_cannot_save_and_so_takes_no_writes_is_still_followe
     own_redis_server: RedisServerFactory, caplog: pytest.LogCaptureFixture
 ) -> None:
     """MISCONF: nobody can write the switch either, but a hold that ends by itself still does; nothing is registered meanwhile."""
-    server = own_redis_server(config={"save": "3600 1", "dbfilename": "dump.rdb", "stop-writes-on-bgsave-error": "yes"})
+    server = own_redis_server(
+        config={"save": "3600 1", "dbfilename": "dump.rdb", "stop-writes-on-bgsave-error": "yes"}
+    )
     (server.home / "dump.rdb").mkdir()
     ttl = 3 * TTL  # so that a machine that stands still for a moment costs no connection
     async with Service(RedisBackend(server.url, ttl=ttl)) as service:
@@ -92,8 +110,14 @@ async def test_a_server_that_cannot_save_and_so_takes_no_writes_is_still_followe
         assert service.mode.gate.source == "redis"
         await server.acli("CONFIG", "SET", "stop-writes-on-bgsave-error", "no")
         await eventually(lambda: _registered(service), within=12 * ttl + SLACK)
-    assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING" and "MISCONF" in record.getMessage()]
-    assert len([record for record in caplog.records if record.levelname in ("WARNING", "ERROR")]) == 1
+    assert [
+        record.getMessage()
+        for record in caplog.records
+        if record.levelname == "WARNING" and "MISCONF" in record.getMessage()
+    ]
+    assert (
+        len([record for record in caplog.records if record.levelname in ("WARNING", "ERROR")]) == 1
+    )
 
 
 async def _refuses_writes(server: RedisServer) -> bool:
@@ -111,7 +135,9 @@ def _registered(service: Service) -> bool:
 # -- changes that come by themselves, and many at once ---------------------------------------------------------------------
 
 
-async def test_among_ten_thousand_other_volatile_keys_the_switch_ends_in_time(redis_url: str, operator: Any) -> None:
+async def test_among_ten_thousand_other_volatile_keys_the_switch_ends_in_time(
+    redis_url: str, operator: Any
+) -> None:
     """Redis' own push for it would be about 50 s late."""
     async with operator.pipeline(transaction=False) as pipeline:
         for number in range(10_000):

@@ -53,7 +53,12 @@ class Watchdog:
         self._schedule()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         assert self._timer is not None
         self._timer.cancel()
         self._look()
@@ -76,10 +81,17 @@ class Watchdog:
     def _look(self) -> None:
         late = time.monotonic() - self._due
         waited, stolen = _run_queue_waits(), _stolen()
-        withheld = sum(now - self._waited.get(thread, now) for thread, now in waited.items()) / 1e9 + stolen - self._stolen
+        withheld = (
+            sum(now - self._waited.get(thread, now) for thread, now in waited.items()) / 1e9
+            + stolen
+            - self._stolen
+        )
         stillness = self._stillness.seconds
         still, self._still = stillness - self._still, stillness
-        collected, self._collected = self._collecting.seconds - self._collected, self._collecting.seconds
+        collected, self._collected = (
+            self._collecting.seconds - self._collected,
+            self._collecting.seconds,
+        )
         self._waited, self._stolen = waited, stolen
         self.worst = max(self.worst, late - withheld - still - collected)
 
@@ -115,7 +127,10 @@ class _Stillness:
     def _sleep(self) -> None:
         while not self._over.wait(_BEAT):
             with self._lock:
-                self._seconds, self._since = self._seconds + self._overslept(), (time.monotonic(), time.process_time())
+                self._seconds, self._since = (
+                    self._seconds + self._overslept(),
+                    (time.monotonic(), time.process_time()),
+                )
 
     def _overslept(self) -> float:
         woken, spent = self._since
@@ -128,7 +143,9 @@ def _run_queue_waits() -> dict[str, int]:
     with suppress(FileNotFoundError):  # not Linux
         for thread in os.listdir("/proc/self/task"):
             with suppress(OSError):  # it has ended
-                waits[thread] = int(Path(f"/proc/self/task/{thread}/schedstat").read_bytes().split()[1])
+                waits[thread] = int(
+                    Path(f"/proc/self/task/{thread}/schedstat").read_bytes().split()[1]
+                )
     return waits
 
 

@@ -31,14 +31,35 @@ def compare_routes(requests: int, seed: int, at_once: int = 200) -> int:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="fuzz", description=__doc__)
-    parser.add_argument("--minutes", type=float, default=10.0, help="no round begins after that; the last one is finished")
-    parser.add_argument("--times", type=int, default=5, help="so many times the suite's examples in one round")
-    parser.add_argument("--routes", type=int, metavar="REQUESTS", help="only compare what is judged with what runs")
-    parser.add_argument("--seed", type=int, default=int.from_bytes(os.urandom(4)), help="the first tree of --routes")
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        default=10.0,
+        help="no round begins after that; the last one is finished",
+    )
+    parser.add_argument(
+        "--times", type=int, default=5, help="so many times the suite's examples in one round"
+    )
+    parser.add_argument(
+        "--routes", type=int, metavar="REQUESTS", help="only compare what is judged with what runs"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=int.from_bytes(os.urandom(4)), help="the first tree of --routes"
+    )
     options, more = parser.parse_known_args()
     if options.routes:
         return compare_routes(options.routes, options.seed)
-    command = [sys.executable, "-m", "pytest", str(Path(__file__).parent), "-q", "-x", "--timeout", "3600", *more]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        str(Path(__file__).parent),
+        "-q",
+        "-x",
+        "--timeout",
+        "3600",
+        *more,
+    ]
     until, rounds = time.monotonic() + 60 * options.minutes, 0
     while time.monotonic() < until:
         rounds += 1

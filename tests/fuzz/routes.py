@@ -57,10 +57,44 @@ METHODS: Final = (
 )
 ENDINGS: Final = (
     *("",) * 20,
-    *("%0A", "%0A", "%0A", "%0A", "%0D", "%0A%0A", "%0D%0A", "%00", "/", "//", "/%0A", "%0A/", "%2F", "/.", "/..", ";", ";v=1", "%20"),
+    *(
+        "%0A",
+        "%0A",
+        "%0A",
+        "%0A",
+        "%0D",
+        "%0A%0A",
+        "%0D%0A",
+        "%00",
+        "/",
+        "//",
+        "/%0A",
+        "%0A/",
+        "%2F",
+        "/.",
+        "/..",
+        ";",
+        ";v=1",
+        "%20",
+    ),
     *("%C3%A9", "%FF", "/%2e%2e", "?", "%0Ax", "%C2%85", "%E2%80%A8", "/a", "9" * 700),
 )
-VALUES: Final = {"n": ("1", "a", "a", "b", "1.5", "a/b", "%0A", "a%0A", "%2F", "..", "6fa459ea-ee8a-3ca4-894e-db77e160355e", "9" * 5000)}
+VALUES: Final = {
+    "n": (
+        "1",
+        "a",
+        "a",
+        "b",
+        "1.5",
+        "a/b",
+        "%0A",
+        "a%0A",
+        "%2F",
+        "..",
+        "6fa459ea-ee8a-3ca4-894e-db77e160355e",
+        "9" * 5000,
+    )
+}
 ROOTS: Final = (*[""] * 6, "/a", "/proxy", "/a/", "/a%")
 HOSTS: Final = (b"testserver", b"b.example", b"X.example:80", b"", b"b.example:x", b"[::1]")
 
@@ -161,23 +195,37 @@ class Site:
     def fill(self, router: Router, outer: Marks, prefix: str, depth: int) -> None:
         self.routers.append((router, outer))
         for _ in range(self.rng.randint(0 if depth else 2, max(1, 5 - depth))):
-            self.rng.choice([*[self.leaf] * 5, *([self.branch] * 4 if depth < 3 else [])])(router, outer, prefix, depth)
+            self.rng.choice([*[self.leaf] * 5, *([self.branch] * 4 if depth < 3 else [])])(
+                router, outer, prefix, depth
+            )
         if self.rng.random() < 0.5:  # for what an earlier route should have answered
             self.leaf(router, outer, prefix, depth, "/{rest:path}")
-        if isinstance(router, APIRouter) and hasattr(router, "frontend") and self.rng.random() < 0.2:
+        if (
+            isinstance(router, APIRouter)
+            and hasattr(router, "frontend")
+            and self.rng.random() < 0.2
+        ):
             self.frontend(router, outer, prefix)
 
     def path(self, depth: int) -> str:
-        drawn = [self.rng.choice(SEGMENTS).replace("{n", f"{{n{depth}{place}") for place in range(self.rng.choice((0, 1, 1, 2)))]
+        drawn = [
+            self.rng.choice(SEGMENTS).replace("{n", f"{{n{depth}{place}")
+            for place in range(self.rng.choice((0, 1, 1, 2)))
+        ]
         return "/" + "/".join(drawn)
 
     def leaf(self, router: Router, outer: Marks, prefix: str, depth: int, path: str = "") -> None:
         rng, path, label = self.rng, path or self.path(depth), len(self.expected)
-        methods = [*(["GET"] if rng.random() < 0.8 else []), *rng.sample(["HEAD", "POST", "PUT", "BREW"], rng.choice((1, 1, 2)))]
+        methods = [
+            *(["GET"] if rng.random() < 0.8 else []),
+            *rng.sample(["HEAD", "POST", "PUT", "BREW"], rng.choice((1, 1, 2))),
+        ]
         self.paths.append(prefix + path)
         if isinstance(router, APIRouter):
             given, inner = self.dependencies(outer)
-            kind = rng.choice(("function", "method", "object", "partial", "picky", "websocket", "plain", "class"))
+            kind = rng.choice(
+                ("function", "method", "object", "partial", "picky", "websocket", "plain", "class")
+            )
             if kind == "websocket":
                 endpoint, self.expected[label] = self.endpoint("talk", label, inner)
                 router.add_api_websocket_route(path, endpoint, dependencies=given)
@@ -185,20 +233,31 @@ class Site:
             if kind not in ("plain", "class"):
                 endpoint, self.expected[label] = self.endpoint(kind, label, inner)
                 picky: Any = Picky if kind == "picky" else None
-                router.add_api_route(path, endpoint, methods=methods, dependencies=given, response_model=None, route_class_override=picky)
+                router.add_api_route(
+                    path,
+                    endpoint,
+                    methods=methods,
+                    dependencies=given,
+                    response_model=None,
+                    route_class_override=picky,
+                )
                 return
         kind = rng.choice(("function", "method", "class", "handler", "lenient", "app", "asgi"))
         if kind == "app":
             inner_app = Starlette()
             route = Route(path, Layer(inner_app))
-            self.fill(inner_app.router, self.mark(inner_app, self.mark(route, outer)), prefix, depth + 2)
+            self.fill(
+                inner_app.router, self.mark(inner_app, self.mark(route, outer)), prefix, depth + 2
+            )
         elif kind == "lenient":
             endpoint, _ = self.endpoint("bare", label, outer)
             route = Lenient(path, endpoint, methods=methods)
             self.expected[label] = self.mark(endpoint, self.mark(route, outer))
         else:
             endpoint, own = self.endpoint(kind, label, Marks())
-            route = Route(path, endpoint, methods=methods if kind in ("function", "method") else None)
+            route = Route(
+                path, endpoint, methods=methods if kind in ("function", "method") else None
+            )
             self.expected[label] = own.over(self.mark(route, outer))
         router.routes.append(route)
 
@@ -232,7 +291,13 @@ class Site:
 
             query = put = get
 
-        made: dict[str, Any] = {"talk": talk, "object": Object(), "method": Object().method, "class": Endpoint, "handler": Endpoint}
+        made: dict[str, Any] = {
+            "talk": talk,
+            "object": Object(),
+            "method": Object().method,
+            "class": Endpoint,
+            "handler": Endpoint,
+        }
         made |= {"partial": partial(answer), "asgi": Application()}
         endpoint = made.get(kind, answer)
         if kind == "handler":
@@ -289,7 +354,9 @@ class Site:
             route = Mount(beneath, Layer(app) if rng.random() < 0.3 else app)
             prefix += beneath
         marks = self.mark(route, outer)
-        marks = self.of_application(app, marks) if isinstance(app, FastAPI) else self.mark(app, marks)
+        marks = (
+            self.of_application(app, marks) if isinstance(app, FastAPI) else self.mark(app, marks)
+        )
         if isinstance(app, FastAPI) and rng.random() < 0.1:
             app.root_path = rng.choice(("/a", "/proxy", prefix))
         inside.redirect_slashes = rng.random() < 0.7
@@ -333,16 +400,36 @@ class Site:
             raw = before + rng.choice(VALUES["n"]) + rest.partition("}")[2]
         raw += rng.choice(ENDINGS)
         if rng.random() < 0.1:
-            raw = rng.choice((raw.upper(), raw.replace("/", "//", 1), raw.replace("/", "%2F"), raw[1:], "*", "/..%2f" + raw))
+            raw = rng.choice(
+                (
+                    raw.upper(),
+                    raw.replace("/", "//", 1),
+                    raw.replace("/", "%2F"),
+                    raw[1:],
+                    "*",
+                    "/..%2f" + raw,
+                )
+            )
         root_path = rng.choice(ROOTS)
         path = (root_path if rng.random() < 0.8 else "") + unquote(raw)
-        headers = [(b"host", rng.choice(HOSTS)), *([(b"x-pick", b"1")] if rng.random() < 0.5 else [])]
+        headers = [
+            (b"host", rng.choice(HOSTS)),
+            *([(b"x-pick", b"1")] if rng.random() < 0.5 else []),
+        ]
         method = rng.choice(METHODS)
-        scope: Scope = {"type": "http", "method": method, "path": path, "raw_path": raw.encode(), "query_string": b""}
+        scope: Scope = {
+            "type": "http",
+            "method": method,
+            "path": path,
+            "raw_path": raw.encode(),
+            "query_string": b"",
+        }
         if method == "WEBSOCKET":
             scope["type"] = "websocket"
             del scope["method"]
-        scope.update(root_path=root_path, headers=headers, server=("testserver", 80), scheme="http", state={})
+        scope.update(
+            root_path=root_path, headers=headers, server=("testserver", 80), scheme="http", state={}
+        )
         return scope
 
     async def ask(self, scope: Scope) -> str | None:
@@ -352,7 +439,11 @@ class Site:
         failed: Exception | None = None
 
         async def receive() -> Message:
-            return {"type": "websocket.connect"} if scope["type"] == "websocket" else {"type": "http.request", "body": b""}
+            return (
+                {"type": "websocket.connect"}
+                if scope["type"] == "websocket"
+                else {"type": "http.request", "body": b""}
+            )
 
         async def send(message: Message) -> None: ...
 
@@ -368,10 +459,18 @@ class Site:
         if not ran and judged.docs and endpoint in self.expected:
             ran = [endpoint]
         if not ran:
-            return f"{judged} was judged and nothing ran: {asked}" if judged.found and failed is None else None
+            return (
+                f"{judged} was judged and nothing ran: {asked}"
+                if judged.found and failed is None
+                else None
+            )
         marks = self.expected[ran[0]]
         right = RouteMatch.marked(marks, docs=judged.docs and not isinstance(ran[0], int))
-        return None if judged == right else f"{judged} was judged and {ran[0]} ran, which is {right}: {asked}"
+        return (
+            None
+            if judged == right
+            else f"{judged} was judged and {ran[0]} ran, which is {right}: {asked}"
+        )
 
 
 async def _compare(seed: int, requests: int) -> list[str]:

@@ -23,7 +23,9 @@ from .effort import effort
 from .garbage import SWITCHES
 
 TAGS: Final = st.one_of(
-    st.just("*"), st.text(st.characters(max_codepoint=255, exclude_characters="\r\n\0"), max_size=50), st.just('W/"a", "b')
+    st.just("*"),
+    st.text(st.characters(max_codepoint=255, exclude_characters="\r\n\0"), max_size=50),
+    st.just('W/"a", "b'),
 )
 PATHS: Final = ("state", "switch", "holds", "components", "bypasses")
 
@@ -32,9 +34,13 @@ PATHS: Final = ("state", "switch", "holds", "components", "bypasses")
 def client(tmp_path: Path) -> Iterator[TestClient]:
     """Of a router whose switch is a file; an exception in the application is raised here."""
     app = FastAPI()
-    app.add_middleware(MaintenanceModeMiddleware, backend=LocalFileBackend(f"{tmp_path}/switch.json", ttl=0.05))
+    app.add_middleware(
+        MaintenanceModeMiddleware, backend=LocalFileBackend(f"{tmp_path}/switch.json", ttl=0.05)
+    )
     app.include_router(maintenance_admin(public=True))
-    with TestClient(app, base_url="http://testserver/maintenance/", headers={"Content-Type": "application/json"}) as client:
+    with TestClient(
+        app, base_url="http://testserver/maintenance/", headers={"Content-Type": "application/json"}
+    ) as client:
         yield client
 
 
@@ -52,10 +58,21 @@ def test_any_switch_value_is_reported(client: TestClient, tmp_path: Path, value:
 
 
 @effort(60)
-@given(body=SWITCHES, tag=TAGS, type=st.sampled_from(["application/json", "text/plain", "application/json;charset=x", "\xff"]))
-def test_any_body_and_condition_is_answered(client: TestClient, body: bytes, tag: str, type: str) -> None:
+@given(
+    body=SWITCHES,
+    tag=TAGS,
+    type=st.sampled_from(["application/json", "text/plain", "application/json;charset=x", "\xff"]),
+)
+def test_any_body_and_condition_is_answered(
+    client: TestClient, body: bytes, tag: str, type: str
+) -> None:
     headers = {b"If-Match": tag.strip().encode("latin-1"), b"Content-Type": type.encode("latin-1")}
-    for method, path in (("PUT", "switch"), ("DELETE", "switch"), ("POST", "bypasses"), ("POST", "barrier")):
+    for method, path in (
+        ("PUT", "switch"),
+        ("DELETE", "switch"),
+        ("POST", "bypasses"),
+        ("POST", "barrier"),
+    ):
         answer = client.request(method, path, content=body, headers=headers)
         assert answer.status_code in (200, 400, 409, 412, 415, 422, 428, 501)
         assert answer.status_code == 200 or json.loads(answer.content)["detail"]

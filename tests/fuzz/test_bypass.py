@@ -28,14 +28,29 @@ def nearly_tokens(draw: Any) -> bytes:
     token = TOKEN.encode()
     start, end = sorted((draw(st.integers(0, len(token))), draw(st.integers(0, len(token)))))
     changed = (
-        token[:start] + draw(st.binary(max_size=4) | st.just(token) | st.sampled_from([b".", b"=", b"%2E", b"\0", b"A"])) + token[end:]
+        token[:start]
+        + draw(
+            st.binary(max_size=4)
+            | st.just(token)
+            | st.sampled_from([b".", b"=", b"%2E", b"\0", b"A"])
+        )
+        + token[end:]
     )
     return b"" if changed == token else bytes(changed)
 
 
-GARBAGE: Final = nearly_tokens() | st.binary(max_size=600) | TEXT.map(lambda text: text.encode("utf-8", "surrogatepass"))
-NAMES: Final = st.sampled_from([b"x-maintenance-bypass", b"cookie", b"x-maintenance-bypass-", b"authorization"])
-HEADERS: Final = st.lists(st.tuples(NAMES, GARBAGE | GARBAGE.map(lambda value: f"{PARAMETER}=".encode() + value)), max_size=5)
+GARBAGE: Final = (
+    nearly_tokens()
+    | st.binary(max_size=600)
+    | TEXT.map(lambda text: text.encode("utf-8", "surrogatepass"))
+)
+NAMES: Final = st.sampled_from(
+    [b"x-maintenance-bypass", b"cookie", b"x-maintenance-bypass-", b"authorization"]
+)
+HEADERS: Final = st.lists(
+    st.tuples(NAMES, GARBAGE | GARBAGE.map(lambda value: f"{PARAMETER}=".encode() + value)),
+    max_size=5,
+)
 
 
 @effort(500)
@@ -43,21 +58,33 @@ HEADERS: Final = st.lists(st.tuples(NAMES, GARBAGE | GARBAGE.map(lambda value: f
 def test_no_garbage_is_a_token(headers: Any, query: bytes, websocket: bool) -> None:
     scope = websocket_scope() if websocket else http_scope()
     scope |= {"headers": headers, "query_string": f"{PARAMETER}=".encode() + query}
-    if any(value.rpartition(b"=")[2].strip(b' "') == TOKEN.encode() for _, value in headers) or FIELD in scope["query_string"].split(b"&"):
+    if any(
+        value.rpartition(b"=")[2].strip(b' "') == TOKEN.encode() for _, value in headers
+    ) or FIELD in scope["query_string"].split(b"&"):
         return  # garbage around a good one, as a cookie may have
     assert not BYPASS.admits(scope, [RECORD], NOW)
     assert BYPASS.welcome(scope, [RECORD], NOW) is None
-    assert not any(field.startswith(f"{PARAMETER}=".encode()) for field in scope["query_string"].split(b"&"))
+    assert not any(
+        field.startswith(f"{PARAMETER}=".encode()) for field in scope["query_string"].split(b"&")
+    )
 
 
 @effort(500)
 @given(st.binary(max_size=60), st.lists(st.binary(max_size=20), max_size=4), st.integers(0, 4))
-def test_any_visit_goes_on_to_the_same_place_without_the_token(path: bytes, others: list[bytes], position: int) -> None:
+def test_any_visit_goes_on_to_the_same_place_without_the_token(
+    path: bytes, others: list[bytes], position: int
+) -> None:
     fields = [*others[:position], FIELD, *others[position:]]
     scope = http_scope(raw_path=b"/" + path, query_string=b"&".join(fields))
     response = BYPASS.welcome(scope, [RECORD], NOW)
     if response is None:
-        assert sum(field.startswith(f"{PARAMETER}=".encode()) for field in b"&".join(fields).split(b"&")) > 1
+        assert (
+            sum(
+                field.startswith(f"{PARAMETER}=".encode())
+                for field in b"&".join(fields).split(b"&")
+            )
+            > 1
+        )
         return
     location = response.headers["location"]
     assert location.isascii()

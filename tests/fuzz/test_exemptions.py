@@ -13,7 +13,17 @@ from hypothesis import strategies as st
 from starlette.requests import HTTPConnection
 
 from fastapi_maintenance.exceptions import ConfigurationError
-from fastapi_maintenance.exemptions import Bearer, Cookie, Header, Host, Method, Network, Path, Query, Rule
+from fastapi_maintenance.exemptions import (
+    Bearer,
+    Cookie,
+    Header,
+    Host,
+    Method,
+    Network,
+    Path,
+    Query,
+    Rule,
+)
 from fastapi_maintenance.exemptions.allow_list import AllowList
 from fastapi_maintenance.exemptions.proxies import ForwardedHeader, Proxies
 
@@ -22,7 +32,9 @@ from .attempt import attempt
 from .effort import effort
 from .garbage import TEXT
 
-NAMES: Final = st.sampled_from([b"x-key", b"cookie", b"host", b"authorization", b"x-forwarded-for", b"forwarded"]) | st.binary(max_size=9)
+NAMES: Final = st.sampled_from(
+    [b"x-key", b"cookie", b"host", b"authorization", b"x-forwarded-for", b"forwarded"]
+) | st.binary(max_size=9)
 PIECES: Final = st.sampled_from(
     [
         "10.1.2.3",
@@ -49,14 +61,27 @@ PIECES: Final = st.sampled_from(
 VALUES: Final = st.one_of(
     st.binary(max_size=100),
     st.lists(PIECES, max_size=12).map(lambda pieces: "".join(pieces).encode("latin-1")),
-    st.sampled_from([b"," * 100_000, b"192.0.2.1," * 10_000, b";" * 100_000, b"[" * 100_000, b"k=v;" * 10_000]),
+    st.sampled_from(
+        [b"," * 100_000, b"192.0.2.1," * 10_000, b";" * 100_000, b"[" * 100_000, b"k=v;" * 10_000]
+    ),
 )
 HEADERS: Final = st.lists(st.tuples(NAMES, VALUES), max_size=5)
-CLIENTS: Final = st.sampled_from([None, ("10.1.2.3", 1), ("192.0.2.1", 1), ("", 0), ("\udcff", 0)]) | st.tuples(TEXT, st.integers())
-FORWARDED: Final[st.SearchStrategy[ForwardedHeader]] = st.sampled_from(["x-forwarded-for", "forwarded"])
-PATHS: Final = TEXT | st.lists(st.sampled_from(["/", "a", "7", "\n", "{", "}", ":int", "\0", "é"]), max_size=8).map("".join)
+CLIENTS: Final = st.sampled_from(
+    [None, ("10.1.2.3", 1), ("192.0.2.1", 1), ("", 0), ("\udcff", 0)]
+) | st.tuples(TEXT, st.integers())
+FORWARDED: Final[st.SearchStrategy[ForwardedHeader]] = st.sampled_from(
+    ["x-forwarded-for", "forwarded"]
+)
+PATHS: Final = TEXT | st.lists(
+    st.sampled_from(["/", "a", "7", "\n", "{", "}", ":int", "\0", "é"]), max_size=8
+).map("".join)
 
-SECRETS: Final = Header("X-Key", "5ecret") | Cookie("key", "5ecret") | Query("key", "5ecret") | Bearer(lambda token: token == "5ecret")
+SECRETS: Final = (
+    Header("X-Key", "5ecret")
+    | Cookie("key", "5ecret")
+    | Query("key", "5ecret")
+    | Bearer(lambda token: token == "5ecret")
+)
 
 
 def passes(rule: Rule, scope: dict[str, Any]) -> bool:
@@ -68,15 +93,26 @@ def passes(rule: Rule, scope: dict[str, Any]) -> bool:
 
 @effort(300)
 @given(HEADERS, CLIENTS, PATHS, st.binary(max_size=50), st.booleans())
-def test_no_garbage_finds_a_secret_or_breaks_a_rule(headers: Any, client: Any, path: str, query: bytes, websocket: bool) -> None:
-    scope = (websocket_scope() if websocket else http_scope()) | {"headers": headers, "client": client, "path": path, "query_string": query}
+def test_no_garbage_finds_a_secret_or_breaks_a_rule(
+    headers: Any, client: Any, path: str, query: bytes, websocket: bool
+) -> None:
+    scope = (websocket_scope() if websocket else http_scope()) | {
+        "headers": headers,
+        "client": client,
+        "path": path,
+        "query_string": query,
+    }
     assert not passes(SECRETS, scope)
-    assert not passes(Host("x.example", "*.x.example") | Path("/x", "/x/{a}/{b:path}", methods=["DELETE"]), scope)
+    assert not passes(
+        Host("x.example", "*.x.example") | Path("/x", "/x/{a}/{b:path}", methods=["DELETE"]), scope
+    )
 
 
 @effort(300)
 @given(HEADERS, CLIENTS)
-def test_no_header_makes_a_client_of_a_network_whose_connection_is_not(headers: Any, client: Any) -> None:
+def test_no_header_makes_a_client_of_a_network_whose_connection_is_not(
+    headers: Any, client: Any
+) -> None:
     scope = http_scope() | {"headers": headers, "client": client}
     direct, _ = attempt(lambda: ip_address(client[0]) if client else None, ValueError)
     expected = direct is not None and direct in ip_network("10.0.0.0/8")
@@ -86,7 +122,9 @@ def test_no_header_makes_a_client_of_a_network_whose_connection_is_not(headers: 
 
 @effort(300)
 @given(st.lists(VALUES, max_size=3))
-def test_behind_a_proxy_what_it_did_not_append_itself_counts_for_nothing(values: list[bytes]) -> None:
+def test_behind_a_proxy_what_it_did_not_append_itself_counts_for_nothing(
+    values: list[bytes],
+) -> None:
     """The proxy appends the address of the client, which is in no network."""
     headers = [(b"x-forwarded-for", value) for value in [*values, b"203.0.113.9"]]
     rule = Network("10.0.0.0/8", "::/0", trusted_proxies=["192.0.2.0/24"])
@@ -96,7 +134,22 @@ def test_behind_a_proxy_what_it_did_not_append_itself_counts_for_nothing(values:
 # What a client may send as Forwarded, and as Host, which a proxy may put into Forwarded, in quotes if it must.
 FORWARDED_PIECES: Final = st.lists(
     st.sampled_from(
-        ["for", "by", "host", "=", ";", ",", '"', "\\", " ", "10.1.2.3", "192.0.2.1", '"[2001:db8::1]:1"', "for=10.1.2.3", "x"]
+        [
+            "for",
+            "by",
+            "host",
+            "=",
+            ";",
+            ",",
+            '"',
+            "\\",
+            " ",
+            "10.1.2.3",
+            "192.0.2.1",
+            '"[2001:db8::1]:1"',
+            "for=10.1.2.3",
+            "x",
+        ]
     ),
     max_size=14,
 ).map("".join)
@@ -118,12 +171,20 @@ def quoted(text: str) -> str:
 
 @effort(2000)
 @given(FORWARDED_PIECES, FORWARDED_PIECES, APPENDED, st.booleans())
-def test_behind_a_proxy_that_appends_to_forwarded_nothing_else_counts_there(claimed: str, host: str, appended: str, new_line: bool) -> None:
+def test_behind_a_proxy_that_appends_to_forwarded_nothing_else_counts_there(
+    claimed: str, host: str, appended: str, new_line: bool
+) -> None:
     """What stands before it may open a quote, and the Host may close one: neither makes the client another."""
     own = appended.format(quoted(host))
     values = [claimed, own] if new_line else [f"{claimed}, {own}"]
     headers = [(b"forwarded", value.encode()) for value in values]
-    rule = Network("10.0.0.0/8", "2001:db8::/32", "192.0.2.1", trusted_proxies=["192.0.2.0/24"], forwarded="forwarded")
+    rule = Network(
+        "10.0.0.0/8",
+        "2001:db8::/32",
+        "192.0.2.1",
+        trusted_proxies=["192.0.2.0/24"],
+        forwarded="forwarded",
+    )
     scope = http_scope() | {"headers": headers, "client": ("192.0.2.1", 1)}
     assert not passes(rule, scope)
     client = Network("203.0.113.9", trusted_proxies=["192.0.2.0/24"], forwarded="forwarded")
@@ -132,17 +193,37 @@ def test_behind_a_proxy_that_appends_to_forwarded_nothing_else_counts_there(clai
 
 CLAIMS: Final = st.tuples(
     st.sampled_from([b"x-forwarded-for", b"forwarded"]),
-    st.sampled_from([b"10.1.2.3", b"for=10.1.2.3", b"for=203.0.113.9", b"203.0.113.9", b"192.0.2.1", b"for=192.0.2.1", b""]) | VALUES,
+    st.sampled_from(
+        [
+            b"10.1.2.3",
+            b"for=10.1.2.3",
+            b"for=203.0.113.9",
+            b"203.0.113.9",
+            b"192.0.2.1",
+            b"for=192.0.2.1",
+            b"",
+        ]
+    )
+    | VALUES,
 )
 
 
 @effort(300)
 @given(st.lists(CLAIMS, max_size=5), CLIENTS)
-def test_of_two_headers_about_the_client_the_one_that_is_not_asked_for_counts_for_nothing(headers: Any, client: Any) -> None:
+def test_of_two_headers_about_the_client_the_one_that_is_not_asked_for_counts_for_nothing(
+    headers: Any, client: Any
+) -> None:
     scope = http_scope() | {"headers": headers, "client": client}
     for believed, other in ((b"x-forwarded-for", b"forwarded"), (b"forwarded", b"x-forwarded-for")):
-        rule = Network("10.0.0.0/8", "::/0", trusted_proxies=["192.0.2.0/24"], forwarded=believed.decode())  # type: ignore[arg-type]
-        assert passes(rule, scope) is passes(rule, scope | {"headers": [header for header in headers if header[0] != other]})
+        rule = Network(
+            "10.0.0.0/8",
+            "::/0",
+            trusted_proxies=["192.0.2.0/24"],
+            forwarded=believed.decode(),  # type: ignore[arg-type]
+        )
+        assert passes(rule, scope) is passes(
+            rule, scope | {"headers": [header for header in headers if header[0] != other]}
+        )
 
 
 @effort(300)
@@ -158,7 +239,26 @@ def test_a_path_without_braces_is_exempt_alone(path: str, asked: str) -> None:
 
 
 ENTRIES: Final = TEXT | st.lists(
-    st.sampled_from(["GET", " ", ",", "/", "{a}", "{b:int}", "{r:path}", "10.1.2.3", "10.0.0.0", "/8", "::", "/129", "x", "\n", "(", "{"]),
+    st.sampled_from(
+        [
+            "GET",
+            " ",
+            ",",
+            "/",
+            "{a}",
+            "{b:int}",
+            "{r:path}",
+            "10.1.2.3",
+            "10.0.0.0",
+            "/8",
+            "::",
+            "/129",
+            "x",
+            "\n",
+            "(",
+            "{",
+        ]
+    ),
     max_size=9,
 ).map("".join)
 
@@ -176,7 +276,12 @@ def test_any_list_of_a_state_is_read_as_far_as_it_can_be(
 
 
 @effort(30)
-@given(st.lists(st.sampled_from(["/{a}", "/{b:int}", "/x", "/{c:float}", "/"]), max_size=20).map("".join), st.sampled_from("/a1.x"))
+@given(
+    st.lists(st.sampled_from(["/{a}", "/{b:int}", "/x", "/{c:float}", "/"]), max_size=20).map(
+        "".join
+    ),
+    st.sampled_from("/a1.x"),
+)
 def test_no_template_of_a_state_takes_long_to_compare(template: str, character: str) -> None:
     allow_list = AllowList([template + "/{r:path}"])
     began = time.process_time()

@@ -21,7 +21,12 @@ from fastapi_maintenance.model.state import ON
 from .effort import effort
 from .garbage import JSON, SWITCHES
 
-ENTRY: Final = st.dictionaries(st.sampled_from(["state", "since", "lifts", "deadline", "host", "pid", "start"]), JSON) | JSON
+ENTRY: Final = (
+    st.dictionaries(
+        st.sampled_from(["state", "since", "lifts", "deadline", "host", "pid", "start"]), JSON
+    )
+    | JSON
+)
 NEAR: Final = st.fixed_dictionaries(
     {
         "state": st.just({"enabled": True}) | JSON,
@@ -35,17 +40,23 @@ NEAR: Final = st.fixed_dictionaries(
 )
 HOLDS: Final = st.one_of(
     SWITCHES,
-    st.fixed_dictionaries({"holds": st.dictionaries(st.text(max_size=8), ENTRY | NEAR, max_size=3) | JSON}).map(
-        lambda document: json.dumps(document).encode()
-    ),
+    st.fixed_dictionaries(
+        {"holds": st.dictionaries(st.text(max_size=8), ENTRY | NEAR, max_size=3) | JSON}
+    ).map(lambda document: json.dumps(document).encode()),
 )
 
 
 @effort(60)
 @example(b"[" * 30_000, b"[" * 30_000, None)
-@example(b"1", b'{"holds": {"a": {"state": {"enabled": true}, "deadline": 1e999, "host": "h", "pid": 1, "start": null}}}', b"x")
+@example(
+    b"1",
+    b'{"holds": {"a": {"state": {"enabled": true}, "deadline": 1e999, "host": "h", "pid": 1, "start": null}}}',
+    b"x",
+)
 @given(st.none() | SWITCHES, st.none() | HOLDS, st.none() | st.binary(max_size=40))
-def test_any_bytes_in_the_files_are_survived(switch: bytes | None, holds: bytes | None, lock: bytes | None) -> None:
+def test_any_bytes_in_the_files_are_survived(
+    switch: bytes | None, holds: bytes | None, lock: bytes | None
+) -> None:
     """What can be read is read; what cannot is an error of ours; and a hold can be taken and given back all the same."""
     with TemporaryDirectory() as home:
         path = Path(home, "m.json")

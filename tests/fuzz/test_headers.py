@@ -25,22 +25,52 @@ from .effort import effort
 from .garbage import SWITCHES
 
 NAMES: Final = st.sampled_from(
-    [b"accept", b"accept-language", b"origin", b"host", b"cookie", b"access-control-request-method", b"access-control-request-headers"]
+    [
+        b"accept",
+        b"accept-language",
+        b"origin",
+        b"host",
+        b"cookie",
+        b"access-control-request-method",
+        b"access-control-request-headers",
+    ]
 )
 PIECES: Final = st.sampled_from(
-    ["text/html", "application/problem+json", "*/*", "de", "*", "-", ",", ";", "q=", "q=0.5", "Q=1.000", '"', "\\", " ", "=", "\0", "\xff"]
+    [
+        "text/html",
+        "application/problem+json",
+        "*/*",
+        "de",
+        "*",
+        "-",
+        ",",
+        ";",
+        "q=",
+        "q=0.5",
+        "Q=1.000",
+        '"',
+        "\\",
+        " ",
+        "=",
+        "\0",
+        "\xff",
+    ]
 )
 VALUES: Final = st.one_of(
     st.binary(max_size=300),
     st.lists(PIECES, max_size=30).map(lambda pieces: "".join(pieces).encode("latin-1")),
-    st.sampled_from([b"," * 1024, b'"' * 1024, b"\\" * 1024, b"a-" * 512, b"text/html;" * 102, b"x" * 100_000]),
+    st.sampled_from(
+        [b"," * 1024, b'"' * 1024, b"\\" * 1024, b"a-" * 512, b"text/html;" * 102, b"x" * 100_000]
+    ),
 )
 HEADERS: Final = st.lists(st.tuples(NAMES, VALUES), max_size=8)
 NAME: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9a-z-]+")
 VALUE: Final = re.compile(rb"[\x20-\x7e\x80-\xff\t]*")
 
 
-def ask(app: ASGIApp, scope: dict[str, Any], headers: list[tuple[bytes, bytes]]) -> tuple[int, dict[bytes, bytes], bytes]:
+def ask(
+    app: ASGIApp, scope: dict[str, Any], headers: list[tuple[bytes, bytes]]
+) -> tuple[int, dict[bytes, bytes], bytes]:
     """The status, the headers and the body, which must be what may be sent."""
     start, body = anyio.run(exchange, app, scope | {"headers": headers})
     answered = dict(start["headers"])
@@ -48,7 +78,12 @@ def ask(app: ASGIApp, scope: dict[str, Any], headers: list[tuple[bytes, bytes]])
         assert NAME.fullmatch(name), name
         assert VALUE.fullmatch(value), value
     assert int(answered[b"content-length"]) == len(body["body"])
-    assert answered[b"content-type"].partition(b";")[0] in (b"application/json", b"application/problem+json", b"text/html", b"text/plain")
+    assert answered[b"content-type"].partition(b";")[0] in (
+        b"application/json",
+        b"application/problem+json",
+        b"text/html",
+        b"text/plain",
+    )
     return start["status"], answered, body["body"]
 
 
@@ -64,7 +99,9 @@ def test_any_headers_get_the_answer(headers: list[tuple[bytes, bytes]], websocke
 
 @effort(200)
 @given(HEADERS)
-def test_any_headers_get_through_the_middleware_and_cors(headers: list[tuple[bytes, bytes]]) -> None:
+def test_any_headers_get_through_the_middleware_and_cors(
+    headers: list[tuple[bytes, bytes]],
+) -> None:
     app = FastAPI()
     app.add_api_route("/items", lambda: None, methods=["POST"])
     app.add_middleware(CORSMiddleware, allow_origins=["https://shop.example"])
@@ -72,20 +109,40 @@ def test_any_headers_get_through_the_middleware_and_cors(headers: list[tuple[byt
     assert ask(app, http_scope("POST"), headers)[0] == 503
 
 
-ACCEPTS: Final = st.sampled_from([b"application/json", b"application/problem+json", b"text/html", b"text/plain"])
-MOMENTS: Final = st.datetimes(datetime(1970, 1, 1), datetime(2200, 1, 1)).map(lambda moment: moment.replace(tzinfo=UTC))
+ACCEPTS: Final = st.sampled_from(
+    [b"application/json", b"application/problem+json", b"text/html", b"text/plain"]
+)
+MOMENTS: Final = st.datetimes(datetime(1970, 1, 1), datetime(2200, 1, 1)).map(
+    lambda moment: moment.replace(tzinfo=UTC)
+)
 
 
 @effort(300)
 @given(SWITCHES, ACCEPTS, MOMENTS, st.booleans(), st.integers(0, 1000))
-@example(b'{"enabled": true, "ends_at": "9999-12-31T23:59:59-14:00"}', b"text/html", datetime(2026, 1, 1, tzinfo=UTC), True, 7)
-@example(b'{"enabled": true, "ends_at": "0001-01-01T00:00:00+14:00"}', b"text/plain", datetime(2026, 1, 1, tzinfo=UTC), True, 7)
-def test_any_state_is_answered_in_every_format(raw: bytes, accept: bytes, now: datetime, as_date: bool, jitter: int) -> None:
+@example(
+    b'{"enabled": true, "ends_at": "9999-12-31T23:59:59-14:00"}',
+    b"text/html",
+    datetime(2026, 1, 1, tzinfo=UTC),
+    True,
+    7,
+)
+@example(
+    b'{"enabled": true, "ends_at": "0001-01-01T00:00:00+14:00"}',
+    b"text/plain",
+    datetime(2026, 1, 1, tzinfo=UTC),
+    True,
+    7,
+)
+def test_any_state_is_answered_in_every_format(
+    raw: bytes, accept: bytes, now: datetime, as_date: bool, jitter: int
+) -> None:
     state, _ = attempt(lambda: MaintenanceState.parse(raw), InvalidStateError)
     if state is None:
         return
     answer = ResponseOptions(retry_after_as_date=as_date, jitter=jitter, refresh=5)
-    status, answered, body = ask(MaintenanceResponse(state, lambda: now, answer), http_scope(), [(b"accept", accept)])
+    status, answered, body = ask(
+        MaintenanceResponse(state, lambda: now, answer), http_scope(), [(b"accept", accept)]
+    )
     assert status == 503
     assert answered[b"content-type"].startswith(accept)
     assert as_date or 0 <= int(answered[b"retry-after"]) < 2**31

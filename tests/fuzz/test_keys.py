@@ -28,17 +28,50 @@ from .garbage import JSON, SWITCHES
 KEYS: Final = Keys.of("maintenance")
 KEPT: Final = MaintenanceState(enabled=True, message="kept")
 GOOD: Final = MaintenanceState(enabled=True, message="good")
-NUMBERS: Final = st.sampled_from(["", "0", "-1", "1e99", "9" * 400, "17" + "0" * 14, "99" + "0" * 14, "x", "nan", " ", "\0", "1.5"])
+NUMBERS: Final = st.sampled_from(
+    [
+        "",
+        "0",
+        "-1",
+        "1e99",
+        "9" * 400,
+        "17" + "0" * 14,
+        "99" + "0" * 14,
+        "x",
+        "nan",
+        " ",
+        "\0",
+        "1.5",
+    ]
+)
 REPORTS: Final = st.dictionaries(
-    st.sampled_from(["host", "pid", "epoch", "applied", "closed", "drained", "http", "websockets", "fence", "lifetime"]), JSON
+    st.sampled_from(
+        [
+            "host",
+            "pid",
+            "epoch",
+            "applied",
+            "closed",
+            "drained",
+            "http",
+            "websockets",
+            "fence",
+            "lifetime",
+        ]
+    ),
+    JSON,
 )
 ENTRIES: Final = st.one_of(
     st.binary(max_size=80),
-    st.tuples(NUMBERS, NUMBERS, JSON.map(json.dumps) | st.just(Hold("a", ON).dump())).map(" ".join).map(str.encode),
+    st.tuples(NUMBERS, NUMBERS, JSON.map(json.dumps) | st.just(Hold("a", ON).dump()))
+    .map(" ".join)
+    .map(str.encode),
     st.tuples(NUMBERS, REPORTS.map(json.dumps) | st.just("left")).map(" ".join).map(str.encode),
 )
 HASHES: Final = st.dictionaries(st.binary(min_size=1, max_size=20), ENTRIES, min_size=1, max_size=5)
-EPOCHS: Final = st.binary(max_size=40) | st.lists(NUMBERS, min_size=4, max_size=6).map(" ".join).map(str.encode)
+EPOCHS: Final = st.binary(max_size=40) | st.lists(NUMBERS, min_size=4, max_size=6).map(
+    " ".join
+).map(str.encode)
 OTHER_TYPES: Final = st.sampled_from(["LPUSH", "SADD", "SETBIT", "PFADD"])
 
 Write = Callable[[Any, str], Awaitable[object]]
@@ -57,12 +90,19 @@ def as_other(command: str) -> Write:
     return lambda client, key: client.execute_command(command, key, *words)
 
 
-GARBAGE: Final = st.one_of(HASHES.map(as_hash), SWITCHES.map(as_string), EPOCHS.map(as_string), OTHER_TYPES.map(as_other))
+GARBAGE: Final = st.one_of(
+    HASHES.map(as_hash), SWITCHES.map(as_string), EPOCHS.map(as_string), OTHER_TYPES.map(as_other)
+)
 
 
 @effort(25)
-@given(st.dictionaries(st.sampled_from([KEYS.holds, KEYS.workers, KEYS.epoch]), GARBAGE, min_size=1), st.none() | GARBAGE)
-def test_garbage_in_any_key_stops_nobody(redis_server: RedisServer, companions: dict[str, Write], switch: Write | None) -> None:
+@given(
+    st.dictionaries(st.sampled_from([KEYS.holds, KEYS.workers, KEYS.epoch]), GARBAGE, min_size=1),
+    st.none() | GARBAGE,
+)
+def test_garbage_in_any_key_stops_nobody(
+    redis_server: RedisServer, companions: dict[str, Write], switch: Write | None
+) -> None:
     """Every step gives an answer or an error of ours, and once the switch can be read the worker follows it again."""
 
     async def run() -> None:
@@ -93,7 +133,9 @@ def test_garbage_in_any_key_stops_nobody(redis_server: RedisServer, companions: 
 
 @effort(40)
 @given(SWITCHES)
-def test_a_switch_that_cannot_be_read_changes_nothing(redis_server: RedisServer, value: bytes) -> None:
+def test_a_switch_that_cannot_be_read_changes_nothing(
+    redis_server: RedisServer, value: bytes
+) -> None:
     async def run() -> None:
         async with Redis(port=redis_server.port) as client:
             await client.flushall()
@@ -104,10 +146,14 @@ def test_a_switch_that_cannot_be_read_changes_nothing(redis_server: RedisServer,
                 try:
                     state = MaintenanceState.parse(value)
                 except MaintenanceError:
-                    await eventually(lambda: mode.cache.reading and mode.cache.reading.error, within=20)
+                    await eventually(
+                        lambda: mode.cache.reading and mode.cache.reading.error, within=20
+                    )
                     assert mode.gate.state == KEPT
                 else:
-                    await eventually(lambda: mode.gate.state.enabled is state.active_at(mode.now()), within=20)
+                    await eventually(
+                        lambda: mode.gate.state.enabled is state.active_at(mode.now()), within=20
+                    )
                 with suppress(MaintenanceError):
                     await backend.get_value()
 

@@ -49,7 +49,9 @@ def backend_at(port: int, parser: Any) -> RedisBackend:
     return RedisBackend(client=client, ttl=TTL, timeout=TTL)
 
 
-async def survives(server: RedisServer, parser: Any, disturb: Callable[[Proxy], Awaitable[object]]) -> None:
+async def survives(
+    server: RedisServer, parser: Any, disturb: Callable[[Proxy], Awaitable[object]]
+) -> None:
     """A closed worker stays closed under the disturbance, and opens when it is told to after it."""
     unheard: list[object] = []
     asyncio.get_running_loop().set_exception_handler(lambda loop, context: unheard.append(context))
@@ -90,7 +92,9 @@ async def instead_of_replies(network: Proxy, words: list[bytes]) -> None:
 
 @effort(12)
 @given(words=CONVERSATIONS)
-def test_a_server_that_has_gone_mad_changes_nothing(redis_server: RedisServer, parser: Any, words: list[bytes]) -> None:
+def test_a_server_that_has_gone_mad_changes_nothing(
+    redis_server: RedisServer, parser: Any, words: list[bytes]
+) -> None:
     async def disturb(network: Proxy) -> None:
         await instead_of_replies(network, words)
 
@@ -99,7 +103,9 @@ def test_a_server_that_has_gone_mad_changes_nothing(redis_server: RedisServer, p
 
 @effort(12)
 @given(words=CONVERSATIONS)
-def test_what_nobody_asked_for_changes_nothing(redis_server: RedisServer, parser: Any, words: list[bytes]) -> None:
+def test_what_nobody_asked_for_changes_nothing(
+    redis_server: RedisServer, parser: Any, words: list[bytes]
+) -> None:
     async def disturb(network: Proxy) -> None:
         left = list(words)
         network.edit(lambda reply: left.pop(0) + reply if left else reply)
@@ -116,7 +122,18 @@ def test_a_command_fails_with_an_error_of_ours(parser: Any, words: list[bytes]) 
 
 
 FIELD: Final = st.one_of(
-    st.sampled_from([b":1\r\n", b"_\r\n", b"*0\r\n", bulk(b""), bulk(b"x"), bulk(b"9" * 400), bulk(b"\xff"), bulk(b"1700000000000000")]),
+    st.sampled_from(
+        [
+            b":1\r\n",
+            b"_\r\n",
+            b"*0\r\n",
+            bulk(b""),
+            bulk(b"x"),
+            bulk(b"9" * 400),
+            bulk(b"\xff"),
+            bulk(b"1700000000000000"),
+        ]
+    ),
     st.lists(st.just(array([bulk(b"a")] * 4)), max_size=2).map(array),
 )
 SOUND: Final = (
@@ -138,8 +155,13 @@ SOUND: Final = (
 @effort(40)
 @example([bulk(b"")] * len(SOUND), {7})
 @example([bulk(b"9" * 400)] * len(SOUND), {7})
-@given(st.lists(FIELD, min_size=len(SOUND), max_size=len(SOUND)), st.sets(st.integers(0, len(SOUND) - 1), max_size=3))
-def test_a_reply_that_is_nearly_the_scripts_is_no_other_error(fields: list[bytes], spoilt: set[int]) -> None:
+@given(
+    st.lists(FIELD, min_size=len(SOUND), max_size=len(SOUND)),
+    st.sets(st.integers(0, len(SOUND) - 1), max_size=3),
+)
+def test_a_reply_that_is_nearly_the_scripts_is_no_other_error(
+    fields: list[bytes], spoilt: set[int]
+) -> None:
     reply = array(fields[i] if i in spoilt else SOUND[i] for i in range(len(SOUND)))
     asyncio.run(each_step_is_refused(PARSERS[0], lambda: reply))
 
@@ -148,7 +170,9 @@ def test_the_reply_that_is_spoilt_there_is_one_of_the_scripts() -> None:
     """Else every step would refuse it for its length, whatever is in it."""
 
     async def read() -> Snapshot:
-        async with scripted(lambda heard: array(SOUND) if b"EVAL" in heard else b"+OK\r\n") as server:
+        async with scripted(
+            lambda heard: array(SOUND) if b"EVAL" in heard else b"+OK\r\n"
+        ) as server:
             return await backend_at(server.port, PARSERS[0]).read()
 
     assert asyncio.run(read()) == Snapshot(OFF, (), 1700000000.0, epoch=7, fingerprint="f")
@@ -180,9 +204,13 @@ async def each_step_is_refused(parser: Any, answer: Callable[[], bytes]) -> None
 
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss has another unit elsewhere")
 @pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim[:16].decode().strip())
-def test_a_claim_of_great_length_costs_no_memory(redis_server: RedisServer, parser: Any, claim: bytes) -> None:
+def test_a_claim_of_great_length_costs_no_memory(
+    redis_server: RedisServer, parser: Any, claim: bytes
+) -> None:
     if parser is not PARSERS[0] and claim in PREPARED_FOR:
-        pytest.skip("hiredis makes room at once for as many elements as are claimed, and that is not in our hands")
+        pytest.skip(
+            "hiredis makes room at once for as many elements as are claimed, and that is not in our hands"
+        )
 
     async def disturb(network: Proxy) -> None:
         await instead_of_replies(network, [claim + b"x" * 100_000])

@@ -15,7 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.types import Message
 
-from fastapi_maintenance import MaintenanceModeMiddleware, MaintenanceState, force_maintenance_mode_off, force_maintenance_mode_on
+from fastapi_maintenance import (
+    MaintenanceModeMiddleware,
+    MaintenanceState,
+    force_maintenance_mode_off,
+    force_maintenance_mode_on,
+)
 from fastapi_maintenance.backends import BaseStateBackend
 from fastapi_maintenance.responses.negotiation import negotiate
 from tests.support.asgi import exchange, http_scope, websocket_scope
@@ -26,26 +31,75 @@ from .effort import effort
 from .garbage import TEXT
 
 NAMES: Final = st.sampled_from(
-    [b"accept", b"host", b"content-length", b"transfer-encoding", b"upgrade", b"connection", b"origin", b""]
+    [
+        b"accept",
+        b"host",
+        b"content-length",
+        b"transfer-encoding",
+        b"upgrade",
+        b"connection",
+        b"origin",
+        b"",
+    ]
 ) | st.binary(max_size=20)
 RANGES: Final = st.lists(
     st.sampled_from(
-        ["text/html", "application/json", "*/*", "text/*", ";q=0.5", ";q=", ";q=x", ";q=1e9", ",", ";", "=", '"', "\\", " ", "é", "\0", "q"]
+        [
+            "text/html",
+            "application/json",
+            "*/*",
+            "text/*",
+            ";q=0.5",
+            ";q=",
+            ";q=x",
+            ";q=1e9",
+            ",",
+            ";",
+            "=",
+            '"',
+            "\\",
+            " ",
+            "é",
+            "\0",
+            "q",
+        ]
     ),
     max_size=12,
 ).map(lambda parts: "".join(parts).encode())
 VALUES: Final = st.one_of(
-    st.binary(max_size=60), RANGES, st.sampled_from([b"x" * 100_000, b"text/html;" * 10_000, b"," * 100_000, b'"' * 100_000, b"\xff\xfe"])
+    st.binary(max_size=60),
+    RANGES,
+    st.sampled_from(
+        [b"x" * 100_000, b"text/html;" * 10_000, b"," * 100_000, b'"' * 100_000, b"\xff\xfe"]
+    ),
 )
-HEADERS: Final = st.lists(st.tuples(NAMES, VALUES) | st.tuples(st.just(b"accept"), VALUES), max_size=6)
+HEADERS: Final = st.lists(
+    st.tuples(NAMES, VALUES) | st.tuples(st.just(b"accept"), VALUES), max_size=6
+)
 PATHS: Final = st.one_of(
     st.sampled_from(
-        ["/items/1", "/items/", "//items/1", "/on", "/off", "/v1/x", "/mounted/y", "/mounted", "/docs", "", "*", "/items/é\ud800", "/\0"]
+        [
+            "/items/1",
+            "/items/",
+            "//items/1",
+            "/on",
+            "/off",
+            "/v1/x",
+            "/mounted/y",
+            "/mounted",
+            "/docs",
+            "",
+            "*",
+            "/items/é\ud800",
+            "/\0",
+        ]
     ),
     TEXT,
     TEXT.map("/".__add__),
 )
-METHODS: Final = st.sampled_from(["GET", "HEAD", "POST", "OPTIONS", "TRACE", "get", "", "PRI", "É", "CONNECT"]) | st.text(max_size=9)
+METHODS: Final = st.sampled_from(
+    ["GET", "HEAD", "POST", "OPTIONS", "TRACE", "get", "", "PRI", "É", "CONNECT"]
+) | st.text(max_size=9)
 
 
 def make_app(backend: BaseStateBackend | None) -> FastAPI:
@@ -105,14 +159,30 @@ def check(sent: list[Message], method: str) -> None:
         elif headers[b"content-type"].endswith(b"json"):
             assert json.loads(body)["detail"]
         else:
-            assert body.decode().startswith("<!doctype html>") == headers[b"content-type"].startswith(b"text/html")
+            assert body.decode().startswith("<!doctype html>") == headers[
+                b"content-type"
+            ].startswith(b"text/html")
 
 
 @effort(300)
-@given(PATHS, METHODS, HEADERS, st.sampled_from(["", "/", "/v1", "/mounted", "é\ud800"]), st.binary(max_size=20))
-def test_any_request_gets_a_valid_answer(path: str, method: str, headers: Any, root_path: str, query: bytes) -> None:
+@given(
+    PATHS,
+    METHODS,
+    HEADERS,
+    st.sampled_from(["", "/", "/v1", "/mounted", "é\ud800"]),
+    st.binary(max_size=20),
+)
+def test_any_request_gets_a_valid_answer(
+    path: str, method: str, headers: Any, root_path: str, query: bytes
+) -> None:
     raw = path.encode("utf-8", "surrogatepass")
-    scope = http_scope(method) | {"path": path, "raw_path": raw, "root_path": root_path, "query_string": query, "headers": headers}
+    scope = http_scope(method) | {
+        "path": path,
+        "raw_path": raw,
+        "root_path": root_path,
+        "query_string": query,
+        "headers": headers,
+    }
 
     try:
         sent = asyncio.run(exchange(make_app(Switchboard(value=True)), scope, receive=empty))
@@ -126,19 +196,30 @@ def test_any_request_gets_a_valid_answer(path: str, method: str, headers: Any, r
 @effort(100)
 @given(PATHS, HEADERS, st.booleans())
 def test_any_handshake_is_refused_in_order(path: str, headers: Any, denial: bool) -> None:
-    scope = websocket_scope(denial=denial) | {"path": path, "raw_path": path.encode("utf-8", "surrogatepass"), "headers": headers}
+    scope = websocket_scope(denial=denial) | {
+        "path": path,
+        "raw_path": path.encode("utf-8", "surrogatepass"),
+        "headers": headers,
+    }
 
     sent = asyncio.run(exchange(make_app(Switchboard(value=True)), scope, receive=empty))
 
-    assert [message["type"] for message in sent] in (["websocket.close"], ["websocket.http.response.start", "websocket.http.response.body"])
+    assert [message["type"] for message in sent] in (
+        ["websocket.close"],
+        ["websocket.http.response.start", "websocket.http.response.body"],
+    )
 
 
 @effort(200)
 @given(TEXT | st.none(), TEXT, st.none() | st.integers(0, 2**31 - 1), HEADERS)
-def test_any_message_is_put_into_a_valid_answer(message: str | None, reason: str, retry_after: int | None, headers: Any) -> None:
+def test_any_message_is_put_into_a_valid_answer(
+    message: str | None, reason: str, retry_after: int | None, headers: Any
+) -> None:
     class Board(Switchboard):
         async def read(self) -> Any:
-            state = MaintenanceState(enabled=True, message=message, reason=reason, retry_after=retry_after)
+            state = MaintenanceState(
+                enabled=True, message=message, reason=reason, retry_after=retry_after
+            )
             return self._local_reading(state)
 
     scope = http_scope("GET") | {"path": "/items/1", "headers": headers}
@@ -152,7 +233,10 @@ def test_any_message_is_put_into_a_valid_answer(message: str | None, reason: str
 @effort(300)
 @given(RANGES | st.binary(max_size=60))
 def test_negotiation_ends_in_an_offer(accept: bytes) -> None:
-    assert negotiate(accept.decode("latin-1"), ("application/json", "text/html")) in ("application/json", "text/html")
+    assert negotiate(accept.decode("latin-1"), ("application/json", "text/html")) in (
+        "application/json",
+        "text/html",
+    )
 
 
 # -- through a real server -----------------------------------------------------------------------------------------------------
@@ -167,9 +251,18 @@ def ports() -> Iterator[tuple[int, int]]:
 
 @effort(60)
 @given(st.sampled_from([b"GET", b"HEAD", b"POST", b"\xff", b"TRACE"]), PATHS, HEADERS)
-def test_raw_bytes_never_get_a_500_of_ours(ports: tuple[int, int], method: bytes, path: str, headers: Any) -> None:
+def test_raw_bytes_never_get_a_500_of_ours(
+    ports: tuple[int, int], method: bytes, path: str, headers: Any
+) -> None:
     lines = [b"%s: %s" % field for field in headers]
-    head = [b"%s %s HTTP/1.1" % (method, path.encode("utf-8", "surrogatepass")), b"host: h", *lines, b"connection: close", b"", b""]
+    head = [
+        b"%s %s HTTP/1.1" % (method, path.encode("utf-8", "surrogatepass")),
+        b"host: h",
+        *lines,
+        b"connection: close",
+        b"",
+        b"",
+    ]
     closed, bare = ports
 
     if status_of(closed, b"\r\n".join(head)) == b"500":

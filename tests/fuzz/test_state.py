@@ -34,7 +34,9 @@ def test_any_value_is_a_state_or_invalid(raw: bytes, now: float, expires_in: flo
     effective = evaluate(Snapshot(state, (), now, expires_in), now)
     assert 0 <= effective.state.retry_after_at(datetime.fromtimestamp(now, UTC)) < 2**31
     MaintenanceResponse(effective.state)
-    with contextlib.suppress(InvalidStateError):  # an escape may take more bytes than what it stands for
+    with contextlib.suppress(
+        InvalidStateError
+    ):  # an escape may take more bytes than what it stands for
         assert MaintenanceState.parse(state.dump()) == state
 
 
@@ -52,8 +54,19 @@ def test_any_text_is_a_state_or_invalid(text: str) -> None:
         st.binary(max_size=200),
         TEXT,
         JSON.map(json.dumps),
-        st.builds(lambda *values: json.dumps(dict(zip(("state", "since", "lifts"), values, strict=True))), JSON, JSON, JSON),
-        st.builds(lambda since, lifts: json.dumps({"state": {"enabled": True}, "since": since, "lifts": lifts}), JSON, JSON),
+        st.builds(
+            lambda *values: json.dumps(dict(zip(("state", "since", "lifts"), values, strict=True))),
+            JSON,
+            JSON,
+            JSON,
+        ),
+        st.builds(
+            lambda since, lifts: json.dumps(
+                {"state": {"enabled": True}, "since": since, "lifts": lifts}
+            ),
+            JSON,
+            JSON,
+        ),
         st.just("[" * 30_000),
     ),
     st.floats(0, YEAR_10000),

@@ -58,12 +58,36 @@ PLACES: Final = [
 ]
 PIECES: Final = st.lists(
     st.sampled_from(
-        ["[", "]", "[::1]", "[v1.x]", "%", "%40", "%zz", "#", "?", "/", "/0", ":", "1", "12", "&", "=", "\n", " ", "ℂ", "é", "\ud800"]
+        [
+            "[",
+            "]",
+            "[::1]",
+            "[v1.x]",
+            "%",
+            "%40",
+            "%zz",
+            "#",
+            "?",
+            "/",
+            "/0",
+            ":",
+            "1",
+            "12",
+            "&",
+            "=",
+            "\n",
+            " ",
+            "ℂ",
+            "é",
+            "\ud800",
+        ]
     )
     | st.sampled_from(["\0", "@", ";", "\\", "{", "}"]),
     max_size=3,
 ).map("".join)
-ANY: Final = st.one_of(TEXT, st.tuples(st.sampled_from([*SCHEMES, "file:", "file://", "env:"]), TEXT).map("".join))
+ANY: Final = st.one_of(
+    TEXT, st.tuples(st.sampled_from([*SCHEMES, "file:", "file://", "env:"]), TEXT).map("".join)
+)
 
 
 @effort(400)
@@ -77,15 +101,24 @@ def test_any_text_is_a_backend_or_refused(url: str) -> None:
 
 @effort(600)
 @given(st.sampled_from(SCHEMES), PIECES, PIECES, PIECES, st.sampled_from(PLACES))
-def test_a_password_is_never_told_wherever_it_was_not_encoded(scheme: str, user: str, before: str, after: str, place: str) -> None:
+def test_a_password_is_never_told_wherever_it_was_not_encoded(
+    scheme: str, user: str, before: str, after: str, place: str
+) -> None:
     url = f"{scheme}{user}:{before}{SECRET}{after}@{place}"
     shown, problem = attempt(lambda: backend_from_url(url).describe(), ConfigurationError)
     assert SECRET not in (shown or problem)
 
 
 @effort(300)
-@given(st.sampled_from(["redis://h", "rediss://h/0", "unix:///run/x"]), PIECES, PIECES, st.sampled_from(["", "&ttl=x", "&nope=1", "#"]))
-def test_a_password_in_the_query_is_never_told_either(start: str, before: str, after: str, more: str) -> None:
+@given(
+    st.sampled_from(["redis://h", "rediss://h/0", "unix:///run/x"]),
+    PIECES,
+    PIECES,
+    st.sampled_from(["", "&ttl=x", "&nope=1", "#"]),
+)
+def test_a_password_in_the_query_is_never_told_either(
+    start: str, before: str, after: str, more: str
+) -> None:
     assume("\ud800" not in before + after)
     url = f"{start}?password={quote(before, safe='@:[]')}{SECRET}{quote(after, safe='@:[]')}{more}"
     shown, problem = attempt(lambda: backend_from_url(url).describe(), ConfigurationError)

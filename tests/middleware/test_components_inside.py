@@ -34,7 +34,9 @@ class Shop:
         app = FastAPI()
         app.add_middleware(MaintenanceModeMiddleware, backend=RedisBackend(url, ttl=1.0))
         self.app = app
-        self.client = httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://shop")
+        self.client = httpx2.AsyncClient(
+            transport=httpx2.ASGITransport(app), base_url="http://shop"
+        )
 
         @app.get("/slow")
         async def slow() -> None:
@@ -50,7 +52,9 @@ class Shop:
 
     async def answers(self, **expected: int) -> bool:
         """Whether these paths are answered so."""
-        return {path: (await self.client.get(f"/{path}")).status_code for path in expected} == expected
+        return {
+            path: (await self.client.get(f"/{path}")).status_code for path in expected
+        } == expected
 
 
 @asynccontextmanager
@@ -73,7 +77,9 @@ async def test_barrier_of_a_component_waits_for_it_alone(redis_url: str) -> None
         await asyncio.sleep(0.05)
         await shop.backend.write_component("billing", ON)
 
-        result = await wait_until_applied(shop.backend, component="billing", drained=True, timeout=20)
+        result = await wait_until_applied(
+            shop.backend, component="billing", drained=True, timeout=20
+        )
 
         result.check()
         assert len(result.drained) == 1
@@ -82,21 +88,29 @@ async def test_barrier_of_a_component_waits_for_it_alone(redis_url: str) -> None
         assert (await outside).status_code == 200
 
 
-async def test_component_switch_lost_by_redis_is_restored(redis_url: str, redis_server: RedisServer) -> None:
+async def test_component_switch_lost_by_redis_is_restored(
+    redis_url: str, redis_server: RedisServer
+) -> None:
     async with open_shop(redis_url) as shop:
         await shop.backend.write_component("billing", ON)
         await redis_server.acli("SET", "maintenance:search", 0)
         await eventually(lambda: shop.answers(billing=503, search=200), within=SOON)
         await redis_server.acli("FLUSHALL")
-        await eventually(lambda: redis_server.cli("EXISTS", "maintenance:billing") == "1", within=SOON)
+        await eventually(
+            lambda: redis_server.cli("EXISTS", "maintenance:billing") == "1", within=SOON
+        )
         await redis_server.acli("SET", "maintenance:search", 1)
         await eventually(lambda: shop.answers(billing=503, search=503), within=SOON)
         await shop.backend.write_component("billing", OFF)
         await eventually(lambda: shop.answers(billing=200, search=503), within=SOON)
 
 
-async def test_components_are_read_without_scripts(redis_url: str, redis_server: RedisServer) -> None:
-    await redis_server.acli("ACL", "SETUSER", "plain", "on", ">any", "~*", "&*", "+@all", "-eval", "-evalsha")
+async def test_components_are_read_without_scripts(
+    redis_url: str, redis_server: RedisServer
+) -> None:
+    await redis_server.acli(
+        "ACL", "SETUSER", "plain", "on", ">any", "~*", "&*", "+@all", "-eval", "-evalsha"
+    )
     async with open_shop(redis_url.replace("://", "://plain:any@")) as shop:
         await redis_server.acli("SET", "maintenance:billing", 1)
         await eventually(lambda: shop.answers(billing=503, search=200), within=SOON)

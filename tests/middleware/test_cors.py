@@ -19,7 +19,11 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import BaseRoute, Host, Mount, Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from fastapi_maintenance import MaintenanceModeMiddleware, ResponseOptions, force_maintenance_mode_on
+from fastapi_maintenance import (
+    MaintenanceModeMiddleware,
+    ResponseOptions,
+    force_maintenance_mode_on,
+)
 
 from ..support.asgi import exchange, websocket_scope
 from ..support.serving import SERVERS
@@ -27,7 +31,11 @@ from ..support.serving import SERVERS
 pytestmark = pytest.mark.anyio
 
 ORIGIN: Final = "https://shop.example"
-CORS: Final[dict[str, Any]] = {"allow_origins": [ORIGIN], "allow_methods": ["POST"], "allow_credentials": True}
+CORS: Final[dict[str, Any]] = {
+    "allow_origins": [ORIGIN],
+    "allow_methods": ["POST"],
+    "allow_credentials": True,
+}
 FROM_THERE: Final = {"origin": ORIGIN}
 PREFLIGHT: Final = {**FROM_THERE, "access-control-request-method": "POST"}
 
@@ -86,7 +94,9 @@ ORDERS: Final[dict[str, Callable[[], ASGIApp]]] = {
     "beneath": lambda: within(THEIRS, OURS),
     "far beneath": lambda: within(Middleware(Cors, **CORS), ZIPPING, OURS),
     "beneath and hidden": lambda: within(THEIRS, Middleware(Hiding), OURS),
-    "in the application that is wrapped": lambda: MaintenanceModeMiddleware(within(THEIRS, ZIPPING)),
+    "in the application that is wrapped": lambda: MaintenanceModeMiddleware(
+        within(THEIRS, ZIPPING)
+    ),
     "in the list of middlewares": lambda: shop(middleware=[OURS, THEIRS]),
     "around everything": lambda: CORSMiddleware(MaintenanceModeMiddleware(shop()), **CORS),
 }
@@ -106,21 +116,36 @@ def test_cors_response_and_preflight_are_readable(order: str, path: str) -> None
     assert answer.headers.get_list("access-control-allow-origin") == [ORIGIN]
     assert answer.headers["access-control-allow-credentials"] == "true"
     assert answer.headers["access-control-expose-headers"] == "retry-after, x-maintenance-mode"
-    assert {value.strip().lower() for value in answer.headers["vary"].split(",")} == {"accept", "origin"}
+    assert {value.strip().lower() for value in answer.headers["vary"].split(",")} == {
+        "accept",
+        "origin",
+    }
 
 
 @pytest.mark.parametrize("order", ["outside", "beneath"])
 @pytest.mark.parametrize("server", SERVERS)
 def test_cors_response_of_real_servers_is_the_same(order: str, server: str) -> None:
-    with SERVERS[server](ORDERS[order]()) as address, httpx2.Client(base_url=f"http://{address}", trust_env=False) as client:
+    with (
+        SERVERS[server](ORDERS[order]()) as address,
+        httpx2.Client(base_url=f"http://{address}", trust_env=False) as client,
+    ):
         preflight = client.options("/anything", headers=PREFLIGHT)
         answer = client.post("/anything", headers=FROM_THERE)
         stranger = client.post("/anything", headers={"origin": "https://stranger.example"})
 
-    assert (preflight.status_code, preflight.headers["access-control-allow-origin"]) == (200, ORIGIN)
-    assert (answer.status_code, answer.headers.get_list("access-control-allow-origin")) == (503, [ORIGIN])
+    assert (preflight.status_code, preflight.headers["access-control-allow-origin"]) == (
+        200,
+        ORIGIN,
+    )
+    assert (answer.status_code, answer.headers.get_list("access-control-allow-origin")) == (
+        503,
+        [ORIGIN],
+    )
     assert answer.headers["access-control-expose-headers"] == "retry-after, x-maintenance-mode"
-    assert (stranger.status_code, stranger.headers.get("access-control-allow-origin")) == (503, None)
+    assert (stranger.status_code, stranger.headers.get("access-control-allow-origin")) == (
+        503,
+        None,
+    )
 
 
 @pytest.mark.parametrize("order", ORDERS)
@@ -159,15 +184,23 @@ def test_cors_response_of_handlers_is_readable(inner: bool) -> None:
     def refuse(request: Request) -> bool:
         raise HTTPException(403)
 
-    for options, status in (({"response_handler": lambda request: JSONResponse({}, 418)}, 418), ({"exempt_handler": refuse}, 403)):
+    for options, status in (
+        ({"response_handler": lambda request: JSONResponse({}, 418)}, 418),
+        ({"exempt_handler": refuse}, 403),
+    ):
         order = THEIRS, Middleware(MaintenanceModeMiddleware, **options)
         app = within(*order) if inner else within(*reversed(order))
         answer = TestClient(app).post("/orders", headers=FROM_THERE)
-        assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (status, ORIGIN)
+        assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (
+            status,
+            ORIGIN,
+        )
 
 
 def test_cors_headers_exposed_by_the_app_are_kept() -> None:
-    app = within(Middleware(CORSMiddleware, **CORS, expose_headers=["Retry-After", "X-Total"]), OURS)
+    app = within(
+        Middleware(CORSMiddleware, **CORS, expose_headers=["Retry-After", "X-Total"]), OURS
+    )
     answer = TestClient(app).post("/orders", headers=FROM_THERE)
 
     assert answer.headers["access-control-expose-headers"] == "Retry-After, X-Total"
@@ -184,12 +217,21 @@ def test_cors_middleware_outside_is_not_applied_twice() -> None:
     """What it adds would be added twice."""
     app = within(Middleware(Hiding), OURS, THEIRS)
 
-    assert TestClient(app).post("/orders", headers=FROM_THERE).headers["vary"].lower().split(", ") == ["accept", "origin"]
+    assert TestClient(app).post("/orders", headers=FROM_THERE).headers["vary"].lower().split(
+        ", "
+    ) == ["accept", "origin"]
 
 
 def test_cors_response_with_options_is_readable() -> None:
-    app = within(THEIRS, Middleware(MaintenanceModeMiddleware, response=ResponseOptions(redirect="https://status.example")))
-    answer = TestClient(app).post("/orders", headers=FROM_THERE | {"accept": "text/html"}, follow_redirects=False)
+    app = within(
+        THEIRS,
+        Middleware(
+            MaintenanceModeMiddleware, response=ResponseOptions(redirect="https://status.example")
+        ),
+    )
+    answer = TestClient(app).post(
+        "/orders", headers=FROM_THERE | {"accept": "text/html"}, follow_redirects=False
+    )
 
     assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (302, ORIGIN)
 
@@ -211,7 +253,10 @@ def shared() -> FastAPI:
     ("app", "path"),
     [
         (lambda: mounting(Mount("/v1", shop()), Mount("/v2", shared())), "/v2/orders"),
-        (lambda: mounting(Mount("/api", FastAPI(routes=[Mount("/v1", shared())]))), "/api/v1/orders"),
+        (
+            lambda: mounting(Mount("/api", FastAPI(routes=[Mount("/v1", shared())]))),
+            "/api/v1/orders",
+        ),
         (lambda: mounting(Mount("/api", shop(), middleware=[THEIRS])), "/api/orders"),
         (lambda: mounting(Host("testserver", Router([Mount("/shop", shared())]))), "/shop/orders"),
     ],
@@ -221,7 +266,10 @@ def test_mounted_app_has_its_own_cors(app: Callable[[], ASGIApp], path: str) -> 
     preflight = client.options(path, headers=PREFLIGHT)
     answer = client.post(path, headers=FROM_THERE)
 
-    assert (preflight.status_code, preflight.headers["access-control-allow-origin"]) == (200, ORIGIN)
+    assert (preflight.status_code, preflight.headers["access-control-allow-origin"]) == (
+        200,
+        ORIGIN,
+    )
     assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (503, ORIGIN)
     assert "access-control-allow-origin" not in client.post("/orders", headers=FROM_THERE).headers
 
@@ -240,10 +288,20 @@ def test_route_beside_a_mounted_app_has_no_cors(path: str) -> None:
 
 
 def test_mounted_app_behind_another_method_has_its_cors() -> None:
-    app = Starlette(routes=[Route("/v2/orders", lambda request: PlainTextResponse("list"), methods=["GET"]), Mount("/v2", shared())])
+    app = Starlette(
+        routes=[
+            Route("/v2/orders", lambda request: PlainTextResponse("list"), methods=["GET"]),
+            Mount("/v2", shared()),
+        ]
+    )
     app.add_middleware(MaintenanceModeMiddleware)
 
-    assert TestClient(app).post("/v2/orders", headers=FROM_THERE).headers["access-control-allow-origin"] == ORIGIN
+    assert (
+        TestClient(app)
+        .post("/v2/orders", headers=FROM_THERE)
+        .headers["access-control-allow-origin"]
+        == ORIGIN
+    )
 
 
 def test_cors_lookup_survives_a_failing_convertor(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -257,7 +315,9 @@ def test_cors_lookup_survives_a_failing_convertor(monkeypatch: pytest.MonkeyPatc
             return value
 
     monkeypatch.setitem(CONVERTOR_TYPES, "failing", Failing())
-    app = Starlette(routes=[Route("/v2/{x:failing}", PlainTextResponse("never")), Mount("/v2", shared())])
+    app = Starlette(
+        routes=[Route("/v2/{x:failing}", PlainTextResponse("never")), Mount("/v2", shared())]
+    )
     app.add_middleware(MaintenanceModeMiddleware)
 
     assert TestClient(app).post("/v2/orders", headers=FROM_THERE).status_code == 503

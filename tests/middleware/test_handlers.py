@@ -19,7 +19,13 @@ from fastapi.testclient import TestClient
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.requests import ClientDisconnect, HTTPConnection
-from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.responses import (
+    HTMLResponse,
+    JSONResponse,
+    PlainTextResponse,
+    Response,
+    StreamingResponse,
+)
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.config import WSProtocolType
 from websockets.exceptions import InvalidStatus
@@ -27,7 +33,13 @@ from websockets.sync.client import connect
 
 from fastapi_maintenance import MaintenanceModeMiddleware, MaintenanceState
 from fastapi_maintenance._internal.callables import call_handler
-from fastapi_maintenance.middleware.handlers import ReplayableReceive, answer_with, handle_error, is_exempt, takes_state
+from fastapi_maintenance.middleware.handlers import (
+    ReplayableReceive,
+    answer_with,
+    handle_error,
+    is_exempt,
+    takes_state,
+)
 from fastapi_maintenance.model.state import ON
 from fastapi_maintenance.responses import MaintenanceResponse
 
@@ -121,7 +133,9 @@ async def test_sync_handler_runs_in_a_thread(handler: Callable[[HTTPConnection],
     assert thread != threading.get_ident()
 
 
-@pytest.mark.parametrize("handler", (ASYNC | RETURNS_AWAITABLE).values(), ids=ASYNC | RETURNS_AWAITABLE)
+@pytest.mark.parametrize(
+    "handler", (ASYNC | RETURNS_AWAITABLE).values(), ids=ASYNC | RETURNS_AWAITABLE
+)
 async def test_handler_result_is_awaited_on_the_event_loop(
     handler: Callable[[HTTPConnection], Caller | Awaitable[Caller]],
 ) -> None:
@@ -146,7 +160,10 @@ async def test_sync_handler_sees_the_context_of_its_request() -> None:
 # -- exempt handlers ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("answer", "exempt"), [(True, True), (False, False), (None, False), ("", False), ("yes", True), (0, False)])
+@pytest.mark.parametrize(
+    ("answer", "exempt"),
+    [(True, True), (False, False), (None, False), ("", False), ("yes", True), (0, False)],
+)
 async def test_exempt_handler_result_is_a_bool(answer: Any, exempt: bool) -> None:
     assert await is_exempt(lambda _: answer, http_scope(), UNUSED, UNUSED) is exempt
 
@@ -228,7 +245,9 @@ async def reads_a_little(request: Request) -> bool:
 @pytest.mark.parametrize("handler", [reads_all, reads_a_little, lambda _: True])
 async def test_body_read_by_exempt_handler_is_there_for_the_app(handler: Any) -> None:
     parts = [b"one ", b"two ", b"three"]
-    receive = sending(*({"type": "http.request", "body": part, "more_body": part != parts[-1]} for part in parts))
+    receive = sending(
+        *({"type": "http.request", "body": part, "more_body": part != parts[-1]} for part in parts)
+    )
     _, *bodies = await exchange(echoing(handler), http_scope("POST", path="/"), receive)
     assert b"".join(body["body"] for body in bodies) == b"one two three"
 
@@ -236,7 +255,11 @@ async def test_body_read_by_exempt_handler_is_there_for_the_app(handler: Any) ->
 async def test_replay_yields_messages_in_order_and_goes_on() -> None:
     replay = ReplayableReceive(sending({"type": "1"}, {"type": "2"}, {"type": "3"}))
     assert [await replay(), await replay()] == [{"type": "1"}, {"type": "2"}]
-    assert [await replay.replay() for _ in range(3)] == [{"type": "1"}, {"type": "2"}, {"type": "3"}]
+    assert [await replay.replay() for _ in range(3)] == [
+        {"type": "1"},
+        {"type": "2"},
+        {"type": "3"},
+    ]
 
 
 # -- errors ------------------------------------------------------------------------------------------------------------
@@ -272,7 +295,9 @@ ERRORS: Final[dict[str, Callable[[], Exception]]] = {
     "410": lambda: HTTPException(410),
     "500": lambda: HTTPException(500, "on purpose"),
     "304": lambda: HTTPException(304),
-    "validation": lambda: RequestValidationError([{"loc": ("query", "key"), "msg": "missing", "type": "missing"}]),
+    "validation": lambda: RequestValidationError(
+        [{"loc": ("query", "key"), "msg": "missing", "type": "missing"}]
+    ),
     "known": lambda: Teapot("hot"),
     "known by its base": lambda: SmallTeapot("cold"),
     "unknown": lambda: Unknown("nobody knows"),
@@ -316,14 +341,20 @@ def reply_of(app: FastAPI) -> tuple[int, dict[str, str], bytes]:
 @pytest.mark.parametrize("handlers", HANDLED.values(), ids=HANDLED)
 @pytest.mark.parametrize("error", ERRORS.values(), ids=ERRORS)
 @pytest.mark.parametrize("where", ["exempt_handler", "response_handler"])
-def test_handler_error_is_answered_by_the_app(error: Callable[[], Exception], handlers: dict[Any, Any], where: str) -> None:
+def test_handler_error_is_answered_by_the_app(
+    error: Callable[[], Exception], handlers: dict[Any, Any], where: str
+) -> None:
     expected = reply_of(app_that_raises(error(), handlers, "endpoint"))
     assert reply_of(app_that_raises(error(), handlers, where)) == expected
 
 
 def test_handler_errors_are_answered_in_different_ways() -> None:
     """Else the comparison would prove nothing."""
-    apps = [app_that_raises(error(), handlers, "exempt_handler") for error in ERRORS.values() for handlers in HANDLED.values()]
+    apps = [
+        app_that_raises(error(), handlers, "exempt_handler")
+        for error in ERRORS.values()
+        for handlers in HANDLED.values()
+    ]
     replies = {reply_of(app)[::2] for app in apps}
     assert {status for status, _ in replies} == {304, 401, 404, 410, 418, 422, 500}
     assert (500, b"last resort: nobody knows") in replies
@@ -374,7 +405,9 @@ async def test_error_handler_can_read_the_body_again() -> None:
 
     app = FastAPI(exception_handlers={Teapot: repeat})
     app.add_middleware(Exempting, handler=fail)
-    _, body = await exchange(app, http_scope("POST"), sending({"type": "http.request", "body": b"green tea"}))
+    _, body = await exchange(
+        app, http_scope("POST"), sending({"type": "http.request", "body": b"green tea"})
+    )
     assert body["body"] == b"green tea"
 
 
@@ -426,8 +459,13 @@ async def test_handler_error_is_logged_once_with_a_note(
     assert error.__notes__ == [f"Raised by the {role} {__name__}.{name}."]
 
 
-@pytest.mark.parametrize("error", [HTTPException(401), StarletteHTTPException(404), WebSocketException(4001), ClientDisconnect()])
-async def test_http_exception_and_disconnect_are_not_logged(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [HTTPException(401), StarletteHTTPException(404), WebSocketException(4001), ClientDisconnect()],
+)
+async def test_http_exception_and_disconnect_are_not_logged(
+    error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
     async def fail(connection: HTTPConnection) -> bool:
         raise error
 
@@ -493,20 +531,32 @@ async def test_handler_response_without_denial_closes_a_websocket(handler: Any) 
 
 
 async def test_handler_error_without_denial_closes_a_websocket() -> None:
-    (close,) = await exchange(partial(handle_error, HTTPException(401)), websocket_scope(denial=False))
+    (close,) = await exchange(
+        partial(handle_error, HTTPException(401)), websocket_scope(denial=False)
+    )
     assert close == {"type": "websocket.close", "code": 1011, "reason": "Internal error"}
-    (close,) = await exchange(partial(handle_error, WebSocketException(4001, "mine")), websocket_scope())
+    (close,) = await exchange(
+        partial(handle_error, WebSocketException(4001, "mine")), websocket_scope()
+    )
     assert close == {"type": "websocket.close", "code": 4001, "reason": "mine"}
 
 
-@pytest.mark.parametrize(("result", "name"), [({"detail": "closed"}, "dict"), (None, "NoneType"), ("closed", "str"), (Response, "type")])
-async def test_response_handler_without_a_response_is_an_error(result: Any, name: str, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    ("result", "name"),
+    [({"detail": "closed"}, "dict"), (None, "NoneType"), ("closed", "str"), (Response, "type")],
+)
+async def test_response_handler_without_a_response_is_an_error(
+    result: Any, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
     def make(connection: HTTPConnection) -> Any:
         return result
 
     error = await failure_of(make, "response_handler", http_scope())
     assert isinstance(error, TypeError)
-    assert str(error) == f"{__name__}.{make.__qualname__} returned {name}; a response_handler must return a Response."
+    assert (
+        str(error)
+        == f"{__name__}.{make.__qualname__} returned {name}; a response_handler must return a Response."
+    )
     assert len(caplog.records) == 1
 
 
@@ -521,7 +571,9 @@ def handshake(app: ASGIApp, ws: WSProtocolType = "wsproto") -> tuple[int, bytes]
 
 
 @pytest.mark.parametrize("ws", WEBSOCKETS)
-def test_real_websocket_client_sees_the_handler_response(ws: WSProtocolType, caplog: pytest.LogCaptureFixture) -> None:
+def test_real_websocket_client_sees_the_handler_response(
+    ws: WSProtocolType, caplog: pytest.LogCaptureFixture
+) -> None:
     assert handshake(partial(answer_alone, page), ws) == (503, b"<h1>Closed: /door</h1>")
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
@@ -535,7 +587,10 @@ def test_real_websocket_client_sees_the_error_of_the_app(error: Exception, where
 
 
 def test_real_head_gets_the_handler_headers_and_no_body() -> None:
-    with serving(partial(answer_alone, page)) as address, httpx2.Client(base_url=f"http://{address}") as client:
+    with (
+        serving(partial(answer_alone, page)) as address,
+        httpx2.Client(base_url=f"http://{address}") as client,
+    ):
         head, get = client.head("/door"), client.get("/door")
     assert (head.status_code, head.content) == (503, b"")
     assert head.headers["content-length"] == get.headers["content-length"] == str(len(get.content))
@@ -559,7 +614,9 @@ OF_REQUESTS: Final[dict[str, Any]] = {
 @pytest.mark.parametrize("handler", OF_REQUESTS.values(), ids=OF_REQUESTS)
 @pytest.mark.parametrize("role", ["exempt_handler", "response_handler"])
 @pytest.mark.parametrize("denial", [True, False])
-async def test_handler_for_requests_refuses_websockets(handler: Any, role: str, denial: bool, caplog: pytest.LogCaptureFixture) -> None:
+async def test_handler_for_requests_refuses_websockets(
+    handler: Any, role: str, denial: bool, caplog: pytest.LogCaptureFixture
+) -> None:
     app = MaintenanceModeMiddleware(shop_of_one(), enable_maintenance=True, **{role: handler})
     start, *_ = await exchange(app, websocket_scope(path="/door", denial=denial))
 
@@ -604,7 +661,9 @@ async def test_sync_handler_does_not_queue_behind_endpoints() -> None:
         try:
             async with asyncio.timeout(10):
                 assert await is_exempt(lambda _: True, http_scope(), UNUSED, UNUSED)
-                assert (await exchange(partial(answer_alone, page), http_scope()))[0]["status"] == 503
+                assert (await exchange(partial(answer_alone, page), http_scope()))[0][
+                    "status"
+                ] == 503
         finally:
             release.set()
 
@@ -635,6 +694,8 @@ async def test_response_handler_with_optional_parameter_gets_one() -> None:
     def handler(request: Request, text: str = "mine") -> Response:
         return PlainTextResponse(text, 418)
 
-    app = MaintenanceModeMiddleware(shop_of_one(), enable_maintenance=True, response_handler=handler)
+    app = MaintenanceModeMiddleware(
+        shop_of_one(), enable_maintenance=True, response_handler=handler
+    )
     _, body = await exchange(app, websocket_scope(path="/door"))
     assert body["body"] == b"mine"

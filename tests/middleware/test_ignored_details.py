@@ -9,7 +9,12 @@ from typing import Final
 import pytest
 
 from fastapi_maintenance import maintenance_mode_on
-from fastapi_maintenance.backends import BaseStateBackend, EnvVarBackend, LocalFileBackend, RedisBackend
+from fastapi_maintenance.backends import (
+    BaseStateBackend,
+    EnvVarBackend,
+    LocalFileBackend,
+    RedisBackend,
+)
 from fastapi_maintenance.backends.status import look
 from fastapi_maintenance.runtime.mode import MaintenanceMode
 
@@ -20,12 +25,16 @@ TYPO: Final = '{"enabled": true, "msg": "x", "mode": "readonly"}'
 NAMED: Final = ("mode: Input should be 'full' or 'read-only'", "msg: unknown key")
 
 
-async def closes(backend: BaseStateBackend, log: pytest.LogCaptureFixture, component: str | None = None) -> list[str]:
+async def closes(
+    backend: BaseStateBackend, log: pytest.LogCaptureFixture, component: str | None = None
+) -> list[str]:
     """Returns what was logged of a switch that closes."""
     with log.at_level(logging.WARNING, "fastapi_maintenance"):
         async with MaintenanceMode(backend) as mode:
             mode.follow_components(frozenset([component] if component else ()))
-            await eventually(lambda: mode.gate.for_component(component).closure is not None, within=10)
+            await eventually(
+                lambda: mode.gate.for_component(component).closure is not None, within=10
+            )
             for _ in range(3):
                 mode.update(await backend.read(), 0.0)
     state = mode.gate.for_component(component).state
@@ -35,19 +44,25 @@ async def closes(backend: BaseStateBackend, log: pytest.LogCaptureFixture, compo
     return [record.message for record in log.records]
 
 
-async def test_redis_switch_with_typo_closes(redis_server: RedisServer, redis_url: str, caplog: pytest.LogCaptureFixture) -> None:
+async def test_redis_switch_with_typo_closes(
+    redis_server: RedisServer, redis_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
     await redis_server.acli("SET", "maintenance", TYPO)
     (logged,) = await closes(RedisBackend(redis_url), caplog)
     assert logged.endswith(f"ignored details of the switch: {'; '.join(NAMED)}")
 
 
-async def test_redis_component_with_typo_closes(redis_server: RedisServer, redis_url: str, caplog: pytest.LogCaptureFixture) -> None:
+async def test_redis_component_with_typo_closes(
+    redis_server: RedisServer, redis_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
     await redis_server.acli("SET", "maintenance:billing", TYPO)
     (logged,) = await closes(RedisBackend(redis_url), caplog, "billing")
     assert logged.endswith(f"ignored details of the switch of billing: {'; '.join(NAMED)}")
 
 
-async def test_file_switch_with_typo_closes_and_is_rewritten(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_file_switch_with_typo_closes_and_is_rewritten(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     path = tmp_path / "switch.json"
     path.write_text(TYPO)
     backend = LocalFileBackend(path, ttl=0.05)
@@ -57,20 +72,26 @@ async def test_file_switch_with_typo_closes_and_is_rewritten(tmp_path: Path, cap
     assert path.read_text() == "1"
 
 
-async def test_env_switch_with_typo_closes(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+async def test_env_switch_with_typo_closes(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setenv("FASTAPI_MAINTENANCE_MODE", TYPO)
     (logged,) = await closes(EnvVarBackend(), caplog)
     assert logged.endswith(f"ignored details of the switch: {'; '.join(NAMED)}")
 
 
-async def test_redis_hold_of_newer_version_closes(redis_server: RedisServer, redis_url: str, caplog: pytest.LogCaptureFixture) -> None:
+async def test_redis_hold_of_newer_version_closes(
+    redis_server: RedisServer, redis_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
     backend = RedisBackend(redis_url)
     async with MaintenanceMode(backend) as mode, maintenance_mode_on(backend=backend):
         key = "{maintenance}:holds"
         (id, *_) = (await redis_server.acli("HKEYS", key)).splitlines()
         stored = await redis_server.acli("HGET", key, id)
         assert '"enabled": true' in stored
-        await redis_server.acli("HSET", key, id, stored.replace('"enabled": true', '"enabled": true, "later": [1]'))
+        await redis_server.acli(
+            "HSET", key, id, stored.replace('"enabled": true', '"enabled": true, "later": [1]')
+        )
         await redis_server.acli("SET", "maintenance", "0")
         await eventually(lambda: mode.gate.state.ignored == ("later: unknown key",), within=10)
         assert not mode.gate.is_open
@@ -86,5 +107,8 @@ async def test_redis_typo_is_logged_though_open(
     with caplog.at_level(logging.WARNING, "fastapi_maintenance"):
         async with MaintenanceMode(RedisBackend(redis_url)) as mode:
             await redis_server.acli("SET", "maintenance", value)
-            await eventually(lambda: [record for record in caplog.records if "unknown key" in record.message], within=10)
+            await eventually(
+                lambda: [record for record in caplog.records if "unknown key" in record.message],
+                within=10,
+            )
             assert mode.gate.is_open

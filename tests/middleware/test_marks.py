@@ -91,7 +91,9 @@ def test_effect_decides_what_read_only_mode_refuses(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.may_block  # Starlette reads the table of media types
-def test_frontend_of_a_marked_router_is_marked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_frontend_of_a_marked_router_is_marked(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     if not hasattr(FastAPI, "frontend"):  # pragma: no cover - only with FastAPI older than 0.138
         pytest.skip("this FastAPI has no frontends")
     (tmp_path / "app.js").write_text("go()")

@@ -159,7 +159,11 @@ class Ask:
 
 
 ASKS: Final = [
-    *(Ask(path, exempt=exempt) for path in ("/closed", "/health", "/nowhere", "/items/", "/items") for exempt in (False, True)),
+    *(
+        Ask(path, exempt=exempt)
+        for path in ("/closed", "/health", "/nowhere", "/items/", "/items")
+        for exempt in (False, True)
+    ),
     Ask("/items", "DELETE"),
     Ask("/docs"),
     Ask("/openapi.json"),
@@ -178,10 +182,20 @@ def has_ticket(connection: HTTPConnection) -> bool:
 
 @pytest.mark.parametrize("how", [added, wrapped])
 @pytest.mark.parametrize(("hold", "override", "switch"), SITUATIONS)
-def test_rules_each_before_the_next(how: Callable[..., ASGIApp], hold: str, override: bool | None, switch: bool) -> None:
-    app = how(shop(lifespan=during(HOLDS[hold])), enable_maintenance=override, backend=Switchboard(switch), exempt_handler=has_ticket)
+def test_rules_each_before_the_next(
+    how: Callable[..., ASGIApp], hold: str, override: bool | None, switch: bool
+) -> None:
+    app = how(
+        shop(lifespan=during(HOLDS[hold])),
+        enable_maintenance=override,
+        backend=Switchboard(switch),
+        exempt_handler=has_ticket,
+    )
     with TestClient(app, follow_redirects=False) as client:
-        answers = {ask: client.request(ask.method, ask.path, headers=ask.headers).status_code for ask in ASKS}
+        answers = {
+            ask: client.request(ask.method, ask.path, headers=ask.headers).status_code
+            for ask in ASKS
+        }
 
     assert answers == {ask: ask.status(hold, override, switch) for ask in ASKS}
 
@@ -191,7 +205,9 @@ def test_rule_table_tells_all_rules_apart() -> None:
     seen = {(ask, ask.status(*situation)) for ask in ASKS for situation in SITUATIONS}
 
     assert {status for _, status in seen} == {200, 307, 404, 405, 503}
-    assert [ask.path for ask in ASKS if len({status for asked, status in seen if asked == ask}) > 1] == ["/items"]
+    assert [
+        ask.path for ask in ASKS if len({status for asked, status in seen if asked == ask}) > 1
+    ] == ["/items"]
 
 
 async def hello(scope: Scope, receive: Receive, send: Send) -> None:
@@ -201,7 +217,9 @@ async def hello(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 @pytest.mark.parametrize(("hold", "override", "switch"), SITUATIONS)
-async def test_app_without_routes_follows_the_same_rules(hold: str, override: bool | None, switch: bool) -> None:
+async def test_app_without_routes_follows_the_same_rules(
+    hold: str, override: bool | None, switch: bool
+) -> None:
     app = MaintenanceModeMiddleware(hello, override, Switchboard(switch), has_ticket)
     async with app.mode, HOLDS[hold]() if hold == "none" else HOLDS[hold](app.mode.backend):  # type: ignore[call-arg]
         for ask in (Ask("/items"), Ask("/items", exempt=True)):
@@ -211,14 +229,20 @@ async def test_app_without_routes_follows_the_same_rules(hold: str, override: bo
 
 @pytest.mark.parametrize("path", ["/items", "/closed", "/nowhere", "/health"])
 @pytest.mark.parametrize("accept", ["*/*", "text/html"])
-async def test_response_without_client_or_server_is_the_same(on: None, path: str, accept: str) -> None:
+async def test_response_without_client_or_server_is_the_same(
+    on: None, path: str, accept: str
+) -> None:
     app = added(shop())
     served = TestClient(app).get(path, headers={"accept": accept})
-    start, body = await exchange(app, http_scope(path=path, headers={"accept": accept}), sending({"type": "http.request"}))
+    start, body = await exchange(
+        app, http_scope(path=path, headers={"accept": accept}), sending({"type": "http.request"})
+    )
 
     assert start["status"] == served.status_code
     assert body["body"] == served.content
-    assert {name.decode(): value.decode() for name, value in start["headers"]} == dict(served.headers)
+    assert {name.decode(): value.decode() for name, value in start["headers"]} == dict(
+        served.headers
+    )
 
 
 # -- the answer ----------------------------------------------------------------------------------------------------------
@@ -254,7 +278,9 @@ def test_response_is_encoded_once_per_state(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("fastapi_maintenance.middleware.middleware.MaintenanceResponse", Counting)
     client = TestClient(added(shop()))
     for message in ("until four", "until five"):
-        monkeypatch.setenv(VARIABLE, f'{{"enabled": true, "message": "{message}", "retry_after": 7}}')
+        monkeypatch.setenv(
+            VARIABLE, f'{{"enabled": true, "message": "{message}", "retry_after": 7}}'
+        )
         for _ in range(5):
             answer = client.get("/items")
             assert answer.json() == {"detail": message}
@@ -269,7 +295,9 @@ class Ahead(Switchboard):
 
     async def read(self) -> Snapshot:
         now = time.time() + 3600
-        return Snapshot(MaintenanceState(enabled=True, ends_at=datetime.fromtimestamp(now + 60, UTC)), (), now)
+        return Snapshot(
+            MaintenanceState(enabled=True, ends_at=datetime.fromtimestamp(now + 60, UTC)), (), now
+        )
 
 
 def test_retry_after_counts_on_the_backend_clock() -> None:
@@ -294,7 +322,9 @@ def test_response_options_apply_to_forced_on_routes_too(monkeypatch: pytest.Monk
         assert (answer.status_code, answer.headers["retry-after"]) == (500, "7")
 
 
-def test_change_is_logged_once_and_no_request_is(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_change_is_logged_once_and_no_request_is(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     caplog.set_level(logging.DEBUG, LOGGER)
     with TestClient(added(shop())) as client:
         for value in ("1", "0"):
@@ -367,19 +397,26 @@ def test_upcoming_window_is_announced_if_configured(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv(VARIABLE, COMING)
     for path in ("/items", "/health", "/missing"):
         assert client.get(path).headers["x-maintenance-coming"] == "read-only;starts_at=@4102444800"
-    assert "x-maintenance-coming" not in client.get("/closed").headers, "what is refused has begun already"
+    assert "x-maintenance-coming" not in client.get("/closed").headers, (
+        "what is refused has begun already"
+    )
     assert "x-maintenance-coming" not in TestClient(added(shop())).get("/items").headers
 
 
 def test_upcoming_window_is_announced_with_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(VARIABLE, '{"enabled": true, "starts_at": "2100-01-01T00:00:00Z", "ends_at": "2100-01-01T00:00:00.5Z"}')
-    assert TestClient(added(shop(), announce=True)).get("/items").headers["x-maintenance-coming"] == (
-        "full;starts_at=@4102444800;ends_at=@4102444801"
+    monkeypatch.setenv(
+        VARIABLE,
+        '{"enabled": true, "starts_at": "2100-01-01T00:00:00Z", "ends_at": "2100-01-01T00:00:00.5Z"}',
     )
+    assert TestClient(added(shop(), announce=True)).get("/items").headers[
+        "x-maintenance-coming"
+    ] == ("full;starts_at=@4102444800;ends_at=@4102444801")
 
 
 @pytest.mark.parametrize("order", ["cors outside", "cors inside"])
-def test_upcoming_window_is_exposed_to_other_origins(order: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_upcoming_window_is_exposed_to_other_origins(
+    order: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv(VARIABLE, COMING)
     layers: list[tuple[Any, dict[str, Any]]] = [
         (MaintenanceModeMiddleware, {"announce": True}),
@@ -396,7 +433,9 @@ def test_upcoming_window_is_exposed_to_other_origins(order: str, monkeypatch: py
 
 
 @pytest.mark.parametrize("override", [True, False])
-def test_upcoming_window_overridden_is_not_announced(monkeypatch: pytest.MonkeyPatch, override: bool) -> None:
+def test_upcoming_window_overridden_is_not_announced(
+    monkeypatch: pytest.MonkeyPatch, override: bool
+) -> None:
     monkeypatch.setenv(VARIABLE, COMING)
     client = TestClient(added(shop(), announce=True, enable_maintenance=override))
     assert "x-maintenance-coming" not in client.get("/health").headers
@@ -407,7 +446,9 @@ def test_upcoming_window_is_not_announced_to_websockets(monkeypatch: pytest.Monk
     assert talk(TestClient(added(shop(), announce=True))) == "hello"
 
 
-@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "TRACE", "POST", "PUT", "PATCH", "DELETE"])
+@pytest.mark.parametrize(
+    "method", ["GET", "HEAD", "OPTIONS", "TRACE", "POST", "PUT", "PATCH", "DELETE"]
+)
 def test_read_only_mode_admits_safe_methods(monkeypatch: pytest.MonkeyPatch, method: str) -> None:
     monkeypatch.setenv(VARIABLE, '{"enabled": true, "mode": "read-only"}')
     app = FastAPI()
@@ -415,7 +456,9 @@ def test_read_only_mode_admits_safe_methods(monkeypatch: pytest.MonkeyPatch, met
     app.add_api_route("/closed", force_maintenance_mode_on(lambda: None), methods=[method])
     client = TestClient(added(app))
 
-    assert client.request(method, "/any").status_code == (200 if method in ("GET", "HEAD", "OPTIONS", "TRACE") else 503)
+    assert client.request(method, "/any").status_code == (
+        200 if method in ("GET", "HEAD", "OPTIONS", "TRACE") else 503
+    )
     assert client.request(method, "/closed").status_code == 503
 
 
@@ -444,7 +487,9 @@ def test_docs_are_exempt_at_their_configured_urls(on: None, via: str, prefix: st
     for url in ELSEWHERE.values():
         assert client.get(prefix + url).status_code == 200, url
     assert client.get(f"{prefix}/items").status_code == 503
-    assert client.get(f"{prefix}/docs").status_code == (404 if via != "mount" or prefix else 200)  # the outer one has docs, too
+    assert client.get(f"{prefix}/docs").status_code == (
+        404 if via != "mount" or prefix else 200
+    )  # the outer one has docs, too
 
 
 @pytest.mark.parametrize("path", ["/docs", "/redoc", "/openapi.json"])
@@ -459,7 +504,9 @@ def test_docs_replaced_by_a_route_are_not_exempt(on: None) -> None:
         app.add_api_route(path, lambda: None)
     client = TestClient(added(app))
 
-    assert [client.get(path).status_code for path in ("/docs", "/docs-export", "/redoc/more", "/redoc")] == [503, 503, 503, 200]
+    assert [
+        client.get(path).status_code for path in ("/docs", "/docs-export", "/redoc/more", "/redoc")
+    ] == [503, 503, 503, 200]
 
 
 # -- WebSockets ------------------------------------------------------------------------------------------------------------
@@ -478,7 +525,9 @@ def test_websocket_while_open_is_admitted(options: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("value", ["1", '{"enabled": true, "mode": "read-only"}'])
-def test_websocket_while_closed_is_denied_with_the_response(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+def test_websocket_while_closed_is_denied_with_the_response(
+    monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
     """In read-only mode, too: whoever is let in can write."""
     monkeypatch.setenv(VARIABLE, value)
     with pytest.raises(WebSocketDenialResponse) as denied:
@@ -575,7 +624,9 @@ def banner(backend: Switchboard, **options: Any) -> TestClient:
     """An application that shows the state to those whom it serves."""
     app = FastAPI()
 
-    async def told(state: MaintenanceStateDep, on: Annotated[bool, Depends(get_maintenance_mode)]) -> list[Any]:
+    async def told(
+        state: MaintenanceStateDep, on: Annotated[bool, Depends(get_maintenance_mode)]
+    ) -> list[Any]:
         assert state == await get_maintenance_state()
         return [state.enabled, state.message, on]
 
@@ -592,14 +643,27 @@ def test_state_dependency_tells_what_the_gate_decided_by() -> None:
     assert banner(StateBoard(OFF)).get("/items").json() == [False, None, False]
     assert banner(StateBoard(read_only)).get("/items").json() == [True, "reads only", True]
     assert banner(StateBoard(read_only)).get("/health").json() == [True, "reads only", True]
-    assert banner(StateBoard(read_only), exempt_handler=lambda _: True).post("/items").json() == [True, "reads only", True]
-    assert banner(StateBoard(read_only), enable_maintenance=False).get("/items").json() == [False, None, True]
+    assert banner(StateBoard(read_only), exempt_handler=lambda _: True).post("/items").json() == [
+        True,
+        "reads only",
+        True,
+    ]
+    assert banner(StateBoard(read_only), enable_maintenance=False).get("/items").json() == [
+        False,
+        None,
+        True,
+    ]
 
 
 def test_state_dependency_takes_nothing_from_the_request() -> None:
     client = banner(StateBoard(OFF))
 
-    assert client.get("/items", params={"backend": "redis://evil", "scope": "x", "component": "x"}).status_code == 200
+    assert (
+        client.get(
+            "/items", params={"backend": "redis://evil", "scope": "x", "component": "x"}
+        ).status_code
+        == 200
+    )
     assert "parameters" not in client.get("/openapi.json").json()["paths"]["/items"]["get"]
 
 
@@ -609,11 +673,15 @@ def test_response_handler_sees_the_state_that_refused() -> None:
 
     app = shop()
     app.add_middleware(
-        MaintenanceModeMiddleware, backend=StateBoard(MaintenanceState(enabled=True, message="soon")), response_handler=answer
+        MaintenanceModeMiddleware,
+        backend=StateBoard(MaintenanceState(enabled=True, message="soon")),
+        response_handler=answer,
     )
 
     assert TestClient(app).get("/items").text == "soon"
-    assert TestClient(app).get("/closed").text == "None", "a forced-on route does not borrow what the switch says"
+    assert TestClient(app).get("/closed").text == "None", (
+        "a forced-on route does not borrow what the switch says"
+    )
 
 
 async def test_state_of_a_request_stays_as_it_was_decided() -> None:
@@ -624,7 +692,11 @@ async def test_state_of_a_request_stays_as_it_was_decided() -> None:
     async def items() -> list[bool]:
         before = await get_maintenance_state()
         await backend.flip(ON)
-        return [before.enabled, (await get_maintenance_state()).enabled, await get_maintenance_mode()]
+        return [
+            before.enabled,
+            (await get_maintenance_state()).enabled,
+            await get_maintenance_mode(),
+        ]
 
     middleware = MaintenanceModeMiddleware(app, backend=backend)
     async with middleware.mode:
@@ -762,7 +834,10 @@ async def test_body_in_pieces_is_whole_for_the_endpoint(on: None) -> None:
     async def peeks(request: Request) -> bool:
         return await anext(aiter(request.stream())) == b"first "
 
-    pieces = ({"type": "http.request", "body": body, "more_body": body != b"third"} for body in (b"first ", b"second ", b"third"))
+    pieces = (
+        {"type": "http.request", "body": body, "more_body": body != b"third"}
+        for body in (b"first ", b"second ", b"third")
+    )
     scope = http_scope("POST", path="/items", state={})
     _, answer = await exchange(added(shop(), exempt_handler=peeks), scope, sending(*pieces))
 
@@ -773,7 +848,10 @@ def test_response_handler_may_read_the_body(on: None) -> None:
     async def mirror(request: Request) -> Response:
         return PlainTextResponse(f"not now: {(await request.body()).decode()}", 503)
 
-    assert TestClient(added(shop(), response_handler=mirror)).post("/items", content="buy").text == "not now: buy"
+    assert (
+        TestClient(added(shop(), response_handler=mirror)).post("/items", content="buy").text
+        == "not now: buy"
+    )
 
 
 class Tea(Exception):
@@ -803,12 +881,18 @@ def tea_room(**options: Any) -> FastAPI:
 @pytest.mark.parametrize(
     ("error", "status", "text"),
     [
-        (HTTPException(401, "who are you?", {"www-authenticate": "Basic"}), 401, '{"detail":"who are you?"}'),
+        (
+            HTTPException(401, "who are you?", {"www-authenticate": "Basic"}),
+            401,
+            '{"detail":"who are you?"}',
+        ),
         (Tea(), 418, "tea is served"),
         (LookupError("no such tea"), 500, "Internal Server Error"),
     ],
 )
-def test_handler_error_is_answered_as_an_endpoints(on: None, role: str, error: Exception, status: int, text: str) -> None:
+def test_handler_error_is_answered_as_an_endpoints(
+    on: None, role: str, error: Exception, status: int, text: str
+) -> None:
     app = added(tea_room(error=error), **{role: partial(failing, error)})
     client = TestClient(app, raise_server_exceptions=False)
 
@@ -828,11 +912,16 @@ def test_error_handler_reads_the_body_after_exempt_handler(on: None) -> None:
     async def serve(request: Request, error: Tea) -> PlainTextResponse:
         return PlainTextResponse(f"{error}, again {await request.body()!r}", 418)
 
-    assert TestClient(added(app, exempt_handler=reads)).post("/items", content="milk").text == "b'milk', again b'milk'"
+    assert (
+        TestClient(added(app, exempt_handler=reads)).post("/items", content="milk").text
+        == "b'milk', again b'milk'"
+    )
 
 
 @pytest.mark.parametrize("role", ["exempt_handler", "response_handler"])
-def test_handler_error_names_the_handler_in_log_and_traceback(on: None, role: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_handler_error_names_the_handler_in_log_and_traceback(
+    on: None, role: str, caplog: pytest.LogCaptureFixture
+) -> None:
     app = shop()
 
     @app.exception_handler(Exception)
@@ -843,7 +932,9 @@ def test_handler_error_names_the_handler_in_log_and_traceback(on: None, role: st
     with pytest.raises(LookupError) as raised:
         TestClient(added(app, **{role: handler})).get("/items")
 
-    assert raised.value.__notes__ == [f"Raised by the {role} tests.middleware.test_middleware.failing."]
+    assert raised.value.__notes__ == [
+        f"Raised by the {role} tests.middleware.test_middleware.failing."
+    ]
     assert [record.message for record in caplog.records if record.levelno == logging.ERROR] == [
         f"The {role} tests.middleware.test_middleware.failing failed: LookupError('no such tea')"
     ]
@@ -905,7 +996,11 @@ def test_switch_is_read_before_startup_for_the_first_request() -> None:
 async def test_watch_ends_with_the_lifespan(board: Switchboard) -> None:
     app = MaintenanceModeMiddleware(shop(), backend=board)
     before = asyncio.all_tasks()
-    await exchange(app, {"type": "lifespan"}, sending({"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}))
+    await exchange(
+        app,
+        {"type": "lifespan"},
+        sending({"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}),
+    )
 
     assert board.reads == 1
     assert asyncio.all_tasks() == before
@@ -966,7 +1061,9 @@ def test_endpoint_flips_the_switch_of_its_own_app(board: Switchboard, default: S
 
     with TestClient(added(app, backend=board)) as client:
         assert client.post("/flip").json() is True
-        assert client.get("/items").status_code == 503, "at once, not when the board is next looked at"
+        assert client.get("/items").status_code == 503, (
+            "at once, not when the board is next looked at"
+        )
     assert board.value
     assert not default.value
 
@@ -977,7 +1074,10 @@ def test_startup_failure_ends_the_watch_and_is_reported(board: Switchboard) -> N
         await asyncio.sleep(0)
         yield failing(LookupError("no database"), UNUSED)
 
-    with pytest.raises(LookupError, match="no database"), TestClient(added(shop(lifespan=lifespan), backend=board)):
+    with (
+        pytest.raises(LookupError, match="no database"),
+        TestClient(added(shop(lifespan=lifespan), backend=board)),
+    ):
         ...
 
     reads = board.reads
@@ -999,34 +1099,66 @@ async def test_app_without_lifespan_support_is_served(board: Switchboard) -> Non
 # -- options that cannot be meant --------------------------------------------------------------------------------------------
 
 WRONG: Final[dict[str, tuple[dict[str, Any], str]]] = {
-    "enable_maintenance": ({"enable_maintenance": "no"}, "enable_maintenance must be True, False or None, not 'no'"),
-    "unknown_routes": ({"unknown_routes": "close"}, "unknown_routes must be one of pass, refuse, not 'close'"),
-    "a URL of nothing": ({"backend": "mongodb://localhost"}, "A backend URL cannot start with 'mongodb'"),
+    "enable_maintenance": (
+        {"enable_maintenance": "no"},
+        "enable_maintenance must be True, False or None, not 'no'",
+    ),
+    "unknown_routes": (
+        {"unknown_routes": "close"},
+        "unknown_routes must be one of pass, refuse, not 'close'",
+    ),
+    "a URL of nothing": (
+        {"backend": "mongodb://localhost"},
+        "A backend URL cannot start with 'mongodb'",
+    ),
     "no backend": ({"backend": 42}, "backend must be a backend or its URL, not 42"),
-    "exempt_handler": ({"exempt_handler": "/health"}, "exempt_handler must be callable, not '/health'"),
+    "exempt_handler": (
+        {"exempt_handler": "/health"},
+        "exempt_handler must be callable, not '/health'",
+    ),
     "response_handler": ({"response_handler": 503}, "response_handler must be callable, not 503"),
-    "on_unreachable": ({"on_unreachable": "maybe"}, "on_unreachable must be one of last-known, open, closed, not 'maybe'"),
+    "on_unreachable": (
+        {"on_unreachable": "maybe"},
+        "on_unreachable must be one of last-known, open, closed, not 'maybe'",
+    ),
     "stale_after": ({"stale_after": 0}, "stale_after must be a positive number of seconds"),
     "fallback": ({"fallback": [42]}, "fallback takes backends and their URLs, not 42"),
-    "answer": ({"response": {"status_code": 500}}, "response must be a ResponseOptions, not {'status_code': 500}"),
+    "answer": (
+        {"response": {"status_code": 500}},
+        "response must be a ResponseOptions, not {'status_code': 500}",
+    ),
     "two answers": (
-        {"response": ResponseOptions(status_code=500, headers={"x-by": "us"}, redirect="/status"), "response_handler": PlainTextResponse},
+        {
+            "response": ResponseOptions(
+                status_code=500, headers={"x-by": "us"}, redirect="/status"
+            ),
+            "response_handler": PlainTextResponse,
+        },
         "response_handler makes the whole answer, so response= would do nothing beside it: give one of them",
     ),
     "trusted_proxies": ({"trusted_proxies": ["proxy"]}, "A network must be like 10.0.0.0/8"),
-    "forwarded": ({"forwarded": "via", "trusted_proxies": "127.0.0.1"}, "forwarded must be one of x-forwarded-for, forwarded, got 'via'"),
+    "forwarded": (
+        {"forwarded": "via", "trusted_proxies": "127.0.0.1"},
+        "forwarded must be one of x-forwarded-for, forwarded, got 'via'",
+    ),
     "forwarded by nobody": (
         {"forwarded": "forwarded"},
         "trusted_proxies must name the proxies that write the header",
     ),
-    "close_websockets": ({"close_websockets": -1}, "close_websockets must be a positive number of seconds"),
+    "close_websockets": (
+        {"close_websockets": -1},
+        "close_websockets must be a positive number of seconds",
+    ),
 }
 
 
 @pytest.mark.parametrize(("options", "sentence"), WRONG.values(), ids=WRONG)
 @pytest.mark.parametrize("how", [added, wrapped])
 async def test_invalid_option_fails_the_startup(
-    how: Callable[..., ASGIApp], options: dict[str, Any], sentence: str, caplog: pytest.LogCaptureFixture
+    how: Callable[..., ASGIApp],
+    options: dict[str, Any],
+    sentence: str,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     app = how(shop(), **options)
     failed, error = await refusal_to_start(app)
@@ -1040,7 +1172,9 @@ async def test_invalid_option_fails_the_startup(
 
 
 @pytest.mark.parametrize(("options", "sentence"), WRONG.values(), ids=WRONG)
-def test_invalid_option_without_lifespan_fails_each_request(options: dict[str, Any], sentence: str) -> None:
+def test_invalid_option_without_lifespan_fails_each_request(
+    options: dict[str, Any], sentence: str
+) -> None:
     client = TestClient(added(shop(), **options))
 
     for path in ("/items", "/health"):
@@ -1049,7 +1183,10 @@ def test_invalid_option_without_lifespan_fails_each_request(options: dict[str, A
 
 
 def test_invalid_option_fails_the_test_client() -> None:
-    with pytest.raises(ConfigurationError, match="on_unreachable must be one of"), TestClient(misconfigured.app):
+    with (
+        pytest.raises(ConfigurationError, match="on_unreachable must be one of"),
+        TestClient(misconfigured.app),
+    ):
         pytest.fail("It has started.")
 
 
@@ -1061,8 +1198,17 @@ def test_invalid_url_in_the_environment_fails_the_startup(monkeypatch: pytest.Mo
 
 
 def test_invalid_option_ends_a_real_server_with_its_message() -> None:
-    command = [sys.executable, "-m", "uvicorn", "tests.apps.misconfigured:app", "--port", str(free_port())]
-    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=50, check=False)
+    command = [
+        sys.executable,
+        "-m",
+        "uvicorn",
+        "tests.apps.misconfigured:app",
+        "--port",
+        str(free_port()),
+    ]
+    ended = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=50, check=False
+    )
 
     assert ended.returncode not in (0, None)
     assert "on_unreachable must be one of last-known, open, closed, not 'maybe'." in ended.stderr
@@ -1184,7 +1330,9 @@ def at_once(request: Coroutine[Any, Any, list[Message]]) -> int:
 
 
 @pytest.mark.parametrize(("fallback", "status"), [("0", 200), ("1", 503)])
-async def test_first_requests_wait_for_ttl_at_most_and_once(fallback: str, status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_first_requests_wait_for_ttl_at_most_and_once(
+    fallback: str, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv(VARIABLE, fallback)
     board = Switchboard(ttl=0.5)
     board.hang()
@@ -1238,7 +1386,9 @@ async def test_cancelled_request_leaves_nothing_behind(status: int) -> None:
     async def undecided(connection: HTTPConnection) -> Any:
         await forever(connection.scope, UNUSED, UNUSED)
 
-    app = MaintenanceModeMiddleware(forever, backend=Switchboard(status == 503), exempt_handler=undecided)
+    app = MaintenanceModeMiddleware(
+        forever, backend=Switchboard(status == 503), exempt_handler=undecided
+    )
     async with app.mode:
         request = asyncio.create_task(exchange(app, http_scope()))
         await begun.wait()

@@ -25,7 +25,9 @@ VARIABLE = "FASTAPI_MAINTENANCE_MODE"
 
 def app_of(root_path: str = "/api") -> FastAPI:
     app = FastAPI()
-    app.root_path = root_path  # as FastAPI(root_path=…), which warns that servers should be told instead
+    app.root_path = (
+        root_path  # as FastAPI(root_path=…), which warns that servers should be told instead
+    )
 
     @app.get("/health")
     @app.get("/items")
@@ -71,17 +73,30 @@ def how(request: pytest.FixtureRequest) -> How:
 
 
 @pytest.mark.parametrize("prefix", ["/api", ""])
-def test_path_rule_sees_the_path_beneath_it(monkeypatch: pytest.MonkeyPatch, how: How, prefix: str) -> None:
+def test_path_rule_sees_the_path_beneath_it(
+    monkeypatch: pytest.MonkeyPatch, how: How, prefix: str
+) -> None:
     monkeypatch.setenv(VARIABLE, "1")
     client = TestClient(how(app_of(), exempt_handler=Path("/health", "/closed")))
-    statuses = {path: client.get(prefix + path).status_code for path in ("/health", "/items", "/closed", "/docs", "/openapi.json")}
-    assert statuses == {"/health": 200, "/items": 503, "/closed": 503, "/docs": 200, "/openapi.json": 200}
+    statuses = {
+        path: client.get(prefix + path).status_code
+        for path in ("/health", "/items", "/closed", "/docs", "/openapi.json")
+    }
+    assert statuses == {
+        "/health": 200,
+        "/items": 503,
+        "/closed": 503,
+        "/docs": 200,
+        "/openapi.json": 200,
+    }
 
 
 def test_allow_list_sees_the_path_beneath_it(monkeypatch: pytest.MonkeyPatch, how: How) -> None:
     monkeypatch.setenv(VARIABLE, json.dumps({"enabled": True, "allow": ["/health"]}))
     client = TestClient(how(app_of()))
-    assert [client.get(f"/api{path}").status_code for path in ("/health", "/items", "/api/health")] == [200, 503, 404]
+    assert [
+        client.get(f"/api{path}").status_code for path in ("/health", "/items", "/api/health")
+    ] == [200, 503, 404]
 
 
 def test_handlers_see_the_root_path(monkeypatch: pytest.MonkeyPatch, how: How) -> None:
@@ -115,7 +130,9 @@ async def test_request_in_flight_is_classified_beneath_it() -> None:
     middleware = MaintenanceModeMiddleware(app, backend=board, exempt_handler=Path("/slow"))
     async with middleware.mode as mode:
         scope = http_scope(path="/api/slow")
-        request = asyncio.create_task(exchange(middleware, scope, receive=sending({"type": "http.request"})))
+        request = asyncio.create_task(
+            exchange(middleware, scope, receive=sending({"type": "http.request"}))
+        )
         await asyncio.wait_for(running.wait(), 10)
         board.value = True
         await eventually(lambda: not mode.gate.is_open, within=10)

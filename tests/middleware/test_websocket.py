@@ -114,7 +114,9 @@ async def test_websocket_passes_all_messages(line: Line, socket: ClosableWebSock
     assert [message["type"] for message in line.sent] == ["websocket.accept", "websocket.send"]
 
 
-async def test_websocket_closed_while_receiving_sees_a_disconnect(line: Line, socket: ClosableWebSocket) -> None:
+async def test_websocket_closed_while_receiving_sees_a_disconnect(
+    line: Line, socket: ClosableWebSocket
+) -> None:
     waiting = asyncio.create_task(socket.receive())
     await asyncio.sleep(0)
     await socket.close("until four")
@@ -123,14 +125,18 @@ async def test_websocket_closed_while_receiving_sees_a_disconnect(line: Line, so
     assert line.closes == [{"type": "websocket.close", "code": 1012, "reason": "until four"}]
 
 
-async def test_websocket_closed_before_receiving_sees_a_disconnect(line: Line, socket: ClosableWebSocket) -> None:
+async def test_websocket_closed_before_receiving_sees_a_disconnect(
+    line: Line, socket: ClosableWebSocket
+) -> None:
     await socket.close("until four")
 
     for _ in range(2):
         assert (await socket.receive())["code"] == 1012
 
 
-async def test_websocket_closed_keeps_a_message_already_received(line: Line, socket: ClosableWebSocket) -> None:
+async def test_websocket_closed_keeps_a_message_already_received(
+    line: Line, socket: ClosableWebSocket
+) -> None:
     waiting = asyncio.create_task(socket.receive())
     await asyncio.sleep(0)
     line.say("the last word")
@@ -158,7 +164,9 @@ async def test_websocket_is_closed_once(line: Line, socket: ClosableWebSocket) -
 
 
 @pytest.mark.parametrize("first", ["client", "application"])
-async def test_websocket_already_over_is_not_closed(line: Line, socket: ClosableWebSocket, first: str) -> None:
+async def test_websocket_already_over_is_not_closed(
+    line: Line, socket: ClosableWebSocket, first: str
+) -> None:
     if first == "client":
         line.hang_up()
         await socket.receive()
@@ -181,14 +189,20 @@ async def test_websocket_client_gone_at_the_closing_is_no_error(line: Line) -> N
     assert (await socket.receive())["code"] == 1012
 
 
-@pytest.mark.parametrize(("reason", "sent"), [("", ""), ("x" * 200, "x" * 123), ("é" * 62, "é" * 61)])
-async def test_websocket_close_reason_fits_a_close_frame(line: Line, socket: ClosableWebSocket, reason: str, sent: str) -> None:
+@pytest.mark.parametrize(
+    ("reason", "sent"), [("", ""), ("x" * 200, "x" * 123), ("é" * 62, "é" * 61)]
+)
+async def test_websocket_close_reason_fits_a_close_frame(
+    line: Line, socket: ClosableWebSocket, reason: str, sent: str
+) -> None:
     await socket.close(reason)
 
     assert line.closes[0]["reason"] == sent
 
 
-async def test_websocket_receive_with_timeout_misses_nothing(line: Line, socket: ClosableWebSocket) -> None:
+async def test_websocket_receive_with_timeout_misses_nothing(
+    line: Line, socket: ClosableWebSocket
+) -> None:
     for word in ("one", "two"):
         waiting = asyncio.create_task(socket.receive())
         await asyncio.sleep(0)
@@ -200,7 +214,9 @@ async def test_websocket_receive_with_timeout_misses_nothing(line: Line, socket:
         assert (await socket.receive())["text"] == word
 
 
-async def test_websocket_message_at_a_timeout_is_kept(line: Line, socket: ClosableWebSocket) -> None:
+async def test_websocket_message_at_a_timeout_is_kept(
+    line: Line, socket: ClosableWebSocket
+) -> None:
     """As with `asyncio.timeout` around `receive`, when message and timeout fall into one turn of the event loop."""
     waiting = asyncio.create_task(socket.receive())
     await asyncio.sleep(0)
@@ -272,7 +288,9 @@ class Hall:
         except WebSocketDisconnect as end:
             self.ends.append((websocket.url.path, f"{end.code} {end.reason}"))
 
-    async def connect(self, path: str = "/talk", headers: dict[str, str] | None = None) -> tuple[Line, asyncio.Task[None]]:
+    async def connect(
+        self, path: str = "/talk", headers: dict[str, str] | None = None
+    ) -> tuple[Line, asyncio.Task[None]]:
         line = Line()
         scope = websocket_scope(headers or {}, path=path)
         call = asyncio.create_task(self.app(scope, line.incoming.get, line.send))
@@ -296,7 +314,9 @@ async def open_hall(**options: Any) -> AsyncIterator[Hall]:
         (READ_ONLY, "Service temporarily read-only due to maintenance"),
     ],
 )
-async def test_websocket_is_closed_with_the_public_message(state: MaintenanceState, reason: str) -> None:
+async def test_websocket_is_closed_with_the_public_message(
+    state: MaintenanceState, reason: str
+) -> None:
     async with open_hall(close_websockets=0) as hall:
         line, call = await hall.connect()
         await hall.desk.flip(state)
@@ -323,7 +343,9 @@ def has_ticket(connection: Any) -> bool:
 
 @pytest.mark.parametrize(("path", "headers"), [("/support", {}), ("/talk", {"x-ticket": "gold"})])
 @pytest.mark.parametrize("opened", ["before", "during"])
-async def test_websocket_forced_off_or_exempt_stays_open(path: str, headers: dict[str, str], opened: str) -> None:
+async def test_websocket_forced_off_or_exempt_stays_open(
+    path: str, headers: dict[str, str], opened: str
+) -> None:
     async with open_hall(close_websockets=0, exempt_handler=has_ticket) as hall:
         if opened == "during":
             await hall.desk.flip(READ_ONLY)
@@ -397,12 +419,16 @@ async def test_websockets_of_a_closed_component_alone_are_closed() -> None:
     async with open_hall(close_websockets=0) as hall:
         talk, talking = await hall.connect("/talk")
         trade, trading = await hall.connect("/trade")
-        await hall.desk.flip(MaintenanceState(enabled=True, message="no trade until four"), "trading")
+        await hall.desk.flip(
+            MaintenanceState(enabled=True, message="no trade until four"), "trading"
+        )
         await asyncio.wait_for(trading, 10)
         talk.say("still there?")
         await eventually(lambda: talk.sent[-1].get("text") == "still there?", within=10)
 
-        assert trade.closes == [{"type": "websocket.close", "code": 1012, "reason": "no trade until four"}]
+        assert trade.closes == [
+            {"type": "websocket.close", "code": 1012, "reason": "no trade until four"}
+        ]
         assert talk.closes == []
         await hall.desk.flip(ON)
         await asyncio.wait_for(talking, 10)
@@ -507,8 +533,14 @@ def ask(client: ClientConnection, word: str) -> str | bytes:
 
 
 @pytest.mark.parametrize("server", SERVERS_OF_WEBSOCKETS)
-def test_real_websocket_client_gets_1012_with_the_reason(server: str, caplog: pytest.LogCaptureFixture) -> None:
-    with real_hall(server, close_websockets=0.05) as (hall, url), connect(f"{url}/talk") as client, connect(f"{url}/support") as support:
+def test_real_websocket_client_gets_1012_with_the_reason(
+    server: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with (
+        real_hall(server, close_websockets=0.05) as (hall, url),
+        connect(f"{url}/talk") as client,
+        connect(f"{url}/support") as support,
+    ):
         assert (ask(client, "hello"), ask(support, "hello")) == ("hello", "hello")
         flip(hall, MaintenanceState(enabled=True, message="until four"))
         with pytest.raises(ConnectionClosed) as closed:
@@ -524,8 +556,14 @@ def test_real_websocket_client_gets_1012_with_the_reason(server: str, caplog: py
 
 
 @pytest.mark.parametrize("server", SERVERS_OF_WEBSOCKETS)
-def test_real_websocket_client_of_a_component_gets_1012(server: str, caplog: pytest.LogCaptureFixture) -> None:
-    with real_hall(server, close_websockets=0.05) as (hall, url), connect(f"{url}/trade") as client, connect(f"{url}/talk") as talk:
+def test_real_websocket_client_of_a_component_gets_1012(
+    server: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with (
+        real_hall(server, close_websockets=0.05) as (hall, url),
+        connect(f"{url}/trade") as client,
+        connect(f"{url}/talk") as talk,
+    ):
         assert (ask(client, "hello"), ask(talk, "hello")) == ("hello", "hello")
         flip(hall, MaintenanceState(enabled=True, message="no trade until four"), "trading")
         with pytest.raises(ConnectionClosed) as closed:
@@ -622,7 +660,9 @@ async def test_stream_that_begins_late_ends_after_its_first_part() -> None:
     ],
 )
 @pytest.mark.parametrize("evicted", [0, 1, 2, 3])
-async def test_response_with_a_known_end_is_sent_whole(messages: list[Message], evicted: int) -> None:
+async def test_response_with_a_known_end_is_sent_whole(
+    messages: list[Message], evicted: int
+) -> None:
     wire = Wire()
     stream = ClosableStream(wire.receive, wire.send)
     if (evicted, messages[-2]) == (1, START):
@@ -688,12 +728,16 @@ async def streaming(app: ASGIApp, path: str) -> AsyncIterator[tuple[Wire, asynci
 
 @pytest.mark.parametrize("spec_version", ["2.3", "2.4"])
 @pytest.mark.parametrize("path", ["/events", "/ticks"])
-async def test_streams_end_after_a_closing_and_the_worker_drains(path: str, spec_version: str) -> None:
+async def test_streams_end_after_a_closing_and_the_worker_drains(
+    path: str, spec_version: str
+) -> None:
     desk, ends = Desk(), list[str]()
     app = MaintenanceModeMiddleware(ticking(ends), backend=desk, close_streams=0)
 
     async def as_of(scope: Any, receive: Any, send: Any) -> None:
-        await app({**scope, "asgi": {"version": "3.0", "spec_version": spec_version}}, receive, send)
+        await app(
+            {**scope, "asgi": {"version": "3.0", "spec_version": spec_version}}, receive, send
+        )
 
     async with app.mode, streaming(as_of, path) as (wire, call):
         await desk.flip(ON)
@@ -704,7 +748,10 @@ async def test_streams_end_after_a_closing_and_the_worker_drains(path: str, spec
         await eventually(lambda: app.mode.report()["drained"], within=10)
 
 
-@pytest.mark.parametrize(("path", "options"), [("/support", {"close_streams": 0}), ("/panel", {"close_streams": 0}), ("/events", {})])
+@pytest.mark.parametrize(
+    ("path", "options"),
+    [("/support", {"close_streams": 0}), ("/panel", {"close_streams": 0}), ("/events", {})],
+)
 async def test_streams_that_are_not_refused_go_on(path: str, options: dict[str, Any]) -> None:
     desk = Desk()
     app = MaintenanceModeMiddleware(ticking([]), backend=desk, **options)
@@ -761,10 +808,15 @@ def test_close_streams_must_not_be_negative() -> None:
 
 @pytest.mark.parametrize("server", SERVERS)
 @pytest.mark.parametrize("path", ["/events", "/ticks"])
-def test_real_clients_see_an_orderly_end_of_a_stream(server: str, path: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_real_clients_see_an_orderly_end_of_a_stream(
+    server: str, path: str, caplog: pytest.LogCaptureFixture
+) -> None:
     desk, ends = Desk(), list[str]()
     app = MaintenanceModeMiddleware(ticking(ends), backend=desk, close_streams=0.1)
-    with SERVERS[server](app) as address, httpx2.Client(base_url=f"http://{address}", timeout=20) as client:
+    with (
+        SERVERS[server](app) as address,
+        httpx2.Client(base_url=f"http://{address}", timeout=20) as client,
+    ):
         with client.stream("GET", path) as response:
             parts = response.iter_raw()
             assert b"tick" in next(parts)

@@ -61,7 +61,9 @@ class Deployment:
 def four_workers() -> Iterator[Deployment]:
     with (
         RedisServer() as server,
-        Workers(APP, count=4, env={"FASTAPI_MAINTENANCE_BACKEND": f"{server.url}?ttl=60"}) as workers,
+        Workers(
+            APP, count=4, env={"FASTAPI_MAINTENANCE_BACKEND": f"{server.url}?ttl=60"}
+        ) as workers,
         redis.Redis.from_url(server.url, decode_responses=True) as client,
     ):
         yield Deployment(server, workers, client)
@@ -70,7 +72,9 @@ def four_workers() -> Iterator[Deployment]:
 @pytest.fixture
 def four(four_workers: Deployment) -> Deployment:
     """Open everywhere, as every worker knows."""
-    four_workers.client.delete(KEY, *(f"{KEY}:{component}" for component in ("billing", "search", "reports")))
+    four_workers.client.delete(
+        KEY, *(f"{KEY}:{component}" for component in ("billing", "search", "reports"))
+    )
     follow(four_workers)
     return four_workers
 
@@ -80,14 +84,20 @@ def follow(four: Deployment, *closed: str, within: float = AT_ONCE) -> None:
     expected = {place: 503 if place in closed else 200 for place in PLACES}
 
     def statuses() -> list[dict[str, int]]:
-        return [{place: four.workers.get(pid, place).status for place in PLACES} for pid in four.workers.pids]
+        return [
+            {place: four.workers.get(pid, place).status for place in PLACES}
+            for pid in four.workers.pids
+        ]
 
     eventually_sync(lambda: all(found == expected for found in statuses()), within=within)
 
 
 WRITES: Final[dict[str, tuple[Callable[[Any], object], Callable[[Any], object]]]] = {
     "SET": (lambda client: client.set(BILLING, "1"), lambda client: client.set(BILLING, "0")),
-    "SET as JSON and DEL": (lambda client: client.set(BILLING, '{"enabled": true}'), lambda client: client.delete(BILLING)),
+    "SET as JSON and DEL": (
+        lambda client: client.set(BILLING, '{"enabled": true}'),
+        lambda client: client.delete(BILLING),
+    ),
     "RENAME": (
         lambda client: (client.set("elsewhere", "1"), client.rename("elsewhere", BILLING)),
         lambda client: client.rename(BILLING, "elsewhere"),
@@ -100,7 +110,9 @@ WRITES: Final[dict[str, tuple[Callable[[Any], object], Callable[[Any], object]]]
 
 
 @pytest.mark.parametrize("write", WRITES)
-def test_a_write_closes_just_its_scope_on_every_worker_at_once(four: Deployment, write: str) -> None:
+def test_a_write_closes_just_its_scope_on_every_worker_at_once(
+    four: Deployment, write: str
+) -> None:
     on, off = WRITES[write]
     on(four.client)
     follow(four, "/billing/invoices")
@@ -108,8 +120,12 @@ def test_a_write_closes_just_its_scope_on_every_worker_at_once(four: Deployment,
     follow(four)
 
 
-@pytest.mark.parametrize(("component", "place"), [("search", "/billing/search"), ("reports", "/reports/all")])
-def test_the_innermost_mark_counts_and_what_is_mounted_can_be_marked(four: Deployment, component: str, place: str) -> None:
+@pytest.mark.parametrize(
+    ("component", "place"), [("search", "/billing/search"), ("reports", "/reports/all")]
+)
+def test_the_innermost_mark_counts_and_what_is_mounted_can_be_marked(
+    four: Deployment, component: str, place: str
+) -> None:
     four.client.set(f"{KEY}:{component}", "1")
     follow(four, place)
 
@@ -137,7 +153,9 @@ def test_a_time_to_live_and_a_window_end_a_scope_without_a_write(four: Deploymen
     four.client.set(BILLING, "1", px=6000)
     begins = time.time() + 1.0
     moments = {"starts_at": begins, "ends_at": begins + 6.0}
-    window = {name: datetime.fromtimestamp(moment, UTC).isoformat() for name, moment in moments.items()}
+    window = {
+        name: datetime.fromtimestamp(moment, UTC).isoformat() for name, moment in moments.items()
+    }
     four.client.set(f"{KEY}:search", json.dumps({"enabled": True, **window}))
     follow(four, "/billing/invoices", "/billing/search", within=5)
     assert time.time() > begins - 0.05
@@ -150,16 +168,26 @@ def test_a_coming_window_of_a_scope_is_announced_where_it_will_be(four: Deployme
     header = "x-maintenance-coming"
     eventually_sync(
         lambda: (
-            {answer.headers.get(header) for answer in four.workers.get_all("/billing/invoices").values()} == {"full;starts_at=@4102444800"}
+            {
+                answer.headers.get(header)
+                for answer in four.workers.get_all("/billing/invoices").values()
+            }
+            == {"full;starts_at=@4102444800"}
         ),
         within=AT_ONCE,
     )
     assert {answer.headers.get(header) for answer in four.workers.get_all("/").values()} == {None}
-    assert {answer.headers.get(header) for answer in four.workers.get_all("/billing/search").values()} == {None}
+    assert {
+        answer.headers.get(header) for answer in four.workers.get_all("/billing/search").values()
+    } == {None}
 
 
 def test_a_worker_has_one_connection_for_all_scopes(four: Deployment) -> None:
-    clients = [client["name"] for client in four.client.client_list() if client["name"].startswith("fastapi-maintenance:")]
+    clients = [
+        client["name"]
+        for client in four.client.client_list()
+        if client["name"].startswith("fastapi-maintenance:")
+    ]
     assert len(clients) == 4
 
 
@@ -194,7 +222,9 @@ def test_what_cannot_be_read_changes_nothing_about_its_scope(four: Deployment) -
 def test_a_closed_scope_lets_a_request_that_is_in_flight_end(four: Deployment) -> None:
     pid = four.workers.pids[0]
     answers: list[int] = []
-    asking = threading.Thread(target=lambda: answers.append(four.workers.get(pid, "/billing/slow?seconds=4").status))
+    asking = threading.Thread(
+        target=lambda: answers.append(four.workers.get(pid, "/billing/slow?seconds=4").status)
+    )
     asking.start()
     time.sleep(1.5)  # by then it is there
     four.client.set(BILLING, "1")
@@ -234,7 +264,9 @@ def test_the_barrier_of_a_scope_waits_for_its_requests(two_workers: Deployment) 
 
     async def close() -> BarrierResult:
         async with maintenance_mode_on(RedisBackend(two_workers.server.url), component="billing"):
-            return await wait_until_applied(RedisBackend(two_workers.server.url), component="billing", drained=True, timeout=30)
+            return await wait_until_applied(
+                RedisBackend(two_workers.server.url), component="billing", drained=True, timeout=30
+            )
 
     result = asyncio.run(close())
     result.check(strict=False)
@@ -246,7 +278,11 @@ def test_the_barrier_of_a_scope_waits_for_its_requests(two_workers: Deployment) 
 
 def test_a_scope_that_no_worker_has_is_never_proved_closed(two_workers: Deployment) -> None:
     def wait_for(component: str, timeout: float) -> BarrierResult:
-        return asyncio.run(wait_until_applied(RedisBackend(two_workers.server.url), component=component, timeout=timeout))
+        return asyncio.run(
+            wait_until_applied(
+                RedisBackend(two_workers.server.url), component=component, timeout=timeout
+            )
+        )
 
     assert wait_for("billing", 30).ok, "nothing else is in the way"
     result = wait_for("biling", 3)
@@ -268,13 +304,28 @@ def test_the_command_line_closes_and_opens_a_scope(two_workers: Deployment) -> N
     follow(two_workers)
 
 
-def test_a_command_is_run_while_its_scope_is_closed(two_workers: Deployment, tmp_path: Path) -> None:
+def test_a_command_is_run_while_its_scope_is_closed(
+    two_workers: Deployment, tmp_path: Path
+) -> None:
     address = f"http://127.0.0.1:{two_workers.workers.port}"
     script = f"import urllib.request as u, urllib.error as e\nfor p in {PLACES!r}:\n  try: print(p, u.urlopen({address!r} + p).status)\n"
     script += "  except e.HTTPError as r: print(p, r.code)"
-    ran = run("run", "--component", "billing", "--allow-unfenced", "--backend", two_workers.server.url, "--", sys.executable, "-c", script)
+    ran = run(
+        "run",
+        "--component",
+        "billing",
+        "--allow-unfenced",
+        "--backend",
+        two_workers.server.url,
+        "--",
+        sys.executable,
+        "-c",
+        script,
+    )
     assert ran.code == 0, ran
-    assert ran.lines == [f"{place} {503 if place == '/billing/invoices' else 200}" for place in PLACES]
+    assert ran.lines == [
+        f"{place} {503 if place == '/billing/invoices' else 200}" for place in PLACES
+    ]
     follow(two_workers)
 
 
@@ -282,20 +333,31 @@ def test_a_command_is_run_while_its_scope_is_closed(two_workers: Deployment, tmp
 
 
 @pytest.mark.parametrize("server", SERVERS)
-def test_any_server_closes_a_scope_alone_with_what_its_switch_says(server: str, redis_url: str, redis_server: RedisServer) -> None:
+def test_any_server_closes_a_scope_alone_with_what_its_switch_says(
+    server: str, redis_url: str, redis_server: RedisServer
+) -> None:
     app = FastAPI()
     app.add_middleware(MaintenanceModeMiddleware, backend=redis_url)
     billing = maintenance_component("billing")(APIRouter(prefix="/billing"))
     app.add_api_route("/", lambda: None)
     billing.add_api_route("/invoices", lambda: None, methods=["GET", "POST"])
     app.include_router(billing)
-    with SERVERS[server](app) as address, httpx2.Client(base_url=f"http://{address}", trust_env=False) as client:
+    with (
+        SERVERS[server](app) as address,
+        httpx2.Client(base_url=f"http://{address}", trust_env=False) as client,
+    ):
 
         def statuses() -> list[int]:
-            return [client.get("/").status_code, client.get("/billing/invoices").status_code, client.post("/billing/invoices").status_code]
+            return [
+                client.get("/").status_code,
+                client.get("/billing/invoices").status_code,
+                client.post("/billing/invoices").status_code,
+            ]
 
         assert statuses() == [200, 200, 200]
-        redis_server.cli("SET", BILLING, '{"enabled": true, "mode": "read-only", "message": "Read invoices"}')
+        redis_server.cli(
+            "SET", BILLING, '{"enabled": true, "mode": "read-only", "message": "Read invoices"}'
+        )
         eventually_sync(lambda: statuses() == [200, 200, 503], within=10)
         assert client.post("/billing/invoices").json()["detail"] == "Read invoices"
         redis_server.cli("SET", KEY, "1")
@@ -318,7 +380,9 @@ def test_a_name_that_cannot_be_one_is_refused_where_it_is_given(name: Any) -> No
 @pytest.mark.parametrize("key", ["maintenance", "shop:{eu}:maintenance"])
 def test_no_scope_is_called_as_what_is_kept_beside_the_switch(key: str) -> None:
     keys = Keys.of(key)
-    companions = {value.rpartition(":")[2] for name, value in asdict(keys).items() if name != "switch"}
+    companions = {
+        value.rpartition(":")[2] for name, value in asdict(keys).items() if name != "switch"
+    }
     for name in companions:
         with pytest.raises(ConfigurationError):
             maintenance_component(name)
@@ -326,7 +390,10 @@ def test_no_scope_is_called_as_what_is_kept_beside_the_switch(key: str) -> None:
 
 def test_in_a_cluster_the_key_must_bring_a_hash_tag() -> None:
     backend = RedisBackend("redis+cluster://127.0.0.1:7000/0")
-    with pytest.raises(ConfigurationError, match=r"no hash tag: write key=\{maintenance\} or, say, key=\{shop\}:maintenance"):
+    with pytest.raises(
+        ConfigurationError,
+        match=r"no hash tag: write key=\{maintenance\} or, say, key=\{shop\}:maintenance",
+    ):
         backend.follow_components(["billing"])
     tagged = RedisBackend("redis+cluster://127.0.0.1:7000/0?key={shop}:maintenance")
     tagged.follow_components(["billing"])
@@ -347,7 +414,9 @@ async def test_an_application_whose_scopes_cannot_be_kept_refuses_to_start() -> 
 
 
 @pytest.mark.parametrize("backend", ["file", "env:CLOSED"])
-async def test_without_redis_a_hold_can_be_of_a_scope_and_a_switch_cannot(backend: str, tmp_path: Path) -> None:
+async def test_without_redis_a_hold_can_be_of_a_scope_and_a_switch_cannot(
+    backend: str, tmp_path: Path
+) -> None:
     store = backend_from_url(f"file:{tmp_path}/switch.json" if backend == "file" else backend)
     async with maintenance_mode_on(store, component="billing"):
         assert await get_maintenance_mode(store, component="billing")
@@ -373,7 +442,9 @@ async def test_a_block_that_failed_keeps_its_scope_closed(redis_url: str) -> Non
 
 
 @pytest.mark.parametrize("override", [True, False])
-def test_the_override_goes_before_the_switches_of_scopes_too(redis_url: str, redis_server: RedisServer, override: bool) -> None:
+def test_the_override_goes_before_the_switches_of_scopes_too(
+    redis_url: str, redis_server: RedisServer, override: bool
+) -> None:
     redis_server.cli("SET", BILLING, "0" if override else "1")
     app = FastAPI()
     app.add_middleware(MaintenanceModeMiddleware, backend=redis_url, enable_maintenance=override)
@@ -386,7 +457,9 @@ def test_the_override_goes_before_the_switches_of_scopes_too(redis_url: str, red
         assert client.get("/").status_code == (503 if override else 200)
 
 
-def test_a_scope_that_comes_with_a_later_route_is_followed(redis_url: str, redis_server: RedisServer) -> None:
+def test_a_scope_that_comes_with_a_later_route_is_followed(
+    redis_url: str, redis_server: RedisServer
+) -> None:
     redis_server.cli("SET", BILLING, "1")
     app = FastAPI()
     app.add_middleware(MaintenanceModeMiddleware, backend=redis_url)
@@ -401,7 +474,9 @@ def test_a_scope_that_comes_with_a_later_route_is_followed(redis_url: str, redis
         eventually_sync(lambda: client.get("/bill").status_code == 200, within=10)
 
 
-def test_a_router_that_is_included_twice_belongs_to_each_scope_at_its_place(redis_url: str, redis_server: RedisServer) -> None:
+def test_a_router_that_is_included_twice_belongs_to_each_scope_at_its_place(
+    redis_url: str, redis_server: RedisServer
+) -> None:
     redis_server.cli("SET", BILLING, "1")
     app, shared = FastAPI(), APIRouter()
     app.add_middleware(MaintenanceModeMiddleware, backend=redis_url)
@@ -414,4 +489,7 @@ def test_a_router_that_is_included_twice_belongs_to_each_scope_at_its_place(redi
         outer.include_router(shared)
         app.include_router(outer)
     with TestClient(app) as client:
-        assert (client.get("/billing/list").status_code, client.get("/shipping/list").status_code) == (503, 200)
+        assert (
+            client.get("/billing/list").status_code,
+            client.get("/shipping/list").status_code,
+        ) == (503, 200)

@@ -23,7 +23,9 @@ def test_a_note_says_who_and_where_and_what() -> None:
 
     read = Attribution.parse(attribution_json(state, by="somebody else", component="billing"))
 
-    assert read == Attribution(by="ana", host=socket.gethostname(), pid=os.getpid(), state=state, component="billing")
+    assert read == Attribution(
+        by="ana", host=socket.gethostname(), pid=os.getpid(), state=state, component="billing"
+    )
 
 
 def test_who_acts_is_noted_where_the_state_does_not_say() -> None:
@@ -33,7 +35,14 @@ def test_who_acts_is_noted_where_the_state_does_not_say() -> None:
 
 def test_long_texts_are_cut_and_lists_are_left_out() -> None:
     record = BypassRecord(id="tester-1", until=NOW)
-    state = MaintenanceState(enabled=True, by="a" * 300, message="ü" * 60_000, reason="r" * 501, allow=("/login",), bypass=(record,))
+    state = MaintenanceState(
+        enabled=True,
+        by="a" * 300,
+        message="ü" * 60_000,
+        reason="r" * 501,
+        allow=("/login",),
+        bypass=(record,),
+    )
 
     text = attribution_json(state)
     read = Attribution.parse(text)
@@ -47,7 +56,9 @@ def test_long_texts_are_cut_and_lists_are_left_out() -> None:
 
 
 def test_what_a_newer_version_says_of_a_state_hides_nothing_else() -> None:
-    read = Attribution.parse(json.dumps({"by": "ana", "state": {"enabled": True, "colour": "red"}, "mood": "good"}))
+    read = Attribution.parse(
+        json.dumps({"by": "ana", "state": {"enabled": True, "colour": "red"}, "mood": "good"})
+    )
 
     assert read.by == "ana"
     assert read.state is not None
@@ -55,7 +66,13 @@ def test_what_a_newer_version_says_of_a_state_hides_nothing_else() -> None:
     assert Attribution.parse(json.dumps({"by": "ana", "state": {"enabled": "maybe"}})).state is None
 
 
-@given(st.one_of(st.text(), st.binary(), st.recursive(st.none() | st.integers() | st.text(), st.lists).map(json.dumps)))
+@given(
+    st.one_of(
+        st.text(),
+        st.binary(),
+        st.recursive(st.none() | st.integers() | st.text(), st.lists).map(json.dumps),
+    )
+)
 def test_a_garbage_note_is_an_invalid_state(text: str | bytes) -> None:
     with pytest.raises(InvalidStateError, match="cannot be read"):
         Attribution.parse(text)
@@ -63,9 +80,23 @@ def test_a_garbage_note_is_an_invalid_state(text: str | bytes) -> None:
 
 def test_json_has_always_the_same_keys() -> None:
     bare = Change("1-0", NOW, "lost")
-    full = Change("1-1", NOW, "set", "billing", "h", MaintenanceState(enabled=True, reason="OPS-417"), "ana", "web-1", 7, "no")
+    full = Change(
+        "1-1",
+        NOW,
+        "set",
+        "billing",
+        "h",
+        MaintenanceState(enabled=True, reason="OPS-417"),
+        "ana",
+        "web-1",
+        7,
+        "no",
+    )
 
-    assert json.loads(json.dumps(bare.to_json())).keys() == json.loads(json.dumps(full.to_json())).keys()
+    assert (
+        json.loads(json.dumps(bare.to_json())).keys()
+        == json.loads(json.dumps(full.to_json())).keys()
+    )
     assert full.to_json()["at"] == "2026-11-22T03:00:00Z"
     assert full.to_json()["state"]["reason"] == full.reason == "OPS-417"
     assert (bare.to_json()["state"], bare.reason) == (None, None)

@@ -8,14 +8,37 @@ from typing import Final, get_args
 
 import pytest
 
-from fastapi_maintenance.model.policy import SAFE_METHODS, Closure, DecidedBy, Decision, Effect, Mark, closure_of, decide
+from fastapi_maintenance.model.policy import (
+    SAFE_METHODS,
+    Closure,
+    DecidedBy,
+    Decision,
+    Effect,
+    Mark,
+    closure_of,
+    decide,
+)
 from fastapi_maintenance.model.state import OFF, ON, MaintenanceState, Mode
 
 READ_ONLY: Final = MaintenanceState(enabled=True, mode="read-only", message="Reading is fine")
 FULL: Final = MaintenanceState(enabled=True, message="Back at 04:00 UTC", retry_after=120)
 FINISHED: Final = FULL.model_copy(update={"enabled": False})  # a switch whose window is over
 STATES: Final = (OFF, ON, FULL, READ_ONLY, FINISHED)
-METHODS: Final = ("GET", "HEAD", "OPTIONS", "TRACE", "POST", "PUT", "PATCH", "DELETE", "CONNECT", "QUERY", "get", "", None)
+METHODS: Final = (
+    "GET",
+    "HEAD",
+    "OPTIONS",
+    "TRACE",
+    "POST",
+    "PUT",
+    "PATCH",
+    "DELETE",
+    "CONNECT",
+    "QUERY",
+    "get",
+    "",
+    None,
+)
 
 
 def passed_or_refused(
@@ -33,7 +56,9 @@ def passed_or_refused(
     def by_state(name: str, state: MaintenanceState) -> tuple[bool, str, MaintenanceState]:
         if not state.enabled:
             return False, "open", OFF
-        reads = effect == "reads" or (effect is None and method in ("GET", "HEAD", "OPTIONS", "TRACE"))
+        reads = effect == "reads" or (
+            effect is None and method in ("GET", "HEAD", "OPTIONS", "TRACE")
+        )
         passes = state.mode == "read-only" and reads
         return not passes, name, state
 
@@ -43,7 +68,10 @@ def passed_or_refused(
         (not found, lambda: (False, "no-route", OFF)),
         (exempt, lambda: (False, "exempt", OFF)),
         (hold is not None, lambda: by_state("hold", hold or OFF)),
-        (override is not None, lambda: by_state("override", MaintenanceState(enabled=bool(override)))),
+        (
+            override is not None,
+            lambda: by_state("override", MaintenanceState(enabled=bool(override))),
+        ),
         (True, lambda: by_state("switch", switch)),
     ]
     return next(says() for applies, says in table if applies)
@@ -57,7 +85,9 @@ def test_every_combination_of_inputs_is_decided_as_the_table_says() -> None:
         marks, yes, yes, (None, *STATES), (None, True, False), STATES, METHODS, effects
     ):
         closed = closure_of(hold, override, switch)
-        decision = decide(mark=mark, found=found, exempt=exempt, closure=closed, method=method, effect=effect)
+        decision = decide(
+            mark=mark, found=found, exempt=exempt, closure=closed, method=method, effect=effect
+        )
         expected = passed_or_refused(mark, found, exempt, hold, override, switch, method, effect)
         assert (decision.refused, decision.rule.value, decision.state) == expected, (
             mark,
@@ -95,7 +125,9 @@ def test_outcomes_are_named_in_the_order_of_precedence() -> None:
 
 
 @pytest.mark.parametrize("state", STATES)
-def test_a_hold_comes_before_the_override_and_the_override_before_the_switch(state: MaintenanceState) -> None:
+def test_a_hold_comes_before_the_override_and_the_override_before_the_switch(
+    state: MaintenanceState,
+) -> None:
     assert closure_of(ON, False, OFF) == Closure(DecidedBy.HOLD, ON)
     assert closure_of(OFF, True, ON) is None
     assert closure_of(None, True, state) == Closure(DecidedBy.OVERRIDE, ON)
@@ -109,11 +141,15 @@ def test_the_closing_carries_the_details_of_the_rule_that_closed() -> None:
 
 def test_an_override_is_full_maintenance_even_where_the_switch_says_read_only() -> None:
     closed = closure_of(None, True, READ_ONLY)
-    assert decide(mark=None, found=True, exempt=False, closure=closed, method="GET") == Decision(True, DecidedBy.OVERRIDE, ON)
+    assert decide(mark=None, found=True, exempt=False, closure=closed, method="GET") == Decision(
+        True, DecidedBy.OVERRIDE, ON
+    )
 
 
 def test_a_forced_on_route_is_refused_while_everything_else_is_open() -> None:
-    assert decide(mark="on", found=True, exempt=True, closure=None, method="GET") == Decision(True, DecidedBy.FORCED_ON, ON)
+    assert decide(mark="on", found=True, exempt=True, closure=None, method="GET") == Decision(
+        True, DecidedBy.FORCED_ON, ON
+    )
 
 
 def test_a_forced_on_route_does_not_promise_the_end_of_somebody_elses_maintenance() -> None:
@@ -124,13 +160,17 @@ def test_a_forced_on_route_does_not_promise_the_end_of_somebody_elses_maintenanc
 @pytest.mark.parametrize("method", ["POST", "DELETE", "get", None])
 def test_read_only_mode_refuses_what_may_write_and_websockets(method: str | None) -> None:
     closed = closure_of(None, None, READ_ONLY)
-    assert decide(mark=None, found=True, exempt=False, closure=closed, method=method) == Decision(True, DecidedBy.SWITCH, READ_ONLY)
+    assert decide(mark=None, found=True, exempt=False, closure=closed, method=method) == Decision(
+        True, DecidedBy.SWITCH, READ_ONLY
+    )
 
 
 @pytest.mark.parametrize("method", sorted(SAFE_METHODS))
 def test_read_only_mode_passes_safe_methods_and_full_mode_does_not(method: str) -> None:
     def refused(state: MaintenanceState) -> bool:
-        return decide(mark=None, found=True, exempt=False, closure=closure_of(state, None, OFF), method=method).refused
+        return decide(
+            mark=None, found=True, exempt=False, closure=closure_of(state, None, OFF), method=method
+        ).refused
 
     assert not refused(READ_ONLY)
     assert refused(FULL)
@@ -140,6 +180,10 @@ def test_read_only_mode_passes_safe_methods_and_full_mode_does_not(method: str) 
 def test_effect_decides_in_read_only_mode_whatever_the_method(method: str | None) -> None:
     def refused(effect: Effect, state: MaintenanceState) -> bool:
         closed = closure_of(state, None, OFF)
-        return decide(mark=None, found=True, exempt=False, closure=closed, method=method, effect=effect).refused
+        return decide(
+            mark=None, found=True, exempt=False, closure=closed, method=method, effect=effect
+        ).refused
 
-    assert [refused(effect, state) for state in (READ_ONLY, FULL) for effect in get_args(Effect)] == [False, True, True, True]
+    assert [
+        refused(effect, state) for state in (READ_ONLY, FULL) for effect in get_args(Effect)
+    ] == [False, True, True, True]

@@ -16,7 +16,12 @@ from hypothesis import strategies as st
 from fastapi_maintenance.exceptions import InvalidStateError
 from fastapi_maintenance.model.evaluate import evaluate
 from fastapi_maintenance.model.holds import Hold
-from fastapi_maintenance.model.snapshot import ComponentSwitch, Snapshot, with_last_known, with_stable_expiry
+from fastapi_maintenance.model.snapshot import (
+    ComponentSwitch,
+    Snapshot,
+    with_last_known,
+    with_stable_expiry,
+)
 from fastapi_maintenance.model.state import OFF, ON, MaintenanceState, replace_state
 
 from .test_state import states
@@ -50,8 +55,13 @@ def test_the_switch_is_the_state_and_keeps_its_details() -> None:
     assert evaluate(Snapshot(state, now=NOW), NOW).state is state
 
 
-@pytest.mark.parametrize(("now", "enabled", "until"), [(-1.0, False, 0.0), (0.0, True, 60.0), (59.9, True, 60.0), (60.0, False, math.inf)])
-def test_a_window_opens_and_closes_the_switch_without_being_written(now: float, enabled: bool, until: float) -> None:
+@pytest.mark.parametrize(
+    ("now", "enabled", "until"),
+    [(-1.0, False, 0.0), (0.0, True, 60.0), (59.9, True, 60.0), (60.0, False, math.inf)],
+)
+def test_a_window_opens_and_closes_the_switch_without_being_written(
+    now: float, enabled: bool, until: float
+) -> None:
     switch = on("window", starts_at=moment(NOW), ends_at=moment(NOW + 60))
     effective = evaluate(Snapshot(switch, now=NOW - 100), NOW + now)
     assert effective.state.enabled is enabled
@@ -63,23 +73,35 @@ def test_a_window_is_coming_until_it_begins() -> None:
     switch = on("window", starts_at=moment(NOW), ends_at=moment(NOW + 60))
     assert evaluate(Snapshot(switch, now=NOW - 100), NOW - 0.1).upcoming is switch
     assert evaluate(Snapshot(switch, now=NOW - 100), NOW).upcoming is None
-    assert evaluate(Snapshot(replace_state(switch, enabled=False), now=NOW - 100), NOW - 0.1).upcoming is None
+    assert (
+        evaluate(Snapshot(replace_state(switch, enabled=False), now=NOW - 100), NOW - 0.1).upcoming
+        is None
+    )
     assert evaluate(Snapshot(None, now=NOW - 100), NOW - 0.1).upcoming is None
 
 
 @pytest.mark.parametrize("left", [99.0, 100.0])
 def test_a_window_that_the_keys_life_does_not_reach_is_not_coming(left: float) -> None:
-    assert evaluate(Snapshot(on("window", starts_at=moment(NOW)), now=NOW - 100, expires_in=left), NOW - 50).upcoming is None
+    assert (
+        evaluate(
+            Snapshot(on("window", starts_at=moment(NOW)), now=NOW - 100, expires_in=left), NOW - 50
+        ).upcoming
+        is None
+    )
 
 
 def test_a_coming_window_ends_with_the_keys_life() -> None:
-    coming = evaluate(Snapshot(on("window", starts_at=moment(NOW)), now=NOW - 100, expires_in=130.0), NOW - 50).upcoming
+    coming = evaluate(
+        Snapshot(on("window", starts_at=moment(NOW)), now=NOW - 100, expires_in=130.0), NOW - 50
+    ).upcoming
     assert coming == on("window", starts_at=moment(NOW), ends_at=moment(NOW + 30))
 
 
 def test_a_time_to_live_ends_the_switch_and_shows_as_its_end() -> None:
     reading = Snapshot(ON, now=NOW, expires_in=90.0)
-    assert evaluate(reading, NOW + 30).state == MaintenanceState(enabled=True, ends_at=moment(NOW + 90))
+    assert evaluate(reading, NOW + 30).state == MaintenanceState(
+        enabled=True, ends_at=moment(NOW + 90)
+    )
     assert evaluate(reading, NOW + 30).state.retry_after_at(moment(NOW + 30)) == 60
     assert evaluate(reading, NOW + 30).until == NOW + 90
     assert evaluate(reading, NOW + 90) == evaluate(Snapshot(now=NOW), NOW)
@@ -118,49 +140,81 @@ def test_an_off_hold_lifts_the_on_holds_it_names() -> None:
 
 
 def test_an_off_hold_never_lifts_somebody_elses_on_hold() -> None:
-    holds = (Hold("theirs", on("their migration"), since=1.0), Hold("mine", OFF, since=2.0), Hold("outer", ON, since=3.0))
+    holds = (
+        Hold("theirs", on("their migration"), since=1.0),
+        Hold("mine", OFF, since=2.0),
+        Hold("outer", ON, since=3.0),
+    )
     assert evaluate(Snapshot(OFF, holds, NOW), NOW).state.enabled
     lifting = replace(holds[1], lifts=("outer",))
-    assert evaluate(Snapshot(OFF, (holds[0], lifting, holds[2]), NOW), NOW).state == on("their migration", retry_after=60)
+    assert evaluate(Snapshot(OFF, (holds[0], lifting, holds[2]), NOW), NOW).state == on(
+        "their migration", retry_after=60
+    )
 
 
 def test_an_off_hold_whose_time_is_up_lifts_nothing_any_more() -> None:
-    holds = (Hold("outer", ON, since=1.0), Hold("inner", OFF, since=2.0, deadline=NOW, lifts=("outer",)))
+    holds = (
+        Hold("outer", ON, since=1.0),
+        Hold("inner", OFF, since=2.0, deadline=NOW, lifts=("outer",)),
+    )
     assert evaluate(Snapshot(OFF, holds, NOW), NOW).state.enabled
 
 
 def test_of_several_on_holds_the_newest_speaks_and_the_strictest_mode_rules() -> None:
-    holds = (Hold("a", on("newest", mode="read-only"), since=2.0), Hold("b", on("oldest"), since=1.0))
-    assert evaluate(Snapshot(OFF, holds, NOW), NOW).state == on("newest", mode="full", retry_after=60)
+    holds = (
+        Hold("a", on("newest", mode="read-only"), since=2.0),
+        Hold("b", on("oldest"), since=1.0),
+    )
+    assert evaluate(Snapshot(OFF, holds, NOW), NOW).state == on(
+        "newest", mode="full", retry_after=60
+    )
 
 
 def test_several_on_holds_allow_what_all_of_them_allow() -> None:
     allowing = replace_state(ON, allow=("/login", "/b", "/c"))
-    holds = (Hold("a", allowing, since=2.0), Hold("b", replace_state(ON, allow=("/c", "/login")), since=1.0))
+    holds = (
+        Hold("a", allowing, since=2.0),
+        Hold("b", replace_state(ON, allow=("/c", "/login")), since=1.0),
+    )
     assert evaluate(Snapshot(OFF, holds[:1], NOW), NOW).state.allow == ("/login", "/b", "/c")
     assert evaluate(Snapshot(OFF, holds, NOW), NOW).state.allow == ("/login", "/c")
     assert evaluate(Snapshot(OFF, (*holds, Hold("c", ON)), NOW), NOW).state.allow is None
-    assert evaluate(Snapshot(allowing, (Hold("c", ON),), NOW), NOW).state.allow is None, "a switch allows nothing under a hold"
+    assert evaluate(Snapshot(allowing, (Hold("c", ON),), NOW), NOW).state.allow is None, (
+        "a switch allows nothing under a hold"
+    )
 
 
 def test_read_only_holds_alone_stay_read_only() -> None:
-    holds = (Hold("a", READ_ONLY, since=1.0), Hold("b", READ_ONLY, since=2.0), Hold("c", OFF, since=3.0, lifts=("a",)))
+    holds = (
+        Hold("a", READ_ONLY, since=1.0),
+        Hold("b", READ_ONLY, since=2.0),
+        Hold("c", OFF, since=3.0, lifts=("a",)),
+    )
     assert evaluate(Snapshot(ON, holds, NOW), NOW).state.mode == "read-only"
 
 
 def test_a_lifted_hold_has_no_say_in_the_mode() -> None:
-    holds = (Hold("full", ON, since=1.0), Hold("off", OFF, since=2.0, lifts=("full",)), Hold("ro", READ_ONLY, since=3.0))
+    holds = (
+        Hold("full", ON, since=1.0),
+        Hold("off", OFF, since=2.0, lifts=("full",)),
+        Hold("ro", READ_ONLY, since=3.0),
+    )
     assert evaluate(Snapshot(OFF, holds, NOW), NOW).state.mode == "read-only"
 
 
 def test_the_newest_off_hold_speaks_where_only_those_stand() -> None:
-    holds = (Hold("a", replace_state(OFF, reason="newest"), since=2.0), Hold("b", replace_state(OFF, reason="oldest"), since=1.0))
+    holds = (
+        Hold("a", replace_state(OFF, reason="newest"), since=2.0),
+        Hold("b", replace_state(OFF, reason="oldest"), since=1.0),
+    )
     assert evaluate(Snapshot(ON, holds, NOW), NOW).state.reason == "newest"
 
 
 IDS = ["a", "b", "c", "d"]
 modes = st.sampled_from(["full", "read-only"])
-hold_states = st.builds(MaintenanceState, enabled=st.booleans(), mode=modes, message=st.sampled_from("xyz"))
+hold_states = st.builds(
+    MaintenanceState, enabled=st.booleans(), mode=modes, message=st.sampled_from("xyz")
+)
 
 
 @st.composite
@@ -184,7 +238,9 @@ def closed_by_the_rules(reading: Snapshot, now: float) -> bool:
     """Whether it is closed, by the words of the specification and in the most tedious way."""
     live = [hold for hold in reading.holds or () if hold.deadline > now]
     for hold in live:
-        if hold.state.enabled and not any(hold.id in other.lifts for other in live if not other.state.enabled):
+        if hold.state.enabled and not any(
+            hold.id in other.lifts for other in live if not other.state.enabled
+        ):
             return True
     if any(not hold.state.enabled for hold in live):
         return False
@@ -198,7 +254,9 @@ def test_random_holds_mean_what_the_rules_say(reading: Snapshot, now: float) -> 
 
 
 @given(readings(), st.permutations(IDS))
-def test_the_order_in_which_holds_are_listed_means_nothing(reading: Snapshot, order: list[str]) -> None:
+def test_the_order_in_which_holds_are_listed_means_nothing(
+    reading: Snapshot, order: list[str]
+) -> None:
     shuffled = sorted(reading.holds or (), key=lambda hold: order.index(hold.id))
     assert evaluate(replace(reading, holds=tuple(shuffled)), NOW) == evaluate(reading, NOW)
 
@@ -213,7 +271,9 @@ def test_nothing_changes_before_until(reading: Snapshot, fraction: float) -> Non
 
 
 @given(readings())
-def test_an_on_hold_of_somebody_else_keeps_it_closed_whatever_else_there_is(reading: Snapshot) -> None:
+def test_an_on_hold_of_somebody_else_keeps_it_closed_whatever_else_there_is(
+    reading: Snapshot,
+) -> None:
     theirs = Hold("theirs", on("their migration"), since=9.0)
     effective = evaluate(replace(reading, holds=(*(reading.holds or ()), theirs)), NOW)
     assert effective.state.enabled
@@ -224,7 +284,9 @@ def test_an_on_hold_of_somebody_else_keeps_it_closed_whatever_else_there_is(read
 
 
 @given(states(), st.floats(0, 1e12), st.lists(st.text(), max_size=3))
-def test_a_hold_is_read_as_it_was_written(state: MaintenanceState, since: float, lifts: list[str]) -> None:
+def test_a_hold_is_read_as_it_was_written(
+    state: MaintenanceState, since: float, lifts: list[str]
+) -> None:
     hold = Hold("id", state, since, 5.0, tuple(lifts))
     assert Hold.parse("id", 5.0, hold.dump()) == hold
 
@@ -242,7 +304,9 @@ def test_a_hold_is_read_as_it_was_written(state: MaintenanceState, since: float,
         '{"state": {"enabled": true}, "since": "soon"}',
         '{"state": {"enabled": true}, "since": NaN}',
         '{"state": {"enabled": true}, "since": 1e999}',
-        pytest.param('{"state": {"enabled": true}, "since": 1' + "0" * 400 + "}", id="since beyond a float"),
+        pytest.param(
+            '{"state": {"enabled": true}, "since": 1' + "0" * 400 + "}", id="since beyond a float"
+        ),
         '{"state": {"enabled": true}, "lifts": "abc"}',
         '{"state": {"enabled": true}, "lifts": null}',
     ],
@@ -254,12 +318,25 @@ def test_a_hold_that_cannot_be_read_is_refused_by_its_name(text: str | bytes) ->
 
 
 def test_hold_with_invalid_details_is_obeyed() -> None:
-    hold = Hold.parse("id", 5.0, '{"state": {"enabled": true, "colour": 1, "mode": "half"}, "since": 1, "later": 2}')
+    hold = Hold.parse(
+        "id",
+        5.0,
+        '{"state": {"enabled": true, "colour": 1, "mode": "half"}, "since": 1, "later": 2}',
+    )
     assert (hold.state.enabled, hold.state.mode) == (True, "full")
-    assert hold.state.ignored == ("mode: Input should be 'full' or 'read-only'", "colour: unknown key")
+    assert hold.state.ignored == (
+        "mode: Input should be 'full' or 'read-only'",
+        "colour: unknown key",
+    )
 
 
-@given(st.text() | st.binary() | st.recursive(st.none() | st.floats() | st.text(), lambda parts: st.lists(parts)).map(json.dumps))
+@given(
+    st.text()
+    | st.binary()
+    | st.recursive(st.none() | st.floats() | st.text(), lambda parts: st.lists(parts)).map(
+        json.dumps
+    )
+)
 def test_garbage_in_place_of_a_hold_raises_nothing_else(garbage: str | bytes) -> None:
     with pytest.raises(InvalidStateError):
         Hold.parse("id", 5.0, garbage)
@@ -275,8 +352,15 @@ def test_a_complete_reading_has_no_gaps_to_fill() -> None:
 
 def test_gaps_are_filled_with_what_was_last_known() -> None:
     holds = (Hold("a", ON),)
-    filled = with_last_known(Snapshot(None, None, NOW, error="unreadable"), Snapshot(READ_ONLY, holds, NOW - 1))
-    assert (filled.switch, filled.holds, filled.now, filled.error) == (READ_ONLY, holds, NOW, "unreadable")
+    filled = with_last_known(
+        Snapshot(None, None, NOW, error="unreadable"), Snapshot(READ_ONLY, holds, NOW - 1)
+    )
+    assert (filled.switch, filled.holds, filled.now, filled.error) == (
+        READ_ONLY,
+        holds,
+        NOW,
+        "unreadable",
+    )
 
 
 def test_a_kept_switch_still_ends_when_it_would_have() -> None:
@@ -327,18 +411,24 @@ OWN: Final[dict[str, ComponentSwitch | None]] = {
 def component_holds(general: bool | None, own: bool | None, other: bool | None) -> tuple[Hold, ...]:
     given = ((None, general), ("s", own), ("other", other))
     return tuple(
-        Hold(str(component), replace_state(ON, enabled=enabled), component=component) for component, enabled in given if enabled is not None
+        Hold(str(component), replace_state(ON, enabled=enabled), component=component)
+        for component, enabled in given
+        if enabled is not None
     )
 
 
 @pytest.mark.parametrize("switch", [ON, OFF])
 @pytest.mark.parametrize("own", OWN)
-def test_every_combination_of_holds_and_switches_means_for_a_scope_what_the_table_says(own: str, switch: MaintenanceState) -> None:
+def test_every_combination_of_holds_and_switches_means_for_a_scope_what_the_table_says(
+    own: str, switch: MaintenanceState
+) -> None:
     cases = 0
     for general, itself, other in product((None, True, False), repeat=3):
         holds = component_holds(general, itself, other)
         components = {} if (present := OWN[own]) is None else {"s": present}
-        found = evaluate(Snapshot(switch, holds, NOW, components=components), NOW, "s").state.enabled
+        found = evaluate(
+            Snapshot(switch, holds, NOW, components=components), NOW, "s"
+        ).state.enabled
         table = [
             (general is True or itself is True, True),
             (itself is False, False),
@@ -347,7 +437,11 @@ def test_every_combination_of_holds_and_switches_means_for_a_scope_what_the_tabl
             (general is False, False),
             (True, switch.enabled),
         ]
-        assert found is next(enabled for applies, enabled in table if applies), (general, itself, other)
+        assert found is next(enabled for applies, enabled in table if applies), (
+            general,
+            itself,
+            other,
+        )
         cases += 1
     assert cases == 27
 
@@ -372,7 +466,9 @@ def test_an_off_hold_of_a_scope_lifts_what_is_around_it_in_that_scope_only() -> 
 def test_a_general_off_hold_lifts_the_block_of_a_scope_around_it_and_not_its_switch() -> None:
     holds = (Hold("a", ON, component="s"), Hold("b", OFF, lifts=("a",)))
     assert not evaluate(Snapshot(ON, holds, NOW), NOW, "s").state.enabled
-    assert evaluate(Snapshot(OFF, holds, NOW, components={"s": ComponentSwitch(ON)}), NOW, "s").state.enabled
+    assert evaluate(
+        Snapshot(OFF, holds, NOW, components={"s": ComponentSwitch(ON)}), NOW, "s"
+    ).state.enabled
 
 
 def test_a_scope_says_when_it_changes_by_itself() -> None:
@@ -387,8 +483,12 @@ def test_a_scope_says_when_it_changes_by_itself() -> None:
 def test_a_window_of_a_scope_is_coming_else_the_general_one() -> None:
     general = on("all", starts_at=moment(NOW + 20))
 
-    def coming(own: ComponentSwitch | None, switch: MaintenanceState = general) -> MaintenanceState | None:
-        return evaluate(Snapshot(switch, now=NOW, components={} if own is None else {"s": own}), NOW, "s").upcoming
+    def coming(
+        own: ComponentSwitch | None, switch: MaintenanceState = general
+    ) -> MaintenanceState | None:
+        return evaluate(
+            Snapshot(switch, now=NOW, components={} if own is None else {"s": own}), NOW, "s"
+        ).upcoming
 
     assert coming(None) == general
     assert coming(ComponentSwitch(COMING)) == COMING
@@ -411,17 +511,37 @@ def test_a_hold_of_no_readable_scope_is_garbage(component: str) -> None:
 
 def test_what_cannot_be_read_of_a_scope_stays_as_it_was_known() -> None:
     old = Snapshot(now=NOW, components={"a": ComponentSwitch(ON, 60.0), "b": ComponentSwitch(ON)})
-    new = Snapshot(now=NOW + 10, components={"a": ComponentSwitch(None), "c": ComponentSwitch(None), "d": ComponentSwitch(OFF)})
-    assert with_last_known(new, old).components == {"a": ComponentSwitch(ON, 50.0), "d": ComponentSwitch(OFF)}
+    new = Snapshot(
+        now=NOW + 10,
+        components={
+            "a": ComponentSwitch(None),
+            "c": ComponentSwitch(None),
+            "d": ComponentSwitch(OFF),
+        },
+    )
+    assert with_last_known(new, old).components == {
+        "a": ComponentSwitch(ON, 50.0),
+        "d": ComponentSwitch(OFF),
+    }
     assert with_last_known(new, None).components == {"d": ComponentSwitch(OFF)}
-    assert with_last_known(replace(new, components=None), old).components == {"a": ComponentSwitch(ON, 50.0), "b": ComponentSwitch(ON)}
+    assert with_last_known(replace(new, components=None), old).components == {
+        "a": ComponentSwitch(ON, 50.0),
+        "b": ComponentSwitch(ON),
+    }
     assert with_last_known(replace(new, components=None), None).components == {}
 
 
 def test_the_expiry_of_a_scope_is_steady_too() -> None:
-    old = Snapshot(now=NOW, components={"a": ComponentSwitch(ON, 60.0), "b": ComponentSwitch(ON, 60.0)})
+    old = Snapshot(
+        now=NOW, components={"a": ComponentSwitch(ON, 60.0), "b": ComponentSwitch(ON, 60.0)}
+    )
     new = Snapshot(
-        now=NOW + 10, components={"a": ComponentSwitch(ON, 50.01), "b": ComponentSwitch(ON, 70.0), "c": ComponentSwitch(ON, 1.0)}
+        now=NOW + 10,
+        components={
+            "a": ComponentSwitch(ON, 50.01),
+            "b": ComponentSwitch(ON, 70.0),
+            "c": ComponentSwitch(ON, 1.0),
+        },
     )
     assert with_stable_expiry(new, old).components == {
         "a": ComponentSwitch(ON, 50.0),
@@ -431,7 +551,13 @@ def test_the_expiry_of_a_scope_is_steady_too() -> None:
 
 
 @pytest.mark.parametrize(
-    ("details", "expected"), [({}, 60), ({"retry_after": 7}, 7), ({"retry_after": 0}, 0), ({"ends_at": moment(NOW + 120)}, 120)]
+    ("details", "expected"),
+    [
+        ({}, 60),
+        ({"retry_after": 7}, 7),
+        ({"retry_after": 0}, 0),
+        ({"ends_at": moment(NOW + 120)}, 120),
+    ],
 )
 def test_hold_without_known_end_says_60_seconds(details: dict[str, Any], expected: int) -> None:
     reading = Snapshot(ON, (Hold("a", MaintenanceState(enabled=True, **details)),), NOW)

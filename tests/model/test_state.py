@@ -13,14 +13,25 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from fastapi_maintenance.exceptions import InvalidStateError
-from fastapi_maintenance.model.state import DEFAULT_RETRY_AFTER, MAX_BYTES, OFF, ON, MaintenanceState, parse_bool
+from fastapi_maintenance.model.state import (
+    DEFAULT_RETRY_AFTER,
+    MAX_BYTES,
+    OFF,
+    ON,
+    MaintenanceState,
+    parse_bool,
+)
 
 NOW = datetime(2026, 11, 22, 3, 30, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
 FIELDS = list(MaintenanceState.model_fields)
 
-time_zones = st.integers(-14 * 60, 14 * 60).map(lambda minutes: timezone(timedelta(minutes=minutes)))
-moments = st.datetimes(min_value=datetime(1, 1, 2), max_value=datetime(9999, 12, 30), timezones=time_zones)
+time_zones = st.integers(-14 * 60, 14 * 60).map(
+    lambda minutes: timezone(timedelta(minutes=minutes))
+)
+moments = st.datetimes(
+    min_value=datetime(1, 1, 2), max_value=datetime(9999, 12, 30), timezones=time_zones
+)
 texts = st.text(max_size=80)
 
 
@@ -47,21 +58,38 @@ TRUE = ["1", "on", "true", "yes", "y", "t"]
 FALSE = ["0", "off", "false", "no", "n", "f"]
 
 
-@pytest.mark.parametrize("disguise", [str, str.upper, str.title, " {}\n".format], ids=["as-is", "upper", "title", "spaced"])
-@pytest.mark.parametrize(("word", "meaning"), [(word, True) for word in TRUE] + [(word, False) for word in FALSE])
-def test_every_boolean_word_is_read_in_any_case_and_with_space_around(word: str, meaning: bool, disguise: Any) -> None:
+@pytest.mark.parametrize(
+    "disguise",
+    [str, str.upper, str.title, " {}\n".format],
+    ids=["as-is", "upper", "title", "spaced"],
+)
+@pytest.mark.parametrize(
+    ("word", "meaning"), [(word, True) for word in TRUE] + [(word, False) for word in FALSE]
+)
+def test_every_boolean_word_is_read_in_any_case_and_with_space_around(
+    word: str, meaning: bool, disguise: Any
+) -> None:
     text = disguise(word)
     assert parse_bool(text) is meaning
-    assert MaintenanceState.parse(text) == MaintenanceState.parse(text.encode()) == MaintenanceState(enabled=meaning)
+    assert (
+        MaintenanceState.parse(text)
+        == MaintenanceState.parse(text.encode())
+        == MaintenanceState(enabled=meaning)
+    )
 
 
 def test_absent_is_off() -> None:
     assert MaintenanceState.parse(None) == OFF
 
 
-@pytest.mark.parametrize("text", ["", " \n", "2", "maybe", "onn", "1 1", "[1]", '"on"', "null", "ı", "\ufeff1"])
+@pytest.mark.parametrize(
+    "text", ["", " \n", "2", "maybe", "onn", "1 1", "[1]", '"on"', "null", "ı", "\ufeff1"]
+)
 def test_any_other_word_is_refused_and_the_words_that_exist_are_named(text: str) -> None:
-    with pytest.raises(InvalidStateError, match=r"write 1, on, true, yes, y or t for on; 0, off, false, no, n or f for off"):
+    with pytest.raises(
+        InvalidStateError,
+        match=r"write 1, on, true, yes, y or t for on; 0, off, false, no, n or f for off",
+    ):
         MaintenanceState.parse(text)
 
 
@@ -103,40 +131,70 @@ def test_the_list_of_whom_it_allows_is_kept_as_it_is_written() -> None:
     ("details", "ignored"),
     [
         ({"msg": "x"}, ["msg: unknown key"]),
-        ({"colour": "red", "Message": "case matters"}, ["colour: unknown key", "Message: unknown key"]),
+        (
+            {"colour": "red", "Message": "case matters"},
+            ["colour: unknown key", "Message: unknown key"],
+        ),
         ({"mode": "readonly"}, ["mode: Input should be 'full' or 'read-only'"]),
         ({"starts_at": "2026-11-22T03:00:00"}, ["starts_at: Input should have timezone info"]),
         ({"ends_at": "2026-11-22T03:00:00"}, ["ends_at: Input should have timezone info"]),
-        ({"starts_at": "tomorrow", "ends_at": 1e400}, ["starts_at: Input should be a valid datetime", "ends_at: "]),
-        ({"starts_at": "2026-11-22T03:00:00Z", "ends_at": "2026-11-22T03:00:00Z"}, ["Value error, ends_at must be later than starts_at"]),
+        (
+            {"starts_at": "tomorrow", "ends_at": 1e400},
+            ["starts_at: Input should be a valid datetime", "ends_at: "],
+        ),
+        (
+            {"starts_at": "2026-11-22T03:00:00Z", "ends_at": "2026-11-22T03:00:00Z"},
+            ["Value error, ends_at must be later than starts_at"],
+        ),
         ({"retry_after": -1}, ["retry_after: "]),
         ({"retry_after": 2147483648}, ["retry_after: "]),
         ({"retry_after": "soon"}, ["retry_after: "]),
-        ({"message": 7, "reason": ["x"], "by": {}, "since": "now"}, ["message: ", "reason: ", "by: ", "since: "]),
+        (
+            {"message": 7, "reason": ["x"], "by": {}, "since": "now"},
+            ["message: ", "reason: ", "by: ", "since: "],
+        ),
         ({"allow": "/login"}, ["allow: "]),
         ({"allow": [1]}, ["allow.0: "]),
         ({"allow": ["/"] * 101}, ["allow: "]),
         ({"bypass": [{"id": "x"}]}, ["bypass.0.until: Field required"]),
         ({"k" * 50_000: 1}, ["k" * 40 + ": unknown key"]),
-        ({f"key{number}": 1 for number in range(9)}, [f"key{number}: unknown key" for number in range(5)]),
-        ({"starts_at": "x", "ends_at": "2026-11-22T03:00:00Z", "later": {"version": 2}}, ["starts_at: ", "later: unknown key"]),
+        (
+            {f"key{number}": 1 for number in range(9)},
+            [f"key{number}: unknown key" for number in range(5)],
+        ),
+        (
+            {"starts_at": "x", "ends_at": "2026-11-22T03:00:00Z", "later": {"version": 2}},
+            ["starts_at: ", "later: unknown key"],
+        ),
     ],
     ids=map(str, range(18)),
 )
-def test_state_invalid_details_are_ignored_and_named(details: dict[str, Any], ignored: list[str]) -> None:
+def test_state_invalid_details_are_ignored_and_named(
+    details: dict[str, Any], ignored: list[str]
+) -> None:
     for enabled in (True, False):
         state = MaintenanceState.parse(json.dumps({"enabled": enabled, **details}))
         assert state.enabled is enabled
         assert len(state.ignored) == len(ignored)
-        assert all(named.startswith(expected) for named, expected in zip(state.ignored, ignored, strict=True))
+        assert all(
+            named.startswith(expected)
+            for named, expected in zip(state.ignored, ignored, strict=True)
+        )
         assert not set(details) & set(json.loads(state.dump())) - {"enabled", "mode", "ends_at"}
         assert state.mode == "full"
         assert MaintenanceState.parse(state.dump()).ignored == ()
 
 
 def test_state_one_invalid_detail_leaves_the_others() -> None:
-    state = MaintenanceState.parse('{"enabled": true, "message": "Back soon", "mode": "readonly", "retry_after": 9, "later": 1}')
-    assert (state.message, state.retry_after, state.mode, len(state.ignored)) == ("Back soon", 9, "full", 2)
+    state = MaintenanceState.parse(
+        '{"enabled": true, "message": "Back soon", "mode": "readonly", "retry_after": 9, "later": 1}'
+    )
+    assert (state.message, state.retry_after, state.mode, len(state.ignored)) == (
+        "Back soon",
+        9,
+        "full",
+        2,
+    )
 
 
 VALUES = st.none() | st.integers() | st.floats() | st.text() | st.lists(st.text())
@@ -154,10 +212,14 @@ def test_state_bypass_of_newer_version_is_kept() -> None:
     st.dictionaries(st.sampled_from(FIELDS) | st.text(max_size=9), VALUES),
     moments,
 )
-def test_state_with_valid_enabled_is_obeyed_whatever_the_details(enabled: bool, details: dict[str, Any], now: datetime) -> None:
+def test_state_with_valid_enabled_is_obeyed_whatever_the_details(
+    enabled: bool, details: dict[str, Any], now: datetime
+) -> None:
     state = MaintenanceState.parse(json.dumps(details | {"enabled": enabled}))
     assert state.enabled is enabled
-    assert state.active_at(now) is enabled or state.starts_at is not None or state.ends_at is not None
+    assert (
+        state.active_at(now) is enabled or state.starts_at is not None or state.ends_at is not None
+    )
 
 
 @pytest.mark.parametrize(
@@ -173,7 +235,9 @@ def test_state_with_valid_enabled_is_obeyed_whatever_the_details(enabled: bool, 
         ('{"enabled": true, "message": "\\ud800"}', "Invalid JSON"),
     ],
 )
-def test_json_without_a_valid_enabled_is_refused_and_says_where(document: str, complaint: str) -> None:
+def test_json_without_a_valid_enabled_is_refused_and_says_where(
+    document: str, complaint: str
+) -> None:
     with pytest.raises(InvalidStateError, match=r"^The JSON cannot be read as a state: ") as caught:
         MaintenanceState.parse(document)
     assert complaint in str(caught.value)
@@ -196,12 +260,16 @@ def test_garbage_raises_nothing_but_an_invalid_state_error(garbage: str | bytes)
 
 
 @given(st.dictionaries(st.sampled_from(FIELDS), VALUES, max_size=9))
-def test_json_objects_of_any_values_raise_nothing_but_an_invalid_state_error(document: dict[str, Any]) -> None:
+def test_json_objects_of_any_values_raise_nothing_but_an_invalid_state_error(
+    document: dict[str, Any],
+) -> None:
     with suppress(InvalidStateError):
         MaintenanceState.parse(json.dumps({"enabled": True} | document))
 
 
-@pytest.mark.parametrize("value", [b"\xff", b'{"enabled": true, "message": "\xff"}', "\udcff", chr(0xD800)])
+@pytest.mark.parametrize(
+    "value", [b"\xff", b'{"enabled": true, "message": "\xff"}', "\udcff", chr(0xD800)]
+)
 def test_what_is_not_utf_8_is_refused(value: str | bytes) -> None:
     with pytest.raises(InvalidStateError, match=r" is not UTF-8 text\.$"):
         MaintenanceState.parse(value)
@@ -234,7 +302,11 @@ def test_what_is_written_is_read_as_the_same(state: MaintenanceState) -> None:
 
 
 def test_only_details_that_are_known_are_written() -> None:
-    assert json.loads(MaintenanceState(enabled=True, message="soon").dump()) == {"enabled": True, "message": "soon", "mode": "full"}
+    assert json.loads(MaintenanceState(enabled=True, message="soon").dump()) == {
+        "enabled": True,
+        "message": "soon",
+        "mode": "full",
+    }
 
 
 def test_a_state_beyond_64_kib_is_not_written() -> None:
@@ -287,7 +359,9 @@ def test_a_window_of_a_state_that_is_off_means_nothing() -> None:
 
 
 @given(states(), st.lists(moments, min_size=2, max_size=2).map(sorted))
-def test_nothing_changes_before_the_next_change(state: MaintenanceState, times: list[datetime]) -> None:
+def test_nothing_changes_before_the_next_change(
+    state: MaintenanceState, times: list[datetime]
+) -> None:
     earlier, later = times
     change = state.changes_after(earlier)
     if change is None or later < change:
@@ -301,7 +375,9 @@ def test_nothing_changes_before_the_next_change(state: MaintenanceState, times: 
 
 
 def test_an_explicit_retry_after_wins() -> None:
-    assert MaintenanceState(enabled=True, retry_after=0, ends_at=NOW + SECOND).retry_after_at(NOW) == 0
+    assert (
+        MaintenanceState(enabled=True, retry_after=0, ends_at=NOW + SECOND).retry_after_at(NOW) == 0
+    )
 
 
 def test_without_an_end_the_default_is_said() -> None:
@@ -309,11 +385,19 @@ def test_without_an_end_the_default_is_said() -> None:
     assert ON.retry_after_at(NOW, default=7) == 7
 
 
-@pytest.mark.parametrize(("left", "said"), [(90.0, 90), (89.001, 90), (0.5, 1), (0.0, 0), (-5.0, 0), (2.0**32, 2**31 - 1)])
+@pytest.mark.parametrize(
+    ("left", "said"),
+    [(90.0, 90), (89.001, 90), (0.5, 1), (0.0, 0), (-5.0, 0), (2.0**32, 2**31 - 1)],
+)
 def test_with_an_end_the_seconds_left_are_rounded_up_and_bounded(left: float, said: int) -> None:
-    assert MaintenanceState(enabled=True, ends_at=NOW + timedelta(seconds=left)).retry_after_at(NOW) == said
+    assert (
+        MaintenanceState(enabled=True, ends_at=NOW + timedelta(seconds=left)).retry_after_at(NOW)
+        == said
+    )
 
 
 @given(states(), moments)
-def test_retry_after_is_always_a_number_that_clients_can_parse(state: MaintenanceState, now: datetime) -> None:
+def test_retry_after_is_always_a_number_that_clients_can_parse(
+    state: MaintenanceState, now: datetime
+) -> None:
     assert 0 <= state.retry_after_at(now) < 2**31

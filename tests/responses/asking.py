@@ -25,14 +25,22 @@ CHROME: Final = (
 FIREFOX: Final = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
 
 
-def response_to(state: MaintenanceState = ON, now: datetime = NOW, **options: Any) -> MaintenanceResponse:
+def response_to(
+    state: MaintenanceState = ON, now: datetime = NOW, **options: Any
+) -> MaintenanceResponse:
     """The answer for a state while the clock stands still, with these options of `ResponseOptions`."""
     return MaintenanceResponse(state, lambda: now, ResponseOptions(**options))
 
 
 def accepting(media_type: str, method: str = "GET", **headers: str) -> dict[str, Any]:
     """A request of a client that accepts this; names of further headers are written with underscores."""
-    return http_scope(method, {"accept": media_type, **{name.replace("_", "-"): value for name, value in headers.items()}})
+    return http_scope(
+        method,
+        {
+            "accept": media_type,
+            **{name.replace("_", "-"): value for name, value in headers.items()},
+        },
+    )
 
 
 async def ask(response: MaintenanceResponse, scope: Scope) -> tuple[Message, Headers, bytes]:

@@ -90,7 +90,11 @@ RANGES: Final = (JSON, "application/*", HTML, "text/*", "*/*")
 @given(st.dictionaries(st.sampled_from(RANGES), st.integers(0, 1000)), st.randoms())
 def test_any_weights_are_judged_as_rfc_9110_says(weights: dict[str, int], random: Any) -> None:
     def quality(media_type: str) -> tuple[int, int]:
-        matching = [name for name in RANGES if name in (media_type, media_type.split("/")[0] + "/*", "*/*") and name in weights]
+        matching = [
+            name
+            for name in RANGES
+            if name in (media_type, media_type.split("/")[0] + "/*", "*/*") and name in weights
+        ]
         if not matching:
             return 0, 0
         precise = min(matching, key=lambda name: name.count("*"))
@@ -174,7 +178,9 @@ def test_no_language_is_too_strange_to_be_answered(accept_language: str) -> None
 
 # -- work --------------------------------------------------------------------------------------------------------------
 
-LONG: Final = st.sampled_from(["a,", "a;q=1,", ";", ",", "a-b-c-d-e-f-g-h-i,", "a;b;c;d,", "text/html;q=0.1,", '"', "\\", "x"])
+LONG: Final = st.sampled_from(
+    ["a,", "a;q=1,", ";", ",", "a-b-c-d-e-f-g-h-i,", "a;b;c;d,", "text/html;q=0.1,", '"', "\\", "x"]
+)
 
 
 @given(LONG, LONG, st.integers(0, 200))
@@ -199,10 +205,17 @@ def test_negotiation_ranges_beyond_the_32nd_are_ignored() -> None:
 
 
 def test_several_lines_of_a_header_are_one_list() -> None:
-    lines = [("accept", "application/json;q=0.5"), ("accept-language", "de"), ("accept", "text/html"), ("accept-language", "fr")]
+    lines = [
+        ("accept", "application/json;q=0.5"),
+        ("accept-language", "de"),
+        ("accept", "text/html"),
+        ("accept-language", "fr"),
+    ]
     assert preferences(http_scope(headers=lines)) == (b"application/json;q=0.5,text/html", b"de,fr")
 
 
 def test_a_header_longer_than_any_honest_one_is_not_read() -> None:
     padding = "image/x-padding, " * 100
-    assert preferences(http_scope(headers={"accept": f"{padding}text/html", "accept-language": "de"})) == (b"", b"de")
+    assert preferences(
+        http_scope(headers={"accept": f"{padding}text/html", "accept-language": "de"})
+    ) == (b"", b"de")

@@ -44,20 +44,30 @@ def test_openapi_every_operation_documents_the_503(schema: dict[str, Any]) -> No
         documented = operation["responses"]["503"]
         assert set(documented["content"]) == set(MEDIA_TYPES)
         assert set(documented["headers"]) == {"Retry-After", "X-Maintenance-Mode"}
-    assert set(schema["paths"]["/orders/{number}"]["post"]["responses"]) == {"200", "404", "422", "503"}
+    assert set(schema["paths"]["/orders/{number}"]["post"]["responses"]) == {
+        "200",
+        "404",
+        "422",
+        "503",
+    }
 
 
 def test_openapi_documents_of_two_applications_are_equal(schema: dict[str, Any]) -> None:
     before = json.dumps(maintenance_responses[503])
     app = FastAPI(responses=maintenance_responses)
     app.add_api_route("/", lambda: "open")
-    assert app.openapi()["paths"]["/"]["get"]["responses"]["503"] == schema["paths"]["/"]["get"]["responses"]["503"]
+    assert (
+        app.openapi()["paths"]["/"]["get"]["responses"]["503"]
+        == schema["paths"]["/"]["get"]["responses"]["503"]
+    )
     assert json.dumps(maintenance_responses[503]) == before
 
 
 STATES: Final = {
     "plain": ON,
-    "details": MaintenanceState(enabled=True, message="Back soon", ends_at=NOW + timedelta(seconds=90)),
+    "details": MaintenanceState(
+        enabled=True, message="Back soon", ends_at=NOW + timedelta(seconds=90)
+    ),
     "read-only": MaintenanceState(enabled=True, mode="read-only", retry_after=5),
 }
 
@@ -65,9 +75,13 @@ STATES: Final = {
 @pytest.mark.parametrize("media_type", [JSON, PROBLEM])
 @pytest.mark.parametrize("state", STATES.values(), ids=STATES)
 @pytest.mark.parametrize("as_date", [False, True])
-async def test_openapi_describes_what_is_sent(schema: dict[str, Any], media_type: str, state: MaintenanceState, as_date: bool) -> None:
+async def test_openapi_describes_what_is_sent(
+    schema: dict[str, Any], media_type: str, state: MaintenanceState, as_date: bool
+) -> None:
     documented = schema["paths"]["/"]["get"]["responses"]["503"]
-    start, headers, body = await ask(response_to(state, retry_after_as_date=as_date), accepting(media_type))
+    start, headers, body = await ask(
+        response_to(state, retry_after_as_date=as_date), accepting(media_type)
+    )
     assert (start["status"], headers["content-type"]) == (503, media_type)
     described = documented["content"][media_type]["schema"]
     content = json.loads(body)

@@ -44,27 +44,42 @@ def test_everything_that_can_be_meant_together_is_taken(tmp_path: Path) -> None:
         ({"redirect": "/", "template": "a.html"}, "redirect= and template= exclude each other"),
         ({"redirect": "/", "file": "a.html"}, "redirect= and file= exclude each other"),
         ({"template": "a.html", "file": "a.html"}, "template= and file= exclude each other"),
-        ({"redirect": "/", "template": "a.html", "file": "a.html"}, "redirect= and template= and file= exclude each other"),
+        (
+            {"redirect": "/", "template": "a.html", "file": "a.html"},
+            "redirect= and template= and file= exclude each other",
+        ),
         ({"status_code": 302}, "status_code=302 needs to know where to: give redirect= alone"),
         ({"read_only_status_code": 303}, "read_only_status_code=303 needs to know where to"),
         ({"status_code": 300}, "needs to know where to"),
         ({"status_code": 399}, "needs to know where to"),
-        ({"status_code": 101}, "status_code must be a status from 200 to 599 that can have a body, not 101"),
+        (
+            {"status_code": 101},
+            "status_code must be a status from 200 to 599 that can have a body, not 101",
+        ),
         ({"status_code": 600}, "not 600"),
         ({"status_code": 204}, "not 204"),
         ({"status_code": "503"}, "not '503'"),
         ({"status_code": True}, "not True"),
-        ({"read_only_status_code": 304}, "read_only_status_code must be a status from 200 to 599 that can have a body, not 304"),
+        (
+            {"read_only_status_code": 304},
+            "read_only_status_code must be a status from 200 to 599 that can have a body, not 304",
+        ),
         ({"headers": [("x", "y")]}, "headers must be a mapping of names to values"),
         ({"headers": {"x y": "z"}}, "The name of a header must be a token, got 'x y'"),
         ({"headers": {"": "z"}}, "The name of a header must be a token, got ''"),
         ({"headers": {1: "z"}}, "The name of a header must be a token, got 1"),
-        ({"headers": {"x": "a\r\nSet-Cookie: b"}}, "The value of the header x must be Latin-1 text"),
+        (
+            {"headers": {"x": "a\r\nSet-Cookie: b"}},
+            "The value of the header x must be Latin-1 text",
+        ),
         ({"headers": {"x": "a\n"}}, "The value of the header x must be Latin-1 text"),
         ({"headers": {"x\n": "a"}}, "The name of a header must be a token, got"),
         ({"headers": {"x": "→"}}, "The value of the header x must be Latin-1 text"),
         ({"headers": {"x": 1}}, "The value of the header x must be Latin-1 text"),
-        ({"headers": {"Retry-After": "1"}}, "The header Retry-After cannot be set: give retry_after="),
+        (
+            {"headers": {"Retry-After": "1"}},
+            "The header Retry-After cannot be set: give retry_after=",
+        ),
         ({"headers": {"Content-Length": "1"}}, "it follows from the body"),
         ({"headers": {"content-type": "text/css"}}, "it follows from what the client accepts"),
         ({"headers": {"LOCATION": "/"}}, "give redirect="),
@@ -77,12 +92,24 @@ def test_everything_that_can_be_meant_together_is_taken(tmp_path: Path) -> None:
         ({"refresh": 0}, "refresh must be whole seconds from 1 to 31536000, not 0"),
         ({"refresh": "30"}, "refresh must be whole seconds"),
         ({"retry_after_as_date": "no"}, "retry_after_as_date must be True or False, not 'no'"),
-        ({"translations": {"de": "Wartung"}}, "translations must be a mapping of language tags to Translation"),
-        ({"translations": [TRANSLATIONS["de"]]}, "translations must be a mapping of language tags to Translation"),
-        ({"translations": {"de_AT": TRANSLATIONS["de"]}}, "'de_AT' is not a language tag such as fi or pt-BR"),
+        (
+            {"translations": {"de": "Wartung"}},
+            "translations must be a mapping of language tags to Translation",
+        ),
+        (
+            {"translations": [TRANSLATIONS["de"]]},
+            "translations must be a mapping of language tags to Translation",
+        ),
+        (
+            {"translations": {"de_AT": TRANSLATIONS["de"]}},
+            "'de_AT' is not a language tag such as fi or pt-BR",
+        ),
         ({"translations": {'"><script>': TRANSLATIONS["de"]}}, "is not a language tag"),
         ({"language": "fi"}, "There are no texts in language='fi'; there are en, de"),
-        ({"redirect": "https://exämple.com"}, "redirect must be a URL, percent-encoded where it is not ASCII"),
+        (
+            {"redirect": "https://exämple.com"},
+            "redirect must be a URL, percent-encoded where it is not ASCII",
+        ),
         ({"redirect": "/a\r\nb"}, "redirect must be a URL"),
         ({"redirect": "http://[x/"}, "redirect must be a URL"),
         ({"redirect": ""}, "redirect must be a URL"),
@@ -91,7 +118,9 @@ def test_everything_that_can_be_meant_together_is_taken(tmp_path: Path) -> None:
         ({"problem_type": None}, "problem_type must be a URL"),
     ],
 )
-def test_what_cannot_be_meant_is_refused_and_says_why(options: dict[str, Any], complaint: str) -> None:
+def test_what_cannot_be_meant_is_refused_and_says_why(
+    options: dict[str, Any], complaint: str
+) -> None:
     with pytest.raises(ConfigurationError) as refused:
         ResponseOptions(**options)
     assert complaint in str(refused.value)
@@ -113,14 +142,20 @@ def problem_with(given: Iterable[str]) -> str | None:
     handler = options.pop("response_handler", None)
     app = FastAPI()
     try:
-        app.add_middleware(MaintenanceModeMiddleware, response=ResponseOptions(**options) if options else None, response_handler=handler)
+        app.add_middleware(
+            MaintenanceModeMiddleware,
+            response=ResponseOptions(**options) if options else None,
+            response_handler=handler,
+        )
         with TestClient(app):
             return None
     except ConfigurationError as error:
         return str(error)
 
 
-def test_of_the_ways_to_another_answer_those_that_exclude_each_other_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_the_ways_to_another_answer_those_that_exclude_each_other_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Of all of them together, and of every other combination."""
     monkeypatch.chdir(tmp_path)
     for page in ("page.html", "page.html.jinja2"):

@@ -34,7 +34,10 @@ async def test_every_text_is_escaped_wherever_it_comes_from() -> None:
     for text in ("<Title>", "<Message>", "<Waiting>"):
         assert text not in page
         assert html.escape(text) in page
-    assert '&lt;i&gt;<time datetime="2026-11-22T04:00:00Z">2026-11-22 04:00 UTC</time>&lt;/i&gt; {0}' in page
+    assert (
+        '&lt;i&gt;<time datetime="2026-11-22T04:00:00Z">2026-11-22 04:00 UTC</time>&lt;/i&gt; {0}'
+        in page
+    )
     message = '<script src="//x.test/x.js"></script>$title {title}'
     page = await read(response_to(MaintenanceState(enabled=True, message=message)), accepting(HTML))
     assert html.escape(message) in page
@@ -44,14 +47,18 @@ async def test_nothing_in_it_is_fetched_and_no_style_or_script_is_in_an_attribut
     state = MaintenanceState(enabled=True, ends_at=NOW)
     tags = Page((await ask(response_to(state), accepting(HTML)))[2]).tags
     attributes = [(name, value) for _, pairs in tags for name, value in pairs.items()]
-    assert [value for name, value in attributes if name in ("src", "href", "srcset", "action", "data")] == ["data:,"]
+    assert [
+        value for name, value in attributes if name in ("src", "href", "srcset", "action", "data")
+    ] == ["data:,"]
     assert not [name for name, _ in attributes if name == "style" or name.startswith("on")]
     assert "url(" not in (await read(response_to(state), accepting(HTML)))
 
 
 async def test_its_policy_names_exactly_its_own_style_and_script() -> None:
     _, headers, body = await ask(response_to(), accepting(HTML))
-    policy = dict(part.strip().partition(" ")[::2] for part in headers["content-security-policy"].split(";"))
+    policy = dict(
+        part.strip().partition(" ")[::2] for part in headers["content-security-policy"].split(";")
+    )
     for directive, tag in (("style-src", b"style"), ("script-src", b"script")):
         (inline,) = re.findall(b"<%b>(.*?)</%b>" % (tag, tag), body, re.DOTALL)
         assert policy[directive] == f"'sha256-{b64encode(sha256(inline).digest()).decode()}'"
@@ -65,7 +72,10 @@ async def test_it_is_marked_up_for_every_reader() -> None:
     assert body.startswith(b"<!doctype html>\n")
     assert ("html", {"lang": "ar", "dir": "rtl"}) in page.tags
     assert ("meta", {"charset": "utf-8"}) in page.tags
-    assert ("meta", {"name": "viewport", "content": "width=device-width, initial-scale=1"}) in page.tags
+    assert (
+        "meta",
+        {"name": "viewport", "content": "width=device-width, initial-scale=1"},
+    ) in page.tags
     assert page.texts["title"] == page.texts["h1"] == "الخدمة قيد الصيانة"
     assert [tag for tag, _ in page.tags].count("main") == 1
 

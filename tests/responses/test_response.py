@@ -54,7 +54,9 @@ async def test_an_empty_message_is_none() -> None:
 
 @pytest.mark.parametrize("accept", MEDIA_TYPES)
 async def test_reason_and_author_are_never_shown(accept: str) -> None:
-    state = MaintenanceState(enabled=True, message="Back soon", reason="OPS-417 reindex", by="ana@ops")
+    state = MaintenanceState(
+        enabled=True, message="Back soon", reason="OPS-417 reindex", by="ana@ops"
+    )
     start, _, body = await ask(response_to(state), http_scope(headers={"accept": accept}))
     assert b"Back soon" in body
     assert b"OPS-417" not in body + repr(start).encode()
@@ -63,7 +65,9 @@ async def test_reason_and_author_are_never_shown(accept: str) -> None:
 
 @pytest.mark.parametrize("scope", [*map(accepting, MEDIA_TYPES), websocket_scope(denial=False)])
 async def test_half_a_surrogate_pair_in_a_message_is_no_error(scope: Scope) -> None:
-    sent = await exchange(response_to(MaintenanceState(enabled=True, message="Back \ud83d soon")), scope)
+    sent = await exchange(
+        response_to(MaintenanceState(enabled=True, message="Back \ud83d soon")), scope
+    )
     assert "Back" in repr(sent)
 
 
@@ -71,11 +75,23 @@ async def test_read_only_says_so() -> None:
     read_only = MaintenanceState(enabled=True, mode="read-only")
     with_message = read_only.model_copy(update={"message": "Back at four"})
     _, headers, body = await ask(response_to(read_only), http_scope())
-    assert json.loads(body) == {"detail": "Service temporarily read-only due to maintenance", "mode": "read-only"}
+    assert json.loads(body) == {
+        "detail": "Service temporarily read-only due to maintenance",
+        "mode": "read-only",
+    }
     assert headers["x-maintenance-mode"] == "read-only"
-    assert json.loads(await read(response_to(with_message), http_scope())) == {"detail": "Back at four", "mode": "read-only"}
-    assert await read(response_to(with_message), accepting(PLAIN)) == "Read-only for maintenance\nBack at four\n"
-    assert Page((await ask(response_to(with_message), accepting(HTML)))[2]).texts["h1"] == "Read-only for maintenance"
+    assert json.loads(await read(response_to(with_message), http_scope())) == {
+        "detail": "Back at four",
+        "mode": "read-only",
+    }
+    assert (
+        await read(response_to(with_message), accepting(PLAIN))
+        == "Read-only for maintenance\nBack at four\n"
+    )
+    assert (
+        Page((await ask(response_to(with_message), accepting(HTML)))[2]).texts["h1"]
+        == "Read-only for maintenance"
+    )
 
 
 # -- problem details ---------------------------------------------------------------------------------------------------
@@ -83,7 +99,11 @@ async def test_read_only_says_so() -> None:
 
 async def test_problem_details_say_what_a_program_needs() -> None:
     end = NOW + timedelta(hours=1)
-    state = MaintenanceState(enabled=True, message="Back at 04:00 UTC", ends_at=end.astimezone(timezone(timedelta(hours=9))))
+    state = MaintenanceState(
+        enabled=True,
+        message="Back at 04:00 UTC",
+        ends_at=end.astimezone(timezone(timedelta(hours=9))),
+    )
     start, headers, body = await ask(response_to(state), accepting(PROBLEM))
     assert headers["content-type"] == "application/problem+json"
     assert headers["content-length"] == str(len(body))
@@ -101,12 +121,19 @@ async def test_problem_details_say_what_a_program_needs() -> None:
 @pytest.mark.parametrize(
     ("end", "told"),
     [
-        (datetime(9999, 12, 31, 23, 30, tzinfo=timezone(timedelta(hours=-1))), "9999-12-31T23:59:59"),
+        (
+            datetime(9999, 12, 31, 23, 30, tzinfo=timezone(timedelta(hours=-1))),
+            "9999-12-31T23:59:59",
+        ),
         (datetime(1, 1, 1, 0, 30, tzinfo=timezone(timedelta(hours=1))), "0001-01-01T00:00:00"),
     ],
 )
-async def test_an_end_that_is_beyond_the_calendar_in_utc_is_told_as_its_edge(end: datetime, told: str) -> None:
-    problem = json.loads(await read(response_to(MaintenanceState(enabled=True, ends_at=end)), accepting(PROBLEM)))
+async def test_an_end_that_is_beyond_the_calendar_in_utc_is_told_as_its_edge(
+    end: datetime, told: str
+) -> None:
+    problem = json.loads(
+        await read(response_to(MaintenanceState(enabled=True, ends_at=end)), accepting(PROBLEM))
+    )
     assert problem["ends_at"].startswith(told)
 
 
@@ -123,15 +150,22 @@ async def test_what_is_not_known_is_not_in_problem_details() -> None:
 
 async def test_the_type_of_problem_details_and_their_status_are_the_configured_ones() -> None:
     state = MaintenanceState(enabled=True, mode="read-only")
-    response = response_to(state, read_only_status_code=423, problem_type="https://example.com/maintenance")
+    response = response_to(
+        state, read_only_status_code=423, problem_type="https://example.com/maintenance"
+    )
     start, _, body = await ask(response, accepting(PROBLEM))
     problem = json.loads(body)
-    assert (problem["type"], problem["title"]) == ("https://example.com/maintenance", "Read-only for maintenance")
+    assert (problem["type"], problem["title"]) == (
+        "https://example.com/maintenance",
+        "Read-only for maintenance",
+    )
     assert problem["status"] == start["status"] == 423
 
 
 async def test_body_and_header_name_the_same_seconds_also_with_jitter() -> None:
-    response = response_to(MaintenanceState(enabled=True, ends_at=NOW + timedelta(seconds=60)), jitter=1000)
+    response = response_to(
+        MaintenanceState(enabled=True, ends_at=NOW + timedelta(seconds=60)), jitter=1000
+    )
     seen = set()
     for _ in range(30):
         _, headers, body = await ask(response, accepting(PROBLEM))
@@ -145,15 +179,22 @@ async def test_body_and_header_name_the_same_seconds_also_with_jitter() -> None:
 
 
 async def test_plain_text_is_a_few_lines() -> None:
-    state = MaintenanceState(enabled=True, message="Moving <b>house</b>", ends_at=NOW + timedelta(hours=1))
+    state = MaintenanceState(
+        enabled=True, message="Moving <b>house</b>", ends_at=NOW + timedelta(hours=1)
+    )
     _, headers, body = await ask(response_to(state), accepting(PLAIN))
     assert headers["content-type"] == "text/plain; charset=utf-8"
-    assert body.decode() == "Down for maintenance\nMoving <b>house</b>\nExpected end: 2026-11-22 04:00 UTC\n"
+    assert (
+        body.decode()
+        == "Down for maintenance\nMoving <b>house</b>\nExpected end: 2026-11-22 04:00 UTC\n"
+    )
 
 
 @pytest.mark.parametrize("media_type", [HTML, PLAIN])
 async def test_people_are_spoken_to_in_their_language(media_type: str) -> None:
-    _, headers, body = await ask(response_to(), accepting(media_type, accept_language="de-AT, en;q=0.5"))
+    _, headers, body = await ask(
+        response_to(), accepting(media_type, accept_language="de-AT, en;q=0.5")
+    )
     assert headers["content-language"] == "de"
     assert headers["vary"] == "accept, accept-language"
     assert "Wartungsarbeiten" in body.decode()
@@ -193,11 +234,17 @@ async def test_the_mark_says_the_end_as_a_structured_date(milliseconds: int, sec
 async def test_a_script_of_another_origin_may_read_our_headers(media_type: str) -> None:
     _, headers, _ = await ask(response_to(), accepting(media_type, origin="https://app.test"))
     assert headers["access-control-expose-headers"] == "retry-after, x-maintenance-mode"
-    assert "access-control-expose-headers" not in (await ask(response_to(), accepting(media_type)))[1]
+    assert (
+        "access-control-expose-headers" not in (await ask(response_to(), accepting(media_type)))[1]
+    )
 
 
 async def test_own_headers_are_added_or_replace_ours_and_vary_grows() -> None:
-    own = {"X-Status-Page": "https://status.example.com", "Cache-Control": "private, no-store", "Vary": "Cookie"}
+    own = {
+        "X-Status-Page": "https://status.example.com",
+        "Cache-Control": "private, no-store",
+        "Vary": "Cookie",
+    }
     _, headers, _ = await ask(response_to(headers=own), http_scope())
     assert headers["x-status-page"] == "https://status.example.com"
     assert headers.getlist("cache-control") == ["private, no-store"]
@@ -235,14 +282,20 @@ async def test_a_form_refused_in_read_only_mode_is_not_reloaded_away() -> None:
         ("read-only", {"status_code": 500, "read_only_status_code": 405}, 405),
     ],
 )
-async def test_the_status_is_the_configured_one(mode: Mode, options: dict[str, int], status: int) -> None:
+async def test_the_status_is_the_configured_one(
+    mode: Mode, options: dict[str, int], status: int
+) -> None:
     state = MaintenanceState(enabled=True, mode=mode)
     for media_type in MEDIA_TYPES:
-        assert (await ask(response_to(state, NOW, **options), accepting(media_type)))[0]["status"] == status
+        assert (await ask(response_to(state, NOW, **options), accepting(media_type)))[0][
+            "status"
+        ] == status
 
 
 async def test_a_405_says_what_is_allowed() -> None:
-    response = response_to(MaintenanceState(enabled=True, mode="read-only"), read_only_status_code=405)
+    response = response_to(
+        MaintenanceState(enabled=True, mode="read-only"), read_only_status_code=405
+    )
     assert (await ask(response, http_scope("POST")))[1]["allow"] == "GET, HEAD, OPTIONS, TRACE"
 
 
@@ -271,7 +324,10 @@ async def test_who_prefers_html_is_sent_to_the_redirect_and_programs_are_not() -
 
 async def test_a_redirect_never_asks_to_wait_before_it_is_followed() -> None:
     state = MaintenanceState(enabled=True, ends_at=NOW + timedelta(hours=1))
-    assert "retry-after" not in (await ask(response_to(state, redirect=STATUS_PAGE), accepting(HTML)))[1]
+    assert (
+        "retry-after"
+        not in (await ask(response_to(state, redirect=STATUS_PAGE), accepting(HTML)))[1]
+    )
 
 
 @pytest.mark.parametrize(
@@ -322,12 +378,16 @@ async def test_nobody_is_sent_in_circles(redirect: str, more: dict[str, str], st
         "/down/",
     ],
 )
-async def test_redirect_to_gated_page_is_followed_once(redirect: str, host: str, first: str) -> None:
+async def test_redirect_to_gated_page_is_followed_once(
+    redirect: str, host: str, first: str
+) -> None:
     """A browser resolves the target and asks for it, at the same application."""
     response, url, statuses = response_to(redirect=redirect), f"http://{host}{first}", []
     for _ in range(3):
         path = unquote(urlsplit(url).path) or "/"
-        start, headers, _ = await ask(response, http_scope(headers={"accept": HTML, "host": host}, path=path))
+        start, headers, _ = await ask(
+            response, http_scope(headers={"accept": HTML, "host": host}, path=path)
+        )
         statuses.append(start["status"])
         url = urljoin(url, headers.get("location", ""))
     assert statuses == [302, 503, 503]
@@ -339,7 +399,14 @@ async def test_redirect_stops_when_a_router_adds_the_slash() -> None:
     assert (await ask(response_to(redirect="/down"), scope))[0]["status"] == 503
 
 
-OTHERS = ["http://shop.example:8080/down", "http://shop.example.org/down", "http://[::1]/down", "/down/x", "/Down", "//other/down"]
+OTHERS = [
+    "http://shop.example:8080/down",
+    "http://shop.example.org/down",
+    "http://[::1]/down",
+    "/down/x",
+    "/Down",
+    "//other/down",
+]
 
 
 @pytest.mark.parametrize("redirect", OTHERS)
@@ -365,10 +432,14 @@ async def test_head_gets_the_headers_of_get_and_no_body(accept: str) -> None:
     assert nothing == b""
 
 
-@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND"])
+@pytest.mark.parametrize(
+    "method", ["POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND"]
+)
 async def test_every_other_method_is_answered_like_get(method: str) -> None:
     preflight = {"origin": "https://app.test", "access-control-request-method": "POST"}
-    assert await exchange(response_to(), http_scope(method, preflight)) == await exchange(response_to(), http_scope("GET", preflight))
+    assert await exchange(response_to(), http_scope(method, preflight)) == await exchange(
+        response_to(), http_scope("GET", preflight)
+    )
 
 
 # -- Retry-After -------------------------------------------------------------------------------------------------------
@@ -398,27 +469,47 @@ async def test_retry_after_says_what_the_state_knows(state: MaintenanceState, se
         (MaintenanceState(enabled=True, ends_at=NOW + timedelta(seconds=90)), "90"),
     ],
 )
-async def test_the_default_of_retry_after_can_be_configured(state: MaintenanceState, seconds: str) -> None:
-    assert (await ask(response_to(state, retry_after=60), http_scope()))[1]["retry-after"] == seconds
+async def test_the_default_of_retry_after_can_be_configured(
+    state: MaintenanceState, seconds: str
+) -> None:
+    assert (await ask(response_to(state, retry_after=60), http_scope()))[1][
+        "retry-after"
+    ] == seconds
 
 
 @pytest.mark.parametrize(
     ("state", "now", "date"),
     [
         (ON, NOW, "Sun, 22 Nov 2026 04:00:00 GMT"),
-        (MaintenanceState(enabled=True, ends_at=NOW + timedelta(minutes=90)), NOW, "Sun, 22 Nov 2026 04:30:00 GMT"),
-        (MaintenanceState(enabled=True, ends_at=NOW - timedelta(minutes=90)), NOW, "Sun, 22 Nov 2026 03:00:00 GMT"),
+        (
+            MaintenanceState(enabled=True, ends_at=NOW + timedelta(minutes=90)),
+            NOW,
+            "Sun, 22 Nov 2026 04:30:00 GMT",
+        ),
+        (
+            MaintenanceState(enabled=True, ends_at=NOW - timedelta(minutes=90)),
+            NOW,
+            "Sun, 22 Nov 2026 03:00:00 GMT",
+        ),
     ],
 )
-async def test_retry_after_is_a_date_where_asked_for(state: MaintenanceState, now: datetime, date: str) -> None:
-    _, headers, body = await ask(response_to(state, now, retry_after_as_date=True), accepting(PROBLEM))
+async def test_retry_after_is_a_date_where_asked_for(
+    state: MaintenanceState, now: datetime, date: str
+) -> None:
+    _, headers, body = await ask(
+        response_to(state, now, retry_after_as_date=True), accepting(PROBLEM)
+    )
     assert headers["retry-after"] == date
-    assert json.loads(body)["retry_after"] == max(0, (parsedate_to_datetime(date) - now).total_seconds())
+    assert json.loads(body)["retry_after"] == max(
+        0, (parsedate_to_datetime(date) - now).total_seconds()
+    )
 
 
 async def test_retry_after_counts_down_while_the_body_stays_the_same_object() -> None:
     now = NOW
-    response = MaintenanceResponse(MaintenanceState(enabled=True, ends_at=NOW + timedelta(seconds=60)), lambda: now)
+    response = MaintenanceResponse(
+        MaintenanceState(enabled=True, ends_at=NOW + timedelta(seconds=60)), lambda: now
+    )
     _, before, body = await ask(response, http_scope())
     now += timedelta(seconds=45)
     _, after, same = await ask(response, http_scope())
@@ -443,10 +534,16 @@ async def test_what_an_outer_middleware_adds_to_one_answer_is_not_in_the_next() 
 # -- WebSockets --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("accept", "content_type"), [("*/*", JSON), (HTML, "text/html; charset=utf-8")])
-async def test_a_websocket_is_denied_with_the_same_answer_where_the_server_can(accept: str, content_type: str) -> None:
+@pytest.mark.parametrize(
+    ("accept", "content_type"), [("*/*", JSON), (HTML, "text/html; charset=utf-8")]
+)
+async def test_a_websocket_is_denied_with_the_same_answer_where_the_server_can(
+    accept: str, content_type: str
+) -> None:
     start, headers, body = await ask(response_to(), websocket_scope({"accept": accept}))
-    plain_start, plain_headers, plain_body = await ask(response_to(), http_scope(headers={"accept": accept}))
+    plain_start, plain_headers, plain_body = await ask(
+        response_to(), http_scope(headers={"accept": accept})
+    )
     assert start == {**plain_start, "type": "websocket.http.response.start"}
     assert (headers, body) == (plain_headers, plain_body)
     assert headers["content-type"] == content_type
@@ -454,22 +551,35 @@ async def test_a_websocket_is_denied_with_the_same_answer_where_the_server_can(a
 
 async def test_the_parts_of_a_denial_are_typed_as_the_extension_wants_them() -> None:
     sent = await exchange(response_to(), websocket_scope())
-    assert [message["type"] for message in sent] == ["websocket.http.response.start", "websocket.http.response.body"]
+    assert [message["type"] for message in sent] == [
+        "websocket.http.response.start",
+        "websocket.http.response.body",
+    ]
 
 
 @pytest.mark.parametrize("extensions", [{}, None, {"tls": {}}])
-async def test_a_websocket_is_closed_before_accept_where_the_server_cannot_deny_it(extensions: dict[str, Any] | None) -> None:
+async def test_a_websocket_is_closed_before_accept_where_the_server_cannot_deny_it(
+    extensions: dict[str, Any] | None,
+) -> None:
     sent = await exchange(response_to(), websocket_scope(denial=False, extensions=extensions))
     assert sent == [{"type": "websocket.close", "code": 1013, "reason": DETAIL}]
 
 
 async def test_a_server_that_speaks_of_no_extensions_has_none() -> None:
-    assert (await exchange(response_to(), websocket_scope(denial=False)))[0]["type"] == "websocket.close"
+    assert (await exchange(response_to(), websocket_scope(denial=False)))[0][
+        "type"
+    ] == "websocket.close"
 
 
-@pytest.mark.parametrize(("message", "reason"), [("ä" * 100, "ä" * 61), ("x" * 123, "x" * 123), ("x" * 124, "x" * 123)])
-async def test_a_reason_fits_the_control_frame_and_is_cut_between_characters(message: str, reason: str) -> None:
-    (close,) = await exchange(response_to(MaintenanceState(enabled=True, message=message)), websocket_scope(denial=False))
+@pytest.mark.parametrize(
+    ("message", "reason"), [("ä" * 100, "ä" * 61), ("x" * 123, "x" * 123), ("x" * 124, "x" * 123)]
+)
+async def test_a_reason_fits_the_control_frame_and_is_cut_between_characters(
+    message: str, reason: str
+) -> None:
+    (close,) = await exchange(
+        response_to(MaintenanceState(enabled=True, message=message)), websocket_scope(denial=False)
+    )
     assert close["reason"] == reason
     assert len(reason.encode()) <= 123
 

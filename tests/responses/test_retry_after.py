@@ -38,7 +38,9 @@ def test_there_is_no_jitter_where_clients_are_spread_already(state: MaintenanceS
         (RetryAfter(as_date=True), FIXED, False),
     ],
 )
-def test_only_what_is_always_the_same_is_constant(retry_after: RetryAfter, state: MaintenanceState, constant: bool) -> None:
+def test_only_what_is_always_the_same_is_constant(
+    retry_after: RetryAfter, state: MaintenanceState, constant: bool
+) -> None:
     assert retry_after.is_constant(state) is constant
 
 
@@ -46,7 +48,9 @@ ANY_TIME = st.datetimes(datetime(1970, 1, 1), datetime(2300, 1, 1), timezones=st
 
 
 @given(ANY_TIME, ANY_TIME, st.integers(0, 10**6))
-def test_whatever_the_times_it_is_a_number_and_a_date_that_clients_can_read(ends_at: datetime, now: datetime, jitter: int) -> None:
+def test_whatever_the_times_it_is_a_number_and_a_date_that_clients_can_read(
+    ends_at: datetime, now: datetime, jitter: int
+) -> None:
     state = MaintenanceState(enabled=True, ends_at=ends_at)
     retry_after = RetryAfter(jitter=jitter, as_date=True)
     seconds = retry_after.seconds(state, now)
@@ -55,4 +59,10 @@ def test_whatever_the_times_it_is_a_number_and_a_date_that_clients_can_read(ends
     assert seconds <= 2**31 - 1
     date = retry_after.header(seconds, now).decode()
     assert date.endswith(" GMT")
-    assert 0 <= (parsedate_to_datetime(date) - now.astimezone(UTC) - timedelta(seconds=seconds)).total_seconds() < 1
+    assert (
+        0
+        <= (
+            parsedate_to_datetime(date) - now.astimezone(UTC) - timedelta(seconds=seconds)
+        ).total_seconds()
+        < 1
+    )

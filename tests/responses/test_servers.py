@@ -36,7 +36,10 @@ VARIABLE = "FASTAPI_MAINTENANCE_MODE"
 def shop(**options: Any) -> FastAPI:
     """An application behind the middleware, whose switch is the environment variable."""
     app = FastAPI()
-    app.add_middleware(MaintenanceModeMiddleware, response=ResponseOptions(**{"jitter": 5, "read_only_status_code": 423} | options))
+    app.add_middleware(
+        MaintenanceModeMiddleware,
+        response=ResponseOptions(**{"jitter": 5, "read_only_status_code": 423} | options),
+    )
 
     @app.api_route("/items", methods=["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS"])
     async def items() -> str:
@@ -89,7 +92,9 @@ def _on(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS"])
-def test_every_client_gets_its_503(server: str, method: str, accept: str, content_type: str) -> None:
+def test_every_client_gets_its_503(
+    server: str, method: str, accept: str, content_type: str
+) -> None:
     reply = httpx2.request(method, f"http://{server}/items", headers={"accept": accept})
     assert reply.status_code == 503
     assert reply.headers["content-type"] == content_type
@@ -118,7 +123,9 @@ def test_head_and_what_follows_it_on_the_same_connection_are_right(server: str) 
 def test_a_body_that_is_still_being_sent_is_no_reason_to_wait(server: str) -> None:
     host, _, port = server.partition(":")
     with socket.create_connection((host, int(port)), timeout=10) as connection:
-        connection.sendall(f"POST /items HTTP/1.1\r\nHost: {server}\r\nContent-Length: 1000000\r\n\r\nfirst".encode())
+        connection.sendall(
+            f"POST /items HTTP/1.1\r\nHost: {server}\r\nContent-Length: 1000000\r\n\r\nfirst".encode()
+        )
         assert connection.recv(12) == b"HTTP/1.1 503"
 
 
@@ -128,51 +135,77 @@ def test_a_stream_is_refused_like_everything_else(server: str) -> None:
         assert json.loads(reply.read()) == {"detail": "Zurück um 04:00"}
 
 
-def test_read_only_refuses_what_writes_and_says_so(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_read_only_refuses_what_writes_and_says_so(
+    server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv(VARIABLE, '{"enabled": true, "mode": "read-only"}')
     statuses = {
-        method: httpx2.request(method, f"http://{server}/items").status_code for method in ("GET", "HEAD", "OPTIONS", "POST", "PUT")
+        method: httpx2.request(method, f"http://{server}/items").status_code
+        for method in ("GET", "HEAD", "OPTIONS", "POST", "PUT")
     }
     assert statuses == {"GET": 200, "HEAD": 200, "OPTIONS": 200, "POST": 423, "PUT": 423}
     refused = httpx2.post(f"http://{server}/items")
-    assert refused.json() == {"detail": "Service temporarily read-only due to maintenance", "mode": "read-only"}
+    assert refused.json() == {
+        "detail": "Service temporarily read-only due to maintenance",
+        "mode": "read-only",
+    }
     assert refused.headers["x-maintenance-mode"] == "read-only"
     assert refused.headers["retry-after"] == "3600"
 
 
-@pytest.mark.parametrize(("status", "allow"), [(None, None), (503, None), (405, "GET, HEAD, OPTIONS, TRACE")])
-def test_read_only_refuses_with_the_status_that_was_chosen(monkeypatch: pytest.MonkeyPatch, status: int | None, allow: str | None) -> None:
+@pytest.mark.parametrize(
+    ("status", "allow"), [(None, None), (503, None), (405, "GET, HEAD, OPTIONS, TRACE")]
+)
+def test_read_only_refuses_with_the_status_that_was_chosen(
+    monkeypatch: pytest.MonkeyPatch, status: int | None, allow: str | None
+) -> None:
     monkeypatch.setenv(VARIABLE, '{"enabled": true, "mode": "read-only"}')
     with serving(shop(read_only_status_code=status)) as address:
         refused = httpx2.delete(f"http://{address}/items")
         assert httpx2.get(f"http://{address}/items").status_code == 200
     assert (refused.status_code, refused.headers.get("allow")) == (status or 503, allow)
-    assert refused.json() == {"detail": "Service temporarily read-only due to maintenance", "mode": "read-only"}
+    assert refused.json() == {
+        "detail": "Service temporarily read-only due to maintenance",
+        "mode": "read-only",
+    }
 
 
-def test_the_options_reach_every_client_of_a_server_as_files_were_at_its_start(server_of: ServerOf, tmp_path: Path) -> None:
+def test_the_options_reach_every_client_of_a_server_as_files_were_at_its_start(
+    server_of: ServerOf, tmp_path: Path
+) -> None:
     template, file = tmp_path / "page.html.jinja2", tmp_path / "page.html"
     template.write_text("<!doctype html><p>{{ message }}, says the template")
     file.write_text("<!doctype html><p>as it stands")
     asked = {
-        "status": server_of(shop(status_code=500, headers={"X-By": "us", "Cache-Control": "no-cache"})),
+        "status": server_of(
+            shop(status_code=500, headers={"X-By": "us", "Cache-Control": "no-cache"})
+        ),
         "redirect": server_of(shop(redirect="https://status.example/")),
         "template": server_of(shop(template=template)),
         "file": server_of(shop(file=file)),
         "date": server_of(shop(retry_after_as_date=True, refresh=30)),
-        "texts": server_of(shop(translations={"fi": replace(TRANSLATIONS["en"], title="Huoltokatko")})),
+        "texts": server_of(
+            shop(translations={"fi": replace(TRANSLATIONS["en"], title="Huoltokatko")})
+        ),
     }
     template.unlink()
     file.unlink()
     replies = {
-        name: httpx2.get(f"http://{address}/items", headers={"accept": CHROME, "accept-language": "fi, en;q=0.5"})
+        name: httpx2.get(
+            f"http://{address}/items", headers={"accept": CHROME, "accept-language": "fi, en;q=0.5"}
+        )
         for name, address in asked.items()
     }
 
     assert (replies["status"].status_code, replies["status"].headers["x-by"]) == (500, "us")
     assert replies["status"].headers["cache-control"] == "no-cache"
-    assert (replies["redirect"].status_code, replies["redirect"].headers["location"]) == (302, "https://status.example/")
-    assert httpx2.get(f"http://{asked['redirect']}/items").status_code == 503, "programs are not sent there"
+    assert (replies["redirect"].status_code, replies["redirect"].headers["location"]) == (
+        302,
+        "https://status.example/",
+    )
+    assert httpx2.get(f"http://{asked['redirect']}/items").status_code == 503, (
+        "programs are not sent there"
+    )
     assert replies["template"].text == "<!doctype html><p>Zurück um 04:00, says the template"
     assert replies["file"].text == "<!doctype html><p>as it stands"
     assert '<html lang="fi"' in replies["texts"].text
@@ -185,7 +218,10 @@ def test_the_options_reach_every_client_of_a_server_as_files_were_at_its_start(s
 
 def test_a_handler_of_ones_own_makes_the_whole_answer(server_of: ServerOf) -> None:
     app = FastAPI()
-    app.add_middleware(MaintenanceModeMiddleware, response_handler=lambda request: PlainTextResponse(f"no {request.url.path}", 418))
+    app.add_middleware(
+        MaintenanceModeMiddleware,
+        response_handler=lambda request: PlainTextResponse(f"no {request.url.path}", 418),
+    )
     app.add_api_route("/items", lambda: None)
     reply = httpx2.get(f"http://{server_of(app)}/items")
     assert (reply.status_code, reply.text) == (418, "no /items")
@@ -202,7 +238,10 @@ def test_a_websockets_client_sees_503_with_the_answer(server: str) -> None:
 
 
 def test_over_http_2_it_is_the_same() -> None:
-    with SERVERS["hypercorn"](shop()) as address, httpx2.Client(base_url=f"http://{address}", http1=False, http2=True) as client:
+    with (
+        SERVERS["hypercorn"](shop()) as address,
+        httpx2.Client(base_url=f"http://{address}", http1=False, http2=True) as client,
+    ):
         for accept in MEDIA_TYPES:
             reply = client.get("/items", headers={"accept": accept})
             assert (reply.http_version, reply.status_code) == ("HTTP/2", 503)
@@ -214,7 +253,9 @@ def test_over_http_2_it_is_the_same() -> None:
 
 
 @pytest.mark.parametrize("ws", WEBSOCKETS)
-def test_a_real_servers_websocket_client_sees_503(ws: WSProtocolType, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_real_servers_websocket_client_sees_503(
+    ws: WSProtocolType, caplog: pytest.LogCaptureFixture
+) -> None:
     with serving(response_to(), ws=ws) as address, pytest.raises(InvalidStatus) as refused:
         connect(f"ws://{address}/ws")
     reply = refused.value.response
@@ -226,7 +267,9 @@ def test_a_real_servers_websocket_client_sees_503(ws: WSProtocolType, caplog: py
 
 
 @pytest.mark.parametrize("ws", WEBSOCKETS)
-def test_without_the_extension_a_real_servers_websocket_client_sees_403(ws: WSProtocolType, caplog: pytest.LogCaptureFixture) -> None:
+def test_without_the_extension_a_real_servers_websocket_client_sees_403(
+    ws: WSProtocolType, caplog: pytest.LogCaptureFixture
+) -> None:
     async def without_extensions(scope: Scope, receive: Receive, send: Send) -> None:
         await response_to()({**scope, "extensions": {}}, receive, send)
 

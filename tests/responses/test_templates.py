@@ -19,7 +19,9 @@ from .asking import NOW, accepting, ask, read, response_to
 
 pytestmark = pytest.mark.anyio
 
-STATE = MaintenanceState(enabled=True, message="Until <4>", ends_at=NOW + timedelta(hours=1), reason="OPS-417", by="ana")
+STATE = MaintenanceState(
+    enabled=True, message="Until <4>", ends_at=NOW + timedelta(hours=1), reason="OPS-417", by="ana"
+)
 
 
 async def responding(state: MaintenanceState, **options: Any) -> MaintenanceResponse:
@@ -30,7 +32,9 @@ async def responding(state: MaintenanceState, **options: Any) -> MaintenanceResp
 @pytest.fixture
 def template(tmp_path: Path) -> Path:
     """A template that extends the one beside it."""
-    (tmp_path / "base.html").write_text("<html lang={{ language }}><h1>{{ title }}</h1>{% block body %}{% endblock %}")
+    (tmp_path / "base.html").write_text(
+        "<html lang={{ language }}><h1>{{ title }}</h1>{% block body %}{% endblock %}"
+    )
     page = tmp_path / "page.html"
     page.write_text(
         '{% extends "base.html" %}{% block body %}{{ message }}|{{ mode }}|{{ texts.waiting }}'
@@ -40,7 +44,9 @@ def template(tmp_path: Path) -> Path:
 
 
 async def test_a_template_is_rendered_with_what_there_is_to_say_and_escaped(template: Path) -> None:
-    _, headers, body = await ask(await responding(STATE, template=template), accepting(HTML, accept_language="de"))
+    _, headers, body = await ask(
+        await responding(STATE, template=template), accepting(HTML, accept_language="de")
+    )
     assert body.decode() == (
         "<html lang=de><h1>Wartungsarbeiten</h1>Until &lt;4&gt;|full|"
         "Diese Seite kommt von selbst zurück, sobald der Dienst wieder da ist.|04:00"
@@ -48,10 +54,14 @@ async def test_a_template_is_rendered_with_what_there_is_to_say_and_escaped(temp
     assert headers["content-type"] == "text/html; charset=utf-8"
     assert headers["vary"] == "accept, accept-language"
     assert "content-security-policy" not in headers
-    assert (await ask(await responding(STATE, template=template), accepting(JSON)))[1]["content-type"] == JSON
+    assert (await ask(await responding(STATE, template=template), accepting(JSON)))[1][
+        "content-type"
+    ] == JSON
 
 
-async def test_templates_are_read_at_start_and_rendered_once_for_a_state(template: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_templates_are_read_at_start_and_rendered_once_for_a_state(
+    template: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     response = await responding(STATE, template=str(template))
     template.unlink()
     first = await read(response, accepting(HTML))
@@ -69,7 +79,9 @@ async def test_templates_are_read_at_start_and_rendered_once_for_a_state(templat
         ('{% extends "nowhere.html" %}', "cannot be used: TemplateNotFound: 'nowhere.html'"),
     ],
 )
-def test_a_template_that_cannot_be_used_is_found_at_start(tmp_path: Path, text: str | None, complaint: str) -> None:
+def test_a_template_that_cannot_be_used_is_found_at_start(
+    tmp_path: Path, text: str | None, complaint: str
+) -> None:
     page = tmp_path / "page.html"
     if text is not None:
         page.write_text(text)
@@ -79,7 +91,9 @@ def test_a_template_that_cannot_be_used_is_found_at_start(tmp_path: Path, text: 
     assert str(page) in str(refused.value)
 
 
-async def test_a_template_that_fails_later_is_replaced_by_our_page(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_template_that_fails_later_is_replaced_by_our_page(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     page = tmp_path / "page.html"
     page.write_text("{% if message == 'odd' %}{{ 1 / 0 }}{% endif %}fine")
     response = await responding(MaintenanceState(enabled=True, message="odd"), template=page)
@@ -92,9 +106,13 @@ async def test_a_template_that_fails_later_is_replaced_by_our_page(tmp_path: Pat
     assert "ZeroDivisionError" in record.message
 
 
-def test_without_jinja2_the_error_says_what_to_install(template: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_jinja2_the_error_says_what_to_install(
+    template: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "jinja2", None)
-    with pytest.raises(ConfigurationError, match=r"pip install 'fastapi-maintenance-cluster\[jinja2\]'.*file="):
+    with pytest.raises(
+        ConfigurationError, match=r"pip install 'fastapi-maintenance-cluster\[jinja2\]'.*file="
+    ):
         ResponseOptions(template=template)
 
 

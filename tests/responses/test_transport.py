@@ -29,7 +29,9 @@ STREAMED: Final[tuple[Message, ...]] = (
     {"type": "http.response.body", "body": b"one", "more_body": True},
     {"type": "http.response.body", "body": b"two"},
 )
-DENIAL: Final[tuple[Message, ...]] = tuple({**message, "type": f"websocket.{message['type']}"} for message in STREAMED)
+DENIAL: Final[tuple[Message, ...]] = tuple(
+    {**message, "type": f"websocket.{message['type']}"} for message in STREAMED
+)
 
 
 async def test_get_is_sent_as_it_is() -> None:
@@ -44,12 +46,16 @@ async def test_no_chunk_of_a_body_is_sent_to_head() -> None:
 
 
 @pytest.mark.parametrize("messages", [STREAMED, DENIAL], ids=["plain", "prefixed"])
-async def test_a_response_becomes_a_denial_where_the_server_can(messages: tuple[Message, ...]) -> None:
+async def test_a_response_becomes_a_denial_where_the_server_can(
+    messages: tuple[Message, ...],
+) -> None:
     assert await sent_through_fit(websocket_scope(), *messages) == list(DENIAL)
 
 
 @pytest.mark.parametrize("messages", [STREAMED, DENIAL], ids=["plain", "prefixed"])
-async def test_a_response_becomes_one_close_where_the_server_cannot_deny(messages: tuple[Message, ...]) -> None:
+async def test_a_response_becomes_one_close_where_the_server_cannot_deny(
+    messages: tuple[Message, ...],
+) -> None:
     sent = await sent_through_fit(websocket_scope(denial=False), *messages)
     assert sent == [{"type": "websocket.close", "code": 1011, "reason": "Internal error"}]
 

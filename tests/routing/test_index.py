@@ -15,7 +15,11 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Host, Match, Mount, Route, Router
 from starlette.types import Scope
 
-from fastapi_maintenance import force_maintenance_mode_off, force_maintenance_mode_on, maintenance_component
+from fastapi_maintenance import (
+    force_maintenance_mode_off,
+    force_maintenance_mode_on,
+    maintenance_component,
+)
 from fastapi_maintenance.routing import RouteMatch, RouteTable, table
 from fastapi_maintenance.routing.resolver import walk as ask
 
@@ -64,7 +68,11 @@ def test_a_route_is_found_among_a_thousand_without_asking_them(asked: list[str])
     assert resolve(routes, "/things-999/7/parts") == FREE
     assert resolve(routes, "/things-999/7/parts", "POST") == OFF
     assert asked == []
-    assert resolve(routes, "/things-999/7/parts", "PUT") == resolve(routes, "/nowhere") == RouteMatch(found=False)
+    assert (
+        resolve(routes, "/things-999/7/parts", "PUT")
+        == resolve(routes, "/nowhere")
+        == RouteMatch(found=False)
+    )
     assert asked == ["/things-999/7/parts", "/nowhere"]
 
 
@@ -82,11 +90,15 @@ def test_included_and_mounted_routes_are_found_with_what_is_around_them(asked: l
     app.mount("/files", PlainTextResponse("x"))
     routes = RouteTable(app)
     assert resolve(routes, "/v1/bills/7") == RouteMatch(found=True, component="billing")
-    assert routes.resolve(websocket_scope(path="/v1/bills/live")) == RouteMatch(found=True, mark="on", component="billing")
+    assert routes.resolve(websocket_scope(path="/v1/bills/live")) == RouteMatch(
+        found=True, mark="on", component="billing"
+    )
     assert resolve(routes, "/below/") == RouteMatch(found=True, component="below")
     assert resolve(routes, "/below/docs") == RouteMatch(found=True, component="below", docs=True)
     assert resolve(routes, "/files/any/thing", "BREW") == FREE
-    assert resolve(routes, "/api/v1/bills/7", root_path="/api") == RouteMatch(found=True, component="billing")
+    assert resolve(routes, "/api/v1/bills/7", root_path="/api") == RouteMatch(
+        found=True, component="billing"
+    )
     assert asked == []
 
 
@@ -107,10 +119,16 @@ class Resource(HTTPEndpoint):
     async def query(self, request: object) -> None: ...
 
 
-def test_what_a_class_answers_depends_on_the_method_and_is_kept_for_usual_ones_only(asked: list[str]) -> None:
+def test_what_a_class_answers_depends_on_the_method_and_is_kept_for_usual_ones_only(
+    asked: list[str],
+) -> None:
     routes = RouteTable(Router([Route("/", Resource)]))
     for _ in range(2):
-        assert [resolve(routes, "/", method) for method in ("GET", "POST", "QUERY")] == [FREE, RouteMatch(found=False), ON]
+        assert [resolve(routes, "/", method) for method in ("GET", "POST", "QUERY")] == [
+            FREE,
+            RouteMatch(found=False),
+            ON,
+        ]
     assert asked == []
     blocks = sys.getallocatedblocks()
     for number in range(1000):
@@ -123,12 +141,16 @@ def test_what_a_class_answers_depends_on_the_method_and_is_kept_for_usual_ones_o
 
 class Picky(APIRoute):
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        return super().matches(scope) if (b"x-picky", b"yes") in scope["headers"] else (Match.NONE, {})
+        return (
+            super().matches(scope) if (b"x-picky", b"yes") in scope["headers"] else (Match.NONE, {})
+        )
 
 
 class PickyRouter(APIRouter):
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        return super().matches(scope) if (b"x-picky", b"yes") in scope["headers"] else (Match.NONE, {})
+        return (
+            super().matches(scope) if (b"x-picky", b"yes") in scope["headers"] else (Match.NONE, {})
+        )
 
 
 class OddConvertor(StringConvertor):
@@ -157,7 +179,9 @@ def picky(kind: str) -> FastAPI:
 
 
 @pytest.mark.parametrize("kind", ["route", "router", "host"])
-def test_routes_behind_one_that_chooses_by_other_things_are_asked(asked: list[str], kind: str) -> None:
+def test_routes_behind_one_that_chooses_by_other_things_are_asked(
+    asked: list[str], kind: str
+) -> None:
     routes = RouteTable(picky(kind))
     assert resolve(routes, "/first") == FREE
     assert asked == []
@@ -170,7 +194,9 @@ def test_behind_such_a_route_the_docs_are_found_too(asked: list[str]) -> None:
     app = FastAPI(routes=[Host("elsewhere", Router())])
     app.post("/docs")(free)
     routes = RouteTable(app)
-    assert (resolve(routes, "/docs"), resolve(routes, "/docs", "HEAD")) == (RouteMatch(found=True, docs=True),) * 2
+    assert (resolve(routes, "/docs"), resolve(routes, "/docs", "HEAD")) == (
+        RouteMatch(found=True, docs=True),
+    ) * 2
     assert resolve(routes, "/docs", "POST") == FREE
     assert asked == ["/docs"] * 3
 
@@ -180,7 +206,11 @@ def test_routes_whose_expression_is_not_starlettes_are_asked(asked: list[str]) -
     app = FastAPI()
     app.get("/Case")(closed)
     app.get("/{any}")(spared)
-    (route,) = (route for route in app.router.routes if isinstance(route, APIRoute) and route.path == "/Case")
+    (route,) = (
+        route
+        for route in app.router.routes
+        if isinstance(route, APIRoute) and route.path == "/Case"
+    )
     route.path_regex = re.compile(route.path_regex.pattern, re.IGNORECASE)
     odd = FastAPI()
     odd.get("/{x:odd}")(closed)
@@ -205,7 +235,13 @@ def test_a_route_that_was_replaced_or_moved_is_not_taken_for_another(asked: list
 
 def test_router_that_only_the_framework_still_knows_is_asked(asked: list[str]) -> None:
     """FastAPI keeps what it made of an included router until that is told of a new route."""
-    picky, other, outer, holder, app = PickyRouter(), APIRouter(), APIRouter(), APIRouter(), FastAPI()
+    picky, other, outer, holder, app = (
+        PickyRouter(),
+        APIRouter(),
+        APIRouter(),
+        APIRouter(),
+        FastAPI(),
+    )
     picky.get("/a")(closed)
     other.get("/b")(closed)
     holder.include_router(other)

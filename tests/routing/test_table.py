@@ -31,7 +31,12 @@ from starlette.testclient import TestClient
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocketDisconnect
 
-from fastapi_maintenance import maintenance_component, maintenance_mark, maintenance_reads, maintenance_writes
+from fastapi_maintenance import (
+    maintenance_component,
+    maintenance_mark,
+    maintenance_reads,
+    maintenance_writes,
+)
 from fastapi_maintenance.decorators import force_maintenance_mode_off as off
 from fastapi_maintenance.decorators import force_maintenance_mode_on as on
 from fastapi_maintenance.decorators import mark_of
@@ -70,7 +75,10 @@ class Probe:
         self.notes = notes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        before = {key: copy.copy(value) if isinstance(value, dict | list) else value for key, value in scope.items()}
+        before = {
+            key: copy.copy(value) if isinstance(value, dict | list) else value
+            for key, value in scope.items()
+        }
         resolved, forced_on = self.table.resolve(scope), self.table.scan(scope).forced_on
         assert dict(scope) == before, "resolving must leave the scope alone"
         self.notes.append(Note(resolved, forced_on))
@@ -94,13 +102,17 @@ class Site:
             app.add_middleware(Probe, notes=self.notes)
         else:
             app = Probe(app, self.notes)
-        self.client = TestClient(app, root_path=self.root_path, raise_server_exceptions=False, follow_redirects=False)
+        self.client = TestClient(
+            app, root_path=self.root_path, raise_server_exceptions=False, follow_redirects=False
+        )
 
     def ask(self, path: str, method: str = "GET", *, host: str = "testserver") -> RouteMatch:
         """Resolve, and check it against the app's answer wherever that can be told from its status."""
         self.status = self.client.request(method, path, headers={"host": host}).status_code
         note = self.notes.pop()
-        assert note.resolved.found is (self.status not in NOBODY_THERE), f"{note.resolved} but {self.status}"
+        assert note.resolved.found is (self.status not in NOBODY_THERE), (
+            f"{note.resolved} but {self.status}"
+        )
         return note.resolved
 
     def ask_websocket(self, path: str) -> RouteMatch:
@@ -408,7 +420,9 @@ class VersionedRoute(APIRoute):
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         version = b"v" + self.name.encode()[-1:]
-        return super().matches(scope) if (b"host", version) in scope["headers"] else (Match.NONE, {})
+        return (
+            super().matches(scope) if (b"host", version) in scope["headers"] else (Match.NONE, {})
+        )
 
 
 @pytest.mark.parametrize("included", [True, False])
@@ -436,7 +450,9 @@ class Odd(BaseRoute):
         self.named = endpoint
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        return (Match.FULL, {"endpoint": self.named}) if scope["path"] == "/odd" else (Match.NONE, {})
+        return (
+            (Match.FULL, {"endpoint": self.named}) if scope["path"] == "/odd" else (Match.NONE, {})
+        )
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         await PlainTextResponse("odd")(scope, receive, send)
@@ -451,7 +467,9 @@ def test_a_route_of_an_unknown_kind(visit: Visit) -> None:
     assert site.has_forced_on(), "what cannot be looked into may be forced on"
 
 
-def test_an_included_router_whose_parts_cannot_be_seen(visit: Visit, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_included_router_whose_parts_cannot_be_seen(
+    visit: Visit, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Should FastAPI rename what we look at, requests are still resolved, only more slowly."""
     router = APIRouter()
     router.get("/items")(free)
@@ -542,8 +560,12 @@ def test_a_mount_that_was_given_another_app(visit: Visit) -> None:
     assert site.ask("/sub/on") == OFF
 
 
-@pytest.mark.parametrize("mounted", [on(StaticFiles(directory=".")), Layer(on(StaticFiles(directory=".")))])
-def test_a_mounted_app_without_routes_may_carry_a_mark_itself(visit: Visit, mounted: ASGIApp) -> None:
+@pytest.mark.parametrize(
+    "mounted", [on(StaticFiles(directory=".")), Layer(on(StaticFiles(directory=".")))]
+)
+def test_a_mounted_app_without_routes_may_carry_a_mark_itself(
+    visit: Visit, mounted: ASGIApp
+) -> None:
     app = FastAPI()
     app.mount("/static", mounted)
     app.mount("/bare", bare)
@@ -560,7 +582,11 @@ def test_a_marked_app_marks_what_has_no_mark_of_its_own(visit: Visit) -> None:
     app.mount("/open", Layer(off(Starlette(routes=[*sub_routes(), Mount("/static", app=bare)]))))
     site = visit(app)
 
-    assert [site.ask(f"/closed/{name}") for name in ("free", "off", "nowhere")] == [ON, OFF, NOT_FOUND]
+    assert [site.ask(f"/closed/{name}") for name in ("free", "off", "nowhere")] == [
+        ON,
+        OFF,
+        NOT_FOUND,
+    ]
     app.mount("/both", on(Layer(off(Layer(bare)))))
     assert [site.ask(f"/open/{name}") for name in ("free", "on", "static/x")] == [OFF, ON, OFF]
     assert site.ask("/both/x") == OFF, "the inner mark is the nearer one"
@@ -638,7 +664,9 @@ def test_a_mounted_apps_own_root_path_replaces_the_mounts(visit: Visit) -> None:
     site = visit(app, root_path="/api")
 
     assert site.ask("/api/sub/on") == ON
-    assert site.ask("/sub/on") == NOT_FOUND, "FastAPI takes the root path it was told, not where it is"
+    assert site.ask("/sub/on") == NOT_FOUND, (
+        "FastAPI takes the root path it was told, not where it is"
+    )
 
 
 # -- what is not found -------------------------------------------------------------------------------------------------------
@@ -649,8 +677,12 @@ def test_what_the_app_answers_404_or_405_is_not_found(visit: Visit) -> None:
     app.get("/items/{id:int}")(forced_on)
     site = visit(app)
 
-    assert [(site.ask(path), site.status) for path in ("/", "/items", "/items/one")] == [(NOT_FOUND, 404)] * 3
-    assert [(site.ask("/items/1", method), site.status) for method in ("POST", "HEAD")] == [(NOT_FOUND, 405)] * 2
+    assert [(site.ask(path), site.status) for path in ("/", "/items", "/items/one")] == [
+        (NOT_FOUND, 404)
+    ] * 3
+    assert [(site.ask("/items/1", method), site.status) for method in ("POST", "HEAD")] == [
+        (NOT_FOUND, 405)
+    ] * 2
 
 
 def test_what_is_redirected_for_a_slash_is_not_found(visit: Visit) -> None:
@@ -660,7 +692,9 @@ def test_what_is_redirected_for_a_slash_is_not_found(visit: Visit) -> None:
     app.mount("/sub", sub_fastapi())
     site = visit(app)
 
-    assert [(site.ask(path), site.status) for path in ("/with", "/without/", "/sub")] == [(NOT_FOUND, 307)] * 3
+    assert [(site.ask(path), site.status) for path in ("/with", "/without/", "/sub")] == [
+        (NOT_FOUND, 307)
+    ] * 3
 
 
 def test_without_redirects_it_is_not_found_either(visit: Visit) -> None:
@@ -675,14 +709,20 @@ def test_without_redirects_it_is_not_found_either(visit: Visit) -> None:
 def test_a_routers_own_default(visit: Visit, root_path: str) -> None:
     """What no route answers goes to the default, unless a slash makes it a redirect."""
     app = FastAPI(routes=[Route("/with/", text_on, methods=["POST"]), Route("/without", text_on)])
-    legacy = [Route("/", text), Route("/legacy", text_on), *(Route(path, text_off) for path in ("/with", "/with/", "/without/"))]
+    legacy = [
+        Route("/", text),
+        Route("/legacy", text_on),
+        *(Route(path, text_off) for path in ("/with", "/with/", "/without/")),
+    ]
     app.router.default = Layer(Starlette(routes=[*legacy, Mount("/bare", app=bare)]))
     site = visit(app, root_path=root_path)
 
     assert site.ask(f"{root_path}/legacy") == ON
     assert site.ask(f"{root_path}/bare/x") == site.ask(f"{root_path}/") == FREE
     assert site.ask(f"{root_path}/nowhere") == NOT_FOUND
-    assert (site.ask(f"{root_path}/with/"), site.status) == (NOT_FOUND, 405), "not even where the method is wrong"
+    assert (site.ask(f"{root_path}/with/"), site.status) == (NOT_FOUND, 405), (
+        "not even where the method is wrong"
+    )
     assert (site.ask(f"{root_path}/with"), site.status) == (NOT_FOUND, 307)
     assert (site.ask(f"{root_path}/without/"), site.status) == (NOT_FOUND, 307)
     assert site.has_forced_on()
@@ -716,12 +756,21 @@ def test_a_default_without_redirects(visit: Visit) -> None:
 
 
 def test_class_based_endpoints(visit: Visit) -> None:
-    app = FastAPI(routes=[Route("/things", Resource), Route("/partial", functools.partial(Resource))])
+    app = FastAPI(
+        routes=[Route("/things", Resource), Route("/partial", functools.partial(Resource))]
+    )
     site = visit(app)
 
     for path in ("/things", "/partial"):
-        assert [site.ask(path, method) for method in ("GET", "HEAD", "POST", "PUT")] == [ON, ON, FREE, OFF]
-        assert [(site.ask(path, method), site.status) for method in ("DELETE", "OPTIONS")] == [(NOT_FOUND, 405)] * 2
+        assert [site.ask(path, method) for method in ("GET", "HEAD", "POST", "PUT")] == [
+            ON,
+            ON,
+            FREE,
+            OFF,
+        ]
+        assert [(site.ask(path, method), site.status) for method in ("DELETE", "OPTIONS")] == [
+            (NOT_FOUND, 405)
+        ] * 2
     assert site.has_forced_on()
 
 
@@ -787,7 +836,9 @@ def test_websocket_routes(visit: Visit) -> None:
 
 
 def test_a_websocket_to_a_default_is_never_redirected() -> None:
-    app = Router(routes=[WebSocketRoute("/talk/", talk)], default=Router([WebSocketRoute("/talk", talk_on)]))
+    app = Router(
+        routes=[WebSocketRoute("/talk/", talk)], default=Router([WebSocketRoute("/talk", talk_on)])
+    )
 
     assert Site(app).ask_websocket("/talk") == ON
 
@@ -804,7 +855,9 @@ def test_the_docs_at_their_default_urls(visit: Visit) -> None:
 
 
 def test_the_docs_at_configured_urls(visit: Visit) -> None:
-    app = FastAPI(docs_url="/d", redoc_url="/r", openapi_url="/schema", swagger_ui_oauth2_redirect_url="/back")
+    app = FastAPI(
+        docs_url="/d", redoc_url="/r", openapi_url="/schema", swagger_ui_oauth2_redirect_url="/back"
+    )
     app.get("/docs")(free)
     app.post("/d")(free)
     site = visit(app)
@@ -823,11 +876,15 @@ def test_what_only_begins_like_the_docs_is_not_docs(visit: Visit) -> None:
     app.get("/openapi.json/raw")(free)
     site = visit(app)
 
-    assert [site.ask(path) for path in ("/docs-export", "/docs/more", "/openapi.json/raw")] == [FREE] * 3
+    assert [site.ask(path) for path in ("/docs-export", "/docs/more", "/openapi.json/raw")] == [
+        FREE
+    ] * 3
 
 
 @pytest.mark.parametrize("disabled", [{"docs_url": None}, {"openapi_url": None}])
-def test_an_endpoint_in_the_place_of_disabled_docs_is_not_docs(visit: Visit, disabled: dict[str, None]) -> None:
+def test_an_endpoint_in_the_place_of_disabled_docs_is_not_docs(
+    visit: Visit, disabled: dict[str, None]
+) -> None:
     app = FastAPI(**disabled)  # type: ignore[arg-type]
     app.get("/docs")(free)
     app.get("/docs/oauth2-redirect")(free)
@@ -897,7 +954,9 @@ def test_a_frontend_of_an_included_router_and_of_a_mounted_app(visit: Visit, dis
 
 
 def test_several_middlewares_between() -> None:
-    async def pass_on(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+    async def pass_on(
+        request: Request, call_next: Callable[[Request], Awaitable[Response]]
+    ) -> Response:
         return await call_next(request)
 
     app = sub_fastapi()
@@ -907,24 +966,43 @@ def test_several_middlewares_between() -> None:
     app.add_middleware(Layer)
     site = Site(app, "inside")
 
-    assert [site.ask(path) for path in ("/on", "/off", "/free", "/nowhere", "/docs")] == [ON, OFF, FREE, NOT_FOUND, DOCS]
+    assert [site.ask(path) for path in ("/on", "/off", "/free", "/nowhere", "/docs")] == [
+        ON,
+        OFF,
+        FREE,
+        NOT_FOUND,
+        DOCS,
+    ]
     assert site.has_forced_on()
 
 
 def test_wrapped_around_other_wrappers() -> None:
     site = Site(Layer(GZipMiddleware(sub_fastapi())))
 
-    assert [site.ask(path) for path in ("/on", "/off", "/free", "/nowhere", "/docs")] == [ON, OFF, FREE, NOT_FOUND, DOCS]
+    assert [site.ask(path) for path in ("/on", "/off", "/free", "/nowhere", "/docs")] == [
+        ON,
+        OFF,
+        FREE,
+        NOT_FOUND,
+        DOCS,
+    ]
 
 
 def test_around_a_bare_router() -> None:
     site = Site(Router(sub_routes()))
 
-    assert [site.ask(path) for path in ("/on", "/off", "/free", "/nowhere")] == [ON, OFF, FREE, NOT_FOUND]
+    assert [site.ask(path) for path in ("/on", "/off", "/free", "/nowhere")] == [
+        ON,
+        OFF,
+        FREE,
+        NOT_FOUND,
+    ]
 
 
 @pytest.mark.parametrize("above", [[], [Layer], [closure]])
-def test_a_middleware_beneath_that_hides_what_it_wraps(above: list[Callable[[ASGIApp], ASGIApp]]) -> None:
+def test_a_middleware_beneath_that_hides_what_it_wraps(
+    above: list[Callable[[ASGIApp], ASGIApp]],
+) -> None:
     """The app whose middleware it is says then what there is."""
     app = sub_fastapi()
     app.add_middleware(closure)
@@ -932,7 +1010,13 @@ def test_a_middleware_beneath_that_hides_what_it_wraps(above: list[Callable[[ASG
     for middleware in above:
         app.add_middleware(middleware)
 
-    assert [site.ask(path) for path in ("/on", "/off", "/free", "/nowhere", "/docs")] == [ON, OFF, FREE, NOT_FOUND, DOCS]
+    assert [site.ask(path) for path in ("/on", "/off", "/free", "/nowhere", "/docs")] == [
+        ON,
+        OFF,
+        FREE,
+        NOT_FOUND,
+        DOCS,
+    ]
     assert site.has_forced_on()
 
 
@@ -1001,7 +1085,12 @@ def test_one_table_beneath_two_apps() -> None:
     table = RouteTable(bare)
     apps = FastAPI(), sub_fastapi()
 
-    assert [table.scan({"type": "http", "app": app}).forced_on for app in (*apps, *apps)] == [False, True, False, True]
+    assert [table.scan({"type": "http", "app": app}).forced_on for app in (*apps, *apps)] == [
+        False,
+        True,
+        False,
+        True,
+    ]
 
 
 def test_around_an_app_with_nothing_to_see_everything_is_found() -> None:
@@ -1016,7 +1105,12 @@ def test_on_the_middleware_of_a_router_and_of_a_route() -> None:
     notes: list[Note] = []
     probe = [Middleware(Probe, notes=notes)]
     router = Router(sub_routes(), middleware=probe)
-    app = FastAPI(routes=[Route("/only", text_on, middleware=probe), Mount("/m", routes=sub_routes(), middleware=probe)])
+    app = FastAPI(
+        routes=[
+            Route("/only", text_on, middleware=probe),
+            Mount("/m", routes=sub_routes(), middleware=probe),
+        ]
+    )
     app.mount("/r", router)
     client = TestClient(app)
 
@@ -1031,7 +1125,12 @@ def test_an_object_that_invents_an_app_for_every_app_does_not_hang() -> None:
         def __getattribute__(self, name: str) -> Any:
             return Endless(bare) if name == "app" else super().__getattribute__(name)
 
-    assert RouteTable(Endless(bare)).resolve({"type": "http", "method": "GET", "path": "/", "headers": []}) == FREE
+    assert (
+        RouteTable(Endless(bare)).resolve(
+            {"type": "http", "method": "GET", "path": "/", "headers": []}
+        )
+        == FREE
+    )
 
 
 # -- errors --------------------------------------------------------------------------------------------------------------------
@@ -1103,7 +1202,13 @@ def test_what_a_route_writes_into_the_scope_stays_out_of_the_requests_own() -> N
     scope: Scope = {"type": "http", "method": "GET", "path": "/items", "headers": [], "fastapi": {}}
 
     assert RouteTable(app).resolve(scope) == FREE
-    assert scope == {"type": "http", "method": "GET", "path": "/items", "headers": [], "fastapi": {}}
+    assert scope == {
+        "type": "http",
+        "method": "GET",
+        "path": "/items",
+        "headers": [],
+        "fastapi": {},
+    }
 
 
 # -- has_forced_on ---------------------------------------------------------------------------------------------------------------
@@ -1150,7 +1255,13 @@ def places_to_add(app: FastAPI) -> Iterator[tuple[str, Callable[[], object]]]:
     inner, outer = APIRouter(), APIRouter()
     outer.include_router(inner, prefix="/inner")
     app.include_router(outer, prefix="/outer")
-    fastapi, starlette, router, hosted, default = FastAPI(), Starlette(), Router(), FastAPI(), Router()
+    fastapi, starlette, router, hosted, default = (
+        FastAPI(),
+        Starlette(),
+        Router(),
+        FastAPI(),
+        Router(),
+    )
     app.mount("/fastapi", Layer(fastapi))
     fastapi.mount("/starlette", starlette)
     inner.mount("/router", router)
@@ -1166,7 +1277,9 @@ def places_to_add(app: FastAPI) -> Iterator[tuple[str, Callable[[], object]]]:
 
 
 @pytest.mark.parametrize("place", range(7))
-def test_routes_added_deep_within_after_the_first_request_are_noticed(visit: Visit, place: int) -> None:
+def test_routes_added_deep_within_after_the_first_request_are_noticed(
+    visit: Visit, place: int
+) -> None:
     app = FastAPI()
     path, add = list(places_to_add(app))[place]
     site = visit(app)
@@ -1260,7 +1373,9 @@ def kept_orders() -> FastAPI:
 
 def test_newline_at_the_end_is_the_same_route(visit: Visit) -> None:
     site = visit(kept_orders())
-    assert [site.ask(f"/api/orders{end}", "POST") for end in ("", "%0A", "%0A%0A", "%0Ax", "%0D")] == [ON, ON, NOT_FOUND, NOT_FOUND, OFF]
+    assert [
+        site.ask(f"/api/orders{end}", "POST") for end in ("", "%0A", "%0A%0A", "%0Ax", "%0D")
+    ] == [ON, ON, NOT_FOUND, NOT_FOUND, OFF]
 
 
 def test_newline_behind_a_mount_is_what_the_mount_makes_of_it(visit: Visit) -> None:
@@ -1310,7 +1425,11 @@ def test_expression_with_alternatives_is_asked() -> None:
     route = Route("/a", text_on)
     route.path_regex = re.compile("^/a$|^/b$")
     table = RouteTable(Router([route, Route("/{x}", text_off)]))
-    assert [table.resolve(http_scope("GET", path=path)) for path in ("/a", "/b", "/c")] == [ON, ON, OFF]
+    assert [table.resolve(http_scope("GET", path=path)) for path in ("/a", "/b", "/c")] == [
+        ON,
+        ON,
+        OFF,
+    ]
 
 
 def test_matching_replaced_on_one_route_is_asked() -> None:
@@ -1398,7 +1517,11 @@ class Taught(Resource):
 
 
 def test_invented_methods_of_a_class_are_refused_as_the_app_does(visit: Visit) -> None:
-    site = visit(Starlette(routes=[Route("/x", off(type("Endpoint", (Resource,), {}))), Route("/taught", Taught)]))
+    site = visit(
+        Starlette(
+            routes=[Route("/x", off(type("Endpoint", (Resource,), {}))), Route("/taught", Taught)]
+        )
+    )
     for method in ("DISPATCH", "METHOD_NOT_ALLOWED", "BREW", "get", "TRACE"):
         site.ask("/x", method)
     assert site.ask("/taught", "BREW") == FREE
@@ -1422,7 +1545,12 @@ def test_marks_on_a_router_count_for_its_routes(visit: Visit) -> None:
 def test_marks_of_an_app_count_wherever_its_middleware_is(visit: Visit) -> None:
     app = on(sub_fastapi())
     site = visit(app)
-    assert [site.ask(path) for path in ("/free", "/off", "/docs", "/nowhere")] == [ON, OFF, replace(DOCS, mark="on"), NOT_FOUND]
+    assert [site.ask(path) for path in ("/free", "/off", "/docs", "/nowhere")] == [
+        ON,
+        OFF,
+        replace(DOCS, mark="on"),
+        NOT_FOUND,
+    ]
     assert site.has_forced_on()
 
 
@@ -1441,14 +1569,21 @@ def test_marks_on_mounts_hosts_and_routes_count(visit: Visit) -> None:
 
 def test_marks_among_the_dependencies_count_where_they_are_given(visit: Visit) -> None:
     forced = [maintenance_mark(on)]
-    router, app = APIRouter(dependencies=[maintenance_mark(maintenance_component("inner"))]), FastAPI()
-    app.add_api_route("/once", free, dependencies=[maintenance_mark(off, maintenance_component("billing"))])
+    router, app = (
+        APIRouter(dependencies=[maintenance_mark(maintenance_component("inner"))]),
+        FastAPI(),
+    )
+    app.add_api_route(
+        "/once", free, dependencies=[maintenance_mark(off, maintenance_component("billing"))]
+    )
     app.add_api_route("/twice", free, dependencies=forced)
     app.add_api_route("/other", free, dependencies=[Depends(forced_off)])
     router.add_api_route("/a", free)
     router.add_api_route("/b", free, dependencies=[maintenance_mark(maintenance_component("own"))])
     router.add_api_route("/c", forced_on)
-    app.include_router(router, prefix="/in", dependencies=[maintenance_mark(off, maintenance_component("around"))])
+    app.include_router(
+        router, prefix="/in", dependencies=[maintenance_mark(off, maintenance_component("around"))]
+    )
     site = visit(app)
     assert site.ask("/once") == RouteMatch(found=True, mark="off", component="billing")
     assert (site.ask("/twice"), site.ask("/other")) == (ON, FREE)
@@ -1465,7 +1600,9 @@ def test_frontend_of_a_marked_router_is_in_its_component(visit: Visit, dist: Pat
     outer.include_router(inner, prefix="/billing")
     outer.frontend("/plain", directory=dist)
     app.include_router(outer)
-    app.include_router(outer, prefix="/again", dependencies=[maintenance_mark(maintenance_component("again"))])
+    app.include_router(
+        outer, prefix="/again", dependencies=[maintenance_mark(maintenance_component("again"))]
+    )
     app.frontend("/free", directory=dist)
     site = visit(app)
     assert site.ask("/billing/ui/app.js") == RouteMatch(found=True, mark="on", component="billing")
@@ -1489,7 +1626,11 @@ def test_frontend_keeps_its_marks_when_routes_are_moved(visit: Visit, dist: Path
 
 def test_mount_that_only_the_framework_still_knows_is_followed(visit: Visit) -> None:
     """FastAPI keeps what it made of an included router until that is told of a new route."""
-    inner, router, app = Router([Route("/b", text_off), Route("/{x}", text)]), APIRouter(), FastAPI()
+    inner, router, app = (
+        Router([Route("/b", text_off), Route("/{x}", text)]),
+        APIRouter(),
+        FastAPI(),
+    )
     router.mount("/in", inner)
     app.include_router(router)
     site = visit(app)
@@ -1512,7 +1653,10 @@ def test_marks_of_effect_are_found(visit: Visit) -> None:
 # -- any tree whatever -----------------------------------------------------------------------------------------------------------
 
 SEGMENTS = st.sampled_from(["a", "b", "{x}", "{x:int}", "{x:path}"])
-PATHS = st.one_of(st.just("/"), st.tuples(SEGMENTS, st.sampled_from(["", "/"])).map(lambda parts: "/" + "".join(parts)))
+PATHS = st.one_of(
+    st.just("/"),
+    st.tuples(SEGMENTS, st.sampled_from(["", "/"])).map(lambda parts: "/" + "".join(parts)),
+)
 PREFIXES = st.sampled_from(["", "/a", "/b", "/a/b", "/{y}"])
 MARKS = st.sampled_from([None, "on", "off"])
 METHODS = st.sampled_from(["GET", "HEAD", "POST", "DELETE"])
@@ -1540,13 +1684,19 @@ LEAVES = st.builds(
     st.lists(METHODS, min_size=1, max_size=2, unique=True).map(tuple),
     MARKS,
 )
-BRANCHES = st.sampled_from(["include", "include", "fastapi", "starlette", "router", "layer", "host"])
+BRANCHES = st.sampled_from(
+    ["include", "include", "fastapi", "starlette", "router", "layer", "host"]
+)
 TREES: st.SearchStrategy[tuple[Leaf | Branch, ...]] = st.recursive(
     st.lists(LEAVES, max_size=4).map(tuple),
-    lambda children: st.lists(st.one_of(LEAVES, st.builds(Branch, BRANCHES, PREFIXES, children)), max_size=4).map(tuple),
+    lambda children: st.lists(
+        st.one_of(LEAVES, st.builds(Branch, BRANCHES, PREFIXES, children)), max_size=4
+    ).map(tuple),
     max_leaves=12,
 )
-ASKED_PATHS = st.lists(st.sampled_from(["a", "b", "1", "zz", ""]), max_size=5).map(lambda parts: "/" + "/".join(parts))
+ASKED_PATHS = st.lists(st.sampled_from(["a", "b", "1", "zz", ""]), max_size=5).map(
+    lambda parts: "/" + "/".join(parts)
+)
 ASKED_METHODS = st.one_of(METHODS, st.just("WEBSOCKET"))
 HOSTS = st.sampled_from(["testserver", "b.example", "other.example"])
 
@@ -1565,7 +1715,9 @@ def make_leaf(leaf: Leaf) -> BaseRoute:
         return Route(leaf.path, make_class(leaf))
     if leaf.kind == "plain":
         return Route(leaf.path, mark(make_answer(), leaf.mark), methods=leaf.methods)
-    return APIRoute(leaf.path, mark(make_answer(), leaf.mark), methods=list(leaf.methods), response_model=None)
+    return APIRoute(
+        leaf.path, mark(make_answer(), leaf.mark), methods=list(leaf.methods), response_model=None
+    )
 
 
 def make_answer() -> Any:
@@ -1610,7 +1762,10 @@ def add_branch(router: Router, branch: Branch, depth: int) -> None:
 
 
 def has_on(children: tuple[Leaf | Branch, ...]) -> bool:
-    return any(child.mark == "on" if isinstance(child, Leaf) else has_on(child.children) for child in children)
+    return any(
+        child.mark == "on" if isinstance(child, Leaf) else has_on(child.children)
+        for child in children
+    )
 
 
 async def real_answer(app: ASGIApp, scope: Scope) -> tuple[bool, object]:
@@ -1618,7 +1773,11 @@ async def real_answer(app: ASGIApp, scope: Scope) -> tuple[bool, object]:
     sent: list[MutableMapping[str, Any]] = []
 
     async def receive() -> MutableMapping[str, Any]:
-        return {"type": "websocket.connect"} if scope["type"] == "websocket" else {"type": "http.request", "body": b""}
+        return (
+            {"type": "websocket.connect"}
+            if scope["type"] == "websocket"
+            else {"type": "http.request", "body": b""}
+        )
 
     async def send(message: MutableMapping[str, Any]) -> None:
         sent.append(message)
@@ -1629,8 +1788,16 @@ async def real_answer(app: ASGIApp, scope: Scope) -> tuple[bool, object]:
 
 
 @example((Leaf("websocket", "/", ("GET",), "on"),), "/", "WEBSOCKET", "b.example", "")
-@example((Branch("host", "", (Leaf("method", "/", ("GET",), "on"),)),), "/", "HEAD", "b.example", "")
-@example((Branch("include", "", (Branch("router", "", (Leaf("plain", "/", ("GET",), "on"),)),)),), "/a/", "GET", "testserver", "")
+@example(
+    (Branch("host", "", (Leaf("method", "/", ("GET",), "on"),)),), "/", "HEAD", "b.example", ""
+)
+@example(
+    (Branch("include", "", (Branch("router", "", (Leaf("plain", "/", ("GET",), "on"),)),)),),
+    "/a/",
+    "GET",
+    "testserver",
+    "",
+)
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(TREES, ASKED_PATHS, ASKED_METHODS, HOSTS, st.sampled_from(["", "/a", "/proxy"]))
 def test_any_tree_is_resolved_as_the_app_routes_it(
@@ -1639,7 +1806,13 @@ def test_any_tree_is_resolved_as_the_app_routes_it(
     app = FastAPI(openapi_url=None)
     fill(app.router, tree)
     table = RouteTable(app)
-    scope: Scope = {"type": "http", "method": method, "path": path, "root_path": root_path, "query_string": b""}
+    scope: Scope = {
+        "type": "http",
+        "method": method,
+        "path": path,
+        "root_path": root_path,
+        "query_string": b"",
+    }
     if method == "WEBSOCKET":
         scope = {"type": "websocket", "path": path, "root_path": root_path, "query_string": b""}
     scope["headers"] = [(b"host", host.encode())]

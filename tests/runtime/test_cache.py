@@ -42,11 +42,15 @@ def test_clock_offset_survives_a_slow_snapshot() -> None:
 
 
 def test_clock_offset_combines_slow_snapshots() -> None:
-    assert learned((1.0, 1.01, 2.0), (3.0, 3.99, 4.0)).backend_time(5.0) == pytest.approx(AHEAD + 5.0, abs=0.01)
+    assert learned((1.0, 1.01, 2.0), (3.0, 3.99, 4.0)).backend_time(5.0) == pytest.approx(
+        AHEAD + 5.0, abs=0.01
+    )
 
 
 def test_clock_offset_follows_a_clock_that_was_set() -> None:
-    assert learned((1.0, 1.001, 1.002), (2.0, 102.001, 2.002)).backend_time(5.0) == pytest.approx(AHEAD + 105.0)
+    assert learned((1.0, 1.001, 1.002), (2.0, 102.001, 2.002)).backend_time(5.0) == pytest.approx(
+        AHEAD + 105.0
+    )
 
 
 @pytest.mark.parametrize(

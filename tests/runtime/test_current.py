@@ -19,9 +19,20 @@ from fastapi_maintenance import (
     maintenance_mode_on,
     set_maintenance_mode,
 )
-from fastapi_maintenance.backends import BaseStateBackend, EnvVarBackend, LocalFileBackend, RedisBackend
+from fastapi_maintenance.backends import (
+    BaseStateBackend,
+    EnvVarBackend,
+    LocalFileBackend,
+    RedisBackend,
+)
 from fastapi_maintenance.backends.default import backend_or_default
-from fastapi_maintenance.exceptions import BackendError, ConfigurationError, MaintenanceError, ReadOnlyBackendError, UnsupportedError
+from fastapi_maintenance.exceptions import (
+    BackendError,
+    ConfigurationError,
+    MaintenanceError,
+    ReadOnlyBackendError,
+    UnsupportedError,
+)
 from fastapi_maintenance.model.holds import Hold
 from fastapi_maintenance.model.state import OFF, ON
 
@@ -40,7 +51,9 @@ def test_default_backend_is_the_environment_variable() -> None:
     assert backend_or_default() is backend_or_default()
 
 
-def test_default_backend_url_of_the_environment_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_default_backend_url_of_the_environment_comes_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     configure_backend("file:configured.json")
     assert backend_or_default().describe() == "file:configured.json"
 
@@ -80,7 +93,9 @@ def test_invalid_backend_is_refused() -> None:
         ("redis://localhost/1", {}, "redis://localhost:6379/1?key=maintenance"),
     ],
 )
-def test_configure_backend_takes_a_kind_or_a_url(backend: str, options: dict[str, Any], description: str) -> None:
+def test_configure_backend_takes_a_kind_or_a_url(
+    backend: str, options: dict[str, Any], description: str
+) -> None:
     configure_backend(backend, **options)
 
     assert backend_or_default().describe() == description
@@ -95,20 +110,38 @@ def test_configure_backend_takes_an_instance() -> None:
 @pytest.mark.parametrize(
     ("backend", "options", "sentence"),
     [
-        ("etcd", {}, "There is no backend 'etcd'; choose env, file or redis, or give a URL like redis://"),
+        (
+            "etcd",
+            {},
+            "There is no backend 'etcd'; choose env, file or redis, or give a URL like redis://",
+        ),
         ("file", {}, "The file backend cannot take these options: .*file_path"),
         ("file", {"path": "x"}, "The file backend cannot take these options: .*path"),
         ("file", {"file_path": "x", "ttl": 0}, "ttl must be a positive number of seconds, not 0"),
         ("redis", {}, "Give a Redis URL or a client, and not both"),
-        ("redis", {"url": "redis://localhost", "ttl": "soon"}, "ttl must be a number of seconds, not 'soon'"),
+        (
+            "redis",
+            {"url": "redis://localhost", "ttl": "soon"},
+            "ttl must be a number of seconds, not 'soon'",
+        ),
         ("file:x", {"ttl": 2}, "Options belong into the URL's query when a URL is given"),
-        ("http://localhost", {}, "A backend URL cannot start with 'http'; write one like redis://localhost"),
-        (Switchboard(), {"ttl": 2}, "Options belong to the backend's own constructor when an instance is given"),
+        (
+            "http://localhost",
+            {},
+            "A backend URL cannot start with 'http'; write one like redis://localhost",
+        ),
+        (
+            Switchboard(),
+            {"ttl": 2},
+            "Options belong to the backend's own constructor when an instance is given",
+        ),
         (None, {}, r"backend must be a kind \(env, file or redis\), a URL or a backend, not None"),
         (5, {}, r"backend must be a kind \(env, file or redis\), a URL or a backend, not 5"),
     ],
 )
-def test_configure_backend_with_invalid_options_changes_nothing(backend: Any, options: dict[str, Any], sentence: str) -> None:
+def test_configure_backend_with_invalid_options_changes_nothing(
+    backend: Any, options: dict[str, Any], sentence: str
+) -> None:
     configure_backend("env:KEPT")
 
     with pytest.raises(ConfigurationError, match=sentence):
@@ -140,7 +173,11 @@ def test_configure_backend_with_invalid_options_changes_nothing(backend: Any, op
 def test_url_error_never_shows_the_password(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     monkeypatch.setenv(BACKEND, url)
 
-    for configure in (lambda: configure_backend(url), backend_or_default, lambda: backend_or_default(url)):
+    for configure in (
+        lambda: configure_backend(url),
+        backend_or_default,
+        lambda: backend_or_default(url),
+    ):
         with pytest.raises(ConfigurationError) as refusal:
             configure()
         assert "s3cret" not in str(refusal.value)
@@ -162,7 +199,9 @@ def test_two_apps_in_one_process_keep_apart(tmp_path: Path) -> None:
 def client(backend: str | BaseStateBackend | None) -> TestClient:
     """An application that always answers, and says and does what code in it can."""
     app = FastAPI()
-    app.add_middleware(MaintenanceModeMiddleware, backend=backend, exempt_handler=lambda request: True)
+    app.add_middleware(
+        MaintenanceModeMiddleware, backend=backend, exempt_handler=lambda request: True
+    )
 
     @app.get("/get")
     async def read() -> bool:
@@ -197,7 +236,9 @@ def elsewhere() -> Switchboard:
 
 
 @pytest.mark.parametrize("lifespan", [True, False])
-def test_default_inside_a_request_is_that_of_its_app(tmp_path: Path, elsewhere: Switchboard, lifespan: bool) -> None:
+def test_default_inside_a_request_is_that_of_its_app(
+    tmp_path: Path, elsewhere: Switchboard, lifespan: bool
+) -> None:
     asked = client(f"file:{tmp_path / 'm.json'}")
     if lifespan:
         with asked:
@@ -315,7 +356,9 @@ async def test_set_mode_that_fails_raises(unreachable: str, tmp_path: Path) -> N
     with pytest.raises(UnsupportedError, match="keeps only on or off"):
         await set_maintenance_mode(MaintenanceState(enabled=True, message="Soon"), Switchboard())
     with pytest.raises(MaintenanceError, match="bytes long"):
-        await set_maintenance_mode(MaintenanceState(enabled=True, message="x" * 70_000), f"file:{tmp_path}/m.json")
+        await set_maintenance_mode(
+            MaintenanceState(enabled=True, message="x" * 70_000), f"file:{tmp_path}/m.json"
+        )
 
 
 async def test_get_mode_that_fails_raises(unreachable: str) -> None:

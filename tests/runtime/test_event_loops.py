@@ -30,7 +30,9 @@ def run_without_asyncio(work: Coroutine[Any, Any, T]) -> T:
 
 
 @pytest.mark.parametrize("url", ["env:MAINTENANCE", "file:maintenance.json"])
-def test_lifespan_without_asyncio_refuses_to_start(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lifespan_without_asyncio_refuses_to_start(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     app = FastAPI()
     app.add_middleware(MaintenanceModeMiddleware, backend=url)

@@ -53,7 +53,11 @@ async def test_fallbacks_without_a_state_return_nothing() -> None:
     ],
 )
 async def test_fallback_file_comes_before_the_environment(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str | None, variable: str | None, answer: tuple[bool | None, str]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    file: str | None,
+    variable: str | None,
+    answer: tuple[bool | None, str],
 ) -> None:
     path = tmp_path / "known"
     if file is not None:
@@ -66,7 +70,9 @@ async def test_fallback_file_comes_before_the_environment(
     assert await answer_of(Fallbacks([LocalFileBackend(path)])) == answer
 
 
-async def test_fallback_environment_keeps_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_fallback_environment_keeps_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "known"
     path.write_text("1")
     monkeypatch.setenv("OTHER", "0")
@@ -85,7 +91,9 @@ async def test_fallbacks_stop_at_the_first_known_state() -> None:
     assert (ignorant.reads, first.reads, second.reads) == (1, 1, 0)
 
 
-async def test_fallback_that_fails_is_skipped_and_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+async def test_fallback_that_fails_is_skipped_and_logged_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     broken = Switchboard()
     broken.error = RuntimeError("out of order")
     fallbacks = Fallbacks([broken, Switchboard(True)])
@@ -106,7 +114,10 @@ async def test_fallback_that_hangs_is_skipped(caplog: pytest.LogCaptureFixture) 
     hanging.hang()
     started = time.monotonic()
 
-    assert await asyncio.wait_for(answer_of(Fallbacks([hanging, Switchboard(True)])), 20) == (True, "board")
+    assert await asyncio.wait_for(answer_of(Fallbacks([hanging, Switchboard(True)])), 20) == (
+        True,
+        "board",
+    )
     assert time.monotonic() - started < 10
     assert warnings(caplog) == ["The fallback Switchboard cannot be asked: TimeoutError"]
 
@@ -128,7 +139,9 @@ async def test_fallback_that_fails_later_keeps_its_last_state(tmp_path: Path) ->
     assert await answer_of(from_file) == (None, "default")
 
 
-async def test_fallback_file_unreadable_is_logged_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_fallback_file_unreadable_is_logged_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     path = tmp_path / "known"
     path.write_text("garbage")
     fallbacks = Fallbacks(f"file:{path}")
@@ -153,7 +166,10 @@ async def test_fallback_that_is_unhashable_works() -> None:
 
 @pytest.mark.parametrize("chain", [None, 5, [None], [5], ["nowhere:x"], "nowhere:x"])
 def test_fallback_chain_invalid_is_refused(chain: object) -> None:
-    with pytest.raises(ConfigurationError, match=r"fallback takes backends and their URLs|A backend URL cannot start with"):
+    with pytest.raises(
+        ConfigurationError,
+        match=r"fallback takes backends and their URLs|A backend URL cannot start with",
+    ):
         Fallbacks(chain)  # type: ignore[arg-type]
 
 
@@ -183,7 +199,9 @@ async def test_fallback_file_unchanged_is_not_written_again(tmp_path: Path) -> N
     assert path.read_text() == "0"
 
 
-async def test_fallback_file_unwritable_is_logged_once_and_retried(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_fallback_file_unwritable_is_logged_once_and_retried(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     path, good = tmp_path / "missing" / "known", tmp_path / "good"
     fallbacks = Fallbacks([f"file:{path}", f"file:{good}"])
 

@@ -74,7 +74,11 @@ def is_closed(mode: MaintenanceMode) -> bool:
 @pytest.mark.parametrize("kind", ["sync", "async", "partial"])
 async def test_on_change_gets_each_change_in_order(kind: str) -> None:
     diary, backend = Diary(), Switchboard()
-    hooks: dict[str, ChangeHook] = {"sync": diary, "async": diary.later, "partial": partial(diary.later)}
+    hooks: dict[str, ChangeHook] = {
+        "sync": diary,
+        "async": diary.later,
+        "partial": partial(diary.later),
+    }
     async with MaintenanceMode(backend, on_change=hooks[kind]):
         for value in (True, False) * 10:
             await backend.write(MaintenanceState(enabled=value))
@@ -94,7 +98,9 @@ async def test_on_change_at_start_is_called_only_if_closed() -> None:
 async def test_on_change_is_called_for_changed_details() -> None:
     texts: list[str | None] = []
     backend = Switchboard()
-    async with MaintenanceMode(backend, on_change=lambda old, new, source: texts.append(new.message)) as mode:
+    async with MaintenanceMode(
+        backend, on_change=lambda old, new, source: texts.append(new.message)
+    ) as mode:
         async with maintenance_mode_on(backend, message="one"):
             async with maintenance_mode_on(backend, message="two"):
                 await eventually(lambda: len(texts) == 2, within=SOON)
@@ -118,7 +124,9 @@ async def test_on_change_ignores_another_rule_with_the_same_state() -> None:
     assert diary.flips == [True, False]
 
 
-async def test_on_change_that_fails_is_logged_and_called_again(log: pytest.LogCaptureFixture) -> None:
+async def test_on_change_that_fails_is_logged_and_called_again(
+    log: pytest.LogCaptureFixture,
+) -> None:
     told: list[bool] = []
 
     async def fail(old: MaintenanceState, new: MaintenanceState, source: str) -> None:
@@ -190,7 +198,9 @@ def test_hook_delays_no_request() -> None:
         await asyncio.Event().wait()
 
     app = FastAPI(openapi_url=None)
-    app.add_middleware(MaintenanceModeMiddleware, backend=Switchboard(True), on_change=hang, on_change_once=hang)
+    app.add_middleware(
+        MaintenanceModeMiddleware, backend=Switchboard(True), on_change=hang, on_change_once=hang
+    )
     app.get("/")(lambda: None)
     with TestClient(app) as client:
         assert begun.wait(SOON)
@@ -239,7 +249,9 @@ async def test_on_change_is_called_when_the_state_grows_stale() -> None:
     async with MaintenanceMode(backend, on_change=diary, on_unreachable="closed", stale_after=0.3):
         await eventually(lambda: diary.flips[-1:] == [], within=SOON)
         backend.error = RuntimeError("gone")
-        await eventually(lambda: diary.entries[-1:] == [(False, True, "unreachable-closed")], within=SOON)
+        await eventually(
+            lambda: diary.entries[-1:] == [(False, True, "unreachable-closed")], within=SOON
+        )
         backend.error = None
         await eventually(lambda: diary.flips[-1:] == [False], within=SOON)
 
@@ -256,7 +268,10 @@ def test_hook_that_is_not_callable_is_refused(option: str) -> None:
 async def test_on_change_once_is_called_in_one_of_many_workers(redis_url: str) -> None:
     diaries = [Diary() for _ in range(5)]
     backends = [RedisBackend(redis_url, ttl=0.3) for _ in diaries]
-    modes = [MaintenanceMode(backend, on_change_once=diary.later) for backend, diary in zip(backends, diaries, strict=True)]
+    modes = [
+        MaintenanceMode(backend, on_change_once=diary.later)
+        for backend, diary in zip(backends, diaries, strict=True)
+    ]
     flips = (True, False, True)
 
     def told() -> list[tuple[bool, bool, str]]:
@@ -269,14 +284,21 @@ async def test_on_change_once_is_called_in_one_of_many_workers(redis_url: str) -
             await asyncio.sleep(0.7)  # two polls, in which each worker has offered to tell it again
         assert len(told()) == 3
 
-    assert sorted(told()) == [(False, True, "redis"), (False, True, "redis"), (True, False, "redis")]
+    assert sorted(told()) == [
+        (False, True, "redis"),
+        (False, True, "redis"),
+        (True, False, "redis"),
+    ]
 
 
 async def test_on_change_once_is_called_for_an_expiry(redis_url: str) -> None:
     """Although each worker works out the end for itself, to another microsecond."""
     diary = Diary()
     one, other = RedisBackend(redis_url, ttl=0.3), RedisBackend(redis_url, ttl=0.3)
-    async with MaintenanceMode(one, on_change_once=diary), MaintenanceMode(other, on_change_once=diary):
+    async with (
+        MaintenanceMode(one, on_change_once=diary),
+        MaintenanceMode(other, on_change_once=diary),
+    ):
         await one.write(ON, expires_in=4)
         await eventually(lambda: diary.flips == [True, False], within=SOON)
         await asyncio.sleep(0.7)
@@ -284,7 +306,9 @@ async def test_on_change_once_is_called_for_an_expiry(redis_url: str) -> None:
     assert diary.entries == [(False, True, "redis"), (True, False, "redis")]
 
 
-async def test_on_change_once_catches_up_after_a_restart(redis_server: RedisServer, redis_url: str) -> None:
+async def test_on_change_once_catches_up_after_a_restart(
+    redis_server: RedisServer, redis_url: str
+) -> None:
     diary = Diary()
     async with MaintenanceMode(RedisBackend(redis_url), on_change_once=diary):
         redis_server.cli("SET", "maintenance", "1")
@@ -297,10 +321,14 @@ async def test_on_change_once_catches_up_after_a_restart(redis_server: RedisServ
         await eventually(lambda: diary.flips == [True, False, True], within=SOON)
 
 
-async def test_on_change_once_waits_for_redis(own_redis_server: RedisServerFactory, log: pytest.LogCaptureFixture) -> None:
+async def test_on_change_once_waits_for_redis(
+    own_redis_server: RedisServerFactory, log: pytest.LogCaptureFixture
+) -> None:
     server, diary = own_redis_server(), Diary()
     options: dict[str, Any] = {"on_unreachable": "closed", "stale_after": 0.5}
-    async with MaintenanceMode(RedisBackend(server.url, ttl=0.3, timeout=0.3), on_change_once=diary, **options) as mode:
+    async with MaintenanceMode(
+        RedisBackend(server.url, ttl=0.3, timeout=0.3), on_change_once=diary, **options
+    ) as mode:
         server.kill()
         await eventually(lambda: mode.gate.source == "unreachable-closed", within=SOON)
         await asyncio.sleep(0.7)
@@ -327,7 +355,10 @@ async def test_on_change_once_is_retried_and_logged_once(log: pytest.LogCaptureF
     async with MaintenanceMode(backend, on_change_once=diary):
         await eventually(lambda: errors(log), within=SOON)
         await asyncio.sleep(0.4)
-        assert (diary.entries, errors(log)) == ([], ["on_change_once cannot be called yet: not now"])
+        assert (diary.entries, errors(log)) == (
+            [],
+            ["on_change_once cannot be called yet: not now"],
+        )
         backend.refusal = None
         await eventually(lambda: diary.entries, within=SOON)
 
@@ -347,9 +378,14 @@ async def test_override_calls_on_change_in_this_worker_only() -> None:
 
 
 @pytest.mark.parametrize("make", [EnvVarBackend, Switchboard])
-async def test_on_change_once_without_redis_is_called_once(make: type[BaseStateBackend], monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_on_change_once_without_redis_is_called_once(
+    make: type[BaseStateBackend], monkeypatch: pytest.MonkeyPatch
+) -> None:
     diary, backend = Diary(), make()
-    async with MaintenanceMode(backend, on_change_once=diary), MaintenanceMode(backend, on_change_once=diary):
+    async with (
+        MaintenanceMode(backend, on_change_once=diary),
+        MaintenanceMode(backend, on_change_once=diary),
+    ):
         async with maintenance_mode_on(backend):
             await eventually(lambda: diary.flips == [True], within=SOON)
         await eventually(lambda: diary.flips == [True, False], within=SOON)

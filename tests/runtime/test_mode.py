@@ -17,7 +17,12 @@ from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from fastapi_maintenance import MaintenanceModeMiddleware
-from fastapi_maintenance.backends import BaseStateBackend, EnvVarBackend, LocalFileBackend, RedisBackend
+from fastapi_maintenance.backends import (
+    BaseStateBackend,
+    EnvVarBackend,
+    LocalFileBackend,
+    RedisBackend,
+)
 from fastapi_maintenance.exceptions import BackendError, BackendUnavailableError, ConfigurationError
 from fastapi_maintenance.model.holds import Hold
 from fastapi_maintenance.model.policy import DecidedBy
@@ -44,7 +49,11 @@ def log(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
 
 
 def lines(log: pytest.LogCaptureFixture, level: int = logging.INFO) -> list[str]:
-    return [record.getMessage() for record in log.records if record.name == LOGGER and record.levelno >= level]
+    return [
+        record.getMessage()
+        for record in log.records
+        if record.name == LOGGER and record.levelno >= level
+    ]
 
 
 def is_closed(mode: MaintenanceMode) -> bool:
@@ -92,17 +101,24 @@ def test_snapshot_closes_the_gate_and_the_next_opens_it(clock: Clock) -> None:
     ],
 )
 def test_hold_before_override_before_switch(
-    hold: MaintenanceState | None, override: bool | None, switch: MaintenanceState, closed_by: DecidedBy | None
+    hold: MaintenanceState | None,
+    override: bool | None,
+    switch: MaintenanceState,
+    closed_by: DecidedBy | None,
 ) -> None:
     mode = MaintenanceMode(Switchboard(), enable_maintenance=override)
 
-    mode.update(Snapshot(switch, () if hold is None else (Hold("a", hold),), now=T0), time.monotonic())
+    mode.update(
+        Snapshot(switch, () if hold is None else (Hold("a", hold),), now=T0), time.monotonic()
+    )
 
     assert (mode.gate.closure.rule if mode.gate.closure else None) == closed_by
 
 
 WILL_OPEN: Final = Snapshot(MaintenanceState(enabled=True, ends_at=at(10)), now=T0)
-WILL_CLOSE: Final = Snapshot(MaintenanceState(enabled=True, starts_at=at(10), ends_at=at(3600)), now=T0)
+WILL_CLOSE: Final = Snapshot(
+    MaintenanceState(enabled=True, starts_at=at(10), ends_at=at(3600)), now=T0
+)
 
 
 @pytest.mark.parametrize(
@@ -112,10 +128,14 @@ WILL_CLOSE: Final = Snapshot(MaintenanceState(enabled=True, starts_at=at(10), en
         pytest.param(WILL_OPEN, True, id="window ends"),
         pytest.param(Snapshot(ON, now=T0, expires_in=10.0), True, id="switch expires"),
         pytest.param(Snapshot(OFF, (Hold("a", ON, T0, T0 + 10),), T0), True, id="hold runs out"),
-        pytest.param(Snapshot(ON, (Hold("a", OFF, T0, T0 + 10),), T0), False, id="off hold runs out"),
+        pytest.param(
+            Snapshot(ON, (Hold("a", OFF, T0, T0 + 10),), T0), False, id="off hold runs out"
+        ),
     ],
 )
-def test_worker_flips_by_its_own_clock(clock: Clock, reading: Snapshot, closed_before: bool) -> None:
+def test_worker_flips_by_its_own_clock(
+    clock: Clock, reading: Snapshot, closed_before: bool
+) -> None:
     """At that instant of the backend's clock, however far that is from ours."""
     backend = Switchboard(ttl=60.0)
     mode = MaintenanceMode(backend)
@@ -172,9 +192,18 @@ def test_confirmation_is_as_good_as_a_snapshot(clock: Clock) -> None:
 
 @pytest.mark.parametrize(
     ("asked_later", "read_later", "replaces"),
-    [(-0.7, -0.1, False), (-0.2, -0.1, False), (-0.7, +0.1, True), (-0.2, +0.1, True), (+0.1, -0.1, True), (+0.1, +0.1, True)],
+    [
+        (-0.7, -0.1, False),
+        (-0.2, -0.1, False),
+        (-0.7, +0.1, True),
+        (-0.2, +0.1, True),
+        (+0.1, -0.1, True),
+        (+0.1, +0.1, True),
+    ],
 )
-def test_stale_snapshot_never_replaces_a_newer_one(clock: Clock, asked_later: float, read_later: float, replaces: bool) -> None:
+def test_stale_snapshot_never_replaces_a_newer_one(
+    clock: Clock, asked_later: float, read_later: float, replaces: bool
+) -> None:
     """Stale is what was on its way when the newer one was learned, and was read earlier.
 
     What was asked for after that is newer, whatever the backend's clock says: it may have been set back.
@@ -210,13 +239,23 @@ def replace_nothing(state: MaintenanceState) -> MaintenanceState:
 
 def test_change_is_one_line_in_the_log(clock: Clock, log: pytest.LogCaptureFixture) -> None:
     mode = MaintenanceMode(Switchboard(ttl=1.0))
-    state = MaintenanceState(enabled=True, reason="OPS-1", by="ana@ops", mode="read-only", message="Soon")
+    state = MaintenanceState(
+        enabled=True, reason="OPS-1", by="ana@ops", mode="read-only", message="Soon"
+    )
 
-    for reading in (Snapshot(OFF, now=T0), Snapshot(state, now=T0 + 1), Snapshot(state, now=T0 + 2), Snapshot(OFF, now=T0 + 3)):
+    for reading in (
+        Snapshot(OFF, now=T0),
+        Snapshot(state, now=T0 + 1),
+        Snapshot(state, now=T0 + 2),
+        Snapshot(OFF, now=T0 + 3),
+    ):
         mode.update(reading, clock.monotonic())
         mode.judge()
 
-    assert lines(log) == ["maintenance on (read-only, board, by: ana@ops, reason: OPS-1)", "maintenance off (board)"]
+    assert lines(log) == [
+        "maintenance on (read-only, board, by: ana@ops, reason: OPS-1)",
+        "maintenance off (board)",
+    ]
 
 
 def test_time_is_that_of_the_backend_once_known(clock: Clock) -> None:
@@ -238,14 +277,21 @@ def test_worker_reports_what_it_has_applied(clock: Clock) -> None:
     mode.update(Snapshot(ON, now=T0, epoch=7, fingerprint="f"), clock.monotonic())
 
     report = mode.report()
-    assert (report["epoch"], report["applied"], report["closed"], report["drained"]) == (7, "f", True, True)
+    assert (report["epoch"], report["applied"], report["closed"], report["drained"]) == (
+        7,
+        "f",
+        True,
+        True,
+    )
     assert (report["pid"], report["fence"]) == (os.getpid(), 2.0)
 
 
 # -- what cannot be read ---------------------------------------------------------------------------------------------------
 
 
-def test_unreadable_value_keeps_the_state_and_is_logged_once(clock: Clock, log: pytest.LogCaptureFixture) -> None:
+def test_unreadable_value_keeps_the_state_and_is_logged_once(
+    clock: Clock, log: pytest.LogCaptureFixture
+) -> None:
     mode = MaintenanceMode(Switchboard(ttl=1.0))
     mode.update(Snapshot(MaintenanceState(enabled=True, message="Soon"), now=T0), clock.monotonic())
     closing = mode.gate.closure
@@ -303,7 +349,9 @@ async def test_outage_keeps_the_state_then_follows_the_policy(
     clock: Clock, on_unreachable: OutagePolicy, known: bool, stale: bool, closed: bool, source: str
 ) -> None:
     backend, fallback = Switchboard(ttl=TTL), Switchboard(not known)
-    mode = MaintenanceMode(backend, fallback=fallback, on_unreachable=on_unreachable, stale_after=STALE_AFTER)
+    mode = MaintenanceMode(
+        backend, fallback=fallback, on_unreachable=on_unreachable, stale_after=STALE_AFTER
+    )
     mode.update(Snapshot(ON if known else OFF, now=T0), clock.monotonic())
     mode.fail(BackendUnavailableError("gone"))
 
@@ -333,7 +381,10 @@ def test_outage_still_ends_windows_and_expiries(clock: Clock) -> None:
         (Snapshot(MaintenanceState(enabled=True, ends_at=at(30)), now=T0), False),
         (Snapshot(ON, now=T0, expires_in=30), False),
         (Snapshot(ON, (Hold("a", OFF, T0, T0 + 30),), T0), True),
-        (Snapshot(OFF, (Hold("a", ON, T0, T0 + 1),), T0), False),  # that was over while it was still confirmed
+        (
+            Snapshot(OFF, (Hold("a", ON, T0, T0 + 1),), T0),
+            False,
+        ),  # that was over while it was still confirmed
     ):
         mode = MaintenanceMode(Switchboard(ttl=1.0))
         mode.update(reading, clock.monotonic())
@@ -379,12 +430,19 @@ def broken(value: bool) -> Switchboard:
     ],
 )
 async def test_worker_without_snapshot_asks_fallbacks_then_policy(
-    clock: Clock, on_unreachable: OutagePolicy, fallback: Switchboard, stale: bool, closed: bool, source: str
+    clock: Clock,
+    on_unreachable: OutagePolicy,
+    fallback: Switchboard,
+    stale: bool,
+    closed: bool,
+    source: str,
 ) -> None:
     backend = Switchboard(ttl=TTL)
     backend.error = OSError("nobody there")
 
-    async with MaintenanceMode(backend, fallback=fallback, on_unreachable=on_unreachable, stale_after=STALE_AFTER) as mode:
+    async with MaintenanceMode(
+        backend, fallback=fallback, on_unreachable=on_unreachable, stale_after=STALE_AFTER
+    ) as mode:
         clock.passed += STALE_AFTER + (0.001 if stale else -0.001)
 
         assert is_closed(mode) is closed
@@ -393,7 +451,9 @@ async def test_worker_without_snapshot_asks_fallbacks_then_policy(
 
 def test_staleness_counts_from_the_first_use(clock: Clock) -> None:
     """A server that forks its workers from a preloaded application may do so an hour later."""
-    mode = MaintenanceMode(Switchboard(ttl=TTL), on_unreachable="open", fallback=(fallback := Switchboard(True)))
+    mode = MaintenanceMode(
+        Switchboard(ttl=TTL), on_unreachable="open", fallback=(fallback := Switchboard(True))
+    )
     mode.backend.error = OSError("nobody there")  # type: ignore[attr-defined]
     clock.passed += 3600
     assert not is_closed(mode)
@@ -411,14 +471,20 @@ def test_staleness_counts_from_the_first_use(clock: Clock) -> None:
 @pytest.mark.parametrize("override", [True, False])
 def test_override_stands_in_an_outage_unless_closed(clock: Clock, override: bool) -> None:
     for policy, closed in (("open", override), ("closed", True)):
-        mode = MaintenanceMode(Switchboard(ttl=TTL), enable_maintenance=override, on_unreachable=policy)  # type: ignore[arg-type]
+        mode = MaintenanceMode(
+            Switchboard(ttl=TTL),
+            enable_maintenance=override,
+            on_unreachable=policy,  # type: ignore[arg-type]
+        )
         mode.update(Snapshot(OFF, now=T0), clock.monotonic())
         clock.passed += 60
 
         assert is_closed(mode) is closed
 
 
-async def test_fenced_worker_opens_when_the_backend_answers(clock: Clock, log: pytest.LogCaptureFixture) -> None:
+async def test_fenced_worker_opens_when_the_backend_answers(
+    clock: Clock, log: pytest.LogCaptureFixture
+) -> None:
     mode = MaintenanceMode(Switchboard(ttl=TTL), on_unreachable="closed")
     mode.update(Snapshot(OFF, now=T0), clock.monotonic())
     mode.fail(BackendUnavailableError("board: gone"))
@@ -457,8 +523,14 @@ async def test_mode_without_snapshot_follows_its_fallback() -> None:
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"on_unreachable": "shut"}, "on_unreachable must be one of last-known, open, closed, not 'shut'"),
-        ({"enable_maintenance": "yes"}, "enable_maintenance must be True, False or None, not 'yes'"),
+        (
+            {"on_unreachable": "shut"},
+            "on_unreachable must be one of last-known, open, closed, not 'shut'",
+        ),
+        (
+            {"enable_maintenance": "yes"},
+            "enable_maintenance must be True, False or None, not 'yes'",
+        ),
         ({"stale_after": 0}, "stale_after must be a positive number of seconds, not 0"),
         ({"stale_after": 0.1}, "stale_after must be at least 1.5 ttl, 0.15 s here"),
         ({"close_websockets": -1}, "close_websockets must be a positive number of seconds, not -1"),
@@ -521,8 +593,12 @@ async def test_stopped_mode_caches_a_read_for_ttl() -> None:
     await mode.stop()
 
 
-@pytest.mark.parametrize("end", [None, RuntimeError("the driver gave up"), BackendError("away")], ids=repr)
-async def test_watch_that_ends_is_started_again(end: Exception | None, log: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    "end", [None, RuntimeError("the driver gave up"), BackendError("away")], ids=repr
+)
+async def test_watch_that_ends_is_started_again(
+    end: Exception | None, log: pytest.LogCaptureFixture
+) -> None:
     backend = DeadWatch(end)
 
     async with MaintenanceMode(backend) as mode:
@@ -535,7 +611,9 @@ async def test_watch_that_ends_is_started_again(end: Exception | None, log: pyte
     assert all(str(end) in line for line in told)
 
 
-async def test_hanging_backend_delays_the_start_by_ttl_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_hanging_backend_delays_the_start_by_ttl_at_most(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """P1's exception, and P4: the application boots."""
     monkeypatch.setenv("FASTAPI_MAINTENANCE_MODE", "1")
     backend = Switchboard(ttl=0.3)
@@ -551,7 +629,9 @@ async def test_hanging_backend_delays_the_start_by_ttl_at_most(monkeypatch: pyte
     await mode.stop()
 
 
-async def test_hanging_fallback_does_not_prevent_the_start(monkeypatch: pytest.MonkeyPatch, log: pytest.LogCaptureFixture) -> None:
+async def test_hanging_fallback_does_not_prevent_the_start(
+    monkeypatch: pytest.MonkeyPatch, log: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setenv("FASTAPI_MAINTENANCE_MODE", "1")
     backend, fallback = Switchboard(ttl=0.1), Switchboard()
     backend.hang()
@@ -673,7 +753,9 @@ async def test_environment_failing_at_first_is_asked_later(log: pytest.LogCaptur
     assert await is_closed_now(mode)
 
 
-async def test_environment_failing_later_fails_no_request(clock: Clock, log: pytest.LogCaptureFixture) -> None:
+async def test_environment_failing_later_fails_no_request(
+    clock: Clock, log: pytest.LogCaptureFixture
+) -> None:
     backend = Peeking(ttl=1.0)
     mode = MaintenanceMode(backend)
     assert await is_closed_now(mode)
@@ -774,7 +856,9 @@ def test_event_loops_at_once_follow_the_same_backend() -> None:
 
 def connections(server: RedisServer) -> int:
     """How many there are, other than the one that asks."""
-    return sum(" cmd=client|list " not in line for line in server.cli("CLIENT", "LIST").splitlines())
+    return sum(
+        " cmd=client|list " not in line for line in server.cli("CLIENT", "LIST").splitlines()
+    )
 
 
 async def test_redis_flip_by_hand_is_followed(redis_server: RedisServer) -> None:
@@ -791,7 +875,9 @@ async def test_redis_flip_by_hand_is_followed(redis_server: RedisServer) -> None
 
     assert asyncio.all_tasks() == tasks
     await eventually(lambda: connections(redis_server) == 0, within=2)
-    await eventually(lambda: {t for t in threading.enumerate() if "AnyIO" not in t.name} <= threads, within=2)
+    await eventually(
+        lambda: {t for t in threading.enumerate() if "AnyIO" not in t.name} <= threads, within=2
+    )
 
 
 async def test_redis_write_of_this_process_is_known_at_once(redis_url: str) -> None:
@@ -804,7 +890,9 @@ async def test_redis_write_of_this_process_is_known_at_once(redis_url: str) -> N
         assert mode.gate.closure is None
 
 
-async def test_redis_down_during_a_migration_opens_no_worker(own_redis_server: RedisServerFactory) -> None:
+async def test_redis_down_during_a_migration_opens_no_worker(
+    own_redis_server: RedisServerFactory,
+) -> None:
     """Neither the worker that was told to close, nor the one that a block has closed, whose lease runs out meanwhile."""
     server = own_redis_server()
     backend = RedisBackend(server.url, ttl=0.2)
@@ -878,10 +966,15 @@ async def test_forked_workers_have_one_link_each(redis_server: RedisServer) -> N
 
     with Program("-c", FORKING, redis_server.url) as parent:
         parent.expect(r"\d+ \d+")
-        await eventually(lambda: redis_server.cli("HLEN", "{maintenance}:workers") == "2", within=10)
+        await eventually(
+            lambda: redis_server.cli("HLEN", "{maintenance}:workers") == "2", within=10
+        )
         assert connections(redis_server) == 2
         await redis_server.acli("SET", "maintenance", "1")
-        await eventually(lambda: redis_server.cli("HVALS", "{maintenance}:workers").count('"closed": true') == 2, within=10)
+        await eventually(
+            lambda: redis_server.cli("HVALS", "{maintenance}:workers").count('"closed": true') == 2,
+            within=10,
+        )
         await redis_server.acli("DEL", "maintenance")
         assert parent.wait(10) == 0
 
@@ -895,7 +988,9 @@ async def kept_in(path: Path) -> MaintenanceState:
     return switch
 
 
-async def test_fallback_file_mirrors_every_confirmed_state(redis_server: RedisServer, tmp_path: Path) -> None:
+async def test_fallback_file_mirrors_every_confirmed_state(
+    redis_server: RedisServer, tmp_path: Path
+) -> None:
     path, backend = tmp_path / "known.json", RedisBackend(redis_server.url)
     starts_at = datetime.now(UTC) + timedelta(hours=1)
     states = [
@@ -910,7 +1005,9 @@ async def test_fallback_file_mirrors_every_confirmed_state(redis_server: RedisSe
             await backend.write(state)
             await eventually(lambda state=state: mirrors(path, state), within=2)  # type: ignore[misc]
 
-        hold = await backend.acquire(Hold("a", MaintenanceState(enabled=True, reason="a block", retry_after=9)), 30)
+        hold = await backend.acquire(
+            Hold("a", MaintenanceState(enabled=True, reason="a block", retry_after=9)), 30
+        )
         await eventually(lambda: mirrors(path, hold.state), within=2)
         await backend.release(hold)
         await eventually(lambda: mirrors(path, OFF), within=2)
@@ -920,12 +1017,21 @@ async def mirrors(path: Path, state: MaintenanceState) -> bool:
     return path.exists() and await kept_in(path) == state
 
 
-async def test_fallback_file_mirrors_a_time_to_live_as_an_end(redis_server: RedisServer, tmp_path: Path) -> None:
+async def test_fallback_file_mirrors_a_time_to_live_as_an_end(
+    redis_server: RedisServer, tmp_path: Path
+) -> None:
     path = tmp_path / "known.json"
 
-    async with MaintenanceMode(RedisBackend(redis_server.url, ttl=0.2), fallback=f"file:{path}") as mode:
+    async with MaintenanceMode(
+        RedisBackend(redis_server.url, ttl=0.2), fallback=f"file:{path}"
+    ) as mode:
         await redis_server.acli("SET", "maintenance", "1", "EX", 600)
-        await eventually(lambda: mode.gate.closure is not None and path.exists() and b"ends_at" in path.read_bytes(), within=2)
+        await eventually(
+            lambda: (
+                mode.gate.closure is not None and path.exists() and b"ends_at" in path.read_bytes()
+            ),
+            within=2,
+        )
         ends_at = (await kept_in(path)).ends_at
         assert ends_at is not None
         assert abs((ends_at - datetime.now(UTC)).total_seconds() - 600) < 5
@@ -937,7 +1043,9 @@ async def test_fallback_file_mirrors_a_time_to_live_as_an_end(redis_server: Redi
         await eventually(lambda: mirrors(path, OFF), within=2)
 
 
-async def test_fallback_file_mirrors_an_upcoming_window(redis_server: RedisServer, tmp_path: Path) -> None:
+async def test_fallback_file_mirrors_an_upcoming_window(
+    redis_server: RedisServer, tmp_path: Path
+) -> None:
     path, backend = tmp_path / "known.json", RedisBackend(redis_server.url)
     starts_at = datetime.now(UTC) + timedelta(hours=1)
 
@@ -952,7 +1060,9 @@ async def test_fallback_file_mirrors_an_upcoming_window(redis_server: RedisServe
     assert abs((state.ends_at - starts_at).total_seconds() - 3600) < 5
 
 
-async def test_worker_restarted_in_an_outage_still_knows(own_redis_server: RedisServerFactory, tmp_path: Path) -> None:
+async def test_worker_restarted_in_an_outage_still_knows(
+    own_redis_server: RedisServerFactory, tmp_path: Path
+) -> None:
     server, path = own_redis_server(), tmp_path / "known.json"
     state = MaintenanceState(enabled=True, message="Back at four")
     async with MaintenanceMode(RedisBackend(server.url), fallback=f"file:{path}"):
@@ -964,5 +1074,7 @@ async def test_worker_restarted_in_an_outage_still_knows(own_redis_server: Redis
         assert restarted.gate.state == state
         assert restarted.gate.source == "file"
         server.start()
-        await eventually(lambda: not is_closed(restarted), within=5)  # it came back without data, and knows of no other
+        await eventually(
+            lambda: not is_closed(restarted), within=5
+        )  # it came back without data, and knows of no other
         await eventually(lambda: mirrors(path, OFF), within=2)

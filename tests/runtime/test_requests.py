@@ -101,22 +101,31 @@ class Service:
         self.app = MaintenanceModeMiddleware(app, backend=self.desk, **options)
         self.mode = self.app.mode
 
-    def request(self, method: str = "GET", path: str = "/jobs", headers: dict[str, str] | None = None) -> asyncio.Task[list[Message]]:
+    def request(
+        self, method: str = "GET", path: str = "/jobs", headers: dict[str, str] | None = None
+    ) -> asyncio.Task[list[Message]]:
         scope = http_scope(method, headers or {}, path=path, raw_path=path.encode())
         return asyncio.create_task(exchange(self.app, scope, receive=body))
 
     async def close(self, state: MaintenanceState = ON) -> None:
         """Close, and wait until everybody who is in flight has been classified."""
         await self.desk.flip(state)
-        for _ in range(5):  # turns of the event loop that this takes, where no handler has to be asked
+        for _ in range(
+            5
+        ):  # turns of the event loop that this takes, where no handler has to be asked
             await asyncio.sleep(0)
-        await eventually(lambda: all(admission.exempt is not None for admission in self.mode.in_flight), within=10)
+        await eventually(
+            lambda: all(admission.exempt is not None for admission in self.mode.in_flight),
+            within=10,
+        )
 
     @property
     def waited_for(self) -> tuple[int, int]:
         """How many HTTP requests and WebSockets, as the registry is told."""
         report = self.mode.report()
-        assert report["drained"] is (report["closed"] and report["http"] == report["websockets"] == 0)
+        assert report["drained"] is (
+            report["closed"] and report["http"] == report["websockets"] == 0
+        )
         return report["http"], report["websockets"]
 
 
@@ -185,11 +194,19 @@ def in_a_dependencys_end(app: FastAPI, work: Work) -> None:
         return "begun"
 
 
-STAGES: Final = [in_the_endpoint, in_a_thread, in_the_stream, in_a_background_task, in_a_dependencys_end]
+STAGES: Final = [
+    in_the_endpoint,
+    in_a_thread,
+    in_the_stream,
+    in_a_background_task,
+    in_a_dependencys_end,
+]
 
 
 @pytest.mark.parametrize("stage", STAGES)
-async def test_request_counts_until_its_asgi_call_has_returned(stage: Callable[[FastAPI, Work], None], work: Work) -> None:
+async def test_request_counts_until_its_asgi_call_has_returned(
+    stage: Callable[[FastAPI, Work], None], work: Work
+) -> None:
     app = FastAPI()
     stage(app, work)
     async with running(app) as service:
@@ -298,18 +315,25 @@ async def test_unrouted_request_counts_until_its_last_byte(closed: str, work: Wo
         assert service.waited_for == (0, 0)
 
 
-@pytest.mark.parametrize(("option", "code"), [({}, 200), ({"unknown_routes": "pass"}, 200), ({"unknown_routes": "refuse"}, 503)])
+@pytest.mark.parametrize(
+    ("option", "code"),
+    [({}, 200), ({"unknown_routes": "pass"}, 200), ({"unknown_routes": "refuse"}, 503)],
+)
 async def test_unrouted_request_is_refused_if_configured(option: dict[str, Any], code: int) -> None:
     async with running(Legacy(counter()), exempt_handler=has_ticket, **option) as service:
         assert status(await service.request(path="/legacy/pay")) == 200
         await service.close()
         assert status(await service.request(path="/legacy/pay")) == code
-        assert status(await service.request(path="/legacy/pay", headers={"x-ticket": "gold"})) == 200
+        assert (
+            status(await service.request(path="/legacy/pay", headers={"x-ticket": "gold"})) == 200
+        )
         assert status(await service.request(path="/nowhere")) == (404 if code == 200 else 503)
         assert service.mode.report()["drained"]
 
 
-async def test_unrouted_answer_is_logged_and_reported_once_per_path(caplog: pytest.LogCaptureFixture) -> None:
+async def test_unrouted_answer_is_logged_and_reported_once_per_path(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     async with running(Legacy(counter())) as service:
         await service.request("POST", "/legacy/open")
         await service.close()
@@ -324,7 +348,11 @@ async def test_unrouted_answer_is_logged_and_reported_once_per_path(caplog: pyte
         assert "unknown_routes=" in WAY_AROUND
         assert forged.startswith(r"/legacy/\nforged xxx")
         assert talk.startswith("/legacy/talk ")
-        assert [path[:20] for path in reported] == ["/legacy/pay", r"/legacy/\nforged xxx", "/legacy/talk"]
+        assert [path[:20] for path in reported] == [
+            "/legacy/pay",
+            r"/legacy/\nforged xxx",
+            "/legacy/talk",
+        ]
         assert len(reported[1]) == 100
         for number in range(20):
             await service.request("POST", f"/legacy/{number}")
@@ -371,7 +399,9 @@ async def test_untracked_request_is_not_waited_for(how: str, work: Work) -> None
             untrack_current_request()
         return await work()
 
-    app.add_api_route("/jobs", endpoint, dependencies=[] if how == "call" else [Depends(untrack_current_request)])
+    app.add_api_route(
+        "/jobs", endpoint, dependencies=[] if how == "call" else [Depends(untrack_current_request)]
+    )
     async with running(MaintenanceModeMiddleware(app, backend=Desk("inner"))) as service:
         request = service.request()
         await work.begun.wait()
@@ -448,7 +478,13 @@ def has_ticket(connection: HTTPConnection) -> bool:
 )
 @pytest.mark.parametrize("has_forced_on_route", [False, True])
 async def test_drain_waits_only_for_requests_it_would_refuse(
-    method: str, path: str, headers: dict[str, str], state: MaintenanceState, waited_for: bool, has_forced_on_route: bool, work: Work
+    method: str,
+    path: str,
+    headers: dict[str, str],
+    state: MaintenanceState,
+    waited_for: bool,
+    has_forced_on_route: bool,
+    work: Work,
 ) -> None:
     """An application that has a forced-on route judges every request while open, and nobody's standing is known for that."""
     app = counter()
@@ -508,13 +544,17 @@ PLACES: Final[list[tuple[Callable[[Any], ASGIApp], str]]] = [
 
 @pytest.mark.parametrize("forced_off", [False, True])
 @pytest.mark.parametrize(("place", "path"), PLACES)
-async def test_request_is_classified_as_it_came(place: Callable[[Any], ASGIApp], path: str, forced_off: bool, work: Work) -> None:
+async def test_request_is_classified_as_it_came(
+    place: Callable[[Any], ASGIApp], path: str, forced_off: bool, work: Work
+) -> None:
     """Routers write into the scope: in a mounted application, `root_path` has moved by the time somebody closes."""
 
     async def endpoint(request: Request) -> Response:
         return PlainTextResponse(await work())
 
-    async with running(place(force_maintenance_mode_off(endpoint) if forced_off else endpoint)) as service:
+    async with running(
+        place(force_maintenance_mode_off(endpoint) if forced_off else endpoint)
+    ) as service:
         request = service.request(path=path, headers={"host": "api.example"})
         await asyncio.wait_for(work.begun.wait(), 10)
         await service.close()
@@ -575,7 +615,9 @@ async def test_exempt_handler_is_called_at_the_closing(work: Work) -> None:
         await asyncio.gather(*requests)
 
 
-async def test_exempt_handler_at_the_closing_cannot_read_the_body(work: Work, caplog: pytest.LogCaptureFixture) -> None:
+async def test_exempt_handler_at_the_closing_cannot_read_the_body(
+    work: Work, caplog: pytest.LogCaptureFixture
+) -> None:
     """The body is the application's by now, so this request is waited for as if the handler had not been there."""
 
     async def is_signed(request: Request) -> bool:
@@ -592,7 +634,9 @@ async def test_exempt_handler_at_the_closing_cannot_read_the_body(work: Work, ca
     assert "its body cannot be read any more" in caplog.text
 
 
-async def test_exempt_handler_at_the_closing_cannot_send(work: Work, caplog: pytest.LogCaptureFixture) -> None:
+async def test_exempt_handler_at_the_closing_cannot_send(
+    work: Work, caplog: pytest.LogCaptureFixture
+) -> None:
     async def answers(request: Request) -> Any:
         await request._send({"type": "http.response.start", "status": 418})
 
@@ -889,7 +933,9 @@ async def test_app_that_calls_another_in_process_encloses_it(work: Work) -> None
 
     @outer.post("/pass-on")
     async def pass_on() -> None:
-        async with httpx2.AsyncClient(transport=httpx2.ASGITransport(middleware), base_url="http://inner") as client:
+        async with httpx2.AsyncClient(
+            transport=httpx2.ASGITransport(middleware), base_url="http://inner"
+        ) as client:
             await client.post("/migrate")
 
     async with running(outer) as service, middleware.mode:
@@ -937,7 +983,12 @@ async def test_barrier_waits_for_the_reported_requests(redis_url: str) -> None:
         assert [(worker.http, worker.websockets) for worker in early.applied] == [(1, 0)]
         waiting = asyncio.create_task(
             wait_until_applied(
-                elsewhere, drained=True, timeout=30, progress=lambda result: in_flight.append(sum(worker.http for worker in result.applied))
+                elsewhere,
+                drained=True,
+                timeout=30,
+                progress=lambda result: in_flight.append(
+                    sum(worker.http for worker in result.applied)
+                ),
             )
         )
         await eventually(lambda: 1 in in_flight, within=10)

@@ -52,7 +52,9 @@ def four_workers() -> Iterator[Deployment]:
     with RedisServer() as server:
         url = f"{server.url}?ttl=20"
         with (
-            Workers("tests.apps.scheduled:app", count=4, env={"FASTAPI_MAINTENANCE_BACKEND": url}) as workers,
+            Workers(
+                "tests.apps.scheduled:app", count=4, env={"FASTAPI_MAINTENANCE_BACKEND": url}
+            ) as workers,
             redis.Redis.from_url(server.url, decode_responses=True) as client,
         ):
             yield Deployment(server, workers, client)
@@ -68,16 +70,30 @@ def four(four_workers: Deployment) -> Deployment:
 
 
 def follow(four: Deployment, status: int) -> None:
-    eventually_sync(lambda: {answer.status for answer in four.workers.get_all("/").values()} == {status}, within=15)
+    eventually_sync(
+        lambda: {answer.status for answer in four.workers.get_all("/").values()} == {status},
+        within=15,
+    )
 
 
 def announced(four: Deployment, expected: bool, path: str = "/") -> None:
-    eventually_sync(lambda: all((COMING in answer.headers) is expected for answer in four.workers.get_all(path).values()), within=15)
+    eventually_sync(
+        lambda: all(
+            (COMING in answer.headers) is expected for answer in four.workers.get_all(path).values()
+        ),
+        within=15,
+    )
 
 
 def window(begins: float, ends: float, **details: str) -> str:
     moments = {"starts_at": begins, "ends_at": ends}
-    return json.dumps({"enabled": True, **details, **{name: datetime.fromtimestamp(at, UTC).isoformat() for name, at in moments.items()}})
+    return json.dumps(
+        {
+            "enabled": True,
+            **details,
+            **{name: datetime.fromtimestamp(at, UTC).isoformat() for name, at in moments.items()},
+        }
+    )
 
 
 def visits_until(four: Deployment, end: float, path: str = "/") -> list[Visit]:
@@ -86,7 +102,9 @@ def visits_until(four: Deployment, end: float, path: str = "/") -> list[Visit]:
     while time.time() < end:
         for pid in four.workers.pids:
             sent = time.time()
-            visits.append(Visit(pid, sent, status=four.workers.get(pid, path).status, answered=time.time()))
+            visits.append(
+                Visit(pid, sent, status=four.workers.get(pid, path).status, answered=time.time())
+            )
     return visits
 
 
@@ -99,19 +117,27 @@ def writes_while(four: Deployment, work: Any, key: str = KEY) -> list[str]:
         seen: list[str] = []
         while not seen or "that was all" not in seen[-1]:
             seen.append(monitor.next_command()["command"])
-    return [line for line in seen if f" {key} " in f"{line} " and not line.startswith(("EVAL", *reads))]
+    return [
+        line for line in seen if f" {key} " in f"{line} " and not line.startswith(("EVAL", *reads))
+    ]
 
 
 def seen(visits: list[Visit], begins: float, ends: float) -> tuple[set[int], set[int], set[int]]:
     """The statuses before, inside and after a window, but for what was decided within 50 ms of its ends."""
     before = {visit.status for visit in visits if visit.answered < begins - EXACT}
-    inside = {visit.status for visit in visits if begins + EXACT < visit.sent and visit.answered < ends - EXACT}
+    inside = {
+        visit.status
+        for visit in visits
+        if begins + EXACT < visit.sent and visit.answered < ends - EXACT
+    }
     return before, inside, {visit.status for visit in visits if ends + EXACT < visit.sent}
 
 
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize(("key", "path"), [(KEY, "/"), (BILLING, "/billing")])
-def test_window_begins_and_ends_on_every_worker_in_50_ms(four: Deployment, key: str, path: str) -> None:
+def test_window_begins_and_ends_on_every_worker_in_50_ms(
+    four: Deployment, key: str, path: str
+) -> None:
     begins = time.time() + 4.0
     ends = begins + 2.0
     four.client.set(key, window(begins, ends))
@@ -120,7 +146,11 @@ def test_window_begins_and_ends_on_every_worker_in_50_ms(four: Deployment, key: 
     writes = writes_while(four, lambda: visits.extend(visits_until(four, ends + 2.0, path)), key)
 
     for pid in four.workers.pids:
-        assert seen([visit for visit in visits if visit.pid == pid], begins, ends) == ({200}, {503}, {200})
+        assert seen([visit for visit in visits if visit.pid == pid], begins, ends) == (
+            {200},
+            {503},
+            {200},
+        )
     assert writes == []
 
 
@@ -130,7 +160,10 @@ def test_window_works_on_any_server(server: str, redis_url: str, redis_server: R
     app.add_middleware(MaintenanceModeMiddleware, backend=f"{redis_url}?ttl=20", announce=True)
     app.add_api_route("/", lambda: None)
     visits: list[Visit] = []
-    with SERVERS[server](app) as address, httpx2.Client(base_url=f"http://{address}", trust_env=False) as client:
+    with (
+        SERVERS[server](app) as address,
+        httpx2.Client(base_url=f"http://{address}", trust_env=False) as client,
+    ):
         assert client.get("/").status_code == 200
         begins = time.time() + 4.0
         ends = begins + 2.0
@@ -168,7 +201,9 @@ def test_window_extension_takes_one_write(four: Deployment) -> None:
 
 def test_window_commands_take_one_write_each(four: Deployment) -> None:
     url = ("--backend", four.server.url)
-    day_after_tomorrow = datetime.fromtimestamp(time.time() + 2 * 86400, UTC).isoformat(timespec="seconds")
+    day_after_tomorrow = datetime.fromtimestamp(time.time() + 2 * 86400, UTC).isoformat(
+        timespec="seconds"
+    )
     outputs: list[str] = []
 
     def command(*arguments: str) -> None:
@@ -176,7 +211,17 @@ def test_window_commands_take_one_write_each(four: Deployment) -> None:
         assert ran.code == 0, ran
         outputs.append(ran.out)
 
-    assert len(writes_while(four, lambda: command("on", "--at", day_after_tomorrow, "--for", "2h", "--reason", "OPS-417"))) == 1
+    assert (
+        len(
+            writes_while(
+                four,
+                lambda: command(
+                    "on", "--at", day_after_tomorrow, "--for", "2h", "--reason", "OPS-417"
+                ),
+            )
+        )
+        == 1
+    )
     announced(four, True)
     assert writes_while(four, lambda: command("schedule", "list")) == []
     assert "coming: on from " in outputs[0]

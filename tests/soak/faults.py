@@ -54,11 +54,17 @@ async def _window(site: Site) -> None:
     """A window in the value: nobody writes to begin or to end it."""
     await site.open()
     begin = datetime.now(UTC) + timedelta(seconds=site.chance.uniform(0.2, 0.5))
-    value = {"enabled": True, "starts_at": begin.isoformat(), "ends_at": (begin + timedelta(seconds=0.6)).isoformat()}
+    value = {
+        "enabled": True,
+        "starts_at": begin.isoformat(),
+        "ends_at": (begin + timedelta(seconds=0.6)).isoformat(),
+    }
     starts = time.monotonic() + (begin - datetime.now(UTC)).total_seconds()
     await site.command("SET", KEY, json.dumps(value))
     for closed, at in ((True, starts), (False, starts + 0.6)):
-        flip = site.truth.begin(closed, at - 0.02)  # the two clocks are read one after the other, and by two processes
+        flip = site.truth.begin(
+            closed, at - 0.02
+        )  # the two clocks are read one after the other, and by two processes
         flip.reference, flip.bound = at, site.ttl
     await asyncio.sleep(starts + 0.6 - time.monotonic())
 
@@ -137,7 +143,9 @@ async def _frozen(site: Site) -> None:
 async def _asleep(site: Site) -> None:
     """DEBUG SLEEP: a long script, a slow command."""
     flip = site.truth.begin(not site.truth.closed, time.monotonic())
-    sleeping = asyncio.create_task(site.command("DEBUG", "SLEEP", f"{site.chance.uniform(0.1, 2 * site.ttl):.2f}"))
+    sleeping = asyncio.create_task(
+        site.command("DEBUG", "SLEEP", f"{site.chance.uniform(0.1, 2 * site.ttl):.2f}")
+    )
     await asyncio.sleep(0.05)
     await site.command("SET", KEY, "1" if flip.closed else "0")
     await sleeping
@@ -198,7 +206,9 @@ def _forbidden(*rules: str, bound: float) -> Callable[[Site], Awaitable[None]]:
         await site.flip(bound=bound * site.ttl)
         await asyncio.sleep(bound * site.ttl + 0.6)
         await site.command("ACL", "SETUSER", "worker", "on", "+@all", "~*", "&*")
-        await site.command("CLIENT", "KILL", "USER", "worker")  # else they are content with polling until they connect again
+        await site.command(
+            "CLIENT", "KILL", "USER", "worker"
+        )  # else they are content with polling until they connect again
         await site.flip(bound=KILLED)
 
     return forbid
@@ -217,7 +227,9 @@ async def _locked_out(site: Site) -> None:
 
 async def _garbage(site: Site) -> None:
     """What cannot be read changes nothing."""
-    value = site.chance.choice([b"maybe", b"\xff\xfe", b'{"enabled": 7}', b"x" * 2**20, b"[" * 50_000, b""])
+    value = site.chance.choice(
+        [b"maybe", b"\xff\xfe", b'{"enabled": 7}', b"x" * 2**20, b"[" * 50_000, b""]
+    )
     if value:
         await site.command("SET", KEY, value)
     else:
@@ -262,7 +274,9 @@ FAULTS: Final = (
     Fault("CLIENT KILL TYPE normal", "250 ms", _killed("normal")),
     Fault("CLIENT KILL TYPE pubsub", "250 ms", _killed("pubsub")),
     Fault(
-        "ACL forbids tracking and messages", "1.2 ttl", _forbidden("-client|caching", "-client|tracking", "resetchannels", bound=POLLING)
+        "ACL forbids tracking and messages",
+        "1.2 ttl",
+        _forbidden("-client|caching", "-client|tracking", "resetchannels", bound=POLLING),
     ),
     Fault("ACL forbids scripts", "1.2 ttl", _forbidden("-@scripting", bound=POLLING)),
     Fault("ACL locks the workers out", "2 s once they may", _locked_out),

@@ -79,7 +79,9 @@ class Load:
         assert self._process.stdout is not None
         with suppress(asyncio.IncompleteReadError):
             while True:
-                self._batches.append(Batch(*_RECORD.unpack(await self._process.stdout.readexactly(_RECORD.size))))
+                self._batches.append(
+                    Batch(*_RECORD.unpack(await self._process.stdout.readexactly(_RECORD.size)))
+                )
 
 
 # -- in the process ------------------------------------------------------------------------------------------------------------
@@ -91,7 +93,9 @@ class _Client(asyncio.Protocol):
     def __init__(self, worker: int, batch: int) -> None:
         self._worker = worker
         self._batch = batch
-        self._sent: deque[tuple[float, int]] = deque()  # when, and how many of it are still to be answered
+        self._sent: deque[tuple[float, int]] = (
+            deque()
+        )  # when, and how many of it are still to be answered
         self._buffer = b""
         self._transport: asyncio.Transport
         self.over = asyncio.get_running_loop().create_future()
@@ -143,7 +147,11 @@ def _kind(head: re.Match[bytes], body: bytes) -> int:
     """An answer that is as it must be, or not."""
     if head[1] == b"200" and body.isdigit():
         return OPEN
-    ours = body.startswith(b'{"detail":"') and b"\r\ncache-control: no-store\r\n" in head[0] and b"\r\nretry-after: " in head[0]
+    ours = (
+        body.startswith(b'{"detail":"')
+        and b"\r\ncache-control: no-store\r\n" in head[0]
+        and b"\r\nretry-after: " in head[0]
+    )
     return CLOSED if head[1] == b"503" and ours else ODD
 
 
@@ -177,7 +185,9 @@ async def _obey(batch: int) -> None:
     while line := await orders.readline():
         order = json.loads(line)
         if "add" in order:
-            tasks[order["add"]] = asyncio.create_task(_keep_asking(order["add"], order["socket"], batch))
+            tasks[order["add"]] = asyncio.create_task(
+                _keep_asking(order["add"], order["socket"], batch)
+            )
         elif order["drop"] in tasks:
             tasks.pop(order["drop"]).cancel()
     flushing.cancel()

@@ -20,13 +20,24 @@ def table(outcome: Outcome) -> str:
     for fault in FAULTS:
         verdict = outcome.verdicts.get(fault.name, Verdict())
         wrong = verdict.wrong + verdict.odd
-        rows.append([fault.name, str(outcome.times.get(fault.name, 0)), fault.bound, f"{verdict.worst * 1000:.0f} ms", str(wrong)])
+        rows.append(
+            [
+                fault.name,
+                str(outcome.times.get(fault.name, 0)),
+                fault.bound,
+                f"{verdict.worst * 1000:.0f} ms",
+                str(wrong),
+            ]
+        )
     return _aligned(rows)
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> str:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows]
+    lines = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
+        for row in rows
+    ]
     lines.insert(1, "| " + " | ".join("-" * width for width in widths) + " |")
     return "\n".join(lines)
 
@@ -46,10 +57,20 @@ def to_json(outcome: Outcome) -> dict[str, Any]:
         "odd": total.odd,
         "gone": total.gone,
         "faults": {
-            name: {"times": times, "worst": round(outcome.verdicts[name].worst, 4), "wrong": outcome.verdicts[name].wrong}
+            name: {
+                "times": times,
+                "worst": round(outcome.verdicts[name].worst, 4),
+                "wrong": outcome.verdicts[name].wrong,
+            }
             for name, times in outcome.times.items()
         },
-        "memory_mib": [[round(sample.memory, 1) for sample in pair] for pair in zip(outcome.before, outcome.after, strict=False)],
-        "files": [[sample.files for sample in pair] for pair in zip(outcome.before, outcome.after, strict=False)],
+        "memory_mib": [
+            [round(sample.memory, 1) for sample in pair]
+            for pair in zip(outcome.before, outcome.after, strict=False)
+        ],
+        "files": [
+            [sample.files for sample in pair]
+            for pair in zip(outcome.before, outcome.after, strict=False)
+        ],
         "violations": outcome.violations,
     }

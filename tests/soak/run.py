@@ -18,7 +18,9 @@ from .truth import Verdict
 __all__ = ["SLACK", "Outcome", "Plan", "Sample", "soak"]
 
 SLACK: Final = 0.5  # seconds over every bound, for an answer that waits its turn on a machine with fewer processors than processes
-_AFTER: Final = 0.2  # seconds under load after the last bound, so that an answer beyond it would be seen
+_AFTER: Final = (
+    0.2  # seconds under load after the last bound, so that an answer beyond it would be seen
+)
 _MEMORY: Final = 8.0  # MiB by which a worker may grow after the warm-up
 _FILES: Final = 2  # connections that may be open at the end and were not before: one that is just being made, for each direction
 
@@ -49,7 +51,9 @@ class Sample:
         """Look at a process, where the system shows it."""
         try:
             pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-            return cls(pages * os.sysconf("SC_PAGE_SIZE") / 2**20, len(os.listdir(f"/proc/{pid}/fd")))
+            return cls(
+                pages * os.sysconf("SC_PAGE_SIZE") / 2**20, len(os.listdir(f"/proc/{pid}/fd"))
+            )
         except OSError:
             return cls(0.0, 0)
 
@@ -98,11 +102,20 @@ async def soak(plan: Plan, say: Callable[[str], None]) -> Outcome:
     chance = random.Random(plan.seed)
     outcome = Outcome(plan)
     believed = plan.ttl if plan.believed_ttl is None else plan.believed_ttl
-    async with Site(chance, workers=plan.workers, rate=plan.rate, ttl=plan.ttl, bound_ttl=believed, slack=plan.slack) as site:
+    async with Site(
+        chance,
+        workers=plan.workers,
+        rate=plan.rate,
+        ttl=plan.ttl,
+        bound_ttl=believed,
+        slack=plan.slack,
+    ) as site:
         await asyncio.sleep(1.0)
         started = time.monotonic()
         ends = started + 60 * plan.minutes
-        warm = started + 6 * plan.minutes  # what a worker loads and keeps when it first meets a fault is no leak
+        warm = (
+            started + 6 * plan.minutes
+        )  # what a worker loads and keeps when it first meets a fault is no leak
         for fault in _bag(plan.faults, chance):
             if time.monotonic() >= ends or outcome.failures:
                 break

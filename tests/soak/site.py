@@ -33,7 +33,12 @@ KEY: Final = "maintenance"
 PATIENCE: Final = 20.0  # seconds for what is no fault: a process that starts, a server that answers
 _USERS: Final = "user default on nopass ~* &* +@all\nuser worker on nopass ~* &* +@all\n"
 # What a killed process has written stays written; only a machine that loses power would need the disk to be waited for.
-_CONFIG: Final = {"appendonly": "yes", "appendfsync": "no", "save": "", "enable-debug-command": "yes"}
+_CONFIG: Final = {
+    "appendonly": "yes",
+    "appendfsync": "no",
+    "save": "",
+    "enable-debug-command": "yes",
+}
 
 Write = Callable[[], Awaitable[object]]
 
@@ -41,7 +46,16 @@ Write = Callable[[], Awaitable[object]]
 class Site:
     """Everything, running. `ttl` is the workers'; `bound_ttl` what the soak believes it to be."""
 
-    def __init__(self, chance: random.Random, *, workers: int, rate: int, ttl: float, bound_ttl: float, slack: float) -> None:
+    def __init__(
+        self,
+        chance: random.Random,
+        *,
+        workers: int,
+        rate: int,
+        ttl: float,
+        bound_ttl: float,
+        slack: float,
+    ) -> None:
         self.chance = chance
         self.ttl = bound_ttl
         self.truth = Truth(time.monotonic(), slack)
@@ -86,7 +100,13 @@ class Site:
         number, self._next = self._next, self._next + 1
         socket = self._home / f"{number}.sock"
         url = f"redis://worker@127.0.0.1:{self.network.port}/0?ttl={self._worker_ttl}"
-        order = {"url": url, "policy": "last-known", "stale_after": 2 * self._worker_ttl, "broken": False, "socket": str(socket)}
+        order = {
+            "url": url,
+            "policy": "last-known",
+            "stale_after": 2 * self._worker_ttl,
+            "broken": False,
+            "socket": str(socket),
+        }
         started = time.monotonic()
         self.workers[number] = Worker(await self._nursery.fork(order), socket, started)
         await _serving(socket)
@@ -143,7 +163,11 @@ class Site:
                     lambda: client.eval("return redis.call('DEL', KEYS[1])", 1, KEY),
                 ]
             )
-        window = {"enabled": True, "message": "back soon", "ends_at": (datetime.now(UTC) + timedelta(hours=1)).isoformat()}
+        window = {
+            "enabled": True,
+            "message": "back soon",
+            "ends_at": (datetime.now(UTC) + timedelta(hours=1)).isoformat(),
+        }
         return self.chance.choice(
             [
                 lambda: client.set(KEY, "1"),
@@ -152,7 +176,9 @@ class Site:
                 lambda: client.getset(KEY, "yes"),
                 lambda: client.set(KEY, " TRUE "),
                 lambda: client.mset({KEY: "1"}),
-                lambda: self.backend.write(MaintenanceState(enabled=True, reason="soak"), expires_in=3600),
+                lambda: self.backend.write(
+                    MaintenanceState(enabled=True, reason="soak"), expires_in=3600
+                ),
                 lambda: client.eval("return redis.call('SET', KEYS[1], 't')", 1, KEY),
                 lambda: client.pipeline(transaction=True).set(KEY, "0").set(KEY, "1").execute(),
             ]

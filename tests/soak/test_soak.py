@@ -45,7 +45,9 @@ def closed_at_ten() -> Truth:
         (11.7, 11.8, CLOSED, 0),
     ],
 )
-def test_an_answer_is_right_while_its_state_may_be_believed(sent: float, received: float, status: int, wrong: int) -> None:
+def test_an_answer_is_right_while_its_state_may_be_believed(
+    sent: float, received: float, status: int, wrong: int
+) -> None:
     verdict = closed_at_ten().judge([Batch(0, sent, received, status, 7)])
 
     assert (verdict.answers, verdict.wrong) == (7, 7 * wrong)
@@ -54,7 +56,9 @@ def test_an_answer_is_right_while_its_state_may_be_believed(sent: float, receive
 def test_the_worst_age_is_that_of_the_last_old_answer() -> None:
     truth = closed_at_ten()
 
-    assert truth.judge([Batch(0, 10.05, 10.06, OPEN, 1), Batch(1, 10.4, 10.5, OPEN, 1)]).worst == pytest.approx(0.3)
+    assert truth.judge(
+        [Batch(0, 10.05, 10.06, OPEN, 1), Batch(1, 10.4, 10.5, OPEN, 1)]
+    ).worst == pytest.approx(0.3)
     assert truth.judge([Batch(0, 10.05, 10.06, CLOSED, 1)]).worst == 0.0
     assert truth.due() == pytest.approx(11.6)
 
@@ -83,13 +87,18 @@ def test_an_answer_between_two_flips_may_be_any() -> None:
 
 
 def test_errors_and_lost_connections_are_counted_apart() -> None:
-    verdict = closed_at_ten().judge([Batch(0, 5.0, 5.1, ODD, 3), Batch(0, 5.0, 5.1, GONE, 1), Batch(9, 5.0, 5.1, GONE, 1)], frozenset({9}))
+    verdict = closed_at_ten().judge(
+        [Batch(0, 5.0, 5.1, ODD, 3), Batch(0, 5.0, 5.1, GONE, 1), Batch(9, 5.0, 5.1, GONE, 1)],
+        frozenset({9}),
+    )
 
     assert (verdict.answers, verdict.odd, verdict.gone) == (0, 3, 1)
 
 
 def test_every_broken_promise_is_a_violation() -> None:
-    outcome = Outcome(Plan(), verdicts={"x": Verdict(answers=9, wrong=1, odd=2, gone=3)}, failures=["it stumbled"])
+    outcome = Outcome(
+        Plan(), verdicts={"x": Verdict(answers=9, wrong=1, odd=2, gone=3)}, failures=["it stumbled"]
+    )
     outcome.before, outcome.after = [Sample(50.0, 10)], [Sample(70.0, 20)]
 
     assert len(outcome.violations) == 6
@@ -118,7 +127,20 @@ async def test_a_short_soak_breaks_no_promise() -> None:
 @pytest.mark.timeout(300)
 def test_the_soak_notices_workers_that_are_too_slow(capsys: pytest.CaptureFixture[str]) -> None:
     """Without pushes, a worker with ten times the ttl follows too late."""
-    words = ["--minutes", "0.15", "--rate", "200", "--seed", "1", "--ttl", "0.5", "--only", "ACL forbids tracking", "--sabotage", "--json"]
+    words = [
+        "--minutes",
+        "0.15",
+        "--rate",
+        "200",
+        "--seed",
+        "1",
+        "--ttl",
+        "0.5",
+        "--only",
+        "ACL forbids tracking",
+        "--sabotage",
+        "--json",
+    ]
 
     code = program.main(words)
 
@@ -132,15 +154,23 @@ def test_the_soak_notices_workers_that_are_too_slow(capsys: pytest.CaptureFixtur
 
 
 def test_the_document_has_a_row_for_every_fault_that_the_soak_knows() -> None:
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in PAGE.read_text().splitlines() if line.startswith("| ")]
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in PAGE.read_text().splitlines()
+        if line.startswith("| ")
+    ]
 
     assert tuple(rows[0]) == COLUMNS
     assert [(row[0], row[2]) for row in rows[2:]] == [(fault.name, fault.bound) for fault in FAULTS]
-    assert all(int(row[1]) > 0 and re.fullmatch(r"\d+ ms", row[3]) and row[4] == "0" for row in rows[2:])
+    assert all(
+        int(row[1]) > 0 and re.fullmatch(r"\d+ ms", row[3]) and row[4] == "0" for row in rows[2:]
+    )
 
 
 def test_the_commands_of_the_document_are_there() -> None:
-    commands = [shlex.split(line) for line in PAGE.read_text().splitlines() if line.startswith("scripts/")]
+    commands = [
+        shlex.split(line) for line in PAGE.read_text().splitlines() if line.startswith("scripts/")
+    ]
 
     assert [command[0] for command in commands] == ["scripts/soak", "scripts/fuzz"]
     assert all(os.access(PAGE.parents[1] / command[0], os.X_OK) for command in commands)

@@ -97,7 +97,10 @@ class Truth:
 
     def due(self) -> float:
         """When every worker must have followed every flip, the slack included."""
-        return max(max([flip.reference, *flip.late.values()]) + flip.bound for flip in self._flips) + self.slack
+        return (
+            max(max([flip.reference, *flip.late.values()]) + flip.bound for flip in self._flips)
+            + self.slack
+        )
 
     def judge(self, batches: Iterable[Batch], excused: frozenset[int] = frozenset()) -> Verdict:
         """Judge answers, after all flips have been settled. Of `excused` workers, connections may end."""
@@ -106,10 +109,14 @@ class Truth:
             if batch.status == GONE:
                 if batch.worker not in excused:
                     verdict.gone += 1
-                    verdict.note(f"worker {batch.worker} ended a connection at {batch.received:.3f}")
+                    verdict.note(
+                        f"worker {batch.worker} ended a connection at {batch.received:.3f}"
+                    )
             elif batch.status == ODD:
                 verdict.odd += batch.answers
-                verdict.note(f"worker {batch.worker} answered something odd at {batch.received:.3f}")
+                verdict.note(
+                    f"worker {batch.worker} answered something odd at {batch.received:.3f}"
+                )
             else:
                 verdict.answers += batch.answers
                 self._judge_answer(batch, verdict)
@@ -120,7 +127,11 @@ class Truth:
         last = self._flips[-1]
         if last.closed is closed and batch.received >= last.begins:
             return
-        fits = [index for index, flip in enumerate(self._flips) if flip.closed is closed and flip.begins <= batch.received]
+        fits = [
+            index
+            for index, flip in enumerate(self._flips)
+            if flip.closed is closed and flip.begins <= batch.received
+        ]
         ended = [self._flips[index + 1] for index in fits if index + 1 < len(self._flips)]
         if not ended:  # neither now nor at any time before
             self._convict(batch, verdict, "before the flip was sent")
@@ -134,4 +145,6 @@ class Truth:
     @staticmethod
     def _convict(batch: Batch, verdict: Verdict, why: str) -> None:
         verdict.wrong += batch.answers
-        verdict.note(f"worker {batch.worker} answered {batch.status} at {batch.received:.3f}, {why}")
+        verdict.note(
+            f"worker {batch.worker} answered {batch.status} at {batch.received:.3f}, {why}"
+        )

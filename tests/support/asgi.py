@@ -7,13 +7,24 @@ from typing import Any, Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope
 
-__all__ = ["UNUSED", "at", "by", "exchange", "http_scope", "refusal_to_start", "sending", "websocket_scope"]
+__all__ = [
+    "UNUSED",
+    "at",
+    "by",
+    "exchange",
+    "http_scope",
+    "refusal_to_start",
+    "sending",
+    "websocket_scope",
+]
 
 UNUSED: Final[Any] = None
 """A `receive` or `send` that must not be used: calling it fails."""
 
 
-def http_scope(method: str = "GET", headers: dict[str, str] | Iterable[tuple[str, str]] = (), **more: Any) -> dict[str, Any]:
+def http_scope(
+    method: str = "GET", headers: dict[str, str] | Iterable[tuple[str, str]] = (), **more: Any
+) -> dict[str, Any]:
     """A request as uvicorn describes it."""
     return {
         "type": "http",
@@ -43,9 +54,16 @@ def by(client: object, *forwarded: str) -> dict[str, Any]:
     return http_scope(client=client, headers=[("x-forwarded-for", value) for value in forwarded])
 
 
-def websocket_scope(headers: dict[str, str] | Iterable[tuple[str, str]] = (), *, denial: bool = True, **more: Any) -> dict[str, Any]:
+def websocket_scope(
+    headers: dict[str, str] | Iterable[tuple[str, str]] = (), *, denial: bool = True, **more: Any
+) -> dict[str, Any]:
     """A handshake, by a server that can deny it with a response or by one that cannot."""
-    scope = http_scope(headers=headers) | {"type": "websocket", "scheme": "ws", "subprotocols": [], **more}
+    scope = http_scope(headers=headers) | {
+        "type": "websocket",
+        "scheme": "ws",
+        "subprotocols": [],
+        **more,
+    }
     del scope["method"]
     return scope | ({"extensions": {"websocket.http.response": {}}} if denial else {})
 

@@ -35,12 +35,23 @@ class Program:
 
     def __enter__(self) -> Self:
         self._process = subprocess.Popen(
-            self._command, cwd=_ROOT, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, bufsize=1
+            self._command,
+            cwd=_ROOT,
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            bufsize=1,
         )
         threading.Thread(target=self._pump, daemon=True).start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         process = self._running
         process.send_signal(signal.SIGCONT)
         assert process.stdin is not None
@@ -63,7 +74,9 @@ class Program:
             try:
                 line = self._lines.get(timeout=max(0.0, deadline - time.monotonic()))
             except queue.Empty:
-                raise AssertionError(f"No line matched {pattern!r} within {within} s; there were {self._seen}") from None
+                raise AssertionError(
+                    f"No line matched {pattern!r} within {within} s; there were {self._seen}"
+                ) from None
             self._seen.append(line)
             if match := re.search(pattern, line):
                 return match

@@ -12,7 +12,11 @@ __all__ = ["critical_lines", "lease_threads"]
 
 def lease_threads() -> list[threading.Thread]:
     """Those that keep a lease now."""
-    return [thread for thread in threading.enumerate() if thread.name.startswith("fastapi_maintenance lease")]
+    return [
+        thread
+        for thread in threading.enumerate()
+        if thread.name.startswith("fastapi_maintenance lease")
+    ]
 
 
 def critical_lines(caplog: pytest.LogCaptureFixture) -> list[str]:

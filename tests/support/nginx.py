@@ -26,11 +26,20 @@ def nginx(upstream: str, port: int, home: Path, options: str = "") -> Iterator[s
         if "CI" in os.environ:  # where scripts/test installs it
             raise RuntimeError(missing)
         pytest.skip(missing)
-    (block,) = (block.text for block in Block.all_of("docs/proxies.md") if block.language == "nginx")
-    for there, here in (("127.0.0.1:8000", upstream), ("listen 8080", f"listen 127.0.0.1:{port}"), ("/srv/pages", str(home))):
+    (block,) = (
+        block.text for block in Block.all_of("docs/proxies.md") if block.language == "nginx"
+    )
+    for there, here in (
+        ("127.0.0.1:8000", upstream),
+        ("listen 8080", f"listen 127.0.0.1:{port}"),
+        ("/srv/pages", str(home)),
+    ):
         assert there in block
         block = block.replace(there, here)
-    temporary = "".join(f"{kind}_temp_path {home}/{kind};\n" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
+    temporary = "".join(
+        f"{kind}_temp_path {home}/{kind};\n"
+        for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
     user = "user root;\n" if os.geteuid() == 0 else ""
     (home / "down.html").write_text("nobody is there")
     within = f"access_log off;\n{options}\n{temporary}{block}"

@@ -34,7 +34,15 @@ __all__ = ["PAGES", "ROOT", "Block", "Reader", "fences_of"]
 ROOT: Final = Path(__file__).parents[2]
 PAGES: Final = sorted(
     str(page.relative_to(ROOT))
-    for where in ("*.md", ".github/**/*.md", "backends/**/*.md", "benchmarks/**/*.md", "docs/**/*.md", "examples/**/*.md", "tests/**/*.md")
+    for where in (
+        "*.md",
+        ".github/**/*.md",
+        "backends/**/*.md",
+        "benchmarks/**/*.md",
+        "docs/**/*.md",
+        "examples/**/*.md",
+        "tests/**/*.md",
+    )
     for page in ROOT.glob(where)
 )
 
@@ -82,7 +90,11 @@ class Block:
     def all_of(cls, page: str) -> list[Block]:
         found = _FENCE.findall((ROOT / page).read_text())
         return [
-            cls(language, dict(word.partition("=")[::2] for word in rest.split()), re.sub(rf"^{indent}", "", text, flags=re.MULTILINE))
+            cls(
+                language,
+                dict(word.partition("=")[::2] for word in rest.split()),
+                re.sub(rf"^{indent}", "", text, flags=re.MULTILINE),
+            )
             for indent, language, rest, text in found
         ]
 
@@ -133,7 +145,9 @@ class Reader:
     def read(self, page: str) -> None:
         with self._left_as_it_was() as background:
             for block in Block.all_of(page):
-                assert not block.unknown, f"{page}: nobody here knows what to do with {block.unknown} of\n{block.text}"
+                assert not block.unknown, (
+                    f"{page}: nobody here knows what to do with {block.unknown} of\n{block.text}"
+                )
                 if "background" in block.options:
                     self.port = free_port()  # not earlier: others look for free ports, too
                     background.append(self._start(self._here(block.text)))
@@ -142,7 +156,11 @@ class Reader:
 
     def _here(self, text: str) -> str:
         """The text with the addresses of this test's servers."""
-        for there, ours in (("localhost:6379", f"localhost:{self.redis.port}"), (":8000", f":{self.port}"), ("8001", str(free_port()))):
+        for there, ours in (
+            ("localhost:6379", f"localhost:{self.redis.port}"),
+            (":8000", f":{self.port}"),
+            ("8001", str(free_port())),
+        ):
             text = text.replace(there, ours)
         return text
 
@@ -185,7 +203,9 @@ class Reader:
         """What the commands before it say, if it is their output; `…` stands for anything."""
         if "output" in block.options:
             for line in text.splitlines():
-                pattern = r"\s+".join(".*".join(map(re.escape, word.split("…"))) for word in line.split())
+                pattern = r"\s+".join(
+                    ".*".join(map(re.escape, word.split("…"))) for word in line.split()
+                )
                 assert re.search(pattern, self.said), f"{line!r} is not in\n{self.said}"
 
     def _json(self, block: Block, text: str) -> None:
@@ -211,7 +231,18 @@ class Reader:
             return
         file = self.home / "document.yaml"
         file.write_text(text)
-        self._run([sys.executable, "-m", "check_jsonschema", "--builtin-schema", f"vendor.{kind}", str(file)], self.home, text)
+        self._run(
+            [
+                sys.executable,
+                "-m",
+                "check_jsonschema",
+                "--builtin-schema",
+                f"vendor.{kind}",
+                str(file),
+            ],
+            self.home,
+            text,
+        )
 
     # -- processes ---------------------------------------------------------------------------------------------------------
 
@@ -219,7 +250,12 @@ class Reader:
         """Run it to its end, end whatever it started too, and return what it said. Fails if it fails."""
         with (self.home / "said").open("w+") as said:
             process = subprocess.Popen(
-                command, env=self.environment, cwd=where, stdout=said, stderr=subprocess.STDOUT, start_new_session=True
+                command,
+                env=self.environment,
+                cwd=where,
+                stdout=said,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
             )
             try:
                 code = process.wait(120)
@@ -232,10 +268,16 @@ class Reader:
         return output
 
     def _start(self, text: str) -> subprocess.Popen[bytes]:
-        process = subprocess.Popen([*shlex.split(text), "--port", str(self.port)], env=self.environment, cwd=self.home)
+        process = subprocess.Popen(
+            [*shlex.split(text), "--port", str(self.port)], env=self.environment, cwd=self.home
+        )
         ask = ["curl", "-s", "-o", os.devnull, f"http://127.0.0.1:{self.port}/"]
         try:
-            eventually_sync(lambda: subprocess.run(ask, env=self.environment, check=False).returncode == 0, within=60, every=0.2)
+            eventually_sync(
+                lambda: subprocess.run(ask, env=self.environment, check=False).returncode == 0,
+                within=60,
+                every=0.2,
+            )
         except AssertionError:
             process.terminate()
             raise

@@ -66,13 +66,19 @@ class RedisServer:
         self._authority = authority
         self._mutual = client_certificates
         self._config = dict(config or {})
-        self._includes = [*([include] if include else []), *([TLS] if tls else []), *([UNIX] if unix_socket else [])]
+        self._includes = [
+            *([include] if include else []),
+            *([TLS] if tls else []),
+            *([UNIX] if unix_socket else []),
+        ]
         self._users = users
         self._login = login
         self._launcher = launcher
         self.patience = patience  # seconds, for starting and for stopping
         self._home = TemporaryDirectory(prefix="redis-")
-        self._config_file = shutil.copy(CONFIG, self.home)  # a Sentinel that fails over has it rewritten
+        self._config_file = shutil.copy(
+            CONFIG, self.home
+        )  # a Sentinel that fails over has it rewritten
         self._process: subprocess.Popen[bytes] | None = None
 
     # -- its life ----------------------------------------------------------------------------------------------------------
@@ -85,7 +91,12 @@ class RedisServer:
             raise
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self.close()
 
     def start(self) -> None:
@@ -95,7 +106,9 @@ class RedisServer:
         if self.tls and not self.ca_file.exists():
             self._write_certificates()
         with self.log_file.open("ab") as log:
-            self._process = subprocess.Popen(self._command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            self._process = subprocess.Popen(
+                self._command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
         try:
             eventually_sync(self._answers, within=self.patience, every=0.002)
         except AssertionError:
@@ -136,7 +149,11 @@ class RedisServer:
         if self.unix_socket:
             return f"unix://{self.socket_file}?db=0"
         if self.tls:
-            shown = f"&ssl_certfile={self.home}/client.pem&ssl_keyfile={self.home}/client.key" if self._mutual else ""
+            shown = (
+                f"&ssl_certfile={self.home}/client.pem&ssl_keyfile={self.home}/client.key"
+                if self._mutual
+                else ""
+            )
             return f"rediss://{self.host}:{self.port}/0?ssl_ca_certs={self.ca_file}{shown}"
         return f"redis://{self.host}:{self.port}/0"
 
@@ -182,7 +199,9 @@ class RedisServer:
             raise RuntimeError("This server is not running; start() it first.")
         return self._process.pid
 
-    def cli(self, *arguments: str | int | float, user: str | None = None, password: str | None = None) -> str:
+    def cli(
+        self, *arguments: str | int | float, user: str | None = None, password: str | None = None
+    ) -> str:
         """Run one command by redis-cli and return what it prints, without the last line break.
 
         Raises `RuntimeError` with the server's words if the command is refused.
@@ -191,10 +210,21 @@ class RedisServer:
             user, password = self._login
         access = ["--user", user] if user is not None else []
         environment = os.environ | ({} if password is None else {"REDISCLI_AUTH": password})
-        command = [_program("redis-cli"), "-e", *self._cli_address(), *access, "--no-auth-warning", *map(str, arguments)]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=20, check=False)
+        command = [
+            _program("redis-cli"),
+            "-e",
+            *self._cli_address(),
+            *access,
+            "--no-auth-warning",
+            *map(str, arguments),
+        ]
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=20, check=False
+        )
         if done.returncode != 0:
-            raise RuntimeError(f"redis-cli {' '.join(map(str, arguments))}: {(done.stderr or done.stdout).strip()}")
+            raise RuntimeError(
+                f"redis-cli {' '.join(map(str, arguments))}: {(done.stderr or done.stdout).strip()}"
+            )
         return done.stdout.removesuffix("\n")
 
     async def acli(self, *arguments: str | int | float) -> str:
@@ -232,7 +262,10 @@ class RedisServer:
     def _write_certificates(self) -> None:
         authority = self._authority or trustme.CA()
         authority.cert_pem.write_to_path(self.ca_file)
-        for name, certificate in (("server", authority.issue_cert("127.0.0.1", "localhost")), ("client", authority.issue_cert("worker"))):
+        for name, certificate in (
+            ("server", authority.issue_cert("127.0.0.1", "localhost")),
+            ("client", authority.issue_cert("worker")),
+        ):
             certificate.cert_chain_pems[0].write_to_path(self.home / f"{name}.pem")
             certificate.private_key_pem.write_to_path(self.home / f"{name}.key")
 
@@ -241,7 +274,12 @@ class RedisServer:
             return ["-s", str(self.socket_file)]
         encryption = ["--tls", "--cacert", str(self.ca_file)] if self.tls else []
         if self._mutual:
-            encryption += ["--cert", str(self.home / "client.pem"), "--key", str(self.home / "client.key")]
+            encryption += [
+                "--cert",
+                str(self.home / "client.pem"),
+                "--key",
+                str(self.home / "client.key"),
+            ]
         return ["-h", self.host, "-p", str(self.port), *encryption]
 
     def _answers(self) -> bool:
@@ -251,7 +289,11 @@ class RedisServer:
             raise RuntimeError(f"redis-server ended at once; its log:\n{self.log}")
         if self.tls:
             return self._says_pong_by_cli()
-        family, address = (socket.AF_UNIX, str(self.socket_file)) if self.unix_socket else (socket.AF_INET, (self.host, self.port))
+        family, address = (
+            (socket.AF_UNIX, str(self.socket_file))
+            if self.unix_socket
+            else (socket.AF_INET, (self.host, self.port))
+        )
         with socket.socket(family) as probe:
             probe.settimeout(1.0)
             try:

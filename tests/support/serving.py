@@ -23,27 +23,51 @@ from websockets.sync.client import connect
 
 from .waiting import eventually_sync
 
-__all__ = ["BELIEVING_NO_HEADERS", "SERVERS", "WEBSOCKETS", "Server", "handshakes", "serving", "serving_by_hypercorn"]
+__all__ = [
+    "BELIEVING_NO_HEADERS",
+    "SERVERS",
+    "WEBSOCKETS",
+    "Server",
+    "handshakes",
+    "serving",
+    "serving_by_hypercorn",
+]
 
 Server = Callable[[ASGIApp], AbstractContextManager[str]]
 
-WEBSOCKETS: Final[list[WSProtocolType]] = [cast(WSProtocolType, name) for name in WS_PROTOCOLS if name not in ("auto", "none")]
+WEBSOCKETS: Final[list[WSProtocolType]] = [
+    cast(WSProtocolType, name) for name in WS_PROTOCOLS if name not in ("auto", "none")
+]
 """uvicorn's implementations; which one a deployment has depends on what is installed there."""
 
 
 @contextmanager
-def serving(app: ASGIApp, *, ws: WSProtocolType = "wsproto", at: socket.socket | None = None, **options: Any) -> Iterator[str]:
+def serving(
+    app: ASGIApp, *, ws: WSProtocolType = "wsproto", at: socket.socket | None = None, **options: Any
+) -> Iterator[str]:
     """Serve the application, and yield host and port. It logs to the test's own log. `options` are uvicorn's; `at` is where it listens."""
     with warnings.catch_warnings(), at or socket.create_server(("127.0.0.1", 0)) as listener:
         if ws == "websockets":  # deprecated, by uvicorn and by its own library, and still in use
             warnings.simplefilter("ignore")
-        config = uvicorn.Config(app, interface="asgi3", ws=ws, log_config=None, lifespan="off", timeout_graceful_shutdown=2, **options)
+        config = uvicorn.Config(
+            app,
+            interface="asgi3",
+            ws=ws,
+            log_config=None,
+            lifespan="off",
+            timeout_graceful_shutdown=2,
+            **options,
+        )
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
         thread.start()
         try:
             eventually_sync(lambda: server.started, within=10)
-            yield f"127.0.0.1:{listener.getsockname()[1]}" if at is None else str(listener.getsockname())
+            yield (
+                f"127.0.0.1:{listener.getsockname()[1]}"
+                if at is None
+                else str(listener.getsockname())
+            )
         finally:
             server.should_exit = True
             thread.join(10)
@@ -59,7 +83,9 @@ def serving_by_hypercorn(app: ASGIApp) -> Iterator[str]:
     config.bind = [f"fd://{listener.detach()}"]  # hypercorn closes it
     config.errorlog = logging.getLogger("hypercorn.error")
     config.accesslog = logging.getLogger("hypercorn.access")
-    config.access_log_format = '"%(m)s %(Uq)s" %(s)s'  # with the query, which it leaves out by default
+    config.access_log_format = (
+        '"%(m)s %(Uq)s" %(s)s'  # with the query, which it leaves out by default
+    )
     config.graceful_timeout = 2
     started, stop = threading.Event(), asyncio.Event()
     loop = asyncio.new_event_loop()
@@ -86,16 +112,23 @@ def serving_by_hypercorn(app: ASGIApp) -> Iterator[str]:
 SERVERS: Final = {"uvicorn": serving, "hypercorn": serving_by_hypercorn}
 """What serves an application, by its name."""
 
-BELIEVING_NO_HEADERS: Final[dict[str, Server]] = {"uvicorn": partial(serving, proxy_headers=False), "hypercorn": serving_by_hypercorn}
+BELIEVING_NO_HEADERS: Final[dict[str, Server]] = {
+    "uvicorn": partial(serving, proxy_headers=False),
+    "hypercorn": serving_by_hypercorn,
+}
 """The same, telling the application the address that a connection comes from; uvicorn would believe what 127.0.0.1 says of others."""
 
 
-def handshakes(workers: Iterable[httpx2.Client], headers: dict[str, str] | None = None) -> list[int]:
+def handshakes(
+    workers: Iterable[httpx2.Client], headers: dict[str, str] | None = None
+) -> list[int]:
     """With which status each worker answers who wants to open a WebSocket; 101 opens it."""
     found = []
     for worker in workers:
         try:
-            with connect(f"ws://{worker.base_url.netloc.decode()}/live", additional_headers=headers or {}):
+            with connect(
+                f"ws://{worker.base_url.netloc.decode()}/live", additional_headers=headers or {}
+            ):
                 found.append(101)
         except InvalidStatus as refused:
             found.append(refused.response.status_code)

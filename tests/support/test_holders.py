@@ -14,12 +14,18 @@ def test_a_line_that_never_comes_fails_and_says_which_came() -> None:
     with Program("-c", "print('one'); print('two')") as program:
         program.expect("^two$")
         assert program.wait(5) == 0
-        with pytest.raises(AssertionError, match=r"No line matched 'three' within 0.1 s; there were \['one', 'two'\]"):
+        with pytest.raises(
+            AssertionError,
+            match=r"No line matched 'three' within 0.1 s; there were \['one', 'two'\]",
+        ):
             program.expect("three", within=0.1)
 
 
 def test_one_that_does_not_end_is_ended() -> None:
-    with Program("-c", "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); print('up', flush=True); signal.pause()") as program:
+    with Program(
+        "-c",
+        "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); print('up', flush=True); signal.pause()",
+    ) as program:
         program.expect("up")
         program.signal(signal.SIGINT)
     assert program.wait(1) == -signal.SIGKILL

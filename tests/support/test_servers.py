@@ -19,7 +19,9 @@ from .servers import CONFIG, USERS, RedisServer
 
 
 def client(server: RedisServer, url: str | None = None) -> redis.Redis:
-    return redis.Redis.from_url(url or server.url, decode_responses=True, socket_timeout=2.0, retry=None)
+    return redis.Redis.from_url(
+        url or server.url, decode_responses=True, socket_timeout=2.0, retry=None
+    )
 
 
 def test_it_runs_the_configuration_of_production(redis_server: RedisServer) -> None:
@@ -27,7 +29,9 @@ def test_it_runs_the_configuration_of_production(redis_server: RedisServer) -> N
     assert redis_server.cli("CONFIG", "GET", "tcp-keepalive") == "tcp-keepalive\n60"
 
 
-def test_the_configuration_of_production_keeps_what_is_written(own_redis_server: RedisServerFactory) -> None:
+def test_the_configuration_of_production_keeps_what_is_written(
+    own_redis_server: RedisServerFactory,
+) -> None:
     (appendonly,) = re.findall(r"^appendonly (.*)$", CONFIG.read_text(), re.MULTILINE)
     server = own_redis_server(config={"appendonly": appendonly})
     server.cli("SET", "maintenance", 1)
@@ -37,7 +41,9 @@ def test_the_configuration_of_production_keeps_what_is_written(own_redis_server:
     assert server.cli("GET", "maintenance") == "1"
 
 
-def test_a_server_that_was_killed_comes_back_empty_at_the_same_place(own_redis_server: RedisServerFactory) -> None:
+def test_a_server_that_was_killed_comes_back_empty_at_the_same_place(
+    own_redis_server: RedisServerFactory,
+) -> None:
     server = own_redis_server()
     url = server.url
     server.cli("SET", "maintenance", 1)
@@ -78,15 +84,25 @@ def test_it_is_started_once(own_redis_server: RedisServerFactory) -> None:
         own_redis_server().start()
 
 
-@pytest.mark.parametrize("options", [{"unix_socket": True}, {"tls": True}, {}], ids=["unix", "tls", "tcp"])
+@pytest.mark.parametrize(
+    "options", [{"unix_socket": True}, {"tls": True}, {}], ids=["unix", "tls", "tcp"]
+)
 @pytest.mark.parametrize("users", [None, USERS], ids=["anybody", "users"])
-def test_its_url_is_enough_for_a_client(own_redis_server: RedisServerFactory, options: dict[str, bool], users: Path | None) -> None:
+def test_its_url_is_enough_for_a_client(
+    own_redis_server: RedisServerFactory, options: dict[str, bool], users: Path | None
+) -> None:
     server = own_redis_server(users=users, **options)
-    with client(server, server.url_of("worker", "change-me-worker") if users else server.url) as found:
+    with client(
+        server, server.url_of("worker", "change-me-worker") if users else server.url
+    ) as found:
         assert found.set("maintenance", "1")
     command = ("GET", "maintenance")
 
-    assert (server.cli(*command, user="worker", password="change-me-worker") if users else server.cli(*command)) == "1"
+    assert (
+        server.cli(*command, user="worker", password="change-me-worker")
+        if users
+        else server.cli(*command)
+    ) == "1"
 
 
 async def test_redis_cli_does_not_block_the_event_loop(redis_server: RedisServer) -> None:
@@ -101,7 +117,9 @@ def test_a_refused_command_fails_with_the_words_of_the_server(redis_server: Redi
 
 
 @pytest.mark.parametrize("round_", [1, 2])
-def test_the_shared_server_is_empty_at_the_start(redis_server: RedisServer, redis_url: str, round_: int) -> None:
+def test_the_shared_server_is_empty_at_the_start(
+    redis_server: RedisServer, redis_url: str, round_: int
+) -> None:
     assert redis_server.url == redis_url
     assert redis_server.cli("DBSIZE") == "0"
     redis_server.cli("SET", "left-over", round_)
@@ -112,7 +130,9 @@ def test_a_directive_that_cannot_be_is_reported_with_the_log() -> None:
         RedisServer(config={"maxmemory-policy": "no-such-policy"}).__enter__()
 
 
-def test_a_server_that_never_answers_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_never_answers_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     stub = tmp_path / "redis-server"
     stub.write_text("#!/bin/sh\ntrap '' TERM\nwhile :; do sleep 0.1; done\n")
     stub.chmod(0o755)
@@ -138,7 +158,9 @@ def test_a_missing_program_says_what_to_install(monkeypatch: pytest.MonkeyPatch)
         RedisServer().__enter__()
 
 
-def test_a_port_that_is_listened_on_is_not_free(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_port_that_is_listened_on_is_not_free(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert not is_free(redis_server.port)
     proposals = iter([redis_server.port, redis_server.port, free_port()])
     monkeypatch.setattr("random.SystemRandom.choice", lambda _self, _range: next(proposals))

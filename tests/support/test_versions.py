@@ -18,7 +18,9 @@ CARRIED = [version for version in VERSIONS if version != INSTALLED]
 
 @pytest.mark.parametrize("version", CARRIED)
 def test_a_server_from_a_wheel_is_the_version_that_it_stands_for(version: str) -> None:
-    said = subprocess.run([program_of(version), "--version"], capture_output=True, text=True, check=True).stdout
+    said = subprocess.run(
+        [program_of(version), "--version"], capture_output=True, text=True, check=True
+    ).stdout
 
     assert f" v={version}." in said
 
@@ -28,13 +30,19 @@ def test_a_marked_test_gets_servers_of_the_version_that_its_name_says(
     request: pytest.FixtureRequest, redis_server: RedisServer, redis_program: str
 ) -> None:
     version = request.node.callspec.params["redis_program"]
-    said = dict(line.split(":", 1) for line in redis_server.cli("INFO", "server").splitlines() if ":" in line)["redis_version"]
+    said = dict(
+        line.split(":", 1)
+        for line in redis_server.cli("INFO", "server").splitlines()
+        if ":" in line
+    )["redis_version"]
 
     assert version == INSTALLED or said.startswith(f"{version}.")
     assert redis_program == program_of(version)
 
 
-def test_the_installed_server_is_the_one_that_the_environment_names(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_installed_server_is_the_one_that_the_environment_names(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("REDIS_SERVER", "/opt/redis/redis-server")
     assert program_of(INSTALLED) == "/opt/redis/redis-server"
     monkeypatch.delenv("REDIS_SERVER")
@@ -43,11 +51,20 @@ def test_the_installed_server_is_the_one_that_the_environment_names(monkeypatch:
 
 @pytest.mark.parametrize(
     ("system", "machine", "error"),
-    [("linux", "x86_64", RuntimeError), ("linux", "aarch64", pytest.skip.Exception), ("darwin", "arm64", pytest.skip.Exception)],
+    [
+        ("linux", "x86_64", RuntimeError),
+        ("linux", "aarch64", pytest.skip.Exception),
+        ("darwin", "arm64", pytest.skip.Exception),
+    ],
 )
 @pytest.mark.parametrize("version", CARRIED)
 def test_a_missing_server_fails_where_ci_runs_and_is_reported_elsewhere(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, version: str, system: str, machine: str, error: type[BaseException]
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    version: str,
+    system: str,
+    machine: str,
+    error: type[BaseException],
 ) -> None:
     monkeypatch.setattr(versions, "_SERVERS", tmp_path)
     monkeypatch.setattr(sys, "platform", system)

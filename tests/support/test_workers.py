@@ -26,7 +26,9 @@ def workers() -> Iterator[Workers]:
 def test_every_worker_is_asked_over_its_own_connection(workers: Workers) -> None:
     assert len(workers.pids) == 2
     for _ in range(3):
-        assert {pid: int(answer.text) for pid, answer in workers.get_all("/pid").items()} == {pid: pid for pid in workers.pids}
+        assert {pid: int(answer.text) for pid, answer in workers.get_all("/pid").items()} == {
+            pid: pid for pid in workers.pids
+        }
 
 
 def test_workers_are_given_the_environment(workers: Workers) -> None:
@@ -34,7 +36,9 @@ def test_workers_are_given_the_environment(workers: Workers) -> None:
 
 
 def test_an_answer_has_status_headers_and_body(workers: Workers) -> None:
-    answer = workers.get(workers.pids[0], "/missing", method="POST", headers={"Accept": "application/json"})
+    answer = workers.get(
+        workers.pids[0], "/missing", method="POST", headers={"Accept": "application/json"}
+    )
 
     assert answer.status == 404
     assert answer.headers["content-type"] == "application/json"

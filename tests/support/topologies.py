@@ -39,14 +39,20 @@ class Sentinel(RedisServer):
         super().__init__(**options)
         text = (SENTINEL / "sentinel.conf").read_text()
         for directive, value in overrides.items():
-            text, changed = re.subn(rf"^{directive} .*$", f"{directive} {value}".strip(), text, flags=re.MULTILINE)
+            text, changed = re.subn(
+                rf"^{directive} .*$", f"{directive} {value}".strip(), text, flags=re.MULTILINE
+            )
             assert changed == 1, f"sentinel.conf has no line that begins with {directive}"
         self._file = self.home / "sentinel.conf"
         self._file.write_text(text)
 
     def _command(self) -> list[str]:
         program, _, *options = super()._command()
-        pairs = [pair for pair in zip(options[::2], options[1::2], strict=True) if pair[0] in _MINE or pair[0].startswith("--tls-")]
+        pairs = [
+            pair
+            for pair in zip(options[::2], options[1::2], strict=True)
+            if pair[0] in _MINE or pair[0].startswith("--tls-")
+        ]
         return [program, str(self._file), "--sentinel", *(word for pair in pairs for word in pair)]
 
 
@@ -86,9 +92,15 @@ class SentinelGroup:
     def wait_until_whole(self) -> None:
         """Wait until replicas follow the master, and every Sentinel knows of all of them and of the other Sentinels."""
         master, replicas, others = self.master(), len(self.servers) - 1, len(self.sentinels) - 1
-        eventually_sync(lambda: master.cli("INFO", "replication").count("state=online") == replicas, within=_PATIENCE, every=0.05)
+        eventually_sync(
+            lambda: master.cli("INFO", "replication").count("state=online") == replicas,
+            within=_PATIENCE,
+            every=0.05,
+        )
         for sentinel in self.sentinels:
-            eventually_sync(partial(_knows, sentinel, replicas, others), within=_PATIENCE, every=0.05)
+            eventually_sync(
+                partial(_knows, sentinel, replicas, others), within=_PATIENCE, every=0.05
+            )
 
 
 def _knows(sentinel: Sentinel, replicas: int, others: int) -> bool:
@@ -99,7 +111,12 @@ def _knows(sentinel: Sentinel, replicas: int, others: int) -> bool:
 
 @contextmanager
 def sentinel_group(
-    *, replicas: int = 1, down_after: float = 60.0, users: bool = False, tls: bool = False, config: Mapping[str, str] | None = None
+    *,
+    replicas: int = 1,
+    down_after: float = 60.0,
+    users: bool = False,
+    tls: bool = False,
+    config: Mapping[str, str] | None = None,
 ) -> Iterator[SentinelGroup]:
     """Start all of it, and end it. With `users`, as the ACL file says; else nobody needs a password. `config` is the servers'."""
     with ExitStack() as stack:
@@ -110,13 +127,19 @@ def sentinel_group(
             **_access(users),
             **(config or {}),
         }
-        files: dict[str, Any] = {"include": SENTINEL / "replication.conf", **_users(SENTINEL / "users.acl", stack, users)}
+        files: dict[str, Any] = {
+            "include": SENTINEL / "replication.conf",
+            **_users(SENTINEL / "users.acl", stack, users),
+        }
 
         def start(config: Mapping[str, str]) -> RedisServer:
             return stack.enter_context(RedisServer(config={**common, **config}, **files, **options))
 
         master = start({})
-        servers = [master, *(start({"replicaof": f"127.0.0.1 {master.port}"}) for _ in range(replicas))]
+        servers = [
+            master,
+            *(start({"replicaof": f"127.0.0.1 {master.port}"}) for _ in range(replicas)),
+        ]
         overrides = {
             "sentinel monitor mymaster": f"127.0.0.1 {master.port} 2",
             "sentinel down-after-milliseconds mymaster": f"{down_after * 1000:.0f}",
@@ -124,9 +147,15 @@ def sentinel_group(
             "sentinel failover-timeout mymaster": f"{5 * down_after * 1000:.0f}",
         }
         if not users:
-            overrides |= {"sentinel auth-user mymaster": "default", "sentinel auth-pass mymaster": "nobody-asks-for-it"}
+            overrides |= {
+                "sentinel auth-user mymaster": "default",
+                "sentinel auth-pass mymaster": "nobody-asks-for-it",
+            }
         secret = {"config": {"tls-replication": "yes"}} if tls else {}
-        group = SentinelGroup(servers, [stack.enter_context(Sentinel(overrides, **secret, **options)) for _ in range(3)])
+        group = SentinelGroup(
+            servers,
+            [stack.enter_context(Sentinel(overrides, **secret, **options)) for _ in range(3)],
+        )
         group.wait_until_whole()
         yield group
 
@@ -183,20 +212,28 @@ class Cluster:
         share = -(-_SLOTS // len(self.masters))
         for number, node in enumerate(self.masters):
             node.cli("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
-            node.cli("CLUSTER", "ADDSLOTSRANGE", number * share, min((number + 1) * share, _SLOTS) - 1)
+            node.cli(
+                "CLUSTER", "ADDSLOTSRANGE", number * share, min((number + 1) * share, _SLOTS) - 1
+            )
         first = self.masters[0]
         for node in self.nodes[1:]:
             node.cli("CLUSTER", "MEET", "127.0.0.1", first.port, _bus_port(first))
         for node in self.nodes:
             eventually_sync(partial(_has_met, node, len(self.nodes)), within=_PATIENCE)
-        eventually_sync(lambda: self.replica.cli("CLUSTER", "REPLICATE", self.id_of(self.owner)) == "OK", within=_PATIENCE)
+        eventually_sync(
+            lambda: self.replica.cli("CLUSTER", "REPLICATE", self.id_of(self.owner)) == "OK",
+            within=_PATIENCE,
+        )
         self.wait_until_whole()
 
     def wait_until_whole(self) -> None:
         """Wait until every node finds the cluster in order, and the replica follows."""
         for node in self.nodes:
             eventually_sync(partial(_is_in_order, node), within=_PATIENCE)
-        eventually_sync(lambda: "master_link_status:up" in self.replica.cli("INFO", "replication"), within=_PATIENCE)
+        eventually_sync(
+            lambda: "master_link_status:up" in self.replica.cli("INFO", "replication"),
+            within=_PATIENCE,
+        )
 
     def id_of(self, node: RedisServer) -> str:
         """What the cluster calls a node."""
@@ -215,7 +252,11 @@ class Cluster:
 
     def end_move(self, target: RedisServer) -> None:
         """Let everybody know who owns the slot now."""
-        for node in (target, self.owner, *(master for master in self.masters if master not in (target, self.owner))):
+        for node in (
+            target,
+            self.owner,
+            *(master for master in self.masters if master not in (target, self.owner)),
+        ):
             node.cli("CLUSTER", "SETSLOT", self.slot, "NODE", self.id_of(target))
         self.owner = target
 
@@ -234,16 +275,29 @@ def _bus_port(node: RedisServer) -> int:
 
 @contextmanager
 def cluster(
-    *, node_timeout: float = 60.0, users: bool = False, tls: bool = False, config: Mapping[str, str] | None = None
+    *,
+    node_timeout: float = 60.0,
+    users: bool = False,
+    tls: bool = False,
+    config: Mapping[str, str] | None = None,
 ) -> Iterator[Cluster]:
     """Start a cluster, and end it. A node that is gone is replaced after `node_timeout` seconds. `config` is the nodes'."""
     with ExitStack() as stack:
         options = _encryption(tls)
-        timing = {"cluster-node-timeout": f"{node_timeout * 1000:.0f}", "repl-diskless-sync-delay": "0"}
+        timing = {
+            "cluster-node-timeout": f"{node_timeout * 1000:.0f}",
+            "repl-diskless-sync-delay": "0",
+        }
         common = {**timing, **_access(users), **(config or {})}
-        files: dict[str, Any] = {"include": CLUSTER / "cluster.conf", **_users(CLUSTER / "users.acl", stack, users)}
+        files: dict[str, Any] = {
+            "include": CLUSTER / "cluster.conf",
+            **_users(CLUSTER / "users.acl", stack, users),
+        }
         *masters, replica = (
-            stack.enter_context(RedisServer(config={**common, "cluster-port": str(free_port())}, **files, **options)) for _ in range(4)
+            stack.enter_context(
+                RedisServer(config={**common, "cluster-port": str(free_port())}, **files, **options)
+            )
+            for _ in range(4)
         )
         formed = Cluster(masters, replica)
         formed.form()

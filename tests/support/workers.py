@@ -22,7 +22,11 @@ __all__ = ["Answer", "Workers"]
 
 _ROOT: Final = Path(__file__).parents[2]
 _AT_ONCE: Final = 8  # connections opened before the first is used, so that more than one process is woken to accept them
-_OPTIONS: Final = ("--no-access-log", "--timeout-keep-alive", "600")  # seconds; else connections last five
+_OPTIONS: Final = (
+    "--no-access-log",
+    "--timeout-keep-alive",
+    "600",
+)  # seconds; else connections last five
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +64,18 @@ class Workers:
         self.count = count
         self.patience = patience  # seconds, for starting and for stopping
         self.port = port or free_port()
-        self._command = [sys.executable, "-m", "uvicorn", app, "--port", str(self.port), "--workers", str(count), *_OPTIONS, *options]
+        self._command = [
+            sys.executable,
+            "-m",
+            "uvicorn",
+            app,
+            "--port",
+            str(self.port),
+            "--workers",
+            str(count),
+            *_OPTIONS,
+            *options,
+        ]
         self._environment = os.environ | dict(env or {})
         self._pid_path = pid_path
         self._home = TemporaryDirectory(prefix="workers-")
@@ -77,7 +92,12 @@ class Workers:
             raise
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self.close()
 
     def start(self) -> None:
@@ -85,7 +105,13 @@ class Workers:
         with self.log_file.open("ab") as log:
             # A session of its own: no worker can outlive `stop`, and Ctrl-C is pytest's to handle.
             self._process = subprocess.Popen(
-                self._command, cwd=_ROOT, env=self._environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                self._command,
+                cwd=_ROOT,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
         self.connect(within=self.patience)
 
@@ -103,7 +129,9 @@ class Workers:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-        with suppress(ProcessLookupError, PermissionError):  # nobody is left, as it should be; macOS says it by the second
+        with suppress(
+            ProcessLookupError, PermissionError
+        ):  # nobody is left, as it should be; macOS says it by the second
             os.killpg(process.pid, signal.SIGKILL)
 
     def close(self) -> None:
@@ -136,13 +164,19 @@ class Workers:
         try:
             eventually_sync(self._find, within=within, every=0.05)
         except AssertionError:
-            raise RuntimeError(f"There are {len(self.pids)} of {self.count} workers after {within} s; their log:\n{self.log}") from None
+            raise RuntimeError(
+                f"There are {len(self.pids)} of {self.count} workers after {within} s; their log:\n{self.log}"
+            ) from None
 
-    def get(self, pid: int, path: str, *, method: str = "GET", headers: Mapping[str, str] | None = None) -> Answer:
+    def get(
+        self, pid: int, path: str, *, method: str = "GET", headers: Mapping[str, str] | None = None
+    ) -> Answer:
         """Ask one of them."""
         return _ask(self._connections[pid], method, path, headers or {})
 
-    def get_all(self, path: str, *, method: str = "GET", headers: Mapping[str, str] | None = None) -> dict[int, Answer]:
+    def get_all(
+        self, path: str, *, method: str = "GET", headers: Mapping[str, str] | None = None
+    ) -> dict[int, Answer]:
         """Ask each of them, one after the other."""
         return {pid: self.get(pid, path, method=method, headers=headers) for pid in self.pids}
 
@@ -179,7 +213,9 @@ class Workers:
     def _owner(self, connection: HTTPConnection) -> int:
         answer = _ask(connection, "GET", self._pid_path, {})
         if answer.status != 200:
-            raise RuntimeError(f"GET {self._pid_path} must answer os.getpid(), not {answer.status}: {answer.text}")
+            raise RuntimeError(
+                f"GET {self._pid_path} must answer os.getpid(), not {answer.status}: {answer.text}"
+            )
         return int(answer.text)
 
     def _disconnect(self) -> None:
@@ -191,7 +227,11 @@ class Workers:
 def _ask(connection: HTTPConnection, method: str, path: str, headers: Mapping[str, str]) -> Answer:
     connection.request(method, path, headers=dict(headers))
     response = connection.getresponse()
-    return Answer(response.status, {name.lower(): value for name, value in response.getheaders()}, response.read())
+    return Answer(
+        response.status,
+        {name.lower(): value for name, value in response.getheaders()},
+        response.read(),
+    )
 
 
 def _signal(pid: int, what: signal.Signals) -> None:

@@ -34,7 +34,11 @@ MakeBackend = Callable[[], str | BaseStateBackend]
 
 def shop(backend: str | BaseStateBackend | None = None, **options: Any) -> FastAPI:
     app = FastAPI(openapi_url=None)
-    app.add_middleware(MaintenanceModeMiddleware, backend=backend if backend is not None else Switchboard(), **options)
+    app.add_middleware(
+        MaintenanceModeMiddleware,
+        backend=backend if backend is not None else Switchboard(),
+        **options,
+    )
 
     @app.get("/")
     @app.post("/")
@@ -56,8 +60,14 @@ def ask(app: ASGIApp, path: str = "/") -> int:
     return TestClient(app).get(path).status_code
 
 
-@pytest.mark.parametrize("backend", [lambda: Switchboard(True), EnvVarBackend, lambda: UNREACHABLE], ids=["its own", "env", "unreachable"])
-@pytest.mark.parametrize("state", [True, False, MaintenanceState(enabled=True), MaintenanceState(enabled=False)])
+@pytest.mark.parametrize(
+    "backend",
+    [lambda: Switchboard(True), EnvVarBackend, lambda: UNREACHABLE],
+    ids=["its own", "env", "unreachable"],
+)
+@pytest.mark.parametrize(
+    "state", [True, False, MaintenanceState(enabled=True), MaintenanceState(enabled=False)]
+)
 def test_override_sets_the_state(backend: MakeBackend, state: bool | MaintenanceState) -> None:
     app = shop(backend())
     enabled = state if isinstance(state, bool) else state.enabled
@@ -132,7 +142,9 @@ def test_override_window_follows_the_local_clock() -> None:
         assert ask(app) == 503
 
 
-@pytest.mark.parametrize("backend", [lambda: Switchboard(True, ttl=0.05), EnvVarBackend], ids=["watched", "asked always"])
+@pytest.mark.parametrize(
+    "backend", [lambda: Switchboard(True, ttl=0.05), EnvVarBackend], ids=["watched", "asked always"]
+)
 def test_override_works_around_or_inside_a_client(backend: MakeBackend) -> None:
     app = shop(backend())
     with TestClient(app) as client:
@@ -222,7 +234,9 @@ def bare() -> FastAPI:
 
 
 @pytest.mark.parametrize(
-    "make", [shop, beneath_another, lambda: around(bare()), lambda: around(shop())], ids=["in it", "deeper", "around it", "twice"]
+    "make",
+    [shop, beneath_another, lambda: around(bare()), lambda: around(shop())],
+    ids=["in it", "deeper", "around it", "twice"],
 )
 @pytest.mark.parametrize("state", [True, False])
 def test_override_finds_the_middleware_anywhere(make: Any, state: bool) -> None:
@@ -233,9 +247,17 @@ def test_override_finds_the_middleware_anywhere(make: Any, state: bool) -> None:
     assert ask(app) == 200
 
 
-@pytest.mark.parametrize("make", [bare, lambda: bare().router, object], ids=["application", "router", "something else"])
+@pytest.mark.parametrize(
+    "make", [bare, lambda: bare().router, object], ids=["application", "router", "something else"]
+)
 def test_override_without_a_middleware_is_refused(make: Any) -> None:
-    with pytest.raises(ConfigurationError, match=r"no MaintenanceModeMiddleware .* add one by app\.add_middleware"), override(make(), True):
+    with (
+        pytest.raises(
+            ConfigurationError,
+            match=r"no MaintenanceModeMiddleware .* add one by app\.add_middleware",
+        ),
+        override(make(), True),
+    ):
         pass
 
 
@@ -243,7 +265,10 @@ def test_override_of_an_outer_application_is_refused() -> None:
     outer = bare()
     outer.mount("/inner", shop())
 
-    with pytest.raises(ConfigurationError, match="not one in which that is mounted"), override(outer, True):
+    with (
+        pytest.raises(ConfigurationError, match="not one in which that is mounted"),
+        override(outer, True),
+    ):
         pass
 
 

@@ -20,7 +20,9 @@ _FORBIDDEN: Final = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EBADF)
 def read_file(path: str, most: int) -> bytes | None:
     """Read a regular file, at most one byte more than `most`; None where there is no file. Raises `OSError`."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # to open a FIFO would else wait for its writer
+        descriptor = os.open(
+            path, os.O_RDONLY | os.O_NONBLOCK
+        )  # to open a FIFO would else wait for its writer
     except FileNotFoundError:
         return None
     try:
@@ -70,7 +72,9 @@ def translating_os_errors(path: str) -> Iterator[None]:
         yield
     except OSError as error:
         kind = ReadOnlyBackendError if error.errno in _FORBIDDEN else BackendUnavailableError
-        raise kind(f"{path} cannot be written ({error.strerror or error}){_advice(error, path)}.") from error
+        raise kind(
+            f"{path} cannot be written ({error.strerror or error}){_advice(error, path)}."
+        ) from error
 
 
 def _advice(error: OSError, path: str) -> str:

@@ -40,10 +40,16 @@ class LocalFileBackend(BaseStateBackend):
     def __init__(self, file_path: str | os.PathLike[str], *, ttl: float = 1.0) -> None:
         self.file_path = os.fspath(file_path)
         if not self.file_path or "\0" in self.file_path:
-            raise ConfigurationError(f"{self.file_path!r} cannot name a file; write a path like maintenance.json.")
+            raise ConfigurationError(
+                f"{self.file_path!r} cannot name a file; write a path like maintenance.json."
+            )
         self.ttl = positive("ttl", ttl)
         # Absolute, because a process may change its directory later.
-        self._files = SwitchFiles(self.file_path if os.path.isabs(self.file_path) else os.path.join(os.getcwd(), self.file_path))
+        self._files = SwitchFiles(
+            self.file_path
+            if os.path.isabs(self.file_path)
+            else os.path.join(os.getcwd(), self.file_path)
+        )
         self._delivery = object()
 
     def describe(self) -> str:
@@ -83,7 +89,9 @@ class LocalFileBackend(BaseStateBackend):
     ) -> bool:
         if component is not None:
             raise self._no_components()
-        return await self._change(partial(self._files.compare_and_set, expected.switch, state, end_holds=end_holds))
+        return await self._change(
+            partial(self._files.compare_and_set, expected.switch, state, end_holds=end_holds)
+        )
 
     async def clear(self) -> None:
         await self._change(self._files.clear)
@@ -107,7 +115,12 @@ class LocalFileBackend(BaseStateBackend):
             at, latest = time.monotonic(), self._delivery
             reading = await self.read()
             # After a delivery by another way, `told` is no longer what a confirmation would be understood to confirm.
-            if told is None or latest is not delivery or reading.now >= told_until or _says_other(reading, told):
+            if (
+                told is None
+                or latest is not delivery
+                or reading.now >= told_until
+                or _says_other(reading, told)
+            ):
                 feed.update(reading, at)
                 told, told_until, delivery = reading, evaluate(reading, reading.now).until, latest
             else:

@@ -37,8 +37,13 @@ class StoredHolds:
         """Read what `dump` wrote. Raises `InvalidStateError` for anything else."""
         try:
             content = json.loads(raw)
-            holds = {id: Hold.parse(id, _finite(entry["deadline"]), json.dumps(entry)) for id, entry in content["holds"].items()}
-            return cls(holds, _finite(content["cleared_at"]) if "cleared_at" in content else -math.inf)
+            holds = {
+                id: Hold.parse(id, _finite(entry["deadline"]), json.dumps(entry))
+                for id, entry in content["holds"].items()
+            }
+            return cls(
+                holds, _finite(content["cleared_at"]) if "cleared_at" in content else -math.inf
+            )
         except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
             raise InvalidStateError("It is not JSON as this package writes it.") from None
 
@@ -47,7 +52,10 @@ class StoredHolds:
         cleared = {} if self.cleared_at == -math.inf else {"cleared_at": self.cleared_at}
         if not self.by_id and not cleared:
             return b""
-        holds = {id: json.loads(hold.dump()) | {"deadline": hold.deadline} for id, hold in self.by_id.items()}
+        holds = {
+            id: json.loads(hold.dump()) | {"deadline": hold.deadline}
+            for id, hold in self.by_id.items()
+        }
         return json.dumps(cleared | {"holds": holds}, indent=1).encode()
 
     def with_hold(self, hold: Hold) -> StoredHolds:
@@ -56,7 +64,9 @@ class StoredHolds:
 
     def live(self, now: float) -> StoredHolds:
         """Drop the holds whose lease is over."""
-        return replace(self, by_id={id: hold for id, hold in self.by_id.items() if now < hold.deadline})
+        return replace(
+            self, by_id={id: hold for id, hold in self.by_id.items() if now < hold.deadline}
+        )
 
 
 class SwitchFiles:
@@ -75,7 +85,13 @@ class SwitchFiles:
         from filelock import FileLock, Timeout  # not above: few need it, and it takes 18 ms
 
         # Any user may take the lock, as one user's command changes the switch of another's service.
-        lock = FileLock(self.lock_path, self.lock_timeout, mode=0o666, poll_interval=_LOCK_POLL_INTERVAL, fallback_to_soft=False)
+        lock = FileLock(
+            self.lock_path,
+            self.lock_timeout,
+            mode=0o666,
+            poll_interval=_LOCK_POLL_INTERVAL,
+            fallback_to_soft=False,
+        )
         with translating_os_errors(self.lock_path):
             os.stat(os.path.dirname(self.lock_path))  # otherwise the lock would make that directory
             try:
@@ -98,7 +114,9 @@ class SwitchFiles:
         exists, switch, switch_error = self._try_switch()
         now = time.time()
         live = None if holds is None else tuple(holds.live(now).by_id.values())
-        return Snapshot(switch, live, now, error=" ".join(filter(None, (switch_error, error))) or None), exists
+        return Snapshot(
+            switch, live, now, error=" ".join(filter(None, (switch_error, error))) or None
+        ), exists
 
     def _try_switch(self) -> tuple[bool, MaintenanceState | None, str | None]:
         try:
@@ -128,7 +146,9 @@ class SwitchFiles:
         with self.locked():
             self._write(state)
 
-    def compare_and_set(self, expected: MaintenanceState | None, state: MaintenanceState, *, end_holds: bool = False) -> bool:
+    def compare_and_set(
+        self, expected: MaintenanceState | None, state: MaintenanceState, *, end_holds: bool = False
+    ) -> bool:
         """Write the switch, or `clear` all, if the switch is as expected; False if not. Raises `BackendError`."""
         with self.locked():
             _, switch, _ = self._try_switch()
@@ -203,8 +223,14 @@ class SwitchFiles:
     def _store(self, holds: StoredHolds) -> None:
         content = holds.dump()
         if len(content) > _MAX_HOLDS_BYTES:
-            raise BackendError(f"{self.holds_path} would be over {_MAX_HOLDS_BYTES} bytes long: shorten the texts of the holds.")
-        change: Callable[[], None] = (lambda: replace_file(self.holds_path, content)) if content else lambda: remove_file(self.holds_path)
+            raise BackendError(
+                f"{self.holds_path} would be over {_MAX_HOLDS_BYTES} bytes long: shorten the texts of the holds."
+            )
+        change: Callable[[], None] = (
+            (lambda: replace_file(self.holds_path, content))
+            if content
+            else lambda: remove_file(self.holds_path)
+        )
         with translating_os_errors(self.holds_path):
             change()
 
@@ -227,7 +253,15 @@ def _expiring(state: MaintenanceState, expires_in: float | None) -> MaintenanceS
     try:
         end = datetime.fromtimestamp(time.time() + expires_in, UTC)
     except (OverflowError, ValueError, OSError):
-        raise InvalidStateError(f"It cannot last {expires_in:g} s: that is beyond the calendar.") from None
+        raise InvalidStateError(
+            f"It cannot last {expires_in:g} s: that is beyond the calendar."
+        ) from None
     if state.starts_at is not None and state.starts_at >= end:
-        raise InvalidStateError(f"It would be over after {expires_in:g} s, before it starts at {state.starts_at}.")
-    return state if state.ends_at is not None and state.ends_at <= end else state.model_copy(update={"ends_at": end})
+        raise InvalidStateError(
+            f"It would be over after {expires_in:g} s, before it starts at {state.starts_at}."
+        )
+    return (
+        state
+        if state.ends_at is not None and state.ends_at <= end
+        else state.model_copy(update={"ends_at": end})
+    )

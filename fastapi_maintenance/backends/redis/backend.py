@@ -16,28 +16,52 @@ from redis.exceptions import RedisError
 
 from ..._internal.logging import error_text
 from ..._internal.validation import positive
-from ...exceptions import BackendError, BackendUnavailableError, ConfigurationError, UnsupportedError
+from ...exceptions import (
+    BackendError,
+    BackendUnavailableError,
+    ConfigurationError,
+    UnsupportedError,
+)
 from ...model.evaluate import evaluate
 from ...model.history import Change, attribution_json
 from ...model.holds import Hold
 from ...model.snapshot import Snapshot
 from ...model.state import OFF, ON, MaintenanceState
 from ...model.workers import RegistrySnapshot
-from ..base import BaseStateBackend, LinkStatus, ReplicaAck, SnapshotListener, StateChange, WorkerRegistry
+from ..base import (
+    BaseStateBackend,
+    LinkStatus,
+    ReplicaAck,
+    SnapshotListener,
+    StateChange,
+    WorkerRegistry,
+)
 from .claim import NotificationClaim
 from .cluster import ClusterServer
 from .connection import NotSlotOwnerError, RedisConnection
 from .history import History, HistoryGapLog
 from .keys import Keys
 from .link import Link
-from .replies import ScriptReply, count_replicas, plain_reads, read_plain, read_registry, read_script
+from .replies import (
+    ScriptReply,
+    count_replicas,
+    plain_reads,
+    read_plain,
+    read_registry,
+    read_script,
+)
 from .script import Script, dump_hold
 from .sync import LIFETIMES, DataLoss
 from .topology import server_of_client, server_of_url, split_netloc
 
 __all__ = ["RedisBackend"]
 
-_OPTIONS: Final = ("key", "ttl", "timeout", "on_data_loss")  # of a URL's query, beside those of redis-py
+_OPTIONS: Final = (
+    "key",
+    "ttl",
+    "timeout",
+    "on_data_loss",
+)  # of a URL's query, beside those of redis-py
 _MOVE: Final = 0.05  # seconds between two tries while the switch is on the move
 
 
@@ -75,7 +99,9 @@ class RedisBackend(BaseStateBackend, WorkerRegistry):
         given = {"key": key, "ttl": ttl, "timeout": timeout, "on_data_loss": on_data_loss}
         options |= {name: value for name, value in given.items() if value is not None}
         self._keys = Keys.of(options.get("key", "maintenance"))
-        self._server = server_of_client(client, self._keys) if url is None else server_of_url(url, self._keys)
+        self._server = (
+            server_of_client(client, self._keys) if url is None else server_of_url(url, self._keys)
+        )
         self._script = Script(self._keys, lambda: self.components)
         self._links: WeakSet[Link] = WeakSet()
         self._by: str | None = None
@@ -84,7 +110,9 @@ class RedisBackend(BaseStateBackend, WorkerRegistry):
         self._timeout = positive("timeout", _number("timeout", options.get("timeout", 2.0)))
         self._on_data_loss: DataLoss = options.get("on_data_loss", "restore")
         if self._on_data_loss not in get_args(DataLoss):
-            raise ConfigurationError(f"on_data_loss must be restore or follow, not {self._on_data_loss!r}.")
+            raise ConfigurationError(
+                f"on_data_loss must be restore or follow, not {self._on_data_loss!r}."
+            )
 
     def describe(self) -> str:
         server = self._server.describe()
@@ -100,7 +128,14 @@ class RedisBackend(BaseStateBackend, WorkerRegistry):
         await self.write(ON if value else OFF)
 
     async def watch(self, feed: SnapshotListener) -> None:
-        link = Link(self._server, self._keys, feed, ttl=self.ttl, on_data_loss=self._on_data_loss, components=lambda: self.components)
+        link = Link(
+            self._server,
+            self._keys,
+            feed,
+            ttl=self.ttl,
+            on_data_loss=self._on_data_loss,
+            components=lambda: self.components,
+        )
         self._links.add(link)
         await link.run()
 
@@ -112,14 +147,18 @@ class RedisBackend(BaseStateBackend, WorkerRegistry):
             link.nudge()
 
     async def notify_once(self, news: StateChange, tell: Callable[[str], Awaitable[None]]) -> bool:
-        return await NotificationClaim(self._keys.told, self._wire, self._timeout).tell_once(news, tell)
+        return await NotificationClaim(self._keys.told, self._wire, self._timeout).tell_once(
+            news, tell
+        )
 
     def as_operator(self, by: str | None) -> Self:
         other = copy(self)
         other._by = by
         return other
 
-    async def history(self, *, limit: int = 100, component: str | None = None) -> tuple[Change, ...]:
+    async def history(
+        self, *, limit: int = 100, component: str | None = None
+    ) -> tuple[Change, ...]:
         if limit < 1:
             raise ConfigurationError(f"limit must be at least 1, not {limit!r}.")
         return await self._history.newest(limit, component)
@@ -153,13 +192,17 @@ class RedisBackend(BaseStateBackend, WorkerRegistry):
             )
         super().follow_components(names)
 
-    async def write_component(self, component: str, state: MaintenanceState, *, expires_in: float | None = None) -> None:
+    async def write_component(
+        self, component: str, state: MaintenanceState, *, expires_in: float | None = None
+    ) -> None:
         self.follow_components([component])
         px = 0 if expires_in is None else _milliseconds(positive("expires_in", expires_in))
         async with self._wire() as wire:
             await self._write(wire, state, px, component)
 
-    async def write_replicated(self, state: MaintenanceState, *, within: float) -> ReplicaAck | None:
+    async def write_replicated(
+        self, state: MaintenanceState, *, within: float
+    ) -> ReplicaAck | None:
         """Set the switch, then wait up to `within` seconds for the replicas (ROLE, WAIT); None where there are none or nothing is said."""
         async with self._wire() as wire:
             await self._write(wire, state, px=0)
@@ -181,14 +224,21 @@ class RedisBackend(BaseStateBackend, WorkerRegistry):
             self.follow_components([component])
         step = ["amend", state.dump(), expected.fingerprint, component or ""]
         if not keep_ttl:
-            step = ["exchange", "" if state == OFF else state.dump(), *step[2:], "1" if end_holds else ""]
+            step = [
+                "exchange",
+                "" if state == OFF else state.dump(),
+                *step[2:],
+                "1" if end_holds else "",
+            ]
         try:
             async with self._wire() as wire:
                 answer = await self._step(wire, *step, self._note(OFF if end_holds else state))
         except UnsupportedError:  # where scripts are forbidden, a time to live cannot be kept
             if keep_ttl:
                 raise
-            return await super().compare_and_set(expected, state, component=component, end_holds=end_holds)
+            return await super().compare_and_set(
+                expected, state, component=component, end_holds=end_holds
+            )
         return answer.verdict != "changed"
 
     async def clear(self) -> None:
@@ -201,12 +251,16 @@ class RedisBackend(BaseStateBackend, WorkerRegistry):
         try:
             since = int(answer.verdict) / 1e6
         except (ValueError, OverflowError):
-            raise BackendError("Redis answered the script with something else than when the hold begins.") from None
+            raise BackendError(
+                "Redis answered the script with something else than when the hold begins."
+            ) from None
         return replace(hold, since=since, deadline=answer.reading.now + lease)
 
     async def renew(self, hold: Hold, lease: float) -> bool:
         async with self._wire() as wire:
-            answer = await self._step(wire, "renew", *_lease(hold, lease), round(hold.since * 1e6), self._note_of(hold))
+            answer = await self._step(
+                wire, "renew", *_lease(hold, lease), round(hold.since * 1e6), self._note_of(hold)
+            )
         return answer.verdict != "revoked"
 
     async def release(self, hold: Hold, *, keep: MaintenanceState | None = None) -> None:
@@ -214,7 +268,15 @@ class RedisBackend(BaseStateBackend, WorkerRegistry):
             self.follow_components([hold.component])
         async with self._wire() as wire:
             kept = "" if keep is None else keep.dump()
-            await self._step(wire, "release", hold.id, kept, hold.component or "", self._note_of(hold), self._note(keep))
+            await self._step(
+                wire,
+                "release",
+                hold.id,
+                kept,
+                hold.component or "",
+                self._note_of(hold),
+                self._note(keep),
+            )
 
     # -- registry ------------------------------------------------------------------------------------------------------
 
@@ -236,7 +298,9 @@ class RedisBackend(BaseStateBackend, WorkerRegistry):
         try:
             connection = await self._server.connect(timeout=self._timeout, protocol=2)
         except (RedisError, OSError) as error:
-            raise BackendUnavailableError(f"{self.describe()} cannot be reached: {error_text(error)}") from error
+            raise BackendUnavailableError(
+                f"{self.describe()} cannot be reached: {error_text(error)}"
+            ) from error
         async with RedisConnection(connection, lambda: None) as wire:
             yield wire
 
@@ -272,16 +336,22 @@ class RedisBackend(BaseStateBackend, WorkerRegistry):
                 if time.monotonic() > deadline:
                     raise BackendUnavailableError(f"{self.describe()}: {error}") from error
 
-    async def _write(self, wire: RedisConnection, state: MaintenanceState, px: int, component: str | None = None) -> None:
+    async def _write(
+        self, wire: RedisConnection, state: MaintenanceState, px: int, component: str | None = None
+    ) -> None:
         value = "" if state == OFF else state.dump()
         try:
-            reading = (await self._step(wire, "write", value, px, component or "", self._note(state))).reading
+            reading = (
+                await self._step(wire, "write", value, px, component or "", self._note(state))
+            ).reading
         except UnsupportedError:
             reading = await self._write_plainly(wire, value, px, component)
         own = reading.for_component(component) if component else reading
         switch = OFF if own is None else own.switch
         if switch != state:
-            raise BackendError(f"{self.describe()} was written, but reads back as {switch or reading.error!r}.")
+            raise BackendError(
+                f"{self.describe()} was written, but reads back as {switch or reading.error!r}."
+            )
 
     async def _wait_for_replicas(self, wire: RedisConnection, within: float) -> ReplicaAck | None:
         """Wait on the connection that wrote, because WAIT is about that connection's writes only."""
@@ -289,12 +359,16 @@ class RedisBackend(BaseStateBackend, WorkerRegistry):
         connected = count_replicas(role)
         if connected == 0:
             return None
-        (have_it,) = await wire.call(("WAIT", connected or 1, _milliseconds(within)), within=within + self._timeout)
+        (have_it,) = await wire.call(
+            ("WAIT", connected or 1, _milliseconds(within)), within=within + self._timeout
+        )
         if not isinstance(have_it, int) or (connected is None and have_it == 0):
             return None
         return ReplicaAck(have_it, None if connected is None else max(connected, have_it))
 
-    async def _write_plainly(self, wire: RedisConnection, value: str, px: int, component: str | None) -> Snapshot:
+    async def _write_plainly(
+        self, wire: RedisConnection, value: str, px: int, component: str | None
+    ) -> Snapshot:
         """Write where scripts are forbidden."""
         key = self._keys.component(component) if component else self._keys.switch
         write = ("DEL", key) if not value else ("SET", key, value, *(("PX", px) if px else ()))
@@ -309,15 +383,23 @@ class RedisBackend(BaseStateBackend, WorkerRegistry):
     async def _read_plainly(self, wire: RedisConnection) -> Snapshot:
         """Read where scripts are forbidden."""
         components = sorted(self.components)
-        return read_plain(await wire.call(*plain_reads(self._keys, components), within=self._timeout), time.time(), components)
+        return read_plain(
+            await wire.call(*plain_reads(self._keys, components), within=self._timeout),
+            time.time(),
+            components,
+        )
 
 
 def _split(url: str) -> tuple[str, dict[str, str]]:
     """Take our own options out of a URL's query."""
     parts, netloc = split_netloc(url)
     fields = parts.query.split("&")
-    ours = dict(pair for pair in parse_qsl(parts.query, keep_blank_values=True) if pair[0] in _OPTIONS)
-    rest = "&".join(field for field in fields if field.partition("=")[0] not in _OPTIONS)  # as it was written
+    ours = dict(
+        pair for pair in parse_qsl(parts.query, keep_blank_values=True) if pair[0] in _OPTIONS
+    )
+    rest = "&".join(
+        field for field in fields if field.partition("=")[0] not in _OPTIONS
+    )  # as it was written
     return urlunsplit(parts._replace(netloc=netloc, query=rest)), ours
 
 

@@ -23,17 +23,25 @@ class NotificationClaim:
     """One attempt of one worker to tell of something."""
 
     def __init__(
-        self, key: str, open_wire: Callable[[], AbstractAsyncContextManager[RedisConnection]], timeout: float, lease: float = _LEASE
+        self,
+        key: str,
+        open_wire: Callable[[], AbstractAsyncContextManager[RedisConnection]],
+        timeout: float,
+        lease: float = _LEASE,
     ) -> None:
         self._key = key
         self._open_wire = open_wire
         self._timeout = timeout
         self._lease = lease
-        self._id = secrets.token_hex(6)  # of this attempt: workers that were forked share everything else
+        self._id = secrets.token_hex(
+            6
+        )  # of this attempt: workers that were forked share everything else
 
     async def tell_once(self, news: StateChange, tell: Callable[[str], Awaitable[None]]) -> bool:
         """As `BaseStateBackend.notify_once`."""
-        verdict, before = await self._step("claim", news.before, news.now, round(news.at * 1e6), self._milliseconds)
+        verdict, before = await self._step(
+            "claim", news.before, news.now, round(news.at * 1e6), self._milliseconds
+        )
         if verdict == "tell":
             async with self._renewed():
                 await tell(before)
@@ -72,7 +80,9 @@ class NotificationClaim:
 
     async def _step(self, step: str, *args: str | int) -> tuple[str, str]:
         async with self._open_wire() as wire:
-            (reply,) = await wire.call(("EVAL", _SOURCE, 1, self._key, step, self._id, *args), within=self._timeout)
+            (reply,) = await wire.call(
+                ("EVAL", _SOURCE, 1, self._key, step, self._id, *args), within=self._timeout
+            )
         match reply:
             case [bytes(verdict), bytes(before)]:
                 return verdict.decode(), before.decode(errors="replace")

@@ -30,12 +30,17 @@ class ClusterServer:
     def __init__(self, nodes: Sequence[SingleServer], keys: Keys) -> None:
         self._node = nodes[0]
         self._given = [node.address for node in nodes]
-        self._known: list[Address] = []  # what the cluster itself said last, for when the given ones are gone
+        self._known: list[
+            Address
+        ] = []  # what the cluster itself said last, for when the given ones are gone
         self._keys = keys
 
     def describe(self) -> str:
         scheme, _, rest = self._node.describe().partition("://")
-        hosts = ",".join(self._node.at(node).describe().partition("://")[2].partition("/")[0] for node in self._given)
+        hosts = ",".join(
+            self._node.at(node).describe().partition("://")[2].partition("/")[0]
+            for node in self._given
+        )
         return f"{scheme}+cluster://{hosts}/{rest.rpartition('/')[2]}"
 
     async def connect(self, *, timeout: float, protocol: int = 3) -> AbstractConnection:
@@ -49,25 +54,33 @@ class ClusterServer:
                 except (RedisError, OSError) as error:
                     problem = error
         assert problem is not None
-        raise ConnectionError(f"No node of the cluster leads to the switch: {error_text(problem)}") from problem
+        raise ConnectionError(
+            f"No node of the cluster leads to the switch: {error_text(problem)}"
+        ) from problem
 
     async def connect_to(self, address: Address, *, timeout: float) -> AbstractConnection:
         return await self._node.connect_to(address, timeout=timeout)
 
     @asynccontextmanager
-    async def follow(self, wire: RedisConnection, moved: Callable[[], None], *, every: float) -> AsyncIterator[None]:
+    async def follow(
+        self, wire: RedisConnection, moved: Callable[[], None], *, every: float
+    ) -> AsyncIterator[None]:
         # When the slot leaves, the node ends this subscription; that push causes a sync, and the sync is told where to go.
         # Redis before 7 knows no such thing. There the next poll is told.
         await wire.call(("SSUBSCRIBE", self._keys.events), within=every)
         yield
 
-    async def _owner_as_told_by(self, node: Address, timeout: float, protocol: int) -> AbstractConnection:
+    async def _owner_as_told_by(
+        self, node: Address, timeout: float, protocol: int
+    ) -> AbstractConnection:
         for _ in range(_HOPS):
             connection = await self._node.at(node).connect(timeout=timeout, protocol=protocol)
             try:
                 async with asyncio.timeout(timeout):
                     # EXISTS for its refusal, which says where to go: a value may be long.
-                    answer, slots = await request(connection, ("EXISTS", self._keys.switch), ("CLUSTER", "SLOTS"))
+                    answer, slots = await request(
+                        connection, ("EXISTS", self._keys.switch), ("CLUSTER", "SLOTS")
+                    )
                 self._known = _nodes(slots, node[0]) or self._known
                 if not isinstance(answer, MovedError):
                     return connection
@@ -82,10 +95,16 @@ class ClusterServer:
 def _nodes(slots: Reply, host: str) -> list[Address]:
     """Every node that CLUSTER SLOTS tells of; none where it is not permitted. `host` is the one that was asked."""
     try:
-        found = {((name or b"").decode() or host, int(port)) for _, _, *nodes in slots for name, port, *_ in nodes}
+        found = {
+            ((name or b"").decode() or host, int(port))
+            for _, _, *nodes in slots
+            for name, port, *_ in nodes
+        }
     except (TypeError, ValueError, AttributeError):
         return []
-    return sorted(node for node in found if node[0] != "?")  # which is how Redis calls what it does not know
+    return sorted(
+        node for node in found if node[0] != "?"
+    )  # which is how Redis calls what it does not know
 
 
 async def _discard(connection: AbstractConnection) -> None:
@@ -98,7 +117,9 @@ def is_slot_migrating(reply: Reply) -> TypeGuard[AskError | TryAgainError]:
     return isinstance(reply, AskError | TryAgainError)
 
 
-async def read_migrating_slot(server: Server, wire: RedisConnection, reads: Sequence[Command], *, within: float) -> list[Reply]:
+async def read_migrating_slot(
+    server: Server, wire: RedisConnection, reads: Sequence[Command], *, within: float
+) -> list[Reply]:
     """Replies to commands on one key each, from whichever of the two nodes has it; from the new one also where it is absent."""
     replies = await wire.call(*reads, within=within)
     sent_on = {number: reply for number, reply in enumerate(replies) if isinstance(reply, AskError)}
@@ -107,7 +128,9 @@ async def read_migrating_slot(server: Server, wire: RedisConnection, reads: Sequ
     asking: Command = ("ASKING",)
     address = _address(next(iter(sent_on.values())), wire)
     async with RedisConnection(await server.connect_to(address, timeout=within), _ignore) as other:
-        answers = await other.call(*(command for number in sent_on for command in (asking, reads[number])), within=within)
+        answers = await other.call(
+            *(command for number in sent_on for command in (asking, reads[number])), within=within
+        )
     for number, answer in zip(sent_on, answers[1::2], strict=True):
         replies[number] = answer
     return replies

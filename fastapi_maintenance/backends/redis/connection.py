@@ -46,7 +46,10 @@ class RedisConnection:
     @property
     def peer(self) -> tuple[str, int] | None:
         """The host and port at the other end; None for a Unix socket."""
-        host, port = getattr(self._connection, "host", None), getattr(self._connection, "port", None)
+        host, port = (
+            getattr(self._connection, "host", None),
+            getattr(self._connection, "port", None),
+        )
         return None if host is None or port is None else (host, port)
 
     async def __aenter__(self) -> Self:
@@ -62,7 +65,9 @@ class RedisConnection:
         assert self._reader is not None
         abort(self._connection)
         self._reader.cancel()
-        await asyncio.wait([self._reader])  # cancelled here again, its reader still closes the connection as it ends
+        await asyncio.wait(
+            [self._reader]
+        )  # cancelled here again, its reader still closes the connection as it ends
         await self._connection.disconnect(nowait=True)
 
     async def call(self, *commands: Command, within: float) -> list[Reply]:
@@ -72,7 +77,9 @@ class RedisConnection:
         `NotSlotOwnerError` if a node of a cluster says that another one has these keys.
         """
         self.check()
-        packed = self._connection.pack_commands(commands)  # before anything is awaited from the server: it may raise
+        packed = self._connection.pack_commands(
+            commands
+        )  # before anything is awaited from the server: it may raise
         loop = asyncio.get_running_loop()
         futures: list[asyncio.Future[Reply]] = [loop.create_future() for _ in commands]
         self._pending.extend(futures)
@@ -101,7 +108,9 @@ class RedisConnection:
             lost = BackendUnavailableError(str(self._error) or type(self._error).__name__)
             raise lost from self._error
 
-    async def _wait(self, futures: list[asyncio.Future[Reply]], started: float, within: float) -> None:
+    async def _wait(
+        self, futures: list[asyncio.Future[Reply]], started: float, within: float
+    ) -> None:
         _, late = await asyncio.wait(futures, timeout=within)
         if late and time.monotonic() - started > 1.5 * within:
             # It is the event loop that was away; the replies may well be waiting in the socket.
@@ -154,7 +163,9 @@ async def request(connection: AbstractConnection, *commands: Command) -> list[Re
 def abort(connection: AbstractConnection) -> None:
     """Close the socket at once, before redis-py begins to close the connection."""
     writer = getattr(connection, "_writer", None)
-    if isinstance(writer, asyncio.StreamWriter):  # what imitates Redis within the process has something else
+    if isinstance(
+        writer, asyncio.StreamWriter
+    ):  # what imitates Redis within the process has something else
         # TLS takes leave, and waits up to 30 s for the peer to do the same. A lease's event loop does not live that long, and its
         # socket would be left open.
         writer.transport.abort()

@@ -24,7 +24,9 @@ logger = logging.getLogger("fastapi_maintenance")
 
 _BLOCK: Final = 1.0  # seconds; then who owns the switch is found out again
 _AT_ONCE: Final = 100  # entries
-_MOST: Final = 10_000  # entries that are asked for where only some are wanted; ten times what is kept
+_MOST: Final = (
+    10_000  # entries that are asked for where only some are wanted; ten times what is kept
+)
 _KINDS: Final[Mapping[str, Kind]] = {kind: kind for kind in get_args(Kind)}
 
 
@@ -32,7 +34,11 @@ class History:
     """Reads the stream under a key."""
 
     def __init__(
-        self, key: str, open_wire: Callable[[], AbstractAsyncContextManager[RedisConnection]], timeout: float, pause: float
+        self,
+        key: str,
+        open_wire: Callable[[], AbstractAsyncContextManager[RedisConnection]],
+        timeout: float,
+        pause: float,
     ) -> None:
         self._key = key
         self._open_wire = open_wire
@@ -43,7 +49,11 @@ class History:
         """The newest changes, oldest first (XREVRANGE). Raises `BackendError`."""
         count = limit if component is None else _MOST
         reply = await self._ask(("XREVRANGE", self._key, "+", "-", "COUNT", count), self._timeout)
-        changes = [change for _, change in _entries(reply) if change is not None and component in (None, change.component)]
+        changes = [
+            change
+            for _, change in _entries(reply)
+            if change is not None and component in (None, change.component)
+        ]
         return tuple(reversed(changes[:limit]))
 
     async def follow(self, after: str) -> AsyncIterator[Change]:
@@ -54,7 +64,16 @@ class History:
         last = after or "0"
         while True:
             try:
-                read = ("XREAD", "COUNT", _AT_ONCE, "BLOCK", round(_BLOCK * 1000), "STREAMS", self._key, last)
+                read = (
+                    "XREAD",
+                    "COUNT",
+                    _AT_ONCE,
+                    "BLOCK",
+                    round(_BLOCK * 1000),
+                    "STREAMS",
+                    self._key,
+                    last,
+                )
                 reply = await self._ask(read, _BLOCK + self._timeout)
                 entries = list(_entries(_of_stream(reply)))
             except UnsupportedError:
@@ -71,7 +90,9 @@ class History:
         async with self._open_wire() as wire:
             (reply,) = await wire.call(command, within=within)
         if isinstance(reply, NoPermissionError):
-            raise UnsupportedError(f"Redis does not permit this user to read the history: {reply}") from reply
+            raise UnsupportedError(
+                f"Redis does not permit this user to read the history: {reply}"
+            ) from reply
         if isinstance(reply, Exception):
             raise BackendError(f"The history under {self._key} cannot be read: {reply}") from reply
         return reply
@@ -91,7 +112,12 @@ class HistoryGapLog:
             return
         self._said.add(code)
         extra = log_fields("unrecorded", backend=self._backend)
-        logger.warning("changes take effect, but the history of %s lacks them: %s", self._backend, unrecorded, extra=extra)
+        logger.warning(
+            "changes take effect, but the history of %s lacks them: %s",
+            self._backend,
+            unrecorded,
+            extra=extra,
+        )
 
 
 def read_entry(id: bytes, fields: Mapping[bytes, bytes]) -> Change | None:
@@ -101,7 +127,12 @@ def read_entry(id: bytes, fields: Mapping[bytes, bytes]) -> Change | None:
         at = datetime.fromtimestamp(int(name.partition("-")[0]) / 1000, UTC)
         component, hold, error = (_text(fields.get(part)) for part in (b"scope", b"hold", b"error"))
         note = Attribution.parse(fields.get(b"note", b"{}"))
-    except (KeyError, ValueError, OverflowError, OSError):  # the second is also what an InvalidStateError is
+    except (
+        KeyError,
+        ValueError,
+        OverflowError,
+        OSError,
+    ):  # the second is also what an InvalidStateError is
         return None
     state, its_component = note.state, note.component
     if state is None:
@@ -111,10 +142,14 @@ def read_entry(id: bytes, fields: Mapping[bytes, bytes]) -> Change | None:
             error = str(unreadable)
     by = note.by or (None if state is None else state.by)
     state = None if state is None else truncated(state)
-    return Change(name, at, kind, component or its_component, hold, state, by, note.host, note.pid, error)
+    return Change(
+        name, at, kind, component or its_component, hold, state, by, note.host, note.pid, error
+    )
 
 
-def _state_of(kind: str, hold: str | None, value: bytes | None, error: str | None) -> tuple[MaintenanceState | None, str | None]:
+def _state_of(
+    kind: str, hold: str | None, value: bytes | None, error: str | None
+) -> tuple[MaintenanceState | None, str | None]:
     """The state that a raw value says, and of which component that is."""
     if error is not None or kind == "lost":
         return None, None

@@ -27,7 +27,13 @@ class Keys:
     def of(cls, switch: str) -> Self:
         """Name the companions of a switch. Raises `ConfigurationError` where they would land in another slot."""
         base = _tagged(switch)
-        return cls(switch, *(f"{base}:{name}" for name in ("holds", "workers", "epoch", "events", "told", "history", "recorded")))
+        return cls(
+            switch,
+            *(
+                f"{base}:{name}"
+                for name in ("holds", "workers", "epoch", "events", "told", "history", "recorded")
+            ),
+        )
 
     def component(self, name: str) -> str:
         """The switch of a component."""

@@ -31,7 +31,9 @@ _BACKOFF_START: Final = 0.02  # seconds
 _BACKOFF_CAP: Final = 1.0
 _COURTESY: Final = 0.02
 _TRACK: Final = ("CLIENT", "TRACKING", "ON", "OPTIN")
-_CONFINED: Final = "allowed in this context"  # what a subscribed RESP2 connection is told about all other commands
+_CONFINED: Final = (
+    "allowed in this context"  # what a subscribed RESP2 connection is told about all other commands
+)
 
 
 class Rung(StrEnum):
@@ -67,7 +69,9 @@ class Link:
         self._deadline = ttl / 2
         self._greeting = ("CLIENT", "SETNAME", f"fastapi-maintenance:{worker}")
         self._subscribe = ("SUBSCRIBE", keys.events)
-        self._sync = Sync(server, keys, feed, worker, ttl=ttl, on_data_loss=on_data_loss, components=components)
+        self._sync = Sync(
+            server, keys, feed, worker, ttl=ttl, on_data_loss=on_data_loss, components=components
+        )
         self._loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()
         self._rung: Rung | None = None
@@ -87,7 +91,9 @@ class Link:
                 self._settle(Rung.DOWN)
                 self._feed.fail(BackendUnavailableError(reason))
             # Full jitter, so that the workers of a restarted server do not come back in step.
-            await asyncio.sleep(random.uniform(0, min(_BACKOFF_CAP, _BACKOFF_START * 2**self._failures)))
+            await asyncio.sleep(
+                random.uniform(0, min(_BACKOFF_CAP, _BACKOFF_START * 2**self._failures))
+            )
             self._failures = min(self._failures + 1, 10)
 
     def nudge(self) -> None:
@@ -108,7 +114,10 @@ class Link:
         """One connection's life: until it fails, or until another server owns the switch."""
         self._sync.begin()
         self._moved = False
-        async with self._open() as (wire, ear, rung), self._server.follow(ear, self._move, every=self._ttl):
+        async with (
+            self._open() as (wire, ear, rung),
+            self._server.follow(ear, self._move, every=self._ttl),
+        ):
             self._connected += 1
             try:
                 while not self._moved:
@@ -126,7 +135,9 @@ class Link:
         async with AsyncExitStack() as stack:
             try:
                 wire = ear = await stack.enter_async_context(await self._connect(protocol=3))
-                subscribed, named, tracked = await wire.call(self._subscribe, self._greeting, _TRACK, within=self._deadline)
+                subscribed, named, tracked = await wire.call(
+                    self._subscribe, self._greeting, _TRACK, within=self._deadline
+                )
                 if _CONFINED in str(named):  # half of RESP3, as fakeredis has
                     raise ResponseError(str(named))
             except ResponseError as refusal:
@@ -135,12 +146,16 @@ class Link:
                 wire = await stack.enter_async_context(await self._connect(protocol=2))
                 ear = await stack.enter_async_context(await self._connect(protocol=2))
                 await wire.call(self._greeting, within=self._deadline)
-                _, subscribed = await ear.call(self._greeting, self._subscribe, within=self._deadline)
+                _, subscribed = await ear.call(
+                    self._greeting, self._subscribe, within=self._deadline
+                )
                 tracked = refusal
             yield wire, ear, _best(tracked, subscribed)
 
     async def _connect(self, *, protocol: int) -> RedisConnection:
-        return RedisConnection(await self._server.connect(timeout=self._ttl, protocol=protocol), self._wake.set)
+        return RedisConnection(
+            await self._server.connect(timeout=self._ttl, protocol=protocol), self._wake.set
+        )
 
     async def _sync_on(self, wire: RedisConnection, rung: Rung) -> tuple[Rung, float]:
         """Sync once; what is pushed meanwhile causes one more. Says the rung, lower if arming was refused, and the next time."""
@@ -152,7 +167,9 @@ class Link:
         self._settle(rung)
         return rung, min(changes_at, time.monotonic() + self._ttl * random.uniform(0.8, 1.2))
 
-    async def _listen(self, wires: Iterable[RedisConnection], until: float, *, certifies: bool) -> None:
+    async def _listen(
+        self, wires: Iterable[RedisConnection], until: float, *, certifies: bool
+    ) -> None:
         """Wait for a push or for `until`, and make sure meanwhile that somebody is there."""
         while not self._wake.is_set() and (now := time.monotonic()) < until:
             silent = min(wires, key=attrgetter("last_received_at"))
@@ -187,7 +204,12 @@ class Link:
         self._rung = rung
         if rung is not Rung.DOWN:
             backend = self._server.describe()
-            logger.info("link to %s: %s", backend, rung, extra=log_fields("link", rung=str(rung), backend=backend))
+            logger.info(
+                "link to %s: %s",
+                backend,
+                rung,
+                extra=log_fields("link", rung=str(rung), backend=backend),
+            )
 
 
 def _best(tracked: object, subscribed: object) -> Rung:

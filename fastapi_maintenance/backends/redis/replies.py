@@ -15,7 +15,14 @@ from ...model.workers import RegistrySnapshot, Worker
 from .connection import Command
 from .keys import Keys
 
-__all__ = ["ScriptReply", "count_replicas", "plain_reads", "read_plain", "read_registry", "read_script"]
+__all__ = [
+    "ScriptReply",
+    "count_replicas",
+    "plain_reads",
+    "read_plain",
+    "read_registry",
+    "read_script",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +61,19 @@ class ScriptReply:
 def read_script(reply: Any) -> ScriptReply:
     """Read the script's reply. Raises `BackendError` if it has another shape."""
     try:
-        now, status, value, pttl, holds, (epoch, born, parent), fingerprint, verdict, _, switches, unrecorded = reply
+        (
+            now,
+            status,
+            value,
+            pttl,
+            holds,
+            (epoch, born, parent),
+            fingerprint,
+            verdict,
+            _,
+            switches,
+            unrecorded,
+        ) = reply
         switch, problem = _switch(status.decode(), value)
         live, damaged = _holds(holds)
         components, unreadable = _scopes(switches)
@@ -68,18 +87,31 @@ def read_script(reply: Any) -> ScriptReply:
             fingerprint.decode(),
             components=components,
         )
-        return ScriptReply(reading, int(born), int(parent), verdict.decode(), unrecorded=unrecorded.decode(errors="replace"))
+        return ScriptReply(
+            reading,
+            int(born),
+            int(parent),
+            verdict.decode(),
+            unrecorded=unrecorded.decode(errors="replace"),
+        )
     except (TypeError, ValueError, AttributeError, OverflowError):
-        raise BackendError("Redis answered the script with something else than a reading.") from None
+        raise BackendError(
+            "Redis answered the script with something else than a reading."
+        ) from None
 
 
 def read_registry(reply: Any) -> RegistrySnapshot:
     """Read the script's reply to a step that calls the roll. Raises `BackendError` if it has another shape."""
     answer = read_script(reply)
     try:
-        workers = tuple(Worker.parse(id.decode(errors="replace"), int(deadline) / 1e6, report) for id, deadline, report in reply[8])
+        workers = tuple(
+            Worker.parse(id.decode(errors="replace"), int(deadline) / 1e6, report)
+            for id, deadline, report in reply[8]
+        )
     except (TypeError, ValueError, AttributeError):
-        raise BackendError("Redis answered the roll call with something else than workers.") from None
+        raise BackendError(
+            "Redis answered the roll call with something else than workers."
+        ) from None
     return RegistrySnapshot(answer.reading, answer.born, workers)
 
 
@@ -96,7 +128,9 @@ def read_plain(replies: list[Any], now: float, components: Sequence[str] = ()) -
     Then come `GET` and `PTTL` for each of the components. Raises `BackendError` where the switch itself cannot be had.
     """
     value, pttl, clock, *rest = replies
-    switches, unreadable = _plain_components(dict(zip(components, zip(rest[::2], rest[1::2], strict=True), strict=True)))
+    switches, unreadable = _plain_components(
+        dict(zip(components, zip(rest[::2], rest[1::2], strict=True), strict=True))
+    )
     if isinstance(clock, list) and len(clock) == 2:
         with suppress(TypeError, ValueError, OverflowError):
             now = _instant(int(clock[0]) + int(clock[1]) / 1e6)
@@ -156,7 +190,9 @@ def _scopes(entries: Any) -> tuple[dict[str, ComponentSwitch], str | None]:
     return components, problem
 
 
-def _plain_components(replies: Mapping[str, tuple[Any, Any]]) -> tuple[dict[str, ComponentSwitch], str | None]:
+def _plain_components(
+    replies: Mapping[str, tuple[Any, Any]],
+) -> tuple[dict[str, ComponentSwitch], str | None]:
     """Those that are there, and those that cannot be had."""
     components, problem = {}, None
     for name, (value, pttl) in replies.items():

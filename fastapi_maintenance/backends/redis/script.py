@@ -22,7 +22,12 @@ __all__ = ["Script", "dump_hold", "is_unknown_script"]
 _SOURCE: Final = files(__package__).joinpath("maintenance.lua").read_bytes()
 _DIGEST: Final = hashlib.sha1(_SOURCE, usedforsecurity=False).hexdigest()
 
-_NOT_PERMITTED: Final = ("unknown command", "unknown redis command", "acl failure in script", "can't run this command")
+_NOT_PERMITTED: Final = (
+    "unknown command",
+    "unknown redis command",
+    "acl failure in script",
+    "can't run this command",
+)
 
 
 class Script:
@@ -40,15 +45,21 @@ class Script:
         """Run a step and load the script with it."""
         return ("EVAL", _SOURCE, *self._tail(step, *args))
 
-    async def run(self, wire: RedisConnection, step: str, *args: str | int, within: float) -> object:
+    async def run(
+        self, wire: RedisConnection, step: str, *args: str | int, within: float
+    ) -> object:
         """Run a step now. Raises `UnsupportedError` if scripts are not permitted, `BackendError` if this one is refused."""
         (reply,) = await wire.call(self.by_digest(step, *args), within=within)
         if is_unknown_script(reply):
             (reply,) = await wire.call(self.whole(step, *args), within=within)
         if is_slot_migrating(reply):
-            raise NotSlotOwnerError(f"the cluster is moving the switch to another node; try again in a moment ({reply})") from reply
+            raise NotSlotOwnerError(
+                f"the cluster is moving the switch to another node; try again in a moment ({reply})"
+            ) from reply
         if isinstance(reply, NoPermissionError) or _is_unknown(reply):
-            raise UnsupportedError(f"Redis does not permit this user what holds and the barrier need; ACL LOG names it: {reply}") from reply
+            raise UnsupportedError(
+                f"Redis does not permit this user what holds and the barrier need; ACL LOG names it: {reply}"
+            ) from reply
         if isinstance(reply, Exception):
             raise BackendError(f"Redis refused: {reply}") from reply
         return reply
@@ -60,16 +71,22 @@ class Script:
 
 def is_unknown_script(reply: object) -> bool:
     """Whether the server wants to be sent the script whole. What imitates Redis may say so without the error code."""
-    return isinstance(reply, ResponseError) and (isinstance(reply, NoScriptError) or str(reply).startswith("No matching script"))
+    return isinstance(reply, ResponseError) and (
+        isinstance(reply, NoScriptError) or str(reply).startswith("No matching script")
+    )
 
 
 def dump_hold(hold: Hold) -> str:
     """What is stored of a hold beside its times. Raises `InvalidStateError` beyond 64 KiB, which every worker would read every `ttl`."""
     text = replace(hold, since=0.0).dump()
     if len(text) > MAX_BYTES:
-        raise InvalidStateError(f"The hold is {len(text)} bytes long; {MAX_BYTES} is the most one may have. Shorten its texts.")
+        raise InvalidStateError(
+            f"The hold is {len(text)} bytes long; {MAX_BYTES} is the most one may have. Shorten its texts."
+        )
     return text
 
 
 def _is_unknown(reply: object) -> bool:
-    return isinstance(reply, ResponseError) and any(sign in str(reply).lower() for sign in _NOT_PERMITTED)
+    return isinstance(reply, ResponseError) and any(
+        sign in str(reply).lower() for sign in _NOT_PERMITTED
+    )

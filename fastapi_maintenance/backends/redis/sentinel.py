@@ -45,7 +45,10 @@ class SentinelServer:
 
     def describe(self) -> str:
         scheme, _, rest = self._master.describe().partition("://")
-        hosts = ",".join(sentinel.describe().partition("://")[2].partition("/")[0] for sentinel in self._sentinels)
+        hosts = ",".join(
+            sentinel.describe().partition("://")[2].partition("/")[0]
+            for sentinel in self._sentinels
+        )
         return f"{scheme}+sentinel://{hosts}/{self._name}/{rest.rpartition('/')[2]}"
 
     async def connect(self, *, timeout: float, protocol: int = 3) -> AbstractConnection:
@@ -64,12 +67,17 @@ class SentinelServer:
         return await self._master.connect_to(address, timeout=timeout)
 
     @asynccontextmanager
-    async def follow(self, wire: RedisConnection, moved: Callable[[], None], *, every: float) -> AsyncIterator[None]:
+    async def follow(
+        self, wire: RedisConnection, moved: Callable[[], None], *, every: float
+    ) -> AsyncIterator[None]:
         def hear(vote: _Vote) -> None:
             if self._learn(vote).master != wire.peer:
                 moved()
 
-        lookouts = [asyncio.create_task(self._look_out(sentinel, hear, every)) for sentinel in self._sentinels]
+        lookouts = [
+            asyncio.create_task(self._look_out(sentinel, hear, every))
+            for sentinel in self._sentinels
+        ]
         try:
             yield
         finally:
@@ -79,7 +87,10 @@ class SentinelServer:
 
     async def _resolve(self, timeout: float) -> Address:
         """Where the master is, as the newest of a majority's answers says, or of as many as came in time."""
-        asked = [asyncio.create_task(self._ask_once(sentinel, timeout / 2)) for sentinel in self._sentinels]
+        asked = [
+            asyncio.create_task(self._ask_once(sentinel, timeout / 2))
+            for sentinel in self._sentinels
+        ]
         problem, votes = "", 0
         try:
             for answer in asyncio.as_completed(asked):
@@ -96,7 +107,9 @@ class SentinelServer:
                 task.cancel()
             await asyncio.wait(asked)
         if not votes:
-            raise ConnectionError(f"None of {len(asked)} Sentinels knows where {self._name!r} is: {problem}")
+            raise ConnectionError(
+                f"None of {len(asked)} Sentinels knows where {self._name!r} is: {problem}"
+            )
         return self._newest.master
 
     def _learn(self, vote: _Vote) -> _Vote:
@@ -107,19 +120,27 @@ class SentinelServer:
         return self._newest
 
     async def _ask_once(self, sentinel: SingleServer, timeout: float) -> _Vote:
-        async with RedisConnection(await sentinel.connect(timeout=timeout, protocol=2), _ignore) as wire:
+        async with RedisConnection(
+            await sentinel.connect(timeout=timeout, protocol=2), _ignore
+        ) as wire:
             return await self._ask(wire, timeout)
 
     async def _ask(self, wire: RedisConnection, timeout: float) -> _Vote:
         (reply,) = await wire.call(("SENTINEL", "MASTER", self._name), within=timeout)
         return _read(reply)
 
-    async def _look_out(self, sentinel: SingleServer, hear: Callable[[_Vote], None], every: float) -> None:
+    async def _look_out(
+        self, sentinel: SingleServer, hear: Callable[[_Vote], None], every: float
+    ) -> None:
         """Ask one Sentinel again and again, and at once when it speaks of a failover."""
         while True:
-            with suppress(RedisError, OSError, BackendError):  # then the others must do, until it is back
+            with suppress(
+                RedisError, OSError, BackendError
+            ):  # then the others must do, until it is back
                 spoken = asyncio.Event()
-                async with RedisConnection(await sentinel.connect(timeout=every), spoken.set) as wire:
+                async with RedisConnection(
+                    await sentinel.connect(timeout=every), spoken.set
+                ) as wire:
                     await wire.call(("SUBSCRIBE", _EVENT), within=every)
                     while True:
                         spoken.clear()
@@ -135,7 +156,9 @@ def _read(reply: Reply) -> _Vote:
     if isinstance(reply, Exception):
         raise BackendError(f"A Sentinel answered: {reply}") from reply
     try:
-        fields: dict[Any, Any] = reply if isinstance(reply, dict) else dict(zip(reply[::2], reply[1::2], strict=True))
+        fields: dict[Any, Any] = (
+            reply if isinstance(reply, dict) else dict(zip(reply[::2], reply[1::2], strict=True))
+        )
         return _Vote(int(fields[b"config-epoch"]), (fields[b"ip"].decode(), int(fields[b"port"])))
     except (TypeError, ValueError, KeyError, AttributeError):
         raise BackendError("A Sentinel answered with something else than a master.") from None

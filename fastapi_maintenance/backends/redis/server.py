@@ -36,7 +36,9 @@ class Server(Protocol):
     async def connect_to(self, address: Address, *, timeout: float) -> AbstractConnection:
         """The same to a server that another one has pointed to."""
 
-    def follow(self, wire: RedisConnection, moved: Callable[[], None], *, every: float) -> AbstractAsyncContextManager[object]:
+    def follow(
+        self, wire: RedisConnection, moved: Callable[[], None], *, every: float
+    ) -> AbstractAsyncContextManager[object]:
         """While entered, call `moved` once another server than the one at the end of this wire owns the switch.
 
         Asks at least `every` seconds.
@@ -69,7 +71,9 @@ class SingleServer:
         except ValueError as error:
             raise ConfigurationError(f"The Redis URL cannot be read: {error}") from None
         if problem:
-            raise ConfigurationError(f"The Redis URL {problem}. Percent-encode what is special in a password, as %23 for #.")
+            raise ConfigurationError(
+                f"The Redis URL {problem}. Percent-encode what is special in a password, as %23 for #."
+            )
         return cls(options.pop("connection_class", Connection), options)
 
     @classmethod
@@ -78,7 +82,9 @@ class SingleServer:
         pool = getattr(client, "connection_pool", None)
         kind = getattr(pool, "connection_class", None)
         if not (isinstance(kind, type) and issubclass(kind, AbstractConnection)):
-            raise ConfigurationError("client must be a redis.asyncio.Redis; a synchronous client would block the event loop.")
+            raise ConfigurationError(
+                "client must be a redis.asyncio.Redis; a synchronous client would block the event loop."
+            )
         return cls(kind, client.connection_pool.connection_kwargs)
 
     def describe(self) -> str:
@@ -109,7 +115,9 @@ class SingleServer:
     async def connect_to(self, address: Address, *, timeout: float) -> AbstractConnection:
         return await self.at(address).connect(timeout=timeout, protocol=2)
 
-    def follow(self, wire: RedisConnection, moved: Callable[[], None], *, every: float) -> AbstractAsyncContextManager[object]:
+    def follow(
+        self, wire: RedisConnection, moved: Callable[[], None], *, every: float
+    ) -> AbstractAsyncContextManager[object]:
         return nullcontext()
 
     @property
@@ -125,10 +133,16 @@ class SingleServer:
 
     def _make(self, *, timeout: float, protocol: int) -> AbstractConnection:
         # No socket_timeout: for it redis-py uses asyncio.wait_for, which before Python 3.12 can swallow a cancellation.
-        limits = {"socket_timeout": None, "socket_connect_timeout": timeout, "health_check_interval": 0}
+        limits = {
+            "socket_timeout": None,
+            "socket_connect_timeout": timeout,
+            "health_check_interval": 0,
+        }
         # redis-py by itself tries for about a minute; whoever calls here wants to know now.
         never = {"retry": Retry(NoBackoff(), 0), "retry_on_timeout": False, "retry_on_error": []}
-        return self._class(**self._options | limits | never | _ANONYMOUS, protocol=protocol, decode_responses=False)
+        return self._class(
+            **self._options | limits | never | _ANONYMOUS, protocol=protocol, decode_responses=False
+        )
 
 
 def _problem_with(url: str) -> str:
@@ -145,20 +159,43 @@ def _problem_with(url: str) -> str:
     if parts.fragment or "@" in parts.path + parts.query:
         return "has a # or an @ where it means nothing"
     if parts.scheme == "unix":
-        return "" if parts.path and not parts.hostname else "names no socket; write it as unix:///run/redis.sock"
-    return "" if not database or database.isdecimal() else "has a database that is not a number; write it as in redis://localhost:6379/0"
+        return (
+            ""
+            if parts.path and not parts.hostname
+            else "names no socket; write it as unix:///run/redis.sock"
+        )
+    return (
+        ""
+        if not database or database.isdecimal()
+        else "has a database that is not a number; write it as in redis://localhost:6379/0"
+    )
 
 
 # What CLIENT SETINFO would say of redis-py costs it a look at the disk for each connection, on the event loop.
 _ANONYMOUS: Final[dict[str, None]] = (
-    {"driver_info": None} if "driver_info" in signature(AbstractConnection).parameters else {"lib_name": None, "lib_version": None}
+    {"driver_info": None}
+    if "driver_info" in signature(AbstractConnection).parameters
+    else {"lib_name": None, "lib_version": None}
 )
 
 
 _OURS: Final = frozenset(
-    {"socket_timeout", "socket_connect_timeout", "health_check_interval", "retry", "retry_on_timeout", "retry_on_error"}
+    {
+        "socket_timeout",
+        "socket_connect_timeout",
+        "health_check_interval",
+        "retry",
+        "retry_on_timeout",
+        "retry_on_error",
+    }
     | {"protocol", "decode_responses", "client_name", "redis_connect_func", "event_dispatcher"}
-    | {"maint_notifications_config", "maint_notifications_pool_handler", "driver_info", "lib_name", "lib_version"}
+    | {
+        "maint_notifications_config",
+        "maint_notifications_pool_handler",
+        "driver_info",
+        "lib_name",
+        "lib_version",
+    }
 )
 
 

@@ -94,19 +94,29 @@ class Sync:
         self._scopes = sorted(self._all_components())
         switches = self._keys.switch, *map(self._keys.component, self._scopes)
         # EXISTS arms like any read and moves no value, however long.
-        arming: list[Command] = [("CLIENT", "CACHING", "YES"), ("EXISTS", *switches, self._keys.epoch)] if arm else []
+        arming: list[Command] = (
+            [("CLIENT", "CACHING", "YES"), ("EXISTS", *switches, self._keys.epoch)] if arm else []
+        )
         answer: ScriptReply | None = None
         while answer is None:
             sent = time.monotonic()
             replies = await wire.call(*arming, *self._commands(rung), within=self._deadline)
             armed = arm and not any(_is_refused(reply) for reply in replies[: len(arming)])
             answers = replies[len(arming) :]
-            answer = await self._on_the_move(wire) if is_slot_migrating(answers[0]) else self._understand(answers)
+            answer = (
+                await self._on_the_move(wire)
+                if is_slot_migrating(answers[0])
+                else self._understand(answers)
+            )
         self._tell()
         before, self._last = self._last, await self._after_loss(wire, answer)
         if self._last.reading.registered:
             self._registered_at = round(self._last.reading.now * 1e6)
-            if not self._knows_since or before is None or _switches(before.reading) != _switches(self._last.reading):
+            if (
+                not self._knows_since
+                or before is None
+                or _switches(before.reading) != _switches(self._last.reading)
+            ):
                 self._knows_since = self._registered_at
         self._feed.update(self._last.reading, sent)
         return armed, sent + _changes_in(self._last.reading)
@@ -116,7 +126,9 @@ class Sync:
         """Whether there are components to ask about, or what others may be waiting for has changed: what is applied, and drained."""
         if self._scopes != sorted(self._all_components()):
             return True
-        return self._acknowledged is not None and self._acknowledged != _acknowledgement(self._feed.report())
+        return self._acknowledged is not None and self._acknowledged != _acknowledgement(
+            self._feed.report()
+        )
 
     async def leave(self, wire: RedisConnection) -> None:
         """Take this worker out of the registry, if that is quickly done; else its registration runs out by itself."""
@@ -136,8 +148,20 @@ class Sync:
         if self._depth is ScriptAccess.READ or not report:
             return [run("read")]
         self._acknowledged = _acknowledgement(report)
-        registration = self._worker, json.dumps({**report, "rung": rung, "lifetime": lifetime}), round(lifetime * 1000)
-        return [run("sync", *registration, 0 if self._last is None else self._last.born, self._knows_since, self._registered_at)]
+        registration = (
+            self._worker,
+            json.dumps({**report, "rung": rung, "lifetime": lifetime}),
+            round(lifetime * 1000),
+        )
+        return [
+            run(
+                "sync",
+                *registration,
+                0 if self._last is None else self._last.born,
+                self._knows_since,
+                self._registered_at,
+            )
+        ]
 
     def _understand(self, replies: list[Reply]) -> ScriptReply | None:
         """What the replies say; None to ask once more, having stepped down as the refusal demands."""
@@ -155,7 +179,9 @@ class Sync:
             if answer.is_rolled_back:
                 self._acknowledged = None
             self._gaps.tell(answer.unrecorded)
-            return answer.with_reading(replace(answer.reading, registered=self._acknowledged is not None))
+            return answer.with_reading(
+                replace(answer.reading, registered=self._acknowledged is not None)
+            )
         return None
 
     async def _on_the_move(self, wire: RedisConnection) -> ScriptReply:
@@ -170,12 +196,19 @@ class Sync:
         if self._depth is self._told:
             return
         self._told = self._depth
-        extra = log_fields("rights", backend=self._server.describe(), depth=self._depth.name.lower())
+        extra = log_fields(
+            "rights", backend=self._server.describe(), depth=self._depth.name.lower()
+        )
         if self._depth is ScriptAccess.FULL:
             logger.info("Redis permits the sync script again", extra=extra)
         else:
             without = "registering" if self._depth is ScriptAccess.READ else "holds and registering"
-            logger.warning("Redis refuses the sync script (%s); following the switch without %s", self._refusal, without, extra=extra)
+            logger.warning(
+                "Redis refuses the sync script (%s); following the switch without %s",
+                self._refusal,
+                without,
+                extra=extra,
+            )
 
     # -- what is known -------------------------------------------------------------------------------------------------
 
@@ -185,16 +218,23 @@ class Sync:
         if before is None:
             return answer
         if not answer.whole:
-            answer = before.with_reading(replace(answer.reading, epoch=before.reading.epoch))  # it knows of no epoch
+            answer = before.with_reading(
+                replace(answer.reading, epoch=before.reading.epoch)
+            )  # it knows of no epoch
         elif before.is_lost_in(answer):
             if self._on_data_loss == "restore":
                 answer = await self._restore(wire, before, answer)
             else:
                 self._knows_since = self._registered_at = 0
-                logger.warning("Redis lost its data; following it, as on_data_loss='follow' says", extra=self._loss("followed"))
+                logger.warning(
+                    "Redis lost its data; following it, as on_data_loss='follow' says",
+                    extra=self._loss("followed"),
+                )
                 await self._record_loss(wire)
         elif answer.is_rolled_back:
-            self._knows_since = self._registered_at = 0  # somebody else has begun anew, so there is nothing left to compare with
+            self._knows_since = self._registered_at = (
+                0  # somebody else has begun anew, so there is nothing left to compare with
+            )
         return answer.with_reading(with_last_known(answer.reading, before.reading))
 
     def _loss(self, outcome: str) -> dict[str, object]:
@@ -202,29 +242,53 @@ class Sync:
 
     async def _record_loss(self, wire: RedisConnection) -> None:
         with suppress(BackendError):  # a connection that has ended shows at the next sync
-            self._gaps.tell(read_script(await self._script.run(wire, "lost", attribution_json(), within=self._deadline)).unrecorded)
+            self._gaps.tell(
+                read_script(
+                    await self._script.run(wire, "lost", attribution_json(), within=self._deadline)
+                ).unrecorded
+            )
 
-    async def _restore(self, wire: RedisConnection, before: ScriptReply, answer: ScriptReply) -> ScriptReply:
+    async def _restore(
+        self, wire: RedisConnection, before: ScriptReply, answer: ScriptReply
+    ) -> ScriptReply:
         """What there is after restoring. Where Redis refuses that, `before` stays what is remembered, to be tried again."""
         # What was lost without a trace in the epoch counts as if it had moved it.
-        memory = _memory(before, answer.reading.now, epoch=before.reading.epoch + answer.is_rolled_back)
+        memory = _memory(
+            before, answer.reading.now, epoch=before.reading.epoch + answer.is_rolled_back
+        )
         try:
-            restored = read_script(await self._script.run(wire, "restore", *memory, within=self._deadline))
+            restored = read_script(
+                await self._script.run(wire, "restore", *memory, within=self._deadline)
+            )
         except BackendUnavailableError:
             raise  # the next connection will see the loss again
         except BackendError as error:
             switch = answer.reading.switch if answer.reading.switch not in (None, OFF) else None
             problem = f"Redis lost its data, and the last known state cannot be written again yet: {error}"
-            return before.with_reading(replace(answer.reading, switch=switch, holds=None, epoch=before.reading.epoch, error=problem))
+            return before.with_reading(
+                replace(
+                    answer.reading,
+                    switch=switch,
+                    holds=None,
+                    epoch=before.reading.epoch,
+                    error=problem,
+                )
+            )
         self._knows_since = self._registered_at = 0
         self._gaps.tell(restored.unrecorded)
-        logger.warning("Redis lost its data; the last known state: %s", restored.verdict, extra=self._loss(restored.verdict))
+        logger.warning(
+            "Redis lost its data; the last known state: %s",
+            restored.verdict,
+            extra=self._loss(restored.verdict),
+        )
         return restored
 
 
 def _acknowledgement(report: Mapping[str, Any]) -> tuple[object, ...]:
     components: Mapping[str, Any] = report.get("components", {})
-    standings = {name: (standing["closed"], standing["drained"]) for name, standing in components.items()}
+    standings = {
+        name: (standing["closed"], standing["drained"]) for name, standing in components.items()
+    }
     return *(report.get(name) for name in ("epoch", "applied", "drained")), standings
 
 
@@ -241,7 +305,13 @@ def _changes_in(reading: Snapshot) -> float:
 
     Half the way before it, because it may be the deadline of a hold, whose renewal is not pushed and must not go unnoticed.
     """
-    left = min(evaluate(reading, reading.now, scope).until for scope in (None, *(reading.components or ()))) - reading.now
+    left = (
+        min(
+            evaluate(reading, reading.now, scope).until
+            for scope in (None, *(reading.components or ()))
+        )
+        - reading.now
+    )
     return max(0.001, left + 0.001 if left < _SOON else left / 2)
 
 
@@ -252,7 +322,9 @@ def _memory(before: ScriptReply, now: float, *, epoch: int) -> list[str | int]:
     for hold in reading.holds or ():
         memory += [hold.id, round(hold.deadline * 1e6), round(hold.since * 1e6), dump_hold(hold)]
     for component in reading.components or ():
-        value, left = _remembered(own, now) if (own := reading.for_component(component)) else ("", 0)
+        value, left = (
+            _remembered(own, now) if (own := reading.for_component(component)) else ("", 0)
+        )
         if value:
             memory += ["", component, value, left]
     return memory
@@ -263,5 +335,9 @@ def _remembered(reading: Snapshot, now: float) -> tuple[str, int]:
     switch, left = reading.switch, 0
     if reading.expires_in is not None:
         left = round((reading.expires_at - now) * 1000)
-    gone = switch is None or not (switch.enabled or switch.has_details) or (reading.expires_in is not None and left <= 0)
+    gone = (
+        switch is None
+        or not (switch.enabled or switch.has_details)
+        or (reading.expires_in is not None and left <= 0)
+    )
     return "" if gone or switch is None else switch.dump(), max(left, 0)

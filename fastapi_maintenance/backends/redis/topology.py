@@ -42,7 +42,9 @@ def server_of_url(url: str, keys: Keys) -> Server:
     if not plus:
         return SingleServer.from_url(url)
     if scheme not in ("redis", "rediss") or topology not in ("sentinel", "cluster"):
-        raise ConfigurationError("After a + comes sentinel or cluster: redis+sentinel://, rediss+cluster:// and so on.")
+        raise ConfigurationError(
+            "After a + comes sentinel or cluster: redis+sentinel://, rediss+cluster:// and so on."
+        )
     parts, netloc = split_netloc(url)
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
     if parts.fragment or "@" in parts.path + parts.query:
@@ -52,24 +54,47 @@ def server_of_url(url: str, keys: Keys) -> Server:
     login, at, hosts = netloc.rpartition("@")
     names = hosts.split(",")
     if not all(names):
-        raise ConfigurationError(f"The Redis URL has a host without a name; write {scheme}+{topology}://one,two:6380,three/….")
+        raise ConfigurationError(
+            f"The Redis URL has a host without a name; write {scheme}+{topology}://one,two:6380,three/…."
+        )
     if topology == "cluster":
-        return ClusterServer([SingleServer.from_url(_single(scheme, login + at, name, parts.path, query)) for name in names], keys)
+        return ClusterServer(
+            [
+                SingleServer.from_url(_single(scheme, login + at, name, parts.path, query))
+                for name in names
+            ],
+            keys,
+        )
     return _behind_sentinels(scheme, login + at, names, parts.path, query)
 
 
-def _behind_sentinels(scheme: str, login: str, names: list[str], path: str, query: dict[str, str]) -> SentinelServer:
+def _behind_sentinels(
+    scheme: str, login: str, names: list[str], path: str, query: dict[str, str]
+) -> SentinelServer:
     service, _, database = path.strip("/").partition("/")
     if not service:
-        raise ConfigurationError("The Redis URL does not name the master; write redis+sentinel://one,two,three/mymaster/0.")
+        raise ConfigurationError(
+            "The Redis URL does not name the master; write redis+sentinel://one,two,three/mymaster/0."
+        )
     own = {name: query.pop(f"sentinel_{name}", "") for name in ("username", "password", "tls")}
     tls = _YES_OR_NO.get(own["tls"].lower()) if own["tls"] else scheme == "rediss"
     if tls is None or (tls and scheme == "redis"):
         raise ConfigurationError("sentinel_tls says yes or no, in a rediss+sentinel:// URL.")
     options = {name: value for name, value in query.items() if tls and name.startswith("ssl_")}
-    guard = f"{quote(own['username'], safe='')}:{quote(own['password'], safe='')}@" if own["username"] or own["password"] else ""
-    sentinels = [SingleServer.from_url(_single("rediss" if tls else "redis", guard, _with_port(name), "", options)) for name in names]
-    master = SingleServer.from_url(_single(scheme, login, sentinels[0].address[0], f"/{database}", query))
+    guard = (
+        f"{quote(own['username'], safe='')}:{quote(own['password'], safe='')}@"
+        if own["username"] or own["password"]
+        else ""
+    )
+    sentinels = [
+        SingleServer.from_url(
+            _single("rediss" if tls else "redis", guard, _with_port(name), "", options)
+        )
+        for name in names
+    ]
+    master = SingleServer.from_url(
+        _single(scheme, login, sentinels[0].address[0], f"/{database}", query)
+    )
     return SentinelServer(sentinels, unquote(service), master)
 
 
@@ -77,11 +102,19 @@ def server_of_client(client: Any, keys: Keys) -> Server:
     """Connect as a `redis.asyncio.Redis` does, one that a `Sentinel` made included, or a `redis.asyncio.RedisCluster`."""
     if isinstance(client, RedisCluster):
         nodes = client.nodes_manager.startup_nodes.values()
-        return ClusterServer([SingleServer(node.connection_class, node.connection_kwargs) for node in nodes], keys)
+        return ClusterServer(
+            [SingleServer(node.connection_class, node.connection_kwargs) for node in nodes], keys
+        )
     pool = getattr(client, "connection_pool", None)
     if isinstance(pool, SentinelConnectionPool):
-        sentinels = [SingleServer.from_client(sentinel) for sentinel in pool.sentinel_manager.sentinels]
-        options = {name: value for name, value in pool.connection_kwargs.items() if name != "connection_pool"}
+        sentinels = [
+            SingleServer.from_client(sentinel) for sentinel in pool.sentinel_manager.sentinels
+        ]
+        options = {
+            name: value
+            for name, value in pool.connection_kwargs.items()
+            if name != "connection_pool"
+        }
         kind = SSLConnection if issubclass(pool.connection_class, SSLConnection) else Connection
         return SentinelServer(sentinels, pool.service_name, SingleServer(kind, options))
     return SingleServer.from_client(client)

@@ -19,9 +19,19 @@ from tests.backends.recording import RecordingFeed
 from tests.support.collecting import Collecting
 from tests.support.waiting import eventually
 
-__all__ = ["SOON", "Worker", "linked", "no_hot_loop", "open_files", "recorded_commands", "took_less_than"]
+__all__ = [
+    "SOON",
+    "Worker",
+    "linked",
+    "no_hot_loop",
+    "open_files",
+    "recorded_commands",
+    "took_less_than",
+]
 
-SOON: Final = 1.0  # seconds: generous for what takes milliseconds, and less than any poll in these tests
+SOON: Final = (
+    1.0  # seconds: generous for what takes milliseconds, and less than any poll in these tests
+)
 _LONGEST_TURN: Final = 0.1  # seconds of processor time before the event loop gets its turn
 
 
@@ -44,8 +54,17 @@ class Worker(RecordingFeed):
     def report(self) -> Mapping[str, Any]:
         if self.observer:
             return {}
-        applied = {"epoch": self.last.epoch, "applied": self.last.fingerprint} if self.reporting and self.readings else {}
-        return {"host": socket.gethostname(), "pid": os.getpid(), "drained": self.drained, **applied}
+        applied = (
+            {"epoch": self.last.epoch, "applied": self.last.fingerprint}
+            if self.reporting and self.readings
+            else {}
+        )
+        return {
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "drained": self.drained,
+            **applied,
+        }
 
     @property
     def syncs(self) -> int:
@@ -75,7 +94,9 @@ class Worker(RecordingFeed):
 
     def was_ever_off(self, since: int = 0) -> bool:
         """Whether any reading after the first so many said off when it came."""
-        return not all(evaluate(reading, reading.now).state.enabled for reading in self.readings[since:])
+        return not all(
+            evaluate(reading, reading.now).state.enabled for reading in self.readings[since:]
+        )
 
 
 def sync_now(backend: RedisBackend) -> None:
@@ -85,7 +106,9 @@ def sync_now(backend: RedisBackend) -> None:
 
 
 @asynccontextmanager
-async def linked(backend: RedisBackend, worker: Worker | None = None, *, wait: bool = True, busy: bool = False) -> AsyncIterator[Worker]:
+async def linked(
+    backend: RedisBackend, worker: Worker | None = None, *, wait: bool = True, busy: bool = False
+) -> AsyncIterator[Worker]:
     """A worker on a link of its own, from its first reading on, while the event loop never waits long for its turn.
 
     `busy` is for tests that keep it so themselves.
@@ -129,7 +152,9 @@ async def no_hot_loop(*, busy: bool = False) -> AsyncIterator[None]:
             await asyncio.wait([watching])
     took, spent = time.monotonic() - began, time.thread_time() - spent
     assert worst < _LONGEST_TURN, f"one turn computed for {worst * 1000:.0f} ms"
-    assert busy or took < 1.0 or spent < 0.5 * took, f"{spent:.1f} s of {took:.1f} s were spent computing"
+    assert busy or took < 1.0 or spent < 0.5 * took, (
+        f"{spent:.1f} s of {took:.1f} s were spent computing"
+    )
 
 
 @asynccontextmanager
@@ -141,7 +166,9 @@ async def recorded_commands(client: Redis) -> AsyncIterator[list[tuple[str, str]
         while True:
             seen = await monitor.next_command()
             if seen["client_type"] != "lua":
-                commands.append((f"{seen['client_address']}:{seen['client_port']}", seen["command"]))
+                commands.append(
+                    (f"{seen['client_address']}:{seen['client_port']}", seen["command"])
+                )
 
     async with client.monitor() as monitor:
         recording = asyncio.create_task(record(), name="the monitor")

@@ -35,7 +35,12 @@ class Scripted:
 
     async def connect(self, **options: Any) -> Connection:
         """An open connection that has shaken no hands."""
-        connection = Connection(host="127.0.0.1", port=self.port, redis_connect_func=_greet_nobody, **{"protocol": 3, **options})
+        connection = Connection(
+            host="127.0.0.1",
+            port=self.port,
+            redis_connect_func=_greet_nobody,
+            **{"protocol": 3, **options},
+        )
         await connection.connect()  # type: ignore[no-untyped-call]
         return connection
 
@@ -59,7 +64,9 @@ async def scripted(answer: bytes | Answer = b"", *, deaf: bool = False) -> Async
             if deaf:
                 reader._transport.pause_reading()  # type: ignore[attr-defined]
                 await asyncio.Event().wait()
-            with suppress(ConnectionResetError):  # a client that hangs up on us, with some of our words unread
+            with suppress(
+                ConnectionResetError
+            ):  # a client that hangs up on us, with some of our words unread
                 while heard := await reader.read(65536):
                     said = answer if isinstance(answer, bytes) else answer(heard)
                     writer.write(said if isinstance(said, bytes) else await said)

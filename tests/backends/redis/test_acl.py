@@ -41,7 +41,13 @@ LINK: Final = [
     f"SUBSCRIBE {EVENTS}",
     f"EXISTS {SWITCH} {COMPANION}",
 ]
-READING: Final = [f"GET {SWITCH}", f"PTTL {SWITCH}", f"STRLEN {SWITCH}", f"HGETALL {COMPANION}", "TIME"]
+READING: Final = [
+    f"GET {SWITCH}",
+    f"PTTL {SWITCH}",
+    f"STRLEN {SWITCH}",
+    f"HGETALL {COMPANION}",
+    "TIME",
+]
 RECORDS: Final = [f"XREVRANGE {HISTORY} + - COUNT 10", f"XREAD BLOCK 1000 STREAMS {HISTORY} 0"]
 SCRIPTS: Final = [f"EVAL x 2 {SWITCH} {COMPANION}", f"EVALSHA x 1 {SWITCH}"]
 WRITING: Final = [
@@ -114,7 +120,9 @@ def test_operators_may_look_around_by_hand(server: RedisServer, command: str) ->
 
 @pytest.mark.parametrize("command", NEVER)
 @pytest.mark.parametrize("user", EVERYBODY)
-def test_nobody_may_reach_beyond_maintenance_mode(server: RedisServer, user: str, command: str) -> None:
+def test_nobody_may_reach_beyond_maintenance_mode(
+    server: RedisServer, user: str, command: str
+) -> None:
     assert "has no permissions" in verdict(server, user, command)
 
 
@@ -129,7 +137,9 @@ def test_writers_may_call_everything_that_the_scripts_call(user: str) -> None:
 
 
 def test_a_client_logs_in_and_flips_by_resp3(server: RedisServer) -> None:
-    with redis.Redis.from_url(server.url_of("worker", "change-me-worker"), protocol=3, decode_responses=True) as worker:
+    with redis.Redis.from_url(
+        server.url_of("worker", "change-me-worker"), protocol=3, decode_responses=True
+    ) as worker:
         assert worker.set("maintenance", "1")
         assert worker.get("maintenance") == "1"
         assert worker.delete("maintenance")
@@ -139,11 +149,16 @@ def test_a_client_logs_in_and_flips_by_resp3(server: RedisServer) -> None:
 
 @pytest.mark.every_redis
 @pytest.mark.parametrize("redis_user", WRITERS, indirect=True)
-async def test_an_application_is_refused_nothing_that_it_asks_for(redis_server: RedisServer, redis_url: str) -> None:
+async def test_an_application_is_refused_nothing_that_it_asks_for(
+    redis_server: RedisServer, redis_url: str
+) -> None:
     """Not even what redis-py by itself says on every connection, CLIENT SETINFO: it would fill the log that refusals are looked for in."""
     redis_server.cli("ACL", "LOG", "RESET")
     backend = RedisBackend(redis_url)
-    app = Starlette(routes=[Route("/", Response("open"))], middleware=[Middleware(MaintenanceModeMiddleware, backend=backend)])
+    app = Starlette(
+        routes=[Route("/", Response("open"))],
+        middleware=[Middleware(MaintenanceModeMiddleware, backend=backend)],
+    )
     with TestClient(app) as client:
         async with maintenance_mode_on(backend):
             await eventually(lambda: asked(client) == 503, within=5)
@@ -158,7 +173,9 @@ async def test_an_application_is_refused_nothing_that_it_asks_for(redis_server: 
 
 @pytest.mark.every_redis
 @pytest.mark.parametrize("redis_user", ["readonly"], indirect=True)
-async def test_an_application_that_may_only_read_follows_all_the_same(redis_server: RedisServer, redis_url: str) -> None:
+async def test_an_application_that_may_only_read_follows_all_the_same(
+    redis_server: RedisServer, redis_url: str
+) -> None:
     """The switch and everybody's holds, at once; and it is in nobody's way."""
     others = RedisBackend(redis_server.url)
     async with MaintenanceMode(RedisBackend(redis_url, ttl=20.0)) as mode:
@@ -190,7 +207,11 @@ def test_without_a_user_nothing_is_answered(server: RedisServer) -> None:
 @pytest.mark.parametrize("user", EVERYBODY)
 def test_in_a_topology_everybody_may_at_least_as_much(topology: str, user: str) -> None:
     (here,) = (line for line in USERS.read_text().splitlines() if line.startswith(f"user {user} "))
-    (there,) = (line for line in (USERS.parent / topology / USERS.name).read_text().splitlines() if line.startswith(f"user {user} "))
+    (there,) = (
+        line
+        for line in (USERS.parent / topology / USERS.name).read_text().splitlines()
+        if line.startswith(f"user {user} ")
+    )
 
     assert set(here.split()) <= set(there.split())
 

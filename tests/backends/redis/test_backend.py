@@ -49,7 +49,10 @@ DETAILED: Final = MaintenanceState(enabled=True, message="back soon")
         ({"url": "redis://h", "ttl": "soon"}, "ttl must be a number of seconds, not 'soon'"),
         ({"url": "redis://h", "timeout": -1}, "timeout must be a positive number"),
         ({"url": "redis://h", "timeout": [1]}, "timeout must be a number of seconds"),
-        ({"url": "redis://h", "on_data_loss": "panic"}, "on_data_loss must be restore or follow, not 'panic'"),
+        (
+            {"url": "redis://h", "on_data_loss": "panic"},
+            "on_data_loss must be restore or follow, not 'panic'",
+        ),
         ({"url": "redis://h", "key": ""}, "key must not be empty"),
         ({"url": "redis://:s3cret@[::1"}, "The Redis URL cannot be read"),
         ({"client": object()}, "must be a redis.asyncio.Redis"),
@@ -71,7 +74,10 @@ def test_an_argument_goes_before_the_same_option_in_the_url() -> None:
 def test_a_password_is_never_shown() -> None:
     client = Redis(host="h", username="ana", password="s3cret")
 
-    for backend in (RedisBackend(client=client), RedisBackend("redis://ana:s3cret@h?password=s3cret")):
+    for backend in (
+        RedisBackend(client=client),
+        RedisBackend("redis://ana:s3cret@h?password=s3cret"),
+    ):
         assert backend.describe() == "redis://h:6379/0?key=maintenance"
         assert "s3cret" not in repr(backend)
 
@@ -79,8 +85,12 @@ def test_a_password_is_never_shown() -> None:
 # -- commands ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("options", [{"unix_socket": True}, {"tls": True}, {"config": {"requirepass": "s3cret"}}])
-async def test_it_works_in_every_way_that_redis_can_be_reached(own_redis_server: RedisServerFactory, options: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "options", [{"unix_socket": True}, {"tls": True}, {"config": {"requirepass": "s3cret"}}]
+)
+async def test_it_works_in_every_way_that_redis_can_be_reached(
+    own_redis_server: RedisServerFactory, options: dict[str, Any]
+) -> None:
     server = own_redis_server(**options)
     url = server.url.replace("://", "://:s3cret@") if "config" in options else server.url
     backend, other = RedisBackend(url, ttl=20.0), RedisBackend(url)
@@ -92,7 +102,10 @@ async def test_it_works_in_every_way_that_redis_can_be_reached(own_redis_server:
 
 async def test_a_database_and_a_key_of_their_own(redis_url: str) -> None:
     here = RedisBackend(redis_url.replace("/0", "/3"), key="shop:{eu}:m")
-    elsewhere = [RedisBackend(redis_url, key="shop:{eu}:m"), RedisBackend(redis_url.replace("/0", "/3"))]
+    elsewhere = [
+        RedisBackend(redis_url, key="shop:{eu}:m"),
+        RedisBackend(redis_url.replace("/0", "/3")),
+    ]
     await here.write(ON)
     await here.acquire(Hold("a", ON), 30.0)
 
@@ -121,7 +134,9 @@ async def test_a_hold_that_is_too_long_is_not_taken(redis_url: str) -> None:
 
 
 @pytest.mark.parametrize("seconds", [0.0001, 0.0004])
-async def test_less_than_a_millisecond_is_not_for_ever(redis_url: str, operator: Any, seconds: float) -> None:
+async def test_less_than_a_millisecond_is_not_for_ever(
+    redis_url: str, operator: Any, seconds: float
+) -> None:
     """To Redis, no time to live is written as 0."""
     backend = RedisBackend(redis_url)
     await backend.write(ON, expires_in=seconds)
@@ -150,7 +165,9 @@ async def test_the_roll_is_called_and_a_barrier_begun(redis_url: str) -> None:
         await eventually(lambda: worker.last.epoch == begun.reading.epoch, within=SOON)
 
 
-async def test_commands_leave_no_connection_open_and_do_not_use_the_client(redis_url: str, operator: Any) -> None:
+async def test_commands_leave_no_connection_open_and_do_not_use_the_client(
+    redis_url: str, operator: Any
+) -> None:
     client: Any = Redis.from_url(redis_url)
     await operator.client_id()
     before = {entry["id"] for entry in await operator.client_list()}
@@ -196,13 +213,21 @@ asyncio.run(backend.write(ON))
 if child:
     assert os.waitpid(child, 0)[1] == 0
 """
-    subprocess.run([sys.executable, "-c", program], check=True, env=os.environ, cwd=Path(__file__).parents[3], timeout=30)
+    subprocess.run(
+        [sys.executable, "-c", program],
+        check=True,
+        env=os.environ,
+        cwd=Path(__file__).parents[3],
+        timeout=30,
+    )
 
 
 # -- without scripts -----------------------------------------------------------------------------------------------------
 
 
-async def test_without_scripts_the_switch_is_read_and_written_all_the_same(make_user: MakeUser, operator: Any) -> None:
+async def test_without_scripts_the_switch_is_read_and_written_all_the_same(
+    make_user: MakeUser, operator: Any
+) -> None:
     backend = RedisBackend((await make_user(*NO_SCRIPTS)).url)
     worker = Worker()
     backend.subscribe(worker)
@@ -245,12 +270,15 @@ async def test_without_scripts_holds_and_barriers_are_refused_with_a_reason(
     backend = RedisBackend((await make_user(*missing)).url)
 
     with pytest.raises(
-        UnsupportedError, match=r"(?s)Redis does not permit this user what holds and the barrier need; ACL LOG names it: .+"
+        UnsupportedError,
+        match=r"(?s)Redis does not permit this user what holds and the barrier need; ACL LOG names it: .+",
     ):
         await USES_OF_SCRIPTS[use](backend)
 
 
-async def test_a_user_who_may_only_read_is_told_that_nothing_was_written(make_user: MakeUser, operator: Any) -> None:
+async def test_a_user_who_may_only_read_is_told_that_nothing_was_written(
+    make_user: MakeUser, operator: Any
+) -> None:
     for rules in (("-@write", *NO_SCRIPTS), ("-@write",), ("-set", "-del")):
         backend = RedisBackend((await make_user(*rules)).url)
         for state in (ON, OFF):
@@ -259,7 +287,9 @@ async def test_a_user_who_may_only_read_is_told_that_nothing_was_written(make_us
     assert not await operator.exists("maintenance")
 
 
-async def test_a_write_that_reads_back_as_something_else_is_an_error(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_write_that_reads_back_as_something_else_is_an_error(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As when somebody else writes at the same time and no script makes it one step."""
     backend = RedisBackend(redis_url)
 
@@ -291,13 +321,18 @@ async def test_nobody_there_is_an_error_at_once_that_names_the_server(free_port:
     for use in (backend.read, backend.get_value, backend.clear, backend.read_registry):
         with (
             took_less_than(5),
-            pytest.raises(BackendUnavailableError, match=f"redis://127.0.0.1:{free_port}/0.* cannot be reached") as error,
+            pytest.raises(
+                BackendUnavailableError,
+                match=f"redis://127.0.0.1:{free_port}/0.* cannot be reached",
+            ) as error,
         ):
             await use()
         assert "s3cret" not in str(error.value)
 
 
-async def test_a_frozen_server_is_an_error_after_the_timeout(own_redis_server: RedisServerFactory) -> None:
+async def test_a_frozen_server_is_an_error_after_the_timeout(
+    own_redis_server: RedisServerFactory,
+) -> None:
     server = own_redis_server()
     backend = RedisBackend(server.url, timeout=0.3)
     server.pause()
@@ -322,12 +357,17 @@ async def test_a_server_that_freezes_between_connecting_and_answering(
         return connection
 
     monkeypatch.setattr(type(backend._server), "connect", connect_and_freeze)
-    with took_less_than(1.5), pytest.raises(BackendUnavailableError, match=r"no reply within 0\.3 s"):
+    with (
+        took_less_than(1.5),
+        pytest.raises(BackendUnavailableError, match=r"no reply within 0\.3 s"),
+    ):
         await backend.write(ON)
     server.resume()
 
 
-async def test_a_wrong_password_is_an_error_without_it(own_redis_server: RedisServerFactory) -> None:
+async def test_a_wrong_password_is_an_error_without_it(
+    own_redis_server: RedisServerFactory,
+) -> None:
     server = own_redis_server(config={"requirepass": "right"})
 
     with pytest.raises(BackendUnavailableError, match=r"(?i)password") as error:
@@ -340,13 +380,19 @@ async def test_a_server_that_takes_no_writes_says_so(own_redis_server: RedisServ
     backend = RedisBackend(server.url)
 
     assert (await backend.read()).switch == OFF
-    for use in (lambda: backend.write(ON), lambda: backend.acquire(Hold("a", ON), 30.0), backend.clear):
+    for use in (
+        lambda: backend.write(ON),
+        lambda: backend.acquire(Hold("a", ON), 30.0),
+        backend.clear,
+    ):
         with pytest.raises(BackendError, match=r"Redis refused: .*replicas") as error:
             await use()
         assert not isinstance(error.value, UnsupportedError)
 
 
-async def test_values_of_the_wrong_type_are_healed_by_a_write_and_by_force(redis_url: str, operator: Any, keys: Keys) -> None:
+async def test_values_of_the_wrong_type_are_healed_by_a_write_and_by_force(
+    redis_url: str, operator: Any, keys: Keys
+) -> None:
     backend = RedisBackend(redis_url)
     for key in keys.all:
         await operator.zadd(key, {"x": 1})

@@ -32,15 +32,21 @@ class Scene:
         self._key = keys.told
         self.told: list[str] = []
 
-    async def attempt(self, news: StateChange, *, lease: float = 10.0, seconds: float = 0.0) -> bool:
+    async def attempt(
+        self, news: StateChange, *, lease: float = 10.0, seconds: float = 0.0
+    ) -> bool:
         async def tell(old: str) -> None:
             self.told.append(f"{old}>{news.now}")
             await asyncio.sleep(seconds)
 
-        return await NotificationClaim(self._key, self._backend._wire, 2.0, lease).tell_once(news, tell)
+        return await NotificationClaim(self._key, self._backend._wire, 2.0, lease).tell_once(
+            news, tell
+        )
 
     @asynccontextmanager
-    async def during(self, news: StateChange, *, lease: float = 10.0) -> AsyncIterator[asyncio.Task[bool]]:
+    async def during(
+        self, news: StateChange, *, lease: float = 10.0
+    ) -> AsyncIterator[asyncio.Task[bool]]:
         """While a worker is telling, for ever."""
         task = asyncio.create_task(self.attempt(news, lease=lease, seconds=600))
         await eventually(lambda: self.told, within=SOON)
@@ -84,7 +90,9 @@ async def test_what_a_worker_dies_over_another_tells_when_the_claim_has_ended(sc
     assert scene.told == ["0>1", "0>1", "1>0"]
 
 
-async def test_what_a_worker_died_over_counts_as_told_where_it_has_ended_meanwhile(scene: Scene) -> None:
+async def test_what_a_worker_died_over_counts_as_told_where_it_has_ended_meanwhile(
+    scene: Scene,
+) -> None:
     async with scene.during(news("1"), lease=0.3):
         pass
     await eventually(lambda: scene.attempt(news("0")), within=SOON)
@@ -157,7 +165,9 @@ async def test_a_clock_that_went_back_silences_nobody(scene: Scene) -> None:
     assert await scene.attempt(news("0", "1"))
 
 
-async def test_after_a_loss_of_data_each_goes_by_what_it_saw_itself(scene: Scene, redis_server: RedisServer) -> None:
+async def test_after_a_loss_of_data_each_goes_by_what_it_saw_itself(
+    scene: Scene, redis_server: RedisServer
+) -> None:
     await scene.attempt(news("1"))
     redis_server.cli("FLUSHALL")
     assert await scene.attempt(news("0", "1"))
@@ -166,22 +176,31 @@ async def test_after_a_loss_of_data_each_goes_by_what_it_saw_itself(scene: Scene
     assert scene.told == ["0>1", "1>0"]
 
 
-async def test_what_is_not_ours_is_an_error_and_nothing_is_told(scene: Scene, redis_server: RedisServer, keys: Keys) -> None:
+async def test_what_is_not_ours_is_an_error_and_nothing_is_told(
+    scene: Scene, redis_server: RedisServer, keys: Keys
+) -> None:
     redis_server.cli("SET", keys.told, "x")
-    with pytest.raises(BackendError, match=r"Redis cannot say who is to tell of a change: .*(WRONGTYPE|ResponseError)"):
+    with pytest.raises(
+        BackendError,
+        match=r"Redis cannot say who is to tell of a change: .*(WRONGTYPE|ResponseError)",
+    ):
         await scene.attempt(news("1"))
 
     assert scene.told == []
 
 
-async def test_garbage_in_the_record_is_told_over(scene: Scene, redis_server: RedisServer, keys: Keys) -> None:
+async def test_garbage_in_the_record_is_told_over(
+    scene: Scene, redis_server: RedisServer, keys: Keys
+) -> None:
     redis_server.cli("HSET", keys.told, "state", "?", "at", "x", "until", "y")
     assert await scene.attempt(news("1"))
 
     assert scene.told == ["?>1"]
 
 
-async def test_it_is_told_although_that_cannot_be_noted(scene: Scene, redis_server: RedisServer, keys: Keys) -> None:
+async def test_it_is_told_although_that_cannot_be_noted(
+    scene: Scene, redis_server: RedisServer, keys: Keys
+) -> None:
     telling = asyncio.create_task(scene.attempt(news("1"), lease=0.3, seconds=0.6))
     await eventually(lambda: scene.told, within=SOON)
     redis_server.cli("DEL", keys.told)
@@ -226,8 +245,12 @@ asyncio.run(Teller("{maintenance}:told", backend._wire, 2.0, 0.5).notify_once(Ne
 """
 
 
-async def test_a_process_that_is_killed_while_it_tells_is_stood_in_for(scene: Scene, redis_url: str) -> None:
-    killed = await asyncio.to_thread(subprocess.run, [sys.executable, "-c", KILLED, redis_url], timeout=50, check=False)
+async def test_a_process_that_is_killed_while_it_tells_is_stood_in_for(
+    scene: Scene, redis_url: str
+) -> None:
+    killed = await asyncio.to_thread(
+        subprocess.run, [sys.executable, "-c", KILLED, redis_url], timeout=50, check=False
+    )
     assert killed.returncode == -signal.SIGKILL
 
     await eventually(lambda: scene.attempt(news("1")), within=SOON)

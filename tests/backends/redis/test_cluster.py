@@ -29,7 +29,9 @@ pytestmark = pytest.mark.timeout(180)
 
 TTL: Final = 0.5
 SLACK: Final = 5.0  # seconds, for a busy machine
-TAGGED: Final = "{maintenance}"  # a key whose components are in its slot, which is that of "maintenance" too
+TAGGED: Final = (
+    "{maintenance}"  # a key whose components are in its slot, which is that of "maintenance" too
+)
 BILLING: Final = f"{TAGGED}:billing"
 SEARCH: Final = f"{TAGGED}:search"
 
@@ -59,17 +61,27 @@ def target_in(nodes: Cluster) -> RedisServer:
 
 
 async def closed(mode: MaintenanceMode, is_closed: bool, within: float = SLACK) -> None:
-    await eventually(lambda: (mode.gate.closure is not None) is is_closed and mode.gate.source == "redis", within=within)
+    await eventually(
+        lambda: (mode.gate.closure is not None) is is_closed and mode.gate.source == "redis",
+        within=within,
+    )
 
 
 def closed_components(mode: MaintenanceMode) -> set[str | None]:
     """What is closed; None stands for all that is in no component."""
-    return {component for component in (None, "billing", "search") if mode.gate.for_component(component).closure is not None}
+    return {
+        component
+        for component in (None, "billing", "search")
+        if mode.gate.for_component(component).closure is not None
+    }
 
 
 async def closed_of(mode: MaintenanceMode, *components: str, within: float = SLACK) -> None:
     """Exactly these, by what the cluster says."""
-    await eventually(lambda: closed_components(mode) == {*components} and mode.gate.source == "redis", within=within)
+    await eventually(
+        lambda: closed_components(mode) == {*components} and mode.gate.source == "redis",
+        within=within,
+    )
 
 
 async def stays(mode: MaintenanceMode, is_closed: bool, seconds: float) -> None:
@@ -112,9 +124,13 @@ async def test_a_slot_that_moves_while_the_switch_is_absent_is_followed(nodes: C
         await closed(mode, False)
 
 
-async def test_while_a_slot_is_on_the_move_the_switch_is_read_from_both_ends(nodes: Cluster) -> None:
+async def test_while_a_slot_is_on_the_move_the_switch_is_read_from_both_ends(
+    nodes: Cluster,
+) -> None:
     """No script runs then, on keys of which some are here and some are there."""
-    async with MaintenanceMode(backend_of(nodes), stale_after=4 * TTL, on_unreachable="closed") as mode:
+    async with MaintenanceMode(
+        backend_of(nodes), stale_after=4 * TTL, on_unreachable="closed"
+    ) as mode:
         target = target_in(nodes)
         await asyncio.to_thread(nodes.begin_move, target)
         await asyncio.to_thread(nodes.move_keys, target)
@@ -123,7 +139,10 @@ async def test_while_a_slot_is_on_the_move_the_switch_is_read_from_both_ends(nod
         await _ask(target, "SET", "maintenance", "1")
         await eventually(lambda: mode.gate.closure is not None, within=TTL + SLACK)
         await _ask(target, "DEL", "maintenance")
-        await eventually(lambda: mode.cache.known is not None and mode.cache.known.switch == OFF, within=TTL + SLACK)
+        await eventually(
+            lambda: mode.cache.known is not None and mode.cache.known.switch == OFF,
+            within=TTL + SLACK,
+        )
 
         await asyncio.to_thread(nodes.end_move, target)
         await closed(mode, False)
@@ -156,7 +175,9 @@ async def test_the_switches_of_scopes_are_pushed_and_follow_their_slot(nodes: Cl
         await closed_of(mode)
 
 
-async def test_while_a_slot_is_on_the_move_the_switches_of_scopes_are_read_from_both_ends(nodes: Cluster) -> None:
+async def test_while_a_slot_is_on_the_move_the_switches_of_scopes_are_read_from_both_ends(
+    nodes: Cluster,
+) -> None:
     async with scoped(nodes) as mode:
         await nodes.owner.acli("SET", BILLING, 1)
         await closed_of(mode, "billing")
@@ -200,7 +221,10 @@ async def test_a_slot_that_never_arrives_is_said_so(nodes: Cluster) -> None:
     target = target_in(nodes)
     await asyncio.to_thread(nodes.begin_move, target)
     try:
-        with pytest.raises(BackendUnavailableError, match="the cluster is moving the switch to another node; try again in a moment"):
+        with pytest.raises(
+            BackendUnavailableError,
+            match="the cluster is moving the switch to another node; try again in a moment",
+        ):
             await backend_of(nodes, timeout=1.0).write(ON)
     finally:
         await asyncio.to_thread(nodes.move_keys, target)
@@ -232,7 +256,10 @@ async def test_a_node_that_hangs_is_passed_over(nodes: Cluster) -> None:
 
 
 async def test_when_the_given_node_is_gone_the_others_are_known(nodes: Cluster) -> None:
-    server = ClusterServer([SingleServer.from_url(f"redis://127.0.0.1:{target_in(nodes).port}")], Keys.of("maintenance"))
+    server = ClusterServer(
+        [SingleServer.from_url(f"redis://127.0.0.1:{target_in(nodes).port}")],
+        Keys.of("maintenance"),
+    )
     for given in (server._given, [("127.0.0.1", 1)]):
         server._given = given
         connection: Any = await server.connect(timeout=10.0)
@@ -242,7 +269,10 @@ async def test_when_the_given_node_is_gone_the_others_are_known(nodes: Cluster) 
 
 async def test_where_no_node_is_there_at_all_the_error_says_so() -> None:
     backend = RedisBackend("redis+cluster://127.0.0.1:1,127.0.0.1:2")
-    with pytest.raises(BackendUnavailableError, match=r"No node of the cluster leads to the switch: .*Connect call failed"):
+    with pytest.raises(
+        BackendUnavailableError,
+        match=r"No node of the cluster leads to the switch: .*Connect call failed",
+    ):
         await backend.read()
 
 
@@ -260,7 +290,9 @@ async def test_nodes_that_send_in_circles_are_given_up_and_nothing_stays_open() 
 
 
 @pytest.mark.parametrize("hangs_up", [True, False])
-async def test_a_node_that_greets_and_then_says_nothing_is_given_up_and_nothing_stays_open(hangs_up: bool) -> None:
+async def test_a_node_that_greets_and_then_says_nothing_is_given_up_and_nothing_stays_open(
+    hangs_up: bool,
+) -> None:
     def greet(heard: bytes) -> bytes:
         if b"EXISTS" not in heard:
             return b"+OK\r\n"
@@ -306,7 +338,9 @@ async def test_a_replica_that_takes_over_is_followed() -> None:
             await eventually(lambda: _has_switch(nodes.replica), within=SLACK)
             await asyncio.to_thread(nodes.owner.kill)
             await eventually(lambda: _is_master(nodes.replica), within=30.0)
-            await eventually(lambda: mode.gate.source == "redis" and mode.gate.closure, within=2 + SLACK)
+            await eventually(
+                lambda: mode.gate.source == "redis" and mode.gate.closure, within=2 + SLACK
+            )
             await eventually(lambda: _accepts(nodes.replica, "DEL", "maintenance"), within=SLACK)
             await closed(mode, False)
             async with maintenance_mode_on(RedisBackend(url, timeout=10.0)):

@@ -55,7 +55,9 @@ async def wire_to(port: int, events: Events, **options: Any) -> AsyncIterator[Re
 
 
 @asynccontextmanager
-async def scripted_wire(server: Scripted, events: Events, **options: Any) -> AsyncIterator[RedisConnection]:
+async def scripted_wire(
+    server: Scripted, events: Events, **options: Any
+) -> AsyncIterator[RedisConnection]:
     async with RedisConnection(await server.connect(**options), events) as wire:
         yield wire
 
@@ -78,7 +80,14 @@ async def test_replies_come_in_the_order_of_the_commands_and_errors_among_them(
     port: int, events: Events, protocol: int, parser: Any
 ) -> None:
     async with wire_to(port, events, protocol=protocol, parser_class=parser) as wire:
-        replies = await wire.call(("SET", "a", "1"), ("GET", "a"), ("LPUSH", "a", "1"), ("GET", "b"), ("MGET", "a", "b"), within=SOON)
+        replies = await wire.call(
+            ("SET", "a", "1"),
+            ("GET", "a"),
+            ("LPUSH", "a", "1"),
+            ("GET", "b"),
+            ("MGET", "a", "b"),
+            within=SOON,
+        )
 
     assert replies[:2] == [b"OK", b"1"]
     assert isinstance(replies[2], ResponseError)
@@ -89,21 +98,30 @@ async def test_replies_come_in_the_order_of_the_commands_and_errors_among_them(
 
 async def test_several_callers_share_a_wire(port: int, events: Events) -> None:
     async with wire_to(port, events) as wire:
-        calls = [wire.call(("ECHO", f"{number}-a"), ("ECHO", f"{number}-b"), within=SOON) for number in range(50)]
+        calls = [
+            wire.call(("ECHO", f"{number}-a"), ("ECHO", f"{number}-b"), within=SOON)
+            for number in range(50)
+        ]
         replies = await asyncio.gather(*calls)
 
     assert replies == [[f"{number}-a".encode(), f"{number}-b".encode()] for number in range(50)]
 
 
-async def test_the_reply_to_a_call_that_was_cancelled_is_not_taken_for_the_next_one(port: int, events: Events) -> None:
+async def test_the_reply_to_a_call_that_was_cancelled_is_not_taken_for_the_next_one(
+    port: int, events: Events
+) -> None:
     async with wire_to(port, events) as wire:
-        call = asyncio.ensure_future(wire.call(("BLPOP", "nothing", "0.2"), ("ECHO", "late"), within=SOON))
+        call = asyncio.ensure_future(
+            wire.call(("BLPOP", "nothing", "0.2"), ("ECHO", "late"), within=SOON)
+        )
         await asyncio.sleep(0.05)
         call.cancel()
         assert await wire.call(("ECHO", "mine"), within=SOON) == [b"mine"]
 
 
-async def test_what_cannot_be_encoded_is_refused_and_spoils_nothing(port: int, events: Events) -> None:
+async def test_what_cannot_be_encoded_is_refused_and_spoils_nothing(
+    port: int, events: Events
+) -> None:
     async with wire_to(port, events) as wire:
         with pytest.raises(UnicodeEncodeError):
             await wire.call(("ECHO", "\ud800"), within=SOON)
@@ -122,21 +140,29 @@ async def test_it_remembers_when_it_last_heard_anything(port: int, events: Event
 # -- pushes --------------------------------------------------------------------------------------------------------------
 
 
-async def test_a_push_is_an_event_and_no_reply(port: int, events: Events, operator: Any, parser: Any) -> None:
+async def test_a_push_is_an_event_and_no_reply(
+    port: int, events: Events, operator: Any, parser: Any
+) -> None:
     async with wire_to(port, events, parser_class=parser) as wire:
-        on, subscribed = await wire.call(("CLIENT", "TRACKING", "ON"), ("SUBSCRIBE", "news"), within=SOON)
+        on, subscribed = await wire.call(
+            ("CLIENT", "TRACKING", "ON"), ("SUBSCRIBE", "news"), within=SOON
+        )
         assert not isinstance(on, Exception)
         assert not isinstance(subscribed, Exception)
         assert events.count == 0
 
-        for event, change in enumerate((operator.set("a", "1"), operator.publish("news", "x"), operator.flushall()), start=1):
+        for event, change in enumerate(
+            (operator.set("a", "1"), operator.publish("news", "x"), operator.flushall()), start=1
+        ):
             await wire.call(("GET", "a"), within=SOON)
             await change
             await eventually(partial(events.is_at, event), within=SOON)
         assert await wire.call(("ECHO", "mine"), within=SOON) == [b"mine"]
 
 
-async def test_a_message_is_an_event_with_resp2_too(port: int, events: Events, operator: Any, parser: Any) -> None:
+async def test_a_message_is_an_event_with_resp2_too(
+    port: int, events: Events, operator: Any, parser: Any
+) -> None:
     async with wire_to(port, events, protocol=2, parser_class=parser) as wire:
         assert await wire.call(("SUBSCRIBE", "news"), within=SOON) == [[b"subscribe", b"news", 1]]
         await operator.publish("news", "x")
@@ -145,7 +171,9 @@ async def test_a_message_is_an_event_with_resp2_too(port: int, events: Events, o
 
 
 @pytest.mark.parametrize("kind", [b"message", b"unsubscribe", b"invalidate"])
-async def test_a_push_that_a_parser_cannot_tell_from_an_array_is_an_event(events: Events, kind: bytes) -> None:
+async def test_a_push_that_a_parser_cannot_tell_from_an_array_is_an_event(
+    events: Events, kind: bytes
+) -> None:
     async with scripted() as server, scripted_wire(server, events, protocol=2) as wire:
         await eventually(lambda: server.writers, within=SOON)
         server.say(b"*2\r\n$%d\r\n%s\r\n$1\r\nx\r\n" % (len(kind), kind))
@@ -186,7 +214,10 @@ async def test_replies_that_came_before_the_end_count(port: int, events: Events)
 
 
 async def test_replies_that_came_together_with_the_end_count(events: Events) -> None:
-    async with scripted(b"+OK\r\n+OK\r\nnonsense\r\n") as server, scripted_wire(server, events) as wire:
+    async with (
+        scripted(b"+OK\r\n+OK\r\nnonsense\r\n") as server,
+        scripted_wire(server, events) as wire,
+    ):
         assert await wire.call(("A",), ("B",), within=SOON) == [b"OK", b"OK"]
         with pytest.raises(BackendUnavailableError, match=r"(?i)protocol error"):
             wire.check()
@@ -215,7 +246,9 @@ async def test_a_server_that_reads_nothing_is_given_up_after_the_deadline(events
         assert time.monotonic() - began < 3
 
 
-async def test_a_reply_that_comes_right_after_the_loop_was_away_for_longer_than_the_deadline_counts(events: Events) -> None:
+async def test_a_reply_that_comes_right_after_the_loop_was_away_for_longer_than_the_deadline_counts(
+    events: Events,
+) -> None:
     """It is away while the reply is waited for, so that the deadline has passed before anybody can look at the socket."""
 
     async def be_away(heard: bytes) -> bytes:
@@ -262,26 +295,39 @@ async def test_a_reply_that_nobody_asked_for_ends_it(events: Events) -> None:
     ],
 )
 async def test_bytes_that_are_not_resp_end_it(events: Events, garbage: bytes, parser: Any) -> None:
-    async with scripted(garbage) as server, scripted_wire(server, events, parser_class=parser) as wire:
+    async with (
+        scripted(garbage) as server,
+        scripted_wire(server, events, parser_class=parser) as wire,
+    ):
         with pytest.raises(BackendUnavailableError) as ended:
             await wire.call(("PING",), within=SOON)
-        assert "no reply" not in str(ended.value), "that is a deadline, which silence would have met as well"
+        assert "no reply" not in str(ended.value), (
+            "that is a deadline, which silence would have met as well"
+        )
         assert events.count >= 1
 
 
 async def test_a_push_of_no_known_kind_is_no_reply(events: Events, parser: Any) -> None:
-    async with scripted(b">1\r\n*0\r\n") as server, scripted_wire(server, events, parser_class=parser) as wire:
+    async with (
+        scripted(b">1\r\n*0\r\n") as server,
+        scripted_wire(server, events, parser_class=parser) as wire,
+    ):
         with pytest.raises(BackendUnavailableError):
             await wire.call(("PING",), within=0.5)
 
 
 async def test_an_error_about_the_connection_ends_it(events: Events) -> None:
-    async with scripted(b"-LOADING Redis is loading the dataset in memory\r\n") as server, scripted_wire(server, events) as wire:
+    async with (
+        scripted(b"-LOADING Redis is loading the dataset in memory\r\n") as server,
+        scripted_wire(server, events) as wire,
+    ):
         with pytest.raises(BackendUnavailableError, match="loading the dataset"):
             await wire.call(("PING",), within=SOON)
 
 
-async def test_a_socket_that_timed_out_ends_it_at_once_and_not_in_a_hot_loop(events: Events, parser: Any) -> None:
+async def test_a_socket_that_timed_out_ends_it_at_once_and_not_in_a_hot_loop(
+    events: Events, parser: Any
+) -> None:
     """redis-py with `timeout=` takes ETIMEDOUT for "no message yet", for ever, and freezes the event loop."""
     async with scripted() as server, scripted_wire(server, events, parser_class=parser) as wire:
         call = asyncio.ensure_future(wire.call(("PING",), within=SOON))
@@ -304,7 +350,9 @@ async def test_sending_into_a_connection_that_is_gone_is_an_error(events: Events
             await wire.call(("PING",), within=SOON)
 
 
-async def test_after_a_call_that_was_cancelled_while_sending_no_other_connection_is_opened(events: Events) -> None:
+async def test_after_a_call_that_was_cancelled_while_sending_no_other_connection_is_opened(
+    events: Events,
+) -> None:
     """redis-py closes the connection then, and opens another for the next command, without a word."""
     async with scripted(deaf=True) as server, scripted_wire(server, events) as wire:
         call = asyncio.ensure_future(wire.call(("SET", "a", b"x" * 50_000_000), within=SOON))
@@ -343,7 +391,9 @@ async def test_closing_it_closes_the_connection_and_ends_the_reader(events: Even
         await eventually(lambda: not server.writers, within=SOON)
 
 
-async def test_closing_it_while_being_cancelled_again_closes_the_connection_all_the_same(events: Events) -> None:
+async def test_closing_it_while_being_cancelled_again_closes_the_connection_all_the_same(
+    events: Events,
+) -> None:
     async with scripted() as server:
         wire = RedisConnection(await server.connect(), events)
         await wire.__aenter__()
@@ -366,4 +416,6 @@ async def test_closing_it_with_tls_does_not_wait_for_a_frozen_server_to_take_lea
         await wire.call(("PING",), within=SOON)
         server.pause()
     assert not wire._connection.is_connected
-    await eventually(lambda: not {file for file in open_files() - before if "socket" in file}, within=SOON)
+    await eventually(
+        lambda: not {file for file in open_files() - before if "socket" in file}, within=SOON
+    )

@@ -34,7 +34,9 @@ class Pair:
         self.master = make(config={"repl-diskless-sync-delay": "0"})
         self.replica = make()
         self.replica.cli("REPLICAOF", "127.0.0.1", self.master.port)
-        eventually_sync(lambda: "master_link_status:up" in self.replica.cli("INFO", "replication"), within=20)
+        eventually_sync(
+            lambda: "master_link_status:up" in self.replica.cli("INFO", "replication"), within=20
+        )
 
     @property
     def url(self) -> str:
@@ -61,13 +63,15 @@ class Pair:
         return True
 
     def _is_up_to_date(self) -> bool:
-        return self.master.cli("WAIT", 1, 100) == "1" and offset(self.master, "master_repl_offset") <= offset(
-            self.replica, "slave_repl_offset"
-        )
+        return self.master.cli("WAIT", 1, 100) == "1" and offset(
+            self.master, "master_repl_offset"
+        ) <= offset(self.replica, "slave_repl_offset")
 
 
 def offset(server: RedisServer, name: str) -> int:
-    lines = dict(line.split(":", 1) for line in server.cli("INFO", "replication").splitlines() if ":" in line)
+    lines = dict(
+        line.split(":", 1) for line in server.cli("INFO", "replication").splitlines() if ":" in line
+    )
     return int(lines[name])
 
 
@@ -82,7 +86,9 @@ def is_closed(reading: Snapshot, component: str) -> bool:
 
 
 def losses(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [record.getMessage() for record in caplog.records if "lost its data" in record.getMessage()]
+    return [
+        record.getMessage() for record in caplog.records if "lost its data" in record.getMessage()
+    ]
 
 
 async def both_know(on: bool, *workers: Worker) -> None:
@@ -90,7 +96,10 @@ async def both_know(on: bool, *workers: Worker) -> None:
     for worker in workers:
         await eventually(worker.is_on if on else worker.is_off, within=10)
         syncs = worker.syncs
-        await eventually(lambda worker=worker, syncs=syncs: worker.syncs > syncs and worker.last.registered, within=10)  # type: ignore[misc]
+        await eventually(
+            lambda worker=worker, syncs=syncs: worker.syncs > syncs and worker.last.registered,  # type: ignore[misc]
+            within=10,
+        )
 
 
 async def has_settled(*workers: Worker) -> None:
@@ -114,7 +123,10 @@ async def test_a_failover_that_lost_the_switch_opens_nobody(
 ) -> None:
     """However it was written: a bare SET moves no epoch."""
     backend = RedisBackend(pair.url, ttl=TTL)
-    async with linked(backend, Worker(reporting=True)) as one, linked(RedisBackend(pair.url, ttl=TTL), Worker(reporting=True)) as two:
+    async with (
+        linked(backend, Worker(reporting=True)) as one,
+        linked(RedisBackend(pair.url, ttl=TTL), Worker(reporting=True)) as two,
+    ):
         await both_know(False, one, two)
         await asyncio.to_thread(pair.split)
         await write(pair)
@@ -127,7 +139,9 @@ async def test_a_failover_that_lost_the_switch_opens_nobody(
         assert not two.was_ever_off(syncs[1])
         assert one.last.registered
         assert await pair.replica.acli("GET", "maintenance") == WITH_MESSAGE
-        assert [text for text in losses(caplog) if text.endswith(": restored")] == ["Redis lost its data; the last known state: restored"]
+        assert [text for text in losses(caplog) if text.endswith(": restored")] == [
+            "Redis lost its data; the last known state: restored"
+        ]
 
         await pair.replica.acli("DEL", "maintenance")
         await both_know(False, one, two)
@@ -146,7 +160,10 @@ async def test_a_snapshot_from_before_a_bare_set_in_which_nobody_is_registered_a
     await server.acli("DEL", "{maintenance}:workers")
     await server.acli("SAVE")
     backends = [RedisBackend(server.url, ttl=TTL, on_data_loss=on_data_loss) for _ in range(2)]
-    async with linked(backends[0], Worker(reporting=True)) as one, linked(backends[1], Worker(reporting=True)) as two:
+    async with (
+        linked(backends[0], Worker(reporting=True)) as one,
+        linked(backends[1], Worker(reporting=True)) as two,
+    ):
         await both_know(False, one, two)
         await server.acli("SET", "maintenance", WITH_MESSAGE)
         await both_know(True, one, two)
@@ -157,7 +174,10 @@ async def test_a_snapshot_from_before_a_bare_set_in_which_nobody_is_registered_a
 
         restored = on_data_loss == "restore"
         assert await server.acli("GET", "maintenance") == (WITH_MESSAGE if restored else "")
-        assert (one.was_ever_off(syncs[0]), two.was_ever_off(syncs[1])) == (not restored, not restored)
+        assert (one.was_ever_off(syncs[0]), two.was_ever_off(syncs[1])) == (
+            not restored,
+            not restored,
+        )
         assert one.last.registered
         assert two.last.registered
         assert losses(caplog)
@@ -173,7 +193,9 @@ async def test_a_failover_that_lost_the_switch_of_a_scope_opens_nobody_there_unl
         await both_know(False, worker)
         await asyncio.to_thread(pair.split)
         await pair.master.acli("SET", "maintenance:billing", WITH_MESSAGE, "EX", 600)
-        await eventually(lambda: is_closed(worker.last, "billing") and worker.last.registered, within=10)
+        await eventually(
+            lambda: is_closed(worker.last, "billing") and worker.last.registered, within=10
+        )
         syncs = worker.syncs
         await asyncio.to_thread(pair.fail_over)
         await has_settled(worker)
@@ -182,17 +204,23 @@ async def test_a_failover_that_lost_the_switch_of_a_scope_opens_nobody_there_unl
         assert all(is_closed(reading, "billing") for reading in worker.readings[syncs:]) is restores
         assert is_closed(worker.last, "billing") is restores
         assert worker.is_off()
-        assert await pair.replica.acli("GET", "maintenance:billing") == (WITH_MESSAGE if restores else "")
+        assert await pair.replica.acli("GET", "maintenance:billing") == (
+            WITH_MESSAGE if restores else ""
+        )
         assert (500 < int(await pair.replica.acli("TTL", "maintenance:billing")) <= 600) is restores
         assert len(losses(caplog)) == 1
 
 
-async def test_a_deleted_switch_of_a_scope_is_never_mistaken_for_a_loss(pair: Pair, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_deleted_switch_of_a_scope_is_never_mistaken_for_a_loss(
+    pair: Pair, caplog: pytest.LogCaptureFixture
+) -> None:
     backend = RedisBackend(pair.url, ttl=TTL)
     backend.follow_components(["billing"])
     async with linked(backend, Worker(reporting=True)) as worker:
         await pair.master.acli("SET", "maintenance:billing", 1)
-        await eventually(lambda: is_closed(worker.last, "billing") and worker.last.registered, within=10)
+        await eventually(
+            lambda: is_closed(worker.last, "billing") and worker.last.registered, within=10
+        )
         await asyncio.to_thread(pair.split)
         await has_settled(worker)
         await pair.replica.acli("DEL", "maintenance:billing")
@@ -205,8 +233,12 @@ async def test_a_deleted_switch_of_a_scope_is_never_mistaken_for_a_loss(pair: Pa
         assert losses(caplog) == []
 
 
-async def test_a_failover_that_lost_the_switch_can_be_followed(pair: Pair, caplog: pytest.LogCaptureFixture) -> None:
-    async with linked(RedisBackend(pair.url, ttl=TTL, on_data_loss="follow"), Worker(reporting=True)) as worker:
+async def test_a_failover_that_lost_the_switch_can_be_followed(
+    pair: Pair, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with linked(
+        RedisBackend(pair.url, ttl=TTL, on_data_loss="follow"), Worker(reporting=True)
+    ) as worker:
         await both_know(False, worker)
         await asyncio.to_thread(pair.split)
         await by_hand(pair)
@@ -217,11 +249,15 @@ async def test_a_failover_that_lost_the_switch_can_be_followed(pair: Pair, caplo
 
         assert worker.last.registered
         assert await pair.replica.acli("EXISTS", "maintenance") == "0"
-        assert losses(caplog) == ["Redis lost its data; following it, as on_data_loss='follow' says"]
+        assert losses(caplog) == [
+            "Redis lost its data; following it, as on_data_loss='follow' says"
+        ]
 
 
 @pytest.mark.parametrize("value", ["1", ""])
-async def test_a_failover_that_lost_nothing_but_heartbeats_is_no_loss(pair: Pair, caplog: pytest.LogCaptureFixture, value: str) -> None:
+async def test_a_failover_that_lost_nothing_but_heartbeats_is_no_loss(
+    pair: Pair, caplog: pytest.LogCaptureFixture, value: str
+) -> None:
     async with linked(RedisBackend(pair.url, ttl=TTL), Worker(reporting=True)) as worker:
         if value:
             await pair.master.acli("SET", "maintenance", value)
@@ -236,12 +272,16 @@ async def test_a_failover_that_lost_nothing_but_heartbeats_is_no_loss(pair: Pair
 
 
 @pytest.mark.parametrize("on_data_loss", ["restore", "follow"])
-@pytest.mark.parametrize("when", ["before the split", "beside the old master", "after the failover"])
+@pytest.mark.parametrize(
+    "when", ["before the split", "beside the old master", "after the failover"]
+)
 async def test_a_deletion_is_never_mistaken_for_a_loss(
     pair: Pair, caplog: pytest.LogCaptureFixture, when: str, on_data_loss: DataLoss
 ) -> None:
     """Not even one that the new master was told while the worker still followed the old one."""
-    async with linked(RedisBackend(pair.url, ttl=TTL, on_data_loss=on_data_loss), Worker(reporting=True)) as worker:
+    async with linked(
+        RedisBackend(pair.url, ttl=TTL, on_data_loss=on_data_loss), Worker(reporting=True)
+    ) as worker:
         await by_hand(pair)
         await both_know(True, worker)
         if when == "before the split":
@@ -318,7 +358,9 @@ async def test_a_holder_puts_back_its_hold_where_no_worker_remembers(pair: Pair)
         await eventually(worker.is_off, within=10)
 
 
-async def test_what_was_decided_on_the_new_master_goes_before_what_the_old_one_was_told(pair: Pair) -> None:
+async def test_what_was_decided_on_the_new_master_goes_before_what_the_old_one_was_told(
+    pair: Pair,
+) -> None:
     """By a command, which leaves a trace that a bare DEL of nothing does not."""
     async with linked(RedisBackend(pair.url, ttl=TTL), Worker(reporting=True)) as worker:
         await both_know(False, worker)

@@ -72,7 +72,9 @@ async def workers(
         for _ in range(count):
             backend = RedisBackend(url, ttl=ttl, **options)
             backend.follow_components(components)
-            linked_ones.append(await stack.enter_async_context(linked(backend, Worker(reporting=True))))
+            linked_ones.append(
+                await stack.enter_async_context(linked(backend, Worker(reporting=True)))
+            )
         yield linked_ones
 
 
@@ -96,7 +98,13 @@ async def test_a_switch_that_is_set_says_when_who_where_what_and_why(redis_url: 
     await backend.as_operator("ben").write(OFF)
     on, off = await backend.history()
 
-    assert (on.kind, on.state, on.by, on.reason, on.host, on.pid) == ("set", ON_WITH_REASON, "ana", "OPS-417", *HERE)
+    assert (on.kind, on.state, on.by, on.reason, on.host, on.pid) == (
+        "set",
+        ON_WITH_REASON,
+        "ana",
+        "OPS-417",
+        *HERE,
+    )
     assert before - 1 < on.at.timestamp() <= off.at.timestamp() < time.time() + 1
     assert (off.kind, off.state, off.by) == ("set", OFF, "ben")
 
@@ -120,9 +128,19 @@ async def test_a_scope_is_named_and_can_be_asked_for_alone(redis_url: str) -> No
     await backend.acquire(Hold("a", ON, component="billing"), 30)
     await backend.acquire(Hold("b", ON), 30)
 
-    assert [change.component for change in await backend.history()] == [None, "billing", "billing", None]
-    assert [change.kind for change in await backend.history(component="billing")] == ["set", "taken"]
-    assert [change.kind for change in await backend.history(component="billing", limit=1)] == ["taken"]
+    assert [change.component for change in await backend.history()] == [
+        None,
+        "billing",
+        "billing",
+        None,
+    ]
+    assert [change.kind for change in await backend.history(component="billing")] == [
+        "set",
+        "taken",
+    ]
+    assert [change.kind for change in await backend.history(component="billing", limit=1)] == [
+        "taken"
+    ]
 
 
 async def test_the_newest_come_last_and_no_more_than_asked_for(redis_url: str) -> None:
@@ -207,10 +225,14 @@ async def test_an_exchange_is_recorded_if_it_happens(redis_url: str) -> None:
     assert (cleared.kind, cleared.by) == ("cleared", "ana")
 
 
-async def test_a_lease_that_ran_out_is_recorded_once_by_whoever_notices(redis_url: str, operator: Any, keys: Keys) -> None:
+async def test_a_lease_that_ran_out_is_recorded_once_by_whoever_notices(
+    redis_url: str, operator: Any, keys: Keys
+) -> None:
     backend = RedisBackend(redis_url)
     async with workers(redis_url, 3) as crew:
-        await backend.acquire(Hold("a", MaintenanceState(enabled=True, by="ana"), component="billing"), 0.2)
+        await backend.acquire(
+            Hold("a", MaintenanceState(enabled=True, by="ana"), component="billing"), 0.2
+        )
         await has_kinds(backend, "taken", "lapsed")
         await another_sync_of(crew)
 
@@ -220,7 +242,9 @@ async def test_a_lease_that_ran_out_is_recorded_once_by_whoever_notices(redis_ur
     assert not await operator.exists(keys.holds)
 
 
-async def test_who_may_not_take_a_lapsed_hold_away_does_not_record_it_at_every_look(redis_url: str, make_user: MakeUser) -> None:
+async def test_who_may_not_take_a_lapsed_hold_away_does_not_record_it_at_every_look(
+    redis_url: str, make_user: MakeUser
+) -> None:
     backend = RedisBackend(redis_url)
     user = await make_user("-hdel")
     await backend.acquire(Hold("a", ON), 0.01)
@@ -236,7 +260,11 @@ async def test_the_next_hold_records_a_lease_that_ran_out_unseen(redis_url: str)
     await asyncio.sleep(0.05)
     await backend.acquire(Hold("b", ON), 30)
 
-    assert [(change.kind, change.hold) for change in await backend.history()] == [("taken", "a"), ("lapsed", "a"), ("taken", "b")]
+    assert [(change.kind, change.hold) for change in await backend.history()] == [
+        ("taken", "a"),
+        ("lapsed", "a"),
+        ("taken", "b"),
+    ]
 
 
 async def test_a_hold_that_is_renewed_too_late_stands_again(redis_url: str) -> None:
@@ -286,7 +314,9 @@ async def test_workers_record_nothing_that_is_recorded_already(redis_url: str) -
     assert await kinds(backend) == ["set", "set", "set", "cleared"]
 
 
-async def test_workers_of_other_scopes_do_not_confuse_each_other(redis_url: str, operator: Any) -> None:
+async def test_workers_of_other_scopes_do_not_confuse_each_other(
+    redis_url: str, operator: Any
+) -> None:
     backend = RedisBackend(redis_url)
     async with (
         workers(redis_url, components=("billing",)) as some,
@@ -297,11 +327,16 @@ async def test_workers_of_other_scopes_do_not_confuse_each_other(redis_url: str,
         await operator.set("maintenance:search", "1")
         await has_kinds(backend, "noticed", "noticed")
         await another_sync_of(some + others + more)
-        assert sorted(str(change.component) for change in await backend.history()) == ["billing", "search"]
+        assert sorted(str(change.component) for change in await backend.history()) == [
+            "billing",
+            "search",
+        ]
 
 
 @pytest.mark.parametrize("bare", [True, False])
-async def test_a_time_to_live_that_is_over_is_no_write(bare: bool, redis_url: str, operator: Any) -> None:
+async def test_a_time_to_live_that_is_over_is_no_write(
+    bare: bool, redis_url: str, operator: Any
+) -> None:
     backend = RedisBackend(redis_url)
     async with workers(redis_url, 2) as crew:
         if bare:
@@ -315,7 +350,9 @@ async def test_a_time_to_live_that_is_over_is_no_write(bare: bool, redis_url: st
     assert (expired.kind, expired.state) == ("expired", OFF)
 
 
-async def test_a_switch_that_is_deleted_before_its_time_is_deleted(redis_url: str, operator: Any) -> None:
+async def test_a_switch_that_is_deleted_before_its_time_is_deleted(
+    redis_url: str, operator: Any
+) -> None:
     backend = RedisBackend(redis_url)
     async with workers(redis_url):
         await operator.set("maintenance", "1", ex=600)
@@ -324,7 +361,9 @@ async def test_a_switch_that_is_deleted_before_its_time_is_deleted(redis_url: st
         await has_kinds(backend, "noticed", "noticed")
 
 
-async def test_a_longer_time_to_live_is_remembered_and_no_entry(redis_url: str, operator: Any, keys: Keys) -> None:
+async def test_a_longer_time_to_live_is_remembered_and_no_entry(
+    redis_url: str, operator: Any, keys: Keys
+) -> None:
     backend = RedisBackend(redis_url)
     async with workers(redis_url) as crew:
         await operator.set("maintenance", "1", ex=600)
@@ -337,7 +376,9 @@ async def test_a_longer_time_to_live_is_remembered_and_no_entry(redis_url: str, 
     assert await kinds(backend) == ["noticed"]
 
 
-async def test_a_bare_write_that_no_worker_saw_comes_before_what_is_done_next(redis_url: str, operator: Any) -> None:
+async def test_a_bare_write_that_no_worker_saw_comes_before_what_is_done_next(
+    redis_url: str, operator: Any
+) -> None:
     backend = RedisBackend(redis_url)
     await operator.set("maintenance", '{"enabled": true, "reason": "by hand"}')
 
@@ -348,8 +389,13 @@ async def test_a_bare_write_that_no_worker_saw_comes_before_what_is_done_next(re
     assert (done.kind, done.state, done.by) == ("set", OFF, "ana")
 
 
-@pytest.mark.parametrize(("value", "error"), [("maybe", "not a boolean word"), ("x" * 70_000, "too long"), ("1" + " " * 3000, "too long")])
-async def test_a_value_that_cannot_be_read_or_kept_is_noticed_too(redis_url: str, operator: Any, value: str, error: str) -> None:
+@pytest.mark.parametrize(
+    ("value", "error"),
+    [("maybe", "not a boolean word"), ("x" * 70_000, "too long"), ("1" + " " * 3000, "too long")],
+)
+async def test_a_value_that_cannot_be_read_or_kept_is_noticed_too(
+    redis_url: str, operator: Any, value: str, error: str
+) -> None:
     backend = RedisBackend(redis_url)
     async with workers(redis_url, 2) as crew:
         await operator.set("maintenance", value)
@@ -409,7 +455,9 @@ async def test_a_long_message_is_not_kept(redis_url: str, operator: Any, keys: K
     assert (await backend.history())[-1].error == "too long to be kept here"
 
 
-async def test_garbage_in_the_stream_is_passed_over(redis_url: str, operator: Any, keys: Keys) -> None:
+async def test_garbage_in_the_stream_is_passed_over(
+    redis_url: str, operator: Any, keys: Keys
+) -> None:
     backend = RedisBackend(redis_url)
     garbage: list[dict[str | bytes, str | bytes]] = [
         {"x": "y"},
@@ -428,16 +476,33 @@ async def test_garbage_in_the_stream_is_passed_over(redis_url: str, operator: An
     assert [change.state async for change in first(backend, 1)] == [ON]
 
 
-@given(st.dictionaries(st.sampled_from([b"kind", b"note", b"scope", b"hold", b"value", b"error"]), st.binary(max_size=60)), st.binary())
+@given(
+    st.dictionaries(
+        st.sampled_from([b"kind", b"note", b"scope", b"hold", b"value", b"error"]),
+        st.binary(max_size=60),
+    ),
+    st.binary(),
+)
 def test_any_entry_is_read_or_passed_over(fields: dict[bytes, bytes], id: bytes) -> None:
-    for each in (fields, fields | {b"kind": b"noticed"}, fields | {b"kind": b"lapsed", b"note": b"{}"}):
+    for each in (
+        fields,
+        fields | {b"kind": b"noticed"},
+        fields | {b"kind": b"lapsed", b"note": b"{}"},
+    ):
         for name in (b"1700000000000-0", id):
             change = read_entry(name, each)
             assert change is None or json.dumps(change.to_json())
 
 
 @pytest.mark.parametrize(
-    "reply", [b":1\r\n", b"*1\r\n:1\r\n", b"*1\r\n*2\r\n$3\r\n1-0\r\n*1\r\n$1\r\na\r\n", b"*1\r\n*2\r\n:1\r\n*0\r\n", b"+OK\r\n"]
+    "reply",
+    [
+        b":1\r\n",
+        b"*1\r\n:1\r\n",
+        b"*1\r\n*2\r\n$3\r\n1-0\r\n*1\r\n$1\r\na\r\n",
+        b"*1\r\n*2\r\n:1\r\n*0\r\n",
+        b"+OK\r\n",
+    ],
 )
 async def test_a_reply_that_is_no_history_is_a_backend_error(reply: bytes) -> None:
     async with scripted(lambda heard: reply if b"XREVRANGE" in heard else b"+OK\r\n") as server:
@@ -450,7 +515,11 @@ async def test_a_reply_that_is_no_history_is_a_backend_error(reply: bytes) -> No
 
 @pytest.fixture
 def complaints(caplog: pytest.LogCaptureFixture) -> Callable[[], list[logging.LogRecord]]:
-    return lambda: [record for record in caplog.records if getattr(record, "maintenance_event", "") == "unrecorded"]
+    return lambda: [
+        record
+        for record in caplog.records
+        if getattr(record, "maintenance_event", "") == "unrecorded"
+    ]
 
 
 @pytest.mark.every_redis
@@ -481,7 +550,11 @@ async def test_without_the_right_everything_goes_on_and_that_is_said_once(
 
 @pytest.mark.parametrize("key", ["history", "recorded"])
 async def test_keys_of_the_wrong_type_cost_the_record_and_nothing_else(
-    key: str, redis_url: str, operator: Any, keys: Keys, complaints: Callable[[], list[logging.LogRecord]]
+    key: str,
+    redis_url: str,
+    operator: Any,
+    keys: Keys,
+    complaints: Callable[[], list[logging.LogRecord]],
 ) -> None:
     await operator.set(getattr(keys, key), "mine")
     backend = RedisBackend(redis_url)
@@ -502,7 +575,9 @@ async def test_keys_of_the_wrong_type_cost_the_record_and_nothing_else(
         assert await kinds(backend) == ["set"]
 
 
-async def test_a_full_server_is_turned_off_whole_or_refuses_to_be_turned_on(own_redis_server: RedisServerFactory) -> None:
+async def test_a_full_server_is_turned_off_whole_or_refuses_to_be_turned_on(
+    own_redis_server: RedisServerFactory,
+) -> None:
     server = own_redis_server()
     backend = RedisBackend(server.url)
     await backend.write(ON)
@@ -639,7 +714,9 @@ async def test_garbage_does_not_end_the_following_nor_make_it_busy(reply: bytes)
         return reply if b"XREAD" in heard else b"+OK\r\n"
 
     async with scripted(answer) as server:
-        following = asyncio.ensure_future(anext(RedisBackend(f"redis://127.0.0.1:{server.port}", ttl=0.2).follow_history()))
+        following = asyncio.ensure_future(
+            anext(RedisBackend(f"redis://127.0.0.1:{server.port}", ttl=0.2).follow_history())
+        )
         await eventually(lambda: len(asked) > 1, within=SOON)
         assert not following.done()
         assert len(asked) < 20
@@ -653,7 +730,10 @@ async def test_garbage_does_not_end_the_following_nor_make_it_busy(reply: bytes)
 @pytest.mark.timeout(180)
 async def test_a_cluster_has_a_history_on_the_node_of_the_switch() -> None:
     with cluster() as nodes:
-        await recorded_in(nodes.url + "?key=%7Bmaintenance%7D", lambda: nodes.owner.acli("SET", "{maintenance}", "1"))
+        await recorded_in(
+            nodes.url + "?key=%7Bmaintenance%7D",
+            lambda: nodes.owner.acli("SET", "{maintenance}", "1"),
+        )
 
 
 @pytest.mark.timeout(180)
@@ -686,7 +766,11 @@ def test_of_four_processes_one_records_a_bare_write(redis_server: RedisServer) -
         def all_are(status: int) -> bool:
             return all(answer.status == status for answer in processes.get_all("/").values())
 
-        for value, status in (("1", 503), ("0", 200), ('{"enabled": true, "reason": "OPS-417"}', 503)):
+        for value, status in (
+            ("1", 503),
+            ("0", 200),
+            ('{"enabled": true, "reason": "OPS-417"}', 503),
+        ):
             redis_server.cli("SET", "maintenance", value)
             eventually_sync(partial(all_are, status), within=30)
         time.sleep(3)  # and each of them has looked again, by its poll

@@ -22,9 +22,15 @@ def slots(keys: Keys) -> set[int]:
 def test_a_plain_name_becomes_the_hash_tag_of_its_companions() -> None:
     keys = Keys.of("maintenance")
 
-    companions = {name: f"{{maintenance}}:{name}" for name in ("holds", "workers", "epoch", "events", "told", "history", "recorded")}
+    companions = {
+        name: f"{{maintenance}}:{name}"
+        for name in ("holds", "workers", "epoch", "events", "told", "history", "recorded")
+    }
     assert keys == Keys("maintenance", **companions)
-    assert keys.all == ("maintenance", *(companions[name] for name in ("holds", "workers", "epoch", "history", "recorded")))
+    assert keys.all == (
+        "maintenance",
+        *(companions[name] for name in ("holds", "workers", "epoch", "history", "recorded")),
+    )
 
 
 def test_a_name_with_a_hash_tag_of_its_own_keeps_it() -> None:
@@ -34,7 +40,18 @@ def test_a_name_with_a_hash_tag_of_its_own_keeps_it() -> None:
     assert slots(keys) == {key_slot(b"eu")}
 
 
-@pytest.mark.parametrize("name", ["maintenance", "shop:{eu}:maintenance", "{a}", "{a}{b}", "x{y}z{", "a:b c", "wartung-für-alle"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "maintenance",
+        "shop:{eu}:maintenance",
+        "{a}",
+        "{a}{b}",
+        "x{y}z{",
+        "a:b c",
+        "wartung-für-alle",
+    ],
+)
 def test_everything_is_in_one_slot(name: str) -> None:
     assert len(slots(Keys.of(name))) == 1
 
@@ -54,7 +71,10 @@ def test_any_name_that_is_taken_is_in_one_slot_and_has_seven_different_names(nam
 @pytest.mark.parametrize("name", ["a{", "a{b", "a}b", "}", "{}", "a{}b", "{}{tag}", "a}{"])
 def test_half_a_hash_tag_is_refused_with_an_example_of_a_whole_one(name: str) -> None:
     """Redis hashes such a name as a whole, which no companion's name could follow."""
-    with pytest.raises(ConfigurationError, match=re.escape(f"key={name!r} has a brace but no hash tag") + r".*shop:\{eu\}:maintenance"):
+    with pytest.raises(
+        ConfigurationError,
+        match=re.escape(f"key={name!r} has a brace but no hash tag") + r".*shop:\{eu\}:maintenance",
+    ):
         Keys.of(name)
 
 

@@ -42,14 +42,18 @@ from .parsers import PARSERS
 pytestmark = pytest.mark.every_redis
 
 TTL: Final = 0.5  # of the tests in which polls, pings or deadlines count
-AT_ONCE: Final = {"repl-diskless-sync-delay": "0"}  # of masters: replicas get the data without a wait of five seconds
+AT_ONCE: Final = {
+    "repl-diskless-sync-delay": "0"
+}  # of masters: replicas get the data without a wait of five seconds
 NO_POLL: Final = 20.0  # ttl of those in which only what is pushed can be noticed in time
 QUIET: Final = 0.1  # after which what a change has caused is over
 WITH_MESSAGE: Final = '{"enabled":true,"message":"back soon","mode":"full"}'
 
 
 @pytest.fixture
-def make_server(own_redis_server: RedisServerFactory, tmp_path: Path) -> Callable[[int], RedisServer]:
+def make_server(
+    own_redis_server: RedisServerFactory, tmp_path: Path
+) -> Callable[[int], RedisServer]:
     """For servers that know RESP3 or only RESP2."""
     without_hello = tmp_path / "resp2.conf"
     without_hello.write_text('rename-command HELLO ""\n')
@@ -66,12 +70,20 @@ def admin_of(server: RedisServer) -> Any:
 
 
 def texts(caplog: pytest.LogCaptureFixture, level: int = logging.INFO) -> list[str]:
-    return [record.getMessage() for record in caplog.records if record.name == "fastapi_maintenance" and record.levelno >= level]
+    return [
+        record.getMessage()
+        for record in caplog.records
+        if record.name == "fastapi_maintenance" and record.levelno >= level
+    ]
 
 
-async def take_hold(client: Any, keys: Keys, id: str, lease: float = 30.0, state: MaintenanceState = ON) -> None:
+async def take_hold(
+    client: Any, keys: Keys, id: str, lease: float = 30.0, state: MaintenanceState = ON
+) -> None:
     """Somebody takes a hold, or renews it for that."""
-    await client.execute_command(*Script(keys).whole("acquire", id, dump_hold(Hold(id, state)), round(lease * 1000)))
+    await client.execute_command(
+        *Script(keys).whole("acquire", id, dump_hold(Hold(id, state)), round(lease * 1000))
+    )
 
 
 async def registered(url: str) -> list[RegisteredWorker]:
@@ -79,7 +91,9 @@ async def registered(url: str) -> list[RegisteredWorker]:
 
 
 @asynccontextmanager
-async def remembered_connections(backend: RedisBackend, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[list[Any]]:
+async def remembered_connections(
+    backend: RedisBackend, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[list[Any]]:
     """Every connection that is opened meanwhile."""
     connections: list[Any] = []
     connect = type(backend._server).connect
@@ -95,7 +109,11 @@ async def remembered_connections(backend: RedisBackend, monkeypatch: pytest.Monk
 
 async def link_ids(client: Any) -> set[str]:
     """The connections of links that a server has."""
-    return {entry["id"] for entry in await client.client_list() if entry["name"].startswith("fastapi-maintenance:")}
+    return {
+        entry["id"]
+        for entry in await client.client_list()
+        if entry["name"].startswith("fastapi-maintenance:")
+    }
 
 
 # -- what arrives --------------------------------------------------------------------------------------------------------
@@ -129,14 +147,30 @@ CHANGES: Final[dict[str, tuple[str | None, Change, bool]]] = {
     "COPY": (None, lambda client: client.copy("there", "maintenance"), True),
     "MOVE": ("1", lambda client: client.move("maintenance", 1), False),
     "EXPIRE": ("1", lambda client: client.expire("maintenance", -1), False),
-    "MULTI": (None, lambda c: in_a_transaction(c, ("SET", "maintenance", "1"), ("DEL", "maintenance"), ("SET", "maintenance", "1")), True),
-    "Lua": (None, lambda c: c.eval("redis.call('SET', KEYS[1], '0') return redis.call('SET', KEYS[1], '1')", 1, "maintenance"), True),
+    "MULTI": (
+        None,
+        lambda c: in_a_transaction(
+            c, ("SET", "maintenance", "1"), ("DEL", "maintenance"), ("SET", "maintenance", "1")
+        ),
+        True,
+    ),
+    "Lua": (
+        None,
+        lambda c: c.eval(
+            "redis.call('SET', KEYS[1], '0') return redis.call('SET', KEYS[1], '1')",
+            1,
+            "maintenance",
+        ),
+        True,
+    ),
 }
 
 
 @pytest.mark.as_worker
 @pytest.mark.parametrize("name", CHANGES)
-async def test_a_bare_change_arrives_at_once_and_costs_one_sync(redis_url: str, operator: Any, name: str) -> None:
+async def test_a_bare_change_arrives_at_once_and_costs_one_sync(
+    redis_url: str, operator: Any, name: str
+) -> None:
     before, change, on = CHANGES[name]
     await operator.set("there", "1")
     if before is not None:
@@ -153,7 +187,9 @@ async def test_a_bare_change_arrives_at_once_and_costs_one_sync(redis_url: str, 
 
 @pytest.mark.as_worker
 @pytest.mark.parametrize("parser", PARSERS)
-async def test_changes_arrive_one_after_the_other(redis_url: str, operator: Any, parser: Any) -> None:
+async def test_changes_arrive_one_after_the_other(
+    redis_url: str, operator: Any, parser: Any
+) -> None:
     client = Redis.from_url(redis_url, parser_class=parser)
     async with client, linked(RedisBackend(client=client, ttl=NO_POLL)) as worker:
         for number in range(10):
@@ -164,7 +200,9 @@ async def test_changes_arrive_one_after_the_other(redis_url: str, operator: Any,
 
 
 @pytest.mark.as_worker
-async def test_what_a_worker_has_applied_is_registered_at_once_by_one_sync_more(redis_url: str, operator: Any) -> None:
+async def test_what_a_worker_has_applied_is_registered_at_once_by_one_sync_more(
+    redis_url: str, operator: Any
+) -> None:
     async with linked(RedisBackend(redis_url, ttl=NO_POLL), Worker(reporting=True)) as worker:
         await asyncio.sleep(QUIET)
         syncs = worker.syncs
@@ -225,10 +263,14 @@ async def test_other_keys_and_other_switches_wake_nobody(redis_url: str, operato
 
 
 @pytest.mark.as_worker
-async def test_no_change_is_lost_however_close_it_comes_to_a_sync(redis_url: str, operator: Any) -> None:
+async def test_no_change_is_lost_however_close_it_comes_to_a_sync(
+    redis_url: str, operator: Any
+) -> None:
     """Between arming and reading, between two reads, while waiting: whatever it hits, the last value counts."""
     dice = random.Random(7)
-    async with linked(RedisBackend(redis_url, ttl=NO_POLL), Worker(reporting=True), busy=True) as worker:
+    async with linked(
+        RedisBackend(redis_url, ttl=NO_POLL), Worker(reporting=True), busy=True
+    ) as worker:
         for number in range(150):
             for _ in range(dice.randint(1, 4)):
                 await operator.set("maintenance", "0")
@@ -237,7 +279,9 @@ async def test_no_change_is_lost_however_close_it_comes_to_a_sync(redis_url: str
             await eventually(partial(worker.sees, str(number)), within=SOON, every=0.001)
 
 
-async def test_a_push_during_a_sync_causes_exactly_one_more(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_push_during_a_sync_causes_exactly_one_more(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     runs = 0
     run = Sync.run
 
@@ -262,7 +306,9 @@ async def test_a_push_during_a_sync_causes_exactly_one_more(redis_url: str, monk
         assert runs == pushed_at + 1
 
 
-async def test_a_thousand_flips_a_second_end_right_with_one_sync_at_a_time(redis_url: str, operator: Any) -> None:
+async def test_a_thousand_flips_a_second_end_right_with_one_sync_at_a_time(
+    redis_url: str, operator: Any
+) -> None:
     async with linked(RedisBackend(redis_url, ttl=NO_POLL), busy=True) as worker:
         began, flips, syncs = time.monotonic(), 0, worker.syncs
         while (elapsed := time.monotonic() - began) < 3:
@@ -280,7 +326,9 @@ async def test_a_thousand_flips_a_second_end_right_with_one_sync_at_a_time(redis
         assert len(worker.errors) == 0
 
 
-async def test_what_others_wait_for_is_registered_soon_when_nudged_from_any_thread(redis_url: str) -> None:
+async def test_what_others_wait_for_is_registered_soon_when_nudged_from_any_thread(
+    redis_url: str,
+) -> None:
     backend = RedisBackend(redis_url, ttl=NO_POLL)
     async with linked(backend) as worker:
         await asyncio.sleep(QUIET)
@@ -315,7 +363,9 @@ def test_a_nudge_after_the_loop_was_closed_does_nothing(redis_url: str) -> None:
 
 
 @pytest.mark.as_worker
-async def test_an_expiry_is_known_beforehand_and_read_right_after_it_among_many_others(redis_url: str, operator: Any) -> None:
+async def test_an_expiry_is_known_beforehand_and_read_right_after_it_among_many_others(
+    redis_url: str, operator: Any
+) -> None:
     """Redis' own push for it can come minutes late: it looks at twenty volatile keys at a time."""
     async with operator.pipeline(transaction=False) as pipeline:
         for number in range(10_000):
@@ -334,10 +384,14 @@ async def test_an_expiry_is_known_beforehand_and_read_right_after_it_among_many_
         await eventually(lambda: worker.last.now > ends - 0.01, within=SOON)
 
 
-async def test_a_window_is_read_again_right_after_it_began_and_ended(redis_url: str, operator: Any) -> None:
+async def test_a_window_is_read_again_right_after_it_began_and_ended(
+    redis_url: str, operator: Any
+) -> None:
     now = time.time()
     starts, ends = (datetime.fromtimestamp(now + after, UTC) for after in (1.0, 2.0))
-    await operator.set("maintenance", MaintenanceState(enabled=True, starts_at=starts, ends_at=ends).dump())
+    await operator.set(
+        "maintenance", MaintenanceState(enabled=True, starts_at=starts, ends_at=ends).dump()
+    )
     async with linked(RedisBackend(redis_url, ttl=NO_POLL)) as worker:
         for changes_at, on in ((starts, True), (ends, False)):
             await eventually(partial(worker.has_read, changes_at.timestamp() - 0.001, on), within=3)
@@ -373,7 +427,9 @@ async def test_a_hold_whose_holder_died_ends_with_its_lease(redis_url: str) -> N
 
 @pytest.mark.as_worker
 @pytest.mark.parametrize("kind", ["normal", "pubsub"])
-async def test_after_a_kill_of_connections_the_next_two_bare_changes_arrive(redis_url: str, operator: Any, kind: str) -> None:
+async def test_after_a_kill_of_connections_the_next_two_bare_changes_arrive(
+    redis_url: str, operator: Any, kind: str
+) -> None:
     """The second one proves that tracking was armed again, and that it was not the reconnection that found the first."""
     async with linked(RedisBackend(redis_url, ttl=NO_POLL)) as worker:
         for number in range(3):
@@ -386,7 +442,9 @@ async def test_after_a_kill_of_connections_the_next_two_bare_changes_arrive(redi
 
 
 @pytest.mark.parametrize("kind", ["normal", "pubsub"])
-async def test_with_resp2_both_connections_come_back_after_a_kill_of_either(make_server: Callable[[int], RedisServer], kind: str) -> None:
+async def test_with_resp2_both_connections_come_back_after_a_kill_of_either(
+    make_server: Callable[[int], RedisServer], kind: str
+) -> None:
     """The one that listens has nothing to say, so its end must be noticed by itself."""
     server = make_server(2)
     other = RedisBackend(server.url)
@@ -401,7 +459,9 @@ async def test_with_resp2_both_connections_come_back_after_a_kill_of_either(make
                 await eventually(partial(worker.sees, value), within=SOON)
 
 
-async def test_a_killed_connection_is_replaced_within_a_quarter_of_a_second(redis_url: str, operator: Any) -> None:
+async def test_a_killed_connection_is_replaced_within_a_quarter_of_a_second(
+    redis_url: str, operator: Any
+) -> None:
     async with linked(RedisBackend(redis_url, ttl=NO_POLL)) as worker:
         took = []
         for _ in range(5):
@@ -414,10 +474,15 @@ async def test_a_killed_connection_is_replaced_within_a_quarter_of_a_second(redi
         assert sorted(took)[2] < 0.25
 
 
-async def test_a_socket_that_timed_out_is_replaced_at_once(redis_url: str, operator: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_socket_that_timed_out_is_replaced_at_once(
+    redis_url: str, operator: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What the kernel says after a partition, and what redis-py's own reading takes for silence, in a hot loop."""
     backend = RedisBackend(redis_url, ttl=NO_POLL)
-    async with remembered_connections(backend, monkeypatch) as connections, linked(backend) as worker:
+    async with (
+        remembered_connections(backend, monkeypatch) as connections,
+        linked(backend) as worker,
+    ):
         await asyncio.sleep(QUIET)
         connections[0]._reader.set_exception(OSError(errno.ETIMEDOUT, "Connection timed out"))
         await eventually(lambda: len(connections) == 2 and worker.errors, within=SOON)
@@ -452,7 +517,9 @@ async def test_the_links_of_two_loops_are_two_connections(redis_url: str, operat
 # -- servers that die, hang and come back --------------------------------------------------------------------------------
 
 
-async def test_a_server_that_is_killed_and_comes_back(own_redis_server: RedisServerFactory, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_server_that_is_killed_and_comes_back(
+    own_redis_server: RedisServerFactory, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.INFO, logger="fastapi_maintenance")
     server = own_redis_server(config={"appendonly": "yes", "appendfsync": "always"})
     backend = RedisBackend(server.url, ttl=TTL)
@@ -468,14 +535,18 @@ async def test_a_server_that_is_killed_and_comes_back(own_redis_server: RedisSer
             await eventually(lambda: worker.syncs > syncs, within=5)
         assert worker.sees("back soon")
         assert not worker.was_ever_off(syncs)
-        assert [link._failures for link in backend._links] == [0]  # the next fault is not paid for with a long wait
+        assert [link._failures for link in backend._links] == [
+            0
+        ]  # the next fault is not paid for with a long wait
         for value in ("off", "on"):  # two bare changes: tracking is armed again
             await server.acli("SET", "maintenance", value)
             await eventually(worker.is_on if value == "on" else worker.is_off, within=SOON)
     assert texts(caplog, logging.WARNING) == []
 
 
-async def test_a_server_that_comes_back_with_another_state_is_believed(own_redis_server: RedisServerFactory) -> None:
+async def test_a_server_that_comes_back_with_another_state_is_believed(
+    own_redis_server: RedisServerFactory,
+) -> None:
     server = own_redis_server(config={"appendonly": "yes", "appendfsync": "always"})
     async with linked(RedisBackend(server.url, ttl=TTL)) as worker:
         await asyncio.to_thread(server.kill)
@@ -500,7 +571,9 @@ async def test_a_server_that_comes_up_later(own_redis_server: RedisServerFactory
 
 
 @pytest.mark.parametrize("resp", [2, 3])
-async def test_a_frozen_server_is_noticed_within_two_ttl_and_found_again(make_server: Callable[[int], RedisServer], resp: int) -> None:
+async def test_a_frozen_server_is_noticed_within_two_ttl_and_found_again(
+    make_server: Callable[[int], RedisServer], resp: int
+) -> None:
     server = make_server(resp)
     async with linked(RedisBackend(server.url, ttl=TTL)) as worker:
         await asyncio.sleep(TTL)
@@ -558,7 +631,9 @@ class Attentive(Worker):
         self.knew.append(self.is_on())
 
 
-async def test_a_pong_confirms_only_what_was_known_when_the_ping_was_sent(redis_server: RedisServer) -> None:
+async def test_a_pong_confirms_only_what_was_known_when_the_ping_was_sent(
+    redis_server: RedisServer,
+) -> None:
     with Proxy(redis_server.port) as way:
         way.delay(lambda: QUIET)
         async with linked(RedisBackend(way.url, ttl=2.0), Attentive()) as worker:
@@ -601,7 +676,9 @@ async def test_only_tracking_makes_a_pong_a_proof(make_user: MakeUser) -> None:
 
 
 @pytest.mark.parametrize("moment", ["idle", "syncing"])
-async def test_a_loop_that_is_blocked_for_longer_than_the_deadline_does_not_lose_the_link(redis_url: str, moment: str) -> None:
+async def test_a_loop_that_is_blocked_for_longer_than_the_deadline_does_not_lose_the_link(
+    redis_url: str, moment: str
+) -> None:
     backend = RedisBackend(redis_url, ttl=TTL)
     worker = Worker()
     watch = asyncio.create_task(backend.watch(worker))
@@ -619,11 +696,16 @@ async def test_a_loop_that_is_blocked_for_longer_than_the_deadline_does_not_lose
     await asyncio.wait([watch])
 
 
-async def test_a_server_that_drops_idle_connections_drops_no_link(make_server: Callable[[int], RedisServer]) -> None:
+async def test_a_server_that_drops_idle_connections_drops_no_link(
+    make_server: Callable[[int], RedisServer],
+) -> None:
     old, new = make_server(2), make_server(3)
     for server in (old, new):
         server.cli("CONFIG", "SET", "timeout", "1")
-    async with linked(RedisBackend(old.url, ttl=1.0)) as one, linked(RedisBackend(new.url, ttl=1.0)) as two:
+    async with (
+        linked(RedisBackend(old.url, ttl=1.0)) as one,
+        linked(RedisBackend(new.url, ttl=1.0)) as two,
+    ):
         await asyncio.sleep(3)
         assert one.errors == two.errors == []
 
@@ -642,7 +724,10 @@ async def test_after_a_flushall_switch_and_holds_are_back_at_once(
     ):
         await admin.set("maintenance", WITH_MESSAGE, px=60_000)
         await take_hold(admin, keys, "a")
-        await eventually(lambda: one.held == two.held == ["a"] and one.last.expires_in and two.last.expires_in, within=SOON)
+        await eventually(
+            lambda: one.held == two.held == ["a"] and one.last.expires_in and two.last.expires_in,
+            within=SOON,
+        )
         syncs = one.syncs, two.syncs
         await admin.flushall()
         await eventually(lambda: one.syncs > syncs[0] and two.syncs > syncs[1], within=SOON)
@@ -658,7 +743,9 @@ async def test_after_a_flushall_switch_and_holds_are_back_at_once(
     assert len([text for text in texts(caplog) if text.endswith("restored")]) == 1
 
 
-async def test_after_a_flushall_the_service_can_be_opened(own_redis_server: RedisServerFactory) -> None:
+async def test_after_a_flushall_the_service_can_be_opened(
+    own_redis_server: RedisServerFactory,
+) -> None:
     server = own_redis_server()
     async with admin_of(server) as admin, linked(RedisBackend(server.url, ttl=NO_POLL)) as worker:
         await admin.set("maintenance", "1")
@@ -675,7 +762,10 @@ async def test_after_a_flushall_the_service_can_be_opened(own_redis_server: Redi
 
 async def test_data_loss_can_be_followed(own_redis_server: RedisServerFactory) -> None:
     server = own_redis_server()
-    async with admin_of(server) as admin, linked(RedisBackend(server.url, ttl=NO_POLL, on_data_loss="follow")) as worker:
+    async with (
+        admin_of(server) as admin,
+        linked(RedisBackend(server.url, ttl=NO_POLL, on_data_loss="follow")) as worker,
+    ):
         await admin.set("maintenance", "1")
         await eventually(worker.is_on, within=SOON)
         await admin.flushall()
@@ -684,7 +774,9 @@ async def test_data_loss_can_be_followed(own_redis_server: RedisServerFactory) -
         assert not await admin.exists("maintenance")
 
 
-async def test_a_server_that_comes_back_empty_gets_the_state_again(own_redis_server: RedisServerFactory) -> None:
+async def test_a_server_that_comes_back_empty_gets_the_state_again(
+    own_redis_server: RedisServerFactory,
+) -> None:
     server = own_redis_server()
     async with linked(RedisBackend(server.url, ttl=TTL)) as worker:
         await server.acli("SET", "maintenance", WITH_MESSAGE)
@@ -698,14 +790,18 @@ async def test_a_server_that_comes_back_empty_gets_the_state_again(own_redis_ser
         assert not worker.was_ever_off(syncs)
 
 
-async def test_a_server_that_comes_back_empty_and_is_written_to_first_keeps_that(own_redis_server: RedisServerFactory) -> None:
+async def test_a_server_that_comes_back_empty_and_is_written_to_first_keeps_that(
+    own_redis_server: RedisServerFactory,
+) -> None:
     """Somebody who turns the service off before any worker is back has decided; that off leaves no key behind."""
     server = own_redis_server()
     async with linked(RedisBackend(server.url, ttl=TTL)) as worker:
         await server.acli("SET", "maintenance", "1")
         await eventually(worker.is_on, within=SOON)
         await asyncio.to_thread(server.kill)
-        await eventually(lambda: len(worker.errors) > 5, within=10)  # by now it waits for longer between two tries
+        await eventually(
+            lambda: len(worker.errors) > 5, within=10
+        )  # by now it waits for longer between two tries
         await asyncio.to_thread(server.start)
         await RedisBackend(server.url).write(OFF)
         await eventually(worker.is_off, within=5)
@@ -733,7 +829,9 @@ async def test_data_that_was_rolled_back_is_noticed(own_redis_server: RedisServe
         assert [hold.id for hold in restored.holds or ()] == ["a"]
 
 
-async def test_swapped_databases_are_noticed_by_the_poll(own_redis_server: RedisServerFactory) -> None:
+async def test_swapped_databases_are_noticed_by_the_poll(
+    own_redis_server: RedisServerFactory,
+) -> None:
     """No push tells of them."""
     server = own_redis_server()
     async with admin_of(server) as admin, linked(RedisBackend(server.url, ttl=TTL)) as worker:
@@ -793,15 +891,22 @@ async def test_with_less_rights_a_change_takes_as_long_as_the_rung_says(
         assert worker.syncs - syncs <= 3
         assert worker.errors == []
     said = texts(caplog)
-    assert [text for text in said if text.startswith("link to")] == [f"link to {RedisBackend(user.url)._server.describe()}: {rung}"]
+    assert [text for text in said if text.startswith("link to")] == [
+        f"link to {RedisBackend(user.url)._server.describe()}: {rung}"
+    ]
     assert len(texts(caplog, logging.WARNING)) == (0 if depth == "full" else 1)
 
 
-async def test_rights_that_are_taken_away_and_given_back(make_user: MakeUser, operator: Any, caplog: pytest.LogCaptureFixture) -> None:
+async def test_rights_that_are_taken_away_and_given_back(
+    make_user: MakeUser, operator: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.INFO, logger="fastapi_maintenance")
     user = await make_user()
     async with linked(RedisBackend(user.url, ttl=TTL)) as worker:
-        for rules, rung in (((*NO_TRACKING.split(), "resetchannels"), "polling"), (("+client", "&*"), "tracking")):
+        for rules, rung in (
+            ((*NO_TRACKING.split(), "resetchannels"), "polling"),
+            (("+client", "&*"), "tracking"),
+        ):
             await user.change(*rules)
             for id in await link_ids(operator):
                 await operator.client_kill_filter(_id=id)
@@ -826,28 +931,44 @@ async def test_a_server_without_resp3_is_followed_by_message_and_poll(
         await eventually(worker.is_off, within=2.0 + SOON)
         assert worker.errors == []
         assert worker.last.registered
-    assert [text.rsplit(" ", 1)[1] for text in texts(caplog) if text.startswith("link to")] == ["message"]
+    assert [text.rsplit(" ", 1)[1] for text in texts(caplog) if text.startswith("link to")] == [
+        "message"
+    ]
 
 
-async def test_half_of_resp3_is_taken_for_none(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_half_of_resp3_is_taken_for_none(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """fakeredis answers HELLO, and then lets a subscribed connection do nothing else all the same."""
     caplog.set_level(logging.INFO, logger="fastapi_maintenance")
     client: Any = FakeAsyncRedis(server=FakeServer())
     backend = RedisBackend(client=client, ttl=1.0)
-    async with client, remembered_connections(backend, monkeypatch) as connections, linked(backend) as worker:
+    async with (
+        client,
+        remembered_connections(backend, monkeypatch) as connections,
+        linked(backend) as worker,
+    ):
         await RedisBackend(client=client).write(ON)
         await eventually(worker.is_on, within=SOON)
         assert [connection.is_connected for connection in connections[:3]] == [False, True, True]
-    assert [text.rsplit(" ", 1)[1] for text in texts(caplog) if text.startswith("link to")] == ["message"]
+    assert [text.rsplit(" ", 1)[1] for text in texts(caplog) if text.startswith("link to")] == [
+        "message"
+    ]
 
 
-async def test_a_wrong_password_is_told_and_tried_again(own_redis_server: RedisServerFactory) -> None:
+async def test_a_wrong_password_is_told_and_tried_again(
+    own_redis_server: RedisServerFactory,
+) -> None:
     server = own_redis_server(config={"requirepass": "right"})
-    async with linked(RedisBackend(server.url.replace("://", "://:s3cret@"), ttl=TTL), wait=False) as worker:
+    async with linked(
+        RedisBackend(server.url.replace("://", "://:s3cret@"), ttl=TTL), wait=False
+    ) as worker:
         await eventually(lambda: len(worker.errors) >= 2, within=5)
         assert not any("s3cret" in str(error) for error in worker.errors)
         assert "password" in str(worker.errors[0])
-        await asyncio.to_thread(lambda: server.cli("CONFIG", "SET", "requirepass", "s3cret", password="right"))
+        await asyncio.to_thread(
+            lambda: server.cli("CONFIG", "SET", "requirepass", "s3cret", password="right")
+        )
         await eventually(worker.is_off, within=5)
 
 
@@ -860,7 +981,10 @@ UNREADABLE: Final[dict[str, tuple[tuple[tuple[Any, ...], ...], str]]] = {
     "not UTF-8": ((("SET", "maintenance", b"\xff\xfe"),), "not UTF-8"),
     "1 MiB": ((("SET", "maintenance", b"1" * 2**20),), "longer than 65536"),
     "a list": ((("DEL", "maintenance"), ("RPUSH", "maintenance", "1")), "not a string"),
-    "holds that are a string": ((("DEL", "{maintenance}:holds"), ("SET", "{maintenance}:holds", "x")), "not a hash"),
+    "holds that are a string": (
+        (("DEL", "{maintenance}:holds"), ("SET", "{maintenance}:holds", "x")),
+        "not a hash",
+    ),
     "a garbage hold": ((("HSET", "{maintenance}:holds", "b", "x"),), "The hold 'b'"),
 }
 
@@ -926,11 +1050,16 @@ async def test_a_spoilt_epoch_is_made_anew_and_changes_nothing(
 # -- servers that refuse -------------------------------------------------------------------------------------------------
 
 
-async def test_a_read_only_replica_is_followed(own_redis_server: RedisServerFactory, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_read_only_replica_is_followed(
+    own_redis_server: RedisServerFactory, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.INFO, logger="fastapi_maintenance")
     master, replica = own_redis_server(config=AT_ONCE), own_redis_server()
     await replica.acli("REPLICAOF", "127.0.0.1", master.port)
-    await eventually(lambda: "up" in replica.cli("INFO", "replication").split("master_link_status:")[1][:4], within=10)
+    await eventually(
+        lambda: "up" in replica.cli("INFO", "replication").split("master_link_status:")[1][:4],
+        within=10,
+    )
     other = RedisBackend(master.url)
     await other.acquire(Hold("a", ON), 30.0)
     async with linked(RedisBackend(replica.url, ttl=TTL), Worker(reporting=True)) as worker:
@@ -949,13 +1078,17 @@ async def test_a_read_only_replica_is_followed(own_redis_server: RedisServerFact
     assert warning.endswith("without registering")
 
 
-async def test_a_server_that_becomes_a_replica_and_a_master_again(own_redis_server: RedisServerFactory) -> None:
+async def test_a_server_that_becomes_a_replica_and_a_master_again(
+    own_redis_server: RedisServerFactory,
+) -> None:
     master, other = own_redis_server(config=AT_ONCE), own_redis_server()
     async with linked(RedisBackend(other.url, ttl=0.6)) as worker:
         await other.acli("SET", "maintenance", "1")
         await eventually(worker.is_on, within=SOON)
         syncs = worker.syncs
-        await other.acli("REPLICAOF", "127.0.0.1", master.port)  # and so loses its data for those of an empty one
+        await other.acli(
+            "REPLICAOF", "127.0.0.1", master.port
+        )  # and so loses its data for those of an empty one
         await eventually(lambda: worker.last.error, within=10)
         assert "cannot be written again yet" in str(worker.last.error)
         assert not worker.was_ever_off(syncs)
@@ -966,9 +1099,14 @@ async def test_a_server_that_becomes_a_replica_and_a_master_again(own_redis_serv
         assert await other.acli("GET", "maintenance") == "1"
 
 
-async def test_a_server_that_takes_no_writes_is_still_read(own_redis_server: RedisServerFactory) -> None:
+async def test_a_server_that_takes_no_writes_is_still_read(
+    own_redis_server: RedisServerFactory,
+) -> None:
     server = own_redis_server()
-    async with admin_of(server) as admin, linked(RedisBackend(server.url, ttl=0.6), Worker(reporting=True)) as worker:
+    async with (
+        admin_of(server) as admin,
+        linked(RedisBackend(server.url, ttl=0.6), Worker(reporting=True)) as worker,
+    ):
         await admin.set("maintenance", "1")
         await eventually(worker.is_on, within=SOON)
         await admin.config_set("maxmemory", "1")
@@ -980,7 +1118,9 @@ async def test_a_server_that_takes_no_writes_is_still_read(own_redis_server: Red
         assert worker.errors == []
 
 
-async def test_scripts_that_the_server_forgets_are_sent_again(redis_url: str, operator: Any) -> None:
+async def test_scripts_that_the_server_forgets_are_sent_again(
+    redis_url: str, operator: Any
+) -> None:
     async with linked(RedisBackend(redis_url, ttl=NO_POLL)) as worker:
         for value, seen in (("1", worker.is_on), ("0", worker.is_off)):
             await operator.script_flush()
@@ -992,31 +1132,52 @@ async def test_scripts_that_the_server_forgets_are_sent_again(redis_url: str, op
 # -- what it costs, and what it leaves behind ----------------------------------------------------------------------------
 
 
-async def test_an_idle_worker_sends_five_commands_a_ttl_at_most(make_server: Callable[[int], RedisServer]) -> None:
+async def test_an_idle_worker_sends_five_commands_a_ttl_at_most(
+    make_server: Callable[[int], RedisServer],
+) -> None:
     async def idle(resp: int, connections: int) -> None:
         server = make_server(resp)
-        async with linked(RedisBackend(server.url, ttl=TTL)), Redis.from_url(server.url, protocol=2) as admin:
+        async with (
+            linked(RedisBackend(server.url, ttl=TTL)),
+            Redis.from_url(server.url, protocol=2) as admin,
+        ):
             await asyncio.sleep(TTL)
             async with recorded_commands(admin) as commands:
                 await asyncio.sleep(6 * TTL)
         assert len({address for address, _ in commands}) == connections
         assert len(commands) <= 6 * 5 + 5
-        assert {command.split()[0] for _, command in commands} <= {"EVALSHA", "CLIENT", "EXISTS", "PING"}
+        assert {command.split()[0] for _, command in commands} <= {
+            "EVALSHA",
+            "CLIENT",
+            "EXISTS",
+            "PING",
+        }
 
     await asyncio.gather(idle(3, 1), idle(2, 2))
 
 
-async def test_nothing_but_what_is_needed_is_sent_on_the_way_in(redis_url: str, operator: Any) -> None:
-    async with recorded_commands(operator) as commands, linked(RedisBackend(redis_url, ttl=NO_POLL)):
+async def test_nothing_but_what_is_needed_is_sent_on_the_way_in(
+    redis_url: str, operator: Any
+) -> None:
+    async with (
+        recorded_commands(operator) as commands,
+        linked(RedisBackend(redis_url, ttl=NO_POLL)),
+    ):
         await asyncio.sleep(QUIET)
     sent = [" ".join(command.split()[:2]).split(" --")[0] for _, command in commands]
     # Redis 6.2 shows nobody that CLIENT was called.
-    assert [command.split()[0] for command in sent if not command.startswith("CLIENT")][:3] == ["HELLO", "SUBSCRIBE", "EXISTS"]
+    assert [command.split()[0] for command in sent if not command.startswith("CLIENT")][:3] == [
+        "HELLO",
+        "SUBSCRIBE",
+        "EXISTS",
+    ]
     assert not any("SETINFO" in command or "MAINT" in command for _, command in commands)
 
 
 @pytest.mark.as_worker
-async def test_a_worker_is_in_the_registry_while_it_lives_and_leaves_in_order(redis_url: str) -> None:
+async def test_a_worker_is_in_the_registry_while_it_lives_and_leaves_in_order(
+    redis_url: str,
+) -> None:
     async with linked(RedisBackend(redis_url, ttl=2.0)):
         (mine,) = await registered(redis_url)
         assert (mine.rung, mine.left) == ("tracking", False)
@@ -1029,7 +1190,9 @@ async def test_a_worker_is_in_the_registry_while_it_lives_and_leaves_in_order(re
 
 
 @pytest.mark.as_worker
-async def test_an_observer_hears_of_changes_and_is_not_in_the_registry(redis_url: str, operator: Any) -> None:
+async def test_an_observer_hears_of_changes_and_is_not_in_the_registry(
+    redis_url: str, operator: Any
+) -> None:
     async with linked(RedisBackend(redis_url, ttl=NO_POLL), Worker(observer=True)) as observer:
         await operator.set("maintenance", "1")
         await eventually(observer.is_on, within=SOON)
@@ -1037,7 +1200,9 @@ async def test_an_observer_hears_of_changes_and_is_not_in_the_registry(redis_url
     assert await registered(redis_url) == []
 
 
-async def test_a_worker_that_vanishes_expires_after_three_ttl(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_worker_that_vanishes_expires_after_three_ttl(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def vanish(sync: Sync, wire: object) -> None:
         return
 
@@ -1050,7 +1215,9 @@ async def test_a_worker_that_vanishes_expires_after_three_ttl(redis_url: str, mo
     assert now < vanished.deadline <= now + 0.3
 
 
-async def test_stopping_at_a_frozen_server_takes_half_a_ttl_at_most(own_redis_server: RedisServerFactory) -> None:
+async def test_stopping_at_a_frozen_server_takes_half_a_ttl_at_most(
+    own_redis_server: RedisServerFactory,
+) -> None:
     server = own_redis_server()
     async with linked(RedisBackend(server.url, ttl=4.0)):
         await asyncio.sleep(QUIET)
@@ -1084,7 +1251,9 @@ async def test_stopping_at_any_moment_leaves_nothing_behind(redis_url: str, oper
 async def test_stopping_while_nobody_is_there_leaves_nothing_behind(free_port: int) -> None:
     tasks, files = asyncio.all_tasks(), open_files()
     for seconds in (0, 0.001, 0.01, 0.1):
-        watch = asyncio.create_task(RedisBackend(f"redis://127.0.0.1:{free_port}", ttl=0.2).watch(Worker()))
+        watch = asyncio.create_task(
+            RedisBackend(f"redis://127.0.0.1:{free_port}", ttl=0.2).watch(Worker())
+        )
         await asyncio.sleep(seconds)
         watch.cancel()
         await asyncio.wait([watch], timeout=SOON)

@@ -34,14 +34,18 @@ def make_replicated(own_redis_server: RedisServerFactory) -> MakeReplicated:
         replicas = [own_redis_server() for _ in range(number)]
         for replica in replicas:
             replica.cli("REPLICAOF", "127.0.0.1", master.port)
-        eventually_sync(lambda: master.cli("INFO", "replication").count("state=online") == number, within=20)
+        eventually_sync(
+            lambda: master.cli("INFO", "replication").count("state=online") == number, within=20
+        )
         return master, replicas
 
     return make
 
 
 @pytest.mark.every_redis
-async def test_it_says_how_many_replicas_have_what_was_written(make_replicated: MakeReplicated) -> None:
+async def test_it_says_how_many_replicas_have_what_was_written(
+    make_replicated: MakeReplicated,
+) -> None:
     master, replicas = await asyncio.to_thread(make_replicated, 2)
     backend = RedisBackend(master.url)
 
@@ -65,7 +69,13 @@ async def test_with_no_replicas_nobody_is_waited_for(redis_url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("missing", "told"), [([], ReplicaAck(1, 1)), (["-role"], ReplicaAck(1, None)), (["-wait"], None), (["-role", "-wait"], None)]
+    ("missing", "told"),
+    [
+        ([], ReplicaAck(1, 1)),
+        (["-role"], ReplicaAck(1, None)),
+        (["-wait"], None),
+        (["-role", "-wait"], None),
+    ],
 )
 async def test_an_operator_with_less_rights_is_told_less_and_writes_all_the_same(
     make_replicated: MakeReplicated, missing: list[str], told: ReplicaAck | None
@@ -79,12 +89,19 @@ async def test_an_operator_with_less_rights_is_told_less_and_writes_all_the_same
 
 
 async def test_without_role_no_answer_is_not_taken_for_a_replica(redis_server: RedisServer) -> None:
-    await redis_server.acli("ACL", "SETUSER", "less", "on", ">secret", *rule_of("operator"), "-role")
+    await redis_server.acli(
+        "ACL", "SETUSER", "less", "on", ">secret", *rule_of("operator"), "-role"
+    )
 
-    assert await RedisBackend(redis_server.url_of("less", "secret")).write_replicated(ON, within=0.1) is None
+    assert (
+        await RedisBackend(redis_server.url_of("less", "secret")).write_replicated(ON, within=0.1)
+        is None
+    )
 
 
-async def test_a_connection_that_ends_while_waiting_makes_nothing_unwritten(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_connection_that_ends_while_waiting_makes_nothing_unwritten(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     call = RedisConnection.call
 
     async def cut(wire: RedisConnection, *commands: tuple[Any, ...], within: float) -> list[Any]:

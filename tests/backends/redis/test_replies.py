@@ -10,7 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from redis.exceptions import NoPermissionError, ResponseError
 
-from fastapi_maintenance.backends.redis.replies import ScriptReply, read_plain, read_registry, read_script
+from fastapi_maintenance.backends.redis.replies import (
+    ScriptReply,
+    read_plain,
+    read_registry,
+    read_script,
+)
 from fastapi_maintenance.exceptions import BackendError
 from fastapi_maintenance.model.evaluate import evaluate
 from fastapi_maintenance.model.holds import Hold
@@ -26,9 +31,26 @@ LEAVES = (
     | st.floats()
     | st.text(max_size=8)
     | st.binary(max_size=40)
-    | st.sampled_from([b"text", b"too long", b"wrong type", b"1", b"{}", b"1700000000000000", b"9" * 400, ResponseError("no"), b""])
+    | st.sampled_from(
+        [
+            b"text",
+            b"too long",
+            b"wrong type",
+            b"1",
+            b"{}",
+            b"1700000000000000",
+            b"9" * 400,
+            ResponseError("no"),
+            b"",
+        ]
+    )
 )
-GARBAGE = st.recursive(LEAVES, lambda inner: st.lists(inner, max_size=10) | st.dictionaries(st.binary(max_size=3), inner, max_size=2))
+GARBAGE = st.recursive(
+    LEAVES,
+    lambda inner: (
+        st.lists(inner, max_size=10) | st.dictionaries(st.binary(max_size=3), inner, max_size=2)
+    ),
+)
 
 
 def script_reply(**changes: Any) -> list[Any]:
@@ -55,7 +77,9 @@ def script_reply(**changes: Any) -> list[Any]:
 def test_an_absent_switch_is_off_and_the_time_is_that_of_redis() -> None:
     answer = read_script(script_reply())
 
-    assert answer == ScriptReply(Snapshot(OFF, (), 1700000000.0, epoch=17, fingerprint="abc"), born=5)
+    assert answer == ScriptReply(
+        Snapshot(OFF, (), 1700000000.0, epoch=17, fingerprint="abc"), born=5
+    )
 
 
 def test_a_switch_with_a_time_to_live_and_a_hold() -> None:
@@ -89,7 +113,9 @@ def test_without_a_time_to_live_nothing_expires(pttl: object) -> None:
         ({"value": b"1" * (MAX_BYTES + 1)}, "bytes long"),
     ],
 )
-def test_a_switch_that_cannot_be_read_is_unknown_and_says_why(changes: dict[str, Any], problem: str) -> None:
+def test_a_switch_that_cannot_be_read_is_unknown_and_says_why(
+    changes: dict[str, Any], problem: str
+) -> None:
     reading = read_script(script_reply(**changes)).reading
 
     assert reading.switch is None
@@ -150,10 +176,26 @@ def test_another_shape_is_a_backend_error(changes: dict[str, Any]) -> None:
 @settings(deadline=None, max_examples=50)
 @given(
     st.dictionaries(
-        st.sampled_from(["now", "status", "value", "pttl", "holds", "record", "fingerprint", "verdict", "roll", "unrecorded"]), GARBAGE
+        st.sampled_from(
+            [
+                "now",
+                "status",
+                "value",
+                "pttl",
+                "holds",
+                "record",
+                "fingerprint",
+                "verdict",
+                "roll",
+                "unrecorded",
+            ]
+        ),
+        GARBAGE,
     )
 )
-def test_garbage_in_a_reply_is_a_reading_that_can_be_used_or_a_backend_error(changes: dict[str, Any]) -> None:
+def test_garbage_in_a_reply_is_a_reading_that_can_be_used_or_a_backend_error(
+    changes: dict[str, Any],
+) -> None:
     for read in (read_script, read_registry):
         try:
             answer = read(script_reply(**changes))
@@ -176,14 +218,18 @@ def test_a_reply_that_is_garbage_altogether_is_a_backend_error(reply: Any) -> No
 
 
 def test_the_roll_names_the_workers() -> None:
-    roll = read_registry(script_reply(roll=[[b"w", b"1700000003000000", b'{"pid": 7}'], [b"gone", b"1", b"left"]]))
+    roll = read_registry(
+        script_reply(roll=[[b"w", b"1700000003000000", b'{"pid": 7}'], [b"gone", b"1", b"left"]])
+    )
 
     assert roll.born == 5
     assert roll.reading.epoch == 17
     assert roll.workers == (Worker("w", 1700000003.0, pid=7), Worker("gone", 1e-6, left=True))
 
 
-@pytest.mark.parametrize("roll", [None, 3, [[b"w", b"1"]], [[b"w", b"x", b"{}"]], [[3, b"1", b"{}"]]])
+@pytest.mark.parametrize(
+    "roll", [None, 3, [[b"w", b"1"]], [[b"w", b"x", b"{}"]], [[3, b"1", b"{}"]]]
+)
 def test_a_roll_of_another_shape_is_a_backend_error(roll: Any) -> None:
     with pytest.raises(BackendError, match="something else than workers"):
         read_registry(script_reply(roll=roll))
@@ -198,7 +244,9 @@ def test_plain_replies_say_nothing_of_holds() -> None:
     assert reading == Snapshot(ON, None, 1700000000.25, 2.5)
 
 
-@pytest.mark.parametrize("clock", [NoPermissionError("no"), [b"x", b"y"], [None, b"1"], [b"9" * 20, b"0"], [b"1"], None])
+@pytest.mark.parametrize(
+    "clock", [NoPermissionError("no"), [b"x", b"y"], [None, b"1"], [b"9" * 20, b"0"], [b"1"], None]
+)
 def test_without_redis_clock_the_local_one_stands_in(clock: object) -> None:
     assert read_plain([None, -2, clock], now=42.0) == Snapshot(OFF, None, 42.0)
 
@@ -253,5 +301,7 @@ def answer(epoch: int = 10, born: int = 5, parent: int = 0) -> ScriptReply:
         (answer(epoch=0, born=0), answer(epoch=1, born=9), False),  # there was nothing to lose
     ],
 )
-def test_data_is_lost_when_its_life_ended_or_went_back(before: ScriptReply, after: ScriptReply, lost: bool) -> None:
+def test_data_is_lost_when_its_life_ended_or_went_back(
+    before: ScriptReply, after: ScriptReply, lost: bool
+) -> None:
     assert before.is_lost_in(after) is lost

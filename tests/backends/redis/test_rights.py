@@ -31,10 +31,16 @@ def rows(header: str) -> list[list[str]]:
     """The cells of a table in the README, without its head."""
     _, _, rest = README.partition(f"\n{header}\n")
     lines = rest.split("\n\n", 1)[0].splitlines()[1:]
-    return [[cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
+    return [
+        [cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+        for line in lines
+    ]
 
 
-COSTS: Final = {rights.strip("`"): outcomes for rights, *outcomes in rows("| rights | told | reads | on | off | hold | barrier | lost |")}
+COSTS: Final = {
+    rights.strip("`"): outcomes
+    for rights, *outcomes in rows("| rights | told | reads | on | off | hold | barrier | lost |")
+}
 SENTENCES: Final = dict(re.findall(r'^- ([a-e]): "([^"]+)"', README, re.MULTILINE))
 
 
@@ -52,7 +58,12 @@ def test_the_readme_names_exactly_what_each_user_may() -> None:
     table = rows("| commands | worker | operator | readonly | why |")
 
     for column, user in enumerate(("worker", "operator", "readonly"), start=1):
-        named = {command for row in table if row[column] == "✓" for command in re.findall(r"`([^`]+)`", row[0])}
+        named = {
+            command
+            for row in table
+            if row[column] == "✓"
+            for command in re.findall(r"`([^`]+)`", row[0])
+        }
         assert named == commands_of(user), user
 
 
@@ -75,7 +86,12 @@ async def admin(watcher_url: str) -> AsyncIterator[Any]:
 
 @pytest.mark.parametrize("rights", COSTS)
 async def test_what_is_missing_costs_what_the_readme_says(
-    rights: str, make_user: MakeUser, watcher_url: str, admin: Any, keys: Keys, caplog: pytest.LogCaptureFixture
+    rights: str,
+    make_user: MakeUser,
+    watcher_url: str,
+    admin: Any,
+    keys: Keys,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     told, reads, *doings, lost = COSTS[rights]
     user = await make_user()
@@ -113,7 +129,11 @@ async def test_what_is_missing_costs_what_the_readme_says(
 
 def depth(worker: Worker, caplog: pytest.LogCaptureFixture) -> str:
     """How much was read, as the log says it."""
-    refusals = [record.getMessage() for record in caplog.records if "refuses the sync script" in record.getMessage()]
+    refusals = [
+        record.getMessage()
+        for record in caplog.records
+        if "refuses the sync script" in record.getMessage()
+    ]
     if not worker.readings:
         return "–"
     assert worker.last.registered is not bool(refusals)
@@ -195,5 +215,7 @@ async def outcome(doing: Awaitable[None], documented: str) -> str:
 
 def letter(words: str) -> str:
     """Which of the README's sentences comes first in it; all of it, if none does."""
-    found = {words.index(sentence): letter for letter, sentence in SENTENCES.items() if sentence in words}
+    found = {
+        words.index(sentence): letter for letter, sentence in SENTENCES.items() if sentence in words
+    }
     return found[min(found)] if found else words

@@ -85,7 +85,9 @@ async def test_read_moves_no_value_that_is_too_long(operator: Any, step: Step) -
     assert "not a boolean word" in str(just_fits.reading.error)
 
 
-async def test_read_of_keys_of_the_wrong_type_says_which(operator: Any, step: Step, keys: Keys) -> None:
+async def test_read_of_keys_of_the_wrong_type_says_which(
+    operator: Any, step: Step, keys: Keys
+) -> None:
     await operator.rpush("maintenance", "1")
     switch = (await step("read")).reading
     await operator.delete("maintenance")
@@ -98,8 +100,12 @@ async def test_read_of_keys_of_the_wrong_type_says_which(operator: Any, step: St
     assert "not a hash" in str(holds.error)
 
 
-@pytest.mark.parametrize("garbage", ["x", "1 2", "1 2 3 4", "-1 2 3 4 5", "1 2 3 4 5 6", "9" * 400 + " 1 1 1 1", ""])
-async def test_a_garbage_epoch_counts_as_none(operator: Any, step: Step, keys: Keys, garbage: str) -> None:
+@pytest.mark.parametrize(
+    "garbage", ["x", "1 2", "1 2 3 4", "-1 2 3 4 5", "1 2 3 4 5 6", "9" * 400 + " 1 1 1 1", ""]
+)
+async def test_a_garbage_epoch_counts_as_none(
+    operator: Any, step: Step, keys: Keys, garbage: str
+) -> None:
     await operator.set(keys.epoch, garbage)
 
     answer = await step("read")
@@ -107,7 +113,9 @@ async def test_a_garbage_epoch_counts_as_none(operator: Any, step: Step, keys: K
     assert (answer.reading.epoch, answer.born, answer.parent) == (0, 0, 0)
 
 
-async def test_an_epoch_of_the_wrong_type_counts_as_none_and_the_next_step_heals_it(operator: Any, step: Step, keys: Keys) -> None:
+async def test_an_epoch_of_the_wrong_type_counts_as_none_and_the_next_step_heals_it(
+    operator: Any, step: Step, keys: Keys
+) -> None:
     await operator.rpush(keys.epoch, "x")
 
     assert (await step("read")).born == 0
@@ -115,8 +123,12 @@ async def test_an_epoch_of_the_wrong_type_counts_as_none_and_the_next_step_heals
     assert (await numbers(operator, keys))["epoch"] > 0
 
 
-@pytest.mark.parametrize("garbage", ["", "x", "1", "1 2", "9" * 17 + " 1 {}", "1 " + "9" * 17 + " {}", " 1 2 {}"])
-async def test_a_garbage_hold_is_told_of_and_swept_by_the_next_hold(operator: Any, step: Step, keys: Keys, garbage: str) -> None:
+@pytest.mark.parametrize(
+    "garbage", ["", "x", "1", "1 2", "9" * 17 + " 1 {}", "1 " + "9" * 17 + " {}", " 1 2 {}"]
+)
+async def test_a_garbage_hold_is_told_of_and_swept_by_the_next_hold(
+    operator: Any, step: Step, keys: Keys, garbage: str
+) -> None:
     await operator.hset(keys.holds, "bad", garbage)
 
     assert "'bad' cannot be read" in str((await step("read")).reading.error)
@@ -126,7 +138,9 @@ async def test_a_garbage_hold_is_told_of_and_swept_by_the_next_hold(operator: An
     assert reading.error is None
 
 
-async def test_the_fingerprint_is_of_switch_and_holds_and_of_nothing_else(operator: Any, step: Step) -> None:
+async def test_the_fingerprint_is_of_switch_and_holds_and_of_nothing_else(
+    operator: Any, step: Step
+) -> None:
     seen = [(await step("read")).reading.fingerprint]
     await operator.set("maintenance", "1")
     seen.append((await step("read")).reading.fingerprint)
@@ -144,7 +158,9 @@ async def test_the_fingerprint_is_of_switch_and_holds_and_of_nothing_else(operat
 
 
 @pytest.mark.parametrize("missing", ["-strlen", "-hgetall"])
-async def test_an_error_that_is_not_about_types_is_not_taken_for_one(make_user: MakeUser, keys: Keys, missing: str) -> None:
+async def test_an_error_that_is_not_about_types_is_not_taken_for_one(
+    make_user: MakeUser, keys: Keys, missing: str
+) -> None:
     """Else a missing permission would be told of as a switch that somebody should delete."""
     user: Any = Redis.from_url((await make_user(missing)).url)
     async with user:
@@ -172,7 +188,9 @@ async def test_write_replaces_a_switch_of_any_type(operator: Any, step: Step) ->
     assert (await step("write", "1", 0)).reading.switch == ON
 
 
-async def test_every_change_but_a_renewal_advances_the_epoch_and_is_published(operator: Any, step: Step, keys: Keys) -> None:
+async def test_every_change_but_a_renewal_advances_the_epoch_and_is_published(
+    operator: Any, step: Step, keys: Keys
+) -> None:
     async with operator.pubsub(ignore_subscribe_messages=True) as listener:
         await listener.subscribe(keys.events)
         await listener.get_message(timeout=1)
@@ -199,7 +217,9 @@ async def test_every_change_but_a_renewal_advances_the_epoch_and_is_published(op
         assert await listener.get_message(timeout=0.1) is None
 
 
-async def test_the_epoch_never_goes_back_even_if_the_clock_did(operator: Any, step: Step, keys: Keys) -> None:
+async def test_the_epoch_never_goes_back_even_if_the_clock_did(
+    operator: Any, step: Step, keys: Keys
+) -> None:
     future = round(time.time() * 1e6) + 10**12
     await operator.set(keys.epoch, f"{future} 8 0 0 0")
 
@@ -216,17 +236,29 @@ async def test_clear_turns_the_switch_off_and_ends_every_hold(step: Step) -> Non
     assert (reading.switch, reading.holds) == (OFF, ())
 
 
-async def test_a_change_is_made_although_the_channel_is_forbidden(make_user: MakeUser, keys: Keys) -> None:
+async def test_a_change_is_made_although_the_channel_is_forbidden(
+    make_user: MakeUser, keys: Keys
+) -> None:
     mute: Any = Redis.from_url((await make_user("resetchannels")).url)
     async with mute:
-        assert read_script(await mute.execute_command(*Script(keys).whole("write", "1", 0))).reading.switch == ON
+        assert (
+            read_script(
+                await mute.execute_command(*Script(keys).whole("write", "1", 0))
+            ).reading.switch
+            == ON
+        )
 
 
 # -- holds ---------------------------------------------------------------------------------------------------------------
 
 
-async def test_acquire_lets_a_hold_stand_for_its_lease(operator: Any, step: Step, keys: Keys) -> None:
-    answer = await step("acquire", *as_args(Hold("a", MaintenanceState(enabled=True, reason="why"), lifts=("b",)), 0.15))
+async def test_acquire_lets_a_hold_stand_for_its_lease(
+    operator: Any, step: Step, keys: Keys
+) -> None:
+    answer = await step(
+        "acquire",
+        *as_args(Hold("a", MaintenanceState(enabled=True, reason="why"), lifts=("b",)), 0.15),
+    )
 
     (hold,) = answer.reading.holds or ()
     assert (hold.id, hold.state.reason, hold.lifts) == ("a", "why", ("b",))
@@ -238,7 +270,9 @@ async def test_acquire_lets_a_hold_stand_for_its_lease(operator: Any, step: Step
     assert (await step("read")).reading.holds == ()
 
 
-async def test_renew_moves_the_deadline_and_nothing_else(operator: Any, step: Step, keys: Keys) -> None:
+async def test_renew_moves_the_deadline_and_nothing_else(
+    operator: Any, step: Step, keys: Keys
+) -> None:
     hold = Hold("a", ON)
     since = int((await step("acquire", *as_args(hold))).verdict)
     before = await operator.get(keys.epoch)
@@ -288,7 +322,9 @@ async def test_release_ends_one_hold_and_keeps_what_is_asked(operator: Any, step
     assert await operator.pttl("maintenance") == -1
 
 
-async def test_release_keeps_the_switch_on_even_if_the_holds_are_garbage(operator: Any, step: Step, keys: Keys) -> None:
+async def test_release_keeps_the_switch_on_even_if_the_holds_are_garbage(
+    operator: Any, step: Step, keys: Keys
+) -> None:
     await operator.set(keys.holds, "x")
 
     with pytest.raises(ResponseError, match="WRONGTYPE"):
@@ -316,7 +352,9 @@ async def test_sync_registers_and_begins_a_life(operator: Any, step: Step, keys:
     assert await operator.pttl(keys.workers) == pytest.approx(63_000, abs=1000)
 
 
-async def test_sync_begins_no_life_over_one_that_the_worker_remembers(operator: Any, step: Step, keys: Keys) -> None:
+async def test_sync_begins_no_life_over_one_that_the_worker_remembers(
+    operator: Any, step: Step, keys: Keys
+) -> None:
     assert (await step("sync", "w", "{}", 3000, 17)).born == 0
     assert await operator.exists(keys.epoch) == 0
 
@@ -356,10 +394,14 @@ async def test_sync_without_the_registration_that_cannot_have_been_forgotten_yet
 
     assert (await step("sync", "w", "{}", 3000, first.born, 0, registered_at)).is_rolled_back
     assert not await operator.exists(keys.workers)
-    assert not (await step("sync", "w", "{}", 3000, first.born, 0, registered_at - 60 * 10**6)).is_rolled_back
+    assert not (
+        await step("sync", "w", "{}", 3000, first.born, 0, registered_at - 60 * 10**6)
+    ).is_rolled_back
 
 
-async def test_a_worker_with_a_short_life_does_not_shorten_that_of_the_others(operator: Any, step: Step, keys: Keys) -> None:
+async def test_a_worker_with_a_short_life_does_not_shorten_that_of_the_others(
+    operator: Any, step: Step, keys: Keys
+) -> None:
     await step("sync", "slow", "{}", 300_000, 0)
     await step("sync", "quick", "{}", 300, 0)
     await step("leave", "quick")
@@ -377,12 +419,17 @@ async def test_leave_says_so_for_a_minute(operator: Any, step: Step, keys: Keys)
     await operator.hset(keys.workers, "w", f"{minute_ago} left")
     await operator.hset(keys.workers, "crashed", f"{minute_ago} {{}}")
     await step("sync", "w", "{}", 3000, 0)
-    assert await roll(operator, keys) == {"w": False, "crashed": False}  # a known worker's sync looks at nobody else
+    assert await roll(operator, keys) == {
+        "w": False,
+        "crashed": False,
+    }  # a known worker's sync looks at nobody else
     await step("sync", "new", "{}", 3000, 0)
     assert await roll(operator, keys) == {"w": False, "new": False}
 
 
-async def test_leaving_an_empty_registry_leaves_nothing_for_ever(operator: Any, step: Step, keys: Keys) -> None:
+async def test_leaving_an_empty_registry_leaves_nothing_for_ever(
+    operator: Any, step: Step, keys: Keys
+) -> None:
     await step("leave", "w")
 
     assert 0 < await operator.pttl(keys.workers) <= 60_000
@@ -390,7 +437,9 @@ async def test_leaving_an_empty_registry_leaves_nothing_for_ever(operator: Any, 
 
 async def test_a_garbage_registration_is_a_worker_that_expired(operator: Any, keys: Keys) -> None:
     await operator.hset(keys.workers, "w", "garbage")
-    (worker,) = read_registry(await operator.execute_command(*Script(keys).whole("barrier"))).workers
+    (worker,) = read_registry(
+        await operator.execute_command(*Script(keys).whole("barrier"))
+    ).workers
 
     assert (worker.id, worker.deadline, worker.left) == ("w", 0.0, False)
 
@@ -408,7 +457,9 @@ def a_hold(id: str = "a") -> Hold:
     return Hold(id, ON, since=time.time() - 5, deadline=time.time() + 30)
 
 
-async def test_restore_puts_back_switch_and_holds_where_there_is_nothing(operator: Any, step: Step) -> None:
+async def test_restore_puts_back_switch_and_holds_where_there_is_nothing(
+    operator: Any, step: Step
+) -> None:
     hold, over = a_hold(), Hold("over", ON, since=1.0, deadline=time.time() - 1)
     answer = await step("restore", "1", 5000, *BEFORE, *remembered(hold), *remembered(over))
 
@@ -448,12 +499,19 @@ async def test_restore_after_a_rollback(operator: Any, step: Step, keys: Keys) -
 
     answer = await step("restore", "1", 0, "10", "8", "", *remembered(a_hold()))
 
-    assert (answer.verdict, answer.reading.switch, answer.born, answer.parent) == ("restored", ON, 8, 0)
+    assert (answer.verdict, answer.reading.switch, answer.born, answer.parent) == (
+        "restored",
+        ON,
+        8,
+        0,
+    )
     assert len(answer.reading.holds or ()) == 1
     assert answer.reading.epoch > 10
 
 
-async def test_restore_where_nothing_was_lost_changes_nothing(operator: Any, step: Step, keys: Keys) -> None:
+async def test_restore_where_nothing_was_lost_changes_nothing(
+    operator: Any, step: Step, keys: Keys
+) -> None:
     await operator.set(keys.epoch, SETTLED)
 
     assert (await step("restore", "1", 0, *BEFORE)).verdict == "superseded"
@@ -461,10 +519,14 @@ async def test_restore_where_nothing_was_lost_changes_nothing(operator: Any, ste
 
 
 @pytest.mark.parametrize("value", ["0", "1", '{"enabled": false}', "garbage"])
-async def test_restore_is_not_over_a_switch_that_somebody_has_set_since(operator: Any, step: Step, value: str) -> None:
+async def test_restore_is_not_over_a_switch_that_somebody_has_set_since(
+    operator: Any, step: Step, value: str
+) -> None:
     await operator.set("maintenance", value)
 
-    answer = await step("restore", '{"enabled":true,"message":"old"}', 0, *BEFORE, *remembered(a_hold()))
+    answer = await step(
+        "restore", '{"enabled":true,"message":"old"}', 0, *BEFORE, *remembered(a_hold())
+    )
 
     assert answer.verdict == "nothing to restore"
     assert await operator.get("maintenance") == value.encode()
@@ -528,7 +590,9 @@ async def wire(redis_url: str) -> AsyncIterator[RedisConnection]:
         yield wire
 
 
-async def test_a_script_that_the_server_does_not_know_is_sent_whole(wire: RedisConnection, keys: Keys, operator: Any) -> None:
+async def test_a_script_that_the_server_does_not_know_is_sent_whole(
+    wire: RedisConnection, keys: Keys, operator: Any
+) -> None:
     script = Script(keys)
     (unknown,) = await wire.call(script.by_digest("read"), within=5.0)
     assert isinstance(unknown, NoScriptError)
@@ -540,8 +604,12 @@ async def test_a_script_that_the_server_does_not_know_is_sent_whole(wire: RedisC
     assert not isinstance((await wire.call(script.by_digest("read"), within=5.0))[0], Exception)
 
 
-async def test_what_the_server_refuses_is_a_backend_error_with_its_words(wire: RedisConnection, keys: Keys) -> None:
-    with pytest.raises(BackendError, match=r"Redis refused: .*(not an integer|invalid expire)") as refused:
+async def test_what_the_server_refuses_is_a_backend_error_with_its_words(
+    wire: RedisConnection, keys: Keys
+) -> None:
+    with pytest.raises(
+        BackendError, match=r"Redis refused: .*(not an integer|invalid expire)"
+    ) as refused:
         await Script(keys).run(wire, "write", "1", 2**70, within=5.0)
     assert not isinstance(refused.value, UnsupportedError)
 
@@ -566,7 +634,9 @@ class Refusing:
         "The user executing the script can't run this command or subcommand",
     ],
 )
-async def test_what_older_and_other_servers_say_of_forbidden_scripts_is_understood(keys: Keys, words: str) -> None:
+async def test_what_older_and_other_servers_say_of_forbidden_scripts_is_understood(
+    keys: Keys, words: str
+) -> None:
     wire: Any = Refusing(ResponseError(words))
 
     with pytest.raises(UnsupportedError, match="does not permit"):

@@ -50,7 +50,10 @@ def backend_of(group: SentinelGroup, **options: Any) -> RedisBackend:
 
 
 async def closed(mode: MaintenanceMode, is_closed: bool, within: float = SLACK) -> None:
-    await eventually(lambda: (mode.gate.closure is not None) is is_closed and mode.gate.source == "redis", within=within)
+    await eventually(
+        lambda: (mode.gate.closure is not None) is is_closed and mode.gate.source == "redis",
+        within=within,
+    )
 
 
 async def replica_of(group: SentinelGroup) -> RedisServer:
@@ -71,7 +74,9 @@ async def test_commands_and_workers_go_to_the_master(group: SentinelGroup) -> No
         await closed(mode, False)
 
 
-async def test_a_planned_failover_is_followed_though_the_old_master_still_answers(group: SentinelGroup) -> None:
+async def test_a_planned_failover_is_followed_though_the_old_master_still_answers(
+    group: SentinelGroup,
+) -> None:
     """For some ten seconds it says that it is the master, and what the switch was."""
     async with MaintenanceMode(backend_of(group)) as mode:
         await asyncio.to_thread(group.fail_over)
@@ -79,7 +84,9 @@ async def test_a_planned_failover_is_followed_though_the_old_master_still_answer
         new = await asyncio.to_thread(group.master)
         await new.acli("SET", "maintenance", 1)
         await closed(mode, True, within=TTL + SLACK)
-        assert time.monotonic() - changed < 9, "that long it takes without asking the Sentinels again"
+        assert time.monotonic() - changed < 9, (
+            "that long it takes without asking the Sentinels again"
+        )
         await new.acli("DEL", "maintenance")
         await closed(mode, False)
 
@@ -105,13 +112,18 @@ async def test_nobody_goes_back_to_a_master_that_comes_back_to_life(group: Senti
         zombie.resume()
         until = time.monotonic() + 3 * TTL
         while time.monotonic() < until:
-            assert mode.gate.closure is not None, "it went back to the zombie, which knows of no maintenance"
+            assert mode.gate.closure is not None, (
+                "it went back to the zombie, which knows of no maintenance"
+            )
             await asyncio.sleep(0.01)
         assert mode.gate.source == "redis"
 
 
 async def test_a_hold_outlives_a_failover(group: SentinelGroup) -> None:
-    async with MaintenanceMode(backend_of(group)) as mode, maintenance_mode_on(backend_of(group), lease=30.0) as block:
+    async with (
+        MaintenanceMode(backend_of(group)) as mode,
+        maintenance_mode_on(backend_of(group), lease=30.0) as block,
+    ):
         await closed(mode, True)
         await eventually(lambda: _has(group, "{maintenance}:holds"), within=SLACK)
         await asyncio.to_thread(group.fail_over)
@@ -122,7 +134,9 @@ async def test_a_hold_outlives_a_failover(group: SentinelGroup) -> None:
         assert not block.lost
 
 
-async def test_a_scope_stays_closed_over_a_failover_and_its_next_write_is_followed(group: SentinelGroup) -> None:
+async def test_a_scope_stays_closed_over_a_failover_and_its_next_write_is_followed(
+    group: SentinelGroup,
+) -> None:
     mode = MaintenanceMode(backend_of(group))
     mode.follow_components(frozenset({"billing"}))
     async with mode:
@@ -136,7 +150,9 @@ async def test_a_scope_stays_closed_over_a_failover_and_its_next_write_is_follow
             assert mode.gate.closure is None
             await asyncio.sleep(0.01)
         await (await asyncio.to_thread(group.master)).acli("DEL", "maintenance:billing")
-        await eventually(lambda: mode.gate.is_open and mode.gate.source == "redis", within=TTL + SLACK)
+        await eventually(
+            lambda: mode.gate.is_open and mode.gate.source == "redis", within=TTL + SLACK
+        )
 
 
 async def _is_master(server: RedisServer) -> bool:
@@ -164,7 +180,9 @@ async def test_a_sentinel_that_hangs_keeps_nobody_waiting(group: SentinelGroup) 
         group.sentinels[0].resume()
 
 
-async def test_without_any_sentinel_a_worker_stays_with_the_master_it_has(group: SentinelGroup) -> None:
+async def test_without_any_sentinel_a_worker_stays_with_the_master_it_has(
+    group: SentinelGroup,
+) -> None:
     async with MaintenanceMode(backend_of(group)) as mode:
         for sentinel in group.sentinels:
             sentinel.pause()
@@ -180,20 +198,30 @@ async def test_without_any_sentinel_a_worker_stays_with_the_master_it_has(group:
 
 async def test_a_name_that_no_sentinel_knows_is_said_so(group: SentinelGroup) -> None:
     backend = RedisBackend(group.url.replace(MASTER, "yourmaster"), timeout=10.0)
-    with pytest.raises(BackendUnavailableError, match=r"None of 3 Sentinels knows where 'yourmaster' is: .*No such master"):
+    with pytest.raises(
+        BackendUnavailableError,
+        match=r"None of 3 Sentinels knows where 'yourmaster' is: .*No such master",
+    ):
         await backend.read()
 
 
 async def test_where_no_sentinel_is_there_at_all_the_error_says_so() -> None:
     backend = RedisBackend("redis+sentinel://127.0.0.1:1,127.0.0.1:2/mymaster")
-    with pytest.raises(BackendUnavailableError, match=r"None of 2 Sentinels knows where 'mymaster' is: .*Connect call failed"):
+    with pytest.raises(
+        BackendUnavailableError,
+        match=r"None of 2 Sentinels knows where 'mymaster' is: .*Connect call failed",
+    ):
         await backend.read()
 
 
-def test_a_sentinel_that_is_behind_is_not_believed_for_some_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sentinel_that_is_behind_is_not_believed_for_some_seconds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     now = 1000.0
     monkeypatch.setattr("fastapi_maintenance.backends.redis.sentinel.time.monotonic", lambda: now)
-    group = SentinelServer([SingleServer.from_url("redis://sentinel")], MASTER, SingleServer.from_url("redis://master"))
+    group = SentinelServer(
+        [SingleServer.from_url("redis://sentinel")], MASTER, SingleServer.from_url("redis://master")
+    )
     old, new = _Vote(1, ("old", 6379)), _Vote(2, ("new", 6379))
 
     assert [group._learn(vote) for vote in (old, new, old)] == [old, new, new]
@@ -212,9 +240,13 @@ def test_a_sentinel_that_is_behind_is_not_believed_for_some_seconds(monkeypatch:
     ],
 )
 async def test_a_sentinel_that_talks_nonsense_is_passed_over(answer: bytes) -> None:
-    async with scripted(lambda heard: answer if b"SENTINEL" in heard else b"+OK\r\n" * heard.count(b"\r\n*")) as sentinel:
+    async with scripted(
+        lambda heard: answer if b"SENTINEL" in heard else b"+OK\r\n" * heard.count(b"\r\n*")
+    ) as sentinel:
         backend = RedisBackend(f"redis+sentinel://127.0.0.1:{sentinel.port}/mymaster", timeout=5.0)
-        with pytest.raises(BackendUnavailableError, match="None of 1 Sentinels knows where 'mymaster' is"):
+        with pytest.raises(
+            BackendUnavailableError, match="None of 1 Sentinels knows where 'mymaster' is"
+        ):
             await backend.read()
 
 
@@ -224,11 +256,15 @@ async def test_a_replica_that_is_called_master_is_not_taken_for_one(group: Senti
     name = b"*6\r\n+config-epoch\r\n+9\r\n+ip\r\n+127.0.0.1\r\n+port\r\n+%d\r\n" % replica.port
     async with scripted(lambda heard: name if b"SENTINEL" in heard else b"+OK\r\n") as liar:
         backend = RedisBackend(f"redis+sentinel://127.0.0.1:{liar.port}/mymaster", timeout=5.0)
-        with pytest.raises(BackendUnavailableError, match="name a server as master that is a replica"):
+        with pytest.raises(
+            BackendUnavailableError, match="name a server as master that is a replica"
+        ):
             await backend.read()
 
 
-async def test_a_master_that_does_not_say_what_it_is_is_believed_the_sentinels(group: SentinelGroup) -> None:
+async def test_a_master_that_does_not_say_what_it_is_is_believed_the_sentinels(
+    group: SentinelGroup,
+) -> None:
     master = await asyncio.to_thread(group.master)
     await master.acli("ACL", "SETUSER", "shy", "on", ">secret", "~*", "&*", "+@all", "-role")
     backend = RedisBackend(group.url_of("shy:secret@"), timeout=10.0)
@@ -240,7 +276,9 @@ async def test_a_master_that_does_not_say_what_it_is_is_believed_the_sentinels(g
 
 def test_with_the_users_of_the_file_everything_works_and_fails_over() -> None:
     with sentinel_group(down_after=DOWN_AFTER, users=True) as group:
-        asyncio.run(_works_and_fails_over(group, group.url_of("worker:change-me-worker@", f"ttl={TTL}")))
+        asyncio.run(
+            _works_and_fails_over(group, group.url_of("worker:change-me-worker@", f"ttl={TTL}"))
+        )
 
 
 def test_over_tls_everything_works_and_fails_over() -> None:

@@ -78,7 +78,10 @@ def test_the_scheme_chooses_the_kind_of_connection() -> None:
         ("redis://h#0", "a # or an @"),
         ("redis://h?key=a@b", "a # or an @"),
         ("redis://h?cluster=yes", "unexpected keyword argument 'cluster'"),
-        ("redis://h?socket_keepalive=perhaps&max_connections=many", "Invalid value for 'max_connections'"),
+        (
+            "redis://h?socket_keepalive=perhaps&max_connections=many",
+            "Invalid value for 'max_connections'",
+        ),
         ("rediss://h?ssl_cert_reqs=perhaps", "cannot be given these options: .*Flag"),
         ("unix://", "names no socket"),
         ("unix://relative.sock", "names no socket"),
@@ -90,7 +93,9 @@ def test_a_url_that_cannot_be_meant_is_refused(url: str, problem: str) -> None:
         SingleServer.from_url(url)
 
 
-@pytest.mark.parametrize("password", ["pa/SECRET", "pa#SECRET", "12/SECRET", "12#SECRET", "pa?SECRET", "12?SECRET=1"])
+@pytest.mark.parametrize(
+    "password", ["pa/SECRET", "pa#SECRET", "12/SECRET", "12#SECRET", "pa?SECRET", "12?SECRET=1"]
+)
 @pytest.mark.parametrize("scheme", ["redis", "rediss", "unix"])
 def test_a_password_that_is_not_encoded_is_not_quoted(scheme: str, password: str) -> None:
     """It makes any part of the URL look like another one, so that no part may be in an error."""
@@ -124,13 +129,19 @@ async def test_a_client_says_how_to_connect_and_nothing_else() -> None:
 
     assert server.describe() == "redis://h:6380/2"
     assert (connection.username, connection.password) == ("ana", SECRET)
-    assert (connection.socket_timeout, connection.socket_connect_timeout, connection.health_check_interval) == (None, 0.5, 0)
+    assert (
+        connection.socket_timeout,
+        connection.socket_connect_timeout,
+        connection.health_check_interval,
+    ) == (None, 0.5, 0)
     assert connection.encoder.decode_responses is False
     assert connection.client_name is None
     assert connection.retry.get_retries() == 0
 
 
-@pytest.mark.parametrize("client", [redis.Redis(), object(), "redis://localhost", redis.asyncio.Redis])
+@pytest.mark.parametrize(
+    "client", [redis.Redis(), object(), "redis://localhost", redis.asyncio.Redis]
+)
 def test_anything_but_an_async_client_is_refused(client: object) -> None:
     with pytest.raises(ConfigurationError, match=r"must be a redis\.asyncio\.Redis"):
         SingleServer.from_client(client)
@@ -140,7 +151,9 @@ def test_anything_but_an_async_client_is_refused(client: object) -> None:
 
 
 @pytest.mark.parametrize("options", [{}, {"unix_socket": True}, {"tls": True}])
-async def test_it_connects_in_every_way(own_redis_server: RedisServerFactory, options: dict[str, Any]) -> None:
+async def test_it_connects_in_every_way(
+    own_redis_server: RedisServerFactory, options: dict[str, Any]
+) -> None:
     server = SingleServer.from_url(own_redis_server(**options).url)
 
     for protocol in (2, 3):
@@ -152,7 +165,9 @@ async def test_it_connects_in_every_way(own_redis_server: RedisServerFactory, op
             await connection.disconnect()
 
 
-async def test_a_wrong_password_is_an_error_that_does_not_show_it(own_redis_server: RedisServerFactory) -> None:
+async def test_a_wrong_password_is_an_error_that_does_not_show_it(
+    own_redis_server: RedisServerFactory,
+) -> None:
     server = own_redis_server(config={"requirepass": "right"})
     wrong = server.url.replace("://", f"://:{ENCODED}@")
 
@@ -193,12 +208,16 @@ async def test_a_server_that_says_nothing_is_given_up_in_time() -> None:
         b"\x16\x03\x01\r\n",
     ],
 )
-async def test_what_is_no_redis_is_an_error_of_the_connection_and_leaves_none_open(answer: bytes) -> None:
+async def test_what_is_no_redis_is_an_error_of_the_connection_and_leaves_none_open(
+    answer: bytes,
+) -> None:
     async with scripted(answer) as server:
         # With a password, redis-py reads the reply to HELLO more closely.
         for user in ("", ":x@"):
             try:
-                connection = await SingleServer.from_url(f"redis://{user}127.0.0.1:{server.port}").connect(timeout=0.3)
+                connection = await SingleServer.from_url(
+                    f"redis://{user}127.0.0.1:{server.port}"
+                ).connect(timeout=0.3)
             except (RedisError, TimeoutError):
                 continue
             await connection.disconnect()  # some of it can be taken for an answer
@@ -207,7 +226,9 @@ async def test_what_is_no_redis_is_an_error_of_the_connection_and_leaves_none_op
 
 async def test_a_cancelled_handshake_leaves_no_connection_open() -> None:
     async with scripted() as server:
-        task = asyncio.ensure_future(SingleServer.from_url(f"redis://127.0.0.1:{server.port}").connect(timeout=30.0))
+        task = asyncio.ensure_future(
+            SingleServer.from_url(f"redis://127.0.0.1:{server.port}").connect(timeout=30.0)
+        )
         await eventually(lambda: server.writers, within=5)
         await asyncio.sleep(0.05)
         task.cancel()

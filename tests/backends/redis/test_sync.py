@@ -35,7 +35,13 @@ WITH_MESSAGE = '{"enabled":true,"message":"back soon","mode":"full"}'
 
 
 def sync_of(worker: Worker, keys: Keys, id: str = "w1", **options: Any) -> Sync:
-    return Sync(SingleServer.from_url("redis://"), keys, worker, id, **{"ttl": TTL, "on_data_loss": "restore", **options})
+    return Sync(
+        SingleServer.from_url("redis://"),
+        keys,
+        worker,
+        id,
+        **{"ttl": TTL, "on_data_loss": "restore", **options},
+    )
 
 
 @asynccontextmanager
@@ -72,11 +78,15 @@ def is_unacknowledged(sync: Sync) -> bool:
 
 async def hold(operator: Any, keys: Keys, id: str, lease: float = 30.0) -> None:
     """Somebody takes a hold."""
-    await operator.execute_command(*Script(keys).whole("acquire", id, dump_hold(Hold(id, ON)), round(lease * 1000)))
+    await operator.execute_command(
+        *Script(keys).whole("acquire", id, dump_hold(Hold(id, ON)), round(lease * 1000))
+    )
 
 
 def texts(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [record.getMessage() for record in caplog.records if record.name == "fastapi_maintenance"]
+    return [
+        record.getMessage() for record in caplog.records if record.name == "fastapi_maintenance"
+    ]
 
 
 # -- reading and registering ---------------------------------------------------------------------------------------------
@@ -98,15 +108,21 @@ async def test_a_sync_delivers_switch_and_holds_as_of_when_it_was_sent(
     assert worker.last.registered
 
 
-async def test_a_sync_registers_what_the_worker_reports(wire: RedisConnection, sync: Sync, operator: Any, keys: Keys) -> None:
+async def test_a_sync_registers_what_the_worker_reports(
+    wire: RedisConnection, sync: Sync, operator: Any, keys: Keys
+) -> None:
     await sync.run(wire, arm=True, rung="tracking")
 
-    (registered,) = read_registry(await operator.execute_command(*Script(keys).whole("workers"))).workers
+    (registered,) = read_registry(
+        await operator.execute_command(*Script(keys).whole("workers"))
+    ).workers
     assert (registered.id, registered.rung) == ("w1", "tracking")
     assert registered.lifetime == pytest.approx(3 * TTL)
 
 
-async def test_arming_is_of_switch_and_epoch_only(wire: RedisConnection, sync: Sync, operator: Any, keys: Keys) -> None:
+async def test_arming_is_of_switch_and_epoch_only(
+    wire: RedisConnection, sync: Sync, operator: Any, keys: Keys
+) -> None:
     pushes: list[str] = []
     wire._on_event = lambda: pushes.append("push")
     await wire.call(("CLIENT", "TRACKING", "ON", "OPTIN"), within=5.0)
@@ -129,14 +145,20 @@ async def test_arming_is_of_switch_and_epoch_only(wire: RedisConnection, sync: S
         pushes.clear()
 
 
-async def test_a_refused_arming_is_told_of_and_hinders_nothing(wire: RedisConnection, sync: Sync, worker: Worker) -> None:
-    armed, _ = await sync.run(wire, arm=True, rung="tracking")  # CLIENT TRACKING was never switched on
+async def test_a_refused_arming_is_told_of_and_hinders_nothing(
+    wire: RedisConnection, sync: Sync, worker: Worker
+) -> None:
+    armed, _ = await sync.run(
+        wire, arm=True, rung="tracking"
+    )  # CLIENT TRACKING was never switched on
 
     assert armed is False
     assert worker.syncs == 1
 
 
-async def test_a_script_that_the_server_forgot_is_sent_again(wire: RedisConnection, sync: Sync, worker: Worker, operator: Any) -> None:
+async def test_a_script_that_the_server_forgot_is_sent_again(
+    wire: RedisConnection, sync: Sync, worker: Worker, operator: Any
+) -> None:
     await sync.run(wire, arm=False, rung="polling")
     await operator.script_flush()
     await sync.run(wire, arm=False, rung="polling")
@@ -153,16 +175,22 @@ async def test_after_leaving_it_is_told_apart_from_a_worker_that_vanished(
     await operator.script_flush()
     await sync.leave(wire)
 
-    (registered,) = read_registry(await operator.execute_command(*Script(keys).whole("workers"))).workers
+    (registered,) = read_registry(
+        await operator.execute_command(*Script(keys).whole("workers"))
+    ).workers
     assert registered.left
 
 
-async def test_leaving_over_a_dead_connection_is_no_error(wire: RedisConnection, sync: Sync) -> None:
+async def test_leaving_over_a_dead_connection_is_no_error(
+    wire: RedisConnection, sync: Sync
+) -> None:
     await wire._connection.disconnect()
     await sync.leave(wire)
 
 
-async def test_a_reply_that_is_no_reading_is_an_error(wire: RedisConnection, sync: Sync, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_reply_that_is_no_reading_is_an_error(
+    wire: RedisConnection, sync: Sync, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sync, "_commands", lambda rung: [("ECHO", "garbage")])
 
     with pytest.raises(BackendError, match="something else than a reading"):
@@ -219,7 +247,10 @@ async def test_where_nothing_can_be_registered_nothing_is_unacknowledged(
 
 
 async def test_a_server_that_refuses_writes_is_read_with_holds(
-    own_redis_server: RedisServerFactory, keys: Keys, worker: Worker, caplog: pytest.LogCaptureFixture
+    own_redis_server: RedisServerFactory,
+    keys: Keys,
+    worker: Worker,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO, logger="fastapi_maintenance")
     server = own_redis_server()
@@ -248,7 +279,12 @@ async def test_a_server_that_refuses_writes_is_read_with_holds(
 
 
 async def test_without_scripts_the_holds_that_were_known_stay_until_they_end(
-    make_user: MakeUser, operator: Any, keys: Keys, worker: Worker, sync: Sync, caplog: pytest.LogCaptureFixture
+    make_user: MakeUser,
+    operator: Any,
+    keys: Keys,
+    worker: Worker,
+    sync: Sync,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """As when an ACL is tightened under a running worker: no migration is laid open by that."""
     caplog.set_level(logging.INFO, logger="fastapi_maintenance")
@@ -302,7 +338,9 @@ async def test_what_was_known_stays_where_something_cannot_be_read(
 
         assert (worker.last.switch, worker.last.holds) == (known.switch, known.holds)
         assert worker.last.expires_in is not None
-        assert worker.last.now + worker.last.expires_in == pytest.approx(known.now + (known.expires_in or 0))
+        assert worker.last.now + worker.last.expires_in == pytest.approx(
+            known.now + (known.expires_in or 0)
+        )
         assert "not a boolean word" in str(worker.last.error)
 
 
@@ -323,7 +361,9 @@ async def test_it_asks_to_be_run_half_way_to_the_end_of_a_hold_and_right_after_i
     assert began + looks - 0.03 < at < time.monotonic() + looks + 0.03
 
 
-async def test_with_nothing_that_ends_it_need_not_be_run_again(wire: RedisConnection, sync: Sync, operator: Any) -> None:
+async def test_with_nothing_that_ends_it_need_not_be_run_again(
+    wire: RedisConnection, sync: Sync, operator: Any
+) -> None:
     await operator.set("maintenance", "1")
 
     assert (await sync.run(wire, arm=False, rung="polling"))[1] == float("inf")
@@ -333,7 +373,12 @@ async def test_with_nothing_that_ends_it_need_not_be_run_again(wire: RedisConnec
 
 
 async def test_lost_data_is_put_back_and_off_is_never_delivered(
-    wire: RedisConnection, sync: Sync, worker: Worker, operator: Any, keys: Keys, caplog: pytest.LogCaptureFixture
+    wire: RedisConnection,
+    sync: Sync,
+    worker: Worker,
+    operator: Any,
+    keys: Keys,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     await operator.set("maintenance", WITH_MESSAGE, px=60_000)
     await hold(operator, keys, "a")
@@ -351,7 +396,9 @@ async def test_lost_data_is_put_back_and_off_is_never_delivered(
     assert texts(caplog) == ["Redis lost its data; the last known state: restored"]
 
 
-async def test_a_switch_whose_time_is_up_is_not_put_back(wire: RedisConnection, sync: Sync, worker: Worker, operator: Any) -> None:
+async def test_a_switch_whose_time_is_up_is_not_put_back(
+    wire: RedisConnection, sync: Sync, worker: Worker, operator: Any
+) -> None:
     await operator.set("maintenance", "1", px=30)
     await sync.run(wire, arm=False, rung="polling")
     await operator.flushall()
@@ -362,7 +409,9 @@ async def test_a_switch_whose_time_is_up_is_not_put_back(wire: RedisConnection, 
     assert await operator.exists("maintenance") == 0
 
 
-@pytest.mark.parametrize(("value", "there"), [("0", 0), ('{"enabled":false,"message":"open"}', 1), (None, 0)])
+@pytest.mark.parametrize(
+    ("value", "there"), [("0", 0), ('{"enabled":false,"message":"open"}', 1), (None, 0)]
+)
 async def test_off_is_put_back_only_where_it_says_more_than_off(
     wire: RedisConnection, sync: Sync, operator: Any, value: str | None, there: int
 ) -> None:
@@ -375,7 +424,9 @@ async def test_off_is_put_back_only_where_it_says_more_than_off(
     assert await operator.exists("maintenance") == there
 
 
-async def test_a_switch_that_was_never_readable_is_not_put_back(wire: RedisConnection, sync: Sync, operator: Any) -> None:
+async def test_a_switch_that_was_never_readable_is_not_put_back(
+    wire: RedisConnection, sync: Sync, operator: Any
+) -> None:
     await operator.set("maintenance", "garbage")
     await sync.run(wire, arm=False, rung="polling")
     await operator.flushall()
@@ -385,7 +436,11 @@ async def test_a_switch_that_was_never_readable_is_not_put_back(wire: RedisConne
 
 
 async def test_a_delete_is_no_loss(
-    wire: RedisConnection, sync: Sync, worker: Worker, operator: Any, caplog: pytest.LogCaptureFixture
+    wire: RedisConnection,
+    sync: Sync,
+    worker: Worker,
+    operator: Any,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     await operator.set("maintenance", "1")
     await sync.run(wire, arm=False, rung="polling")
@@ -398,7 +453,11 @@ async def test_a_delete_is_no_loss(
 
 
 async def test_data_loss_can_be_followed(
-    wire: RedisConnection, worker: Worker, keys: Keys, operator: Any, caplog: pytest.LogCaptureFixture
+    wire: RedisConnection,
+    worker: Worker,
+    keys: Keys,
+    operator: Any,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     sync = sync_of(worker, keys, on_data_loss="follow")
     await operator.set("maintenance", "1")
@@ -468,7 +527,10 @@ async def lose_the_switch_as_a_failover_does(admin: Any, keys: Keys, registratio
 
 
 async def test_a_switch_that_was_lost_without_a_trace_in_the_epoch_is_put_back_when_that_is_possible(
-    own_redis_server: RedisServerFactory, keys: Keys, worker: Worker, caplog: pytest.LogCaptureFixture
+    own_redis_server: RedisServerFactory,
+    keys: Keys,
+    worker: Worker,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     server = own_redis_server()
     sync = sync_of(worker, keys)
@@ -524,7 +586,12 @@ async def test_of_two_who_find_a_switch_lost_one_puts_it_back(
 
 
 async def test_an_older_registration_in_a_life_that_others_have_restored_is_made_anew(
-    wire: RedisConnection, sync: Sync, worker: Worker, operator: Any, keys: Keys, caplog: pytest.LogCaptureFixture
+    wire: RedisConnection,
+    sync: Sync,
+    worker: Worker,
+    operator: Any,
+    keys: Keys,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     await sync.run(wire, arm=False, rung="polling")
     earlier = await operator.hget(keys.workers, "w1")
@@ -541,7 +608,9 @@ async def test_an_older_registration_in_a_life_that_others_have_restored_is_made
     assert texts(caplog) == []
 
 
-async def test_while_nothing_can_be_put_back_a_new_switch_counts(own_redis_server: RedisServerFactory, keys: Keys, worker: Worker) -> None:
+async def test_while_nothing_can_be_put_back_a_new_switch_counts(
+    own_redis_server: RedisServerFactory, keys: Keys, worker: Worker
+) -> None:
     server = own_redis_server()
     sync = sync_of(worker, keys)
     async with wire_to(server.url) as wire, admin_of(server) as admin:
@@ -556,7 +625,12 @@ async def test_while_nothing_can_be_put_back_a_new_switch_counts(own_redis_serve
 
 
 async def test_a_connection_that_ends_while_putting_back_forgets_nothing(
-    redis_url: str, sync: Sync, worker: Worker, operator: Any, keys: Keys, monkeypatch: pytest.MonkeyPatch
+    redis_url: str,
+    sync: Sync,
+    worker: Worker,
+    operator: Any,
+    keys: Keys,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     await operator.set("maintenance", WITH_MESSAGE)
     async with wire_to(redis_url) as wire:

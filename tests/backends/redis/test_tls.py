@@ -35,31 +35,44 @@ async def test_with_a_certificate_of_its_own_a_worker_is_let_in(strict: RedisSer
         await eventually(lambda: mode.gate.closure is not None, within=SLACK)
         async with maintenance_mode_on(RedisBackend(strict.url, timeout=10.0)):
             await strict.acli("DEL", "maintenance")
-            await eventually(lambda: mode.cache.known is not None and mode.cache.known.switch == OFF, within=SLACK)
+            await eventually(
+                lambda: mode.cache.known is not None and mode.cache.known.switch == OFF,
+                within=SLACK,
+            )
             assert mode.gate.closure is not None
         await eventually(lambda: mode.gate.closure is None, within=SLACK)
 
 
 async def test_without_one_it_is_told_so(strict: RedisServer) -> None:
-    backend = RedisBackend(f"rediss://127.0.0.1:{strict.port}?ssl_ca_certs={strict.ca_file}", timeout=10.0)
+    backend = RedisBackend(
+        f"rediss://127.0.0.1:{strict.port}?ssl_ca_certs={strict.ca_file}", timeout=10.0
+    )
     with pytest.raises(BackendUnavailableError, match=r"(?i)certificate.required|reset by peer"):
         await backend.read()
 
 
-async def test_a_server_that_nobody_vouches_for_is_not_talked_to(strict: RedisServer, tmp_path: Any) -> None:
+async def test_a_server_that_nobody_vouches_for_is_not_talked_to(
+    strict: RedisServer, tmp_path: Any
+) -> None:
     trustme.CA().cert_pem.write_to_path(tmp_path / "other.pem")
-    backend = RedisBackend(f"rediss://127.0.0.1:{strict.port}?ssl_ca_certs={tmp_path}/other.pem", timeout=10.0)
+    backend = RedisBackend(
+        f"rediss://127.0.0.1:{strict.port}?ssl_ca_certs={tmp_path}/other.pem", timeout=10.0
+    )
     with pytest.raises(BackendUnavailableError, match=r"(?i)certificate.verify"):
         await backend.read()
 
 
 async def test_a_certificate_that_is_not_there_is_said_so(strict: RedisServer) -> None:
-    backend = RedisBackend(f"rediss://127.0.0.1:{strict.port}?ssl_ca_certs=/nowhere/ca.pem", timeout=10.0)
+    backend = RedisBackend(
+        f"rediss://127.0.0.1:{strict.port}?ssl_ca_certs=/nowhere/ca.pem", timeout=10.0
+    )
     with pytest.raises(BackendUnavailableError, match="No such file"):
         await backend.read()
 
 
-async def test_connections_share_a_context_until_the_certificates_may_have_been_renewed(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_connections_share_a_context_until_the_certificates_may_have_been_renewed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     made: list[ssl.SSLContext] = []
     create, now = ssl.create_default_context, 1000.0
 

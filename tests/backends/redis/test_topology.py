@@ -28,18 +28,38 @@ ENCODED = "s3cr%23t%2Fp%40ss%3Aw%25rd%3F"
     [
         ("redis://h", "redis://h:6379/0"),
         ("unix:///run/redis.sock", "unix:///run/redis.sock?db=0"),
-        ("redis+sentinel://one,two:26380,[::1]/mymaster", "redis+sentinel://one:26379,two:26380,[::1]:26379/mymaster/0"),
+        (
+            "redis+sentinel://one,two:26380,[::1]/mymaster",
+            "redis+sentinel://one:26379,two:26380,[::1]:26379/mymaster/0",
+        ),
         ("redis+sentinel://one/mymaster/3", "redis+sentinel://one:26379/mymaster/3"),
-        (f"redis+sentinel://ana:{ENCODED}@one/my%20master/0", "redis+sentinel://one:26379/my master/0"),
-        (f"redis+sentinel://one/m/0?sentinel_username=s&sentinel_password={ENCODED}", "redis+sentinel://one:26379/m/0"),
-        ("rediss+sentinel://one,two/mymaster/0", "rediss+sentinel://one:26379,two:26379/mymaster/0"),
-        ("redis+cluster://one,two:7001,[::1]:7002", "redis+cluster://one:6379,two:7001,[::1]:7002/0"),
-        (f"rediss+cluster://ana:{ENCODED}@one/0?ssl_ca_certs=/ca.pem", "rediss+cluster://one:6379/0"),
+        (
+            f"redis+sentinel://ana:{ENCODED}@one/my%20master/0",
+            "redis+sentinel://one:26379/my master/0",
+        ),
+        (
+            f"redis+sentinel://one/m/0?sentinel_username=s&sentinel_password={ENCODED}",
+            "redis+sentinel://one:26379/m/0",
+        ),
+        (
+            "rediss+sentinel://one,two/mymaster/0",
+            "rediss+sentinel://one:26379,two:26379/mymaster/0",
+        ),
+        (
+            "redis+cluster://one,two:7001,[::1]:7002",
+            "redis+cluster://one:6379,two:7001,[::1]:7002/0",
+        ),
+        (
+            f"rediss+cluster://ana:{ENCODED}@one/0?ssl_ca_certs=/ca.pem",
+            "rediss+cluster://one:6379/0",
+        ),
     ],
 )
 def test_a_url_is_shown_without_its_password(url: str, shown: str) -> None:
     assert server_of_url(url, KEYS).describe() == shown
-    assert backend_from_url(url).describe() == f"{shown}{'&' if '?' in shown else '?'}key=maintenance"
+    assert (
+        backend_from_url(url).describe() == f"{shown}{'&' if '?' in shown else '?'}key=maintenance"
+    )
 
 
 @pytest.mark.parametrize(
@@ -70,7 +90,13 @@ def test_a_url_that_cannot_be_meant_is_refused(url: str, problem: str) -> None:
 @pytest.mark.parametrize("topology", ["sentinel", "cluster"])
 @pytest.mark.parametrize(
     "rest",
-    ["ana:hunter2@one:port/m", "ana:hun#ter2@one/m", "ana:hunter2@[one/m", "ana:hunter2@one/m/hunter2", "one/m?password=hunter2&x=1"],
+    [
+        "ana:hunter2@one:port/m",
+        "ana:hun#ter2@one/m",
+        "ana:hunter2@[one/m",
+        "ana:hunter2@one/m/hunter2",
+        "one/m?password=hunter2&x=1",
+    ],
 )
 def test_no_error_quotes_a_password(topology: str, rest: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
@@ -84,7 +110,10 @@ def options_of(server: Any) -> dict[str, Any]:
 
 
 def test_sentinels_and_their_master_have_credentials_of_their_own() -> None:
-    server: Any = server_of_url(f"redis+sentinel://ana:{ENCODED}@one,two/m/2?sentinel_username=s&sentinel_password={ENCODED}2", KEYS)
+    server: Any = server_of_url(
+        f"redis+sentinel://ana:{ENCODED}@one,two/m/2?sentinel_username=s&sentinel_password={ENCODED}2",
+        KEYS,
+    )
 
     master = options_of(server._master)
     assert (master["username"], master["password"], master["db"]) == ("ana", SECRET, 2)
@@ -107,13 +136,18 @@ def test_tls_is_for_sentinels_too_unless_they_have_none() -> None:
 
     for server in (secured._master, secured._sentinels[0], mixed._master):
         assert server._class is SSLConnection
-        assert (options_of(server)["ssl_ca_certs"], options_of(server)["ssl_keyfile"]) == ("/ca.pem", "/me.key")
+        assert (options_of(server)["ssl_ca_certs"], options_of(server)["ssl_keyfile"]) == (
+            "/ca.pem",
+            "/me.key",
+        )
     assert mixed._sentinels[0]._class is Connection
     assert "ssl_ca_certs" not in options_of(mixed._sentinels[0])
 
 
 def test_every_node_of_a_cluster_is_reached_in_the_same_way() -> None:
-    server: Any = server_of_url(f"redis+cluster://ana:{ENCODED}@one,two:7001/0?socket_keepalive=yes", KEYS)
+    server: Any = server_of_url(
+        f"redis+cluster://ana:{ENCODED}@one,two:7001/0?socket_keepalive=yes", KEYS
+    )
 
     node = server._node.at(("three", 7002))
     assert node.address == ("three", 7002)
@@ -121,9 +155,15 @@ def test_every_node_of_a_cluster_is_reached_in_the_same_way() -> None:
     assert server._node.address == ("one", 6379)
 
 
-@pytest.mark.parametrize("url", ["redis://elsewhere", "redis+sentinel://elsewhere/mymaster", "redis+cluster://elsewhere"])
-async def test_whoever_is_pointed_to_another_server_can_go_there(url: str, redis_server: RedisServer) -> None:
-    connection: Any = await server_of_url(url, KEYS).connect_to((redis_server.host, redis_server.port), timeout=10.0)
+@pytest.mark.parametrize(
+    "url", ["redis://elsewhere", "redis+sentinel://elsewhere/mymaster", "redis+cluster://elsewhere"]
+)
+async def test_whoever_is_pointed_to_another_server_can_go_there(
+    url: str, redis_server: RedisServer
+) -> None:
+    connection: Any = await server_of_url(url, KEYS).connect_to(
+        (redis_server.host, redis_server.port), timeout=10.0
+    )
 
     assert (connection.host, connection.port) == (redis_server.host, redis_server.port)
     await connection.disconnect(nowait=True)
@@ -138,13 +178,18 @@ def test_a_client_of_one_server() -> None:
 
 @pytest.mark.parametrize(("ssl", "kind"), [(False, Connection), (True, SSLConnection)])
 def test_a_client_that_sentinels_gave(ssl: bool, kind: type[Connection]) -> None:
-    sentinels: Any = Sentinel([("one", 26379), ("two", 26380)], sentinel_kwargs={"password": "other"})  # type: ignore[no-untyped-call]
+    sentinels: Any = Sentinel(
+        [("one", 26379), ("two", 26380)], sentinel_kwargs={"password": "other"}
+    )  # type: ignore[no-untyped-call]
     client = sentinels.master_for("mymaster", password=SECRET, db=2, ssl=ssl)
 
     server: Any = server_of_client(client, KEYS)
 
     assert isinstance(server, SentinelServer)
-    assert server.describe() == f"{'rediss' if ssl else 'redis'}+sentinel://one:26379,two:26380/mymaster/2"
+    assert (
+        server.describe()
+        == f"{'rediss' if ssl else 'redis'}+sentinel://one:26379,two:26380/mymaster/2"
+    )
     assert server._master._class is kind
     assert options_of(server._master)["password"] == SECRET
     assert options_of(server._sentinels[1])["password"] == "other"
@@ -152,7 +197,9 @@ def test_a_client_that_sentinels_gave(ssl: bool, kind: type[Connection]) -> None
 
 @pytest.mark.parametrize(("ssl", "kind"), [(False, Connection), (True, SSLConnection)])
 def test_a_client_of_a_cluster(ssl: bool, kind: type[Connection]) -> None:
-    client = RedisCluster(startup_nodes=[ClusterNode("one", 7001), ClusterNode("two", 7002)], password=SECRET, ssl=ssl)
+    client = RedisCluster(
+        startup_nodes=[ClusterNode("one", 7001), ClusterNode("two", 7002)], password=SECRET, ssl=ssl
+    )
 
     server: Any = server_of_client(client, KEYS)
 

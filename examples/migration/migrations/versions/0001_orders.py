@@ -10,7 +10,11 @@ down_revision = None
 
 
 def upgrade() -> None:
-    op.create_table("orders", sa.Column("id", sa.Integer, primary_key=True), sa.Column("placed", sa.Float, nullable=False))
+    op.create_table(
+        "orders",
+        sa.Column("id", sa.Integer, primary_key=True),
+        sa.Column("placed", sa.Float, nullable=False),
+    )
 
 
 def downgrade() -> None:
