@@ -32,7 +32,8 @@ class Watchdog:
     for how long everything stood still, of which neither of them says anything (see `_Stillness`);
     and less what the garbage collector took, whose heap is that of all tests.
     A control timer in another process would be late at other moments than we are; this is the very time that we were made to wait.
-    On other systems than Linux a busy machine can fail a test.
+    The processor time that the loop's own thread has spent since its last turn always counts. On other systems than Linux a busy
+    machine can fail a test.
     """
 
     bound: float = LOOP_LAG
@@ -40,6 +41,7 @@ class Watchdog:
     _due: float = 0.0
     _waited: dict[str, int] = field(default_factory=dict)
     _stolen: float = 0.0
+    _spent: float = 0.0
     _stillness: _Stillness = field(default_factory=lambda: _Stillness())
     _still: float = 0.0
     _collecting: Collecting = field(default_factory=Collecting)
@@ -47,9 +49,9 @@ class Watchdog:
     _timer: asyncio.TimerHandle | None = None
 
     def __enter__(self) -> Self:
-        self._waited, self._stolen = _run_queue_waits(), _stolen()
         self._collecting.__enter__()
         self._stillness.begin()
+        self._waited, self._stolen, self._spent = self._waits(), _stolen(), time.thread_time()
         self._schedule()
         return self
 
@@ -80,7 +82,7 @@ class Watchdog:
 
     def _look(self) -> None:
         late = time.monotonic() - self._due
-        waited, stolen = _run_queue_waits(), _stolen()
+        waited, stolen, spent = self._waits(), _stolen(), time.thread_time()
         withheld = (
             sum(now - self._waited.get(thread, now) for thread, now in waited.items()) / 1e9
             + stolen
@@ -92,8 +94,15 @@ class Watchdog:
             self._collecting.seconds - self._collected,
             self._collecting.seconds,
         )
+        computed, self._spent = spent - self._spent - _BEAT, spent
         self._waited, self._stolen = waited, stolen
-        self.worst = max(self.worst, late - withheld - still - collected)
+        self.worst = max(self.worst, late - withheld - still - collected, computed - collected)
+
+    def _waits(self) -> dict[str, int]:
+        """Return the waits of our threads but the watchdog's own, which nobody waits for."""
+        waits = _run_queue_waits()
+        waits.pop(self._stillness.thread_id, None)
+        return waits
 
 
 class _Stillness:
@@ -117,6 +126,11 @@ class _Stillness:
     def end(self) -> None:
         self._over.set()
         self._thread.join()
+
+    @property
+    def thread_id(self) -> str:
+        """The number of the thread, as in /proc/self/task."""
+        return str(self._thread.native_id)
 
     @property
     def seconds(self) -> float:
