@@ -1,16 +1,16 @@
-"""Everything this package raises.
+"""The exceptions of this package.
 
 MaintenanceError
-├── ConfigurationError (also ValueError)   an option that cannot be meant
-├── InvalidStateError (also ValueError)    a switch value that cannot be read or written
-├── BackendError                           the backend could not do what was asked
-│   ├── BackendUnavailableError            it did not answer in time, or not at all
-│   ├── ReadOnlyBackendError               it can never be written
-│   ├── UnsupportedError                   it lacks what was asked for
-│   └── LeaseLostError                     a hold ended before its block did
-└── BarrierError                           it is not proved that every worker has followed
-    ├── DrainTimeout                       some have not, in the time given
-    └── UnfencedError                      some have vanished and may still be serving
+├── ConfigurationError (also ValueError)   an invalid option
+├── InvalidStateError (also ValueError)    an invalid value of the switch
+├── BackendError                           the backend failed
+│   ├── BackendUnavailableError            it did not answer in time
+│   ├── ReadOnlyBackendError               it cannot be written
+│   ├── UnsupportedError                   it does not support the operation
+│   └── LeaseLostError                     a hold ended before its block
+└── BarrierError                           not every worker is proved to have followed
+    ├── DrainTimeout                       some have not in time
+    └── UnfencedError                      some have vanished and may still serve
 """
 
 from __future__ import annotations
@@ -33,39 +33,39 @@ __all__ = [
 
 
 class MaintenanceError(Exception):
-    """The root of every error this package raises."""
+    """The base class of every exception of this package."""
 
 
 class ConfigurationError(MaintenanceError, ValueError):
-    """An option is wrong; raised at start-up, and says what to write instead."""
+    """An invalid option. Raised at start-up; the message says what to write instead."""
 
 
 class InvalidStateError(MaintenanceError, ValueError):
-    """A switch value is neither a boolean word nor valid JSON of a state, or is over 64 KiB."""
+    """A value of the switch that is neither a boolean word nor valid JSON, or is over 64 KiB."""
 
 
 class BackendError(MaintenanceError):
-    """A backend could not do what was asked of it."""
+    """A backend failed."""
 
 
 class BackendUnavailableError(BackendError):
-    """A backend did not answer in time, or could not be reached at all."""
+    """A backend did not answer in time, or is unreachable."""
 
 
 class ReadOnlyBackendError(BackendError):
-    """The backend can be read but never written, as environment variables are."""
+    """The backend is read-only, like an environment variable."""
 
 
 class UnsupportedError(BackendError):
-    """The backend, or what its server permits, lacks the capability that was asked for."""
+    """The backend, or the permissions on its server, do not support the operation."""
 
 
 class LeaseLostError(BackendError):
-    """A hold was revoked or ran out while its block was still running."""
+    """A hold was revoked or expired while its block was running."""
 
 
 class BarrierError(MaintenanceError):
-    """It is not proved that every worker has followed; `result` is the `BarrierResult`, with every worker in it."""
+    """Not every worker is proved to have followed. `result` is the `BarrierResult` with every worker."""
 
     def __init__(self, message: str, result: Any) -> None:
         super().__init__(message)
@@ -73,8 +73,8 @@ class BarrierError(MaintenanceError):
 
 
 class DrainTimeout(BarrierError):
-    """Some workers have not applied the state, or not drained, in the time given."""
+    """Some workers have not applied the state, or not drained, in time."""
 
 
 class UnfencedError(BarrierError):
-    """Some workers vanished from the registry, and nothing proves that they have closed themselves."""
+    """Some workers vanished from the registry without proof that they are closed."""

@@ -14,10 +14,7 @@ __all__ = ["call_handler", "is_async", "qualified_name"]
 
 Result = TypeVar("Result")
 
-
 _MAX_THREADS: Final = 40
-
-
 _threads: Final[RunVar[CapacityLimiter]] = RunVar(
     "fastapi_maintenance_threads"
 )  # one limiter for each event loop
@@ -49,14 +46,14 @@ def _own_limiter() -> CapacityLimiter:
 
 
 def is_async(handler: Any) -> bool:
-    """Whether calling it makes a coroutine: an async function, a partial of one, or an object with an async `__call__`."""
+    """Return whether a callable is an async function, a partial of one, or an object with an async `__call__`."""
     while isinstance(handler, partial):
         handler = handler.func
     return iscoroutinefunction(handler) or iscoroutinefunction(handler.__call__)
 
 
 def qualified_name(handler: object) -> str:
-    """How a handler is called in messages."""
+    """Return the name of a handler for messages."""
     while isinstance(handler, partial):
         handler = handler.func
     named: Any = handler if hasattr(handler, "__qualname__") else type(handler)

@@ -1,4 +1,4 @@
-"""Structured log fields, and the text of an error."""
+"""Structured log fields with stable names, one-line records, and the text of an error."""
 
 from __future__ import annotations
 
@@ -49,5 +49,5 @@ logging.getLogger("fastapi_maintenance").addFilter(_OneLine())
 
 
 def error_text(error: BaseException) -> str:
-    """What an error says, or what it is where it says nothing, as timeouts do."""
+    """Return the message of an error, or its type if it has none, as timeouts."""
     return str(error) or type(error).__name__

@@ -18,5 +18,5 @@ def readable(time: datetime) -> str:
 
 
 def isoformat_utc(moment: datetime) -> str:
-    """A time for machines: ISO 8601 in UTC."""
+    """Format a time for programs, in UTC (ISO 8601)."""
     return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")

@@ -1,4 +1,4 @@
-"""Checks options that are in seconds."""
+"""Validation of options in seconds."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ __all__ = ["non_negative", "positive"]
 
 
 def positive(name: str, value: float) -> float:
-    """Check an option in seconds. Raises `ConfigurationError`."""
+    """Return an option in seconds if it is positive. Raises `ConfigurationError`."""
     try:
-        meant = not isinstance(value, bool) and 0 < value < float("inf")
-    except TypeError:  # text, say, from somebody's environment
-        meant = False
-    if not meant:
-        raise ConfigurationError(f"{name} must be a positive number of seconds, not {value!r}.")
+        valid = not isinstance(value, bool) and 0 < value < float("inf")
+    except TypeError:  # text from the environment
+        valid = False
+    if not valid:
+        raise ConfigurationError(f"{name} must be a positive number of seconds, got {value!r}.")
     return value
 
 
 def non_negative(name: str, value: float) -> float:
-    """Check an option in seconds that may be zero. Raises `ConfigurationError`."""
+    """Return an option in seconds if it is zero or positive. Raises `ConfigurationError`."""
     return value if value == 0 and not isinstance(value, bool) else positive(name, value)

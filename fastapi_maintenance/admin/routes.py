@@ -14,7 +14,7 @@ from ..coordination.barrier import wait_until_applied
 from ..exceptions import BarrierError, UnsupportedError
 from ..exemptions.bypass import PARAMETER
 from ..exemptions.tokens import grant, granted, revoke
-from ..model.state import OFF, MaintenanceState, replace_state
+from ..model.state import OFF, MaintenanceState
 from ..runtime.mode import MaintenanceMode
 from .dependencies import Component, Mode, Operator, Root
 from .errors import invalid, responses
@@ -91,7 +91,7 @@ async def put_switch(
     """Set the switch and return the resulting state. The operator and the time are added."""
     if state.enabled:
         now = (await look(mode.backend)).now.replace(microsecond=0)
-        state = replace_state(state, by=operator or state.by, since=state.since or now)
+        state = state.replace(by=operator or state.by, since=state.since or now)
     state.dump()  # refuses what no switch can keep, before anything is compared
     await _exchange(mode.backend.as_operator(operator), if_match, state, component)
     return await _report(mode, component, response)

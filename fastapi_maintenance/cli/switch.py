@@ -14,7 +14,7 @@ from ..backends import BaseStateBackend
 from ..backends.base import ReplicaAck
 from ..backends.status import StatusReport, describe_hold, look
 from ..model.holds import Hold
-from ..model.state import OFF, MaintenanceState, replace_state
+from ..model.state import OFF, MaintenanceState
 
 __all__ = ["Outcome", "operator", "turn_off", "turn_on"]
 
@@ -68,12 +68,12 @@ async def turn_on(
     ):
         return Outcome(before, _WOULD_OPEN)
     now = before.now
-    state = replace_state(state, since=now.replace(microsecond=0))
+    state = state.replace(since=now.replace(microsecond=0))
     if length is not None:
         # An end, and not a time to live of the key: an end can still be read when it is over, and it is not lost when
         # somebody edits the value with a plain SET or copies it to another server.
         try:
-            state = replace_state(state, ends_at=(state.starts_at or now) + length)
+            state = state.replace(ends_at=(state.starts_at or now) + length)
         except OverflowError:
             return Outcome(before, _BEYOND)
     replicas = None

@@ -27,7 +27,7 @@ from ..exceptions import ConfigurationError, LeaseLostError, UnsupportedError
 from ..exemptions.allow_list import check_entry
 from ..model.components import check_component
 from ..model.holds import Hold
-from ..model.state import MaintenanceState, Mode, replace_state
+from ..model.state import MaintenanceState, Mode
 from ..runtime.current import current_backend
 from ..runtime.requests import InFlightRequest, current_request
 from .barrier import BarrierResult, wait_until_applied
@@ -287,8 +287,8 @@ class MaintenanceContext:
             raise UnsupportedError(
                 f"{backend.describe()} keeps no switches of components, so on_error='keep' could not be kept."
             )
-        state = replace_state(
-            self._state, by=f"{socket.gethostname()}:{os.getpid()}", since=datetime.now(UTC)
+        state = self._state.replace(
+            by=f"{socket.gethostname()}:{os.getpid()}", since=datetime.now(UTC)
         )
         hold = Hold(
             secrets.token_hex(8),
@@ -348,7 +348,7 @@ class MaintenanceContext:
         summary = ": ".join(
             filter(None, (hold.state.reason, type(error).__name__, str(error)[:500]))
         )
-        return replace_state(hold.state, reason=summary)
+        return hold.state.replace(reason=summary)
 
     def _explain(
         self, failure: Exception, error: BaseException | None, keep: MaintenanceState | None

@@ -25,19 +25,10 @@ __all__ = [
 ForwardedHeader = Literal["x-forwarded-for", "forwarded"]
 """In which header proxies say for whom they ask."""
 
-
 Address = IPv4Address | IPv6Address
-
-
 _PORT: Final = re.compile(r":(?:[0-9]*|_[0-9A-Za-z._-]+)\Z")  # the second as RFC 7239, 6.1 has it
-
-
 _MAX_LENGTH: Final = 4096  # characters
-
-
 _MARK: Final = re.compile(r'[",]')
-
-
 _PAIR: Final = re.compile(
     r"""[ \t]*(?:([!#$%&'*+.^_`|~0-9A-Za-z-]+)=([!#$%&'*+.^_`|~0-9A-Za-z-]+|"[^"\\]*")[ \t]*)?(;|\Z)"""
 )
@@ -107,8 +98,6 @@ def _for(element: str) -> str:
 
 
 AddressRange = IPv4Network | IPv6Network
-
-
 _MAX_PROXIES: Final = 32
 
 

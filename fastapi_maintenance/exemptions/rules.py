@@ -50,28 +50,13 @@ The argument is a `Request`; for a WebSocket, an `HTTPConnection`, which has no 
 what only a `Request` has, refuses the WebSocket.
 """
 
-
 Check = Callable[[str], bool | Awaitable[bool]]
-
-
 Roles = Iterable[str] | None
-
-
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
-
-
 _HOST: Final = re.compile(r"(?:\*\.)?[0-9A-Za-z_-]+(?:\.[0-9A-Za-z_-]+)*|\[[0-9A-Fa-f:.]+\]")
-
-
 _PATH: Final = re.compile(r"/.*", re.DOTALL)
-
-
 _TEXT: Final = re.compile(r".+", re.DOTALL)
-
-
 _PORT: Final = re.compile(r":[0-9]*\Z")
-
-
 _BEARER: Final = re.compile(r"bearer +([0-9A-Za-z._~+/-]+=*)", re.IGNORECASE)  # RFC 6750, 2.1
 
 

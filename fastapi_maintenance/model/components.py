@@ -1,4 +1,4 @@
-"""The names of components: parts of an application that can be closed alone."""
+"""Names of components: parts of an application that can be closed alone."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ __all__ = ["check_component"]
 _NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _RESERVED: Final = frozenset(
     {"epoch", "events", "history", "holds", "recorded", "told", "workers"}
-)  # kept beside a switch, too
+)  # suffixes of other keys
 
 
 def check_component(name: object) -> str:
-    """The name, if it can be one. Raises `ConfigurationError`."""
+    """Return the name of a component if it is valid. Raises `ConfigurationError`."""
     if not isinstance(name, str) or _NAME.fullmatch(name) is None:
         raise ConfigurationError(
-            f"{name!r} cannot name a component: write 1 to 64 letters, digits, '-', '_' or '.', as in billing."
+            f"A component must be 1 to 64 letters, digits, '-', '_' or '.', as in billing, got {name!r}."
         )
     if name in _RESERVED:
         raise ConfigurationError(
-            f"{name!r} cannot name a component: what is kept beside the switch is called so already."
+            f"A component must not have the name of a key beside the switch, got {name!r}."
         )
     return name

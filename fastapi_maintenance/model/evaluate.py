@@ -6,115 +6,119 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Final
 
 from .holds import Hold
 from .snapshot import Snapshot
-from .state import OFF, MaintenanceState, replace_state
+from .state import OFF, MaintenanceState
 
-__all__ = ["EffectiveState", "evaluate", "upcoming_window"]
+__all__ = ["EffectiveState", "evaluate", "evaluate_all", "upcoming_window"]
 
-_HOLD_RETRY_AFTER = 60  # seconds; a hold without a known end is over when its block is, which takes minutes rather than an hour
+_HOLD_RETRY_AFTER: Final = 60  # seconds; a block takes minutes rather than an hour
 
 
 @dataclass(frozen=True, slots=True)
 class EffectiveState:
-    """What a reading means at one instant, and until when it means that."""
+    """The meaning of a snapshot at one time, valid until `until`."""
 
     hold: MaintenanceState | None
     switch: MaintenanceState
     until: float
     upcoming: MaintenanceState | None = None
-    """The switch, if it stands for a window that has not begun."""
+    """The switch, if its window has not begun."""
 
     @property
     def state(self) -> MaintenanceState:
-        """The effective state: a standing hold's, else the switch's."""
+        """The effective state: that of the holds, else of the switch."""
         return self.switch if self.hold is None else self.hold
 
 
-def evaluate(reading: Snapshot, now: float, component: str | None = None) -> EffectiveState:
-    """Combine switch and holds as they stand at `now`; for a component, those of everything and its own, which goes first.
+def evaluate_all(snapshot: Snapshot, now: float) -> dict[str | None, EffectiveState]:
+    """Evaluate the general state, under `None`, and that of each component with a switch or a hold of its own."""
+    held = {hold.component for hold in snapshot.holds or ()}
+    return {
+        name: evaluate(snapshot, now, name) for name in {None, *held, *(snapshot.components or {})}
+    }
 
-    An on hold of either closes it. Else its own off hold opens it; else its own switch decides, where there is one; else what
-    holds in general does. A window of its own that has not begun or is over decides nothing: it must not open what is closed in general.
+
+def evaluate(snapshot: Snapshot, now: float, component: str | None = None) -> EffectiveState:
+    """Combine the switch and the live holds at `now`, in general or for a component.
+
+    For a component, the first that applies decides:
+
+    1. an on hold, general or its own: closed;
+    2. its own off hold: open;
+    3. its own switch, unless the window of that switch has not begun or is over, which must not open what is closed in general;
+    4. the general state.
     """
-    switch, until = _switch_at(reading, now)
-    coming = upcoming_window(reading, now)
+    switch, until = _switch_at(snapshot, now)
+    upcoming = upcoming_window(snapshot, now)
     opened_by: tuple[str | None, ...] = (None, component)
-    if (own := reading.for_component(component)) is not None:
+    if (own := snapshot.for_component(component)) is not None:
         own_switch, own_until = _switch_at(own, now)
-        own_coming = upcoming_window(own, now)
         until = min(until, own_until)
         if now < own.expires_at and (own_switch.enabled or not (own.switch or OFF).enabled):
-            switch, coming, opened_by = own_switch, None, (component,)
-        coming = own_coming or coming
+            switch, upcoming, opened_by = own_switch, None, (component,)
+        upcoming = upcoming_window(own, now) or upcoming
     live = [
         hold
-        for hold in reading.holds or ()
+        for hold in snapshot.holds or ()
         if now < hold.deadline and hold.component in (None, component)
     ]
     until = min([until, *(hold.deadline for hold in live)])
-    return EffectiveState(_combine(live, opened_by), switch, until, coming)
+    return EffectiveState(_combine(live, opened_by), switch, until, upcoming)
 
 
-def _switch_at(reading: Snapshot, now: float) -> tuple[MaintenanceState, float]:
-    state = reading.switch or OFF
-    expires_at = reading.expires_at
+def _switch_at(snapshot: Snapshot, now: float) -> tuple[MaintenanceState, float]:
+    """Return the state of the switch, and until when it is that."""
+    state, expires_at = snapshot.switch or OFF, snapshot.expires_at
     if now >= expires_at:
         return OFF, math.inf
     at = _moment(now)
     change = state.changes_after(at)
     until = min(expires_at, math.inf if change is None else change.timestamp())
     if not state.active_at(at):
-        return replace_state(state, enabled=False), until
+        return state.replace(enabled=False), until
     return _ending_by(state, expires_at), until
 
 
-def upcoming_window(reading: Snapshot, now: float) -> MaintenanceState | None:
-    """The switch, if it stands for a window that has not begun and that it lives to see, with the end that its time to live makes."""
-    state = reading.switch or OFF
+def upcoming_window(snapshot: Snapshot, now: float) -> MaintenanceState | None:
+    """Return the switch if its window has not begun and begins before the switch expires. Its end considers the expiry."""
+    state, expires_at = snapshot.switch or OFF, snapshot.expires_at
     if not state.enabled or state.starts_at is None or state.starts_at <= _moment(now):
         return None
-    expires_at = reading.expires_at
     return _ending_by(state, expires_at) if state.starts_at.timestamp() < expires_at else None
 
 
 def _ending_by(state: MaintenanceState, expires_at: float) -> MaintenanceState:
-    """Let a time to live show as the end it is, so that Retry-After can be honest about it."""
+    """Return the state with its expiry as its end, for Retry-After."""
     try:
         end = _moment(expires_at)
-    except (OverflowError, ValueError, OSError):  # no time to live, or one beyond the calendar
+    except (OverflowError, ValueError, OSError):  # no expiry, or one after the year 9999
         return state
     return (
-        state
-        if state.ends_at is not None and state.ends_at <= end
-        else replace_state(state, ends_at=end)
+        state if state.ends_at is not None and state.ends_at <= end else state.replace(ends_at=end)
     )
 
 
 def _combine(live: Iterable[Hold], opened_by: tuple[str | None, ...]) -> MaintenanceState | None:
-    """On while any on hold stands that no off hold of its own block lifts; else off while an off hold stands of one of these components.
+    """Return the state of the holds: on for any on hold that is not lifted, else off for an off hold of one of these components.
 
-    The most specific of those goes first.
+    The newest on hold has the details, with the strictest mode. Of several off holds, that of a component decides.
     """
     holds = sorted(live, key=lambda hold: (hold.since, hold.id))
     off = [hold for hold in holds if not hold.state.enabled]
     lifted = {id for hold in off for id in hold.lifts}
-    standing = [hold.state for hold in holds if hold.state.enabled and hold.id not in lifted]
-    if standing:
-        strictest = "full" if any(state.mode == "full" for state in standing) else "read-only"
-        newest = standing[-1]
+    on = [hold.state for hold in holds if hold.state.enabled and hold.id not in lifted]
+    if on:
+        newest, mode = on[-1], "full" if any(state.mode == "full" for state in on) else "read-only"
         retry_after = (
-            _HOLD_RETRY_AFTER
-            if newest.retry_after is None and newest.ends_at is None
-            else newest.retry_after
+            newest.retry_after
+            if newest.ends_at or newest.retry_after is not None
+            else _HOLD_RETRY_AFTER
         )
-        return replace_state(
-            newest,
-            mode=strictest,
-            allow=_allowed_by_all(standing),
-            bypass=None,
-            retry_after=retry_after,
+        return newest.replace(
+            mode=mode, allow=_allowed_by_all(on), bypass=None, retry_after=retry_after
         )
     opening = [hold for hold in off if hold.component in opened_by]
     return (
@@ -125,7 +129,7 @@ def _combine(live: Iterable[Hold], opened_by: tuple[str | None, ...]) -> Mainten
 
 
 def _allowed_by_all(states: list[MaintenanceState]) -> tuple[str, ...] | None:
-    """What none of several closings is against: nobody opens anything under another's migration."""
+    """Return the entries that every active hold allows, so that one hold cannot open a route another keeps closed."""
     *others, newest = (state.allow or () for state in states)
     return tuple(entry for entry in newest if all(entry in other for other in others)) or None
 

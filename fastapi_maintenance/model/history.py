@@ -1,4 +1,4 @@
-"""The history of changes: what one entry says, and what is noted by whoever makes a change. Pure."""
+"""Entries of the history, and the attribution that is stored with each change."""
 
 from __future__ import annotations
 
@@ -20,23 +20,19 @@ Kind = Literal[
     "set", "noticed", "expired", "cleared", "taken", "released", "lapsed", "restored", "lost"
 ]
 
-_LONGEST: Final = {
-    "by": 200,
-    "message": 500,
-    "reason": 500,
-}  # characters; the history is a record and no archive
+_MAX_LENGTHS: Final = {"by": 200, "message": 500, "reason": 500}  # characters
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
     """One entry of a backend's history.
 
-    `kind` says what happened. To a switch: `set` through this package, `noticed` when it had been written past it, `expired` with
-    its time to live. To a hold: `taken`, `released`, `lapsed` when its lease ran out. To both: `cleared` by force; after the
-    backend lost its data, `restored`, or `lost` where nothing was.
-    `state` is what was set, held or let go, without its lists and with long texts cut; None where that cannot be read, and then
-    `error` says why, or where there is none. `host` and `pid` are the process that did it or, where it was not done through this package,
-    that noticed it.
+    `kind` of a switch: `set` through this package, `noticed` if written in another way, `expired` with its time to live.
+    `kind` of a hold: `taken`, `released`, or `lapsed` when its lease expired. Of both: `cleared`, and after the backend lost its
+    data `restored`, or `lost` if nothing was restored.
+
+    `state` is the state that was set, held or released, without lists and with truncated texts. If it is unreadable, it is `None`
+    and `error` says why. `host` and `pid` are the process that made the change or, if it was made in another way, noticed it.
     """
 
     id: str
@@ -52,11 +48,11 @@ class Change:
 
     @property
     def reason(self) -> str | None:
-        """Why, if that was said."""
+        """The reason of the state."""
         return None if self.state is None else self.state.reason
 
     def to_json(self) -> dict[str, Any]:
-        """All of it as JSON values, always with the same keys."""
+        """Return JSON values, always with the same keys."""
         state = (
             None
             if self.state is None
@@ -66,7 +62,7 @@ class Change:
 
 
 class Attribution(BaseModel):
-    """What is stored of who makes a change, where and to what; from the backend, so not trusted."""
+    """Who made a change, from where, and the resulting state. Read from the backend, hence validated."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
 
@@ -81,24 +77,22 @@ class Attribution(BaseModel):
     def _or_none(cls, value: Any) -> MaintenanceState | None:
         try:
             return MaintenanceState.from_document(value)
-        except (
-            InvalidStateError
-        ):  # of a newer version, say; author and place can be read all the same
+        except InvalidStateError:  # of a newer version; the other fields are still readable
             return None
 
     @classmethod
     def parse(cls, text: str | bytes) -> Attribution:
-        """Read what `note` wrote. Raises `InvalidStateError` for anything else."""
+        """Parse what `attribution_json` wrote. Raises `InvalidStateError` for anything else."""
         try:
             return cls.model_validate_json(text)
         except ValidationError:
-            raise InvalidStateError("The note cannot be read.") from None
+            raise InvalidStateError("The attribution cannot be read.") from None
 
 
 def attribution_json(
     state: MaintenanceState | None = None, *, by: str | None = None, component: str | None = None
 ) -> str:
-    """What this process notes of a change that it makes, as JSON; `by` where the state itself does not say who does it."""
+    """Return the attribution of a change by this process, as JSON. `by` is used if the state has no author."""
     facts = {
         "by": _cut(by, "by"),
         "host": socket.gethostname(),
@@ -112,11 +106,11 @@ def attribution_json(
 
 
 def truncated(state: MaintenanceState) -> MaintenanceState:
-    """A state as it is recorded: texts cut, no lists."""
-    texts = {name: _cut(getattr(state, name), name) for name in _LONGEST}
+    """Return a state as it is recorded: truncated texts, no lists."""
+    texts = {name: _cut(getattr(state, name), name) for name in _MAX_LENGTHS}
     return state.model_copy(update={**texts, "allow": None, "bypass": None})
 
 
 def _cut(text: str | None, name: str) -> str | None:
-    longest = _LONGEST[name]
+    longest = _MAX_LENGTHS[name]
     return text if text is None or len(text) <= longest else f"{text[: longest - 1]}…"

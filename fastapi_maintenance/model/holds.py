@@ -1,4 +1,4 @@
-"""Hold: a lease on the state."""
+"""Holds: leases on the state."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ __all__ = ["Hold"]
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """A lease on the state, on or off, taken by a block and ending by itself at its deadline.
+    """A lease on the state, on or off. A block takes it, and it expires at its deadline.
 
-    An off hold lifts the on holds it names in `lifts`: those of its own enclosing blocks. With a `scope`, it is about that alone.
+    An off hold lifts the on holds in `lifts`, which are those of its enclosing blocks. With a `component`, it applies to that component.
     """
 
     id: str
@@ -27,7 +27,7 @@ class Hold:
     component: str | None = None
 
     def dump(self) -> str:
-        """Write what does not change while the hold lives, as JSON; the deadline is stored beside it."""
+        """Format the constant part as JSON. The deadline is stored beside it."""
         document = {
             "state": json.loads(self.state.model_dump_json(exclude_none=True)),
             "since": self.since,
@@ -41,18 +41,18 @@ class Hold:
 
     @classmethod
     def parse(cls, id: str, deadline: float, text: str | bytes) -> Hold:
-        """Read what `dump` wrote. Raises `InvalidStateError` for anything else."""
+        """Parse what `dump` wrote. Raises `InvalidStateError` for anything else."""
         try:
             document = json.loads(text)
             state = MaintenanceState.from_document(document["state"])
             since, lifts = float(document.get("since", 0.0)), document.get("lifts", [])
-            scope = document.get("scope")
+            component = document.get("scope")
             if (
                 not math.isfinite(since)
                 or not isinstance(lifts, list)
-                or not isinstance(scope, str | None)
+                or not isinstance(component, str | None)
             ):
                 raise ValueError
         except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
             raise InvalidStateError(f"The hold {id!r} cannot be read.") from None
-        return cls(id, state, since, deadline, tuple(map(str, lifts)), scope)
+        return cls(id, state, since, deadline, tuple(map(str, lifts)), component)

@@ -1,4 +1,4 @@
-"""The switch's value: what it says, how it is written, when it holds. Pure: no clock, no I/O."""
+"""The value of the switch: parsing, writing, windows and Retry-After. Pure: no clock, no I/O."""
 
 from __future__ import annotations
 
@@ -31,35 +31,20 @@ __all__ = [
     "MaintenanceState",
     "Mode",
     "parse_bool",
-    "replace_state",
 ]
 
 TRUE_WORDS: Final = frozenset({"1", "on", "t", "true", "y", "yes"})
-
-
 FALSE_WORDS: Final = frozenset({"0", "off", "f", "false", "n", "no"})
-
-
 MAX_BYTES: Final = 64 * 1024
-
-
 DEFAULT_RETRY_AFTER: Final = 3600
-
-
 MAX_RETRY_AFTER: Final = 2**31 - 1  # seconds; what every HTTP client can still parse
-
-
 MAX_ALLOW_ENTRIES: Final = 100  # entries of a list, each of which a request is compared with
-
-
 Mode = Literal["full", "read-only"]
-
-
 _MAX_PROBLEMS: Final = 5
 
 
 def _writable(text: str) -> str:
-    """Text that UTF-8 can carry: the names of files and what errors say about them may hold lone surrogates."""
+    """Escape lone surrogates, which file names and error messages may contain and UTF-8 cannot encode."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
@@ -67,7 +52,7 @@ Text = Annotated[str, AfterValidator(_writable)]
 
 
 def parse_bool(word: str) -> bool:
-    """Read one of the switch's boolean words, in any case and with surrounding space.
+    """Parse a boolean word of the switch, in any case and with surrounding space.
 
     Raises `InvalidStateError` for any other text.
     """
@@ -82,7 +67,7 @@ def parse_bool(word: str) -> bool:
 
 
 class BypassRecord(BaseModel):
-    """What the switch says of a token that lets a tester through; not the token."""
+    """The record of a bypass token in the switch. It does not contain the token."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -92,12 +77,12 @@ class BypassRecord(BaseModel):
 
 
 class MaintenanceState(BaseModel):
-    """What a switch or a hold says: on or off, with details for visitors and for operators.
+    """The state of a switch or a hold: on or off, with details for visitors and operators.
 
-    `message` is shown to visitors; `reason` and `by` are for operators only. `retry_after` is in seconds.
-    `starts_at` and `ends_at` need a time zone; the window they make is evaluated by whoever reads it.
-    `allow` names requests that pass all the same, like `/login`, `POST /login` or `10.1.0.0/16`, at most 100 of them.
-    `bypass` names the tokens that let testers through, also at most 100.
+    `message` is public; `reason` and `by` are for operators only. `retry_after` is in seconds.
+    `starts_at` and `ends_at` need a time zone. Each reader evaluates the window by the clock of the backend.
+    `allow` lists up to 100 requests that pass, like `/login`, `POST /login` or `10.1.0.0/16`.
+    `bypass` lists up to 100 bypass tokens by their records.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -131,11 +116,11 @@ class MaintenanceState(BaseModel):
         """
         if value is None:
             return OFF
-        # A lone surrogate becomes bytes that are not UTF-8 again, as they were where it came from: in the environment.
+        # A lone surrogate, as the environment may contain, becomes the bytes that are not UTF-8 again.
         raw = value.encode("utf-8", "surrogatepass") if isinstance(value, str) else value
         if len(raw) > MAX_BYTES:
             raise InvalidStateError(
-                f"The value is {len(raw)} bytes long; {MAX_BYTES} is the most a switch may have."
+                f"The value must have at most {MAX_BYTES} bytes, got {len(raw)}."
             )
         try:
             text = raw.decode()
@@ -154,9 +139,9 @@ class MaintenanceState(BaseModel):
 
     @classmethod
     def from_document(cls, document: Any) -> MaintenanceState:
-        """Read a JSON object, without the details that are unknown or invalid. Raises `InvalidStateError` without a valid `enabled`.
+        """Read a JSON object without its unknown and invalid details. Raises `InvalidStateError` without a valid `enabled`.
 
-        A state without a detail closes at least as much as the state that was meant: every request, from now on, without an end.
+        Without a detail, a state closes at least as much as the intended one: every request, from now on, without an end.
         """
         ignored: list[str] = []
         while True:
@@ -183,11 +168,15 @@ class MaintenanceState(BaseModel):
 
     @property
     def ignored(self) -> tuple[str, ...]:
-        """What is wrong with the details that were left out when the state was read."""
+        """The problems of the details that were ignored when the state was read."""
         return self._ignored
 
+    def replace(self, **changes: object) -> MaintenanceState:
+        """Return a copy with other values, which must be valid."""
+        return self.model_copy(update=changes)
+
     def dump(self) -> str:
-        """Write the value: `1` or `0` where that says it all, else JSON.
+        """Format the value: `1` or `0` without details, else JSON.
 
         Raises `InvalidStateError` beyond 64 KiB.
         """
@@ -196,17 +185,17 @@ class MaintenanceState(BaseModel):
         text = self.model_dump_json(exclude_none=True)
         if (size := len(text.encode())) > MAX_BYTES:
             raise InvalidStateError(
-                f"The state is {size} bytes long; {MAX_BYTES} is the most a switch may have. Shorten its texts."
+                f"The state must have at most {MAX_BYTES} bytes, got {size}. Shorten its texts."
             )
         return text
 
     @property
     def has_details(self) -> bool:
-        """Whether it says more than on or off."""
+        """Whether the state has more than on or off."""
         return self not in (ON, OFF)
 
     def active_at(self, now: datetime) -> bool:
-        """Whether it is on at that time, its window considered. The start is in the window, the end is not."""
+        """Return whether the state is on at a time, considering its window. The window includes its start and excludes its end."""
         return (
             self.enabled
             and (self.starts_at is None or self.starts_at <= now)
@@ -214,7 +203,7 @@ class MaintenanceState(BaseModel):
         )
 
     def changes_after(self, now: datetime) -> datetime | None:
-        """The next instant at which `active_at` changes, if there is one."""
+        """Return the next time at which `active_at` changes, or `None`."""
         if not self.enabled:
             return None
         if self.starts_at is not None and now < self.starts_at:
@@ -222,7 +211,7 @@ class MaintenanceState(BaseModel):
         return self.ends_at if self.ends_at is not None and now < self.ends_at else None
 
     def retry_after_at(self, now: datetime, default: int = DEFAULT_RETRY_AFTER) -> int:
-        """Seconds for a Retry-After header (RFC 9110, 10.2.3): as set, else until the end rounded up, else the default."""
+        """Return the seconds for Retry-After (RFC 9110, 10.2.3): `retry_after`, else until the end rounded up, else the default."""
         if self.retry_after is not None:
             return self.retry_after
         if self.ends_at is None:
@@ -231,8 +220,6 @@ class MaintenanceState(BaseModel):
 
 
 ON: Final = MaintenanceState(enabled=True)
-
-
 OFF: Final = MaintenanceState(enabled=False)
 
 
@@ -249,8 +236,3 @@ def _explain(error: ValidationError) -> list[str]:
         message = "unknown key" if problem["type"] == "extra_forbidden" else problem["msg"]
         clauses.append(f"{key}: {message}" if key else message)
     return clauses[:_MAX_PROBLEMS]
-
-
-def replace_state(state: MaintenanceState, **changes: object) -> MaintenanceState:
-    """A copy of an already valid state with other, equally valid, values."""
-    return state.model_copy(update=changes)

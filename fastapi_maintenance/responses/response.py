@@ -30,8 +30,6 @@ __all__ = [
 ]
 
 _Answer = Response | Awaitable[Response]
-
-
 ResponseHandler = (
     Callable[[Request], _Answer]
     | Callable[[HTTPConnection], _Answer]
@@ -44,33 +42,20 @@ A handler with two parameters also gets the state that the request was refused b
 `ExemptHandler`; a handler that asks for what only a `Request` has, leaves it to the standard response.
 """
 
-
 MODE_HEADER: Final = b"x-maintenance-mode"
 """The header that distinguishes this response from other 503 responses: `full` or `read-only`.
 
 It is a structured field (RFC 9651): a token with the parameter `ends_at`, a date, if the end is known.
 """
 
-
 UPCOMING_HEADER: Final = b"x-maintenance-coming"
 """The header that announces a window while the service is still open: `full;starts_at=@…;ends_at=@…`."""
 
-
 _READABLE: Final = (b"access-control-expose-headers", b"retry-after, x-maintenance-mode")
-
-
 _SAFE: Final = (b"allow", b"GET, HEAD, OPTIONS, TRACE")  # a 405 must have it (RFC 9110, 15.5.6)
-
-
 _REDIRECT: Final = "redirect"
-
-
 _NOT_STORED: Final = (b"cache-control", b"no-store")
-
-
 _MOST_CLIENTS: Final = 256  # kinds of clients, by what they accept; there are a few dozen of them
-
-
 Headers = tuple[tuple[bytes, bytes], ...]
 
 

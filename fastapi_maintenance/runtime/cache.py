@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
-from ..model.evaluate import EffectiveState, evaluate
+from ..model.evaluate import EffectiveState, evaluate, evaluate_all
 from ..model.policy import closure_of
 from ..model.snapshot import Snapshot, with_last_known, with_stable_expiry
 from ..model.state import OFF, MaintenanceState
@@ -111,21 +111,20 @@ class SnapshotCache:
         fresh = policy.asks_always or now - since <= policy.stale_after
         backend_now = self.backend_time(now)
         reading, source = self._basis(fallback, fallback_source, fresh=fresh)
-        effective = evaluate(reading, backend_now)
-        components = {
-            name: evaluate(reading, backend_now, name) for name in self._components_in(reading)
-        }
-        self.changes_at = (
-            now + min(each.until for each in (effective, *components.values())) - backend_now
-        )
+        states = evaluate_all(reading, backend_now)
+        self.changes_at = now + min(each.until for each in states.values()) - backend_now
         horizon = self._horizon(since if fresh else now, watched=watched)
         if not fresh and policy.on_unreachable != "last-known":
             hold = FENCED if policy.on_unreachable == "closed" else None
             refusal = closure_of(hold, policy.enable_maintenance, OFF)
             return Gate(refusal, hold or OFF, f"unreachable-{policy.on_unreachable}", horizon)
-        general = self._verdict(effective)
-        verdicts = {name: self._verdict(each) for name, each in components.items()}
-        differing = {name: verdict for name, verdict in verdicts.items() if verdict != general}
+        verdicts = {name: self._verdict(each) for name, each in states.items()}
+        general = verdicts[None]
+        differing = {
+            name: verdict
+            for name, verdict in verdicts.items()
+            if name is not None and verdict != general
+        }
         return Gate(
             general.closure,
             general.state,
@@ -139,11 +138,6 @@ class SnapshotCache:
         override = self._policy.enable_maintenance
         refusal = closure_of(effective.hold, override, effective.switch)
         return GateState(refusal, effective.state, effective.upcoming if override is None else None)
-
-    def _components_in(self, reading: Snapshot) -> set[str]:
-        """The components of which there is anything to say."""
-        held = {hold.component for hold in reading.holds or () if hold.component is not None}
-        return held | set(reading.components or {})
 
     def confirmed_at(self, now: float) -> float:
         """From when on staleness counts."""

@@ -18,7 +18,7 @@ from fastapi_maintenance.admin.events import Dashboard, follow, read_dashboard
 from fastapi_maintenance.backends import RedisBackend
 from fastapi_maintenance.exemptions.bypass import Bypass
 from fastapi_maintenance.model.holds import Hold
-from fastapi_maintenance.model.state import OFF, ON, replace_state
+from fastapi_maintenance.model.state import OFF, ON
 from fastapi_maintenance.runtime.current import modes_of
 from fastapi_maintenance.runtime.mode import MaintenanceMode
 
@@ -43,7 +43,7 @@ async def test_dashboard_shows_everything_at_once(redis_url: str) -> None:
     mode.note_unrouted("/legacy")
     async with mode:
         _, record = bypass.issue(mode.now().replace(year=2126), "ana")
-        await mode.backend.write(replace_state(ON, reason="OPS-417", bypass=(record,)))
+        await mode.backend.write(ON.replace(reason="OPS-417", bypass=(record,)))
         await mode.backend.acquire(Hold("a", ON), 30.0)
         picture = await eventually(lambda: _drawn_with_workers(mode), within=SOON)
 

@@ -10,7 +10,7 @@ import pytest
 from fastapi_maintenance.backends import BaseStateBackend, EnvVarBackend, backend_from_url
 from fastapi_maintenance.exceptions import ReadOnlyBackendError, UnsupportedError
 from fastapi_maintenance.model.holds import Hold
-from fastapi_maintenance.model.state import OFF, ON, MaintenanceState, replace_state
+from fastapi_maintenance.model.state import OFF, ON, MaintenanceState
 
 from ..support.doubles import Switchboard
 from ..support.servers import RedisServer
@@ -23,7 +23,7 @@ keeping_or_not = pytest.mark.parametrize("keep_ttl", [False, True])
 @keeping_or_not
 async def test_expected_switch_is_replaced(backend: BaseStateBackend, keep_ttl: bool) -> None:
     await backend.write(ON)
-    for state in (NOTED, replace_state(ON, message="Back soon"), ON):
+    for state in (NOTED, ON.replace(message="Back soon"), ON):
         assert await backend.compare_and_set(await backend.read(), state, keep_ttl=keep_ttl)
         assert (await backend.read()).switch == state
 
@@ -38,7 +38,7 @@ async def test_off_can_be_set_and_expected(backend: BaseStateBackend) -> None:
 async def test_other_switch_is_left_alone(backend: BaseStateBackend, keep_ttl: bool) -> None:
     await backend.write(ON)
     seen = await backend.read()
-    for other in (OFF, replace_state(ON, reason="theirs")):
+    for other in (OFF, ON.replace(reason="theirs")):
         await backend.write(other)
         assert not await backend.compare_and_set(seen, NOTED, keep_ttl=keep_ttl)
         assert not await backend.compare_and_set(seen, OFF, end_holds=True)
@@ -47,7 +47,7 @@ async def test_other_switch_is_left_alone(backend: BaseStateBackend, keep_ttl: b
 
 async def test_one_of_many_concurrent_calls_wins(backend: BaseStateBackend) -> None:
     seen = await backend.read()
-    states = [replace_state(ON, reason=str(number)) for number in range(8)]
+    states = [ON.replace(reason=str(number)) for number in range(8)]
     won = await asyncio.gather(*(backend.compare_and_set(seen, state) for state in states))
     assert sum(won) == 1
     assert (await backend.read()).switch == states[won.index(True)]
@@ -58,7 +58,7 @@ async def test_retried_concurrent_changes_are_all_kept(backend: BaseStateBackend
         while True:
             seen = await backend.read()
             assert seen.switch is not None
-            longer = replace_state(seen.switch, allow=(*(seen.switch.allow or ()), entry))
+            longer = seen.switch.replace(allow=(*(seen.switch.allow or ()), entry))
             if await backend.compare_and_set(seen, longer, keep_ttl=True):
                 return
 

@@ -123,7 +123,7 @@ UNREADABLE: Final[list[tuple[Callable[[Path], Any], str]]] = [
     (lambda path: path.write_bytes(b"\xff"), r"cannot be read: b'\xff' is not UTF-8 text."),
     (
         lambda path: path.write_bytes(b"1" + b" " * MAX_BYTES),
-        "cannot be read: The value is 65537 bytes long; 65536 is the most",
+        "cannot be read: The value must have at most 65536 bytes, got 65537",
     ),
     (make_directory, "cannot be read: not a regular file."),
     (make_fifo, "cannot be read: not a regular file."),

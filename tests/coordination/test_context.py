@@ -235,10 +235,10 @@ async def test_a_backend_may_be_given_by_its_url(redis_url: str, tmp_path: Path)
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"lease": 0}, "lease must be a positive number of seconds, not 0"),
+        ({"lease": 0}, "lease must be a positive number of seconds, got 0"),
         ({"on_error": "panic"}, "on_error must be release or keep, not 'panic'"),
         ({"on_lost": "panic"}, "on_lost must be tell or cancel, or a function, not 'panic'"),
-        ({"drain": 0}, "drain must be a positive number of seconds, not 0"),
+        ({"drain": 0}, "drain must be a positive number of seconds, got 0"),
         ({"retry_after": -1}, "The block cannot be described so: .*retry_after"),
         ({"mode": "half"}, "The block cannot be described so: .*mode"),
     ],

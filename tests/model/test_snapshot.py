@@ -22,7 +22,7 @@ from fastapi_maintenance.model.snapshot import (
     with_last_known,
     with_stable_expiry,
 )
-from fastapi_maintenance.model.state import OFF, ON, MaintenanceState, replace_state
+from fastapi_maintenance.model.state import OFF, ON, MaintenanceState
 
 from .test_state import states
 
@@ -35,7 +35,7 @@ def moment(seconds: float) -> datetime:
 
 
 def on(message: str, **details: object) -> MaintenanceState:
-    return replace_state(MaintenanceState(enabled=True, message=message), **details)
+    return MaintenanceState(enabled=True, message=message).replace(**details)
 
 
 # -- the switch alone ----------------------------------------------------------------------------------------------------
@@ -74,8 +74,7 @@ def test_a_window_is_coming_until_it_begins() -> None:
     assert evaluate(Snapshot(switch, now=NOW - 100), NOW - 0.1).upcoming is switch
     assert evaluate(Snapshot(switch, now=NOW - 100), NOW).upcoming is None
     assert (
-        evaluate(Snapshot(replace_state(switch, enabled=False), now=NOW - 100), NOW - 0.1).upcoming
-        is None
+        evaluate(Snapshot(switch.replace(enabled=False), now=NOW - 100), NOW - 0.1).upcoming is None
     )
     assert evaluate(Snapshot(None, now=NOW - 100), NOW - 0.1).upcoming is None
 
@@ -171,10 +170,10 @@ def test_of_several_on_holds_the_newest_speaks_and_the_strictest_mode_rules() ->
 
 
 def test_several_on_holds_allow_what_all_of_them_allow() -> None:
-    allowing = replace_state(ON, allow=("/login", "/b", "/c"))
+    allowing = ON.replace(allow=("/login", "/b", "/c"))
     holds = (
         Hold("a", allowing, since=2.0),
-        Hold("b", replace_state(ON, allow=("/c", "/login")), since=1.0),
+        Hold("b", ON.replace(allow=("/c", "/login")), since=1.0),
     )
     assert evaluate(Snapshot(OFF, holds[:1], NOW), NOW).state.allow == ("/login", "/b", "/c")
     assert evaluate(Snapshot(OFF, holds, NOW), NOW).state.allow == ("/login", "/c")
@@ -204,8 +203,8 @@ def test_a_lifted_hold_has_no_say_in_the_mode() -> None:
 
 def test_the_newest_off_hold_speaks_where_only_those_stand() -> None:
     holds = (
-        Hold("a", replace_state(OFF, reason="newest"), since=2.0),
-        Hold("b", replace_state(OFF, reason="oldest"), since=1.0),
+        Hold("a", OFF.replace(reason="newest"), since=2.0),
+        Hold("b", OFF.replace(reason="oldest"), since=1.0),
     )
     assert evaluate(Snapshot(ON, holds, NOW), NOW).state.reason == "newest"
 
@@ -411,7 +410,7 @@ OWN: Final[dict[str, ComponentSwitch | None]] = {
 def component_holds(general: bool | None, own: bool | None, other: bool | None) -> tuple[Hold, ...]:
     given = ((None, general), ("s", own), ("other", other))
     return tuple(
-        Hold(str(component), replace_state(ON, enabled=enabled), component=component)
+        Hold(str(component), ON.replace(enabled=enabled), component=component)
         for component, enabled in given
         if enabled is not None
     )

@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 
 from ..._internal.logging import log_fields
 from ...exceptions import BackendError, BackendUnavailableError
-from ...model.evaluate import evaluate
+from ...model.evaluate import evaluate_all
 from ...model.history import attribution_json
 from ...model.snapshot import Snapshot, with_last_known
 from ...model.state import OFF
@@ -305,13 +305,7 @@ def _changes_in(reading: Snapshot) -> float:
 
     Half the way before it, because it may be the deadline of a hold, whose renewal is not pushed and must not go unnoticed.
     """
-    left = (
-        min(
-            evaluate(reading, reading.now, scope).until
-            for scope in (None, *(reading.components or ()))
-        )
-        - reading.now
-    )
+    left = min(each.until for each in evaluate_all(reading, reading.now).values()) - reading.now
     return max(0.001, left + 0.001 if left < _SOON else left / 2)
 
 

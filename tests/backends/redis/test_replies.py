@@ -110,7 +110,7 @@ def test_without_a_time_to_live_nothing_expires(pttl: object) -> None:
         ({"value": b"maybe"}, "not a boolean word"),
         ({"value": b"\xff"}, "not UTF-8"),
         ({"value": b'{"enabled": 7}'}, "JSON"),
-        ({"value": b"1" * (MAX_BYTES + 1)}, "bytes long"),
+        ({"value": b"1" * (MAX_BYTES + 1)}, "at most 65536 bytes"),
     ],
 )
 def test_a_switch_that_cannot_be_read_is_unknown_and_says_why(
