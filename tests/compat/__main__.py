@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 PLUGIN: Final = Path(__file__).parent
+RANDOM: Final = re.compile("[A-Za-z0-9_-]{40,}")
 
 
 def run(python: str, suite: Path, mode: str, arguments: Sequence[str]) -> dict[str, Any]:
@@ -36,9 +38,23 @@ def run(python: str, suite: Path, mode: str, arguments: Sequence[str]) -> dict[s
 
 def changed(bare: dict[str, str], outermost: dict[str, str]) -> Iterator[str]:
     """Yield the tests that the middleware gives another outcome."""
-    for test in sorted({*bare, *outermost}):
-        if bare.get(test) != outermost.get(test):
-            yield f"{test}: {bare.get(test, 'missing')}, with the middleware {outermost.get(test, 'missing')}"
+    before, after = _by_test(bare), _by_test(outermost)
+    for test in sorted({*before, *after}):
+        if before[test] != after[test]:
+            yield f"{test}: {_joined(before[test])}, with the middleware {_joined(after[test])}"
+
+
+def _by_test(outcomes: dict[str, str]) -> defaultdict[str, Counter[str]]:
+    """Count the outcomes of each test. Parameters that are random differ from run to run."""
+    tests: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for test, outcome in outcomes.items():
+        name, bracket, parameters = test.partition("[")
+        tests[name + bracket + RANDOM.sub("*", parameters)][outcome] += 1
+    return tests
+
+
+def _joined(outcomes: Counter[str]) -> str:
+    return " and ".join(sorted(outcomes.elements())) or "missing"
 
 
 def compare(python: str, suite: Path, arguments: Sequence[str]) -> Iterator[str]:
@@ -50,6 +66,7 @@ def compare(python: str, suite: Path, arguments: Sequence[str]) -> Iterator[str]
     outermost = run(python, suite, "open", arguments)
     yield f"{suite.name}, open: {_counted(outermost['outcomes'])}"
     judged = run(python, suite, "judged", arguments)
+    yield f"{suite.name}, asking a closed gate: {_counted(judged['outcomes'])}"
     agreed = judged["compared"] - len(judged["differences"])
     yield (
         f"{suite.name}, closed: as the application routes it in {agreed} of {judged['compared']} requests, "

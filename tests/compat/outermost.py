@@ -22,7 +22,7 @@ from fastapi import routing as fastapi_routing
 from starlette.applications import Starlette
 from starlette.endpoints import HTTPEndpoint
 from starlette.middleware import Middleware
-from starlette.routing import BaseRoute, Host, Match, Mount, Route, Router, WebSocketRoute
+from starlette.routing import BaseRoute, Host, Mount, Route, Router, WebSocketRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
@@ -60,12 +60,11 @@ class Judge:
     """The probe: asks a closed gate about each request, and then lets the application answer it."""
 
     recorder: Recorder
+    middleware: Callable[..., ASGIApp]
 
     def __init__(self, app: ASGIApp) -> None:
-        from fastapi_maintenance import MaintenanceModeMiddleware
-
         self.app = app
-        self._gate = MaintenanceModeMiddleware(_LetThrough(app), enable_maintenance=True)
+        self._gate = self.middleware(_LetThrough(app), enable_maintenance=True)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -129,12 +128,7 @@ def _note_router(router: Router, scope: Scope, judgement: Judgement) -> None:
 def _watch_custom_route(route: type[BaseRoute]) -> None:
     """Note what reaches a route of a class of the suite's own."""
     if "handle" in vars(route) and not issubclass(route, Route | WebSocketRoute | Mount | Host):
-        _patch(route, "handle", _note_custom_route)
-
-
-def _note_custom_route(route: BaseRoute, scope: Scope, judgement: Judgement) -> None:
-    if route.matches(dict(scope))[0] is Match.FULL:
-        judgement.reach()
+        _patch(route, "handle", lambda route, scope, judgement: judgement.reach())
 
 
 def _note_route(route: Any, scope: Scope, judgement: Judgement) -> None:
@@ -247,13 +241,14 @@ def pytest_configure(config: pytest.Config) -> None:
     mode = config.getoption("--outermost")
     recorder = Judge.recorder = Recorder(config.getoption("--outermost-results"))
     config.pluginmanager.register(recorder)
+    if mode == "bare":
+        return
     if mode == "judged":
         _watch_routing()  # before our package looks at the methods that this replaces
-        _add_outermost(Judge)
-    elif mode == "open":
-        from fastapi_maintenance import MaintenanceModeMiddleware
+    from fastapi_maintenance import MaintenanceModeMiddleware
 
-        _add_outermost(MaintenanceModeMiddleware)
+    Judge.middleware = MaintenanceModeMiddleware
+    _add_outermost(MaintenanceModeMiddleware if mode == "open" else Judge)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -10,6 +10,8 @@ import pytest
 from .__main__ import compare
 
 SUITE = """
+import secrets
+
 import pytest
 from fastapi import APIRouter, FastAPI, WebSocket
 from fastapi.testclient import TestClient
@@ -76,6 +78,11 @@ def test_websocket():
         pass
 
 
+@pytest.mark.parametrize("token", [secrets.token_urlsafe(32)])
+def test_random_parameter(token):
+    pass
+
+
 @pytest.mark.parametrize("backend", ["asyncio", ("trio", {})])
 def test_of_one_loop(backend):
     assert backend == "asyncio"
@@ -125,15 +132,16 @@ def lines_of(suite: str, directory: Path) -> list[str]:
 
 
 def test_suite_unchanged_by_the_middleware_has_no_difference(tmp_path: Path) -> None:
-    bare, outermost, closed = lines_of(SUITE, tmp_path)
+    bare, outermost, asking, closed = lines_of(SUITE, tmp_path)
 
-    assert bare.endswith("bare: 13 passed")
-    assert outermost.endswith("open: 13 passed")
+    assert bare.endswith("bare: 14 passed")
+    assert outermost.endswith("open: 14 passed")
+    assert asking.endswith("gate: 14 passed")
     assert "in 14 of 14 requests, 0 others" in closed
 
 
 def test_suite_changed_by_the_middleware_names_differences(tmp_path: Path) -> None:
-    _, _, _, outcome, request = lines_of(DIFFERENT, tmp_path)
+    _, _, _, _, outcome, request = lines_of(DIFFERENT, tmp_path)
 
     assert outcome.startswith("DIFFERENT test_suite.py::test_that_looks_at_its_middlewares")
     assert outcome.endswith("passed, with the middleware failed")
