@@ -53,7 +53,7 @@ def taken_by(name: str) -> Iterator[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_whatever_a_module_takes_from_another_is_in_the_others_all(name: str) -> None:
+def test_imported_names_are_in_all(name: str) -> None:
     hidden = [
         (module, taken)
         for module, taken in taken_by(name)
@@ -69,14 +69,14 @@ def in_order(name: str) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_every_name_in_all_is_there_once_and_in_order(name: str) -> None:
+def test_all_is_complete_unique_and_sorted(name: str) -> None:
     module, names = importlib.import_module(name), all_of(name)
 
     assert [name for name in names if not hasattr(module, name)] == []
     assert names == sorted(set(names), key=in_order)
 
 
-def test_the_front_has_the_names_that_the_design_promises() -> None:
+def test_front_has_the_promised_names() -> None:
     promised = {
         "MaintenanceModeMiddleware",
         "MaintenanceState",
@@ -99,7 +99,7 @@ def test_the_front_has_the_names_that_the_design_promises() -> None:
     }
 
 
-def test_a_backend_that_does_not_exist_is_an_ordinary_attribute_error() -> None:
+def test_unknown_backend_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no attribute 'MongoBackend'"):
         _ = backends.MongoBackend
 
@@ -140,11 +140,9 @@ def loaded() -> dict[str, set[str]]:
 
 
 @pytest.mark.parametrize("stage", ["the package", "an application", "its tests", "a file"])
-def test_no_optional_library_is_loaded_for_who_does_not_use_it(
-    loaded: dict[str, set[str]], stage: str
-) -> None:
+def test_unused_optional_libraries_are_not_loaded(loaded: dict[str, set[str]], stage: str) -> None:
     assert loaded[stage] <= loaded["fastapi"]
 
 
-def test_redis_alone_is_loaded_by_whoever_names_it(loaded: dict[str, set[str]]) -> None:
+def test_redis_url_loads_redis_alone(loaded: dict[str, set[str]]) -> None:
     assert loaded["a Redis URL"] == loaded["fastapi"] | {"redis"}

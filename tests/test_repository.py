@@ -49,13 +49,13 @@ def check_compose(path: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_compose_file_is_what_the_specification_says() -> None:
+def test_compose_file_matches_the_specification() -> None:
     checked = check_compose(ROOT / "docker-compose.yml")
 
     assert checked.returncode == 0, checked.stdout
 
 
-def test_the_check_of_the_compose_file_can_fail(tmp_path: Path) -> None:
+def test_compose_check_finds_an_unknown_key(tmp_path: Path) -> None:
     text = (ROOT / "docker-compose.yml").read_text()
     broken = tmp_path / "docker-compose.yml"
     broken.write_text(text.replace("depends_on:", "depends-on:"))
@@ -69,7 +69,7 @@ def services() -> Any:
     return read_yaml(ROOT / "docker-compose.yml")["services"]
 
 
-def test_everything_that_compose_mounts_and_builds_from_is_there(services: Any) -> None:
+def test_compose_mounts_and_builds_from_existing_files(services: Any) -> None:
     volumes = [
         volume.split(":")[0]
         for service in services.values()
@@ -82,12 +82,12 @@ def test_everything_that_compose_mounts_and_builds_from_is_there(services: Any) 
     assert all(path.exists() for path in [*mounted, ROOT / build["context"] / build["dockerfile"]])
 
 
-def test_compose_runs_several_hosts_with_several_processes(services: Any) -> None:
+def test_compose_runs_hosts_with_several_processes(services: Any) -> None:
     assert services["app"]["deploy"]["replicas"] == 2
     assert re.search(r'"--workers", "4"', dockerfile())
 
 
-def test_the_panel_of_compose_has_a_password(services: Any) -> None:
+def test_compose_panel_has_a_password(services: Any) -> None:
     assert services["app"]["environment"]["PANEL_PASSWORD"] == "${PANEL_PASSWORD:-change-me-panel}"
 
 
@@ -107,7 +107,7 @@ def test_compose_logs_in_as_users_of_the_acl_file(services: Any) -> None:
     )
 
 
-def test_redis_is_told_the_acl_file_that_compose_mounts(services: Any) -> None:
+def test_compose_redis_loads_the_mounted_acl_file(services: Any) -> None:
     _, inside, _ = services["redis"]["volumes"][0].split(":")
     (line,) = re.findall(
         r"^aclfile (.*)$", (ROOT / "backends/redis/redis.conf").read_text(), re.MULTILINE
@@ -121,9 +121,7 @@ FILES_OF_PROFILES: Final = {"sentinel": SENTINEL, "cluster": CLUSTER}
 
 
 @pytest.mark.parametrize("profile", FILES_OF_PROFILES)
-def test_every_profile_starts_its_servers_from_files_that_are_mounted(
-    services: Any, profile: str
-) -> None:
+def test_compose_profiles_start_from_mounted_files(services: Any, profile: str) -> None:
     members = [service for service in services.values() if profile in service.get("profiles", ())]
     commands = str([[service.get("entrypoint"), service.get("command")] for service in members])
     named = re.findall(rf"/usr/local/etc/redis/({profile}/[\w.-]+)", commands)
@@ -140,7 +138,7 @@ def test_every_profile_starts_its_servers_from_files_that_are_mounted(
 
 
 @pytest.mark.parametrize("profile", FILES_OF_PROFILES)
-def test_the_users_of_every_profile_may_do_what_the_users_of_one_server_may(profile: str) -> None:
+def test_users_of_every_profile_have_equal_rights(profile: str) -> None:
     def rights(file: Path) -> dict[str, set[str]]:
         return {line.split()[1]: set(line.split()[2:]) for line in file.read_text().splitlines()}
 
@@ -150,7 +148,7 @@ def test_the_users_of_every_profile_may_do_what_the_users_of_one_server_may(prof
 
 
 @pytest.mark.timeout(120)
-def test_the_cluster_is_made_by_the_command_of_the_compose_file(services: Any) -> None:
+def test_compose_command_creates_the_cluster(services: Any) -> None:
     (script,) = services["cluster"]["command"]
     names = [
         name
@@ -205,7 +203,7 @@ def dockerfile() -> str:
     return (ROOT / "examples" / "Dockerfile").read_text()
 
 
-def test_the_image_is_built_from_files_that_its_context_has() -> None:
+def test_image_is_built_from_files_of_its_context() -> None:
     allowed = (ROOT / "examples" / "Dockerfile.dockerignore").read_text().split()
     sources = [
         source
@@ -219,7 +217,7 @@ def test_the_image_is_built_from_files_that_its_context_has() -> None:
     ] == []
 
 
-def test_nginx_understands_its_configuration_and_passes_on_to_the_application(
+def test_nginx_configuration_is_valid_and_forwards(
     services: Any,
 ) -> None:
     parsed = crossplane.parse(str(ROOT / "examples" / "nginx.conf"), strict=True)
@@ -235,7 +233,7 @@ def test_nginx_understands_its_configuration_and_passes_on_to_the_application(
 
 
 @pytest.mark.parametrize(("mode", "status"), [("0", 200), ("1", 503)])
-def test_the_example_closes_and_stays_healthy(
+def test_example_closes_and_stays_healthy(
     monkeypatch: pytest.MonkeyPatch, mode: str, status: int
 ) -> None:
     monkeypatch.setenv("FASTAPI_MAINTENANCE_MODE", mode)
@@ -269,7 +267,7 @@ def test_scripts_can_be_run(script: str) -> None:
     assert (ROOT / script).read_text().startswith("#!")
 
 
-def test_a_python_that_is_not_there_is_named_and_nothing_is_left_of_it() -> None:
+def test_missing_python_is_named_and_leaves_nothing() -> None:
     tried = run("scripts/test", "--python", "3.99", "--version")
 
     assert tried.returncode != 0
@@ -284,12 +282,12 @@ def pyproject() -> Any:
     return tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
-def test_the_version_is_written_once() -> None:
+def test_version_is_written_once() -> None:
     assert pyproject()["project"]["version"] == VERSION
     assert "dynamic" not in pyproject()["project"]
 
 
-def test_the_changelog_begins_with_what_is_to_come_or_with_this_version() -> None:
+def test_changelog_begins_unreleased_or_with_this_version() -> None:
     newest = re.search(r"^## (.*)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
 
     assert newest is not None
@@ -297,7 +295,7 @@ def test_the_changelog_begins_with_what_is_to_come_or_with_this_version() -> Non
 
 
 @pytest.mark.parametrize("name", [path.name for path in (ROOT / "backends").iterdir()])
-def test_what_runs_the_server_the_client_and_the_proof_mirror_each_other(name: str) -> None:
+def test_server_client_and_test_folders_mirror(name: str) -> None:
     package = ROOT / "fastapi_maintenance" / "backends"
     tests = ROOT / "tests" / "backends"
 

@@ -84,7 +84,7 @@ def address(switch: Switch) -> Iterator[str]:
 # -- what it says ------------------------------------------------------------------------------------------------------
 
 
-def test_a_visitor_reads_title_message_end_and_that_there_is_nothing_to_do(visit: Visit) -> None:
+def test_page_shows_title_message_end_and_waiting(visit: Visit) -> None:
     with showing(
         MaintenanceState(
             enabled=True, message="We are moving house.\nNothing is lost.", ends_at=LATER
@@ -115,7 +115,7 @@ def test_a_visitor_reads_title_message_end_and_that_there_is_nothing_to_do(visit
         ),  # we have no Finnish texts; the browser has
     ],
 )
-def test_the_end_is_shown_in_the_visitors_own_locale_and_time_zone(
+def test_page_shows_the_end_in_locale_and_time_zone(
     visit: Visit, locale: str, timezone: str, shown: str
 ) -> None:
     with showing(MaintenanceState(enabled=True, ends_at=LATER)) as server:
@@ -134,7 +134,7 @@ def test_the_day_is_left_out_where_it_is_today(visit: Visit) -> None:
         assert re.fullmatch(r"\d\d:00 (UTC|GMT)", page.locator("time").inner_text())
 
 
-def test_without_a_script_the_end_is_shown_in_utc_and_nothing_is_promised(visit: Visit) -> None:
+def test_page_without_script_shows_the_end_in_utc(visit: Visit) -> None:
     with showing(MaintenanceState(enabled=True, ends_at=LATER)) as server:
         page = visit.to(f"http://{server}/", **WITHOUT_SCRIPT)
         expect(page.locator("time")).to_have_text("2126-11-22 04:00 UTC")
@@ -189,7 +189,7 @@ def test_it_asks_for_nothing_but_itself(visit: Visit) -> None:
         assert [request.url for request in visit.requests] == [f"http://{server}/items"]
 
 
-def test_its_own_policy_lets_style_and_script_work_and_nothing_else(visit: Visit) -> None:
+def test_page_policy_allows_its_style_and_script_alone(visit: Visit) -> None:
     with showing(MaintenanceState(enabled=True, ends_at=LATER)) as server:
         page = visit.to(f"http://{server}/")
         assert page.evaluate("getComputedStyle(document.querySelector('h1')).fontWeight") == "650"
@@ -203,7 +203,7 @@ def test_its_own_policy_lets_style_and_script_work_and_nothing_else(visit: Visit
         visit.complaints.clear()
 
 
-def test_under_a_stricter_policy_from_outside_it_is_a_readable_text(visit: Visit) -> None:
+def test_page_under_a_stricter_policy_is_readable(visit: Visit) -> None:
     async def strict(scope: Scope, receive: Receive, send: Send) -> None:
         async def with_policy(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -323,9 +323,7 @@ def test_it_goes_back_to_exactly_where_the_visitor_was(
     assert page.url == f"{address}{path}"
 
 
-def test_without_a_script_the_browser_itself_does_if_it_is_told_to(
-    visit: Visit, switch: Switch
-) -> None:
+def test_page_without_script_reloads_by_header(visit: Visit, switch: Switch) -> None:
     switch("1")
     with serving(shop(response=ResponseOptions(refresh=1))) as server:
         page = visit.to(f"http://{server}/", **WITHOUT_SCRIPT)
@@ -419,7 +417,7 @@ def test_in_read_only_mode_a_refused_form_stays_where_it_is(
     assert polls(visit) == 0
 
 
-def test_a_closed_service_that_answers_200_is_not_taken_for_an_open_one(visit: Visit) -> None:
+def test_closed_service_with_status_200_is_not_open(visit: Visit) -> None:
     """As load balancers may want it: the mark tells, not the status."""
     with showing(ON, status_code=200) as server:
         page = visit.to(f"http://{server}/", clock=True)

@@ -110,9 +110,7 @@ def test_no_garbage_finds_a_secret_or_breaks_a_rule(
 
 @effort(300)
 @given(HEADERS, CLIENTS)
-def test_no_header_makes_a_client_of_a_network_whose_connection_is_not(
-    headers: Any, client: Any
-) -> None:
+def test_header_alone_never_places_a_client_in_a_network(headers: Any, client: Any) -> None:
     scope = http_scope() | {"headers": headers, "client": client}
     direct, _ = attempt(lambda: ip_address(client[0]) if client else None, ValueError)
     expected = direct is not None and direct in ip_network("10.0.0.0/8")
@@ -122,7 +120,7 @@ def test_no_header_makes_a_client_of_a_network_whose_connection_is_not(
 
 @effort(300)
 @given(st.lists(VALUES, max_size=3))
-def test_behind_a_proxy_what_it_did_not_append_itself_counts_for_nothing(
+def test_proxy_counts_only_what_it_appended(
     values: list[bytes],
 ) -> None:
     """The proxy appends the address of the client, which is in no network."""
@@ -171,7 +169,7 @@ def quoted(text: str) -> str:
 
 @effort(2000)
 @given(FORWARDED_PIECES, FORWARDED_PIECES, APPENDED, st.booleans())
-def test_behind_a_proxy_that_appends_to_forwarded_nothing_else_counts_there(
+def test_forwarded_counts_only_what_the_proxy_appended(
     claimed: str, host: str, appended: str, new_line: bool
 ) -> None:
     """What stands before it may open a quote, and the Host may close one: neither makes the client another."""
@@ -210,9 +208,7 @@ CLAIMS: Final = st.tuples(
 
 @effort(300)
 @given(st.lists(CLAIMS, max_size=5), CLIENTS)
-def test_of_two_headers_about_the_client_the_one_that_is_not_asked_for_counts_for_nothing(
-    headers: Any, client: Any
-) -> None:
+def test_unselected_client_header_is_ignored(headers: Any, client: Any) -> None:
     scope = http_scope() | {"headers": headers, "client": client}
     for believed, other in ((b"x-forwarded-for", b"forwarded"), (b"forwarded", b"x-forwarded-for")):
         rule = Network(

@@ -153,7 +153,7 @@ def test_the_soak_notices_workers_that_are_too_slow(capsys: pytest.CaptureFixtur
 # -- what the document says ------------------------------------------------------------------------------------------------------
 
 
-def test_the_document_has_a_row_for_every_fault_that_the_soak_knows() -> None:
+def test_document_has_a_row_for_every_fault() -> None:
     rows = [
         [cell.strip() for cell in line.strip("|").split("|")]
         for line in PAGE.read_text().splitlines()

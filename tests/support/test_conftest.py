@@ -24,17 +24,17 @@ class Sleeper(Exception):
         return "slept"
 
 
-async def test_a_blocking_call_below_our_package_in_an_event_loop_fails() -> None:
+async def test_blocking_call_in_an_event_loop_fails() -> None:
     with pytest.raises(BlockingError, match=r"time\.sleep"):
         error_text(Sleeper())
 
 
 @pytest.mark.may_block
-async def test_a_marked_test_may_block() -> None:
+async def test_marked_test_may_block() -> None:
     assert error_text(Sleeper()) == "slept"
 
 
-async def test_a_thread_may_block_and_so_may_a_test() -> None:
+async def test_threads_and_tests_may_block() -> None:
     assert await asyncio.to_thread(error_text, Sleeper()) == "slept"
     time.sleep(0)
 
@@ -46,5 +46,5 @@ def test_nothing_is_configured_at_the_start(round_: int) -> None:
     configure_backend(f"env:LEFT_OVER_{round_}")
 
 
-def test_a_free_port_is_free(free_port: int) -> None:
+def test_free_port_is_free(free_port: int) -> None:
     assert is_free(free_port)

@@ -10,7 +10,7 @@ import pytest
 from .holders import Holder, Program
 
 
-def test_a_line_that_never_comes_fails_and_says_which_came() -> None:
+def test_missing_line_fails_and_lists_the_output() -> None:
     with Program("-c", "print('one'); print('two')") as program:
         program.expect("^two$")
         assert program.wait(5) == 0
@@ -21,7 +21,7 @@ def test_a_line_that_never_comes_fails_and_says_which_came() -> None:
             program.expect("three", within=0.1)
 
 
-def test_one_that_does_not_end_is_ended() -> None:
+def test_program_that_does_not_end_is_killed() -> None:
     with Program(
         "-c",
         "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); print('up', flush=True); signal.pause()",
@@ -31,7 +31,7 @@ def test_one_that_does_not_end_is_ended() -> None:
     assert program.wait(1) == -signal.SIGKILL
 
 
-def test_a_holder_holds_and_says_so(tmp_path: Path) -> None:
+def test_holder_takes_a_hold_and_prints_it(tmp_path: Path) -> None:
     with Holder(f"file:{tmp_path / 'm.json'}") as holder:
         assert not holder.lost
         holder.leave()

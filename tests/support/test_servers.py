@@ -24,12 +24,12 @@ def client(server: RedisServer, url: str | None = None) -> redis.Redis:
     )
 
 
-def test_it_runs_the_configuration_of_production(redis_server: RedisServer) -> None:
+def test_server_runs_the_configuration_of_production(redis_server: RedisServer) -> None:
     assert redis_server.cli("CONFIG", "GET", "maxmemory-policy") == "maxmemory-policy\nnoeviction"
     assert redis_server.cli("CONFIG", "GET", "tcp-keepalive") == "tcp-keepalive\n60"
 
 
-def test_the_configuration_of_production_keeps_what_is_written(
+def test_production_configuration_keeps_writes(
     own_redis_server: RedisServerFactory,
 ) -> None:
     (appendonly,) = re.findall(r"^appendonly (.*)$", CONFIG.read_text(), re.MULTILINE)
@@ -41,7 +41,7 @@ def test_the_configuration_of_production_keeps_what_is_written(
     assert server.cli("GET", "maintenance") == "1"
 
 
-def test_a_server_that_was_killed_comes_back_empty_at_the_same_place(
+def test_killed_server_returns_empty_on_its_port(
     own_redis_server: RedisServerFactory,
 ) -> None:
     server = own_redis_server()
@@ -56,7 +56,7 @@ def test_a_server_that_was_killed_comes_back_empty_at_the_same_place(
     assert server.url == url
 
 
-def test_a_frozen_server_accepts_and_does_not_answer(own_redis_server: RedisServerFactory) -> None:
+def test_frozen_server_accepts_without_answering(own_redis_server: RedisServerFactory) -> None:
     server = own_redis_server()
     with client(server) as waiting:
         assert waiting.ping()
@@ -67,7 +67,7 @@ def test_a_frozen_server_accepts_and_does_not_answer(own_redis_server: RedisServ
         assert waiting.ping()
 
 
-def test_a_frozen_server_can_be_stopped(own_redis_server: RedisServerFactory) -> None:
+def test_frozen_server_can_be_stopped(own_redis_server: RedisServerFactory) -> None:
     server = own_redis_server()
     server.pause()
     started = time.monotonic()
@@ -79,7 +79,7 @@ def test_a_frozen_server_can_be_stopped(own_redis_server: RedisServerFactory) ->
         _ = server.pid
 
 
-def test_it_is_started_once(own_redis_server: RedisServerFactory) -> None:
+def test_server_is_started_once(own_redis_server: RedisServerFactory) -> None:
     with pytest.raises(RuntimeError, match="runs already"):
         own_redis_server().start()
 
@@ -88,7 +88,7 @@ def test_it_is_started_once(own_redis_server: RedisServerFactory) -> None:
     "options", [{"unix_socket": True}, {"tls": True}, {}], ids=["unix", "tls", "tcp"]
 )
 @pytest.mark.parametrize("users", [None, USERS], ids=["anybody", "users"])
-def test_its_url_is_enough_for_a_client(
+def test_server_url_is_enough_for_a_client(
     own_redis_server: RedisServerFactory, options: dict[str, bool], users: Path | None
 ) -> None:
     server = own_redis_server(users=users, **options)
@@ -111,28 +111,24 @@ async def test_redis_cli_does_not_block_the_event_loop(redis_server: RedisServer
         assert await reader.get("maintenance") == b"on"
 
 
-def test_a_refused_command_fails_with_the_words_of_the_server(redis_server: RedisServer) -> None:
+def test_refused_command_raises_the_server_error(redis_server: RedisServer) -> None:
     with pytest.raises(RuntimeError, match=r"unknown command .NONSENSE"):
         redis_server.cli("NONSENSE")
 
 
 @pytest.mark.parametrize("round_", [1, 2])
-def test_the_shared_server_is_empty_at_the_start(
-    redis_server: RedisServer, redis_url: str, round_: int
-) -> None:
+def test_shared_server_starts_empty(redis_server: RedisServer, redis_url: str, round_: int) -> None:
     assert redis_server.url == redis_url
     assert redis_server.cli("DBSIZE") == "0"
     redis_server.cli("SET", "left-over", round_)
 
 
-def test_a_directive_that_cannot_be_is_reported_with_the_log() -> None:
+def test_invalid_directive_is_reported_with_the_log() -> None:
     with pytest.raises(RuntimeError, match=r"(?s)ended at once.*maxmemory-policy"):
         RedisServer(config={"maxmemory-policy": "no-such-policy"}).__enter__()
 
 
-def test_a_server_that_never_answers_is_given_up(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_server_without_answer_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stub = tmp_path / "redis-server"
     stub.write_text("#!/bin/sh\ntrap '' TERM\nwhile :; do sleep 0.1; done\n")
     stub.chmod(0o755)
@@ -142,7 +138,7 @@ def test_a_server_that_never_answers_is_given_up(
         RedisServer(patience=0.2).__enter__()
 
 
-def test_a_server_that_will_not_stop_is_killed() -> None:
+def test_server_that_does_not_stop_is_killed() -> None:
     with stubborn() as process, closing(RedisServer(patience=0.1)) as server:
         server._process = process
         server.stop()
@@ -150,7 +146,7 @@ def test_a_server_that_will_not_stop_is_killed() -> None:
         assert process.poll() == -signal.SIGKILL
 
 
-def test_a_missing_program_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_program_names_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nonexistent")
     monkeypatch.delenv("REDIS_SERVER", raising=False)
 
@@ -158,7 +154,7 @@ def test_a_missing_program_says_what_to_install(monkeypatch: pytest.MonkeyPatch)
         RedisServer().__enter__()
 
 
-def test_a_port_that_is_listened_on_is_not_free(
+def test_port_in_use_is_not_free(
     redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert not is_free(redis_server.port)

@@ -17,7 +17,7 @@ CARRIED = [version for version in VERSIONS if version != INSTALLED]
 
 
 @pytest.mark.parametrize("version", CARRIED)
-def test_a_server_from_a_wheel_is_the_version_that_it_stands_for(version: str) -> None:
+def test_server_from_a_wheel_has_its_version(version: str) -> None:
     said = subprocess.run(
         [program_of(version), "--version"], capture_output=True, text=True, check=True
     ).stdout
@@ -26,7 +26,7 @@ def test_a_server_from_a_wheel_is_the_version_that_it_stands_for(version: str) -
 
 
 @pytest.mark.every_redis
-def test_a_marked_test_gets_servers_of_the_version_that_its_name_says(
+def test_marked_test_gets_the_named_version(
     request: pytest.FixtureRequest, redis_server: RedisServer, redis_program: str
 ) -> None:
     version = request.node.callspec.params["redis_program"]
@@ -40,7 +40,7 @@ def test_a_marked_test_gets_servers_of_the_version_that_its_name_says(
     assert redis_program == program_of(version)
 
 
-def test_the_installed_server_is_the_one_that_the_environment_names(
+def test_environment_names_the_installed_server(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("REDIS_SERVER", "/opt/redis/redis-server")
@@ -58,7 +58,7 @@ def test_the_installed_server_is_the_one_that_the_environment_names(
     ],
 )
 @pytest.mark.parametrize("version", CARRIED)
-def test_a_missing_server_fails_where_ci_runs_and_is_reported_elsewhere(
+def test_missing_server_fails_in_ci_and_skips_elsewhere(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     version: str,

@@ -24,27 +24,27 @@ class Countdown:
 
 
 @pytest.mark.parametrize("asserting", [False, True])
-async def test_eventually_returns_what_the_predicate_said(asserting: bool) -> None:
+async def test_eventually_returns_the_value(asserting: bool) -> None:
     assert await eventually(Countdown(3, asserting=asserting), within=5, every=0.001) == "done"
     assert await eventually(Countdown(3, asserting=asserting).ask, within=5, every=0.001) == "done"
     assert eventually_sync(Countdown(3, asserting=asserting), within=5, every=0.001) == "done"
 
 
-async def test_what_is_never_true_fails_with_the_last_value() -> None:
+async def test_false_predicate_fails_with_the_last_value() -> None:
     with pytest.raises(AssertionError, match=r"was still '' after 0.01 s"):
         await eventually(Countdown(10**6), within=0.01, every=0.001)
     with pytest.raises(AssertionError, match=r"was still '' after 0.01 s"):
         eventually_sync(Countdown(10**6), within=0.01, every=0.001)
 
 
-async def test_an_assertion_that_never_holds_is_what_fails() -> None:
+async def test_failing_assertion_is_raised_again() -> None:
     with pytest.raises(AssertionError, match="not yet"):
         await eventually(Countdown(10**6, asserting=True), within=0.01, every=0.001)
     with pytest.raises(AssertionError, match="not yet"):
         eventually_sync(Countdown(10**6, asserting=True), within=0.01, every=0.001)
 
 
-async def test_there_is_a_last_try_after_the_deadline() -> None:
+async def test_predicate_is_tried_after_the_deadline() -> None:
     """On a machine that has other things to do, one pause can be longer than the whole time given."""
     assert await eventually(Countdown(2), within=0.01, every=0.05) == "done"
     assert eventually_sync(Countdown(2), within=0.01, every=0.05) == "done"

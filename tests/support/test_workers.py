@@ -23,7 +23,7 @@ def workers() -> Iterator[Workers]:
         yield running
 
 
-def test_every_worker_is_asked_over_its_own_connection(workers: Workers) -> None:
+def test_each_worker_has_its_own_connection(workers: Workers) -> None:
     assert len(workers.pids) == 2
     for _ in range(3):
         assert {pid: int(answer.text) for pid, answer in workers.get_all("/pid").items()} == {
@@ -31,11 +31,11 @@ def test_every_worker_is_asked_over_its_own_connection(workers: Workers) -> None
         }
 
 
-def test_workers_are_given_the_environment(workers: Workers) -> None:
+def test_workers_get_the_environment(workers: Workers) -> None:
     assert workers.get(workers.pids[0], "/env/COLOUR").text == '"green"'
 
 
-def test_an_answer_has_status_headers_and_body(workers: Workers) -> None:
+def test_answer_has_status_headers_and_body(workers: Workers) -> None:
     answer = workers.get(
         workers.pids[0], "/missing", method="POST", headers={"Accept": "application/json"}
     )
@@ -45,7 +45,7 @@ def test_an_answer_has_status_headers_and_body(workers: Workers) -> None:
     assert answer.body == b'{"detail":"Not Found"}'
 
 
-def test_a_killed_worker_is_replaced_and_found(workers: Workers) -> None:
+def test_killed_worker_is_replaced_and_found(workers: Workers) -> None:
     killed, other = workers.pids
     workers.kill(killed)
     with pytest.raises((OSError, HTTPException)):
@@ -57,7 +57,7 @@ def test_a_killed_worker_is_replaced_and_found(workers: Workers) -> None:
     assert killed not in workers.pids
 
 
-def test_a_frozen_worker_answers_when_it_is_resumed(workers: Workers) -> None:
+def test_frozen_worker_answers_once_resumed(workers: Workers) -> None:
     frozen = workers.pids[0]
     workers.pause(frozen)
     connection = workers._connections[frozen]
@@ -67,7 +67,7 @@ def test_a_frozen_worker_answers_when_it_is_resumed(workers: Workers) -> None:
     assert int(connection.getresponse().read()) == frozen
 
 
-def test_nothing_is_left_when_they_stop_even_of_a_frozen_one() -> None:
+def test_stopping_leaves_no_process_not_even_a_frozen_one() -> None:
     with Workers(APP, count=2) as workers:
         workers.pause(workers.pids[0])
         workers.stop()
@@ -76,7 +76,7 @@ def test_nothing_is_left_when_they_stop_even_of_a_frozen_one() -> None:
     assert is_free(workers.port)  # every one of them listened on it
 
 
-def test_workers_that_will_not_stop_are_killed() -> None:
+def test_workers_that_do_not_stop_are_killed() -> None:
     with stubborn() as process, closing(Workers(APP, patience=0.1)) as workers:
         workers._process = process
         workers.stop()
@@ -84,23 +84,23 @@ def test_workers_that_will_not_stop_are_killed() -> None:
         assert process.poll() == -signal.SIGKILL
 
 
-def test_nothing_is_left_of_workers_whose_parent_was_killed() -> None:
+def test_workers_end_with_a_killed_parent() -> None:
     with Workers(APP, count=2) as workers:
         workers.patience = 0.0
 
     eventually_sync(lambda: is_free(workers.port), within=10)
 
 
-def test_an_application_that_cannot_be_imported_is_reported_with_the_log() -> None:
+def test_import_error_is_reported_with_the_log() -> None:
     with pytest.raises(RuntimeError, match=r"(?s)not running.*no_such_module"):
         Workers("no_such_module:app").__enter__()
 
 
-def test_an_application_that_does_not_tell_its_process_is_reported() -> None:
+def test_application_without_pid_is_reported() -> None:
     with pytest.raises(RuntimeError, match="GET /who must answer"):
         Workers(APP, pid_path="/who").__enter__()
 
 
-def test_too_few_workers_are_reported() -> None:
+def test_missing_workers_are_reported() -> None:
     with pytest.raises(RuntimeError, match=r"of 2 workers after 0\.0 s"):
         Workers(APP, patience=0.0).__enter__()
