@@ -25,8 +25,8 @@ async def call_handler(
 ) -> Result:
     """Call a handler, in a thread unless it is async, and await an awaitable result.
 
-    The threads are not those of the application: a handler never queues behind its blocked endpoints. With `abandon`, a
-    cancellation does not wait for the thread.
+    The threads are not those of the application: a handler never queues behind its blocked
+    endpoints. With `abandon`, a cancellation does not wait for the thread.
     """
     if is_async(handler):
         result = handler(*args)

@@ -8,7 +8,8 @@ from typing import Final
 
 __all__ = ["error_text", "log_fields", "one_line"]
 
-# Control characters, line and paragraph separators, surrogates, and what reorders text on a terminal.
+# Control characters, line and paragraph separators, surrogates, and what reorders text on a
+# terminal.
 _UNSAFE: Final = re.compile(
     "[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
 )

@@ -1,10 +1,16 @@
-"""Validation of options in seconds."""
+"""Validation of options."""
 
 from __future__ import annotations
 
 from ..exceptions import ConfigurationError
 
-__all__ = ["non_negative", "positive"]
+__all__ = ["non_negative", "positive", "require"]
+
+
+def require(valid: object, requirement: str, value: object) -> None:
+    """Raise `ConfigurationError` with the requirement and the value unless the value is valid."""
+    if not valid:
+        raise ConfigurationError(f"{requirement}, got {value!r}.")
 
 
 def positive(name: str, value: float) -> float:
@@ -13,8 +19,7 @@ def positive(name: str, value: float) -> float:
         valid = not isinstance(value, bool) and 0 < value < float("inf")
     except TypeError:  # text from the environment
         valid = False
-    if not valid:
-        raise ConfigurationError(f"{name} must be a positive number of seconds, got {value!r}.")
+    require(valid, f"{name} must be a positive number of seconds", value)
     return value
 
 

@@ -105,7 +105,7 @@ class StateReport(BaseModel):
     retry_after: int | None = Field(description="Seconds that clients are told to wait.")
     changes_at: AwareDatetime | None = Field(description="When the state may change by itself.")
     switch: Switch | None = Field(description="null where it cannot be read; `error` says why.")
-    coming: Window | None = Field(description="The window that has not begun.")
+    upcoming: Window | None = Field(description="The window that has not begun.")
     holds: list[Hold] | None = Field(
         description="The live ones, oldest first; null where they cannot be read."
     )

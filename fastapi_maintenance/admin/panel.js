@@ -140,9 +140,9 @@
     if (state?.since) found.push(["Since", moment(state.since)]);
     if (state?.ends_at) found.push(["Until", moment(state.ends_at)]);
     if (state?.allow) found.push(["Allowed", state.allow.join(", ")]);
-    if (report.coming) found.push(["Begins", moment(report.coming.starts_at)]);
-    if (report.coming?.ends_at) found.push(["Ends", moment(report.coming.ends_at)]);
-    if (report.coming && report.switch?.reason) found.push(["Reason", report.switch.reason]);
+    if (report.upcoming) found.push(["Begins", moment(report.upcoming.starts_at)]);
+    if (report.upcoming?.ends_at) found.push(["Ends", moment(report.upcoming.ends_at)]);
+    if (report.upcoming && report.switch?.reason) found.push(["Reason", report.switch.reason]);
     if (report.decided_by === "hold" && report.switch?.enabled && !report.enabled) found.push(["Switch", "on, lifted by a hold"]);
     return found;
   };
@@ -171,10 +171,10 @@
     by("trouble").hidden = !trouble;
     by("trouble").textContent = trouble ?? "";
     by("buttons").hidden = false;
-    const switched = report.switch?.enabled ?? false, over = switched && !report.coming && !report.enabled && report.decided_by === "switch";
+    const switched = report.switch?.enabled ?? false, over = switched && !report.upcoming && !report.enabled && report.decided_by === "switch";
     by("turn-on").hidden = switched && !over;
     by("turn-off").hidden = !(switched && !over) && !report.enabled && !report.error;
-    by("turn-off").textContent = report.coming ? "Cancel the window…" : "Turn off…";
+    by("turn-off").textContent = report.upcoming ? "Cancel the window…" : "Turn off…";
     by("change").hidden = !switched || over;
     const workers = picture.workers ?? [];
     by("workers-count").textContent = workers.filter((worker) => worker.stands !== "vanished").length || "";
@@ -366,7 +366,7 @@
     const holds = picture.state.holds ?? [], closing = holds.filter((hold) => hold.enabled), alone = component === null && !turning.fields.end_holds.checked;
     by("off-text").textContent = component !== null ? "The general switch applies to it again."
       : alone && closing.length ? `The switch is turned off, but ${closing.length === 1 ? "a hold keeps" : `${closing.length} holds keep`} the service closed.`
-      : picture.state.coming ? "Maintenance will not begin."
+      : picture.state.upcoming ? "Maintenance will not begin."
       : alone || !holds.length ? "Every worker serves requests again." : "Every worker serves requests again. Make sure that no migration is still running under a hold.";
   };
 
@@ -377,9 +377,9 @@
     turning.etag = picture.etag;
     turning.element.reset();
     turning.error.textContent = "";
-    const { holds, coming } = picture.state, count = holds?.length ?? 0;
-    by("off-title").textContent = part === null ? (coming ? "Cancel the window?" : "Turn maintenance off?") : `Turn maintenance off for ${part}?`;
-    by("off-go").textContent = coming && part === null ? "Cancel the window" : "Turn off";
+    const { holds, upcoming } = picture.state, count = holds?.length ?? 0;
+    by("off-title").textContent = part === null ? (upcoming ? "Cancel the window?" : "Turn maintenance off?") : `Turn maintenance off for ${part}?`;
+    by("off-go").textContent = upcoming && part === null ? "Cancel the window" : "Turn off";
     by("off-holds").hidden = part !== null || !count;
     by("off-holds-text").textContent = `Also end ${count === 1 ? "the hold" : `all ${count} holds`}: ${(holds ?? []).map((hold) => hold.reason ?? hold.by ?? hold.id).join(", ")}`;
     foretell();

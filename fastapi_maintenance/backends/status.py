@@ -179,7 +179,7 @@ class StatusReport:
 
     def to_json(self) -> dict[str, Any]:
         """All of it as JSON values, always with the same keys."""
-        state, coming, changes_at = self.state, self.upcoming, self.changes_at
+        state, upcoming, changes_at = self.state, self.upcoming, self.changes_at
         return {
             "component": self.component,
             "enabled": None if state is None else state.enabled,
@@ -190,9 +190,9 @@ class StatusReport:
             "switch": None
             if self.switch is None
             else _state_json(self.switch) | {"expires_in": self.expires_in},
-            "coming": None
-            if coming is None
-            else {name: _state_json(coming)[name] for name in ("starts_at", "ends_at")},
+            "upcoming": None
+            if upcoming is None
+            else {name: _state_json(upcoming)[name] for name in ("starts_at", "ends_at")},
             "holds": None if self.holds is None else [self._hold_json(hold) for hold in self.holds],
             "error": self.reading.error,
             "now": iso(self.now),

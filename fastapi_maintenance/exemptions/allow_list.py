@@ -17,7 +17,8 @@ from .rules import Method
 
 __all__ = ["AllowList", "check_entry"]
 
-# Parameters are whole segments, so that a path is split once for all entries, and no entry makes a regular expression go back.
+# Parameters are whole segments, so that a path is split once for all entries, and no entry makes a
+# regular expression go back.
 _NAME: Final = "[A-Za-z_][A-Za-z0-9_]*"
 _TYPED: Final = ("str", "int", "float", "uuid")
 _PARAMETER: Final = re.compile(rf"\{{{_NAME}(?::({'|'.join(_TYPED)}))?\}}")
@@ -44,7 +45,8 @@ class _Entry:
 class AllowList:
     """The allow list of a state. `problems` says what is wrong with the entries that are ignored.
 
-    The work for a request is bounded by the number of entries times their segments, however long its path and headers are.
+    The work for a request is bounded by the number of entries times their segments, however long
+    its path and headers are.
     """
 
     def __init__(self, entries: Sequence[str], proxies: Proxies | None = None) -> None:

@@ -1,7 +1,7 @@
 """Bypass tokens for testers, in a header or in a cookie that one visit of a link sets. Needs the extra `bypass`.
 
-A token is valid while its signature matches, it has not expired, and the switch lists it. Replacing the value of the switch
-therefore revokes every token on every worker.
+A token is valid while its signature matches, it has not expired, and the switch lists it. Replacing
+the value of the switch therefore revokes every token on every worker.
 """
 
 from __future__ import annotations
@@ -41,9 +41,10 @@ _IN_QUERY: Final = _IN_SEGMENT + "/?"
 class Bypass:
     """Signs and verifies tokens: `MaintenanceModeMiddleware(…, bypass=Bypass())`.
 
-    `secret` defaults to the environment variable `FASTAPI_MAINTENANCE_SECRET`. It has at least 32 characters, and every worker and the
-    command line share it. To rotate it, configure both: `Bypass([new, old])`, or both in the variable, separated by a space.
-    The first one signs, and all of them verify. `domain`, `path` and `secure` are attributes of the cookie, which is always
+    `secret` defaults to the environment variable `FASTAPI_MAINTENANCE_SECRET`. It has at least 32
+    characters, and every worker and the command line share it. To rotate it, configure both:
+    `Bypass([new, old])`, or both in the variable, separated by a space. The first one signs, and
+    all of them verify. `domain`, `path` and `secure` are attributes of the cookie, which is always
     HttpOnly and SameSite=Lax. Raises `ConfigurationError`.
     """
 
@@ -75,7 +76,8 @@ class Bypass:
     ) -> Response | None:
         """Return the response to a visit of the link, which sets the cookie and redirects to the URL without the token.
 
-        Returns `None` for other requests. Removes the token from the scope, valid or not, as servers log the query string.
+        Returns `None` for other requests. Removes the token from the scope, valid or not, as
+        servers log the query string.
         """
         if _PREFIX not in scope["query_string"]:
             return None

@@ -37,8 +37,8 @@ _PAIR: Final = re.compile(
 def hops(scope: Scope, header: ForwardedHeader) -> Iterator[Address | None]:
     """Yield the addresses nearest proxy first; `None` for an entry that is not an IP address, and for a header over 4 KiB.
 
-    Each proxy appends. Clients may have written everything to the left of what a trusted proxy appended, so the header is read from
-    the right: nothing further left changes what has been read.
+    Each proxy appends. Clients may have written everything to the left of what a trusted proxy
+    appended, so the header is read from the right: nothing further left changes what has been read.
     """
     text = ",".join(
         value.decode("latin-1") for name, value in scope["headers"] if name == header.encode()
@@ -83,7 +83,8 @@ def _elements(text: str) -> Iterator[str]:
 def _for(element: str) -> str:
     """Return the `for` of an element; empty if it has none or several, or is malformed.
 
-    A backslash makes it malformed. Read from the right, it is ambiguous which quotes it escapes, and no address needs one.
+    A backslash makes it malformed. Read from the right, it is ambiguous which quotes it escapes,
+    and no address needs one.
     """
     nodes: list[str] = []
     at, more = 0, True
@@ -129,7 +130,8 @@ class Proxies:
         address = address_of(str(client[0])) if client else None
         if address is None or not is_in(address, self._networks):
             return address
-        # The first address that is no trusted proxy; in a chain of trusted proxies alone, the first of them.
+        # The first address that is no trusted proxy; in a chain of trusted proxies alone, the first
+        # of them.
         for number, address in enumerate(hops(scope, self.forwarded)):
             if address is None or not is_in(address, self._networks):
                 return address

@@ -1,9 +1,11 @@
 """Rules for `exempt_handler=`: `exempt.Path("/health") | exempt.Network("10.0.0.0/8") & ~exempt.Method("POST")`.
 
-`|` is or, `&` is and, `~` is not; each accepts plain handlers too. Rules that read only the request need no thread and no body.
+`|` is or, `&` is and, `~` is not; each accepts plain handlers too. Rules that read only the request
+need no thread and no body.
 
-A rule answers yes, no or unknown (`None`). Unknown stays unknown under `~`, and exempts no request. So `~Path("/checkout")`
-exempts neither `/checkout` nor another spelling of it that a router might accept.
+A rule answers yes, no or unknown (`None`). Unknown stays unknown under `~`, and exempts no request.
+So `~Path("/checkout")` exempts neither `/checkout` nor another spelling of it that a router might
+accept.
 """
 
 from __future__ import annotations
@@ -46,8 +48,8 @@ ExemptHandler = (
 )
 """Decides whether a request passes although maintenance is on. Sync handlers run in threads of their own.
 
-The argument is a `Request`; for a WebSocket, an `HTTPConnection`, which has no method and no body. A handler that asks that for
-what only a `Request` has, refuses the WebSocket.
+The argument is a `Request`; for a WebSocket, an `HTTPConnection`, which has no method and no body.
+A handler that asks that for what only a `Request` has, refuses the WebSocket.
 """
 
 Check = Callable[[str], bool | Awaitable[bool]]
@@ -121,9 +123,10 @@ class When(Rule):
 class Path(ScopeRule):
     """These paths, exactly, or as templates: `Path("/health", "/users/{id:int}", methods=["GET"])`.
 
-    They are paths as the routes of the application have them, without its `root_path`. A trailing slash is a difference.
-    Without `methods`, the rule is for every method and for WebSockets. A path that only Starlette's routers
-    take for one of these, because a newline follows it, is unknown.
+    They are paths as the routes of the application have them, without its `root_path`. A trailing
+    slash is a difference. Without `methods`, the rule is for every method and for WebSockets. A
+    path that only Starlette's routers take for one of these, because a newline follows it, is
+    unknown.
     """
 
     def __init__(self, *paths: str, methods: Iterable[str] | None = None) -> None:
@@ -162,7 +165,8 @@ class Path(ScopeRule):
 class Method(ScopeRule):
     """These methods: `Method("GET", "HEAD")`. A WebSocket has none.
 
-    Other cases are unknown, as endpoint classes accept them, and so is HEAD if only GET is named, as Starlette's routes accept it.
+    Other cases are unknown, as endpoint classes accept them, and so is HEAD if only GET is named,
+    as Starlette's routes accept it.
     """
 
     def __init__(self, *methods: str) -> None:
@@ -190,7 +194,8 @@ class Method(ScopeRule):
 class Host(ScopeRule):
     """These hosts of the Host header, without a port: `Host("staging.example.com", "*.internal")`.
 
-    Clients that reach the server directly can send any host. A missing, repeated or malformed header is unknown.
+    Clients that reach the server directly can send any host. A missing, repeated or malformed
+    header is unknown.
     """
 
     def __init__(self, *hosts: str) -> None:
@@ -219,9 +224,10 @@ class Host(ScopeRule):
 class Network(ScopeRule):
     """Clients of these networks or addresses: `Network("10.0.0.0/8", "2001:db8::/32", trusted_proxies=["192.0.2.7"])`.
 
-    The client is the peer of the connection. If that is one of `trusted_proxies`, the client is the last address in
-    X-Forwarded-For that is none of them; with `forwarded="forwarded"`, in Forwarded (RFC 7239). The other header is not read.
-    The client is unknown if that header is malformed or over 4 KiB, names more than 32 proxies or no client, and on a Unix socket.
+    The client is the peer of the connection. If that is one of `trusted_proxies`, the client is the
+    last address in X-Forwarded-For that is none of them; with `forwarded="forwarded"`, in Forwarded
+    (RFC 7239). The other header is not read. The client is unknown if that header is malformed or
+    over 4 KiB, names more than 32 proxies or no client, and on a Unix socket.
     """
 
     def __init__(
@@ -333,7 +339,8 @@ class Bearer(Rule):
 class Role(Rule):
     """A client with one of these roles, as a custom function, sync or async, returns them: `Role("admin", of=roles_of)`.
 
-    The function receives the connection. A middleware that authenticates must be added after this one.
+    The function receives the connection. A middleware that authenticates must be added after this
+    one.
     """
 
     def __init__(self, *roles: str, of: Callable[[Any], Roles | Awaitable[Roles]]) -> None:

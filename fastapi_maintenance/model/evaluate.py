@@ -104,7 +104,8 @@ def _ending_by(state: MaintenanceState, expires_at: float) -> MaintenanceState:
 def _combine(live: Iterable[Hold], opened_by: tuple[str | None, ...]) -> MaintenanceState | None:
     """Return the state of the holds: on for any on hold that is not lifted, else off for an off hold of one of these components.
 
-    The newest on hold has the details, with the strictest mode. Of several off holds, that of a component decides.
+    The newest on hold has the details, with the strictest mode. Of several off holds, that of a
+    component decides.
     """
     holds = sorted(live, key=lambda hold: (hold.since, hold.id))
     off = [hold for hold in holds if not hold.state.enabled]

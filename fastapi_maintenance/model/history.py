@@ -27,12 +27,14 @@ _MAX_LENGTHS: Final = {"by": 200, "message": 500, "reason": 500}  # characters
 class Change:
     """One entry of a backend's history.
 
-    `kind` of a switch: `set` through this package, `noticed` if written in another way, `expired` with its time to live.
-    `kind` of a hold: `taken`, `released`, or `lapsed` when its lease expired. Of both: `cleared`, and after the backend lost its
-    data `restored`, or `lost` if nothing was restored.
+    `kind` of a switch: `set` through this package, `noticed` if written in another way, `expired`
+    with its time to live. `kind` of a hold: `taken`, `released`, or `lapsed` when its lease
+    expired. Of both: `cleared`, and after the backend lost its data `restored`, or `lost` if
+    nothing was restored.
 
-    `state` is the state that was set, held or released, without lists and with truncated texts. If it is unreadable, it is `None`
-    and `error` says why. `host` and `pid` are the process that made the change or, if it was made in another way, noticed it.
+    `state` is the state that was set, held or released, without lists and with truncated texts. If
+    it is unreadable, it is `None` and `error` says why. `host` and `pid` are the process that made
+    the change or, if it was made in another way, noticed it.
     """
 
     id: str

@@ -16,7 +16,8 @@ __all__ = ["Hold"]
 class Hold:
     """A lease on the state, on or off. A block takes it, and it expires at its deadline.
 
-    An off hold lifts the on holds in `lifts`, which are those of its enclosing blocks. With a `component`, it applies to that component.
+    An off hold lifts the on holds in `lifts`, which are those of its enclosing blocks. With a
+    `component`, it applies to that component.
     """
 
     id: str

@@ -30,9 +30,10 @@ class ComponentSwitch:
 class Snapshot:
     """One consistent read of a backend.
 
-    `switch` or `holds` is `None` if the stored value is unreadable; `error` says why, and the last known value stays in effect.
-    `expires_in` is the remaining time to live of the switch in seconds. `registered` says whether the same atomic step renewed
-    the registration of this worker. `components` has the switches of components that have one; `None` as for `holds`.
+    `switch` or `holds` is `None` if the stored value is unreadable; `error` says why, and the last
+    known value stays in effect. `expires_in` is the remaining time to live of the switch in
+    seconds. `registered` says whether the same atomic step renewed the registration of this worker.
+    `components` has the switches of components that have one; `None` as for `holds`.
     """
 
     switch: MaintenanceState | None = OFF

@@ -80,9 +80,9 @@ class MaintenanceState(BaseModel):
     """The state of a switch or a hold: on or off, with details for visitors and operators.
 
     `message` is public; `reason` and `by` are for operators only. `retry_after` is in seconds.
-    `starts_at` and `ends_at` need a time zone. Each reader evaluates the window by the clock of the backend.
-    `allow` lists up to 100 requests that pass, like `/login`, `POST /login` or `10.1.0.0/16`.
-    `bypass` lists up to 100 bypass tokens by their records.
+    `starts_at` and `ends_at` need a time zone. Each reader evaluates the window by the clock of the
+    backend. `allow` lists up to 100 requests that pass, like `/login`, `POST /login` or
+    `10.1.0.0/16`. `bypass` lists up to 100 bypass tokens by their records.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -111,12 +111,13 @@ class MaintenanceState(BaseModel):
     def parse(cls, value: str | bytes | None) -> MaintenanceState:
         """Parse a switch value: absent is off, else a boolean word or a JSON object.
 
-        A JSON object with a valid `enabled` is obeyed; `ignored` has the details that are not. Raises `InvalidStateError` for
-        everything else and beyond 64 KiB.
+        A JSON object with a valid `enabled` is obeyed; `ignored` has the details that are not.
+        Raises `InvalidStateError` for everything else and beyond 64 KiB.
         """
         if value is None:
             return OFF
-        # A lone surrogate, as the environment may contain, becomes the bytes that are not UTF-8 again.
+        # A lone surrogate, as the environment may contain, becomes the bytes that are not UTF-8
+        # again.
         raw = value.encode("utf-8", "surrogatepass") if isinstance(value, str) else value
         if len(raw) > MAX_BYTES:
             raise InvalidStateError(
@@ -141,7 +142,8 @@ class MaintenanceState(BaseModel):
     def from_document(cls, document: Any) -> MaintenanceState:
         """Read a JSON object without its unknown and invalid details. Raises `InvalidStateError` without a valid `enabled`.
 
-        Without a detail, a state closes at least as much as the intended one: every request, from now on, without an end.
+        Without a detail, a state closes at least as much as the intended one: every request, from
+        now on, without an end.
         """
         ignored: list[str] = []
         while True:

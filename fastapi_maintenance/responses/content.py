@@ -29,7 +29,7 @@ class Content:
 
     state: MaintenanceState
     language: str
-    texts: Translation
+    translation: Translation
     jitter: int = 0
 
     @property
@@ -40,13 +40,13 @@ class Content:
     @property
     def title(self) -> str:
         """The heading."""
-        return self.texts.read_only_title if self.read_only else self.texts.title
+        return self.translation.read_only_title if self.read_only else self.translation.title
 
     @property
     def message(self) -> str:
         """The message of the state, else of the language."""
         return self.state.message or (
-            self.texts.read_only_message if self.read_only else self.texts.message
+            self.translation.read_only_message if self.read_only else self.translation.message
         )
 
     @property

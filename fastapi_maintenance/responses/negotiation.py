@@ -41,8 +41,8 @@ def _join(lines: Sequence[bytes]) -> bytes:
 def negotiate(accept: str, offers: Sequence[str]) -> str:
     """Return the media type that a client prefers, or the first offer if it prefers or accepts none.
 
-    A range that names a type is preferred to a wildcard of the same quality. Parameters other than q are not compared,
-    and malformed ranges are ignored.
+    A range that names a type is preferred to a wildcard of the same quality. Parameters other than
+    q are not compared, and malformed ranges are ignored.
     """
     qualities = _qualities(accept)
     if not qualities:

@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from os import PathLike
-from typing import Final, TypeGuard
+from typing import Final, TypeGuard, cast
 from urllib.parse import urlsplit
 
 from .._internal.logging import log_fields
+from .._internal.validation import require
 from ..exceptions import ConfigurationError
 from ..model.state import DEFAULT_RETRY_AFTER, ON, MaintenanceState
 from .content import Content
@@ -46,7 +47,7 @@ _OURS: Final = {
     "transfer-encoding": "it is the server's",
 }
 _URL: Final = re.compile(r"[\x21-\x7e]+")
-_LONGEST: Final = 365 * 24 * 3600  # seconds
+_MAX_SECONDS: Final = 365 * 24 * 3600
 _EVERYTHING: Final = MaintenanceState(
     enabled=True, message="Back soon", ends_at=datetime(2026, 1, 1, tzinfo=UTC), mode="read-only"
 )
@@ -54,16 +55,18 @@ _EVERYTHING: Final = MaintenanceState(
 
 @dataclass(frozen=True, kw_only=True)
 class ResponseOptions:
-    """Options of the response: `MaintenanceModeMiddleware(app, answer=ResponseOptions(retry_after=600))`.
+    """Options of the response: `MaintenanceModeMiddleware(app, response=ResponseOptions(retry_after=600))`.
 
-    `status_code` is the status; `read_only_status_code` (for example 405 or 423) replaces it in read-only mode. `headers` are
-    added and replace built-in headers of the same name. `retry_after` applies unless the state has its own or a known end.
-    `jitter` is the largest random delay that is added to a known end, so that clients do not return at the same time. Both
-    are in seconds. `retry_after_as_date` writes an HTTP date.
+    `status_code` is the status; `read_only_status_code` (for example 405 or 423) replaces it in
+    read-only mode. `headers` are added and replace built-in headers of the same name. `retry_after`
+    applies unless the state has its own or a known end. `jitter` is the largest random delay that
+    is added to a known end, so that clients do not return at the same time. Both are in seconds.
+    `retry_after_as_date` writes an HTTP date.
 
-    Browsers get an HTML page: the built-in one, a Jinja2 `template`, or a static `file` (both loaded at start-up). `refresh`
-    adds a Refresh header, in seconds. `redirect` sends browsers to another URL (302) instead. `texts` adds or replaces
-    languages of the page and of plain text; `language` is the fallback. `problem_type` is the `type` of problem details (RFC 9457).
+    Browsers get an HTML page: the built-in one, a Jinja2 `template`, or a static `file` (both
+    loaded at start-up). `refresh` adds a Refresh header, in seconds. `redirect` sends browsers to
+    another URL (302) instead. `translations` adds or replaces languages of the page and of plain
+    text; `language` is the fallback. `problem_type` is the `type` of problem details (RFC 9457).
 
     Raises `ConfigurationError` for invalid options.
     """
@@ -86,38 +89,33 @@ class ResponseOptions:
 
     def __post_init__(self) -> None:
         pages = [
-            f"{name}="
-            for name in ("redirect", "template", "file")
-            if getattr(self, name) is not None
+            name for name in ("redirect", "template", "file") if getattr(self, name) is not None
         ]
         if len(pages) > 1:
-            raise ConfigurationError(f"{' and '.join(pages)} exclude each other. Give one of them.")
+            raise ConfigurationError(
+                f"{'= and '.join(pages)}= exclude each other. Give one of them."
+            )
         for name, path in (("template", self.template), ("file", self.file)):
-            if path is not None and not isinstance(path, str | PathLike):
-                raise ConfigurationError(f"{name} must be a path, not {path!r}.")
-        if not isinstance(self.retry_after_as_date, bool):
-            raise ConfigurationError(
-                f"retry_after_as_date must be True or False, not {self.retry_after_as_date!r}."
-            )
-        _check_status(status_code=self.status_code)
+            require(isinstance(path, str | PathLike | None), f"{name} must be a path", path)
+        as_date = self.retry_after_as_date
+        require(isinstance(as_date, bool), "retry_after_as_date must be True or False", as_date)
+        _check_status("status_code", self.status_code)
         if self.read_only_status_code is not None:
-            _check_status(read_only_status_code=self.read_only_status_code)
+            _check_status("read_only_status_code", self.read_only_status_code)
         _check_headers(self.headers)
-        _check_seconds(retry_after=self.retry_after, jitter=self.jitter)
+        _check_seconds("retry_after", self.retry_after)
+        _check_seconds("jitter", self.jitter)
         if self.refresh is not None:
-            _check_seconds(least=1, refresh=self.refresh)
-        _check_texts(self.translations)
-        if self.language not in self.all_texts:
-            raise ConfigurationError(
-                f"There are no texts in language={self.language!r}; there are {', '.join(self.all_texts)}."
-            )
-        _check_url(problem_type=self.problem_type)
+            _check_seconds("refresh", self.refresh, least=1)
+        _check_translations(self.translations)
+        known = self.all_translations
+        require(
+            self.language in known, f"language must be one of {', '.join(known)}", self.language
+        )
+        _check_url("problem_type", self.problem_type)
         if self.redirect is not None:
-            _check_url(redirect=self.redirect)
-        for name in (
-            "headers",
-            "translations",
-        ):  # what somebody does to theirs later has not been checked
+            _check_url("redirect", self.redirect)
+        for name in ("headers", "translations"):  # copies, as later changes are not validated
             object.__setattr__(self, name, dict(getattr(self, name)))
         object.__setattr__(self, "_page", self._read_page())
 
@@ -127,18 +125,18 @@ class ResponseOptions:
         if self.template is None:
             return render_html
         page = read_template(self.template)
-        for state in (ON, _EVERYTHING):  # so that what it cannot do is found now
+        for state in (ON, _EVERYTHING):  # so that errors of the template show at start-up
             page(self.content(state, self.language))
         return page
 
     @property
-    def all_texts(self) -> dict[str, Translation]:
+    def all_translations(self) -> dict[str, Translation]:
         """The translations by language tag."""
         return {**TRANSLATIONS, **self.translations}
 
     def content(self, state: MaintenanceState, language: str) -> Content:
         """Return the content of the response for a state, in one language."""
-        return Content(state, language, self.all_texts[language], self.jitter)
+        return Content(state, language, self.all_translations[language], self.jitter)
 
     def status_of(self, state: MaintenanceState) -> int:
         """Return the status code for a state."""
@@ -146,82 +144,62 @@ class ResponseOptions:
             return self.read_only_status_code
         return self.status_code
 
-    def render(self, media_type: str, notice: Content) -> RenderedBody:
+    def render(self, media_type: str, content: Content) -> RenderedBody:
         """Render the body in one of the media types."""
         if media_type == PROBLEM:
-            return render_problem(notice, self.problem_type, self.status_of(notice.state))
+            return render_problem(content, self.problem_type, self.status_of(content.state))
         if media_type == HTML:
-            return self._encode_page(notice)
-        return render_plain(notice) if media_type == PLAIN else render_json(notice)
+            return self._render_page(content)
+        return render_plain(content) if media_type == PLAIN else render_json(content)
 
-    def _encode_page(self, notice: Content) -> RenderedBody:
+    def _render_page(self, content: Content) -> RenderedBody:
         try:
-            return self._page(notice)
-        except Exception as error:  # a template can do what it likes
-            logger.error(
-                "The page of a template is replaced by ours: %s",
-                error,
-                extra=log_fields("template-failed"),
-            )
-            return render_html(notice)
+            return self._page(content)
+        except Exception as error:  # templates may raise anything
+            extra = log_fields("template-failed")
+            logger.error("The template failed, the built-in page is sent: %s", error, extra=extra)
+            return render_html(content)
 
 
-def _check_status(**option: object) -> None:
-    ((name, status),) = option.items()
-    if not _is_int(status) or not 200 <= status <= 599 or status in (204, 205, 304):
-        raise ConfigurationError(
-            f"{name} must be a status from 200 to 599 that can have a body, not {status!r}."
-        )
-    if 300 <= status <= 399:
-        raise ConfigurationError(
-            f"{name}={status} needs to know where to: give redirect= alone, it is answered with 302."
-        )
+def _check_status(name: str, status: object) -> None:
+    has_body = _is_int(status) and 200 <= status <= 599 and status not in (204, 205, 304)
+    require(has_body, f"{name} must be a status from 200 to 599 with a body", status)
+    is_redirect = _is_int(status) and 300 <= status <= 399
+    require(not is_redirect, f"{name} must not be 3xx (give redirect= instead)", status)
 
 
 def _check_headers(headers: object) -> None:
-    if not isinstance(headers, Mapping):
-        raise ConfigurationError(f"headers must be a mapping of names to values, not {headers!r}.")
-    for name, value in headers.items():
-        if not (isinstance(name, str) and _TOKEN.fullmatch(name)):
-            raise ConfigurationError(f"The name of a header must be a token, got {name!r}.")
-        if not (isinstance(value, str) and _VALUE.fullmatch(value)):
-            raise ConfigurationError(
-                f"The value of the header {name} must be Latin-1 text without control characters, got {value!r}."
-            )
-        if name.lower() in _OURS:
-            raise ConfigurationError(f"The header {name} cannot be set: {_OURS[name.lower()]}.")
+    require(isinstance(headers, Mapping), "headers must map names to values", headers)
+    for name, value in cast(Mapping[object, object], headers).items():
+        valid = isinstance(name, str) and _TOKEN.fullmatch(name)
+        require(valid, "The name of a header must be a token", name)
+        valid = isinstance(value, str) and _VALUE.fullmatch(value)
+        require(valid, f"The header {name} must be Latin-1 text without control characters", value)
+        if (reason := _OURS.get(str(name).lower())) is not None:
+            raise ConfigurationError(f"The header {name} must not be set: {reason}.")
 
 
-def _check_seconds(*, least: int = 0, **options: object) -> None:
-    for name, seconds in options.items():
-        if not _is_int(seconds) or not least <= seconds <= _LONGEST:
-            raise ConfigurationError(
-                f"{name} must be whole seconds from {least} to {_LONGEST}, not {seconds!r}."
-            )
+def _check_seconds(name: str, seconds: object, *, least: int = 0) -> None:
+    valid = _is_int(seconds) and least <= seconds <= _MAX_SECONDS
+    require(valid, f"{name} must be whole seconds from {least} to {_MAX_SECONDS}", seconds)
 
 
-def _check_url(**option: object) -> None:
-    ((name, url),) = option.items()
+def _check_url(name: str, url: object) -> None:
     try:
-        if isinstance(url, str) and _URL.fullmatch(url) and urlsplit(url):
-            return
-    except ValueError:  # of brackets that do not hold an IPv6 address
-        pass
-    raise ConfigurationError(
-        f"{name} must be a URL, percent-encoded where it is not ASCII, not {url!r}."
+        valid = isinstance(url, str) and _URL.fullmatch(url) and urlsplit(url)
+    except ValueError:  # brackets without an IPv6 address
+        valid = None
+    require(valid, f"{name} must be a URL, percent-encoded unless it is ASCII", url)
+
+
+def _check_translations(given: object) -> None:
+    valid = isinstance(given, Mapping) and all(
+        isinstance(each, Translation) for each in given.values()
     )
-
-
-def _check_texts(texts: object) -> None:
-    if not isinstance(texts, Mapping) or not all(
-        isinstance(each, Translation) for each in texts.values()
-    ):
-        raise ConfigurationError(
-            f'translations must be a mapping of language tags to Translation, as {{"fi": Translation(title=…)}}, not {texts!r}.'
-        )
-    for tag in texts:
-        if not (isinstance(tag, str) and _TAG.fullmatch(tag)):
-            raise ConfigurationError(f"{tag!r} is not a language tag such as fi or pt-BR.")
+    require(valid, 'translations must be a mapping like {"fi": Translation(title=…)}', given)
+    for tag in cast(Mapping[object, object], given):
+        valid = isinstance(tag, str) and _TAG.fullmatch(tag) is not None
+        require(valid, "A language tag must be like fi or pt-BR", tag)
 
 
 def _is_int(value: object) -> TypeGuard[int]:

@@ -32,26 +32,27 @@ CONTENT_SECURITY_POLICY: Final = (
 """The policy of the page. It allows its style, its script and requests to its own origin."""
 
 
-def render_page(notice: Content) -> str:
+def render_page(content: Content) -> str:
     """Render the page. It stays readable where a stricter policy blocks its style and script."""
     return _PAGE.substitute(
-        language=html.escape(notice.language),
-        direction="rtl" if notice.texts.right_to_left else "ltr",
-        title=html.escape(notice.title),
-        message=html.escape(notice.message),
-        until=_until(notice),
-        # Read-only mode never refuses a GET, so there is nothing to wait for; a reload would lose the text of a form.
+        language=html.escape(content.language),
+        direction="rtl" if content.translation.right_to_left else "ltr",
+        title=html.escape(content.title),
+        message=html.escape(content.message),
+        until=_until(content),
+        # Read-only mode never refuses a GET, so there is nothing to wait for; a reload would lose
+        # the text of a form.
         waiting=""
-        if notice.read_only
-        else f'<p class="waiting" role="status" hidden>{html.escape(notice.texts.waiting)}</p>\n',
+        if content.read_only
+        else f'<p class="waiting" role="status" hidden>{html.escape(content.translation.waiting)}</p>\n',
         style=_STYLE,
         script=f"<script>{_SCRIPT}</script>\n",
     )
 
 
-def _until(notice: Content) -> str:
-    if notice.ends_at is None:
+def _until(content: Content) -> str:
+    if content.ends_at is None:
         return ""
-    before, after = map(html.escape, notice.texts.until.split("{time}"))
-    spread = f' data-jitter="{notice.jitter}"' if notice.jitter else ""
-    return f'<p class="until">{before}<time datetime="{iso_seconds(notice.ends_at)}"{spread}>{readable(notice.ends_at)}</time>{after}</p>\n'
+    before, after = map(html.escape, content.translation.until.split("{time}"))
+    spread = f' data-jitter="{content.jitter}"' if content.jitter else ""
+    return f'<p class="until">{before}<time datetime="{iso_seconds(content.ends_at)}"{spread}>{readable(content.ends_at)}</time>{after}</p>\n'

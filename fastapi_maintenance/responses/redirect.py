@@ -17,8 +17,8 @@ _HOST: Final = re.compile(r"(?:.*@)?(.*?)\.?(?::(?:80|443)?)?", re.DOTALL)
 def leads_to_itself(scope: Scope, target: str) -> bool:
     """Return whether a redirect to the target would come back to the page that is asked for, and so never end.
 
-    The scheme and its default port are ignored, as a proxy may have ended TLS; so are query, fragment and a slash at the end,
-    which routers add. A path counts with and without `root_path`.
+    The scheme and its default port are ignored, as a proxy may have ended TLS; so are query,
+    fragment and a slash at the end, which routers add. A path counts with and without `root_path`.
     """
     hosts = [
         _normal_host(value.decode("latin-1")) for name, value in scope["headers"] if name == b"host"

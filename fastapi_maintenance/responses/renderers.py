@@ -35,7 +35,8 @@ MEDIA_TYPES: Final = (JSON, PROBLEM, HTML, PLAIN)
 class RenderedBody:
     """A rendered body and its headers.
 
-    With `after`, the seconds of Retry-After go between the two parts, as they may differ for each client.
+    With `after`, the seconds of Retry-After go between the two parts, as they may differ for each
+    client.
     """
 
     content: bytes
@@ -43,46 +44,46 @@ class RenderedBody:
     after: bytes | None = None
 
 
-def render_json(notice: Content) -> RenderedBody:
+def render_json(content: Content) -> RenderedBody:
     """Render JSON like FastAPI's own errors. `mode` is present in read-only mode only."""
-    content: dict[str, Any] = {"detail": detail(notice.state)}
-    if notice.read_only:
-        content["mode"] = notice.state.mode
-    return RenderedBody(_dump(content), (_content_type(JSON), _VARY))
+    document: dict[str, Any] = {"detail": detail(content.state)}
+    if content.read_only:
+        document["mode"] = content.state.mode
+    return RenderedBody(_dump(document), (_content_type(JSON), _VARY))
 
 
-def render_problem(notice: Content, kind: str, status: int) -> RenderedBody:
+def render_problem(content: Content, kind: str, status: int) -> RenderedBody:
     """Render problem details (RFC 9457) with `mode`, `ends_at` and `retry_after` in seconds. `kind` is the `type`."""
     problem: dict[str, Any] = {
         "type": kind,
-        "title": "Read-only for maintenance" if notice.read_only else "Down for maintenance",
+        "title": "Read-only for maintenance" if content.read_only else "Down for maintenance",
         "status": status,
-        "detail": detail(notice.state),
-        "mode": notice.state.mode,
+        "detail": detail(content.state),
+        "mode": content.state.mode,
     }
-    if notice.ends_at is not None:
-        problem["ends_at"] = iso_seconds(notice.ends_at)
+    if content.ends_at is not None:
+        problem["ends_at"] = iso_seconds(content.ends_at)
     head = _dump(problem).removesuffix(b"}")
     return RenderedBody(head + b',"retry_after":', (_content_type(PROBLEM), _VARY), after=b"}")
 
 
-def render_html(notice: Content) -> RenderedBody:
+def render_html(content: Content) -> RenderedBody:
     """Render the built-in page."""
     policy = (b"content-security-policy", CONTENT_SECURITY_POLICY)
     return RenderedBody(
-        render_page(notice).encode(),
-        (_content_type(f"{HTML}; charset=utf-8"), *_spoken(notice), policy),
+        render_page(content).encode(),
+        (_content_type(f"{HTML}; charset=utf-8"), *_language_headers(content), policy),
     )
 
 
-def render_plain(notice: Content) -> RenderedBody:
+def render_plain(content: Content) -> RenderedBody:
     """Render plain text of two or three lines."""
-    lines = [notice.title, notice.message]
-    if notice.ends_at is not None:
-        lines.append(notice.texts.until.replace("{time}", readable(notice.ends_at)))
+    lines = [content.title, content.message]
+    if content.ends_at is not None:
+        lines.append(content.translation.until.replace("{time}", readable(content.ends_at)))
     return RenderedBody(
         "".join(f"{line}\n" for line in lines).encode(),
-        (_content_type(f"{PLAIN}; charset=utf-8"), *_spoken(notice)),
+        (_content_type(f"{PLAIN}; charset=utf-8"), *_language_headers(content)),
     )
 
 
@@ -93,9 +94,9 @@ def _content_type(value: str) -> tuple[bytes, bytes]:
     return b"content-type", value.encode()
 
 
-def _spoken(notice: Content) -> tuple[tuple[bytes, bytes], ...]:
+def _language_headers(content: Content) -> tuple[tuple[bytes, bytes], ...]:
     """Return the headers of a body in one of several languages."""
-    return (b"vary", b"accept, accept-language"), (b"content-language", notice.language.encode())
+    return (b"vary", b"accept, accept-language"), (b"content-language", content.language.encode())
 
 
 def _dump(content: dict[str, Any]) -> bytes:

@@ -29,23 +29,25 @@ __all__ = [
     "announcement",
 ]
 
-_Answer = Response | Awaitable[Response]
+_Response = Response | Awaitable[Response]
 ResponseHandler = (
-    Callable[[Request], _Answer]
-    | Callable[[HTTPConnection], _Answer]
-    | Callable[[Request, MaintenanceState], _Answer]
-    | Callable[[HTTPConnection, MaintenanceState], _Answer]
+    Callable[[Request], _Response]
+    | Callable[[HTTPConnection], _Response]
+    | Callable[[Request, MaintenanceState], _Response]
+    | Callable[[HTTPConnection, MaintenanceState], _Response]
 )
 """Makes the response during maintenance. Sync handlers run in threads of their own.
 
-A handler with two parameters also gets the state that the request was refused by. A WebSocket is described as to an
-`ExemptHandler`; a handler that asks for what only a `Request` has, leaves it to the standard response.
+A handler with two parameters also gets the state that the request was refused by. A WebSocket is
+described as to an `ExemptHandler`; a handler that asks for what only a `Request` has, leaves it to
+the standard response.
 """
 
 MODE_HEADER: Final = b"x-maintenance-mode"
 """The header that distinguishes this response from other 503 responses: `full` or `read-only`.
 
-It is a structured field (RFC 9651): a token with the parameter `ends_at`, a date, if the end is known.
+It is a structured field (RFC 9651): a token with the parameter `ends_at`, a date, if the end is
+known.
 """
 
 UPCOMING_HEADER: Final = b"x-maintenance-coming"
@@ -86,29 +88,29 @@ def _utc_now() -> datetime:
 class MaintenanceResponse:
     """The response for one state: `await response(scope, receive, send)`, for HTTP requests and WebSocket handshakes.
 
-    `clock` returns the current time, for Retry-After. `answer` has the options.
+    `clock` returns the current time, for Retry-After. `options` has the options.
     """
 
     def __init__(
         self,
         state: MaintenanceState,
         clock: Callable[[], datetime] = _utc_now,
-        answer: ResponseOptions | None = None,
+        options: ResponseOptions | None = None,
     ) -> None:
         self._state = state
         self._clock = clock
-        self._answer = answer = answer or ResponseOptions()
+        self._options = options = options or ResponseOptions()
         self._retry_after = RetryAfter(
-            answer.retry_after, answer.jitter, answer.retry_after_as_date
+            options.retry_after, options.jitter, options.retry_after_as_date
         )
         self._is_constant = self._retry_after.is_constant(state)
-        self._languages = tuple(answer.all_texts)
+        self._languages = tuple(options.all_translations)
         self._encoded: dict[tuple[str, str], _Encoded] = {}
         self._preferred: dict[tuple[bytes, bytes], tuple[str, str]] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         media_type, language = self._prefer(preferences(scope))
-        redirect = self._answer.redirect
+        redirect = self._options.redirect
         if redirect is not None and media_type == HTML and not leads_to_itself(scope, redirect):
             media_type = _REDIRECT
         encoded = self._encoded.get((media_type, language)) or self._encode(media_type, language)
@@ -128,7 +130,7 @@ class MaintenanceResponse:
             if len(self._preferred) >= _MOST_CLIENTS:  # somebody makes them up
                 self._preferred.clear()
             accept, accept_language = (header.decode("latin-1") for header in preferences)
-            language = negotiate_language(accept_language, self._languages, self._answer.language)
+            language = negotiate_language(accept_language, self._languages, self._options.language)
             preferred = self._preferred[preferences] = negotiate(accept, MEDIA_TYPES), language
         return preferred
 
@@ -140,21 +142,21 @@ class MaintenanceResponse:
         return encoded
 
     def _saying(self, media_type: str, language: str) -> _Encoded:
-        answer, state = self._answer, self._state
-        status = answer.status_of(state)
-        body = answer.render(media_type, answer.content(state, language))
+        options, state = self._options, self._state
+        status = options.status_of(state)
+        body = options.render(media_type, options.content(state, language))
         headers = [*body.headers, _NOT_STORED, (MODE_HEADER, _mark(state))]
         if status == 405:
             headers.append(_SAFE)
-        if media_type == HTML and answer.refresh is not None and state.mode == "full":
-            headers.append((b"refresh", b"%d" % answer.refresh))
+        if media_type == HTML and options.refresh is not None and state.mode == "full":
+            headers.append((b"refresh", b"%d" % options.refresh))
         encoded = _Encoded(status, self._with_own(headers), body.content, body.after)
         return self._time(encoded) if self._is_constant else encoded
 
     def _redirecting(self) -> _Encoded:
         """Encode the redirect without Retry-After, which would delay it (RFC 9110, 10.2.3)."""
         headers = [
-            (b"location", (self._answer.redirect or "").encode()),
+            (b"location", (self._options.redirect or "").encode()),
             (b"content-length", b"0"),
             (b"vary", b"accept"),
             _NOT_STORED,
@@ -166,7 +168,7 @@ class MaintenanceResponse:
         """Return the headers with the user's own, which replace others of the same name. A Vary header is added."""
         own = [
             (name.lower().encode(), value.encode("latin-1"))
-            for name, value in self._answer.headers.items()
+            for name, value in self._options.headers.items()
         ]
         replaced = {name for name, _ in own} - {b"vary"}
         return *(header for header in ours if header[0] not in replaced), *own

@@ -16,8 +16,8 @@ __all__ = ["RetryAfter"]
 class RetryAfter:
     """Options of Retry-After, in seconds: the state's own value, else the time until its end rounded up, else `default`.
 
-    `jitter` is the largest random delay that is added to an end, so that clients do not return at the same time.
-    `as_date` writes an HTTP date instead of seconds.
+    `jitter` is the largest random delay that is added to an end, so that clients do not return at
+    the same time. `as_date` writes an HTTP date instead of seconds.
     """
 
     default: int = DEFAULT_RETRY_AFTER

@@ -26,14 +26,15 @@ def read_file(path: str | PathLike[str]) -> Page:
     body = RenderedBody(
         content, ((b"content-type", b"text/html; charset=utf-8"), (b"vary", b"accept"))
     )
-    return lambda notice: body
+    return lambda content: body
 
 
 def read_template(path: str | PathLike[str]) -> Page:
     """Load a Jinja2 template, which may extend and include templates in its directory.
 
-    Its variables are `title`, `message`, `ends_at` (a datetime in UTC, or `None`), `mode`, `language` and `texts`; they are escaped.
-    Raises `ConfigurationError` if it cannot be read or rendered, or without Jinja2.
+    Its variables are `title`, `message`, `ends_at` (a datetime in UTC, or `None`), `mode`,
+    `language` and `translation`; they are escaped. Raises `ConfigurationError` if it cannot be read
+    or rendered, or without Jinja2.
     """
     try:
         from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -54,18 +55,18 @@ def read_template(path: str | PathLike[str]) -> Page:
         raise ConfigurationError(
             f"template={str(path)!r} cannot be used: {_explain(error)}."
         ) from error
-    return lambda notice: _render(template, notice)
+    return lambda content: _render(template, content)
 
 
-def _render(template: Any, notice: Content) -> RenderedBody:
+def _render(template: Any, content: Content) -> RenderedBody:
     try:
         page = template.render(
-            title=notice.title,
-            message=notice.message,
-            ends_at=notice.ends_at,
-            mode=notice.state.mode,
-            language=notice.language,
-            texts=notice.texts,
+            title=content.title,
+            message=content.message,
+            ends_at=content.ends_at,
+            mode=content.state.mode,
+            language=content.language,
+            translation=content.translation,
         )
     except Exception as error:
         raise ConfigurationError(

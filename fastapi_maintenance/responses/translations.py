@@ -14,8 +14,8 @@ __all__ = ["TRANSLATIONS", "Translation"]
 class Translation:
     """The sentences of the page and of plain text in one language, without HTML.
 
-    `message` is the default message. `until` contains `{time}`. `waiting` is shown while the page polls for the return.
-    `right_to_left` is for scripts that are written from right to left.
+    `message` is the default message. `until` contains `{time}`. `waiting` is shown while the page
+    polls for the return. `right_to_left` is for scripts that are written from right to left.
     """
 
     title: str

@@ -20,8 +20,9 @@ def adapt_send(
 ) -> Send:
     """Return a `send` that adapts any HTTP response to the request.
 
-    HEAD gets no body. A WebSocket handshake is denied with the response if the server supports that. Otherwise the WebSocket is
-    closed before accept with `code` and `reason`, which clients see as a 403.
+    HEAD gets no body. A WebSocket handshake is denied with the response if the server supports
+    that. Otherwise the WebSocket is closed before accept with `code` and `reason`, which clients
+    see as a 403.
     """
     if scope["type"] == "websocket":
         if "websocket.http.response" in (scope.get("extensions") or ()):
@@ -37,10 +38,12 @@ def _without_body(send: Send) -> Send:
     return fitted
 
 
-# The connect event is not received before a refusal. Neither the ASGI specification nor any server needs it (uvicorn, hypercorn,
-# daphne and granian were tried), and waiting for it would hang if an outer middleware had received it.
+# The connect event is not received before a refusal. Neither the ASGI specification nor any server
+# needs it (uvicorn, hypercorn, daphne and granian were tried), and waiting for it would hang if an
+# outer middleware had received it.
 #
-# Messages of responses may lack the prefix of the extension, as those of Starlette's StreamingResponse once did.
+# Messages of responses may lack the prefix of the extension, as those of Starlette's
+# StreamingResponse once did.
 
 
 def _denying(send: Send) -> Send:
@@ -51,8 +54,8 @@ def _denying(send: Send) -> Send:
         if message["type"] == "websocket.http.response.body" and not message.get(
             "more_body", False
         ):
-            # uvicorn's websockets-sansio logs an error for every denied handshake (its pull request 3138), unless the loop
-            # runs once before the application returns.
+            # uvicorn's websockets-sansio logs an error for every denied handshake (its pull request
+            # 3138), unless the loop runs once before the application returns.
             await checkpoint()
 
     return fitted

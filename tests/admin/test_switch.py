@@ -57,7 +57,7 @@ def test_switch_from_get_can_be_put_back(administer: Administer, url: str) -> No
     again = client.put("switch", json=got.json(), headers={"If-Match": got.headers["etag"]})
     assert again.status_code == 200
     assert client.get("switch").json() == got.json()
-    assert again.json()["coming"] == {
+    assert again.json()["upcoming"] == {
         "starts_at": "2126-11-22T03:00:00Z",
         "ends_at": "2126-11-22T04:00:00Z",
     }

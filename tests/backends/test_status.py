@@ -156,7 +156,7 @@ def test_a_window_ends_with_the_time_to_live_and_one_that_begins_later_never_com
     assert seen.upcoming == window.model_copy(update={"ends_at": NOW + timedelta(minutes=10)})
     assert report(switch=window, expires_in=600.0, at=60.0).upcoming == seen.upcoming
     never = report(switch=window, expires_in=200.0)
-    assert (never.upcoming, never.window, never.to_json()["coming"]) == (None, None, None)
+    assert (never.upcoming, never.window, never.to_json()["upcoming"]) == (None, None, None)
 
 
 def test_json_has_all_its_keys_whatever_there_is_to_say() -> None:
@@ -174,7 +174,7 @@ def test_json_has_all_its_keys_whatever_there_is_to_say() -> None:
     assert [set(hold) for hold in full["holds"]] == [
         STATE_KEYS | {"id", "lease", "lifts", "component"}
     ] * 2
-    assert set(full["coming"]) == {"starts_at", "ends_at"}
+    assert set(full["upcoming"]) == {"starts_at", "ends_at"}
     assert empty == {
         "component": None,
         "enabled": None,
@@ -183,7 +183,7 @@ def test_json_has_all_its_keys_whatever_there_is_to_say() -> None:
         "retry_after": None,
         "changes_at": None,
         "switch": None,
-        "coming": None,
+        "upcoming": None,
         "holds": None,
         "error": None,
         "now": "2026-11-22T03:00:00Z",

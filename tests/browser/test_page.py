@@ -59,7 +59,7 @@ def _html(heading: str, *more: str) -> str:
 
 def showing(state: MaintenanceState, **options: Any) -> Any:
     """A server that has only this to say."""
-    return serving(MaintenanceResponse(state, answer=ResponseOptions(**options)))
+    return serving(MaintenanceResponse(state, options=ResponseOptions(**options)))
 
 
 def polls(visit: Visit) -> int:

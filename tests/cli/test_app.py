@@ -254,7 +254,7 @@ def test_on_at_makes_a_window_that_is_coming(cli: Cli, url: str) -> None:
     on = cli("on", "--backend", url, "--at", "2100-01-01T03:00Z", "--until", "2100-01-01T04:00Z")
     assert (on.code, on.err, on.lines[0]) == (0, "", "maintenance: off")
     assert any(line.startswith("coming: on from 2100-01-01") for line in on.lines)
-    assert cli("status", "--backend", url, "--json").json["coming"] == {
+    assert cli("status", "--backend", url, "--json").json["upcoming"] == {
         "starts_at": "2100-01-01T03:00:00Z",
         "ends_at": "2100-01-01T04:00:00Z",
     }
@@ -263,14 +263,14 @@ def test_on_at_makes_a_window_that_is_coming(cli: Cli, url: str) -> None:
 def test_the_length_of_a_window_is_counted_from_its_beginning(cli: Cli, url: str) -> None:
     assert cli("on", "--backend", url, "--at", "2100-01-01T03:00Z", "--for", "90m").code == 0
     assert (
-        cli("status", "--backend", url, "--json").json["coming"]["ends_at"]
+        cli("status", "--backend", url, "--json").json["upcoming"]["ends_at"]
         == "2100-01-01T04:30:00Z"
     )
 
 
 def test_the_end_of_a_window_is_the_next_such_time_after_its_beginning(cli: Cli, url: str) -> None:
     assert cli("on", "--backend", url, "--at", "2100-01-01T03:00", "--until", "02:00").code == 0
-    coming = cli("status", "--backend", url, "--json").json["coming"]
+    coming = cli("status", "--backend", url, "--json").json["upcoming"]
     assert datetime.fromisoformat(coming["ends_at"]) - datetime.fromisoformat(
         coming["starts_at"]
     ) == timedelta(hours=23)
