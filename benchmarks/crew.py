@@ -196,13 +196,13 @@ class _Worker:
     def __init__(self, backend: RedisBackend, gathering: _Gathering) -> None:
         self.middleware = MaintenanceModeMiddleware(_nothing, backend=backend)
         self._gathering = gathering
-        self._judge = self.middleware.mode.judge
+        self._judge = self.middleware.mode.evaluate_gate
         self._closed = False
         self._tasks: set[asyncio.Task[None]] = set()
 
     def watch(self) -> None:
         self._closed = self.middleware.mode.gate.closure is not None
-        setattr(self.middleware.mode, "judge", self._judged)  # noqa: B010 (a method, for mypy)
+        setattr(self.middleware.mode, "evaluate_gate", self._judged)  # noqa: B010 (a method, for mypy)
 
     def _judged(self) -> object:
         gate = self._judge()

@@ -108,8 +108,8 @@ def profile(
         current_request.reset(current_request.set(admission))
 
     async def in_and_out(scope: Scope) -> None:
-        mode.in_flight.add(admission)
-        mode.in_flight.discard(admission)
+        mode.requests.add(admission)
+        mode.requests.discard(admission)
 
     async def forced(scope: Scope) -> None:
         routes.scan(scope)
@@ -122,7 +122,7 @@ def profile(
         admission.decide(closed.mode.gate, found=True)
 
     async def answer(scope: Scope) -> None:
-        await layer._answer(ON, None, scope, receive, send)
+        await layer._refuse(ON, None, scope, receive, send)
 
     pieces = {
         "the copy of the scope": copy,

@@ -65,11 +65,11 @@ class _Observed:
 
 
 def _state(mode: MaintenanceMode) -> Iterator[tuple[float, Attributes]]:
-    yield int(mode.judge().closure is not None), {}
+    yield int(mode.evaluate_gate().closure is not None), {}
 
 
 def _staleness(mode: MaintenanceMode) -> Iterator[tuple[float, Attributes]]:
-    if mode.cache.reading is not None:
+    if mode.cache.snapshot is not None:
         yield max(0.0, time.monotonic() - mode.cache.fresh_at), {}
 
 
@@ -89,7 +89,7 @@ def _answers(mode: MaintenanceMode) -> Iterator[tuple[float, Attributes]]:
 
 
 def _in_flight(mode: MaintenanceMode) -> Iterator[tuple[float, Attributes]]:
-    for kind, count in zip(("http", "websocket"), mode.in_flight.count(mode.gate), strict=True):
+    for kind, count in zip(("http", "websocket"), mode.requests.count(mode.gate), strict=True):
         yield count, {"kind": kind}
 
 

@@ -123,7 +123,7 @@ async def _history(mode: MaintenanceMode) -> list[Change] | None:
 
 def _known(mode: MaintenanceMode) -> StatusReport:
     """Report the last known state, at the current time."""
-    reading = mode.cache.reading
+    reading = mode.cache.snapshot
     if reading is None:
         return StatusReport.of(
             mode.backend, Snapshot(None, None, time.time(), error="No state was ever read.")

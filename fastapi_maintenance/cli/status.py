@@ -94,7 +94,7 @@ class Observer(MaintenanceMode):
         """What is known now."""
         source = (await self.refresh()).source
         self._news.clear()
-        reading, now = self.cache.reading, time.monotonic()
+        reading, now = self.cache.snapshot, time.monotonic()
         if reading is None:
             unread = Snapshot(None, None, time.time(), error=self._trouble)
             return Observation(StatusReport.of(self.backend, unread), "nowhere", None)

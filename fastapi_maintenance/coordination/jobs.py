@@ -97,7 +97,7 @@ class BackgroundMode:
                 "start(). Celery sends worker_process_init in the prefork and solo pools only: "
                 "connect task_prerun, too."
             )
-        return self.mode.judge().closure is not None
+        return self.mode.evaluate_gate().closure is not None
 
     def wait_until_open(self, timeout: float | None = None) -> bool:
         """Wait at most `timeout` seconds until maintenance is off, and return whether it is."""
@@ -149,7 +149,7 @@ def _admitted(admission: InFlightRequest, open_before: bool) -> bool:
     mode = admission.owner
     if not open_before:
         return False
-    mode.in_flight.add(admission)
+    mode.requests.add(admission)
     if mode.gate.closure is None:
         return True
     _leave(admission)
@@ -157,5 +157,5 @@ def _admitted(admission: InFlightRequest, open_before: bool) -> bool:
 
 
 def _leave(admission: InFlightRequest) -> None:
-    admission.owner.in_flight.discard(admission)
+    admission.owner.requests.discard(admission)
     admission.owner.drain_progressed()

@@ -1,4 +1,4 @@
-"""Lets browsers read our answer from another origin, also where the application's CORSMiddleware lies beneath us."""
+"""Add the CORS headers of a CORSMiddleware inside this middleware to its responses."""
 
 from __future__ import annotations
 
@@ -16,36 +16,38 @@ __all__ = ["CORSPassthrough"]
 
 
 class CORSPassthrough:
-    """Sends answers through a copy of the CORSMiddleware that lies beneath a middleware, if one does.
+    """Sends responses through a copy of the CORSMiddleware inside a middleware, if there is one.
 
-    It adds what it adds to the application's own responses, and answers preflights itself. Further out than us it sees our
-    answers anyway. That of a mounted application is for what is mounted there. `outer` is the class of the middleware.
+    It adds the headers that the application's own responses get, and responses preflights. One
+    outside sees the responses anyway. The one of a mounted application covers what is mounted
+    there. `outer` is the class of the middleware.
     """
 
     def __init__(self, app: ASGIApp, outer: type) -> None:
+        """Keep the application: it is searched at the first response, when it is complete."""
         self._app = app
         self._outer = outer
-        self._beneath: _CORSLookup | None = None
+        self._lookup: _CORSLookup | None = None
 
-    async def send(self, answer: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let `answer` answer."""
+    async def send(self, response: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send a response."""
         if scope["type"] == "http" and b"origin" in dict(scope["headers"]):
-            answer = self._through(answer, scope)
-        await answer(scope, receive, send)
+            response = self._through(response, scope)
+        await response(scope, receive, send)
 
-    def _through(self, answer: ASGIApp, scope: Scope) -> ASGIApp:
-        if self._beneath is None:  # not before the first answer, when the application is complete
-            self._beneath = _CORSLookup(self._app, _declared(scope.get("app"), self._outer))
-        found = self._beneath.find(scope)
+    def _through(self, response: ASGIApp, scope: Scope) -> ASGIApp:
+        if self._lookup is None:
+            self._lookup = _CORSLookup(self._app, _declared(scope.get("app"), self._outer))
+        found = self._lookup.find(scope)
         if found is None:
-            return answer
+            return response
         cors = copy(found)
-        cors.app = answer
+        cors.app = response
         return cors
 
 
 class _CORSLookup:
-    """What there is of CORS beneath an app, as far as mounts can be followed."""
+    """The CORSMiddleware inside an app and inside the apps mounted there."""
 
     def __init__(self, app: ASGIApp, hidden: CORSMiddleware | None = None) -> None:
         self._own = _seen(app) or hidden
@@ -66,7 +68,7 @@ class _CORSLookup:
         return self._own is not None or bool(self._mounted)
 
     def find(self, scope: Scope) -> CORSMiddleware | None:
-        """The one that a response to this request would pass."""
+        """Return the one that a response to this request would pass."""
         if not self._mounted:
             return self._own
         for route in self._routes:
@@ -81,13 +83,13 @@ def _matches(route: BaseRoute, scope: Scope) -> tuple[Match, Scope]:
     try:
         return route.matches(
             {**scope, "fastapi": dict(scope.get("fastapi", {}))}
-        )  # FastAPI writes into what it keeps there
-    except Exception:  # of a convertor of the user's
+        )  # FastAPI writes into it
+    except Exception:  # of a custom convertor
         return Match.NONE, {}
 
 
 def _seen(app: ASGIApp) -> CORSMiddleware | None:
-    """The outermost one on the way from an app to its router."""
+    """Return the outermost one between an app and its router."""
     for layer in unwrap(app):
         if isinstance(layer, CORSMiddleware):
             return layer
@@ -97,7 +99,10 @@ def _seen(app: ASGIApp) -> CORSMiddleware | None:
 
 
 def _declared(app: object, outer: type) -> CORSMiddleware | None:
-    """The one that was added to an app before `outer` was, so that it lies beneath; for where another middleware hides it."""
+    """Return the one that was added to an app before `outer`, and so lies inside.
+
+    This finds one that another middleware hides.
+    """
     if not isinstance(app, Starlette):
         return None
     ours = [

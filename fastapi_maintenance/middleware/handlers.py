@@ -1,4 +1,4 @@
-"""Call exempt and response handlers, and route their errors through the application's exception handlers."""
+"""Call exempt and response handlers, with the application's error handling."""
 
 from __future__ import annotations
 
@@ -25,38 +25,40 @@ __all__ = ["ReplayableReceive", "answer_with", "handle_error", "is_exempt", "tak
 
 logger = logging.getLogger("fastapi_maintenance")
 
-
 _INTERNAL_ERROR: Final = 1011  # in IANA's registry of WebSocket close codes
 
 
-_NO_FAILURES: Final = (
+_EXPECTED: Final = (
     HTTPException,
     WebSocketException,
     ClientDisconnect,
-)  # an answer that was meant, or a client that left
+)  # intended answers, and clients that left
 
 
 class ReplayableReceive:
-    """A `receive` that can be read a second time: what an exempt handler took of the body is there again for the app."""
+    """A `receive` whose messages can be read a second time: by a handler, then by the app."""
 
     def __init__(self, receive: Receive) -> None:
+        """Wrap the server's `receive`."""
         self._receive = receive
         self._taken: deque[Message] = deque()
 
     async def __call__(self) -> Message:
+        """Return the next message and keep it."""
         message = await self._receive()
         self._taken.append(message)
         return message
 
     async def replay(self) -> Message:
-        """The `receive` for the app: first what was taken, then what comes."""
+        """Return the kept messages first, then what comes."""
         return self._taken.popleft() if self._taken else await self._receive()
 
 
 async def is_exempt(handler: ExemptHandler, scope: Scope, receive: Receive, send: Send) -> bool:
-    """Ask an exempt handler. Raises what it raised, logged and with a note that names it: for `handle_error`.
+    """Return the answer of an exempt handler. Its error is logged, annotated and raised.
 
-    Where the request goes on afterwards, give a `ReplayableReceive` as `receive`, and `replay.again` to whoever comes next.
+    The body stays readable with a `ReplayableReceive` as `receive` and its `replay` afterwards. For
+    a WebSocket, a handler that only works on requests exempts nothing.
     """
     connection = _connection(scope, receive, send)
     with _annotate_errors("exempt_handler", handler):
@@ -76,10 +78,10 @@ async def answer_with(
     receive: Receive,
     send: Send,
 ) -> None:
-    """Send the response of a handler, which gets the state too unless that is None.
+    """Send the response of a handler, which also gets the state unless that is None.
 
-    Errors of the handler get the app's error handling, and are raised where that has none. `default` answers a WebSocket if the
-    handler can only answer requests.
+    The application's exception handlers answer its errors. `default` answers a WebSocket if the
+    handler only works on requests.
     """
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
@@ -95,7 +97,8 @@ async def answer_with(
                 response = default
             if not callable(response) or isinstance(response, type):
                 raise TypeError(
-                    f"{qualified_name(handler)} returned {type(response).__name__}; a response_handler must return a Response."
+                    f"{qualified_name(handler)} returned {type(response).__name__}; "
+                    "a response_handler must return a Response."
                 )
         await response(scope, receive, send)
 
@@ -114,7 +117,7 @@ def takes_state(handler: ResponseHandler) -> bool:
 
 
 async def handle_error(error: Exception, scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer as the app answers when an endpoint raises this error; raises it where the app has no handler for it."""
+    """Answer like the app if an endpoint raised this error. Without a handler there, raise it."""
 
     async def fail(scope: Scope, receive: Receive, send: Send) -> None:
         raise error
@@ -129,17 +132,17 @@ def _connection(scope: Scope, receive: Receive, send: Send) -> HTTPConnection:
 
 
 def _asks_for_a_request(error: AttributeError, connection: HTTPConnection) -> bool:
-    """Return whether a handler failed only because a WebSocket's handshake is no `Request`, and has no method and no body."""
+    """Return whether a handler failed on what a `Request` has and a WebSocket lacks."""
     return error.obj is connection and hasattr(Request, error.name or "")
 
 
 @contextmanager
 def _annotate_errors(role: str, handler: object) -> Iterator[None]:
-    """Say which handler raised: in the log and, for whoever prints the traceback, on the exception."""
+    """Name the handler of an error in the log and in a note of the exception."""
     try:
         yield
     except Exception as error:
-        if not isinstance(error, _NO_FAILURES):
+        if not isinstance(error, _EXPECTED):
             logger.error(
                 "The %s %s failed: %r",
                 role,
@@ -158,9 +161,10 @@ def _annotate_errors(role: str, handler: object) -> Iterator[None]:
 async def _with_app_error_handlers(
     app: ASGIApp, scope: Scope, receive: Receive, send: Send
 ) -> None:
-    """Run `app` where endpoints run: inside the error handling that lies beneath our middleware in the real app.
+    """Run `app` inside the exception handlers of the real application.
 
-    Handlers of 500 and of Exception are left out. They belong to Starlette's ServerErrorMiddleware, outside of ours.
+    Handlers of 500 and Exception are left out: they belong to Starlette's ServerErrorMiddleware,
+    which is outside of this middleware.
     """
     known = getattr(scope.get("app"), "exception_handlers", {})
     handlers = {key: handler for key, handler in known.items() if key not in (500, Exception)}

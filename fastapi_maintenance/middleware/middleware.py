@@ -1,4 +1,4 @@
-"""The door for requests: a pure ASGI middleware for http, websocket and lifespan."""
+"""The ASGI middleware for HTTP, WebSockets and lifespan."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from random import choice
 from time import monotonic
 from typing import Final, Literal, get_args
 
-from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .._internal.logging import log_fields
@@ -40,26 +39,41 @@ logger = logging.getLogger("fastapi_maintenance")
 
 UnknownRoutes = Literal["pass", "refuse"]
 
-_COMING_READABLE: Final = (b"access-control-expose-headers", b"x-maintenance-coming")
+_UPCOMING_READABLE: Final = (b"access-control-expose-headers", b"x-maintenance-coming")
 _FENCED_STATES: Final = tuple(
     FENCED.model_copy(update={"retry_after": seconds}) for seconds in range(2, 6)
 )
-_NO_ANSWERS: Final = (401, 403, 404, 405)  # of these a middleware did nothing else
+_REFUSALS: Final = (401, 403, 404, 405)  # status codes that do not answer an unknown route
 
 
 class MaintenanceModeMiddleware:
-    """Answers 503 while maintenance is on: `app.add_middleware(MaintenanceModeMiddleware, backend="redis://localhost")`.
+    """Answers 503 while maintenance is on. Pure ASGI, for HTTP, WebSockets and lifespan.
 
-    `enable_maintenance` overrides the switch. `backend` is a backend or its URL; without it, the environment variable
-    `FASTAPI_MAINTENANCE_BACKEND` names one, else `configure_backend` set one, else `FASTAPI_MAINTENANCE_MODE` is the switch.
-    `exempt_handler` lets requests through, `response_handler` makes the answer; both may be sync or async. `answer` has the
-    options of the answer that is made without a handler.
-    With `announce`, responses say in the header `X-Maintenance-Coming` when a window will begin.
-    `exempt_docs=False` closes the documentation pages and the OpenAPI document too.
-    `unknown_routes="refuse"` also refuses requests that no route takes, which a middleware inside the application may answer.
-    Further options are those of `MaintenanceMode`: `fallback`, `on_unreachable`, `stale_after`, `close_websockets`,
-    `close_streams`, `trusted_proxies`, `forwarded`, `bypass`, `on_change` and `on_change_once`.
-    With options that cannot be meant, the application refuses to start and says why.
+    Add it by `app.add_middleware(MaintenanceModeMiddleware, backend="redis://localhost")`.
+    With invalid options the application refuses to start.
+
+    Args:
+        app: The application.
+        enable_maintenance: Overrides the switch, but no hold.
+        backend: A backend or its URL. Default: the URL in `FASTAPI_MAINTENANCE_BACKEND`, else the
+            backend of `configure_backend`, else the variable `FASTAPI_MAINTENANCE_MODE`.
+        exempt_handler: Returns whether a request passes; sync or async.
+        response_handler: Makes the response; sync or async.
+        fallback: As in `MaintenanceMode`, like the further options down to `on_change_once`.
+        on_unreachable: As in `MaintenanceMode`.
+        stale_after: As in `MaintenanceMode`.
+        close_websockets: As in `MaintenanceMode`.
+        close_streams: As in `MaintenanceMode`.
+        trusted_proxies: As in `MaintenanceMode`.
+        forwarded: As in `MaintenanceMode`.
+        bypass: As in `MaintenanceMode`.
+        on_change: As in `MaintenanceMode`.
+        on_change_once: As in `MaintenanceMode`.
+        response: Options of the standard response; not together with `response_handler`.
+        announce: Announce an upcoming window in the header `X-Maintenance-Coming`.
+        exempt_docs: Exempt the documentation pages and the OpenAPI document.
+        unknown_routes: "refuse" also closes requests without a route, which a middleware inside
+            the application may answer.
     """
 
     def __init__(
@@ -85,17 +99,18 @@ class MaintenanceModeMiddleware:
         exempt_docs: bool = True,
         unknown_routes: UnknownRoutes = "pass",
     ) -> None:
+        """Check the options. An error makes the application refuse to start."""
         self.app = app
         self.exempt_handler = exempt_handler
         self.response_handler = response_handler
         try:
-            _check_handlers(exempt_handler=exempt_handler, response_handler=response_handler)
-            _check_answer(response, response_handler)
-            if unknown_routes not in get_args(UnknownRoutes):
+            _check_callables(exempt_handler=exempt_handler, response_handler=response_handler)
+            _check_response(response, response_handler)
+            if unknown_routes not in (choices := get_args(UnknownRoutes)):
                 raise ConfigurationError(
-                    f"unknown_routes must be one of {', '.join(get_args(UnknownRoutes))}, not {unknown_routes!r}."
+                    f"unknown_routes must be one of {', '.join(choices)}, got {unknown_routes!r}."
                 )
-            # Declared here and there: type checkers accept `add_middleware(…, **options)` only for options that are written out.
+            # Declared twice: type checkers reject `add_middleware(…, **options)` otherwise.
             self.mode = MaintenanceMode(
                 backend_or_default(backend),
                 enable_maintenance=enable_maintenance,
@@ -112,7 +127,8 @@ class MaintenanceModeMiddleware:
                 classifier=self._classify,
             )
         except ConfigurationError as error:
-            # FastAPI builds its middlewares inside the lifespan, where servers take an exception for "no lifespan here".
+            # FastAPI builds its middlewares inside the lifespan. Servers would take an exception
+            # for an application without a lifespan.
             self.app = _refuse_to_start(error)
             self.mode = MaintenanceMode(EnvVarBackend(), enable_maintenance=False)
             response = None
@@ -124,35 +140,32 @@ class MaintenanceModeMiddleware:
         self._refuse_unknown = unknown_routes == "refuse"
         self._gives_state = response_handler is not None and takes_state(response_handler)
         self._routes = RouteTable(self.app, self._follow_components)
-        self._cross_origin = CORSPassthrough(self.app, MaintenanceModeMiddleware)
+        self._cors = CORSPassthrough(self.app, MaintenanceModeMiddleware)
         self._options = response
         self._plain = MaintenanceResponse(ON, self.mode.now, response)
         self._responses: dict[str | None, tuple[MaintenanceState, MaintenanceResponse]] = {}
         self._fenced: dict[int | None, MaintenanceResponse] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let a request through, or answer it. Waits for nothing, except where no state was ever known."""
+        """Serve or refuse a request. It waits for I/O only before the first state is known."""
         if scope["type"] == "lifespan":
-            await self._live(scope, receive, send)
+            await self._run_lifespan(scope, receive, send)
             return
         mode = self.mode
-        # A copy, for routers write into the scope: `Mount` moves its root_path. What is in flight is classified as it came.
+        # A copy, because routers write into the scope: `Mount` moves its root_path.
         request = InFlightRequest(mode, dict(scope))
         token = current_request.set(request)
-        # First in, then look: whoever closes the gate after this look finds the request in flight.
-        requests = mode.in_flight
-        requests.add(request)
+        requests = mode.requests
+        requests.add(request)  # before the gate is read: a closing after that finds the request
         gate = mode.gate
         try:
-            routes = self._routes.scan(
-                scope
-            )  # first, for a new route may bring a new component to ask about
+            routes = self._routes.scan(scope)  # before a refresh: a new route may add a component
             if monotonic() >= gate.until:
                 gate = await mode.refresh()
             request.gate = gate
             if routes.forced_on or not gate.is_open:
                 request.route = routes.resolve(scope)
-                await self._judge(request, gate, scope, receive, send)
+                await self._decide(request, gate, scope, receive, send)
             elif self._wraps:
                 await self._serve(request, gate, scope, receive, send)
             else:
@@ -161,17 +174,15 @@ class MaintenanceModeMiddleware:
             requests.discard(request)
             now = mode.gate
             if now is not gate and now.version != gate.version and not now.is_open:
-                mode.drain_progressed()  # it was let in before the closing, and may be the last
+                mode.drain_progressed()  # it was admitted before the closing, and may be the last
             current_request.reset(token)
 
-    async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Watch the backend from before the application starts until after it has shut down."""
+    async def _run_lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Watch the backend from before the startup until after the shutdown."""
 
-        async def tell(message: Message) -> None:
+        async def stop_at_shutdown(message: Message) -> None:
             if message["type"].startswith("lifespan.shutdown."):
-                await (
-                    self.mode.stop()
-                )  # now, as servers end the event loop when they have heard this
+                await self.mode.stop()  # servers end the event loop after this message
             await send(message)
 
         try:
@@ -180,70 +191,84 @@ class MaintenanceModeMiddleware:
             await _refuse_to_start(error)(scope, receive, send)
         token = current_request.set(InFlightRequest(self.mode, scope))
         try:
-            self._routes.scan(scope)  # which tells what components there are, for the first reading
+            self._routes.scan(scope)  # finds the components for the first read
             async with self.mode:
-                await self.app(scope, receive, tell)
+                await self.app(scope, receive, stop_at_shutdown)
         finally:
             current_request.reset(token)
 
-    async def _judge(
+    async def _decide(
         self, request: InFlightRequest, gate: Gate, scope: Scope, receive: Receive, send: Send
     ) -> None:
-        """Decide on a request, and answer or serve it. Refused, it is in no drain's way, also while a handler is asked."""
+        """Serve or refuse a request behind a closed gate, or in an app with forced-on routes.
+
+        From its refusal on it blocks no drain, also while the exempt handler is asked.
+        """
         mode, route = self.mode, request.route
         assert route is not None
-        if (
-            not gate.is_open
-            and (welcome := mode.granted.bypass_redirect(scope, gate.closed_states())) is not None
-        ):
-            mode.in_flight.discard(request)
-            await welcome(scope, receive, send)
-            return
-        if (
-            route.component is not None and route.component not in mode.components
-        ):  # of a route that was added meanwhile
-            self._follow_components(frozenset({route.component}))
-        # Rules and handlers see the path that the routes see. What is passed on stays as it came.
+        if mode.granted.bypass is not None and not gate.is_open:
+            redirect = mode.granted.bypass_redirect(scope, gate.closed_states())
+            if redirect is not None:
+                mode.requests.discard(request)
+                await redirect(scope, receive, send)
+                return
+        if route.component is not None and route.component not in mode.components:
+            self._follow_components(frozenset({route.component}))  # of a route added meanwhile
+        # Rules and handlers see the path as the routes do. The application gets it as it came.
         outside = self._routes.application is not None
         seen = request.scope if outside and self._routes.localize(request.scope) else scope
         request.exempt = (route.docs and self._exempt_docs) or None
         decision = request.decide(gate, found=route.found or self._refuse_unknown)
         if decision.refused:
-            request.refused_by = (
-                choice(_FENCED_STATES) if decision.state is FENCED else decision.state
-            )
+            fenced = decision.state is FENCED
+            request.refused_by = choice(_FENCED_STATES) if fenced else decision.state
             if self.exempt_handler is not None and decision.rule is not DecidedBy.FORCED_ON:
-                replay = ReplayableReceive(receive)
-                receive = replay.replay
+                replayable = ReplayableReceive(receive)
+                receive = replayable.replay
                 try:
-                    request.exempt = await is_exempt(self.exempt_handler, seen, replay, send)
+                    request.exempt = await is_exempt(self.exempt_handler, seen, replayable, send)
                 except Exception as error:
-                    await self._cross_origin.send(
-                        partial(handle_error, error), scope, receive, send
-                    )
+                    await self._cors.send(partial(handle_error, error), scope, receive, send)
                     return
             if not request.exempt or decision.rule is DecidedBy.FORCED_ON:
                 mode.refused_total += 1
-                await self._answer(request.refused_by, route.component, seen, receive, send)
+                await self._refuse(request.refused_by, route.component, seen, receive, send)
                 return
             request.refused_by = None
-        elif (
-            request.exempt is None and gate.for_component(route.component).closure is not None
-        ):  # else nothing was asked yet
+        elif request.exempt is None and gate.for_component(route.component).closure is not None:
             request.exempt = False
             if decision.rule is DecidedBy.NO_ROUTE and request.blocks_drain(gate):
                 send = self._noting_answers(request, gate, send)
         await self._serve(request, gate, scope, receive, send)
 
-    async def _answer(
-        self, state: MaintenanceState, of: str | None, scope: Scope, receive: Receive, send: Send
+    async def _refuse(
+        self,
+        state: MaintenanceState,
+        component: str | None,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
     ) -> None:
-        answer: ASGIApp = self._respond(state, of)
-        if self.response_handler is not None:
-            answer = partial(
-                answer_with, self.response_handler, state if self._gives_state else None, answer
-            )
-        await self._cross_origin.send(answer, scope, receive, send)
+        response: ASGIApp = self._response_for(state, component)
+        if (handler := self.response_handler) is not None:
+            given = state if self._gives_state else None
+            response = partial(answer_with, handler, given, response)
+        await self._cors.send(response, scope, receive, send)
+
+    def _response_for(self, state: MaintenanceState, component: str | None) -> MaintenanceResponse:
+        """Return the response for a state, encoded once for each state of a component."""
+        if state is ON:  # forced-on routes and enable_maintenance ignore the switch's details
+            return self._plain
+        if state.reason is FENCED.reason:
+            if (response := self._fenced.get(state.retry_after)) is None:
+                response = MaintenanceResponse(state, self.mode.now, self._options)
+                self._fenced[state.retry_after] = response
+            return response
+        known, response = self._responses.get(component, (ON, self._plain))
+        if known is not state:
+            response = MaintenanceResponse(state, self.mode.now, self._options)
+            self._responses[component] = state, response
+        return response
 
     async def _serve(
         self, request: InFlightRequest, gate: Gate, scope: Scope, receive: Receive, send: Send
@@ -256,26 +281,22 @@ class MaintenanceModeMiddleware:
             await self.app(scope, receive, send)
             return
         if self._announce:
-            of = self._routes.resolve(scope).component if gate.components else None
-            if (coming := gate.for_component(of).upcoming) is not None:
-                send = _announcing(coming, scope, send)
-        if not self._close_streams:
+            component = self._routes.resolve(scope).component if gate.components else None
+            if (upcoming := gate.for_component(component).upcoming) is not None:
+                send = _announcing(upcoming, scope, send)
+        if self._close_streams:
+            stream = ClosableStream(receive, send)
+            request.close = stream.close
+            await stream.run(self.app, scope)
+        else:
             await self.app(scope, receive, send)
-            return
-        stream = ClosableStream(receive, send)
-        request.close = stream.close
-        try:
-            await self.app(scope, stream.receive, stream.send)
-        except Exception as error:
-            if not (stream.closed and _is_disconnect(error)):
-                raise
 
     def _noting_answers(self, request: InFlightRequest, gate: Gate, send: Send) -> Send:
-        """Note which path a middleware inside the application answers, though no route has it and routes are closed."""
+        """Wrap `send` to notice that a middleware answers a request without a route."""
 
         async def note(message: Message) -> None:
             if _is_answer(request.scope, message):
-                await self._classify(request)  # which asks the exempt handler, too
+                await self._classify(request)  # asks the exempt handler
                 if request.blocks_drain(gate):
                     self.mode.note_unrouted(request.scope["path"])
             await send(message)
@@ -283,18 +304,14 @@ class MaintenanceModeMiddleware:
         return note
 
     async def _classify(self, request: InFlightRequest) -> None:
-        """Find out about a request that was let in while the service was open what the precedence rules ask."""
+        """Find the route of a request that was admitted while open, and whether it is exempt."""
         route = request.route = self._routes.resolve(request.scope)
         self._routes.localize(request.scope)
         exempt = route.docs and self._exempt_docs
         if not exempt and self.exempt_handler is not None:
             try:
-                exempt = await is_exempt(
-                    self.exempt_handler, request.scope, _nothing_more, _nowhere
-                )
-            except (
-                Exception
-            ):  # logged already; a request that cannot be classified blocks the drain
+                exempt = await is_exempt(self.exempt_handler, request.scope, _no_body, _no_response)
+            except Exception:  # logged already
                 exempt = False
         request.exempt = exempt
 
@@ -304,45 +321,21 @@ class MaintenanceModeMiddleware:
         except ConfigurationError as error:
             self.app = _refuse_to_start(error)
 
-    def _respond(self, state: MaintenanceState, of: str | None) -> MaintenanceResponse:
-        """The answer for the state of a component or, if None, the general one, encoded when the state is first asked for."""
-        if state is ON:  # as forced-on routes are, also while the switch says something else
-            return self._plain
-        if state.reason is FENCED.reason:
-            if state.retry_after not in self._fenced:
-                self._fenced[state.retry_after] = MaintenanceResponse(
-                    state, self.mode.now, self._options
-                )
-            return self._fenced[state.retry_after]
-        known, response = self._responses.get(of, (ON, self._plain))
-        if known is not state:
-            response = MaintenanceResponse(state, self.mode.now, self._options)
-            self._responses[of] = state, response
-        return response
-
-
-def _is_disconnect(error: Exception) -> bool:
-    """Return whether an application ended with this only because it saw a disconnect."""
-    if isinstance(error, ExceptionGroup):
-        return all(map(_is_disconnect, error.exceptions))
-    return isinstance(error, OSError | ClientDisconnect)
-
 
 def _is_answer(scope: Scope, message: Message) -> bool:
-    """Return whether this begins a response of content: no error for a missing route, no redirect, no answer to a preflight."""
+    """Return whether a message begins a real answer: no refusal, redirect or preflight."""
     if message["type"] != "http.response.start":
         return bool(message["type"] == "websocket.accept")
+    if scope["method"] == "OPTIONS" and b"access-control-request-method" in dict(scope["headers"]):
+        return False
     status: int = message["status"]
-    preflight = scope["method"] == "OPTIONS" and b"access-control-request-method" in dict(
-        scope["headers"]
-    )
-    return not preflight and status not in _NO_ANSWERS and status // 100 != 3
+    return status not in _REFUSALS and status // 100 != 3
 
 
-def _announcing(coming: MaintenanceState, scope: Scope, send: Send) -> Send:
-    headers = [announcement(coming)]
+def _announcing(upcoming: MaintenanceState, scope: Scope, send: Send) -> Send:
+    headers = [announcement(upcoming)]
     if b"origin" in dict(scope["headers"]):
-        headers.append(_COMING_READABLE)
+        headers.append(_UPCOMING_READABLE)
 
     async def announce(message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -352,47 +345,48 @@ def _announcing(coming: MaintenanceState, scope: Scope, send: Send) -> Send:
     return announce
 
 
-async def _nothing_more() -> Message:
-    """A `receive` for a handler that asks too late: the application has the body."""
-    raise RuntimeError("The request is being answered already; its body cannot be read any more.")
+async def _no_body() -> Message:
+    """Refuse the body to an exempt handler that is asked while the application has it."""
+    raise RuntimeError("The application is answering this request; its body cannot be read again.")
 
 
-async def _nowhere(message: Message) -> None:
-    raise RuntimeError("The request is being answered already.")
+async def _no_response(message: Message) -> None:
+    raise RuntimeError("The application is answering this request already.")
 
 
-def _check_handlers(**handlers: object) -> None:
+def _check_callables(**handlers: object) -> None:
     for name, handler in handlers.items():
         if handler is not None and not callable(handler):
-            raise ConfigurationError(f"{name} must be callable, not {handler!r}.")
+            raise ConfigurationError(
+                f"{name} must be callable, got {handler!r}. Give a function or None."
+            )
 
 
-def _check_answer(answer: object, response_handler: object) -> None:
-    if answer is None:
+def _check_response(response: object, response_handler: object) -> None:
+    if response is None:
         return
-    if not isinstance(answer, ResponseOptions):
-        raise ConfigurationError(f"response must be a ResponseOptions, not {answer!r}.")
+    if not isinstance(response, ResponseOptions):
+        raise ConfigurationError(f"response must be a ResponseOptions, got {response!r}.")
     if response_handler is not None:
         raise ConfigurationError(
-            "response_handler makes the whole answer, so response= would do nothing beside it: give one of them."
+            "response must be None beside a response_handler, got both. The handler makes the "
+            "whole response: give one of them."
         )
 
 
 def _refuse_to_start(error: ConfigurationError) -> ASGIApp:
-    """What stands in for an application that is configured wrongly."""
+    """Return an application that fails its startup and every request with this error."""
     logger.critical(
-        "MaintenanceModeMiddleware is configured wrongly: %s",
+        "MaintenanceModeMiddleware has an invalid configuration: %s",
         error,
         extra=log_fields("misconfigured"),
     )
 
     async def refuse(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "lifespan":
-            raise error
-        await receive()
-        await send(
-            {"type": "lifespan.startup.failed", "message": f"MaintenanceModeMiddleware: {error}"}
-        )
-        raise error  # TestClient goes by that, and takes a lifespan that ends without for one that goes on
+        if scope["type"] == "lifespan":
+            await receive()
+            text = f"MaintenanceModeMiddleware: {error}"
+            await send({"type": "lifespan.startup.failed", "message": text})
+        raise error  # in a lifespan too: TestClient goes on after one that just ends
 
     return refuse

@@ -1,4 +1,4 @@
-"""A WebSocket or a stream that can be ended from outside, while its application sees an ordinary disconnect."""
+"""WebSockets and streams that can be closed while their application runs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from abc import ABC, abstractmethod
 from contextlib import suppress
 from typing import Final
 
-from starlette.types import Message, Receive, Send
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..responses import truncate_reason
 
@@ -17,9 +18,13 @@ _SERVICE_RESTART: Final = 1012  # in IANA's registry of WebSocket close codes
 
 
 class _Closable(ABC):
-    """Stands between an application and its server: `receive` and `send` are for the application."""
+    """A connection between a server and an application, which gets `receive` and `send`.
+
+    After a closing the application sees an ordinary disconnect.
+    """
 
     def __init__(self, receive: Receive, send: Send) -> None:
+        """Wrap the server's side. It needs a running event loop."""
         self._receive = receive
         self._send = send
         self._disconnect: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
@@ -32,24 +37,22 @@ class _Closable(ABC):
         return self._disconnect.done()
 
     async def receive(self) -> Message:
-        """The next message, or the disconnect that a closing amounts to."""
+        """Return the next message, or the disconnect of a closing."""
         if self._missed:
             return self._missed.pop()
         if not self._disconnect.done():
-            next_message = asyncio.ensure_future(self._receive())
+            message = asyncio.ensure_future(self._receive())
             try:
-                await asyncio.wait(
-                    (next_message, self._disconnect), return_when=asyncio.FIRST_COMPLETED
-                )
+                await asyncio.wait((message, self._disconnect), return_when=asyncio.FIRST_COMPLETED)
             except asyncio.CancelledError:
-                if next_message.done():  # whoever waits with a timeout gets it the next time
-                    self._missed.append(self._seen(next_message.result()))
+                if message.done():  # kept for an application that receives with a timeout
+                    self._missed.append(self._seen(message.result()))
                 raise
             finally:
-                if not next_message.done():
-                    next_message.cancel()
-            if next_message.done() and not next_message.cancelled():
-                return self._seen(next_message.result())
+                if not message.done():
+                    message.cancel()
+            if message.done() and not message.cancelled():
+                return self._seen(message.result())
         return self._disconnect.result()
 
     def _seen(self, message: Message) -> Message:
@@ -57,7 +60,7 @@ class _Closable(ABC):
         return message
 
     async def send(self, message: Message) -> None:
-        """Send, unless closed: then it fails as on a connection that the client has closed (ASGI, "Send after close")."""
+        """Send. After a closing, raise `OSError` as on a closed connection (ASGI)."""
         if self._disconnect.done():
             raise OSError("the connection was closed for maintenance")
         await self._pass_on(message)
@@ -67,23 +70,19 @@ class _Closable(ABC):
 
     async def _end(self, disconnect: Message, closing: Message) -> None:
         self._disconnect.set_result(disconnect)
-        with suppress(
-            Exception
-        ):  # the client may have gone at the same moment; each server has its own error for that
+        with suppress(Exception):  # the client may have gone; each server has its own error then
             await self._send(closing)
 
 
 class ClosableWebSocket(_Closable):
-    """A WebSocket, closed with code 1012."""
+    """A WebSocket, closed with code 1012 (RFC 6455, 7.4; "service restart")."""
 
     _begun = False
 
     async def receive(self) -> Message:
-        """The next message, or the disconnect that a closing amounts to."""
+        """Return the next message, or the disconnect of a closing; first the connect event."""
         if not self._begun:
-            message = (
-                await self._receive()
-            )  # the connect event, which is there already and which applications expect first
+            message = await self._receive()
             self._begun = True
             return message
         return await super().receive()
@@ -93,20 +92,28 @@ class ClosableWebSocket(_Closable):
         await self._send(message)
 
     async def close(self, reason: str) -> None:
-        """Close with code 1012 (RFC 6455, 7.4; "service restart")."""
+        """Close with code 1012."""
         if not (self._over or self._disconnect.done()):
-            closing = {"code": _SERVICE_RESTART, "reason": truncate_reason(reason)}
+            details = {"code": _SERVICE_RESTART, "reason": truncate_reason(reason)}
             await self._end(
-                {"type": "websocket.disconnect", **closing}, {"type": "websocket.close", **closing}
+                {"type": "websocket.disconnect", **details}, {"type": "websocket.close", **details}
             )
 
 
 class ClosableStream(_Closable):
-    """An HTTP response, ended between two parts of its body. One with a Content-Length has an end of its own, and is let be."""
+    """An HTTP response of unknown length, ended between two parts of its body."""
 
-    _endless = False  # its parts are being sent, and nothing says when they end
+    _unknown_length = False
     _sending = False
     _wanted = False
+
+    async def run(self, app: ASGIApp, scope: Scope) -> None:
+        """Run the application, and suppress its error about the disconnect of a closing."""
+        try:
+            await app(scope, self.receive, self.send)
+        except Exception as error:
+            if not (self.closed and _is_disconnect(error)):
+                raise
 
     async def _pass_on(self, message: Message) -> None:
         self._sending = True
@@ -115,19 +122,23 @@ class ClosableStream(_Closable):
         finally:
             self._sending = False
         if message["type"] == "http.response.start":
-            self._endless = b"content-length" not in {
-                name.lower() for name, _ in message.get("headers", ())
-            }
+            names = {name.lower() for name, _ in message.get("headers", ())}
+            self._unknown_length = b"content-length" not in names
         elif message["type"] == "http.response.body" and not message.get("more_body", False):
             self._over = True
         elif self._wanted:
             await self.close()
 
     async def close(self, reason: str = "") -> None:
-        """End the response now, or after the part of its body that is next."""
+        """End the response now, or after the next part of its body."""
         self._wanted = True
-        if self._endless and not (self._sending or self._over or self._disconnect.done()):
-            await self._end(
-                {"type": "http.disconnect"},
-                {"type": "http.response.body", "body": b"", "more_body": False},
-            )
+        if self._unknown_length and not (self._sending or self._over or self._disconnect.done()):
+            last = {"type": "http.response.body", "body": b"", "more_body": False}
+            await self._end({"type": "http.disconnect"}, last)
+
+
+def _is_disconnect(error: Exception) -> bool:
+    """Return whether an error comes from a disconnect alone."""
+    if isinstance(error, ExceptionGroup):
+        return all(map(_is_disconnect, error.exceptions))
+    return isinstance(error, OSError | ClientDisconnect)

@@ -1,4 +1,4 @@
-"""What one worker knows of its backend, how sure it may be of it, and the gate that follows. No clock of its own, no I/O."""
+"""Cache of the last snapshot, its age, and the gate derived from it. No clock and no I/O."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ __all__ = ["FENCED", "OutagePolicy", "SnapshotCache", "StalenessPolicy"]
 
 OutagePolicy = Literal["last-known", "open", "closed"]
 
-
 FENCED: Final = MaintenanceState(
     enabled=True,
     retry_after=2,
     reason="The backend cannot be reached, and on_unreachable is 'closed'.",
 )
-"""The state of a worker that closed itself. It opens as soon as the backend is back, so `retry_after` is short."""
+"""The state of a worker that closed itself. It opens as soon as the backend is back, so
+`retry_after` is short."""
 
 
 @dataclass(frozen=True, slots=True)
 class StalenessPolicy:
-    """How a worker judges. Times are in seconds; `kind` is the backend's.
+    """How a worker treats old snapshots. Times are in seconds; `kind` is the backend's.
 
-    `counts_from_registering` is for a fence that must hold against a registry; `asks_always` for a backend that is asked at every
-    request, so that nothing it said can be stale.
+    With `counts_from_registering`, age counts from the last registration, as a fence must.
+    With `asks_always`, the backend is read for every request, so that nothing can be stale.
     """
 
     kind: str
@@ -45,38 +45,45 @@ class StalenessPolicy:
 
 
 class SnapshotCache:
-    """The last reading, and when it was asked for, learned and confirmed: local monotonic times, given by whoever calls."""
+    """The last snapshot, and when it was requested, stored and confirmed.
+
+    Callers pass local monotonic times.
+    """
 
     def __init__(self, policy: StalenessPolicy, clock: Callable[[], float] = time.time) -> None:
+        """Create an empty cache. `clock` is the wall clock, used before the first snapshot."""
         self._policy = policy
         self._wall_clock = clock
-        self._learned_at = -math.inf
+        self._stored_at = -math.inf
         self._registered_at = -math.inf
-        self._offset_bounds = (-math.inf, math.inf)  # of the backend's clock less our monotonic one
-        self.begun_at = -math.inf  # when anybody first wanted to know
+        self._offset_bounds = (
+            -math.inf,
+            math.inf,
+        )  # of the backend's clock minus our monotonic one
+        self.begun_at = -math.inf  # the first use
         self.fresh_at = -math.inf
         self.changes_at = -math.inf
-        self.reading: Snapshot | None = None
+        self.snapshot: Snapshot | None = None
 
-    # -- learning ------------------------------------------------------------------------------------------------------
+    # -- storing -------------------------------------------------------------------------------
 
-    def store(self, reading: Snapshot, asked_at: float, arrived_at: float) -> bool:
-        """Take a reading in, unless what is known is newer: learned while this one was on its way, and read later."""
-        old = self.reading
-        if old is not None and asked_at < self._learned_at and reading.now < old.now:
+    def store(self, snapshot: Snapshot, requested_at: float, arrived_at: float) -> bool:
+        """Store a snapshot, unless a newer one arrived while this one was on its way."""
+        old = self.snapshot
+        if old is not None and requested_at < self._stored_at and snapshot.now < old.now:
             return False
-        self._tune(reading.now - arrived_at, reading.now - asked_at)
-        self.reading = with_stable_expiry(with_last_known(reading, old), old)
-        self._learned_at = arrived_at
-        self.touch(asked_at)
-        if reading.registered:
-            self._registered_at = max(self._registered_at, asked_at)
+        self._narrow_offset(snapshot.now - arrived_at, snapshot.now - requested_at)
+        self.snapshot = with_stable_expiry(with_last_known(snapshot, old), old)
+        self._stored_at = arrived_at
+        self.touch(requested_at)
+        if snapshot.registered:
+            self._registered_at = max(self._registered_at, requested_at)
         return True
 
-    def _tune(self, low: float, high: float) -> None:
-        """Each reading bounds the offset by its round trip, so one that took long need not make windows inexact.
+    def _narrow_offset(self, low: float, high: float) -> None:
+        """Narrow the clock offset by a snapshot, which bounds it by its round trip.
 
-        Together they bound it better than the last one alone, until they contradict each other: then a clock was set.
+        Bounds that contradict the known ones mean that a clock was set, and replace them.
         """
         least, most = self._offset_bounds
         narrowed = max(low, least), min(high, most)
@@ -88,43 +95,39 @@ class SnapshotCache:
         return (low + high) / 2 if math.isfinite(low) else 0.0
 
     def touch(self, at: float) -> None:
-        """What was learned last still held at that time."""
+        """Note that the stored snapshot was still true at that time."""
         self.fresh_at = max(self.fresh_at, at)
 
     @property
     def known(self) -> Snapshot | None:
-        """The last reading, if its switch was ever readable."""
-        return None if self.reading is None or self.reading.switch is None else self.reading
+        """The stored snapshot, if its switch was ever readable."""
+        return None if self.snapshot is None or self.snapshot.switch is None else self.snapshot
 
     def backend_time(self, now: float) -> float:
-        """The time on the clock that windows and leases are judged by, in seconds since the epoch."""
+        """Return the time of the clock that windows and leases follow, as a Unix time."""
         return now + self._clock_offset if self.known else self._wall_clock()
 
-    # -- judging -------------------------------------------------------------------------------------------------------
+    # -- evaluating ----------------------------------------------------------------------------
 
     def evaluate_gate(
         self, now: float, fallback: Snapshot | None, fallback_source: str, *, watched: bool
     ) -> Gate:
-        """The gate as of now. `watched` says whether somebody will confirm it; else it is a cached read."""
+        """Derive the gate. Without `watched`, nothing confirms it, and it is valid for `ttl`."""
         policy = self._policy
         since = self.confirmed_at(now)
         fresh = policy.asks_always or now - since <= policy.stale_after
         backend_now = self.backend_time(now)
-        reading, source = self._basis(fallback, fallback_source, fresh=fresh)
-        states = evaluate_all(reading, backend_now)
-        self.changes_at = now + min(each.until for each in states.values()) - backend_now
+        snapshot, source = self._basis(fallback, fallback_source, fresh=fresh)
+        effective = evaluate_all(snapshot, backend_now)
+        self.changes_at = now + min(each.until for each in effective.values()) - backend_now
         horizon = self._horizon(since if fresh else now, watched=watched)
         if not fresh and policy.on_unreachable != "last-known":
             hold = FENCED if policy.on_unreachable == "closed" else None
-            refusal = closure_of(hold, policy.enable_maintenance, OFF)
-            return Gate(refusal, hold or OFF, f"unreachable-{policy.on_unreachable}", horizon)
-        verdicts = {name: self._verdict(each) for name, each in states.items()}
-        general = verdicts[None]
-        differing = {
-            name: verdict
-            for name, verdict in verdicts.items()
-            if name is not None and verdict != general
-        }
+            closure = closure_of(hold, policy.enable_maintenance, OFF)
+            return Gate(closure, hold or OFF, f"unreachable-{policy.on_unreachable}", horizon)
+        states = {name: self._state_of(each) for name, each in effective.items()}
+        general = states[None]
+        differing = {name: state for name, state in states.items() if name and state != general}
         return Gate(
             general.closure,
             general.state,
@@ -134,34 +137,34 @@ class SnapshotCache:
             differing,
         )
 
-    def _verdict(self, effective: EffectiveState) -> GateState:
+    def _state_of(self, effective: EffectiveState) -> GateState:
         override = self._policy.enable_maintenance
-        refusal = closure_of(effective.hold, override, effective.switch)
-        return GateState(refusal, effective.state, effective.upcoming if override is None else None)
+        closure = closure_of(effective.hold, override, effective.switch)
+        return GateState(closure, effective.state, effective.upcoming if override is None else None)
 
     def confirmed_at(self, now: float) -> float:
-        """From when on staleness counts."""
+        """Return the time from which staleness is measured."""
         if self._policy.on_unreachable == "closed":
-            # A fence must hold against the registry: it counts from where Redis began to count, and a worker that the
-            # registry has never heard of is fenced from the start.
+            # A fence must hold against the registry. It counts from where Redis began to count, and
+            # a worker that has never registered is fenced from the start.
             return self._registered_at if self._policy.counts_from_registering else self.fresh_at
         since = max(self.fresh_at, self.begun_at)
         return now if since == -math.inf else since
 
     def persistent_state(self, now: float) -> MaintenanceState:
-        """The state as a file can keep it: a standing hold, or the switch with its window and time to live."""
-        reading, backend_now = self.known or Snapshot(), now + self._clock_offset
-        switch = reading.switch or OFF
-        if (hold := evaluate(reading, backend_now).hold) is not None:
+        """Return the state as a file can keep it: an active hold, or the switch with its end."""
+        snapshot, backend_now = self.known or Snapshot(), now + self._clock_offset
+        switch = snapshot.switch or OFF
+        if (hold := evaluate(snapshot, backend_now).hold) is not None:
             return hold
-        if reading.expires_in is None:
+        if snapshot.expires_in is None:
             return switch
-        # As it will be when its window begins: with the end that its time to live is.
+        # As it will be when its window begins, so that the time to live is its end.
         begins = backend_now if switch.starts_at is None else switch.starts_at.timestamp()
-        return evaluate(reading, max(backend_now, begins)).switch
+        return evaluate(snapshot, max(backend_now, begins)).switch
 
     def _horizon(self, since: float, *, watched: bool) -> float:
-        """Until when a gate may speak that was confirmed, or judged without confirmation, at that time."""
+        """Return until when a gate is valid that was confirmed at that time."""
         if self._policy.asks_always:
             return -math.inf
         return since + (self._policy.stale_after if watched else self._policy.ttl)
@@ -169,29 +172,29 @@ class SnapshotCache:
     def _basis(
         self, fallback: Snapshot | None, fallback_source: str, *, fresh: bool
     ) -> tuple[Snapshot, str]:
-        """What is known, else what a fallback knows, else off; and where that comes from."""
+        """Return the snapshot to evaluate and its source: the known one, a fallback's, or none."""
         if (known := self.known) is not None:
-            # The override goes before every switch, also those of components, and must not let one of them outdo a general off hold.
-            known = (
-                known
-                if self._policy.enable_maintenance is None or not known.components
-                else replace(known, components={})
-            )
+            # The override beats every switch; one of a component must not outdo an off hold.
+            if self._policy.enable_maintenance is not None and known.components:
+                known = replace(known, components={})
             if fresh:
                 return known, self._policy.kind
             return _unending(known, self.fresh_at + self._clock_offset), "last-known"
-        reading = fallback or Snapshot()
-        if self.reading is not None:  # its switch is unreadable, its holds are not
-            reading = replace(reading, holds=self.reading.holds)
-        return reading, fallback_source
+        snapshot = fallback or Snapshot()
+        if self.snapshot is not None:  # its switch is unreadable, its holds are not
+            snapshot = replace(snapshot, holds=self.snapshot.holds)
+        return snapshot, fallback_source
 
 
-def _unending(reading: Snapshot, confirmed_at: float) -> Snapshot:
-    """Without an end to the on holds that stood when last confirmed: whoever cannot see them renewed must not open under them."""
+def _unending(snapshot: Snapshot, confirmed_at: float) -> Snapshot:
+    """Drop the deadlines of the on holds that were active when last confirmed.
+
+    A disconnected worker cannot see renewals and must stay closed.
+    """
     holds = (
         replace(hold, deadline=math.inf)
         if hold.state.enabled and confirmed_at < hold.deadline
         else hold
-        for hold in reading.holds or ()
+        for hold in snapshot.holds or ()
     )
-    return replace(reading, holds=tuple(holds))
+    return replace(snapshot, holds=tuple(holds))

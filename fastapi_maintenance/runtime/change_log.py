@@ -1,4 +1,4 @@
-"""What a worker logs: one line for each change, with fields that stay what they are called."""
+"""Log outages of the backend and state changes, with stable structured fields."""
 
 from __future__ import annotations
 
@@ -16,22 +16,23 @@ logger = logging.getLogger("fastapi_maintenance")
 
 
 class ChangeLog:
-    """Remembers how the backend did, and says each thing once."""
+    """Logs one line for each change, and nothing twice."""
 
     def __init__(self, backend: str) -> None:
+        """Create the log of a backend, given its description."""
         self._backend = backend
         self._failing = False
-        self._problem: str | None = None
+        self._error: str | None = None
         self._ignored: list[str] = []
 
     def unreachable(self, sentence: str) -> None:
-        """The backend could not be read, and what follows from that."""
+        """Log that the backend cannot be read, and the consequence."""
         if not self._failing:
             logger.warning("%s", sentence, extra=log_fields("unreachable", backend=self._backend))
         self._failing = True
 
-    def recovered(self, reading: Snapshot) -> None:
-        """Log that the backend answers again, and once for a value that it is unreadable or has details that are ignored."""
+    def recovered(self, snapshot: Snapshot) -> None:
+        """Log that the backend answers again, and an unreadable value or ignored details once."""
         if self._failing:
             logger.info(
                 "%s answers again",
@@ -39,42 +40,42 @@ class ChangeLog:
                 extra=log_fields("reachable", backend=self._backend),
             )
         extra = log_fields("unreadable", backend=self._backend)
-        if reading.error and reading.error != self._problem:
+        if snapshot.error and snapshot.error != self._error:
             logger.error(
-                "%s: %s The last known state stays.", self._backend, reading.error, extra=extra
+                "%s: %s The last known state stays.", self._backend, snapshot.error, extra=extra
             )
         ignored = [
             f"{where}: {'; '.join(state.ignored)}"
-            for where, state in _states(reading)
+            for where, state in _states(snapshot)
             if state.ignored
         ]
         for problem in ignored:
             if problem not in self._ignored:
                 logger.warning("%s: ignored details of %s", self._backend, problem, extra=extra)
-        self._failing, self._problem, self._ignored = False, reading.error, ignored
+        self._failing, self._error, self._ignored = False, snapshot.error, ignored
 
-    def changed(self, gate: Gate, before: Gate, problems: Iterable[str] = ()) -> None:
-        """One gate followed another, and what is wrong with what its states say."""
+    def changed(self, gate: Gate, before: Gate, errors: Iterable[str] = ()) -> None:
+        """Log how a gate differs from the one before, and the errors in its states."""
         if gate.closure is not before.closure:
             _log_change(None, gate.for_component(None), gate.source)
         for component in sorted(gate.components.keys() | before.components.keys()):
             if gate.for_component(component).closure != before.for_component(component).closure:
                 _log_change(component, gate.for_component(component), gate.source)
-        for problem in problems:
-            logger.warning("%s", problem, extra=log_fields("unreadable", backend=self._backend))
+        for error in errors:
+            logger.warning("%s", error, extra=log_fields("unreadable", backend=self._backend))
 
 
-def _states(reading: Snapshot) -> Iterator[tuple[str, MaintenanceState]]:
-    yield "the switch", reading.switch or OFF
+def _states(snapshot: Snapshot) -> Iterator[tuple[str, MaintenanceState]]:
+    yield "the switch", snapshot.switch or OFF
     yield from (
         (f"the switch of {name}", own.switch or OFF)
-        for name, own in (reading.components or {}).items()
+        for name, own in (snapshot.components or {}).items()
     )
-    yield from ((f"the hold {hold.id}", hold.state) for hold in reading.holds or ())
+    yield from ((f"the hold {hold.id}", hold.state) for hold in snapshot.holds or ())
 
 
-def _log_change(component: str | None, verdict: GateState, source: str) -> None:
-    state = OFF if verdict.closure is None else verdict.state
+def _log_change(component: str | None, current: GateState, source: str) -> None:
+    state = OFF if current.closure is None else current.state
     extra = log_fields(
         "changed",
         mode=state.mode,
@@ -83,9 +84,9 @@ def _log_change(component: str | None, verdict: GateState, source: str) -> None:
         reason=state.reason,
         component=component,
     )
-    extra["maintenance"] = "off" if verdict.closure is None else "on"
+    extra["maintenance"] = "off" if current.closure is None else "on"
     where = "" if component is None else f" for the component {component}"
-    if verdict.closure is None:
+    if current.closure is None:
         logger.info("maintenance off%s (%s)", where, source, extra=extra)
         return
     details = "".join(

@@ -1,4 +1,4 @@
-"""The mode and the backend of the current request, `get_maintenance_mode` and `set_maintenance_mode`."""
+"""The mode and the backend of the current request, and functions to read and set the switch."""
 
 from __future__ import annotations
 
@@ -28,51 +28,51 @@ __all__ = [
 ]
 
 
-def current_mode() -> MaintenanceMode | None:
-    """Return the mode of the application whose request or lifespan the code runs in."""
-    admission = current_request.get()
-    return None if admission is None else cast("MaintenanceMode", admission.owner)
-
-
 async def _absent() -> None:
-    """Keep parameters of functions that are dependencies, too, from becoming parameters of requests."""
+    """Keep parameters of functions that are also dependencies out of requests."""
 
 
 _Backend = Annotated[str | BaseStateBackend | None, Depends(_absent)]
+_Component = Annotated[str | None, Depends(_absent)]
 
 
-_Name = Annotated[str | None, Depends(_absent)]
+def current_mode() -> MaintenanceMode | None:
+    """Return the mode of the application whose request or lifespan the code runs in."""
+    request = current_request.get()
+    return None if request is None else cast("MaintenanceMode", request.owner)
 
 
 def current_backend(backend: str | BaseStateBackend | None = None) -> BaseStateBackend:
-    """The backend given, else that of the application whose request or lifespan this runs in, else the default."""
+    """Return the given backend, else that of the current application, else the process default."""
     mode = current_mode()
     return mode.backend if backend is None and mode is not None else backend_or_default(backend)
 
 
-async def get_maintenance_mode(backend: _Backend = None, *, component: _Name = None) -> bool:
-    """Whether maintenance is on, in general or in a component: the effective state, of switch and holds together.
+async def get_maintenance_mode(backend: _Backend = None, *, component: _Component = None) -> bool:
+    """Return whether the effective state, of switch and holds together, is on.
 
-    Inside a request without any I/O, but for a component that none of the application's routes belongs to; elsewhere by asking the
-    backend. Raises `BackendError` where that fails. A dependency, too: `Depends(get_maintenance_mode)`.
+    Inside a request this needs no I/O, except for a component without routes in the application.
+    Elsewhere the backend is read. Raises `BackendError` if that fails. The function is also a
+    dependency: `Depends(get_maintenance_mode)`.
     """
     return (await _effective_state(backend, component)).enabled
 
 
 async def get_maintenance_state(
-    backend: _Backend = None, *, component: _Name = None
+    backend: _Backend = None, *, component: _Component = None
 ) -> MaintenanceState:
     """Return the effective state, in general or of a component.
 
-    Inside a request, without arguments: the state by which the gate decided on this request, also if it has changed since.
-    Raises `BackendError` if the backend must be asked and fails. `MaintenanceStateDep` is the same as a dependency.
+    Inside a request and without arguments, return the state by which the gate decided on that
+    request, even if it has changed since. Raises `BackendError` if the backend must be read and
+    cannot. `MaintenanceStateDep` is the same as a dependency.
     """
-    admission = current_request.get()
+    request = current_request.get()
     if (
         backend is None
         and component is None
-        and admission is not None
-        and (state := admission.state) is not None
+        and request is not None
+        and (state := request.state) is not None
     ):
         return state
     return await _effective_state(backend, component)
@@ -84,18 +84,19 @@ async def _effective_state(
     mode = current_mode()
     if backend is None and mode is not None and (component is None or component in mode.components):
         return (await mode.refresh()).for_component(component).state
-    asked = current_backend(backend)
+    source = current_backend(backend)
     if component is not None:
-        asked.follow_components([component])
-    reading = await asked.read()
-    effective = evaluate(reading, reading.now, component)
-    if effective.hold is None and (reading.for_component(component) or reading).switch is None:
-        raise BackendError(f"{asked.describe()}: {reading.error}")
+        source.follow_components([component])
+    snapshot = await source.read()
+    effective = evaluate(snapshot, snapshot.now, component)
+    if effective.hold is None and (snapshot.for_component(component) or snapshot).switch is None:
+        raise BackendError(f"{source.describe()}: {snapshot.error}")
     return effective.state
 
 
 MaintenanceStateDep = Annotated[MaintenanceState, Depends(get_maintenance_state)]
-"""The state by which the gate decided on a request, for endpoints and dependencies: `state: MaintenanceStateDep`."""
+"""The state by which the gate decided on the current request, as a dependency: declare a parameter
+`state: MaintenanceStateDep`."""
 
 
 async def set_maintenance_mode(
@@ -105,26 +106,26 @@ async def set_maintenance_mode(
     expires_in: float | None = None,
     component: str | None = None,
 ) -> None:
-    """Set the switch, or that of a component, for `expires_in` seconds where given. Raises `BackendError` if that did not happen.
+    """Set the switch, or the switch of a component, for `expires_in` seconds if given.
 
-    For a component, False is no switch of its own: what holds in general decides again.
+    For a component, False removes its switch, and the general state applies again. Raises
+    `BackendError` if the switch could not be set.
     """
     state = value if isinstance(value, MaintenanceState) else MaintenanceState(enabled=value)
     target = current_backend(backend)
-    await (
-        target.write(state, expires_in=expires_in)
-        if component is None
-        else target.write_component(component, state, expires_in=expires_in)
-    )
+    if component is None:
+        await target.write(state, expires_in=expires_in)
+    else:
+        await target.write_component(component, state, expires_in=expires_in)
 
 
 def modes_of(app: object) -> list[MaintenanceMode]:
-    """Those of every middleware of ours around an application and, once its stack is built, in it; none of what is mounted in it."""
-    return [
-        layer.mode  # type: ignore[attr-defined]
-        for layer in _stack_of(app)
-        if isinstance(getattr(layer, "mode", None), MaintenanceMode)
-    ]
+    """Return the modes of the middlewares around an application and in its built stack.
+
+    Mounted applications are left out.
+    """
+    modes = (getattr(layer, "mode", None) for layer in _stack_of(app))
+    return [mode for mode in modes if isinstance(mode, MaintenanceMode)]
 
 
 def _stack_of(app: object) -> Iterator[object]:

@@ -17,12 +17,14 @@ __all__ = ["ClosedSince", "Evictor"]
 
 
 class Evictor:
-    """Closes the connections that a closing leaves open too long: WebSockets, and responses without an end of their own.
+    """Closes the connections that outlive a closing: WebSockets, and responses of unknown length.
 
-    Both options are seconds after the closing; None leaves that kind open. Raises `ConfigurationError`.
+    Both options are seconds after the closing; None leaves that kind open. Raises
+    `ConfigurationError` for invalid seconds.
     """
 
     def __init__(self, *, close_websockets: float | None, close_streams: float | None) -> None:
+        """Check the options."""
         given = {
             "websocket": ("close_websockets", close_websockets),
             "http": ("close_streams", close_streams),
@@ -37,7 +39,7 @@ class Evictor:
     def start(
         self, tasks: asyncio.TaskGroup, requests: InFlightRequests, current_gate: Callable[[], Gate]
     ) -> None:
-        """Start what a closing of just now comes to."""
+        """Start the countdowns of a closing."""
         for kind, after in self._grace.items():
             tasks.create_task(self._close(kind, after, time.monotonic(), requests, current_gate))
 
@@ -51,30 +53,31 @@ class Evictor:
     ) -> None:
         await asyncio.sleep(after)
         gate = current_gate()
-        # All at once: what is sent to a client that reads nothing may wait until the server gives it up.
+        # All at once: sending to a client that reads nothing may wait until the server drops it.
         await asyncio.gather(
             *(
-                request.close(detail(closing.state))
+                request.close(detail(closure.state))
                 for request in requests.blocking(gate)
                 if request.scope["type"] == kind
                 and request.close
                 and not request.excluded
-                and (closing := self.closed_since.before(began, gate, request.component))
+                and (closure := self.closed_since.before(began, gate, request.component))
             )
         )
 
 
 class ClosedSince:
-    """When the whole service, and each component, was last closed. Times are local and monotonic."""
+    """When the whole service, and each component, was last closed. Times are monotonic."""
 
     def __init__(self) -> None:
+        """Start with everything open."""
         self._since: dict[str | None, float] = {}
 
     def note(self, gate: Gate, before: Gate, at: float) -> None:
-        """Take in that one gate followed another."""
+        """Record that one gate followed another."""
         since = self._since
         general = since.get(None, -math.inf)
-        # Also what goes by the general state now: it may have been open under it until this moment.
+        # Also the components that follow the general state now: they may have been open until now.
         for component in {None, *gate.components, *before.components, *since}:
             if gate.for_component(component).closure is None:
                 since.pop(component, None)
@@ -84,6 +87,6 @@ class ClosedSince:
                 since.setdefault(component, general)
 
     def before(self, moment: float, gate: Gate, component: str | None) -> Closure | None:
-        """Return what has closed a component, or everything, since before that moment; None if it was open meanwhile."""
+        """Return the closure of a component, or of everything, if it has lasted since `moment`."""
         since = self._since.get(component, self._since.get(None, math.inf))
         return gate.for_component(component).closure if since <= moment else None

@@ -1,4 +1,4 @@
-"""Whom a worker asks while it has never known its backend's state, and what it leaves behind for the next one."""
+"""Fallback backends, used until the first successful read. Files also mirror the state."""
 
 from __future__ import annotations
 
@@ -17,59 +17,64 @@ __all__ = ["Fallbacks"]
 
 logger = logging.getLogger("fastapi_maintenance")
 
-_PATIENCE: Final = 1.0  # seconds for each; whoever asks has waited for the backend already
+_QUERY_TIMEOUT: Final = 1.0  # seconds for each backend
 
 
 class Fallbacks:
-    """The chain of backends to ask in order. The environment variable is its last link, unless it is in it already."""
+    """The chain of fallback backends.
+
+    The environment variable comes last unless it is in the chain. Raises `ConfigurationError` for a
+    chain of anything but backends and URLs.
+    """
 
     def __init__(self, chain: str | BaseStateBackend | Sequence[str | BaseStateBackend]) -> None:
+        """Resolve the URLs of a chain."""
         given = [chain] if isinstance(chain, str | BaseStateBackend) else chain
         if not isinstance(given, Iterable):
-            raise ConfigurationError(f"fallback takes backends and their URLs, not {given!r}.")
+            raise _invalid(given)
         self._chain = [
             backend_from_url(link) if isinstance(link, str) else _checked(link) for link in given
         ]
         if not any(isinstance(link, EnvVarBackend) for link in self._chain):
             self._chain.append(EnvVarBackend())
         self._mirrored: MaintenanceState | None = None
-        self._troubles: dict[int, str] = {}
-        self._answers: dict[int, Snapshot | None] = {}
-        self.reading: Snapshot | None = None
+        self._last_errors: dict[int, str] = {}
+        self._snapshots: dict[int, Snapshot | None] = {}
+        self.snapshot: Snapshot | None = None
         self.source = "default"
 
     async def query(self) -> None:
-        """Ask each in turn until one knows; its answer is then `reading` and its kind `source`.
+        """Read the backends in order until one has a state, and keep it as `snapshot` and `source`.
 
-        One that cannot be asked just now, or cannot read what it has, counts with what it said before.
+        A backend that cannot be read now counts with its last snapshot.
         """
         for backend in self._chain:
-            reading = await self._ask(backend)
-            if reading is not None:
-                self.reading, self.source = reading, backend.kind
+            snapshot = await self._ask(backend)
+            if snapshot is not None:
+                self.snapshot, self.source = snapshot, backend.kind
                 return
-        self.reading, self.source = None, "default"
+        self.snapshot, self.source = None, "default"
 
     async def _ask(self, backend: BaseStateBackend) -> Snapshot | None:
         try:
-            async with asyncio.timeout(_PATIENCE):
-                reading = await backend.last_known()
-        except Exception as error:  # the last resort must not fail because of another resort
-            self._complain(
+            async with asyncio.timeout(_QUERY_TIMEOUT):
+                snapshot = await backend.last_known()
+        except Exception as error:  # a failing fallback must not disable the next one
+            self._log_once(
                 backend, f"The fallback {backend.describe()} cannot be asked: {error_text(error)}"
             )
         else:
-            if reading is not None and reading.switch is None:
-                self._complain(
-                    backend, f"The fallback {backend.describe()} cannot be read: {reading.error}"
+            if snapshot is not None and snapshot.switch is None:
+                self._log_once(
+                    backend, f"The fallback {backend.describe()} cannot be read: {snapshot.error}"
                 )
             else:
-                self._troubles.pop(id(backend), None)
-                self._answers[id(backend)] = reading
-        return self._answers.get(id(backend))
+                self._last_errors.pop(id(backend), None)
+                self._snapshots[id(backend)] = snapshot
+        return self._snapshots.get(id(backend))
 
     async def mirror(self, state: MaintenanceState) -> None:
-        """Write a confirmed state into the files of the chain, for a worker that starts while the backend is away."""
+        """Write a confirmed state into the files, for workers that start in an outage."""
         if state == self._mirrored:
             return
         self._mirrored = state
@@ -78,23 +83,29 @@ class Fallbacks:
                 await backend.write(state)
             except Exception as error:
                 self._mirrored = None
-                self._complain(
+                self._log_once(
                     backend,
                     f"The fallback {backend.describe()} is not up to date: {error_text(error)}",
                 )
             else:
-                self._troubles.pop(id(backend), None)
+                self._last_errors.pop(id(backend), None)
 
     def _files(self) -> Iterable[BaseStateBackend]:
         return (backend for backend in self._chain if isinstance(backend, LocalFileBackend))
 
-    def _complain(self, backend: BaseStateBackend, trouble: str) -> None:
-        if self._troubles.get(id(backend)) != trouble:
-            self._troubles[id(backend)] = trouble
-            logger.warning("%s", trouble, extra=log_fields("fallback", backend=backend.describe()))
+    def _log_once(self, backend: BaseStateBackend, error: str) -> None:
+        if self._last_errors.get(id(backend)) != error:
+            self._last_errors[id(backend)] = error
+            logger.warning("%s", error, extra=log_fields("fallback", backend=backend.describe()))
+
+
+def _invalid(given: object) -> ConfigurationError:
+    return ConfigurationError(
+        f"fallback must be backends or their URLs, got {given!r}. Give one of them, or a list."
+    )
 
 
 def _checked(link: object) -> BaseStateBackend:
     if not isinstance(link, BaseStateBackend):
-        raise ConfigurationError(f"fallback takes backends and their URLs, not {link!r}.")
+        raise _invalid(link)
     return link

@@ -1,4 +1,4 @@
-"""Gate: open or closed, by which rule, until when."""
+"""The gate: open or closed, by which rule, and for how long that is known."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["Gate", "GateState", "overridden"]
 
 
 class GateState(NamedTuple):
-    """Whether a component is closed and by which rule, what its state is, and the window that will close it by itself."""
+    """Why a component is closed, its state, and the window that will close it automatically."""
 
     closure: Closure | None
     state: MaintenanceState
@@ -24,12 +24,12 @@ class GateState(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """What a worker goes by: whether it is closed and by which rule, what the state is and where that comes from.
+    """The decision for an ordinary request: one without marks and exemptions.
 
-    `coming` is the window that will close it by itself. `scopes` has what differs from all that in a component; `is_open` says that
-    nothing is closed, there or elsewhere.
+    `components` has the components that differ from the general state. `is_open` means that
+    neither the service nor a component is closed. `upcoming` is the next window.
 
-    It may say so until `until`, a local monotonic time; then it must be judged again. `version` counts the changes of what it says.
+    The gate is valid until `until` on the monotonic clock. Each change increments `version`.
     """
 
     closure: Closure | None
@@ -43,46 +43,39 @@ class Gate:
     _general: GateState = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        is_open = self.closure is None and all(
-            verdict.closure is None for verdict in self.components.values()
-        )
-        object.__setattr__(self, "is_open", is_open)
+        """Precompute what every request asks for."""
+        object.__setattr__(self, "is_open", not self.closed_states())
         object.__setattr__(self, "_general", GateState(self.closure, self.state, self.upcoming))
 
     def after(self, before: Gate) -> Gate:
-        """Return this gate as the next one: what is equal stays the same object, so that its response stays encoded."""
-        closing = before.closure if self.closure == before.closure else self.closure
+        """Return this gate as the successor of another.
+
+        Equal parts stay the same objects, so that responses stay encoded.
+        """
+        closure = before.closure if self.closure == before.closure else self.closure
         components = before.components
         if self.components != components:
-            kept = {
-                name: before.components[name]
-                for name, verdict in self.components.items()
-                if before.components.get(name) == verdict
+            components = {
+                name: before.components[name] if before.components.get(name) == state else state
+                for name, state in self.components.items()
             }
-            components = {**self.components, **kept}
-        changed = closing is not before.closure or components is not before.components
+        changed = closure is not before.closure or components is not before.components
         return replace(
-            self, closure=closing, components=components, version=before.version + changed
+            self, closure=closure, components=components, version=before.version + changed
         )
 
     def closed_states(self) -> list[MaintenanceState]:
-        """What all that is closed is closed by."""
-        return [
-            closing.state
-            for closing in (
-                self.closure,
-                *(verdict.closure for verdict in self.components.values()),
-            )
-            if closing is not None
-        ]
+        """Return the states that close the service or a component."""
+        closures = [self.closure, *(state.closure for state in self.components.values())]
+        return [closure.state for closure in closures if closure is not None]
 
     def for_component(self, component: str | None) -> GateState:
-        """What goes for the routes of a component; None for those that are in none."""
+        """Return what applies to the routes of a component, or with None, to all other routes."""
         return self._general if component is None else self.components.get(component, self._general)
 
 
 def overridden(state: MaintenanceState, now: float, wall_clock: float) -> Gate:
-    """The gate of a worker that goes by a state it was given, as tests give it, whatever is known."""
+    """Return the gate of a worker whose state a test overrides."""
     effective = evaluate(Snapshot(state, now=wall_clock), wall_clock)
-    refusal = closure_of(None, None, effective.switch)
-    return Gate(refusal, effective.switch, "override", now + effective.until - wall_clock)
+    closure = closure_of(None, None, effective.switch)
+    return Gate(closure, effective.switch, "override", now + effective.until - wall_clock)

@@ -20,25 +20,27 @@ from .gate import Gate
 __all__ = ["ChangeHook", "ChangeHooks", "state_of"]
 
 ChangeHook = Callable[[MaintenanceState, MaintenanceState, str], object]
-"""Is told of a change: the old state, the new one, and where that comes from. May be async; sync ones run in a thread."""
-
+"""Called with the old state, the new state and its source. Async, or sync and then in a thread."""
 
 logger = logging.getLogger("fastapi_maintenance")
-
 
 _MAX_QUEUED: Final = 100  # changes; if a hook hangs, the oldest are dropped
 
 
 class ChangeHooks:
-    """Calls `on_change` for each change of one application, in order, and `on_change_once` as the backend allots it.
+    """Calls `on_change` for each change of one application, in order, and `on_change_once` once.
 
-    Raises `ConfigurationError` for a hook that cannot be called.
+    The backend decides which worker calls `on_change_once`. Raises `ConfigurationError` for a hook
+    that cannot be called.
     """
 
     def __init__(self, on_change: ChangeHook | None, on_change_once: ChangeHook | None) -> None:
+        """Check the hooks."""
         for name, hook in (("on_change", on_change), ("on_change_once", on_change_once)):
             if hook is not None and not callable(hook):
-                raise ConfigurationError(f"{name} must be callable, not {hook!r}.")
+                raise ConfigurationError(
+                    f"{name} must be callable, got {hook!r}. Give a function or None."
+                )
         self.on_change = on_change
         self.on_change_once = on_change_once
         self._changes: deque[tuple[MaintenanceState, MaintenanceState, str]] = deque(
@@ -48,12 +50,12 @@ class ChangeHooks:
         self._last_error = ""
 
     def enqueue(self, old: Closure | None, new: Closure | None, source: str) -> None:
-        """Remember a change for `on_change`; from any thread."""
+        """Queue a change for `on_change`, from any thread."""
         if self.on_change is not None and state_of(old) != state_of(new):
             self._changes.append((state_of(old), state_of(new), source))
 
     async def run(self) -> None:
-        """Call `on_change` for the remembered changes."""
+        """Call `on_change` for the queued changes."""
         if self._running.acquire(blocking=False):
             try:
                 while self._changes:
@@ -68,21 +70,21 @@ class ChangeHooks:
         confirmed_at: float,
         backend: BaseStateBackend,
     ) -> MaintenanceState | None:
-        """Offer the backend to call `on_change_once` for the state of the gate, unless that is the settled one.
+        """Offer the backend to call `on_change_once`, unless the state of the gate is settled.
 
         Returns the state that is settled now.
         """
-        # The end is left out: each worker works it out from a time to live for itself, and so to another microsecond.
+        # Without the window: each worker computes the end from a time to live, to the microsecond.
         state = state_of(gate.closure).model_copy(update={"starts_at": None, "ends_at": None})
         before = settled or OFF
-        # What a worker goes by while it cannot ask is its own affair, not the deployment's.
+        # A worker in an outage follows its own policy, which is no change of the deployment.
         if state == settled or gate.source != backend.kind:
             return settled
 
         async def tell(old: str) -> None:
             try:
                 last = MaintenanceState.parse(old)
-            except InvalidStateError:  # somebody's hand was in it
+            except InvalidStateError:  # edited by hand
                 last = before
             await _call("on_change_once", self.on_change_once, last, state, gate.source)
 
@@ -104,15 +106,15 @@ class ChangeHooks:
         return state if told else settled
 
 
-def state_of(closing: Closure | None) -> MaintenanceState:
-    """Return the state that requests are answered by: the one that closes the gate, or off."""
-    return OFF if closing is None else closing.state
+def state_of(closure: Closure | None) -> MaintenanceState:
+    """Return the state that closes the gate, or off."""
+    return OFF if closure is None else closure.state
 
 
 async def _call(
     role: str, hook: Any, old: MaintenanceState, new: MaintenanceState, source: str
 ) -> None:
-    """Call a hook. Its error is logged and goes no further."""
+    """Call a hook, and log its error."""
     try:
         await call_handler(hook, old, new, source, abandon=True)
     except Exception as error:

@@ -1,4 +1,4 @@
-"""Runtime state of one application: watches the backend, caches its snapshot, and derives the gate."""
+"""The state of one application: watches the backend, caches its snapshot, derives the gate."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final, Self, get_args
 
-from .._internal.logging import log_fields
+from .._internal.logging import log_fields, one_line
 from .._internal.validation import positive
 from .._internal.version import VERSION
 from ..backends import BaseStateBackend
@@ -39,30 +39,35 @@ __all__ = ["MaintenanceMode"]
 
 logger = logging.getLogger("fastapi_maintenance")
 
-
 _MAX_UNROUTED: Final = 8
-
-
 _MAX_PATH: Final = 100  # characters
 
 
 class MaintenanceMode:
-    """Owns a backend and the snapshot of it. `async with` it for as long as the application lives.
+    """The maintenance state of one application. Enter it with `async with` for its lifetime.
 
-    `enable_maintenance` overrides the switch, but no hold. While the backend does not answer, the last known state
-    stays; `stale_after` seconds (default 2 `ttl`) after it was last confirmed, `on_unreachable` decides: "last-known"
-    keeps it, "open" lets everything through, "closed" nothing. Where no state was ever known, the `fallback` backends
-    or URLs are asked, then the environment variable. A file among them is kept a copy of every confirmed state.
-    `close_websockets` seconds after a closing, open WebSockets are closed with code 1012; None lets them be. `close_streams`
-    seconds after it, responses without a Content-Length that are still being sent are ended: the application sees an ordinary
-    disconnect, the client an ordinary end.
-    `trusted_proxies` are the networks whose X-Forwarded-For or, with `forwarded="forwarded"`, whose Forwarded (RFC 7239) counts where
-    a state's `allow` names a network.
-    `bypass` lets those through who have a token that the switch names.
-    `on_change(old, new, source)` is called in each worker for each change, in order; `on_change_once` in one of all workers that
-    share the backend, at least once. Both may be sync or async, never delay a request, and need the lifespan.
-    `classifier` finds the route of a request that was let in while the service was open, and whether the request is exempt.
-    Raises `ConfigurationError` for invalid options.
+    Args:
+        backend: Where the switch is stored.
+        enable_maintenance: Overrides the switch, but no hold.
+        fallback: Backends or URLs, read in order until the first state is known; the environment
+            variable comes last. A fallback file also mirrors every confirmed state.
+        on_unreachable: What to do in an outage after `stale_after`: "last-known" keeps the last
+            state, "open" admits every request, "closed" none.
+        stale_after: Seconds after the last confirmation; 2 `ttl` by default.
+        close_websockets: Seconds after a closing until open WebSockets are closed with code 1012.
+        close_streams: Seconds after a closing until responses without a Content-Length are ended.
+            The application sees a disconnect, the client the end of the response.
+        trusted_proxies: Networks whose `forwarded` header is believed for the `allow` list.
+        forwarded: "x-forwarded-for", or "forwarded" (RFC 7239).
+        bypass: Admits requests with a token that the switch lists.
+        on_change: Called as `on_change(old, new, source)` in each worker, in order.
+        on_change_once: Called in one of all workers that share the backend, at least once. Both
+            hooks may be sync or async, delay no request, and need the lifespan.
+        classifier: Sets the route of a request that was admitted while the service was open, and
+            whether the request is exempt.
+
+    Raises:
+        ConfigurationError: An option is invalid.
     """
 
     def __init__(
@@ -82,13 +87,14 @@ class MaintenanceMode:
         on_change_once: ChangeHook | None = None,
         classifier: Callable[[InFlightRequest], Awaitable[None]] | None = None,
     ) -> None:
-        if on_unreachable not in get_args(OutagePolicy):
+        """Check the options and subscribe to the backend."""
+        if on_unreachable not in (policies := get_args(OutagePolicy)):
             raise ConfigurationError(
-                f"on_unreachable must be one of {', '.join(get_args(OutagePolicy))}, not {on_unreachable!r}."
+                f"on_unreachable must be one of {', '.join(policies)}, got {on_unreachable!r}."
             )
         if enable_maintenance not in (None, True, False):
             raise ConfigurationError(
-                f"enable_maintenance must be True, False or None, not {enable_maintenance!r}."
+                f"enable_maintenance must be True, False or None, got {enable_maintenance!r}."
             )
         self.backend = backend
         self.enable_maintenance = enable_maintenance
@@ -96,17 +102,18 @@ class MaintenanceMode:
         self.stale_after = positive(
             "stale_after", 2 * backend.ttl if stale_after is None else stale_after
         )
-        self.in_flight = InFlightRequests()
+        if self.stale_after < 1.5 * backend.ttl:
+            raise ConfigurationError(
+                f"stale_after must be at least 1.5 ttl, here {1.5 * backend.ttl:g} s, got "
+                f"{self.stale_after:g} s. Snapshots of a healthy worker are up to 1.2 ttl old."
+            )
+        self.requests = InFlightRequests()
         self._classifier = classifier
         self._evictor = Evictor(close_websockets=close_websockets, close_streams=close_streams)
         self.granted = GrantedExemptions(self.now, Proxies(trusted_proxies, forwarded), bypass)
         self.is_exempt = self.granted.allows
-        if self.stale_after < 1.5 * backend.ttl:
-            raise ConfigurationError(
-                f"stale_after must be at least 1.5 ttl, {1.5 * backend.ttl:g} s here: a healthy worker's knowledge is up to 1.2 ttl old."
-            )
         self._fallbacks = Fallbacks(fallback)
-        self._peeks = _can_be_asked_always(backend)
+        self._reads_nowait = _can_read_nowait(backend)
         self.cache = SnapshotCache(
             StalenessPolicy(
                 kind=backend.kind,
@@ -115,7 +122,7 @@ class MaintenanceMode:
                 stale_after=self.stale_after,
                 ttl=backend.ttl,
                 counts_from_registering=isinstance(backend, WorkerRegistry),
-                asks_always=self._peeks,
+                asks_always=self._reads_nowait,
             )
         )
         self._started = time.time()
@@ -124,26 +131,26 @@ class MaintenanceMode:
         self.components: frozenset[str] = frozenset()
         self._log = ChangeLog(backend.describe())
         self._hooks = ChangeHooks(on_change, on_change_once)
-        self._decreed: MaintenanceState | None = None
-        self.refused_total = 0  # requests, so far
-        self.unrouted: tuple[str, ...] = ()  # paths that were answered without a route while closed
-        self.propagation: float | None = (
-            None  # seconds from the last change that says when it was made
-        )
+        self._override: MaintenanceState | None = None
+        self.refused_total = 0
+        self.unrouted: tuple[str, ...] = ()  # paths answered without a route while closed
+        self.propagation: float | None = None  # seconds that the last recorded change took
         self.gate = Gate(None, OFF, "default", -math.inf)
         backend.subscribe(self)
 
-    # -- lifecycle -----------------------------------------------------------------------------------------------------
+    # -- lifecycle -----------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
+        """Start."""
         await self.start()
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
+        """Stop."""
         await self.stop()
 
     async def start(self) -> None:
-        """Watch the backend on this event loop, and wait until something is known, at most `ttl` seconds."""
+        """Watch the backend on this event loop. Wait at most `ttl` for the first state."""
         if self.cache.begun_at == -math.inf:
             self.cache.begun_at = time.monotonic()
         watch = self._watches.on_this_loop(self._watch)
@@ -152,75 +159,59 @@ class MaintenanceMode:
                 async with asyncio.timeout(self.backend.ttl):
                     await watch.ready.wait()
             except TimeoutError:
-                await self._consult(watch)
+                await self._query_fallbacks(watch)
 
     async def stop(self) -> None:
         """Stop watching on this event loop."""
         await self._watches.stop()
 
-    async def refresh(self) -> Gate:
-        """The gate as of now: without I/O where a watch runs on this event loop; else after starting one."""
-        if self._decreed is not None:
-            return self.judge()
-        if self._peeks:
-            reading = self._peek()
-            if reading is not None and reading is not self.cache.reading:
-                self.update(reading, time.monotonic())
-            elif time.monotonic() < self.cache.changes_at:
-                return self.gate
-        else:
-            await self.start()
-        return self.judge()
-
-    def _peek(self) -> Snapshot | None:
-        try:
-            return self.backend.read_nowait()
-        except Exception as error:  # a backend of a user's own may raise anything; no request may fail because of it
-            self.fail(as_backend_error(error, self.backend))
-            return None
-
     async def _watch(self, watch: Watch) -> None:
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._watch_backend())
-                tasks.create_task(self._serve_fallbacks(watch))
+                tasks.create_task(self._follow_fallbacks(watch))
                 tasks.create_task(self._follow_closings(watch, tasks))
                 if self._hooks.on_change is not None:
                     tasks.create_task(self._run_on_change(watch.on_change))
                 if self._hooks.on_change_once is not None:
                     tasks.create_task(self._run_on_change_once(watch.on_change_once))
         finally:
-            # Nobody confirms any more what the gate says: from now on it is a cached read.
+            # From now on nothing confirms the gate: it is a cached read.
             if self._watches.get(watch.loop) is watch:
                 del self._watches[watch.loop]
-            self.judge()
+            self.evaluate_gate()
 
     async def _watch_backend(self) -> None:
         while True:
             try:
                 await self.backend.watch(self)
-            except Exception as error:  # a backend of a user's own may raise anything; none of it may end the application
+            except Exception as error:  # a custom backend may raise anything
                 self.fail(as_backend_error(error, self.backend))
             await asyncio.sleep(self.backend.ttl)
 
-    async def _serve_fallbacks(self, watch: Watch) -> None:
+    async def _follow_fallbacks(self, watch: Watch) -> None:
         while True:
             await watch.fallbacks.wait()
             watch.fallbacks.clear()
             if self.cache.known is None:
-                await self._consult(watch)
+                await self._query_fallbacks(watch)
             else:
                 await self._fallbacks.mirror(self.cache.persistent_state(time.monotonic()))
 
+    async def _query_fallbacks(self, watch: Watch) -> None:
+        await self._fallbacks.query()
+        self.evaluate_gate()
+        watch.ready.set()
+
     async def _follow_closings(self, watch: Watch, tasks: asyncio.TaskGroup) -> None:
-        """After a closing, classify the requests in flight, and close WebSockets and streams in time."""
+        """After a closing, classify the requests in flight and schedule the evictions."""
         while True:
             await watch.closed.wait()
             watch.closed.clear()
             if self._classifier is not None:
-                await self.in_flight.classify(self._classifier)
+                await self.requests.classify(self._classifier)
             self.drain_progressed()
-            self._evictor.start(tasks, self.in_flight, lambda: self.gate)
+            self._evictor.start(tasks, self.requests, lambda: self.gate)
 
     async def _run_on_change(self, changed: asyncio.Event) -> None:
         while True:
@@ -230,48 +221,42 @@ class MaintenanceMode:
     async def _run_on_change_once(self, changed: asyncio.Event) -> None:
         settled: MaintenanceState | None = None
         while True:
-            settled = await self._hooks.run_once(
-                settled, self.judge(), self.confirmed_time(), self.backend
-            )
+            gate, confirmed_at = self.evaluate_gate(), self.confirmed_time()
+            settled = await self._hooks.run_once(settled, gate, confirmed_at, self.backend)
             await self._pause(changed)
 
     async def _pause(self, changed: asyncio.Event) -> None:
-        """Wait for a change. Judge every `ttl` meanwhile, because knowledge also grows old where nobody asks."""
+        """Wait for a change, and notice every `ttl` whether the snapshot has grown stale."""
         try:
             async with asyncio.timeout(self.backend.ttl):
                 await changed.wait()
         except TimeoutError:
-            self.judge()
+            self.evaluate_gate()
         changed.clear()
 
-    async def _consult(self, watch: Watch) -> None:
-        await self._fallbacks.query()
-        self.judge()
-        watch.ready.set()
+    # -- snapshots of the backend, from any thread ---------------------------------------------
 
-    # -- feed: what the backend delivers, from any thread ----------------------------------------------------------------
-
-    def update(self, reading: Snapshot, at: float) -> None:
-        """Take a reading in, unless what is known is newer: learned while this one was on its way, and read later."""
+    def update(self, snapshot: Snapshot, at: float) -> None:
+        """Store a snapshot and follow it, unless a newer one has arrived meanwhile."""
         with self._lock:
-            known, before = self.cache.reading, self.gate
-            if not self.cache.store(reading, at, time.monotonic()):
+            known, before = self.cache.snapshot, self.gate
+            if not self.cache.store(snapshot, at, time.monotonic()):
                 return
-            self._log.recovered(reading)
-            changed = self.judge().closure is not before.closure
-            if changed and known is not None and reading.epoch > known.epoch:
-                # The epoch is when it was written, on Redis' clock; a bare SET leaves none.
-                self.propagation = max(0.0, self.now().timestamp() - reading.epoch / 1e6)
+            self._log.recovered(snapshot)
+            changed = self.evaluate_gate().closure is not before.closure
+            if changed and known is not None and snapshot.epoch > known.epoch:
+                # The epoch is the time of the write on Redis' clock; a bare SET leaves none.
+                self.propagation = max(0.0, self.now().timestamp() - snapshot.epoch / 1e6)
         self._watches.notify("ready", "fallbacks")
 
     def confirm(self, at: float) -> None:
-        """What was delivered last still held at that time."""
+        """Note that the last snapshot was still true at that time."""
         with self._lock:
             self.cache.touch(at)
-            self.judge()
+            self.evaluate_gate()
 
     def fail(self, error: BackendError) -> None:
-        """Note that the backend cannot be read just now."""
+        """Note that the backend cannot be read."""
         with self._lock:
             what = (
                 "the last known state stays"
@@ -283,44 +268,38 @@ class MaintenanceMode:
             self._watches.notify("fallbacks")
 
     def report(self) -> Mapping[str, Any]:
-        """What this worker says of itself in the registry."""
-        reading, gate = self.cache.reading, self.gate
+        """Return what this worker reports to the registry."""
+        snapshot, gate = self.cache.snapshot, self.gate
         return {
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "started": self._started,
             "version": VERSION,
-            "applied": "" if reading is None else reading.fingerprint,
-            "epoch": 0 if reading is None else reading.epoch,
-            **self._standing(gate),
-            "components": {name: self._standing(gate, name) for name in sorted(self.components)},
+            "applied": "" if snapshot is None else snapshot.fingerprint,
+            "epoch": 0 if snapshot is None else snapshot.epoch,
+            **self._counts(gate),
+            "components": {name: self._counts(gate, name) for name in sorted(self.components)},
             "fence": self.stale_after if self.on_unreachable == "closed" else None,
             "unrouted": self.unrouted,
         }
 
-    def _standing(self, gate: Gate, component: str | None = None) -> dict[str, Any]:
-        http, websockets = self.in_flight.count(gate, component)
+    def _counts(self, gate: Gate, component: str | None = None) -> dict[str, Any]:
+        http, websockets = self.requests.count(gate, component)
         closed = gate.for_component(component).closure is not None
-        return {
-            "closed": closed,
-            "drained": closed and not http + websockets,
-            "http": http,
-            "websockets": websockets,
-        }
+        drained = closed and not http + websockets
+        return {"closed": closed, "drained": drained, "http": http, "websockets": websockets}
 
-    # -- components --------------------------------------------------------------------------------------------------------
+    # -- routes and requests -------------------------------------------------------------------
 
     def follow_components(self, names: frozenset[str]) -> None:
-        """Know of these components too, which this application's routes belong to. Raises `ConfigurationError` where they cannot be had."""
+        """Follow these components too. Raises `ConfigurationError` if the backend cannot."""
         if not names <= self.components:
             self.backend.follow_components(names)
             self.components |= names
 
-    # -- requests in flight --------------------------------------------------------------------------------------------
-
     def note_unrouted(self, path: str) -> None:
-        """Log and report, once for each path, that the application answered it without a route while it was closed."""
-        path = path.encode("unicode_escape").decode()[:_MAX_PATH]
+        """Log and report, once for each path, an answer without a route while closed."""
+        path = one_line(path)[:_MAX_PATH]
         if path not in self.unrouted and len(self.unrouted) < _MAX_UNROUTED:
             self.unrouted += (path,)
             logger.warning("%s %s", path, WAY_AROUND, extra=log_fields("unrouted", path=path))
@@ -331,68 +310,78 @@ class MaintenanceMode:
         return self.backend.describe()
 
     def drain_progressed(self) -> None:
-        """Report at once that a drain has ended, if it has."""
+        """Report at once if a drain has ended."""
         gate = self.gate
-        if any(
-            self.in_flight.is_drained(gate, component) for component in (None, *gate.components)
-        ):
+        if any(self.requests.is_drained(gate, name) for name in (None, *gate.components)):
             self.backend.request_sync()
 
-    def now(self) -> datetime:
-        """The time on the clock that windows and leases are judged by."""
-        return datetime.fromtimestamp(self.cache.backend_time(time.monotonic()), UTC)
+    # -- the gate ------------------------------------------------------------------------------
 
-    def confirmed_time(self) -> float:
-        """When what is known was last known to be so, in seconds on that clock."""
-        return self.cache.backend_time(self.cache.fresh_at)
+    async def refresh(self) -> Gate:
+        """Return a valid gate. This needs no I/O if a watch runs on this event loop."""
+        if self._override is not None:
+            return self.evaluate_gate()
+        if self._reads_nowait:
+            snapshot = self._read_nowait()
+            if snapshot is not None and snapshot is not self.cache.snapshot:
+                self.update(snapshot, time.monotonic())
+            elif time.monotonic() < self.cache.changes_at:
+                return self.gate
+        else:
+            await self.start()
+        return self.evaluate_gate()
 
-    # -- what follows from it ------------------------------------------------------------------------------------------
+    def _read_nowait(self) -> Snapshot | None:
+        try:
+            return self.backend.read_nowait()
+        except Exception as error:  # a custom backend may raise anything
+            self.fail(as_backend_error(error, self.backend))
+            return None
 
-    def override(self, state: MaintenanceState | None) -> MaintenanceState | None:
-        """Go by this state alone from now on, whatever is known and said elsewhere; by what is known again with None.
-
-        Returns what was decreed before.
-        """
-        with self._lock:
-            before, self._decreed = self._decreed, state
-            gate = self.judge()
-            if state is None:
-                self.gate = replace(
-                    gate, until=-math.inf
-                )  # whatever is known by now, the next request looks
-        return before
-
-    def judge(self) -> Gate:
-        """Make the gate anew from what is known now."""
+    def evaluate_gate(self) -> Gate:
+        """Derive the gate anew, and publish what has changed."""
         with self._lock:
             before = self.gate
-            fallback, source = self._fallbacks.reading, self._fallbacks.source
-            if self._decreed is not None:
-                gate = overridden(self._decreed, time.monotonic(), time.time())
+            fallback, source = self._fallbacks.snapshot, self._fallbacks.source
+            now, watched = time.monotonic(), bool(self._watches)
+            if self._override is not None:
+                gate = overridden(self._override, now, time.time())
             else:
-                gate = self.cache.evaluate_gate(
-                    time.monotonic(), fallback, source, watched=bool(self._watches)
-                )
+                gate = self.cache.evaluate_gate(now, fallback, source, watched=watched)
             gate = gate.after(before)
             changed = gate.version != before.version
             if changed:
-                self._evictor.closed_since.note(gate, before, time.monotonic())
-                problems = self.granted.load(gate.closed_states())
+                self._evictor.closed_since.note(gate, before, now)
+                errors = self.granted.load(gate.closed_states())
             self.gate = gate
-            if changed:
-                self._hooks.enqueue(
-                    before.closure, gate.closure, gate.source
-                )  # within the lock, for their order counts
+            if changed:  # within the lock, which keeps the order
+                self._hooks.enqueue(before.closure, gate.closure, gate.source)
         if changed:
-            self._log.changed(gate, before, problems)
-            self._watches.notify(
-                "on_change", "on_change_once", *([] if gate.is_open else ["closed"])
-            )
+            self._log.changed(gate, before, errors)
+            closed = [] if gate.is_open else ["closed"]
+            self._watches.notify("on_change", "on_change_once", *closed)
         return gate
 
+    def override(self, state: MaintenanceState | None) -> MaintenanceState | None:
+        """Override the state and ignore the backend; None ends that. Returns the last override."""
+        with self._lock:
+            before, self._override = self._override, state
+            gate = self.evaluate_gate()
+            if state is None:
+                self.gate = replace(gate, until=-math.inf)  # the next request evaluates it anew
+        return before
 
-def _can_be_asked_always(backend: BaseStateBackend) -> bool:
+    def now(self) -> datetime:
+        """Return the time of the clock that windows and leases follow."""
+        return datetime.fromtimestamp(self.cache.backend_time(time.monotonic()), UTC)
+
+    def confirmed_time(self) -> float:
+        """Return when the state was last confirmed, as a Unix time of that clock."""
+        return self.cache.backend_time(self.cache.fresh_at)
+
+
+def _can_read_nowait(backend: BaseStateBackend) -> bool:
     try:
         return backend.read_nowait() is not None
-    except Exception:  # it can, only not just now
+    except Exception:  # it can, just not now
         return True

@@ -23,14 +23,16 @@ __all__ = [
     "untrack_current_request",
 ]
 
-_CLASSIFY_TIMEOUT: Final = 1.0  # seconds per request, so that a hanging exempt handler delays neither the others nor the WebSockets
+_CLASSIFY_TIMEOUT: Final = (
+    1.0  # seconds for each request, so that a hanging handler delays no other
+)
 
 
 class Owner(Protocol):
     """What an in-flight request needs of the mode that admitted it."""
 
     gate: Gate
-    in_flight: InFlightRequests
+    requests: InFlightRequests
 
     @property
     def switch(self) -> str:
@@ -42,31 +44,32 @@ class Owner(Protocol):
         ...
 
     def drain_progressed(self) -> None:
-        """Report soon that a drain has ended, if it has."""
+        """Report the end of a drain at once."""
         ...
 
 
 class InFlightRequest:
     """One request, WebSocket or lifespan while its ASGI call runs.
 
-    `exempt` is the lasting answer of the exemption rules: None until they were asked. What a state itself allows is asked of each
-    state. `excluded` lists the components that blocks inside this request hold closed; None stands for the whole service.
+    `route` and `exempt` are None until the request is classified. `exempt` covers the lasting
+    exemptions; the ones that a state grants are evaluated for each state. `refused_by` is the
+    state that refused the request. `excluded` lists the components that blocks inside this request
+    hold closed; None stands for the whole service. `close` ends an open WebSocket or stream.
     """
 
     route: RouteMatch | None = None
     exempt: bool | None = None
-    gate: Gate | None = None  # by which the request was decided; None for a lifespan
+    gate: Gate | None = None
     refused_by: MaintenanceState | None = None
     excluded: tuple[str | None, ...] = ()
-    close: Callable[[str], Awaitable[None]] | None = (
-        None  # ends an open WebSocket or stream, with a reason
-    )
+    close: Callable[[str], Awaitable[None]] | None = None
 
     def __init__(self, owner: Owner, scope: Scope) -> None:
+        """Link the request to the current one if that encloses it."""
         self.owner = owner
         self.scope = scope
         outer = current_request.get()
-        self.outer = outer if outer is not None and _is_around(outer.scope, scope) else None
+        self.outer = outer if outer is not None and _encloses(outer.scope, scope) else None
 
     @property
     def component(self) -> str | None:
@@ -78,20 +81,20 @@ class InFlightRequest:
         """The state by which the gate decided on this request; None for a lifespan."""
         if self.refused_by is not None or self.gate is None:
             return self.refused_by
-        closing, state, _ = self.gate.for_component(self.component)
-        return closing.state if closing is not None else OFF if state.enabled else state
+        closure, state, _ = self.gate.for_component(self.component)
+        return closure.state if closure is not None else OFF if state.enabled else state
 
     def decide(self, gate: Gate, *, found: bool) -> Decision:
-        """Apply the precedence rules to this request, whose route must be known. `found` is what rule 3 goes by."""
+        """Apply the precedence rules. The route must be known; `found` is the input of rule 3."""
         route, scope = self.route, self.scope
         assert route is not None
-        closing = gate.for_component(route.component).closure
-        exempt = self.exempt or (closing is not None and self.owner.is_exempt(scope, closing.state))
+        closure = gate.for_component(route.component).closure
+        exempt = self.exempt or (closure is not None and self.owner.is_exempt(scope, closure.state))
         return decide(
             mark=route.mark,
             found=found,
             exempt=exempt,
-            closure=closing,
+            closure=closure,
             method=scope.get("method"),
             effect=route.effect,
         )
@@ -99,56 +102,63 @@ class InFlightRequest:
     def blocks_drain(self, gate: Gate, component: str | None = None) -> bool:
         """Return whether a drain of a component, or of the whole service, waits for this request.
 
-        It does if the gate would refuse the request now. A request without a route may be at work in a middleware, so it counts
-        like one with a route. The request that holds the service closed never counts.
+        A drain waits for the requests that the gate would refuse now, and for those that are not
+        classified yet. A request without a route counts as one with a route, because a middleware
+        may be working on it. Refused requests and the one that holds the service closed are left
+        out.
         """
         if self.refused_by is not None or None in self.excluded or component in self.excluded:
             return False
-        if self.route is None or self.exempt is None:  # not classified yet
+        if self.route is None or self.exempt is None:
             return True
         return component in (None, self.route.component) and self.decide(gate, found=True).refused
 
     def exclude(self, switch: str, component: str | None) -> None:
-        """Leave this request, here and in enclosing applications on that switch, out of drains of a component or of everything."""
-        for admission in self._on(switch):
-            admission.excluded = (*admission.excluded, component)
-            admission.owner.drain_progressed()
+        """Leave this request out of drains of a component, or of the whole service.
+
+        This covers the enclosing applications on the same switch.
+        """
+        for request in self._on(switch):
+            request.excluded = (*request.excluded, component)
+            request.owner.drain_progressed()
 
     def include(self, switch: str, component: str | None) -> None:
         """Undo one `exclude`."""
-        for admission in self._on(switch):
-            excluded = [*admission.excluded]
+        for request in self._on(switch):
+            excluded = [*request.excluded]
             excluded.remove(component)
-            admission.excluded = tuple(excluded)
+            request.excluded = tuple(excluded)
 
     def _on(self, switch: str) -> Iterator[InFlightRequest]:
-        return (admission for admission in self.with_outer() if admission.owner.switch == switch)
+        return (request for request in self.with_outer() if request.owner.switch == switch)
 
     def with_outer(self) -> Iterator[InFlightRequest]:
         """Yield this request, and the same one in each enclosing application."""
-        admission: InFlightRequest | None = self
-        while admission is not None:
-            yield admission
-            admission = admission.outer
+        request: InFlightRequest | None = self
+        while request is not None:
+            yield request
+            request = request.outer
 
 
 def untrack_current_request() -> None:
     """Leave the current request out of drains: a closing no longer waits for its response.
 
-    Call it in an endpoint, or add `Depends(untrack_current_request)`, where a response may be endless and writes nothing. It
-    also counts for enclosing applications. Without a current request it does nothing.
+    Call it in an endpoint, or add `Depends(untrack_current_request)` to a route, if the response
+    may be endless and writes nothing. It covers enclosing applications. Without a current request
+    it does nothing.
     """
     current = current_request.get()
-    for admission in () if current is None else current.with_outer():
-        admission.owner.in_flight.discard(admission)
-        admission.owner.drain_progressed()
+    for request in () if current is None else current.with_outer():
+        request.owner.requests.discard(request)
+        request.owner.drain_progressed()
 
 
-def _is_around(outer: Scope, inner: Scope) -> bool:
-    """Return whether a request is answered within another: the same one passed on, or one that an endpoint makes in-process.
+def _encloses(outer: Scope, inner: Scope) -> bool:
+    """Return whether a request is answered within another.
 
-    The next request of a client that pipelines is not within the one before. Servers start it from the last `send` of that one,
-    and so in its context: taken for a part of it, each would keep all earlier requests of its connection in memory.
+    That is the same request passed on, or one that an endpoint makes in-process. It is not the next
+    request of a pipelining client, although servers start it in the context of the one before:
+    linked, each would keep all earlier requests of its connection in memory.
     """
     if any(
         inner.get(name) is not None and inner[name] is outer.get(name)
@@ -159,42 +169,44 @@ def _is_around(outer: Scope, inner: Scope) -> bool:
 
 
 current_request: ContextVar[InFlightRequest | None] = ContextVar(
-    "fastapi_maintenance_admission", default=None
+    "fastapi_maintenance_request", default=None
 )
 """The request or lifespan that the code runs in."""
 
 
 class InFlightRequests(set[InFlightRequest]):
-    """The requests of one application that are in flight. While open, a request costs one `add` and one `discard`."""
+    """The requests in flight of one application.
+
+    While the service is open, a request costs one `add` and one `discard`.
+    """
 
     def blocking(self, gate: Gate, component: str | None = None) -> Iterator[InFlightRequest]:
         """Yield the requests that a drain of a component, or of the whole service, waits for."""
-        return (admission for admission in list(self) if admission.blocks_drain(gate, component))
+        return (request for request in list(self) if request.blocks_drain(gate, component))
 
     def count(self, gate: Gate, component: str | None = None) -> tuple[int, int]:
-        """Return how many HTTP requests and how many WebSockets a drain waits for, or while open, how many there are."""
+        """Return the numbers of HTTP requests and of WebSockets in flight.
+
+        While closed, only those count that a drain waits for.
+        """
         if gate.for_component(component).closure is None:
-            counted = [admission for admission in list(self) if admission.refused_by is None]
+            counted = [request for request in list(self) if request.refused_by is None]
         else:
             counted = list(self.blocking(gate, component))
-        http = sum(admission.scope["type"] == "http" for admission in counted)
+        http = sum(request.scope["type"] == "http" for request in counted)
         return http, len(counted) - http
 
     def is_drained(self, gate: Gate, component: str | None = None) -> bool:
-        """Return whether a component, or the whole service, is closed and no request blocks the drain."""
-        return (
-            gate.for_component(component).closure is not None
-            and next(self.blocking(gate, component), None) is None
-        )
+        """Return whether a component, or the whole service, is closed and its drain has ended."""
+        closure = gate.for_component(component).closure
+        return closure is not None and next(self.blocking(gate, component), None) is None
 
     async def classify(self, classifier: Callable[[InFlightRequest], Awaitable[None]]) -> None:
-        """Classify all unclassified requests at the same time. A request that stays unclassified blocks the drain."""
+        """Classify all unclassified requests concurrently. The rest block the drain."""
 
-        async def ask(admission: InFlightRequest) -> None:
+        async def ask(request: InFlightRequest) -> None:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_CLASSIFY_TIMEOUT):
-                    await classifier(admission)
+                    await classifier(request)
 
-        await asyncio.gather(
-            *(ask(admission) for admission in list(self) if admission.exempt is None)
-        )
+        await asyncio.gather(*(ask(request) for request in list(self) if request.exempt is None))

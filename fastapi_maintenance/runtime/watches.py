@@ -12,13 +12,14 @@ __all__ = ["Watch", "Watches", "running_loop"]
 
 
 class Watch:
-    """One running watch: its event loop, its task, and an event for each job that the task does."""
+    """One running watch: its event loop, its task, and an event for each job of the task."""
 
     task: asyncio.Task[None]
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Create the events. `ready` means that the first snapshot or fallback was read."""
         self.loop = loop
-        self.ready = asyncio.Event()  # something is known, or cannot be
+        self.ready = asyncio.Event()
         self.fallbacks = asyncio.Event()
         self.on_change = asyncio.Event()
         self.on_change_once = asyncio.Event()
@@ -29,13 +30,11 @@ class Watches(dict[asyncio.AbstractEventLoop, Watch]):
     """The watch of each event loop on which the application runs."""
 
     def on_this_loop(self, run: Callable[[Watch], Coroutine[None, None, None]]) -> Watch:
-        """Return the watch of this event loop, started unless it runs already."""
+        """Return the watch of this event loop, and start it unless it runs already."""
         loop = running_loop()
         watch = self.get(loop)
         if watch is None or watch.task.done():
-            for closed in [
-                other for other in self if other.is_closed()
-            ]:  # without ending its tasks
+            for closed in [other for other in self if other.is_closed()]:  # with tasks unfinished
                 self.pop(closed, None)
             watch = self[loop] = Watch(loop)
             watch.task = loop.create_task(run(watch), name="fastapi_maintenance watch")
@@ -53,16 +52,19 @@ class Watches(dict[asyncio.AbstractEventLoop, Watch]):
         for watch in list(self.values()):
             for event in (getattr(watch, name) for name in events):
                 if not event.is_set():
-                    with suppress(RuntimeError):  # the loop was closed without ending its tasks
+                    with suppress(RuntimeError):  # the loop was closed with tasks unfinished
                         watch.loop.call_soon_threadsafe(event.set)
 
 
 def running_loop() -> asyncio.AbstractEventLoop:
-    """Return the running event loop. Raises `ConfigurationError` under trio and where there is none."""
+    """Return the running event loop.
+
+    Raises `ConfigurationError` under trio and without a running loop.
+    """
     try:
         return asyncio.get_running_loop()
     except RuntimeError:
         raise ConfigurationError(
-            "The event loop must be asyncio's, got none or another kind. Run the server on asyncio; "
-            "with hypercorn, by --worker-class asyncio."
+            "The event loop must be asyncio's, got none or another kind. "
+            "Run the server on asyncio; with hypercorn, by --worker-class asyncio."
         ) from None

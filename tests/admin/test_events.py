@@ -308,4 +308,4 @@ def test_stream_is_untracked_in_nested_applications() -> None:
     with serving(outer) as server, Stream(int(server.rpartition(":")[2]), {}) as stream:
         assert next(iter(stream))["state"]["enabled"] is True
         modes = [*modes_of(outer), *modes_of(app)]
-        assert [len(mode.in_flight) for mode in modes] == [0, 0]
+        assert [len(mode.requests) for mode in modes] == [0, 0]

@@ -37,11 +37,11 @@ async def test_job_begins_when_the_service_opens() -> None:
         working = asyncio.create_task(work(mode))
         await asyncio.sleep(0.4)
         assert not begun.is_set()
-        assert len(mode.in_flight) == 0
+        assert len(mode.requests) == 0
         await backend.write(OFF)
         await eventually(begun.is_set, within=SOON)
         await working
-        assert len(mode.in_flight) == 0
+        assert len(mode.requests) == 0
 
 
 async def test_job_waits_in_read_only_mode() -> None:
@@ -50,7 +50,7 @@ async def test_job_waits_in_read_only_mode() -> None:
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.3), job(mode):
             pass
-    assert len(mode.in_flight) == 0
+    assert len(mode.requests) == 0
 
 
 def test_background_mode_start_error_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,7 +93,7 @@ async def test_barrier_waits_for_a_running_job(redis_url: str) -> None:
 
     async with MaintenanceMode(RedisBackend(redis_url, ttl=1.0)) as mode:
         working = asyncio.create_task(work(mode))
-        await eventually(lambda: len(mode.in_flight) == 1, within=SOON)
+        await eventually(lambda: len(mode.requests) == 1, within=SOON)
         await backend.write(ON)
         result = await wait_until_applied(backend, drained=True, timeout=3.0)
         assert [worker.http for worker in result.pending] == [1]
@@ -111,8 +111,8 @@ def test_background_mode_follows_the_switch(redis_server: RedisServer, redis_url
         threading.Timer(0.3, redis_server.cli, ("DEL", "maintenance")).start()
         assert maintenance.wait_until_open() is True
         with maintenance.job():
-            assert len(maintenance.mode.in_flight) == 1
-        assert len(maintenance.mode.in_flight) == 0
+            assert len(maintenance.mode.requests) == 1
+        assert len(maintenance.mode.requests) == 0
     assert not any(thread.name == "fastapi_maintenance" for thread in threading.enumerate())
 
 

@@ -271,7 +271,7 @@ async def test_kill_of_a_holder_ends_its_hold_at_the_lease_and_not_before(redis_
                 assert await held(backend)
             holder.signal(signal.SIGKILL)
             killed_at = time.monotonic()
-            await eventually(lambda: mode.judge().closure is None, within=10)
+            await eventually(lambda: mode.evaluate_gate().closure is None, within=10)
 
         assert 1.0 < time.monotonic() - killed_at < 3.0 + SLACK
         assert not await held(backend)

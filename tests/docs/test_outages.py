@@ -151,7 +151,7 @@ async def test_a_worker_in_an_outage_does_what_the_table_says(
     with without_privileges() if "may not be read" in fallbacks else nullcontext():
         async with mode:
             clock.passed += SILENT[silent]
-            gate = mode.judge()
+            gate = mode.evaluate_gate()
 
     assert f"{'open' if gate.closure is None else 'closed'}, {gate.source}" == cell
 
@@ -204,13 +204,13 @@ async def test_the_log_of_an_outage_reads_as_the_document_says(
     async with MaintenanceMode(
         RedisBackend(server.url, ttl=PATIENT), on_unreachable="closed"
     ) as mode:
-        await eventually(lambda: mode.judge().closure is None, within=10)
+        await eventually(lambda: mode.evaluate_gate().closure is None, within=10)
         with caplog.at_level(logging.INFO, logger="fastapi_maintenance"):
             caplog.clear()
             await asyncio.to_thread(server.kill)
-            await eventually(lambda: mode.judge().source == "unreachable-closed", within=10)
+            await eventually(lambda: mode.evaluate_gate().source == "unreachable-closed", within=10)
             await asyncio.to_thread(server.start)
-            await eventually(lambda: mode.judge().closure is None, within=10)
+            await eventually(lambda: mode.evaluate_gate().closure is None, within=10)
             assert_logged(caplog, blocks("text")[1], server.port, tmp_path)
 
 
@@ -227,7 +227,7 @@ async def test_the_log_of_a_start_in_an_outage_reads_as_the_document_says(
     async with MaintenanceMode(
         RedisBackend(f"redis://127.0.0.1:{free_port}", ttl=TTL), fallback=f"file:{path}"
     ) as mode:
-        await eventually(lambda: mode.judge().source == "env", within=10)
+        await eventually(lambda: mode.evaluate_gate().source == "env", within=10)
         await asyncio.sleep(3 * TTL)  # said once, however often it is asked
         assert_logged(caplog, blocks("text")[2], free_port, path)
 
@@ -238,13 +238,13 @@ async def test_the_log_of_a_loss_reads_as_the_document_says(
     server = own_redis_server()
     async with MaintenanceMode(RedisBackend(server.url, ttl=PATIENT)) as mode:
         await server.acli("SET", "maintenance", "1")
-        await eventually(lambda: mode.judge().closure is not None, within=10)
+        await eventually(lambda: mode.evaluate_gate().closure is not None, within=10)
         with caplog.at_level(logging.INFO, logger="fastapi_maintenance"):
             caplog.clear()
             await server.acli("FLUSHALL")
             await eventually(lambda: lines(caplog), within=10)
             assert await server.acli("GET", "maintenance") == "1"
-            assert mode.judge().closure is not None
+            assert mode.evaluate_gate().closure is not None
             assert_logged(caplog, blocks("text")[0], server.port, tmp_path)
 
 

@@ -35,9 +35,9 @@ async def test_a_hold_that_is_taken_away_is_put_back_by_its_holder(
     redis_server: RedisServer, mode: MaintenanceMode
 ) -> None:
     async with maintenance_mode_on(RedisBackend(redis_server.url, ttl=TTL), lease=10.0) as hold:
-        await eventually(lambda: not mode.judge().is_open, within=SOON)
+        await eventually(lambda: not mode.evaluate_gate().is_open, within=SOON)
         await eventually(lambda: is_opened_by_force(redis_server, mode), within=SOON)
-        await eventually(lambda: not mode.judge().is_open, within=SOON)
+        await eventually(lambda: not mode.evaluate_gate().is_open, within=SOON)
         hold.check()
 
 
@@ -45,14 +45,14 @@ async def is_opened_by_force(server: RedisServer, mode: MaintenanceMode) -> bool
     """Take all holds away, and say whether that is seen; it is not if they were put back before anybody could."""
     await cli(server, "DEL", "{maintenance}:holds")
     await asyncio.sleep(0.05)
-    return mode.judge().is_open
+    return mode.evaluate_gate().is_open
 
 
 async def test_a_forged_off_hold_opens_the_service_under_anothers_hold(
     redis_server: RedisServer, mode: MaintenanceMode
 ) -> None:
     async with maintenance_mode_on(RedisBackend(redis_server.url, ttl=TTL)) as hold:
-        await eventually(lambda: not mode.judge().is_open, within=SOON)
+        await eventually(lambda: not mode.evaluate_gate().is_open, within=SOON)
         (id, *_) = (await cli(redis_server, "HKEYS", "{maintenance}:holds")).split()
         seconds, _ = (await cli(redis_server, "TIME")).split()
         forged = json.dumps({"state": {"enabled": False}, "lifts": [id]})
@@ -63,7 +63,7 @@ async def test_a_forged_off_hold_opens_the_service_under_anothers_hold(
             "forged",
             f"{int(seconds) + 60}000000 {seconds}000000 {forged}",
         )
-        await eventually(lambda: mode.judge().is_open, within=SOON)
+        await eventually(lambda: mode.evaluate_gate().is_open, within=SOON)
         hold.check()
 
 
@@ -112,14 +112,14 @@ async def test_a_barrier_believes_a_registration_that_somebody_wrote(
 async def test_a_message_on_the_channel_changes_nothing(
     redis_server: RedisServer, mode: MaintenanceMode
 ) -> None:
-    await eventually(lambda: mode.judge().is_open, within=SOON)
+    await eventually(lambda: mode.evaluate_gate().is_open, within=SOON)
     for message in ("1", "on", '{"enabled": true}', "9" * 40, "\r\n$-1\r\n", "x" * 100_000):
         assert int(await cli(redis_server, "PUBLISH", "{maintenance}:events", message)) == 1
     await asyncio.sleep(1.5 * TTL)
 
-    assert mode.judge().is_open
+    assert mode.evaluate_gate().is_open
     await cli(redis_server, "SET", "maintenance", "1")
-    await eventually(lambda: not mode.judge().is_open, within=SOON)
+    await eventually(lambda: not mode.evaluate_gate().is_open, within=SOON)
 
 
 def test_every_row_names_a_test_or_stands_for_itself() -> None:

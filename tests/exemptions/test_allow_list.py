@@ -416,7 +416,7 @@ async def test_an_entry_that_cannot_be_read_is_told_once_and_the_rest_holds(
             for _ in range(3):
                 assert mode.granted.allows(http_scope(path="/login"), mode.gate.state)
                 assert not mode.granted.allows(http_scope(path="/nonsense"), mode.gate.state)
-                mode.judge()
+                mode.evaluate_gate()
     (told,) = caplog.records
     assert told.message.startswith(
         "Invalid allow entry 'nonsense': A network must be like 10.0.0.0/8"
@@ -437,7 +437,7 @@ async def test_a_list_is_read_once_however_many_ask(monkeypatch: pytest.MonkeyPa
     async with MaintenanceMode(board) as mode:
         for _ in range(3):
             assert mode.granted.allows(http_scope(path="/login"), mode.gate.state)
-            mode.judge()
+            mode.evaluate_gate()
     assert read == [("/login",)]
 
 
@@ -465,10 +465,10 @@ async def test_a_request_that_was_let_in_by_the_list_is_waited_for_when_the_list
     middleware = MaintenanceModeMiddleware(app, backend=board)
     request = asyncio.create_task(middleware(http_scope("POST", path="/login"), UNUSED, UNUSED))
     await asyncio.wait_for(entered.wait(), 20)
-    counts.append(middleware.mode.in_flight.count(middleware.mode.gate))
+    counts.append(middleware.mode.requests.count(middleware.mode.gate))
     board.state = MaintenanceState(enabled=True)
     middleware.mode.update(await board.read(), asyncio.get_running_loop().time())
-    counts.append(middleware.mode.in_flight.count(middleware.mode.gate))
+    counts.append(middleware.mode.requests.count(middleware.mode.gate))
     finish.set()
     await request
     await middleware.mode.stop()

@@ -128,7 +128,7 @@ async def _refuses_writes(server: RedisServer) -> bool:
 
 
 def _registered(service: Service) -> bool:
-    reading = service.mode.cache.reading
+    reading = service.mode.cache.snapshot
     return reading is not None and reading.registered
 
 

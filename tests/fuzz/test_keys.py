@@ -147,7 +147,7 @@ def test_a_switch_that_cannot_be_read_changes_nothing(
                     state = MaintenanceState.parse(value)
                 except MaintenanceError:
                     await eventually(
-                        lambda: mode.cache.reading and mode.cache.reading.error, within=20
+                        lambda: mode.cache.snapshot and mode.cache.snapshot.error, within=20
                     )
                     assert mode.gate.state == KEPT
                 else:

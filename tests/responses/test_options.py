@@ -167,7 +167,7 @@ def test_of_the_ways_to_another_answer_those_that_exclude_each_other_are_named(
             if len(pages) > 1:
                 expected = f"{' and '.join(pages)} exclude each other. Give one of them."
             elif "response_handler" in given and number > 1:
-                expected = "response_handler makes the whole answer, so response= would do nothing beside it: give one of them."
+                expected = "response must be None beside a response_handler, got both. The handler makes the whole response: give one of them."
             assert problem_with(given) == expected, given
 
 

@@ -24,7 +24,7 @@ VARIABLE = "FASTAPI_MAINTENANCE_MODE"
 async def answer_of(fallbacks: Fallbacks) -> tuple[bool | None, str]:
     """What the chain says to the switch, and who says so."""
     await fallbacks.query()
-    reading = fallbacks.reading
+    reading = fallbacks.snapshot
     assert reading is None or reading.switch is not None
     return None if reading is None else reading.switch == ON, fallbacks.source
 
@@ -168,7 +168,7 @@ async def test_fallback_that_is_unhashable_works() -> None:
 def test_fallback_chain_invalid_is_refused(chain: object) -> None:
     with pytest.raises(
         ConfigurationError,
-        match=r"fallback takes backends and their URLs|A backend URL cannot start with",
+        match=r"fallback must be backends or their URLs|A backend URL cannot start with",
     ):
         Fallbacks(chain)  # type: ignore[arg-type]
 

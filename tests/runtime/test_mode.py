@@ -57,7 +57,7 @@ def lines(log: pytest.LogCaptureFixture, level: int = logging.INFO) -> list[str]
 
 
 def is_closed(mode: MaintenanceMode) -> bool:
-    return mode.judge().closure is not None
+    return mode.evaluate_gate().closure is not None
 
 
 async def is_closed_now(mode: MaintenanceMode) -> bool:
@@ -225,7 +225,7 @@ def test_gate_keeps_its_objects_while_nothing_changes(clock: Clock) -> None:
     clock.passed += 0.7
     mode.update(Snapshot(replace_nothing(ON), now=T0 + 0.7, expires_in=59.309), clock.monotonic())
     clock.passed += 0.7
-    mode.judge()
+    mode.evaluate_gate()
     assert mode.gate.closure is closing
 
     mode.update(Snapshot(ON, now=T0 + 1.4, expires_in=90.0), clock.monotonic())
@@ -250,7 +250,7 @@ def test_change_is_one_line_in_the_log(clock: Clock, log: pytest.LogCaptureFixtu
         Snapshot(OFF, now=T0 + 3),
     ):
         mode.update(reading, clock.monotonic())
-        mode.judge()
+        mode.evaluate_gate()
 
     assert lines(log) == [
         "maintenance on (read-only, board, by: ana@ops, reason: OPS-1)",
@@ -525,18 +525,18 @@ async def test_mode_without_snapshot_follows_its_fallback() -> None:
     [
         (
             {"on_unreachable": "shut"},
-            "on_unreachable must be one of last-known, open, closed, not 'shut'",
+            "on_unreachable must be one of last-known, open, closed, got 'shut'",
         ),
         (
             {"enable_maintenance": "yes"},
-            "enable_maintenance must be True, False or None, not 'yes'",
+            "enable_maintenance must be True, False or None, got 'yes'",
         ),
         ({"stale_after": 0}, "stale_after must be a positive number of seconds, got 0"),
-        ({"stale_after": 0.1}, "stale_after must be at least 1.5 ttl, 0.15 s here"),
+        ({"stale_after": 0.1}, "stale_after must be at least 1.5 ttl, here 0.15 s, got 0.1 s"),
         ({"close_websockets": -1}, "close_websockets must be a positive number of seconds, got -1"),
         ({"fallback": "ftp://x"}, "A backend URL cannot start with 'ftp'"),
-        ({"fallback": [object()]}, "fallback takes backends and their URLs, not <object"),
-        ({"fallback": None}, "fallback takes backends and their URLs, not None"),
+        ({"fallback": [object()]}, "fallback must be backends or their URLs, got <object"),
+        ({"fallback": None}, "fallback must be backends or their URLs, got None"),
     ],
 )
 def test_invalid_options_are_refused(options: dict[str, Any], sentence: str) -> None:

@@ -115,7 +115,7 @@ class Service:
         ):  # turns of the event loop that this takes, where no handler has to be asked
             await asyncio.sleep(0)
         await eventually(
-            lambda: all(admission.exempt is not None for admission in self.mode.in_flight),
+            lambda: all(admission.exempt is not None for admission in self.mode.requests),
             within=10,
         )
 
@@ -631,7 +631,7 @@ async def test_exempt_handler_at_the_closing_cannot_read_the_body(
         work.go.set()
         assert (await request)[1]["body"] == b'"text"'
     assert [record.levelno for record in caplog.records] == [logging.ERROR]
-    assert "its body cannot be read any more" in caplog.text
+    assert "its body cannot be read again" in caplog.text
 
 
 async def test_exempt_handler_at_the_closing_cannot_send(
@@ -647,7 +647,7 @@ async def test_exempt_handler_at_the_closing_cannot_send(
         assert service.waited_for == (1, 0)
         work.go.set()
         assert status(await request) == 200
-    assert "The request is being answered already." in caplog.text
+    assert "The application is answering this request already." in caplog.text
 
 
 # -- who never counts ----------------------------------------------------------------------------------------------------------
@@ -791,7 +791,7 @@ async def test_lifespan_is_never_in_flight() -> None:
     await exchange(service.app, {"type": "lifespan"})
 
     assert [admission.scope["type"] for admission in seen] == ["lifespan"]
-    assert not service.mode.in_flight
+    assert not service.mode.requests
     assert seen[0].excluded == ()
 
 
@@ -806,7 +806,7 @@ async def test_unclassified_request_blocks_the_drain(work: Work) -> None:
     async with running(SlowDoor(counter(), door), exempt_handler=ask) as service:
         request = service.request()
         await door.begun.wait()
-        (admission,) = service.mode.in_flight
+        (admission,) = service.mode.requests
         await service.desk.flip(ON)
         await work.begun.wait()
         assert admission.exempt is None
@@ -832,7 +832,7 @@ async def test_exempt_handler_that_hangs_delays_nothing_else(work: Work) -> None
 
     async with running(SlowDoor(counter(), work), exempt_handler=ask) as service:
         requests = [service.request("POST"), service.request(), service.request()]
-        await eventually(lambda: len(service.mode.in_flight) == 3, within=10)
+        await eventually(lambda: len(service.mode.requests) == 3, within=10)
         await service.desk.flip(ON)
         await eventually(lambda: service.waited_for == (1, 0), within=10)
         await service.desk.flip(FULL_AGAIN)
