@@ -159,19 +159,21 @@ async def test_metrics_show_the_link(
     instrument(mode, meter=collector.meter)
     async with mode:
         await eventually(
-            lambda: collector.value("maintenance.link", rung="tracking") == 1, within=SOON
+            lambda: collector.value("maintenance.link", delivery="tracking") == 1, within=SOON
         )
         assert [
-            collector.value("maintenance.link", rung=rung)
+            collector.value("maintenance.link", delivery=rung)
             for rung in ("message", "polling", "down")
         ] == [0, 0, 0]
         assert collector.value("maintenance.link.reconnects") == 0
         server.kill()
-        await eventually(lambda: collector.value("maintenance.link", rung="down") == 1, within=SOON)
-        assert collector.value("maintenance.link", rung="tracking") == 0
+        await eventually(
+            lambda: collector.value("maintenance.link", delivery="down") == 1, within=SOON
+        )
+        assert collector.value("maintenance.link", delivery="tracking") == 0
         server.start()
         await eventually(
-            lambda: collector.value("maintenance.link", rung="tracking") == 1, within=SOON
+            lambda: collector.value("maintenance.link", delivery="tracking") == 1, within=SOON
         )
         assert collector.value("maintenance.link.reconnects") == 1
 

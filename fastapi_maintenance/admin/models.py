@@ -1,69 +1,29 @@
-"""What the API answers, as its OpenAPI document describes it. Checks little: all of it was read by stricter models before."""
+"""Models of requests and responses. Responses are validated leniently: stricter models read the data."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any, Literal, Self
+from collections.abc import Iterable
+from typing import Literal, Self
 
-from pydantic import AwareDatetime, BaseModel, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from ..backends.status import StatusReport
-from ..model import history
-from ..model.history import Kind
-from ..model.state import BypassRecord, Mode
-from ..model.workers import RegistrySnapshot, Worker
+from ..model.state import BypassRecord, MaintenanceState
+from ..model.workers import RegistrySnapshot
 
-__all__ = [
-    "Barrier",
-    "BarrierRequest",
-    "Bypass",
-    "BypassCreate",
-    "BypassCreated",
-    "Change",
-    "ComponentReport",
-    "Hold",
-    "State",
-    "StateReport",
-    "Switch",
-    "WorkerReport",
-]
+DecidedBy = Literal["hold", "switch", "general switch"]
 
 
-class Bypass(BaseModel):
-    """What is known of a token that lets a tester through; not the token."""
-
-    id: str
-    until: AwareDatetime
-    note: str | None = None
-
-    @classmethod
-    def all_of(cls, records: Iterable[BypassRecord]) -> list[Bypass]:
-        """Return what is public of each token."""
-        return [Bypass.model_validate(record.model_dump()) for record in records]
-
-
-class State(BaseModel):
-    """What a switch or a hold says."""
-
-    enabled: bool
-    message: str | None = Field(None, description="For visitors.")
-    reason: str | None = Field(None, description="For operators.")
-    retry_after: int | None = Field(None, description="Seconds.")
-    starts_at: AwareDatetime | None = None
-    ends_at: AwareDatetime | None = None
-    mode: Mode = "full"
-    by: str | None = None
-    since: AwareDatetime | None = None
-    allow: list[str] | None = Field(None, description="Who passes all the same.")
-    bypass: list[Bypass] | None = None
+class State(MaintenanceState, extra="ignore"):
+    """The state of a switch or a hold."""
 
 
 class Switch(State):
-    """The switch as it is stored."""
+    """The stored switch."""
 
-    expires_in: float | None = Field(None, description="Seconds that its key has left to live.")
-    ignored: list[str] = Field(
-        [], description="Invalid or unknown details of the stored JSON, which are ignored."
+    expires_in: float | None = Field(None, description="Seconds until its key expires.")
+    ignored_details: list[str] = Field(
+        [], alias="ignored", description="Invalid or unknown details of the stored JSON."
     )
 
 
@@ -73,41 +33,43 @@ class Hold(State):
     id: str
     lease: float | None = Field(
         None,
-        description="Seconds until it ends unless it is renewed; null where it ends with its process.",
+        description="Seconds until it expires unless renewed; null if it ends with its process.",
     )
     lifts: list[str] = Field(description="The holds that an off hold lifts.")
     component: str | None = None
 
 
 class Window(BaseModel):
-    """When it will be on."""
+    """A window of maintenance."""
 
     starts_at: AwareDatetime | None
     ends_at: AwareDatetime | None
 
 
 class BackendReport(BaseModel):
-    """Where the switch is kept."""
+    """The backend that stores the switch."""
 
     kind: str
-    url: str = Field(description="Without a password.")
+    url: str = Field(description="Without the password.")
 
 
 class StateReport(BaseModel):
-    """What is true at one instant of the backend's clock."""
+    """The state at one time of the backend's clock."""
 
     component: str | None
-    enabled: bool | None = Field(
-        description="Whether maintenance is on; null where that cannot be said."
+    enabled: bool | None = Field(description="Whether maintenance is on; null if unknown.")
+    decided_by: DecidedBy | None
+    state: State | None = Field(
+        description="The effective state, of the switch and the holds together."
     )
-    decided_by: Literal["hold", "switch", "general switch"] | None
-    state: State | None = Field(description="The effective state, of switch and holds together.")
-    retry_after: int | None = Field(description="Seconds that clients are told to wait.")
-    changes_at: AwareDatetime | None = Field(description="When the state may change by itself.")
-    switch: Switch | None = Field(description="null where it cannot be read; `error` says why.")
+    retry_after: int | None = Field(description="Seconds of the Retry-After header.")
+    changes_at: AwareDatetime | None = Field(
+        description="When the state may change without a write."
+    )
+    switch: Switch | None = Field(description="null if it cannot be read; `error` says why.")
     upcoming: Window | None = Field(description="The window that has not begun.")
     holds: list[Hold] | None = Field(
-        description="The live ones, oldest first; null where they cannot be read."
+        description="The live holds, oldest first; null if they cannot be read."
     )
     error: str | None
     now: AwareDatetime
@@ -115,153 +77,108 @@ class StateReport(BaseModel):
 
     @classmethod
     def of(cls, report: StatusReport) -> Self:
-        """The same as JSON values."""
+        """Convert a report."""
         return cls.model_validate(report.to_json())
 
 
 class ComponentReport(BaseModel):
     """A part of the application that can be closed alone."""
 
-    name: str
+    model_config = ConfigDict(from_attributes=True)
+
+    name: str = Field(validation_alias="component")
     enabled: bool | None
-    decided_by: Literal["hold", "switch", "general switch"] | None
+    decided_by: DecidedBy | None
     has_own_switch: bool
 
     @classmethod
     def all_of(cls, report: StatusReport, names: Iterable[str]) -> list[Self]:
-        """Return what a report says of each part, by name."""
-        reports = {name: report.about(name) for name in sorted(names)}
-        return [
-            cls.model_validate(
-                {
-                    "name": name,
-                    "enabled": None if one.state is None else one.state.enabled,
-                    "decided_by": one.decided_by,
-                    "has_own_switch": one.has_own_switch,
-                }
-            )
-            for name, one in reports.items()
-        ]
+        """Convert what a report says of each component, by name."""
+        return [cls.model_validate(report.about(name)) for name in sorted(names)]
 
 
-class WorkerReport(BaseModel):
-    """One worker process, as the registry has it."""
+class WorkerSummary(BaseModel):
+    """A worker process."""
 
     id: str
     host: str
     pid: int
-    version: str
-    rung: str = Field(description="How it hears of changes.")
-    stands: Literal["open", "closed", "drained", "vanished"] = Field(
-        description="drained: closed, with no request in flight to wait for; vanished: it was lost without leaving, up to a minute ago."
-    )
-    applied: bool = Field(description="Whether it has read what is stored now.")
-    http: int = Field(description="Requests in flight; while closed, those to wait for.")
+    http: int = Field(description="Requests in flight; while closed, those that a drain waits for.")
     websockets: int
     fenced: bool = Field(
-        description="Whether it surely closes by itself once the registry has lost it."
+        description="Whether it surely closes itself after the registry has lost it."
     )
+
+
+class WorkerReport(WorkerSummary):
+    """A worker process, as the registry has it."""
+
+    version: str
+    delivery: str = Field(validation_alias="rung", description="How it learns of changes.")
+    status: Literal["open", "closed", "drained", "vanished"] = Field(
+        description="drained: closed, without a request in flight; vanished: stopped reporting without shutting down."
+    )
+    applied: bool = Field(description="Whether it has applied the stored state.")
     unrouted: list[str] = Field(
-        description="Paths that it answered without a route while closed: ways around the gate."
+        description="Paths that were answered without a route while closed."
     )
 
     @classmethod
-    def all_of(cls, roll: RegistrySnapshot) -> list[Self]:
-        """Those that live, and those that vanished without leaving, by host and process."""
+    def all_of(cls, registry: RegistrySnapshot) -> list[Self]:
+        """Convert the workers that have not left, by host and process."""
+        now, fingerprint = registry.reading.now, registry.reading.fingerprint
         present = sorted(
-            (worker for worker in roll.workers if not worker.left),
-            key=lambda worker: (worker.host, worker.pid, worker.id),
+            (each for each in registry.workers if not each.left),
+            key=lambda each: (each.host, each.pid, each.id),
         )
-        return [cls._of(worker, roll) for worker in present]
-
-    @classmethod
-    def _of(cls, worker: Worker, roll: RegistrySnapshot) -> Self:
-        lives = roll.reading.now < worker.deadline
-        known: dict[str, Any] = {
-            name: getattr(worker, name)
-            for name in ("id", "host", "pid", "version", "rung", "http", "websockets")
-        }
-        return cls(
-            **known,
-            stands=worker.standing if lives else "vanished",
-            applied=worker.applied == roll.reading.fingerprint,
-            fenced=worker.is_fenced,
-            unrouted=list(worker.unrouted),
-        )
-
-
-class Change(BaseModel):
-    """One change of a switch or a hold."""
-
-    id: str
-    at: AwareDatetime
-    kind: Kind = Field(
-        description="Of a switch: set, noticed (it had been written past us), expired. Of a hold: taken, released, lapsed. "
-        "Of both: cleared by force, restored or lost after a loss of data."
-    )
-    component: str | None
-    hold: str | None
-    state: State | None
-    by: str | None
-    host: str | None
-    pid: int | None
-    error: str | None
-
-    @classmethod
-    def all_of(cls, changes: Sequence[history.Change]) -> list[Self]:
-        """The newest first."""
-        return [cls.model_validate(change.to_json()) for change in reversed(changes)]
+        return [
+            cls.model_validate(
+                each.to_json()
+                | {
+                    "status": each.standing if now < each.deadline else "vanished",
+                    "applied": each.applied == fingerprint,
+                }
+            )
+            for each in present
+        ]
 
 
 class BarrierRequest(BaseModel):
     """What to wait for."""
 
     drained: bool = Field(
-        False, description="Also until no request is in flight that would be refused now."
+        False, description="Also wait until no request is in flight that would be refused now."
     )
     timeout: float = Field(30.0, gt=0, le=300, description="Seconds.")
 
 
-class BarrierWorker(BaseModel):
-    """A worker that was waited for."""
-
-    id: str
-    host: str
-    pid: int
-    http: int
-    websockets: int
-    fenced: bool
-
-
 class Barrier(BaseModel):
-    """Where every worker stands when the wait is over."""
+    """The workers at the end of the wait, by status."""
 
-    ok: bool = Field(description="Whether it is proved that every worker has followed.")
+    ok: bool = Field(description="Whether it is proved that every worker has applied the state.")
     why_not: str | None
     elapsed: float = Field(description="Seconds.")
     settles_in: float = Field(
-        description="For so many seconds there may be workers of whom a young registry does not know yet."
+        description="Seconds until the registry is guaranteed to be complete."
     )
     state: State
-    drained: list[BarrierWorker]
-    applied: list[BarrierWorker]
-    waiting: list[BarrierWorker]
-    expired: list[BarrierWorker]
-    unfenced: list[BarrierWorker]
+    drained: list[WorkerSummary]
+    applied: list[WorkerSummary]
+    waiting: list[WorkerSummary]
+    expired: list[WorkerSummary]
+    unfenced: list[WorkerSummary]
     joined: list[str]
 
 
 class BypassCreate(BaseModel):
-    """A token to make."""
+    """A bypass token to create."""
 
     lasting: float = Field(3600.0, gt=0, le=366 * 86400, description="Seconds.")
-    note: str | None = Field(
-        None, max_length=200, description="Who it is for; visitors never see it."
-    )
+    note: str | None = Field(None, max_length=200, description="For whom; shown to operators only.")
 
 
-class BypassCreated(Bypass):
-    """A token that lets its bearer through. It is said once, and kept nowhere."""
+class BypassCreated(BypassRecord):
+    """A new bypass token. It is stored nowhere, so this is the only answer with it."""
 
     token: str = Field(description="For the header X-Maintenance-Bypass.")
     query: str = Field(description="Added to any URL of the application: one visit sets a cookie.")

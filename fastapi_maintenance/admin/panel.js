@@ -3,11 +3,11 @@
 (() => {
   const SILENCE = 6000, RETRY = 400, LONGEST_RETRY = 5000; // milliseconds; the server sends something every two seconds
   const by = (id) => document.getElementById(id);
-  let picture = null, came = 0, heard = 0, source = null, pause = RETRY, retrying = 0, component = null, said = "";
+  let dashboard = null, came = 0, heard = 0, source = null, pause = RETRY, retrying = 0, component = null, said = "";
 
   // -- words ---------------------------------------------------------------------------------------------------------
 
-  const serverNow = () => Date.parse(picture.state.now) + performance.now() - came;
+  const serverNow = () => Date.parse(dashboard.state.now) + performance.now() - came;
   const sinceCame = () => (performance.now() - came) / 1000;
   const plural = (count, noun) => `${count} ${noun}${count === 1 ? "" : "s"}`;
 
@@ -32,9 +32,9 @@
   };
 
   // enable_maintenance overrides the switch, but no hold.
-  const overridden = () => picture.override !== null && picture.state.decided_by !== "hold";
+  const overridden = () => dashboard.override !== null && dashboard.state.decided_by !== "hold";
 
-  const stand = (report) => overridden() ? (picture.override ? "closed" : "open") : report.enabled === null ? "unknown" : !report.enabled ? "open" : report.state.mode === "read-only" ? "read-only" : "closed";
+  const statusOf = (report) => overridden() ? (dashboard.override ? "closed" : "open") : report.enabled === null ? "unknown" : !report.enabled ? "open" : report.state.mode === "read-only" ? "read-only" : "closed";
   const HEADINGS = { open: "Open", closed: "Closed for maintenance", "read-only": "Read-only", unknown: "Unknown" };
 
   // -- parts of the page ---------------------------------------------------------------------------------------------
@@ -75,10 +75,10 @@
   };
 
   const workerRow = (worker) => {
-    const vanished = worker.stands === "vanished", lost = worker.fenced ? "closed itself" : "may still serve";
+    const vanished = worker.status === "vanished", lost = worker.fenced ? "closed itself" : "may still serve";
     const applied = make("span", { className: worker.applied && !vanished ? "" : "behind" }, vanished ? lost : worker.applied ? "✓ yes" : "not yet");
     const inFlight = [[worker.http, "request"], [worker.websockets, "WebSocket"]].filter(([count]) => count).map(([count, noun]) => plural(count, noun));
-    return make("tr", {}, cell(worker.host), cell(String(worker.pid)), cell(worker.rung, "lesser"), cell(chip(worker.stands)), cell(applied),
+    return make("tr", {}, cell(worker.host), cell(String(worker.pid)), cell(worker.delivery, "lesser"), cell(chip(worker.status)), cell(applied),
       cell(inFlight.join(", ") || "0", "number"));
   };
 
@@ -132,7 +132,7 @@
 
   const facts = (report) => {
     const state = report.enabled && !overridden() ? report.state : null, found = [];
-    if (overridden()) found.push(["Decided by", `enable_maintenance=${picture.override ? "True" : "False"}, which overrides the switch`]);
+    if (overridden()) found.push(["Decided by", `enable_maintenance=${dashboard.override ? "True" : "False"}, which overrides the switch`]);
     if (state?.reason) found.push(["Reason", state.reason]);
     if (state?.message) found.push(["Message", state.message]);
     if (report.decided_by === "hold") found.push(["Decided by", plural(report.holds.length, "hold")]);
@@ -148,11 +148,11 @@
   };
 
   const progress = () => {
-    const live = (picture.workers ?? []).filter((worker) => worker.stands !== "vanished"), vanished = (picture.workers ?? []).length - live.length;
-    if (!live.length || picture.state.enabled === null) return "";
+    const live = (dashboard.workers ?? []).filter((worker) => worker.status !== "vanished"), vanished = (dashboard.workers ?? []).length - live.length;
+    if (!live.length || dashboard.state.enabled === null) return "";
     const followed = live.filter((worker) => worker.applied).length, busy = live.reduce((sum, worker) => sum + worker.http + worker.websockets, 0);
     const parts = [followed === live.length ? `${live.length === 1 ? "The only worker is" : `All ${live.length} workers are`} up to date` : `${followed} of ${live.length} workers are up to date`];
-    if (picture.state.enabled) parts.push(busy ? `${plural(busy, "request")} in flight` : live.every((worker) => worker.stands === "drained") ? "no request in flight" : "draining");
+    if (dashboard.state.enabled) parts.push(busy ? `${plural(busy, "request")} in flight` : live.every((worker) => worker.status === "drained") ? "no request in flight" : "draining");
     if (vanished) parts.push(`${plural(vanished, "worker")} vanished`);
     return parts.join(" · ");
   };
@@ -160,14 +160,14 @@
   const say = (text) => { if (text !== said) by("said").textContent = said = text; };
 
   const paint = () => {
-    const report = picture.state, is = stand(report);
+    const report = dashboard.state, is = statusOf(report);
     by("now").dataset.is = is;
     const heading = is === "unknown" && report.error ? "The switch cannot be read" : HEADINGS[is];
     by("word").textContent = heading;
     document.title = `${heading} – Maintenance`;
-    by("where").textContent = report.backend.url + (picture.operator ? ` · ${picture.operator}` : "");
+    by("where").textContent = report.backend.url + (dashboard.operator ? ` · ${dashboard.operator}` : "");
     by("progress").textContent = progress();
-    const trouble = picture.trouble ? `${picture.trouble} This worker shows its last known state and ${picture.closed ? "is closed" : "serves requests"} (${picture.source}).` : report.error ? `${report.error} Workers keep their last known state.` : report.switch?.ignored.length ? `Ignored details of the switch: ${report.switch.ignored.join("; ")}.` : "";
+    const trouble = dashboard.last_error ? `${dashboard.last_error} This worker shows its last known state and ${dashboard.closed ? "is closed" : "serves requests"} (${dashboard.source}).` : report.error ? `${report.error} Workers keep their last known state.` : report.switch?.ignored.length ? `Ignored details of the switch: ${report.switch.ignored.join("; ")}.` : "";
     by("trouble").hidden = !trouble;
     by("trouble").textContent = trouble ?? "";
     by("buttons").hidden = false;
@@ -176,39 +176,39 @@
     by("turn-off").hidden = !(switched && !over) && !report.enabled && !report.error;
     by("turn-off").textContent = report.upcoming ? "Cancel the window…" : "Turn off…";
     by("change").hidden = !switched || over;
-    const workers = picture.workers ?? [];
-    by("workers-count").textContent = workers.filter((worker) => worker.stands !== "vanished").length || "";
-    by("workers-none").textContent = picture.workers ? "No worker has registered." : picture.trouble ? "Unknown: the backend cannot be reached." : "This backend has no registry of workers; Redis has.";
+    const workers = dashboard.workers ?? [];
+    by("workers-count").textContent = workers.filter((worker) => worker.status !== "vanished").length || "";
+    by("workers-none").textContent = dashboard.workers ? "No worker has registered." : dashboard.last_error ? "Unknown: the backend cannot be reached." : "This backend has no registry of workers; Redis has.";
     const around = [...new Set(workers.flatMap((worker) => worker.unrouted))].sort();
     by("around").hidden = !around.length;
     by("around").textContent = `Ways around the gate: ${around.join(", ")}. No route has these paths; a middleware inside the application answered them while closed. Close them with unknown_routes="refuse".`;
-    table("workers", workers, workerRow, (old, now) => old.stands !== now.stands || (now.applied && !old.applied));
+    table("workers", workers, workerRow, (old, now) => old.status !== now.status || (now.applied && !old.applied));
     const holds = report.holds ?? [];
     by("holds-count").textContent = holds.length || "";
     by("holds-none").textContent = report.holds ? "No active holds." : "The holds cannot be read.";
     table("holds", holds.map((hold) => ({ ...hold, lease: undefined })), holdRow);
-    by("components-section").hidden = picture.components.length === 0;
-    fill(by("components"), picture.components, componentRow);
-    by("bypasses-section").hidden = !picture.grants_bypasses && picture.bypasses.length === 0;
+    by("components-section").hidden = dashboard.components.length === 0;
+    fill(by("components"), dashboard.components, componentRow);
+    by("bypasses-section").hidden = !dashboard.grants_bypasses && dashboard.bypasses.length === 0;
     by("bypasses-none").textContent = "A link lets a tester in while the switch is on.";
-    table("bypasses", picture.bypasses, bypassRow);
-    by("let-in").hidden = !picture.grants_bypasses;
+    table("bypasses", dashboard.bypasses, bypassRow);
+    by("let-in").hidden = !dashboard.grants_bypasses;
     by("let-in").disabled = !switched;
-    by("history-section").hidden = picture.history === null;
-    table("history", withBefore(picture.history ?? []), changeRow);
+    by("history-section").hidden = dashboard.history === null;
+    table("history", withBefore(dashboard.history ?? []), changeRow);
     tick();
     say([heading, progress()].filter(Boolean).join(". "));
   };
 
   // Update what changes with time alone.
   const tick = () => {
-    if (!picture) return;
-    const list = facts(picture.state).flatMap(([name, value]) => [["dt", name], ["dd", value]]), looks = JSON.stringify(list);
+    if (!dashboard) return;
+    const list = facts(dashboard.state).flatMap(([name, value]) => [["dt", name], ["dd", value]]), looks = JSON.stringify(list);
     if (by("facts").dataset.looks !== looks) {
       by("facts").dataset.looks = looks;
       by("facts").replaceChildren(...list.map(([tag, text]) => make(tag, {}, text)));
     }
-    const leases = new Map((picture.state.holds ?? []).map((hold) => [hold.id, lease(hold)]));
+    const leases = new Map((dashboard.state.holds ?? []).map((hold) => [hold.id, lease(hold)]));
     for (const row of by("holds").rows) row.querySelector(".lease").textContent = leases.get(row.dataset.key) ?? "";
   };
 
@@ -221,7 +221,7 @@
     const current = source = new EventSource("events");
     heard = performance.now();
     current.onmessage = (event) => {
-      picture = JSON.parse(event.data);
+      dashboard = JSON.parse(event.data);
       came = heard = performance.now();
       pause = RETRY;
       by("link").dataset.is = "live";
@@ -313,7 +313,7 @@
     const whole = component === null ? "Every worker" : `For ${component}, every worker`;
     const refuses = setting.fields.mode.value === "full" ? "answers 503" : "refuses writes";
     const until = ends ? `until ${clock(ends)}` : "until it is turned off";
-    const opens = later && component === null && picture.state.enabled && picture.state.decided_by === "switch" ? " Maintenance is on now; until then it would be off." : "";
+    const opens = later && component === null && dashboard.state.enabled && dashboard.state.decided_by === "switch" ? " Maintenance is on now; until then it would be off." : "";
     by("set-summary").textContent = problem || `${whole} ${refuses} from ${later ? clock(begins) : "now"} ${until}.${opens}`;
     by("set-go").textContent = later ? "Schedule" : setting.changes ? "Apply" : "Turn on";
   };
@@ -321,7 +321,7 @@
   const setting = form("set", async (fields, complain) => {
     const { begins, ends, problem } = planned(fields);
     if (problem) return complain(problem);
-    const { since, retry_after, allow, bypass } = (setting.changes && picture.state.switch) || {};
+    const { since, retry_after, allow, bypass } = (setting.changes && dashboard.state.switch) || {};
     const state = {
       enabled: true, mode: fields.mode.value, reason: fields.reason.value.trim() || null, message: fields.message.value.trim() || null,
       starts_at: begins?.toISOString() ?? null, ends_at: ends?.toISOString() ?? null, since: since ?? null, retry_after: retry_after ?? null,
@@ -337,7 +337,7 @@
 
   const askOn = (part = null, changed = null) => {
     component = part;
-    setting.etag = picture.etag;
+    setting.etag = dashboard.etag;
     setting.changes = changed !== null;
     setting.element.reset();
     setting.error.textContent = "";
@@ -363,10 +363,10 @@
 
   // Explain what turning off does, holds considered.
   const foretell = () => {
-    const holds = picture.state.holds ?? [], closing = holds.filter((hold) => hold.enabled), alone = component === null && !turning.fields.end_holds.checked;
+    const holds = dashboard.state.holds ?? [], closing = holds.filter((hold) => hold.enabled), alone = component === null && !turning.fields.end_holds.checked;
     by("off-text").textContent = component !== null ? "The general switch applies to it again."
       : alone && closing.length ? `The switch is turned off, but ${closing.length === 1 ? "a hold keeps" : `${closing.length} holds keep`} the service closed.`
-      : picture.state.upcoming ? "Maintenance will not begin."
+      : dashboard.state.upcoming ? "Maintenance will not begin."
       : alone || !holds.length ? "Every worker serves requests again." : "Every worker serves requests again. Make sure that no migration is still running under a hold.";
   };
 
@@ -374,10 +374,10 @@
 
   const askOff = (part = null) => {
     component = part;
-    turning.etag = picture.etag;
+    turning.etag = dashboard.etag;
     turning.element.reset();
     turning.error.textContent = "";
-    const { holds, upcoming } = picture.state, count = holds?.length ?? 0;
+    const { holds, upcoming } = dashboard.state, count = holds?.length ?? 0;
     by("off-title").textContent = part === null ? (upcoming ? "Cancel the window?" : "Turn maintenance off?") : `Turn maintenance off for ${part}?`;
     by("off-go").textContent = upcoming && part === null ? "Cancel the window" : "Turn off";
     by("off-holds").hidden = part !== null || !count;
@@ -398,7 +398,7 @@
 
   by("turn-on").onclick = () => askOn();
   by("turn-off").onclick = () => askOff();
-  by("change").onclick = () => askOn(null, picture.state.switch);
+  by("change").onclick = () => askOn(null, dashboard.state.switch);
   by("let-in").onclick = () => {
     letting.element.reset();
     letting.error.textContent = "";

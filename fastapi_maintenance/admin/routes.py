@@ -14,7 +14,8 @@ from ..coordination.barrier import wait_until_applied
 from ..exceptions import BarrierError, UnsupportedError
 from ..exemptions.bypass import PARAMETER
 from ..exemptions.tokens import grant, granted, revoke
-from ..model.state import OFF, MaintenanceState
+from ..model.history import Change
+from ..model.state import OFF, BypassRecord, MaintenanceState
 from ..runtime.mode import MaintenanceMode
 from .dependencies import Component, Mode, Operator, Root
 from .errors import invalid, responses
@@ -22,13 +23,10 @@ from .etags import IF_MATCH, IfMatch, etag_of, matches
 from .models import (
     Barrier,
     BarrierRequest,
-    Bypass,
     BypassCreate,
     BypassCreated,
-    Change,
     ComponentReport,
     Hold,
-    State,
     StateReport,
     WorkerReport,
 )
@@ -66,13 +64,13 @@ async def get_components(mode: Mode) -> list[ComponentReport]:
 
 
 @router.get("/switch", responses=responses(404))
-async def get_switch(mode: Mode, component: Component, response: Response) -> State | None:
+async def get_switch(
+    mode: Mode, component: Component, response: Response
+) -> MaintenanceState | None:
     """Return the switch as it is stored, with its ETag; null if it cannot be read or does not exist."""
     report = await look(mode.backend, component)
     response.headers["ETag"] = etag_of(report.reading)
-    if report.switch is None or (component is not None and not report.has_own_switch):
-        return None
-    return State.model_validate(report.switch.model_dump())
+    return report.switch if component is None or report.has_own_switch else None
 
 
 @router.put(
@@ -175,16 +173,16 @@ async def get_history(
     mode: Mode, component: Component, limit: Annotated[int, Query(ge=1, le=1000)] = 100
 ) -> list[Change]:
     """Return the latest changes of the switch and of holds, newest first."""
-    return Change.all_of(await mode.backend.history(limit=limit, component=component))
+    return [*reversed(await mode.backend.history(limit=limit, component=component))]
 
 
 # -- bypass tokens -------------------------------------------------------------------------------
 
 
 @router.get("/bypasses", responses=responses(404))
-async def get_bypasses(mode: Mode, component: Component) -> list[Bypass]:
+async def get_bypasses(mode: Mode, component: Component) -> list[BypassRecord]:
     """Return the valid bypass tokens, in general or for a part with a switch of its own."""
-    return Bypass.all_of(await granted(mode.backend, component))
+    return [*await granted(mode.backend, component)]
 
 
 @router.post("/bypasses", status_code=201, responses=responses(400, 403, 404, 409, 415))

@@ -79,6 +79,11 @@ class StatusReport:
         return effective.state if known else None
 
     @property
+    def enabled(self) -> bool | None:
+        """Whether maintenance is on; None if that is unknown."""
+        return None if self.state is None else self.state.enabled
+
+    @property
     def decided_by(self) -> str | None:
         """What the effective state comes from: `hold`, `switch` or, for a component, `general switch`."""
         if self.state is None:
@@ -182,7 +187,7 @@ class StatusReport:
         state, upcoming, changes_at = self.state, self.upcoming, self.changes_at
         return {
             "component": self.component,
-            "enabled": None if state is None else state.enabled,
+            "enabled": self.enabled,
             "decided_by": self.decided_by,
             "state": None if state is None else _state_json(state),
             "retry_after": self.retry_after,

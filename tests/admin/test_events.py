@@ -45,23 +45,23 @@ async def test_dashboard_shows_everything_at_once(redis_url: str) -> None:
         _, record = bypass.issue(mode.now().replace(year=2126), "ana")
         await mode.backend.write(ON.replace(reason="OPS-417", bypass=(record,)))
         await mode.backend.acquire(Hold("a", ON), 30.0)
-        picture = await eventually(lambda: _drawn_with_workers(mode), within=SOON)
+        dashboard = await eventually(lambda: _drawn_with_workers(mode), within=SOON)
 
-    assert picture is not None
-    assert (picture.state.enabled, picture.state.decided_by, picture.operator) == (
+    assert dashboard is not None
+    assert (dashboard.state.enabled, dashboard.state.decided_by, dashboard.operator) == (
         True,
         "hold",
         "bob",
     )
-    assert [hold.id for hold in picture.state.holds or ()] == ["a"]
-    assert [one.note for one in picture.bypasses] == ["ana"]
-    assert (picture.grants_bypasses, picture.trouble) == (True, None)
-    assert [one.unrouted for one in picture.workers or ()] == [["/legacy"]]
+    assert [hold.id for hold in dashboard.state.holds or ()] == ["a"]
+    assert [one.note for one in dashboard.bypasses] == ["ana"]
+    assert (dashboard.grants_bypasses, dashboard.last_error) == (True, None)
+    assert [one.unrouted for one in dashboard.workers or ()] == [["/legacy"]]
 
 
 async def _drawn_with_workers(mode: MaintenanceMode) -> Dashboard | None:
-    picture = await read_dashboard(mode, "bob")
-    return picture if picture.workers else None
+    dashboard = await read_dashboard(mode, "bob")
+    return dashboard if dashboard.workers else None
 
 
 async def test_dashboard_unchanged_but_for_time_is_the_same(
@@ -87,24 +87,24 @@ async def _stays_the_same(mode: MaintenanceMode) -> bool:
 
 async def test_dashboard_without_a_registry_has_no_workers() -> None:
     async with MaintenanceMode(Switchboard(True)) as mode:
-        picture = await read_dashboard(mode)
-    assert (picture.workers, picture.state.enabled, picture.trouble) == (None, True, None)
+        dashboard = await read_dashboard(mode)
+    assert (dashboard.workers, dashboard.state.enabled, dashboard.last_error) == (None, True, None)
 
 
 async def test_dashboard_of_a_failing_backend_shows_last_known_state() -> None:
     board = Switchboard(True)
     async with MaintenanceMode(board) as mode:
         board.error = RuntimeError("on fire")
-        picture = await read_dashboard(mode)
-    assert (picture.state.enabled, picture.workers) == (True, None)
-    assert picture.trouble == "Switchboard failed: RuntimeError: on fire"
+        dashboard = await read_dashboard(mode)
+    assert (dashboard.state.enabled, dashboard.workers) == (True, None)
+    assert dashboard.last_error == "Switchboard failed: RuntimeError: on fire"
 
 
 async def test_dashboard_without_any_known_state_says_so() -> None:
     board = Switchboard()
     board.error = RuntimeError("on fire")
-    picture = await read_dashboard(MaintenanceMode(board))
-    assert (picture.state.enabled, picture.state.holds, picture.state.error) == (
+    dashboard = await read_dashboard(MaintenanceMode(board))
+    assert (dashboard.state.enabled, dashboard.state.holds, dashboard.state.error) == (
         None,
         None,
         "No state was ever read.",
@@ -118,14 +118,14 @@ async def test_time_to_live_counts_down_while_redis_is_down(
     server.cli("SET", "maintenance", "1", "EX", "600")
     async with MaintenanceMode(RedisBackend(server.url, timeout=0.5)) as mode:
         server.kill()
-        picture = await read_dashboard(mode)
-        assert picture.state.switch is not None
-        first = picture.state.switch.expires_in
+        dashboard = await read_dashboard(mode)
+        assert dashboard.state.switch is not None
+        first = dashboard.state.switch.expires_in
         await asyncio.sleep(0.2)
-        picture = await read_dashboard(mode)
-    assert "cannot be reached" in (picture.trouble or "")
-    assert picture.state.switch is not None
-    assert 500 < (picture.state.switch.expires_in or 0) < (first or 0) <= 600
+        dashboard = await read_dashboard(mode)
+    assert "cannot be reached" in (dashboard.last_error or "")
+    assert dashboard.state.switch is not None
+    assert 500 < (dashboard.state.switch.expires_in or 0) < (first or 0) <= 600
 
 
 async def test_time_to_live_of_a_component_expires_while_redis_is_down(
@@ -152,10 +152,10 @@ async def test_dashboard_without_script_rights_has_no_workers(redis_server: Redi
     try:
         async with MaintenanceMode(RedisBackend(redis_server.url_of("plain", "secret"))) as mode:
             redis_server.cli("SET", "maintenance", "1")
-            picture = await read_dashboard(mode)
+            dashboard = await read_dashboard(mode)
     finally:
         redis_server.cli("ACL", "DELUSER", "plain")
-    assert (picture.workers, picture.state.switch is not None, picture.trouble) == (
+    assert (dashboard.workers, dashboard.state.switch is not None, dashboard.last_error) == (
         None,
         True,
         None,
@@ -169,8 +169,8 @@ async def test_stream_sends_every_change_and_heartbeats() -> None:
     board = Switchboard()
     seen: list[tuple[bool | None, float]] = []
     async with MaintenanceMode(board) as mode:
-        async for picture in follow(mode, life=SOON):
-            seen.append((picture.state.enabled, time.monotonic()))
+        async for dashboard in follow(mode, lifetime=SOON):
+            seen.append((dashboard.state.enabled, time.monotonic()))
             if len(seen) == 1:
                 await board.write(ON)
             elif len(seen) == 3:
@@ -183,7 +183,7 @@ async def test_stream_sends_every_change_and_heartbeats() -> None:
 
 async def test_stream_ends_after_its_lifetime() -> None:
     async with MaintenanceMode(Switchboard()) as mode:
-        assert len([picture async for picture in follow(mode, life=0.3)]) == 1
+        assert len([dashboard async for dashboard in follow(mode, lifetime=0.3)]) == 1
 
 
 @pytest.mark.parametrize("handler", [signal.SIG_DFL, None, lambda *args: None])
@@ -196,7 +196,7 @@ async def test_stream_under_any_signal_handler_goes_on(
     )
     board, seen = Switchboard(), 0
     async with MaintenanceMode(board) as mode:
-        async for _ in follow(mode, life=SOON):
+        async for _ in follow(mode, lifetime=SOON):
             seen += 1
             if seen == 2:
                 break
@@ -210,7 +210,7 @@ async def test_stream_ends_when_uvicorn_stops(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("fastapi_maintenance.admin.events.signal", handlers)
     async with MaintenanceMode(Switchboard()) as mode:
         count = 0
-        async for _ in follow(mode, life=SOON):
+        async for _ in follow(mode, lifetime=SOON):
             count += 1
             server.should_exit = True
     assert count == 1
@@ -230,9 +230,10 @@ def two(redis_server: RedisServer, settled: None) -> Iterator[Workers]:
 
 
 def standing(*words: str) -> Callable[[Any], bool]:
-    """Whether the workers of a picture, two, all stand so."""
-    return lambda picture: (
-        len(picture["workers"]) == 2 and {one["stands"] for one in picture["workers"]} <= set(words)
+    """Whether the workers of a dashboard, two, all stand so."""
+    return lambda dashboard: (
+        len(dashboard["workers"]) == 2
+        and {one["status"] for one in dashboard["workers"]} <= set(words)
     )
 
 
@@ -265,8 +266,8 @@ def test_stream_is_not_counted_in_flight(two: Workers, redis_server: RedisServer
         result = asyncio.run(wait_until_applied(redis_server.url, drained=True, timeout=SOON))
         assert (result.ok, len(result.drained)) == (True, 2)
         redis_server.cli("DEL", "maintenance")
-        picture = stream.until(standing("open"))
-        assert [one["http"] for one in picture["workers"]] == [0, 0]
+        dashboard = stream.until(standing("open"))
+        assert [one["http"] for one in dashboard["workers"]] == [0, 0]
 
 
 @pytest.mark.timeout(180)
@@ -291,13 +292,13 @@ def test_stream_survives_a_restart_of_redis(own_redis_server: RedisServerFactory
         Stream(workers.port, LOGIN) as stream,
     ):
         server.cli("SET", "maintenance", "1")
-        stream.until(lambda picture: picture["state"]["enabled"] and picture["workers"])
+        stream.until(lambda dashboard: dashboard["state"]["enabled"] and dashboard["workers"])
         server.kill()
-        away = stream.until(lambda picture: picture["trouble"])
+        away = stream.until(lambda dashboard: dashboard["last_error"])
         assert (away["state"]["enabled"], away["workers"]) == (True, None)
         server.start()
-        back = stream.until(lambda picture: picture["workers"])
-        assert back["trouble"] is None
+        back = stream.until(lambda dashboard: dashboard["workers"])
+        assert back["last_error"] is None
 
 
 def test_stream_is_untracked_in_nested_applications() -> None:

@@ -62,6 +62,6 @@ async def test_dashboard_with_unreadable_history_shows_the_rest(
     async with MaintenanceMode(RedisBackend(redis_url)) as mode:
         assert (await read_dashboard(mode)).history == []
         redis_server.cli("SET", "{maintenance}:history", "garbage")
-        picture = await read_dashboard(mode)
-    assert (picture.history, picture.trouble) == (None, None)
-    assert picture.state.enabled is False
+        dashboard = await read_dashboard(mode)
+    assert (dashboard.history, dashboard.last_error) == (None, None)
+    assert dashboard.state.enabled is False

@@ -47,9 +47,7 @@ def test_generated_calls_are_answered_as_declared(app: FastAPI, url: str) -> Non
     with serving(app) as server, requests.Session() as session:
         succeeded = [200 in call_at_random(operation, server, session) for operation in operations]
     if url.startswith("redis"):
-        assert succeeded.count(False) <= 2, (
-            "tokens of testers are created and deleted with other codes"
-        )
+        assert succeeded.count(True) >= 6, "generated calls are seldom all refused"
 
 
 def call_at_random(operation: Any, server: str, session: requests.Session) -> set[int]:

@@ -61,7 +61,7 @@ def test_panel_explains_every_word_of_its_worker_table(administer: Administer) -
 
     assert set(re.findall("<b>(.*?)</b>", legend)) == {
         *Rung,
-        *get_args(WorkerReport.model_fields["stands"].annotation),
+        *get_args(WorkerReport.model_fields["status"].annotation),
     }
     assert {"Host", "Process", *re.findall("<dt>(.*?)</dt>", legend)} == set(
         re.findall("<th scope.*?>(.*?)</th>", table)

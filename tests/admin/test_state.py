@@ -26,7 +26,7 @@ async def test_state_reports_switch_and_holds(administer: Administer, url: str) 
     assert (state["state"]["reason"], state["backend"]["kind"], state["retry_after"]) == (
         "migration",
         backend.kind,
-        3600,
+        60,
     )
     (hold,) = client.get("holds").json()
     assert (hold["id"], hold["by"], hold["reason"], hold["lifts"]) == (

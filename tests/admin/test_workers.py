@@ -27,8 +27,11 @@ def test_worker_is_listed_and_follows_the_switch(
     administer: Administer, redis_url: str, settled: None
 ) -> None:
     client = administer(redis_url)
-    (worker,) = eventually_sync(lambda: client.get("workers").json(), within=SOON)
-    assert (worker["stands"], worker["applied"], worker["rung"], worker["fenced"]) == (
+    eventually_sync(
+        lambda: [one["applied"] for one in client.get("workers").json()] == [True], within=SOON
+    )
+    (worker,) = client.get("workers").json()
+    assert (worker["status"], worker["applied"], worker["delivery"], worker["fenced"]) == (
         "open",
         True,
         "tracking",
@@ -41,7 +44,7 @@ def test_worker_is_listed_and_follows_the_switch(
         None,
         [worker["id"]],
     )
-    eventually_sync(lambda: client.get("workers").json()[0]["stands"] == "drained", within=SOON)
+    eventually_sync(lambda: client.get("workers").json()[0]["status"] == "drained", within=SOON)
 
 
 def test_barrier_without_proof_says_why(administer: Administer, redis_url: str) -> None:
@@ -77,7 +80,7 @@ def test_workers_that_left_are_hidden_and_vanished_ones_listed() -> None:
     reports = WorkerReport.all_of(
         RegistrySnapshot(Snapshot(now=10.0, fingerprint="now"), 1, workers)
     )
-    assert [(one.id, one.stands, one.applied, one.fenced) for one in reports] == [
+    assert [(one.id, one.status, one.applied, one.fenced) for one in reports] == [
         ("v", "vanished", False, True),
         ("a", "open", False, False),
         ("b", "closed", True, False),
@@ -123,7 +126,7 @@ def test_one_of_four_workers_closes_and_drains_all(
     def standing() -> set[tuple[str, bool]]:
         code, listed = ask(four, "GET", "workers")
         assert (code, sorted(one["pid"] for one in listed)) == (200, four.pids)
-        return {(one["stands"], one["applied"]) for one in listed}
+        return {(one["status"], one["applied"]) for one in listed}
 
     eventually_sync(lambda: standing() == {("open", True)}, within=SOON)
     work = threading.Thread(target=four.get, args=(four.pids[0], "/slow?seconds=6"))
