@@ -184,7 +184,7 @@ def test_invalid_switch_value_is_reported_and_replaced(
             "later than starts_at",
         ),
         ({"enabled": True, "starts_at": "2026-11-22T04:00:00"}, "timezone"),
-        ({"enabled": True, "message": "x" * 70_000}, "65536 is the most"),
+        ({"enabled": True, "message": "x" * 70_000}, "at most 65536"),
         ([], "Input should be"),
     ],
 )
