@@ -96,7 +96,7 @@ def profile(
     """What the two paths are made of, piece by piece."""
     mode, routes = layer.mode, layer._routes
     admission = InFlightRequest(mode, scope_of("/"))
-    admission.route = routes.resolve(admission.scope)
+    admission.route = routes.match(admission.scope)
 
     async def copy(scope: Scope) -> None:
         dict(scope)
@@ -115,7 +115,7 @@ def profile(
         routes.scan(scope)
 
     async def resolve(scope: Scope) -> None:
-        routes.resolve(scope)
+        routes.match(scope)
 
     async def passes(scope: Scope) -> None:
         closed.mode.granted.bypass_redirect(scope, closed.mode.gate.closed_states())

@@ -1,4 +1,4 @@
-"""Decorators that mark routes: always in maintenance, never, part of a component, reading or writing. Nothing is wrapped."""
+"""Decorators that mark routes. They set an attribute and wrap nothing."""
 
 from __future__ import annotations
 
@@ -24,14 +24,12 @@ __all__ = [
     "mark_of",
 ]
 
-Bearer = TypeVar("Bearer")
-
+Target = TypeVar("Target")
 
 _ATTRIBUTE: Final = "__fastapi_maintenance_marks__"
-
-
-_BOUND: Final = "__fastapi_maintenance_bound_marks__"
-"""Marks of bound methods, on the object that they are bound to, by function."""
+_BOUND: Final = (
+    "__fastapi_maintenance_bound_marks__"  # on an object, the marks of its bound methods
+)
 
 
 class Marks(NamedTuple):
@@ -42,124 +40,118 @@ class Marks(NamedTuple):
     effect: Effect | None = None
 
     def over(self, outer: Marks) -> Marks:
-        """Return these marks, and those of `outer` where there is none."""
+        """Return these marks, completed by the outer ones."""
         return Marks(
             self.mark or outer.mark, self.component or outer.component, self.effect or outer.effect
         )
 
-    def extend(self, bearer: object, method: str | None = None) -> Marks:
+    def extend(self, target: object, method: str | None = None) -> Marks:
         """Merge in the marks of a nested object; the innermost wins."""
         marks = Marks()
-        for each in _bearers(bearer, method):
+        for each in _targets(target, method):
             marks = marks.over(_own(each))
         return marks.over(self)
 
     def among(self, dependencies: Iterable[Any]) -> Marks:
-        """Merge in the marks that stand among `dependencies`; the last one wins."""
+        """Merge in the marks among dependencies; the last one wins."""
         marks = self
         for depends in dependencies:
-            if isinstance(carrier := depends.dependency, _Carrier):
-                marks = _own(carrier).over(marks)
+            if isinstance(depends.dependency, _Carrier):
+                marks = _own(depends.dependency).over(marks)
         return marks
 
 
 class _Carrier:
-    """A dependency that does nothing but carry marks."""
+    """A dependency without effect, which carries marks."""
 
     async def __call__(self) -> None: ...
 
 
-def force_maintenance_mode_on(endpoint: Bearer) -> Bearer:
-    """Answer this route with the maintenance response always, whatever the state.
+def force_maintenance_mode_on(endpoint: Target) -> Target:
+    """Refuse every request for this route, whatever the state.
 
-    Works above or below the route decorator, on functions, methods and endpoint classes, and returns its argument. The mark sits on
-    the function, so it counts for every route that the function answers; `maintenance_mark` marks one route. Called with a router, a
-    mount, a route or an application, it marks everything inside that has no mark of its own.
+    Works above or below the route decorator, on functions, methods and endpoint classes, and
+    returns its argument. The mark sits on the function and counts for every route that uses it. To
+    mark one route, use `maintenance_mark`. Called with a router, mount, route or application, it
+    marks everything inside that has no mark of its own.
     """
     return _mark(endpoint, Marks(mark="on"))
 
 
-def force_maintenance_mode_off(endpoint: Bearer) -> Bearer:
-    """Let this route through always, whatever the state.
+def force_maintenance_mode_off(endpoint: Target) -> Target:
+    """Let every request for this route through, whatever the state.
 
-    Works above or below the route decorator, on functions, methods and endpoint classes, and returns its argument. The mark sits on
-    the function, so it counts for every route that the function answers; `maintenance_mark` marks one route. Called with a router, a
-    mount, a route or an application, it marks everything inside that has no mark of its own.
+    Works on the same objects as `force_maintenance_mode_on`, and in the same way.
     """
     return _mark(endpoint, Marks(mark="off"))
 
 
-def maintenance_component(name: str) -> Callable[[Bearer], Bearer]:
-    """Put a route, or all routes of a router or an application, into a component: `redis-cli SET maintenance:billing 1` closes it alone.
+def maintenance_component(name: str) -> Callable[[Target], Target]:
+    """Put a route, router or application into a component, which can be closed alone.
 
-    A decorator for functions, methods and endpoint classes, above or below the route decorator; called with an `APIRouter`, a mount
-    or an application that is mounted, it marks that: `maintenance_component("billing")(router)`. The innermost mark counts. A name
-    is 1 to 64 letters, digits, `-`, `_` or `.`; raises `ConfigurationError` for another.
+    `redis-cli SET maintenance:billing 1` closes the component `billing`. Decorate an endpoint,
+    above or below the route decorator, or call it with a router, mount or application:
+    `maintenance_component("billing")(router)`. The innermost mark counts. A name has 1 to 64
+    letters, digits, `-`, `_` or `.`; others raise `ConfigurationError`.
     """
     check_component(name)
-
-    def mark(bearer: Bearer) -> Bearer:
-        return _mark(bearer, Marks(component=name))
-
-    return mark
+    return lambda target: _mark(target, Marks(component=name))
 
 
-def maintenance_writes(endpoint: Bearer) -> Bearer:
-    """Refuse this route in read-only mode, whatever its method: for a GET that writes.
+def maintenance_writes(endpoint: Target) -> Target:
+    """Refuse this route in read-only mode, whatever its method. Use it for a GET that writes.
 
-    Works on everything that `force_maintenance_mode_on` works on.
+    Works on the same objects as `force_maintenance_mode_on`.
     """
     return _mark(endpoint, Marks(effect="writes"))
 
 
-def maintenance_reads(endpoint: Bearer) -> Bearer:
-    """Let this route through in read-only mode, whatever its method: for a POST that only reads, or a WebSocket that only sends.
+def maintenance_reads(endpoint: Target) -> Target:
+    """Let this route through in read-only mode, whatever its method.
 
-    Works on everything that `force_maintenance_mode_on` works on.
+    Use it for a POST or a WebSocket that only reads. Works on the same objects as
+    `force_maintenance_mode_on`.
     """
     return _mark(endpoint, Marks(effect="reads"))
 
 
 def maintenance_mark(*decorators: Callable[[Any], Any]) -> Any:
-    """Return a dependency that marks a route instead of its function: `dependencies=[maintenance_mark(force_maintenance_mode_off)]`.
+    """Return a dependency that marks one route instead of its function.
 
-    Takes any of the decorators of this module, and several at once. Give it to `@app.get(…)`, `APIRouter(…)`, `include_router(…)` or
-    `FastAPI(…)`. A mark on the function goes before it.
+    Takes the decorators of this module:
+    `dependencies=[maintenance_mark(force_maintenance_mode_off)]`. Give it to `@app.get(…)`,
+    `APIRouter(…)`, `include_router(…)` or `FastAPI(…)`. A mark on the function overrides it.
     """
     carrier = _Carrier()
     for decorator in decorators:
         decorator(carrier)
     if _own(carrier) == Marks():
         raise TypeError(
-            "maintenance_mark() must be given marks. Write maintenance_mark(force_maintenance_mode_off), for example."
+            "maintenance_mark() must be given decorators of this package."
+            " Write maintenance_mark(force_maintenance_mode_off), for example."
         )
     return Depends(carrier)
 
 
 def mark_of(endpoint: object, method: str | None = None) -> Mark | None:
-    """Return the mark on an endpoint; if that is a class, the mark on its handler of the method goes first."""
+    """Return the mark on an endpoint. For a class, its handler of the method is asked first."""
     return Marks().extend(endpoint, method).mark
 
 
 def all_marks(endpoint: object) -> Iterator[Marks]:
-    """Yield all marks of an endpoint, also those that count for one method only."""
-    yield from map(_own, _bearers(endpoint, None))
-    endpoint = _unwrapped(endpoint)
+    """Yield all marks of an endpoint, including those on the handlers of a class."""
+    yield from map(_own, _targets(endpoint, None))
+    while isinstance(endpoint, partial):
+        endpoint = endpoint.func
     if isinstance(endpoint, type):
         for value in (value for base in endpoint.__mro__ for value in vars(base).values()):
             yield _own(value.__func__ if isinstance(value, staticmethod | classmethod) else value)
 
 
-def _unwrapped(endpoint: object) -> object:
-    while isinstance(endpoint, partial):
-        endpoint = endpoint.func
-    return endpoint
+def _targets(endpoint: object, method: str | None) -> Iterator[object]:
+    """Yield every object whose marks count for an endpoint, the most specific first.
 
-
-def _bearers(endpoint: object, method: str | None) -> Iterator[object]:
-    """Yield every object that may bear marks of an endpoint, the most specific first.
-
-    Marks of classes are not inherited: a mark on `Orders` says nothing about a subclass of it.
+    A subclass does not inherit the mark of its base class.
     """
     while isinstance(endpoint, partial):
         yield endpoint
@@ -167,12 +159,11 @@ def _bearers(endpoint: object, method: str | None) -> Iterator[object]:
     if isinstance(endpoint, type):
         if method is not None:
             yield _handler(endpoint, method)
+    else:
         yield endpoint
-        return
-    yield endpoint
-    kind: Any = type(endpoint)
-    yield endpoint.__func__ if ismethod(endpoint) else getattr(kind, "__call__", None)  # noqa: B004 - not to ask whether it is callable
-    yield kind
+        kind: Any = type(endpoint)
+        yield endpoint.__func__ if ismethod(endpoint) else getattr(kind, "__call__", None)  # noqa: B004
+    yield endpoint if isinstance(endpoint, type) else type(endpoint)
 
 
 def _handler(endpoint: type, method: str) -> object:
@@ -182,29 +173,27 @@ def _handler(endpoint: type, method: str) -> object:
     return handler
 
 
-def _own(bearer: Any) -> Marks:
+def _own(target: Any) -> Marks:
     """Return the marks of this one object."""
     try:
-        bound = vars(bearer.__self__).get(_BOUND, {}) if ismethod(bearer) else None
-        found = vars(bearer).get(_ATTRIBUTE) if bound is None else bound.get(bearer.__func__)
-    except Exception:  # it has no attributes, or is a proxy that stands for nothing just now
+        bound = vars(target.__self__).get(_BOUND, {}) if ismethod(target) else None
+        found = vars(target).get(_ATTRIBUTE) if bound is None else bound.get(target.__func__)
+    except Exception:  # without attributes, or a proxy outside of its context
         return Marks()
     return found if isinstance(found, Marks) else Marks()
 
 
-def _mark(bearer: Bearer, marks: Marks) -> Bearer:
-    target: Any = bearer.__func__ if isinstance(bearer, staticmethod | classmethod) else bearer
-    marks = marks.over(_own(target))
+def _mark(target: Target, marks: Marks) -> Target:
+    marked: Any = target.__func__ if isinstance(target, staticmethod | classmethod) else target
+    marks = marks.over(_own(marked))
     try:
-        if ismethod(
-            target
-        ):  # it takes no attributes, and its function belongs to other objects too
-            owner = target.__self__
-            setattr(owner, _BOUND, {**vars(owner).get(_BOUND, {}), target.__func__: marks})
+        if ismethod(marked):  # it takes no attributes, and other objects share its function
+            owner = marked.__self__
+            setattr(owner, _BOUND, {**vars(owner).get(_BOUND, {}), marked.__func__: marks})
         else:
-            setattr(target, _ATTRIBUTE, marks)
+            setattr(marked, _ATTRIBUTE, marks)
     except (AttributeError, TypeError):
         raise TypeError(
-            f"{bearer!r} cannot be marked: decorate the function or class that answers the route."
+            f"{target!r} cannot be marked. Decorate the function or class of the route."
         ) from None
-    return bearer
+    return target

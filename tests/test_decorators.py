@@ -52,7 +52,7 @@ class Slotted:
     def get(self) -> None: ...
 
 
-def test_a_decorator_returns_what_it_was_given() -> None:
+def test_decorator_returns_its_argument() -> None:
     class Endpoint: ...
 
     for endpoint in (make_endpoint(), Endpoint, Endpoint(), partial(make_endpoint())):
@@ -60,33 +60,33 @@ def test_a_decorator_returns_what_it_was_given() -> None:
         assert force_maintenance_mode_off(endpoint) is endpoint
 
 
-def test_an_undecorated_endpoint_has_no_mark() -> None:
+def test_endpoint_without_decorator_has_no_mark() -> None:
     assert mark_of(make_endpoint()) is None
     assert mark_of(None) is None
     assert not carries(make_endpoint(), "on")
 
 
-def test_each_decorator_leaves_its_mark() -> None:
+def test_decorator_sets_its_mark() -> None:
     assert mark_of(force_maintenance_mode_on(make_endpoint())) == "on"
     assert mark_of(force_maintenance_mode_off(make_endpoint())) == "off"
 
 
-def test_the_outer_of_two_decorators_wins() -> None:
+def test_outer_of_two_decorators_wins() -> None:
     assert mark_of(force_maintenance_mode_off(force_maintenance_mode_on(make_endpoint()))) == "off"
 
 
-def test_the_mark_shines_through_a_partial() -> None:
+def test_mark_is_visible_through_a_partial() -> None:
     assert mark_of(partial(partial(force_maintenance_mode_on(make_endpoint())))) == "on"
 
 
-def test_a_partials_own_mark_goes_before_that_of_its_function() -> None:
+def test_mark_of_a_partial_overrides_that_of_its_function() -> None:
     function = force_maintenance_mode_on(make_endpoint())
 
     assert mark_of(force_maintenance_mode_off(partial(function))) == "off"
     assert mark_of(function) == "on"
 
 
-def test_the_mark_is_kept_by_a_decorator_made_with_wraps() -> None:
+def test_mark_is_kept_by_functools_wraps() -> None:
     endpoint = force_maintenance_mode_on(make_endpoint())
 
     @wraps(endpoint)
@@ -95,7 +95,7 @@ def test_the_mark_is_kept_by_a_decorator_made_with_wraps() -> None:
     assert mark_of(wrapper) == "on"
 
 
-def test_a_mark_outside_a_wrapper_does_not_reach_the_function_within() -> None:
+def test_mark_on_a_wrapper_does_not_reach_its_function() -> None:
     """The function within may answer another route."""
     endpoint = make_endpoint()
 
@@ -176,7 +176,7 @@ def test_maintenance_mark_without_a_mark_is_refused() -> None:
 
 
 @pytest.mark.parametrize("kind", [staticmethod, classmethod])
-def test_static_and_class_methods_are_marked_from_either_side(kind: Callable[..., Any]) -> None:
+def test_static_and_class_methods_are_marked_on_either_side(kind: Callable[..., Any]) -> None:
     class Service:
         outside = force_maintenance_mode_on(kind(lambda *_: None))
         inside = kind(force_maintenance_mode_on(lambda *_: None))
@@ -185,7 +185,7 @@ def test_static_and_class_methods_are_marked_from_either_side(kind: Callable[...
     assert mark_of(Service.inside) == mark_of(Service().inside) == "on"
 
 
-def test_a_callable_object_is_marked_itself_or_by_its_class_or_by_its_call() -> None:
+def test_callable_object_has_marks_of_itself_its_class_its_call() -> None:
     class Plain:
         async def __call__(self) -> None: ...
 
@@ -207,7 +207,7 @@ def test_a_callable_object_is_marked_itself_or_by_its_class_or_by_its_call() -> 
     assert mark_of(partial(ByCall())) == "on"
 
 
-def test_an_endpoint_class_is_marked_method_by_method() -> None:
+def test_endpoint_class_is_marked_method_by_method() -> None:
     assert [mark_of(Resource, method) for method in ("GET", "POST", "PUT", "DELETE")] == [
         "on",
         None,
@@ -226,7 +226,7 @@ def test_head_goes_to_get_unless_the_class_has_its_own() -> None:
     assert mark_of(WithHead, "HEAD") is None
 
 
-def test_a_methods_mark_goes_before_that_of_its_class() -> None:
+def test_mark_of_a_method_overrides_that_of_its_class() -> None:
     @force_maintenance_mode_off
     class Child(Resource): ...
 
@@ -245,11 +245,11 @@ def test_inherited_handler_keeps_its_mark() -> None:
     assert mark_of(force_maintenance_mode_off(Child), "GET") == "on"
 
 
-def test_what_is_not_a_mark_is_not_taken_for_one() -> None:
+def test_unrelated_attribute_is_no_mark() -> None:
     assert mark_of(Mock()) is None
 
 
-def test_carries_finds_a_mark_on_any_method_of_a_class() -> None:
+def test_all_marks_include_those_of_every_method() -> None:
     class Child(Resource): ...
 
     class Unmarked(HTTPEndpoint):
@@ -261,7 +261,7 @@ def test_carries_finds_a_mark_on_any_method_of_a_class() -> None:
     assert not carries(Unmarked, "on")
 
 
-def test_carries_finds_marks_on_static_methods() -> None:
+def test_all_marks_include_those_of_static_methods() -> None:
     class Endpoint:
         @force_maintenance_mode_on
         @staticmethod
@@ -270,7 +270,7 @@ def test_carries_finds_marks_on_static_methods() -> None:
     assert carries(Endpoint, "on")
 
 
-def test_carries_does_not_run_descriptors() -> None:
+def test_all_marks_run_no_descriptors() -> None:
     """A class-level property of a user's own that fails must not fail every request."""
 
     class Failing:
@@ -285,7 +285,7 @@ def test_carries_does_not_run_descriptors() -> None:
     assert not carries(Endpoint, "on")
 
 
-def test_carries_passes_over_a_proxy_that_stands_for_nothing_yet() -> None:
+def test_all_marks_skip_a_proxy_that_raises() -> None:
     class Proxy:
         def __getattr__(self, name: str) -> None:
             raise RuntimeError("outside of a context")
@@ -297,14 +297,14 @@ def test_carries_passes_over_a_proxy_that_stands_for_nothing_yet() -> None:
     assert not carries(type("Other", (), {"current": Proxy()}), "on")
 
 
-def test_carries_tells_on_from_off() -> None:
+def test_all_marks_tell_on_from_off() -> None:
     assert carries(force_maintenance_mode_off(make_endpoint()), "off")
     assert not carries(force_maintenance_mode_off(make_endpoint()), "on")
 
 
 @pytest.mark.parametrize("endpoint", [len, object(), Slotted(), Slotted().get, "text", int])
-def test_what_takes_no_mark_is_refused_with_advice(endpoint: object) -> None:
-    with pytest.raises(TypeError, match="decorate the function or class that answers the route"):
+def test_object_that_takes_no_mark_is_refused(endpoint: object) -> None:
+    with pytest.raises(TypeError, match="Decorate the function or class of the route"):
         force_maintenance_mode_on(endpoint)
 
 
@@ -313,5 +313,5 @@ def test_router_and_mount_and_route_can_be_marked() -> None:
         assert mark_of(force_maintenance_mode_on(bearer)) == "on"
 
 
-def test_an_app_can_be_marked() -> None:
+def test_app_can_be_marked() -> None:
     assert mark_of(force_maintenance_mode_on(FastAPI())) == "on"

@@ -265,7 +265,7 @@ def test_fm_7_while_off_no_route_is_matched_but_by_the_application(
     async def answer(request: Request) -> PlainTextResponse:
         return PlainTextResponse("open")
 
-    monkeypatch.delattr(RouteTable, "resolve")
+    monkeypatch.delattr(RouteTable, "match")
     app = FastAPI(routes=[Counted(f"/{number}/{{id}}", answer) for number in range(60)])
     client = TestClient(closable(app))
     for id in range(3):

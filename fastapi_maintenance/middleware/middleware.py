@@ -164,7 +164,7 @@ class MaintenanceModeMiddleware:
                 gate = await mode.refresh()
             request.gate = gate
             if routes.forced_on or not gate.is_open:
-                request.route = routes.resolve(scope)
+                request.route = routes.match(scope)
                 await self._decide(request, gate, scope, receive, send)
             elif self._wraps:
                 await self._serve(request, gate, scope, receive, send)
@@ -216,7 +216,7 @@ class MaintenanceModeMiddleware:
             self._follow_components(frozenset({route.component}))  # of a route added meanwhile
         # Rules and handlers see the path as the routes do. The application gets it as it came.
         outside = self._routes.application is not None
-        seen = request.scope if outside and self._routes.localize(request.scope) else scope
+        seen = request.scope if outside and self._routes.set_root_path(request.scope) else scope
         request.exempt = (route.docs and self._exempt_docs) or None
         decision = request.decide(gate, found=route.found or self._refuse_unknown)
         if decision.refused:
@@ -281,7 +281,7 @@ class MaintenanceModeMiddleware:
             await self.app(scope, receive, send)
             return
         if self._announce:
-            component = self._routes.resolve(scope).component if gate.components else None
+            component = self._routes.match(scope).component if gate.components else None
             if (upcoming := gate.for_component(component).upcoming) is not None:
                 send = _announcing(upcoming, scope, send)
         if self._close_streams:
@@ -305,8 +305,8 @@ class MaintenanceModeMiddleware:
 
     async def _classify(self, request: InFlightRequest) -> None:
         """Find the route of a request that was admitted while open, and whether it is exempt."""
-        route = request.route = self._routes.resolve(request.scope)
-        self._routes.localize(request.scope)
+        route = request.route = self._routes.match(request.scope)
+        self._routes.set_root_path(request.scope)
         exempt = route.docs and self._exempt_docs
         if not exempt and self.exempt_handler is not None:
             try:

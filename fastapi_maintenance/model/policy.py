@@ -1,4 +1,4 @@
-"""Who gets through: the precedence of marks, exemptions, holds, override and switch. Pure."""
+"""The precedence rules that decide whether a request is refused. Pure functions."""
 
 from __future__ import annotations
 
@@ -18,12 +18,15 @@ __all__ = [
     "decide",
 ]
 
+Mark = Literal["on", "off"]
+Effect = Literal["reads", "writes"]
+
 SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
-"""What passes in read-only mode (RFC 9110, 9.2.1). A WebSocket has no method and does not."""
+"""The methods that pass in read-only mode (RFC 9110, 9.2.1). A WebSocket does not pass."""
 
 
 class DecidedBy(StrEnum):
-    """Which rule decided, in the order of precedence: the first that has something to say wins."""
+    """The rule that decided, in the order of precedence: the first rule that applies wins."""
 
     FORCED_ON = "forced-on"
     FORCED_OFF = "forced-off"
@@ -33,49 +36,41 @@ class DecidedBy(StrEnum):
     OVERRIDE = "override"
     SWITCH = "switch"
     OPEN = "open"
-    """One of the last three, saying that there is no maintenance."""
+    """One of the last three, without maintenance."""
 
 
 class Closure(NamedTuple):
-    """A worker is closed to everyone whom no earlier rule concerns: by which rule, and what that rule says."""
+    """Why the gate is closed: the rule that closes it, and the state of that rule."""
 
     rule: DecidedBy
     state: MaintenanceState
 
 
 class Decision(NamedTuple):
-    """Whether a request is refused, by which rule, and what that rule says: the state an answer is made from."""
+    """Whether a request is refused, by which rule, and the state that the response describes."""
 
     refused: bool
     rule: DecidedBy
     state: MaintenanceState
 
 
-# A forced-on route is not coming back when the maintenance ends, nor is an override, so neither borrows the switch's details.
+# The end of a maintenance opens neither a forced-on route nor an override, so both leave out the
+# details of the switch.
 _FORCED_ON: Final = Decision(True, DecidedBy.FORCED_ON, ON)
-
-
 _FORCED_OFF: Final = Decision(False, DecidedBy.FORCED_OFF, OFF)
-
-
 _NO_ROUTE: Final = Decision(False, DecidedBy.NO_ROUTE, OFF)
-
-
 _EXEMPT: Final = Decision(False, DecidedBy.EXEMPT, OFF)
-
-
 _OPEN: Final = Decision(False, DecidedBy.OPEN, OFF)
-
-
 _OVERRIDDEN: Final = Closure(DecidedBy.OVERRIDE, ON)
 
 
 def closure_of(
     hold: MaintenanceState | None, override: bool | None, switch: MaintenanceState
 ) -> Closure | None:
-    """Rules 5 to 7, once for a snapshot; None where they leave the worker open.
+    """Apply rules 5 to 7 to a snapshot. Returns None if they leave the gate open.
 
-    `hold` is what the live holds say together, and the switch's window is already considered: as `evaluate` returns them.
+    `hold` combines the active holds, and `switch` is the state after its window was applied, as
+    `evaluate` returns both.
     """
     if hold is not None:
         return Closure(DecidedBy.HOLD, hold) if hold.enabled else None
@@ -93,9 +88,10 @@ def decide(
     method: str | None,
     effect: Effect | None = None,
 ) -> Decision:
-    """Rules 1 to 7 for one request. `method` is in upper case, as ASGI has it; None for a WebSocket.
+    """Apply rules 1 to 7 to one request.
 
-    In read-only mode the mark `effect` decides, or else the method.
+    `method` is in upper case, as ASGI servers send it, and None for a WebSocket. In read-only mode
+    the mark `effect` decides; without it, the method does.
     """
     if mark == "on":
         return _FORCED_ON
@@ -109,9 +105,3 @@ def decide(
         return _OPEN
     reads = method in SAFE_METHODS if effect is None else effect == "reads"
     return Decision(closure.state.mode != "read-only" or not reads, closure.rule, closure.state)
-
-
-Mark = Literal["on", "off"]
-
-
-Effect = Literal["reads", "writes"]

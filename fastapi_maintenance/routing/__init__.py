@@ -1,4 +1,4 @@
-"""Which endpoint would answer a request. The only modules that know FastAPI's route tree."""
+"""Find the endpoint that would answer a request. No other package knows FastAPI's route tree."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Finding at once what asking every route in turn would find."""
+"""Look routes up by their literal text, with the same result as asking them in order."""
 
 from __future__ import annotations
 
@@ -12,28 +12,20 @@ from starlette.applications import Starlette
 from starlette.routing import BaseRoute, Mount, Route, Router, WebSocketRoute
 
 from ..decorators import Marks
-from .layers import mounted_app, router_of, unwrap
-from .match import NOT_FOUND, RouteMatch, docs_urls, is_refused, routes_itself
-from .resolver import around, entered, flatten, router_in
+from .layers import mounted_app
+from .match import NOT_FOUND, RouteMatch, docs_urls, is_application, rejects_method
+from .resolver import enter, flatten, included_router, with_inclusion, with_own
 
 __all__ = ["RouteIndex"]
 
-# Those that choose by type, path and method, and by nothing else.
-_PLAIN: Final = frozenset(
-    {
-        APIRoute.matches,
-        APIWebSocketRoute.matches,
-        Mount.matches,
-        Route.matches,
-        WebSocketRoute.matches,
-    }
-)
-_PLAIN_ROUTER: Final = getattr(APIRouter, "matches", None)
+_ROUTES: Final = (APIRoute, APIWebSocketRoute, Mount, Route, WebSocketRoute)
+_STANDARD: Final = frozenset(
+    each.matches for each in _ROUTES
+)  # these match by type, path, method only
+_STANDARD_ROUTER: Final = getattr(APIRouter, "matches", None)
 _PARAMETER: Final = re.compile("{([a-zA-Z_][a-zA-Z0-9_]*)}")  # in a `path_format`
 _NO_FLAGS: Final = re.compile("").flags
-_LONGEST: Final = (
-    640  # characters; Python always converts so many digits, and may be told to convert no more
-)
+_MAX_PATH_LENGTH: Final = 640  # characters; no setting keeps Python from converting as many digits
 _METHODS: Final = frozenset(
     {"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE", None}
 )
@@ -41,64 +33,59 @@ _order = attrgetter("order")
 
 
 class RouteIndex:
-    """The routes of an app by the text before their first parameter, up to the first route that may choose as it likes.
+    """The routes of an app by the literal text before their first parameter.
 
-    A path is looked up by its own beginnings, so that what this costs does not grow with the number of routes. For whatever is not
-    found here, the routes must be asked.
+    The index ends before the first route that could match by anything but type, path and method. A
+    path is looked up by its own prefixes, so the cost does not grow with the number of routes. A
+    path that is not found here must be resolved.
     """
 
     def __init__(self, target: object, app: object, marks: Marks | None = None) -> None:
-        *_, innermost = layers = list(unwrap(target))
-        marks = Marks().extend(app) if marks is None else marks
-        for layer in layers:
-            marks = marks.extend(layer)
-        router = router_of(innermost)
+        start = Marks().extend(app) if marks is None else marks
+        innermost, router, marks = enter(target, start)
         self._fastapi = innermost if isinstance(innermost, FastAPI) else None
-        self._all = RouteMatch.marked(marks) if router is None else None
+        self._app = innermost if isinstance(innermost, Starlette) else app  # `scope["app"]` there
+        self._opaque = RouteMatch(True, *marks) if router is None else None
         self._routes = [] if router is None else router.routes
         self._entries: dict[str, list[_Entry]] = {}
-        self._deepest = 0
-        self._app = (
-            innermost if isinstance(innermost, Starlette) else app
-        )  # as the component names it there; kept, so is its id
+        self._max_depth = 0
         if router is not None:
-            self._fill(router, around(router, marks))
+            self._fill(router, marks)
 
     def find(self, kind: str, method: str | None, path: str, root_path: str) -> RouteMatch | None:
-        """Return what answers an "http" or "websocket", or None if the routes must be asked."""
-        if self._all is not None:
-            return self._all
-        # To the `$` of the routes' expressions a newline at the end is no difference, and a long number cannot be converted.
-        if "\n" in path or len(path) > _LONGEST:
+        """Return what answers an "http" or "websocket" scope, or None if it must be resolved."""
+        if self._opaque is not None:
+            return self._opaque
+        # The `$` of a route's expression also matches before a newline, and Python may refuse to
+        # convert a long number.
+        if "\n" in path or len(path) > _MAX_PATH_LENGTH:
             return None
         if self._fastapi is not None:
             root_path = self._fastapi.root_path or root_path
         route_path = _strip_root_path(root_path, path) if root_path else path
         for entry in self._candidates(route_path):
-            if not (
-                entry.is_mount
-                or (entry.kind == kind and (not entry.methods or method in entry.methods))
-            ):
-                continue
-            match = entry.regex.match(route_path)
+            takes = entry.is_mount or (
+                entry.kind == kind and (not entry.methods or method in entry.methods)
+            )
+            match = entry.regex.match(route_path) if takes else None
             if match is None:
                 continue
             if (
                 entry.place >= len(self._routes) or self._routes[entry.place] is not entry.top
-            ):  # an equal one is in its place
+            ):  # an equal route
                 return None
             if not entry.is_mount:
-                return entry.resolved.get(method) or entry.resolve(method)
-            beneath = root_path + route_path[: -len("/" + match["path"])]  # as Mount does
-            return entry.inside(self._app).find(kind, method, path, beneath)
+                return entry.matches.get(method) or entry.match(method)
+            mount_path = root_path + route_path[: -len("/" + match["path"])]  # as Mount computes it
+            return entry.mounted(self._app).find(kind, method, path, mount_path)
         return None
 
     def _candidates(self, path: str) -> list[_Entry]:
-        """Those whose text this path begins with, in the order of the routes."""
+        """Return the entries whose literal text the path begins with, in route order."""
         found = [*self._entries.get(path, ())]
         end = path.find("/") + 1
-        for _ in range(self._deepest):
-            if end in (0, len(path)):  # that one was looked up first
+        for _ in range(self._max_depth):
+            if end in (0, len(path)):  # the whole path was looked up first
                 break
             found += self._entries.get(path[:end], ())
             end = path.find("/", end) + 1
@@ -109,114 +96,105 @@ class RouteIndex:
     def _fill(self, router: Router, marks: Marks) -> None:
         docs = docs_urls(self._app, router)
         order = 0
-        for place, route in enumerate(list(router.routes)):
-            if not _includes_plainly(route):
+        for place, top in enumerate(list(router.routes)):
+            if not _matches_as_usual(top):
                 return
-            for leaf, bears in flatten(route, entered(route, marks)):
-                beginning = _literal_prefix(leaf)
-                if beginning is None:
+            for route, around in flatten(top, with_inclusion(top, marks)):
+                prefix = _literal_prefix(route)
+                if prefix is None:
                     return
-                self._entries.setdefault(beginning, []).append(
-                    _Entry(order, place, route, leaf, bears, leaf.path in docs)
-                )
-                self._deepest = max(self._deepest, beginning.count("/"))
+                entry = _Entry(order, place, top, route, around, route.path in docs)
+                self._entries.setdefault(prefix, []).append(entry)
+                self._max_depth = max(self._max_depth, prefix.count("/"))
                 order += 1
 
 
 class _Entry:
-    """One route at its place: the `order` is among all, the `place` that of the `top` route in which it is included, if it is."""
+    """One route. `place` is the index of `top`, which is the route or the inclusion around it."""
 
     def __init__(
         self,
         order: int,
         place: int,
         top: BaseRoute,
-        leaf: RouteContext,
+        route: RouteContext,
         marks: Marks,
         is_docs: bool,
     ) -> None:
         self.order = order
         self.place = place
         self.top = top
-        self.regex: re.Pattern[str] = leaf.path_regex
-        self._leaf = leaf
-        self._original = leaf.original_route
+        self.regex: re.Pattern[str] = route.path_regex
+        self.methods = route.methods
+        self._route = route
+        self._original = route.original_route
         self._marks = marks
         self._is_docs = is_docs
-        self.methods = leaf.methods
         self.is_mount = isinstance(self._original, Mount)
         self.kind = "websocket" if isinstance(self._original, WebSocketRoute) else "http"
-        self._inner: RouteIndex | None = None
-        self.resolved: dict[str | None, RouteMatch] = {}
+        self.matches: dict[str | None, RouteMatch] = {}
+        self._mounted: RouteIndex | None = None
 
-    def inside(self, app: object) -> RouteIndex:
-        """Return what is mounted there, in a mount."""
-        if self._inner is None:
-            self._inner = RouteIndex(
-                mounted_app(self._leaf.app, cast("Mount", self._original)),
-                app,
-                around(self._original, self._marks),
-            )
-        return self._inner
+    def mounted(self, app: object) -> RouteIndex:
+        """Return the index of the mounted app."""
+        if self._mounted is None:
+            inner = mounted_app(self._route.app, cast("Mount", self._original))
+            self._mounted = RouteIndex(inner, app, with_own(self._original, self._marks))
+        return self._mounted
 
-    def resolve(self, method: str | None) -> RouteMatch | None:
-        """Return what it is, for a method that it takes; None if the endpoint must be asked."""
-        endpoint = self._leaf.endpoint
-        if routes_itself(self._original, endpoint):
+    def match(self, method: str | None) -> RouteMatch | None:
+        """Return the match for a method that the route takes, or None if it must be resolved."""
+        endpoint = self._route.endpoint
+        if is_application(self._original, endpoint):
             return None
-        docs = self._is_docs and method in ("GET", "HEAD")
-        marks = around(self._original, self._marks).extend(endpoint, method)
-        resolved = (
-            NOT_FOUND if is_refused(endpoint, method) else RouteMatch.marked(marks, docs=docs)
-        )
-        if method in _METHODS:  # clients may invent others without end
-            self.resolved[method] = resolved
-        return resolved
+        found = NOT_FOUND
+        if not rejects_method(endpoint, method):
+            marks = with_own(self._original, self._marks).extend(endpoint, method)
+            found = RouteMatch(True, *marks, self._is_docs and method in ("GET", "HEAD"))
+        if method in _METHODS:  # clients can invent any number of others
+            self.matches[method] = found
+        return found
 
 
-def _includes_plainly(route: Any) -> bool:
-    """Whether routers that are included there choose as FastAPI's do."""
-    router: Any = router_in(route)
+def _matches_as_usual(route: Any) -> bool:
+    """Return whether the routers that are included as this route match as FastAPI's own do."""
+    router: Any = included_router(route)
     if router is None:
         return True
-    is_plain = getattr(getattr(router, "matches", None), "__func__", None) is _PLAIN_ROUTER
-    return is_plain and all(map(_includes_plainly, route.effective_candidates()))
+    matches = getattr(getattr(router, "matches", None), "__func__", None)
+    return matches is _STANDARD_ROUTER and all(map(_matches_as_usual, route.effective_candidates()))
 
 
-def _literal_prefix(leaf: RouteContext) -> str | None:
-    """The text that a path must begin with, up to a slash, or that it must be; None for a route that may choose by other things."""
-    matches = getattr(leaf.original_route.matches, "__func__", None)
-    if matches not in _PLAIN or not all(map(_is_starlettes, leaf.param_convertors.values())):
+def _literal_prefix(route: RouteContext) -> str | None:
+    """Return the text that a path must begin with, up to a slash, or that it must equal.
+
+    Returns None for a route that may match by anything else.
+    """
+    matches = getattr(route.original_route.matches, "__func__", None)
+    if matches not in _STANDARD or not all(map(_is_standard, route.param_convertors.values())):
         return None
-    if leaf.path_regex.flags != _NO_FLAGS or leaf.path_regex.pattern != _expression(
-        leaf
-    ):  # made by somebody else
+    if route.path_regex.flags != _NO_FLAGS or route.path_regex.pattern != _expression(route):
         return None
-    text, brace, _ = (leaf.path_format or "").partition("{")
+    text, brace, _ = (route.path_format or "").partition("{")
     return text[: text.rfind("/") + 1] if brace else text
 
 
-def _expression(leaf: RouteContext) -> str:
-    """Return the expression that Starlette makes of a path."""
-    texts = _PARAMETER.split(leaf.path_format or "")
-    parts = [
-        re.escape(text) if place % 2 == 0 else f"(?P<{text}>{leaf.param_convertors[text].regex})"
-        for place, text in enumerate(texts)
-    ]
+def _expression(route: RouteContext) -> str:
+    """Return the regular expression that Starlette compiles for the path of a route."""
+    convertors = route.param_convertors
+    parts = _PARAMETER.split(route.path_format or "")  # text, name, text, name, …, text
+    parts[::2] = map(re.escape, parts[::2])
+    parts[1::2] = [f"(?P<{name}>{convertors[name].regex})" for name in parts[1::2]]
     return f"^{''.join(parts)}$"
 
 
-def _is_starlettes(convertor: object) -> bool:
-    """Whether it takes whatever its expression takes: one of a user's own may still fail."""
+def _is_standard(convertor: object) -> bool:
+    """Return whether a convertor is Starlette's. A custom one may fail on text that it matches."""
     return type(convertor).__module__ == "starlette.convertors"
 
 
 def _strip_root_path(root_path: str, path: str) -> str:
-    """A path as the routes have it, as Starlette's `get_route_path` takes the root path off."""
-    if (
-        root_path
-        and path.startswith(root_path)
-        and path[len(root_path) : len(root_path) + 1] in ("", "/")
-    ):
+    """Return the path that routes compare, as Starlette's `get_route_path` does."""
+    if path.startswith(root_path) and path[len(root_path) : len(root_path) + 1] in ("", "/"):
         return path[len(root_path) :]
     return path

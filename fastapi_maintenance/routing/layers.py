@@ -1,4 +1,4 @@
-"""What wraps what: from an application inwards to the router that chooses."""
+"""Middleware around applications: unwraps them, from the outside in."""
 
 from __future__ import annotations
 
@@ -9,44 +9,44 @@ from fastapi import FastAPI
 from starlette.applications import Starlette
 from starlette.routing import Host, Mount, Router
 
-__all__ = ["mounted_app", "root_path_of", "router_of", "routes_beneath", "unwrap"]
+__all__ = ["has_router", "mounted_app", "root_path_of", "router_of", "unwrap"]
 
-_DEEPEST: Final = (
-    100  # layers of middleware; an object that invents an `.app` for every `.app` must not hang us
+_MAX_LAYERS: Final = (
+    100  # an object that makes up an `.app` for every `.app` must not hang a worker
 )
 
 
 def unwrap(app: object) -> Iterator[object]:
-    """An app, then what it wraps, and so on inwards until something routes or nothing more can be seen."""
-    for _ in range(_DEEPEST):
+    """Yield an app, then what it wraps, up to the first router or the last visible layer."""
+    for _ in range(_MAX_LAYERS):
         yield app
         if isinstance(app, Starlette | Router):
             return
         owner = getattr(
             app, "__self__", None
-        )  # a router hands its own bound method `app` to its middlewares
+        )  # a router passes its bound method `app` to its middleware
         app = owner if isinstance(owner, Starlette | Router) else getattr(app, "app", None)
         if app is None:
             return
 
 
 def router_of(app: object) -> Router | None:
-    """The router that this layer is or has."""
+    """Return the router that a layer has or is."""
     if isinstance(app, Starlette):
         return app.router
     return app if isinstance(app, Router) else None
 
 
 def root_path_of(app: object) -> str:
-    """Return the `root_path` that an application puts into every component; "" if it leaves the component's own."""
+    """Return the `root_path` that an application sets in every scope, or "" if it sets none."""
     return app.root_path if isinstance(app, FastAPI) else ""
 
 
-def routes_beneath(app: object) -> bool:
-    """Whether there is a router within an app that we can see."""
+def has_router(app: object) -> bool:
+    """Return whether a router is visible inside an app."""
     return any(router_of(layer) is not None for layer in unwrap(app))
 
 
 def mounted_app(app: object, mount: Mount | Host) -> object:
-    """What is mounted. Where a middleware of the mount hides what it wraps, the mount remembers."""
-    return app if routes_beneath(app) else getattr(mount, "_base_app", app)
+    """Return the mounted app. If middleware hides it, use the one that the mount remembers."""
+    return app if has_router(app) else getattr(mount, "_base_app", app)

@@ -1,4 +1,4 @@
-"""Ask the routers in order which route answers, as the application's own routers would."""
+"""Ask the routers in order which route answers, as the application itself does."""
 
 from __future__ import annotations
 
@@ -14,80 +14,25 @@ from starlette.types import Scope
 
 from ..decorators import Marks
 from .layers import mounted_app, root_path_of, router_of, unwrap
-from .match import NOT_FOUND, RouteMatch, docs_urls, is_refused, routes_itself
+from .match import NOT_FOUND, RouteMatch, docs_urls, is_application, rejects_method
 
-__all__ = ["around", "entered", "flatten", "frontends", "parts_of", "router_in", "walk"]
+__all__ = [
+    "enter",
+    "flatten",
+    "included_router",
+    "parts_of",
+    "resolve",
+    "with_inclusion",
+    "with_own",
+]
 
-
-def router_in(route: object) -> Router | None:
-    """Return the router that is included as this route."""
-    router = getattr(route, "original_router", None)
-    is_seen_through = hasattr(route, "include_context") and hasattr(
-        route, "effective_candidates"
-    )  # both are FastAPI's own
-    return router if isinstance(router, Router) and is_seen_through else None
-
-
-def around(bearer: object, marks: Marks) -> Marks:
-    """Merge in the marks of a router or a route: its own, and those among its dependencies."""
-    marks = marks.extend(bearer)
-    return (
-        marks.among(bearer.dependencies)
-        if isinstance(bearer, APIRouter | APIRoute | APIWebSocketRoute)
-        else marks
-    )
-
-
-def entered(route: Any, marks: Marks) -> Marks:
-    """Merge in what was given to `include_router`, if this is an included router."""
-    return marks if router_in(route) is None else marks.among(route.include_context.dependencies)
-
-
-def parts_of(included: Any, marks: Marks) -> Iterator[tuple[BaseRoute | RouteContext, Marks]]:
-    """Yield the routes of an included router, and the routers included in it, each with the marks around it."""
-    marks = around(included.original_router, marks)
-    given = len(
-        included.include_context.dependencies
-    )  # which FastAPI puts before those of the routers further in
-    for candidate in included.effective_candidates():
-        if router_in(candidate) is None:
-            yield RouteContext(candidate.original_route, candidate), marks
-        else:
-            yield candidate, marks.among(candidate.include_context.dependencies[given:])
-
-
-def flatten(route: BaseRoute, marks: Marks) -> Iterator[tuple[RouteContext, Marks]]:
-    """Yield the route, or every route of an included router, each with the marks inherited from enclosing routers."""
-    if router_in(route) is None:
-        yield RouteContext(route), marks
-        return
-    for part, inherited in parts_of(route, marks):
-        if isinstance(part, RouteContext):
-            yield part, inherited
-        else:
-            yield from flatten(part, inherited)
-
-
-def frontends(included: Any, marks: Marks, prefix: str = "") -> Iterator[tuple[object, str, Marks]]:
-    """Yield every group of frontends in an included router, with the prefix and the marks around it."""
-    router = included.original_router
-    marks, prefix = (
-        around(router, entered(included, marks)),
-        prefix + included.include_context.prefix,
-    )
-    yield from ((group, prefix, marks) for group in router._low_priority_routes)
-    for route in router.routes:
-        if router_in(route) is not None:
-            yield from frontends(route, marks, prefix)
-
-
-_REFUSING: Final = frozenset(
+_REJECTING: Final = frozenset(
     {Route.handle, APIRoute.handle}
-)  # these say 405 where they match only in part
+)  # these answer 405 to a partial match
 
 
-class _Chosen(NamedTuple):
-    """A route that a router would choose."""
+class _Choice(NamedTuple):
+    """The route that a router would choose."""
 
     match: Match
     route: BaseRoute | RouteContext
@@ -95,132 +40,190 @@ class _Chosen(NamedTuple):
     marks: Marks
 
 
-def walk(app: object, scope: Scope) -> RouteMatch:
-    """Follow an app down to what answers a scope, which stays as it is. The app around it may be marked, too."""
-    return _answer(app, _copy(scope), Marks().extend(scope.get("app")))
+def resolve(app: object, scope: Scope) -> RouteMatch:
+    """Return what answers a scope in an app. The scope stays unchanged.
+
+    The marks of the enclosing application in `scope["app"]` count, too.
+    """
+    copy = dict(scope)
+    if "fastapi" in copy:  # matching writes into this dictionary
+        copy["fastapi"] = dict(copy["fastapi"])
+    return _match_app(app, copy, Marks().extend(scope.get("app")))
 
 
-def _answer(app: object, scope: Scope, marks: Marks) -> RouteMatch:
-    """Follow one app down to what answers; `scope` is ours to change, `marks` are those around the app."""
-    layers = list(unwrap(app))
-    for layer in layers:
+# -- marks -----------------------------------------------------------------------------------------
+
+
+def included_router(route: object) -> Router | None:
+    """Return the router that is included as this route."""
+    router = getattr(route, "original_router", None)
+    is_known = hasattr(route, "include_context") and hasattr(route, "effective_candidates")
+    return router if isinstance(router, Router) and is_known else None
+
+
+def with_own(target: object, marks: Marks) -> Marks:
+    """Merge in the marks of a router or a route, and those among its dependencies."""
+    marks = marks.extend(target)
+    if not isinstance(target, APIRouter | APIRoute | APIWebSocketRoute):
+        return marks
+    return marks.among(target.dependencies)
+
+
+def with_inclusion(route: Any, marks: Marks) -> Marks:
+    """Merge in the marks among the dependencies of `include_router`, if the route is one."""
+    if included_router(route) is None:
+        return marks
+    return marks.among(route.include_context.dependencies)
+
+
+def enter(app: object, marks: Marks) -> tuple[object, Router | None, Marks]:
+    """Unwrap an app. Return its innermost layer, the router of that, and the marks up to there."""
+    layer = app
+    for layer in unwrap(app):
         marks = marks.extend(layer)
-    router = router_of(innermost := layers[-1])
+    router = router_of(layer)
+    return layer, router, marks if router is None else with_own(router, marks)
+
+
+def parts_of(included: Any, marks: Marks) -> Iterator[tuple[BaseRoute | RouteContext, Marks]]:
+    """Yield the routes and nested routers of an included router, each with the marks around it."""
+    marks = with_own(included.original_router, marks)
+    inherited = len(included.include_context.dependencies)  # FastAPI puts these first
+    for part in included.effective_candidates():
+        if included_router(part) is None:
+            yield RouteContext(part.original_route, part), marks
+        else:
+            yield part, marks.among(part.include_context.dependencies[inherited:])
+
+
+def flatten(route: BaseRoute, marks: Marks) -> Iterator[tuple[RouteContext, Marks]]:
+    """Yield the route, or every route of an included router, each with the marks around it."""
+    if included_router(route) is None:
+        yield RouteContext(route), marks
+        return
+    for part, around in parts_of(route, marks):
+        if isinstance(part, RouteContext):
+            yield part, around
+        else:
+            yield from flatten(part, around)
+
+
+def _frontends(
+    included: Any, marks: Marks, prefix: str = ""
+) -> Iterator[tuple[object, str, Marks]]:
+    """Yield every group of frontends in an included router, with the prefix and marks around it."""
+    router = included.original_router
+    marks = with_own(router, with_inclusion(included, marks))
+    prefix += included.include_context.prefix
+    yield from ((group, prefix, marks) for group in router._low_priority_routes)
+    for route in filter(included_router, router.routes):
+        yield from _frontends(route, marks, prefix)
+
+
+# -- matching --------------------------------------------------------------------------------------
+
+
+def _match_app(app: object, scope: Scope, marks: Marks) -> RouteMatch:
+    """Return what answers in one app. Writes into `scope`."""
+    innermost, router, marks = enter(app, marks)
     if router is None:
-        return RouteMatch.marked(marks)
-    marks = around(router, marks)
+        return RouteMatch(True, *marks)
     if isinstance(innermost, Starlette):
         scope["app"] = innermost
         scope["root_path"] = root_path_of(innermost) or scope.get("root_path", "")
-    chosen = _choose(((route, entered(route, marks)) for route in router.routes), scope)
-    if chosen is None:
-        return _answer_last(router, scope, marks)
-    while (included := router_in(chosen.route)) is not None:
-        further = _choose(parts_of(chosen.route, chosen.marks), scope)
-        if further is None:  # a user's own router that matches without a route
-            return _answer_default(included, scope, around(included, chosen.marks))
-        chosen = further
-    return NOT_FOUND if _is_refusing(chosen) else _land(chosen, router, scope)
+    choice = _choose(((route, with_inclusion(route, marks)) for route in router.routes), scope)
+    if choice is None:
+        return _match_last(router, scope, marks)
+    while (included := included_router(choice.route)) is not None:
+        part = _choose(parts_of(choice.route, choice.marks), scope)
+        if part is None:  # a custom router that matches without a route
+            return _match_default(included, scope, with_own(included, choice.marks))
+        choice = part
+    return NOT_FOUND if _rejects(choice) else _match_route(choice, router, scope)
 
 
 def _choose(
     routes: Iterable[tuple[BaseRoute | RouteContext, Marks]], scope: Scope
-) -> _Chosen | None:
-    """Return the first route that matches fully, else the first that matches in part."""
-    partial: _Chosen | None = None
+) -> _Choice | None:
+    """Return the first route that matches fully, or else the first that matches partially."""
+    partial: _Choice | None = None
     for route, marks in routes:
         match, child_scope = _matches(route, scope)
         if match is Match.FULL:
-            return _Chosen(match, route, child_scope, marks)
+            return _Choice(match, route, child_scope, marks)
         if match is Match.PARTIAL and partial is None:
-            partial = _Chosen(match, route, child_scope, marks)
+            partial = _Choice(match, route, child_scope, marks)
     return partial
 
 
 def _matches(route: BaseRoute | RouteContext, scope: Scope) -> tuple[Match, Scope]:
     if isinstance(route, RouteContext) and isinstance(original := route.original_route, APIRoute):
-        # `route.matches` passes over a user's own route class. FastAPI asks that, and this is how.
-        included = {**scope.get("fastapi", {}), "effective_route_context": route._route_context}
-        return original.matches({**scope, "fastapi": included})
+        # `route.matches` ignores a custom route class. FastAPI asks that class in this way.
+        fastapi = {**scope.get("fastapi", {}), "effective_route_context": route._route_context}
+        return original.matches({**scope, "fastapi": fastapi})
     match: tuple[Match, Scope] = route.matches(scope)
     return match
 
 
-def _is_refusing(chosen: _Chosen) -> bool:
-    """Return whether a route that matches only in part answers 405; a user's own may do something else."""
-    original = getattr(chosen.route, "original_route", None)
-    handle: Any = (
-        original if isinstance(original, APIRoute) else chosen.route
-    ).handle  # as FastAPI calls it
-    return chosen.match is Match.PARTIAL and getattr(handle, "__func__", None) in _REFUSING
+def _rejects(choice: _Choice) -> bool:
+    """Return whether the route answers 405. A custom one may answer a partial match otherwise."""
+    original = getattr(choice.route, "original_route", None)
+    handle: Any = (original if isinstance(original, APIRoute) else choice.route).handle
+    return choice.match is Match.PARTIAL and getattr(handle, "__func__", None) in _REJECTING
 
 
-def _land(chosen: _Chosen, router: Router, scope: Scope) -> RouteMatch:
-    """Describe the route that answers, or go on in what is mounted there."""
-    original = getattr(chosen.route, "original_route", chosen.route)
-    marks = around(original, chosen.marks)
-    endpoint = getattr(chosen.route, "endpoint", None) or chosen.scope.get("endpoint")
+def _match_route(choice: _Choice, router: Router, scope: Scope) -> RouteMatch:
+    """Return the match of the chosen route, or what answers in the app that is mounted there."""
+    route, child_scope = choice.route, {**scope, **choice.scope}
+    original = getattr(route, "original_route", route)
+    marks = with_own(original, choice.marks)
+    endpoint = getattr(route, "endpoint", None) or choice.scope.get("endpoint")
     if isinstance(original, Mount | Host):
-        return _answer(mounted_app(endpoint, original), {**scope, **chosen.scope}, marks)
-    if routes_itself(original, endpoint):
-        return _answer(endpoint, {**scope, **chosen.scope}, marks)
+        return _match_app(mounted_app(endpoint, original), child_scope, marks)
+    if is_application(original, endpoint):
+        return _match_app(endpoint, child_scope, marks)
     method = scope.get("method")
-    if is_refused(endpoint, method):
+    if rejects_method(endpoint, method):
         return NOT_FOUND
-    docs = method in ("GET", "HEAD") and getattr(chosen.route, "path", None) in docs_urls(
-        scope.get("app"), router
-    )
-    return RouteMatch.marked(marks.extend(endpoint, method), docs=docs)
+    is_docs = getattr(route, "path", None) in docs_urls(scope.get("app"), router)
+    docs = is_docs and method in ("GET", "HEAD")
+    return RouteMatch(True, *marks.extend(endpoint, method), docs)
 
 
-def _answer_last(router: Router, scope: Scope, marks: Marks) -> RouteMatch:
-    """Describe what a router does if no route of its own answers: redirect for a slash, static frontends, its default."""
-    match_frontend: Any = getattr(
-        router, "_match_low_priority", None
-    )  # what `frontend()` adds has no public walk
-    frontend, _, _, context = (
-        (Match.NONE, {}, None, None) if match_frontend is None else match_frontend(scope)
-    )
-    if frontend is Match.NONE and router.default == router.not_found:
+def _match_last(router: Router, scope: Scope, marks: Marks) -> RouteMatch:
+    """Return what a router does without a matching route: a redirect, a frontend, its default."""
+    frontend: Any = getattr(router, "_match_low_priority", None)  # `frontend()` has no public walk
+    match, _, _, context = (Match.NONE, {}, None, None) if frontend is None else frontend(scope)
+    if match is Match.NONE and router.default == router.not_found:
         return NOT_FOUND
-    if frontend is Match.PARTIAL or _redirects(router, scope):
+    if match is Match.PARTIAL or _redirects(router, scope):
         return NOT_FOUND
-    if frontend is Match.NONE:
-        return _answer_default(router, scope, marks)
-    return RouteMatch.marked(
-        marks if context is None else _marks_of_frontend(router, context, marks)
+    if match is Match.NONE:
+        return _match_default(router, scope, marks)
+    return RouteMatch(
+        True, *(marks if context is None else _frontend_marks(router, context, marks))
     )
 
 
-def _answer_default(router: Router, scope: Scope, marks: Marks) -> RouteMatch:
-    return (
-        NOT_FOUND if router.default == router.not_found else _answer(router.default, scope, marks)
-    )
+def _match_default(router: Router, scope: Scope, marks: Marks) -> RouteMatch:
+    is_missing = router.default == router.not_found
+    return NOT_FOUND if is_missing else _match_app(router.default, scope, marks)
 
 
-def _marks_of_frontend(router: Router, context: Any, marks: Marks) -> Marks:
-    groups = (
-        found
-        for route in router.routes
-        if router_in(route) is not None
-        for found in frontends(route, marks)
-    )
+def _frontend_marks(router: Router, context: Any, marks: Marks) -> Marks:
     wanted = context.original_route, context.frontend_prefix
-    return next((found for group, prefix, found in groups if (group, prefix) == wanted), marks)
+    for route in filter(included_router, router.routes):
+        for group, prefix, around in _frontends(route, marks):
+            if (group, prefix) == wanted:
+                return around
+    return marks
 
 
 def _redirects(router: Router, scope: Scope) -> bool:
+    """Return whether a router redirects to the same path with or without a slash at its end."""
     route_path = get_route_path(scope)
     if scope["type"] != "http" or not router.redirect_slashes or route_path == "/":
         return False
     path: str = scope["path"]
     other = {**scope, "path": path.rstrip("/") if route_path.endswith("/") else path + "/"}
     return any(route.matches(other)[0] is not Match.NONE for route in router.routes)
-
-
-def _copy(scope: Scope) -> Scope:
-    """Matching writes into the scope, also into what FastAPI keeps of its own in there."""
-    copy = dict(scope)
-    if "fastapi" in copy:
-        copy["fastapi"] = dict(copy["fastapi"])
-    return copy

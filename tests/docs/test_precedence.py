@@ -244,7 +244,7 @@ def test_the_table_in_the_documentation_is_what_is_decided(table: Table) -> None
 
 
 @TABLES
-def test_every_input_is_in_exactly_one_row_which_is_right_about_it(table: Table) -> None:
+def test_every_input_is_in_exactly_one_correct_row(table: Table) -> None:
     rows = table.documented()
     for given, outcome in table.every_row():
         assert [row.outcome for row in rows if fits(given, row)] == [outcome], given

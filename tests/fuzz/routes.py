@@ -1,4 +1,4 @@
-"""Draws route trees and requests, and compares the endpoint that is judged with the endpoint that runs."""
+"""Random route trees and requests: is the endpoint that is judged the endpoint that runs?"""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from fastapi_maintenance import (
 )
 from fastapi_maintenance.decorators import Marks
 from fastapi_maintenance.routing import RouteMatch, RouteTable
-from fastapi_maintenance.routing.resolver import walk
+from fastapi_maintenance.routing.resolver import resolve
 
 __all__ = ["compare"]
 
@@ -140,9 +140,9 @@ class Probe(Layer):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         before = dict(scope)
-        found = self.table.resolve(scope)
-        with suppress(Exception):  # `resolve` takes that for found
-            assert found == walk(self.app, scope), "the lookup differs from asking every route"
+        found = self.table.match(scope)
+        with suppress(Exception):  # `match` takes that for found
+            assert found == resolve(self.app, scope), "the lookup differs from asking every route"
         assert scope == before, "judging has changed the scope"
         self.judged.append(found)
         await self.app(scope, receive, send)
@@ -169,7 +169,7 @@ class Site:
             app.add_middleware(Probe, judged=self.judged)
             self.app = app
 
-    # -- marks ------------------------------------------------------------------------------------------------------------
+    # -- marks ---
 
     def draw_marks(self) -> tuple[Marks, list[Decorator]]:
         """Return marks, mostly none, and the decorators that make them."""
@@ -190,7 +190,7 @@ class Site:
         marks, decorators = self.draw_marks()
         return [maintenance_mark(*decorators)] if decorators else [], marks.over(outer)
 
-    # -- trees ------------------------------------------------------------------------------------------------------------
+    # -- trees ---
 
     def fill(self, router: Router, outer: Marks, prefix: str, depth: int) -> None:
         self.routers.append((router, outer))
@@ -321,7 +321,7 @@ class Site:
         group.routes[-1].app = Files()
 
     def of_application(self, app: FastAPI, outer: Marks) -> Marks:
-        """Mark an application in one of three ways; what it has of its own, the documentation, too."""
+        """Mark an application in one of three ways, and with it its documentation."""
         given, marks = self.dependencies(outer)
         app.router.dependencies += given
         if not given:
@@ -390,7 +390,7 @@ class Site:
         else:
             router.routes.append(router.routes[0])
 
-    # -- requests ---------------------------------------------------------------------------------------------------------
+    # -- requests ---
 
     def draw_request(self) -> Scope:
         rng = self.rng
@@ -465,7 +465,7 @@ class Site:
                 else None
             )
         marks = self.expected[ran[0]]
-        right = RouteMatch.marked(marks, docs=judged.docs and not isinstance(ran[0], int))
+        right = RouteMatch(True, *marks, judged.docs and not isinstance(ran[0], int))
         return (
             None
             if judged == right
@@ -485,6 +485,6 @@ async def _compare(seed: int, requests: int) -> list[str]:
 
 
 def compare(seeds: range, *, requests: int) -> list[str]:
-    """Return every difference between what is judged and what runs, for so many requests to the tree of each seed."""
+    """Return every difference between what is judged and what runs, for the tree of each seed."""
     with asyncio.Runner() as runner:
         return [difference for seed in seeds for difference in runner.run(_compare(seed, requests))]

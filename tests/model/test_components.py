@@ -123,14 +123,14 @@ def test_a_write_closes_just_its_scope_on_every_worker_at_once(
 @pytest.mark.parametrize(
     ("component", "place"), [("search", "/billing/search"), ("reports", "/reports/all")]
 )
-def test_the_innermost_mark_counts_and_what_is_mounted_can_be_marked(
+def test_innermost_component_counts_also_in_a_mount(
     four: Deployment, component: str, place: str
 ) -> None:
     four.client.set(f"{KEY}:{component}", "1")
     follow(four, place)
 
 
-def test_the_general_switch_closes_what_no_scope_of_its_own_opens(four: Deployment) -> None:
+def test_general_switch_closes_all_but_opened_components(four: Deployment) -> None:
     four.client.set(KEY, "1")
     follow(four, *PLACES)
     four.client.set(BILLING, "off")
@@ -163,7 +163,7 @@ def test_a_time_to_live_and_a_window_end_a_scope_without_a_write(four: Deploymen
     assert time.time() > begins + 5.95
 
 
-def test_a_coming_window_of_a_scope_is_announced_where_it_will_be(four: Deployment) -> None:
+def test_window_of_a_component_is_announced_in_it(four: Deployment) -> None:
     four.client.set(BILLING, '{"enabled": true, "starts_at": "2100-01-01T00:00:00Z"}')
     header = "x-maintenance-coming"
     eventually_sync(
@@ -191,7 +191,7 @@ def test_a_worker_has_one_connection_for_all_scopes(four: Deployment) -> None:
     assert len(clients) == 4
 
 
-def test_after_its_connections_were_killed_the_next_write_arrives(four: Deployment) -> None:
+def test_killed_connections_do_not_delay_the_next_write(four: Deployment) -> None:
     four.client.client_kill_filter(_type="pubsub", skipme=True)
     four.client.set(BILLING, "1")
     follow(four, "/billing/invoices")
@@ -333,7 +333,7 @@ def test_a_command_is_run_while_its_scope_is_closed(
 
 
 @pytest.mark.parametrize("server", SERVERS)
-def test_any_server_closes_a_scope_alone_with_what_its_switch_says(
+def test_any_server_closes_a_component_alone(
     server: str, redis_url: str, redis_server: RedisServer
 ) -> None:
     app = FastAPI()
@@ -400,7 +400,7 @@ def test_in_a_cluster_the_key_must_bring_a_hash_tag() -> None:
     assert tagged.components == {"billing"}
 
 
-async def test_an_application_whose_scopes_cannot_be_kept_refuses_to_start() -> None:
+async def test_app_with_unkeepable_components_refuses_to_start() -> None:
     app = FastAPI()
     app.add_middleware(MaintenanceModeMiddleware, backend="redis+cluster://127.0.0.1:7000/0")
 
@@ -414,7 +414,7 @@ async def test_an_application_whose_scopes_cannot_be_kept_refuses_to_start() -> 
 
 
 @pytest.mark.parametrize("backend", ["file", "env:CLOSED"])
-async def test_without_redis_a_hold_can_be_of_a_scope_and_a_switch_cannot(
+async def test_local_backend_has_component_holds_without_switches(
     backend: str, tmp_path: Path
 ) -> None:
     store = backend_from_url(f"file:{tmp_path}/switch.json" if backend == "file" else backend)
@@ -474,7 +474,7 @@ def test_a_scope_that_comes_with_a_later_route_is_followed(
         eventually_sync(lambda: client.get("/bill").status_code == 200, within=10)
 
 
-def test_a_router_that_is_included_twice_belongs_to_each_scope_at_its_place(
+def test_router_included_twice_is_in_the_component_of_each_place(
     redis_url: str, redis_server: RedisServer
 ) -> None:
     redis_server.cli("SET", BILLING, "1")

@@ -51,7 +51,7 @@ def passed_or_refused(
     method: str | None,
     effect: Effect | None,
 ) -> tuple[bool, str, MaintenanceState]:
-    """The numbered table of the design, read aloud: the first row whose condition holds says what happens."""
+    """Apply the table of the design: the first row whose condition holds decides."""
 
     def by_state(name: str, state: MaintenanceState) -> tuple[bool, str, MaintenanceState]:
         if not state.enabled:
@@ -77,7 +77,7 @@ def passed_or_refused(
     return next(says() for applies, says in table if applies)
 
 
-def test_every_combination_of_inputs_is_decided_as_the_table_says() -> None:
+def test_every_combination_is_decided_as_the_table_says() -> None:
     cases = 0
     marks, effects = ((None, *get_args(each)) for each in (Mark, Effect))
     yes = (True, False)
@@ -103,7 +103,7 @@ def test_every_combination_of_inputs_is_decided_as_the_table_says() -> None:
     assert cases == 3 * 2 * 2 * 6 * 3 * 5 * len(METHODS) * 3
 
 
-def test_the_inputs_above_are_all_there_are() -> None:
+def test_inputs_of_the_table_are_complete() -> None:
     """A new mark or mode must be thought through here before it is used."""
     assert get_args(Mark) == ("on", "off")
     assert get_args(Effect) == ("reads", "writes")
@@ -111,7 +111,7 @@ def test_the_inputs_above_are_all_there_are() -> None:
     assert {"GET", "HEAD", "OPTIONS", "TRACE"} == SAFE_METHODS
 
 
-def test_outcomes_are_named_in_the_order_of_precedence() -> None:
+def test_outcomes_are_listed_in_order_of_precedence() -> None:
     assert [outcome.value for outcome in DecidedBy] == [
         "forced-on",
         "forced-off",
@@ -125,40 +125,38 @@ def test_outcomes_are_named_in_the_order_of_precedence() -> None:
 
 
 @pytest.mark.parametrize("state", STATES)
-def test_a_hold_comes_before_the_override_and_the_override_before_the_switch(
-    state: MaintenanceState,
-) -> None:
+def test_hold_precedes_override_and_override_precedes_switch(state: MaintenanceState) -> None:
     assert closure_of(ON, False, OFF) == Closure(DecidedBy.HOLD, ON)
     assert closure_of(OFF, True, ON) is None
     assert closure_of(None, True, state) == Closure(DecidedBy.OVERRIDE, ON)
     assert closure_of(None, False, state) is None
 
 
-def test_the_closing_carries_the_details_of_the_rule_that_closed() -> None:
+def test_closure_has_the_details_of_the_rule_that_closed() -> None:
     assert closure_of(READ_ONLY, True, FULL) == Closure(DecidedBy.HOLD, READ_ONLY)
     assert closure_of(None, None, FULL) == Closure(DecidedBy.SWITCH, FULL)
 
 
-def test_an_override_is_full_maintenance_even_where_the_switch_says_read_only() -> None:
+def test_override_with_read_only_switch_refuses_everything() -> None:
     closed = closure_of(None, True, READ_ONLY)
     assert decide(mark=None, found=True, exempt=False, closure=closed, method="GET") == Decision(
         True, DecidedBy.OVERRIDE, ON
     )
 
 
-def test_a_forced_on_route_is_refused_while_everything_else_is_open() -> None:
+def test_forced_on_route_is_refused_while_open() -> None:
     assert decide(mark="on", found=True, exempt=True, closure=None, method="GET") == Decision(
         True, DecidedBy.FORCED_ON, ON
     )
 
 
-def test_a_forced_on_route_does_not_promise_the_end_of_somebody_elses_maintenance() -> None:
+def test_forced_on_route_has_no_details_of_the_switch() -> None:
     closed = closure_of(None, None, FULL)
     assert decide(mark="on", found=True, exempt=False, closure=closed, method="GET").state == ON
 
 
 @pytest.mark.parametrize("method", ["POST", "DELETE", "get", None])
-def test_read_only_mode_refuses_what_may_write_and_websockets(method: str | None) -> None:
+def test_read_only_mode_refuses_writes_and_websockets(method: str | None) -> None:
     closed = closure_of(None, None, READ_ONLY)
     assert decide(mark=None, found=True, exempt=False, closure=closed, method=method) == Decision(
         True, DecidedBy.SWITCH, READ_ONLY
@@ -166,7 +164,7 @@ def test_read_only_mode_refuses_what_may_write_and_websockets(method: str | None
 
 
 @pytest.mark.parametrize("method", sorted(SAFE_METHODS))
-def test_read_only_mode_passes_safe_methods_and_full_mode_does_not(method: str) -> None:
+def test_read_only_mode_passes_safe_methods_only_there(method: str) -> None:
     def refused(state: MaintenanceState) -> bool:
         return decide(
             mark=None, found=True, exempt=False, closure=closure_of(state, None, OFF), method=method

@@ -21,7 +21,7 @@ from fastapi_maintenance import (
     maintenance_component,
 )
 from fastapi_maintenance.routing import RouteMatch, RouteTable, table
-from fastapi_maintenance.routing.resolver import walk as ask
+from fastapi_maintenance.routing.resolver import resolve as ask
 
 from ..support.asgi import http_scope, websocket_scope
 
@@ -35,11 +35,11 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The paths for which the routes were asked in turn."""
     paths: list[str] = []
 
-    def walk(app: object, scope: Scope) -> RouteMatch:
+    def resolving(app: object, scope: Scope) -> RouteMatch:
         paths.append(scope["path"])
         return ask(app, scope)
 
-    monkeypatch.setattr(table, "walk", walk)
+    monkeypatch.setattr(table, "resolve", resolving)
     return paths
 
 
@@ -55,10 +55,10 @@ async def spared() -> None: ...
 
 
 def resolve(routes: RouteTable, path: str, method: str = "GET", **more: Any) -> RouteMatch:
-    return routes.resolve(http_scope(method, path=path, **more))
+    return routes.match(http_scope(method, path=path, **more))
 
 
-def test_a_route_is_found_among_a_thousand_without_asking_them(asked: list[str]) -> None:
+def test_index_with_a_thousand_routes_asks_none(asked: list[str]) -> None:
     app = FastAPI()
     for number in range(1000):
         app.get(f"/things-{number}/{{id}}/parts")(closed if number == 998 else free)
@@ -76,7 +76,7 @@ def test_a_route_is_found_among_a_thousand_without_asking_them(asked: list[str])
     assert asked == ["/things-999/7/parts", "/nowhere"]
 
 
-def test_included_and_mounted_routes_are_found_with_what_is_around_them(asked: list[str]) -> None:
+def test_index_finds_included_and_mounted_routes(asked: list[str]) -> None:
     inner = maintenance_component("billing")(APIRouter())
     inner.get("/{id}")(free)
     inner.websocket("/live")(closed)
@@ -90,7 +90,7 @@ def test_included_and_mounted_routes_are_found_with_what_is_around_them(asked: l
     app.mount("/files", PlainTextResponse("x"))
     routes = RouteTable(app)
     assert resolve(routes, "/v1/bills/7") == RouteMatch(found=True, component="billing")
-    assert routes.resolve(websocket_scope(path="/v1/bills/live")) == RouteMatch(
+    assert routes.match(websocket_scope(path="/v1/bills/live")) == RouteMatch(
         found=True, mark="on", component="billing"
     )
     assert resolve(routes, "/below/") == RouteMatch(found=True, component="below")
@@ -102,7 +102,7 @@ def test_included_and_mounted_routes_are_found_with_what_is_around_them(asked: l
     assert asked == []
 
 
-def test_the_first_route_that_takes_a_path_counts(asked: list[str]) -> None:
+def test_index_returns_the_first_route_that_matches(asked: list[str]) -> None:
     app = FastAPI()
     app.get("/a/{x}/c")(free)
     app.get("/{rest:path}")(closed)
@@ -119,9 +119,7 @@ class Resource(HTTPEndpoint):
     async def query(self, request: object) -> None: ...
 
 
-def test_what_a_class_answers_depends_on_the_method_and_is_kept_for_usual_ones_only(
-    asked: list[str],
-) -> None:
+def test_index_keeps_matches_of_standard_methods_only(asked: list[str]) -> None:
     routes = RouteTable(Router([Route("/", Resource)]))
     for _ in range(2):
         assert [resolve(routes, "/", method) for method in ("GET", "POST", "QUERY")] == [
@@ -136,7 +134,7 @@ def test_what_a_class_answers_depends_on_the_method_and_is_kept_for_usual_ones_o
     assert sys.getallocatedblocks() - blocks < 1000
 
 
-# -- who may choose as they like ---------------------------------------------------------------------------------------------
+# -- who may choose as they like ---
 
 
 class Picky(APIRoute):
@@ -179,9 +177,7 @@ def picky(kind: str) -> FastAPI:
 
 
 @pytest.mark.parametrize("kind", ["route", "router", "host"])
-def test_routes_behind_one_that_chooses_by_other_things_are_asked(
-    asked: list[str], kind: str
-) -> None:
+def test_routes_behind_a_custom_matching_one_are_asked(asked: list[str], kind: str) -> None:
     routes = RouteTable(picky(kind))
     assert resolve(routes, "/first") == FREE
     assert asked == []
@@ -190,7 +186,7 @@ def test_routes_behind_one_that_chooses_by_other_things_are_asked(
     assert asked == ["/second", "/second"]
 
 
-def test_behind_such_a_route_the_docs_are_found_too(asked: list[str]) -> None:
+def test_docs_behind_a_custom_matching_route_are_found(asked: list[str]) -> None:
     app = FastAPI(routes=[Host("elsewhere", Router())])
     app.post("/docs")(free)
     routes = RouteTable(app)
@@ -202,7 +198,7 @@ def test_behind_such_a_route_the_docs_are_found_too(asked: list[str]) -> None:
 
 
 @pytest.mark.usefixtures("odd_convertor")
-def test_routes_whose_expression_is_not_starlettes_are_asked(asked: list[str]) -> None:
+def test_routes_with_a_custom_expression_are_asked(asked: list[str]) -> None:
     app = FastAPI()
     app.get("/Case")(closed)
     app.get("/{any}")(spared)
@@ -218,10 +214,10 @@ def test_routes_whose_expression_is_not_starlettes_are_asked(asked: list[str]) -
     assert asked == ["/cASE", "/x"]
 
 
-# -- what changes ------------------------------------------------------------------------------------------------------------
+# -- what changes ---
 
 
-def test_a_route_that_was_replaced_or_moved_is_not_taken_for_another(asked: list[str]) -> None:
+def test_route_replaced_or_moved_is_matched_anew(asked: list[str]) -> None:
     inner = Router([Route("/a", free), Route("/b", free)])
     routes = RouteTable(Router([Mount("/in", inner), Route("/c", free)]))
     assert [resolve(routes, path) for path in ("/in/a", "/in/b")] == [FREE, FREE]
@@ -233,7 +229,7 @@ def test_a_route_that_was_replaced_or_moved_is_not_taken_for_another(asked: list
     assert (routes_left, resolve(routes, "/in/b")) == (["/b"], FREE)
 
 
-def test_router_that_only_the_framework_still_knows_is_asked(asked: list[str]) -> None:
+def test_router_that_only_the_framework_knows_is_asked(asked: list[str]) -> None:
     """FastAPI keeps what it made of an included router until that is told of a new route."""
     picky, other, outer, holder, app = (
         PickyRouter(),
@@ -254,7 +250,7 @@ def test_router_that_only_the_framework_still_knows_is_asked(asked: list[str]) -
     assert (resolve(routes, "/a"), resolve(routes, "/a", headers=[("x-picky", "yes")])) == (OFF, ON)
 
 
-def test_equal_route_with_a_mark_of_its_own_is_asked(asked: list[str]) -> None:
+def test_equal_route_with_another_mark_is_asked(asked: list[str]) -> None:
     router = Router([Route("/a", free), Route("/b", free)])
     routes = RouteTable(router)
     assert resolve(routes, "/a") == FREE
@@ -263,7 +259,7 @@ def test_equal_route_with_a_mark_of_its_own_is_asked(asked: list[str]) -> None:
     assert asked == ["/a"]
 
 
-def test_routes_that_vanish_behind_the_back_are_not_found() -> None:
+def test_removed_routes_are_not_found() -> None:
     inner, other = Router([Route("/a", free)]), Router([Route("/x", free)])
     routes = RouteTable(Router([Mount("/in", inner), Mount("/other", other)]))
     assert resolve(routes, "/in/a") == FREE
@@ -272,7 +268,7 @@ def test_routes_that_vanish_behind_the_back_are_not_found() -> None:
     assert resolve(routes, "/in/a") == RouteMatch(found=False)
 
 
-def test_one_middleware_within_two_applications_knows_the_docs_of_each(asked: list[str]) -> None:
+def test_docs_of_two_applications_are_told_apart(asked: list[str]) -> None:
     first, second = FastAPI(), FastAPI(docs_url="/first-docs")
     second.get("/docs")(free)
     routes = RouteTable(first.router)
