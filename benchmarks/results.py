@@ -22,7 +22,7 @@ _HOME: Final = Path(__file__).parent
 PAGE: Final = _HOME / "RESULTS.md"
 README: Final = _HOME.parent / "README.md"
 _BEGIN: Final = "<!-- written by scripts/bench -->"
-_END: Final = "<!-- so far -->"
+_END: Final = "<!-- end of scripts/bench -->"
 
 
 def keep(name: str, figures: Mapping[str, Any], seconds: float, load: float) -> None:

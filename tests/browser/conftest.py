@@ -19,7 +19,7 @@ _NAMES: Final = (
     "/Applications/Chromium.app/Contents/MacOS/Chromium",
     "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
 )
-_QUIET: Final = (
+CHROMIUM_OPTIONS: Final = (
     "--no-sandbox",
     "--disable-gpu",
     "--disable-background-networking",
@@ -28,19 +28,24 @@ _QUIET: Final = (
 )
 
 
+def find_chromium() -> str | None:
+    """Return the Chromium that is installed, or that the environment variable CHROMIUM names."""
+    return next(filter(None, map(shutil.which, [os.environ.get("CHROMIUM", ""), *_NAMES])), None)
+
+
 @pytest.fixture(
     scope="module"
 )  # not longer: while it runs, this thread cannot run an event loop of its own
 def browser() -> Iterator[Browser]:
     """The Chromium that is installed, with a profile of its own."""
-    program = next(filter(None, map(shutil.which, [os.environ.get("CHROMIUM", ""), *_NAMES])), None)
+    program = find_chromium()
     if program is None:
         pytest.fail(
             "There is no Chromium. Debian: apt-get install chromium; macOS: brew install --cask chromium; or name it in CHROMIUM."
         )
     expect.set_options(timeout=WAIT)
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=program, args=list(_QUIET))
+        chromium = playwright.chromium.launch(executable_path=program, args=list(CHROMIUM_OPTIONS))
         yield chromium
         chromium.close()
 

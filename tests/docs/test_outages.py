@@ -29,7 +29,7 @@ from ..support.workers import Workers
 
 DOCUMENT: Final = (Path(__file__).parents[2] / "docs" / "outages.md").read_text()
 HEADER: Final = (
-    '| it knew | Redis silent for | its fallbacks | `"last-known"` | `"open"` | `"closed"` |'
+    '| last known state | Redis silent for | fallbacks | `"last-known"` | `"open"` | `"closed"` |'
 )
 POLICIES: Final[tuple[OutagePolicy, ...]] = ("last-known", "open", "closed")
 VARIABLE: Final = "FASTAPI_MAINTENANCE_MODE"
@@ -63,13 +63,13 @@ def blocks(language: str) -> list[str]:
 KNEW: Final[dict[str, Snapshot | None]] = {
     "on": Snapshot(ON, now=T0),
     "off": Snapshot(OFF, now=T0),
-    "on, with an end that is over by now": Snapshot(
+    "on, with an end that has passed": Snapshot(
         MaintenanceState(enabled=True, ends_at=at(LEASE)), now=T0
     ),
-    "off, with a window that has begun by now": Snapshot(
+    "off, with a window that has begun": Snapshot(
         MaintenanceState(enabled=True, starts_at=at(LEASE)), now=T0
     ),
-    "a hold, whose lease is over by now": Snapshot(OFF, (Hold("a", ON, T0, T0 + LEASE),), T0),
+    "a hold, whose lease has expired": Snapshot(OFF, (Hold("a", ON, T0, T0 + LEASE),), T0),
     "nothing": None,
 }
 
@@ -95,15 +95,15 @@ FALLBACKS: Final[dict[str, tuple[Prepare, str | None]]] = {
     "say on": (lambda path: path.write_text("1"), "1"),
     "say off": (lambda path: path.write_text("0"), "0"),
     "the file says on": (lambda path: path.write_text("1"), "0"),
-    "the file says off, the variable on": (lambda path: path.write_text("0"), "1"),
+    "the file says off, the variable says on": (lambda path: path.write_text("0"), "1"),
     "no file, the variable says on": (lambda path: None, "1"),
-    "nobody knows": (lambda path: None, None),
-    "the file is garbage, the variable says on": (lambda path: path.write_text("perhaps"), "1"),
+    "none has a state": (lambda path: None, None),
+    "the file is invalid, the variable says on": (lambda path: path.write_text("perhaps"), "1"),
     "the file is a directory, the variable says on": (lambda path: path.mkdir(), "1"),
-    "the file may not be read, the variable says on": (lambda path: path.touch(mode=0), "1"),
+    "the file is unreadable, the variable says on": (lambda path: path.touch(mode=0), "1"),
     "a backend raises, the variable says on": (raising, "1"),
     "a backend hangs, the variable says on": (hanging, "1"),
-    "the file is garbage, no variable": (lambda path: path.write_text("perhaps"), None),
+    "the file is invalid, no variable": (lambda path: path.write_text("perhaps"), None),
 }
 
 
@@ -148,7 +148,7 @@ async def test_a_worker_in_an_outage_does_what_the_table_says(
         clock.passed = LEASE - 1
         mode.update(replace(reading, now=T0 + clock.passed, registered=True), clock.monotonic())
 
-    with without_privileges() if "may not be read" in fallbacks else nullcontext():
+    with without_privileges() if "is unreadable" in fallbacks else nullcontext():
         async with mode:
             clock.passed += SILENT[silent]
             gate = mode.evaluate_gate()

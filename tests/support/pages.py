@@ -52,7 +52,7 @@ _OPTIONS: Final = {
     "json": set[str](),
     "nginx": set[str](),
     "python": {"file", "no-run"},
-    "text": {"output"},
+    "text": {"floors", "output", "tree"},
     "toml": set[str](),
     "yaml": {"schema"},
 }
