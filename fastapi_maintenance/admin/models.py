@@ -22,19 +22,14 @@ class Switch(State):
     """The stored switch."""
 
     expires_in: float | None = Field(None, description="Seconds until its key expires.")
-    ignored_details: list[str] = Field(
-        [], alias="ignored", description="Invalid or unknown details of the stored JSON."
-    )
+    ignored_details: list[str] = Field([], alias="ignored", description="Ignored parts of it.")
 
 
 class Hold(State):
     """A lease on the state."""
 
     id: str
-    lease: float | None = Field(
-        None,
-        description="Seconds until it expires unless renewed; null if it ends with its process.",
-    )
+    lease: float | None = Field(description="Seconds; null if it ends with its process.")
     lifts: list[str] = Field(description="The holds that an off hold lifts.")
     component: str | None = None
 
@@ -59,18 +54,12 @@ class StateReport(BaseModel):
     component: str | None
     enabled: bool | None = Field(description="Whether maintenance is on; null if unknown.")
     decided_by: DecidedBy | None
-    state: State | None = Field(
-        description="The effective state, of the switch and the holds together."
-    )
+    state: State | None = Field(description="The effective state.")
     retry_after: int | None = Field(description="Seconds of the Retry-After header.")
-    changes_at: AwareDatetime | None = Field(
-        description="When the state may change without a write."
-    )
+    changes_at: AwareDatetime | None = Field(description="When it may change by time alone.")
     switch: Switch | None = Field(description="null if it cannot be read; `error` says why.")
     upcoming: Window | None = Field(description="The window that has not begun.")
-    holds: list[Hold] | None = Field(
-        description="The live holds, oldest first; null if they cannot be read."
-    )
+    holds: list[Hold] | None = Field(description="Oldest first; null if they cannot be read.")
     error: str | None
     now: AwareDatetime
     backend: BackendReport
@@ -105,19 +94,19 @@ class WorkerSummary(BaseModel):
     pid: int
     http: int = Field(description="Requests in flight; while closed, those that a drain waits for.")
     websockets: int
-    fenced: bool = Field(
-        description="Whether it surely closes itself after the registry has lost it."
-    )
+    fenced: bool = Field(description="Whether it surely closes once the registry has lost it.")
 
 
 class WorkerReport(WorkerSummary):
-    """A worker process, as the registry has it."""
+    """A worker process, as the registry has it.
+
+    It is drained if it is closed without a request in flight, and vanished if it stopped reporting
+    without shutting down.
+    """
 
     version: str
     delivery: str = Field(validation_alias="rung", description="How it learns of changes.")
-    status: Literal["open", "closed", "drained", "vanished"] = Field(
-        description="drained: closed, without a request in flight; vanished: stopped reporting without shutting down."
-    )
+    status: Literal["open", "closed", "drained", "vanished"]
     applied: bool = Field(description="Whether it has applied the stored state.")
     unrouted: list[str] = Field(
         description="Paths that were answered without a route while closed."
