@@ -46,7 +46,7 @@ def _own_limiter() -> CapacityLimiter:
 
 
 def is_async(handler: Any) -> bool:
-    """Return whether a callable is an async function, a partial of one, or an object with an async `__call__`."""
+    """Return whether a callable, or its `__call__`, is async. Partials are unwrapped."""
     while isinstance(handler, partial):
         handler = handler.func
     return iscoroutinefunction(handler) or iscoroutinefunction(handler.__call__)

@@ -16,7 +16,7 @@ _UNSAFE: Final = re.compile(
 
 
 def log_fields(event: str, **details: object) -> dict[str, object]:
-    """Return the `extra` of a log record: the event and its details, as docs/metrics.md lists them."""
+    """Return the `extra` of a log record: event and details, as docs/metrics.md lists them."""
     return {
         "maintenance_event": event,
         **{f"maintenance_{name}": detail for name, detail in details.items()},
@@ -29,7 +29,7 @@ def one_line(text: str) -> str:
 
 
 class _OneLine(logging.Filter):
-    """Escape what users and backends wrote into a record, so that no value forges a log line (CWE-117)."""
+    """Escapes values of records, so that none forges a log line (CWE-117)."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         message = record.getMessage()

@@ -34,7 +34,7 @@ _MAX_VALUE: Final = 100  # characters of a segment that is an int, a float or a 
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """A path as its segments, texts or types of parameters in a tuple, or a network; for some methods, or for all."""
+    """A path or a network, for some methods or for all. A tuple is the type of a parameter."""
 
     methods: Method | None = None
     segments: tuple[str | tuple[str], ...] = ()
@@ -76,7 +76,7 @@ class AllowList:
 
 
 class _Segments:
-    """The segments of a path, each compared with each type of parameter once. A path with a newline matches nothing."""
+    """The segments of a path, each compared once with each type. A newline matches nothing."""
 
     def __init__(self, path: str) -> None:
         self._given = (
@@ -108,10 +108,7 @@ class _Segments:
 
 
 def check_entry(entry: str) -> str:
-    """Return an entry of `allow` if it is valid: a path, a template or a network, perhaps after methods and a space.
-
-    Raises `ConfigurationError`.
-    """
+    """Return an entry of `allow` if it is valid. Raises `ConfigurationError`."""
     _parse(entry)
     return entry
 
@@ -141,7 +138,7 @@ def _read(segments: Sequence[str]) -> Iterator[str | tuple[str]]:
             yield segment
         else:
             raise ConfigurationError(
-                "A parameter must be a whole segment like {id}, {id:int} or, at the end, {rest:path}."
+                "A parameter must be a whole segment like {id}, {id:int} or, last, {rest:path}."
             )
 
 
@@ -149,7 +146,8 @@ def _words(entry: str) -> tuple[str, str]:
     words = entry.split() if len(entry) <= _MAX_ENTRY else []
     if len(words) not in (1, 2):
         raise ConfigurationError(
-            f'Invalid allow entry {_excerpt(entry)}: write it like "/login", "POST /login" or "10.1.0.0/16".'
+            f"Invalid allow entry {_excerpt(entry)}: "
+            'write it like "/login", "POST /login" or "10.1.0.0/16".'
         )
     return ("" if len(words) == 1 else words[0]), words[-1]
 

@@ -1,4 +1,4 @@
-"""Bypass tokens for testers, in a header or in a cookie that one visit of a link sets. Needs the extra `bypass`.
+"""Bypass tokens for testers, in a header or a cookie. Needs the extra `bypass`.
 
 A token is valid while its signature matches, it has not expired, and the switch lists it. Replacing
 the value of the switch therefore revokes every token on every worker.
@@ -74,7 +74,7 @@ class Bypass:
     def welcome(
         self, scope: Scope, records: Sequence[BypassRecord], now: datetime
     ) -> Response | None:
-        """Return the response to a visit of the link, which sets the cookie and redirects to the URL without the token.
+        """Return the response to a visit of the link: the cookie, and a redirect without the token.
 
         Returns `None` for other requests. Removes the token from the scope, valid or not, as
         servers log the query string.
@@ -108,7 +108,7 @@ class Bypass:
         return response
 
     def _expiry(self, token: str, records: Sequence[BypassRecord], now: datetime) -> int | None:
-        """Return when a valid token expires, in seconds since the epoch; `None` for an invalid token."""
+        """Return when a token expires, in seconds since the epoch; `None` if it is invalid."""
         from itsdangerous import BadData
 
         if len(token) > _LONGEST:
@@ -145,7 +145,7 @@ def _checked(given: Any) -> list[str]:
         or not all(isinstance(secret, str) and secret for secret in secrets)
     ):
         raise ConfigurationError(
-            f"{where} must be a secret that every worker and the command line share, got none; {how}"
+            f"{where} must be a secret shared by workers and command line, got none; {how}"
         )
     if (shortest := min(map(len, secrets))) < _SHORTEST:
         raise ConfigurationError(
@@ -182,7 +182,7 @@ def _tokens(scope: Scope) -> Iterator[str]:
 
 
 def _here(scope: Scope, query: bytes) -> str:
-    """Return the same URL with another query, as a relative reference: valid behind any proxy, and never on another host."""
+    """Return the URL with another query as a relative reference, which never leaves the host."""
     path: bytes = scope.get("raw_path") or quote(scope["path"], errors="replace").encode()
     segment = path.partition(b"?")[0].rpartition(b"/")[2]
     return f"./{quote(segment, _IN_SEGMENT)}{'?' if query else ''}{quote(query, _IN_QUERY)}"

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from starlette.types import ASGIApp, Scope
 
-from ..exceptions import ConfigurationError
+from .._internal.validation import require
 from ..model.state import MaintenanceState
 from .allow_list import AllowList
 from .bypass import Bypass
@@ -17,13 +17,12 @@ __all__ = ["GrantedExemptions"]
 
 
 class GrantedExemptions:
-    """Evaluates the allow lists and bypass tokens of the closing states. Raises `ConfigurationError` for invalid options."""
+    """The allow lists and bypass tokens of the closing states. Raises `ConfigurationError`."""
 
     def __init__(
         self, now: Callable[[], datetime], proxies: Proxies, bypass: Bypass | None = None
     ) -> None:
-        if bypass is not None and not isinstance(bypass, Bypass):
-            raise ConfigurationError(f"bypass must be a Bypass, got {bypass!r}.")
+        require(isinstance(bypass, Bypass | None), "bypass must be a Bypass", bypass)
         self._now = now
         self._proxies = proxies
         self.bypass = bypass

@@ -9,6 +9,7 @@ from typing import Final, Literal, get_args
 
 from starlette.types import Scope
 
+from .._internal.validation import require
 from ..exceptions import ConfigurationError
 
 __all__ = [
@@ -29,13 +30,12 @@ Address = IPv4Address | IPv6Address
 _PORT: Final = re.compile(r":(?:[0-9]*|_[0-9A-Za-z._-]+)\Z")  # the second as RFC 7239, 6.1 has it
 _MAX_LENGTH: Final = 4096  # characters
 _MARK: Final = re.compile(r'[",]')
-_PAIR: Final = re.compile(
-    r"""[ \t]*(?:([!#$%&'*+.^_`|~0-9A-Za-z-]+)=([!#$%&'*+.^_`|~0-9A-Za-z-]+|"[^"\\]*")[ \t]*)?(;|\Z)"""
-)
+_NAME: Final = "[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_PAIR: Final = re.compile(rf"""[ \t]*(?:({_NAME})=({_NAME}|"[^"\\]*")[ \t]*)?(;|\Z)""")
 
 
 def hops(scope: Scope, header: ForwardedHeader) -> Iterator[Address | None]:
-    """Yield the addresses nearest proxy first; `None` for an entry that is not an IP address, and for a header over 4 KiB.
+    """Yield the addresses nearest proxy first; `None` for what is not an IP address.
 
     Each proxy appends. Clients may have written everything to the left of what a trusted proxy
     appended, so the header is read from the right: nothing further left changes what has been read.
@@ -103,26 +103,24 @@ _MAX_PROXIES: Final = 32
 
 
 class Proxies:
-    """The trusted proxies and the header in which they report the client address. Raises `ConfigurationError` for invalid options."""
+    """The trusted proxies and the header in which they report the client address.
+
+    Raises `ConfigurationError` for invalid options.
+    """
 
     def __init__(
         self, trusted: str | Iterable[str] = (), forwarded: ForwardedHeader = "x-forwarded-for"
     ) -> None:
-        if not isinstance(trusted, Iterable):
-            raise ConfigurationError(
-                f"trusted_proxies must be a list of networks, got {trusted!r}."
-            )
-        if forwarded not in get_args(ForwardedHeader):
-            raise ConfigurationError(
-                f"forwarded must be one of {', '.join(get_args(ForwardedHeader))}, got {forwarded!r}."
-            )
+        is_list = isinstance(trusted, Iterable)
+        require(is_list, "trusted_proxies must be a list of networks", trusted)
+        known = get_args(ForwardedHeader)
+        require(forwarded in known, f"forwarded must be one of {', '.join(known)}", forwarded)
         self.trusted = (trusted,) if isinstance(trusted, str) else tuple(trusted)
         self.forwarded = forwarded
         self._networks = tuple(map(network_of, self.trusted))
-        if forwarded != "x-forwarded-for" and not self._networks:
-            raise ConfigurationError(
-                f"trusted_proxies must name the proxies that write the header with forwarded={forwarded!r}, got none."
-            )
+        if forwarded != "x-forwarded-for":
+            requirement = f"trusted_proxies must name the proxies that write {forwarded!r}"
+            require(self._networks, requirement, trusted)
 
     def client_of(self, scope: Scope) -> Address | None:
         """Return the address of the client; `None` if it cannot be determined."""
@@ -159,7 +157,7 @@ def network_of(text: object) -> AddressRange:
         network = ip_network(text)
     except ValueError as error:
         raise ConfigurationError(
-            f"A network must be like 10.0.0.0/8, 192.0.2.7 or 2001:db8::/32, got {text!r} ({error})."
+            f"A network must be like 10.0.0.0/8, 192.0.2.7 or ::1, got {text!r} ({error})."
         ) from None
     if (
         isinstance(network, IPv6Network)

@@ -1,5 +1,6 @@
-"""Rules for `exempt_handler=`: `exempt.Path("/health") | exempt.Network("10.0.0.0/8") & ~exempt.Method("POST")`.
+"""Rules for `exempt_handler=`.
 
+They combine: `exempt.Path("/health") | exempt.Network("10.0.0.0/8") & ~exempt.Method("POST")`.
 `|` is or, `&` is and, `~` is not; each accepts plain handlers too. Rules that read only the request
 need no thread and no body.
 
@@ -23,6 +24,7 @@ from starlette.routing import compile_path
 from starlette.types import Scope
 
 from .._internal.callables import call_handler
+from .._internal.validation import require
 from ..exceptions import ConfigurationError
 from .proxies import ForwardedHeader, Proxies, is_in, network_of
 
@@ -46,7 +48,7 @@ __all__ = [
 ExemptHandler = (
     Callable[[Request], bool | Awaitable[bool]] | Callable[[HTTPConnection], bool | Awaitable[bool]]
 )
-"""Decides whether a request passes although maintenance is on. Sync handlers run in threads of their own.
+"""Decides whether a request passes during maintenance. Sync handlers run in own threads.
 
 The argument is a `Request`; for a WebSocket, an `HTTPConnection`, which has no method and no body.
 A handler that asks that for what only a `Request` has, refuses the WebSocket.
@@ -67,7 +69,7 @@ class Rule(ABC):
 
     @abstractmethod
     async def applies(self, connection: HTTPConnection) -> bool | None:
-        """Return whether the rule applies to a request; `None` if the request does not allow to tell."""
+        """Return whether the rule applies to a request; `None` if that is unknown."""
 
     async def __call__(self, connection: HTTPConnection) -> bool:
         """Return whether a request is exempt. An unknown answer exempts no request."""
@@ -105,8 +107,7 @@ class When(Rule):
     """A custom handler, sync or async, as a rule: `When(is_tester)`."""
 
     def __init__(self, handler: ExemptHandler) -> None:
-        if not callable(handler):
-            raise ConfigurationError(f"The handler of When must be callable, got {handler!r}.")
+        require(callable(handler), "The handler of When must be callable", handler)
         self._handler = handler
 
     async def applies(self, connection: HTTPConnection) -> bool | None:
@@ -171,8 +172,7 @@ class Method(ScopeRule):
 
     def __init__(self, *methods: str) -> None:
         for method in _some("Method", methods):
-            if not _reads(_TOKEN, method):
-                raise ConfigurationError(f"A method must be like GET or POST, got {method!r}.")
+            require(_reads(_TOKEN, method), "A method must be like GET or POST", method)
         self.methods = tuple(method.upper() for method in methods)
 
     def matches(self, scope: Scope) -> bool | None:
@@ -200,10 +200,8 @@ class Host(ScopeRule):
 
     def __init__(self, *hosts: str) -> None:
         for host in _some("Host", hosts):
-            if not _reads(_HOST, host):
-                raise ConfigurationError(
-                    f"A host must be like example.com or *.example.com, without a port, got {host!r}."
-                )
+            requirement = "A host must be like example.com or *.example.com, without a port"
+            require(_reads(_HOST, host), requirement, host)
         self._hosts = tuple(host.lower() for host in hosts)
 
     def matches(self, scope: Scope) -> bool | None:
@@ -222,7 +220,7 @@ class Host(ScopeRule):
 
 # -- rules about the client ------------------------------------------------------------------------
 class Network(ScopeRule):
-    """Clients of these networks or addresses: `Network("10.0.0.0/8", "2001:db8::/32", trusted_proxies=["192.0.2.7"])`.
+    """Clients of these networks: `Network("10.0.0.0/8", trusted_proxies=["192.0.2.7"])`.
 
     The client is the peer of the connection. If that is one of `trusted_proxies`, the client is the
     last address in X-Forwarded-For that is none of them; with `forwarded="forwarded"`, in Forwarded
@@ -249,12 +247,11 @@ class Network(ScopeRule):
 
 
 class _Named(ScopeRule):
-    """A name that the request has once, with one value if one is given. More than once is unknown."""
+    """A name that the request has, with the value if given. More than one is unknown."""
 
     def __init__(self, name: str, value: str | None = None) -> None:
         kind = type(self).__name__
-        if not self._is_name(name):
-            raise ConfigurationError(f"The name of a {kind} must be a token, got {name!r}.")
+        require(self._is_name(name), f"The name of a {kind} must be a token", name)
         if value is not None and not _reads(_TEXT, value):
             raise ConfigurationError(
                 f"The value of {kind}({name!r}, …) must be text that is not empty."
@@ -277,11 +274,12 @@ class _Named(ScopeRule):
     def _values(self, scope: Scope) -> Sequence[str]: ...
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self._name!r}{'' if self._value is None else ', …'})"  # the value may be a secret
+        value = "" if self._value is None else ", …"  # it may be a secret
+        return f"{type(self).__name__}({self._name!r}{value})"
 
 
 class Header(_Named):
-    """A header that is present once, with this value if given: `Header("X-Office-Key", "…")`. Compared in constant time."""
+    """A header, with this value if given: `Header("X-Key", "…")`. Compared in constant time."""
 
     def _values(self, scope: Scope) -> Sequence[str]:
         return _headers(scope, self._name.lower().encode())
@@ -296,9 +294,9 @@ class Cookie(_Named):
 
 
 class Query(_Named):
-    """A query parameter that is present once, with this value if given: `Query("preview", "…")`. Compared in constant time.
+    """A query parameter, with this value if given: `Query("preview", "…")`.
 
-    Access logs contain it.
+    It is compared in constant time. Access logs contain it.
     """
 
     @staticmethod
@@ -315,13 +313,10 @@ class Query(_Named):
 
 
 class Bearer(Rule):
-    """A bearer token (RFC 6750) that a custom function, sync or async, accepts: `Bearer(is_valid)`."""
+    """A bearer token (RFC 6750) that a function, sync or async, accepts: `Bearer(is_valid)`."""
 
     def __init__(self, check: Check) -> None:
-        if not callable(check):
-            raise ConfigurationError(
-                f"The check of Bearer must be a function of the token, got {check!r}."
-            )
+        require(callable(check), "The check of Bearer must be a function of the token", check)
         self._check = check
 
     async def applies(self, connection: HTTPConnection) -> bool | None:
@@ -337,22 +332,19 @@ class Bearer(Rule):
 
 
 class Role(Rule):
-    """A client with one of these roles, as a custom function, sync or async, returns them: `Role("admin", of=roles_of)`.
+    """A client with one of these roles: `Role("admin", of=roles_of)`.
 
-    The function receives the connection. A middleware that authenticates must be added after this
-    one.
+    The function, sync or async, returns the roles. It receives the connection. A middleware that
+    authenticates must be added after this one.
     """
 
     def __init__(self, *roles: str, of: Callable[[Any], Roles | Awaitable[Roles]]) -> None:
-        if not callable(of):
-            raise ConfigurationError(
-                f"of must be a function of the request that returns roles, got {of!r}."
-            )
+        require(callable(of), "of must be a function of the request that returns roles", of)
         self._roles = frozenset(_some("Role", roles))
         self._of = of
 
     async def applies(self, connection: HTTPConnection) -> bool | None:
-        """Return whether the request has one of the roles; unknown if the function returns `None`."""
+        """Return whether the client has one of the roles; unknown if they are `None`."""
         roles = await call_handler(self._of, connection)
         return None if roles is None else not self._roles.isdisjoint(roles)
 
@@ -435,8 +427,7 @@ def _reads(pattern: re.Pattern[str], value: object) -> bool:
 
 
 def _checked_path(path: str) -> str:
-    if not _reads(_PATH, path):
-        raise ConfigurationError(f"A path must begin with a slash, got {path!r}.")
+    require(_reads(_PATH, path), "A path must begin with a slash", path)
     return path
 
 

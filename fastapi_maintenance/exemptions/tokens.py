@@ -34,9 +34,10 @@ async def grant(
     note: str | None,
     component: str | None = None,
 ) -> tuple[str, BypassRecord, StatusReport]:
-    """Add a new token to the switch, or to that of a component. Returns the token, its record, and the report before the change.
+    """Add a new token to the switch, or to that of a component.
 
-    Raises `BackendError`, also if the switch is off.
+    Returns the token, its record, and the report before the change. Raises `BackendError`, also if
+    the switch is off.
     """
     now = (await look(backend, component)).now
     try:
@@ -63,7 +64,7 @@ async def granted(backend: BaseStateBackend, component: str | None = None) -> Re
 async def revoke(
     backend: BaseStateBackend, ids: Collection[str] | None, component: str | None = None
 ) -> None:
-    """Remove bypasses from the switch, or from that of a component; `None` removes all. Raises `BackendError`."""
+    """Remove bypasses, or all with `None`. Raises `BackendError`."""
 
     def without(records: Records) -> Records:
         if unknown := set(ids or ()) - {record.id for record in records}:
@@ -101,7 +102,8 @@ def _own_switch_of(report: StatusReport) -> MaintenanceState:
     switch = _switch_of(report)
     if report.component is not None and not report.has_own_switch:
         raise NotGrantedError(
-            f"{report.component} has no switch of its own. Run 'on --component {report.component}' first, or omit --component."
+            f"{report.component} has no switch of its own. "
+            f"Run 'on --component {report.component}' first, or omit --component."
         )
     if not switch.enabled:
         raise NotGrantedError("The switch is off. Run 'on' first.")

@@ -19,7 +19,7 @@ def check_component(name: object) -> str:
     """Return the name of a component if it is valid. Raises `ConfigurationError`."""
     if not isinstance(name, str) or _NAME.fullmatch(name) is None:
         raise ConfigurationError(
-            f"A component must be 1 to 64 letters, digits, '-', '_' or '.', as in billing, got {name!r}."
+            f"A component must be 1 to 64 letters, digits, '-', '_' or '.', got {name!r}."
         )
     if name in _RESERVED:
         raise ConfigurationError(

@@ -34,7 +34,7 @@ class EffectiveState:
 
 
 def evaluate_all(snapshot: Snapshot, now: float) -> dict[str | None, EffectiveState]:
-    """Evaluate the general state, under `None`, and that of each component with a switch or a hold of its own."""
+    """Evaluate the general state, under `None`, and each component with a switch or a hold."""
     held = {hold.component for hold in snapshot.holds or ()}
     return {
         name: evaluate(snapshot, now, name) for name in {None, *held, *(snapshot.components or {})}
@@ -48,7 +48,8 @@ def evaluate(snapshot: Snapshot, now: float, component: str | None = None) -> Ef
 
     1. an on hold, general or its own: closed;
     2. its own off hold: open;
-    3. its own switch, unless the window of that switch has not begun or is over, which must not open what is closed in general;
+    3. its own switch, unless its window has not begun or is over, as that must not open what is
+       closed in general;
     4. the general state.
     """
     switch, until = _switch_at(snapshot, now)
@@ -83,7 +84,7 @@ def _switch_at(snapshot: Snapshot, now: float) -> tuple[MaintenanceState, float]
 
 
 def upcoming_window(snapshot: Snapshot, now: float) -> MaintenanceState | None:
-    """Return the switch if its window has not begun and begins before the switch expires. Its end considers the expiry."""
+    """Return the switch, ending with its expiry, if its window has not begun but will."""
     state, expires_at = snapshot.switch or OFF, snapshot.expires_at
     if not state.enabled or state.starts_at is None or state.starts_at <= _moment(now):
         return None
@@ -102,8 +103,9 @@ def _ending_by(state: MaintenanceState, expires_at: float) -> MaintenanceState:
 
 
 def _combine(live: Iterable[Hold], opened_by: tuple[str | None, ...]) -> MaintenanceState | None:
-    """Return the state of the holds: on for any on hold that is not lifted, else off for an off hold of one of these components.
+    """Return the state of the holds; `None` if none decides.
 
+    It is on for an on hold that is not lifted, else off for an off hold of these components.
     The newest on hold has the details, with the strictest mode. Of several off holds, that of a
     component decides.
     """
@@ -130,7 +132,7 @@ def _combine(live: Iterable[Hold], opened_by: tuple[str | None, ...]) -> Mainten
 
 
 def _allowed_by_all(states: list[MaintenanceState]) -> tuple[str, ...] | None:
-    """Return the entries that every active hold allows, so that one hold cannot open a route another keeps closed."""
+    """Return the entries that every hold allows, so that no hold opens what another closes."""
     *others, newest = (state.allow or () for state in states)
     return tuple(entry for entry in newest if all(entry in other for other in others)) or None
 

@@ -64,7 +64,7 @@ class Change:
 
 
 class Attribution(BaseModel):
-    """Who made a change, from where, and the resulting state. Read from the backend, hence validated."""
+    """Who made a change, from where, and the resulting state. Validated, as a backend stores it."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
 
@@ -94,7 +94,7 @@ class Attribution(BaseModel):
 def attribution_json(
     state: MaintenanceState | None = None, *, by: str | None = None, component: str | None = None
 ) -> str:
-    """Return the attribution of a change by this process, as JSON. `by` is used if the state has no author."""
+    """Return the attribution of a change by this process; `by` if the state has no author."""
     facts = {
         "by": _cut(by, "by"),
         "host": socket.gethostname(),

@@ -47,7 +47,7 @@ class Snapshot:
     components: Mapping[str, ComponentSwitch] | None = field(default_factory=dict)
 
     def for_component(self, component: str | None) -> Snapshot | None:
-        """Return the snapshot with a component's own switch in place of the general one; `None` if it has none."""
+        """Return the snapshot with a component's own switch; `None` if it has none."""
         own = None if component is None else (self.components or {}).get(component)
         return None if own is None else replace(self, switch=own.switch, expires_in=own.expires_in)
 

@@ -44,7 +44,7 @@ _MAX_PROBLEMS: Final = 5
 
 
 def _writable(text: str) -> str:
-    """Escape lone surrogates, which file names and error messages may contain and UTF-8 cannot encode."""
+    """Escape lone surrogates, as in file names, which UTF-8 cannot encode."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
@@ -62,7 +62,8 @@ def parse_bool(word: str) -> bool:
     if folded in FALSE_WORDS:
         return False
     raise InvalidStateError(
-        f"{_excerpt(word)} is not a boolean word: write 1, on, true, yes, y or t for on; 0, off, false, no, n or f for off."
+        f"{_excerpt(word)} is not a boolean word: "
+        "write 1, on, true, yes, y or t for on; 0, off, false, no, n or f for off."
     )
 
 
@@ -140,8 +141,9 @@ class MaintenanceState(BaseModel):
 
     @classmethod
     def from_document(cls, document: Any) -> MaintenanceState:
-        """Read a JSON object without its unknown and invalid details. Raises `InvalidStateError` without a valid `enabled`.
+        """Read a JSON object without its unknown and invalid details.
 
+        Raises `InvalidStateError` without a valid `enabled`.
         Without a detail, a state closes at least as much as the intended one: every request, from
         now on, without an end.
         """
@@ -197,7 +199,7 @@ class MaintenanceState(BaseModel):
         return self not in (ON, OFF)
 
     def active_at(self, now: datetime) -> bool:
-        """Return whether the state is on at a time, considering its window. The window includes its start and excludes its end."""
+        """Return whether the state is on at a time. A window includes its start, not its end."""
         return (
             self.enabled
             and (self.starts_at is None or self.starts_at <= now)
@@ -213,7 +215,7 @@ class MaintenanceState(BaseModel):
         return self.ends_at if self.ends_at is not None and now < self.ends_at else None
 
     def retry_after_at(self, now: datetime, default: int = DEFAULT_RETRY_AFTER) -> int:
-        """Return the seconds for Retry-After (RFC 9110, 10.2.3): `retry_after`, else until the end rounded up, else the default."""
+        """Return the seconds for Retry-After: as set, else until the end, else the default."""
         if self.retry_after is not None:
             return self.retry_after
         if self.ends_at is None:
@@ -231,7 +233,7 @@ def _excerpt(value: str | bytes) -> str:
 
 
 def _explain(error: ValidationError) -> list[str]:
-    """Return a clause for each of the first problems. It names the key and never quotes the whole value."""
+    """Return a clause with the key for each of the first problems. None quotes a whole value."""
     clauses = []
     for problem in error.errors(include_url=False, include_context=False, include_input=False):
         key = ".".join(map(str, problem["loc"]))[:40]

@@ -25,7 +25,7 @@ def detail(state: MaintenanceState) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """The public part of a state in one language. `jitter` spreads returning browsers, in seconds."""
+    """The public part of a state in one language. `jitter` spreads browsers, in seconds."""
 
     state: MaintenanceState
     language: str

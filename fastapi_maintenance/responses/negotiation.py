@@ -39,7 +39,7 @@ def _join(lines: Sequence[bytes]) -> bytes:
 
 
 def negotiate(accept: str, offers: Sequence[str]) -> str:
-    """Return the media type that a client prefers, or the first offer if it prefers or accepts none.
+    """Return the media type that a client prefers, or the first offer if it prefers none.
 
     A range that names a type is preferred to a wildcard of the same quality. Parameters other than
     q are not compared, and malformed ranges are ignored.
@@ -53,7 +53,7 @@ def negotiate(accept: str, offers: Sequence[str]) -> str:
 
 
 def _preference(media_type: str, qualities: dict[str, float]) -> tuple[float, int]:
-    """Return quality and precision. The most precise range that matches decides the quality, also if it is zero."""
+    """Return quality and precision. The most precise matching range decides, also if it is zero."""
     ranges = (media_type, f"{media_type.partition('/')[0]}/*", "*/*")
     for precision, media_range in zip((3, 2, 1), ranges, strict=True):
         if media_range in qualities:
@@ -63,7 +63,7 @@ def _preference(media_type: str, qualities: dict[str, float]) -> tuple[float, in
 
 
 def negotiate_language(accept_language: str, tags: Collection[str], default: str) -> str:
-    """Return the language that a client prefers among these tags, by lookup (RFC 4647, 3.4), else the default.
+    """Return the language that a client prefers (lookup, RFC 4647, 3.4), else the default.
 
     `de-AT` matches `de`, and `pt` matches `pt-BR`. Case is ignored.
     """

@@ -26,7 +26,7 @@ maintenance_responses: Final[dict[int | str, dict[str, Any]]] = {
                 "schema": {"type": "string", "example": "120"},
             },
             "X-Maintenance-Mode": {
-                "description": "`full` or `read-only`, with the parameter `ends_at` if the end is known (RFC 9651).",
+                "description": "`full` or `read-only`, with `;ends_at=@…` if the end is known.",
                 "required": True,
                 "schema": {"type": "string", "example": "full;ends_at=@1795320000"},
             },

@@ -34,7 +34,7 @@ __all__ = ["PROBLEM_TYPE", "ResponseOptions"]
 logger = logging.getLogger("fastapi_maintenance")
 
 PROBLEM_TYPE: Final = "urn:problem-type:maintenance"
-"""The `type` of problem details. It never changes, so that programs can recognize maintenance by it."""
+"""The `type` of problem details. It never changes, so that programs can rely on it."""
 
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # a header's name (RFC 9110, 5.6.2)
 _VALUE: Final = re.compile(r"[\t\x20-\x7e\x80-\xff]*")  # a header's value (RFC 9110, 5.5)
@@ -55,7 +55,9 @@ _EVERYTHING: Final = MaintenanceState(
 
 @dataclass(frozen=True, kw_only=True)
 class ResponseOptions:
-    """Options of the response: `MaintenanceModeMiddleware(app, response=ResponseOptions(retry_after=600))`.
+    """Options of the response.
+
+    Use them as `MaintenanceModeMiddleware(app, response=ResponseOptions(retry_after=600))`.
 
     `status_code` is the status; `read_only_status_code` (for example 405 or 423) replaces it in
     read-only mode. `headers` are added and replace built-in headers of the same name. `retry_after`

@@ -17,16 +17,18 @@ __all__ = ["CONTENT_SECURITY_POLICY", "inline_source", "render_page"]
 _FILES: Final = files(__package__)
 _PAGE: Final = Template(_FILES.joinpath("page.html").read_text("utf-8"))
 _STYLE: Final = _FILES.joinpath("page.css").read_text("utf-8")
+_WAITING: Final = '<p class="waiting" role="status" hidden>{}</p>\n'
 _SCRIPT: Final = _FILES.joinpath("page.js").read_text("utf-8")
 
 
 def inline_source(text: str) -> str:
-    """Return the CSP source that allows exactly this inline style or script (Content Security Policy, 6.7.3.3)."""
+    """Return the CSP source that allows exactly this inline style or script."""
     return f"'sha256-{b64encode(sha256(text.encode()).digest()).decode()}'"
 
 
 CONTENT_SECURITY_POLICY: Final = (
-    f"default-src 'none'; style-src {inline_source(_STYLE)}; script-src {inline_source(_SCRIPT)}; connect-src 'self'; img-src data:; "
+    f"default-src 'none'; style-src {inline_source(_STYLE)}; script-src {inline_source(_SCRIPT)}; "
+    "connect-src 'self'; img-src data:; "
     "base-uri 'none'; form-action 'none'"
 ).encode()
 """The policy of the page. It allows its style, its script and requests to its own origin."""
@@ -44,7 +46,7 @@ def render_page(content: Content) -> str:
         # the text of a form.
         waiting=""
         if content.read_only
-        else f'<p class="waiting" role="status" hidden>{html.escape(content.translation.waiting)}</p>\n',
+        else _WAITING.format(html.escape(content.translation.waiting)),
         style=_STYLE,
         script=f"<script>{_SCRIPT}</script>\n",
     )
@@ -55,4 +57,5 @@ def _until(content: Content) -> str:
         return ""
     before, after = map(html.escape, content.translation.until.split("{time}"))
     spread = f' data-jitter="{content.jitter}"' if content.jitter else ""
-    return f'<p class="until">{before}<time datetime="{iso_seconds(content.ends_at)}"{spread}>{readable(content.ends_at)}</time>{after}</p>\n'
+    begin = f'<time datetime="{iso_seconds(content.ends_at)}"{spread}>'
+    return f'<p class="until">{before}{begin}{readable(content.ends_at)}</time>{after}</p>\n'

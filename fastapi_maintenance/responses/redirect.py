@@ -1,4 +1,4 @@
-"""The target of `redirect=`, compared with requests as RFC 3986 normalises URLs (6.2.2 and 6.2.3)."""
+"""The target of `redirect=`, compared with requests by normalised URLs (RFC 3986, 6.2.2, 6.2.3)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _HOST: Final = re.compile(r"(?:.*@)?(.*?)\.?(?::(?:80|443)?)?", re.DOTALL)
 
 
 def leads_to_itself(scope: Scope, target: str) -> bool:
-    """Return whether a redirect to the target would come back to the page that is asked for, and so never end.
+    """Return whether a redirect to the target would lead to the requested page, and never end.
 
     The scheme and its default port are ignored, as a proxy may have ended TLS; so are query,
     fragment and a slash at the end, which routers add. A path counts with and without `root_path`.

@@ -53,7 +53,7 @@ def render_json(content: Content) -> RenderedBody:
 
 
 def render_problem(content: Content, kind: str, status: int) -> RenderedBody:
-    """Render problem details (RFC 9457) with `mode`, `ends_at` and `retry_after` in seconds. `kind` is the `type`."""
+    """Render problem details (RFC 9457) of the type `kind`, with `retry_after` in seconds."""
     problem: dict[str, Any] = {
         "type": kind,
         "title": "Read-only for maintenance" if content.read_only else "Down for maintenance",

@@ -51,7 +51,7 @@ known.
 """
 
 UPCOMING_HEADER: Final = b"x-maintenance-coming"
-"""The header that announces a window while the service is still open: `full;starts_at=@…;ends_at=@…`."""
+"""The header that announces a window while the service is open: `full;starts_at=@…;ends_at=@…`."""
 
 _READABLE: Final = (b"access-control-expose-headers", b"retry-after, x-maintenance-mode")
 _SAFE: Final = (b"allow", b"GET, HEAD, OPTIONS, TRACE")  # a 405 must have it (RFC 9110, 15.5.6)
@@ -63,7 +63,7 @@ Headers = tuple[tuple[bytes, bytes], ...]
 
 @dataclass(frozen=True, slots=True)
 class _Encoded:
-    """The encoded response for one media type and language. `after` is the part of the body after the seconds of Retry-After."""
+    """The response for one media type and language. `after` follows the seconds in the body."""
 
     status: int
     headers: Headers
@@ -86,9 +86,10 @@ def _utc_now() -> datetime:
 
 
 class MaintenanceResponse:
-    """The response for one state: `await response(scope, receive, send)`, for HTTP requests and WebSocket handshakes.
+    """The response for one state: `await response(scope, receive, send)`.
 
-    `clock` returns the current time, for Retry-After. `options` has the options.
+    It answers HTTP requests and WebSocket handshakes. `clock` returns the current time, for
+    Retry-After.
     """
 
     def __init__(
@@ -109,6 +110,7 @@ class MaintenanceResponse:
         self._preferred: dict[tuple[bytes, bytes], tuple[str, str]] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the response."""
         media_type, language = self._prefer(preferences(scope))
         redirect = self._options.redirect
         if redirect is not None and media_type == HTML and not leads_to_itself(scope, redirect):
@@ -165,7 +167,7 @@ class MaintenanceResponse:
         return _Encoded(302, self._with_own(headers), b"")
 
     def _with_own(self, ours: list[tuple[bytes, bytes]]) -> Headers:
-        """Return the headers with the user's own, which replace others of the same name. A Vary header is added."""
+        """Return the headers with the custom ones, which replace all but a Vary header."""
         own = [
             (name.lower().encode(), value.encode("latin-1"))
             for name, value in self._options.headers.items()
@@ -180,7 +182,7 @@ class MaintenanceResponse:
 
 
 def announcement(state: MaintenanceState) -> tuple[bytes, bytes]:
-    """Return the header for an upcoming window. Its start is rounded down to a second, its end up."""
+    """Return the header for an upcoming window. The start is rounded down, the end up."""
     assert state.starts_at is not None
     end = b"" if state.ends_at is None else b";ends_at=@%d" % math.ceil(state.ends_at.timestamp())
     return UPCOMING_HEADER, b"%b;starts_at=@%d%b" % (

@@ -14,7 +14,7 @@ __all__ = ["RetryAfter"]
 
 @dataclass(frozen=True, slots=True)
 class RetryAfter:
-    """Options of Retry-After, in seconds: the state's own value, else the time until its end rounded up, else `default`.
+    """Options of Retry-After: the state's own value, else until its end, else `default`.
 
     `jitter` is the largest random delay that is added to an end, so that clients do not return at
     the same time. `as_date` writes an HTTP date instead of seconds.

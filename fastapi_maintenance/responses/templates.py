@@ -40,7 +40,8 @@ def read_template(path: str | PathLike[str]) -> Page:
         from jinja2 import Environment, FileSystemLoader, StrictUndefined
     except ImportError as error:
         raise ConfigurationError(
-            "template= needs Jinja2: pip install 'fastapi-maintenance-cluster[jinja2]'. A page without variables can be given as file=."
+            "template= needs Jinja2: pip install 'fastapi-maintenance-cluster[jinja2]'. "
+            "A page without variables can be given as file=."
         ) from error
     where = Path(path)
     environment = Environment(

@@ -690,7 +690,7 @@ def test_a_rule_shows_what_it_says_and_no_secret(rule: Rule, expected: str) -> N
         (lambda: Network("10.0.0.0/8", trusted_proxies=["*"]), "A network must be like 10.0.0.0/8"),
         (
             lambda: Network("10.0.0.0/8", forwarded="forwarded"),
-            "trusted_proxies must name the proxies that write the header",
+            "trusted_proxies must name the proxies that write",
         ),
         (
             lambda: Network("10.0.0.0/8", forwarded="Via"),  # type: ignore[arg-type]

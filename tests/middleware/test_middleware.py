@@ -1143,7 +1143,7 @@ WRONG: Final[dict[str, tuple[dict[str, Any], str]]] = {
     ),
     "forwarded by nobody": (
         {"forwarded": "forwarded"},
-        "trusted_proxies must name the proxies that write the header",
+        "trusted_proxies must name the proxies that write",
     ),
     "close_websockets": (
         {"close_websockets": -1},
