@@ -24,7 +24,6 @@ class CORSPassthrough:
     """
 
     def __init__(self, app: ASGIApp, outer: type) -> None:
-        """Keep the application: it is searched at the first response, when it is complete."""
         self._app = app
         self._outer = outer
         self._lookup: _CORSLookup | None = None

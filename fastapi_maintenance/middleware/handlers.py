@@ -39,12 +39,10 @@ class ReplayableReceive:
     """A `receive` whose messages can be read a second time: by a handler, then by the app."""
 
     def __init__(self, receive: Receive) -> None:
-        """Wrap the server's `receive`."""
         self._receive = receive
         self._taken: deque[Message] = deque()
 
     async def __call__(self) -> Message:
-        """Return the next message and keep it."""
         message = await self._receive()
         self._taken.append(message)
         return message

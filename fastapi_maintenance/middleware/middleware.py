@@ -99,7 +99,6 @@ class MaintenanceModeMiddleware:
         exempt_docs: bool = True,
         unknown_routes: UnknownRoutes = "pass",
     ) -> None:
-        """Check the options. An error makes the application refuse to start."""
         self.app = app
         self.exempt_handler = exempt_handler
         self.response_handler = response_handler

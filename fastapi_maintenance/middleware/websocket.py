@@ -24,7 +24,6 @@ class _Closable(ABC):
     """
 
     def __init__(self, receive: Receive, send: Send) -> None:
-        """Wrap the server's side. It needs a running event loop."""
         self._receive = receive
         self._send = send
         self._disconnect: asyncio.Future[Message] = asyncio.get_running_loop().create_future()

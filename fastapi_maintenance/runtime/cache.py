@@ -51,7 +51,6 @@ class SnapshotCache:
     """
 
     def __init__(self, policy: StalenessPolicy, clock: Callable[[], float] = time.time) -> None:
-        """Create an empty cache. `clock` is the wall clock, used before the first snapshot."""
         self._policy = policy
         self._wall_clock = clock
         self._stored_at = -math.inf

@@ -19,7 +19,6 @@ class ChangeLog:
     """Logs one line for each change, and nothing twice."""
 
     def __init__(self, backend: str) -> None:
-        """Create the log of a backend, given its description."""
         self._backend = backend
         self._failing = False
         self._error: str | None = None

@@ -24,7 +24,6 @@ class Evictor:
     """
 
     def __init__(self, *, close_websockets: float | None, close_streams: float | None) -> None:
-        """Check the options."""
         given = {
             "websocket": ("close_websockets", close_websockets),
             "http": ("close_streams", close_streams),
@@ -70,7 +69,6 @@ class ClosedSince:
     """When the whole service, and each component, was last closed. Times are monotonic."""
 
     def __init__(self) -> None:
-        """Start with everything open."""
         self._since: dict[str | None, float] = {}
 
     def note(self, gate: Gate, before: Gate, at: float) -> None:

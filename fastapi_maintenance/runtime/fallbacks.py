@@ -28,7 +28,6 @@ class Fallbacks:
     """
 
     def __init__(self, chain: str | BaseStateBackend | Sequence[str | BaseStateBackend]) -> None:
-        """Resolve the URLs of a chain."""
         given = [chain] if isinstance(chain, str | BaseStateBackend) else chain
         if not isinstance(given, Iterable):
             raise _invalid(given)

@@ -43,7 +43,6 @@ class Gate:
     _general: GateState = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Precompute what every request asks for."""
         object.__setattr__(self, "is_open", not self.closed_states())
         object.__setattr__(self, "_general", GateState(self.closure, self.state, self.upcoming))
 

@@ -35,7 +35,6 @@ class ChangeHooks:
     """
 
     def __init__(self, on_change: ChangeHook | None, on_change_once: ChangeHook | None) -> None:
-        """Check the hooks."""
         for name, hook in (("on_change", on_change), ("on_change_once", on_change_once)):
             if hook is not None and not callable(hook):
                 raise ConfigurationError(

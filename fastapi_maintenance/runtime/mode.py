@@ -87,7 +87,6 @@ class MaintenanceMode:
         on_change_once: ChangeHook | None = None,
         classifier: Callable[[InFlightRequest], Awaitable[None]] | None = None,
     ) -> None:
-        """Check the options and subscribe to the backend."""
         if on_unreachable not in (policies := get_args(OutagePolicy)):
             raise ConfigurationError(
                 f"on_unreachable must be one of {', '.join(policies)}, got {on_unreachable!r}."
@@ -141,12 +140,10 @@ class MaintenanceMode:
     # -- lifecycle -----------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
-        """Start."""
         await self.start()
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        """Stop."""
         await self.stop()
 
     async def start(self) -> None:

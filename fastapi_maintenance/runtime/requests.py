@@ -65,7 +65,6 @@ class InFlightRequest:
     close: Callable[[str], Awaitable[None]] | None = None
 
     def __init__(self, owner: Owner, scope: Scope) -> None:
-        """Link the request to the current one if that encloses it."""
         self.owner = owner
         self.scope = scope
         outer = current_request.get()

@@ -17,7 +17,6 @@ class Watch:
     task: asyncio.Task[None]
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Create the events. `ready` means that the first snapshot or fallback was read."""
         self.loop = loop
         self.ready = asyncio.Event()
         self.fallbacks = asyncio.Event()
