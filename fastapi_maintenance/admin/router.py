@@ -6,14 +6,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from fastapi import APIRouter, Depends
-from fastapi.routing import APIRoute
 
 from ..decorators import force_maintenance_mode_off
 from ..exceptions import ConfigurationError
 from . import events, page, routes
 from .dependencies import note_operator
 from .errors import translate_errors
-from .security import InclusionGuard, check_guards, refuse_cross_site
+from .security import check_guards, refuse_cross_site, refuse_to_start_unguarded, require_guard
 
 __all__ = ["maintenance_admin"]
 
@@ -25,14 +24,14 @@ def maintenance_admin(
     public: bool = False,
     prefix: str = "/maintenance",
 ) -> APIRouter:
-    """Make a router for operators: `app.include_router(maintenance_admin(dependencies=[Depends(login)]))`.
+    """Make the router: `app.include_router(maintenance_admin(dependencies=[Depends(login)]))`.
 
-    Its root is a panel. It administers the application whose middleware a request has passed, and
-    is always reachable. `dependencies` guard it, or those of `include_router` or of a router around
-    it. The application refuses to start if no inclusion guards it, unless `public` opens it to
-    everybody, as for a demo. `operator` is a dependency that returns the name of the operator, which
-    is stored in the switch. A panel in a browser needs a guard that browsers handle without scripts:
-    HTTP Basic, or a cookie. Raises `ConfigurationError`.
+    Its root is the panel. It administers the application whose middleware the request has passed,
+    and stays reachable during maintenance. `dependencies` guard it; those of `include_router` or of
+    an enclosing router do as well. Without any guard the application refuses to start, unless
+    `public` opens the router to everybody, as for a demo. `operator` is a dependency that returns
+    the name of the operator, for the switch and the history. A panel in a browser needs a guard
+    that browsers handle without scripts: HTTP Basic or a cookie. Raises `ConfigurationError`.
     """
     if operator is not None and not callable(operator):
         raise ConfigurationError(
@@ -42,26 +41,19 @@ def maintenance_admin(
         raise ConfigurationError(
             f"prefix must begin with a slash and end without one, like /maintenance, got {prefix!r}."
         )
-    inclusions = InclusionGuard()
     needs_guard = not (public or dependencies)
     router = APIRouter(
         prefix=prefix,
         tags=["maintenance"],
         dependencies=[
-            *([Depends(inclusions.check)] if needs_guard else []),
+            *([Depends(require_guard)] if needs_guard else []),
             Depends(refuse_cross_site),
             *check_guards(dependencies, public=public),
             *([] if operator is None else [Depends(note_operator(operator))]),
             Depends(translate_errors),
         ],
-        lifespan=inclusions.lifespan if needs_guard else None,
+        lifespan=refuse_to_start_unguarded if needs_guard else None,
     )
     for module in (page, routes, events):
         router.include_router(module.router)
-    return router
-
-
-for _module in (page, routes, events):
-    for _route in _module.router.routes:
-        assert isinstance(_route, APIRoute)
-        force_maintenance_mode_off(_route.endpoint)
+    return force_maintenance_mode_off(router)

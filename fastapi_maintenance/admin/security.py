@@ -17,7 +17,13 @@ from starlette.types import Message, Receive, Scope, Send
 
 from ..exceptions import ConfigurationError
 
-__all__ = ["InclusionGuard", "PrivateRoute", "check_guards", "refuse_cross_site"]
+__all__ = [
+    "PrivateRoute",
+    "check_guards",
+    "refuse_cross_site",
+    "refuse_to_start_unguarded",
+    "require_guard",
+]
 
 _SAFE: Final = ("GET", "HEAD", "OPTIONS")
 _WITH_BODY: Final = ("POST", "PUT")
@@ -44,37 +50,35 @@ def check_guards(dependencies: Sequence[Any], *, public: bool) -> list[Dependenc
     return list(dependencies)
 
 
-class InclusionGuard:
-    """Requires that every inclusion of a router without a guard of its own brings one.
+@asynccontextmanager
+async def refuse_to_start_unguarded(app: Any) -> AsyncIterator[None]:
+    """Keep an application from starting if it includes a router with `require_guard` unguarded."""
+    if not _is_guarded_in(app):
+        raise ConfigurationError(_UNGUARDED)
+    yield
 
-    FastAPI adds the dependencies of `include_router` after the router is made, so they are looked
-    for when the application starts and again in each request: a mounted application never starts.
+
+async def require_guard(request: Request) -> None:
+    """Refuse the request unless every inclusion of such a router brings a guard.
+
+    FastAPI adds the dependencies of `include_router` after the router is made, and a mounted
+    application never starts, so each request looks for them again.
     """
+    if not _is_guarded_in(request.scope.get("app")):
+        raise HTTPException(403, _UNGUARDED)
 
-    @asynccontextmanager
-    async def lifespan(self, app: Any) -> AsyncIterator[None]:
-        """Keep an application with an unguarded inclusion from starting."""
-        if not self._is_guarded_in(app):
-            raise ConfigurationError(_UNGUARDED)
-        yield
 
-    async def check(self, request: Request) -> None:
-        """Refuse the request if any inclusion is unguarded."""
-        if not self._is_guarded_in(request.scope.get("app")):
-            raise HTTPException(403, _UNGUARDED)
-
-    def _is_guarded_in(self, app: object) -> bool:
-        if not isinstance(app, Starlette):
-            return False
-        # FastAPI puts the application's dependencies first, then those of inclusions, then ours.
-        unguarded = len(getattr(app.router, "dependencies", ()))
-        places = [
-            calls.index(self.check)
-            for context in iter_route_contexts(app.routes)
-            if self.check
-            in (calls := [each.dependency for each in getattr(context, "dependencies", ())])
-        ]
-        return bool(places) and min(places) > unguarded
+def _is_guarded_in(app: object) -> bool:
+    if not isinstance(app, Starlette):
+        return False
+    # FastAPI puts the application's dependencies first, then those of inclusions, then ours.
+    unguarded = len(getattr(app.router, "dependencies", ()))
+    places = []
+    for context in iter_route_contexts(app.routes):
+        calls = [each.dependency for each in getattr(context, "dependencies", ())]
+        if require_guard in calls:
+            places.append(calls.index(require_guard))
+    return bool(places) and min(places) > unguarded
 
 
 class PrivateRoute(APIRoute):

@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future
 from contextlib import asynccontextmanager, contextmanager
-from types import TracebackType
 from typing import Any, Final, Self
 
 from ..backends import BaseStateBackend
@@ -28,69 +27,59 @@ async def job(mode: MaintenanceMode) -> AsyncIterator[None]:
 
     Read-only mode counts as closed. A `mode` that was not entered starts to watch its backend.
     """
-    admission = _admission(mode)
+    work = InFlightRequest(mode, {"type": "http"})  # counted like a request
     try:
-        while not _admitted(admission, (await mode.refresh()).closure is None):  # noqa: ASYNC110 - a state also goes stale without any event
+        # A state also goes stale without any event.
+        while (await mode.refresh()).closure is not None or not _begins(work, mode):  # noqa: ASYNC110
             await asyncio.sleep(_POLL_INTERVAL)
         yield
     finally:
-        _leave(admission)
+        _end(work)
 
 
 class BackgroundMode:
-    """A `MaintenanceMode` for programs without an event loop: a thread keeps it current while the block lasts.
+    """A `MaintenanceMode` for programs without an event loop: a thread of its own keeps it current.
 
-    `backend` is a backend or its URL, as for `MaintenanceModeMiddleware`; further options are those of
-    `MaintenanceMode`. Enter it, or call `start`, in each process and after a fork: threads do not survive
-    a fork. Used where it is not running, it raises `ConfigurationError`.
+    `backend` is a backend or its URL, as for `MaintenanceModeMiddleware`; further options are those
+    of `MaintenanceMode`. Enter it, or call `start`, in each process and after a fork: threads do
+    not survive a fork. Where it is not running, its methods raise `ConfigurationError`.
     """
 
     def __init__(self, backend: str | BaseStateBackend | None = None, **options: Any) -> None:
         self.mode = MaintenanceMode(backend_or_default(backend), **options)
-        self._starting = threading.Lock()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._over: asyncio.Event | None = None
+        self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
+        self._end_watch: Callable[[], object] = lambda: None
 
     def __enter__(self) -> Self:
         self.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         self.stop()
 
     def start(self) -> None:
-        """Start the thread in this process, unless it runs already."""
-        with self._starting:
+        """Start the thread in this process, unless it is running."""
+        with self._lock:
             if self._is_running:
                 return
-            begun: Future[None] = Future()
+            started: Future[None] = Future()
             self._thread = threading.Thread(
-                target=self._run, args=(begun,), name="fastapi_maintenance", daemon=True
+                target=self._run, args=(started,), name="fastapi_maintenance", daemon=True
             )
             self._thread.start()
-            begun.result()
+            started.result()
 
     def stop(self) -> None:
-        """Stop the thread, if it runs."""
-        with self._starting:
-            if (
-                self._is_running
-                and self._loop is not None
-                and self._over is not None
-                and self._thread is not None
-            ):
-                self._loop.call_soon_threadsafe(self._over.set)
+        """Stop the thread if it is running."""
+        with self._lock:
+            if self._thread is not None and self._is_running:
+                self._end_watch()
                 self._thread.join()
 
     @property
     def closed(self) -> bool:
-        """Return whether maintenance is on, without I/O."""
+        """Whether maintenance is on, read from memory."""
         if not self._is_running:
             raise ConfigurationError(
                 "BackgroundMode is not running in this process. Enter it after the fork, or call "
@@ -108,54 +97,46 @@ class BackgroundMode:
             time.sleep(_POLL_INTERVAL)
         return True
 
-    @property
-    def _is_running(self) -> bool:
-        return self._thread is not None and self._thread.is_alive()  # in a forked process it is not
-
     @contextmanager
     def job(self) -> Iterator[None]:
         """Run a job as `job` does, in any thread; several may run at the same time."""
-        admission = _admission(self.mode)
+        work = InFlightRequest(self.mode, {"type": "http"})
         try:
-            while not _admitted(admission, not self.closed):
+            while self.closed or not _begins(work, self.mode):
                 time.sleep(_POLL_INTERVAL)
             yield
         finally:
-            _leave(admission)
+            _end(work)
 
-    def _run(self, begun: Future[None]) -> None:
+    @property
+    def _is_running(self) -> bool:
+        return self._thread is not None and self._thread.is_alive()  # never in a forked process
+
+    def _run(self, started: Future[None]) -> None:
         try:
-            asyncio.run(self._live(begun))
+            asyncio.run(self._watch(started))
         except BaseException as error:
-            if begun.done():
+            if started.done():
                 raise
-            begun.set_exception(
-                error
-            )  # else start() would wait for ever, for example without file descriptors
+            started.set_exception(error)  # else start() would wait for ever
 
-    async def _live(self, begun: Future[None]) -> None:
-        self._loop, self._over = asyncio.get_running_loop(), asyncio.Event()
+    async def _watch(self, started: Future[None]) -> None:
+        loop, end = asyncio.get_running_loop(), asyncio.Event()
+        self._end_watch = lambda: loop.call_soon_threadsafe(end.set)
         async with self.mode:
-            begun.set_result(None)
-            await self._over.wait()
+            started.set_result(None)
+            await end.wait()
 
 
-def _admission(mode: MaintenanceMode) -> InFlightRequest:
-    return InFlightRequest(mode, {"type": "http"})  # counted as a request is
-
-
-def _admitted(admission: InFlightRequest, open_before: bool) -> bool:
-    """Count the job, then look again: a closing after that look waits for it."""
-    mode = admission.owner
-    if not open_before:
-        return False
-    mode.requests.add(admission)
+def _begins(work: InFlightRequest, mode: MaintenanceMode) -> bool:
+    """Count the job, then look at the gate again: a later closing waits for the job."""
+    mode.requests.add(work)
     if mode.gate.closure is None:
         return True
-    _leave(admission)
+    _end(work)
     return False
 
 
-def _leave(admission: InFlightRequest) -> None:
-    admission.owner.requests.discard(admission)
-    admission.owner.drain_progressed()
+def _end(work: InFlightRequest) -> None:
+    work.owner.requests.discard(work)
+    work.owner.drain_progressed()

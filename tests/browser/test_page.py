@@ -124,7 +124,7 @@ def test_page_shows_the_end_in_locale_and_time_zone(
         assert [word for word in shown.replace(",", "").split() if word not in words] == []
 
 
-def test_the_day_is_left_out_where_it_is_today(visit: Visit) -> None:
+def test_page_leaves_the_day_out_for_today(visit: Visit) -> None:
     now = datetime.now(UTC)
     noon = now.replace(hour=12, minute=0, second=0, microsecond=0)
     with showing(
@@ -149,7 +149,7 @@ def test_page_without_script_shows_the_end_in_utc(visit: Visit) -> None:
         ("fi", "Down for maintenance", "ltr"),
     ],
 )
-def test_it_speaks_the_visitors_language_if_it_can(
+def test_page_speaks_the_language_of_the_visitor(
     visit: Visit, locale: str, heading: str, direction: str
 ) -> None:
     with showing(ON) as server:
@@ -161,7 +161,7 @@ def test_it_speaks_the_visitors_language_if_it_can(
         ) or heading.startswith("Down")
 
 
-def test_a_message_is_text_whatever_it_looks_like(visit: Visit) -> None:
+def test_message_is_never_markup(visit: Visit) -> None:
     message = "<script>document.title='owned'</script><img src=/x onerror=\"document.title='owned'\"></p><h1>&amp;</h1>"
     with showing(MaintenanceState(enabled=True, message=message)) as server:
         page = visit.to(f"http://{server}/")
@@ -170,7 +170,7 @@ def test_a_message_is_text_whatever_it_looks_like(visit: Visit) -> None:
         assert page.locator("h1").count() == 1
 
 
-def test_a_right_to_left_message_is_set_so_on_a_page_that_is_not(visit: Visit) -> None:
+def test_right_to_left_message_has_its_own_direction(visit: Visit) -> None:
     with showing(MaintenanceState(enabled=True, message="נחזור בקרוב. (API v2)")) as server:
         page = visit.to(f"http://{server}/")
         assert (
@@ -182,7 +182,7 @@ def test_a_right_to_left_message_is_set_so_on_a_page_that_is_not(visit: Visit) -
 # -- alone, under any policy -------------------------------------------------------------------------------------------
 
 
-def test_it_asks_for_nothing_but_itself(visit: Visit) -> None:
+def test_page_requests_nothing_else(visit: Visit) -> None:
     with showing(MaintenanceState(enabled=True, ends_at=LATER)) as server:
         page = visit.to(f"http://{server}/items")
         page.wait_for_load_state("networkidle")
@@ -248,7 +248,7 @@ LONG: Final = (
         ("ar", MaintenanceState(enabled=True, message="Back at <b>four</b>", ends_at=LATER)),
     ],
 )
-def test_it_is_accessible(
+def test_page_is_accessible(
     visit: Visit, visitor: dict[str, Any], locale: str, state: MaintenanceState
 ) -> None:
     with showing(state) as server:
@@ -257,7 +257,7 @@ def test_it_is_accessible(
         assert "color-contrast" in {rule["id"] for rule in found.response["passes"]}
 
 
-def test_the_accessibility_check_can_fail(visit: Visit) -> None:
+def test_accessibility_check_can_fail(visit: Visit) -> None:
     with showing(ON) as server:
         page = visit.to(f"http://{server}/")
         page.evaluate("document.documentElement.removeAttribute('lang')")
@@ -268,7 +268,7 @@ def test_the_accessibility_check_can_fail(visit: Visit) -> None:
         }
 
 
-def test_light_and_dark_are_two_looks(visit: Visit) -> None:
+def test_light_and_dark_scheme_differ(visit: Visit) -> None:
     with showing(ON) as server:
         colours = [
             visit.to(f"http://{server}/", color_scheme=scheme).evaluate(
@@ -282,7 +282,7 @@ def test_light_and_dark_are_two_looks(visit: Visit) -> None:
 
 
 @pytest.mark.parametrize("locale", ["de", "ar", "ja"])
-def test_nothing_is_cut_off_on_the_smallest_screen(visit: Visit, locale: str) -> None:
+def test_smallest_screen_shows_everything(visit: Visit, locale: str) -> None:
     with showing(MaintenanceState(enabled=True, message=LONG, ends_at=LATER)) as server:
         page = visit.to(f"http://{server}/", locale=locale, **PHONE)
         assert page.evaluate("document.documentElement.scrollWidth") <= 320
@@ -299,9 +299,7 @@ def test_nothing_is_cut_off_on_the_smallest_screen(visit: Visit, locale: str) ->
 # -- coming back -------------------------------------------------------------------------------------------------------
 
 
-def test_it_goes_back_to_the_application_when_the_switch_is_off(
-    visit: Visit, address: str, switch: Switch
-) -> None:
+def test_page_returns_when_the_switch_is_off(visit: Visit, address: str, switch: Switch) -> None:
     page = visit.to(address)
     expect(page.get_by_role("heading")).to_have_text("Down for maintenance")
     with page.expect_response(lambda response: response.request.resource_type == "fetch"):
@@ -312,7 +310,7 @@ def test_it_goes_back_to_the_application_when_the_switch_is_off(
 
 
 @pytest.mark.parametrize("path", ["/?of=today", "/#offers"])
-def test_it_goes_back_to_exactly_where_the_visitor_was(
+def test_page_returns_to_the_same_address(
     visit: Visit, address: str, switch: Switch, path: str
 ) -> None:
     page = visit.to(f"{address}{path}", clock=True)
@@ -332,7 +330,7 @@ def test_page_without_script_reloads_by_header(visit: Visit, switch: Switch) -> 
         expect(page.get_by_role("heading")).to_have_text("Open")
 
 
-def test_it_asks_ever_less_often_for_the_smallest_answer(visit: Visit, address: str) -> None:
+def test_page_polls_ever_less_often(visit: Visit, address: str) -> None:
     page = visit.to(address, clock=True)
     answered: list[Response] = []
     page.on("response", lambda response: answered.append(response))
@@ -375,7 +373,7 @@ def test_page_returns_after_known_end_spread_by_jitter(
         assert polled_in(visit, page, 5) >= 1
 
 
-def test_a_form_is_not_sent_a_second_time(visit: Visit, address: str, switch: Switch) -> None:
+def test_form_is_not_sent_twice(visit: Visit, address: str, switch: Switch) -> None:
     switch("0")
     page = visit.to(address)
     switch("1")
@@ -390,7 +388,7 @@ def test_a_form_is_not_sent_a_second_time(visit: Visit, address: str, switch: Sw
     ]
 
 
-def test_what_can_only_be_sent_is_not_got(visit: Visit, address: str, switch: Switch) -> None:
+def test_post_only_address_is_not_reloaded(visit: Visit, address: str, switch: Switch) -> None:
     """The application answers 405 to the question, open or closed."""
     switch("0")
     page = visit.to(address, clock=True)
@@ -404,9 +402,7 @@ def test_what_can_only_be_sent_is_not_got(visit: Visit, address: str, switch: Sw
     expect(page.get_by_role("heading")).to_have_text("Down for maintenance")
 
 
-def test_in_read_only_mode_a_refused_form_stays_where_it_is(
-    visit: Visit, address: str, switch: Switch
-) -> None:
+def test_form_in_read_only_mode_stays(visit: Visit, address: str, switch: Switch) -> None:
     switch('{"enabled": true, "mode": "read-only"}')
     page = visit.to(address, clock=True)
     page.get_by_role("button", name="Cart").click()
@@ -428,7 +424,7 @@ def test_closed_service_with_status_200_is_not_open(visit: Visit) -> None:
 
 
 @pytest.mark.parametrize("status", [502, 503])
-def test_an_error_of_somebody_else_is_not_taken_for_the_return(visit: Visit, status: int) -> None:
+def test_error_of_a_proxy_is_not_open(visit: Visit, status: int) -> None:
     """Of a proxy in front, say, while the application is being restarted."""
     answers: list[ASGIApp] = [MaintenanceResponse(ON)]
 
@@ -447,9 +443,7 @@ def test_an_error_of_somebody_else_is_not_taken_for_the_return(visit: Visit, sta
         expect(page.get_by_role("heading")).to_have_text("Not here")
 
 
-def test_a_redirect_is_an_application_that_is_back(
-    visit: Visit, address: str, switch: Switch
-) -> None:
+def test_redirect_is_open(visit: Visit, address: str, switch: Switch) -> None:
     answers: list[ASGIApp] = [MaintenanceResponse(ON)]
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:

@@ -525,7 +525,7 @@ def test_screen_reader_is_told_once_per_change(panel: Page, site: Site) -> None:
     [{"color_scheme": "light"}, {"color_scheme": "dark"}, {"color_scheme": "light", **PHONE}],
     ids=["light", "dark", "phone"],
 )
-def test_it_is_accessible(visit: Visit, site: Site, visitor: dict[str, Any]) -> None:
+def test_panel_is_accessible(visit: Visit, site: Site, visitor: dict[str, Any]) -> None:
     page = opened(visit, site, reduced_motion="reduce", **visitor)
     page.get_by_text("What these words mean").click()
     expect(page.get_by_text("it refuses requests and none is running")).to_be_visible()
@@ -554,7 +554,7 @@ def check(page: Page) -> None:
     assert "color-contrast" in {rule["id"] for rule in found.response["passes"]}
 
 
-def test_nothing_is_cut_off_on_the_smallest_screen(visit: Visit, site: Site) -> None:
+def test_smallest_screen_shows_everything(visit: Visit, site: Site) -> None:
     page = opened(visit, site, **PHONE)
     page.get_by_role("button", name="Turn on…").first.click()
     assert page.locator("#set").evaluate("element => element.scrollWidth <= element.clientWidth")

@@ -207,12 +207,10 @@ def test_background_mode_after_a_fork_is_an_error() -> None:
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
 
 
-def test_background_mode_whose_thread_ended_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_background_mode_whose_thread_ended_is_an_error() -> None:
     maintenance = BackgroundMode(Switchboard())
-    monkeypatch.setattr(threading, "excepthook", lambda hooked: None)
     with maintenance:
-        assert maintenance._loop is not None
-        maintenance._loop.call_soon_threadsafe(maintenance._loop.stop)
+        maintenance._end_watch()
         eventually_sync(lambda: not maintenance._is_running, within=SOON)
         with pytest.raises(ConfigurationError, match="is not running in this process"):
             begin(maintenance)
