@@ -21,7 +21,6 @@ __all__ = [
     "maintenance_mark",
     "maintenance_reads",
     "maintenance_writes",
-    "mark_of",
 ]
 
 Target = TypeVar("Target")
@@ -131,11 +130,6 @@ def maintenance_mark(*decorators: Callable[[Any], Any]) -> Any:
             " Write maintenance_mark(force_maintenance_mode_off), for example."
         )
     return Depends(carrier)
-
-
-def mark_of(endpoint: object, method: str | None = None) -> Mark | None:
-    """Return the mark on an endpoint. For a class, its handler of the method is asked first."""
-    return Marks().extend(endpoint, method).mark
 
 
 def all_marks(endpoint: object) -> Iterator[Marks]:

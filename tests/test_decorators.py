@@ -13,12 +13,12 @@ from starlette.endpoints import HTTPEndpoint
 from starlette.routing import Mount, Route, Router
 
 from fastapi_maintenance.decorators import (
+    Marks,
     all_marks,
     force_maintenance_mode_off,
     force_maintenance_mode_on,
     maintenance_component,
     maintenance_mark,
-    mark_of,
 )
 from fastapi_maintenance.exceptions import ConfigurationError
 from fastapi_maintenance.model.policy import Mark
@@ -40,6 +40,10 @@ class Resource(HTTPEndpoint):
 
     @force_maintenance_mode_off
     async def put(self, request: object) -> None: ...
+
+
+def mark_of(endpoint: object, method: str | None = None) -> Mark | None:
+    return Marks().extend(endpoint, method).mark
 
 
 def carries(endpoint: object, mark: Mark) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any, Final, cast
 
@@ -19,9 +20,7 @@ from .resolver import enter, flatten, included_router, with_inclusion, with_own
 __all__ = ["RouteIndex"]
 
 _ROUTES: Final = (APIRoute, APIWebSocketRoute, Mount, Route, WebSocketRoute)
-_STANDARD: Final = frozenset(
-    each.matches for each in _ROUTES
-)  # these match by type, path, method only
+_STANDARD: Final = frozenset(each.matches for each in _ROUTES)  # by type, path, method only
 _STANDARD_ROUTER: Final = getattr(APIRouter, "matches", None)
 _PARAMETER: Final = re.compile("{([a-zA-Z_][a-zA-Z0-9_]*)}")  # in a `path_format`
 _NO_FLAGS: Final = re.compile("").flags
@@ -42,11 +41,12 @@ class RouteIndex:
 
     def __init__(self, target: object, app: object, marks: Marks | None = None) -> None:
         start = Marks().extend(app) if marks is None else marks
+        self._around = app  # kept alive, for the table finds this index by its id
         innermost, router, marks = enter(target, start)
         self._fastapi = innermost if isinstance(innermost, FastAPI) else None
         self._app = innermost if isinstance(innermost, Starlette) else app  # `scope["app"]` there
         self._opaque = RouteMatch(True, *marks) if router is None else None
-        self._routes = [] if router is None else router.routes
+        self._router = router or Router()
         self._entries: dict[str, list[_Entry]] = {}
         self._max_depth = 0
         if router is not None:
@@ -70,9 +70,7 @@ class RouteIndex:
             match = entry.regex.match(route_path) if takes else None
             if match is None:
                 continue
-            if (
-                entry.place >= len(self._routes) or self._routes[entry.place] is not entry.top
-            ):  # an equal route
+            if self._router.routes[entry.place] is not entry.top:  # but an equal route
                 return None
             if not entry.is_mount:
                 return entry.matches.get(method) or entry.match(method)
@@ -109,48 +107,42 @@ class RouteIndex:
                 order += 1
 
 
+@dataclass(eq=False)
 class _Entry:
     """One route. `place` is the index of `top`, which is the route or the inclusion around it."""
 
-    def __init__(
-        self,
-        order: int,
-        place: int,
-        top: BaseRoute,
-        route: RouteContext,
-        marks: Marks,
-        is_docs: bool,
-    ) -> None:
-        self.order = order
-        self.place = place
-        self.top = top
-        self.regex: re.Pattern[str] = route.path_regex
-        self.methods = route.methods
-        self._route = route
-        self._original = route.original_route
-        self._marks = marks
-        self._is_docs = is_docs
-        self.is_mount = isinstance(self._original, Mount)
-        self.kind = "websocket" if isinstance(self._original, WebSocketRoute) else "http"
-        self.matches: dict[str | None, RouteMatch] = {}
-        self._mounted: RouteIndex | None = None
+    order: int
+    place: int
+    top: BaseRoute
+    route: RouteContext
+    marks: Marks
+    is_docs: bool
+    matches: dict[str | None, RouteMatch] = field(default_factory=dict)
+    inner: RouteIndex | None = None
+
+    def __post_init__(self) -> None:
+        self.original = self.route.original_route
+        self.regex: re.Pattern[str] = self.route.path_regex
+        self.methods = self.route.methods
+        self.is_mount = isinstance(self.original, Mount)
+        self.kind = "websocket" if isinstance(self.original, WebSocketRoute) else "http"
 
     def mounted(self, app: object) -> RouteIndex:
         """Return the index of the mounted app."""
-        if self._mounted is None:
-            inner = mounted_app(self._route.app, cast("Mount", self._original))
-            self._mounted = RouteIndex(inner, app, with_own(self._original, self._marks))
-        return self._mounted
+        if self.inner is None:
+            target = mounted_app(self.route.app, cast("Mount", self.original))
+            self.inner = RouteIndex(target, app, with_own(self.original, self.marks))
+        return self.inner
 
     def match(self, method: str | None) -> RouteMatch | None:
         """Return the match for a method that the route takes, or None if it must be resolved."""
-        endpoint = self._route.endpoint
-        if is_application(self._original, endpoint):
+        endpoint = self.route.endpoint
+        if is_application(self.original, endpoint):
             return None
         found = NOT_FOUND
         if not rejects_method(endpoint, method):
-            marks = with_own(self._original, self._marks).extend(endpoint, method)
-            found = RouteMatch(True, *marks, self._is_docs and method in ("GET", "HEAD"))
+            marks = with_own(self.original, self.marks).extend(endpoint, method)
+            found = RouteMatch(True, *marks, self.is_docs and method in ("GET", "HEAD"))
         if method in _METHODS:  # clients can invent any number of others
             self.matches[method] = found
         return found

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from fastapi import FastAPI
 from starlette.applications import Starlette
 from starlette.routing import Host, Mount, Router
 
-__all__ = ["has_router", "mounted_app", "root_path_of", "router_of", "unwrap"]
+__all__ = ["has_router", "mounted_app", "router_of", "unwrap"]
 
 _MAX_LAYERS: Final = (
     100  # an object that makes up an `.app` for every `.app` must not hang a worker
@@ -35,11 +34,6 @@ def router_of(app: object) -> Router | None:
     if isinstance(app, Starlette):
         return app.router
     return app if isinstance(app, Router) else None
-
-
-def root_path_of(app: object) -> str:
-    """Return the `root_path` that an application sets in every scope, or "" if it sets none."""
-    return app.root_path if isinstance(app, FastAPI) else ""
 
 
 def has_router(app: object) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any, Final, NamedTuple
 
-from fastapi import APIRouter
+from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute, APIWebSocketRoute, RouteContext
 from starlette._utils import get_route_path
 from starlette.applications import Starlette
@@ -13,7 +13,7 @@ from starlette.routing import BaseRoute, Host, Match, Mount, Route, Router
 from starlette.types import Scope
 
 from ..decorators import Marks
-from .layers import mounted_app, root_path_of, router_of, unwrap
+from .layers import mounted_app, router_of, unwrap
 from .match import NOT_FOUND, RouteMatch, docs_urls, is_application, rejects_method
 
 __all__ = [
@@ -130,7 +130,8 @@ def _match_app(app: object, scope: Scope, marks: Marks) -> RouteMatch:
         return RouteMatch(True, *marks)
     if isinstance(innermost, Starlette):
         scope["app"] = innermost
-        scope["root_path"] = root_path_of(innermost) or scope.get("root_path", "")
+        if isinstance(innermost, FastAPI) and innermost.root_path:
+            scope["root_path"] = innermost.root_path
     choice = _choose(((route, with_inclusion(route, marks)) for route in router.routes), scope)
     if choice is None:
         return _match_last(router, scope, marks)

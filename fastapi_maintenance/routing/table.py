@@ -128,7 +128,7 @@ class RouteScan:
             return RouteMatch(found=True)
 
     def _walk(self) -> None:
-        self._marks: list[Marks] = []
+        self._marks: set[Marks] = set()
         routers: dict[int, Router] = {}
         lists: list[list[BaseRoute]] = []
         self._copies: list[list[BaseRoute]] = []
@@ -154,9 +154,7 @@ class RouteScan:
         self._last = next(reversed(self._outermost.routes), None)
         self._indexes: dict[int, RouteIndex] = {}  # by the application around, made on demand
         self.forced_on = any(marks.mark == "on" for marks in self._marks)
-        self.components = frozenset(
-            marks.component for marks in self._marks if marks.component is not None
-        )
+        self.components = frozenset(filter(None, (marks.component for marks in self._marks)))
 
     def _index(self, app: object) -> RouteIndex:
         index = self._indexes[id(app)] = RouteIndex(self._target, app)
@@ -170,17 +168,13 @@ class RouteScan:
                 yield mounted_app(route.app, route)
             elif (included := included_router(route)) is not None:
                 yield included
-                # FastAPI caches what it makes of an included router, also routes that have left the
-                # list since.
-                cached: list[Any] = [
-                    getattr(part, "original_route", part) for part, _ in parts_of(route, Marks())
-                ]
+                # FastAPI caches the routes of an included router, also some that have left its list.
+                parts = (part for part, _ in parts_of(route, Marks()))
+                cached: list[Any] = [getattr(part, "original_route", part) for part in parts]
                 listed = {*map(id, included.routes)}
                 yield from self._visit([each for each in cached if id(each) not in listed])
             elif (endpoint := getattr(route, "endpoint", None)) is None:
-                self._marks.append(
-                    Marks(mark="on")
-                )  # an unknown kind of route could be: rather slow than blind
+                self._marks.add(Marks(mark="on"))  # unknown kinds of routes could be forced on
             elif is_application(route, endpoint):
                 yield endpoint
             else:
@@ -188,4 +182,5 @@ class RouteScan:
 
     def _note(self, *targets: object) -> None:
         for target in targets:
-            self._marks += (with_own(target, with_inclusion(target, Marks())), *all_marks(target))
+            self._marks.add(with_own(target, with_inclusion(target, Marks())))
+            self._marks.update(all_marks(target))

@@ -37,9 +37,9 @@ from fastapi_maintenance import (
     maintenance_reads,
     maintenance_writes,
 )
+from fastapi_maintenance.decorators import Marks
 from fastapi_maintenance.decorators import force_maintenance_mode_off as off
 from fastapi_maintenance.decorators import force_maintenance_mode_on as on
-from fastapi_maintenance.decorators import mark_of
 from fastapi_maintenance.routing import RouteMatch, RouteTable
 from fastapi_maintenance.routing.resolver import resolve
 
@@ -1833,5 +1833,7 @@ def test_any_tree_is_matched_as_the_app_routes_it(
 
     assert resolved == resolve(app, scope), "what is found at once is what asking every route finds"
     assert resolved.found is answered
-    assert resolved.mark == (mark_of(endpoint, scope.get("method")) if answered else None)
+    assert resolved.mark == (
+        Marks().extend(endpoint, scope.get("method")).mark if answered else None
+    )
     assert table.scan(scope).forced_on is has_on(tree)
