@@ -16,7 +16,7 @@ from redis.asyncio.connection import AbstractConnection
 from fastapi_maintenance import MaintenanceMode, MaintenanceModeMiddleware
 from fastapi_maintenance.backends import RedisBackend
 from fastapi_maintenance.backends.redis.connection import RedisConnection
-from fastapi_maintenance.backends.redis.replies import read_script
+from fastapi_maintenance.backends.redis.replies import read_natively
 from fastapi_maintenance.backends.redis.sync import Sync
 from tests.support.servers import RedisServer
 
@@ -37,12 +37,12 @@ _WHAT: Final = f"""\
 processor time of that process, each with what it calls, by cProfile, under which whatever calls a lot looks dearer than it is."""
 _PIECES: Final[Mapping[str, tuple[Callable[..., object], ...]]] = {
     "the report, and packing it": (
-        cast("Callable[..., object]", Sync._commands),
+        cast("Callable[..., object]", Sync._registering),
         AbstractConnection.pack_commands,
     ),
     "sending (redis-py, asyncio)": (AbstractConnection.send_packed_command,),
     "taking and parsing the reply (redis-py, asyncio)": (RedisConnection._read_one,),
-    "reading a state out of it": (read_script,),
+    "reading a state out of it": (read_natively,),
     "learning it, and judging": (MaintenanceMode.update,),
 }
 

@@ -101,12 +101,13 @@ class WorkerReport(WorkerSummary):
     """A worker process, as the registry has it.
 
     It is drained if it is closed without a request in flight, and vanished if it stopped reporting
-    without shutting down.
+    without shutting down and is not proved gone.
     """
 
     version: str
     delivery: str = Field(validation_alias="rung", description="How it learns of changes.")
     status: Literal["open", "closed", "drained", "vanished"]
+    why_not_gone: str | None = Field(description="Why a vanished worker is not proved gone.")
     applied: bool = Field(description="Whether it has applied the stored state.")
     unrouted: list[str] = Field(
         description="Paths that were answered without a route while closed."
@@ -114,18 +115,15 @@ class WorkerReport(WorkerSummary):
 
     @classmethod
     def all_of(cls, registry: RegistrySnapshot) -> list[Self]:
-        """Convert the workers that have not left, by host and process."""
-        now, fingerprint = registry.reading.now, registry.reading.fingerprint
-        present = sorted(
-            (each for each in registry.workers if not each.left),
-            key=lambda each: (each.host, each.pid, each.id),
-        )
+        """Convert the workers, by host and process."""
+        present = sorted(registry.workers, key=lambda each: (each.host, each.pid, each.id))
         return [
             cls.model_validate(
                 each.to_json()
                 | {
-                    "status": each.standing if now < each.deadline else "vanished",
-                    "applied": each.applied == fingerprint,
+                    "status": "vanished" if each.vanished else each.standing,
+                    "applied": each.applied == registry.reading.fingerprint,
+                    "why_not_gone": registry.why_not_gone(each) if each.vanished else None,
                 }
             )
             for each in present

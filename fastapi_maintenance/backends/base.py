@@ -357,6 +357,10 @@ class WorkerRegistry(ABC):
     async def read_registry(self) -> RegistrySnapshot:
         """Look at switch, holds and registry in one atomic step."""
 
+    @abstractmethod
+    async def forget(self, ids: Iterable[str]) -> None:
+        """Take workers out of the registry, as an operator's word that they are gone. Raises `BackendError` if that did not happen."""
+
 
 def as_backend_error(error: Exception, backend: BaseStateBackend) -> BackendError:
     """Wrap what a backend raised, unless it is one of ours already."""

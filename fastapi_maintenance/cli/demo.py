@@ -45,7 +45,7 @@ from ..model.workers import Worker
 from ..responses import DETAIL
 from ..runtime.current import set_maintenance_mode
 from .console import echo, sanitize, stdout_closed, terminal
-from .worker_table import as_table, listed
+from .worker_table import as_table
 
 __all__ = ["DemoError", "make_app", "run"]
 
@@ -312,7 +312,9 @@ async def _show(redis: _Redis, workers: _Workers) -> int:
             for line in lines:
                 echo(line) if live is None else live.console.print(line, soft_wrap=True)
             if live is not None:
-                live.update(as_table(listed(present)), refresh=True)
+                live.update(
+                    as_table([(worker.standing, worker) for worker in present]), refresh=True
+                )
             await asyncio.sleep(_INTERVAL)
     return 0
 

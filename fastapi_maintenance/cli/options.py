@@ -15,6 +15,7 @@ __all__ = [
     "BackendOption",
     "ByOption",
     "ComponentOption",
+    "ExpectOption",
     "FilePathOption",
     "ForOption",
     "JsonOption",
@@ -117,6 +118,15 @@ TimeoutOption = Annotated[
     str,
     typer.Option(
         "--timeout", metavar="LENGTH", help="How long to wait at most, like 90, 30s or 5m."
+    ),
+]
+ExpectOption = Annotated[
+    int | None,
+    typer.Option(
+        "--expect",
+        metavar="N",
+        min=0,
+        help="Wait for exactly so many workers. Without it, at least one must be registered.",
     ),
 ]
 UnfencedOption = Annotated[

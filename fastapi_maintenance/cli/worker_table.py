@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
-from typing import Final, Protocol, Self
+from typing import Any, Final, Protocol, Self
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -13,7 +13,7 @@ from rich.text import Text
 
 from ..backends.status import label
 from ..coordination.barrier import BarrierResult
-from ..model.workers import WAY_AROUND, Worker
+from ..model.workers import WAY_AROUND, RegistrySnapshot, Worker
 from .console import sanitize
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "WaitDisplay",
     "as_table",
     "listed",
+    "rows",
     "summary",
     "wait_display",
     "ways_around",
@@ -34,6 +35,7 @@ _COLOURS: Final = {
     "applied": "yellow",
     "waiting": "red",
     "expired": "magenta",
+    "vanished": "magenta",
     "unfenced": "bold magenta",
 }
 
@@ -150,15 +152,14 @@ def as_table(workers: Sequence[tuple[str, Worker]]) -> Table:
     return table
 
 
-def worker_lines(workers: Sequence[Worker]) -> Iterator[str]:
-    """A line for each worker, as `name: value` pairs."""
-    for worker in workers:
+def worker_lines(roll: RegistrySnapshot) -> Iterator[str]:
+    """A line for each worker, as `name: value` pairs; of one that vanished also why it is not proved gone."""
+    for stands, worker in listed(roll):
         fence = "never" if worker.fence is None else f"{worker.fence:g}s"
-        stands = (
-            f"{worker.standing} http={worker.http} websockets={worker.websockets} fence={fence}"
-        )
+        known = f"stands={stands} http={worker.http} websockets={worker.websockets} fence={fence}"
+        why = f" ({roll.why_not_gone(worker)})" if worker.vanished else ""
         yield sanitize(
-            f"{worker.id} host={worker.host} pid={worker.pid} link={worker.rung} version={worker.version} stands={stands}"
+            f"{worker.id} host={worker.host} pid={worker.pid} link={worker.rung} version={worker.version} {known}{why}"
         )
 
 
@@ -170,9 +171,17 @@ def ways_around(workers: Sequence[Worker]) -> list[str]:
     ]
 
 
-def listed(workers: Sequence[Worker]) -> list[tuple[str, Worker]]:
+def listed(roll: RegistrySnapshot) -> list[tuple[str, Worker]]:
     """Workers with what each says of itself."""
-    return [(worker.standing, worker) for worker in workers]
+    return [("vanished" if worker.vanished else worker.standing, worker) for worker in roll.workers]
+
+
+def rows(roll: RegistrySnapshot) -> list[dict[str, Any]]:
+    """Workers as JSON values; of one that vanished also why it is not proved gone."""
+    return [
+        worker.to_json() | {"why_not_gone": roll.why_not_gone(worker) if worker.vanished else None}
+        for worker in roll.workers
+    ]
 
 
 def _standings(result: BarrierResult) -> Iterator[tuple[str, Worker]]:

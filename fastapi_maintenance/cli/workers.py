@@ -15,7 +15,7 @@ from rich.console import Console
 
 from ..backends import BaseStateBackend, EnvVarBackend
 from ..backends.base import WorkerRegistry
-from ..coordination.barrier import BarrierResult, registered_workers, wait_until_applied
+from ..coordination.barrier import BarrierResult, forget_workers, registry_of, wait_until_applied
 from ..coordination.context import maintenance_mode_on
 from ..exceptions import BarrierError, MaintenanceError, UnsupportedError
 from .console import ExitCode, echo, echo_error, terminal
@@ -24,6 +24,7 @@ from .options import (
     AllowOption,
     BackendOption,
     ComponentOption,
+    ExpectOption,
     FilePathOption,
     JsonOption,
     MessageOption,
@@ -35,7 +36,7 @@ from .options import (
 from .run import LossReport, resolve_command, run_command
 from .shared import allowed_by, exit_with, handle_errors, invalid_option, open_target
 from .status import on_interruption
-from .worker_table import as_table, listed, wait_display, ways_around, worker_lines
+from .worker_table import as_table, listed, rows, wait_display, ways_around, worker_lines
 
 __all__ = ["add_to", "conclude_wait", "watch_wait"]
 
@@ -57,7 +58,14 @@ class OnLostName(Enum):
 def add_to(app: typer.Typer) -> None:
     """Add the commands to the program."""
     app.command(short_help="Wait until every live worker has followed.")(wait)
-    app.command(short_help="List the live workers, and how they stand.")(workers)
+    group = typer.Typer(
+        invoke_without_command=True,
+        rich_markup_mode=None,
+        short_help="List the workers, and how they stand.",
+    )
+    group.callback()(workers)
+    group.command(short_help="Forget workers that vanished and are gone.")(forget)
+    app.add_typer(group, name="workers")
     # As `env` and `sudo` do, and not only after two dashes: what follows the command's name is the command's.
     app.command(
         short_help="Hold the service closed while a command runs.",
@@ -75,6 +83,7 @@ def wait(
     ] = False,
     timeout: TimeoutOption = "30s",
     allow_unfenced: UnfencedOption = False,
+    expect: ExpectOption = None,
     component: ComponentOption = None,
     as_json: JsonOption = False,
     backend: BackendOption = None,
@@ -83,14 +92,20 @@ def wait(
 ) -> None:
     """Wait until every live worker has applied the current state, on or off.
 
-    Exit codes: 0 proved, 3 not in time, 4 workers vanished that may still be serving, 130 interrupted.
+    Exit codes: 0 proved, 3 not in time, 4 not proved: workers vanished that may still be serving, or none is registered;
+    130 interrupted.
     """
     with invalid_option("--timeout"):
         seconds = parse_duration(timeout).total_seconds()
     with handle_errors():
         target = open_target(ctx, backend, var_name, file_path)
         result = watch_wait(
-            target, component=component, drained=drained, timeout=seconds, silent=as_json
+            target,
+            component=component,
+            drained=drained,
+            timeout=seconds,
+            expect=expect,
+            silent=as_json,
         )
     if as_json:
         echo(json.dumps(result.to_json(), indent=2))
@@ -103,6 +118,7 @@ def watch_wait(
     component: str | None = None,
     drained: bool,
     timeout: float,
+    expect: int | None = None,
     silent: bool = False,
 ) -> BarrierResult:
     """Wait with a live table on a terminal, or a line for each change elsewhere; `silent` where a program reads the output.
@@ -110,7 +126,12 @@ def watch_wait(
     SIGINT and SIGTERM end the command, with the exit code 130.
     """
     wait = partial(
-        wait_until_applied, backend, component=component, drained=drained, timeout=timeout
+        wait_until_applied,
+        backend,
+        component=component,
+        drained=drained,
+        timeout=timeout,
+        expect=expect,
     )
     try:
         if silent:
@@ -145,24 +166,52 @@ def workers(
     var_name: VarNameOption = None,
     file_path: FilePathOption = None,
 ) -> None:
-    """List the live workers: where they run, how they hear of changes, and what they have in flight.
+    """List the workers: where they run, how they hear of changes, and what they have in flight.
 
     The link is 'tracking' where Redis pushes every write to the worker, 'message' where it is told of what this package writes and
     polls for the rest, 'polling' where it only polls, 'down' where it hears of nothing. A worker stands 'open'; 'closed' while
-    requests from before are at work; then 'drained'. The fence is after how many seconds without Redis it closes by itself, if ever.
+    requests from before are at work; then 'drained'. One that 'vanished' does not report any more and is not proved gone.
+    The fence is after how many seconds without Redis it closes by itself, if ever.
     """
+    if ctx.invoked_subcommand is not None:
+        return
     with handle_errors():
-        present = asyncio.run(registered_workers(open_target(ctx, backend, var_name, file_path)))
+        roll = asyncio.run(
+            registry_of(open_target(ctx, backend, var_name, file_path)).read_registry()
+        )
     console = terminal()
     if as_json:
-        echo(json.dumps([worker.to_json() for worker in present], indent=2))
+        echo(json.dumps(rows(roll), indent=2))
     elif console is None:
-        for line in worker_lines(present):
+        for line in worker_lines(roll):
             echo(line)
     else:
-        console.print(as_table(listed(present)))
-    for sentence in ways_around(present):
+        console.print(as_table(listed(roll)))
+    for sentence in ways_around(roll.workers):
         echo_error(sentence)
+
+
+def forget(
+    ctx: typer.Context,
+    names: Annotated[
+        list[str],
+        typer.Argument(metavar="ID|HOST...", help="The workers' ids, or the hosts they ran on."),
+    ],
+    backend: BackendOption = None,
+    var_name: VarNameOption = None,
+    file_path: FilePathOption = None,
+) -> None:
+    """Forget workers that vanished: your word that they are gone. Make sure of that first.
+
+    Every wait believes it. A worker that still reports is never forgotten.
+    """
+    with handle_errors():
+        registry = registry_of(open_target(ctx, backend, var_name, file_path))
+        gone = asyncio.run(forget_workers(registry, names))
+    for worker in gone:
+        echo(f"Forgot {worker.id}, {worker.name}.")
+    if not gone:
+        exit_with("No worker of that id or host has vanished.", ExitCode.FAILED)
 
 
 def run(
@@ -210,6 +259,7 @@ def run(
         ),
     ] = OnLostName.WARN,
     allow_unfenced: UnfencedOption = False,
+    expect: ExpectOption = None,
     backend: BackendOption = None,
     var_name: VarNameOption = None,
     file_path: FilePathOption = None,
@@ -221,8 +271,9 @@ def run(
     the service opens under it after the lease.
 
     Exit codes: the command's own, or 128 and the number of the signal that ended it, also where --on-lost kill did; 5 it
-    succeeded, but the hold was lost while it ran. If it was not run: 1 failed, 2 wrong usage, 3 not drained in time, 4 workers
-    vanished that may still be serving, 126 it cannot be run, 127 there is no such command, 130 interrupted.
+    succeeded, but the hold was lost while it ran. If it was not run: 1 failed, 2 wrong usage, 3 not drained in time, 4 not
+    proved (workers vanished that may still be serving, or none is registered), 126 it cannot be run, 127 there is no such
+    command, 130 interrupted.
     """
     with invalid_option("--drain"):
         patience = 0.0 if drain.strip() in ("0", "0s") else parse_duration(drain).total_seconds()
@@ -252,6 +303,7 @@ def run(
             on_lost=loss,
             drain=patience or None,
             strict=not allow_unfenced,
+            expect=expect,
             progress=roll.show,
             component=component,
         )

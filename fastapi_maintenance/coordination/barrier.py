@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -18,7 +18,14 @@ from ..model.state import OFF, MaintenanceState
 from ..model.workers import RegistrySnapshot, Worker
 from ..runtime.current import current_backend
 
-__all__ = ["Barrier", "BarrierResult", "registered_workers", "wait_until_applied"]
+__all__ = [
+    "Barrier",
+    "BarrierResult",
+    "forget_workers",
+    "registered_workers",
+    "registry_of",
+    "wait_until_applied",
+]
 
 _FIRST_LOOK: Final = 0.01  # seconds after the beginning
 _SLOWEST_LOOK: Final = 0.2
@@ -32,9 +39,9 @@ class BarrierResult:
     """Where every worker stands. Each is in one of the first four; `joined` names those that came while waiting.
 
     `drained` have applied the state and have nobody in flight; `applied` have requests in flight that were let in before;
-    `waiting` have not applied it; `expired` the registry has lost, and of these `unfenced` could still be serving.
+    `waiting` have not applied it; `expired` have not reported for a lifetime of the registry, and of these `unfenced` may still be serving.
     `state` is the effective state when last looked at, `elapsed` is in seconds, `trouble` is why the last look failed.
-    For `settles_in` seconds more there may be others: the registry is young, and those whom it has forgotten were not fenced yet.
+    For `settles_in` seconds more there may be others: the registry is young, and those that it has lost were not fenced yet.
     """
 
     state: MaintenanceState = OFF
@@ -42,17 +49,14 @@ class BarrierResult:
     applied: tuple[Worker, ...] = ()
     waiting: tuple[Worker, ...] = ()
     expired: tuple[Worker, ...] = ()
+    unfenced: tuple[Worker, ...] = ()
     joined: tuple[Worker, ...] = ()
     settles_in: float = 0.0
     elapsed: float = 0.0
     wants_drained: bool = False
+    expected: int | None = None
     looked: bool = False
     trouble: str = ""
-
-    @property
-    def unfenced(self) -> tuple[Worker, ...]:
-        """The expired workers of which it is not proved that they have closed themselves."""
-        return tuple(worker for worker in self.expired if not worker.is_fenced)
 
     @property
     def pending(self) -> tuple[Worker, ...]:
@@ -60,14 +64,24 @@ class BarrierResult:
         return (*self.waiting, *self.applied) if self.wants_drained else self.waiting
 
     @property
+    def count(self) -> int:
+        """How many workers there are that are not proved gone."""
+        return sum(len(group) for group in (self.drained, self.applied, self.waiting, self.expired))
+
+    @property
     def is_over(self) -> bool:
-        """Whether there is nobody left to wait for."""
-        return self.looked and not self.pending and self.settles_in <= 0
+        """Whether there is nothing left to wait for."""
+        return (
+            self.looked
+            and not self.pending
+            and self.settles_in <= 0
+            and self.expected in (None, self.count)
+        )
 
     @property
     def ok(self) -> bool:
-        """Whether it is proved: nobody is waited for, and nobody who vanished can still be serving otherwise."""
-        return self.is_over and not self.unfenced
+        """Whether it is proved: there are workers, all have followed, and none that vanished can still be serving otherwise."""
+        return self.is_over and not self.unfenced and (self.count > 0 or self.expected == 0)
 
     def groups(self) -> Iterator[tuple[str, tuple[Worker, ...]]]:
         """The workers by where they stand; the unfenced ones are among the expired, too."""
@@ -78,13 +92,13 @@ class BarrierResult:
         """All of it as JSON values, always with the same keys."""
         groups = {name: [worker.to_json() for worker in group] for name, group in self.groups()}
         times = {"elapsed": round(self.elapsed, 3), "settles_in": round(self.settles_in, 3)}
-        return {
+        known = {
             "ok": self.ok,
             **times,
+            "expected": self.expected,
             "state": self.state.model_dump(mode="json"),
-            **groups,
-            "joined": [one.id for one in self.joined],
         }
+        return {**known, **groups, "joined": [one.id for one in self.joined]}
 
     def check(self, *, strict: bool = True) -> None:
         """Raise `DrainTimeout` or, if `strict`, `UnfencedError` unless it is proved. Both name the workers."""
@@ -101,14 +115,25 @@ class BarrierResult:
             )
         if self.settles_in > 0:
             raise DrainTimeout(
-                "The registry of workers has lost its data a moment ago, or never had any; some may be serving of whom it does not know. "
-                f"Wait {self.settles_in:.1f} s, and try again.{cut_off}",
+                "The registry of workers is young, has lost data a moment ago, or all of its workers have just connected; there may be "
+                f"others. Wait {self.settles_in:.1f} s, and try again.{cut_off}",
+                self,
+            )
+        if self.expected not in (None, self.count):
+            raise DrainTimeout(
+                f"Expected workers: {self.expected}; registered: {self.count}. Start or stop the others.{cut_off}",
+                self,
+            )
+        if not self.count and self.expected is None:
+            raise UnfencedError(
+                "No worker is registered, so nothing is proved. Check the backend's URL and its key; "
+                "where no worker runs, say so with --expect 0 (in code: expect=0).",
                 self,
             )
         if strict and self.unfenced:
             raise UnfencedError(
-                f"These workers vanished and may still be serving: {_names(self.unfenced)}. Make sure that they are dead; "
-                "with on_unreachable='closed' they would surely be closed by now.",
+                f"These workers vanished and may still be serving: {_names(self.unfenced)}. Make sure that they are dead, then run "
+                "`fastapi-maintenance workers forget` with their ids or hosts.",
                 self,
             )
 
@@ -116,48 +141,111 @@ class BarrierResult:
 class Barrier:
     """Remembers every worker that was seen since the beginning, and says where each stands. Pure.
 
+    Times are seconds on the observer's own clock, and only those count: no worker is over because of what any other clock says.
     `epoch` is the one that the barrier itself made: who has applied it, or a later one, has read a state at least as new.
     With a `component`, it is about the routes of that alone; where no live worker has any, all are waited for, as the name may be wrong.
     """
 
     def __init__(
-        self, begun: RegistrySnapshot, *, drained: bool, component: str | None = None
+        self,
+        begun: RegistrySnapshot,
+        *,
+        drained: bool,
+        component: str | None = None,
+        expect: int | None = None,
     ) -> None:
         self._scope = component
-        self.epoch = begun.reading.epoch
         self._drained = drained
+        self._expect = expect
         self._first = {worker.id for worker in begun.workers}
-        self._known: dict[str, Worker] = {}
+        self._known: dict[
+            str, tuple[Worker, float]
+        ] = {}  # each with since when it has not reported
+        self._generation = ""
+        self._registered: set[str] = set()  # in that generation
+        self.begin(begun, 0.0)
 
-    def observe(self, roll: RegistrySnapshot, elapsed: float) -> BarrierResult:
+    def begin(self, begun: RegistrySnapshot, now: float) -> None:
+        """Begin, or begin anew where the data were lost."""
+        self.epoch = begun.reading.epoch
+        self._generation_since = now
+
+    def observe(self, roll: RegistrySnapshot, now: float) -> BarrierResult:
         """Take a roll call into account."""
-        now = roll.reading.now
-        # A worker that leaves says so, and keeps its place for a while. One that is simply missing was lost with the
-        # registry's data; it will register again, or its last known deadline decides.
-        self._known |= {worker.id: worker for worker in roll.workers}
-        present = [worker for worker in self._known.values() if not worker.left]
-        live = [worker for worker in present if now < worker.deadline]
-        if self._scope is not None:
-            live = _in_component(self._scope, live)
-        state = evaluate(roll.reading, now, self._scope).state
-        # A worker may know the state and be open all the same, if its enable_maintenance says so: it has not applied it.
-        applied = [
+        self._remember(roll, now)
+        lifetime = max([roll.lifetime, *(worker.lifetime for worker, _ in self._known.values())])
+        present = [worker for worker, _ in self._known.values()]
+        expired = [
             worker
-            for worker in live
-            if worker.epoch >= self.epoch and (worker.closed or not state.enabled)
+            for worker, since in self._known.values()
+            if now - since >= max(worker.lifetime, roll.lifetime)
         ]
+        live = [*_without(present, expired)]
+        if self._scope is not None:
+            live, expired = (
+                _in_component(self._scope, live),
+                [worker.in_component(self._scope) for worker in expired],
+            )
+        state = evaluate(roll.reading, roll.reading.now, self._scope).state
+        # A worker may know the state and be open all the same, if its enable_maintenance says so: it has not applied it.
+        applied = [worker for worker in live if self._has_applied(worker, state)]
         drained = [worker for worker in applied if worker.drained or not state.enabled]
+        trusted_in = max(0.0, lifetime + roll.settling - (now - self._generation_since))
         return BarrierResult(
             state=state,
             drained=tuple(drained),
             applied=_without(applied, drained),
             waiting=_without(live, applied),
-            expired=_without(present, live),
+            expired=tuple(expired),
+            unfenced=tuple(
+                worker for worker in expired if not self._is_surely_closed(worker, state)
+            ),
             joined=tuple(worker for worker in present if worker.id not in self._first),
-            settles_in=roll.settles_in,
-            elapsed=elapsed,
+            settles_in=0.0 if self._is_settled(present, roll, lifetime) else trusted_in,
+            elapsed=now,
             wants_drained=self._drained,
+            expected=self._expect,
             looked=True,
+        )
+
+    def _remember(self, roll: RegistrySnapshot, now: float) -> None:
+        if roll.generation == self._generation:
+            # Within one generation, a worker is missing only if it left, or is proved gone.
+            for id in self._registered.difference(worker.id for worker in roll.workers):
+                del self._known[id]
+        else:
+            self._generation, self._generation_since = roll.generation, now
+        self._registered = {worker.id for worker in roll.workers}
+        for worker in roll.workers:
+            before, since = self._known.get(worker.id, (None, now))
+            if before is None or not (worker.vanished or worker.sequence == before.sequence):
+                self._known[worker.id] = worker, now
+            elif worker.vanished:  # its last report counts for what it said
+                self._known[worker.id] = replace(before, vanished=True), since
+
+    def _has_applied(self, worker: Worker, state: MaintenanceState) -> bool:
+        return worker.epoch >= self.epoch and (worker.closed or not state.enabled)
+
+    def _is_surely_closed(self, worker: Worker, state: MaintenanceState) -> bool:
+        """Whether a worker that vanished is harmless. Its fence stops no request that was let in before."""
+        if not worker.is_fenced:
+            return False
+        return not (self._drained and state.enabled) or (
+            self._has_applied(worker, state) and worker.drained
+        )
+
+    def _is_settled(
+        self, present: Iterable[Worker], roll: RegistrySnapshot, lifetime: float
+    ) -> bool:
+        """Whether a worker has seen this registry for so long that each of the others has registered, or has closed itself.
+
+        It says so after the barrier began: before a failover it may have been another server's registry that it saw.
+        """
+        return any(
+            worker.epoch >= self.epoch
+            and worker.generation == roll.generation
+            and worker.known_for >= lifetime + roll.settling
+            for worker in present
         )
 
 
@@ -167,17 +255,19 @@ async def wait_until_applied(
     component: str | None = None,
     drained: bool = False,
     timeout: float = 30.0,
+    expect: int | None = None,
     progress: Callable[[BarrierResult], None] | None = None,
 ) -> BarrierResult:
     """Wait until every live worker has applied the current state, on or off, whoever made it and however.
 
     With `drained`, also until no request is in flight that a closed service would refuse. Workers that start meanwhile are
     waited for too. With `component`, all this is about its routes alone, which some live worker must have.
+    With `expect`, also until there are exactly so many workers; without it there must be one at least.
     `timeout` is in seconds; `progress` is called whenever something has changed.
     The result's `ok` says whether it is proved, its `check()` raises if not. Raises `UnsupportedError` where the backend has
     no registry of workers; a backend that cannot be reached is tried again until the time is over.
     """
-    registry = _registry(backend, component)
+    registry = registry_of(backend, component)
     started = time.monotonic()
     deadline = started + positive("timeout", timeout)
     barrier: Barrier | None = None
@@ -186,7 +276,7 @@ async def wait_until_applied(
     while True:
         left = max(0.05, deadline - time.monotonic())
         try:
-            roll = await asyncio.wait_for(_look(registry, barrier), left)
+            roll = await asyncio.wait_for(_look(registry, barrier, started), left)
         except UnsupportedError:
             raise
         except (BackendError, TimeoutError) as error:
@@ -197,7 +287,7 @@ async def wait_until_applied(
                 elapsed=time.monotonic() - started,
             )
         else:
-            barrier = barrier or Barrier(roll, drained=drained, component=component)
+            barrier = barrier or Barrier(roll, drained=drained, component=component, expect=expect)
             before, result = result, barrier.observe(roll, time.monotonic() - started)
             if progress is not None and _standings(result) != _standings(before):
                 progress(result)
@@ -209,26 +299,40 @@ async def wait_until_applied(
 
 async def registered_workers(backend: str | BaseStateBackend | None = None) -> tuple[Worker, ...]:
     """The live workers. Raises `UnsupportedError` where the backend has no registry, `BackendError` where it fails."""
-    roll = await _registry(backend).read_registry()
-    return tuple(
-        worker for worker in roll.workers if not worker.left and roll.reading.now < worker.deadline
+    roll = await registry_of(backend).read_registry()
+    return tuple(worker for worker in roll.workers if not worker.vanished)
+
+
+async def forget_workers(registry: WorkerRegistry, names: Collection[str]) -> tuple[Worker, ...]:
+    """Forget the workers of these ids or hosts that vanished, and return them. Raises `BackendError` where that fails."""
+    roll = await registry.read_registry()
+    gone = tuple(
+        worker
+        for worker in roll.workers
+        if worker.vanished and not {worker.id, worker.host}.isdisjoint(names)
     )
+    if gone:
+        await registry.forget([worker.id for worker in gone])
+    return gone
 
 
-async def _look(registry: WorkerRegistry, barrier: Barrier | None) -> RegistrySnapshot:
+async def _look(
+    registry: WorkerRegistry, barrier: Barrier | None, started: float
+) -> RegistrySnapshot:
     """Begin a barrier or call the roll; begin anew where the epoch was lost, or rolled back beyond where the barrier began."""
     if barrier is None:
         return await registry.begin_barrier()
     roll = await registry.read_registry()
     if roll.reading.epoch < barrier.epoch:
         roll = await registry.begin_barrier()
-        barrier.epoch = roll.reading.epoch
+        barrier.begin(roll, time.monotonic() - started)
     return roll
 
 
-def _registry(
+def registry_of(
     backend: str | BaseStateBackend | None, component: str | None = None
 ) -> WorkerRegistry:
+    """Return the backend, if workers register there. Raises `UnsupportedError` if they do not."""
     registry = current_backend(backend)
     if not isinstance(registry, WorkerRegistry):
         raise UnsupportedError(

@@ -60,6 +60,7 @@ def maintenance_mode_on(
     on_lost: OnLost = "tell",
     drain: float | None = None,
     strict: bool = True,
+    expect: int | None = None,
     progress: Progress | None = None,
     component: str | None = None,
 ) -> MaintenanceContext:
@@ -75,7 +76,8 @@ def maintenance_mode_on(
     With `drain`, the block is run only when every live worker has closed and no request that a closed service would refuse
     is in flight, other than the one that runs the block; `drain` is the most seconds to wait for that. If that is not
     reached, `DrainTimeout` names the laggards. If workers vanished that may still be serving, `UnfencedError` names them,
-    unless `strict` is False. The hold is then released, or kept as `on_error` says. `progress` is called with a
+    unless `strict` is False; it says too if none is registered. `expect` waits for exactly so many workers, also for 0.
+    The hold is then released, or kept as `on_error` says. `progress` is called with a
     `BarrierResult` whenever something has changed during the wait.
     With `component`, all this is about its routes alone; `on_error="keep"` then needs Redis, else entering raises `UnsupportedError`.
     Entering raises `BackendError` if the hold cannot be taken. Whenever entering raises, the block is not run.
@@ -92,6 +94,7 @@ def maintenance_mode_on(
         on_lost,
         drain=drain,
         strict=strict,
+        expect=expect,
         progress=progress,
         component=component,
     )
@@ -129,6 +132,7 @@ class MaintenanceContext:
         *,
         drain: float | None = None,
         strict: bool = True,
+        expect: int | None = None,
         progress: Progress | None = None,
         component: str | None = None,
     ) -> None:
@@ -145,6 +149,7 @@ class MaintenanceContext:
         self._on_lost = on_lost
         self._drain = None if drain is None else positive("drain", drain)
         self._strict = strict
+        self._expect = expect
         self._progress = progress
         self._scope = component if component is None else check_component(component)
         self._hold: Hold | None = None  # while the block is entered
@@ -320,6 +325,7 @@ class MaintenanceContext:
                 component=self._scope,
                 drained=True,
                 timeout=self._drain,
+                expect=self._expect,
                 progress=self._progress,
             )
             result.check(strict=self._strict)

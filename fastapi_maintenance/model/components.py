@@ -11,7 +11,7 @@ __all__ = ["check_component"]
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _RESERVED: Final = frozenset(
-    {"epoch", "events", "history", "holds", "recorded", "told", "workers"}
+    {"epoch", "events", "history", "holds", "recorded", "registry", "told", "w", "workers"}
 )  # suffixes of other keys
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ..exceptions import InvalidStateError
 from .state import MaintenanceState
@@ -17,7 +17,8 @@ class Hold:
     """A lease on the state, on or off. A block takes it, and it expires at its deadline.
 
     An off hold lifts the on holds in `lifts`, which are those of its enclosing blocks. With a
-    `component`, it applies to that component.
+    `component`, it applies to that component. Each renewal extends it by `lease` seconds (0 if
+    that is not stored).
     """
 
     id: str
@@ -26,6 +27,7 @@ class Hold:
     deadline: float = math.inf
     lifts: tuple[str, ...] = ()
     component: str | None = None
+    lease: float = field(default=0.0, compare=False)
 
     def dump(self) -> str:
         """Format the constant part as JSON. The deadline is stored beside it."""
@@ -35,7 +37,11 @@ class Hold:
         }
         document |= {
             name: value
-            for name, value in (("lifts", self.lifts), ("scope", self.component))
+            for name, value in (
+                ("lifts", self.lifts),
+                ("scope", self.component),
+                ("lease", self.lease),
+            )
             if value
         }
         return json.dumps(document)
@@ -47,13 +53,14 @@ class Hold:
             document = json.loads(text)
             state = MaintenanceState.from_document(document["state"])
             since, lifts = float(document.get("since", 0.0)), document.get("lifts", [])
-            component = document.get("scope")
+            component, lease = document.get("scope"), float(document.get("lease", 0.0))
             if (
-                not math.isfinite(since)
+                not math.isfinite(since + lease)
+                or lease < 0
                 or not isinstance(lifts, list)
                 or not isinstance(component, str | None)
             ):
                 raise ValueError
         except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
             raise InvalidStateError(f"The hold {id!r} cannot be read.") from None
-        return cls(id, state, since, deadline, tuple(map(str, lifts)), component)
+        return cls(id, state, since, deadline, tuple(map(str, lifts)), component, lease)

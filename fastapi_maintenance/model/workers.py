@@ -10,10 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .snapshot import Snapshot
 
-__all__ = ["FENCE_MARGIN", "LEFT", "WAY_AROUND", "ComponentStatus", "RegistrySnapshot", "Worker"]
-
-LEFT: Final = "left"
-"""What stands in the place of a report once a worker has shut down in order."""
+__all__ = ["FENCE_MARGIN", "WAY_AROUND", "ComponentStatus", "RegistrySnapshot", "Worker"]
 
 FENCE_MARGIN: Final = 0.95
 """How much of the registry's lifetime a fence may take: two clocks may run at rates that differ a little."""
@@ -23,6 +20,10 @@ WAY_AROUND: Final = (
     'unknown_routes="refuse" closes it.'
 )
 """What follows the path, in the log and wherever workers are listed."""
+FORMAT: Final = 2
+"""Of what is registered. A version that changes it reads this one as well, and is released before the one that writes the new one alone."""
+
+_LEFT: Final = b"left"  # in the place of a report, in the registry of versions before 1.0
 
 _Count = Annotated[int, Field(ge=0)]
 
@@ -38,15 +39,29 @@ class ComponentStatus(BaseModel):
     websockets: _Count = 0
 
 
-class _Report(BaseModel):
-    """What a worker says of itself; from Redis, so not trusted."""
+class _Record(BaseModel):
+    """What a worker registers once; from Redis, so not trusted."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     host: str = "?"
     pid: int = 0
+    boot: str = ""
+    namespace: str = ""
+    start: str = ""
+    instance: str = ""
     started: float = 0.0
     version: str = "?"
+    fence: float | None = None
+    lifetime: float = 0.0
+    format: int = 1
+
+
+class _Report(BaseModel):
+    """What a worker says of itself at every poll."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
     rung: str = "?"
     epoch: _Count = 0
     applied: str = ""
@@ -55,24 +70,30 @@ class _Report(BaseModel):
     http: _Count = 0
     websockets: _Count = 0
     components: dict[str, ComponentStatus] = {}
-    fence: float | None = None
-    lifetime: float = 0.0
     unrouted: tuple[str, ...] = ()
+    generation: str = ""
+    known_for: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """One worker process as the registry has it. `deadline` is on the registry's clock; after it, the worker has expired.
+    """One worker process as the registry has it, with its last report; it has `vanished` where that report is over.
 
     `http` and `websockets` count the requests in flight: while closed, those that must be waited for. `fence` is after how
-    many seconds without the backend the worker closes by itself, None if it does not.
+    many seconds without the backend the worker closes by itself, None if it does not. `sequence` grows with every report.
+    For `known_for` seconds, on one connection, it has found itself in this `generation` of the registry.
+    `boot`, `namespace` and `start` tell its process from others; `instance` is the container that it was told to be.
     """
 
     id: str
-    deadline: float
-    left: bool = False
+    vanished: bool = False
+    sequence: int = 0
     host: str = "?"
     pid: int = 0
+    boot: str = ""
+    namespace: str = ""
+    start: str = ""
+    instance: str = ""
     started: float = 0.0
     version: str = "?"
     rung: str = "?"
@@ -83,19 +104,28 @@ class Worker:
     http: int = 0
     websockets: int = 0
     components: Mapping[str, ComponentStatus] = field(default_factory=dict)
+    generation: str = ""
+    known_for: float = 0.0
     fence: float | None = None
     lifetime: float = 0.0
     unrouted: tuple[str, ...] = ()
 
     @classmethod
-    def parse(cls, id: str, deadline: float, report: str | bytes) -> Self:
-        """Read a registration; one that cannot be read is of a worker of which nothing can be said."""
-        if report in (LEFT, LEFT.encode()):
-            return cls(id, deadline, left=True)
-        try:
-            return cls(id, deadline, **dict(_Report.model_validate_json(report)))
-        except ValidationError:
-            return cls(id, deadline)
+    def parse(cls, id: str, record: bytes, report: bytes | None) -> Self:
+        """Read what is registered; nothing can be said of a worker whose record or report cannot be read."""
+        sequence, _, text = (report or b"").partition(b" ")
+        known = _valid(_Record, record) | (_valid(_Report, text) if report else {})
+        known.pop("format", None)
+        return cls(id, report is None, int(sequence) if sequence.isdigit() else 0, **known)
+
+    @classmethod
+    def parse_earlier(cls, id: str, entry: bytes, now: float) -> Self | None:
+        """Read the registration of a version before 1.0, whose deadline is on Redis' clock; None for one that left or has both."""
+        deadline, _, text = entry.partition(b" ")
+        record = _valid(_Record, text)
+        if text == _LEFT or record.pop("format", 1) != 1 or not deadline.isdigit():
+            return None
+        return cls(id, int(deadline) / 1e6 <= now, int(deadline), **record, **_valid(_Report, text))
 
     def in_component(self, component: str) -> Self:
         """The same as to one component. Who has no routes of it has nothing there to close or to wait for."""
@@ -128,25 +158,39 @@ class Worker:
 
     @property
     def is_fenced(self) -> bool:
-        """Whether it surely answers 503 once the registry has forgotten it."""
+        """Whether it surely answers 503 once nobody has heard of it for a registry's lifetime."""
         return self.fence is not None and 0 < self.fence <= self.lifetime * FENCE_MARGIN
+
+    def is_near(self, other: Worker) -> bool:
+        """Whether both see the same processes: on one boot of one machine, in one PID namespace."""
+        return bool(self.boot) and (self.boot, self.namespace) == (other.boot, other.namespace)
 
 
 @dataclass(frozen=True, slots=True)
 class RegistrySnapshot:
     """Switch, holds and registry in one consistent look.
 
-    `born` names the life of the data, which a loss ends, by when it began: microseconds of the registry's clock.
-    `lifetime` is how many seconds a registration stands that is not renewed.
+    `generation` names the registry, which another one follows where workers have been lost from it.
+    `lifetime` is how many seconds a report lives. `settling` are seconds for which, beyond that, a lost registry may be incomplete.
     """
 
     reading: Snapshot
-    born: int
+    generation: str
     workers: tuple[Worker, ...]
     lifetime: float = 0.0
+    settling: float = 0.0
 
-    @property
-    def settles_in(self) -> float:
-        """For how many seconds more there may be workers whom an earlier life of the data knew, and this one does not yet."""
-        lifetime = max([self.lifetime, *(worker.lifetime for worker in self.workers)])
-        return max(0.0, self.born / 1e6 + lifetime - self.reading.now)
+    def why_not_gone(self, worker: Worker) -> str:
+        """Say why a worker that vanished is not proved gone."""
+        if not worker.boot:
+            return "its record does not say where its process ran"
+        if any(other.is_near(worker) for other in self.workers if not other.vanished):
+            return "its process was still there when a worker beside it last looked, or nobody has looked yet"
+        return "no live worker runs on the same machine, in the same PID namespace"
+
+
+def _valid(model: type[BaseModel], text: bytes) -> dict[str, Any]:
+    try:
+        return dict(model.model_validate_json(text))
+    except ValidationError:
+        return {}

@@ -12,7 +12,7 @@ import pytest
 
 from fastapi_maintenance.admin.models import WorkerReport
 from fastapi_maintenance.model.snapshot import Snapshot
-from fastapi_maintenance.model.workers import LEFT, RegistrySnapshot, Worker
+from fastapi_maintenance.model.workers import RegistrySnapshot, Worker
 
 from ..support.doubles import Switchboard
 from ..support.servers import RedisServer
@@ -70,20 +70,19 @@ def test_workers_of_a_backend_without_a_registry_are_501(
     assert (answer.status_code, "no registry of workers" in answer.json()["detail"]) == (501, True)
 
 
-def test_workers_that_left_are_hidden_and_vanished_ones_listed() -> None:
+def test_vanished_worker_is_listed_with_the_reason_why() -> None:
     workers = (
-        Worker("b", 20.0, host="web-1", pid=2, closed=True, applied="now"),
-        Worker("a", 20.0, host="web-1", pid=1, applied="before"),
-        Worker("v", 5.0, host="web-0", pid=3, fence=1.0, lifetime=3.0),
-        Worker.parse("l", 20.0, LEFT),
+        Worker("b", host="web-1", pid=2, closed=True, applied="now"),
+        Worker("a", host="web-1", pid=1, applied="before"),
+        Worker("v", vanished=True, host="web-0", pid=3, fence=1.0, lifetime=3.0),
     )
     reports = WorkerReport.all_of(
-        RegistrySnapshot(Snapshot(now=10.0, fingerprint="now"), 1, workers)
+        RegistrySnapshot(Snapshot(now=10.0, fingerprint="now"), "g", workers)
     )
-    assert [(one.id, one.status, one.applied, one.fenced) for one in reports] == [
-        ("v", "vanished", False, True),
-        ("a", "open", False, False),
-        ("b", "closed", True, False),
+    assert [(one.id, one.status, one.applied, one.fenced, one.why_not_gone) for one in reports] == [
+        ("v", "vanished", False, True, "its record does not say where its process ran"),
+        ("a", "open", False, False, None),
+        ("b", "closed", True, False, None),
     ]
 
 

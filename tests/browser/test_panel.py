@@ -23,6 +23,7 @@ from fastapi_maintenance.backends import LocalFileBackend, RedisBackend
 from fastapi_maintenance.exemptions.bypass import Bypass
 
 from ..apps.administered import PASSWORD
+from ..support.registering import register
 from ..support.servers import RedisServer
 from ..support.serving import serving
 from ..support.waiting import eventually_sync
@@ -288,26 +289,23 @@ def test_request_in_flight_is_counted_until_it_ends(panel: Page) -> None:
     expect_rows(panel, "drained")
 
 
-def test_killed_worker_is_shown_as_vanished(visit: Visit, panel: Page, site: Site) -> None:
+def test_worker_that_vanished_is_shown_until_it_is_forgotten(panel: Page, site: Site) -> None:
+    register(site.redis, "elsewhere", reports=False, host="web-9", pid=4711)
+    expect(rows(panel).filter(has_text="web-9")).to_contain_text("vanished")
+    expect(rows(panel).filter(has_text="web-9")).to_contain_text("may still serve")
+    site.redis.cli("HDEL", "{maintenance}:registry", "elsewhere")
+    expect(rows(panel).filter(has_text="web-9")).to_have_count(0)
+
+
+def test_worker_that_is_killed_is_proved_gone_by_the_others(
+    visit: Visit, panel: Page, site: Site
+) -> None:
     victim = site.workers.pids[0]
     site.workers.kill(victim)
-    expect(rows(panel).filter(has_text=str(victim))).to_contain_text("vanished")
-    expect(rows(panel).filter(has_text=str(victim))).to_contain_text("may still serve")
-    expect(panel.locator("#workers-count")).to_have_text(re.compile("^[34]$"))
+    expect(rows(panel).filter(has_text=str(victim))).to_have_count(0)
     site.workers.connect(within=60)
     expect(rows(panel).filter(has_text="open")).to_have_count(4)
-    site.redis.cli("HDEL", "{maintenance}:workers", *_gone(site, str(victim)))
-    expect(rows(panel)).to_have_count(4)
     visit.complaints.clear()  # it may have been the one that served the page
-
-
-def _gone(site: Site, pid: str) -> list[str]:
-    entries = site.redis.cli("HGETALL", "{maintenance}:workers").splitlines()
-    return [
-        id
-        for id, report in zip(entries[::2], entries[1::2], strict=True)
-        if f'"pid":{pid},' in report or f'"pid": {pid},' in report
-    ]
 
 
 def test_hold_is_shown_with_its_lease_and_can_be_ended(panel: Page, site: Site) -> None:

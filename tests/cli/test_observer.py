@@ -141,8 +141,8 @@ async def test_nobody_waits_for_an_observer(redis_url: str, redis_server: RedisS
     """It is not in the registry of workers, neither while it looks nor afterwards."""
     async with Observer(RedisBackend(redis_url)) as observer:
         await until(observer, "off")
-        assert await redis_server.acli("EXISTS", "{maintenance}:workers") == "0"
-    assert redis_server.cli("EXISTS", "{maintenance}:workers") == "0"
+        assert await redis_server.acli("EXISTS", "{maintenance}:registry") == "0"
+    assert redis_server.cli("EXISTS", "{maintenance}:registry") == "0"
 
 
 def sight(reading: Snapshot, *, source: str = "redis", age: float | None = 0.0) -> Observation:

@@ -24,6 +24,7 @@ from fastapi_maintenance.cli import run as running
 from fastapi_maintenance.model.holds import Hold
 
 from ..conftest import RedisServerFactory
+from ..support import registering
 from ..support.servers import RedisServer
 from ..support.serving import serving
 from ..support.waiting import eventually_sync
@@ -36,8 +37,9 @@ HOLDS = "{maintenance}:holds"
 
 
 @pytest.fixture
-def held(cli: Cli, redis_url: str) -> Cli:
-    """Runs a command on the shared server: options, two dashes, the command."""
+def held(cli: Cli, redis_url: str, redis_server: RedisServer) -> Cli:
+    """Runs a command on the shared server, where a worker has drained: options, two dashes, the command."""
+    registering.register(redis_server, "ready", epoch=2**52, closed=True, drained=True)
     return lambda *arguments: cli("run", "--backend", redis_url, *arguments)
 
 
@@ -54,10 +56,12 @@ def said(ran: Ran, code: int, *texts: str) -> None:
     assert [ran.err.count(text) for text in texts] == [1] * len(texts), ran.err
 
 
-def register(server: RedisServer, *, left: float = 60.0, **report: Any) -> None:
-    """Write what a worker, here one that nobody has heard of since, would write of itself."""
-    text = json.dumps({"pid": 4711, "host": "web-1", "lifetime": 3.0, **report})
-    server.cli("HSET", "{maintenance}:workers", "a", f"{int((time.time() + left) * 1e6)} {text}")
+def register(server: RedisServer, *, vanished: bool = False, **report: Any) -> None:
+    """Write what a worker would write of itself, or what is left of one that vanished."""
+    known: dict[str, Any] = (
+        {"pid": 4711, "host": "web-1"} | ({"lifetime": 3.0} if vanished else {}) | report
+    )
+    registering.register(server, "a", reports=not vanished, **known)
 
 
 def holds(server: RedisServer) -> str:
@@ -257,7 +261,9 @@ def test_workers_that_do_not_drain_are_named_and_the_command_is_not_run(
     )
     assert (ran.code, ran.out) == (3, "")
     *progress, verdict = ran.err.splitlines()
-    assert progress[0].endswith("s: maintenance on; 1 applied; waiting for 4711@web-1 (2 requests)")
+    assert progress[0].endswith(
+        "s: maintenance on; 1 drained, 1 applied; waiting for 4711@web-1 (2 requests)"
+    )
     assert verdict.endswith(
         "still waited for: 4711@web-1 (2 requests, 0 WebSockets). The command was not run."
     )
@@ -277,7 +283,7 @@ def test_with_drain_0_nobody_is_waited_for(held: Cli, redis_server: RedisServer)
 def test_workers_that_may_be_serving_stop_it_unless_that_is_allowed(
     held: Cli, redis_server: RedisServer, tmp_path: Path
 ) -> None:
-    register(redis_server, left=-1)
+    register(redis_server, vanished=True)
     command = ["--", "touch", f"{tmp_path}/ran"]
     ran = held(*command)
     assert ran.code == 4
@@ -648,6 +654,8 @@ def test_the_commands_input_and_output_are_those_of_the_program(redis_url: str) 
             "-m",
             "fastapi_maintenance",
             "run",
+            "--expect",
+            "0",
             "--backend",
             redis_url,
             "--",
@@ -663,7 +671,7 @@ def test_the_commands_input_and_output_are_those_of_the_program(redis_url: str) 
         check=False,
     )
     assert (done.returncode, done.stdout) == (3, "given\n")
-    progress, complaint = done.stderr.splitlines()
+    *_, progress, complaint = done.stderr.splitlines()
     assert progress.endswith("s: maintenance on; no workers")
     assert complaint == "oops"
 
@@ -682,6 +690,8 @@ def test_ctrl_c_on_a_terminal_reaches_the_command_once(
     monkeypatch.setattr(program, "_COMMAND", slowly)
     with Program(
         "run",
+        "--expect",
+        "0",
         "--backend",
         redis_url,
         "--",

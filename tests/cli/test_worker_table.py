@@ -11,18 +11,19 @@ from fastapi_maintenance.cli.worker_table import (
     PlainWaitDisplay,
     as_table,
     listed,
+    rows,
     summary,
     wait_display,
     ways_around,
     worker_lines,
 )
 from fastapi_maintenance.coordination.barrier import BarrierResult
+from fastapi_maintenance.model.snapshot import Snapshot
 from fastapi_maintenance.model.state import OFF, ON
-from fastapi_maintenance.model.workers import WAY_AROUND, Worker
+from fastapi_maintenance.model.workers import WAY_AROUND, RegistrySnapshot, Worker
 
 DONE = Worker(
     "d",
-    10.0,
     host="web-1",
     pid=1,
     rung="tracking",
@@ -36,17 +37,23 @@ BUSY = replace(DONE, id="b", pid=2, drained=False, http=2, websockets=1)
 LATE = replace(DONE, id="l", pid=3, closed=False, drained=False)
 FENCED = replace(DONE, id="f", pid=4)
 UNFENCED = replace(DONE, id="u", pid=5, fence=None)
+VANISHED = replace(DONE, id="v", pid=6, vanished=True)
 MIXED = BarrierResult(
     state=ON,
     drained=(DONE,),
     applied=(BUSY,),
     waiting=(LATE,),
     expired=(FENCED, UNFENCED),
+    unfenced=(UNFENCED,),
     joined=(LATE,),
     elapsed=1.23456,
     wants_drained=True,
     looked=True,
 )
+
+
+def roll(*workers: Worker) -> RegistrySnapshot:
+    return RegistrySnapshot(Snapshot(), "g", workers)
 
 
 def terminal(*, term: str = "xterm") -> Console:
@@ -84,9 +91,9 @@ def test_a_summary_says_that_there_are_no_workers_and_that_nothing_could_be_read
 def test_a_name_from_redis_cannot_steer_the_terminal() -> None:
     evil = replace(LATE, host="\x1b[2Jweb\n1", id="\x1bid")
     assert "3@\\x1b[2Jweb\\n1" in summary(replace(MIXED, waiting=(evil,)))
-    assert not any(character in line for line in worker_lines([evil]) for character in "\x1b\n")
+    assert not any(character in line for line in worker_lines(roll(evil)) for character in "\x1b\n")
     console = Console(file=StringIO(), width=200)
-    console.print(as_table(listed([evil])))
+    console.print(as_table(listed(roll(evil))))
     assert "\\x1bid" in drawn(console)
 
 
@@ -174,16 +181,20 @@ def test_workers_as_json_have_all_they_registered() -> None:
 
 
 @pytest.mark.parametrize(
-    ("worker", "stands"), [(DONE, "drained"), (BUSY, "closed"), (LATE, "open")]
+    ("worker", "stands"),
+    [(DONE, "drained"), (BUSY, "closed"), (LATE, "open"), (VANISHED, "vanished")],
 )
 def test_a_worker_is_listed_with_what_it_says_of_itself(worker: Worker, stands: str) -> None:
-    assert listed([worker]) == [(stands, worker)]
-    (line,) = worker_lines([worker])
+    assert listed(roll(worker)) == [(stands, worker)]
+    (line,) = worker_lines(roll(worker))
     assert f" stands={stands} " in line
 
 
 def test_a_worker_is_a_line_of_pairs() -> None:
-    assert list(worker_lines([BUSY, UNFENCED])) == [
+    why = "its record does not say where its process ran"
+    assert list(worker_lines(roll(BUSY, UNFENCED, VANISHED))) == [
         "b host=web-1 pid=2 link=tracking version=1.2 stands=closed http=2 websockets=1 fence=2s",
         "u host=web-1 pid=5 link=tracking version=1.2 stands=drained http=0 websockets=0 fence=never",
+        f"v host=web-1 pid=6 link=tracking version=1.2 stands=vanished http=0 websockets=0 fence=2s ({why})",
     ]
+    assert [row["why_not_gone"] for row in rows(roll(BUSY, VANISHED))] == [None, why]

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import os
 import signal
 import time
@@ -19,6 +18,7 @@ from fastapi_maintenance.model.workers import WAY_AROUND, RegistrySnapshot
 
 from ..checker.crew import Crew, Nursery, ask_slowly, is_at_work, ready
 from ..conftest import RedisServerFactory
+from ..support import registering
 from ..support.servers import RedisServer
 from ..support.waiting import eventually
 from .conftest import Cli
@@ -32,24 +32,18 @@ Register = Callable[..., None]
 
 @pytest.fixture
 def register(redis_server: RedisServer) -> Register:
-    """Writes what a worker would write of itself; `left` is how many seconds its registration still lasts."""
+    """Writes what a worker would write of itself, or what is left of one that vanished."""
 
-    def write(id: str, *, left: float = 60.0, **report: Any) -> None:
-        known = {
+    def write(id: str, *, vanished: bool = False, **report: Any) -> None:
+        known: dict[str, Any] = {
             "pid": 4711,
             "host": "web-1",
             "epoch": FOR_EVER,
             "closed": True,
             "drained": True,
-            "lifetime": 3.0,
-            **report,
         }
-        redis_server.cli(
-            "HSET",
-            "{maintenance}:workers",
-            id,
-            f"{int((time.time() + left) * 1e6)} {json.dumps(known)}",
-        )
+        known |= ({"lifetime": 3.0} if vanished else {}) | report
+        registering.register(redis_server, id, reports=not vanished, **known)
 
     return write
 
@@ -57,7 +51,6 @@ def register(redis_server: RedisServer) -> Register:
 # -- wait --------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("settled")
 @pytest.mark.parametrize("value", ["1", "0"])
 def test_wait_ends_at_once_when_everybody_has_followed(
     cli: Cli, redis_url: str, redis_server: RedisServer, register: Register, value: str
@@ -98,7 +91,6 @@ def test_wait_names_those_that_have_not_followed_in_time(
     assert waited.err.count("\n") == 1
 
 
-@pytest.mark.usefixtures("settled")
 def test_wait_does_not_wait_for_requests_unless_asked(
     cli: Cli, redis_url: str, redis_server: RedisServer, register: Register
 ) -> None:
@@ -110,7 +102,7 @@ def test_wait_does_not_wait_for_requests_unless_asked(
 def test_wait_names_those_that_vanished_and_may_be_serving_unless_that_is_allowed(
     cli: Cli, redis_url: str, register: Register
 ) -> None:
-    register("a", left=-1)
+    register("a", vanished=True)
     waited = cli("wait", "--backend", redis_url)
     assert waited.code == 4
     assert waited.err.startswith("These workers vanished and may still be serving: 4711@web-1. ")
@@ -121,14 +113,14 @@ def test_wait_names_those_that_vanished_and_may_be_serving_unless_that_is_allowe
 def test_those_that_vanished_and_have_closed_themselves_are_no_trouble(
     cli: Cli, redis_url: str, register: Register
 ) -> None:
-    register("a", left=-1, fence=2.0)
+    register("a", vanished=True, fence=2.0)
     assert cli("wait", "--backend", redis_url).code == 0
 
 
 def test_wait_as_json_has_the_same_keys_and_exit_codes_whatever_happens(
     cli: Cli, redis_url: str, redis_server: RedisServer, register: Register
 ) -> None:
-    register("gone", left=-1)
+    register("gone", vanished=True)
     unfenced = cli("wait", "--json", "--backend", redis_url)
     assert (
         unfenced.code,
@@ -137,12 +129,13 @@ def test_wait_as_json_has_the_same_keys_and_exit_codes_whatever_happens(
     ) == (4, False, ["gone"])
     register("late", epoch=0)
     late = cli("wait", "--json", "--timeout", "3", "--backend", redis_url)
-    assert (late.code, late.json["ok"], [worker["id"] for worker in late.json["waiting"]]) == (
-        3,
-        False,
-        ["late"],
-    )
-    redis_server.cli("DEL", "{maintenance}:workers")
+    assert (
+        late.code,
+        late.json["ok"],
+        "late" in [worker["id"] for worker in late.json["waiting"]],
+    ) == (3, False, True)
+    redis_server.cli("DEL", "{maintenance}:registry")
+    register("done")
     done = cli("wait", "--json", "--backend", redis_url)
     assert (done.code, done.err, done.json["ok"]) == (0, "", True)
     assert done.json.keys() == late.json.keys() == unfenced.json.keys()
@@ -211,7 +204,7 @@ def test_on_waits_for_nobody_unless_asked(
 def test_on_tells_of_those_that_vanished_unless_that_is_allowed(
     cli: Cli, redis_url: str, register: Register
 ) -> None:
-    register("a", left=-1)
+    register("a", vanished=True)
     on = cli("on", "--wait", "--backend", redis_url)
     assert (on.code, on.lines[0]) == (4, "maintenance: on")
     assert "vanished and may still be serving: 4711@web-1" in on.err
@@ -231,16 +224,67 @@ def test_on_does_not_wait_where_it_is_not_on(
 # -- workers -----------------------------------------------------------------------------------------------------------------
 
 
-def test_workers_lists_the_live_ones(cli: Cli, redis_url: str, register: Register) -> None:
+def test_workers_lists_the_live_and_the_vanished(
+    cli: Cli, redis_url: str, register: Register
+) -> None:
     register("a", rung="tracking", version="1.2", http=3, drained=False, fence=2.5)
-    register("gone", left=-1)
+    register("gone", vanished=True)
     listed = cli("workers", "--backend", redis_url)
     assert (listed.code, listed.err) == (0, "")
-    assert listed.lines == [
-        "a host=web-1 pid=4711 link=tracking version=1.2 stands=closed http=3 websockets=0 fence=2.5s"
+    live, vanished = sorted(listed.lines)
+    assert (
+        live
+        == "a host=web-1 pid=4711 link=tracking version=1.2 stands=closed http=3 websockets=0 fence=2.5s"
+    )
+    assert vanished.startswith("gone host=web-1 pid=4711 link=? version=? stands=vanished ")
+    assert vanished.endswith(" (its record does not say where its process ran)")
+    document, gone = sorted(
+        cli("workers", "--json", "--backend", redis_url).json, key=lambda one: one["id"]
+    )
+    assert (document["id"], document["http"], document["fenced"], document["why_not_gone"]) == (
+        "a",
+        3,
+        True,
+        None,
+    )
+    assert "does not say where" in gone["why_not_gone"]
+
+
+def test_workers_forget_takes_out_only_those_that_vanished(
+    cli: Cli, redis_url: str, register: Register
+) -> None:
+    for id, host in (("a", "web-1"), ("b", "web-2"), ("c", "web-3")):
+        register(id, host=host, vanished=True)
+    register("d", host="web-1")
+    assert cli("wait", "--backend", redis_url).code == 4
+
+    gone = cli("workers", "forget", "a", "web-2", "--backend", redis_url)
+    assert (gone.code, sorted(gone.lines)) == (
+        0,
+        ["Forgot a, 4711@web-1.", "Forgot b, 4711@web-2."],
+    )
+    left = cli("workers", "forget", "web-1", "--backend", redis_url)
+    assert (left.code, left.err) == (1, "No worker of that id or host has vanished.\n")
+    assert sorted(one["id"] for one in cli("workers", "--json", "--backend", redis_url).json) == [
+        "c",
+        "d",
     ]
-    (document,) = cli("workers", "--json", "--backend", redis_url).json
-    assert (document["id"], document["http"], document["fenced"]) == ("a", 3, True)
+    assert cli("workers", "forget", "web-3", "--backend", redis_url).code == 0
+    assert cli("wait", "--expect", "1", "--backend", redis_url).code == 0
+
+
+def test_wait_expects_as_many_workers_as_it_is_told(
+    cli: Cli, redis_url: str, register: Register
+) -> None:
+    nobody = cli("wait", "--backend", redis_url)
+    assert (
+        nobody.code,
+        nobody.err.startswith("No worker is registered, so nothing is proved."),
+    ) == (4, True)
+    assert cli("wait", "--expect", "0", "--backend", redis_url).code == 0
+    register("a")
+    too_few = cli("wait", "--expect", "2", "--timeout", "3", "--backend", redis_url)
+    assert (too_few.code, "Expected workers: 2; registered: 1." in too_few.err) == (3, True)
 
 
 def test_workers_names_the_ways_around_the_gate(
@@ -347,7 +391,6 @@ def test_a_wait_on_a_terminal_ends_with_the_last_table_and_the_verdict(
     assert "still waited for: 4711@web-1." in " ".join(ended.out.split())
 
 
-@pytest.mark.usefixtures("settled")
 def test_a_wait_prints_a_line_for_each_change_to_a_pipe(redis_url: str, register: Register) -> None:
     register("a", drained=False, http=1, pid=1)
     register("b", epoch=0, pid=2)
@@ -377,15 +420,15 @@ async def outside(*arguments: str) -> Ran:
 async def test_real_workers_are_waited_for_and_told_apart(
     nursery: Nursery, own_redis_server: RedisServerFactory, tmp_path: Path
 ) -> None:
-    """One serves a slow request, one is killed; what each command says of them is what they answer to an outside client."""
+    """One serves a slow request and is killed, one is paused; what each command says of them is what they answer to an outside client."""
     server = own_redis_server()
     url = f"{server.url}?ttl=1"
     async with Crew(nursery, url, tmp_path, stale_after=2.0, policy="last-known") as crew:
-        busy, killed = await crew.start(), await crew.start()
+        busy, paused = await crew.start(), await crew.start()
         await ready(busy)
-        await ready(killed)
+        await ready(paused)
         listed = await outside("workers", "--json", "--backend", url)
-        assert {worker["pid"] for worker in listed.json} == {busy.pid, killed.pid}
+        assert {worker["pid"] for worker in listed.json} == {busy.pid, paused.pid}
 
         on = await outside("on", "--wait", "--backend", url)
         seen = [len(worker.answers) for worker in crew.workers]
@@ -416,9 +459,9 @@ async def test_real_workers_are_waited_for_and_told_apart(
                 f"still waited for: {busy.pid}@{os.uname().nodename} (1 requests, 0 WebSockets)"
                 in slow.err
             )
+            paused.signal(signal.SIGSTOP)
             busy.signal(signal.SIGKILL)
-        killed.signal(signal.SIGKILL)
         gone = await outside("wait", "--drained", "--backend", url)
         assert gone.code == 4
-        assert f"{killed.pid}@" in gone.err
-        assert f"{busy.pid}@" in gone.err
+        assert f"{paused.pid}@" in gone.err
+        assert f"{busy.pid}@" not in gone.err, "a look at its process proved that it is dead"

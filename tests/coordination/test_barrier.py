@@ -30,6 +30,7 @@ from fastapi_maintenance.runtime.mode import MaintenanceMode
 from ..checker.crew import Crew, Nursery, ask_slowly, is_at_work, ready
 from ..checker.crew import Worker as Process
 from ..conftest import RedisServerFactory
+from ..support.registering import register
 from ..support.servers import RedisServer
 from ..support.waiting import eventually, eventually_sync
 
@@ -39,7 +40,6 @@ LIFETIME = 3 * TTL
 EPOCH = 100
 LIVE = Worker(
     "a",
-    deadline=10.0,
     pid=1,
     host="h",
     epoch=EPOCH,
@@ -47,17 +47,29 @@ LIVE = Worker(
     drained=True,
     fence=2.0,
     lifetime=3.0,
+    generation="g",
+    known_for=3.0,
 )
+OVER = 3.0  # seconds after which a worker that has not reported has vanished for good
 
 
-def roll(*workers: Worker, now: float = 5.0, on: bool = True) -> RegistrySnapshot:
+def roll(*workers: Worker, on: bool = True, generation: str = "g") -> RegistrySnapshot:
     return RegistrySnapshot(
-        Snapshot(ON if on else OFF, now=now, epoch=EPOCH), born=1, workers=workers
+        Snapshot(ON if on else OFF, now=5.0, epoch=EPOCH), generation, workers, lifetime=3.0
     )
 
 
 def look(*workers: Worker, drained: bool = True, on: bool = True) -> BarrierResult:
     return Barrier(roll(on=on), drained=drained).observe(roll(*workers, on=on), 1.0)
+
+
+def look_again(
+    *workers: Worker, before: Worker = LIVE, drained: bool = True, on: bool = True
+) -> BarrierResult:
+    """What is to be said of them when they have not reported for a lifetime, seen from here."""
+    barrier = Barrier(roll(on=on), drained=drained)
+    barrier.observe(roll(before, *workers, on=on), 0.0)
+    return barrier.observe(roll(*workers, on=on), OVER)
 
 
 # -- where a worker stands, without any clock ----------------------------------------------------------------------------
@@ -105,34 +117,124 @@ def test_after_an_opening_nobody_needs_to_drain() -> None:
     assert look(replace(LIVE, closed=False, drained=False, http=5), on=False).ok
 
 
-def test_a_fenced_worker_that_vanished_is_no_obstacle() -> None:
-    vanished = replace(LIVE, deadline=4.9)
+VANISHED = replace(LIVE, vanished=True, epoch=0, closed=False, drained=False)
 
-    result = look(vanished)
 
-    assert result.expired == (vanished,)
+def test_vanished_worker_that_is_fenced_and_drained_is_no_obstacle() -> None:
+    result = look_again(VANISHED)
+
+    assert result.expired == (replace(LIVE, vanished=True),)
     assert result.unfenced == ()
     assert result.ok
 
 
-def test_an_unfenced_worker_that_vanished_fails_a_strict_wait_only() -> None:
-    vanished = replace(LIVE, deadline=4.9, fence=None)
+@pytest.mark.parametrize(
+    "last",
+    [
+        replace(LIVE, drained=False, http=1),
+        replace(LIVE, epoch=EPOCH - 1),
+        replace(LIVE, closed=False),
+    ],
+)
+def test_vanished_worker_is_drained_only_if_it_said_so(last: Worker) -> None:
+    """A fence stops no request that was let in before."""
+    result = look_again(VANISHED, before=last)
 
-    result = look(vanished)
+    assert result.unfenced == (replace(last, vanished=True),)
+    assert not result.ok
+    assert look_again(VANISHED, before=replace(last, fence=2.0), drained=False).unfenced == ()
 
-    assert result.unfenced == (vanished,)
+
+def test_vanished_worker_without_a_fence_fails_a_strict_wait_only() -> None:
+    result = look_again(VANISHED, before=replace(LIVE, fence=None))
+
+    assert [worker.id for worker in result.unfenced] == ["a"]
     assert result.is_over
     assert not result.ok
-    with pytest.raises(UnfencedError, match="1@h"):
+    with pytest.raises(UnfencedError, match=r"1@h.*workers forget"):
         result.check()
     result.check(strict=False)
 
 
-def test_a_worker_that_left_counts_for_nothing() -> None:
-    result = look(replace(LIVE, left=True, deadline=4.9, fence=None))
+def test_worker_is_live_until_it_was_silent_for_a_lifetime_here() -> None:
+    """Whatever any other clock says: the report may be gone because a clock was set."""
+    barrier = Barrier(roll(), drained=True)
+    barrier.observe(roll(LIVE), 0.0)
+
+    assert barrier.observe(roll(VANISHED), OVER - 0.1).drained
+    assert barrier.observe(roll(VANISHED), OVER).expired
+    assert barrier.observe(roll(replace(LIVE, sequence=1)), OVER).drained
+
+
+def test_worker_with_a_report_that_never_changes_has_vanished() -> None:
+    assert look_again(LIVE).expired == (LIVE,)
+
+
+def test_worker_that_left_or_is_proved_gone_counts_for_nothing() -> None:
+    barrier = Barrier(roll(), drained=True)
+    barrier.observe(roll(LIVE, replace(LIVE, id="b", closed=False)), 0.0)
+
+    result = barrier.observe(roll(LIVE), 1.0)
 
     assert result.ok
-    assert (result.drained, result.expired) == ((), ())
+    assert (len(result.drained), result.expired) == (1, ())
+
+
+def test_empty_registry_proves_nothing_unless_expected() -> None:
+    result = look_again(before=LIVE)
+
+    assert result.is_over
+    assert not result.ok
+    with pytest.raises(UnfencedError, match="--expect 0"):
+        result.check(strict=False)
+    empty = Barrier(roll(), drained=True, expect=0)
+    assert not empty.observe(roll(), 0.0).ok, "the registry may be young"
+    assert empty.observe(roll(), OVER).ok
+
+
+def test_expected_number_of_workers_is_waited_for() -> None:
+    barrier = Barrier(roll(), drained=True, expect=2)
+
+    result = barrier.observe(roll(LIVE), 1.0)
+    assert not result.is_over
+    with pytest.raises(DrainTimeout, match="Expected workers: 2; registered: 1"):
+        result.check()
+    assert barrier.observe(roll(LIVE, replace(LIVE, id="b")), 1.0).ok
+    assert not barrier.observe(
+        roll(LIVE, replace(LIVE, id="b"), replace(LIVE, id="c")), 1.0
+    ).is_over
+
+
+@pytest.mark.parametrize(
+    "known",
+    [
+        replace(LIVE, known_for=2.9),
+        replace(LIVE, generation="before"),
+        replace(LIVE, epoch=EPOCH - 1, known_for=99.0),
+    ],
+)
+def test_young_registry_is_trusted_after_a_lifetime_on_this_clock(known: Worker) -> None:
+    """Only a worker that reports after the barrier began says how long this registry has stood."""
+    barrier = Barrier(roll(), drained=True)
+    barrier.observe(roll(known), 0.0)
+    seen = replace(known, epoch=EPOCH, generation="before", sequence=1)
+
+    result = barrier.observe(roll(seen), OVER - 0.5)
+    assert 0 < result.settles_in <= 0.5
+    assert not result.is_over
+    with pytest.raises(DrainTimeout, match="try again"):
+        result.check()
+    assert barrier.observe(roll(seen), OVER).ok
+
+
+def test_registry_of_another_generation_is_waited_for_again() -> None:
+    barrier = Barrier(roll(), drained=True)
+    barrier.observe(roll(LIVE), 0.0)
+
+    result = barrier.observe(roll(replace(LIVE, sequence=1), generation="other"), 5.0)
+
+    assert result.settles_in == OVER
+    assert not result.ok
 
 
 def test_a_worker_that_came_later_is_named_and_waited_for() -> None:
@@ -144,13 +246,13 @@ def test_a_worker_that_came_later_is_named_and_waited_for() -> None:
     assert result.joined == result.waiting == (newcomer,)
 
 
-def test_a_worker_missing_from_the_registry_is_waited_for_until_its_deadline() -> None:
+def test_worker_missing_from_another_generation_is_waited_for() -> None:
     """After a FLUSHALL the registry is empty: that must not look like everybody having left."""
     barrier = Barrier(roll(LIVE), drained=True)
-    barrier.observe(roll(replace(LIVE, epoch=0)), 0.0)
+    barrier.observe(roll(behind := replace(LIVE, epoch=0)), 0.0)
 
-    assert barrier.observe(roll(), 1.0).waiting
-    assert barrier.observe(roll(now=11.0), 1.0).expired
+    assert barrier.observe(roll(generation="other"), 1.0).waiting
+    assert barrier.observe(roll(generation="other"), OVER).expired == (behind,)
 
 
 def look_at_billing(*workers: Worker) -> BarrierResult:
@@ -220,8 +322,19 @@ async def test_a_timeout_must_be_positive(backend: RedisBackend) -> None:
 
 
 @pytest.mark.every_redis
-async def test_without_workers_there_is_nobody_to_wait_for(backend: RedisBackend) -> None:
-    assert (await wait_until_applied(backend)).ok
+async def test_wait_without_workers_proves_nothing_unless_expected(backend: RedisBackend) -> None:
+    """As with a mistyped key: all workers serve, and none of them is seen."""
+    result, none = await asyncio.gather(
+        wait_until_applied(backend), wait_until_applied(backend, expect=0)
+    )
+
+    assert not result.ok
+    with pytest.raises(UnfencedError, match="No worker is registered"):
+        result.check(strict=False)
+    assert none.ok
+    assert min(result.elapsed, none.elapsed) > LIFETIME - 0.1, (
+        "there may be workers that a lost registry does not know of"
+    )
 
 
 @pytest.mark.every_redis
@@ -246,59 +359,19 @@ async def test_it_works_after_a_bare_set_and_after_a_del(
 
 
 @pytest.mark.every_redis
-@pytest.mark.usefixtures("settled")
 async def test_progress_is_told_of_every_change_and_of_nothing_else(
     backend: RedisBackend, redis_server: RedisServer
 ) -> None:
-    def register(epoch: int) -> None:
-        redis_server.cli(
-            "HSET",
-            "{maintenance}:workers",
-            "x",
-            f'{int((time.time() + 60) * 1e6)} {{"epoch": {epoch}}}',
-        )
-
     seen: list[BarrierResult] = []
-    register(0)
+    register(redis_server, "x", epoch=0)
     waiting = asyncio.create_task(wait_until_applied(backend, timeout=20, progress=seen.append))
     await eventually(lambda: seen, within=20)
     await asyncio.sleep(0.5)  # in which it looks again and again
-    register(10**17)
+    register(redis_server, "x", epoch=10**17)
     result = await waiting
 
     assert [(len(told.waiting), len(told.drained)) for told in seen] == [(1, 0), (0, 1)]
     assert seen[-1] == result
-
-
-def test_while_the_registry_is_young_nothing_is_proved() -> None:
-    """Those whom it has forgotten are fenced when a registration would have run out, and no earlier."""
-    young = replace(roll(LIVE, now=5.0), born=3_500_000, lifetime=1.0)
-    barrier = Barrier(young, drained=True)
-
-    result = barrier.observe(young, 1.0)
-    assert result.settles_in == 1.5, "a worker in it lives 3 seconds"
-    assert (result.pending, result.is_over, result.ok) == ((), False, False)
-    with pytest.raises(DrainTimeout, match=r"Wait 1\.5 s, and try again"):
-        result.check()
-
-    result = barrier.observe(replace(roll(now=6.6), born=3_500_000, lifetime=1.0), 1.0)
-    assert result.settles_in == 0.0
-    assert result.ok
-
-
-@pytest.mark.every_redis
-async def test_a_barrier_that_begins_when_redis_is_back_empty_waits_for_whom_it_has_forgotten(
-    redis_url: str,
-) -> None:
-    """With nobody in the registry it would otherwise be over at once."""
-    backend, began = RedisBackend(redis_url, ttl=TTL), time.monotonic()
-    await backend.write(ON)
-
-    result = await wait_until_applied(backend, drained=True, timeout=20)
-
-    assert result.ok
-    assert result.drained == ()
-    assert time.monotonic() - began > LIFETIME - 0.1, "two clocks tell the same time, nearly"
 
 
 @pytest.mark.every_redis
@@ -348,10 +421,7 @@ async def test_it_begins_anew_where_the_epoch_went_back(
                 await redis_server.acli("SET", "{maintenance}:epoch", "5 5 0 0")
             return await super().read_registry()
 
-    laggard = '{"epoch": 0}'
-    redis_server.cli(
-        "HSET", "{maintenance}:workers", "x", f"{int((time.time() + 0.5) * 1e6)} {laggard}"
-    )
+    register(redis_server, "x", lifetime=0.0)
 
     result = await wait_until_applied(Rewound(redis_server.url), timeout=20)
 
@@ -372,12 +442,7 @@ async def test_a_server_that_is_lost_in_the_middle_is_named_with_those_who_were_
     own_redis_server: RedisServerFactory,
 ) -> None:
     server = own_redis_server()
-    server.cli(
-        "HSET",
-        "{maintenance}:workers",
-        "x",
-        f'{int((time.time() + 60) * 1e6)} {{"pid": 4711, "host": "web-1"}}',
-    )
+    register(server, "x", pid=4711, host="web-1")
 
     looked = asyncio.Event()
 
@@ -405,12 +470,7 @@ async def test_a_last_look_for_which_there_was_no_time_is_no_outage(
             await asyncio.sleep(60)
             return await super().read_registry()
 
-    redis_server.cli(
-        "HSET",
-        "{maintenance}:workers",
-        "x",
-        f'{int((time.time() + 60) * 1e6)} {{"pid": 4711, "host": "web-1"}}',
-    )
+    register(redis_server, "x", pid=4711, host="web-1")
     for timeout, told in ((0.9, False), (2.0, True)):
         result = await wait_until_applied(Slower(redis_server.url), timeout=timeout)
 
@@ -464,7 +524,9 @@ async def test_every_worker_is_classified_rightly(
         await asyncio.wait_for(slow, 1)  # it would take longer if nobody had waited for it
 
         assert {worker.pid for worker in result.drained} == {busy.pid, newcomer.pid}
-        assert {worker.pid for worker in result.expired} == {paused.pid, killed.pid}
+        assert {worker.pid for worker in result.expired} == {paused.pid}, (
+            "the other one is proved gone by a sibling"
+        )
         assert {worker.pid for worker in result.joined} == {newcomer.pid}
         assert result.applied == result.waiting == ()
         assert result.state.enabled
@@ -472,12 +534,14 @@ async def test_every_worker_is_classified_rightly(
         assert any(
             answer.status == 200 and answer.received - answer.sent >= 6 for answer in busy.answers
         )
+        assert {worker.pid for worker in result.unfenced} == {paused.pid}, (
+            "what it had let in is not known"
+        )
+        assert not result.ok
+        undrained = await wait_until_applied(url, timeout=30)
+        assert undrained.ok is (policy == "closed")
         if policy == "closed":
-            assert result.ok
             await _first_answer_after_waking_is_503(paused)
-        else:
-            assert {worker.pid for worker in result.unfenced} == {paused.pid, killed.pid}
-            assert not result.ok
 
 
 async def _first_answer_after_waking_is_503(paused: Process) -> None:
@@ -526,8 +590,7 @@ async def test_a_block_that_cannot_drain_is_not_run(
     on_error: str, redis_server: RedisServer, redis_url: str
 ) -> None:
     """`DrainTimeout` names the laggards; the hold is released, or kept as asked."""
-    laggard = f'{int((time.time() + 60) * 1e6)} {{"pid": 4711, "host": "web-1"}}'
-    redis_server.cli("HSET", "{maintenance}:workers", "x", laggard)
+    register(redis_server, "x", pid=4711, host="web-1")
     ran = False
 
     with pytest.raises(DrainTimeout, match="4711@web-1"):
@@ -541,11 +604,10 @@ async def test_a_block_that_cannot_drain_is_not_run(
 
 
 def test_a_synchronous_block_drains_too(redis_server: RedisServer, redis_url: str) -> None:
+    register(redis_server, "x", epoch=10**17, closed=True, drained=True)
     with maintenance_mode_on(redis_url, drain=20):
         assert redis_server.cli("HLEN", "{maintenance}:holds") == "1"
-    redis_server.cli(
-        "HSET", "{maintenance}:workers", "x", f'{int((time.time() + 60) * 1e6)} {{"pid": 4711}}'
-    )
+    register(redis_server, "x", pid=4711)
 
     with pytest.raises(DrainTimeout, match="4711"), maintenance_mode_on(redis_url, drain=2):
         raise AssertionError("the block must not run")
@@ -556,9 +618,7 @@ def test_a_synchronous_block_drains_too(redis_server: RedisServer, redis_url: st
 def test_ctrl_c_ends_the_wait_of_a_synchronous_block_at_once(
     redis_server: RedisServer, redis_url: str
 ) -> None:
-    redis_server.cli(
-        "HSET", "{maintenance}:workers", "x", f'{int((time.time() + 600) * 1e6)} {{"pid": 4711}}'
-    )
+    register(redis_server, "x", pid=4711)
     started, main = time.monotonic(), threading.get_ident()
 
     def interrupt() -> None:
@@ -578,12 +638,7 @@ def test_ctrl_c_ends_the_wait_of_a_synchronous_block_at_once(
 async def test_a_block_refuses_to_run_beside_an_unfenced_worker_unless_told_otherwise(
     redis_server: RedisServer, redis_url: str
 ) -> None:
-    redis_server.cli(
-        "HSET",
-        "{maintenance}:workers",
-        "x",
-        f'{int((time.time() - 1) * 1e6)} {{"pid": 4711, "host": "web-1"}}',
-    )
+    register(redis_server, "x", pid=4711, host="web-1", lifetime=0.0, reports=False)
 
     with pytest.raises(UnfencedError, match="4711@web-1"):
         async with maintenance_mode_on(redis_url, drain=10):

@@ -15,6 +15,7 @@ from fastapi_maintenance.exceptions import InvalidStateError
 
 from ..support import pages
 from ..support.pages import PAGES, ROOT, Block, Reader, fences_of
+from ..support.registering import register
 from ..support.servers import RedisServer
 from ..support.waiting import eventually_sync
 
@@ -32,10 +33,11 @@ NOT_RUN: Final = {
 
 
 @pytest.fixture
-def reader(
-    redis_server: RedisServer, settled: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Reader:
+def reader(redis_server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Reader:
     monkeypatch.chdir(tmp_path)
+    register(
+        redis_server, "ready", epoch=2**52, closed=True, drained=True
+    )  # the commands of a page have somebody to wait for
     return Reader(redis_server, tmp_path)
 
 

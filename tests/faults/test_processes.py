@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.holders import Program
 from tests.support.ports import free_port
+from tests.support.registering import reports
 from tests.support.servers import RedisServer
 from tests.support.waiting import eventually_sync
 
@@ -37,12 +38,8 @@ def links(server: RedisServer) -> int:
 
 
 def applied(server: RedisServer) -> list[str]:
-    """The registrations of workers that are closed."""
-    return [
-        line
-        for line in server.cli("HVALS", "{maintenance}:workers").splitlines()
-        if '"closed": true' in line
-    ]
+    """The reports of workers that are closed."""
+    return [report for report in reports(server) if '"closed": true' in report]
 
 
 def test_after_a_reload_there_is_one_link_as_before(

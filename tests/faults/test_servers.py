@@ -155,7 +155,7 @@ async def test_a_thousand_changes_a_second_are_read_one_at_a_time_and_leave_noth
     redis_url: str, operator: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     running = most = runs = 0
-    run = Sync.run
+    run = Sync.read
 
     async def count(sync: Sync, *args: Any, **options: Any) -> tuple[bool, float]:
         nonlocal running, most, runs
@@ -166,7 +166,7 @@ async def test_a_thousand_changes_a_second_are_read_one_at_a_time_and_leave_noth
         finally:
             running -= 1
 
-    monkeypatch.setattr(Sync, "run", count)
+    monkeypatch.setattr(Sync, "read", count)
     async with Service(RedisBackend(redis_url, ttl=NO_POLL)) as service:
         began, flips, blocks = time.monotonic(), 0, 0
         while flips < CHANGES:

@@ -123,7 +123,7 @@ async def test_components_are_read_without_scripts(
 
 
 def test_worker_without_the_component_counts_as_closed() -> None:
-    worker = Worker("a", deadline=1.0, http=3).in_component("billing")
+    worker = Worker("a", http=3).in_component("billing")
 
     assert (worker.closed, worker.drained, worker.http) == (True, True, 0)
 

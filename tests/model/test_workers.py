@@ -8,57 +8,88 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastapi_maintenance.model.workers import LEFT, ComponentStatus, Worker
+from fastapi_maintenance.model.snapshot import Snapshot
+from fastapi_maintenance.model.workers import ComponentStatus, RegistrySnapshot, Worker
+
+RECORD = {
+    "host": "web-1",
+    "pid": 7,
+    "boot": "b",
+    "namespace": "n",
+    "start": "1",
+    "fence": 1.5,
+    "lifetime": 3.0,
+    "format": 2,
+}
+REPORT = {
+    "epoch": 3,
+    "closed": True,
+    "drained": True,
+    "http": 2,
+    "websockets": 1,
+    "generation": "g",
+    "known_for": 9.0,
+}
 
 
-def test_a_report_is_read_whole() -> None:
-    report = {
-        "host": "web-1",
-        "pid": 7,
-        "epoch": 3,
-        "closed": True,
-        "drained": True,
-        "http": 2,
-        "websockets": 1,
-        "fence": 1.5,
-        "lifetime": 3.0,
-    }
+def parse(record: object = RECORD, report: object = REPORT, sequence: str = "12") -> Worker:
+    return Worker.parse(
+        "a", json.dumps(record).encode(), f"{sequence} {json.dumps(report)}".encode()
+    )
 
-    worker = Worker.parse("a", 12.5, json.dumps(report))
 
-    assert worker == Worker("a", 12.5, **report)  # type: ignore[arg-type]
+def test_worker_with_record_and_report_is_read_whole() -> None:
+    worker = parse()
+
+    known = {name: value for name, value in RECORD.items() if name != "format"}
+    assert worker == Worker("a", sequence=12, **known, **REPORT)  # type: ignore[arg-type]
     assert worker.name == "7@web-1"
+    assert not worker.vanished
 
 
-@pytest.mark.parametrize("report", [LEFT, LEFT.encode()], ids=["text", "bytes"])
-def test_a_worker_that_left_says_so(report: str | bytes) -> None:
-    assert Worker.parse("a", 1.0, report).left
+def test_worker_without_report_has_vanished() -> None:
+    assert Worker.parse("a", json.dumps(RECORD).encode(), None).vanished
 
 
-def test_what_another_version_reports_in_addition_is_passed_over_and_what_it_lacks_is_unknown() -> (
-    None
-):
-    read = Worker.parse("a", 1.0, '{"pid": 7, "mood": "good", "components": {"billing": {}}}')
+def test_report_of_another_version_is_read_as_far_as_known() -> None:
+    read = parse({"pid": 7, "mood": "good"}, {"components": {"billing": {}}, "mood": "good"}, "1")
 
     assert read == Worker(
         "a",
-        1.0,
+        sequence=1,
         pid=7,
         components={"billing": ComponentStatus(closed=False, drained=False, http=0, websockets=0)},
     )
 
 
 @given(
-    st.one_of(
-        st.text(),
-        st.binary(),
-        st.recursive(st.none() | st.integers() | st.text(), st.lists).map(json.dumps),
-    )
+    st.binary(),
+    st.none()
+    | st.binary()
+    | st.recursive(st.none() | st.integers(), st.lists).map(lambda one: json.dumps(one).encode()),
 )
-def test_garbage_makes_a_worker_of_which_nothing_is_known(report: str | bytes) -> None:
-    worker = Worker.parse("a", 1.0, report)
+def test_garbage_is_a_worker_of_which_nothing_is_known(record: bytes, report: bytes | None) -> None:
+    worker = Worker.parse("a", record, report)
 
-    assert worker in (Worker("a", 1.0), Worker("a", 1.0, left=True))
+    assert worker == Worker("a", vanished=report is None, sequence=worker.sequence)
+
+
+def test_earlier_registration_is_read_with_its_deadline() -> None:
+    entry = json.dumps({"pid": 7, "epoch": 3, "closed": True, "fence": 2.0, "lifetime": 3.0})
+
+    worker = Worker.parse_earlier("a", f"12500000 {entry}".encode(), 12.0)
+
+    assert worker == Worker(
+        "a", sequence=12500000, pid=7, epoch=3, closed=True, fence=2.0, lifetime=3.0
+    )
+    assert Worker.parse_earlier("a", f"12500000 {entry}".encode(), 13.0) == Worker(
+        "a", vanished=True, sequence=12500000, pid=7, epoch=3, closed=True, fence=2.0, lifetime=3.0
+    )
+
+
+@pytest.mark.parametrize("entry", [b"12500000 left", b'12500000 {"format": 2}', b"garbage"])
+def test_earlier_registration_of_no_such_worker_is_none(entry: bytes) -> None:
+    assert Worker.parse_earlier("a", entry, 12.0) is None
 
 
 @pytest.mark.parametrize(
@@ -73,5 +104,22 @@ def test_garbage_makes_a_worker_of_which_nothing_is_known(report: str | bytes) -
         (4.0, False),
     ],
 )
-def test_a_fence_must_close_before_the_registry_forgets(fence: float | None, fenced: bool) -> None:
-    assert Worker("a", 1.0, fence=fence, lifetime=3.0).is_fenced is fenced
+def test_fence_must_close_before_the_registry_forgets(fence: float | None, fenced: bool) -> None:
+    assert Worker("a", fence=fence, lifetime=3.0).is_fenced is fenced
+
+
+@pytest.mark.parametrize(
+    ("gone", "why"),
+    [
+        (Worker("a", vanished=True), "does not say where"),
+        (
+            Worker("a", vanished=True, boot="x", namespace="n"),
+            "no live worker runs on the same machine",
+        ),
+        (Worker("a", vanished=True, boot="b", namespace="n"), "was still there"),
+    ],
+)
+def test_vanished_worker_has_a_reason_why_it_is_not_gone(gone: Worker, why: str) -> None:
+    beside = Worker("b", boot="b", namespace="n")
+
+    assert why in RegistrySnapshot(Snapshot(), "g", (gone, beside)).why_not_gone(gone)

@@ -35,6 +35,7 @@ from ..conftest import RedisServerFactory
 from ..support.clock import T0, Clock, at
 from ..support.doubles import DeadWatch, Ignorant, Switchboard
 from ..support.holders import Program
+from ..support.registering import reports
 from ..support.servers import RedisServer
 from ..support.waiting import eventually, eventually_sync
 
@@ -966,15 +967,10 @@ async def test_forked_workers_have_one_link_each(redis_server: RedisServer) -> N
 
     with Program("-c", FORKING, redis_server.url) as parent:
         parent.expect(r"\d+ \d+")
-        await eventually(
-            lambda: redis_server.cli("HLEN", "{maintenance}:workers") == "2", within=10
-        )
+        await eventually(lambda: len(reports(redis_server)) == 2, within=10)
         assert connections(redis_server) == 2
         await redis_server.acli("SET", "maintenance", "1")
-        await eventually(
-            lambda: redis_server.cli("HVALS", "{maintenance}:workers").count('"closed": true') == 2,
-            within=10,
-        )
+        await eventually(lambda: str(reports(redis_server)).count('"closed": true') == 2, within=10)
         await redis_server.acli("DEL", "maintenance")
         assert parent.wait(10) == 0
 

@@ -42,13 +42,15 @@ from .connection import NotSlotOwnerError, RedisConnection
 from .history import History, HistoryGapLog
 from .keys import Keys
 from .link import Link
+from .process import proved_gone
 from .replies import (
+    HoldObserver,
     ScriptReply,
     count_replicas,
-    plain_reads,
-    read_plain,
+    read_natively,
     read_registry,
     read_script,
+    reads,
 )
 from .script import Script, dump_hold
 from .sync import LIFETIMES, DataLoss
@@ -62,6 +64,7 @@ _OPTIONS: Final = (
     "timeout",
     "on_data_loss",
 )  # of a URL's query, beside those of redis-py
+_MAX_TRIES: Final = 5  # to read what does not change in between
 _MOVE: Final = 0.05  # seconds between two tries while the switch is on the move
 
 
@@ -103,6 +106,7 @@ class RedisBackend(BaseStateBackend, WorkerRegistry):
             server_of_client(client, self._keys) if url is None else server_of_url(url, self._keys)
         )
         self._script = Script(self._keys, lambda: self.components)
+        self._observer = HoldObserver()
         self._links: WeakSet[Link] = WeakSet()
         self._by: str | None = None
         self._gaps = HistoryGapLog(self.describe())
@@ -175,7 +179,7 @@ class RedisBackend(BaseStateBackend, WorkerRegistry):
     async def read(self) -> Snapshot:
         async with self._wire() as wire:
             try:
-                return read_script(await self._run(wire, "read")).reading
+                return read_script(await self._run(wire, "read"), self._observer).reading
             except UnsupportedError:
                 return await self._read_plainly(wire)
 
@@ -254,7 +258,7 @@ class RedisBackend(BaseStateBackend, WorkerRegistry):
             raise BackendError(
                 "Redis answered the script with something else than when the hold begins."
             ) from None
-        return replace(hold, since=since, deadline=answer.reading.now + lease)
+        return replace(hold, since=since, deadline=answer.reading.now + lease, lease=lease)
 
     async def renew(self, hold: Hold, lease: float) -> bool:
         async with self._wire() as wire:
@@ -281,15 +285,24 @@ class RedisBackend(BaseStateBackend, WorkerRegistry):
     # -- registry ------------------------------------------------------------------------------------------------------
 
     async def begin_barrier(self) -> RegistrySnapshot:
-        async with self._wire() as wire:
-            return self._roll(await self._run(wire, "barrier"))
+        return await self._call_roll("barrier")
 
     async def read_registry(self) -> RegistrySnapshot:
-        async with self._wire() as wire:
-            return self._roll(await self._run(wire, "workers"))
+        return await self._call_roll("workers")
 
-    def _roll(self, reply: object) -> RegistrySnapshot:
-        return replace(read_registry(reply), lifetime=self.ttl * LIFETIMES)
+    async def _call_roll(self, step: str) -> RegistrySnapshot:
+        async with self._wire() as wire:
+            roll = read_registry(await self._run(wire, step), self._observer)
+            if gone := await proved_gone(roll.workers):  # this process may be near enough to tell
+                await wire.call(("HDEL", self._keys.registry, *gone), within=self._timeout)
+        workers = tuple(worker for worker in roll.workers if worker.id not in gone)
+        return replace(roll, workers=workers, lifetime=self.ttl * LIFETIMES)
+
+    async def forget(self, ids: Iterable[str]) -> None:
+        async with self._wire() as wire:
+            (done,) = await wire.call(("HDEL", self._keys.registry, *ids), within=self._timeout)
+        if isinstance(done, Exception):
+            raise BackendError(f"{self.describe()} refused to forget workers: {done}") from done
 
     # -- running steps -------------------------------------------------------------------------------------------------
 
@@ -307,7 +320,7 @@ class RedisBackend(BaseStateBackend, WorkerRegistry):
     async def _step(self, wire: RedisConnection, step: str, *args: str | int) -> ScriptReply:
         """Run a step and let this process' own workers see the outcome at once."""
         at = time.monotonic()
-        answer = read_script(await self._run(wire, step, *args))
+        answer = read_script(await self._run(wire, step, *args), self._observer)
         self._gaps.tell(answer.unrecorded)
         self.publish(answer.reading, at)
         return answer
@@ -383,11 +396,15 @@ class RedisBackend(BaseStateBackend, WorkerRegistry):
     async def _read_plainly(self, wire: RedisConnection) -> Snapshot:
         """Read where scripts are forbidden."""
         components = sorted(self.components)
-        return read_plain(
-            await wire.call(*plain_reads(self._keys, components), within=self._timeout),
-            time.time(),
-            components,
-        )
+        for _ in range(_MAX_TRIES):
+            replies = await wire.call(
+                *reads(self._keys, components, lambda key: ("GET", key)), within=self._timeout
+            )
+            if (
+                answer := read_natively(replies, time.time(), components, self._observer)
+            ) is not None:
+                return answer.reading
+        raise BackendError(f"{self.describe()} changed too often to be read as a whole.")
 
 
 def _split(url: str) -> tuple[str, dict[str, str]]:
@@ -404,7 +421,7 @@ def _split(url: str) -> tuple[str, dict[str, str]]:
 
 
 def _lease(hold: Hold, seconds: float) -> tuple[str, str, int]:
-    return hold.id, dump_hold(hold), _milliseconds(seconds)
+    return hold.id, dump_hold(replace(hold, lease=seconds)), _milliseconds(seconds)
 
 
 def _milliseconds(seconds: float) -> int:

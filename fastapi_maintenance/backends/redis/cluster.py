@@ -16,7 +16,7 @@ from .connection import Command, RedisConnection, Reply, abort, request
 from .keys import Keys
 from .server import Address, Server, SingleServer
 
-__all__ = ["ClusterServer", "is_slot_migrating", "read_migrating_slot"]
+__all__ = ["ClusterServer", "is_slot_migrating", "resolved"]
 
 _HOPS: Final = 5
 
@@ -117,11 +117,15 @@ def is_slot_migrating(reply: Reply) -> TypeGuard[AskError | TryAgainError]:
     return isinstance(reply, AskError | TryAgainError)
 
 
-async def read_migrating_slot(
-    server: Server, wire: RedisConnection, reads: Sequence[Command], *, within: float
+async def resolved(
+    server: Server,
+    wire: RedisConnection,
+    commands: Sequence[Command],
+    replies: list[Reply],
+    *,
+    within: float,
 ) -> list[Reply]:
-    """Replies to commands on one key each, from whichever of the two nodes has it; from the new one also where it is absent."""
-    replies = await wire.call(*reads, within=within)
+    """The replies, with those from the new node in the place of each ASK: of the two, one has the key, or would have it."""
     sent_on = {number: reply for number, reply in enumerate(replies) if isinstance(reply, AskError)}
     if not sent_on:
         return replies
@@ -129,8 +133,10 @@ async def read_migrating_slot(
     address = _address(next(iter(sent_on.values())), wire)
     async with RedisConnection(await server.connect_to(address, timeout=within), _ignore) as other:
         answers = await other.call(
-            *(command for number in sent_on for command in (asking, reads[number])), within=within
+            *(command for number in sent_on for command in (asking, commands[number])),
+            within=within,
         )
+    replies = list(replies)
     for number, answer in zip(sent_on, answers[1::2], strict=True):
         replies[number] = answer
     return replies

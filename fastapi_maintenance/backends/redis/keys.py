@@ -22,6 +22,7 @@ class Keys:
     told: str
     history: str
     recorded: str
+    registry: str
 
     @classmethod
     def of(cls, switch: str) -> Self:
@@ -31,13 +32,26 @@ class Keys:
             switch,
             *(
                 f"{base}:{name}"
-                for name in ("holds", "workers", "epoch", "events", "told", "history", "recorded")
+                for name in (
+                    "holds",
+                    "workers",
+                    "epoch",
+                    "events",
+                    "told",
+                    "history",
+                    "recorded",
+                    "registry",
+                )
             ),
         )
 
     def component(self, name: str) -> str:
         """The switch of a component."""
         return f"{self.switch}:{name}"
+
+    def report(self, worker: str) -> str:
+        """The last report of a worker."""
+        return f"{self.registry.removesuffix('registry')}w:{worker}"
 
     @property
     def scopes_share_slot(self) -> bool:
@@ -47,7 +61,15 @@ class Keys:
     @property
     def all(self) -> tuple[str, ...]:
         """The keys that scripts are given, in their order."""
-        return self.switch, self.holds, self.workers, self.epoch, self.history, self.recorded
+        return (
+            self.switch,
+            self.holds,
+            self.registry,
+            self.epoch,
+            self.history,
+            self.recorded,
+            self.workers,
+        )
 
 
 def _tagged(key: str) -> str:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from enum import StrEnum
 from operator import attrgetter
@@ -30,6 +31,8 @@ logger = logging.getLogger("fastapi_maintenance")
 _BACKOFF_START: Final = 0.02  # seconds
 _BACKOFF_CAP: Final = 1.0
 _COURTESY: Final = 0.02
+_GAP: Final = 0.01  # seconds between two reads that pushes cause, at least
+_GAP_FACTOR: Final = 4  # or so many times as long as the last one took
 _TRACK: Final = ("CLIENT", "TRACKING", "ON", "OPTIN")
 _CONFINED: Final = (
     "allowed in this context"  # what a subscribed RESP2 connection is told about all other commands
@@ -74,6 +77,8 @@ class Link:
         )
         self._loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()
+        self._heard = False
+        self._report_at = math.inf
         self._rung: Rung | None = None
         self._failures = 0
         self._connected = 0  # so many times
@@ -120,11 +125,22 @@ class Link:
         ):
             self._connected += 1
             try:
+                poll_at = 0.0
                 while not self._moved:
                     ear.check()
-                    rung, next_sync = await self._sync_on(wire, rung)
+                    began = time.monotonic()
+                    polls = began >= poll_at
+                    rung, changes_at = await self._sync_on(wire, rung, polls=polls)
                     self._failures = 0
-                    await self._listen((wire, ear), next_sync, certifies=rung is Rung.TRACKING)
+                    if polls:
+                        poll_at = time.monotonic() + self._ttl * random.uniform(0.8, 1.2)
+                    # A server under load answers later, and is asked again later.
+                    rest_until = time.monotonic() + min(
+                        self._deadline, max(_GAP, _GAP_FACTOR * (time.monotonic() - began))
+                    )
+                    await self._listen(wire, ear, rung, min(changes_at, poll_at))
+                    if self._heard:
+                        await asyncio.sleep(rest_until - time.monotonic())
             except asyncio.CancelledError:
                 await self._sync.leave(wire)
                 raise
@@ -135,12 +151,13 @@ class Link:
         async with AsyncExitStack() as stack:
             try:
                 wire = ear = await stack.enter_async_context(await self._connect(protocol=3))
-                subscribed, named, tracked = await wire.call(
-                    self._subscribe, self._greeting, _TRACK, within=self._deadline
+                _, tracked = await wire.call(self._greeting, _TRACK, within=self._deadline)
+                rung = (
+                    Rung.TRACKING
+                    if not isinstance(tracked, Exception)
+                    else await self._subscribe_on(wire)
                 )
-                if _CONFINED in str(named):  # half of RESP3, as fakeredis has
-                    raise ResponseError(str(named))
-            except ResponseError as refusal:
+            except ResponseError:
                 # No RESP3. RESP2 lets a subscribed connection do nothing else, so the message needs one of its own.
                 await stack.aclose()
                 wire = await stack.enter_async_context(await self._connect(protocol=2))
@@ -149,54 +166,76 @@ class Link:
                 _, subscribed = await ear.call(
                     self._greeting, self._subscribe, within=self._deadline
                 )
-                tracked = refusal
-            yield wire, ear, _best(tracked, subscribed)
+                rung = _rung_of(subscribed)
+            yield wire, ear, rung
+
+    async def _subscribe_on(self, wire: RedisConnection) -> Rung:
+        """Hear of what our own writers change, where tracking is not to be had."""
+        subscribed, named = await wire.call(self._subscribe, self._greeting, within=self._deadline)
+        if _CONFINED in str(named):  # half of RESP3, as fakeredis has
+            raise ResponseError(str(named))
+        return _rung_of(subscribed)
 
     async def _connect(self, *, protocol: int) -> RedisConnection:
         return RedisConnection(
-            await self._server.connect(timeout=self._ttl, protocol=protocol), self._wake.set
+            await self._server.connect(timeout=self._ttl, protocol=protocol), self._hear
         )
 
-    async def _sync_on(self, wire: RedisConnection, rung: Rung) -> tuple[Rung, float]:
-        """Sync once; what is pushed meanwhile causes one more. Says the rung, lower if arming was refused, and the next time."""
-        self._wake.clear()
-        armed, changes_at = await self._sync.run(wire, arm=rung is Rung.TRACKING, rung=rung)
-        if rung is Rung.TRACKING and not armed:
-            rung = Rung.MESSAGE
+    async def _sync_on(
+        self, wire: RedisConnection, rung: Rung, *, polls: bool
+    ) -> tuple[Rung, float]:
+        """Poll, or only read; what is pushed meanwhile causes one more. Says the rung, lower if arming was refused, and the next time."""
+        self._heard = False
+        arm = rung is Rung.TRACKING
+        armed, changes_at = await (
+            self._sync.poll(wire, arm=arm, rung=rung) if polls else self._sync.read(wire, arm=arm)
+        )
+        if arm and not armed:
+            rung = await self._subscribe_on(wire)
         self._look_soon()
         self._settle(rung)
-        return rung, min(changes_at, time.monotonic() + self._ttl * random.uniform(0.8, 1.2))
+        return rung, changes_at
 
     async def _listen(
-        self, wires: Iterable[RedisConnection], until: float, *, certifies: bool
+        self, wire: RedisConnection, ear: RedisConnection, rung: Rung, until: float
     ) -> None:
-        """Wait for a push or for `until`, and make sure meanwhile that somebody is there."""
-        while not self._wake.is_set() and (now := time.monotonic()) < until:
-            silent = min(wires, key=attrgetter("last_received_at"))
+        """Wait for a push or for `until`; meanwhile report what has been applied, and make sure that the server is there."""
+        while not self._heard and (now := time.monotonic()) < until:
+            silent = min(wire, ear, key=attrgetter("last_received_at"))
             ping_at = silent.last_received_at + self._deadline
+            if now >= self._report_at:
+                self._report_at = math.inf
+                if self._sync.is_due:
+                    await self._sync.report(wire, rung)
+                continue
             if now >= ping_at:
                 (pong,) = await silent.call(("PING",), within=self._deadline)
-                if certifies and not isinstance(pong, Exception) and not self._wake.is_set():
+                if rung is Rung.TRACKING and not isinstance(pong, Exception) and not self._heard:
                     self._feed.confirm(now)
                 continue
+            self._wake.clear()
             try:
-                async with asyncio.timeout(min(until, ping_at) - now):
+                async with asyncio.timeout(min(until, ping_at, self._report_at) - now):
                     await self._wake.wait()
             except TimeoutError:
                 pass
 
-    def _look_soon(self) -> None:
-        """The barrier need not wait for the next poll; but workers that have not even read a change yet go first."""
-        if self._sync.is_due:
-            self._loop.call_later(random.uniform(0, _COURTESY), self._look)
+    def _hear(self) -> None:
+        """Read again: something was pushed, or the connection has ended."""
+        self._heard = True
+        self._wake.set()
 
-    def _look(self) -> None:
-        if self._sync.is_due:
+    def _look_soon(self) -> None:
+        """Let no barrier wait for the next poll; but workers that have not even read a change yet go first."""
+        if self._sync.must_read:
+            self._hear()
+        elif self._sync.is_due and self._report_at == math.inf:
+            self._report_at = time.monotonic() + random.uniform(0, _COURTESY)
             self._wake.set()
 
     def _move(self) -> None:
         self._moved = True
-        self._wake.set()
+        self._hear()
 
     def _settle(self, rung: Rung) -> None:
         if rung is self._rung:
@@ -212,7 +251,5 @@ class Link:
             )
 
 
-def _best(tracked: object, subscribed: object) -> Rung:
-    if not isinstance(tracked, Exception):
-        return Rung.TRACKING
+def _rung_of(subscribed: object) -> Rung:
     return Rung.POLLING if isinstance(subscribed, Exception) else Rung.MESSAGE

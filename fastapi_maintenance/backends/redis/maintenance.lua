@@ -1,9 +1,13 @@
 -- Everything that must happen in one atomic step. ARGV[1] names the step; every step ends with one consistent reading.
 --
 -- KEYS  1 switch (string)   2 holds (hash: id -> "deadline since json", microseconds of Redis' clock)
---       3 workers (hash: id -> "deadline json")   4 epoch (string: "epoch born parent cleared decided")
+--       3 registry (hash: id -> JSON of the worker, and three fields that begin with #)   4 epoch (string: "epoch born parent cleared decided")
 --       5 history (stream of changes)   6 recorded (hash: scope, '' for none -> "end digest" of the switch that the history knows of)
---       7 and on: switches of scopes, each called as the switch, a colon, and the scope
+--       7 workers as versions before 1.0 register them (hash: id -> "deadline json")
+--       8 and on: switches of scopes, each called as the switch, a colon, and the scope
+-- The last reports of workers are strings beside the registry: "sequence json".
+--
+-- No step ends a hold because its deadline is over on this clock, which may have been set: workers observe that on their own clocks.
 --
 -- epoch    counts what no other key shows: taking and ending holds, clearing. Never goes back while it exists.
 -- born     names this life of the data; another one, or none, means that the data was lost.
@@ -13,10 +17,11 @@
 --
 -- A note is JSON of whoever changes something: by, host, pid, and what it is that is set. It ends up in the history as it is.
 
-local SWITCH, HOLDS, WORKERS, EPOCH, HISTORY, RECORDED = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
-local FIRST_SCOPE = 7
+local SWITCH, HOLDS, REGISTRY, EPOCH, HISTORY, RECORDED, EARLIER = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
+local FIRST_SCOPE = 8
+local REPORTS = string.sub(REGISTRY, 1, -#'registry' - 1) .. 'w:'
 local MAX_BYTES = 65536
-local FORGET_AFTER = 60 * 1000000 -- a worker that vanished is still told of for a minute
+local DAY = 86400 * 1000000
 local TOO_LATE = 60 * 1000000 -- lost data without which others have lived for a minute is not put back any more
 local DIGITS = 16 -- no time that anybody means, in microseconds, has more
 local FIELDS = {'epoch', 'born', 'parent', 'cleared', 'decided'}
@@ -90,28 +95,20 @@ local function lapse(id, json)
   if redis.pcall('HDEL', HOLDS, id) == 1 then enter('lapsed', {hold = id, value = json}) end
 end
 
--- Remove what has run out, and let the key itself go when the last lease does.
-local function sweep(key, grace)
-  local entries, last = redis.call('HGETALL', key), 0
+-- A hold that no worker has seen end for a day has no workers around it.
+local function sweep_holds()
+  local entries = redis.call('HGETALL', HOLDS)
   for i = 1, #entries, 2 do
     local stamp = string.match(entries[i + 1], '^(%d+) ')
     local deadline = stamp and #stamp <= DIGITS and tonumber(stamp) or 0
-    if deadline + grace <= now then
-      if key == HOLDS and deadline > 0 then lapse(entries[i], string.match(entries[i + 1], '^%d+ %d* ?(.*)$'))
-      else redis.call('HDEL', key, entries[i]) end
-    end
-    last = math.max(last, deadline)
+    if deadline == 0 then redis.call('HDEL', HOLDS, entries[i])
+    elseif deadline + DAY <= now then lapse(entries[i], string.match(entries[i + 1], '^%d+ %d* ?(.*)$')) end
   end
-  if last > now then redis.call('PEXPIREAT', key, int(math.ceil((last + FORGET_AFTER) / 1000))) end
-end
-
-local function keep(key, ms)
-  if redis.call('PTTL', key) < ms then redis.call('PEXPIRE', key, ms) end
 end
 
 local function put_hold(id, since, json, lease_ms)
   redis.call('HSET', HOLDS, id, table.concat({int(now + tonumber(lease_ms) * 1000), int(since), json}, ' '))
-  sweep(HOLDS, 0)
+  sweep_holds()
 end
 
 local function scope_of(key) return string.sub(key, #SWITCH + 2) end
@@ -126,13 +123,34 @@ end
 
 local function is_wrong_type(reply) return string.find(reply.err, 'WRONGTYPE', 1, true) end
 
-local function call_roll()
-  local roll, entries = {}, redis.call('HGETALL', WORKERS)
-  for i = 1, #entries, 2 do
-    local deadline, report = string.match(entries[i + 1], '^(%d+) (.*)$')
-    table.insert(roll, {entries[i], deadline or '0', report or ''})
+-- Keep the list of workers without a report, each with when that was first seen, and forget one after a day.
+-- Live workers read the list and prove those gone that they can.
+local function list_vanished(listed, without_report)
+  local since, list = {}, {}
+  for id, at in string.gmatch(listed or '', '(%S+) (%d+)') do since[id] = tonumber(at) end
+  for _, id in ipairs(without_report) do
+    local at = since[id] or now
+    if at + DAY <= now then redis.pcall('HDEL', REGISTRY, id)
+    else table.insert(list, id .. ' ' .. int(at)) end
   end
-  return roll
+  local text = table.concat(list, ' ')
+  if text == (listed or '') then return end
+  if text == '' then redis.pcall('HDEL', REGISTRY, '#vanished') else redis.pcall('HSET', REGISTRY, '#vanished', text) end
+end
+
+local function call_roll()
+  local known, without_report, fields, entries = {}, {}, {}, redis.call('HGETALL', REGISTRY)
+  for i = 1, #entries, 2 do
+    local id = entries[i]
+    if string.sub(id, 1, 1) == '#' then fields[id] = entries[i + 1]
+    else
+      local report = redis.call('GET', REPORTS .. id)
+      if not report then table.insert(without_report, id) end
+      table.insert(known, {id, entries[i + 1], report})
+    end
+  end
+  list_vanished(fields['#vanished'], without_report)
+  return {fields['#generation'] or '', known, redis.call('HGETALL', EARLIER)}
 end
 
 -- Status and value, or an error.
@@ -169,13 +187,14 @@ local function notice(seen, known, json)
   ends = tonumber(ends or 0)
   if mark == (text ~= '' and digest(text) or nil) then
     if text ~= '' and math.abs(ends - end_in(left)) > 1000 then remember(scope, text, left) end -- EXPIRE, or the same once more
-    return
+    return false
   end
   local ran_out = text == '' and ends > 0 and ends <= now / 1000
   enter(ran_out and 'expired' or 'noticed', {
     scope = scope, note = place_in(json), value = status == 'text' and value, error = status ~= 'text' and status,
   })
   remember(scope, text, left)
+  return true
 end
 
 -- Set a switch, and say whether that has changed it. What was written past us before comes first in the history.
@@ -203,23 +222,21 @@ end
 local function reading(verdict, roll)
   local status, value = read_switch(SWITCH)
   if not status then return {err = value.err} end
-  local live, facts, scopes, over = {}, {}, {}, {}
+  local holds, facts, scopes = {}, {}, {}
   local left = redis.call('PTTL', SWITCH)
   local seen = {{'', status, value, left}}
   local entries = redis.pcall('HGETALL', HOLDS)
   if entries.err then
     if not is_wrong_type(entries) then return {err = entries.err} end
-    live = false
+    holds = false
   else
     for i = 1, #entries, 2 do
       local deadline, since, json = string.match(entries[i + 1], '^(%d+) (%d+) (.*)$')
       if not deadline or #deadline > DIGITS or #since > DIGITS then
-        table.insert(live, {entries[i], '', '', ''})
-      elseif tonumber(deadline) > now then
-        table.insert(live, {entries[i], deadline, since, json})
-        table.insert(facts, entries[i] .. '=' .. json)
+        table.insert(holds, {entries[i], '', '', ''})
       else
-        table.insert(over, {entries[i], json})
+        table.insert(holds, {entries[i], deadline, since, json})
+        table.insert(facts, entries[i] .. '=' .. json)
       end
     end
   end
@@ -237,35 +254,49 @@ local function reading(verdict, roll)
   table.insert(facts, value or '')
   local record = read_epoch()
   return {
-    int(now), status, value, left, live,
+    int(now), status, value, left, holds,
     {int(record.epoch), int(record.born), int(record.parent)}, digest(table.concat(facts, '\n')), verdict or '',
     roll or {}, scopes,
-  }, seen, over
+  }, seen
 end
 
 local step = {}
 
 function step.read() end
 
--- ARGV: 3 worker id, 4 its JSON, 5 lifetime in ms, 6 the `born` it knows, 7 the time at which it first registered with the switch that
--- it knows now, 8 at which it last registered, 0 if it has not. A registration older than the first shows that these data lack what it
--- read before: after a failover to a replica that lagged, where a bare SET leaves no other trace. One that is not older proves that a
--- switch which is gone was deleted. None at all, before it can have been forgotten, is one of data so old that it has run out in them.
-function step.sync()
-  local stamp = string.match(redis.call('HGET', WORKERS, ARGV[3]) or '', '^(%d+) ')
-  if stamp and tonumber(stamp) < tonumber(ARGV[7] or 0) + tonumber(ARGV[5]) * 1000 then return 'rolled back' end
-  if not stamp and now < tonumber(ARGV[8] or 0) + FORGET_AFTER then return 'rolled back' end
-  local text = table.concat({int(now + tonumber(ARGV[5]) * 1000), ARGV[4]}, ' ')
-  if redis.call('HSET', WORKERS, ARGV[3], text) == 1 then sweep(WORKERS, FORGET_AFTER) end
-  keep(WORKERS, tonumber(ARGV[5]) + FORGET_AFTER / 1000)
-  -- Who remembers an earlier life must not start a new one: it has something to restore first.
-  if ARGV[6] == '0' and read_epoch().born == 0 then write_epoch(bump(read_epoch())) end
+-- The first life of the data.
+function step.begin()
+  if read_epoch().born == 0 then write_epoch(bump(read_epoch())) end
 end
 
--- ARGV: 3 worker id. What remains for a minute tells a worker that left from one that was lost with the data.
-function step.leave()
-  redis.call('HSET', WORKERS, ARGV[3], int(now) .. ' left')
-  keep(WORKERS, FORGET_AFTER / 1000)
+-- ARGV: 3 JSON of the worker. Record what was written past us, once, and count that: a count that goes back shows a rollback.
+function step.notice()
+  local _, seen = reading()
+  local known, noticed = recorded(), false
+  for _, switch in ipairs(known and seen or {}) do noticed = notice(switch, known, ARGV[3]) or noticed end
+  if noticed then attempt('HINCRBY', REGISTRY, '#noticed', 1) end
+end
+
+-- ARGV: 3 hold id, 4 its entry as a worker has observed it, unchanged, for its whole length.
+function step.lapse()
+  local entry = redis.call('HGET', HOLDS, ARGV[3])
+  if entry ~= ARGV[4] then return end
+  lapse(ARGV[3], string.match(entry, '^%d+ %d* ?(.*)$'))
+  announce(bump(read_epoch()))
+end
+
+-- ARGV: 3 the generation of the registry that is incomplete, 4 another one in its place.
+function step.regenerate()
+  if redis.call('HGET', REGISTRY, '#generation') ~= ARGV[3] then return end
+  redis.call('HSET', REGISTRY, '#generation', ARGV[4])
+  return 'regenerated'
+end
+
+-- ARGV: 3 worker id, 4 its JSON ('' if it left), 5 lifetime in ms. Barriers of versions before 1.0 look there, while such a version runs.
+function step.earlier()
+  if redis.call('EXISTS', EARLIER) == 0 then return end
+  local left = ARGV[4] == ''
+  redis.call('HSET', EARLIER, ARGV[3], int(left and now or now + tonumber(ARGV[5]) * 1000) .. ' ' .. (left and 'left' or ARGV[4]))
 end
 
 -- Whoever has applied the epoch that this makes has read the switch as it is now, or later.
@@ -341,7 +372,7 @@ function step.lost()
 end
 
 -- ARGV: 3 value ('' for off), 4 its remaining time to live in ms (0 for none), 5 epoch and 6 `born` that the caller knows, 7 note.
--- From 8 on, for each live hold: id, deadline, since, JSON; or for the switch of a scope: '', scope, value, time to live as in 4.
+-- From 8 on, for each live hold: id, milliseconds left, since, JSON; or for the switch of a scope: '', scope, value, time to live as in 4.
 -- Write them again, unless somebody already did or it is too late for that; a switch only where nobody has set it since, and a
 -- hold only where nobody has ended it by force.
 function step.restore()
@@ -357,23 +388,22 @@ function step.restore()
     enter('restored', {value = ARGV[3], note = ARGV[7]})
   end
   for i = 8, #ARGV, 4 do
-    local id, deadline, since, json = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
+    local id, left, since, json = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
     if id == '' then
-      local key = switch_of(deadline)
+      local key = switch_of(left)
       if key and redis.call('EXISTS', key) == 0 then
         put_switch(key, since, json, ARGV[7])
-        enter('restored', {scope = deadline, value = since, note = ARGV[7]})
+        enter('restored', {scope = left, value = since, note = ARGV[7]})
         restored = true
       end
-    elseif tonumber(deadline) > now and tonumber(since) > record.cleared then
-      if redis.call('HSETNX', HOLDS, id, table.concat({deadline, since, json}, ' ')) == 1 then
+    elseif tonumber(since) > record.cleared then
+      if redis.call('HSETNX', HOLDS, id, table.concat({int(now + tonumber(left) * 1000), since, json}, ' ')) == 1 then
         enter('restored', {hold = id, value = json, note = ARGV[7]})
         held = true
       end
     end
   end
   if not (restored or held) then enter('lost', {note = ARGV[7]}) end
-  sweep(HOLDS, 0)
   if another_life then record.parent = born end
   record.epoch = math.max(record.epoch, epoch)
   announce(bump(record))
@@ -381,11 +411,6 @@ function step.restore()
 end
 
 local verdict = step[ARGV[1]]()
-local reply, seen, over = reading(verdict, (ARGV[1] == 'barrier' or ARGV[1] == 'workers') and call_roll())
-if ARGV[1] == 'sync' and verdict ~= 'rolled back' and not reply.err then
-  for _, hold in ipairs(over) do lapse(hold[1], hold[2]) end
-  local known = recorded()
-  for _, switch in ipairs(known and seen or {}) do notice(switch, known, ARGV[4]) end
-end
+local reply = reading(verdict, (ARGV[1] == 'barrier' or ARGV[1] == 'workers') and call_roll())
 reply[11] = unrecorded
 return reply

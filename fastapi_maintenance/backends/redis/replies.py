@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, replace
+import hashlib
+import math
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
+
+from redis.exceptions import ResponseError
 
 from ...exceptions import BackendError, InvalidStateError
 from ...model.holds import Hold
@@ -16,21 +21,23 @@ from .connection import Command
 from .keys import Keys
 
 __all__ = [
+    "HoldObserver",
     "ScriptReply",
     "count_replicas",
-    "plain_reads",
-    "read_plain",
+    "read_natively",
     "read_registry",
     "read_script",
+    "reads",
 ]
 
 
 @dataclass(frozen=True, slots=True)
 class ScriptReply:
-    """What the script says: a reading, which life of the data it is of, and how the step itself went.
+    """What Redis says: a reading, which life of the data it is of, and how a step of the script went.
 
-    It is not `whole` where only GET and PTTL could be had, which know of no holds and no life. `unrecorded` says why the history
-    lacks what the step changed, if it does.
+    It is not `whole` where the epoch cannot be had. `unrecorded` says why the history lacks what the step changed, if it does.
+    `marks` has for the switch ('') and those of components when it ends, in milliseconds of Redis' clock or 0, and a digest of its value.
+    It is `rolled_back` if the data lack what this worker had read in them, or had written to them, before.
     """
 
     reading: Snapshot
@@ -39,6 +46,8 @@ class ScriptReply:
     verdict: str = ""
     whole: bool = True
     unrecorded: str = ""
+    is_rolled_back: bool = False
+    marks: Mapping[str, tuple[int, str]] = field(default_factory=dict)
 
     def is_lost_in(self, later: ScriptReply) -> bool:
         """Whether what this answer says is not in the data of a later one, and nobody has put it back yet."""
@@ -48,17 +57,49 @@ class ScriptReply:
             return later.parent == 0
         return later.reading.epoch < self.reading.epoch or later.is_rolled_back
 
-    @property
-    def is_rolled_back(self) -> bool:
-        """Whether the sync found an older registration of this worker's than it had made, and so made none."""
-        return self.verdict == "rolled back"
-
     def with_reading(self, reading: Snapshot) -> ScriptReply:
         """The same about another reading."""
         return replace(self, reading=reading)
 
 
-def read_script(reply: Any) -> ScriptReply:
+class HoldObserver:
+    """Measures on this process' monotonic clock for how long each hold has not been renewed.
+
+    A hold is over once it was seen unchanged for its whole lease. Deadlines that are stored are on a clock that may be set.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._seen: dict[str, tuple[bytes, float, float]] = {}
+        self.over: dict[str, bytes] = {}
+
+    def live(
+        self, entries: Sequence[tuple[bytes, Any, Any, Any]], now: float
+    ) -> tuple[tuple[Hold, ...], str | None]:
+        """Return the holds that stand, each with the deadline that follows if it is not renewed; and what cannot be read."""
+        at, before, problem, holds = self._clock(), self._seen, None, []
+        self._seen, self.over = {}, {}
+        for id, deadline, since, json in entries:
+            name = id.decode(errors="replace")
+            try:
+                hold = replace(Hold.parse(name, math.inf, json), since=int(since) / 1e6)
+                stamp = b"%d" % int(deadline)
+                length = hold.lease or max(0.0, int(deadline) / 1e6 - now)
+            except (ValueError, OverflowError):  # the first is also what an InvalidStateError is
+                problem = f"The hold {name!r} cannot be read; delete it from that hash."
+                continue
+            seen = before.get(name)
+            first, length = seen[1:] if seen is not None and seen[0] == stamp else (at, length)
+            self._seen[name] = stamp, first, length
+            left = first + length - at
+            if left > 0:
+                holds.append(replace(hold, deadline=now + left))
+            else:
+                self.over[name] = b" ".join((stamp, b"%d" % int(since), json))
+        return tuple(holds), problem
+
+
+def read_script(reply: Any, observer: HoldObserver | None = None) -> ScriptReply:
     """Read the script's reply. Raises `BackendError` if it has another shape."""
     try:
         (
@@ -74,13 +115,16 @@ def read_script(reply: Any) -> ScriptReply:
             switches,
             unrecorded,
         ) = reply
+        instant = _instant(int(now) / 1e6)
         switch, problem = _switch(status.decode(), value)
-        live, damaged = _holds(holds)
+        live, damaged = (
+            (None, _NO_HASH) if holds is None else (observer or HoldObserver()).live(holds, instant)
+        )
         components, unreadable = _scopes(switches)
         reading = Snapshot(
             switch,
             live,
-            _instant(int(now) / 1e6),
+            instant,
             _seconds(pttl),
             problem or damaged or unreadable,
             int(epoch),
@@ -100,48 +144,103 @@ def read_script(reply: Any) -> ScriptReply:
         ) from None
 
 
-def read_registry(reply: Any) -> RegistrySnapshot:
+def read_registry(reply: Any, observer: HoldObserver | None = None) -> RegistrySnapshot:
     """Read the script's reply to a step that calls the roll. Raises `BackendError` if it has another shape."""
-    answer = read_script(reply)
+    reading = read_script(reply, observer).reading
     try:
-        workers = tuple(
-            Worker.parse(id.decode(errors="replace"), int(deadline) / 1e6, report)
-            for id, deadline, report in reply[8]
+        generation, known, earlier = reply[8]
+        workers = [
+            Worker.parse(id.decode(errors="replace"), record, report)
+            for id, record, report in known
+        ]
+        before = zip(earlier[::2], earlier[1::2], strict=True)
+        workers += filter(
+            None,
+            (
+                Worker.parse_earlier(id.decode(errors="replace"), entry, reading.now)
+                for id, entry in before
+            ),
         )
+        return RegistrySnapshot(reading, generation.decode(errors="replace"), tuple(workers))
     except (TypeError, ValueError, AttributeError):
         raise BackendError(
             "Redis answered the roll call with something else than workers."
         ) from None
-    return RegistrySnapshot(answer.reading, answer.born, workers)
 
 
-def plain_reads(keys: Keys, components: Sequence[str]) -> list[Command]:
-    """The commands whose replies `read_plain` reads."""
-    switches = [keys.switch, *map(keys.component, components)]
-    (get, pttl), *rest = ((("GET", key), ("PTTL", key)) for key in switches)
-    return [get, pttl, ("TIME",), *(command for pair in rest for command in pair)]
+def reads(keys: Keys, components: Sequence[str], get: Callable[[str], Command]) -> list[Command]:
+    """The commands whose replies `read_natively` reads, and that change nothing.
 
-
-def read_plain(replies: list[Any], now: float, components: Sequence[str] = ()) -> Snapshot:
-    """Read what `GET`, `PTTL` and `TIME` answered, which says nothing of holds; `now` stands in where `TIME` is refused.
-
-    Then come `GET` and `PTTL` for each of the components. Raises `BackendError` where the switch itself cannot be had.
+    The epoch comes first and last: whatever changes two keys at once changes it too, so where it is the same, the rest belongs together.
     """
-    value, pttl, clock, *rest = replies
-    switches, unreadable = _plain_components(
-        dict(zip(components, zip(rest[::2], rest[1::2], strict=True), strict=True))
-    )
-    if isinstance(clock, list) and len(clock) == 2:
-        with suppress(TypeError, ValueError, OverflowError):
-            now = _instant(int(clock[0]) + int(clock[1]) / 1e6)
-    if isinstance(value, Exception):
-        if str(value).startswith("WRONGTYPE"):
-            return Snapshot(None, None, now, error=_WRONG_TYPE, components=switches)
+    switches = [keys.switch, *map(keys.component, components)]
+    values = [command for key in switches for command in (get(key), ("PTTL", key))]
+    return [("GET", keys.epoch), *values, ("HGETALL", keys.holds), ("TIME",), ("GET", keys.epoch)]
+
+
+def read_natively(
+    replies: Sequence[Any], wall_clock: float, components: Sequence[str], observer: HoldObserver
+) -> ScriptReply | None:
+    """Read the replies to `reads`; None where something changed in between. `wall_clock` stands in where `TIME` is refused.
+
+    Holds or the epoch may be refused. Raises `BackendError` where the switch itself cannot be had.
+    """
+    epoch, *found, held, clock, epoch_after = replies
+    if epoch != epoch_after and not isinstance(epoch, Exception):
+        return None
+    now = _time(clock, wall_clock)
+    values = [
+        (_present(value, left), left) for value, left in zip(found[::2], found[1::2], strict=True)
+    ]
+    value, pttl = values[0]
+    if isinstance(value, Exception) and not str(value).startswith("WRONGTYPE"):
         raise BackendError(f"GET failed: {value}") from value
-    if not isinstance(value, bytes | None):
-        raise BackendError("Redis answered GET with something else than a value.")
-    switch, problem = _switch("text", value)
-    return Snapshot(switch, None, now, _seconds(pttl), problem or unreadable, components=switches)
+    switch, problem = _switch(_status(value), value)
+    facts: list[bytes] = []
+    holds, damaged = _native_holds(held, now, observer, facts)
+    own: dict[str, ComponentSwitch] = {}
+    unreadable = None
+    for name, (text, left) in zip(components, values[1:], strict=True):
+        if text is None:
+            continue
+        status = _status(text)
+        state, trouble = _switch(status, text) if status else (None, f"GET failed: {text}")
+        own[name] = ComponentSwitch(state, _seconds(left))
+        unreadable = unreadable or (trouble and f"The component {name}: {trouble}")
+        facts.append(f"{name}:".encode() + (text if status == "text" else status.encode()))
+    facts.sort()
+    facts.append(value if isinstance(value, bytes) else b"")
+    match = _EPOCH.fullmatch(epoch) if isinstance(epoch, bytes) else None
+    counted, born, parent = map(int, match.groups()) if match else (0, 0, 0)
+    reading = Snapshot(
+        switch,
+        holds,
+        now,
+        _seconds(pttl),
+        problem or damaged or unreadable,
+        counted,
+        hashlib.sha1(b"\n".join(facts), usedforsecurity=False).hexdigest(),
+        components=own,
+    )
+    named = dict(zip(("", *components), values, strict=True))
+    marks = {
+        name: (_end(now, left), _digest(_status(text), text))
+        for name, (text, left) in named.items()
+        if text is not None
+    }
+    whole = not isinstance(epoch, Exception) or str(epoch).startswith(
+        "WRONGTYPE"
+    )  # that one is to be made anew
+    return ScriptReply(reading, born, parent, whole=whole, marks=marks)
+
+
+def pairs(reply: Any) -> Iterator[tuple[bytes, bytes]]:
+    """The entries of a hash, as either protocol has them."""
+    return (
+        iter(reply.items())
+        if isinstance(reply, Mapping)
+        else zip(reply[::2], reply[1::2], strict=True)
+    )
 
 
 def count_replicas(role: Any) -> int | None:
@@ -154,9 +253,37 @@ def count_replicas(role: Any) -> int | None:
 
 _YEAR_10000: Final = 253402300800.0
 _WRONG_TYPE: Final = "The switch is not a string; delete the key, then SET it."
+_NO_VALUE: Final = "something else than a value"
+_NO_HASH: Final = "The holds are not a hash; delete that key."
+_EPOCH: Final = re.compile(rb"(\d{1,18}) (\d{1,18}) (\d{1,18}) \d{1,18} \d{1,18}")
+_HOLD: Final = re.compile(rb"(\d{1,16}) (\d{1,16}) (.*)", re.DOTALL)
 
 
-def _switch(status: str, value: bytes | None) -> tuple[MaintenanceState | None, str | None]:
+def _present(value: Any, left: Any) -> Any:
+    """The value of a key, None where there is none: GETRANGE says so with an empty text, and PTTL with -2."""
+    if value == b"" and (left == -2 or not isinstance(left, int)):
+        return None
+    return value if isinstance(value, bytes | Exception | None) else ResponseError(_NO_VALUE)
+
+
+def _end(now: float, left: Any) -> int:
+    return int(now * 1000) + left if isinstance(left, int) and left >= 0 else 0
+
+
+def _digest(status: str, value: Any) -> str:
+    """As the script digests a value for the history."""
+    return hashlib.sha1(
+        value if status == "text" else status.encode(), usedforsecurity=False
+    ).hexdigest()
+
+
+def _status(value: bytes | Exception | None) -> str:
+    if isinstance(value, Exception):
+        return "wrong type" if str(value).startswith("WRONGTYPE") else ""
+    return "too long" if value is not None and len(value) > MAX_BYTES else "text"
+
+
+def _switch(status: str, value: Any) -> tuple[MaintenanceState | None, str | None]:
     if status == "wrong type":
         return None, _WRONG_TYPE
     if status == "too long":
@@ -167,18 +294,22 @@ def _switch(status: str, value: bytes | None) -> tuple[MaintenanceState | None, 
         return None, str(error)
 
 
-def _holds(entries: Any) -> tuple[tuple[Hold, ...] | None, str | None]:
-    if entries is None:
-        return None, "The holds are not a hash; delete that key."
-    holds, problem = [], None
-    for id, deadline, since, json in entries:
-        name = id.decode(errors="replace")
-        try:
-            hold = Hold.parse(name, int(deadline) / 1e6, json)
-            holds.append(replace(hold, since=int(since) / 1e6))
-        except (ValueError, OverflowError):  # the first is also what an InvalidStateError is
-            problem = f"The hold {name!r} cannot be read; delete it from that hash."
-    return tuple(holds), problem
+def _native_holds(
+    reply: Any, now: float, observer: HoldObserver, facts: list[bytes]
+) -> tuple[tuple[Hold, ...] | None, str | None]:
+    if isinstance(reply, Exception):
+        return None, _NO_HASH if str(reply).startswith("WRONGTYPE") else None
+    entries: list[tuple[bytes, Any, Any, Any]] = []
+    try:
+        for id, text in pairs(reply):
+            match = _HOLD.fullmatch(text)
+            deadline, since, json = match.groups() if match else (b"", b"", b"")
+            entries.append((bytes(id), deadline, since, json))
+            if match:
+                facts.append(id + b"=" + json)
+    except (TypeError, ValueError, AttributeError):
+        raise BackendError("Redis answered HGETALL with something else than a hash.") from None
+    return observer.live(entries, now)
 
 
 def _scopes(entries: Any) -> tuple[dict[str, ComponentSwitch], str | None]:
@@ -190,21 +321,12 @@ def _scopes(entries: Any) -> tuple[dict[str, ComponentSwitch], str | None]:
     return components, problem
 
 
-def _plain_components(
-    replies: Mapping[str, tuple[Any, Any]],
-) -> tuple[dict[str, ComponentSwitch], str | None]:
-    """Those that are there, and those that cannot be had."""
-    components, problem = {}, None
-    for name, (value, pttl) in replies.items():
-        if isinstance(value, bytes):
-            switch, trouble = _switch("text", value)
-        elif value is None:
-            continue
-        else:
-            switch, trouble = None, f"GET failed: {value}"
-        components[name] = ComponentSwitch(switch, _seconds(pttl))
-        problem = problem or (trouble and f"The component {name}: {trouble}")
-    return components, problem
+def _time(clock: Any, otherwise: float) -> float:
+    try:
+        seconds, microseconds = clock
+        return _instant(int(seconds) + int(microseconds) / 1e6)
+    except (TypeError, ValueError, OverflowError):
+        return otherwise
 
 
 def _instant(seconds: float) -> float:

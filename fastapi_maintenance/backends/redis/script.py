@@ -17,7 +17,7 @@ from .cluster import is_slot_migrating
 from .connection import Command, NotSlotOwnerError, RedisConnection
 from .keys import Keys
 
-__all__ = ["Script", "dump_hold", "is_unknown_script"]
+__all__ = ["Script", "dump_hold", "is_unknown", "is_unknown_script"]
 
 _SOURCE: Final = files(__package__).joinpath("maintenance.lua").read_bytes()
 _DIGEST: Final = hashlib.sha1(_SOURCE, usedforsecurity=False).hexdigest()
@@ -56,7 +56,7 @@ class Script:
             raise NotSlotOwnerError(
                 f"the cluster is moving the switch to another node; try again in a moment ({reply})"
             ) from reply
-        if isinstance(reply, NoPermissionError) or _is_unknown(reply):
+        if isinstance(reply, NoPermissionError) or is_unknown(reply):
             raise UnsupportedError(
                 f"Redis does not permit this user what holds and the barrier need; ACL LOG names it: {reply}"
             ) from reply
@@ -86,7 +86,8 @@ def dump_hold(hold: Hold) -> str:
     return text
 
 
-def _is_unknown(reply: object) -> bool:
+def is_unknown(reply: object) -> bool:
+    """Whether the server does not know or permit a command."""
     return isinstance(reply, ResponseError) and any(
         sign in str(reply).lower() for sign in _NOT_PERMITTED
     )

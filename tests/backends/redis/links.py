@@ -102,7 +102,7 @@ class Worker(RecordingFeed):
 def sync_now(backend: RedisBackend) -> None:
     """Let all its links look again at once, as after a push."""
     for link in list(backend._links):
-        link._wake.set()
+        link._hear()
 
 
 @asynccontextmanager

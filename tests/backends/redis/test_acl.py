@@ -55,7 +55,7 @@ WRITING: Final = [
     f"DEL {SWITCH} {COMPANION}",
     f"HGET {COMPANION} a",
     f"HSET {COMPANION} a 1",
-    f"PEXPIRE {COMPANION} 1",
+    f"HINCRBY {COMPANION} a 1",
     f"PUBLISH {EVENTS} 1",
     f"XADD {HISTORY} MAXLEN ~ 1000 * kind set",
 ]

@@ -24,13 +24,26 @@ def test_a_plain_name_becomes_the_hash_tag_of_its_companions() -> None:
 
     companions = {
         name: f"{{maintenance}}:{name}"
-        for name in ("holds", "workers", "epoch", "events", "told", "history", "recorded")
+        for name in (
+            "holds",
+            "workers",
+            "epoch",
+            "events",
+            "told",
+            "history",
+            "recorded",
+            "registry",
+        )
     }
     assert keys == Keys("maintenance", **companions)
     assert keys.all == (
         "maintenance",
-        *(companions[name] for name in ("holds", "workers", "epoch", "history", "recorded")),
+        *(
+            companions[name]
+            for name in ("holds", "registry", "epoch", "history", "recorded", "workers")
+        ),
     )
+    assert keys.report("a") == "{maintenance}:w:a"
 
 
 def test_a_name_with_a_hash_tag_of_its_own_keeps_it() -> None:
@@ -58,14 +71,14 @@ def test_everything_is_in_one_slot(name: str) -> None:
 
 @settings(deadline=None)
 @given(NAMES | st.from_regex(r"[a{}:]{1,8}", fullmatch=True))
-def test_any_name_that_is_taken_is_in_one_slot_and_has_seven_different_names(name: str) -> None:
+def test_any_name_that_is_taken_is_in_one_slot_and_has_eight_different_names(name: str) -> None:
     try:
         keys = Keys.of(name)
     except ConfigurationError:
         assume(False)
 
     assert len(slots(keys)) == 1
-    assert len({*keys.all, keys.events}) == 7
+    assert len({*keys.all, keys.events}) == 8
 
 
 @pytest.mark.parametrize("name", ["a{", "a{b", "a}b", "}", "{}", "a{}b", "{}{tag}", "a}{"])

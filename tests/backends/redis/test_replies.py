@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,8 +12,9 @@ from hypothesis import strategies as st
 from redis.exceptions import NoPermissionError, ResponseError
 
 from fastapi_maintenance.backends.redis.replies import (
+    HoldObserver,
     ScriptReply,
-    read_plain,
+    read_natively,
     read_registry,
     read_script,
 )
@@ -217,69 +219,184 @@ def test_a_reply_that_is_garbage_altogether_is_a_backend_error(reply: Any) -> No
 # -- the roll ------------------------------------------------------------------------------------------------------------
 
 
-def test_the_roll_names_the_workers() -> None:
-    roll = read_registry(
-        script_reply(roll=[[b"w", b"1700000003000000", b'{"pid": 7}'], [b"gone", b"1", b"left"]])
-    )
+RECORD = b'{"pid": 7, "host": "h"}'
 
-    assert roll.born == 5
-    assert roll.reading.epoch == 17
-    assert roll.workers == (Worker("w", 1700000003.0, pid=7), Worker("gone", 1e-6, left=True))
+
+def test_roll_call_names_the_workers() -> None:
+    known = [[b"w", RECORD, b'3 {"epoch": 5}'], [b"gone", RECORD, None]]
+    earlier = [b"old", b'1700000003000000 {"pid": 8}', b"left", b"1 left"]
+
+    roll = read_registry(script_reply(roll=[b"g", known, earlier]))
+
+    assert (roll.generation, roll.reading.epoch) == ("g", 17)
+    assert roll.workers == (
+        Worker("w", sequence=3, pid=7, host="h", epoch=5),
+        Worker("gone", vanished=True, pid=7, host="h"),
+        Worker("old", sequence=1700000003000000, pid=8),
+    )
 
 
 @pytest.mark.parametrize(
-    "roll", [None, 3, [[b"w", b"1"]], [[b"w", b"x", b"{}"]], [[3, b"1", b"{}"]]]
+    "roll",
+    [
+        None,
+        3,
+        [b"g", [[b"w", b"1"]], []],
+        [b"g", [[3, b"{}", None]], []],
+        [b"g", [], [b"w"]],
+        [1, [], []],
+    ],
 )
-def test_a_roll_of_another_shape_is_a_backend_error(roll: Any) -> None:
+def test_roll_call_of_another_shape_is_a_backend_error(roll: Any) -> None:
     with pytest.raises(BackendError, match="something else than workers"):
         read_registry(script_reply(roll=roll))
 
 
-# -- without the script --------------------------------------------------------------------------------------------------
+# -- native commands -----------------------------------------------------------------------------------------------------
 
 
-def test_plain_replies_say_nothing_of_holds() -> None:
-    reading = read_plain([b"1", 2500, [b"1700000000", b"250000"]], now=1.0)
+def read(
+    replies: list[Any], components: tuple[str, ...] = (), observer: HoldObserver | None = None
+) -> ScriptReply:
+    answer = read_natively(replies, 42.0, components, observer or HoldObserver(lambda: 0.0))
+    assert answer is not None
+    return answer
 
-    assert reading == Snapshot(ON, None, 1700000000.25, 2.5)
+
+def native(
+    value: Any = None,
+    pttl: Any = -2,
+    *more: Any,
+    holds: Any = (),
+    clock: Any = (b"1700000000", b"250000"),
+) -> list[Any]:
+    """What Redis answers to the commands that read."""
+    epoch = b"17 5 3 0 0"
+    return [
+        epoch,
+        value,
+        pttl,
+        *more,
+        list(holds) if isinstance(holds, tuple) else holds,
+        list(clock),
+        epoch,
+    ]
+
+
+def test_native_replies_say_all_that_the_script_does() -> None:
+    held = f"1700000030500000 1700000000250000 {HOLD.dump()}".encode()
+
+    answer = read(native(b"1", 2500, b"0", -1, holds=(b"a", held)), ("billing",))
+
+    reading = answer.reading
+    assert (reading.switch, reading.expires_in, reading.now, reading.epoch) == (
+        ON,
+        2.5,
+        1700000000.25,
+        17,
+    )
+    assert reading.holds == (HOLD,)
+    assert reading.for_component("billing") == replace(reading, switch=OFF, expires_in=None)
+    assert (answer.born, answer.parent, answer.whole) == (5, 3, True)
+    assert (
+        read(native(b"1", 2500, b"0", -1, holds={b"a": held}), ("billing",)).reading.fingerprint
+        == reading.fingerprint
+    )
+
+
+def test_native_replies_of_two_states_are_none() -> None:
+    assert read_natively([*native()[:-1], b"18 5 3 0 0"], 1.0, (), HoldObserver()) is None
+
+
+@pytest.mark.parametrize("value", [None, b""])
+def test_absent_switch_is_off_and_an_empty_one_is_unreadable(value: bytes | None) -> None:
+    assert read(native(value, -2)).reading.switch == OFF
+    assert (read(native(value, -1)).reading.switch is None) is (value == b"")
 
 
 @pytest.mark.parametrize(
     "clock", [NoPermissionError("no"), [b"x", b"y"], [None, b"1"], [b"9" * 20, b"0"], [b"1"], None]
 )
-def test_without_redis_clock_the_local_one_stands_in(clock: object) -> None:
-    assert read_plain([None, -2, clock], now=42.0) == Snapshot(OFF, None, 42.0)
+def test_local_clock_stands_in_for_that_of_redis(clock: object) -> None:
+    replies = native()
+    replies[-2] = clock
+
+    assert read(replies).reading.now == 42.0
 
 
-def test_a_plain_value_that_cannot_be_read_is_unknown() -> None:
-    reading = read_plain([b"perhaps", -1, None], now=1.0)
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        (b"perhaps", "not a boolean word"),
+        (b"1" * (MAX_BYTES + 1), "longer than"),
+        (ResponseError("WRONGTYPE Operation against a key"), "delete the key"),
+    ],
+)
+def test_native_value_that_cannot_be_read_is_unknown(value: object, problem: str) -> None:
+    reading = read(native(value, -1, value, -1), ("billing",)).reading
 
     assert reading.switch is None
-    assert "not a boolean word" in str(reading.error)
-
-
-def test_a_switch_of_the_wrong_type_is_unknown() -> None:
-    wrong = ResponseError("WRONGTYPE Operation against a key holding the wrong kind of value")
-    reading = read_plain([wrong, -1, None], now=1.0)
-
-    assert reading.switch is None
-    assert "delete the key" in str(reading.error)
+    assert problem in str(reading.error)
+    assert (reading.components or {})["billing"].switch is None
 
 
 @pytest.mark.parametrize("value", [NoPermissionError("this user has no permissions"), 5, [b"1"]])
-def test_without_a_value_there_is_no_reading(value: object) -> None:
+def test_without_a_value_there_is_no_native_reading(value: object) -> None:
     with pytest.raises(BackendError, match="GET"):
-        read_plain([value, -1, None], now=1.0)
+        read(native(value, -1))
+    assert "GET failed" in str(read(native(b"1", -1, value, -1), ("billing",)).reading.error)
+
+
+def test_refused_holds_and_epoch_leave_the_switch() -> None:
+    refusal = NoPermissionError("no")
+    replies = native(b"1", -1, holds=refusal)
+    replies[0] = replies[-1] = refusal
+
+    answer = read(replies)
+
+    assert (answer.reading.switch, answer.reading.holds, answer.reading.error) == (ON, None, None)
+    assert not answer.whole
+    assert "not a hash" in str(
+        read(native(b"1", -1, holds=ResponseError("WRONGTYPE"))).reading.error
+    )
 
 
 @settings(deadline=None, max_examples=50)
-@given(st.lists(GARBAGE, min_size=3, max_size=3))
-def test_plain_garbage_is_a_reading_or_a_backend_error(replies: list[Any]) -> None:
+@given(st.lists(GARBAGE, min_size=8, max_size=8))
+def test_native_garbage_is_a_reading_or_a_backend_error(replies: list[Any]) -> None:
     try:
-        reading = read_plain(replies, now=1.0)
+        answer = read_natively(replies, 1.0, ("billing",), HoldObserver())
     except BackendError:
         return
-    assert reading.switch is None or isinstance(reading.switch, MaintenanceState)
+    assert (
+        answer is None
+        or answer.reading.switch is None
+        or isinstance(answer.reading.switch, MaintenanceState)
+    )
+
+
+# -- holds, on the observer's own clock ------------------------------------------------------------------------------------
+
+
+def test_hold_is_over_when_it_was_seen_unchanged_for_its_lease() -> None:
+    at = 0.0
+    observer = HoldObserver(lambda: at)
+
+    def holds(deadline: int, now: float) -> tuple[Hold, ...]:
+        entry = b"a", b"%d" % deadline, b"7", replace(HOLD, lease=30.0).dump().encode()
+        return observer.live([entry], now)[0]
+
+    (hold,) = holds(1, now=1000.0)
+    assert hold.deadline == 1030.0, "whatever deadline is stored, in whose past or future"
+    at = 29.0
+    assert [one.deadline for one in holds(1, now=5.0)] == [6.0], (
+        "the server's clock was set back meanwhile"
+    )
+    assert not observer.over
+    at = 30.0
+    assert holds(1, now=6.0) == ()
+    assert list(observer.over) == ["a"]
+    assert len(holds(2, now=6.0)) == 1, "it was renewed"
 
 
 # -- losing data ---------------------------------------------------------------------------------------------------------

@@ -129,17 +129,18 @@ async def test_what_is_missing_costs_what_the_readme_says(
 
 def depth(worker: Worker, caplog: pytest.LogCaptureFixture) -> str:
     """How much was read, as the log says it."""
-    refusals = [
-        record.getMessage()
-        for record in caplog.records
-        if "refuses the sync script" in record.getMessage()
-    ]
     if not worker.readings:
         return "–"
-    assert worker.last.registered is not bool(refusals)
-    if not refusals:
-        return "full"
-    return "plain" if refusals[-1].endswith("without holds and registering") else "script"
+    refusals = [
+        record
+        for record in caplog.records
+        if "refuses to register this worker" in record.getMessage()
+    ]
+    registered = any(reading.registered for reading in worker.readings)
+    assert registered is not bool(refusals)
+    if worker.last.holds is None:
+        return "switch"
+    return "full" if registered else "unregistered"
 
 
 async def rung(worker: Worker, admin: Any, keys: Keys) -> str:

@@ -99,7 +99,7 @@ async def test_a_sync_delivers_switch_and_holds_as_of_when_it_was_sent(
     await hold(operator, keys, "a")
     before = time.monotonic()
 
-    armed, _ = await sync.run(wire, arm=False, rung="polling")
+    armed, _ = await sync.poll(wire, arm=False, rung="polling")
 
     assert armed is False
     assert worker.last.switch == MaintenanceState(enabled=True, message="back soon")
@@ -111,7 +111,7 @@ async def test_a_sync_delivers_switch_and_holds_as_of_when_it_was_sent(
 async def test_a_sync_registers_what_the_worker_reports(
     wire: RedisConnection, sync: Sync, operator: Any, keys: Keys
 ) -> None:
-    await sync.run(wire, arm=True, rung="tracking")
+    await sync.poll(wire, arm=True, rung="tracking")
 
     (registered,) = read_registry(
         await operator.execute_command(*Script(keys).whole("workers"))
@@ -126,17 +126,17 @@ async def test_arming_is_of_switch_and_epoch_only(
     pushes: list[str] = []
     wire._on_event = lambda: pushes.append("push")
     await wire.call(("CLIENT", "TRACKING", "ON", "OPTIN"), within=5.0)
-    await sync.run(wire, arm=True, rung="tracking")
-    await sync.run(wire, arm=True, rung="tracking")  # the first one began a life of the data
+    await sync.poll(wire, arm=True, rung="tracking")
+    await sync.poll(wire, arm=True, rung="tracking")  # the first one began a life of the data
     pushes.clear()
 
-    await operator.hset(keys.workers, "other", "1 {}")
+    await operator.hset(keys.registry, "other", "{}")
     await operator.hset(keys.holds, "other", "1 1 {}")
     await wire.call(("PING",), within=5.0)
     assert pushes == []
 
     for key in ("maintenance", keys.epoch):
-        armed, _ = await sync.run(wire, arm=True, rung="tracking")
+        armed, _ = await sync.poll(wire, arm=True, rung="tracking")
         assert armed
         await operator.append(key, "")
         await operator.set(key, await operator.get(key) or "0")
@@ -148,7 +148,7 @@ async def test_arming_is_of_switch_and_epoch_only(
 async def test_a_refused_arming_is_told_of_and_hinders_nothing(
     wire: RedisConnection, sync: Sync, worker: Worker
 ) -> None:
-    armed, _ = await sync.run(
+    armed, _ = await sync.poll(
         wire, arm=True, rung="tracking"
     )  # CLIENT TRACKING was never switched on
 
@@ -159,10 +159,10 @@ async def test_a_refused_arming_is_told_of_and_hinders_nothing(
 async def test_a_script_that_the_server_forgot_is_sent_again(
     wire: RedisConnection, sync: Sync, worker: Worker, operator: Any
 ) -> None:
-    await sync.run(wire, arm=False, rung="polling")
+    await sync.poll(wire, arm=False, rung="polling")
     await operator.script_flush()
-    await sync.run(wire, arm=False, rung="polling")
-    await sync.run(wire, arm=False, rung="polling")
+    await sync.poll(wire, arm=False, rung="polling")
+    await sync.poll(wire, arm=False, rung="polling")
 
     assert worker.syncs == 3
     assert all(reading.registered for reading in worker.readings)
@@ -171,14 +171,14 @@ async def test_a_script_that_the_server_forgot_is_sent_again(
 async def test_after_leaving_it_is_told_apart_from_a_worker_that_vanished(
     wire: RedisConnection, sync: Sync, operator: Any, keys: Keys
 ) -> None:
-    await sync.run(wire, arm=False, rung="polling")
+    await sync.poll(wire, arm=False, rung="polling")
     await operator.script_flush()
     await sync.leave(wire)
 
-    (registered,) = read_registry(
-        await operator.execute_command(*Script(keys).whole("workers"))
-    ).workers
-    assert registered.left
+    assert (
+        read_registry(await operator.execute_command(*Script(keys).whole("workers"))).workers == ()
+    )
+    assert await operator.exists(keys.report("w1")) == 0
 
 
 async def test_leaving_over_a_dead_connection_is_no_error(
@@ -191,10 +191,14 @@ async def test_leaving_over_a_dead_connection_is_no_error(
 async def test_a_reply_that_is_no_reading_is_an_error(
     wire: RedisConnection, sync: Sync, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sync, "_commands", lambda rung: [("ECHO", "garbage")])
+    monkeypatch.setattr(
+        sync, "_get", lambda key: ("ECHO", "garbage") if key == "maintenance" else ("TIME",)
+    )
+    await sync.poll(wire, arm=False, rung="polling")
+    monkeypatch.setattr(sync, "_get", lambda key: ("TIME",))
 
-    with pytest.raises(BackendError, match="something else than a reading"):
-        await sync.run(wire, arm=False, rung="polling")
+    with pytest.raises(BackendError, match="something else than a value"):
+        await sync.poll(wire, arm=False, rung="polling")
 
 
 async def test_an_observer_reads_the_same_and_writes_nothing(
@@ -202,12 +206,12 @@ async def test_an_observer_reads_the_same_and_writes_nothing(
 ) -> None:
     worker.observer = True
     await hold(operator, keys, "a")
-    await sync.run(wire, arm=False, rung="polling")
+    await sync.poll(wire, arm=False, rung="polling")
     await sync.leave(wire)
 
     assert worker.held == ["a"]
     assert not worker.last.registered
-    assert not await operator.exists(keys.workers)
+    assert not await operator.exists(keys.registry, keys.report("w1"))
 
 
 # -- acknowledging -------------------------------------------------------------------------------------------------------
@@ -219,17 +223,17 @@ async def test_what_the_worker_applied_is_unacknowledged_until_it_is_registered(
     worker.reporting = True
     assert not is_unacknowledged(sync)
 
-    await sync.run(wire, arm=False, rung="polling")
+    await sync.poll(wire, arm=False, rung="polling")
     assert is_unacknowledged(sync)
-    await sync.run(wire, arm=False, rung="polling")
+    await sync.report(wire, "polling")
     assert not is_unacknowledged(sync)
 
     await operator.set("maintenance", "1")
-    await sync.run(wire, arm=False, rung="polling")
+    await sync.poll(wire, arm=False, rung="polling")
     assert is_unacknowledged(sync)
 
 
-@pytest.mark.parametrize("missing", ["-hset", "-eval -evalsha"])
+@pytest.mark.parametrize("missing", ["-hset", "-set"])
 async def test_where_nothing_can_be_registered_nothing_is_unacknowledged(
     make_user: MakeUser, operator: Any, worker: Worker, sync: Sync, missing: str
 ) -> None:
@@ -239,7 +243,7 @@ async def test_where_nothing_can_be_registered_nothing_is_unacknowledged(
     async with wire_to(user.url) as wire:
         for value in ("1", "0"):
             await operator.set("maintenance", value)
-            await sync.run(wire, arm=False, rung="polling")
+            await sync.poll(wire, arm=False, rung="polling")
             assert not is_unacknowledged(sync)
 
 
@@ -259,26 +263,20 @@ async def test_a_server_that_refuses_writes_is_read_with_holds(
         await hold(admin, keys, "a")
         await admin.config_set("maxmemory", "1")
         for _ in range(3):
-            await sync.run(wire, arm=False, rung="polling")
+            await sync.poll(wire, arm=False, rung="polling")
         assert worker.held == ["a"]
         assert [reading.registered for reading in worker.readings] == [False, False, False]
         assert len(texts(caplog)) == 1
         assert "OOM" in texts(caplog)[0] or "maxmemory" in texts(caplog)[0]
-        assert texts(caplog)[0].endswith("following the switch without registering")
-
-        assert sync._retry_at > time.monotonic() + 5 * TTL
-        sync._retry_at = 0.0  # it is asked again, in vain
-        await sync.run(wire, arm=False, rung="polling")
-        assert len(texts(caplog)) == 1
+        assert texts(caplog)[0].endswith("so no barrier can wait for this worker")
 
         await admin.config_set("maxmemory", "0")
-        sync._retry_at = 0.0
-        await sync.run(wire, arm=False, rung="polling")
+        await sync.poll(wire, arm=False, rung="polling")
         assert worker.last.registered
-        assert texts(caplog)[1:] == ["Redis permits the sync script again"]
+        assert texts(caplog)[1:] == ["Redis registers this worker again"]
 
 
-async def test_without_scripts_the_holds_that_were_known_stay_until_they_end(
+async def test_holds_that_may_not_be_read_any_more_stay_known(
     make_user: MakeUser,
     operator: Any,
     keys: Keys,
@@ -292,32 +290,24 @@ async def test_without_scripts_the_holds_that_were_known_stay_until_they_end(
     async with wire_to(user.url) as wire:
         await operator.set("maintenance", WITH_MESSAGE, px=60_000)
         await hold(operator, keys, "a")
-        await sync.run(wire, arm=False, rung="polling")
+        await sync.poll(wire, arm=False, rung="polling")
         known = worker.last
-        await user.change("-eval", "-evalsha")
+        await user.change("-hgetall", "-get")
         await operator.set("maintenance", "1", px=50_000)
         for _ in range(2):
-            await sync.run(wire, arm=False, rung="polling")
+            await sync.poll(wire, arm=False, rung="polling")
 
         assert worker.last.switch == ON
         assert worker.last.expires_in == pytest.approx(50, abs=2)
         assert worker.held == ["a"]
-        assert (worker.last.epoch, worker.last.registered) == (known.epoch, False)
-        assert len(texts(caplog)) == 1
-        assert texts(caplog)[0].endswith("following the switch without holds and registering")
-
-        await user.change("+eval", "+evalsha")
-        sync.begin()  # as after a reconnection
-        await sync.run(wire, arm=False, rung="polling")
-        assert worker.last.registered
-        assert texts(caplog)[1:] == ["Redis permits the sync script again"]
+        assert (worker.last.epoch, worker.last.registered) == (known.epoch, True)
 
 
 async def test_without_get_there_is_no_sync(make_user: MakeUser, sync: Sync) -> None:
     user = await make_user("resetkeys")
     async with wire_to(user.url) as wire:
         with pytest.raises(BackendError, match="GET failed"):
-            await sync.run(wire, arm=False, rung="polling")
+            await sync.poll(wire, arm=False, rung="polling")
 
 
 # -- what cannot be read -------------------------------------------------------------------------------------------------
@@ -328,13 +318,13 @@ async def test_what_was_known_stays_where_something_cannot_be_read(
 ) -> None:
     await operator.set("maintenance", WITH_MESSAGE, px=60_000)
     await hold(operator, keys, "a")
-    await sync.run(wire, arm=False, rung="polling")
+    await sync.poll(wire, arm=False, rung="polling")
     known = worker.last
     await operator.set("maintenance", "garbage")
     await operator.delete(keys.holds)
     await operator.set(keys.holds, "garbage")
     for _ in range(2):
-        await sync.run(wire, arm=False, rung="polling")
+        await sync.poll(wire, arm=False, rung="polling")
 
         assert (worker.last.switch, worker.last.holds) == (known.switch, known.holds)
         assert worker.last.expires_in is not None
@@ -356,7 +346,7 @@ async def test_it_asks_to_be_run_half_way_to_the_end_of_a_hold_and_right_after_i
     while at == math.inf:  # a machine that hesitates looks when the shortest is over already
         began = time.monotonic()
         await hold(operator, keys, "a", lease)
-        _, at = await sync.run(wire, arm=False, rung="polling")
+        _, at = await sync.poll(wire, arm=False, rung="polling")
 
     assert began + looks - 0.03 < at < time.monotonic() + looks + 0.03
 
@@ -366,7 +356,7 @@ async def test_with_nothing_that_ends_it_need_not_be_run_again(
 ) -> None:
     await operator.set("maintenance", "1")
 
-    assert (await sync.run(wire, arm=False, rung="polling"))[1] == float("inf")
+    assert (await sync.poll(wire, arm=False, rung="polling"))[1] == float("inf")
 
 
 # -- data that was lost --------------------------------------------------------------------------------------------------
@@ -382,10 +372,10 @@ async def test_lost_data_is_put_back_and_off_is_never_delivered(
 ) -> None:
     await operator.set("maintenance", WITH_MESSAGE, px=60_000)
     await hold(operator, keys, "a")
-    await sync.run(wire, arm=False, rung="polling")
+    await sync.poll(wire, arm=False, rung="polling")
     await operator.flushall()
     for _ in range(2):
-        await sync.run(wire, arm=False, rung="polling")
+        await sync.poll(wire, arm=False, rung="polling")
 
     assert not worker.was_ever_off()
     assert worker.last.switch == MaintenanceState(enabled=True, message="back soon")
@@ -400,10 +390,10 @@ async def test_a_switch_whose_time_is_up_is_not_put_back(
     wire: RedisConnection, sync: Sync, worker: Worker, operator: Any
 ) -> None:
     await operator.set("maintenance", "1", px=30)
-    await sync.run(wire, arm=False, rung="polling")
+    await sync.poll(wire, arm=False, rung="polling")
     await operator.flushall()
     await asyncio.sleep(0.05)
-    await sync.run(wire, arm=False, rung="polling")
+    await sync.poll(wire, arm=False, rung="polling")
 
     assert worker.last.switch == OFF
     assert await operator.exists("maintenance") == 0
@@ -417,9 +407,9 @@ async def test_off_is_put_back_only_where_it_says_more_than_off(
 ) -> None:
     if value is not None:
         await operator.set("maintenance", value)
-    await sync.run(wire, arm=False, rung="polling")
+    await sync.poll(wire, arm=False, rung="polling")
     await operator.flushall()
-    await sync.run(wire, arm=False, rung="polling")
+    await sync.poll(wire, arm=False, rung="polling")
 
     assert await operator.exists("maintenance") == there
 
@@ -428,9 +418,9 @@ async def test_a_switch_that_was_never_readable_is_not_put_back(
     wire: RedisConnection, sync: Sync, operator: Any
 ) -> None:
     await operator.set("maintenance", "garbage")
-    await sync.run(wire, arm=False, rung="polling")
+    await sync.poll(wire, arm=False, rung="polling")
     await operator.flushall()
-    await sync.run(wire, arm=False, rung="polling")
+    await sync.poll(wire, arm=False, rung="polling")
 
     assert await operator.exists("maintenance") == 0
 
@@ -443,9 +433,9 @@ async def test_a_delete_is_no_loss(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     await operator.set("maintenance", "1")
-    await sync.run(wire, arm=False, rung="polling")
+    await sync.poll(wire, arm=False, rung="polling")
     await operator.delete("maintenance")
-    await sync.run(wire, arm=False, rung="polling")
+    await sync.poll(wire, arm=False, rung="polling")
 
     assert worker.last.switch == OFF
     assert await operator.exists("maintenance") == 0
@@ -461,10 +451,10 @@ async def test_data_loss_can_be_followed(
 ) -> None:
     sync = sync_of(worker, keys, on_data_loss="follow")
     await operator.set("maintenance", "1")
-    await sync.run(wire, arm=False, rung="polling")
+    await sync.poll(wire, arm=False, rung="polling")
     await operator.flushall()
     for _ in range(3):
-        await sync.run(wire, arm=False, rung="polling")
+        await sync.poll(wire, arm=False, rung="polling")
 
     assert worker.last.switch == OFF
     assert await operator.exists("maintenance") == 0
@@ -479,11 +469,11 @@ async def test_what_cannot_be_put_back_yet_stays_known_until_it_can(
     async with wire_to(server.url) as wire, admin_of(server) as admin:
         await admin.set("maintenance", WITH_MESSAGE)
         await hold(admin, keys, "a")
-        await sync.run(wire, arm=False, rung="polling")
+        await sync.poll(wire, arm=False, rung="polling")
         await admin.flushall()
         await admin.config_set("min-replicas-to-write", "1")
         for _ in range(3):
-            await sync.run(wire, arm=False, rung="polling")
+            await sync.poll(wire, arm=False, rung="polling")
             assert worker.last.switch == MaintenanceState(enabled=True, message="back soon")
             assert worker.held == ["a"]
             assert "cannot be written again yet: Redis refused" in str(worker.last.error)
@@ -491,7 +481,7 @@ async def test_what_cannot_be_put_back_yet_stays_known_until_it_can(
         assert await admin.exists("maintenance") == 0
 
         await admin.config_set("min-replicas-to-write", "0")
-        await sync.run(wire, arm=False, rung="polling")
+        await sync.poll(wire, arm=False, rung="polling")
         assert worker.last.error is None
         assert await admin.get("maintenance") == WITH_MESSAGE.encode()
         assert worker.held == ["a"]
@@ -506,15 +496,15 @@ async def test_a_rollback_that_cannot_be_mended_yet_is_mended_later(
         await admin.execute_command(*Script(keys).whole("barrier"))
         earlier = await admin.get(keys.epoch)
         await admin.execute_command(*Script(keys).whole("write", WITH_MESSAGE, 0))
-        await sync.run(wire, arm=False, rung="polling")
+        await sync.poll(wire, arm=False, rung="polling")
         await admin.set(keys.epoch, earlier)
         await admin.delete("maintenance")
         await admin.config_set("min-replicas-to-write", "1")
         for _ in range(2):
-            await sync.run(wire, arm=False, rung="polling")
+            await sync.poll(wire, arm=False, rung="polling")
             assert worker.sees("back soon")
         await admin.config_set("min-replicas-to-write", "0")
-        await sync.run(wire, arm=False, rung="polling")
+        await sync.poll(wire, arm=False, rung="polling")
 
         assert worker.sees("back soon")
         assert await admin.get("maintenance") == WITH_MESSAGE.encode()
@@ -522,7 +512,7 @@ async def test_a_rollback_that_cannot_be_mended_yet_is_mended_later(
 
 async def lose_the_switch_as_a_failover_does(admin: Any, keys: Keys, registration: bytes) -> None:
     """To a replica that lacks a bare SET, and so the registrations that came after it."""
-    await admin.hset(keys.workers, "w1", registration)
+    await admin.set(keys.report("w1"), registration)
     await admin.delete("maintenance")
 
 
@@ -535,27 +525,28 @@ async def test_a_switch_that_was_lost_without_a_trace_in_the_epoch_is_put_back_w
     server = own_redis_server()
     sync = sync_of(worker, keys)
     async with wire_to(server.url) as wire, admin_of(server) as admin:
-        await sync.run(wire, arm=False, rung="polling")
-        earlier = await admin.hget(keys.workers, "w1")
+        await sync.poll(wire, arm=False, rung="polling")
+        earlier = await admin.get(keys.report("w1"))
         await admin.set("maintenance", WITH_MESSAGE)
         for _ in range(2):
-            await sync.run(wire, arm=False, rung="polling")
+            await sync.poll(wire, arm=False, rung="polling")
         await lose_the_switch_as_a_failover_does(admin, keys, earlier)
+        sync.begin()  # as every failover ends the connection
         await admin.config_set("min-replicas-to-write", "1")
         for _ in range(2):
-            await sync.run(wire, arm=False, rung="polling")
+            await sync.poll(wire, arm=False, rung="polling")
             assert worker.sees("back soon")
             assert "cannot be written again yet" in str(worker.last.error)
         await admin.config_set("min-replicas-to-write", "0")
-        await sync.run(wire, arm=False, rung="polling")
+        await sync.poll(wire, arm=False, rung="polling")
         assert await admin.get("maintenance") == WITH_MESSAGE.encode()
         assert not worker.was_ever_off(1)
-        await sync.run(wire, arm=False, rung="polling")
+        await sync.poll(wire, arm=False, rung="polling")
         assert worker.last.registered
         assert len([text for text in texts(caplog) if text.endswith(": restored")]) == 1
 
         await admin.delete("maintenance")  # which is none, whatever was lost before
-        await sync.run(wire, arm=False, rung="polling")
+        await sync.poll(wire, arm=False, rung="polling")
         assert worker.last.switch == OFF
         assert worker.last.registered
 
@@ -567,20 +558,22 @@ async def test_of_two_who_find_a_switch_lost_one_puts_it_back(
     first, second = Worker(), Worker()
     syncs = [sync_of(first, keys), sync_of(second, keys, "w2")]
     for sync in syncs:
-        await sync.run(wire, arm=False, rung="polling")
-    earlier = await operator.hgetall(keys.workers)
+        await sync.poll(wire, arm=False, rung="polling")
+    earlier = {key: await operator.get(key) for key in map(keys.report, ("w1", "w2"))}
     await operator.set("maintenance", WITH_MESSAGE)
-    for sync in syncs:
-        await sync.run(wire, arm=False, rung="polling")
-    await operator.hset(keys.workers, mapping=earlier)
+    for sync in syncs * 2:
+        await sync.poll(wire, arm=False, rung="polling")
+    await operator.mset(earlier)
     await operator.delete("maintenance")
+    for sync in syncs:
+        sync.begin()
 
-    await syncs[0].run(wire, arm=False, rung="polling")
+    await syncs[0].poll(wire, arm=False, rung="polling")
     assert first.sees("back soon")
     await operator.delete("maintenance")
-    await syncs[1].run(wire, arm=False, rung="polling")
+    await syncs[1].poll(wire, arm=False, rung="polling")
     assert second.last.switch == OFF
-    await syncs[1].run(wire, arm=False, rung="polling")
+    await syncs[1].poll(wire, arm=False, rung="polling")
     assert second.last.registered
     assert [text.rsplit(": ", 1)[1] for text in texts(caplog)] == ["restored", "superseded"]
 
@@ -593,15 +586,16 @@ async def test_an_older_registration_in_a_life_that_others_have_restored_is_made
     keys: Keys,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    await sync.run(wire, arm=False, rung="polling")
-    earlier = await operator.hget(keys.workers, "w1")
+    await sync.poll(wire, arm=False, rung="polling")
+    earlier = await operator.get(keys.report("w1"))
     await operator.set("maintenance", "1")
-    await sync.run(wire, arm=False, rung="polling")
-    await operator.hset(keys.workers, "w1", earlier)
+    await sync.poll(wire, arm=False, rung="polling")
+    await operator.set(keys.report("w1"), earlier)
     await operator.delete("maintenance")
+    sync.begin()
     await operator.set(keys.epoch, f"{time.time_ns() // 1000} 5 {worker.last.epoch} 0 0")
     for _ in range(2):
-        await sync.run(wire, arm=False, rung="polling")
+        await sync.poll(wire, arm=False, rung="polling")
 
     assert worker.last.switch == OFF
     assert worker.last.registered
@@ -615,11 +609,11 @@ async def test_while_nothing_can_be_put_back_a_new_switch_counts(
     sync = sync_of(worker, keys)
     async with wire_to(server.url) as wire, admin_of(server) as admin:
         await admin.set("maintenance", WITH_MESSAGE)
-        await sync.run(wire, arm=False, rung="polling")
+        await sync.poll(wire, arm=False, rung="polling")
         await admin.flushall()
         await admin.set("maintenance", '{"enabled":true,"message":"new"}')
         await admin.config_set("min-replicas-to-write", "1")
-        await sync.run(wire, arm=False, rung="polling")
+        await sync.poll(wire, arm=False, rung="polling")
 
         assert worker.sees("new")
 
@@ -634,7 +628,7 @@ async def test_a_connection_that_ends_while_putting_back_forgets_nothing(
 ) -> None:
     await operator.set("maintenance", WITH_MESSAGE)
     async with wire_to(redis_url) as wire:
-        await sync.run(wire, arm=False, rung="polling")
+        await sync.poll(wire, arm=False, rung="polling")
         await operator.flushall()
 
         async def end(*args: Any, **options: Any) -> object:
@@ -643,12 +637,12 @@ async def test_a_connection_that_ends_while_putting_back_forgets_nothing(
         with monkeypatch.context() as patch:
             patch.setattr(sync._script, "run", end)
             with pytest.raises(BackendUnavailableError, match="gone"):
-                await sync.run(wire, arm=False, rung="polling")
+                await sync.poll(wire, arm=False, rung="polling")
     assert worker.syncs == 1
     assert not await operator.exists(keys.epoch)  # who remembers a life begins no other one
     async with wire_to(redis_url) as wire:
         sync.begin()
-        await sync.run(wire, arm=False, rung="polling")
+        await sync.poll(wire, arm=False, rung="polling")
 
     assert worker.sees("back soon")
     assert await operator.get("maintenance") == WITH_MESSAGE.encode()
@@ -660,14 +654,14 @@ async def test_scripts_that_are_forbidden_for_a_while_are_no_loss(
     user = await make_user()
     async with wire_to(user.url) as wire:
         await operator.set("maintenance", "1")
-        await sync.run(wire, arm=False, rung="polling")
+        await sync.poll(wire, arm=False, rung="polling")
         await user.change("-eval", "-evalsha")
         await operator.delete("maintenance")
-        await sync.run(wire, arm=False, rung="polling")
+        await sync.poll(wire, arm=False, rung="polling")
         assert worker.last.switch == OFF
         await user.change("+eval", "+evalsha")
         sync.begin()
-        await sync.run(wire, arm=False, rung="polling")
+        await sync.poll(wire, arm=False, rung="polling")
 
     assert worker.last.switch == OFF
     assert not any("lost" in text for text in texts(caplog))
@@ -679,13 +673,13 @@ async def test_a_loss_while_scripts_are_forbidden_is_noticed_afterwards(
     user = await make_user()
     async with wire_to(user.url) as wire:
         await operator.set("maintenance", "1")
-        await sync.run(wire, arm=False, rung="polling")
+        await sync.poll(wire, arm=False, rung="polling")
         await user.change("-eval", "-evalsha")
-        await sync.run(wire, arm=False, rung="polling")
+        await sync.poll(wire, arm=False, rung="polling")
         await operator.flushall()
         await user.change("+eval", "+evalsha")
         sync.begin()
-        await sync.run(wire, arm=False, rung="polling")
+        await sync.poll(wire, arm=False, rung="polling")
 
     assert worker.last.switch == ON
     assert await operator.get("maintenance") == b"1"
