@@ -11,13 +11,13 @@ from fastapi_maintenance.exceptions import ConfigurationError
 
 
 @pytest.mark.parametrize("value", [0, -1, True, float("inf"), float("nan"), "1", None, 1j])
-def test_an_option_in_seconds_must_be_positive(value: Any) -> None:
+def test_positive_invalid_value_is_refused(value: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"ttl must be a positive number of seconds"):
         positive("ttl", value)
     assert positive("ttl", 0.5) == 0.5
 
 
-def test_some_may_be_zero() -> None:
+def test_non_negative_accepts_zero() -> None:
     assert non_negative("settle", 0) == 0
     assert non_negative("settle", 2.5) == 2.5
     for value in (-1, False):

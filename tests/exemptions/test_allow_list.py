@@ -105,7 +105,7 @@ def statuses(workers: list[httpx2.Client], method: str, url: str, **more: Any) -
     return [worker.request(method, url, **more).status_code for worker in workers]
 
 
-def test_the_list_is_changed_in_redis_and_followed_by_every_worker(
+def test_allow_list_in_redis_is_followed_by_every_worker(
     workers: list[httpx2.Client], redis_server: RedisServer
 ) -> None:
     def set_and_expect(value: str, method: str, url: str, status: int, **more: Any) -> None:
@@ -134,7 +134,7 @@ def test_the_list_is_changed_in_redis_and_followed_by_every_worker(
     set_and_expect("1", "POST", "/login", 503)
 
 
-def test_in_read_only_mode_a_login_can_be_allowed(
+def test_allow_list_opens_login_in_read_only_mode(
     workers: list[httpx2.Client], redis_server: RedisServer
 ) -> None:
     redis_server.cli("SET", "maintenance", LOGIN)
@@ -143,7 +143,7 @@ def test_in_read_only_mode_a_login_can_be_allowed(
     assert statuses(workers, "POST", "/login") == [200, 200]
 
 
-def test_the_list_of_a_scopes_own_switch_goes_before_the_general_one(
+def test_allow_list_of_component_switch_goes_first(
     workers: list[httpx2.Client], redis_server: RedisServer
 ) -> None:
     def expect(invoice_got: int, invoice_posted: int, login: int) -> None:
@@ -171,7 +171,7 @@ def test_the_list_of_a_scopes_own_switch_goes_before_the_general_one(
 
 
 @pytest.mark.parametrize("server", BELIEVING_NO_HEADERS)
-def test_a_network_in_the_list_is_looked_for_in_forwarded_where_asked_for(
+def test_allow_list_network_reads_forwarded_if_configured(
     server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(
@@ -197,7 +197,7 @@ def test_a_network_in_the_list_is_looked_for_in_forwarded_where_asked_for(
 
 
 @pytest.mark.parametrize("server", BELIEVING_NO_HEADERS)
-def test_a_network_in_the_list_is_looked_for_behind_trusted_proxies_only(server: str) -> None:
+def test_allow_list_network_needs_trusted_proxies(server: str) -> None:
     app = make_app("env:UNUSED_HERE", trusted_proxies="127.0.0.1")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("UNUSED_HERE", '{"enabled": true, "allow": ["10.1.0.0/16"]}')
@@ -215,7 +215,7 @@ def test_a_network_in_the_list_is_looked_for_behind_trusted_proxies_only(server:
             assert client.get("/login").status_code == 503
 
 
-async def test_a_block_can_allow_requests_and_of_several_blocks_what_all_allow() -> None:
+async def test_allow_list_of_several_blocks_is_common_entries() -> None:
     board = Switchboard()
     async with MaintenanceMode(board) as mode:
 
@@ -236,7 +236,7 @@ async def test_a_block_can_allow_requests_and_of_several_blocks_what_all_allow()
                     assert not passes("/login")
 
 
-async def test_of_a_block_of_a_scope_and_a_general_one_both_must_allow() -> None:
+async def test_allow_list_of_component_and_general_block_is_common() -> None:
     board = Switchboard()
     mode = MaintenanceMode(board)
     mode.follow_components(frozenset({"billing"}))
@@ -257,7 +257,7 @@ async def test_of_a_block_of_a_scope_and_a_general_one_both_must_allow() -> None
                 assert (passing("billing"), passing(None)) == (["/b"], ["/b", "/c"])
 
 
-def test_a_block_that_allows_what_cannot_be_read_is_refused() -> None:
+def test_allow_list_invalid_in_block_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="Invalid allow entry 'login'"):
         maintenance_mode_on(Switchboard(), allow=["login"])
     with pytest.raises(ConfigurationError, match="at most 100"):
@@ -292,7 +292,7 @@ def test_a_block_that_allows_what_cannot_be_read_is_refused() -> None:
         ("GET /items", websocket_scope(path="/items"), False),
     ],
 )
-def test_an_entry_of_a_state_is_a_path_or_a_network_and_perhaps_methods(
+def test_allow_entry_matches_path_network_and_methods(
     entry: str, scope: dict[str, Any], expected: bool
 ) -> None:
     allow_list = AllowList([entry], Proxies("192.0.2.7"))
@@ -319,9 +319,7 @@ def test_an_entry_of_a_state_is_a_path_or_a_network_and_perhaps_methods(
         ("/" + "a" * 200, "aaa…': write it like"),
     ],
 )
-def test_an_entry_that_cannot_be_read_lets_nobody_through_and_leaves_the_others(
-    entry: str, problem: str
-) -> None:
+def test_allow_entry_invalid_leaves_the_others(entry: str, problem: str) -> None:
     allow_list = AllowList([entry, "/login"])
     assert len(allow_list.errors) == 1
     assert problem in allow_list.errors[0]
@@ -406,7 +404,7 @@ class Board(Switchboard):
         return self._local_reading(self.state)
 
 
-async def test_an_entry_that_cannot_be_read_is_told_once_and_the_rest_holds(
+async def test_allow_entry_invalid_is_logged_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     board = Board()
@@ -423,7 +421,7 @@ async def test_an_entry_that_cannot_be_read_is_told_once_and_the_rest_holds(
     )
 
 
-async def test_a_list_is_read_once_however_many_ask(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_allow_list_is_parsed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[Sequence[str]] = []
 
     class Counted(AllowList):
@@ -444,7 +442,7 @@ async def test_a_list_is_read_once_however_many_ask(monkeypatch: pytest.MonkeyPa
 # -- who is waited for ----------------------------------------------------------------------------------------------------------------
 
 
-async def test_a_request_that_one_closing_allows_is_waited_for_by_the_next_that_does_not() -> None:
+async def test_request_allowed_by_one_closure_drains_for_the_next() -> None:
     mode = MaintenanceMode(Board())
     admission = InFlightRequest(mode, http_scope("POST", path="/login"))
     admission.route, admission.exempt = RouteMatch(found=True), False
@@ -453,7 +451,7 @@ async def test_a_request_that_one_closing_allows_is_waited_for_by_the_next_that_
     assert admission.blocks_drain(gate(MaintenanceState(enabled=True)))
 
 
-async def test_a_request_that_was_let_in_by_the_list_is_waited_for_when_the_list_is_gone() -> None:
+async def test_request_allowed_by_removed_list_drains() -> None:
     board, entered, finish = Board(), asyncio.Event(), asyncio.Event()
     board.state = MaintenanceState(enabled=True, allow=("/login",))
     counts: list[tuple[int, int]] = []
@@ -475,7 +473,7 @@ async def test_a_request_that_was_let_in_by_the_list_is_waited_for_when_the_list
     assert counts == [(0, 0), (1, 0)]
 
 
-async def test_a_request_that_a_bypass_let_in_is_waited_for_by_a_hold() -> None:
+async def test_request_with_bypass_drains_for_a_hold() -> None:
     bypass = Bypass("0123456789abcdef0123456789abcdef")
     mode = MaintenanceMode(Board(), bypass=bypass)
     token, record = bypass.issue(mode.now() + timedelta(hours=1))

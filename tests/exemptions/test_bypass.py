@@ -58,7 +58,7 @@ def bearing(token: str) -> dict[str, Any]:
 # -- tokens ------------------------------------------------------------------------------------------------------------------------
 
 
-def test_a_token_is_good_until_it_runs_out_and_only_where_the_switch_names_it(
+def test_token_listed_and_unexpired_is_valid(
     bypass: Bypass,
 ) -> None:
     token, record = bypass.issue(END, "ana")
@@ -72,19 +72,19 @@ def test_a_token_is_good_until_it_runs_out_and_only_where_the_switch_names_it(
     assert not bypass.admits(http_scope(), [record], NOW)
 
 
-def test_what_the_switch_says_of_the_end_cannot_lengthen_it(bypass: Bypass) -> None:
+def test_token_record_cannot_lengthen_it(bypass: Bypass) -> None:
     token, record = bypass.issue(END)
     later = record.model_copy(update={"until": END + timedelta(days=9)})
     assert not bypass.admits(bearing(token), [later], END)
 
 
-def test_another_secret_makes_no_good_token(bypass: Bypass) -> None:
+def test_token_of_another_secret_is_invalid(bypass: Bypass) -> None:
     token, record = Bypass(NEXT).issue(END)
     assert not bypass.admits(bearing(token), [record], NOW)
 
 
 @pytest.mark.parametrize("given", [True, False])
-def test_of_several_secrets_the_first_signs_and_all_are_believed(
+def test_token_of_any_configured_secret_is_valid(
     given: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(SECRET_VARIABLE, f" {NEXT}\n{SECRET} ")
@@ -108,12 +108,12 @@ def test_of_several_secrets_the_first_signs_and_all_are_believed(
     ],
     ids=range(5),
 )
-def test_a_token_that_was_changed_is_none(bypass: Bypass, forge: Callable[[str], str]) -> None:
+def test_token_changed_is_invalid(bypass: Bypass, forge: Callable[[str], str]) -> None:
     token, record = bypass.issue(END)
     assert not bypass.admits(bearing(forge(token)), [record], NOW)
 
 
-def test_signatures_are_compared_in_constant_time(
+def test_token_signature_is_compared_in_constant_time(
     bypass: Bypass, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By the standard library's function for it, which is what the signing library calls."""
@@ -133,7 +133,7 @@ def test_signatures_are_compared_in_constant_time(
     assert len(compared) == 2
 
 
-def test_a_signature_for_something_else_with_the_same_secret_is_none(bypass: Bypass) -> None:
+def test_token_signed_for_another_purpose_is_invalid(bypass: Bypass) -> None:
     expiry = int(END.timestamp())
     for salt in (
         "fastapi_maintenance.exemptions.bypass",
@@ -144,16 +144,14 @@ def test_a_signature_for_something_else_with_the_same_secret_is_none(bypass: Byp
         assert not bypass.admits(bearing(forged), [BypassRecord(id="x", until=END)], NOW)
 
 
-def test_nothing_is_verified_that_is_longer_than_any_token(
-    bypass: Bypass, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_token_too_long_is_not_verified(bypass: Bypass, monkeypatch: pytest.MonkeyPatch) -> None:
     token, record = bypass.issue(END)
     assert len(token) < 200
     monkeypatch.setattr(bypass, "_signer", None)
     assert not bypass.admits(bearing("x" * 513), [record], NOW)
 
 
-def test_a_websocket_bears_it_too(bypass: Bypass) -> None:
+def test_token_in_websocket_header_is_valid(bypass: Bypass) -> None:
     token, record = bypass.issue(END)
     assert bypass.admits(websocket_scope(headers={HEADER: token}), [record], NOW)
     assert bypass.admits(
@@ -161,7 +159,7 @@ def test_a_websocket_bears_it_too(bypass: Bypass) -> None:
     )
 
 
-def test_a_bypass_shows_no_secret_and_a_record_no_token(bypass: Bypass) -> None:
+def test_bypass_repr_shows_no_secret(bypass: Bypass) -> None:
     token, record = bypass.issue(END, "ana")
     assert SECRET not in repr(bypass)
     assert SECRET not in str(vars(bypass))
@@ -183,7 +181,7 @@ def visit(bypass: Bypass, token: str, record: BypassRecord, **scope: Any) -> dic
     return dict(response.headers)
 
 
-def test_the_cookie_is_for_servers_only_and_ends_with_the_token(bypass: Bypass) -> None:
+def test_cookie_is_http_only_and_ends_with_token(bypass: Bypass) -> None:
     token, record = bypass.issue(END)
     headers = visit(bypass, token, record)
     cookie = SimpleCookie(headers["set-cookie"])[PARAMETER]
@@ -198,7 +196,7 @@ def test_the_cookie_is_for_servers_only_and_ends_with_the_token(bypass: Bypass) 
     assert (headers["cache-control"], headers["referrer-policy"]) == ("no-store", "no-referrer")
 
 
-def test_the_cookie_can_be_for_a_domain_or_for_plain_http() -> None:
+def test_cookie_domain_and_secure_are_configurable() -> None:
     bypass = Bypass(SECRET, domain="example.com", path="/api", secure=False)
     cookie = visit(bypass, *bypass.issue(END))["set-cookie"]
     assert "Domain=example.com" in cookie
@@ -220,7 +218,7 @@ def test_the_cookie_can_be_for_a_domain_or_for_plain_http() -> None:
         (b"/\xff\r\n", b"{}", "./%FF%0D%0A"),
     ],
 )
-def test_the_visit_goes_on_to_the_same_url_without_the_token(
+def test_visit_redirects_to_url_without_token(
     bypass: Bypass, path: bytes, query: bytes, expected: str
 ) -> None:
     token, record = bypass.issue(END)
@@ -233,14 +231,14 @@ def test_the_visit_goes_on_to_the_same_url_without_the_token(
     )
 
 
-def test_a_server_that_tells_no_raw_path_tells_a_path(bypass: Bypass) -> None:
+def test_visit_without_raw_path_uses_path(bypass: Bypass) -> None:
     token, record = bypass.issue(END)
     assert (
         visit(bypass, token, record, raw_path=None, path="/a/é\udcff")["location"] == "./%C3%A9%3F"
     )
 
 
-def test_only_a_safe_request_with_one_good_token_is_a_visit(bypass: Bypass) -> None:
+def test_visit_needs_safe_method_and_one_valid_token(bypass: Bypass) -> None:
     token, record = bypass.issue(END)
     assert visit(bypass, token, record, method="HEAD")
     assert not visit(bypass, token, record, method="POST")
@@ -256,9 +254,7 @@ def test_only_a_safe_request_with_one_good_token_is_a_visit(bypass: Bypass) -> N
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
 @pytest.mark.parametrize("end", ["", "x"])
-def test_good_or_not_the_token_is_taken_from_where_servers_log_it(
-    bypass: Bypass, method: str, end: str
-) -> None:
+def test_visit_removes_token_from_logged_query(bypass: Bypass, method: str, end: str) -> None:
     token, record = bypass.issue(END)
     scope = http_scope(method, query_string=f"a=b&{PARAMETER}={token}{end}&c=d".encode())
     bypass.welcome(scope, [record], NOW)
@@ -273,7 +269,7 @@ def test_good_or_not_the_token_is_taken_from_where_servers_log_it(
         ("https://a/#top", "https://a/?maintenance_bypass=T#top"),
     ],
 )
-def test_a_link_is_the_url_with_the_token(url: str, link: str) -> None:
+def test_link_is_url_with_token(url: str, link: str) -> None:
     assert link_to(url, "T") == link
 
 
@@ -283,7 +279,7 @@ def test_a_link_is_the_url_with_the_token(url: str, link: str) -> None:
 @pytest.mark.parametrize(
     "secret", ["", "hunter2", "x" * 31, 7, [], [7], [""], [SECRET, "hunter2"], {SECRET}]
 )
-def test_a_secret_that_is_missing_or_short_is_refused_and_not_shown(
+def test_secret_missing_or_short_is_refused_unseen(
     secret: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(ConfigurationError, match="secret") as given:
@@ -300,7 +296,7 @@ def test_a_secret_that_is_missing_or_short_is_refused_and_not_shown(
             assert each in ("", 7) or each not in str(error.value)
 
 
-def test_without_a_secret_it_is_named_where_it_belongs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_secret_missing_names_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(SECRET_VARIABLE, raising=False)
     with pytest.raises(ConfigurationError, match=f"The environment variable {SECRET_VARIABLE}"):
         Bypass()
@@ -309,7 +305,7 @@ def test_without_a_secret_it_is_named_where_it_belongs(monkeypatch: pytest.Monke
     assert Bypass(SECRET).admits(bearing(token), [record], NOW)
 
 
-def test_without_the_signing_library_it_says_what_to_install(
+def test_bypass_without_itsdangerous_names_extra(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, "itsdangerous", None)
@@ -317,7 +313,7 @@ def test_without_the_signing_library_it_says_what_to_install(
         Bypass(SECRET)
 
 
-async def test_the_middleware_takes_a_bypass_and_nothing_else() -> None:
+async def test_middleware_bypass_of_wrong_type_is_refused() -> None:
     app = MaintenanceModeMiddleware(FastAPI(), bypass=SECRET)  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match="bypass must be a Bypass"):
         await app(http_scope(), UNUSED, UNUSED)
@@ -400,7 +396,7 @@ def everything_in(server: RedisServer) -> bytes:
 
 
 @pytest.mark.timeout(180)
-def test_a_token_lets_its_bearer_through_on_every_worker_until_it_is_revoked(
+def test_token_passes_on_every_worker_until_revoked(
     workers: list[httpx2.Client],
     command: Command,
     redis_server: RedisServer,
@@ -442,9 +438,7 @@ def test_a_token_lets_its_bearer_through_on_every_worker_until_it_is_revoked(
 
 
 @pytest.mark.timeout(180)
-def test_what_one_process_is_visited_for_every_process_knows(
-    command: Command, redis_url: str
-) -> None:
+def test_cookie_of_one_process_is_valid_in_another(command: Command, redis_url: str) -> None:
     """Processes that uvicorn starts, which share no memory; also one that was started after the visit."""
     env = {"FASTAPI_MAINTENANCE_BACKEND": redis_url, SECRET_VARIABLE: SECRET}
     with Workers("tests.apps.tested:app", count=3, env=env, options=("--access-log",)) as processes:
@@ -472,7 +466,7 @@ def test_what_one_process_is_visited_for_every_process_knows(
 
 
 @pytest.mark.timeout(180)
-def test_a_process_without_a_secret_does_not_start_and_says_why(redis_url: str) -> None:
+def test_process_without_secret_refuses_to_start(redis_url: str) -> None:
     env = {"FASTAPI_MAINTENANCE_BACKEND": redis_url, SECRET_VARIABLE: "short"}
     with (
         pytest.raises(RuntimeError, match="must have at least 32 characters"),
@@ -486,7 +480,7 @@ def test_a_process_without_a_secret_does_not_start_and_says_why(redis_url: str) 
     ("visited_first", "log"),
     [(0, '"GET /items?more=1 HTTP/1.1" 303'), (1, '"GET /items?more=1" 303')],
 )
-def test_one_visit_of_the_link_sets_a_cookie_that_lets_through(
+def test_visit_sets_cookie_that_passes(
     workers: list[httpx2.Client],
     command: Command,
     caplog: pytest.LogCaptureFixture,
@@ -535,7 +529,7 @@ def test_one_visit_of_the_link_sets_a_cookie_that_lets_through(
 
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("again", ["on", "SET"])
-def test_a_token_ends_with_the_value_that_the_switch_had(
+def test_token_ends_with_the_switch_value(
     workers: list[httpx2.Client], command: Command, redis_server: RedisServer, again: str
 ) -> None:
     redis_server.cli("SET", "maintenance", "1", "EX", "600")
@@ -554,7 +548,7 @@ def test_a_token_ends_with_the_value_that_the_switch_had(
 
 
 @pytest.mark.timeout(180)
-def test_one_secret_follows_another_while_testers_go_on(command: Command, redis_url: str) -> None:
+def test_secret_rotation_keeps_tokens_valid(command: Command, redis_url: str) -> None:
     """First every worker believes both, then the command line signs with the new one, at last the old one goes."""
     command("on")
     old = command("bypass", "create", "--json").json["token"]
@@ -576,7 +570,7 @@ def test_one_secret_follows_another_while_testers_go_on(command: Command, redis_
 
 
 @pytest.mark.timeout(180)
-def test_nobody_bypasses_a_hold(
+def test_token_does_not_bypass_a_hold(
     workers: list[httpx2.Client], command: Command, redis_url: str
 ) -> None:
     command("on")
@@ -605,7 +599,7 @@ with maintenance_mode_on({redis_url!r}):
 
 
 @pytest.mark.timeout(180)
-def test_a_token_runs_out_by_itself(workers: list[httpx2.Client], command: Command) -> None:
+def test_token_expires(workers: list[httpx2.Client], command: Command) -> None:
     command("on")
     made = command("bypass", "create", "--for", "5s", "--json").json
     eventually_sync(lambda: statuses(workers, made["token"]) == [503, 503], within=30)
@@ -614,7 +608,7 @@ def test_a_token_runs_out_by_itself(workers: list[httpx2.Client], command: Comma
 
 
 @pytest.mark.timeout(180)
-def test_a_token_of_a_scope_is_for_what_its_own_switch_closes(
+def test_token_of_component_bypasses_its_switch_only(
     workers: list[httpx2.Client], command: Command, redis_server: RedisServer
 ) -> None:
     redis_server.cli("SET", "maintenance:billing", "1", "EX", "600")
@@ -658,7 +652,7 @@ def test_a_token_of_a_scope_is_for_what_its_own_switch_closes(
     eventually_sync(lambda: statuses(workers, general, url="/invoices") == [200, 200], within=10)
 
 
-def test_the_command_line_says_what_is_missing(command: Command) -> None:
+def test_bypass_command_names_what_is_missing(command: Command) -> None:
     assert SECRET_VARIABLE in command("bypass", "create", secret="").err
     assert "must have at least 32 characters" in command("bypass", "create", secret="short").err
     off = command("bypass", "create")

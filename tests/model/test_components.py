@@ -110,9 +110,7 @@ WRITES: Final[dict[str, tuple[Callable[[Any], object], Callable[[Any], object]]]
 
 
 @pytest.mark.parametrize("write", WRITES)
-def test_a_write_closes_just_its_scope_on_every_worker_at_once(
-    four: Deployment, write: str
-) -> None:
+def test_component_write_closes_it_on_every_worker(four: Deployment, write: str) -> None:
     on, off = WRITES[write]
     on(four.client)
     follow(four, "/billing/invoices")
@@ -139,7 +137,7 @@ def test_general_switch_closes_all_but_opened_components(four: Deployment) -> No
     follow(four, *PLACES)
 
 
-def test_a_scope_says_what_it_says_itself(four: Deployment) -> None:
+def test_component_state_is_its_own(four: Deployment) -> None:
     four.client.set(KEY, '{"enabled": true, "message": "All of it"}')
     four.client.set(BILLING, '{"enabled": true, "mode": "read-only", "message": "Read invoices"}')
     follow(four, "/", "/billing/search", "/reports/all")
@@ -149,7 +147,7 @@ def test_a_scope_says_what_it_says_itself(four: Deployment) -> None:
             assert four.workers.get(pid, "/billing/search").text == '{"detail":"All of it"}'
 
 
-def test_a_time_to_live_and_a_window_end_a_scope_without_a_write(four: Deployment) -> None:
+def test_component_ends_by_expiry_and_window(four: Deployment) -> None:
     four.client.set(BILLING, "1", px=6000)
     begins = time.time() + 1.0
     moments = {"starts_at": begins, "ends_at": begins + 6.0}
@@ -182,7 +180,7 @@ def test_window_of_a_component_is_announced_in_it(four: Deployment) -> None:
     } == {None}
 
 
-def test_a_worker_has_one_connection_for_all_scopes(four: Deployment) -> None:
+def test_worker_has_one_connection_for_all_components(four: Deployment) -> None:
     clients = [
         client["name"]
         for client in four.client.client_list()
@@ -197,7 +195,7 @@ def test_killed_connections_do_not_delay_the_next_write(four: Deployment) -> Non
     follow(four, "/billing/invoices")
 
 
-def test_a_flushed_redis_is_given_the_switches_of_scopes_again(four: Deployment) -> None:
+def test_component_switches_are_restored_after_flush(four: Deployment) -> None:
     four.client.set(BILLING, '{"enabled": true, "reason": "OPS-417"}', ex=600)
     four.client.set(f"{KEY}:search", "1")
     follow(four, "/billing/invoices", "/billing/search")
@@ -209,7 +207,7 @@ def test_a_flushed_redis_is_given_the_switches_of_scopes_again(four: Deployment)
     follow(four, "/billing/invoices", "/billing/search")
 
 
-def test_what_cannot_be_read_changes_nothing_about_its_scope(four: Deployment) -> None:
+def test_component_unreadable_value_changes_nothing(four: Deployment) -> None:
     four.client.set(BILLING, "1")
     follow(four, "/billing/invoices")
     four.client.set(BILLING, "perhaps")
@@ -219,7 +217,7 @@ def test_what_cannot_be_read_changes_nothing_about_its_scope(four: Deployment) -
     follow(four, "/billing/search")
 
 
-def test_a_closed_scope_lets_a_request_that_is_in_flight_end(four: Deployment) -> None:
+def test_component_closing_lets_requests_finish(four: Deployment) -> None:
     pid = four.workers.pids[0]
     answers: list[int] = []
     asking = threading.Thread(
@@ -250,7 +248,7 @@ def workers_of(two_workers: Deployment) -> tuple[Worker, ...]:
     return asyncio.run(registered_workers(RedisBackend(two_workers.server.url)))
 
 
-def test_the_barrier_of_a_scope_waits_for_its_requests(two_workers: Deployment) -> None:
+def test_component_barrier_waits_for_its_requests(two_workers: Deployment) -> None:
     one = two_workers.workers.pids[0]
     ended: list[str] = []
 
@@ -276,7 +274,7 @@ def test_the_barrier_of_a_scope_waits_for_its_requests(two_workers: Deployment) 
     follow(two_workers)
 
 
-def test_a_scope_that_no_worker_has_is_never_proved_closed(two_workers: Deployment) -> None:
+def test_component_without_workers_is_not_proved(two_workers: Deployment) -> None:
     def wait_for(component: str, timeout: float) -> BarrierResult:
         return asyncio.run(
             wait_until_applied(
@@ -291,7 +289,7 @@ def test_a_scope_that_no_worker_has_is_never_proved_closed(two_workers: Deployme
         result.check()
 
 
-def test_the_command_line_closes_and_opens_a_scope(two_workers: Deployment) -> None:
+def test_command_line_closes_and_opens_component(two_workers: Deployment) -> None:
     url = ("--component", "billing", "--backend", two_workers.server.url)
     on = run("on", "--reason", "OPS-417", *url)
     assert (on.code, on.lines[0]) == (0, "maintenance of billing: on")
@@ -304,9 +302,7 @@ def test_the_command_line_closes_and_opens_a_scope(two_workers: Deployment) -> N
     follow(two_workers)
 
 
-def test_a_command_is_run_while_its_scope_is_closed(
-    two_workers: Deployment, tmp_path: Path
-) -> None:
+def test_run_closes_component_for_command(two_workers: Deployment, tmp_path: Path) -> None:
     address = f"http://127.0.0.1:{two_workers.workers.port}"
     script = f"import urllib.request as u, urllib.error as e\nfor p in {PLACES!r}:\n  try: print(p, u.urlopen({address!r} + p).status)\n"
     script += "  except e.HTTPError as r: print(p, r.code)"
@@ -370,7 +366,7 @@ def test_any_server_closes_a_component_alone(
 
 
 @pytest.mark.parametrize("name", ["", "a b", "ä", "a" * 65, "a:b", "{a}", "holds", "told", 7, None])
-def test_a_name_that_cannot_be_one_is_refused_where_it_is_given(name: Any) -> None:
+def test_component_invalid_name_is_refused(name: Any) -> None:
     with pytest.raises(ConfigurationError, match="A component must"):
         maintenance_component(name)
     with pytest.raises(ConfigurationError, match="A component must"):
@@ -378,7 +374,7 @@ def test_a_name_that_cannot_be_one_is_refused_where_it_is_given(name: Any) -> No
 
 
 @pytest.mark.parametrize("key", ["maintenance", "shop:{eu}:maintenance"])
-def test_no_scope_is_called_as_what_is_kept_beside_the_switch(key: str) -> None:
+def test_component_reserved_name_is_refused(key: str) -> None:
     keys = Keys.of(key)
     companions = {
         value.rpartition(":")[2] for name, value in asdict(keys).items() if name != "switch"
@@ -388,7 +384,7 @@ def test_no_scope_is_called_as_what_is_kept_beside_the_switch(key: str) -> None:
             maintenance_component(name)
 
 
-def test_in_a_cluster_the_key_must_bring_a_hash_tag() -> None:
+def test_component_in_cluster_needs_hash_tag() -> None:
     backend = RedisBackend("redis+cluster://127.0.0.1:7000/0")
     with pytest.raises(
         ConfigurationError,
@@ -430,7 +426,7 @@ async def test_local_backend_has_component_holds_without_switches(
     assert not await get_maintenance_mode(store, component="billing")
 
 
-async def test_a_block_that_failed_keeps_its_scope_closed(redis_url: str) -> None:
+async def test_component_block_that_failed_stays_closed(redis_url: str) -> None:
     backend = RedisBackend(redis_url)
     with pytest.raises(ZeroDivisionError):
         async with maintenance_mode_on(backend, component="billing", on_error="keep"):
@@ -442,7 +438,7 @@ async def test_a_block_that_failed_keeps_its_scope_closed(redis_url: str) -> Non
 
 
 @pytest.mark.parametrize("override", [True, False])
-def test_the_override_goes_before_the_switches_of_scopes_too(
+def test_override_goes_before_component_switches(
     redis_url: str, redis_server: RedisServer, override: bool
 ) -> None:
     redis_server.cli("SET", BILLING, "0" if override else "1")
@@ -457,9 +453,7 @@ def test_the_override_goes_before_the_switches_of_scopes_too(
         assert client.get("/").status_code == (503 if override else 200)
 
 
-def test_a_scope_that_comes_with_a_later_route_is_followed(
-    redis_url: str, redis_server: RedisServer
-) -> None:
+def test_component_of_later_route_is_followed(redis_url: str, redis_server: RedisServer) -> None:
     redis_server.cli("SET", BILLING, "1")
     app = FastAPI()
     app.add_middleware(MaintenanceModeMiddleware, backend=redis_url)

@@ -18,7 +18,7 @@ from fastapi_maintenance.model.state import ON, BypassRecord, MaintenanceState
 NOW = datetime(2026, 11, 22, 3, 0, tzinfo=UTC)
 
 
-def test_a_note_says_who_and_where_and_what() -> None:
+def test_attribution_has_author_place_and_state() -> None:
     state = MaintenanceState(enabled=True, by="ana", reason="OPS-417")
 
     read = Attribution.parse(attribution_json(state, by="somebody else", component="billing"))
@@ -28,12 +28,12 @@ def test_a_note_says_who_and_where_and_what() -> None:
     )
 
 
-def test_who_acts_is_noted_where_the_state_does_not_say() -> None:
+def test_attribution_without_author_uses_by() -> None:
     assert Attribution.parse(attribution_json(ON, by="ana")).by == "ana"
     assert Attribution.parse(attribution_json(by="ana")).state is None
 
 
-def test_long_texts_are_cut_and_lists_are_left_out() -> None:
+def test_attribution_truncates_texts_and_omits_lists() -> None:
     record = BypassRecord(id="tester-1", until=NOW)
     state = MaintenanceState(
         enabled=True,
@@ -55,7 +55,7 @@ def test_long_texts_are_cut_and_lists_are_left_out() -> None:
     assert "tester-1" not in text
 
 
-def test_what_a_newer_version_says_of_a_state_hides_nothing_else() -> None:
+def test_attribution_of_newer_version_is_readable() -> None:
     read = Attribution.parse(
         json.dumps({"by": "ana", "state": {"enabled": True, "colour": "red"}, "mood": "good"})
     )
@@ -73,12 +73,12 @@ def test_what_a_newer_version_says_of_a_state_hides_nothing_else() -> None:
         st.recursive(st.none() | st.integers() | st.text(), st.lists).map(json.dumps),
     )
 )
-def test_a_garbage_note_is_an_invalid_state(text: str | bytes) -> None:
+def test_attribution_garbage_is_invalid_state(text: str | bytes) -> None:
     with pytest.raises(InvalidStateError, match="cannot be read"):
         Attribution.parse(text)
 
 
-def test_json_has_always_the_same_keys() -> None:
+def test_change_json_has_constant_keys() -> None:
     bare = Change("1-0", NOW, "lost")
     full = Change(
         "1-1",

@@ -41,16 +41,16 @@ def on(message: str, **details: object) -> MaintenanceState:
 # -- the switch alone ----------------------------------------------------------------------------------------------------
 
 
-def test_without_anything_it_is_off_for_ever() -> None:
+def test_snapshot_empty_is_off_forever() -> None:
     effective = evaluate(Snapshot(now=NOW), NOW)
     assert (effective.hold, effective.state, effective.until) == (None, OFF, math.inf)
 
 
-def test_a_switch_that_was_never_known_is_off() -> None:
+def test_switch_never_known_is_off() -> None:
     assert evaluate(Snapshot(None, None, NOW, error="unreadable"), NOW).state == OFF
 
 
-def test_the_switch_is_the_state_and_keeps_its_details() -> None:
+def test_switch_alone_is_the_state_with_details() -> None:
     state = on("soon", reason="OPS-1")
     assert evaluate(Snapshot(state, now=NOW), NOW).state is state
 
@@ -59,9 +59,7 @@ def test_the_switch_is_the_state_and_keeps_its_details() -> None:
     ("now", "enabled", "until"),
     [(-1.0, False, 0.0), (0.0, True, 60.0), (59.9, True, 60.0), (60.0, False, math.inf)],
 )
-def test_a_window_opens_and_closes_the_switch_without_being_written(
-    now: float, enabled: bool, until: float
-) -> None:
+def test_window_turns_switch_on_and_off(now: float, enabled: bool, until: float) -> None:
     switch = on("window", starts_at=moment(NOW), ends_at=moment(NOW + 60))
     effective = evaluate(Snapshot(switch, now=NOW - 100), NOW + now)
     assert effective.state.enabled is enabled
@@ -69,7 +67,7 @@ def test_a_window_opens_and_closes_the_switch_without_being_written(
     assert effective.until == (NOW + until if until < math.inf else math.inf)
 
 
-def test_a_window_is_coming_until_it_begins() -> None:
+def test_window_is_upcoming_until_it_begins() -> None:
     switch = on("window", starts_at=moment(NOW), ends_at=moment(NOW + 60))
     assert evaluate(Snapshot(switch, now=NOW - 100), NOW - 0.1).upcoming is switch
     assert evaluate(Snapshot(switch, now=NOW - 100), NOW).upcoming is None
@@ -80,7 +78,7 @@ def test_a_window_is_coming_until_it_begins() -> None:
 
 
 @pytest.mark.parametrize("left", [99.0, 100.0])
-def test_a_window_that_the_keys_life_does_not_reach_is_not_coming(left: float) -> None:
+def test_window_after_expiry_is_not_upcoming(left: float) -> None:
     assert (
         evaluate(
             Snapshot(on("window", starts_at=moment(NOW)), now=NOW - 100, expires_in=left), NOW - 50
@@ -89,14 +87,14 @@ def test_a_window_that_the_keys_life_does_not_reach_is_not_coming(left: float) -
     )
 
 
-def test_a_coming_window_ends_with_the_keys_life() -> None:
+def test_upcoming_window_ends_with_expiry() -> None:
     coming = evaluate(
         Snapshot(on("window", starts_at=moment(NOW)), now=NOW - 100, expires_in=130.0), NOW - 50
     ).upcoming
     assert coming == on("window", starts_at=moment(NOW), ends_at=moment(NOW + 30))
 
 
-def test_a_time_to_live_ends_the_switch_and_shows_as_its_end() -> None:
+def test_expiry_ends_switch_and_is_its_end() -> None:
     reading = Snapshot(ON, now=NOW, expires_in=90.0)
     assert evaluate(reading, NOW + 30).state == MaintenanceState(
         enabled=True, ends_at=moment(NOW + 90)
@@ -106,7 +104,7 @@ def test_a_time_to_live_ends_the_switch_and_shows_as_its_end() -> None:
     assert evaluate(reading, NOW + 90) == evaluate(Snapshot(now=NOW), NOW)
 
 
-def test_an_end_before_the_time_to_live_stays_the_end() -> None:
+def test_end_before_expiry_is_kept() -> None:
     switch = MaintenanceState(enabled=True, ends_at=moment(NOW + 10))
     effective = evaluate(Snapshot(switch, now=NOW, expires_in=90.0), NOW)
     assert effective.state is switch
@@ -114,14 +112,14 @@ def test_an_end_before_the_time_to_live_stays_the_end() -> None:
 
 
 @pytest.mark.parametrize("seconds", [1e12, 9.2e15, 1e18, 1e300])
-def test_a_time_to_live_beyond_the_calendar_shows_no_end(seconds: float) -> None:
+def test_expiry_beyond_calendar_is_no_end(seconds: float) -> None:
     assert evaluate(Snapshot(ON, now=NOW, expires_in=seconds), NOW).state is ON
 
 
 # -- holds ---------------------------------------------------------------------------------------------------------------
 
 
-def test_an_on_hold_closes_an_open_switch_until_its_deadline() -> None:
+def test_on_hold_closes_until_its_deadline() -> None:
     reading = Snapshot(OFF, (Hold("a", on("migrating"), deadline=NOW + 30),), NOW)
     assert evaluate(reading, NOW + 29).state == on("migrating", retry_after=60)
     assert evaluate(reading, NOW + 29).until == NOW + 30
@@ -129,16 +127,16 @@ def test_an_on_hold_closes_an_open_switch_until_its_deadline() -> None:
     assert evaluate(reading, NOW + 30).state == OFF
 
 
-def test_an_off_hold_opens_a_closed_switch() -> None:
+def test_off_hold_opens_closed_switch() -> None:
     assert evaluate(Snapshot(ON, (Hold("a", OFF),), NOW), NOW).state == OFF
 
 
-def test_an_off_hold_lifts_the_on_holds_it_names() -> None:
+def test_off_hold_lifts_named_on_holds() -> None:
     holds = (Hold("outer", ON, since=1.0), Hold("inner", OFF, since=2.0, lifts=("outer",)))
     assert not evaluate(Snapshot(OFF, holds, NOW), NOW).state.enabled
 
 
-def test_an_off_hold_never_lifts_somebody_elses_on_hold() -> None:
+def test_off_hold_does_not_lift_other_on_holds() -> None:
     holds = (
         Hold("theirs", on("their migration"), since=1.0),
         Hold("mine", OFF, since=2.0),
@@ -151,7 +149,7 @@ def test_an_off_hold_never_lifts_somebody_elses_on_hold() -> None:
     )
 
 
-def test_an_off_hold_whose_time_is_up_lifts_nothing_any_more() -> None:
+def test_off_hold_expired_lifts_nothing() -> None:
     holds = (
         Hold("outer", ON, since=1.0),
         Hold("inner", OFF, since=2.0, deadline=NOW, lifts=("outer",)),
@@ -159,7 +157,7 @@ def test_an_off_hold_whose_time_is_up_lifts_nothing_any_more() -> None:
     assert evaluate(Snapshot(OFF, holds, NOW), NOW).state.enabled
 
 
-def test_of_several_on_holds_the_newest_speaks_and_the_strictest_mode_rules() -> None:
+def test_on_holds_have_newest_details_and_strictest_mode() -> None:
     holds = (
         Hold("a", on("newest", mode="read-only"), since=2.0),
         Hold("b", on("oldest"), since=1.0),
@@ -169,7 +167,7 @@ def test_of_several_on_holds_the_newest_speaks_and_the_strictest_mode_rules() ->
     )
 
 
-def test_several_on_holds_allow_what_all_of_them_allow() -> None:
+def test_on_holds_allow_common_entries() -> None:
     allowing = ON.replace(allow=("/login", "/b", "/c"))
     holds = (
         Hold("a", allowing, since=2.0),
@@ -183,7 +181,7 @@ def test_several_on_holds_allow_what_all_of_them_allow() -> None:
     )
 
 
-def test_read_only_holds_alone_stay_read_only() -> None:
+def test_on_holds_read_only_stay_read_only() -> None:
     holds = (
         Hold("a", READ_ONLY, since=1.0),
         Hold("b", READ_ONLY, since=2.0),
@@ -192,7 +190,7 @@ def test_read_only_holds_alone_stay_read_only() -> None:
     assert evaluate(Snapshot(ON, holds, NOW), NOW).state.mode == "read-only"
 
 
-def test_a_lifted_hold_has_no_say_in_the_mode() -> None:
+def test_lifted_hold_does_not_affect_mode() -> None:
     holds = (
         Hold("full", ON, since=1.0),
         Hold("off", OFF, since=2.0, lifts=("full",)),
@@ -201,7 +199,7 @@ def test_a_lifted_hold_has_no_say_in_the_mode() -> None:
     assert evaluate(Snapshot(OFF, holds, NOW), NOW).state.mode == "read-only"
 
 
-def test_the_newest_off_hold_speaks_where_only_those_stand() -> None:
+def test_off_holds_have_newest_details() -> None:
     holds = (
         Hold("a", OFF.replace(reason="newest"), since=2.0),
         Hold("b", OFF.replace(reason="oldest"), since=1.0),
@@ -248,20 +246,18 @@ def closed_by_the_rules(reading: Snapshot, now: float) -> bool:
 
 
 @given(readings(), st.sampled_from([NOW - 1, NOW, NOW + 1.5]))
-def test_random_holds_mean_what_the_rules_say(reading: Snapshot, now: float) -> None:
+def test_random_holds_follow_the_rules(reading: Snapshot, now: float) -> None:
     assert evaluate(reading, now).state.enabled is closed_by_the_rules(reading, now)
 
 
 @given(readings(), st.permutations(IDS))
-def test_the_order_in_which_holds_are_listed_means_nothing(
-    reading: Snapshot, order: list[str]
-) -> None:
+def test_holds_order_is_ignored(reading: Snapshot, order: list[str]) -> None:
     shuffled = sorted(reading.holds or (), key=lambda hold: order.index(hold.id))
     assert evaluate(replace(reading, holds=tuple(shuffled)), NOW) == evaluate(reading, NOW)
 
 
 @given(readings(), st.floats(0, 0.999))
-def test_nothing_changes_before_until(reading: Snapshot, fraction: float) -> None:
+def test_effective_state_is_constant_before_until(reading: Snapshot, fraction: float) -> None:
     effective = evaluate(reading, NOW)
     assert effective.until > NOW
     later = NOW + fraction * (min(effective.until, NOW + 10) - NOW)
@@ -270,7 +266,7 @@ def test_nothing_changes_before_until(reading: Snapshot, fraction: float) -> Non
 
 
 @given(readings())
-def test_an_on_hold_of_somebody_else_keeps_it_closed_whatever_else_there_is(
+def test_on_hold_of_others_always_closes(
     reading: Snapshot,
 ) -> None:
     theirs = Hold("theirs", on("their migration"), since=9.0)
@@ -283,7 +279,7 @@ def test_an_on_hold_of_somebody_else_keeps_it_closed_whatever_else_there_is(
 
 
 @given(states(), st.floats(0, 1e12), st.lists(st.text(), max_size=3))
-def test_a_hold_is_read_as_it_was_written(
+def test_hold_written_and_parsed_is_equal(
     state: MaintenanceState, since: float, lifts: list[str]
 ) -> None:
     hold = Hold("id", state, since, 5.0, tuple(lifts))
@@ -311,7 +307,7 @@ def test_a_hold_is_read_as_it_was_written(
     ],
     ids=lambda text: repr(text)[:50],
 )
-def test_a_hold_that_cannot_be_read_is_refused_by_its_name(text: str | bytes) -> None:
+def test_hold_unreadable_is_refused_by_id(text: str | bytes) -> None:
     with pytest.raises(InvalidStateError, match=r"The hold 'id' cannot be read\."):
         Hold.parse("id", 5.0, text)
 
@@ -336,7 +332,7 @@ def test_hold_with_invalid_details_is_obeyed() -> None:
         json.dumps
     )
 )
-def test_garbage_in_place_of_a_hold_raises_nothing_else(garbage: str | bytes) -> None:
+def test_hold_garbage_raises_invalid_state_error(garbage: str | bytes) -> None:
     with pytest.raises(InvalidStateError):
         Hold.parse("id", 5.0, garbage)
 
@@ -344,12 +340,12 @@ def test_garbage_in_place_of_a_hold_raises_nothing_else(garbage: str | bytes) ->
 # -- one reading after another -------------------------------------------------------------------------------------------
 
 
-def test_a_complete_reading_has_no_gaps_to_fill() -> None:
+def test_snapshot_complete_is_unchanged() -> None:
     new, old = Snapshot(ON, (), NOW), Snapshot(OFF, (Hold("a", ON),), NOW - 1)
     assert with_last_known(new, old) is new
 
 
-def test_gaps_are_filled_with_what_was_last_known() -> None:
+def test_snapshot_gaps_are_filled_with_last_known() -> None:
     holds = (Hold("a", ON),)
     filled = with_last_known(
         Snapshot(None, None, NOW, error="unreadable"), Snapshot(READ_ONLY, holds, NOW - 1)
@@ -362,18 +358,18 @@ def test_gaps_are_filled_with_what_was_last_known() -> None:
     )
 
 
-def test_a_kept_switch_still_ends_when_it_would_have() -> None:
+def test_last_known_switch_keeps_its_expiry() -> None:
     filled = with_last_known(Snapshot(None, (), NOW), Snapshot(ON, (), NOW - 50, expires_in=60.0))
     assert evaluate(filled, NOW + 9).state.enabled
     assert not evaluate(filled, NOW + 10).state.enabled
 
 
-def test_a_gap_stays_where_nothing_was_ever_known() -> None:
+def test_snapshot_gap_without_last_known_stays() -> None:
     new = Snapshot(None, None, NOW)
     assert with_last_known(new, None) is new
 
 
-def test_an_expiry_that_only_jitters_stays_the_same_instant() -> None:
+def test_expiry_within_jitter_is_stable() -> None:
     old, new = Snapshot(ON, (), NOW, expires_in=60.0), Snapshot(ON, (), NOW + 10, expires_in=50.005)
     assert with_stable_expiry(new, old).expires_in == 50.0
 
@@ -388,7 +384,7 @@ def test_an_expiry_that_only_jitters_stays_the_same_instant() -> None:
     ],
     ids=["moved", "gone", "new", "first"],
 )
-def test_any_other_expiry_is_taken_as_it_is(new: Snapshot, old: Snapshot | None) -> None:
+def test_expiry_beyond_jitter_is_taken(new: Snapshot, old: Snapshot | None) -> None:
     assert with_stable_expiry(new, old) is new
 
 
@@ -418,9 +414,7 @@ def component_holds(general: bool | None, own: bool | None, other: bool | None) 
 
 @pytest.mark.parametrize("switch", [ON, OFF])
 @pytest.mark.parametrize("own", OWN)
-def test_every_combination_of_holds_and_switches_means_for_a_scope_what_the_table_says(
-    own: str, switch: MaintenanceState
-) -> None:
+def test_component_state_follows_the_table(own: str, switch: MaintenanceState) -> None:
     cases = 0
     for general, itself, other in product((None, True, False), repeat=3):
         holds = component_holds(general, itself, other)
@@ -446,7 +440,7 @@ def test_every_combination_of_holds_and_switches_means_for_a_scope_what_the_tabl
 
 
 @pytest.mark.parametrize("own", OWN)
-def test_in_general_nothing_of_a_scope_counts(own: str) -> None:
+def test_general_state_ignores_components(own: str) -> None:
     components = {} if (present := OWN[own]) is None else {"s": present}
     for enabled in (True, False):
         reading = Snapshot(OFF, component_holds(None, enabled, enabled), NOW, components=components)
@@ -454,7 +448,7 @@ def test_in_general_nothing_of_a_scope_counts(own: str) -> None:
         assert evaluate(reading, NOW).until == math.inf
 
 
-def test_an_off_hold_of_a_scope_lifts_what_is_around_it_in_that_scope_only() -> None:
+def test_component_off_hold_lifts_in_its_component_only() -> None:
     holds = (Hold("a", ON), Hold("b", OFF, lifts=("a",), component="s"))
     reading = Snapshot(OFF, holds, NOW)
     assert not evaluate(reading, NOW, "s").state.enabled
@@ -462,7 +456,7 @@ def test_an_off_hold_of_a_scope_lifts_what_is_around_it_in_that_scope_only() -> 
     assert evaluate(reading, NOW, "other").state.enabled
 
 
-def test_a_general_off_hold_lifts_the_block_of_a_scope_around_it_and_not_its_switch() -> None:
+def test_general_off_hold_lifts_component_block_not_switch() -> None:
     holds = (Hold("a", ON, component="s"), Hold("b", OFF, lifts=("a",)))
     assert not evaluate(Snapshot(ON, holds, NOW), NOW, "s").state.enabled
     assert evaluate(
@@ -470,7 +464,7 @@ def test_a_general_off_hold_lifts_the_block_of_a_scope_around_it_and_not_its_swi
     ).state.enabled
 
 
-def test_a_scope_says_when_it_changes_by_itself() -> None:
+def test_component_until_is_its_next_change() -> None:
     def until(own: ComponentSwitch, switch: MaintenanceState = OFF) -> float:
         return evaluate(Snapshot(switch, now=NOW, components={"s": own}), NOW, "s").until
 
@@ -479,7 +473,7 @@ def test_a_scope_says_when_it_changes_by_itself() -> None:
     assert until(ComponentSwitch(OFF, 5.0), on("all", ends_at=moment(NOW + 3))) == NOW + 3
 
 
-def test_a_window_of_a_scope_is_coming_else_the_general_one() -> None:
+def test_component_upcoming_window_else_general() -> None:
     general = on("all", starts_at=moment(NOW + 20))
 
     def coming(
@@ -496,19 +490,19 @@ def test_a_window_of_a_scope_is_coming_else_the_general_one() -> None:
     assert coming(ComponentSwitch(ON)) is None
 
 
-def test_a_hold_of_a_scope_is_written_with_it() -> None:
+def test_component_hold_written_and_parsed_is_equal() -> None:
     hold = Hold("a", ON, since=1.0, deadline=2.0, lifts=("b",), component="billing")
     assert Hold.parse("a", 2.0, hold.dump()) == hold
 
 
 @pytest.mark.parametrize("component", ["1", "[]", "{}", "true"])
-def test_a_hold_of_no_readable_scope_is_garbage(component: str) -> None:
+def test_component_hold_unreadable_is_refused(component: str) -> None:
     """And not one of everything, nor of nothing."""
     with pytest.raises(InvalidStateError):
         Hold.parse("a", 2.0, f'{{"state": {{"enabled": true}}, "scope": {component}}}')
 
 
-def test_what_cannot_be_read_of_a_scope_stays_as_it_was_known() -> None:
+def test_component_gaps_are_filled_with_last_known() -> None:
     old = Snapshot(now=NOW, components={"a": ComponentSwitch(ON, 60.0), "b": ComponentSwitch(ON)})
     new = Snapshot(
         now=NOW + 10,
@@ -530,7 +524,7 @@ def test_what_cannot_be_read_of_a_scope_stays_as_it_was_known() -> None:
     assert with_last_known(replace(new, components=None), None).components == {}
 
 
-def test_the_expiry_of_a_scope_is_steady_too() -> None:
+def test_component_expiry_within_jitter_is_stable() -> None:
     old = Snapshot(
         now=NOW, components={"a": ComponentSwitch(ON, 60.0), "b": ComponentSwitch(ON, 60.0)}
     )

@@ -66,9 +66,7 @@ FALSE = ["0", "off", "false", "no", "n", "f"]
 @pytest.mark.parametrize(
     ("word", "meaning"), [(word, True) for word in TRUE] + [(word, False) for word in FALSE]
 )
-def test_every_boolean_word_is_read_in_any_case_and_with_space_around(
-    word: str, meaning: bool, disguise: Any
-) -> None:
+def test_state_boolean_word_is_parsed_in_any_case(word: str, meaning: bool, disguise: Any) -> None:
     text = disguise(word)
     assert parse_bool(text) is meaning
     assert (
@@ -78,14 +76,14 @@ def test_every_boolean_word_is_read_in_any_case_and_with_space_around(
     )
 
 
-def test_absent_is_off() -> None:
+def test_state_absent_is_off() -> None:
     assert MaintenanceState.parse(None) == OFF
 
 
 @pytest.mark.parametrize(
     "text", ["", " \n", "2", "maybe", "onn", "1 1", "[1]", '"on"', "null", "ı", "\ufeff1"]
 )
-def test_any_other_word_is_refused_and_the_words_that_exist_are_named(text: str) -> None:
+def test_state_unknown_word_is_refused_with_known_ones(text: str) -> None:
     with pytest.raises(
         InvalidStateError,
         match=r"write 1, on, true, yes, y or t for on; 0, off, false, no, n or f for off",
@@ -93,7 +91,7 @@ def test_any_other_word_is_refused_and_the_words_that_exist_are_named(text: str)
         MaintenanceState.parse(text)
 
 
-def test_a_refusal_quotes_only_the_beginning_of_a_long_value() -> None:
+def test_state_refusal_quotes_only_the_beginning() -> None:
     with pytest.raises(InvalidStateError, match=r"^'x{40}'… is not a boolean word"):
         MaintenanceState.parse("x" * 1000)
 
@@ -101,7 +99,7 @@ def test_a_refusal_quotes_only_the_beginning_of_a_long_value() -> None:
 # -- JSON ----------------------------------------------------------------------------------------------------------------
 
 
-def test_json_is_read_with_all_its_details() -> None:
+def test_state_json_is_parsed_with_all_details() -> None:
     state = MaintenanceState.parse(
         b' {"enabled": true, "message": "Back at 04:00 UTC", "reason": "OPS-417 reindex", "retry_after": 120,'
         b' "starts_at": "2026-11-22T03:00:00Z", "ends_at": "2026-11-22T05:00:00+01:00", "mode": "read-only", "by": "ana@ops",'
@@ -120,7 +118,7 @@ def test_json_is_read_with_all_its_details() -> None:
     )
 
 
-def test_the_list_of_whom_it_allows_is_kept_as_it_is_written() -> None:
+def test_state_allow_is_kept_as_written() -> None:
     state = MaintenanceState.parse('{"enabled": true, "allow": ["POST /login", "what is this?"]}')
     assert state.allow == ("POST /login", "what is this?")
     assert MaintenanceState.parse(state.dump()) == state
@@ -235,9 +233,7 @@ def test_state_with_valid_enabled_is_obeyed_whatever_the_details(
         ('{"enabled": true, "message": "\\ud800"}', "Invalid JSON"),
     ],
 )
-def test_json_without_a_valid_enabled_is_refused_and_says_where(
-    document: str, complaint: str
-) -> None:
+def test_state_json_without_enabled_is_refused(document: str, complaint: str) -> None:
     with pytest.raises(InvalidStateError, match=r"^The JSON cannot be read as a state: ") as caught:
         MaintenanceState.parse(document)
     assert complaint in str(caught.value)
@@ -250,7 +246,7 @@ def test_state_from_document_without_enabled_is_refused(document: Any) -> None:
 
 
 @given(st.text() | st.binary())
-def test_garbage_raises_nothing_but_an_invalid_state_error(garbage: str | bytes) -> None:
+def test_state_garbage_raises_invalid_state_error(garbage: str | bytes) -> None:
     message = ""
     try:
         MaintenanceState.parse(garbage)
@@ -260,7 +256,7 @@ def test_garbage_raises_nothing_but_an_invalid_state_error(garbage: str | bytes)
 
 
 @given(st.dictionaries(st.sampled_from(FIELDS), VALUES, max_size=9))
-def test_json_objects_of_any_values_raise_nothing_but_an_invalid_state_error(
+def test_state_any_json_raises_invalid_state_error_at_most(
     document: dict[str, Any],
 ) -> None:
     with suppress(InvalidStateError):
@@ -270,19 +266,19 @@ def test_json_objects_of_any_values_raise_nothing_but_an_invalid_state_error(
 @pytest.mark.parametrize(
     "value", [b"\xff", b'{"enabled": true, "message": "\xff"}', "\udcff", chr(0xD800)]
 )
-def test_what_is_not_utf_8_is_refused(value: str | bytes) -> None:
+def test_state_not_utf_8_is_refused(value: str | bytes) -> None:
     with pytest.raises(InvalidStateError, match=r" is not UTF-8 text\.$"):
         MaintenanceState.parse(value)
 
 
-def test_64_kib_can_be_read_and_a_byte_more_cannot() -> None:
+def test_state_over_64_kib_is_not_parsed() -> None:
     longest = b"1" + b" " * (MAX_BYTES - 1)
     assert MaintenanceState.parse(longest) == ON
     with pytest.raises(InvalidStateError, match=r"at most 65536 bytes, got 65537"):
         MaintenanceState.parse(longest + b" ")
 
 
-def test_the_limit_counts_bytes_and_not_characters() -> None:
+def test_state_limit_counts_bytes() -> None:
     with pytest.raises(InvalidStateError, match=r"at most 65536 bytes"):
         MaintenanceState.parse("ä" * (MAX_BYTES // 2 + 1))
 
@@ -291,17 +287,17 @@ def test_the_limit_counts_bytes_and_not_characters() -> None:
 
 
 @pytest.mark.parametrize(("state", "text"), [(ON, "1"), (OFF, "0")])
-def test_on_and_off_are_written_as_one_character(state: MaintenanceState, text: str) -> None:
+def test_state_on_and_off_are_written_as_one_character(state: MaintenanceState, text: str) -> None:
     assert state.dump() == text
     assert not state.has_details
 
 
 @given(states())
-def test_what_is_written_is_read_as_the_same(state: MaintenanceState) -> None:
+def test_state_written_and_parsed_is_equal(state: MaintenanceState) -> None:
     assert MaintenanceState.parse(state.dump()) == state
 
 
-def test_only_details_that_are_known_are_written() -> None:
+def test_state_writes_known_details_only() -> None:
     assert json.loads(MaintenanceState(enabled=True, message="soon").dump()) == {
         "enabled": True,
         "message": "soon",
@@ -309,7 +305,7 @@ def test_only_details_that_are_known_are_written() -> None:
     }
 
 
-def test_a_state_beyond_64_kib_is_not_written() -> None:
+def test_state_over_64_kib_is_not_written() -> None:
     frame = len(MaintenanceState(enabled=True, message="").dump())
     MaintenanceState(enabled=True, message="x" * (MAX_BYTES - frame)).dump()
     with pytest.raises(
@@ -319,13 +315,13 @@ def test_a_state_beyond_64_kib_is_not_written() -> None:
 
 
 @pytest.mark.parametrize("field", ["message", "reason", "by"])
-def test_text_that_utf_8_cannot_carry_is_escaped_so_that_it_can_be_written(field: str) -> None:
+def test_state_lone_surrogates_are_escaped(field: str) -> None:
     state = MaintenanceState.model_validate({"enabled": True, field: "caf\udce9.txt"})
     assert getattr(state, field) == "caf\\udce9.txt"
     assert MaintenanceState.parse(state.dump()) == state
 
 
-def test_a_state_cannot_be_changed() -> None:
+def test_state_is_immutable() -> None:
     with pytest.raises(ValidationError):
         ON.enabled = False
 
@@ -346,7 +342,7 @@ def test_a_state_cannot_be_changed() -> None:
         (NOW - 2 * SECOND, NOW - SECOND, False, None),
     ],
 )
-def test_a_window_includes_its_start_and_excludes_its_end(
+def test_window_includes_start_and_excludes_end(
     starts: datetime | None, ends: datetime | None, active: bool, change: datetime | None
 ) -> None:
     state = MaintenanceState(enabled=True, starts_at=starts, ends_at=ends)
@@ -354,14 +350,14 @@ def test_a_window_includes_its_start_and_excludes_its_end(
     assert state.changes_after(NOW) == change
 
 
-def test_a_window_of_a_state_that_is_off_means_nothing() -> None:
+def test_window_of_off_state_is_ignored() -> None:
     state = MaintenanceState(enabled=False, starts_at=NOW - SECOND, ends_at=NOW + SECOND)
     assert not state.active_at(NOW)
     assert state.changes_after(NOW) is None
 
 
 @given(states(), st.lists(moments, min_size=2, max_size=2).map(sorted))
-def test_nothing_changes_before_the_next_change(
+def test_window_is_constant_until_next_change(
     state: MaintenanceState, times: list[datetime]
 ) -> None:
     earlier, later = times
@@ -376,13 +372,13 @@ def test_nothing_changes_before_the_next_change(
 # -- Retry-After ---------------------------------------------------------------------------------------------------------
 
 
-def test_an_explicit_retry_after_wins() -> None:
+def test_retry_after_explicit_wins() -> None:
     assert (
         MaintenanceState(enabled=True, retry_after=0, ends_at=NOW + SECOND).retry_after_at(NOW) == 0
     )
 
 
-def test_without_an_end_the_default_is_said() -> None:
+def test_retry_after_without_end_is_default() -> None:
     assert ON.retry_after_at(NOW) == DEFAULT_RETRY_AFTER == 3600
     assert ON.retry_after_at(NOW, default=7) == 7
 
@@ -391,7 +387,7 @@ def test_without_an_end_the_default_is_said() -> None:
     ("left", "said"),
     [(90.0, 90), (89.001, 90), (0.5, 1), (0.0, 0), (-5.0, 0), (2.0**32, 2**31 - 1)],
 )
-def test_with_an_end_the_seconds_left_are_rounded_up_and_bounded(left: float, said: int) -> None:
+def test_retry_after_with_end_is_rounded_up_and_bounded(left: float, said: int) -> None:
     assert (
         MaintenanceState(enabled=True, ends_at=NOW + timedelta(seconds=left)).retry_after_at(NOW)
         == said
@@ -399,7 +395,5 @@ def test_with_an_end_the_seconds_left_are_rounded_up_and_bounded(left: float, sa
 
 
 @given(states(), moments)
-def test_retry_after_is_always_a_number_that_clients_can_parse(
-    state: MaintenanceState, now: datetime
-) -> None:
+def test_retry_after_of_any_state_is_in_range(state: MaintenanceState, now: datetime) -> None:
     assert 0 <= state.retry_after_at(now) < 2**31

@@ -67,11 +67,11 @@ from .asking import CHROME, FIREFOX
         ("text/html, ;q=1, garbage", HTML),
     ],
 )
-def test_the_media_type_is_the_one_the_client_prefers(accept: str, chosen: str) -> None:
+def test_media_type_preferred_by_client_is_chosen(accept: str, chosen: str) -> None:
     assert negotiate(accept, (JSON, HTML)) == chosen
 
 
-def test_the_first_offer_is_the_default_whatever_it_is() -> None:
+def test_media_type_without_preference_is_first_offer() -> None:
     """So a further format is one more line in a table."""
     offers = ("text/plain", JSON, HTML)
     assert negotiate("", offers) == "text/plain"
@@ -80,7 +80,7 @@ def test_the_first_offer_is_the_default_whatever_it_is() -> None:
 
 
 @given(st.text(max_size=200) | st.text(alphabet='texhmlapicjson/*;,q=01. "\\', max_size=200))
-def test_no_header_is_too_strange_to_be_answered(accept: str) -> None:
+def test_media_type_of_any_header_is_an_offer(accept: str) -> None:
     assert negotiate(accept, (JSON, HTML)) in (JSON, HTML)
 
 
@@ -88,7 +88,7 @@ RANGES: Final = (JSON, "application/*", HTML, "text/*", "*/*")
 
 
 @given(st.dictionaries(st.sampled_from(RANGES), st.integers(0, 1000)), st.randoms())
-def test_any_weights_are_judged_as_rfc_9110_says(weights: dict[str, int], random: Any) -> None:
+def test_media_type_weights_follow_rfc_9110(weights: dict[str, int], random: Any) -> None:
     def quality(media_type: str) -> tuple[int, int]:
         matching = [
             name
@@ -129,7 +129,7 @@ def test_any_weights_are_judged_as_rfc_9110_says(weights: dict[str, int], random
         ("text/event-stream", JSON),  # none is acceptable
     ],
 )
-def test_a_client_gets_the_one_of_four_formats_that_it_prefers(accept: str, chosen: str) -> None:
+def test_media_type_of_four_formats_is_preferred_one(accept: str, chosen: str) -> None:
     assert negotiate(accept, MEDIA_TYPES) == chosen
 
 
@@ -163,16 +163,16 @@ def test_a_client_gets_the_one_of_four_formats_that_it_prefers(accept: str, chos
         (";;,,-,", "en"),
     ],
 )
-def test_the_language_is_the_one_the_visitor_prefers(accept_language: str, chosen: str) -> None:
+def test_language_preferred_by_client_is_chosen(accept_language: str, chosen: str) -> None:
     assert negotiate_language(accept_language, ("en", "de", "fr", "pt-BR"), "en") == chosen
 
 
-def test_a_language_that_is_nowhere_to_be_had_gives_the_default_whatever_it_is() -> None:
+def test_language_unknown_is_default() -> None:
     assert negotiate_language("ja", ("en", "de"), "de") == "de"
 
 
 @given(st.text(max_size=200) | st.text(alphabet="defrptBR-*;,q=01. ", max_size=200))
-def test_no_language_is_too_strange_to_be_answered(accept_language: str) -> None:
+def test_language_of_any_header_is_known(accept_language: str) -> None:
     assert negotiate_language(accept_language, ("en", "de", "pt-BR"), "en") in ("en", "de", "pt-BR")
 
 
@@ -204,7 +204,7 @@ def test_negotiation_ranges_beyond_the_32nd_are_ignored() -> None:
 # -- headers -----------------------------------------------------------------------------------------------------------
 
 
-def test_several_lines_of_a_header_are_one_list() -> None:
+def test_header_with_several_lines_is_one_list() -> None:
     lines = [
         ("accept", "application/json;q=0.5"),
         ("accept-language", "de"),
@@ -214,7 +214,7 @@ def test_several_lines_of_a_header_are_one_list() -> None:
     assert preferences(http_scope(headers=lines)) == (b"application/json;q=0.5,text/html", b"de,fr")
 
 
-def test_a_header_longer_than_any_honest_one_is_not_read() -> None:
+def test_header_over_limit_is_ignored() -> None:
     padding = "image/x-padding, " * 100
     assert preferences(
         http_scope(headers={"accept": f"{padding}text/html", "accept-language": "de"})

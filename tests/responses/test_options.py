@@ -19,7 +19,7 @@ from fastapi_maintenance.responses import ResponseOptions, Translation
 from fastapi_maintenance.responses.translations import TRANSLATIONS
 
 
-def test_everything_that_can_be_meant_together_is_taken(tmp_path: Path) -> None:
+def test_options_valid_combination_is_accepted(tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     page.write_text("<!doctype html>")
     ResponseOptions()
@@ -118,7 +118,7 @@ def test_everything_that_can_be_meant_together_is_taken(tmp_path: Path) -> None:
         ({"problem_type": None}, "problem_type must be a URL"),
     ],
 )
-def test_what_cannot_be_meant_is_refused_and_says_why(
+def test_options_invalid_value_is_refused_with_reason(
     options: dict[str, Any], complaint: str
 ) -> None:
     with pytest.raises(ConfigurationError) as refused:
@@ -153,9 +153,7 @@ def problem_with(given: Iterable[str]) -> str | None:
         return str(error)
 
 
-def test_of_the_ways_to_another_answer_those_that_exclude_each_other_are_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_options_exclusive_pages_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of all of them together, and of every other combination."""
     monkeypatch.chdir(tmp_path)
     for page in ("page.html", "page.html.jinja2"):
@@ -171,7 +169,7 @@ def test_of_the_ways_to_another_answer_those_that_exclude_each_other_are_named(
             assert problem_with(given) == expected, given
 
 
-def test_a_language_of_ones_own_is_added_and_a_known_one_replaced() -> None:
+def test_options_translations_are_added_or_replaced() -> None:
     finnish = Translation(
         title="Huoltokatko",
         message="Palaamme pian.",
@@ -185,7 +183,7 @@ def test_a_language_of_ones_own_is_added_and_a_known_one_replaced() -> None:
     assert answer.content(ON, "de").title == "Wartungsarbeiten"
 
 
-def test_what_was_checked_stays_what_it_was() -> None:
+def test_options_mappings_are_copied() -> None:
     headers = {"X-By": "us"}
     answer = ResponseOptions(headers=headers)
     headers["X-By"] = "us\r\nX-Injected: 1"

@@ -28,7 +28,7 @@ ODD = Translation(
 )
 
 
-async def test_every_text_is_escaped_wherever_it_comes_from() -> None:
+async def test_page_every_text_is_escaped() -> None:
     state = MaintenanceState(enabled=True, ends_at=NOW + timedelta(hours=1))
     page = await read(response_to(state, translations={"en": ODD}), accepting(HTML))
     for text in ("<Title>", "<Message>", "<Waiting>"):
@@ -43,7 +43,7 @@ async def test_every_text_is_escaped_wherever_it_comes_from() -> None:
     assert html.escape(message) in page
 
 
-async def test_nothing_in_it_is_fetched_and_no_style_or_script_is_in_an_attribute() -> None:
+async def test_page_fetches_nothing_and_has_no_inline_attributes() -> None:
     state = MaintenanceState(enabled=True, ends_at=NOW)
     tags = Page((await ask(response_to(state), accepting(HTML)))[2]).tags
     attributes = [(name, value) for _, pairs in tags for name, value in pairs.items()]
@@ -54,7 +54,7 @@ async def test_nothing_in_it_is_fetched_and_no_style_or_script_is_in_an_attribut
     assert "url(" not in (await read(response_to(state), accepting(HTML)))
 
 
-async def test_its_policy_names_exactly_its_own_style_and_script() -> None:
+async def test_page_policy_allows_exactly_its_style_and_script() -> None:
     _, headers, body = await ask(response_to(), accepting(HTML))
     policy = dict(
         part.strip().partition(" ")[::2] for part in headers["content-security-policy"].split(";")
@@ -66,7 +66,7 @@ async def test_its_policy_names_exactly_its_own_style_and_script() -> None:
     assert "unsafe" not in headers["content-security-policy"]
 
 
-async def test_it_is_marked_up_for_every_reader() -> None:
+async def test_page_markup_is_accessible() -> None:
     _, _, body = await ask(response_to(), accepting(HTML, accept_language="ar"))
     page = Page(body)
     assert body.startswith(b"<!doctype html>\n")
@@ -80,6 +80,6 @@ async def test_it_is_marked_up_for_every_reader() -> None:
     assert [tag for tag, _ in page.tags].count("main") == 1
 
 
-async def test_it_is_small() -> None:
+async def test_page_is_small() -> None:
     """It is asked for most when a service has least to spare; bytes, before any compression."""
     assert len((await ask(response_to(), accepting(HTML)))[2]) < 8_000

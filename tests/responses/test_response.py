@@ -25,7 +25,7 @@ pytestmark = pytest.mark.anyio
 # -- JSON --------------------------------------------------------------------------------------------------------------
 
 
-async def test_the_default_answer_is_exactly_the_promised_one() -> None:
+async def test_response_by_default_is_the_promised_one() -> None:
     start, headers, body = await ask(response_to(), http_scope())
     assert start["type"] == "http.response.start"
     assert start["status"] == 503
@@ -40,20 +40,20 @@ async def test_the_default_answer_is_exactly_the_promised_one() -> None:
     }
 
 
-async def test_a_message_replaces_the_default_detail() -> None:
+async def test_response_message_replaces_default_detail() -> None:
     state = MaintenanceState(enabled=True, message='Zurück um "04:00" ⏰')
     _, headers, body = await ask(response_to(state), http_scope())
     assert body == '{"detail":"Zurück um \\"04:00\\" ⏰"}'.encode()
     assert headers["content-length"] == str(len(body))
 
 
-async def test_an_empty_message_is_none() -> None:
+async def test_response_empty_message_is_ignored() -> None:
     _, _, body = await ask(response_to(MaintenanceState(enabled=True, message="")), http_scope())
     assert json.loads(body) == {"detail": DETAIL}
 
 
 @pytest.mark.parametrize("accept", MEDIA_TYPES)
-async def test_reason_and_author_are_never_shown(accept: str) -> None:
+async def test_response_never_shows_reason_or_author(accept: str) -> None:
     state = MaintenanceState(
         enabled=True, message="Back soon", reason="OPS-417 reindex", by="ana@ops"
     )
@@ -64,14 +64,14 @@ async def test_reason_and_author_are_never_shown(accept: str) -> None:
 
 
 @pytest.mark.parametrize("scope", [*map(accepting, MEDIA_TYPES), websocket_scope(denial=False)])
-async def test_half_a_surrogate_pair_in_a_message_is_no_error(scope: Scope) -> None:
+async def test_response_message_with_lone_surrogate_is_sent(scope: Scope) -> None:
     sent = await exchange(
         response_to(MaintenanceState(enabled=True, message="Back \ud83d soon")), scope
     )
     assert "Back" in repr(sent)
 
 
-async def test_read_only_says_so() -> None:
+async def test_response_in_read_only_mode_says_so() -> None:
     read_only = MaintenanceState(enabled=True, mode="read-only")
     with_message = read_only.model_copy(update={"message": "Back at four"})
     _, headers, body = await ask(response_to(read_only), http_scope())
@@ -97,7 +97,7 @@ async def test_read_only_says_so() -> None:
 # -- problem details ---------------------------------------------------------------------------------------------------
 
 
-async def test_problem_details_say_what_a_program_needs() -> None:
+async def test_problem_details_have_all_fields() -> None:
     end = NOW + timedelta(hours=1)
     state = MaintenanceState(
         enabled=True,
@@ -128,16 +128,14 @@ async def test_problem_details_say_what_a_program_needs() -> None:
         (datetime(1, 1, 1, 0, 30, tzinfo=timezone(timedelta(hours=1))), "0001-01-01T00:00:00"),
     ],
 )
-async def test_an_end_that_is_beyond_the_calendar_in_utc_is_told_as_its_edge(
-    end: datetime, told: str
-) -> None:
+async def test_problem_details_end_beyond_calendar_is_clamped(end: datetime, told: str) -> None:
     problem = json.loads(
         await read(response_to(MaintenanceState(enabled=True, ends_at=end)), accepting(PROBLEM))
     )
     assert problem["ends_at"].startswith(told)
 
 
-async def test_what_is_not_known_is_not_in_problem_details() -> None:
+async def test_problem_details_omit_unknown_end() -> None:
     assert json.loads(await read(response_to(), accepting(PROBLEM))) == {
         "type": "urn:problem-type:maintenance",
         "title": "Down for maintenance",
@@ -148,7 +146,7 @@ async def test_what_is_not_known_is_not_in_problem_details() -> None:
     }
 
 
-async def test_the_type_of_problem_details_and_their_status_are_the_configured_ones() -> None:
+async def test_problem_details_type_and_status_are_configurable() -> None:
     state = MaintenanceState(enabled=True, mode="read-only")
     response = response_to(
         state, read_only_status_code=423, problem_type="https://example.com/maintenance"
@@ -162,7 +160,7 @@ async def test_the_type_of_problem_details_and_their_status_are_the_configured_o
     assert problem["status"] == start["status"] == 423
 
 
-async def test_body_and_header_name_the_same_seconds_also_with_jitter() -> None:
+async def test_problem_details_seconds_equal_header_with_jitter() -> None:
     response = response_to(
         MaintenanceState(enabled=True, ends_at=NOW + timedelta(seconds=60)), jitter=1000
     )
@@ -178,7 +176,7 @@ async def test_body_and_header_name_the_same_seconds_also_with_jitter() -> None:
 # -- plain text --------------------------------------------------------------------------------------------------------
 
 
-async def test_plain_text_is_a_few_lines() -> None:
+async def test_plain_text_has_few_lines() -> None:
     state = MaintenanceState(
         enabled=True, message="Moving <b>house</b>", ends_at=NOW + timedelta(hours=1)
     )
@@ -191,7 +189,7 @@ async def test_plain_text_is_a_few_lines() -> None:
 
 
 @pytest.mark.parametrize("media_type", [HTML, PLAIN])
-async def test_people_are_spoken_to_in_their_language(media_type: str) -> None:
+async def test_page_language_follows_client(media_type: str) -> None:
     _, headers, body = await ask(
         response_to(), accepting(media_type, accept_language="de-AT, en;q=0.5")
     )
@@ -201,7 +199,7 @@ async def test_people_are_spoken_to_in_their_language(media_type: str) -> None:
 
 
 @pytest.mark.parametrize("media_type", [JSON, PROBLEM])
-async def test_programs_are_told_the_same_in_every_language(media_type: str) -> None:
+async def test_json_is_the_same_in_every_language(media_type: str) -> None:
     response = response_to()
     plain = await ask(response, accepting(media_type))
     assert await ask(response, accepting(media_type, accept_language="de")) == plain
@@ -212,7 +210,7 @@ async def test_programs_are_told_the_same_in_every_language(media_type: str) -> 
 
 
 @pytest.mark.parametrize("media_type", MEDIA_TYPES)
-async def test_every_format_is_marked_as_ours_and_never_stored(media_type: str) -> None:
+async def test_response_in_every_format_is_marked_and_not_stored(media_type: str) -> None:
     _, headers, _ = await ask(response_to(), accepting(media_type))
     assert headers["content-type"].partition(";")[0] == media_type
     assert headers["x-maintenance-mode"] == "full"
@@ -222,7 +220,7 @@ async def test_every_format_is_marked_as_ours_and_never_stored(media_type: str) 
 
 
 @pytest.mark.parametrize(("milliseconds", "seconds"), [(0, 1795320000), (1, 1795320001)])
-async def test_the_mark_says_the_end_as_a_structured_date(milliseconds: int, seconds: int) -> None:
+async def test_mode_header_has_end_as_structured_date(milliseconds: int, seconds: int) -> None:
     end = datetime(2026, 11, 22, 4, 0, tzinfo=UTC) + timedelta(milliseconds=milliseconds)
     state = MaintenanceState(enabled=True, mode="read-only", ends_at=end)
     _, headers, body = await ask(response_to(state), accepting(PROBLEM))
@@ -231,7 +229,7 @@ async def test_the_mark_says_the_end_as_a_structured_date(milliseconds: int, sec
 
 
 @pytest.mark.parametrize("media_type", MEDIA_TYPES)
-async def test_a_script_of_another_origin_may_read_our_headers(media_type: str) -> None:
+async def test_response_headers_are_exposed_across_origins(media_type: str) -> None:
     _, headers, _ = await ask(response_to(), accepting(media_type, origin="https://app.test"))
     assert headers["access-control-expose-headers"] == "retry-after, x-maintenance-mode"
     assert (
@@ -239,7 +237,7 @@ async def test_a_script_of_another_origin_may_read_our_headers(media_type: str) 
     )
 
 
-async def test_own_headers_are_added_or_replace_ours_and_vary_grows() -> None:
+async def test_custom_headers_replace_all_but_vary() -> None:
     own = {
         "X-Status-Page": "https://status.example.com",
         "Cache-Control": "private, no-store",
@@ -251,18 +249,18 @@ async def test_own_headers_are_added_or_replace_ours_and_vary_grows() -> None:
     assert headers.getlist("vary") == ["accept", "Cookie"]
 
 
-async def test_names_of_own_headers_are_lower_case_as_http_2_wants_them() -> None:
+async def test_custom_header_names_are_lower_case() -> None:
     start, _, _ = await ask(response_to(headers={"X-Status-Page": "é"}), http_scope())
     assert (b"x-status-page", b"\xe9") in start["headers"]
 
 
 @pytest.mark.parametrize("media_type", MEDIA_TYPES)
-async def test_who_reloads_is_told_in_how_many_seconds_and_nobody_else_is(media_type: str) -> None:
+async def test_refresh_header_is_for_html_only(media_type: str) -> None:
     _, headers, _ = await ask(response_to(refresh=30), accepting(media_type))
     assert headers.get("refresh") == ("30" if media_type == HTML else None)
 
 
-async def test_a_form_refused_in_read_only_mode_is_not_reloaded_away() -> None:
+async def test_refresh_header_is_absent_in_read_only_mode() -> None:
     response = response_to(MaintenanceState(enabled=True, mode="read-only"), refresh=30)
     assert "refresh" not in (await ask(response, accepting(HTML)))[1]
 
@@ -282,9 +280,7 @@ async def test_a_form_refused_in_read_only_mode_is_not_reloaded_away() -> None:
         ("read-only", {"status_code": 500, "read_only_status_code": 405}, 405),
     ],
 )
-async def test_the_status_is_the_configured_one(
-    mode: Mode, options: dict[str, int], status: int
-) -> None:
+async def test_status_is_configurable(mode: Mode, options: dict[str, int], status: int) -> None:
     state = MaintenanceState(enabled=True, mode=mode)
     for media_type in MEDIA_TYPES:
         assert (await ask(response_to(state, NOW, **options), accepting(media_type)))[0][
@@ -292,7 +288,7 @@ async def test_the_status_is_the_configured_one(
         ] == status
 
 
-async def test_a_405_says_what_is_allowed() -> None:
+async def test_status_405_has_allow_header() -> None:
     response = response_to(
         MaintenanceState(enabled=True, mode="read-only"), read_only_status_code=405
     )
@@ -304,7 +300,7 @@ async def test_a_405_says_what_is_allowed() -> None:
 STATUS_PAGE = "https://status.example.com/now?of=shop"
 
 
-async def test_who_prefers_html_is_sent_to_the_redirect_and_programs_are_not() -> None:
+async def test_redirect_is_for_html_clients_only() -> None:
     response = response_to(redirect=STATUS_PAGE, headers={"X-By": "us"})
     start, headers, body = await ask(response, accepting(CHROME))
     assert (start["status"], body) == (302, b"")
@@ -322,7 +318,7 @@ async def test_who_prefers_html_is_sent_to_the_redirect_and_programs_are_not() -
         assert "location" not in headers
 
 
-async def test_a_redirect_never_asks_to_wait_before_it_is_followed() -> None:
+async def test_redirect_has_no_retry_after() -> None:
     state = MaintenanceState(enabled=True, ends_at=NOW + timedelta(hours=1))
     assert (
         "retry-after"
@@ -343,7 +339,9 @@ async def test_a_redirect_never_asks_to_wait_before_it_is_followed() -> None:
         ("/", {}, 302),
     ],
 )
-async def test_nobody_is_sent_in_circles(redirect: str, more: dict[str, str], status: int) -> None:
+async def test_redirect_to_requested_page_is_not_sent(
+    redirect: str, more: dict[str, str], status: int
+) -> None:
     scope = http_scope(headers={"accept": HTML, "host": "shop.test"}, **more)
     assert (await ask(response_to(redirect=redirect), scope))[0]["status"] == status
 
@@ -424,7 +422,7 @@ async def test_redirect_to_an_ipv6_host_stops_there() -> None:
 
 
 @pytest.mark.parametrize("accept", MEDIA_TYPES)
-async def test_head_gets_the_headers_of_get_and_no_body(accept: str) -> None:
+async def test_head_gets_headers_of_get_without_body(accept: str) -> None:
     of_get, _, body = await ask(response_to(), http_scope(headers={"accept": accept}))
     of_head, _, nothing = await ask(response_to(), http_scope("HEAD", {"accept": accept}))
     assert of_head == of_get
@@ -435,7 +433,7 @@ async def test_head_gets_the_headers_of_get_and_no_body(accept: str) -> None:
 @pytest.mark.parametrize(
     "method", ["POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND"]
 )
-async def test_every_other_method_is_answered_like_get(method: str) -> None:
+async def test_other_methods_are_answered_like_get(method: str) -> None:
     preflight = {"origin": "https://app.test", "access-control-request-method": "POST"}
     assert await exchange(response_to(), http_scope(method, preflight)) == await exchange(
         response_to(), http_scope("GET", preflight)
@@ -457,7 +455,7 @@ async def test_every_other_method_is_answered_like_get(method: str) -> None:
         (MaintenanceState(enabled=True, ends_at=NOW - timedelta(hours=1)), "0"),
     ],
 )
-async def test_retry_after_says_what_the_state_knows(state: MaintenanceState, seconds: str) -> None:
+async def test_retry_after_follows_state(state: MaintenanceState, seconds: str) -> None:
     assert (await ask(response_to(state), http_scope()))[1]["retry-after"] == seconds
 
 
@@ -469,9 +467,7 @@ async def test_retry_after_says_what_the_state_knows(state: MaintenanceState, se
         (MaintenanceState(enabled=True, ends_at=NOW + timedelta(seconds=90)), "90"),
     ],
 )
-async def test_the_default_of_retry_after_can_be_configured(
-    state: MaintenanceState, seconds: str
-) -> None:
+async def test_retry_after_default_is_configurable(state: MaintenanceState, seconds: str) -> None:
     assert (await ask(response_to(state, retry_after=60), http_scope()))[1][
         "retry-after"
     ] == seconds
@@ -493,7 +489,7 @@ async def test_the_default_of_retry_after_can_be_configured(
         ),
     ],
 )
-async def test_retry_after_is_a_date_where_asked_for(
+async def test_retry_after_as_date_is_http_date(
     state: MaintenanceState, now: datetime, date: str
 ) -> None:
     _, headers, body = await ask(
@@ -505,7 +501,7 @@ async def test_retry_after_is_a_date_where_asked_for(
     )
 
 
-async def test_retry_after_counts_down_while_the_body_stays_the_same_object() -> None:
+async def test_retry_after_counts_down_with_cached_body() -> None:
     now = NOW
     response = MaintenanceResponse(
         MaintenanceState(enabled=True, ends_at=NOW + timedelta(seconds=60)), lambda: now
@@ -517,13 +513,13 @@ async def test_retry_after_counts_down_while_the_body_stays_the_same_object() ->
     assert same is body
 
 
-async def test_without_a_clock_it_goes_by_the_wall_clock() -> None:
+async def test_response_without_clock_uses_wall_clock() -> None:
     state = MaintenanceState(enabled=True, ends_at=datetime.now(UTC) + timedelta(seconds=1000))
     _, headers, _ = await ask(MaintenanceResponse(state), http_scope())
     assert 990 <= int(headers["retry-after"]) <= 1000
 
 
-async def test_what_an_outer_middleware_adds_to_one_answer_is_not_in_the_next() -> None:
+async def test_response_headers_are_not_shared_between_requests() -> None:
     response = response_to()
     start, headers, _ = await ask(response, http_scope())
     before = headers.items()
@@ -537,9 +533,7 @@ async def test_what_an_outer_middleware_adds_to_one_answer_is_not_in_the_next() 
 @pytest.mark.parametrize(
     ("accept", "content_type"), [("*/*", JSON), (HTML, "text/html; charset=utf-8")]
 )
-async def test_a_websocket_is_denied_with_the_same_answer_where_the_server_can(
-    accept: str, content_type: str
-) -> None:
+async def test_websocket_is_denied_with_response(accept: str, content_type: str) -> None:
     start, headers, body = await ask(response_to(), websocket_scope({"accept": accept}))
     plain_start, plain_headers, plain_body = await ask(
         response_to(), http_scope(headers={"accept": accept})
@@ -549,7 +543,7 @@ async def test_a_websocket_is_denied_with_the_same_answer_where_the_server_can(
     assert headers["content-type"] == content_type
 
 
-async def test_the_parts_of_a_denial_are_typed_as_the_extension_wants_them() -> None:
+async def test_websocket_denial_messages_have_extension_types() -> None:
     sent = await exchange(response_to(), websocket_scope())
     assert [message["type"] for message in sent] == [
         "websocket.http.response.start",
@@ -558,14 +552,14 @@ async def test_the_parts_of_a_denial_are_typed_as_the_extension_wants_them() -> 
 
 
 @pytest.mark.parametrize("extensions", [{}, None, {"tls": {}}])
-async def test_a_websocket_is_closed_before_accept_where_the_server_cannot_deny_it(
+async def test_websocket_without_denial_extension_is_closed(
     extensions: dict[str, Any] | None,
 ) -> None:
     sent = await exchange(response_to(), websocket_scope(denial=False, extensions=extensions))
     assert sent == [{"type": "websocket.close", "code": 1013, "reason": DETAIL}]
 
 
-async def test_a_server_that_speaks_of_no_extensions_has_none() -> None:
+async def test_websocket_without_extensions_is_closed() -> None:
     assert (await exchange(response_to(), websocket_scope(denial=False)))[0][
         "type"
     ] == "websocket.close"
@@ -574,9 +568,7 @@ async def test_a_server_that_speaks_of_no_extensions_has_none() -> None:
 @pytest.mark.parametrize(
     ("message", "reason"), [("ä" * 100, "ä" * 61), ("x" * 123, "x" * 123), ("x" * 124, "x" * 123)]
 )
-async def test_a_reason_fits_the_control_frame_and_is_cut_between_characters(
-    message: str, reason: str
-) -> None:
+async def test_websocket_close_reason_is_truncated(message: str, reason: str) -> None:
     (close,) = await exchange(
         response_to(MaintenanceState(enabled=True, message=message)), websocket_scope(denial=False)
     )
@@ -589,7 +581,7 @@ async def test_a_reason_fits_the_control_frame_and_is_cut_between_characters(
 
 @pytest.mark.parametrize("media_type", MEDIA_TYPES)
 @pytest.mark.parametrize("end", [None, NOW + timedelta(hours=1)])
-async def test_nothing_is_encoded_and_no_header_parsed_a_second_time(
+async def test_response_encodes_and_parses_once(
     monkeypatch: pytest.MonkeyPatch, media_type: str, end: datetime | None
 ) -> None:
     response = response_to(MaintenanceState(enabled=True, ends_at=end))
@@ -606,7 +598,7 @@ async def test_nothing_is_encoded_and_no_header_parsed_a_second_time(
         await ask(response, accepting(media_type, accept_language="fr"))
 
 
-async def test_clients_that_make_up_headers_do_not_fill_the_memory() -> None:
+async def test_response_cache_of_clients_is_bounded() -> None:
     response = response_to()
     for number in range(1000):
         await ask(response, accepting(f"image/{number}", accept_language=f"x{number}"))

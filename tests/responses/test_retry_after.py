@@ -18,13 +18,13 @@ AN_HOUR = MaintenanceState(enabled=True, ends_at=NOW + timedelta(hours=1))
 FIXED = MaintenanceState(enabled=True, retry_after=120, ends_at=NOW + timedelta(hours=1))
 
 
-def test_jitter_spreads_returns_over_all_of_it_and_never_before_the_end() -> None:
+def test_jitter_spreads_returns_after_end() -> None:
     seen = {RetryAfter(jitter=10).seconds(AN_HOUR, NOW) for _ in range(500)}
     assert seen == set(range(3600, 3611))
 
 
 @pytest.mark.parametrize("state", [ON, FIXED])
-def test_there_is_no_jitter_where_clients_are_spread_already(state: MaintenanceState) -> None:
+def test_jitter_without_end_is_not_added(state: MaintenanceState) -> None:
     assert len({RetryAfter(jitter=1000).seconds(state, NOW) for _ in range(50)}) == 1
 
 
@@ -38,7 +38,7 @@ def test_there_is_no_jitter_where_clients_are_spread_already(state: MaintenanceS
         (RetryAfter(as_date=True), FIXED, False),
     ],
 )
-def test_only_what_is_always_the_same_is_constant(
+def test_retry_after_constant_only_without_end(
     retry_after: RetryAfter, state: MaintenanceState, constant: bool
 ) -> None:
     assert retry_after.is_constant(state) is constant
@@ -48,9 +48,7 @@ ANY_TIME = st.datetimes(datetime(1970, 1, 1), datetime(2300, 1, 1), timezones=st
 
 
 @given(ANY_TIME, ANY_TIME, st.integers(0, 10**6))
-def test_whatever_the_times_it_is_a_number_and_a_date_that_clients_can_read(
-    ends_at: datetime, now: datetime, jitter: int
-) -> None:
+def test_retry_after_of_any_time_is_readable(ends_at: datetime, now: datetime, jitter: int) -> None:
     state = MaintenanceState(enabled=True, ends_at=ends_at)
     retry_after = RetryAfter(jitter=jitter, as_date=True)
     seconds = retry_after.seconds(state, now)

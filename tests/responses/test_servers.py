@@ -92,7 +92,7 @@ def _on(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS"])
-def test_every_client_gets_its_503(
+def test_server_every_client_gets_its_503(
     server: str, method: str, accept: str, content_type: str
 ) -> None:
     reply = httpx2.request(method, f"http://{server}/items", headers={"accept": accept})
@@ -105,13 +105,13 @@ def test_every_client_gets_its_503(
     assert ("Zurück um 04:00" in reply.text) == (method != "HEAD")
 
 
-def test_retry_after_is_spread_behind_the_end(server: str) -> None:
+def test_server_retry_after_is_spread_after_end(server: str) -> None:
     with httpx2.Client(base_url=f"http://{server}") as client:
         seen = {client.get("/items").headers["retry-after"] for _ in range(40)}
     assert len(seen) >= 3
 
 
-def test_head_and_what_follows_it_on_the_same_connection_are_right(server: str) -> None:
+def test_server_head_leaves_connection_usable(server: str) -> None:
     with httpx2.Client(base_url=f"http://{server}") as client:
         head, get = client.head("/items"), client.get("/items")
         posted = client.post("/items", content=b"x" * 1_000_000)
@@ -120,7 +120,7 @@ def test_head_and_what_follows_it_on_the_same_connection_are_right(server: str) 
     assert [reply.status_code for reply in (head, get, posted)] == [503] * 3
 
 
-def test_a_body_that_is_still_being_sent_is_no_reason_to_wait(server: str) -> None:
+def test_server_answers_before_body_is_sent(server: str) -> None:
     host, _, port = server.partition(":")
     with socket.create_connection((host, int(port)), timeout=10) as connection:
         connection.sendall(
@@ -129,13 +129,13 @@ def test_a_body_that_is_still_being_sent_is_no_reason_to_wait(server: str) -> No
         assert connection.recv(12) == b"HTTP/1.1 503"
 
 
-def test_a_stream_is_refused_like_everything_else(server: str) -> None:
+def test_server_refuses_streams(server: str) -> None:
     with httpx2.stream("GET", f"http://{server}/stream") as reply:
         assert reply.status_code == 503
         assert json.loads(reply.read()) == {"detail": "Zurück um 04:00"}
 
 
-def test_read_only_refuses_what_writes_and_says_so(
+def test_server_in_read_only_mode_refuses_writes(
     server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(VARIABLE, '{"enabled": true, "mode": "read-only"}')
@@ -156,7 +156,7 @@ def test_read_only_refuses_what_writes_and_says_so(
 @pytest.mark.parametrize(
     ("status", "allow"), [(None, None), (503, None), (405, "GET, HEAD, OPTIONS, TRACE")]
 )
-def test_read_only_refuses_with_the_status_that_was_chosen(
+def test_server_in_read_only_mode_uses_chosen_status(
     monkeypatch: pytest.MonkeyPatch, status: int | None, allow: str | None
 ) -> None:
     monkeypatch.setenv(VARIABLE, '{"enabled": true, "mode": "read-only"}')
@@ -170,9 +170,7 @@ def test_read_only_refuses_with_the_status_that_was_chosen(
     }
 
 
-def test_the_options_reach_every_client_of_a_server_as_files_were_at_its_start(
-    server_of: ServerOf, tmp_path: Path
-) -> None:
+def test_server_options_apply_to_every_client(server_of: ServerOf, tmp_path: Path) -> None:
     template, file = tmp_path / "page.html.jinja2", tmp_path / "page.html"
     template.write_text("<!doctype html><p>{{ message }}, says the template")
     file.write_text("<!doctype html><p>as it stands")
@@ -216,7 +214,7 @@ def test_the_options_reach_every_client_of_a_server_as_files_were_at_its_start(
     assert replies["date"].headers["refresh"] == "30"
 
 
-def test_a_handler_of_ones_own_makes_the_whole_answer(server_of: ServerOf) -> None:
+def test_server_response_handler_makes_whole_response(server_of: ServerOf) -> None:
     app = FastAPI()
     app.add_middleware(
         MaintenanceModeMiddleware,
@@ -227,7 +225,7 @@ def test_a_handler_of_ones_own_makes_the_whole_answer(server_of: ServerOf) -> No
     assert (reply.status_code, reply.text) == (418, "no /items")
 
 
-def test_a_websockets_client_sees_503_with_the_answer(server: str) -> None:
+def test_server_websocket_client_sees_503(server: str) -> None:
     with pytest.raises(InvalidStatus) as refused:
         connect(f"ws://{server}/ws", additional_headers={"accept": "application/problem+json"})
     reply = refused.value.response
@@ -237,7 +235,7 @@ def test_a_websockets_client_sees_503_with_the_answer(server: str) -> None:
     assert json.loads(reply.body)["detail"] == "Zurück um 04:00"
 
 
-def test_over_http_2_it_is_the_same() -> None:
+def test_server_over_http_2_is_the_same() -> None:
     with (
         SERVERS["hypercorn"](shop()) as address,
         httpx2.Client(base_url=f"http://{address}", http1=False, http2=True) as client,
@@ -253,7 +251,7 @@ def test_over_http_2_it_is_the_same() -> None:
 
 
 @pytest.mark.parametrize("ws", WEBSOCKETS)
-def test_a_real_servers_websocket_client_sees_503(
+def test_real_server_websocket_client_sees_503(
     ws: WSProtocolType, caplog: pytest.LogCaptureFixture
 ) -> None:
     with serving(response_to(), ws=ws) as address, pytest.raises(InvalidStatus) as refused:
@@ -267,7 +265,7 @@ def test_a_real_servers_websocket_client_sees_503(
 
 
 @pytest.mark.parametrize("ws", WEBSOCKETS)
-def test_without_the_extension_a_real_servers_websocket_client_sees_403(
+def test_real_server_without_extension_websocket_sees_403(
     ws: WSProtocolType, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def without_extensions(scope: Scope, receive: Receive, send: Send) -> None:

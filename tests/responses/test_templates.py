@@ -43,7 +43,7 @@ def template(tmp_path: Path) -> Path:
     return page
 
 
-async def test_a_template_is_rendered_with_what_there_is_to_say_and_escaped(template: Path) -> None:
+async def test_template_is_rendered_with_escaped_content(template: Path) -> None:
     _, headers, body = await ask(
         await responding(STATE, template=template), accepting(HTML, accept_language="de")
     )
@@ -59,7 +59,7 @@ async def test_a_template_is_rendered_with_what_there_is_to_say_and_escaped(temp
     ] == JSON
 
 
-async def test_templates_are_read_at_start_and_rendered_once_for_a_state(
+async def test_template_is_rendered_once_per_state(
     template: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     response = await responding(STATE, template=str(template))
@@ -79,7 +79,7 @@ async def test_templates_are_read_at_start_and_rendered_once_for_a_state(
         ('{% extends "nowhere.html" %}', "cannot be used: TemplateNotFound: 'nowhere.html'"),
     ],
 )
-def test_a_template_that_cannot_be_used_is_found_at_start(
+def test_template_invalid_is_refused_at_start(
     tmp_path: Path, text: str | None, complaint: str
 ) -> None:
     page = tmp_path / "page.html"
@@ -91,7 +91,7 @@ def test_a_template_that_cannot_be_used_is_found_at_start(
     assert str(page) in str(refused.value)
 
 
-async def test_a_template_that_fails_later_is_replaced_by_our_page(
+async def test_template_failing_later_is_replaced_by_page(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     page = tmp_path / "page.html"
@@ -106,7 +106,7 @@ async def test_a_template_that_fails_later_is_replaced_by_our_page(
     assert "ZeroDivisionError" in record.message
 
 
-def test_without_jinja2_the_error_says_what_to_install(
+def test_template_without_jinja2_names_extra(
     template: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "jinja2", None)
@@ -116,7 +116,7 @@ def test_without_jinja2_the_error_says_what_to_install(
         ResponseOptions(template=template)
 
 
-async def test_a_file_is_sent_as_it_was_at_start(tmp_path: Path) -> None:
+async def test_file_is_sent_as_at_start(tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     page.write_bytes(b"<!doctype html>{{ not a template }} \xff")
     response = await responding(STATE, file=page)
@@ -129,18 +129,18 @@ async def test_a_file_is_sent_as_it_was_at_start(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["missing.html", "."])
-def test_a_file_that_cannot_be_read_is_found_at_start(tmp_path: Path, name: str) -> None:
+def test_file_unreadable_is_refused_at_start(tmp_path: Path, name: str) -> None:
     with pytest.raises(ConfigurationError, match=r"file='.*' cannot be read: "):
         ResponseOptions(file=tmp_path / name)
 
 
 @pytest.mark.parametrize("option", ["template", "file"])
 @pytest.mark.parametrize("value", [1, b"page.html", ["page.html"]])
-def test_what_is_no_path_is_refused(option: str, value: Any) -> None:
+def test_file_without_path_is_refused(option: str, value: Any) -> None:
     with pytest.raises(ConfigurationError, match=f"{option} must be a path"):
         ResponseOptions(**{option: value})
 
 
-def test_an_answer_with_a_template_can_be_compared_and_printed(template: Path) -> None:
+def test_options_with_template_compare_and_print(template: Path) -> None:
     assert ResponseOptions(template=template) == ResponseOptions(template=template)
     assert "_page" not in repr(ResponseOptions(template=template))

@@ -13,7 +13,7 @@ from fastapi_maintenance.responses.translations import TRANSLATIONS
 
 
 @pytest.mark.parametrize("language", TRANSLATIONS)
-def test_every_language_says_everything_in_its_own_words(language: str) -> None:
+def test_translations_are_complete_and_distinct(language: str) -> None:
     texts = [text for text in asdict(TRANSLATIONS[language]).values() if isinstance(text, str)]
     english = set(asdict(TRANSLATIONS["en"]).values())
     assert all(text == text.strip() and text for text in texts)
@@ -30,7 +30,7 @@ def test_every_language_says_everything_in_its_own_words(language: str) -> None:
         ({"until": "{time} {time}"}, "Translation.until must contain {time} once"),
     ],
 )
-def test_texts_that_cannot_be_shown_are_refused(change: dict[str, Any], complaint: str) -> None:
+def test_translation_invalid_is_refused(change: dict[str, Any], complaint: str) -> None:
     with pytest.raises(ConfigurationError) as refused:
         Translation(**(asdict(TRANSLATIONS["en"]) | change))
     assert complaint in str(refused.value)

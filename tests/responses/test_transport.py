@@ -34,11 +34,11 @@ DENIAL: Final[tuple[Message, ...]] = tuple(
 )
 
 
-async def test_get_is_sent_as_it_is() -> None:
+async def test_adapted_get_is_unchanged() -> None:
     assert await sent_through_fit(http_scope(), *STREAMED) == list(STREAMED)
 
 
-async def test_no_chunk_of_a_body_is_sent_to_head() -> None:
+async def test_adapted_head_gets_no_body() -> None:
     start, one, two = await sent_through_fit(http_scope("HEAD"), *STREAMED)
     assert start == STREAMED[0]
     assert one == {"type": "http.response.body", "body": b"", "more_body": True}
@@ -46,14 +46,14 @@ async def test_no_chunk_of_a_body_is_sent_to_head() -> None:
 
 
 @pytest.mark.parametrize("messages", [STREAMED, DENIAL], ids=["plain", "prefixed"])
-async def test_a_response_becomes_a_denial_where_the_server_can(
+async def test_adapted_response_becomes_denial(
     messages: tuple[Message, ...],
 ) -> None:
     assert await sent_through_fit(websocket_scope(), *messages) == list(DENIAL)
 
 
 @pytest.mark.parametrize("messages", [STREAMED, DENIAL], ids=["plain", "prefixed"])
-async def test_a_response_becomes_one_close_where_the_server_cannot_deny(
+async def test_adapted_response_becomes_one_close(
     messages: tuple[Message, ...],
 ) -> None:
     sent = await sent_through_fit(websocket_scope(denial=False), *messages)
@@ -61,6 +61,6 @@ async def test_a_response_becomes_one_close_where_the_server_cannot_deny(
 
 
 @pytest.mark.parametrize("denial", [True, False])
-async def test_a_close_of_somebodys_own_stays_a_close(denial: bool) -> None:
+async def test_adapted_close_stays_close(denial: bool) -> None:
     close = {"type": "websocket.close", "code": 4001, "reason": "mine"}
     assert await sent_through_fit(websocket_scope(denial=denial), close) == [close]
