@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
 from inspect import signature
 from typing import Any, Final
 
@@ -28,11 +26,8 @@ logger = logging.getLogger("fastapi_maintenance")
 _INTERNAL_ERROR: Final = 1011  # in IANA's registry of WebSocket close codes
 
 
-_EXPECTED: Final = (
-    HTTPException,
-    WebSocketException,
-    ClientDisconnect,
-)  # intended answers, and clients that left
+# Intended answers, and clients that left.
+_EXPECTED: Final = (HTTPException, WebSocketException, ClientDisconnect)
 
 
 class ReplayableReceive:
@@ -59,13 +54,7 @@ async def is_exempt(handler: ExemptHandler, scope: Scope, receive: Receive, send
     a WebSocket, a handler that only works on requests exempts nothing.
     """
     connection = _connection(scope, receive, send)
-    with _annotate_errors("exempt_handler", handler):
-        try:
-            return bool(await call_handler(handler, connection))
-        except AttributeError as error:
-            if not _asks_for_a_request(error, connection):
-                raise
-            return False
+    return bool(await _ask("exempt_handler", handler, connection, default=False))
 
 
 async def answer_with(
@@ -83,21 +72,8 @@ async def answer_with(
     """
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
-        connection = _connection(scope, receive, send)
-        with _annotate_errors("response_handler", handler):
-            try:
-                response: Any = await call_handler(
-                    handler, connection, *([] if state is None else [state])
-                )
-            except AttributeError as error:
-                if not _asks_for_a_request(error, connection):
-                    raise
-                response = default
-            if not callable(response) or isinstance(response, type):
-                raise TypeError(
-                    f"{qualified_name(handler)} returned {type(response).__name__}; "
-                    "a response_handler must return a Response."
-                )
+        connection, more = _connection(scope, receive, send), [] if state is None else [state]
+        response = await _ask("response_handler", handler, connection, *more, default=default)
         await response(scope, receive, send)
 
     await _with_app_error_handlers(answer, scope, receive, adapt_send(scope, send))
@@ -129,31 +105,39 @@ def _connection(scope: Scope, receive: Receive, send: Send) -> HTTPConnection:
     return Request(scope, receive, send) if scope["type"] == "http" else HTTPConnection(scope)
 
 
-def _asks_for_a_request(error: AttributeError, connection: HTTPConnection) -> bool:
-    """Return whether a handler failed on what a `Request` has and a WebSocket lacks."""
-    return error.obj is connection and hasattr(Request, error.name or "")
+async def _ask(
+    role: str, handler: Any, connection: HTTPConnection, *more: object, default: Any
+) -> Any:
+    """Call a handler. Its error is raised with a note that names it, and logged if unexpected.
 
-
-@contextmanager
-def _annotate_errors(role: str, handler: object) -> Iterator[None]:
-    """Name the handler of an error in the log and in a note of the exception."""
+    `default` replaces the result of a handler that failed on what a WebSocket's handshake lacks.
+    """
     try:
-        yield
-    except Exception as error:
-        if not isinstance(error, _EXPECTED):
-            logger.error(
-                "The %s %s failed: %r",
-                role,
-                qualified_name(handler),
-                error,
-                extra=log_fields("handler-failed", handler=qualified_name(handler)),
+        result = await call_handler(handler, connection, *more)
+        if role == "response_handler" and (not callable(result) or isinstance(result, type)):
+            raise TypeError(
+                f"{qualified_name(handler)} returned {type(result).__name__}; "
+                "a response_handler must return a Response."
             )
-        note = f"Raised by the {role} {qualified_name(handler)}."
-        if note not in getattr(
-            error, "__notes__", ()
-        ):  # an exception that is one object for all requests would collect them
+        return result
+    except Exception as error:
+        if _lacks_a_request(error, connection):
+            return default
+        name = qualified_name(handler)
+        if not isinstance(error, _EXPECTED):
+            extra = log_fields("handler-failed", handler=name)
+            logger.error("The %s %s failed: %r", role, name, error, extra=extra)
+        note = f"Raised by the {role} {name}."
+        if note not in getattr(error, "__notes__", ()):  # one object may be raised many times
             error.add_note(note)
         raise
+
+
+def _lacks_a_request(error: Exception, connection: HTTPConnection) -> bool:
+    """Return whether a handler failed on what a `Request` has and a WebSocket lacks."""
+    if not isinstance(error, AttributeError) or error.obj is not connection:
+        return False
+    return hasattr(Request, error.name or "")
 
 
 async def _with_app_error_handlers(

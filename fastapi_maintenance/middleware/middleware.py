@@ -12,6 +12,7 @@ from typing import Final, Literal, get_args
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .._internal.logging import log_fields
+from .._internal.validation import require
 from ..backends import BaseStateBackend, EnvVarBackend
 from ..backends.default import backend_or_default
 from ..exceptions import ConfigurationError
@@ -52,28 +53,17 @@ class MaintenanceModeMiddleware:
     Add it by `app.add_middleware(MaintenanceModeMiddleware, backend="redis://localhost")`.
     With invalid options the application refuses to start.
 
-    Args:
-        app: The application.
-        enable_maintenance: Overrides the switch, but no hold.
-        backend: A backend or its URL. Default: the URL in `FASTAPI_MAINTENANCE_BACKEND`, else the
-            backend of `configure_backend`, else the variable `FASTAPI_MAINTENANCE_MODE`.
-        exempt_handler: Returns whether a request passes; sync or async.
-        response_handler: Makes the response; sync or async.
-        fallback: As in `MaintenanceMode`, like the further options down to `on_change_once`.
-        on_unreachable: As in `MaintenanceMode`.
-        stale_after: As in `MaintenanceMode`.
-        close_websockets: As in `MaintenanceMode`.
-        close_streams: As in `MaintenanceMode`.
-        trusted_proxies: As in `MaintenanceMode`.
-        forwarded: As in `MaintenanceMode`.
-        bypass: As in `MaintenanceMode`.
-        on_change: As in `MaintenanceMode`.
-        on_change_once: As in `MaintenanceMode`.
-        response: Options of the standard response; not together with `response_handler`.
-        announce: Announce an upcoming window in the header `X-Maintenance-Coming`.
-        exempt_docs: Exempt the documentation pages and the OpenAPI document.
-        unknown_routes: "refuse" also closes requests without a route, which a middleware inside
-            the application may answer.
+    `enable_maintenance` overrides the switch, but no hold. `backend` is a backend or its URL. By
+    default it is the URL in `FASTAPI_MAINTENANCE_BACKEND`, else the backend of `configure_backend`,
+    else the variable `FASTAPI_MAINTENANCE_MODE`. `exempt_handler` returns whether a request passes,
+    `response_handler` makes the response; both may be sync or async. `response` has the options of
+    the standard response.
+
+    `announce` announces an upcoming window in the header `X-Maintenance-Coming`. `exempt_docs`
+    exempts the documentation pages and the OpenAPI document. `unknown_routes="refuse"` also closes
+    requests without a route, which a middleware inside the application may answer.
+
+    The options from `fallback` to `on_change_once` are those of `MaintenanceMode`.
     """
 
     def __init__(
@@ -103,12 +93,13 @@ class MaintenanceModeMiddleware:
         self.exempt_handler = exempt_handler
         self.response_handler = response_handler
         try:
-            _check_callables(exempt_handler=exempt_handler, response_handler=response_handler)
+            for name in ("exempt_handler", "response_handler"):
+                handler = getattr(self, name)
+                require(handler is None or callable(handler), f"{name} must be callable", handler)
             _check_response(response, response_handler)
-            if unknown_routes not in (choices := get_args(UnknownRoutes)):
-                raise ConfigurationError(
-                    f"unknown_routes must be one of {', '.join(choices)}, got {unknown_routes!r}."
-                )
+            choices = get_args(UnknownRoutes)
+            rule = f"unknown_routes must be one of {', '.join(choices)}"
+            require(unknown_routes in choices, rule, unknown_routes)
             # Declared twice: type checkers reject `add_middleware(…, **options)` otherwise.
             self.mode = MaintenanceMode(
                 backend_or_default(backend),
@@ -353,19 +344,10 @@ async def _no_response(message: Message) -> None:
     raise RuntimeError("The application is answering this request already.")
 
 
-def _check_callables(**handlers: object) -> None:
-    for name, handler in handlers.items():
-        if handler is not None and not callable(handler):
-            raise ConfigurationError(
-                f"{name} must be callable, got {handler!r}. Give a function or None."
-            )
-
-
 def _check_response(response: object, response_handler: object) -> None:
     if response is None:
         return
-    if not isinstance(response, ResponseOptions):
-        raise ConfigurationError(f"response must be a ResponseOptions, got {response!r}.")
+    require(isinstance(response, ResponseOptions), "response must be a ResponseOptions", response)
     if response_handler is not None:
         raise ConfigurationError(
             "response must be None beside a response_handler, got both. The handler makes the "

@@ -10,9 +10,10 @@ from typing import Any, Final
 
 from .._internal.callables import call_handler, qualified_name
 from .._internal.logging import log_fields
+from .._internal.validation import require
 from ..backends import BaseStateBackend
 from ..backends.base import StateChange, as_backend_error
-from ..exceptions import ConfigurationError, InvalidStateError
+from ..exceptions import InvalidStateError
 from ..model.policy import Closure
 from ..model.state import OFF, MaintenanceState
 from .gate import Gate
@@ -36,10 +37,7 @@ class ChangeHooks:
 
     def __init__(self, on_change: ChangeHook | None, on_change_once: ChangeHook | None) -> None:
         for name, hook in (("on_change", on_change), ("on_change_once", on_change_once)):
-            if hook is not None and not callable(hook):
-                raise ConfigurationError(
-                    f"{name} must be callable, got {hook!r}. Give a function or None."
-                )
+            require(hook is None or callable(hook), f"{name} must be callable", hook)
         self.on_change = on_change
         self.on_change_once = on_change_once
         self._changes: deque[tuple[MaintenanceState, MaintenanceState, str]] = deque(
@@ -117,11 +115,6 @@ async def _call(
     try:
         await call_handler(hook, old, new, source, abandon=True)
     except Exception as error:
-        logger.error(
-            "The %s hook %s failed: %r",
-            role,
-            qualified_name(hook),
-            error,
-            exc_info=error,
-            extra=log_fields("hook-failed", hook=qualified_name(hook)),
-        )
+        name = qualified_name(hook)
+        extra = log_fields("hook-failed", hook=name)
+        logger.error("The %s hook %s failed: %r", role, name, error, exc_info=error, extra=extra)

@@ -15,11 +15,11 @@ from datetime import UTC, datetime
 from typing import Any, Final, Self, get_args
 
 from .._internal.logging import log_fields, one_line
-from .._internal.validation import positive
+from .._internal.validation import positive, require
 from .._internal.version import VERSION
 from ..backends import BaseStateBackend
 from ..backends.base import WorkerRegistry, as_backend_error
-from ..exceptions import BackendError, ConfigurationError
+from ..exceptions import BackendError
 from ..exemptions.bypass import Bypass
 from ..exemptions.granted import GrantedExemptions
 from ..exemptions.proxies import ForwardedHeader, Proxies
@@ -87,25 +87,19 @@ class MaintenanceMode:
         on_change_once: ChangeHook | None = None,
         classifier: Callable[[InFlightRequest], Awaitable[None]] | None = None,
     ) -> None:
-        if on_unreachable not in (policies := get_args(OutagePolicy)):
-            raise ConfigurationError(
-                f"on_unreachable must be one of {', '.join(policies)}, got {on_unreachable!r}."
-            )
-        if enable_maintenance not in (None, True, False):
-            raise ConfigurationError(
-                f"enable_maintenance must be True, False or None, got {enable_maintenance!r}."
-            )
+        policies = get_args(OutagePolicy)
+        rule = f"on_unreachable must be one of {', '.join(policies)}"
+        require(on_unreachable in policies, rule, on_unreachable)
+        rule = "enable_maintenance must be True, False or None"
+        require(enable_maintenance in (None, True, False), rule, enable_maintenance)
         self.backend = backend
         self.enable_maintenance = enable_maintenance
         self.on_unreachable = on_unreachable
-        self.stale_after = positive(
-            "stale_after", 2 * backend.ttl if stale_after is None else stale_after
-        )
-        if self.stale_after < 1.5 * backend.ttl:
-            raise ConfigurationError(
-                f"stale_after must be at least 1.5 ttl, here {1.5 * backend.ttl:g} s, got "
-                f"{self.stale_after:g} s. Snapshots of a healthy worker are up to 1.2 ttl old."
-            )
+        stale_after = 2 * backend.ttl if stale_after is None else stale_after
+        self.stale_after = positive("stale_after", stale_after)
+        # A snapshot of a healthy worker is up to 1.2 ttl old.
+        rule = f"stale_after must be at least 1.5 ttl, here {1.5 * backend.ttl:g} s"
+        require(stale_after >= 1.5 * backend.ttl, rule, stale_after)
         self.requests = InFlightRequests()
         self._classifier = classifier
         self._evictor = Evictor(close_websockets=close_websockets, close_streams=close_streams)
@@ -255,11 +249,9 @@ class MaintenanceMode:
     def fail(self, error: BackendError) -> None:
         """Note that the backend cannot be read."""
         with self._lock:
-            what = (
-                "the last known state stays"
-                if self.cache.known
-                else "no state was ever known, asking the fallbacks"
-            )
+            what = "the last known state stays"
+            if self.cache.known is None:
+                what = "no state was ever known, asking the fallbacks"
             self._log.unreachable(f"{error}; {what}, on_unreachable={self.on_unreachable}")
         if self.cache.known is None:
             self._watches.notify("fallbacks")

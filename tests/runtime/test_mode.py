@@ -533,7 +533,7 @@ async def test_mode_without_snapshot_follows_its_fallback() -> None:
             "enable_maintenance must be True, False or None, got 'yes'",
         ),
         ({"stale_after": 0}, "stale_after must be a positive number of seconds, got 0"),
-        ({"stale_after": 0.1}, "stale_after must be at least 1.5 ttl, here 0.15 s, got 0.1 s"),
+        ({"stale_after": 0.1}, "stale_after must be at least 1.5 ttl, here 0.15 s, got 0.1"),
         ({"close_websockets": -1}, "close_websockets must be a positive number of seconds, got -1"),
         ({"fallback": "ftp://x"}, "A backend URL cannot start with 'ftp'"),
         ({"fallback": [object()]}, "fallback must be backends or their URLs, got <object"),
