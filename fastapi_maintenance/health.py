@@ -1,4 +1,4 @@
-"""Readiness probe: whether a closed worker stays in the load balancer. A Redis outage never makes it unready."""
+"""Readiness probe: whether a closed worker stays in the load balancer during maintenance."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ def instrument(*apps: object, meter: Meter | None = None) -> None:
 
 
 class _Observed:
-    """The modes of applications, found again each time: a middleware stack is built at the first request."""
+    """The modes of applications, found anew each time: the first request builds middlewares."""
 
     def __init__(self, apps: tuple[object, ...]) -> None:
         self._apps = [weakref.ref(app) for app in apps]

@@ -22,7 +22,8 @@ async def get_mode() -> MaintenanceMode:
     if mode is None:
         raise HTTPException(
             501,
-            "This request has passed no MaintenanceModeMiddleware. Add one to the application that includes this router.",
+            "This request has passed no MaintenanceModeMiddleware. "
+            "Add one to the application that includes this router.",
         )
     return mode
 
@@ -50,7 +51,7 @@ Component = Annotated[str | None, Depends(get_component)]
 def note_operator(operator: Callable[..., Any]) -> Callable[..., Any]:
     """Make a dependency that stores the name that `operator` returns."""
 
-    async def note(request: Request, name: Any = Depends(operator)) -> None:  # noqa: B008 - FastAPI reads it there
+    async def note(request: Request, name: Any = Depends(operator)) -> None:  # noqa: B008
         request.state.maintenance_operator = None if name is None else str(name)[:_MAX_NAME]
 
     return note
@@ -66,12 +67,12 @@ Operator = Annotated[str | None, Depends(operator_noted)]
 
 
 async def find_root(request: Request) -> str:
-    """Return the root of the application with the middleware, relative to the URL of the request.
+    """Return the root of the application with the middleware, relative to the request's URL.
 
-    Proxies and mounts change the beginning of a path, so only the end of it can be trusted.
+    Proxies and mounts change the beginning of a path, so only its end can be trusted.
     """
-    admission = current_request.get()
-    scope = request.scope if admission is None else admission.scope
+    current = current_request.get()
+    scope = request.scope if current is None else current.scope
     root_path = str(scope.get("root_path") or getattr(request.scope.get("app"), "root_path", ""))
     path: str = scope["path"]
     beneath = path.removeprefix(root_path) if path.startswith(f"{root_path}/") else path

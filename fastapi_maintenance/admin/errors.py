@@ -1,4 +1,4 @@
-"""Map backend errors to HTTP status codes. 503 is never used: clients would read it as maintenance."""
+"""Map backend errors to HTTP status codes. 503 is never used: clients read it as maintenance."""
 
 from __future__ import annotations
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from hashlib import sha256
 from typing import Annotated, Any, Final
@@ -10,17 +9,17 @@ from typing import Annotated, Any, Final
 from fastapi import Depends, HTTPException, Request
 
 from ..model.snapshot import Snapshot
-from ..model.state import MaintenanceState
 
 __all__ = ["IF_MATCH", "IfMatch", "etag_of", "matches"]
 
 _TAG: Final = re.compile(r'(?:W/)?("[^"]*")')
 _LENGTH: Final = 32  # hexadecimal digits
+_IF_MATCH: Final = "The ETag that GET answered, or * to overwrite any value."
 
 
-def etag_of(reading: Snapshot) -> str:
-    """Return a strong tag (RFC 9110, 8.8.3) of the switch and everything that decides together with it."""
-    text = reading.fingerprint or _written(reading)
+def etag_of(snapshot: Snapshot) -> str:
+    """Return a strong ETag (RFC 9110, 8.8.3) of the switch, holds and component switches."""
+    text = snapshot.fingerprint or _content(snapshot)
     return f'"{sha256(text.encode("utf-8", "backslashreplace")).hexdigest()[:_LENGTH]}"'
 
 
@@ -32,36 +31,19 @@ def matches(field: str, etag: str) -> bool:
     return field.strip() == "*" or etag in _TAG.findall(field)
 
 
-def _written(reading: Snapshot) -> str:
-    """Return a fingerprint for a backend without one."""
-    holds = (
-        None if reading.holds is None else sorted((hold.id, hold.dump()) for hold in reading.holds)
-    )
-    components = {
-        name: _text(own.switch) for name, own in sorted((reading.components or {}).items())
-    }
-    return json.dumps(
-        [
-            _text(reading.switch),
-            holds,
-            components,
-            reading.error if reading.switch is None else None,
-        ]
-    )
-
-
-def _text(state: MaintenanceState | None) -> str | None:
-    return None if state is None else state.model_dump_json()
+def _content(snapshot: Snapshot) -> str:
+    """Return a fingerprint for a backend without one. It does not depend on the time."""
+    holds = snapshot.holds and sorted((hold.id, hold.dump()) for hold in snapshot.holds)
+    components = {name: own.switch for name, own in sorted((snapshot.components or {}).items())}
+    error = snapshot.error if snapshot.switch is None else None
+    return repr((snapshot.switch, holds, components, error))
 
 
 async def if_match_given(request: Request) -> str:
     """Return the condition of the request, which must have one (RFC 6585, 3)."""
     field = ", ".join(request.headers.getlist("if-match"))
     if not field:
-        raise HTTPException(
-            428,
-            "If-Match is missing. Send the ETag that GET answered, or * to overwrite any value.",
-        )
+        raise HTTPException(428, f"If-Match is missing. Send it: {_IF_MATCH}")
     return field
 
 
@@ -74,7 +56,7 @@ IF_MATCH: Final[dict[str, Any]] = {
             "name": "If-Match",
             "in": "header",
             "required": True,
-            "description": "The ETag that GET answered, or * to overwrite any value.",
+            "description": _IF_MATCH,
             "schema": {"type": "string", "minLength": 1},
         }
     ]

@@ -156,6 +156,6 @@ def _last_known(mode: MaintenanceMode) -> StatusReport:
 
 
 def _server_is_stopping() -> bool:
-    """Return whether uvicorn is stopping: it waits for responses before it tells the application."""
+    """Return whether uvicorn is stopping; it waits for responses before it tells applications."""
     server = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
     return getattr(server, "should_exit", False) is True

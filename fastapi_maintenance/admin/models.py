@@ -1,4 +1,4 @@
-"""Models of requests and responses. Responses are validated leniently: stricter models read the data."""
+"""Models of requests and responses. Stricter models have validated the data of responses."""
 
 from __future__ import annotations
 

@@ -23,8 +23,9 @@ _PAGE: Final = Template(_FILES.joinpath("panel.html").read_text("utf-8")).substi
 
 _HEADERS: Final = {
     "Content-Security-Policy": (
-        f"default-src 'none'; style-src {inline_source(_STYLE)}; script-src {inline_source(_SCRIPT)}; connect-src 'self'; img-src data:; "
-        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
+        f"default-src 'none'; style-src {inline_source(_STYLE)}; "
+        f"script-src {inline_source(_SCRIPT)}; connect-src 'self'; img-src data:; base-uri 'none'; "
+        "form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
     ),
     "X-Frame-Options": "DENY",
     "X-Content-Type-Options": "nosniff",

@@ -39,7 +39,7 @@ def maintenance_admin(
         )
     if prefix and (not prefix.startswith("/") or prefix.endswith("/")):
         raise ConfigurationError(
-            f"prefix must begin with a slash and end without one, like /maintenance, got {prefix!r}."
+            f"prefix must begin with a slash and not end with one, got {prefix!r}."
         )
     needs_guard = not (public or dependencies)
     router = APIRouter(

@@ -67,7 +67,7 @@ async def get_components(mode: Mode) -> list[ComponentReport]:
 async def get_switch(
     mode: Mode, component: Component, response: Response
 ) -> MaintenanceState | None:
-    """Return the switch as it is stored, with its ETag; null if it cannot be read or does not exist."""
+    """Return the stored switch with its ETag; null if it is unreadable or does not exist."""
     report = await look(mode.backend, component)
     response.headers["ETag"] = etag_of(report.reading)
     return report.switch if component is None or report.has_own_switch else None

@@ -29,8 +29,7 @@ async def job(mode: MaintenanceMode) -> AsyncIterator[None]:
     """
     work = InFlightRequest(mode, {"type": "http"})  # counted like a request
     try:
-        # A state also goes stale without any event.
-        while (await mode.refresh()).closure is not None or not _begins(work, mode):  # noqa: ASYNC110
+        while (await mode.refresh()).closure or not _begins(work, mode):  # noqa: ASYNC110
             await asyncio.sleep(_POLL_INTERVAL)
         yield
     finally:

@@ -1,7 +1,7 @@
-"""Conformance suite for backends: one check per promise, given a factory of instances for one switch.
+"""Conformance suite for backends: one check per promise, given a factory of instances.
 
-An instance represents a process, so every instance must see what another writes. The switch is off
-at first. A backend must refuse what it cannot do with an error of this package, and change nothing.
+An instance represents a process, and all share one switch, which is off at first. A backend must
+refuse what it cannot do with an error of this package, and change nothing.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ class OverrideMaintenance(Protocol):
 
 @pytest.fixture
 def override_maintenance() -> Iterator[OverrideMaintenance]:
-    """Override the state of applications until the end of the test: `override_maintenance(app, True)`."""
+    """Override the state of an application for a test: `override_maintenance(app, True)`."""
     with ExitStack() as overrides:
 
         def go_by(app: ASGIApp, state: bool | MaintenanceState = True) -> None:

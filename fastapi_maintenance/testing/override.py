@@ -20,7 +20,7 @@ __all__ = ["override"]
 class override(
     AbstractContextManager[None]
 ):  # lower-case, as contextlib's own are: it is written as a call
-    """Override the state of one application for a block, whatever its backend, holds and options say.
+    """Override the state of one application for a block, against its backend, holds and options.
 
     `state` is True, False or a `MaintenanceState`, whose window is judged by this machine's clock.
     Route decorators and exemptions still apply. The backend is neither read nor written; blocks
@@ -57,7 +57,7 @@ def _modes_of(app: ASGIApp) -> list[MaintenanceMode]:
     modes = modes_of(app)
     if not modes:
         raise ConfigurationError(
-            f"{app!r} has no MaintenanceModeMiddleware to override: add one by app.add_middleware(MaintenanceModeMiddleware), "
-            "and give override the application that it was added to, not one in which that is mounted."
+            f"{app!r} has no MaintenanceModeMiddleware. Add one to it, and override "
+            "that application itself, not one in which it is mounted."
         )
     return modes

@@ -254,7 +254,7 @@ def test_override_without_a_middleware_is_refused(make: Any) -> None:
     with (
         pytest.raises(
             ConfigurationError,
-            match=r"no MaintenanceModeMiddleware .* add one by app\.add_middleware",
+            match=r"no MaintenanceModeMiddleware\. Add one to it",
         ),
         override(make(), True),
     ):
@@ -266,7 +266,7 @@ def test_override_of_an_outer_application_is_refused() -> None:
     outer.mount("/inner", shop())
 
     with (
-        pytest.raises(ConfigurationError, match="not one in which that is mounted"),
+        pytest.raises(ConfigurationError, match="not one in which it is mounted"),
         override(outer, True),
     ):
         pass
