@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
 import os
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -15,7 +15,9 @@ from typer.main import get_command
 
 from fastapi_maintenance.cli.app import app as cli
 
-DOCS: Final = Path(__file__).parents[2] / "docs"
+from ..support.pages import ROOT, Block
+
+DOCS: Final = ROOT / "docs"
 BEGIN: Final = "<!-- made by tests/docs/test_reference.py -->\n"
 
 MODULES: Final = {
@@ -82,13 +84,18 @@ def test_every_name_of_the_reference_says_what_it_is(module: str) -> None:
 
 @pytest.mark.parametrize("page", sorted(DOCS.glob("**/*.md")), ids=lambda page: page.name)
 def test_whatever_the_pages_import_is_in_the_reference(page: Path) -> None:
-    imported = re.findall(
-        r"^ *from (fastapi_maintenance[\w.]*) import (.+)$", page.read_text(), re.MULTILINE
-    )
+    blocks = [
+        block.text
+        for block in Block.all_of(str(page.relative_to(ROOT)))
+        if block.language == "python"
+    ]
+    statements = [node for text in blocks for node in ast.walk(ast.parse(text))]
     names = [
-        (module, name.split(" as ")[0].strip())
-        for module, names in imported
-        for name in names.split(",")
+        (node.module, alias.name)
+        for node in statements
+        if isinstance(node, ast.ImportFrom)
+        and (node.module or "").startswith("fastapi_maintenance")
+        for alias in node.names
     ]
 
     public = MODULES.keys() | {
