@@ -13,7 +13,7 @@ from fastapi.sse import EventSourceResponse
 from pydantic import BaseModel, Field
 
 from .._internal.logging import error_text
-from ..backends.base import WorkerRegistry, as_backend_error
+from ..backends.base import SupportsHistory, WorkerRegistry, as_backend_error
 from ..backends.status import StatusReport
 from ..exceptions import BackendError, UnsupportedError
 from ..exemptions.tokens import holding
@@ -139,7 +139,7 @@ async def _read(mode: MaintenanceMode) -> tuple[Snapshot, RegistrySnapshot | Non
 
 
 async def _read_history(mode: MaintenanceMode) -> list[Change] | None:
-    if not mode.backend.recorded:
+    if not isinstance(mode.backend, SupportsHistory):
         return None
     try:
         return [*reversed(await mode.backend.history(limit=_MAX_CHANGES))]

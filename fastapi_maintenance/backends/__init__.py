@@ -1,4 +1,4 @@
-"""Where the switch is kept: an environment variable, a file, or Redis."""
+"""Backends: where the switch is stored."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # redis is imported by those who use it, and by nobody else.
+    # Imported on demand: without it, redis-py is not needed.
     if name == "RedisBackend":
         from .redis import RedisBackend
 

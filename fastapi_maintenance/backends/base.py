@@ -1,4 +1,4 @@
-"""The contract between a backend and the rest: where the switch is kept, and how it is read, written and watched."""
+"""The base of all backends, and what a backend may support beyond it."""
 
 from __future__ import annotations
 
@@ -23,33 +23,37 @@ from ..model.workers import RegistrySnapshot
 __all__ = [
     "BaseStateBackend",
     "LinkStatus",
+    "LocalHolds",
     "ReplicaAck",
     "SnapshotListener",
     "StateChange",
+    "SupportsComponents",
+    "SupportsHistory",
+    "SupportsLeases",
     "WorkerRegistry",
     "as_backend_error",
 ]
 
 
 class SnapshotListener(Protocol):
-    """Where a watching backend delivers what it learns."""
+    """A worker that receives what a watching backend reads."""
 
     def update(self, reading: Snapshot, at: float) -> None:
-        """A reading; `at` is the local monotonic time at which it was *asked for*."""
+        """Take a snapshot, requested at the local monotonic time `at`."""
 
     def confirm(self, at: float) -> None:
-        """What was delivered last still held at the local monotonic time `at`."""
+        """Note that the last snapshot was still current at the local monotonic time `at`."""
 
     def fail(self, error: BackendError) -> None:
-        """The backend could not be read just now."""
+        """Note that the backend cannot be read."""
 
     def report(self) -> Mapping[str, Any]:
-        """What this worker says of itself in the registry, as JSON values; empty for one that serves nobody and is not in it."""
+        """Return what the registry stores of this worker, as JSON values; empty for none."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReplicaAck:
-    """How many copies of the server have what was written, and of how many; None where it does not say."""
+    """The number of replicas that have a write, and that are connected (None if unknown)."""
 
     acknowledged: int
     connected: int | None
@@ -57,7 +61,7 @@ class ReplicaAck:
 
 @dataclass(frozen=True, slots=True)
 class LinkStatus:
-    """How a worker hears of changes just now (its `rung`; `rungs` are all there are), and how often it has had to connect again."""
+    """How a worker learns of changes (`rung`, one of `rungs`), and how often it reconnected."""
 
     rung: str
     rungs: tuple[str, ...]
@@ -66,9 +70,9 @@ class LinkStatus:
 
 @dataclass(frozen=True, slots=True)
 class StateChange:
-    """What a worker has to tell: the state that it saw before and that it sees now, as values of a switch.
+    """A change to notify of: the state before and now, as values of a switch.
 
-    `at` is when it last knew that to be so, on the backend's clock.
+    `at` is when the new state was last confirmed, on the backend's clock.
     """
 
     before: str
@@ -76,51 +80,87 @@ class StateChange:
     at: float
 
 
-class BaseStateBackend(ABC):
-    """Keeps the switch. A backend of your own needs only `get_value` and `set_value`.
+class LocalHolds:
+    """The holds of this process, for a backend that stores none."""
 
-    Holds live in the memory of the process unless a backend keeps them where others see them.
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._by_id: dict[str, Hold] = {}
+
+    def __contains__(self, id: object) -> bool:
+        with self._lock:
+            return id in self._by_id
+
+    def add(self, hold: Hold) -> None:
+        """Add or replace a hold."""
+        with self._lock:
+            self._by_id[hold.id] = hold
+
+    def discard(self, id: str) -> None:
+        """Remove a hold, if it is there."""
+        with self._lock:
+            self._by_id.pop(id, None)
+
+    def clear(self) -> None:
+        """Remove all holds."""
+        with self._lock:
+            self._by_id.clear()
+
+    def all(self) -> tuple[Hold, ...]:
+        """Return the holds, oldest first."""
+        with self._lock:
+            return tuple(self._by_id.values())
+
+
+class _Local:
+    """What a backend object keeps in this process."""
+
+    def __init__(self) -> None:
+        self.holds = LocalHolds()
+        self.listeners: weakref.WeakSet[SnapshotListener] = weakref.WeakSet()
+        self.components: frozenset[str] = frozenset()
+        self.notified: str | None = None
+        self.lock = threading.Lock()
+
+
+class BaseStateBackend(ABC):
+    """The base of all backends. A custom backend needs only `get_value` and `set_value`.
+
+    Everything else has a default: holds live in the memory of the process, and an unsupported
+    operation raises `UnsupportedError`. A backend that can do more also inherits `SupportsLeases`,
+    `SupportsComponents`, `SupportsHistory` or `WorkerRegistry`.
     """
 
     ttl: float = 1.0
-    """Seconds within which a change made elsewhere is noticed."""
+    """Seconds within which a change by another process is noticed."""
 
     kind: ClassVar[str] = "custom"
-    """Where a state comes from, in one word: redis, file, env or custom."""
-
-    leased: ClassVar[bool] = False
-    """Whether holds are leases that must be renewed, because they outlive the process that took them."""
-
-    scoped: ClassVar[bool] = False
-    """Whether components have switches of their own here. Holds can be of a component everywhere."""
-
-    recorded: ClassVar[bool] = False
-    """Whether changes are recorded, so that there is a history."""
+    """The source of a state, in one word: redis, file, env or custom."""
 
     @abstractmethod
     async def get_value(self) -> bool:
-        """Whether the switch is on."""
+        """Return whether the switch is on."""
 
     @abstractmethod
     async def set_value(self, value: bool) -> None:
-        """Turn the switch on or off. Raises `BackendError` if that did not happen."""
+        """Turn the switch on or off. Raises `BackendError` if that fails."""
 
     def describe(self) -> str:
-        """How this backend is called in messages; never with a password."""
+        """Return the name of this backend for messages, without a password."""
         return type(self).__name__
 
-    # -- the switch, with details ------------------------------------------------------------------------------------
+    # -- the switch, with details ------------------------------------------------------------------
 
     async def read(self) -> Snapshot:
-        """Look at switch and holds. Raises `BackendError` if they cannot be had."""
+        """Read switch and holds. Raises `BackendError` if that fails."""
         return self._local_reading(MaintenanceState(enabled=await self.get_value()))
 
     async def last_known(self) -> Snapshot | None:
-        """As a fallback: what is known here, or None where nothing ever was."""
+        """Return the state for a worker that uses this as a fallback; None if there is none."""
         return await self.read()
 
     async def write(self, state: MaintenanceState, *, expires_in: float | None = None) -> None:
-        """Set the switch, for `expires_in` seconds where the backend can. Raises `BackendError` if that did not happen."""
+        """Set the switch, for `expires_in` seconds if given. Raises `BackendError` on failure."""
         if state.has_details or expires_in is not None:
             raise UnsupportedError(
                 f"{self.describe()} keeps only on or off, no details and no time to live."
@@ -131,7 +171,7 @@ class BaseStateBackend(ABC):
     async def write_replicated(
         self, state: MaintenanceState, *, within: float
     ) -> ReplicaAck | None:
-        """Set the switch, then wait up to `within` seconds for the server's replicas; None where there are none, as here."""
+        """Set the switch, and wait up to `within` seconds for replicas; None if there are none."""
         await self.write(state)
         return None
 
@@ -144,179 +184,176 @@ class BaseStateBackend(ABC):
         keep_ttl: bool = False,
         end_holds: bool = False,
     ) -> bool:
-        """Set the switch, or that of a component, unless it differs from the expected one; then return False.
+        """Set the switch, or that of a component, if it is as expected; otherwise return False.
 
-        `keep_ttl` keeps its time to live, which otherwise ends. `end_holds` clears everything, whatever `state` is. This default
-        compares and writes in two steps, so that of two calls at the same instant the later one wins.
-        Raises `BackendError` if it cannot be written.
+        `keep_ttl` keeps its time to live, which otherwise ends. `end_holds` clears everything,
+        whatever `state` is. This default compares and writes in two steps, so of two calls at the
+        same instant the later one wins. Raises `BackendError` if the write fails.
         """
         if _switches(await self.read(), component) != _switches(expected, component):
             return False
         if end_holds:
             await self.clear()
+        elif component is None:
+            await self.write(state)
         else:
-            await (
-                self.write(state) if component is None else self.write_component(component, state)
-            )
+            await self.write_component(component, state)
         return True
 
     async def clear(self) -> None:
-        """Turn the switch off and end every hold, whoever has it."""
-        with self.__lock:
-            self.__holds.clear()
+        """Turn the switch off and end every hold."""
+        self._local.holds.clear()
         try:
             await self.write(MaintenanceState(enabled=False))
         except BaseException:
-            await self._announce()  # the holds are over all the same
+            await self._announce()  # the holds have ended all the same
             raise
 
-    # -- components --------------------------------------------------------------------------------------------------------
+    # -- components --------------------------------------------------------------------------------
 
     @property
     def components(self) -> frozenset[str]:
-        """The components whose switches a reading has, where they are there."""
-        components: frozenset[str] = self.__dict__.get("_local_components", frozenset())
-        return components
+        """The components whose switches a snapshot has."""
+        return self._local.components
 
     def follow_components(self, names: Iterable[str]) -> None:
-        """Read the switches of these components too, from now on. Raises `ConfigurationError` where they cannot be kept."""
-        self.__dict__["_local_components"] = self.components | {
-            check_component(name) for name in names
-        }
+        """Also read the switches of these components. Raises `ConfigurationError` if invalid."""
+        local = self._local
+        local.components = local.components | {check_component(name) for name in names}
         self.request_sync()
 
     async def write_component(
         self, component: str, state: MaintenanceState, *, expires_in: float | None = None
     ) -> None:
-        """Set the switch of a component, as `write` does the general one; plainly off is none, so that the general one decides again."""
+        """Set a component's switch. A plain off removes it, and the general switch applies."""
         raise self._no_components()
 
     def _no_components(self) -> UnsupportedError:
         return UnsupportedError(
-            f"{self.describe()} keeps no switches of components; only Redis does. A hold can be of a component here, too."
+            f"{self.describe()} keeps no switches of components; only Redis does. "
+            "Holds of components are supported."
         )
 
-    # -- holds ---------------------------------------------------------------------------------------------------------
+    # -- holds -------------------------------------------------------------------------------------
 
     async def acquire(self, hold: Hold, lease: float) -> Hold:
-        """Let a hold stand for `lease` seconds from now, and return it as it stands."""
-        standing = replace(hold, since=time.time())
-        with self.__lock:
-            self.__holds[hold.id] = standing
+        """Store a hold for `lease` seconds, and return it as stored."""
+        taken = replace(hold, since=time.time())
+        self._local.holds.add(taken)
         await self._announce()
-        return standing
+        return taken
 
     async def renew(self, hold: Hold, lease: float) -> bool:
-        """Let it stand for `lease` seconds more; False if it was revoked."""
-        with self.__lock:
-            return hold.id in self.__holds
+        """Extend a hold to `lease` seconds from now; return False if it was revoked."""
+        return hold.id in self._local.holds
 
     async def release(self, hold: Hold, *, keep: MaintenanceState | None = None) -> None:
-        """End a hold and, in the same step, write `keep` to the switch or to that of its component. Ending it twice does nothing."""
+        """End a hold, and in the same step write `keep` to the switch, or to its component's.
+
+        Releasing a hold twice does nothing.
+        """
         try:
-            if keep is not None:
-                await (
-                    self._write_kept(keep)
-                    if hold.component is None
-                    else self.write_component(hold.component, keep)
-                )
-        finally:  # a hold that has no lease to run out would stand for ever
-            with self.__lock:
-                self.__holds.pop(hold.id, None)
+            if keep is not None and hold.component is not None:
+                await self.write_component(hold.component, keep)
+            elif keep is not None:
+                await self._write_kept(keep)
+        finally:  # without a lease, the hold would never end
+            self._local.holds.discard(hold.id)
             await self._announce()
 
     async def _write_kept(self, state: MaintenanceState) -> None:
-        """Keep as much of a state as this backend can."""
+        """Write as much of a state as this backend supports."""
         try:
             await self.write(state)
         except UnsupportedError:
             await self.set_value(state.enabled)
 
-    # -- history -------------------------------------------------------------------------------------------------------
+    # -- history -----------------------------------------------------------------------------------
 
     def as_operator(self, by: str | None) -> Self:
-        """The same backend, for changes that this person makes: so a history names them, where what is written names nobody."""
+        """Return this backend for changes by that operator, whom the history names."""
         return self
 
     async def history(
         self, *, limit: int = 100, component: str | None = None
     ) -> tuple[Change, ...]:
-        """The newest changes, oldest first; with a component, of that alone. Raises `UnsupportedError` where none are recorded."""
+        """Return the newest changes, of everything or of a component, oldest first.
+
+        Raises `UnsupportedError` if the backend records none.
+        """
         raise UnsupportedError(f"{self.describe()} keeps no history; only Redis does.")
 
     def follow_history(self, after: str = "") -> AsyncIterator[Change]:
-        """Changes as they come, from the one after that with this identifier, and again once an outage is over.
+        """Yield changes as they come, after the one with that id, and continue after outages.
 
-        Raises `UnsupportedError` where none are recorded.
+        Raises `UnsupportedError` if the backend records none.
         """
         raise UnsupportedError(f"{self.describe()} keeps no history; only Redis does.")
 
-    # -- watching ------------------------------------------------------------------------------------------------------
+    # -- watching ----------------------------------------------------------------------------------
 
     def read_nowait(self) -> Snapshot | None:
-        """A reading without any I/O, for backends that can be asked at every request; else None."""
+        """Return a snapshot without I/O, if this backend can be read in every request."""
         return None
 
-    async def watch(self, feed: SnapshotListener) -> None:
-        """Deliver readings until cancelled; here by reading every `ttl`/2 seconds. Errors are delivered, not raised."""
+    async def watch(self, listener: SnapshotListener) -> None:
+        """Pass snapshots and errors to the listener until cancelled, here every `ttl`/2 seconds."""
         while True:
-            at = time.monotonic()
+            at, pause = time.monotonic(), self.ttl / 2
             try:
-                feed.update(reading := await self.read(), at)
-            except Exception as error:
-                # A backend of a user's own may raise anything; none of it may end the watch.
-                feed.fail(as_backend_error(error, self))
-                pause = self.ttl / 2
+                listener.update(snapshot := await self.read(), at)
+            except Exception as error:  # a custom backend may raise anything
+                listener.fail(as_backend_error(error, self))
             else:
-                pause = min(
-                    self.ttl / 2, max(0.001, evaluate(reading, reading.now).until - reading.now)
-                )
+                until_change = evaluate(snapshot, snapshot.now).until - snapshot.now
+                pause = min(pause, max(0.001, until_change))
             await asyncio.sleep(pause)
 
-    def subscribe(self, feed: SnapshotListener) -> None:
-        """Let what this process itself changes reach `feed` at once. Held weakly."""
-        self.__feeds.add(feed)
+    def subscribe(self, listener: SnapshotListener) -> None:
+        """Pass what this process changes to the listener at once. The reference is weak."""
+        self._local.listeners.add(listener)
 
-    def link_status(self, feed: SnapshotListener) -> LinkStatus | None:
-        """How what is delivered to `feed` comes here, without any I/O; None where there is no link, or none yet."""
+    def link_status(self, listener: SnapshotListener) -> LinkStatus | None:
+        """Return how the listener learns of changes, without I/O; None without a link."""
         return None
 
-    def request_sync(self) -> None:  # noqa: B027 - nothing to do is the right default
-        """What a worker of this process reports has changed in a way that others may wait for: register it now."""
+    def request_sync(self) -> None:  # noqa: B027 - doing nothing is the right default
+        """Register a changed report of a worker of this process now; a barrier may wait for it."""
 
-    def publish(self, reading: Snapshot, at: float) -> None:
-        """Hand a reading to the workers of this process; `at` as for `SnapshotListener.update`."""
-        for feed in list(self.__feeds):
-            feed.update(reading, at)
+    def publish(self, snapshot: Snapshot, at: float) -> None:
+        """Pass a snapshot to the workers of this process; `at` as in `SnapshotListener.update`."""
+        for listener in list(self._local.listeners):
+            listener.update(snapshot, at)
 
-    async def notify_once(self, news: StateChange, tell: Callable[[str], Awaitable[None]]) -> bool:
-        """Call `tell` with what was told last, unless that is the same; in one of the workers that share the switch. Here: of this process.
+    async def notify_once(
+        self, change: StateChange, notify: Callable[[str], Awaitable[None]]
+    ) -> bool:
+        """Call `notify` with the state last notified of, if that is another one.
 
-        Where nothing was ever told, `news.before` counts as told. Returns False if it has to be asked again a little later, because
-        another worker is telling something, or knew something newer.
+        Of all workers that share the switch, one does; here, of this process. If there was no
+        notification yet, `change.before` counts. Return False to be called again later, because
+        another worker is notifying or has a newer state.
         """
-        with self.__lock:
-            before: str = self.__dict__.get("_local_told", news.before)
-            self.__dict__["_local_told"] = news.now
-        if before != news.now:
-            await tell(before)
+        with self._local.lock:
+            before = change.before if self._local.notified is None else self._local.notified
+            self._local.notified = change.now
+        if before != change.now:
+            await notify(before)
         return True
 
     async def _announce(self) -> None:
-        """Deliver a change of the local holds, also while the switch itself cannot be read."""
+        """Publish a change of the local holds, also if the switch cannot be read."""
         at = time.monotonic()
         try:
-            reading = await self.read()
-        except Exception as error:  # as in `watch`: a backend of a user's own may raise anything
-            reading = self._local_reading(None, str(as_backend_error(error, self)))
-        self.publish(reading, at)
+            snapshot = await self.read()
+        except Exception as error:  # a custom backend may raise anything
+            snapshot = self._local_reading(None, str(as_backend_error(error, self)))
+        self.publish(snapshot, at)
 
-    # -- for subclasses ------------------------------------------------------------------------------------------------
+    # -- for subclasses ----------------------------------------------------------------------------
 
     def _local_reading(self, switch: MaintenanceState | None, error: str | None = None) -> Snapshot:
-        with self.__lock:
-            holds = tuple(self.__holds.values())
-        return Snapshot(switch, holds, time.time(), error=error)
+        return Snapshot(switch, self._local.holds.all(), time.time(), error=error)
 
     @staticmethod
     def _bool_to_str(value: bool) -> str:
@@ -326,36 +363,63 @@ class BaseStateBackend(ABC):
     def _str_to_bool(value: str) -> bool:
         return bool(value.strip()) and parse_bool(value)
 
-    # A subclass written for another package does not call super().__init__, so these are made on first use.
-
     @property
-    def __lock(self) -> threading.Lock:
-        lock: threading.Lock = self.__dict__.setdefault("_local_lock", threading.Lock())
-        return lock
+    def _local(self) -> _Local:
+        # Made on first use: a backend for the modelled package does not call super().__init__().
+        local: _Local | None = self.__dict__.get("_local_state")
+        return local or self.__dict__.setdefault("_local_state", _Local())
 
-    @property
-    def __holds(self) -> dict[str, Hold]:
-        holds: dict[str, Hold] = self.__dict__.setdefault("_local_holds", {})
-        return holds
 
-    @property
-    def __feeds(self) -> weakref.WeakSet[SnapshotListener]:
-        feeds: weakref.WeakSet[SnapshotListener] = self.__dict__.setdefault(
-            "_local_feeds", weakref.WeakSet()
-        )
-        return feeds
+class SupportsLeases(ABC):
+    """A backend whose holds are leases: other processes see them, and they expire."""
+
+    @abstractmethod
+    async def acquire(self, hold: Hold, lease: float) -> Hold:
+        """Store a hold, as in `BaseStateBackend`."""
+
+    @abstractmethod
+    async def renew(self, hold: Hold, lease: float) -> bool:
+        """Extend a hold, as in `BaseStateBackend`."""
+
+    @abstractmethod
+    async def release(self, hold: Hold, *, keep: MaintenanceState | None = None) -> None:
+        """End a hold, as in `BaseStateBackend`."""
+
+
+class SupportsComponents(ABC):
+    """A backend that stores a switch for each component."""
+
+    @abstractmethod
+    async def write_component(
+        self, component: str, state: MaintenanceState, *, expires_in: float | None = None
+    ) -> None:
+        """Set one component's switch, as in `BaseStateBackend`."""
+
+
+class SupportsHistory(ABC):
+    """A backend that records changes."""
+
+    @abstractmethod
+    async def history(
+        self, *, limit: int = 100, component: str | None = None
+    ) -> tuple[Change, ...]:
+        """Return the newest changes, as in `BaseStateBackend`."""
+
+    @abstractmethod
+    def follow_history(self, after: str = "") -> AsyncIterator[Change]:
+        """Yield changes as they come, as in `BaseStateBackend`."""
 
 
 class WorkerRegistry(ABC):
-    """What a backend can also be: where workers that watch it register, so that a barrier can wait for them."""
+    """A backend in which workers register, so that a barrier can wait for them."""
 
     @abstractmethod
     async def begin_barrier(self) -> RegistrySnapshot:
-        """Advance the epoch, and call the roll in the same atomic step."""
+        """Advance the epoch, and read the registry in the same atomic step."""
 
     @abstractmethod
     async def read_registry(self) -> RegistrySnapshot:
-        """Look at switch, holds and registry in one atomic step."""
+        """Read switch, holds and registry in one atomic step."""
 
     @abstractmethod
     async def forget(self, ids: Iterable[str]) -> None:
@@ -363,7 +427,7 @@ class WorkerRegistry(ABC):
 
 
 def as_backend_error(error: Exception, backend: BaseStateBackend) -> BackendError:
-    """Wrap what a backend raised, unless it is one of ours already."""
+    """Return the error of a backend as a `BackendError`."""
     if isinstance(error, BackendError):
         return error
     wrapped = BackendError(f"{backend.describe()} failed: {type(error).__name__}: {error}")

@@ -21,18 +21,19 @@ __all__ = [
 ]
 
 _EXAMPLES: Final = (
-    "redis://localhost:6379/0?key=maintenance, rediss://…, redis+sentinel://one,two,three/mymaster/0, redis+cluster://one,two,three, "
+    "redis://localhost:6379/0?key=maintenance, rediss://…, "
+    "redis+sentinel://one,two,three/mymaster/0, redis+cluster://one,two,three, "
     "unix:///run/redis.sock, file:maintenance.json or env:FASTAPI_MAINTENANCE_MODE"
 )
 
 
 def backend_from_url(url: str) -> BaseStateBackend:
-    """Make the backend that a URL names.
+    """Return the backend that a URL names.
 
-    `redis://user:password@host:6379/0?key=maintenance&ttl=1`, `rediss://…`, `unix:///path/to.sock?db=0`,
-    `redis+sentinel://one:26379,two,three/mymaster/0`, `redis+cluster://one:6379,two,three`, `file:relative.json`,
-    `file:///absolute.json?ttl=1`, `env:NAME`.
-    Raises `ConfigurationError` for anything else.
+    These are valid: `redis://user:password@host:6379/0?key=maintenance&ttl=1`, `rediss://…`,
+    `unix:///path/to.sock?db=0`, `redis+sentinel://one:26379,two,three/mymaster/0`,
+    `redis+cluster://one:6379,two,three`, `file:relative.json`, `file:///absolute.json?ttl=1`,
+    `env:NAME`. Raises `ConfigurationError` for anything else.
     """
     scheme, colon, rest = url.partition(":")
     if not colon and scheme.partition("+")[0] in ("redis", "rediss", "unix", "file"):
@@ -47,14 +48,13 @@ def backend_from_url(url: str) -> BaseStateBackend:
         return _file(url)
     if scheme == "env":
         return EnvVarBackend(rest or None)
-    start = (
-        "so" if "@" in url and not rest.startswith("//") else f"with {scheme!r}"
-    )  # it may be a password, and its scheme forgotten
+    # Without "//" the scheme may be missing, and this may be a password.
+    start = "so" if "@" in url and not rest.startswith("//") else f"with {scheme!r}"
     raise ConfigurationError(f"A backend URL cannot start {start}; write one like {_EXAMPLES}.")
 
 
 def backend_of_kind(kind: str, **options: Any) -> BaseStateBackend:
-    """Make a backend from its short name, `env`, `file` or `redis`, and the options of its class."""
+    """Return a backend of a kind (`env`, `file` or `redis`), with the options of its class."""
     makers: dict[str, Callable[..., BaseStateBackend]] = {
         "env": EnvVarBackend,
         "file": LocalFileBackend,
@@ -62,7 +62,8 @@ def backend_of_kind(kind: str, **options: Any) -> BaseStateBackend:
     }
     if kind not in makers:
         raise ConfigurationError(
-            f"There is no backend {kind!r}; choose env, file or redis, or give a URL like {_EXAMPLES}."
+            f"There is no backend {kind!r}; choose env, file or redis, "
+            f"or give a URL like {_EXAMPLES}."
         )
     try:
         return makers[kind](**options)
@@ -88,7 +89,8 @@ def _file(url: str) -> BaseStateBackend:
         ) from None
     if parts.netloc not in ("", "localhost") or not parts.path:
         raise ConfigurationError(
-            f"{shown} names no local file; write file:maintenance.json or file:///var/lib/app/maintenance.json."
+            f"{shown} names no local file; write file:maintenance.json "
+            "or file:///var/lib/app/maintenance.json."
         )
     options = dict(parse_qsl(parts.query, keep_blank_values=True))
     ttl = options.pop("ttl", None)
@@ -110,16 +112,17 @@ BACKEND_VARIABLE: Final = "FASTAPI_MAINTENANCE_BACKEND"
 
 
 class _Default:
-    """The one piece of module state: what a process without a word of configuration shares."""
+    """The process-wide default backend: the only module-level state."""
 
     configured: BaseStateBackend | None = None
     from_variable: tuple[str, BaseStateBackend] | None = None
 
 
 def configure_backend(backend: str | BaseStateBackend, **options: Any) -> None:
-    """Set the process' default backend: `env`, `file` or `redis` with options, or a URL, or an instance.
+    """Set the default backend: `env`, `file` or `redis` with options, a URL, or an instance.
 
-    The URL in the environment variable `FASTAPI_MAINTENANCE_BACKEND` goes before it. Raises `ConfigurationError`.
+    The environment variable `FASTAPI_MAINTENANCE_BACKEND` overrides it.
+    Raises `ConfigurationError` for invalid options.
     """
     if isinstance(backend, BaseStateBackend):
         if options:
@@ -140,7 +143,10 @@ def configure_backend(backend: str | BaseStateBackend, **options: Any) -> None:
 
 
 def backend_or_default(backend: str | BaseStateBackend | None = None) -> BaseStateBackend:
-    """The backend given, as an instance or a URL; else the one the environment names; else the configured one; else env."""
+    """Return the given backend, or the default.
+
+    The default is the one of the environment variable, then the configured one, then `env`.
+    """
     if isinstance(backend, BaseStateBackend):
         return backend
     if isinstance(backend, str):

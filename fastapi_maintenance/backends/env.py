@@ -1,4 +1,4 @@
-"""The switch in an environment variable: for a laptop, and as the last resort."""
+"""EnvVarBackend: the switch is an environment variable."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ logger = logging.getLogger("fastapi_maintenance")
 
 
 class EnvVarBackend(BaseStateBackend):
-    """Reads the switch from this process' environment at every request; it can never be written.
+    """Reads the switch from an environment variable, at every request. It is read-only.
 
-    Unset and empty are off, and so is a value that cannot be read. Holds are known to this process only.
+    An unset, empty or invalid variable is off. Holds are local to this process.
     """
 
     kind: ClassVar[str] = "env"
@@ -49,7 +49,7 @@ class EnvVarBackend(BaseStateBackend):
         except KeyError:  # faster than os.environ.get(), which does this inside
             raw = None
         seen, version, reading = self._peeked
-        return reading if seen == raw and version is self._holds_version else self._look(raw)
+        return reading if seen == raw and version is self._holds_version else self._read(raw)
 
     async def read(self) -> Snapshot:
         return self.read_nowait()
@@ -78,7 +78,7 @@ class EnvVarBackend(BaseStateBackend):
         self._refuse()
 
     async def clear(self) -> None:
-        """End every hold of this process. Raises `ReadOnlyBackendError` where the variable itself still says on."""
+        """End every hold of this process. Raises `ReadOnlyBackendError` if the variable is on."""
         try:
             await super().clear()
         except ReadOnlyBackendError:
@@ -87,19 +87,15 @@ class EnvVarBackend(BaseStateBackend):
                 raise
 
     async def _announce(self) -> None:
-        # A new object and not a counter: two threads may announce at once, and no version may ever come back.
+        # A new object, not a counter: two threads may announce at once, and no version may recur.
         self._holds_version = object()
         await super()._announce()
 
-    def _look(self, raw: str | None) -> Snapshot:
-        version = (
-            self._holds_version
-        )  # before the holds are looked at, so that a later change is never taken for seen
+    def _read(self, raw: str | None) -> Snapshot:
+        version = self._holds_version  # before the holds are read: a later change must count
         state = self._parse(raw)
         reading = self._local_reading(state)
-        if (
-            state.starts_at is None and state.ends_at is None
-        ):  # else what it means depends on its `now`
+        if state.starts_at is None and state.ends_at is None:  # otherwise `now` matters
             self._peeked = (raw, version, reading)
         return reading
 
@@ -110,7 +106,7 @@ class EnvVarBackend(BaseStateBackend):
         try:
             state = MaintenanceState.parse(raw if raw and raw.strip() else None)
         except InvalidStateError as problem:
-            # Not an error of the reading: it changes nothing about what is known, and this value does.
+            # Not an error of the snapshot, which would keep the last known state.
             logger.warning(
                 "The environment variable %s counts as off. %s",
                 self.var_name,
@@ -123,6 +119,7 @@ class EnvVarBackend(BaseStateBackend):
 
     def _refuse(self) -> NoReturn:
         raise ReadOnlyBackendError(
-            f"The environment variable {self.var_name} cannot be changed from within: set it where the process is started, "
+            f"The environment variable {self.var_name} cannot be changed from within: "
+            "set it where the process is started, "
             "or keep the switch in Redis or in a file (backend='redis://…' or 'file:…')."
         )

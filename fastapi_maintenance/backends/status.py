@@ -17,28 +17,28 @@ __all__ = ["StatusReport", "describe_hold", "label", "look"]
 
 
 async def look(backend: BaseStateBackend, component: str | None = None) -> StatusReport:
-    """What it says now, in general or for a component. Raises `BackendError`."""
+    """Return the status now, in general or of a component. Raises `BackendError`."""
     return StatusReport.of(backend, await backend.read(), component=component)
 
 
 def label(state: MaintenanceState | None) -> str:
-    """A state in one word."""
+    """Return a state in one word."""
     if state is None:
         return "unknown"
     return "on" if state.enabled else "off"
 
 
 def describe_hold(hold: Hold) -> str:
-    """Whose a hold is, and why it was taken."""
+    """Return the owner of a hold, and its reason."""
     owner = hold.state.by or hold.id
     return f"{owner} ({hold.state.reason})" if hold.state.reason else owner
 
 
 @dataclass(frozen=True, slots=True)
 class StatusReport:
-    """A reading judged at an instant of the backend's clock.
+    """A snapshot, evaluated at an instant of the backend's clock.
 
-    Where the reading has a gap that could decide, the effective state is unknown: there is no last known one here.
+    If a missing part of the snapshot could decide, the effective state is unknown.
     """
 
     url: str
@@ -55,13 +55,13 @@ class StatusReport:
         at: float | None = None,
         component: str | None = None,
     ) -> Self:
-        """Judge a reading, at the time it was made unless another is given; in general, or for a component."""
+        """Evaluate a snapshot, at its own time by default; in general, or for a component."""
         return cls(
             backend.describe(), backend.kind, reading, reading.now if at is None else at, component
         )
 
     def about(self, component: str | None) -> Self:
-        """What the same reading says of a component."""
+        """Return the status of a component in the same snapshot."""
         return replace(self, component=component)
 
     @property
@@ -71,7 +71,7 @@ class StatusReport:
 
     @property
     def state(self) -> MaintenanceState | None:
-        """The effective state; None where it is unknown."""
+        """The effective state; None if unknown."""
         effective = self._effective
         known = effective.hold is not None or not (
             self._source.switch is None or self.reading.holds is None
@@ -85,7 +85,7 @@ class StatusReport:
 
     @property
     def decided_by(self) -> str | None:
-        """What the effective state comes from: `hold`, `switch` or, for a component, `general switch`."""
+        """What decides: `hold`, `switch` or, for a component, `general switch`; None if unknown."""
         if self.state is None:
             return None
         if self._effective.hold is not None:
@@ -94,13 +94,13 @@ class StatusReport:
 
     @property
     def retry_after(self) -> int | None:
-        """Seconds that clients are told to wait; None where they are not."""
+        """The Retry-After for clients, in seconds; None if maintenance is off or unknown."""
         state = self.state
         return state.retry_after_at(self.now) if state is not None and state.enabled else None
 
     @property
     def has_own_switch(self) -> bool:
-        """Whether this is about a component with a switch of its own."""
+        """Whether the component has a switch of its own."""
         return self.reading.for_component(self.component) is not None
 
     @property
@@ -109,12 +109,12 @@ class StatusReport:
 
     @property
     def switch(self) -> MaintenanceState | None:
-        """The switch as it is stored, that of the component if it has one; None where it cannot be read."""
+        """The stored switch, the component's if it has one; None if unreadable."""
         return self._source.switch
 
     @property
     def expires_in(self) -> float | None:
-        """Seconds that the switch's key has left to live."""
+        """The time to live of the switch, in seconds; None without one."""
         reading = self._source
         return (
             None
@@ -124,17 +124,17 @@ class StatusReport:
 
     @property
     def upcoming(self) -> MaintenanceState | None:
-        """The switch, if it stands for a window that has not begun and that its key lives to see."""
+        """The switch, if it has a window that has not begun and begins before the key expires."""
         return upcoming_window(self._source, self.at)
 
     @property
     def switch_is_on(self) -> bool:
-        """Whether the switch alone says on now, its window considered."""
+        """Whether the switch alone is on now, with its window."""
         return self._effective.switch.enabled
 
     @property
     def window(self) -> MaintenanceState | None:
-        """The switch, if it begins or ends by itself and is not over."""
+        """The switch, if it has a window that is not over."""
         switch = self.switch if self.component is None or self.has_own_switch else None
         timed = (
             switch is not None
@@ -145,7 +145,7 @@ class StatusReport:
 
     @property
     def holds(self) -> tuple[Hold, ...] | None:
-        """The live holds, oldest first; None where they cannot be read."""
+        """The active holds, oldest first; None if unreadable."""
         if self.reading.holds is None:
             return None
         return tuple(
@@ -157,7 +157,7 @@ class StatusReport:
 
     @property
     def deciding(self) -> tuple[Hold, ...]:
-        """The holds because of which the effective state is what it is; none where it is the switch's."""
+        """The holds that decide the effective state; empty if the switch decides."""
         holds, state = self.holds or (), self._effective.hold
         if state is None:
             return ()
@@ -170,12 +170,12 @@ class StatusReport:
         )
 
     def lease_of(self, hold: Hold) -> float | None:
-        """Seconds until a hold ends unless it is renewed; None where it ends with its process only."""
+        """Return the seconds until a hold expires unless renewed; None without a lease."""
         return _finite(hold.deadline - self.at)
 
     @property
     def changes_at(self) -> datetime | None:
-        """When the effective state may change by itself: a lease, a window or a time to live ends."""
+        """When a lease, a window or a time to live may change the state; None if never."""
         until = _finite(self._effective.until)
         try:
             return None if until is None else datetime.fromtimestamp(until, UTC)
@@ -183,7 +183,7 @@ class StatusReport:
             return None
 
     def to_json(self) -> dict[str, Any]:
-        """All of it as JSON values, always with the same keys."""
+        """Return everything as JSON values, always with the same keys."""
         state, upcoming, changes_at = self.state, self.upcoming, self.changes_at
         return {
             "component": self.component,
@@ -205,7 +205,7 @@ class StatusReport:
         }
 
     def windows_json(self) -> list[dict[str, Any]]:
-        """The windows as JSON values, always with the same keys; `begun` says whether it is on because of one now."""
+        """Return the windows as JSON values; `begun` says whether one is active."""
         window = self.window
         return [] if window is None else [_state_json(window) | {"begun": self.upcoming is None}]
 

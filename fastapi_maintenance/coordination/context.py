@@ -22,7 +22,7 @@ from anyio.from_thread import start_blocking_portal
 from .._internal.callables import is_async
 from .._internal.logging import error_text, log_fields
 from .._internal.validation import positive
-from ..backends import BaseStateBackend
+from ..backends.base import BaseStateBackend, SupportsComponents, SupportsLeases
 from ..exceptions import ConfigurationError, LeaseLostError, UnsupportedError
 from ..exemptions.allow_list import check_entry
 from ..model.components import check_component
@@ -288,7 +288,11 @@ class MaintenanceContext:
                 "This block is already entered; call maintenance_mode_on() or _off() again for another one."
             )
         backend = current_backend(self._given)
-        if self._scope is not None and self._on_error == "keep" and not backend.scoped:
+        if (
+            self._scope is not None
+            and self._on_error == "keep"
+            and not isinstance(backend, SupportsComponents)
+        ):
             raise UnsupportedError(
                 f"{backend.describe()} keeps no switches of components, so on_error='keep' could not be kept."
             )
@@ -303,7 +307,7 @@ class MaintenanceContext:
         )
         self.release_error = ""
         self._cancellation = _Cancellation() if self._on_lost == "cancel" else None
-        if kind is LeaseKeeper or backend.leased:
+        if kind is LeaseKeeper or isinstance(backend, SupportsLeases):
             on_lost = self._cancellation or (self._on_lost if callable(self._on_lost) else None)
             self._lease = LeaseKeeper(backend, hold, self._seconds, on_lost)
         else:
@@ -363,7 +367,7 @@ class MaintenanceContext:
         assert self._lease is not None
         backend = self._lease.backend
         note = f"The hold could not be released ({error_text(failure).removesuffix('.')})"
-        if backend.leased:
+        if isinstance(backend, SupportsLeases):
             note += f"; it ends by itself within {self._seconds:g} s"
         if keep is not None:
             position = "on" if keep.enabled else "off"

@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import Final
 
 from .._internal.logging import error_text, log_fields
-from ..backends import BaseStateBackend
+from ..backends.base import BaseStateBackend, SupportsLeases
 from ..exceptions import LeaseLostError
 from ..model.holds import Hold
 from ..model.state import MaintenanceState
@@ -209,7 +209,7 @@ async def _let_go(
     try:
         await backend.release(hold, keep=keep)
     except BaseException:
-        if not backend.leased:
+        if not isinstance(backend, SupportsLeases):
             await _drop(backend, hold)
         raise
 

@@ -17,7 +17,7 @@ from itertools import permutations
 from typing import Any, Final
 
 from ..backends import BaseStateBackend
-from ..backends.base import StateChange
+from ..backends.base import StateChange, SupportsHistory, SupportsLeases
 from ..exceptions import BackendError, ReadOnlyBackendError, UnsupportedError
 from ..model.evaluate import EffectiveState, evaluate
 from ..model.holds import Hold
@@ -127,7 +127,7 @@ async def _watching(backend: BaseStateBackend) -> AsyncIterator[Listener]:
 def _pair(make: MakeBackend) -> tuple[BaseStateBackend, BaseStateBackend]:
     """Return two instances, or one twice if holds end with their process."""
     one = make()
-    return one, make() if one.leased else one
+    return one, make() if isinstance(one, SupportsLeases) else one
 
 
 def _hold(id: str, state: MaintenanceState = ON, lifts: tuple[str, ...] = ()) -> Hold:
@@ -369,7 +369,7 @@ async def hold_can_be_renewed_repeatedly(make: MakeBackend) -> None:
 async def lease_without_renewal_expires(make: MakeBackend) -> None:
     """End the hold of a dead holder, if holds are leases."""
     one, other = make(), make()
-    if not one.leased:
+    if not isinstance(one, SupportsLeases):
         return
     await one.acquire(_hold("a"), BRIEF)
     reading = await other.read()
@@ -410,7 +410,7 @@ async def watch_reports_changes_by_others(make: MakeBackend) -> None:
 async def watch_reports_holds_of_others(make: MakeBackend) -> None:
     """Report leases, including one that expires."""
     one, other = make(), make()
-    if not one.leased:
+    if not isinstance(one, SupportsLeases):
         return
     async with _watching(one) as listener:
         taken = await other.acquire(_hold("a"), LEASE)
@@ -489,7 +489,7 @@ async def notification_is_not_repeated(make: MakeBackend) -> None:
 async def changes_are_recorded_or_history_is_refused(make: MakeBackend) -> None:
     """Record who changed the switch and holds, oldest first."""
     one, other = make(), make()
-    if not one.recorded:
+    if not isinstance(one, SupportsHistory):
         try:
             await one.history()
         except UnsupportedError:

@@ -19,6 +19,7 @@ import pytest
 from anyio import to_thread
 
 from fastapi_maintenance.backends import LocalFileBackend
+from fastapi_maintenance.backends.base import SupportsLeases
 from fastapi_maintenance.backends.file import store as files
 from fastapi_maintenance.exceptions import (
     BackendError,
@@ -610,7 +611,7 @@ def test_it_is_called_by_its_path_as_given(path: Path) -> None:
     assert LocalFileBackend(file_path="maintenance.json").describe() == "file:maintenance.json"
     assert (
         LocalFileBackend(path).kind,
-        LocalFileBackend(path).leased,
+        isinstance(LocalFileBackend(path), SupportsLeases),
         LocalFileBackend(path).ttl,
     ) == ("file", True, 1.0)
 

@@ -8,7 +8,7 @@ import time
 from typing import ClassVar
 
 from fastapi_maintenance.backends import BaseStateBackend
-from fastapi_maintenance.backends.base import SnapshotListener
+from fastapi_maintenance.backends.base import SnapshotListener, SupportsLeases
 from fastapi_maintenance.model.holds import Hold
 from fastapi_maintenance.model.snapshot import Snapshot
 from fastapi_maintenance.model.state import MaintenanceState
@@ -72,13 +72,11 @@ class Ignorant(Switchboard):
         return None
 
 
-class LeasedBoard(Switchboard):
+class LeasedBoard(Switchboard, SupportsLeases):
     """Keeps holds as leases, and does with each step what `faults` says under its name: an error to raise, or seconds to take.
 
     `steps` is what happened, `standing` what stands. `doing` is set while a slow step is under way.
     """
-
-    leased: ClassVar[bool] = True
 
     def __init__(self, value: bool = False, *, ttl: float = 0.1) -> None:
         super().__init__(value, ttl=ttl)

@@ -1,4 +1,4 @@
-"""The switch in a local file: for one host without Redis, and as what a worker remembers of Redis across a restart."""
+"""The file backend: for one host without Redis, and as a fallback across restarts."""
 
 from __future__ import annotations
 

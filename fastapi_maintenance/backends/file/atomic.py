@@ -1,4 +1,4 @@
-"""Files read within bounds and replaced in one step. Blocking."""
+"""Read files within bounds, and replace them atomically. Blocking."""
 
 from __future__ import annotations
 
@@ -17,19 +17,20 @@ __all__ = ["read_file", "remove_file", "replace_file", "translating_os_errors"]
 _FORBIDDEN: Final = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EBADF)
 
 
-def read_file(path: str, most: int) -> bytes | None:
-    """Read a regular file, at most one byte more than `most`; None where there is no file. Raises `OSError`."""
+def read_file(path: str, max_bytes: int) -> bytes | None:
+    """Return the content of a regular file, at most `max_bytes` + 1; None for a missing file.
+
+    Raises `OSError`.
+    """
     try:
-        descriptor = os.open(
-            path, os.O_RDONLY | os.O_NONBLOCK
-        )  # to open a FIFO would else wait for its writer
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a FIFO would wait for a writer
     except FileNotFoundError:
         return None
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise OSError(errno.EINVAL, "not a regular file", path)
         content = b""
-        while len(content) <= most and (part := os.read(descriptor, most + 1 - len(content))):
+        while part := os.read(descriptor, max_bytes + 1 - len(content)):
             content += part
         return content
     finally:
@@ -37,9 +38,10 @@ def read_file(path: str, most: int) -> bytes | None:
 
 
 def replace_file(path: str, content: bytes) -> None:
-    """Put a file with this content at `path`, so that a reader sees the old one or the new one and a crash leaves either.
+    """Replace a file atomically: readers, and a crash, find the old content or the new one.
 
-    A file that was there leaves the new one its permissions; a symbolic link stays and its target is replaced. Raises `OSError`.
+    The new file keeps the permissions of the old one. Of a symbolic link, the target is replaced.
+    Raises `OSError`.
     """
     target = os.path.realpath(path)
     directory, name = os.path.split(target)
@@ -67,7 +69,7 @@ def remove_file(path: str) -> None:
 
 @contextmanager
 def translating_os_errors(path: str) -> Iterator[None]:
-    """Turn an `OSError` on the way to writing `path` into a `BackendError` that says what to do."""
+    """Raise an `OSError` about `path` as a `BackendError` that says what to do."""
     try:
         yield
     except OSError as error:
@@ -97,7 +99,7 @@ def _take_over_permissions(descriptor: int, target: str) -> None:
         old = os.stat(target)
     except FileNotFoundError:
         return
-    # Root who flips the switch must not lock out the user it belongs to; anybody else keeps what he may.
+    # If root flips the switch, the owner must keep access to it.
     for user, group in ((-1, old.st_gid), (old.st_uid, -1)):
         with suppress(OSError):
             os.fchown(descriptor, user, group)
@@ -105,7 +107,7 @@ def _take_over_permissions(descriptor: int, target: str) -> None:
 
 
 def _sync_directory(directory: str) -> None:
-    # Where a directory cannot be opened or synced, as on some network file systems, the file is in place all the same.
+    # Some network file systems cannot sync a directory; the file is in place all the same.
     with suppress(OSError):
         descriptor = os.open(directory, os.O_RDONLY)
         try:

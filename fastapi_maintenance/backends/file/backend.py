@@ -1,4 +1,4 @@
-"""LocalFileBackend: the files of a switch, kept off the event loop."""
+"""LocalFileBackend: the switch is a file, read and written in threads."""
 
 from __future__ import annotations
 
@@ -17,25 +17,24 @@ from ...model.evaluate import evaluate
 from ...model.holds import Hold
 from ...model.snapshot import Snapshot
 from ...model.state import MaintenanceState
-from ..base import BaseStateBackend, SnapshotListener
+from ..base import BaseStateBackend, SnapshotListener, SupportsLeases
 from .store import SwitchFiles
 
 __all__ = ["LocalFileBackend"]
 
-_SOON: Final = 0.05
+_MIN_HALVED_PAUSE: Final = 0.05  # seconds
 
 T = TypeVar("T")
 
 
-class LocalFileBackend(BaseStateBackend):
-    """Keeps the switch in a file, as a boolean word or JSON; where there is no file, it is off.
+class LocalFileBackend(BaseStateBackend, SupportsLeases):
+    """Stores the switch in a file, as a boolean word or JSON. A missing file is off.
 
-    Holds are leases in `<file_path>.holds`. Every change is made under a lock on `<file_path>.lock`. Other processes see a change
-    within `ttl` seconds. A file that cannot be read changes nothing.
+    Holds are leases in `<file_path>.holds`. Every change takes a lock on `<file_path>.lock`.
+    Other processes see a change within `ttl` seconds. An invalid file changes nothing.
     """
 
     kind: ClassVar[str] = "file"
-    leased: ClassVar[bool] = True
 
     def __init__(self, file_path: str | os.PathLike[str], *, ttl: float = 1.0) -> None:
         self.file_path = os.fspath(file_path)
@@ -45,35 +44,33 @@ class LocalFileBackend(BaseStateBackend):
             )
         self.ttl = positive("ttl", ttl)
         # Absolute, because a process may change its directory later.
-        self._files = SwitchFiles(
-            self.file_path
-            if os.path.isabs(self.file_path)
-            else os.path.join(os.getcwd(), self.file_path)
-        )
-        self._delivery = object()
+        relative = not os.path.isabs(self.file_path)
+        path = os.path.join(os.getcwd(), self.file_path) if relative else self.file_path
+        self._files = SwitchFiles(path)
+        self._published = object()
 
     def describe(self) -> str:
         return f"file:{self.file_path}"
 
     async def get_value(self) -> bool:
-        reading = await self.read()
-        if reading.switch is None:
-            raise BackendError(f"{self.describe()}: {reading.error}")
-        return evaluate(reading, reading.now).switch.enabled
+        snapshot = await self.read()
+        if snapshot.switch is None:
+            raise BackendError(f"{self.describe()}: {snapshot.error}")
+        return evaluate(snapshot, snapshot.now).switch.enabled
 
     async def set_value(self, value: bool) -> None:
         await self.write(MaintenanceState(enabled=value))
 
     async def read(self) -> Snapshot:
-        """Read switch and holds. What cannot be read is None in it, and nothing is raised."""
+        """Read switch and holds. An invalid file is None in the snapshot, and raises nothing."""
         return (await _off_loop(self._files.read, abandon=True))[0]
 
     async def last_known(self) -> Snapshot | None:
-        reading, exists = await _off_loop(self._files.read, abandon=True)
-        return reading if exists else None
+        snapshot, exists = await _off_loop(self._files.read, abandon=True)
+        return snapshot if exists else None
 
     async def write(self, state: MaintenanceState, *, expires_in: float | None = None) -> None:
-        """Set the switch. `expires_in` becomes the state's `ends_at`. Raises `BackendError` if that did not happen."""
+        """Set the switch; `expires_in` becomes its `ends_at`. Raises `BackendError` on failure."""
         if expires_in is not None:
             positive("expires_in", expires_in)
         await self._change(partial(self._files.write, state, expires_in))
@@ -100,7 +97,7 @@ class LocalFileBackend(BaseStateBackend):
         return await self._change(partial(self._files.acquire, hold, positive("lease", lease)))
 
     async def renew(self, hold: Hold, lease: float) -> bool:
-        """Let it stand for `lease` seconds more, also if its file was lost; False if it was revoked."""
+        """Extend a hold, also if its file was lost; return False if it was revoked."""
         return await self._change(partial(self._files.renew, hold, positive("lease", lease)))
 
     async def release(self, hold: Hold, *, keep: MaintenanceState | None = None) -> None:
@@ -108,54 +105,55 @@ class LocalFileBackend(BaseStateBackend):
         if keep is not None and hold.component is not None:
             await self.write_component(hold.component, keep)
 
-    async def watch(self, feed: SnapshotListener) -> None:
-        """Deliver readings until cancelled. The files are read every `ttl`/2 seconds."""
-        told, told_until, delivery = None, 0.0, self._delivery
+    async def watch(self, listener: SnapshotListener) -> None:
+        """Read the files every `ttl`/2 seconds, and pass on what changed, until cancelled."""
+        last, valid_until, published = None, 0.0, self._published
         while True:
-            at, latest = time.monotonic(), self._delivery
-            reading = await self.read()
-            # After a delivery by another way, `told` is no longer what a confirmation would be understood to confirm.
+            at, latest = time.monotonic(), self._published
+            snapshot = await self.read()
+            # If another snapshot was published meanwhile, a confirmation would confirm that one.
             if (
-                told is None
-                or latest is not delivery
-                or reading.now >= told_until
-                or _says_other(reading, told)
+                last is None
+                or latest is not published
+                or snapshot.now >= valid_until
+                or _differs(snapshot, last)
             ):
-                feed.update(reading, at)
-                told, told_until, delivery = reading, evaluate(reading, reading.now).until, latest
+                listener.update(snapshot, at)
+                last, published = snapshot, latest
+                valid_until = evaluate(snapshot, snapshot.now).until
             else:
-                feed.confirm(at)
-            await anyio.sleep(_pause(told_until - reading.now, self.ttl))
+                listener.confirm(at)
+            await anyio.sleep(_pause(valid_until - snapshot.now, self.ttl))
 
-    def publish(self, reading: Snapshot, at: float) -> None:
-        self._delivery = object()
-        super().publish(reading, at)
+    def publish(self, snapshot: Snapshot, at: float) -> None:
+        self._published = object()
+        super().publish(snapshot, at)
 
     async def _change(self, change: Callable[[], T]) -> T:
-        """Make a change, and let the workers of this process know at once what is true after it."""
+        """Make a change, and publish the result to the workers of this process."""
 
-        def change_and_look() -> tuple[T, float, Snapshot]:
+        def change_and_read() -> tuple[T, float, Snapshot]:
             result = change()
             at = time.monotonic()
             return result, at, self._files.read()[0]
 
-        result, at, reading = await _off_loop(change_and_look)
-        self.publish(reading, at)
+        result, at, snapshot = await _off_loop(change_and_read)
+        self.publish(snapshot, at)
         return result
 
 
 async def _off_loop(function: Callable[[], T], *, abandon: bool = False) -> T:
-    # A limiter of its own: an application that fills the shared thread pool, perhaps waiting for us, must not block this.
+    # A limiter of its own: the shared thread pool may be full of threads that wait for this.
     return await to_thread.run_sync(function, abandon_on_cancel=abandon, limiter=CapacityLimiter(1))
 
 
-def _says_other(new: Snapshot, old: Snapshot) -> bool:
+def _differs(new: Snapshot, old: Snapshot) -> bool:
     return (new.switch, new.holds, new.error) != (old.switch, old.holds, old.error)
 
 
 def _pause(left: float, ttl: float) -> float:
-    """Seconds until the next look: often enough, and at the next change, `left` seconds away.
+    """Return the seconds until the next read, if the state changes in `left` seconds.
 
-    Half the way before that, because it may be a deadline that is moved in time, and then must not have its moment.
+    Before a change, wait half of the time: a renewed lease must not seem to end.
     """
-    return min(ttl / 2, max(0.001, left if left < _SOON else left / 2))
+    return min(ttl / 2, max(0.001, left if left < _MIN_HALVED_PAUSE else left / 2))

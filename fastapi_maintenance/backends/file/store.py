@@ -1,4 +1,4 @@
-"""The files of one switch: the switch, the holds beside it, and their lock. Blocking."""
+"""The files of one switch: switch, holds and lock. Blocking."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -22,12 +22,11 @@ __all__ = ["StoredHolds", "SwitchFiles"]
 
 _MAX_HOLDS_BYTES: Final = 1024 * 1024
 _LOCK_TIMEOUT: Final = 5.0  # seconds
-_LOCK_POLL_INTERVAL: Final = 0.005
 
 
 @dataclass(frozen=True, slots=True)
 class StoredHolds:
-    """The holds as their file has them, and when all were last revoked, both by the wall clock."""
+    """The content of the holds file: the holds, and the time of the last `clear`."""
 
     by_id: Mapping[str, Hold] = field(default_factory=dict)
     cleared_at: float = -math.inf
@@ -41,9 +40,8 @@ class StoredHolds:
                 id: Hold.parse(id, _finite(entry["deadline"]), json.dumps(entry))
                 for id, entry in content["holds"].items()
             }
-            return cls(
-                holds, _finite(content["cleared_at"]) if "cleared_at" in content else -math.inf
-            )
+            cleared_at = _finite(content["cleared_at"]) if "cleared_at" in content else -math.inf
+            return cls(holds, cleared_at)
         except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
             raise InvalidStateError("It is not JSON as this package writes it.") from None
 
@@ -64,9 +62,8 @@ class StoredHolds:
 
     def live(self, now: float) -> StoredHolds:
         """Drop the holds whose lease is over."""
-        return replace(
-            self, by_id={id: hold for id, hold in self.by_id.items() if now < hold.deadline}
-        )
+        live = {id: hold for id, hold in self.by_id.items() if now < hold.deadline}
+        return replace(self, by_id=live)
 
 
 class SwitchFiles:
@@ -84,21 +81,18 @@ class SwitchFiles:
         """Keep other processes and threads from changing the files. Raises `BackendError`."""
         from filelock import FileLock, Timeout  # not above: few need it, and it takes 18 ms
 
-        # Any user may take the lock, as one user's command changes the switch of another's service.
-        lock = FileLock(
-            self.lock_path,
-            self.lock_timeout,
-            mode=0o666,
-            poll_interval=_LOCK_POLL_INTERVAL,
-            fallback_to_soft=False,
-        )
+        # Any user may take the lock: root may change the switch of a service. One per use, for
+        # filelock refuses a lock that was made before a fork.
+        options: Any = {"mode": 0o666, "poll_interval": 0.005, "fallback_to_soft": False}
+        lock = FileLock(self.lock_path, self.lock_timeout, **options)
         with translating_os_errors(self.lock_path):
             os.stat(os.path.dirname(self.lock_path))  # otherwise the lock would make that directory
             try:
                 lock.acquire()
             except Timeout:
                 raise BackendUnavailableError(
-                    f"{self.lock_path} has been locked for over {self.lock_timeout:g} s by another process: end that process, or try again."
+                    f"{self.lock_path} has been locked for over {self.lock_timeout:g} s "
+                    "by another process: end that process, or try again."
                 ) from None
         try:
             yield
@@ -114,9 +108,8 @@ class SwitchFiles:
         exists, switch, switch_error = self._try_switch()
         now = time.time()
         live = None if holds is None else tuple(holds.live(now).by_id.values())
-        return Snapshot(
-            switch, live, now, error=" ".join(filter(None, (switch_error, error))) or None
-        ), exists
+        error = " ".join(filter(None, (switch_error, error))) or None
+        return Snapshot(switch, live, now, error=error), exists
 
     def _try_switch(self) -> tuple[bool, MaintenanceState | None, str | None]:
         try:
@@ -149,7 +142,7 @@ class SwitchFiles:
     def compare_and_set(
         self, expected: MaintenanceState | None, state: MaintenanceState, *, end_holds: bool = False
     ) -> bool:
-        """Write the switch, or `clear` all, if the switch is as expected; False if not. Raises `BackendError`."""
+        """Write the switch, or `clear` all, if it is as expected; otherwise return False."""
         with self.locked():
             _, switch, _ = self._try_switch()
             if switch != expected:
@@ -161,7 +154,7 @@ class SwitchFiles:
         return True
 
     def _write(self, state: MaintenanceState) -> None:
-        """Write the switch, unless it says the same already."""
+        """Write the switch, unless it has that state already."""
         exists, switch, _ = self._try_switch()
         if not exists or switch != state:
             with translating_os_errors(self.path):
@@ -170,17 +163,17 @@ class SwitchFiles:
     # -- the holds, under the lock -----------------------------------------------------------------
 
     def acquire(self, hold: Hold, lease: float) -> Hold:
-        """Add a hold, and return it as stored. Raises `BackendError`."""
+        """Add a hold, and return it as stored."""
         with self.locked():
             stored, now = self._stored(), time.time()
-            # Later than the last clear even if the clock was set back; otherwise it would look revoked.
+            # After the last clear, even if the clock was set back; otherwise it looks revoked.
             since = max(now, math.nextafter(stored.cleared_at, math.inf))
             taken = replace(hold, since=since, deadline=now + lease)
             self._store(stored.with_hold(taken))
         return taken
 
     def renew(self, hold: Hold, lease: float) -> bool:
-        """Extend a hold, or store it again if its file was lost; False if it was revoked. Raises `BackendError`."""
+        """Extend a hold, or store it again if its file was lost; return False if it was revoked."""
         with self.locked():
             stored = self._stored()
             known = stored.by_id.get(hold.id, hold)
@@ -190,7 +183,7 @@ class SwitchFiles:
         return True
 
     def release(self, hold: Hold, keep: MaintenanceState | None) -> None:
-        """Remove a hold, after writing `keep` to the switch where given. Raises `BackendError`."""
+        """Remove a hold, after writing `keep` to the switch if given."""
         with self.locked():
             if keep is not None and hold.component is None:
                 self._write(keep)
@@ -200,19 +193,19 @@ class SwitchFiles:
                 self._store(replace(stored, by_id=others))
 
     def clear(self) -> None:
-        """Revoke every hold and turn the switch off. Raises `BackendError`."""
+        """Revoke every hold, and turn the switch off."""
         with self.locked():
             self._clear()
 
     def _clear(self) -> None:
         holds, _ = self._try_holds()
-        # Not before any hold was taken even if the clock was set back; otherwise that would not look revoked.
+        # After every hold was taken, even if the clock was set back; otherwise it does not count.
         taken = [hold.since for hold in (holds or self._last_holds).by_id.values()]
         self._store(StoredHolds(cleared_at=max([time.time(), *taken])))
         self._write(OFF)
 
     def _stored(self) -> StoredHolds:
-        """Return the live holds to change; those last known here if the file is garbage."""
+        """Return the live holds, to change them; the last known ones if the file is invalid."""
         with translating_os_errors(self.holds_path):
             try:
                 holds = self._read_holds()
@@ -224,15 +217,14 @@ class SwitchFiles:
         content = holds.dump()
         if len(content) > _MAX_HOLDS_BYTES:
             raise BackendError(
-                f"{self.holds_path} would be over {_MAX_HOLDS_BYTES} bytes long: shorten the texts of the holds."
+                f"{self.holds_path} would be over {_MAX_HOLDS_BYTES} bytes long: "
+                "shorten the texts of the holds."
             )
-        change: Callable[[], None] = (
-            (lambda: replace_file(self.holds_path, content))
-            if content
-            else lambda: remove_file(self.holds_path)
-        )
         with translating_os_errors(self.holds_path):
-            change()
+            if content:
+                replace_file(self.holds_path, content)
+            else:
+                remove_file(self.holds_path)
 
 
 def _finite(number: Any) -> float:
@@ -247,7 +239,10 @@ def _sentence(what: str, problem: OSError | InvalidStateError) -> str:
 
 
 def _expiring(state: MaintenanceState, expires_in: float | None) -> MaintenanceState:
-    """Return the state with its time to live as its end. Raises `InvalidStateError` if that is no time, or before the start."""
+    """Return the state with its time to live as its end.
+
+    Raises `InvalidStateError` if that is before the start, or beyond the calendar.
+    """
     if expires_in is None or not state.enabled:
         return state
     try:

@@ -34,6 +34,9 @@ from ..base import (
     ReplicaAck,
     SnapshotListener,
     StateChange,
+    SupportsComponents,
+    SupportsHistory,
+    SupportsLeases,
     WorkerRegistry,
 )
 from .claim import NotificationClaim
@@ -68,7 +71,9 @@ _MAX_TRIES: Final = 5  # to read what does not change in between
 _MOVE: Final = 0.05  # seconds between two tries while the switch is on the move
 
 
-class RedisBackend(BaseStateBackend, WorkerRegistry):
+class RedisBackend(
+    BaseStateBackend, SupportsLeases, SupportsComponents, SupportsHistory, WorkerRegistry
+):
     """Keeps the switch in one Redis key, shared by every worker on every machine.
 
     Give a URL (`redis://`, `rediss://`, `unix://`, `redis+sentinel://` or `redis+cluster://`; its query may hold `key`, `ttl`,
@@ -80,9 +85,6 @@ class RedisBackend(BaseStateBackend, WorkerRegistry):
     """
 
     kind: ClassVar[str] = "redis"
-    leased: ClassVar[bool] = True
-    scoped: ClassVar[bool] = True
-    recorded: ClassVar[bool] = True
 
     def __init__(
         self,
