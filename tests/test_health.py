@@ -1,4 +1,4 @@
-"""Readiness: a closed worker stays or leaves, as was chosen; and an outage of the backend makes nobody leave."""
+"""Readiness: a closed worker stays or leaves; an outage of the backend makes none leave."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_readiness_follows_while_closed(
 
 @pytest.mark.parametrize("while_closed", get_args(WhileClosed))
 def test_readiness_in_read_only_mode_is_200(while_closed: WhileClosed) -> None:
-    """A balancer that takes every worker out would end the reads that this mode lets through."""
+    """A balancer that drops every worker would also refuse the reads that this mode allows."""
     app = shop(while_closed)
     with override(app, MaintenanceState(enabled=True, mode="read-only")):
         answer = TestClient(app).get("/ready")

@@ -1,4 +1,4 @@
-"""Metrics: what a worker knows, as whoever collects them sees it; and the fields of log records."""
+"""Metrics of a worker, and the fields of log records."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ SOON: Final = 20.0
 
 
 class Collector:
-    """An SDK of its own, and what it collects."""
+    """An SDK and the metrics that it collects."""
 
     def __init__(self) -> None:
         self._reader = InMemoryMetricReader()
@@ -234,7 +234,7 @@ def test_prometheus_scrapes_the_documented_metrics(redis_url: str) -> None:
 
 
 def test_metrics_without_an_sdk_cost_nothing() -> None:
-    """In a fresh interpreter, where no provider was set."""
+    """In a new interpreter, without a provider."""
     code = (
         "from fastapi import FastAPI\nfrom fastapi_maintenance import MaintenanceModeMiddleware\n"
         "from fastapi_maintenance.metrics import instrument\nimport sys\napp = FastAPI()\n"
@@ -258,7 +258,7 @@ FIELDS: Final = {
 
 
 def test_log_events_match_the_document() -> None:
-    """What the source says; that records have it, the next test sees for some of them."""
+    """The source code is read; the next test checks some records."""
     found: dict[str, set[str]] = {}
     for call in calls():
         match call:
@@ -285,7 +285,7 @@ def test_log_records_have_fields() -> None:
 
 
 def calls() -> Iterator[ast.Call]:
-    """Every call in the package."""
+    """Every logging call of the package has them."""
     for file in (ROOT / "fastapi_maintenance").rglob("*.py"):
         yield from (
             node for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Call)

@@ -1,3 +1,3 @@
-"""What operators ask for, and who may."""
+"""Tests of the admin API and the panel."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Applications with a router for operators, and clients of it."""
+"""Applications with the admin router, and clients of it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ BILLING: Final = "http://testserver/billing"
 
 
 class Administer(Protocol):
-    """Starts an application with these options of the middleware, and gives a client of its router."""
+    """Starts an application with these middleware options; returns a client of its router."""
 
     def __call__(
         self, backend: Any, /, *, operator: Callable[..., Any] | None = None, **options: Any
@@ -36,7 +36,7 @@ class Administer(Protocol):
 
 
 def shop(backend: Any, *, operator: Callable[..., Any] | None = None, **options: Any) -> FastAPI:
-    """An application with one route of no component and one of the component billing, and the router."""
+    """An application with one route and the admin router."""
     app = FastAPI()
     app.add_middleware(MaintenanceModeMiddleware, backend=backend, **options)
     app.get("/")(lambda: "open")
@@ -45,7 +45,7 @@ def shop(backend: Any, *, operator: Callable[..., Any] | None = None, **options:
 
 
 def with_billing(app: FastAPI) -> FastAPI:
-    """The same with a part that can be closed alone."""
+    """The same application with a component."""
     app.get("/billing")(maintenance_component("billing")(lambda: "open"))
     return app
 
@@ -74,7 +74,7 @@ def administer() -> Iterator[Administer]:
 
 @pytest.fixture(params=["file", "redis"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """Of a backend with details."""
+    """The URL of a backend with details."""
     return (
         f"file:{tmp_path}/switch.json"
         if request.param == "file"

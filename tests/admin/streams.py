@@ -1,4 +1,4 @@
-"""A stream of server-sent events, read over a connection of its own."""
+"""A client of server-sent events with its own connection."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["Stream"]
 
 
 class Stream:
-    """What `GET /maintenance/events` says. Each read waits at most `patience` seconds."""
+    """The events of `GET /maintenance/events`. Each read waits at most `patience` seconds."""
 
     def __init__(self, port: int, headers: Mapping[str, str], *, patience: float = 30.0) -> None:
         self._connection = HTTPConnection("127.0.0.1", port, timeout=patience)

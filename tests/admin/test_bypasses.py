@@ -1,4 +1,4 @@
-"""Testers are let in over the API."""
+"""Bypass tokens over the API."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def test_link_leads_to_the_root_of_the_application(
     root: str,
     proxy: str,
 ) -> None:
-    """`root_path` is what the proxy in front takes off, or does not; `panel` and `root` are as clients see them."""
+    """The proxy strips `root_path` or passes it on; `panel` and `root` are the paths of clients."""
     client = TestClient(make(url, bypass), headers=JSON)
 
     def seen_within(path: str) -> str:

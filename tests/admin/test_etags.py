@@ -1,4 +1,4 @@
-"""Entity tags: each stored value has its own, and a proxy may have made it weak."""
+"""ETags: different for different states, and accepted in their weak form."""
 
 from __future__ import annotations
 

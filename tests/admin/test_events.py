@@ -1,4 +1,4 @@
-"""The stream of whole pictures: at once, at every change, and no longer than the server lives."""
+"""The dashboard and its stream: at once, after every change, and no longer than the server."""
 
 from __future__ import annotations
 
@@ -230,7 +230,7 @@ def two(redis_server: RedisServer, settled: None) -> Iterator[Workers]:
 
 
 def standing(*words: str) -> Callable[[Any], bool]:
-    """Whether the workers of a dashboard, two, all stand so."""
+    """Return whether both workers of a dashboard have one of these statuses."""
     return lambda dashboard: (
         len(dashboard["workers"]) == 2
         and {one["status"] for one in dashboard["workers"]} <= set(words)

@@ -1,4 +1,4 @@
-"""Who changed what, over the API."""
+"""The history over the API."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The API against its own OpenAPI document: calls made from it succeed or fail as it declares."""
+"""The API against its own OpenAPI document: generated calls are answered as declared."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ OPERATIONS: Final = 12
 
 @pytest.fixture
 def app(url: str) -> FastAPI:
-    """An application on a backend with details, with a component where that has any."""
+    """An application on a backend with details, with a component on Redis."""
     app = shop(backend_from_url(url), bypass=Bypass("0123456789abcdef0123456789abcdef"))
     return with_billing(app) if url.startswith("redis") else app
 
@@ -51,7 +51,7 @@ def test_generated_calls_are_answered_as_declared(app: FastAPI, url: str) -> Non
 
 
 def call_at_random(operation: Any, server: str, session: requests.Session) -> set[int]:
-    """Make calls, valid and invalid ones, check that each is answered as declared, and return the status codes."""
+    """Make valid and invalid calls, check every response, and return the status codes."""
     codes = set()
     cases = operation.as_strategy(generation_mode=GenerationMode.POSITIVE)
     if list(operation.iter_parameters()) or operation.body:

@@ -1,4 +1,4 @@
-"""The panel's page before any browser looks at it."""
+"""The HTML of the panel, without a browser."""
 
 from __future__ import annotations
 

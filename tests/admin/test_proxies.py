@@ -1,4 +1,4 @@
-"""The API behind a real nginx that compresses, and so weakens every ETag."""
+"""The API behind a real nginx that compresses and so weakens ETags."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The router: guarded, always reachable, for the application at hand, and described in full."""
+"""The router: guarded, reachable in every state, and fully described."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ INCLUSIONS = (directly, nested, beneath_a_guarded_router, beneath_a_guarded_incl
 
 
 def panels_of(app: FastAPI) -> list[str]:
-    """The paths that every inclusion answers with GET."""
+    """The GET paths of every inclusion."""
     return [
         f"{path}maintenance/{name}"
         for path in ("/", "/v1/")
@@ -91,7 +91,7 @@ def test_guard_of_an_inclusion_guards_the_router(include: Callable[..., None]) -
 def test_unguarded_router_prevents_the_start(
     include: Callable[..., None], options: dict[str, Any]
 ) -> None:
-    """What every route of an application depends on is seldom a login: a session of a database, say."""
+    """Dependencies of a whole application are seldom logins, but database sessions and the like."""
     app = FastAPI(**options)
     app.add_middleware(MaintenanceModeMiddleware, backend=Switchboard())
     include(app)

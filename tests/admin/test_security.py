@@ -1,4 +1,4 @@
-"""No page of another site changes anything through an operator's browser, and nothing is changed by a GET."""
+"""Access control: cross-site requests change nothing, and neither does GET."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_change_is_judged_by_site_and_origin(
 def test_delete_without_content_type_is_judged_by_origin(
     administer: Administer, origin: str | None
 ) -> None:
-    """No form sends DELETE, and no browser lets a script of another site send it unasked."""
+    """Forms cannot send DELETE, and browsers let no cross-site script send it without a preflight."""
     board = Switchboard(True)
     client = administer(board)
     del client.headers["Content-Type"]
@@ -65,7 +65,7 @@ def test_delete_without_content_type_is_judged_by_origin(
 def test_body_that_is_not_json_is_refused(
     administer: Administer, content_type: str, expected: int
 ) -> None:
-    """A form of another site can send such bodies, from an old browser without any Origin."""
+    """A cross-site form can send such bodies, from an old browser without Origin."""
     headers = ANY | {"Content-Type": content_type}
     answer = administer(Switchboard()).put("switch", content='{"enabled": false}', headers=headers)
 

@@ -1,4 +1,4 @@
-"""What is true now, over the API."""
+"""The current state over the API."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The switch over the API: conditional, whole, and attributed."""
+"""The switch over the API: conditional, atomic and attributed."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_missing_if_match_is_428(administer: Administer, url: str, method: str) 
 def test_concurrent_writes_between_read_and_write_are_412(
     administer: Administer, tmp_path: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Somebody writes between every look and every write of ours."""
+    """Another process writes between each read and write."""
     backend = LocalFileBackend(f"{tmp_path}/switch.json")
     read, writes = LocalFileBackend.read, iter(range(1000))
 

@@ -1,4 +1,4 @@
-"""The workers over the API, in this process and as four real ones."""
+"""The workers over the API, in this process and as four real processes."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def test_one_of_four_workers_closes_and_drains_all(
 
 @pytest.mark.timeout(180)
 def test_etag_is_the_same_on_every_worker(four: Workers) -> None:
-    """Each request of a panel may be answered by another worker."""
+    """Each request of a panel may reach another worker."""
     tags = {
         answer.headers["etag"]
         for answer in four.get_all("/maintenance/switch", headers=LOGIN).values()

@@ -1,4 +1,4 @@
-"""A headless Chromium, and applications for it to visit."""
+"""Headless Chromium, and applications for it to visit."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def find_chromium() -> str | None:
     scope="module"
 )  # not longer: while it runs, this thread cannot run an event loop of its own
 def browser() -> Iterator[Browser]:
-    """The Chromium that is installed, with a profile of its own."""
+    """The installed Chromium, with its own profile."""
     program = find_chromium()
     if program is None:
         pytest.fail(
@@ -52,7 +52,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def visit(browser: Browser) -> Iterator[Visit]:
-    """Visits addresses as different visitors; fails at the end if a page had an error that it should not have."""
+    """Visits by different visitors; fails at the end if a page had an unexpected error."""
     visits = Visit(browser)
     try:
         yield visits
@@ -63,7 +63,7 @@ def visit(browser: Browser) -> Iterator[Visit]:
 
 @pytest.fixture
 def switch(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Sets the switch of every application that is given no backend."""
+    """Set the switch of every application without a backend."""
 
     def set_switch(value: str) -> None:
         monkeypatch.setenv("FASTAPI_MAINTENANCE_MODE", value)

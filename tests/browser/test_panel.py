@@ -1,4 +1,4 @@
-"""The panel, as operators use it: in a real browser, over four real workers and a real Redis."""
+"""The panel in a real browser, over four real workers and a real Redis."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ pytestmark = pytest.mark.timeout(240)
 
 
 class Site:
-    """Four workers of one application, and the Redis that has their switch."""
+    """Four workers of one application, and the Redis with their switch."""
 
     def __init__(self, workers: Workers, redis: RedisServer) -> None:
         self.workers = workers
@@ -92,7 +92,7 @@ def running() -> Iterator[Site]:
 
 @pytest.fixture
 def site(running: Site) -> Site:
-    """Open, with all four registered."""
+    """The site, open, with four registered workers."""
     for key in (
         "maintenance",
         "maintenance:billing",
@@ -387,7 +387,7 @@ def test_link_of_a_mounted_application_lets_two_browsers_in(visit: Visit, tmp_pa
 
 
 def test_page_shown_again_is_current(panel: Page, site: Site) -> None:
-    """As after a sleep: the page is hidden, hears nothing, and is shown again."""
+    """As after a sleep: the page is hidden, disconnected, and shown again."""
     hide = (
         "hidden => { Object.defineProperty(document, 'hidden', {value: hidden, configurable: true}); "
         + TELL

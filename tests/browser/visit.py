@@ -1,4 +1,4 @@
-"""Visits of a page, by visitors with their own languages, screens and habits."""
+"""Visits of pages, by visitors with their own language and screen."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PHONE: Final[dict[str, Any]] = {
 
 
 class Visit:
-    """Opens pages, each as a visitor without a past, and notes what they ask for and complain about."""
+    """Opens pages as new visitors, and records requests and complaints."""
 
     def __init__(self, browser: Browser) -> None:
         self._browser = browser

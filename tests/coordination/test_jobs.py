@@ -1,4 +1,4 @@
-"""Processes that serve no requests: they pause while maintenance is on, and barriers wait for their work."""
+"""Jobs in processes without requests: they pause during maintenance, and barriers wait for them."""
 
 from __future__ import annotations
 
@@ -182,7 +182,7 @@ USES: Final[list[Callable[[BackgroundMode], object]]] = [
 def test_background_mode_outside_its_block_is_an_error(
     use: Callable[[BackgroundMode], object],
 ) -> None:
-    """Its memory would say that the service is open, whatever the switch says."""
+    """Without a watch, its memory would call the service open."""
     maintenance = BackgroundMode(Switchboard())
     with pytest.raises(ConfigurationError, match="is not running in this process"):
         use(maintenance)
@@ -217,7 +217,7 @@ def test_background_mode_whose_thread_ended_is_an_error() -> None:
 
 
 def test_background_mode_starts_and_stops_once_from_any_thread() -> None:
-    """As where each task of a queue starts it, in as many threads as there are."""
+    """As if each task of a queue started it in its own thread."""
     maintenance = BackgroundMode(Switchboard())
     starting = [threading.Thread(target=maintenance.start) for _ in range(8)]
     for thread in starting:

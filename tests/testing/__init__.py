@@ -1,3 +1,3 @@
-"""Helpers for the tests of others."""
+"""Tests of `fastapi_maintenance.testing`."""
 
 from __future__ import annotations

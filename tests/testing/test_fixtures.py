@@ -1,4 +1,4 @@
-"""The fixture for pytest, as a project of a user's uses it."""
+"""The pytest fixture, used as in a user's project."""
 
 from __future__ import annotations
 

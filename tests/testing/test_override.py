@@ -1,4 +1,4 @@
-"""`override`: one application goes by a state for the length of a block, and nothing of it is left anywhere else."""
+"""`override`: the state of one application for a block, and of no other."""
 
 from __future__ import annotations
 
