@@ -18,6 +18,8 @@ __all__ = ["StatusReport", "describe_hold", "label", "look"]
 
 async def look(backend: BaseStateBackend, component: str | None = None) -> StatusReport:
     """Return the status now, in general or of a component. Raises `BackendError`."""
+    if component is not None:
+        backend.follow_components([component])
     return StatusReport.of(backend, await backend.read(), component=component)
 
 

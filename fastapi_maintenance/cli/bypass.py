@@ -1,9 +1,10 @@
-"""The commands about bypasses: `bypass create`, `bypass list` and `bypass revoke`."""
+"""The commands `bypass create`, `bypass list` and `bypass revoke`."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+from datetime import timedelta
 from typing import Annotated
 
 import typer
@@ -11,143 +12,93 @@ import typer
 from .._internal.times import isoformat_utc
 from ..exemptions.bypass import Bypass, link_to
 from ..exemptions.tokens import grant, granted, revoke
-from .console import echo, echo_error, sanitize
+from .console import echo, echo_error, handle_errors, sanitize
 from .durations import parse_duration, show_moment
-from .options import BackendOption, ComponentOption, FilePathOption, JsonOption, VarNameOption
-from .shared import handle_errors, invalid_option, open_target
+from .options import BackendOption, ComponentOption, JsonOption, option, parser_of
 
-__all__ = ["add_to"]
+__all__ = ["app"]
 
-
-def add_to(app: typer.Typer) -> None:
-    """Add the commands to the program."""
-    bypasses = typer.Typer(
-        no_args_is_help=True,
-        rich_markup_mode=None,
-        help="Let testers through while the switch is on.",
-    )
-    bypasses.command("create")(_create)
-    bypasses.command("list")(_list)
-    bypasses.command("revoke")(_revoke)
-    app.add_typer(bypasses, name="bypass")
+app = typer.Typer(help="Let testers through while the switch is on.")
 
 
+@app.command("create")
 def _create(
-    ctx: typer.Context,
+    backend: BackendOption,
     length: Annotated[
-        str,
-        typer.Option(
-            "--for", metavar="LENGTH", help="How long it holds at most, like 30m, 2h or 1d."
+        timedelta,
+        option(
+            "--for",
+            "LENGTH",
+            "The longest time that it is valid, like 30m, 2h or 1d.",
+            parser=parser_of(parse_duration),
+            show_default="1h",
         ),
-    ] = "1h",
+    ] = timedelta(hours=1),
     note: Annotated[
-        str | None,
-        typer.Option(
-            "--note", metavar="TEXT", help="Who it is for; operators see it, visitors never."
-        ),
+        str | None, option("--note", "TEXT", "Who it is for. Visitors never see it.")
     ] = None,
     url: Annotated[
-        str, typer.Option("--url", metavar="URL", help="Where the link is to lead.")
+        str, option("--url", "URL", "The address that the link leads to.")
     ] = "http://localhost:8000/",
     component: ComponentOption = None,
     as_json: JsonOption = False,
-    backend: BackendOption = None,
-    var_name: VarNameOption = None,
-    file_path: FilePathOption = None,
 ) -> None:
-    """Make a token that lets its bearer through, and print it with a link.
+    """Create a token that lets its bearer through, and print it with a link.
 
-    It holds until it runs out, is revoked, or the switch gets another value, by 'on' and 'off' or by anybody's SET; never under a
-    hold. With --component it is for what the component's own switch closes, else for what the general one does. The switch keeps no more of
-    it than a hash. The secret is that of FASTAPI_MAINTENANCE_SECRET, as for the workers.
+    It is valid until it expires, is revoked, or the switch gets another value. It never passes
+    while a hold stands. With --component it is for what the component's own switch closes, else
+    for what the general switch closes. The switch stores only a hash. The secret is
+    FASTAPI_MAINTENANCE_SECRET, as for the workers.
     """
-    with invalid_option("--for"):
-        lasting = parse_duration(length)
     with handle_errors():
-        bypass = Bypass()
-        target = open_target(ctx, backend, var_name, file_path, component)
-        token, record, report = asyncio.run(grant(target, bypass, lasting, note or None, component))
-    if report.deciding:
-        echo_error(
-            "While a hold stands, nobody bypasses it: the token will do when the holds have ended."
+        token, record, report = asyncio.run(
+            grant(backend, Bypass(), length, note or None, component)
         )
+    if report.deciding:
+        echo_error("A hold stands, and no token passes it. This one is valid when the holds end.")
     link = link_to(url, token)
     if as_json:
-        echo(
-            json.dumps(
-                {
-                    "id": record.id,
-                    "until": isoformat_utc(record.until),
-                    "note": record.note,
-                    "token": token,
-                    "link": link,
-                },
-                indent=2,
-            )
-        )
+        until = isoformat_utc(record.until)
+        values = {
+            "id": record.id,
+            "until": until,
+            "note": record.note,
+            "token": token,
+            "link": link,
+        }
+        echo(json.dumps(values, indent=2))
     else:
-        echo(
-            "\n".join(
-                [
-                    f"id: {record.id}",
-                    f"until: {show_moment(record.until)}",
-                    f"token: {token}",
-                    f"link: {link}",
-                ]
-            )
-        )
+        echo(f"id: {record.id}\nuntil: {show_moment(record.until)}\ntoken: {token}\nlink: {link}")
 
 
+@app.command("list")
 def _list(
-    ctx: typer.Context,
-    component: ComponentOption = None,
-    as_json: JsonOption = False,
-    backend: BackendOption = None,
-    var_name: VarNameOption = None,
-    file_path: FilePathOption = None,
+    backend: BackendOption, component: ComponentOption = None, as_json: JsonOption = False
 ) -> None:
-    """Print which bypasses hold; nothing where there is none."""
+    """Print the valid bypasses, or nothing if there are none."""
     with handle_errors():
-        records = asyncio.run(
-            granted(open_target(ctx, backend, var_name, file_path, component), component)
-        )
+        records = asyncio.run(granted(backend, component))
     if as_json:
-        echo(
-            json.dumps(
-                [
-                    record.model_dump() | {"until": isoformat_utc(record.until)}
-                    for record in records
-                ],
-                indent=2,
-            )
-        )
-    elif records:
-        echo(
-            "\n".join(
-                f"{sanitize(record.id)} until {show_moment(record.until)} {sanitize(record.note or '')}".rstrip()
-                for record in records
-            )
-        )
+        rows = [one.model_dump() | {"until": isoformat_utc(one.until)} for one in records]
+        echo(json.dumps(rows, indent=2))
+        return
+    for record in records:
+        until, note = show_moment(record.until), sanitize(record.note or "")
+        echo(f"{sanitize(record.id)} until {until} {note}".rstrip())
 
 
+@app.command("revoke")
 def _revoke(
-    ctx: typer.Context,
+    backend: BackendOption,
     ids: Annotated[
         list[str] | None,
         typer.Argument(metavar="ID...", help="As 'bypass list' prints them.", show_default=False),
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Revoke all of them.")] = False,
     component: ComponentOption = None,
-    backend: BackendOption = None,
-    var_name: VarNameOption = None,
-    file_path: FilePathOption = None,
 ) -> None:
-    """End bypasses before their time, on every worker at once."""
+    """Revoke bypasses on every worker at once."""
     if bool(ids) == everything:
-        raise typer.BadParameter("name those to revoke, or give --all.", param_hint="ID...")
+        raise typer.BadParameter("must be given, or --all.", param_hint="ID...")
     with handle_errors():
-        asyncio.run(
-            revoke(
-                open_target(ctx, backend, var_name, file_path, component), ids or None, component
-            )
-        )
+        asyncio.run(revoke(backend, ids or None, component))

@@ -1,10 +1,10 @@
-"""The command about what has happened: `history`."""
+"""The command `history`."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Annotated, Final
 
@@ -15,100 +15,85 @@ from rich.text import Text
 from ..backends import BaseStateBackend
 from ..backends.status import label
 from ..model.history import Change
-from .console import echo, sanitize, stdout_closed, terminal
+from .console import echo, handle_errors, sanitize, stdout_closed, terminal
 from .durations import show_moment
-from .options import BackendOption, ComponentOption, FilePathOption, JsonOption, VarNameOption
-from .shared import handle_errors, open_target
+from .options import BackendOption, ComponentOption, JsonOption, option
 from .status import on_interruption
 
-__all__ = ["add_to"]
+__all__ = ["app"]
 
-_TICK: Final = 0.5  # seconds; how soon a closed pipe is noticed
+_PIPE_CHECK_INTERVAL: Final = 0.5  # seconds
 
-
-def add_to(app: typer.Typer) -> None:
-    """Add the command to the program."""
-    app.command("history", short_help="Print who has changed what, when and why.")(_history)
+app = typer.Typer()
 
 
+@app.command("history", short_help="Print who changed what, when and why.")
 def _history(
-    ctx: typer.Context,
+    backend: BackendOption,
     limit: Annotated[
-        int,
-        typer.Option(
-            "--limit", metavar="COUNT", min=1, help="How many of the newest changes to begin with."
-        ),
+        int, option("--limit", "COUNT", "The number of past changes to print.", min=1)
     ] = 20,
     follow: Annotated[
-        bool, typer.Option("--follow", help="Go on with what changes from now on, until Ctrl-C.")
+        bool, typer.Option("--follow", help="Also print new changes, until Ctrl-C.")
     ] = False,
     as_json: JsonOption = False,
     component: ComponentOption = None,
-    backend: BackendOption = None,
-    var_name: VarNameOption = None,
-    file_path: FilePathOption = None,
 ) -> None:
     """Print the last changes, the newest at the end: when, what, who, from where, and why.
 
-    What: 'set' by this program, the panel or code; 'noticed' written past these, as by redis-cli, 'at' being the worker that saw
-    it first; 'expired' its time to live ran out; 'cleared' ended by force; 'hold taken', 'released', 'lapsed' as its lease ran out;
-    'restored' put back after Redis had lost it; 'lost' not put back. With --follow and --json, each change is one line.
-    Only Redis keeps a history.
+    The kinds of changes: 'set' by this program, the panel or code. 'noticed': written by another
+    program, such as redis-cli; 'at' is the worker that saw it first. 'expired': its time to live
+    ended. 'cleared': ended by force. 'hold taken' and 'hold released'. 'hold lapsed': its lease
+    ended. 'restored' after Redis lost it. 'lost': not restored. With --follow and --json, each
+    change is one line. Only Redis keeps a history.
     """
+    show: Callable[[Change], bool] = _echo_json if as_json else _echo
     with handle_errors():
-        target = open_target(ctx, backend, var_name, file_path, component)
-        tell: Callable[[Change], bool] = _tell_json if as_json else _tell
         if follow:
-            asyncio.run(_follow(target, limit, component, tell))
+            asyncio.run(_follow(backend, limit, component, show))
         else:
-            _show(asyncio.run(target.history(limit=limit, component=component)), as_json=as_json)
+            changes = asyncio.run(backend.history(limit=limit, component=component))
+            _show(changes, as_json=as_json)
 
 
 def _show(changes: Sequence[Change], *, as_json: bool) -> None:
-    console = terminal()
     if as_json:
         echo(json.dumps([change.to_json() for change in changes], indent=2))
-    elif console is None:
-        for change in changes:
-            _tell(change)
-    else:
+    elif (console := terminal()) is not None:
         console.print(_table(changes))
+    else:
+        for change in changes:
+            _echo(change)
 
 
 async def _follow(
-    backend: BaseStateBackend, limit: int, component: str | None, tell: Callable[[Change], bool]
+    backend: BaseStateBackend, limit: int, component: str | None, show: Callable[[Change], bool]
 ) -> None:
-    """Print changes until interrupted (SIGINT, SIGTERM) or until nobody looks any more."""
-    changes = await backend.history(limit=limit, component=component)
-    coming = backend.follow_history(changes[-1].id if changes else "")
-    telling = asyncio.ensure_future(_tell_all(changes, coming, component, tell))
-    with on_interruption(telling.cancel):
-        while not telling.done() and not stdout_closed():
-            await asyncio.wait([telling], timeout=_TICK)
-    telling.cancel()
+    """Print changes until SIGINT, SIGTERM, or a closed pipe."""
+    past = await backend.history(limit=limit, component=component)
+
+    async def show_all() -> None:
+        for change in past:
+            if not show(change):
+                return
+        async for change in backend.follow_history(past[-1].id if past else ""):
+            if component in (None, change.component) and not show(change):
+                return
+
+    showing = asyncio.ensure_future(show_all())
+    with on_interruption(showing.cancel):
+        while not showing.done() and not stdout_closed():
+            await asyncio.wait([showing], timeout=_PIPE_CHECK_INTERVAL)
+    showing.cancel()
     with suppress(asyncio.CancelledError):
-        await telling
+        await showing
 
 
-async def _tell_all(
-    changes: Sequence[Change],
-    coming: AsyncIterator[Change],
-    component: str | None,
-    tell: Callable[[Change], bool],
-) -> None:
-    for change in changes:
-        if not tell(change):
-            return
-    async for change in coming:
-        if component in (None, change.component) and not tell(change):
-            return
-
-
-def _tell(change: Change) -> bool:
+def _echo(change: Change) -> bool:
     return echo(f"{show_moment(change.at)} {', '.join(_words(change))}")
 
 
-def _tell_json(change: Change) -> bool:
+def _echo_json(change: Change) -> bool:
     return echo(json.dumps(change.to_json()))
 
 

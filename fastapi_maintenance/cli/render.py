@@ -16,12 +16,10 @@ from ..backends.status import StatusReport, describe_hold, label
 from ..exemptions.allow_list import AllowList
 from ..model.holds import Hold
 from ..model.state import MaintenanceState
-from .console import ExitCode, echo, sanitize, terminal
+from .console import echo, sanitize, terminal
 from .durations import show_moment, show_seconds
-from .shared import exit_with
-from .switch import Outcome
 
-__all__ = ["as_lines", "as_tables", "finish", "print_status", "replicas_line", "window_line"]
+__all__ = ["as_lines", "as_tables", "print_status", "replicas_line", "window_line"]
 
 _COLOURS: Final = {"on": "red", "off": "green", "unknown": "yellow"}
 
@@ -192,15 +190,3 @@ def print_status(report: StatusReport, *, as_json: bool = False) -> None:
         echo("\n".join(as_lines(report)))
     else:
         console.print(as_tables(report))
-
-
-def finish(outcome: Outcome, *, as_json: bool = False) -> None:
-    """Print what is true afterwards; where that is not what was asked for, say why and fail."""
-    if as_json:
-        echo(json.dumps(outcome.to_json(), indent=2))
-    else:
-        print_status(outcome.report)
-        if outcome.replicas is not None:
-            echo(replicas_line(outcome.replicas))
-    if outcome.problem:
-        exit_with(outcome.problem, ExitCode.FAILED)

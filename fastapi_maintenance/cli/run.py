@@ -1,4 +1,4 @@
-"""Running a command while the service is held closed."""
+"""The command `run`: hold the service closed while another command runs."""
 
 from __future__ import annotations
 
@@ -6,22 +6,41 @@ import asyncio
 import os
 import shutil
 import signal
+import sys
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, suppress
+from enum import Enum
+from functools import partial
 from types import TracebackType
-from typing import Final, Literal, Self
+from typing import Annotated, Final, Self
 
-from ..coordination.context import MaintenanceContext
-from ..exceptions import LeaseLostError
-from .console import ExitCode, echo_error
-from .worker_table import WaitDisplay
+import typer
+from rich.console import Console
 
-__all__ = ["CommandFailed", "LossReport", "OnLost", "resolve_command", "run_command"]
+from ..backends import BaseStateBackend, EnvVarBackend
+from ..backends.base import WorkerRegistry
+from ..coordination.context import MaintenanceContext, maintenance_mode_on
+from ..exceptions import LeaseLostError, MaintenanceError, UnsupportedError
+from .console import ExitCode, echo_error, exit_with, handle_errors
+from .durations import parse_duration
+from .options import (
+    AllowOption,
+    BackendOption,
+    ComponentOption,
+    ExpectOption,
+    MessageOption,
+    ReasonOption,
+    UnfencedOption,
+    option,
+    parser_of,
+)
+from .worker_table import WaitDisplay, wait_display
+from .workers import exit_code_of
 
-OnLost = Literal["warn", "kill"]
+__all__ = ["app"]
 
-_NOT_EXECUTABLE: Final = 126  # these two as a shell says it
-_NOT_FOUND: Final = 127
+_NOT_EXECUTABLE: Final = 126  # as a shell exits
+_NOT_FOUND: Final = 127  # as a shell exits
 _FORWARDED: Final = (
     signal.SIGINT,
     signal.SIGTERM,
@@ -31,13 +50,159 @@ _FORWARDED: Final = (
     signal.SIGUSR2,
 )
 _FROM_TERMINAL: Final = (signal.SIGINT, signal.SIGQUIT)
-_PATIENCE: Final = 10.0  # seconds between asking a command to end and ending it
-_LOOK: Final = 0.2  # seconds between two looks at the lease
+_KILL_TIMEOUT: Final = 10.0  # seconds between SIGTERM and SIGKILL
+_LOSS_CHECK_INTERVAL: Final = 0.2  # seconds
 _TERMINAL: Final = "/dev/tty"
+
+app = typer.Typer()
+
+
+class OnError(Enum):
+    """The values of `--on-error`."""
+
+    RELEASE = "release"
+    KEEP = "keep"
+
+
+class OnLost(Enum):
+    """The values of `--on-lost`."""
+
+    WARN = "warn"
+    KILL = "kill"
+
+
+def _parse_drain(text: str) -> float:
+    return 0.0 if text.strip() in ("0", "0s") else parse_duration(text).total_seconds()
+
+
+# `allow_interspersed_args`: options after the command's name are its own, as for `env` and `sudo`.
+@app.command(
+    short_help="Hold the service closed while a command runs.",
+    context_settings={"allow_interspersed_args": False},
+)
+def run(
+    backend: BackendOption,
+    command: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="COMMAND",
+            help="The command and its arguments, optionally after two dashes.",
+            show_default=False,
+        ),
+    ],
+    drain: Annotated[
+        float,
+        option(
+            "--drain",
+            "LENGTH",
+            "The longest time to wait until the workers have drained. 0 does not wait.",
+            parser=parser_of(_parse_drain),
+            show_default="30s",
+        ),
+    ] = 30.0,
+    lease: Annotated[
+        float,
+        option(
+            "--lease",
+            "LENGTH",
+            "How long the service stays closed if this process dies.",
+            parser=parser_of(lambda text: parse_duration(text).total_seconds()),
+            show_default="30s",
+        ),
+    ] = 30.0,
+    reason: ReasonOption = None,
+    message: MessageOption = None,
+    allow: AllowOption = None,
+    component: ComponentOption = None,
+    on_error: Annotated[
+        OnError,
+        typer.Option(
+            "--on-error",
+            help="If the command fails or is not run: open again, or keep the service closed.",
+        ),
+    ] = OnError.RELEASE,
+    on_lost: Annotated[
+        OnLost,
+        typer.Option(
+            "--on-lost",
+            help="If the hold is lost while the command runs: warn, or also end the command.",
+        ),
+    ] = OnLost.WARN,
+    allow_unfenced: UnfencedOption = False,
+    expect: ExpectOption = None,
+) -> None:
+    """Hold the service closed while a command runs.
+
+    Closes the service, waits until every worker has drained, runs the command, and opens again.
+
+    Everything after the options is the command. It has this terminal's input and output, and
+    gets the signals that this process gets. A signal before it runs cancels it. If this process is
+    killed (SIGKILL), the command runs on, and the service opens when the lease ends.
+
+    Exit codes: the command's own, or 128 plus the number of the signal that ended it, as with
+    --on-lost kill. 5: it succeeded, but the hold was lost while it ran. If it was not run: 1
+    failed, 2 wrong usage, 3 not drained in time, 4 not proved (vanished workers may still be
+    serving, or none is registered), 126 not executable, 127 not found, 130 interrupted.
+    """
+    if code := resolve_command(command):
+        problem = "it is not executable" if code == _NOT_EXECUTABLE else "there is no such command"
+        echo_error(f"Cannot run {command[0]}: {problem}.")
+        raise typer.Exit(code)
+    with handle_errors():
+        _check_backend(backend, drains=bool(drain))
+        # Standard output is the command's.
+        console = Console(stderr=True) if sys.stderr.isatty() else None
+        display = wait_display(console, partial(typer.echo, err=True))
+        loss = LossReport()
+        block = maintenance_mode_on(
+            backend,
+            reason=reason,
+            message=message,
+            allow=allow or (),
+            lease=lease,
+            on_error=on_error.value,
+            on_lost=loss,
+            drain=drain or None,
+            strict=not allow_unfenced,
+            expect=expect,
+            progress=display.show,
+            component=component,
+        )
+    try:
+        code = asyncio.run(run_command(block, command, loss, display, kill=on_lost is OnLost.KILL))
+    except asyncio.CancelledError as cancelled:
+        exit_with(f"The command was not run: {cancelled}.", ExitCode.INTERRUPTED)
+    except MaintenanceError as error:
+        exit_with(f"{str(error).removesuffix('.')}. The command was not run.", exit_code_of(error))
+    raise typer.Exit(code)
+
+
+def resolve_command(command: Sequence[str]) -> int:
+    """Return 0 if the command can be run, else a shell's exit code for why not."""
+    if shutil.which(command[0]) is not None:
+        return 0
+    return _NOT_EXECUTABLE if os.sep in command[0] and os.path.exists(command[0]) else _NOT_FOUND
+
+
+def _check_backend(backend: BaseStateBackend, *, drains: bool) -> None:
+    """Raise `UnsupportedError` for a backend that closes or drains no other process."""
+    if isinstance(backend, EnvVarBackend):
+        raise UnsupportedError(
+            f"{backend.describe()} is read by each process for itself, so a hold would close none. "
+            "Name a Redis with --backend."
+        )
+    if drains and not isinstance(backend, WorkerRegistry):
+        raise UnsupportedError(
+            f"{backend.describe()} has no registry of workers to wait for; only Redis has one. "
+            "Use --drain 0 to run the command without waiting."
+        )
+
+
+# -- running it -------------------------------------------------------------------------------------
 
 
 class CommandFailed(Exception):
-    """The command did not succeed; raised inside the block, so that the block ends as one that failed."""
+    """The command failed. Raised inside the block, so that the block counts as failed."""
 
     def __init__(self, name: str, code: int) -> None:
         super().__init__(f"{name} exited with {code}")
@@ -45,91 +210,78 @@ class CommandFailed(Exception):
 
 
 class LossReport:
-    """Prints that the hold was lost, whatever is logged."""
+    """Print that the hold was lost, whatever is logged. Called from the thread of the lease."""
 
     printed = False
 
     def __call__(self, error: LeaseLostError) -> None:
+        """Print it."""
         echo_error(f"{error}.")
         self.printed = True
-
-
-def resolve_command(command: Sequence[str]) -> int:
-    """Whether a command can be run at all: 0, or the exit code of a shell that cannot find it or may not run it."""
-    if shutil.which(command[0]) is not None:
-        return 0
-    return _NOT_EXECUTABLE if os.sep in command[0] and os.path.exists(command[0]) else _NOT_FOUND
 
 
 async def run_command(
     block: MaintenanceContext,
     command: Sequence[str],
-    *,
     loss: LossReport,
-    on_lost: OnLost,
-    roll: WaitDisplay,
+    display: WaitDisplay,
+    *,
+    kill: bool,
 ) -> int:
-    """Enter the block, run the command, leave the block. Returns the exit code.
+    """Run the command inside the block. Returns the exit code.
 
-    `loss` is the block's `on_lost`. `roll` is entered while the block waits for the workers.
-    Raises what the block raises, or `CancelledError` after a signal. The command is then not run.
+    `loss` is the block's `on_lost`. `display` is entered while the block waits for the workers.
+    `kill` ends the command if the hold is lost.
+    If the block raises, or a signal comes (`CancelledError`), the command is not run.
     """
     signals = _Signals()
     try:
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(signals)
-            with roll:
+            with display:
                 await stack.enter_async_context(block)
             signals.spare_task()
-            await _run(command, signals, loss, on_lost)
+            await _run(command, signals, loss, kill=kill)
     except CommandFailed as failed:
         return failed.code
     finally:
         if block.release_error:
             echo_error(f"{block.release_error}.")
-    return (
-        ExitCode.LEASE_LOST if block.lost else ExitCode.DONE
-    )  # only now, as the block looks once more when it ends
+    # Only now, because the block checks the hold once more when it ends.
+    return ExitCode.LEASE_LOST if block.lost else ExitCode.DONE
 
 
-async def _run(
-    command: Sequence[str], signals: _Signals, loss: LossReport, on_lost: OnLost
-) -> None:
-    """Run it to its end, and say how the hold has fared. Raises `CommandFailed`, with the exit code that a shell would give."""
+async def _run(command: Sequence[str], signals: _Signals, loss: LossReport, *, kill: bool) -> None:
+    """Run the command to its end. Raises `CommandFailed` with the exit code of a shell."""
     try:
         process = await asyncio.create_subprocess_exec(*command)
-    except (
-        OSError
-    ) as error:  # found before, but its interpreter is missing, or it is no program at all
-        echo_error(f"{command[0]} cannot be run: {error.strerror}.")
+    except OSError as error:  # a missing interpreter, or not a program
+        echo_error(f"Cannot run {command[0]}: {error.strerror}.")
         raise CommandFailed(command[0], _NOT_EXECUTABLE) from error
     signals.forward_to(process)
     ended = asyncio.ensure_future(process.wait())
     while not (ended.done() or loss.printed):
-        await asyncio.wait({ended}, timeout=_LOOK)
+        await asyncio.wait({ended}, timeout=_LOSS_CHECK_INTERVAL)
     if not ended.done():
-        await _react_to_loss(process, ended, on_lost)
+        echo_error("The service may be OPEN while the command runs!")
+        if kill:
+            await _kill(process, ended)
     if code := await ended:
         raise CommandFailed(command[0], 128 - code if code < 0 else code)
 
 
-async def _react_to_loss(
-    process: asyncio.subprocess.Process, ended: asyncio.Future[int], on_lost: OnLost
-) -> None:
-    echo_error("The service may be OPEN while the command runs!")
-    if on_lost == "warn":
-        return
-    echo_error("Ending the command, as --on-lost kill says.")
+async def _kill(process: asyncio.subprocess.Process, ended: asyncio.Future[int]) -> None:
+    echo_error("Ending the command, because of --on-lost kill.")
     with suppress(ProcessLookupError):
         process.terminate()
-        await asyncio.wait({ended}, timeout=_PATIENCE)
+        await asyncio.wait({ended}, timeout=_KILL_TIMEOUT)
         process.kill()
 
 
 class _Signals:
-    """Passes signals on to the command. Before there is one, the first signal cancels this task.
+    """Forwards signals to the command. Until it runs, the first signal cancels this task.
 
-    What is ignored from the start, as under `nohup`, stays ignored, by the command too.
+    Signals that are ignored from the start, as under `nohup`, stay ignored.
     """
 
     def __init__(self) -> None:
@@ -143,7 +295,7 @@ class _Signals:
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
         for number in self._numbers:
-            loop.add_signal_handler(number, self._take, number)
+            loop.add_signal_handler(number, self._on_signal, number)
         return self
 
     async def __aexit__(
@@ -157,33 +309,33 @@ class _Signals:
             loop.remove_signal_handler(number)
 
     def spare_task(self) -> None:
-        """Cancel nothing from now on: the command gets the signals."""
+        """Cancel nothing from now on, because the command gets the signals."""
         self._task = None
 
     def forward_to(self, process: asyncio.subprocess.Process) -> None:
-        """Pass all signals on to this process, beginning with those that came while it was started."""
+        """Forward all signals to this process, including those that came while it started."""
         self._process = process
         for number in self._early:
-            self._pass_on(process, number)
+            self._send(process, number)
 
-    def _take(self, number: signal.Signals) -> None:
+    def _on_signal(self, number: signal.Signals) -> None:
         if self._process is None:
             self._early.append(number)
             if self._task is not None:
                 self._task.cancel(f"interrupted by {number.name}")
                 self.spare_task()  # it releases the hold now
         elif not (number in _FROM_TERMINAL and _in_foreground()):
-            self._pass_on(self._process, number)
+            self._send(self._process, number)
 
-    def _pass_on(self, process: asyncio.subprocess.Process, number: signal.Signals) -> None:
+    def _send(self, process: asyncio.subprocess.Process, number: signal.Signals) -> None:
         with suppress(ProcessLookupError):  # it has just ended
             process.send_signal(number)
 
 
 def _in_foreground() -> bool:
-    """Whether a terminal sends what is typed on it to this process' group, and so to the command as well.
+    """Return whether the terminal sends Ctrl-C to this process' group, and so to the command too.
 
-    Not asked of standard input, which may be a file while Ctrl-C still is typed on the terminal.
+    Standard input does not tell, because it may be a file while Ctrl-C is typed on the terminal.
     """
     try:
         with open(_TERMINAL, "rb", buffering=0) as terminal:

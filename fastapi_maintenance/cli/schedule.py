@@ -1,4 +1,4 @@
-"""The commands about windows: `schedule list` and `schedule cancel`. `on --at` makes one."""
+"""The commands `schedule list` and `schedule cancel`, about windows. `on --at` creates one."""
 
 from __future__ import annotations
 
@@ -7,66 +7,47 @@ import json
 
 import typer
 
+from ..backends import BaseStateBackend
 from ..backends.status import StatusReport, look
-from .console import ExitCode, echo
-from .options import BackendOption, ComponentOption, FilePathOption, JsonOption, VarNameOption
-from .render import finish, window_line
-from .shared import exit_with, handle_errors, open_target
-from .switch import turn_off
+from .console import ExitCode, echo, exit_with, handle_errors
+from .options import BackendOption, ComponentOption, JsonOption
+from .render import window_line
+from .switch import finish, turn_off
 
-__all__ = ["add_to"]
+__all__ = ["app"]
 
-
-def add_to(app: typer.Typer) -> None:
-    """Add the commands to the program."""
-    windows = typer.Typer(
-        no_args_is_help=True,
-        rich_markup_mode=None,
-        help="See and cancel windows, in which maintenance begins or ends by itself.",
-    )
-    windows.command("list")(_list)
-    windows.command("cancel")(_cancel)
-    app.add_typer(windows, name="schedule")
+app = typer.Typer(
+    help="List and cancel windows, in which maintenance starts or ends automatically."
+)
 
 
+@app.command("list")
 def _list(
-    ctx: typer.Context,
-    component: ComponentOption = None,
-    as_json: JsonOption = False,
-    backend: BackendOption = None,
-    var_name: VarNameOption = None,
-    file_path: FilePathOption = None,
+    backend: BackendOption, component: ComponentOption = None, as_json: JsonOption = False
 ) -> None:
-    """Print the window that is coming or has begun; nothing where there is none."""
+    """Print the upcoming or current window, or nothing if there is none."""
     with handle_errors():
-        report = _readable(
-            asyncio.run(look(open_target(ctx, backend, var_name, file_path, component), component))
-        )
+        report = _read(backend, component)
     if as_json:
         echo(json.dumps(report.windows_json(), indent=2))
     elif report.window is not None:
         echo(window_line(report, report.window))
 
 
-def _cancel(
-    ctx: typer.Context,
-    component: ComponentOption = None,
-    backend: BackendOption = None,
-    var_name: VarNameOption = None,
-    file_path: FilePathOption = None,
-) -> None:
-    """Cancel the window that is coming, or end the one that has begun, and print what is true afterwards.
+@app.command("cancel")
+def _cancel(backend: BackendOption, component: ComponentOption = None) -> None:
+    """Cancel the upcoming window or end the current one, and print the resulting status.
 
-    Fails with exit code 1 if there is none, also where maintenance is on without an end: that is turned off with 'off'.
+    Exits with 1 if there is no window. Use 'off' if maintenance is on without an end.
     """
     with handle_errors():
-        target = open_target(ctx, backend, var_name, file_path, component)
-        if _readable(asyncio.run(look(target, component))).window is None:
+        if _read(backend, component).window is None:
             exit_with("There is no window to cancel.", ExitCode.FAILED)
-        finish(asyncio.run(turn_off(target, component=component)))
+        finish(asyncio.run(turn_off(backend, component=component)))
 
 
-def _readable(report: StatusReport) -> StatusReport:
+def _read(backend: BaseStateBackend, component: str | None) -> StatusReport:
+    report = asyncio.run(look(backend, component))
     if report.switch is None:
-        exit_with(f"Which window there is cannot be said: {report.reading.error}", ExitCode.FAILED)
+        exit_with(f"Cannot read the schedule: {report.reading.error}", ExitCode.FAILED)
     return report

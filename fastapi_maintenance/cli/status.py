@@ -1,4 +1,4 @@
-"""Follow the state live."""
+"""The commands `status` and `watch`."""
 
 from __future__ import annotations
 
@@ -10,28 +10,100 @@ from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Final, Protocol, Self
+from typing import Annotated, Any, Final, Protocol, Self
 
+import typer
 from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
 from .._internal.logging import error_text
-from ..backends import BaseStateBackend
-from ..backends.status import StatusReport, label
+from ..backends import BaseStateBackend, EnvVarBackend
+from ..backends.status import StatusReport, label, look
 from ..exceptions import BackendError
 from ..model.snapshot import Snapshot
 from ..runtime.mode import MaintenanceMode
-from .console import echo, sanitize, stdout_closed
+from .console import (
+    ExitCode,
+    echo,
+    echo_error,
+    exit_with,
+    handle_errors,
+    sanitize,
+    stdout_closed,
+    terminal,
+)
 from .durations import show_moment, show_seconds
-from .render import as_tables
+from .options import BackendOption, ComponentOption, JsonOption
+from .render import as_tables, print_status
 
-__all__ = ["Lines", "Observation", "Observer", "Screen", "Viewer", "follow", "on_interruption"]
+__all__ = [
+    "Lines",
+    "Observation",
+    "Observer",
+    "Screen",
+    "Viewer",
+    "app",
+    "follow",
+    "on_interruption",
+]
 
-_TICK: Final = 0.5  # seconds; how often an age on a terminal grows, and a closed pipe is noticed
+_REDRAW_INTERVAL: Final = 0.5  # seconds; also how soon a closed pipe is noticed
+_FIRST_TIMEOUT: Final = 5.0  # seconds to wait for the first snapshot or error
+_INTERRUPTIONS: Final = (signal.SIGINT, signal.SIGTERM)
+
+app = typer.Typer()
 
 
-_PATIENCE: Final = 5.0  # seconds until it is news that nothing was heard, neither good nor bad
+@app.command()
+def status(
+    backend: BackendOption,
+    as_json: JsonOption = False,
+    exit_code: Annotated[
+        bool, typer.Option("--exit-code", help="Exit with 6 if maintenance is on.")
+    ] = False,
+    component: ComponentOption = None,
+) -> None:
+    """Print whether maintenance is on, and why.
+
+    Exits with 1 if the state is unknown, with or without --exit-code.
+    """
+    with handle_errors():
+        report = asyncio.run(look(backend, component))
+    print_status(report, as_json=as_json)
+    if report.state is None:
+        exit_with(
+            f"Cannot determine the current state: {report.reading.error} "
+            "Workers keep their last known state.",
+            ExitCode.FAILED,
+        )
+    if exit_code and report.state.enabled:
+        raise typer.Exit(ExitCode.ON)
+
+
+@app.command()
+def watch(backend: BackendOption, as_json: JsonOption = False) -> None:
+    """Follow the state live, until Ctrl-C.
+
+    Receives changes as a worker does. Shows the state on a terminal, or prints one line per change
+    to a pipe, with the source of the state and its age. Keeps trying while the backend cannot be
+    reached. The exit code is 0 after Ctrl-C or when the pipe is closed.
+    """
+    with handle_errors():
+        if isinstance(backend, EnvVarBackend):
+            echo_error(
+                f"{backend.describe()} is read from this process' own environment, "
+                "which no other process can change."
+            )
+        console = terminal()
+        if as_json or console is None or console.is_dumb_terminal:
+            asyncio.run(follow(backend, Lines(as_json=as_json)))
+        else:
+            with Screen(console) as screen:
+                asyncio.run(follow(backend, screen))
+
+
+# -- following --------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +146,7 @@ class Observer(MaintenanceMode):
 
     async def __aenter__(self) -> Self:
         await super().__aenter__()
-        await self.wait(_PATIENCE)
+        await self.wait(_FIRST_TIMEOUT)
         return self
 
     def end(self) -> None:
@@ -82,7 +154,7 @@ class Observer(MaintenanceMode):
         self.ended = True
         self._news.set()
 
-    async def wait(self, seconds: float = _TICK) -> None:
+    async def wait(self, seconds: float = _REDRAW_INTERVAL) -> None:
         """Wait for a change, or long enough that the time itself is news."""
         alarm = asyncio.get_running_loop().call_later(seconds, self._news.set)
         try:
@@ -120,9 +192,6 @@ class Observer(MaintenanceMode):
     def report(self) -> Mapping[str, Any]:
         """Nothing: it serves nobody, and no barrier may wait for a terminal that somebody suspended."""
         return {}
-
-
-_INTERRUPTIONS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
 class Viewer(Protocol):

@@ -16,7 +16,7 @@ from rich.console import Console
 from fastapi_maintenance.backends import RedisBackend
 from fastapi_maintenance.cli import history
 from fastapi_maintenance.cli.durations import show_moment
-from fastapi_maintenance.cli.switch import operator
+from fastapi_maintenance.cli.options import operator
 from fastapi_maintenance.model.history import Change, Kind
 from fastapi_maintenance.model.holds import Hold
 from fastapi_maintenance.model.state import OFF, ON, MaintenanceState
@@ -72,7 +72,7 @@ def test_a_change_is_one_line(entry: Change, line: str, capsys: pytest.CaptureFi
 
 def test_a_change_is_one_line_of_json(capsys: pytest.CaptureFixture[str]) -> None:
     entry = change("set", state=ON)
-    assert history._tell_json(entry)
+    assert history._echo_json(entry)
     assert json.loads(capsys.readouterr().out) == entry.to_json()
 
 
@@ -205,15 +205,19 @@ async def test_it_ends_with_whoever_reads_it(redis_url: str, patience: int) -> N
     assert reader.told == [ON] * patience
 
 
-async def test_of_a_scope_nothing_else_is_told(redis_url: str) -> None:
-    backend, reader = RedisBackend(redis_url), Reader(1)
+async def test_followed_component_shows_no_other(redis_url: str) -> None:
+    backend, reader = RedisBackend(redis_url), Reader(2)
+    first, second = (MaintenanceState(enabled=True, reason=reason) for reason in ("one", "two"))
     await backend.write(OFF)
+    await backend.write_component("billing", first)
+
+    following = asyncio.create_task(history._follow(backend, 10, "billing", reader))
+    await eventually(lambda: reader.told, within=10)
     await backend.write(ON)
-    await backend.write_component("billing", MaintenanceState(enabled=True, reason="billing"))
+    await backend.write_component("billing", second)
+    await asyncio.wait_for(following, 10)
 
-    await asyncio.wait_for(history._tell_all([], backend.follow_history(), "billing", reader), 10)
-
-    assert reader.told == [MaintenanceState(enabled=True, reason="billing")]
+    assert reader.told == [first, second]
 
 
 async def test_it_ends_when_the_pipe_is_closed_while_nothing_happens(

@@ -107,7 +107,7 @@ async def test_the_first_look_waits_for_the_first_news() -> None:
 
 async def test_silence_is_news_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """As of a file on a network file system that hangs."""
-    monkeypatch.setattr("fastapi_maintenance.cli.status._PATIENCE", 0.1)
+    monkeypatch.setattr("fastapi_maintenance.cli.status._FIRST_TIMEOUT", 0.1)
     async with Observer(Late(3600)) as observer:
         assert (await observer.look()).report.reading.error == "nothing has been heard of it yet"
 

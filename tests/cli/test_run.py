@@ -149,7 +149,7 @@ def test_nothing_is_held_where_nothing_would_be_allowed(
 ) -> None:
     ran = held("--allow", "login", "--", "true")
     assert ran.code == 2
-    assert "--allow: Invalid allow entry 'login'" in ran.err
+    assert "'--allow': Invalid allow entry 'login'" in ran.err
     assert is_untouched(redis_server)
 
 
@@ -186,9 +186,9 @@ def test_what_follows_the_command_is_the_commands_also_where_it_looks_like_ours(
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["--drain", "soon", "--", "true"], "--drain: 'soon' is not a length of time"),
-        (["--drain", "-1", "--", "true"], "--drain: '-1' is not a length of time"),
-        (["--lease", "0", "--", "true"], "--lease: '0' is no time at all"),
+        (["--drain", "soon", "--", "true"], "'--drain': 'soon' is not a length of time"),
+        (["--drain", "-1", "--", "true"], "'--drain': '-1' is not a length of time"),
+        (["--lease", "0", "--", "true"], "'--lease': '0' is no time at all"),
         (["--on-error", "ignore", "--", "true"], "--on-error"),
         (["--on-lost", "ignore", "--", "true"], "--on-lost"),
         (["--reason", "x" * 70000, "--", "true"], "bytes long"),
@@ -222,7 +222,7 @@ def test_a_command_that_cannot_be_run_closes_nothing(
     assert ran.code == code
     assert (
         ran.err
-        == f"{name} cannot be run: {'it is not executable' if code == 126 else 'there is no such command'}.\n"
+        == f"Cannot run {name}: {'it is not executable' if code == 126 else 'there is no such command'}.\n"
     )
     assert is_untouched(redis_server)
 
@@ -236,7 +236,7 @@ def test_a_command_that_only_looks_runnable_lets_go(
     script.chmod(0o700)
     ran = held("--", str(script))
     assert ran.code == 126
-    assert f"{script} cannot be run: " in ran.err
+    assert f"Cannot run {script}: " in ran.err
     assert holds(redis_server) == "0"
 
 
@@ -314,7 +314,7 @@ def test_an_environment_variable_closes_nobody_else_so_it_is_refused(
 ) -> None:
     ran = cli("run", "--drain", drain, "--", "touch", f"{tmp_path}/ran")
     assert (ran.code, ran.err.count("\n")) == (1, 1)
-    assert ran.err.startswith("env:FASTAPI_MAINTENANCE_MODE is read by each process for itself: ")
+    assert ran.err.startswith("env:FASTAPI_MAINTENANCE_MODE is read by each process for itself, ")
     assert not (tmp_path / "ran").exists()
 
 
@@ -463,11 +463,11 @@ def test_a_hold_that_is_lost_ends_the_command_if_asked(
     code: int,
 ) -> None:
     """By SIGTERM, and by SIGKILL if that is ignored."""
-    monkeypatch.setattr(running, "_PATIENCE", 4.0)
+    monkeypatch.setattr(running, "_KILL_TIMEOUT", 4.0)
     began = time.monotonic()
     ran = lose(held, redis_url, tmp_path / "started", script, "--on-lost", "kill", "--drain", "0")
     assert ran.code == code
-    assert ran.err.endswith("Ending the command, as --on-lost kill says.\n")
+    assert ran.err.endswith("Ending the command, because of --on-lost kill.\n")
     assert time.monotonic() - began < 25
 
 

@@ -74,7 +74,7 @@ def test_a_window_of_a_scope_that_cannot_be_read_is_said_so(
 
     assert (listed.code, listed.out) == (1, "")
     assert listed.err.startswith(
-        "Which window there is cannot be said: The component billing: 'perhaps' is not a boolean word"
+        "Cannot read the schedule: The component billing: 'perhaps' is not a boolean word"
     )
 
 

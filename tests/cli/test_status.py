@@ -14,7 +14,6 @@ from rich.console import Console
 from fastapi_maintenance import MaintenanceState
 from fastapi_maintenance.backends import BaseStateBackend, EnvVarBackend
 from fastapi_maintenance.backends.status import StatusReport
-from fastapi_maintenance.cli import app as commands
 from fastapi_maintenance.cli import render as show
 from fastapi_maintenance.cli import status as watch
 from fastapi_maintenance.cli.durations import show_moment
@@ -166,13 +165,13 @@ def viewers(monkeypatch: pytest.MonkeyPatch) -> list[Viewer]:
     async def choose(backend: BaseStateBackend, viewer: Viewer) -> None:
         chosen.append(viewer)
 
-    monkeypatch.setattr(commands, "follow", choose)
+    monkeypatch.setattr(watch, "follow", choose)
     return chosen
 
 
 def on_terminal(monkeypatch: pytest.MonkeyPatch, term: str = "xterm") -> None:
     monkeypatch.setenv("TERM", term)
-    monkeypatch.setattr(commands, "terminal", lambda: Console(file=StringIO(), force_terminal=True))
+    monkeypatch.setattr(watch, "terminal", lambda: Console(file=StringIO(), force_terminal=True))
 
 
 def test_a_pipe_gets_lines(cli: Cli, viewers: list[Viewer]) -> None:
@@ -197,7 +196,7 @@ def test_watching_an_environment_variable_says_that_there_is_nothing_to_see(
     ran = cli("watch", "--backend", "env:CLOSED")
     assert (ran.code, ran.err) == (
         0,
-        "env:CLOSED is read from this process' own environment, which nobody changes from outside.\n",
+        "env:CLOSED is read from this process' own environment, which no other process can change.\n",
     )
 
 

@@ -169,7 +169,7 @@ def test_a_length_that_is_none_is_refused_before_anything_is_done(
 ) -> None:
     ran = cli(command, f"--timeout={length}", "--backend", redis_url)
     assert (ran.code, ran.out) == (2, "")
-    assert "Invalid value for --timeout" in ran.err
+    assert "Invalid value for '--timeout'" in ran.err
     assert redis_server.cli("EXISTS", "maintenance", "{maintenance}:epoch") == "0"
 
 

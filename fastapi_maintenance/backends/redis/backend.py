@@ -160,6 +160,7 @@ class RedisBackend(
     def as_operator(self, by: str | None) -> Self:
         other = copy(self)
         other._by = by
+        other._script = Script(self._keys, lambda: other.components)  # which it may follow itself
         return other
 
     async def history(

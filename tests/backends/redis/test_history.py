@@ -779,3 +779,12 @@ def test_of_four_processes_one_records_a_bare_write(redis_server: RedisServer) -
 
     assert [change.kind for change in changes] == ["noticed"] * 3
     assert {change.pid for change in changes} <= pids
+
+
+async def test_operator_writing_a_component_is_recorded(redis_url: str) -> None:
+    backend = RedisBackend(redis_url).as_operator("ana")
+
+    await backend.write_component("billing", ON)
+
+    (change,) = await backend.history(component="billing")
+    assert (change.state, change.by) == (ON, "ana")
