@@ -8,7 +8,7 @@ from typing import cast
 from starlette.applications import Starlette
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import BaseRoute, Host, Match, Mount, Router
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Scope
 
 from ..routing import unwrap
 
@@ -16,9 +16,9 @@ __all__ = ["CORSPassthrough"]
 
 
 class CORSPassthrough:
-    """Sends responses through a copy of the CORSMiddleware inside a middleware, if there is one.
+    """Wraps responses in a copy of the CORSMiddleware inside a middleware, if there is one.
 
-    It adds the headers that the application's own responses get, and responses preflights. One
+    It adds the headers that the application's own responses get, and answers preflights. One
     outside sees the responses anyway. The one of a mounted application covers what is mounted
     there. `outer` is the class of the middleware.
     """
@@ -28,13 +28,8 @@ class CORSPassthrough:
         self._outer = outer
         self._lookup: _CORSLookup | None = None
 
-    async def send(self, response: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send a response."""
-        if scope["type"] == "http" and b"origin" in dict(scope["headers"]):
-            response = self._through(response, scope)
-        await response(scope, receive, send)
-
-    def _through(self, response: ASGIApp, scope: Scope) -> ASGIApp:
+    def wrap(self, response: ASGIApp, scope: Scope) -> ASGIApp:
+        """Return the response to a cross-origin request with its CORS headers."""
         if self._lookup is None:
             self._lookup = _CORSLookup(self._app, _declared(scope.get("app"), self._outer))
         found = self._lookup.find(scope)

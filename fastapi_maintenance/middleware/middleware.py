@@ -218,7 +218,7 @@ class MaintenanceModeMiddleware:
                 try:
                     request.exempt = await is_exempt(self.exempt_handler, seen, replayable, send)
                 except Exception as error:
-                    await self._cors.send(partial(handle_error, error), scope, receive, send)
+                    await self._send(partial(handle_error, error), scope, receive, send)
                     return
             if not request.exempt or decision.rule is DecidedBy.FORCED_ON:
                 mode.refused_total += 1
@@ -243,7 +243,12 @@ class MaintenanceModeMiddleware:
         if (handler := self.response_handler) is not None:
             given = state if self._gives_state else None
             response = partial(answer_with, handler, given, response)
-        await self._cors.send(response, scope, receive, send)
+        await self._send(response, scope, receive, send)
+
+    async def _send(self, response: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and b"origin" in dict(scope["headers"]):
+            response = self._cors.wrap(response, scope)
+        await response(scope, receive, send)
 
     def _response_for(self, state: MaintenanceState, component: str | None) -> MaintenanceResponse:
         """Return the response for a state, encoded once for each state of a component."""

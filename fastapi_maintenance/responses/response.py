@@ -104,6 +104,7 @@ class MaintenanceResponse:
         self._retry_after = RetryAfter(
             options.retry_after, options.jitter, options.retry_after_as_date
         )
+        self._detail = detail(state)
         self._is_constant = self._retry_after.is_constant(state)
         self._languages = tuple(options.all_translations)
         self._encoded: dict[tuple[str, str], _Encoded] = {}
@@ -121,7 +122,7 @@ class MaintenanceResponse:
         headers = [*encoded.headers]  # a new list each time: outer middlewares append to it
         if b"origin" in dict(scope["headers"]):
             headers.append(_READABLE)
-        send = adapt_send(scope, send, reason=detail(self._state))
+        send = adapt_send(scope, send, reason=self._detail)
         await send({"type": "http.response.start", "status": encoded.status, "headers": headers})
         await send({"type": "http.response.body", "body": encoded.content})
 

@@ -48,7 +48,7 @@ class ChangeHooks:
 
     def enqueue(self, old: Closure | None, new: Closure | None, source: str) -> None:
         """Queue a change for `on_change`, from any thread."""
-        if self.on_change is not None and state_of(old) != state_of(new):
+        if state_of(old) != state_of(new):
             self._changes.append((state_of(old), state_of(new), source))
 
     async def run(self) -> None:

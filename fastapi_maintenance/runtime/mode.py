@@ -343,7 +343,7 @@ class MaintenanceMode:
                 self._evictor.closed_since.note(gate, before, now)
                 errors = self.granted.load(gate.closed_states())
             self.gate = gate
-            if changed:  # within the lock, which keeps the order
+            if changed and self._hooks.on_change is not None:  # in the lock, to keep the order
                 self._hooks.enqueue(before.closure, gate.closure, gate.source)
         if changed:
             self._log.changed(gate, before, errors)
