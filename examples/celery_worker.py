@@ -1,4 +1,4 @@
-"""A Celery worker: begins no task while maintenance is on, and a barrier waits for those at work."""
+"""A Celery worker that starts no task during maintenance; a drain waits for running tasks."""
 
 from __future__ import annotations
 

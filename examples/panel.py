@@ -1,4 +1,4 @@
-"""A small application with a panel for operators, as scripts/panel and docker-compose.yml run it in several processes."""
+"""An application with an admin panel; scripts/panel and docker-compose.yml run it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PASSWORD = os.environ["PANEL_PASSWORD"].encode()
 
 
 def operator(given: Annotated[HTTPBasicCredentials, Depends(HTTPBasic())]) -> str:
-    """Let in whoever knows the password, by the name they give."""
+    """Return the name of an operator who knows the password."""
     if not compare_digest(given.password.encode(), PASSWORD):
         raise HTTPException(401, headers={"WWW-Authenticate": "Basic"})
     return given.username
@@ -39,5 +39,5 @@ async def index() -> dict[str, str]:
 @app.get("/health")
 @force_maintenance_mode_off
 async def health() -> dict[str, str]:
-    """Answer always: a host in maintenance is healthy, and must not be restarted for it."""
+    """Answer always: a closed host is healthy, and must not be restarted."""
     return {"status": "ok"}

@@ -1,4 +1,4 @@
-"""A script that cron starts: does nothing while maintenance is on, and is waited for while it writes."""
+"""A cron script that exits during maintenance; a drain waits for it while it writes."""
 
 from __future__ import annotations
 

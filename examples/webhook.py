@@ -1,4 +1,4 @@
-"""Tells a chat's webhook once for the whole deployment that maintenance begins or ends: `on_change_once`."""
+"""Post to a webhook, once per deployment, when maintenance starts or ends: `on_change_once`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ WEBHOOK = os.environ.get("WEBHOOK", "http://localhost:9000/hooks/maintenance")
 
 
 def announce(old: MaintenanceState, new: MaintenanceState, source: str) -> None:
-    """Sync, so it runs in a thread, and may take its time."""
+    """Post the change. A sync hook runs in a thread, so it may be slow."""
     text = f"Maintenance is {'on' if new.enabled else 'off'}" + (
         f": {new.reason}" if new.reason else ""
     )

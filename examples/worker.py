@@ -1,4 +1,4 @@
-"""A worker without FastAPI: takes no job while maintenance is on, and a barrier waits for the one at work."""
+"""A worker without FastAPI that takes no job during maintenance; a drain waits for its job."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fastapi_maintenance.backends import RedisBackend
 
 
 async def consume(mode: MaintenanceMode) -> None:
-    """Stands for taking one job after the other from a queue."""
+    """Stand in for a queue of jobs."""
     number = 0
     while True:
         async with job(mode):

@@ -1,4 +1,4 @@
-"""A shop that writes a row for every order, and must not while its table is changed."""
+"""A shop that writes a row per order, and must not write while its table is migrated."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ app.add_middleware(MaintenanceModeMiddleware, on_unreachable="closed")
 
 @app.post("/orders")
 def order() -> dict[str, float]:
-    """Place an order, and say when."""
+    """Place an order, and return its time."""
     placed = time.time()
     with sqlite3.connect(DATABASE, timeout=10) as database:
         database.execute("INSERT INTO orders (placed) VALUES (?)", (placed,))

@@ -21,17 +21,17 @@ DOCS: Final = ROOT / "docs"
 BEGIN: Final = "<!-- made by tests/docs/test_reference.py -->\n"
 
 MODULES: Final = {
-    "fastapi_maintenance": "What an application needs.",
-    "fastapi_maintenance.backends": "Where the switch is.",
-    "fastapi_maintenance.exemptions": "Rules for `exempt_handler`; `from fastapi_maintenance import exempt` is this module.",
-    "fastapi_maintenance.exemptions.bypass": "Links for testers.",
-    "fastapi_maintenance.admin": "The switch over HTTP, and the panel.",
-    "fastapi_maintenance.health": "Readiness for load balancers.",
-    "fastapi_maintenance.metrics": "OpenTelemetry.",
-    "fastapi_maintenance.testing": "For the tests of an application.",
-    "fastapi_maintenance.testing.fixtures": "The same for pytest.",
-    "fastapi_maintenance.testing.conformance": "For the tests of a backend.",
-    "fastapi_maintenance.exceptions": "What is raised.",
+    "fastapi_maintenance": "The names for an application.",
+    "fastapi_maintenance.backends": "Backends: where the switch is stored.",
+    "fastapi_maintenance.exemptions": "Rules for `exempt_handler`. `from fastapi_maintenance import exempt` is this module.",
+    "fastapi_maintenance.exemptions.bypass": "Bypass tokens for testers.",
+    "fastapi_maintenance.admin": "The admin panel and its JSON API.",
+    "fastapi_maintenance.health": "The readiness endpoint for load balancers.",
+    "fastapi_maintenance.metrics": "Metrics for OpenTelemetry.",
+    "fastapi_maintenance.testing": "Overrides for the tests of an application.",
+    "fastapi_maintenance.testing.fixtures": "The same as pytest fixtures.",
+    "fastapi_maintenance.testing.conformance": "The conformance suite for a backend.",
+    "fastapi_maintenance.exceptions": "All exceptions.",
 }
 INNER: Final = {
     "fastapi_maintenance": {"exempt"},
@@ -39,7 +39,7 @@ INNER: Final = {
     "fastapi_maintenance.exemptions": {"ScopeRule"},
     "fastapi_maintenance.metrics": {"NAMES"},
 }
-"""What modules offer to each other and to nobody else, or what has a section of its own."""
+"""Names that are not public, or have a section of their own."""
 
 
 def public_names(module: str) -> list[str]:
