@@ -13,11 +13,10 @@ from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 from .instructed import PHASES, REQUESTS
-
-__all__ = ["COMMITTED", "MOST_GROWTH", "check", "count", "renew"]
+from .measuring import say
 
 COMMITTED: Final = Path(__file__).with_name("instructions.json")
-MOST_GROWTH: Final = 0.05
+MAX_GROWTH: Final = 0.05
 _KEPT: Final = ("open", "open, 100 routes", "503", "503, 100 routes")
 _RENEW: Final = "If that is meant, renew the figures with scripts/bench instructions --renew, and say in the commit what they buy."
 
@@ -67,7 +66,7 @@ def check(counted: dict[str, float], committed: dict[str, Any]) -> list[str]:
         f"{name!r} takes {ratios[name] / before[name] - 1:+.1%} instructions more than committed ({ratios[name]:.4f} yardsticks, "
         f"it was {before[name]:.4f}). {_RENEW}"
         for name in before
-        if ratios[name] > before[name] * (1 + MOST_GROWTH)
+        if ratios[name] > before[name] * (1 + MAX_GROWTH)
     ]
 
 
@@ -103,3 +102,35 @@ def _dumps(counted: Path) -> list[int]:
 def _total(dump: Path) -> int:
     found = re.search(r"^(?:totals|summary): (\d+)", dump.read_text(), re.MULTILINE)
     return int(found[1]) if found else 0
+
+
+def instructions() -> dict[str, Any]:
+    """Count, if that is possible."""
+    try:
+        return {"counted": count()}
+    except RuntimeError as error:
+        say(str(error))
+        return {"counted": {}}
+
+
+def hold(*, renew_figures: bool) -> int:
+    """Compare with the committed figures, or renew them; return the exit code."""
+    try:
+        counted = count()
+    except RuntimeError as error:
+        say(f"the instructions were not counted: {error}")
+        return 0 if "there is no valgrind" in str(error) else 1
+    if renew_figures:
+        renew(counted)
+        return 0
+    committed = read()
+    if interpreter() not in committed:
+        say(
+            f"there are no figures for {interpreter()}; scripts/bench instructions --renew makes them."
+        )
+    problems = check(counted, committed)
+    for problem in problems:
+        say(problem)
+    ratios = in_yardsticks(counted)
+    say("instructions: " + ", ".join(f"{name} {ratio:.4f}" for name, ratio in ratios.items()))
+    return 1 if problems else 0

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import re
 from pathlib import Path
 
 import pytest
 
-from benchmarks import cost, instructions, profiled, subjects, targets
-from benchmarks.__main__ import PARTS
+from benchmarks import flips, instructions, page, subjects
+from benchmarks.__main__ import TITLES
+from benchmarks.measuring import spread_of
 from benchmarks.plot import bars, lines
-from benchmarks.results import README, with_summary
-from benchmarks.spread import Spread
 
 from ..support.servers import RedisServer
 
@@ -71,22 +68,18 @@ async def test_a_race_of_what_answers_otherwise_does_not_take_place() -> None:
         await subjects.race(["hand-written 503"], rounds=1, expect=[200])
 
 
-async def test_every_piece_of_a_workers_time_is_found_in_the_profile(
-    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(profiled, "_LINKS", 2)
-    monkeypatch.setattr(profiled, "_FLIPS", 2)
-    shares = await profiled._shares(redis_server)
+async def test_profile_finds_every_piece(redis_server: RedisServer) -> None:
+    shares = await flips.shares(redis_server, links=2, flips=2)
 
     assert all(share > 0 for share in shares.values())
     assert sum(shares.values()) < 1
 
 
 def test_a_spread_has_the_middle_and_the_ends() -> None:
-    spread = Spread.of([5, 1, 3, 2, 4])
+    spread = spread_of([5, 1, 3, 2, 4])
 
     assert (spread.low, spread.first, spread.median, spread.third, spread.high) == (1, 2, 3, 4, 5)
-    assert Spread.of([7]).p99 == 7
+    assert spread_of([7]).p99 == 7
 
 
 def test_plots_name_what_they_show_and_are_well_formed() -> None:
@@ -94,26 +87,21 @@ def test_plots_name_what_they_show_and_are_well_formed() -> None:
     assert "<polyline" in lines("Time", {"ours": [(1, 0.5), (10, 2)]}, across="workers", up="ms")
 
 
-def test_the_page_has_every_part_that_was_measured() -> None:
-    page = (BENCHMARKS / "RESULTS.md").read_text()
-    measured = [name for name in PARTS if (BENCHMARKS / "results" / f"{name}.json").exists()]
-
-    assert re.findall(r"^## (.*)$", page, re.MULTILINE) == [PARTS[name].TITLE for name in measured]
-    assert "cost" in measured
-
-
-def test_the_readme_has_the_figures_that_were_measured() -> None:
-    figures = json.loads((BENCHMARKS / "results" / "cost.json").read_text())["figures"]
-    page = README.read_text()
-
-    assert cost.summary(figures) in page
-    assert with_summary(page, cost.summary(figures)) == page
+def test_page_is_rendered_from_the_stored_figures() -> None:
+    documents = page.read(TITLES)
+    assert page.render(TITLES, documents) == page.PAGE.read_text()
+    assert "cost" in documents
+    for name in documents:
+        without = {other: found for other, found in documents.items() if other != name}
+        assert f"## {TITLES[name]}" not in page.render(TITLES, without)
 
 
-def test_a_target_is_reached_only_within_its_reach() -> None:
+def test_readme_has_the_measured_figure() -> None:
+    readme, cost = page.README.read_text(), page.read(TITLES)["cost"]["figures"]
+    assert page.summary(cost) in readme
+    assert page.with_summary(readme, page.summary(cost)) == readme
+
+
+def test_target_is_met_only_within_its_reach() -> None:
     figures = {"load": {"connections": 1.0}, "weight": {"import": {"unwanted": ["redis"]}}}
-
-    connections, imports = targets.targets(figures)
-    assert connections.met
-    assert not imports.met
-    assert "**no**" in targets.report(figures)
+    assert [target.met for target in page.targets(figures)] == [True, False]

@@ -19,13 +19,11 @@ from fastapi_maintenance import MaintenanceModeMiddleware
 from fastapi_maintenance.backends import RedisBackend
 from tests.support.servers import RedisServer
 
-from .processes import processor_time
+from .measuring import processor_time
 from .subjects import living, receive, scope_of
 
-__all__ = ["Crew", "Switch", "floor", "ours"]
-
 KEY: Final = "maintenance"
-_PATIENCE: Final = 60.0  # seconds
+_TIMEOUT: Final = 60.0  # seconds
 
 Stamps = list[float]
 
@@ -64,7 +62,7 @@ class Switch:
         self._socket.close()
 
 
-class Crew:
+class WorkerPool:
     """`links` workers in a few processes; `member` is what each process does."""
 
     def __init__(
@@ -130,12 +128,12 @@ class Crew:
     def gather(self) -> Stamps:
         """One stamp of every worker."""
         stamps: Stamps = []
-        deadline = time.monotonic() + _PATIENCE
+        deadline = time.monotonic() + _TIMEOUT
         while len(stamps) < self.links:
             ready = wait(self._pipes, timeout=max(0.0, deadline - time.monotonic()))
             if not ready:
                 raise RuntimeError(
-                    f"after {_PATIENCE:g} s only {len(stamps)} of {self.links} workers have followed"
+                    f"after {_TIMEOUT:g} s only {len(stamps)} of {self.links} workers have followed"
                 )
             for pipe in ready:
                 assert isinstance(pipe, Connection)
@@ -165,15 +163,15 @@ class _Gathering:
             self._stamps = []
 
 
-def ours(
+def run_workers(
     server: RedisServer, links: int, pipe: Connection, *, ttl: float = 1.0, url: str = ""
 ) -> None:
     """Real middlewares with real links. What is noted is the moment after a request was answered otherwise than before."""
     logging.disable()  # a line of each worker for each flip and each cut would be measured, too
-    asyncio.run(_ours(url or server.url, links, pipe, ttl))
+    asyncio.run(_run_workers(url or server.url, links, pipe, ttl))
 
 
-async def _ours(url: str, links: int, pipe: Connection, ttl: float) -> None:
+async def _run_workers(url: str, links: int, pipe: Connection, ttl: float) -> None:
     gathering = _Gathering(pipe)
     async with AsyncExitStack() as stack:
         workers = [_Worker(RedisBackend(url, ttl=ttl), gathering) for _ in range(links)]
@@ -234,7 +232,7 @@ async def _nothing(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": b""})
 
 
-def floor(server: RedisServer, links: int, pipe: Connection) -> None:
+def run_floor(server: RedisServer, links: int, pipe: Connection) -> None:
     """Sockets that speak just enough RESP to be told that the switch was written, and to read it again."""
     ask = b"*2\r\n$3\r\nGET\r\n$%d\r\n%b\r\n" % (len(KEY), KEY.encode())
     greeting = (

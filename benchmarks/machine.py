@@ -1,4 +1,4 @@
-"""Where each subject runs, and what is installed there."""
+"""The environments of the subjects, and their versions."""
 
 from __future__ import annotations
 
@@ -14,8 +14,6 @@ from typing import Any, Final, NamedTuple
 
 from tests.support.ports import free_port
 from tests.support.waiting import eventually_sync
-
-__all__ = ["OURS", "PEERS", "Racers", "Served", "versions_of"]
 
 _SUBJECTS: Final = Path(__file__).with_name("subjects.py")
 _PEERS: Final = Path(sys.prefix) / "peers"  # where scripts/bench makes them

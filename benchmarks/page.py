@@ -1,0 +1,218 @@
+"""Keep the figures of each part as JSON, and render RESULTS.md and the figure of README.md."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from jinja2 import Environment, StrictUndefined
+
+from tests.support.servers import RedisServer
+
+from . import instructions, load, requests
+from .machine import OURS, PEERS, versions_of
+from .plot import bars, lines
+
+HOME: Final = Path(__file__).parent
+PAGE: Final = HOME / "RESULTS.md"
+README: Final = HOME.parent / "README.md"
+_BEGIN: Final = "<!-- written by scripts/bench -->"
+_END: Final = "<!-- end of scripts/bench -->"
+
+
+class Target(NamedTuple):
+    """A figure that should be reached."""
+
+    what: str
+    reach: str
+    measured: float
+    met: bool
+
+
+def keep(name: str, figures: Mapping[str, Any], seconds: float, load: float) -> None:
+    """Store the figures of a part with their circumstances."""
+    document = {
+        "measured": time.strftime("%Y-%m-%d", time.gmtime()),
+        "seconds": round(seconds),
+        "load": round(load, 1),
+        "machine": _machine(),
+        "versions": {name: found for name in (OURS, *PEERS) if (found := versions_of(name))},
+        "figures": figures,
+    }
+    (HOME / "results" / f"{name}.json").write_text(json.dumps(document, indent=1) + "\n")
+
+
+def read(titles: Mapping[str, str]) -> dict[str, Any]:
+    """Return the stored documents, by part."""
+    files = {name: HOME / "results" / f"{name}.json" for name in titles}
+    return {name: json.loads(file.read_text()) for name, file in files.items() if file.exists()}
+
+
+def write(titles: Mapping[str, str]) -> None:
+    """Write the page, its plots, and the sentence of README.md."""
+    documents = read(titles)
+    figures = {name: document["figures"] for name, document in documents.items()}
+    PAGE.write_text(render(titles, documents))
+    if "cost" in figures:
+        values = {
+            row["subject"]: row["ratio"]
+            for row in figures["cost"]["in process"]
+            if row["routes"] == 1
+        }
+        title = "Processor time of a request while maintenance is off, bare FastAPI = 1"
+        (HOME / "plots" / "cost.svg").write_text(bars(title, values, unit="×"))
+        README.write_text(with_summary(README.read_text(), summary(figures["cost"])))
+    if "propagation" in figures:
+        series = {
+            f"{who}, {label}": [
+                (row["links"], row[who][what] * 1000) for row in figures["propagation"]["links"]
+            ]
+            for who in ("ours", "floor")
+            for what, label in (("median", "a worker"), ("all", "all workers"))
+        }
+        plot = lines(
+            "From a bare SET to 503, median", series, across="links on two processors", up="ms"
+        )
+        (HOME / "plots" / "propagation.svg").write_text(plot)
+
+
+def render(titles: Mapping[str, str], documents: Mapping[str, Any]) -> str:
+    """Return the page."""
+    environment = Environment(
+        trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined, autoescape=False
+    )
+    environment.filters |= {"ms": milliseconds, "processor": _processor_time}
+    installed = {
+        name: found
+        for document in documents.values()
+        for name, found in document["versions"].items()
+    }
+    figures: dict[str, Any] = {
+        name: documents[name]["figures"] if name in documents else None for name in titles
+    }
+    text = environment.from_string((HOME / "RESULTS.md.j2").read_text()).render(
+        figures,
+        titles=titles,
+        documents=documents,
+        machine=list(documents.values())[-1]["machine"],
+        installed=installed,
+        targets=list(
+            targets({name: found for name, found in figures.items() if found is not None})
+        ),
+        cost_routes=requests.ROUTES,
+        load_sizes={
+            "workers": load.WORKERS,
+            "many": load.MANY,
+            "ttl": load.MANY_TTL,
+            "projected": load.PROJECTED,
+        },
+        most_growth=instructions.MAX_GROWTH,
+    )
+    text = re.sub(r"\n{2,}", "\n\n", re.sub(r"[ ]+\n", "\n", text.replace("\n## ", "\n\n## ")))
+    return f"{text.strip()}\n"
+
+
+def summary(cost: Mapping[str, Any]) -> str:
+    """Return the sentence of README.md."""
+    served = {row["subject"]: row["processor"] for row in cost["uvicorn"]}
+    return (
+        f"While maintenance is off, a request costs {served['ours, redis'] - 1:.0%} more processor time than bare FastAPI "
+        "behind uvicorn, whatever the number of routes."
+    ).replace("%", " %")
+
+
+def with_summary(page: str, sentence: str) -> str:
+    """Return the page with another sentence between its two marks."""
+    before, _, rest = page.partition(_BEGIN)
+    return f"{before}{_BEGIN}\n{sentence}\n{_END}{rest.partition(_END)[2]}"
+
+
+def targets(figures: Mapping[str, Any]) -> Iterator[Target]:
+    """Yield the targets of the measured parts."""
+    if "cost" in figures:
+        ours = {
+            row["routes"]: row["ratio"]
+            for row in figures["cost"]["in process"]
+            if row["subject"] == "ours, redis"
+        }
+        yield _at_most("off, in process, over bare", ours[1], 1.02)
+        yield _at_most("off, 1,000 routes over 1", ours[1000] / ours[1], 1.05)
+        for row in figures["cost"]["uvicorn"]:
+            if row["subject"] == "ours, redis":
+                share = 1 / row["processor"]
+                yield Target(
+                    "off, over uvicorn, share of bare, by processor time",
+                    "≥ 0.99",
+                    share,
+                    share >= 0.99,
+                )
+    if "refusal" in figures:
+        ours = {
+            (row["routes"], bool(row["marks"])): row
+            for row in figures["refusal"]["rows"]
+            if row["subject"] == "ours"
+        }
+        yield _at_most("a 503 over a hand-written one, 1 route", ours[1, False]["ratio"], 1.3)
+        yield _at_most(
+            "a 503, 1,000 routes over 1", ours[1000, False]["ratio"] / ours[1, False]["ratio"], 1.05
+        )
+        what = "a 503 with a forced route, 1,000 routes, of the framework's routing"
+        yield _at_most(what, ours[1000, True]["of routing"], 0.5)
+    for row in figures.get("propagation", {"links": []})["links"]:
+        if row["links"] <= 100:
+            what = (
+                f"propagation over the floor, {row['links']} link{'s' if row['links'] > 1 else ''}"
+            )
+            yield _at_most(f"{what}, median", row["ours"]["median"] / row["floor"]["median"], 1.5)
+            yield _at_most(f"{what}, p99", row["ours"]["p99"] / row["floor"]["p99"], 2)
+    if "load" in figures:
+        yield _at_most("connections of a worker", figures["load"]["connections"], 1)
+    if "weight" in figures:
+        yield _at_most(
+            "optional libraries that the import brings",
+            len(figures["weight"]["import"]["unwanted"]),
+            0,
+        )
+
+
+def _at_most(what: str, measured: float, most: float) -> Target:
+    return Target(what, f"≤ {most:g}", measured, measured <= most)
+
+
+def milliseconds(seconds: float) -> str:
+    """Return a time, as precisely as it matters."""
+    ms = seconds * 1000
+    return f"{ms:.0f} ms" if ms >= 100 else f"{ms:.1f} ms" if ms >= 10 else f"{ms:.2f} ms"
+
+
+def _processor_time(seconds: float) -> str:
+    return f"{seconds * 1e6:.0f} µs" if seconds < 0.01 else f"{seconds:.2f} s"
+
+
+def _machine() -> dict[str, Any]:
+    with RedisServer() as server:
+        info = dict(
+            line.split(":", 1) for line in server.cli("INFO", "server").splitlines() if ":" in line
+        )
+    cpuinfo = Path("/proc/cpuinfo")
+    names = (
+        [
+            line.partition(":")[2].strip()
+            for line in cpuinfo.read_text().splitlines()
+            if line.startswith("model name")
+        ]
+        if cpuinfo.exists()
+        else []
+    )
+    return {
+        "name": (names or [platform.processor() or platform.machine()])[0],
+        "processors": os.cpu_count(),
+        "system": f"{platform.system()} {platform.release()}",
+        "redis": f"Redis {info['redis_version'].strip()}",
+    }
