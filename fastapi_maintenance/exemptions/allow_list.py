@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from typing import Final
 
 from starlette._utils import get_route_path
@@ -24,9 +25,7 @@ _TYPED: Final = ("str", "int", "float", "uuid")
 _PARAMETER: Final = re.compile(rf"\{{{_NAME}(?::({'|'.join(_TYPED)}))?\}}")
 _REST: Final = re.compile(rf"\{{{_NAME}:path\}}")
 _LITERAL: Final = re.compile(r"[^{}]*")
-_SEGMENTS: Final = {
-    kind: re.compile(CONVERTOR_TYPES[kind].regex) for kind in _TYPED if kind != "str"
-}
+_SEGMENTS: Final = {kind: re.compile(CONVERTOR_TYPES[kind].regex) for kind in _TYPED[1:]}
 _MAX_ENTRY: Final = 200  # characters
 _MAX_SEGMENTS: Final = 32
 _MAX_VALUE: Final = 100  # characters of a segment that is an int, a float or a uuid
@@ -43,7 +42,7 @@ class _Entry:
 
 
 class AllowList:
-    """The allow list of a state. `problems` says what is wrong with the entries that are ignored.
+    """The allow list of a state. `errors` has a sentence for each ignored entry.
 
     The work for a request is bounded by the number of entries times their segments, however long
     its path and headers are.
@@ -63,11 +62,8 @@ class AllowList:
     def matches(self, scope: Scope) -> bool:
         """Return whether an entry allows the request."""
         path = _Segments(get_route_path(scope))
-        entries = [
-            entry
-            for entry in self._entries
-            if entry.methods is None or entry.methods.matches(scope)
-        ]
+        is_for = (each.methods is None or each.methods.matches(scope) for each in self._entries)
+        entries = list(compress(self._entries, is_for))
         if any(entry.network is None and path.match(entry) for entry in entries):
             return True
         networks = [entry.network for entry in entries if entry.network is not None]
@@ -79,11 +75,8 @@ class _Segments:
     """The segments of a path, each compared once with each type. A newline matches nothing."""
 
     def __init__(self, path: str) -> None:
-        self._given = (
-            path.split("/", _MAX_SEGMENTS + 1)[1:]
-            if path.startswith("/") and "\n" not in path
-            else []
-        )
+        is_valid = path.startswith("/") and "\n" not in path
+        self._given = path.split("/", _MAX_SEGMENTS + 1)[1:] if is_valid else []
         self._known: dict[tuple[int, str], bool] = {}
 
     def match(self, entry: _Entry) -> bool:
@@ -128,9 +121,8 @@ def _parse(entry: str) -> _Entry:
 
 def _read(segments: Sequence[str]) -> Iterator[str | tuple[str]]:
     if len(segments) > _MAX_SEGMENTS:
-        raise ConfigurationError(
-            f"A path must have at most {_MAX_SEGMENTS} segments, got {len(segments)}."
-        )
+        got = len(segments)
+        raise ConfigurationError(f"A path must have at most {_MAX_SEGMENTS} segments, got {got}.")
     for segment in segments:
         if parameter := _PARAMETER.fullmatch(segment):
             yield (parameter[1] or "str",)

@@ -27,14 +27,12 @@ SECRET_VARIABLE: Final = "FASTAPI_MAINTENANCE_SECRET"  # noqa: S105 - the name o
 HEADER: Final = "X-Maintenance-Bypass"
 PARAMETER: Final = "maintenance_bypass"  # of the link, and the name of the cookie
 
-_SHORTEST: Final = 32  # characters of a secret
-_LONGEST: Final = 512  # characters of a token; longer ones are not verified
-_SALT: Final = "fastapi_maintenance.exemptions.bypass"
+_MIN_SECRET: Final = 32  # characters
+_MAX_TOKEN: Final = 512  # characters; longer ones are not verified
+_SALT: Final = "fastapi_maintenance.bypass"
 _HEADER_NAME: Final = HEADER.lower().encode()
 _PREFIX: Final = f"{PARAMETER}=".encode()
-_IN_SEGMENT: Final = (
-    "%!$&'()*+,;=:@~"  # RFC 3986, 3.3; a percent sign stands in what is encoded already
-)
+_IN_SEGMENT: Final = "%!$&'()*+,;=:@~"  # RFC 3986, 3.3; "%" is part of what is encoded
 _IN_QUERY: Final = _IN_SEGMENT + "/?"
 
 
@@ -61,11 +59,12 @@ class Bypass:
 
     def issue(self, until: datetime, note: str | None = None) -> tuple[str, BypassRecord]:
         """Issue a token. Returns the token and its record for the switch."""
-        # The random part makes tokens with the same end different.
-        token = self._signer.dumps([int(until.timestamp()), token_urlsafe(9)])
-        return token, BypassRecord(
-            id=_id_of(token), until=datetime.fromtimestamp(int(until.timestamp()), UTC), note=note
-        )
+        seconds = int(until.timestamp())
+        token = self._signer.dumps(
+            [seconds, token_urlsafe(9)]
+        )  # random, so that none is like another
+        end = datetime.fromtimestamp(seconds, UTC)
+        return token, BypassRecord(id=_id_of(token), until=end, note=note)
 
     def admits(self, scope: Scope, records: Sequence[BypassRecord], now: datetime) -> bool:
         """Return whether a request has a valid token in its header or cookie."""
@@ -82,47 +81,33 @@ class Bypass:
         if _PREFIX not in scope["query_string"]:
             return None
         fields = scope["query_string"].split(b"&")
-        given = [
-            field[len(_PREFIX) :].decode("latin-1") for field in fields if field.startswith(_PREFIX)
-        ]
-        scope["query_string"] = rest = b"&".join(
-            field for field in fields if not field.startswith(_PREFIX)
-        )
+        given = [field for field in fields if field.startswith(_PREFIX)]
+        rest = b"&".join(field for field in fields if not field.startswith(_PREFIX))
+        scope["query_string"] = rest
         if scope.get("method") not in ("GET", "HEAD") or len(given) != 1:
             return None
-        expiry = self._expiry(given[0], records, now)
+        token = given[0].removeprefix(_PREFIX).decode("latin-1")
+        expiry = self._expiry(token, records, now)
         if expiry is None:
             return None
-        response = Response(
-            status_code=303,
-            headers={
-                "Location": _here(scope, rest),
-                "Cache-Control": "no-store",
-                "Referrer-Policy": "no-referrer",
-            },
-        )
-        left = max(1, int(expiry - now.timestamp()))
-        response.set_cookie(
-            PARAMETER, given[0], max_age=left, httponly=True, samesite="lax", **self._cookie
-        )
+        headers = {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
+        response = Response(status_code=303, headers=headers | {"Location": _here(scope, rest)})
+        cookie = {"max_age": max(1, int(expiry - now.timestamp())), **self._cookie}
+        response.set_cookie(PARAMETER, token, httponly=True, samesite="lax", **cookie)
         return response
 
     def _expiry(self, token: str, records: Sequence[BypassRecord], now: datetime) -> int | None:
         """Return when a token expires, in seconds since the epoch; `None` if it is invalid."""
         from itsdangerous import BadData
 
-        if len(token) > _LONGEST:
+        if len(token) > _MAX_TOKEN:
             return None
         try:
             expiry, _ = self._signer.loads(token)  # compares in constant time before it parses
         except BadData:
             return None
-        known = _id_of(token)
-        return (
-            expiry
-            if now.timestamp() < expiry and any(record.id == known for record in records)
-            else None
-        )
+        is_listed = _id_of(token) in {record.id for record in records}
+        return expiry if is_listed and now.timestamp() < expiry else None
 
 
 def link_to(url: str, token: str) -> str:
@@ -139,19 +124,14 @@ def _checked(given: Any) -> list[str]:
         secrets = [given] if isinstance(given, str) else given
         where = "secret"
     how = 'make one with: python -c "import secrets; print(secrets.token_urlsafe(32))"'
-    if (
-        not isinstance(secrets, Sequence)
-        or not secrets
-        or not all(isinstance(secret, str) and secret for secret in secrets)
-    ):
-        raise ConfigurationError(
-            f"{where} must be a secret shared by workers and command line, got none; {how}"
-        )
-    if (shortest := min(map(len, secrets))) < _SHORTEST:
-        raise ConfigurationError(
-            f"{where} must have at least {_SHORTEST} characters, got {shortest}; {how}"
-        )
-    return list(secrets)
+    is_list = isinstance(secrets, Sequence) and secrets
+    if not is_list or not all(isinstance(secret, str) and secret for secret in secrets):
+        need = "be a secret shared by workers and command line, got none"
+    elif (shortest := min(map(len, secrets))) < _MIN_SECRET:
+        need = f"have at least {_MIN_SECRET} characters, got {shortest}"
+    else:
+        return list(secrets)
+    raise ConfigurationError(f"{where} must {need}; {how}")
 
 
 def _signer(secrets: list[str]) -> Any:
@@ -163,9 +143,8 @@ def _signer(secrets: list[str]) -> Any:
         ) from error
     # The environment may contain lone surrogates. The signer uses the last key to sign.
     keys = [secret.encode("utf-8", "surrogatepass") for secret in reversed(secrets)]
-    return URLSafeSerializer(
-        keys, salt=_SALT, signer_kwargs={"key_derivation": "hmac", "digest_method": sha256}
-    )
+    options = {"key_derivation": "hmac", "digest_method": sha256}
+    return URLSafeSerializer(keys, salt=_SALT, signer_kwargs=options)
 
 
 def _id_of(token: str) -> str:

@@ -24,11 +24,13 @@ __all__ = [
 ]
 
 ForwardedHeader = Literal["x-forwarded-for", "forwarded"]
-"""In which header proxies say for whom they ask."""
+"""The header in which proxies report the client."""
 
 Address = IPv4Address | IPv6Address
+AddressRange = IPv4Network | IPv6Network
 _PORT: Final = re.compile(r":(?:[0-9]*|_[0-9A-Za-z._-]+)\Z")  # the second as RFC 7239, 6.1 has it
 _MAX_LENGTH: Final = 4096  # characters
+_MAX_PROXIES: Final = 32
 _MARK: Final = re.compile(r'[",]')
 _NAME: Final = "[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _PAIR: Final = re.compile(rf"""[ \t]*(?:({_NAME})=({_NAME}|"[^"\\]*")[ \t]*)?(;|\Z)""")
@@ -40,9 +42,8 @@ def hops(scope: Scope, header: ForwardedHeader) -> Iterator[Address | None]:
     Each proxy appends. Clients may have written everything to the left of what a trusted proxy
     appended, so the header is read from the right: nothing further left changes what has been read.
     """
-    text = ",".join(
-        value.decode("latin-1") for name, value in scope["headers"] if name == header.encode()
-    )
+    given = (value for name, value in scope["headers"] if name == header.encode())
+    text = b",".join(given).decode("latin-1")
     if len(text) > _MAX_LENGTH:
         return iter((None,))
     if header == "forwarded":
@@ -98,10 +99,6 @@ def _for(element: str) -> str:
     return nodes[0] if len(nodes) == 1 else ""
 
 
-AddressRange = IPv4Network | IPv6Network
-_MAX_PROXIES: Final = 32
-
-
 class Proxies:
     """The trusted proxies and the header in which they report the client address.
 
@@ -128,8 +125,7 @@ class Proxies:
         address = address_of(str(client[0])) if client else None
         if address is None or not is_in(address, self._networks):
             return address
-        # The first address that is no trusted proxy; in a chain of trusted proxies alone, the first
-        # of them.
+        # The first address that is no trusted proxy, or the begin of a chain of trusted proxies.
         for number, address in enumerate(hops(scope, self.forwarded)):
             if address is None or not is_in(address, self._networks):
                 return address
@@ -139,9 +135,8 @@ class Proxies:
 
     def __repr__(self) -> str:
         networks = f", trusted_proxies={[*map(str, self._networks)]!r}" if self._networks else ""
-        return networks + (
-            f", forwarded={self.forwarded!r}" if self.forwarded != "x-forwarded-for" else ""
-        )
+        header = f", forwarded={self.forwarded!r}" if self.forwarded != "x-forwarded-for" else ""
+        return networks + header
 
 
 def is_in(address: Address, networks: Iterable[AddressRange]) -> bool:
@@ -159,10 +154,7 @@ def network_of(text: object) -> AddressRange:
         raise ConfigurationError(
             f"A network must be like 10.0.0.0/8, 192.0.2.7 or ::1, got {text!r} ({error})."
         ) from None
-    if (
-        isinstance(network, IPv6Network)
-        and network.prefixlen >= 96
-        and (mapped := network.network_address.ipv4_mapped) is not None
-    ):
-        return IPv4Network((mapped, network.prefixlen - 96))
+    if isinstance(network, IPv6Network) and network.prefixlen >= 96:
+        mapped = network.network_address.ipv4_mapped
+        return network if mapped is None else IPv4Network((mapped, network.prefixlen - 96))
     return network

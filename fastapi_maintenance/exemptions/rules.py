@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from hmac import compare_digest
 from typing import Any, Final
 from urllib.parse import parse_qsl
@@ -76,16 +76,20 @@ class Rule(ABC):
         return await self.applies(connection) is True
 
     def __or__(self, other: ExemptHandler | Any) -> Rule:
-        return _AnyOf(self, _as_rule(other)) if callable(other) else NotImplemented
+        rule: Rule = _combined(True, self, other)
+        return rule
 
     def __ror__(self, other: ExemptHandler | Any) -> Rule:
-        return _AnyOf(_as_rule(other), self) if callable(other) else NotImplemented
+        rule: Rule = _combined(True, other, self)
+        return rule
 
     def __and__(self, other: ExemptHandler | Any) -> Rule:
-        return _AllOf(self, _as_rule(other)) if callable(other) else NotImplemented
+        rule: Rule = _combined(False, self, other)
+        return rule
 
     def __rand__(self, other: ExemptHandler | Any) -> Rule:
-        return _AllOf(_as_rule(other), self) if callable(other) else NotImplemented
+        rule: Rule = _combined(False, other, self)
+        return rule
 
     def __invert__(self) -> Rule:
         return _Not(self)
@@ -132,31 +136,23 @@ class Path(ScopeRule):
 
     def __init__(self, *paths: str, methods: Iterable[str] | None = None) -> None:
         self._paths = _some("Path", paths)
-        self._methods = (
-            None
-            if methods is None
-            else Method(*([methods] if isinstance(methods, str) else methods))
-        )
+        named = [methods] if isinstance(methods, str) else methods
+        self._methods = None if named is None else Method(*named)
         self._exact = frozenset(path for path in paths if _checked_path(path) and "{" not in path)
         self._templates = [_compiled(path) for path in paths if path not in self._exact]
 
     def matches(self, scope: Scope) -> bool | None:
         """Return whether path and method match."""
-        return _all_of(
-            (
-                self._matches_path(get_route_path(scope)),
-                self._methods is None or self._methods.matches(scope),
-            )
-        )
+        path = self._matches_path(get_route_path(scope))
+        method = self._methods is None or self._methods.matches(scope)
+        return False if False in (path, method) else (path and method) or None
 
     def _matches_path(self, path: str) -> bool | None:
         if path in self._exact or any(template.fullmatch(path) for template in self._templates):
             return True
         # The patterns of routes end with `$`, which a newline at the end of the path may follow.
-        loose = path.removesuffix("\n") in self._exact or any(
-            template.match(path) for template in self._templates
-        )
-        return None if loose else False
+        loose = any(template.match(path) for template in self._templates)
+        return None if loose or path.removesuffix("\n") in self._exact else False
 
     def __repr__(self) -> str:
         methods = "" if self._methods is None else f", methods={[*self._methods.methods]!r}"
@@ -180,12 +176,8 @@ class Method(ScopeRule):
         method = scope.get("method")
         if method is None or method in self.methods:
             return method is not None
-        method = method.upper()
-        return (
-            None
-            if method in self.methods or (method == "HEAD" and "GET" in self.methods)
-            else False
-        )
+        others = {method.upper(), "GET" if method.upper() == "HEAD" else ""}
+        return False if others.isdisjoint(self.methods) else None
 
     def __repr__(self) -> str:
         return f"Method({_listed(self.methods)})"
@@ -203,16 +195,14 @@ class Host(ScopeRule):
             requirement = "A host must be like example.com or *.example.com, without a port"
             require(_reads(_HOST, host), requirement, host)
         self._hosts = tuple(host.lower() for host in hosts)
+        self._endings = tuple(host[1:] for host in self._hosts if host.startswith("*"))
 
     def matches(self, scope: Scope) -> bool | None:
         """Return whether the host is one of these."""
         name = _PORT.sub("", (_header(scope, b"host") or "").lower())
         if not _reads(_HOST, name):
             return None
-        return any(
-            name.endswith(host[1:]) if host.startswith("*") else name == host
-            for host in self._hosts
-        )
+        return name in self._hosts or name.endswith(self._endings)
 
     def __repr__(self) -> str:
         return f"Host({_listed(self._hosts)})"
@@ -252,10 +242,8 @@ class _Named(ScopeRule):
     def __init__(self, name: str, value: str | None = None) -> None:
         kind = type(self).__name__
         require(self._is_name(name), f"The name of a {kind} must be a token", name)
-        if value is not None and not _reads(_TEXT, value):
-            raise ConfigurationError(
-                f"The value of {kind}({name!r}, …) must be text that is not empty."
-            )
+        if value is not None and not _reads(_TEXT, value):  # not quoted, as it may be a secret
+            raise ConfigurationError(f"The value of {kind}({name!r}, …) must be non-empty text.")
         self._name = name
         self._value = value
 
@@ -305,11 +293,8 @@ class Query(_Named):
 
     def _values(self, scope: Scope) -> Sequence[str]:
         query: bytes = scope.get("query_string", b"")
-        return [
-            value
-            for name, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True)
-            if name == self._name
-        ]
+        pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
+        return [value for name, value in pairs if name == self._name]
 
 
 class Bearer(Rule):
@@ -353,40 +338,29 @@ class Role(Rule):
 
 
 # -- combinations ----------------------------------------------------------------------------------
-class _AnyOf(Rule):
-    def __init__(self, *rules: Rule) -> None:
+class _Combination(Rule):
+    """Rules of which one decisive answer is enough: yes for `|`, no for `&`."""
+
+    def __init__(self, decisive: bool, *rules: Rule) -> None:
+        self.decisive = decisive
         self._rules = rules
 
     async def applies(self, connection: HTTPConnection) -> bool | None:
-        """Return yes as soon as one rule says yes; else unknown if one is, else no."""
-        answers = set()
+        """Return the decisive answer if a rule gives it; else unknown if one is, else the other."""
+        result: bool | None = not self.decisive
         for rule in self._rules:
-            if answer := await rule.applies(connection):
-                return True
-            answers.add(answer)
-        return None if None in answers else False
+            answer = await rule.applies(connection)
+            if answer is self.decisive:
+                return answer
+            result = None if answer is None else result
+        return result
 
     def __repr__(self) -> str:
-        return " | ".join(map(repr, self._rules))
-
-
-class _AllOf(Rule):
-    def __init__(self, *rules: Rule) -> None:
-        self._rules = rules
-
-    async def applies(self, connection: HTTPConnection) -> bool | None:
-        """Return no as soon as one rule says no; else unknown if one is, else yes."""
-        answers = set()
-        for rule in self._rules:
-            if (answer := await rule.applies(connection)) is False:
-                return False
-            answers.add(answer)
-        return _all_of(answers)
-
-    def __repr__(self) -> str:
-        return " & ".join(
-            f"({rule!r})" if isinstance(rule, _AnyOf) else repr(rule) for rule in self._rules
-        )
+        if self.decisive:
+            return " | ".join(map(repr, self._rules))
+        inner = (isinstance(rule, _Combination) and rule.decisive for rule in self._rules)
+        pairs = zip(self._rules, inner, strict=True)
+        return " & ".join(f"({rule!r})" if is_or else repr(rule) for rule, is_or in pairs)
 
 
 class _Not(Rule):
@@ -399,19 +373,14 @@ class _Not(Rule):
         return None if answer is None else not answer
 
     def __repr__(self) -> str:
-        return (
-            f"~({self._rule!r})" if isinstance(self._rule, _AnyOf | _AllOf) else f"~{self._rule!r}"
-        )
+        return f"~({self._rule!r})" if isinstance(self._rule, _Combination) else f"~{self._rule!r}"
 
 
-def _as_rule(handler: ExemptHandler) -> Rule:
-    return handler if isinstance(handler, Rule) else When(handler)
-
-
-def _all_of(answers: Collection[bool | None]) -> bool | None:
-    if False in answers:
-        return False
-    return None if None in answers else True
+def _combined(decisive: bool, *handlers: Any) -> Any:
+    if not all(map(callable, handlers)):
+        return NotImplemented
+    rules = (each if isinstance(each, Rule) else When(each) for each in handlers)
+    return _Combination(decisive, *rules)
 
 
 # -- reading options -------------------------------------------------------------------------------
@@ -452,9 +421,7 @@ def _header(scope: Scope, name: bytes) -> str | None:
 
 
 def _is_same(given: str, expected: str) -> bool:
-    return compare_digest(
-        given.encode("utf-8", "surrogatepass"), expected.encode("utf-8", "surrogatepass")
-    )
+    return compare_digest(*(text.encode("utf-8", "surrogatepass") for text in (given, expected)))
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -70,10 +70,8 @@ def render_problem(content: Content, kind: str, status: int) -> RenderedBody:
 def render_html(content: Content) -> RenderedBody:
     """Render the built-in page."""
     policy = (b"content-security-policy", CONTENT_SECURITY_POLICY)
-    return RenderedBody(
-        render_page(content).encode(),
-        (_content_type(f"{HTML}; charset=utf-8"), *_language_headers(content), policy),
-    )
+    headers = _content_type(f"{HTML}; charset=utf-8"), *_language_headers(content), policy
+    return RenderedBody(render_page(content).encode(), headers)
 
 
 def render_plain(content: Content) -> RenderedBody:
@@ -81,10 +79,8 @@ def render_plain(content: Content) -> RenderedBody:
     lines = [content.title, content.message]
     if content.ends_at is not None:
         lines.append(content.translation.until.replace("{time}", readable(content.ends_at)))
-    return RenderedBody(
-        "".join(f"{line}\n" for line in lines).encode(),
-        (_content_type(f"{PLAIN}; charset=utf-8"), *_language_headers(content)),
-    )
+    headers = _content_type(f"{PLAIN}; charset=utf-8"), *_language_headers(content)
+    return RenderedBody("".join(f"{line}\n" for line in lines).encode(), headers)
 
 
 _VARY: Final = (b"vary", b"accept")

@@ -57,7 +57,7 @@ _READABLE: Final = (b"access-control-expose-headers", b"retry-after, x-maintenan
 _SAFE: Final = (b"allow", b"GET, HEAD, OPTIONS, TRACE")  # a 405 must have it (RFC 9110, 15.5.6)
 _REDIRECT: Final = "redirect"
 _NOT_STORED: Final = (b"cache-control", b"no-store")
-_MOST_CLIENTS: Final = 256  # kinds of clients, by what they accept; there are a few dozen of them
+_MAX_CLIENTS: Final = 256  # pairs of headers; there are a few dozen of them
 Headers = tuple[tuple[bytes, bytes], ...]
 
 
@@ -72,13 +72,11 @@ class _Encoded:
 
     def timed(self, seconds: int, retry_after: bytes) -> _Encoded:
         """Return the response with Retry-After and Content-Length."""
-        content = (
-            self.content if self.after is None else b"%b%d%b" % (self.content, seconds, self.after)
-        )
-        length = (b"content-length", b"%d" % len(content))
-        return _Encoded(
-            self.status, (*self.headers, length, (b"retry-after", retry_after)), content
-        )
+        body = self.content
+        if self.after is not None:
+            body = b"%b%d%b" % (body, seconds, self.after)
+        timed = ((b"content-length", b"%d" % len(body)), (b"retry-after", retry_after))
+        return _Encoded(self.status, (*self.headers, *timed), body)
 
 
 def _utc_now() -> datetime:
@@ -101,9 +99,8 @@ class MaintenanceResponse:
         self._state = state
         self._clock = clock
         self._options = options = options or ResponseOptions()
-        self._retry_after = RetryAfter(
-            options.retry_after, options.jitter, options.retry_after_as_date
-        )
+        as_date = options.retry_after_as_date
+        self._retry_after = RetryAfter(options.retry_after, options.jitter, as_date)
         self._detail = detail(state)
         self._is_constant = self._retry_after.is_constant(state)
         self._languages = tuple(options.all_translations)
@@ -130,7 +127,7 @@ class MaintenanceResponse:
         """Return media type and language for a client, cached by its two headers."""
         preferred = self._preferred.get(preferences)
         if preferred is None:
-            if len(self._preferred) >= _MOST_CLIENTS:  # somebody makes them up
+            if len(self._preferred) >= _MAX_CLIENTS:  # a client invents them
                 self._preferred.clear()
             accept, accept_language = (header.decode("latin-1") for header in preferences)
             language = negotiate_language(accept_language, self._languages, self._options.language)
@@ -138,13 +135,14 @@ class MaintenanceResponse:
         return preferred
 
     def _encode(self, media_type: str, language: str) -> _Encoded:
+        is_redirect = media_type == _REDIRECT
         encoded = (
-            self._redirecting() if media_type == _REDIRECT else self._saying(media_type, language)
+            self._encode_redirect() if is_redirect else self._encode_body(media_type, language)
         )
         self._encoded[media_type, language] = encoded
         return encoded
 
-    def _saying(self, media_type: str, language: str) -> _Encoded:
+    def _encode_body(self, media_type: str, language: str) -> _Encoded:
         options, state = self._options, self._state
         status = options.status_of(state)
         body = options.render(media_type, options.content(state, language))
@@ -153,10 +151,10 @@ class MaintenanceResponse:
             headers.append(_SAFE)
         if media_type == HTML and options.refresh is not None and state.mode == "full":
             headers.append((b"refresh", b"%d" % options.refresh))
-        encoded = _Encoded(status, self._with_own(headers), body.content, body.after)
+        encoded = _Encoded(status, self._with_custom(headers), body.content, body.after)
         return self._time(encoded) if self._is_constant else encoded
 
-    def _redirecting(self) -> _Encoded:
+    def _encode_redirect(self) -> _Encoded:
         """Encode the redirect without Retry-After, which would delay it (RFC 9110, 10.2.3)."""
         headers = [
             (b"location", (self._options.redirect or "").encode()),
@@ -165,14 +163,12 @@ class MaintenanceResponse:
             _NOT_STORED,
             (MODE_HEADER, _mark(self._state)),
         ]
-        return _Encoded(302, self._with_own(headers), b"")
+        return _Encoded(302, self._with_custom(headers), b"")
 
-    def _with_own(self, ours: list[tuple[bytes, bytes]]) -> Headers:
+    def _with_custom(self, ours: list[tuple[bytes, bytes]]) -> Headers:
         """Return the headers with the custom ones, which replace all but a Vary header."""
-        own = [
-            (name.lower().encode(), value.encode("latin-1"))
-            for name, value in self._options.headers.items()
-        ]
+        given = self._options.headers.items()
+        own = [(name.lower().encode(), value.encode("latin-1")) for name, value in given]
         replaced = {name for name, _ in own} - {b"vary"}
         return *(header for header in ours if header[0] not in replaced), *own
 
@@ -185,15 +181,11 @@ class MaintenanceResponse:
 def announcement(state: MaintenanceState) -> tuple[bytes, bytes]:
     """Return the header for an upcoming window. The start is rounded down, the end up."""
     assert state.starts_at is not None
-    end = b"" if state.ends_at is None else b";ends_at=@%d" % math.ceil(state.ends_at.timestamp())
-    return UPCOMING_HEADER, b"%b;starts_at=@%d%b" % (
-        state.mode.encode(),
-        math.floor(state.starts_at.timestamp()),
-        end,
-    )
+    begin = b"starts_at=@%d" % math.floor(state.starts_at.timestamp())
+    mode, *end = _mark(state).split(b";")
+    return UPCOMING_HEADER, b";".join((mode, begin, *end))
 
 
 def _mark(state: MaintenanceState) -> bytes:
-    if state.ends_at is None:
-        return state.mode.encode()
-    return b"%b;ends_at=@%d" % (state.mode.encode(), math.ceil(state.ends_at.timestamp()))
+    end = b"" if state.ends_at is None else b";ends_at=@%d" % math.ceil(state.ends_at.timestamp())
+    return state.mode.encode() + end

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Final
 
 from ..exceptions import ConfigurationError
 from .content import Content
 from .renderers import RenderedBody
 
 __all__ = ["Page", "read_file", "read_template"]
+
+_TYPE: Final = (b"content-type", b"text/html; charset=utf-8")
 
 Page = Callable[[Content], RenderedBody]
 """A function that renders the content as HTML."""
@@ -23,10 +26,8 @@ def read_file(path: str | PathLike[str]) -> Page:
         content = Path(path).read_bytes()
     except OSError as error:
         raise ConfigurationError(f"file={str(path)!r} cannot be read: {error.strerror}.") from error
-    body = RenderedBody(
-        content, ((b"content-type", b"text/html; charset=utf-8"), (b"vary", b"accept"))
-    )
-    return lambda content: body
+    body = RenderedBody(content, (_TYPE, (b"vary", b"accept")))
+    return lambda _: body
 
 
 def read_template(path: str | PathLike[str]) -> Page:
@@ -50,34 +51,30 @@ def read_template(path: str | PathLike[str]) -> Page:
         auto_reload=False,
         undefined=StrictUndefined,
     )
-    try:
+    with _naming(where):
         template = environment.get_template(where.name)
-    except Exception as error:
-        raise ConfigurationError(
-            f"template={str(path)!r} cannot be used: {_explain(error)}."
-        ) from error
-    return lambda content: _render(template, content)
+
+    def render(content: Content) -> RenderedBody:
+        with _naming(where):
+            page = template.render(
+                title=content.title,
+                message=content.message,
+                ends_at=content.ends_at,
+                mode=content.state.mode,
+                language=content.language,
+                translation=content.translation,
+            )
+        return RenderedBody(page.encode(), (_TYPE, (b"vary", b"accept, accept-language")))
+
+    return render
 
 
-def _render(template: Any, content: Content) -> RenderedBody:
+@contextmanager
+def _naming(template: Path) -> Iterator[None]:
+    """Name the template in errors of it, which may be of any kind."""
     try:
-        page = template.render(
-            title=content.title,
-            message=content.message,
-            ends_at=content.ends_at,
-            mode=content.state.mode,
-            language=content.language,
-            translation=content.translation,
-        )
+        yield
     except Exception as error:
-        raise ConfigurationError(
-            f"template={template.filename!r} cannot be used: {_explain(error)}."
-        ) from error
-    return RenderedBody(
-        page.encode(),
-        ((b"content-type", b"text/html; charset=utf-8"), (b"vary", b"accept, accept-language")),
-    )
-
-
-def _explain(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".rstrip(".")
+        reason = f"{type(error).__name__}: {error}".rstrip(".")
+        sentence = f"template={str(template)!r} cannot be used: {reason}."
+        raise ConfigurationError(sentence) from error

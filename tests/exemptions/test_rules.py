@@ -693,9 +693,9 @@ def test_rule_repr_shows_no_secret(rule: Rule, expected: str) -> None:
         (lambda: Host("a:80"), "without a port"),
         (lambda: Host("*"), "A host must be like"),
         (lambda: Header("X Key"), "The name of a Header must"),
-        (lambda: Header("X-Key", ""), "not empty"),
+        (lambda: Header("X-Key", ""), "non-empty text"),
         (lambda: Cookie("a=b"), "The name of a Cookie must"),
-        (lambda: Cookie("a", 7), "not empty"),  # type: ignore[arg-type]
+        (lambda: Cookie("a", 7), "non-empty text"),  # type: ignore[arg-type]
         (lambda: Query(""), "The name of a Query must"),
         (lambda: Bearer("token"), "must be a function of the token"),  # type: ignore[arg-type]
         (lambda: Role("a", of="b"), "returns roles"),  # type: ignore[arg-type]
