@@ -42,7 +42,10 @@ def test_open_again():
 """
 
 
-def test_fixture_ends_with_its_test(pytester: pytest.Pytester) -> None:
+def test_fixture_ends_with_its_test(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # a second each
     pytester.makepyfile(test_shop=PROJECT)
     options = ("-p", "no:randomly", "-p", "no:cacheprovider")
 

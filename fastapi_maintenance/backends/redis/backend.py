@@ -153,7 +153,7 @@ class RedisBackend(
             link.nudge()
 
     async def notify_once(self, news: StateChange, tell: Callable[[str], Awaitable[None]]) -> bool:
-        return await NotificationClaim(self._keys.told, self._wire, self._timeout).tell_once(
+        return await NotificationClaim(self._keys.told, self._wire, self._timeout).notify_once(
             news, tell
         )
 

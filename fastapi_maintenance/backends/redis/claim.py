@@ -37,7 +37,7 @@ class NotificationClaim:
             6
         )  # of this attempt: workers that were forked share everything else
 
-    async def tell_once(self, news: StateChange, tell: Callable[[str], Awaitable[None]]) -> bool:
+    async def notify_once(self, news: StateChange, tell: Callable[[str], Awaitable[None]]) -> bool:
         """As `BaseStateBackend.notify_once`."""
         verdict, before = await self._step(
             "claim", news.before, news.now, round(news.at * 1e6), self._milliseconds

@@ -39,7 +39,7 @@ class Scene:
             self.told.append(f"{old}>{news.now}")
             await asyncio.sleep(seconds)
 
-        return await NotificationClaim(self._key, self._backend._wire, 2.0, lease).tell_once(
+        return await NotificationClaim(self._key, self._backend._wire, 2.0, lease).notify_once(
             news, tell
         )
 
@@ -120,7 +120,7 @@ async def test_who_is_ending_still_notes_what_it_has_told() -> None:
 
     async def tell(old: str) -> None: ...
 
-    telling = asyncio.create_task(teller.tell_once(news("1"), tell))
+    telling = asyncio.create_task(teller.notify_once(news("1"), tell))
     await teller.noting.wait()
     telling.cancel()
     await asyncio.sleep(0.05)
@@ -234,14 +234,15 @@ async def test_every_version_of_redis_can_keep_the_record(scene: Scene) -> None:
 KILLED: Final = """
 import asyncio, os, signal, sys
 from fastapi_maintenance.backends import RedisBackend
-from fastapi_maintenance.backends.base import News
-from fastapi_maintenance.backends.redis.claim import Teller
+from fastapi_maintenance.backends.base import StateChange
+from fastapi_maintenance.backends.redis.claim import NotificationClaim
 
 async def tell(old):
     os.kill(os.getpid(), signal.SIGKILL)
 
 backend = RedisBackend(sys.argv[1])
-asyncio.run(Teller("{maintenance}:told", backend._wire, 2.0, 0.5).notify_once(News("0", "1", 1.0), tell))
+claim = NotificationClaim("{maintenance}:told", backend._wire, 2.0, 0.5)
+asyncio.run(claim.notify_once(StateChange("0", "1", 1.0), tell))
 """
 
 
