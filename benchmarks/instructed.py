@@ -97,6 +97,7 @@ def profile(
     mode, routes = layer.mode, layer._routes
     admission = InFlightRequest(mode, scope_of("/"))
     admission.route = routes.match(admission.scope)
+    admission.refused_by = ON
 
     async def copy(scope: Scope) -> None:
         dict(scope)
@@ -122,7 +123,7 @@ def profile(
         admission.decide(closed.mode.gate, found=True)
 
     async def answer(scope: Scope) -> None:
-        await layer._refuse(ON, None, scope, receive, send)
+        await layer._refuse(admission, scope, receive, send)
 
     pieces = {
         "the copy of the scope": copy,

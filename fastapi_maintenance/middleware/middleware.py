@@ -133,8 +133,7 @@ class MaintenanceModeMiddleware:
         self._cors = CORSPassthrough(self.app, MaintenanceModeMiddleware)
         self._options = response
         self._plain = MaintenanceResponse(ON, self.mode.now, response)
-        self._responses: dict[str | None, tuple[MaintenanceState, MaintenanceResponse]] = {}
-        self._fenced: dict[int | None, MaintenanceResponse] = {}
+        self._responses: dict[object, tuple[MaintenanceState, MaintenanceResponse]] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve or refuse a request. It waits for I/O only before the first state is known."""
@@ -221,8 +220,7 @@ class MaintenanceModeMiddleware:
                     await self._send(partial(handle_error, error), scope, receive, send)
                     return
             if not request.exempt or decision.rule is DecidedBy.FORCED_ON:
-                mode.refused_total += 1
-                await self._refuse(request.refused_by, route.component, seen, receive, send)
+                await self._refuse(request, seen, receive, send)
                 return
             request.refused_by = None
         elif request.exempt is None and gate.for_component(route.component).closure is not None:
@@ -232,14 +230,12 @@ class MaintenanceModeMiddleware:
         await self._serve(request, gate, scope, receive, send)
 
     async def _refuse(
-        self,
-        state: MaintenanceState,
-        component: str | None,
-        scope: Scope,
-        receive: Receive,
-        send: Send,
+        self, request: InFlightRequest, scope: Scope, receive: Receive, send: Send
     ) -> None:
-        response: ASGIApp = self._response_for(state, component)
+        state = request.refused_by
+        assert state is not None
+        self.mode.refused_total += 1
+        response: ASGIApp = self._response_for(state, request.component)
         if (handler := self.response_handler) is not None:
             given = state if self._gives_state else None
             response = partial(answer_with, handler, given, response)
@@ -254,15 +250,11 @@ class MaintenanceModeMiddleware:
         """Return the response for a state, encoded once for each state of a component."""
         if state is ON:  # forced-on routes and enable_maintenance ignore the switch's details
             return self._plain
-        if state.reason is FENCED.reason:
-            if (response := self._fenced.get(state.retry_after)) is None:
-                response = MaintenanceResponse(state, self.mode.now, self._options)
-                self._fenced[state.retry_after] = response
-            return response
-        known, response = self._responses.get(component, (ON, self._plain))
+        key = state.retry_after if state.reason is FENCED.reason else component
+        known, response = self._responses.get(key, (ON, self._plain))
         if known is not state:
             response = MaintenanceResponse(state, self.mode.now, self._options)
-            self._responses[component] = state, response
+            self._responses[key] = state, response
         return response
 
     async def _serve(

@@ -40,9 +40,7 @@ class ChangeHooks:
             require(hook is None or callable(hook), f"{name} must be callable", hook)
         self.on_change = on_change
         self.on_change_once = on_change_once
-        self._changes: deque[tuple[MaintenanceState, MaintenanceState, str]] = deque(
-            maxlen=_MAX_QUEUED
-        )
+        self._changes = deque[tuple[MaintenanceState, MaintenanceState, str]](maxlen=_MAX_QUEUED)
         self._running = threading.Lock()  # for one event loop at a time, so that the order stays
         self._last_error = ""
 

@@ -29,23 +29,19 @@ _CLASSIFY_TIMEOUT: Final = (
 
 
 class Owner(Protocol):
-    """What an in-flight request needs of the mode that admitted it."""
+    """What an in-flight request needs of the mode that admitted it.
+
+    `switch` describes the backend, to tell holds of different switches apart. `is_exempt` returns
+    whether a state that closes the service allows a request.
+    """
 
     gate: Gate
     requests: InFlightRequests
 
     @property
-    def switch(self) -> str:
-        """The description of the backend, which tells holds of different switches apart."""
-        ...
-
-    def is_exempt(self, scope: Scope, state: MaintenanceState) -> bool:
-        """Return whether a state that closes the service allows this request."""
-        ...
-
-    def drain_progressed(self) -> None:
-        """Report the end of a drain at once."""
-        ...
+    def switch(self) -> str: ...
+    def is_exempt(self, scope: Scope, state: MaintenanceState) -> bool: ...
+    def drain_progressed(self) -> None: ...
 
 
 class InFlightRequest:
