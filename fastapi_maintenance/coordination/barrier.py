@@ -12,7 +12,13 @@ from .._internal.logging import error_text
 from .._internal.validation import positive
 from ..backends import BaseStateBackend
 from ..backends.base import WorkerRegistry
-from ..exceptions import BackendError, DrainTimeout, UnfencedError, UnsupportedError
+from ..exceptions import (
+    BackendError,
+    BackendUnavailableError,
+    DrainTimeout,
+    UnfencedError,
+    UnsupportedError,
+)
 from ..model.evaluate import evaluate
 from ..model.state import OFF, MaintenanceState
 from ..model.workers import RegistrySnapshot, Worker
@@ -280,7 +286,11 @@ async def wait_until_applied(
         except UnsupportedError:
             raise
         except (BackendError, TimeoutError) as error:
-            too_late = isinstance(error, TimeoutError) and result.looked and left < _UNHURRIED
+            too_late = (
+                isinstance(error, TimeoutError)
+                and (result.looked or bool(result.trouble))
+                and left < _UNHURRIED
+            )
             result = replace(
                 result,
                 trouble=result.trouble if too_late else error_text(error),
@@ -320,12 +330,14 @@ async def _look(
     registry: WorkerRegistry, barrier: Barrier | None, started: float
 ) -> RegistrySnapshot:
     """Begin a barrier or call the roll; begin anew where the epoch was lost, or rolled back beyond where the barrier began."""
-    if barrier is None:
-        return await registry.begin_barrier()
-    roll = await registry.read_registry()
-    if roll.reading.epoch < barrier.epoch:
+    roll = await (registry.begin_barrier() if barrier is None else registry.read_registry())
+    if barrier is not None and roll.reading.epoch < barrier.epoch:
         roll = await registry.begin_barrier()
         barrier.begin(roll, time.monotonic() - started)
+    if not roll.confirmed:
+        raise BackendUnavailableError(
+            "Only a minority of the Sentinels names this server, so another one may own the switch."
+        )
     return roll
 
 

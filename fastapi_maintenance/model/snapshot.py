@@ -33,6 +33,8 @@ class Snapshot:
     `switch` or `holds` is `None` if the stored value is unreadable; `error` says why, and the last
     known value stays in effect. `expires_in` is the remaining time to live of the switch in
     seconds. `registered` says whether the same atomic step renewed the registration of this worker.
+    `confirmed_at` is the local monotonic time at which the server was last known to own the switch,
+    infinite if only the server itself can tell.
     `components` has the switches of components that have one; `None` as for `holds`.
     """
 
@@ -44,6 +46,7 @@ class Snapshot:
     epoch: int = 0
     fingerprint: str = ""
     registered: bool = False
+    confirmed_at: float = field(default=math.inf, compare=False)
     components: Mapping[str, ComponentSwitch] | None = field(default_factory=dict)
 
     def for_component(self, component: str | None) -> Snapshot | None:

@@ -172,6 +172,7 @@ class RegistrySnapshot:
 
     `generation` names the registry, which another one follows where workers have been lost from it.
     `lifetime` is how many seconds a report lives. `settling` are seconds for which, beyond that, a lost registry may be incomplete.
+    It is not `confirmed` if only a minority of the Sentinels named the server that it is of.
     """
 
     reading: Snapshot
@@ -179,6 +180,7 @@ class RegistrySnapshot:
     workers: tuple[Worker, ...]
     lifetime: float = 0.0
     settling: float = 0.0
+    confirmed: bool = True
 
     def why_not_gone(self, worker: Worker) -> str:
         """Say why a worker that vanished is not proved gone."""

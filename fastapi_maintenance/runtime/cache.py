@@ -76,7 +76,8 @@ class SnapshotCache:
         self._stored_at = arrived_at
         self.touch(requested_at)
         if snapshot.registered:
-            self._registered_at = max(self._registered_at, requested_at)
+            registered_at = min(requested_at, snapshot.confirmed_at)
+            self._registered_at = max(self._registered_at, registered_at)
         return True
 
     def _narrow_offset(self, low: float, high: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -60,6 +61,9 @@ class ClusterServer:
 
     async def connect_to(self, address: Address, *, timeout: float) -> AbstractConnection:
         return await self._node.connect_to(address, timeout=timeout)
+
+    def confirmed_at(self, peer: Address | None) -> float:
+        return math.inf  # a node that is cut off from the others stops to serve by itself
 
     @asynccontextmanager
     async def follow(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -42,6 +43,8 @@ class SentinelServer:
         self._master = master
         self._newest = _Vote(-1, ("", 0))
         self._newest_at = 0.0
+        # What each Sentinel named last, and when it was asked.
+        self._named: dict[SingleServer, tuple[Address, float]] = {}
 
     def describe(self) -> str:
         scheme, _, rest = self._master.describe().partition("://")
@@ -75,7 +78,7 @@ class SentinelServer:
                 moved()
 
         lookouts = [
-            asyncio.create_task(self._look_out(sentinel, hear, every))
+            asyncio.create_task(self._look_out(sentinel, hear, every / 2))
             for sentinel in self._sentinels
         ]
         try:
@@ -112,6 +115,12 @@ class SentinelServer:
             )
         return self._newest.master
 
+    def confirmed_at(self, peer: Address | None) -> float:
+        """Since then, a majority of the Sentinels has not been asked, or has named another master."""
+        times = sorted((at for named, at in self._named.values() if named == peer), reverse=True)
+        majority = len(self._sentinels) // 2 + 1
+        return times[majority - 1] if len(times) >= majority else -math.inf
+
     def _learn(self, vote: _Vote) -> _Vote:
         """The newest vote there is, this one included. A Sentinel that is behind has some seconds to follow."""
         now = time.monotonic()
@@ -123,11 +132,14 @@ class SentinelServer:
         async with RedisConnection(
             await sentinel.connect(timeout=timeout, protocol=2), _ignore
         ) as wire:
-            return await self._ask(wire, timeout)
+            return await self._ask(sentinel, wire, timeout)
 
-    async def _ask(self, wire: RedisConnection, timeout: float) -> _Vote:
+    async def _ask(self, sentinel: SingleServer, wire: RedisConnection, timeout: float) -> _Vote:
+        at = time.monotonic()
         (reply,) = await wire.call(("SENTINEL", "MASTER", self._name), within=timeout)
-        return _read(reply)
+        vote = _read(reply)
+        self._named[sentinel] = vote.master, at
+        return vote
 
     async def _look_out(
         self, sentinel: SingleServer, hear: Callable[[_Vote], None], every: float
@@ -144,7 +156,7 @@ class SentinelServer:
                     await wire.call(("SUBSCRIBE", _EVENT), within=every)
                     while True:
                         spoken.clear()
-                        hear(await self._ask(wire, every))
+                        hear(await self._ask(sentinel, wire, every))
                         with suppress(TimeoutError):
                             async with asyncio.timeout(every):
                                 await spoken.wait()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
@@ -42,6 +43,12 @@ class Server(Protocol):
         """While entered, call `moved` once another server than the one at the end of this wire owns the switch.
 
         Asks at least `every` seconds.
+        """
+
+    def confirmed_at(self, peer: Address | None) -> float:
+        """Return the monotonic time at which the server at this address was last known to be the one that owns the switch.
+
+        It is infinite where nothing else can tell.
         """
 
 
@@ -119,6 +126,9 @@ class SingleServer:
         self, wire: RedisConnection, moved: Callable[[], None], *, every: float
     ) -> AbstractAsyncContextManager[object]:
         return nullcontext()
+
+    def confirmed_at(self, peer: Address | None) -> float:
+        return math.inf
 
     @property
     def address(self) -> Address:

@@ -221,7 +221,13 @@ class Sync:
         self._tell()
         before, after = self._last, await self._after_loss(wire, answer)
         self._last, self._last_at = (
-            after.with_reading(replace(after.reading, registered=registered)),
+            after.with_reading(
+                replace(
+                    after.reading,
+                    registered=registered,
+                    confirmed_at=self._server.confirmed_at(wire.peer),
+                )
+            ),
             sent,
         )
         if before is None or _switches(before.reading) != _switches(after.reading):

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import pytest
 
-from fastapi_maintenance import maintenance_mode_on
+from fastapi_maintenance import maintenance_mode_on, wait_until_applied
 from fastapi_maintenance.backends import RedisBackend
 from fastapi_maintenance.backends.redis.sentinel import SentinelServer, _Vote
 from fastapi_maintenance.backends.redis.server import SingleServer
@@ -72,6 +72,40 @@ async def test_commands_and_workers_go_to_the_master(group: SentinelGroup) -> No
         assert (await backend.read()).switch == ON
         await group.master().acli("DEL", "maintenance")
         await closed(mode, False)
+
+
+async def test_worker_on_the_minority_side_of_a_split_closes_itself(group: SentinelGroup) -> None:
+    """The other side may have another master by then, and a barrier there that has waited for the fence."""
+    mode = MaintenanceMode(backend_of(group), on_unreachable="closed", stale_after=2 * TTL)
+    async with mode:
+        await eventually(lambda: mode.evaluate_gate().closure is None, within=SLACK)
+        for sentinel in group.sentinels[1:]:
+            sentinel.pause()
+        try:
+            await eventually(lambda: mode.evaluate_gate().closure is not None, within=2 * TTL + 2)
+            assert (await backend_of(group).read()).switch == OFF, "its master is alive, and open"
+            result = await wait_until_applied(backend_of(group, timeout=1.0), timeout=3.0)
+            assert not result.ok
+            assert "minority of the Sentinels" in result.trouble
+        finally:
+            for sentinel in group.sentinels[1:]:
+                sentinel.resume()
+        await eventually(lambda: mode.evaluate_gate().closure is None, within=SLACK)
+
+
+async def test_worker_that_a_majority_confirms_stays_open(group: SentinelGroup) -> None:
+    mode = MaintenanceMode(backend_of(group), on_unreachable="closed", stale_after=2 * TTL)
+    async with mode:
+        group.sentinels[0].pause()
+        try:
+            await eventually(lambda: mode.evaluate_gate().closure is None, within=SLACK)
+            until = time.monotonic() + 8 * TTL
+            while time.monotonic() < until:
+                assert mode.evaluate_gate().closure is None
+                await asyncio.sleep(0.01)
+            assert (await wait_until_applied(backend_of(group), timeout=20.0)).ok
+        finally:
+            group.sentinels[0].resume()
 
 
 async def test_a_planned_failover_is_followed_though_the_old_master_still_answers(
