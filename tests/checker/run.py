@@ -33,7 +33,7 @@ _CREW: Final = 3
 _SLACK: Final = 1.0  # seconds; for a response on its way through a machine that is busy, or stands still for a moment
 _LEASE: Final = 4.0
 _ORPHANED: Final = (
-    _LEASE + 2.5
+    2 * _LEASE + 2.5
 )  # seconds; after that a hold that nobody could release has surely run out, also in a Redis that was frozen
 
 
@@ -43,7 +43,8 @@ class _Proof:
 
     asked: float
     at: float
-    drained: frozenset[int]
+    closed: frozenset[int]
+    wants_drained: bool
 
 
 @dataclass
@@ -122,7 +123,7 @@ class _Driver:
             case "hold":
                 await self._hold(step.length)
             case "barrier":
-                await self._barrier()
+                await self._barrier(drained=step.which < 0.5)
             case "start":
                 await self._crew.start()
             case "pause":
@@ -186,12 +187,12 @@ class _Driver:
             (ended, time.monotonic() + (0 if none_is_left and not put_back else _ORPHANED))
         )
 
-    async def _barrier(self) -> None:
+    async def _barrier(self, *, drained: bool) -> None:
         backend = _Timed(self._url)
-        result: BarrierResult = await wait_until_applied(backend, drained=True, timeout=2.5)
+        result: BarrierResult = await wait_until_applied(backend, drained=drained, timeout=2.5)
         if result.ok and result.state.enabled:
-            drained = frozenset(worker.pid for worker in result.drained)
-            self._record.proofs.append(_Proof(backend.asked, time.monotonic(), drained))
+            closed = frozenset(worker.pid for worker in (*result.drained, *result.applied))
+            self._record.proofs.append(_Proof(backend.asked, time.monotonic(), closed, drained))
 
 
 def _judge(record: _Record, workers: Iterable[Worker]) -> list[str]:
@@ -199,16 +200,15 @@ def _judge(record: _Record, workers: Iterable[Worker]) -> list[str]:
     for proof in record.proofs:
         until = _until(record, proof, workers)
         for worker in workers:
-            violations += _let_in(worker, proof, until, record.losses) + _still_running(
-                worker, proof
-            )
+            violations += _let_in(worker, proof, until, record.losses)
+            violations += _still_running(worker, proof, until)
     return violations
 
 
 def _until(record: _Record, proof: _Proof, workers: Iterable[Worker]) -> float:
     """Where Redis lost its data, the proof goes on only if a worker was there that knew, and could put it back."""
     until = record.until(proof)
-    undisturbed = any(worker.pid in proof.drained and not worker.disturbed for worker in workers)
+    undisturbed = any(worker.pid in proof.closed and not worker.disturbed for worker in workers)
     losses = [at for at in record.losses if at > proof.asked]
     return until if undisturbed or not losses else min(until, *losses)
 
@@ -223,13 +223,16 @@ def _let_in(worker: Worker, proof: _Proof, until: float, losses: Sequence[float]
     ]
 
 
-def _still_running(worker: Worker, proof: _Proof) -> list[str]:
-    if worker.pid not in proof.drained or worker.disturbed:
+def _still_running(worker: Worker, proof: _Proof, until: float) -> list[str]:
+    """Whatever became of the worker: a request that was in flight at the proof was not drained."""
+    if not proof.wants_drained:
         return []
     return [
-        f"worker {worker.pid} answered a request {answer.received - proof.at:.3f} s after a barrier had called it drained"
+        f"worker {worker.pid} answered a request {answer.received - proof.at:.3f} s after a barrier had proved all drained"
         for answer in worker.answers
-        if answer.status == 200 and answer.sent < proof.at and proof.at + _SLACK < answer.received
+        if answer.status == 200
+        and answer.sent < proof.at
+        and proof.at + _SLACK < answer.received <= until
     ]
 
 

@@ -38,7 +38,7 @@ async def test_the_checker_notices_a_broken_fence() -> None:
     """A worker that sleeps through a closing and never closes itself lets requests in when it wakes up; a sound one does not."""
 
     def plan(seed: int) -> list[Step]:
-        return [Step(0.0, "pause", seed / 10, 1.5), Step(0.1, "close"), Step(0.0, "barrier")]
+        return [Step(0.0, "pause", seed / 10, 1.5), Step(0.1, "close"), Step(0.0, "barrier", 0.9)]
 
     broken = await run_schedules(range(10), broken=True, stop_at_first=True, plan=plan)
     sound = await run_schedules(range(4), plan=plan)
