@@ -25,7 +25,9 @@ settings.load_profile("suite")
 
 
 def pytest_configure() -> None:
-    """Undo what a shell's `&` and nohup do to programs: they and all their children ignore interrupts, and hanging up."""
+    """Undo what a shell's `&` and nohup do to programs: they and all their children ignore
+    interrupts, and hanging up.
+    """
     for number, handler in (
         (signal.SIGINT, signal.default_int_handler),
         (signal.SIGQUIT, signal.SIG_DFL),
@@ -49,7 +51,9 @@ def anyio_backend() -> str:
 
 @pytest.fixture(autouse=True)
 def _no_blocking_calls(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Fail on a blocking call in an event loop that has our package on its stack, unless the test is marked `may_block`."""
+    """Fail on a blocking call in an event loop that has our package on its stack, unless the test
+    is marked `may_block`.
+    """
     if request.node.get_closest_marker("may_block"):
         yield
         return
@@ -61,7 +65,9 @@ def _no_blocking_calls(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep the developer's own environment, and the default that another test configured, out of the test."""
+    """Keep the developer's own environment, and the default that another test configured, out of
+    the test.
+    """
     monkeypatch.delenv("FASTAPI_MAINTENANCE_MODE", raising=False)
     monkeypatch.delenv("FASTAPI_MAINTENANCE_BACKEND", raising=False)
     monkeypatch.setattr(default._Default, "configured", None)
@@ -100,7 +106,9 @@ def redis_program(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def redis_user(request: pytest.FixtureRequest) -> str | None:
-    """Who logs in by `redis_url`: a user of backends/redis/users.acl, or None for one who may do everything."""
+    """Who logs in by `redis_url`: a user of backends/redis/users.acl, or None for one who may do
+    everything.
+    """
     return getattr(request, "param", None)
 
 
@@ -124,7 +132,8 @@ def _shared_redis_servers(
 def redis_server(
     _shared_redis_servers: Callable[[str], RedisServer], redis_program: str
 ) -> RedisServer:
-    """A running server, shared by the tests and empty at the start of each. Not for faults and not for CONFIG SET.
+    """A running server, shared by the tests and empty at the start of each. Not for faults and not
+    for CONFIG SET.
 
     It has the users of production, and a default one who may do everything.
     """
@@ -146,7 +155,9 @@ def redis_url(redis_server: RedisServer, redis_user: str | None) -> str:
 
 @pytest.fixture
 def settled(redis_server: RedisServer) -> None:
-    """Make the data of `redis_server` old, so that no barrier waits for workers of whom its registry does not know yet."""
+    """Make the data of `redis_server` old, so that no barrier waits for workers of whom its
+    registry does not know yet.
+    """
     redis_server.cli("SET", "{maintenance}:epoch", "1 1 0 0 0")
 
 

@@ -1,4 +1,6 @@
-"""The public surface is what `__all__` says, in every module, and importing it costs no optional library."""
+"""The public surface is what `__all__` says, in every module, and importing it costs no optional
+library.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,9 @@ def all_of(module: str) -> list[str]:
 
 
 def taken_by(name: str) -> Iterator[tuple[str, str]]:
-    """Each name that a module takes from another one of the package, after the module that it takes it from."""
+    """Each name that a module takes from another one of the package, after the module that it takes
+    it from.
+    """
     source = importlib.import_module(name).__file__
     assert source is not None
     parents = name.split(".") if source.endswith("__init__.py") else name.split(".")[:-1]

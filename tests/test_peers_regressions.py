@@ -1,8 +1,9 @@
 """Faults that were found in systems that do the same job, and that this one must not have.
 
-FM is fastapi-maintenance 0.0.5, WG is waygate 0.2.0; the others are named where they come. Each was reproduced with its latest
-release in 2026, or is in its issue tracker. Numbers are those of the list that they were collected in; tests that stand elsewhere for
-some of them are called `test_peers_` and the number.
+FM is fastapi-maintenance 0.0.5, WG is waygate 0.2.0; the others are named where they come. Each was
+reproduced with its latest release in 2026, or is in its issue tracker. Numbers are those of the
+list that they were collected in; tests that stand elsewhere for some of them are called
+`test_peers_` and the number.
 """
 
 from __future__ import annotations
@@ -94,14 +95,16 @@ def in_(seconds: float) -> str:
     return (datetime.now(UTC) + timedelta(seconds=seconds)).isoformat()
 
 
-# -- FM ------------------------------------------------------------------------------------------------------------------
+# -- FM --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("value", ["0", "1"])
 def test_fm_1_include_router_does_not_break_every_request(
     monkeypatch: pytest.MonkeyPatch, value: str
 ) -> None:
-    """FM answers 500 to everything on FastAPI 0.137 and newer, once a router is included or anything is mounted."""
+    """FM answers 500 to everything on FastAPI 0.137 and newer, once a router is included or
+    anything is mounted.
+    """
     monkeypatch.setenv(VARIABLE, value)
     app, router, inner = shop(), APIRouter(), FastAPI()
     router.add_api_route("/items", lambda: "items")
@@ -116,7 +119,9 @@ def test_fm_1_include_router_does_not_break_every_request(
 
 @pytest.mark.parametrize("where", ["behind a proxy", "on a mounted application"])
 def test_fm_2_a_root_path_does_not_bypass_maintenance(on: None, where: str) -> None:
-    """FM matches with a component that it made without `root_path`, finds no such route and lets everybody pass."""
+    """FM matches with a component that it made without `root_path`, finds no such route and lets
+    everybody pass.
+    """
     if where == "behind a proxy":
         client = TestClient(closable(), root_path="/api")
     else:
@@ -128,7 +133,9 @@ def test_fm_2_a_root_path_does_not_bypass_maintenance(on: None, where: str) -> N
 
 
 def test_fm_2_a_root_path_does_not_close_what_is_forced_off(on: None) -> None:
-    """WG has the mirror image of that fault: its always-active health route answers 503 under a prefix."""
+    """WG has the mirror image of that fault: its always-active health route answers 503 under a
+    prefix.
+    """
     client = TestClient(closable(), root_path="/api")
 
     assert client.get("/api/health").status_code == 200
@@ -147,7 +154,9 @@ def test_fm_4_a_mark_is_for_a_method_and_not_for_a_path(on: None) -> None:
 
 
 def test_fm_4_a_parameterised_route_does_not_close_an_exact_one() -> None:
-    """In FM a forced-on /users/{id} also closes /users/me, although that is answered by another route."""
+    """In FM a forced-on /users/{id} also closes /users/me, although that is answered by another
+    route.
+    """
     app = shop()
     app.add_api_route("/users/me", force_maintenance_mode_off(lambda: None))
     app.add_api_route("/users/{id}", force_maintenance_mode_on(lambda: None))
@@ -171,7 +180,9 @@ def test_fm_5_a_backend_that_raises_is_no_error_of_the_request() -> None:
 
 @pytest.mark.parametrize("content", [b"", b"maybe", b"\xff\xfe", b'{"enabled": '])
 def test_fm_5_a_corrupt_state_file_changes_nothing(tmp_path: Path, content: bytes) -> None:
-    """In FM garbage is a 500, and an empty file, as a reader sees between truncate and write, is "off"."""
+    """In FM garbage is a 500, and an empty file, as a reader sees between truncate and write, is
+    "off".
+    """
     path = tmp_path / "switch"
     path.write_text("1")
     with TestClient(closable(backend=LocalFileBackend(path, ttl=0.1))) as client:
@@ -216,7 +227,9 @@ def test_fm_6_websockets_do_not_pass(on: None) -> None:
 
 
 def test_fm_6_the_documented_order_gives_the_answer_its_cors_headers(on: None) -> None:
-    """With the order that FM's documentation recommends, the preflight says 200 and the browser cannot read the 503."""
+    """With the order that FM's documentation recommends, the preflight says 200 and the browser
+    cannot read the 503.
+    """
     app = closable()
     app.add_middleware(CORSMiddleware, allow_origins=["*"])
 
@@ -242,7 +255,9 @@ def test_fm_6_docs_are_exempt_wherever_they_are(on: None) -> None:
 
 
 def test_fm_6_a_slash_redirect_leads_to_the_answer(on: None) -> None:
-    """What the application itself says to a wrong address stays: whoever follows it is refused then."""
+    """What the application itself says to a wrong address stays: whoever follows it is refused
+    then.
+    """
     app = shop()
     app.add_api_route("/items", lambda: None)
     client = TestClient(closable(app), follow_redirects=False)
@@ -254,7 +269,9 @@ def test_fm_6_a_slash_redirect_leads_to_the_answer(on: None) -> None:
 def test_fm_7_while_off_no_route_is_matched_but_by_the_application(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """FM walks all routes for every path that it does not remember: half a millisecond with 60 of them."""
+    """FM walks all routes for every path that it does not remember: half a millisecond with 60 of
+    them.
+    """
     matched: list[str] = []
 
     class Counted(Route):
@@ -274,14 +291,16 @@ def test_fm_7_while_off_no_route_is_matched_but_by_the_application(
     assert len(matched) == 3 * 60
 
 
-# -- WG ------------------------------------------------------------------------------------------------------------------
+# -- WG --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("lifespan", [True, False])
 def test_wg_8_following_needs_no_call_to_start_it(
     redis_server: RedisServer, lifespan: bool
 ) -> None:
-    """With WG's quick start a second worker never listens, and serves on for ever after the first has closed."""
+    """With WG's quick start a second worker never listens, and serves on for ever after the first
+    has closed.
+    """
     client = TestClient(closable(backend=f"{redis_server.url}?ttl=0.3"))
     with client if lifespan else nullcontext():
         assert client.get("/").status_code == 200
@@ -295,7 +314,9 @@ def test_wg_8_following_needs_no_call_to_start_it(
 def test_wg_9_a_dropped_connection_is_opened_again_and_listened_to(
     redis_server: RedisServer, kind: str
 ) -> None:
-    """WG's listener ends with its connection and is never started again: the worker is stale for ever."""
+    """WG's listener ends with its connection and is never started again: the worker is stale for
+    ever.
+    """
     with worker(f"{redis_server.url}?ttl=20") as client:
         redis_server.cli("CLIENT", "KILL", "TYPE", kind)
         for value, status in (("1", 503), ("0", 200)):
@@ -349,7 +370,9 @@ class SlowWayBack:
 async def test_wg_10_a_change_while_it_is_being_read_is_not_missed(
     redis_server: RedisServer, first: str, second: str
 ) -> None:
-    """In WG an invalidation that comes between the reply and the cache leaves the old value there for ever."""
+    """In WG an invalidation that comes between the reply and the cache leaves the old value there
+    for ever.
+    """
     await redis_server.acli("SET", KEY, second)
     way_back = SlowWayBack(redis_server, 0.7)
     async with way_back as url:
@@ -449,7 +472,9 @@ def test_wg_14_a_window_that_is_extended_does_not_end_at_its_old_end(
 def test_wg_15_without_redis_an_application_starts_and_answers(
     free_port: int, monkeypatch: pytest.MonkeyPatch, lifespan: bool, fallback: str, status: int
 ) -> None:
-    """WG says that it fails open; in fact start-up fails, or without a lifespan the first request does."""
+    """WG says that it fails open; in fact start-up fails, or without a lifespan the first request
+    does.
+    """
     monkeypatch.setenv(VARIABLE, fallback)
     client = TestClient(closable(backend=f"redis://127.0.0.1:{free_port}/0?ttl=0.3"))
     with client if lifespan else nullcontext():
@@ -499,7 +524,7 @@ def commands(server: RedisServer) -> int:
     return int(line.partition(":")[2])
 
 
-# -- others --------------------------------------------------------------------------------------------------------------
+# -- others ----------------------------------------------------------------------------------------
 
 
 def test_others_17_an_answer_is_made_of_the_one_state_that_decided(tmp_path: Path) -> None:
@@ -524,7 +549,9 @@ def test_others_17_an_answer_is_made_of_the_one_state_that_decided(tmp_path: Pat
 def test_others_18_a_flush_does_not_end_a_maintenance_and_is_told_from_its_end(
     redis_server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Contao's and Laravel's flag lives in the application's cache, and clearing that opens the site."""
+    """Contao's and Laravel's flag lives in the application's cache, and clearing that opens the
+    site.
+    """
     caplog.set_level(logging.INFO, "fastapi_maintenance")
     with worker(f"{redis_server.url}?ttl=20") as client:
         redis_server.cli("SET", KEY, "1")
@@ -573,7 +600,9 @@ def test_others_21_an_address_is_no_pattern(on: None) -> None:
 def test_others_22_an_outage_of_redis_is_none_of_the_site(
     own_redis_server: RedisServerFactory,
 ) -> None:
-    """In more than one system the middleware itself, or a readiness probe that asks Redis, took everything down."""
+    """In more than one system the middleware itself, or a readiness probe that asks Redis, took
+    everything down.
+    """
     server = own_redis_server()
     with worker(f"{server.url}?ttl=0.4") as client:
         assert client.get("/").status_code == 200
@@ -649,7 +678,9 @@ def test_others_25_a_cookie_that_is_no_token_is_a_stranger(
 async def test_others_26_no_time_to_live_is_not_taken_for_one_of_nothing(
     redis_url: str, seconds: float
 ) -> None:
-    """A Redis driver for Lexik's bundle sends SETEX with 0, which is an error that only Redis tells."""
+    """A Redis driver for Lexik's bundle sends SETEX with 0, which is an error that only Redis
+    tells.
+    """
     backend = RedisBackend(redis_url)
     with pytest.raises(ConfigurationError, match="expires_in must be a positive number of seconds"):
         await set_maintenance_mode(True, backend, expires_in=seconds)

@@ -40,7 +40,7 @@ def read_yaml(path: Path) -> Any:
     return YAML(typ="safe").load(path)
 
 
-# -- docker-compose.yml ----------------------------------------------------------------------------------------------------
+# -- docker-compose.yml ----------------------------------------------------------------------------
 
 
 def check_compose(path: Path) -> subprocess.CompletedProcess[str]:
@@ -196,7 +196,7 @@ def _cluster_info(node: RedisServer) -> str:
     return node.cli("CLUSTER", "INFO", user="setup", password="change-me-setup")
 
 
-# -- the example -----------------------------------------------------------------------------------------------------------
+# -- the example -----------------------------------------------------------------------------------
 
 
 def dockerfile() -> str:
@@ -249,7 +249,7 @@ def test_example_closes_and_stays_healthy(
         assert client.get("/maintenance/", auth=("ana", "letmein")).status_code == 200
 
 
-# -- scripts ---------------------------------------------------------------------------------------------------------------
+# -- scripts ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
@@ -275,7 +275,7 @@ def test_missing_python_is_named_and_leaves_nothing() -> None:
     assert not (ROOT / ".venv-3.99" / "bin").exists()
 
 
-# -- the package -----------------------------------------------------------------------------------------------------------
+# -- the package -----------------------------------------------------------------------------------
 
 
 def pyproject() -> Any:

@@ -1,4 +1,6 @@
-"""The package as users get it: built, installed into an environment of its own far from the source tree, and used there."""
+"""The package as users get it: built, installed into an environment of its own far from the source
+tree, and used there.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""An application behind the switch that the environment names; who may ask it can also hold it closed, and let go."""
+"""An application behind the switch that the environment names; who may ask it can also hold it
+closed, and let go.
+"""
 
 from __future__ import annotations
 

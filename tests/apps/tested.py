@@ -1,4 +1,6 @@
-"""An application behind the switch that the environment names, with a bypass whose secret the environment has."""
+"""An application behind the switch that the environment names, with a bypass whose secret the
+environment has.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""A script of another origin reads the answer, in a real browser, whatever the order of the middlewares."""
+"""A script of another origin reads the answer, in a real browser, whatever the order of the
+middlewares.
+"""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ def address(switch: Switch) -> Iterator[str]:
         yield f"http://{server}"
 
 
-# -- what it says ------------------------------------------------------------------------------------------------------
+# -- what it says ----------------------------------------------------------------------------------
 
 
 def test_page_shows_title_message_end_and_waiting(visit: Visit) -> None:
@@ -179,7 +179,7 @@ def test_right_to_left_message_has_its_own_direction(visit: Visit) -> None:
         )
 
 
-# -- alone, under any policy -------------------------------------------------------------------------------------------
+# -- alone, under any policy -----------------------------------------------------------------------
 
 
 def test_page_requests_nothing_else(visit: Visit) -> None:
@@ -226,7 +226,7 @@ def test_page_under_a_stricter_policy_is_readable(visit: Visit) -> None:
         visit.complaints.clear()  # that style and script are refused
 
 
-# -- for everybody -----------------------------------------------------------------------------------------------------
+# -- for everybody ---------------------------------------------------------------------------------
 
 LONG: Final = (
     "Donaudampfschifffahrtsgesellschaftskapitänsmützenabzeichen " * 3
@@ -296,7 +296,7 @@ def test_smallest_screen_shows_everything(visit: Visit, locale: str) -> None:
             )
 
 
-# -- coming back -------------------------------------------------------------------------------------------------------
+# -- coming back -----------------------------------------------------------------------------------
 
 
 def test_page_returns_when_the_switch_is_off(visit: Visit, address: str, switch: Switch) -> None:

@@ -140,7 +140,7 @@ def turn_on(page: Page, reason: str = "", **choices: str) -> None:
     expect(dialog).to_be_hidden()
 
 
-# -- the switch --------------------------------------------------------------------------------------------------------
+# -- the switch ------------------------------------------------------------------------------------
 
 
 def test_panel_flip_closes_and_opens_every_worker(panel: Page, site: Site) -> None:
@@ -243,7 +243,7 @@ def test_dialog_buttons_stay_in_view(panel: Page) -> None:
     )
 
 
-# -- windows -----------------------------------------------------------------------------------------------------------
+# -- windows ---------------------------------------------------------------------------------------
 
 
 def test_window_is_entered_in_local_time_and_cancelled(visit: Visit, site: Site) -> None:
@@ -276,7 +276,7 @@ def test_length_sets_the_end(panel: Page, site: Site) -> None:
     assert '"ends_at"' in site.redis.cli("GET", "maintenance")
 
 
-# -- workers, holds, parts, testers ------------------------------------------------------------------------------------
+# -- workers, holds, parts, testers ----------------------------------------------------------------
 
 
 def test_request_in_flight_is_counted_until_it_ends(panel: Page) -> None:
@@ -383,7 +383,7 @@ def test_link_of_a_mounted_application_lets_two_browsers_in(visit: Visit, tmp_pa
         assert visit.to(f"http://{server}/shop/").title() != "The shop"
 
 
-# -- coming and going --------------------------------------------------------------------------------------------------
+# -- coming and going ------------------------------------------------------------------------------
 
 
 def test_page_shown_again_is_current(panel: Page, site: Site) -> None:
@@ -475,7 +475,7 @@ def test_panel_names_the_ways_around_the_gate(visit: Visit, redis_server: RedisS
         expect(page.locator("#around")).to_contain_text("/legacy/<b>. No route has these paths")
 
 
-# -- for everybody -----------------------------------------------------------------------------------------------------
+# -- for everybody ---------------------------------------------------------------------------------
 
 
 def test_panel_works_by_keyboard_alone(panel: Page) -> None:

@@ -32,7 +32,9 @@ class Visit:
         self.requests: list[Request] = []
 
     def to(self, url: str, *, clock: bool = False, **visitor: Any) -> Page:
-        """Open an address; `visitor` is what Playwright knows of them, `clock` puts the page's time into the test's hand."""
+        """Open an address; `visitor` is what Playwright knows of them, `clock` puts the page's time
+        into the test's hand.
+        """
         page = self.nowhere(**visitor)
         if clock:
             page.clock.install()

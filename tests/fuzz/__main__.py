@@ -1,6 +1,8 @@
-"""`python -m tests.fuzz --minutes 10`: the properties in this folder, again and again with new garbage.
+"""`python -m tests.fuzz --minutes 10`: the properties in this folder, again and again with new
+garbage.
 
-`python -m tests.fuzz --routes 1000000`: so many requests to drawn route trees, and how many were judged otherwise than they ran.
+`python -m tests.fuzz --routes 1000000`: so many requests to drawn route trees, and how many were
+judged otherwise than they ran.
 """
 
 from __future__ import annotations

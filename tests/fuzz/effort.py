@@ -1,4 +1,6 @@
-"""How much garbage: little and always the same in the suite, much and always new under scripts/fuzz."""
+"""How much garbage: little and always the same in the suite, much and always new under
+scripts/fuzz.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ VARIABLE: Final = "FUZZ_EXAMPLES"
 
 
 def effort(examples: int) -> settings:
-    """So many examples of one property, or as many times more as the environment variable FUZZ_EXAMPLES says."""
+    """So many examples of one property, or as many times more as the environment variable
+    FUZZ_EXAMPLES says.
+    """
     times = int(os.environ.get(VARIABLE, "0"))
     return settings(
         max_examples=examples * max(times, 1),

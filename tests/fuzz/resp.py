@@ -1,4 +1,6 @@
-"""RESP as no server speaks it: cut off, of the wrong type, endless, nested without end, or not RESP at all."""
+"""RESP as no server speaks it: cut off, of the wrong type, endless, nested without end, or not RESP
+at all.
+"""
 
 from __future__ import annotations
 
@@ -133,5 +135,6 @@ CONVERSATIONS: Final = st.lists(
 ) | st.lists(_frames() | st.sampled_from(_ERRORS), min_size=1, max_size=6)
 """What a server says to one thing after the other.
 
-Never refusals *and* nothing: a server that refuses scripts and has no switch is sane, and the service open.
+Never refusals *and* nothing: a server that refuses scripts and has no switch is sane, and the
+service open.
 """

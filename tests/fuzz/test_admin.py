@@ -1,4 +1,6 @@
-"""Whatever an operator's client sends, and whatever lies where the switch is kept, the router answers with no error of ours."""
+"""Whatever an operator's client sends, and whatever lies where the switch is kept, the router
+answers with no error of ours.
+"""
 
 from __future__ import annotations
 

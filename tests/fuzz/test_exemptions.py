@@ -129,7 +129,8 @@ def test_proxy_counts_only_what_it_appended(
     assert not passes(rule, http_scope() | {"headers": headers, "client": ("192.0.2.1", 1)})
 
 
-# What a client may send as Forwarded, and as Host, which a proxy may put into Forwarded, in quotes if it must.
+# What a client may send as Forwarded, and as Host, which a proxy may put into Forwarded, in quotes
+# if it must.
 FORWARDED_PIECES: Final = st.lists(
     st.sampled_from(
         [
@@ -172,7 +173,9 @@ def quoted(text: str) -> str:
 def test_forwarded_counts_only_what_the_proxy_appended(
     claimed: str, host: str, appended: str, new_line: bool
 ) -> None:
-    """What stands before it may open a quote, and the Host may close one: neither makes the client another."""
+    """What stands before it may open a quote, and the Host may close one: neither makes the client
+    another.
+    """
     own = appended.format(quoted(host))
     values = [claimed, own] if new_line else [f"{claimed}, {own}"]
     headers = [(b"forwarded", value.encode()) for value in values]

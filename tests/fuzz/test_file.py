@@ -1,4 +1,6 @@
-"""Any bytes in the switch's file and in the one of its holds are read as something or change nothing."""
+"""Any bytes in the switch's file and in the one of its holds are read as something or change
+nothing.
+"""
 
 from __future__ import annotations
 
@@ -57,7 +59,9 @@ HOLDS: Final = st.one_of(
 def test_any_bytes_in_the_files_are_survived(
     switch: bytes | None, holds: bytes | None, lock: bytes | None
 ) -> None:
-    """What can be read is read; what cannot is an error of ours; and a hold can be taken and given back all the same."""
+    """What can be read is read; what cannot is an error of ours; and a hold can be taken and given
+    back all the same.
+    """
     with TemporaryDirectory() as home:
         path = Path(home, "m.json")
         for suffix, content in (("", switch), (".holds", holds), (".lock", lock)):

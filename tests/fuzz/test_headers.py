@@ -1,4 +1,6 @@
-"""Whatever a client sends in its headers, it gets the answer, whole and well-formed, whatever the switch says."""
+"""Whatever a client sends in its headers, it gets the answer, whole and well-formed, whatever the
+switch says.
+"""
 
 from __future__ import annotations
 

@@ -103,7 +103,9 @@ GARBAGE: Final = st.one_of(
 def test_garbage_in_any_key_stops_nobody(
     redis_server: RedisServer, companions: dict[str, Write], switch: Write | None
 ) -> None:
-    """Every step gives an answer or an error of ours, and once the switch can be read the worker follows it again."""
+    """Every step gives an answer or an error of ours, and once the switch can be read the worker
+    follows it again.
+    """
 
     async def run() -> None:
         async with Redis(port=redis_server.port) as client:

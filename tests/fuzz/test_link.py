@@ -1,4 +1,6 @@
-"""Whatever comes over the wire, a worker stays where it was, and follows again once there is sense in it."""
+"""Whatever comes over the wire, a worker stays where it was, and follows again once there is sense
+in it.
+"""
 
 from __future__ import annotations
 

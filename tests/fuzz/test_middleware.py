@@ -103,7 +103,9 @@ METHODS: Final = st.sampled_from(
 
 
 def make_app(backend: BaseStateBackend | None) -> FastAPI:
-    """An application with everything that can be routed; without a backend, it is not behind our middleware."""
+    """An application with everything that can be routed; without a backend, it is not behind our
+    middleware.
+    """
     app, router, mounted = FastAPI(), APIRouter(prefix="/v1"), FastAPI()
     if backend is not None:
         app.add_middleware(MaintenanceModeMiddleware, backend=backend)
@@ -239,7 +241,7 @@ def test_negotiation_ends_in_an_offer(accept: bytes) -> None:
     )
 
 
-# -- through a real server -----------------------------------------------------------------------------------------------------
+# -- through a real server -------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,6 @@
-"""`python -m tests.soak --minutes 10`: random faults under steady load; the table at the end, and 1 if a promise was broken."""
+"""`python -m tests.soak --minutes 10`: random faults under steady load; the table at the end, and 1
+if a promise was broken.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The faults: what each does to a site, how it flips meanwhile, and within which bound every worker must be right again."""
+"""The faults: what each does to a site, how it flips meanwhile, and within which bound every worker
+must be right again.
+"""
 
 from __future__ import annotations
 
@@ -153,7 +155,9 @@ async def _asleep(site: Site) -> None:
 
 
 async def _stalled(site: Site) -> None:
-    """The network of the workers carries nothing, and says nothing; the switch is flipped behind it."""
+    """The network of the workers carries nothing, and says nothing; the switch is flipped behind
+    it.
+    """
     up, down = site.chance.choice([(True, True), (True, False), (False, True)])
     await asyncio.to_thread(site.network.stall, up=up, down=down)
     await asyncio.sleep(site.chance.uniform(0.0, site.ttl))
@@ -185,7 +189,9 @@ async def _worker_killed(site: Site) -> None:
 
 
 async def _worker_paused(site: Site) -> None:
-    """A worker sleeps through a flip; what it answers when it wakes up may be old for one round trip, not for longer than ttl."""
+    """A worker sleeps through a flip; what it answers when it wakes up may be old for one round
+    trip, not for longer than ttl.
+    """
     number = site.pick()
     worker = site.workers[number]
     worker.signal(signal.SIGSTOP)
@@ -245,7 +251,9 @@ async def _garbage(site: Site) -> None:
 
 
 async def _out_of_memory(site: Site) -> None:
-    """Redis takes no writes any more, also not those of the sync; it can still be read, and keys deleted."""
+    """Redis takes no writes any more, also not those of the sync; it can still be read, and keys
+    deleted.
+    """
     await site.close()
     await site.command("CONFIG", "SET", "maxmemory", "1")
     await asyncio.sleep(site.chance.uniform(0.0, site.ttl))

@@ -1,7 +1,8 @@
-"""The client: a process that keeps thousands of requests a second on their way, and says what came back.
+"""The client: a process that keeps thousands of requests a second on their way, and says what came
+back.
 
-Orders come as JSON lines on its standard input, `{"add": 3, "socket": "…"}` and `{"drop": 3}`. Each batch of equal answers goes to
-its standard output as one packed record.
+Orders come as JSON lines on its standard input, `{"add": 3, "socket": "…"}` and `{"drop": 3}`. Each
+batch of equal answers goes to its standard output as one packed record.
 """
 
 from __future__ import annotations
@@ -84,7 +85,7 @@ class Load:
                 )
 
 
-# -- in the process ------------------------------------------------------------------------------------------------------------
+# -- in the process --------------------------------------------------------------------------------
 
 
 class _Client(asyncio.Protocol):

@@ -17,17 +17,23 @@ from .truth import Verdict
 
 __all__ = ["SLACK", "Outcome", "Plan", "Sample", "soak"]
 
-SLACK: Final = 0.5  # seconds over every bound, for an answer that waits its turn on a machine with fewer processors than processes
+# seconds over every bound, for an answer that waits its turn on a machine with fewer processors
+# than processes
+SLACK: Final = 0.5
 _AFTER: Final = (
     0.2  # seconds under load after the last bound, so that an answer beyond it would be seen
 )
 _MEMORY: Final = 8.0  # MiB by which a worker may grow after the warm-up
-_FILES: Final = 2  # connections that may be open at the end and were not before: one that is just being made, for each direction
+# connections that may be open at the end and were not before: one that is just being made, for each
+# direction
+_FILES: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How long, with what, and how hard. `ttl` is the workers'; `believed_ttl` the one that bounds are made of, if another."""
+    """How long, with what, and how hard. `ttl` is the workers'; `believed_ttl` the one that bounds
+    are made of, if another.
+    """
 
     minutes: float = 10.0
     seed: int = 0

@@ -1,4 +1,6 @@
-"""What is under the soak: a Redis with a network before it, workers, their load, and everybody who flips."""
+"""What is under the soak: a Redis with a network before it, workers, their load, and everybody who
+flips.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,8 @@ __all__ = ["KEY", "PATIENCE", "Site"]
 KEY: Final = "maintenance"
 PATIENCE: Final = 20.0  # seconds for what is no fault: a process that starts, a server that answers
 _USERS: Final = "user default on nopass ~* &* +@all\nuser worker on nopass ~* &* +@all\n"
-# What a killed process has written stays written; only a machine that loses power would need the disk to be waited for.
+# What a killed process has written stays written; only a machine that loses power would need the
+# disk to be waited for.
 _CONFIG: Final = {
     "appendonly": "yes",
     "appendfsync": "no",
@@ -93,7 +96,7 @@ class Site:
     async def __aexit__(self, *exc_info: object) -> None:
         await self._stack.aclose()
 
-    # -- workers -----------------------------------------------------------------------------------------------------------
+    # -- workers -----------------------------------------------------------------------------------
 
     async def hire(self) -> int:
         """Start a worker, wait until it serves, and put it under load."""
@@ -120,7 +123,9 @@ class Site:
         self.load.drop(number)
 
     def pick(self) -> int:
-        """A worker to be hurt; the first two live for the whole run, so that their memory can be watched."""
+        """A worker to be hurt; the first two live for the whole run, so that their memory can be
+        watched.
+        """
         return self.chance.choice(sorted(self.workers)[2:])
 
     def veterans(self) -> list[int]:
@@ -131,7 +136,7 @@ class Site:
         for worker in self.workers.values():
             worker.signal(signal.SIGKILL)
 
-    # -- flips -------------------------------------------------------------------------------------------------------------
+    # -- flips -------------------------------------------------------------------------------------
 
     async def flip(self, *, bound: float | None = None) -> Flip:
         """Open what is closed and close what is open, in one of the ways in which that is done.

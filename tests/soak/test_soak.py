@@ -1,4 +1,6 @@
-"""The soak: that it judges rightly, that it notices what is broken, and that its document says what it does; see `tests/soak`."""
+"""The soak: that it judges rightly, that it notices what is broken, and that its document says what
+it does; see `tests/soak`.
+"""
 
 from __future__ import annotations
 
@@ -20,11 +22,13 @@ PAGE: Final = Path(__file__).parents[2] / "docs" / "reliability.md"
 SLACK: Final = 0.5
 
 
-# -- judging -------------------------------------------------------------------------------------------------------------------
+# -- judging ---------------------------------------------------------------------------------------
 
 
 def closed_at_ten() -> Truth:
-    """Open from 0 on; the closing was sent at 10.0 and confirmed at 10.1, and all must follow within a second."""
+    """Open from 0 on; the closing was sent at 10.0 and confirmed at 10.1, and all must follow
+    within a second.
+    """
     truth = Truth(0.0, SLACK)
     flip = truth.begin(True, 10.0)
     flip.reference, flip.bound = 10.1, 1.0
@@ -107,14 +111,15 @@ def test_every_broken_promise_is_a_violation() -> None:
     assert not Outcome(Plan(), verdicts={"x": Verdict(answers=9)}).violations
 
 
-# -- running -------------------------------------------------------------------------------------------------------------------
+# -- running ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.timeout(300)
 async def test_a_short_soak_breaks_no_promise() -> None:
     lines: list[str] = []
 
-    # Generous, as the suite runs on machines that are several times slower; the long run is the one that measures.
+    # Generous, as the suite runs on machines that are several times slower; the long run is the one
+    # that measures.
     outcome = await soak(Plan(minutes=0.4, seed=7, rate=400, slack=3.0), lines.append)
 
     assert not outcome.violations, (outcome.violations, outcome.total.examples, lines)
@@ -150,7 +155,7 @@ def test_the_soak_notices_workers_that_are_too_slow(capsys: pytest.CaptureFixtur
     assert "wrong later than their bound" in said.err
 
 
-# -- what the document says ------------------------------------------------------------------------------------------------------
+# -- what the document says ------------------------------------------------------------------------
 
 
 def test_document_has_a_row_for_every_fault() -> None:

@@ -1,6 +1,7 @@
 """Which answers are right, and when. Pure.
 
-A flip makes two answers right for a while: the new one from the moment that it is sent, the old one until it is due.
+A flip makes two answers right for a while: the new one from the moment that it is sent, the old one
+until it is due.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ class Batch(NamedTuple):
 
 @dataclass(eq=False)
 class Flip:
-    """A change of what is right. `reference` is from when on its age counts: the reply to the write, or the end of a fault.
+    """A change of what is right. `reference` is from when on its age counts: the reply to the
+    write, or the end of a fault.
 
     `late` has another reference for the workers that were away.
     """
@@ -52,7 +54,9 @@ class Flip:
 
 @dataclass
 class Verdict:
-    """What came of judging answers: how many, how many of them wrong, errors, and the oldest that was still allowed or not."""
+    """What came of judging answers: how many, how many of them wrong, errors, and the oldest that
+    was still allowed or not.
+    """
 
     answers: int = 0
     wrong: int = 0
@@ -90,7 +94,9 @@ class Truth:
         return self._flips[-1].closed
 
     def begin(self, closed: bool, now: float) -> Flip:
-        """Somebody is about to write: from now on the new answer is right too. The old one stays so until the flip is settled."""
+        """Somebody is about to write: from now on the new answer is right too. The old one stays so
+        until the flip is settled.
+        """
         flip = Flip(closed, now)
         self._flips = [*self._flips[-20:], flip]
         return flip
@@ -103,7 +109,9 @@ class Truth:
         )
 
     def judge(self, batches: Iterable[Batch], excused: frozenset[int] = frozenset()) -> Verdict:
-        """Judge answers, after all flips have been settled. Of `excused` workers, connections may end."""
+        """Judge answers, after all flips have been settled. Of `excused` workers, connections may
+        end.
+        """
         verdict = Verdict()
         for batch in batches:
             if batch.status == GONE:

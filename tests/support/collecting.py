@@ -11,7 +11,9 @@ __all__ = ["Collecting"]
 
 
 class Collecting:
-    """Counts, while it is entered, the `seconds` of wall-clock time and of this process' threads that collections took."""
+    """Counts, while it is entered, the `seconds` of wall-clock time and of this process' threads
+    that collections took.
+    """
 
     def __init__(self) -> None:
         self.seconds = 0.0

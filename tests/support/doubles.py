@@ -19,7 +19,8 @@ __all__ = ["DeadWatch", "Ignorant", "LeasedBoard", "StateBoard", "Switchboard"]
 class Switchboard(BaseStateBackend):
     """What a user would write: two methods, and no call of `super().__init__()`.
 
-    `error` is raised by both while it is set. `gate`, an event, is waited for by `get_value` while it is set to one.
+    `error` is raised by both while it is set. `gate`, an event, is waited for by `get_value` while
+    it is set to one.
     """
 
     kind: ClassVar[str] = "board"
@@ -73,7 +74,8 @@ class Ignorant(Switchboard):
 
 
 class LeasedBoard(Switchboard, SupportsLeases):
-    """Keeps holds as leases, and does with each step what `faults` says under its name: an error to raise, or seconds to take.
+    """Keeps holds as leases, and does with each step what `faults` says under its name: an error to
+    raise, or seconds to take.
 
     `steps` is what happened, `standing` what stands. `doing` is set while a slow step is under way.
     """

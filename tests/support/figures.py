@@ -1,4 +1,6 @@
-"""The figures of the house: entries, floors, lines and retired words, each with its limit. `scripts/lint` prints and enforces them."""
+"""The figures of the house: entries, floors, lines and retired words, each with its limit.
+`scripts/lint` prints and enforces them.
+"""
 
 from __future__ import annotations
 
@@ -90,7 +92,9 @@ RETIRED: Final = (
     # the house's own English
     *("whoever", "nobody", "somebody", "of its own accord", "cannot be meant", "cannot be said"),
 )
-"""What has another word now (the glossary is part of CONTRIBUTING): whole words, in the package, the documentation and the README."""
+"""What has another word now (the glossary is part of CONTRIBUTING): whole words, in the package,
+the documentation and the README.
+"""
 
 
 class Figure(NamedTuple):
@@ -133,7 +137,9 @@ def retired_in(paths: Iterable[Path]) -> Iterator[str]:
 
 
 def main(*options: str) -> int:
-    """Print each figure with its limit; 1 if any is above. `--words` names the places of retired words."""
+    """Print each figure with its limit; 1 if any is above. `--words` names the places of retired
+    words.
+    """
     counted = figures()
     for name, value, limit in counted:
         sys.stdout.write(

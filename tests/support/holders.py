@@ -1,4 +1,6 @@
-"""Programs in processes of their own: those that hold maintenance mode and can be killed or frozen, and one that will not end."""
+"""Programs in processes of their own: those that hold maintenance mode and can be killed or frozen,
+and one that will not end.
+"""
 
 from __future__ import annotations
 
@@ -118,7 +120,9 @@ def stubborn() -> Iterator[subprocess.Popen[bytes]]:
 
 
 class Holder(Program):
-    """A script that enters a block, on, with `with Holder(...)`, and then leaves and enters it as it is told."""
+    """A script that enters a block, on, with `with Holder(...)`, and then leaves and enters it as
+    it is told.
+    """
 
     def __init__(self, url: str, *, lease: float = 30.0) -> None:
         super().__init__("-m", "tests.support.holders", url, str(lease))

@@ -20,7 +20,9 @@ __all__ = ["nginx"]
 
 @contextmanager
 def nginx(upstream: str, port: int, home: Path, options: str = "") -> Iterator[str]:
-    """Run nginx with the block of docs/proxies.md and further options, in front of a server of this test."""
+    """Run nginx with the block of docs/proxies.md and further options, in front of a server of this
+    test.
+    """
     if (program := shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")) is None:
         missing = "There is no nginx; install it (Debian: apt-get install nginx-light; macOS: brew install nginx)."
         if "CI" in os.environ:  # where scripts/test installs it

@@ -1,4 +1,6 @@
-"""The pages of the documentation, and how the blocks of code in them are run, or read by what reads such text."""
+"""The pages of the documentation, and how the blocks of code in them are run, or read by what reads
+such text.
+"""
 
 from __future__ import annotations
 
@@ -108,7 +110,9 @@ class Block:
 
 @dataclass
 class Reader:
-    """Does what a page says, from its top to its bottom, in a directory of its own, with a Redis of the tests and free ports."""
+    """Does what a page says, from its top to its bottom, in a directory of its own, with a Redis of
+    the tests and free ports.
+    """
 
     redis: RedisServer
     home: Path
@@ -124,7 +128,8 @@ class Reader:
             "uvicorn": f"{sys.executable} -m uvicorn",
             "alembic": f"{sys.executable} -m alembic",
             "pytest": f"{sys.executable} -m pytest -q -p no:cacheprovider",
-            # A second longer than the page says: a machine that is tested on is slower than a reader's.
+            # A second longer than the page says: a machine that is tested on is slower than a
+            # reader's.
             "sleep": f"""sh -c '{shutil.which("sleep")} 1; exec {shutil.which("sleep")} "$@"' sleep""",
         }
         for name, command in commands.items():
@@ -174,7 +179,7 @@ class Reader:
                 process.terminate()
                 process.wait(20)
 
-    # -- by language -------------------------------------------------------------------------------------------------------
+    # -- by language -------------------------------------------------------------------------------
 
     def _python(self, block: Block, text: str) -> None:
         if "no-run" in block.options:
@@ -244,10 +249,12 @@ class Reader:
             text,
         )
 
-    # -- processes ---------------------------------------------------------------------------------------------------------
+    # -- processes ---------------------------------------------------------------------------------
 
     def _run(self, command: list[str], where: Path, text: str) -> str:
-        """Run it to its end, end whatever it started too, and return what it said. Fails if it fails."""
+        """Run it to its end, end whatever it started too, and return what it said. Fails if it
+        fails.
+        """
         with (self.home / "said").open("w+") as said:
             process = subprocess.Popen(
                 command,

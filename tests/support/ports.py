@@ -9,8 +9,9 @@ from typing import Final
 
 __all__ = ["free_port"]
 
-# Below what any kernel hands out for outgoing connections (Linux from 32768, macOS from 49152). In that range a client that keeps
-# trying a server which is down can be given the server's port as its own, connects to itself, and the server never comes back.
+# Below what any kernel hands out for outgoing connections (Linux from 32768, macOS from 49152). In
+# that range a client that keeps trying a server which is down can be given the server's port as its
+# own, connects to itself, and the server never comes back.
 _RANGE: Final = range(20_000, 32_000)
 
 
@@ -26,7 +27,9 @@ def free_port() -> int:
 
 
 def _ours() -> range:
-    """The ports of this process of pytest-xdist: what is free here must not be taken by a neighbour a moment later."""
+    """The ports of this process of pytest-xdist: what is free here must not be taken by a neighbour
+    a moment later.
+    """
     number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
     return _RANGE[number % 8 :: 8]
 

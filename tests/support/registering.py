@@ -26,7 +26,8 @@ _RECORDED: Final = (
 def register(server: RedisServer, id: str, *, reports: bool = True, **known: Any) -> None:
     """Register a worker of which this is known, with one more report if it `reports`.
 
-    Unless told otherwise it is waited for as one that reported just now, and it has known this registry for long.
+    Unless told otherwise it is waited for as one that reported just now, and it has known this
+    registry for long.
     """
     server.cli("HSETNX", "{maintenance}:registry", "#generation", "g")
     generation = server.cli("HGET", "{maintenance}:registry", "#generation")

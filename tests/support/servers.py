@@ -32,13 +32,14 @@ _INSTALL: Final = "install it (Debian: apt-get install redis-server; macOS: brew
 class RedisServer:
     """One redis-server of its own, on a port of its own, with its own directory.
 
-    `config` overrides redis.conf, and its keys are directives: `{"appendonly": "yes"}`. Nothing is persisted and nobody needs a
-    password unless `config` or `users`, an ACL file, says so. `unix_socket` and `tls` add those ways in, and `url` then is theirs.
-    With `tls`, `authority` signs its certificate, one of its own by default, and `client_certificates` demands them.
-    `host` is where it listens, and `launcher` is a command that starts it there, if that is elsewhere.
-    `include` is a configuration file that comes after redis.conf and before all that.
-    `login` is whom its redis-cli logs in as, where nobody else is named.
-    `program` is the server to run; None for the one that the environment variable REDIS_SERVER names, else `redis-server`.
+    `config` overrides redis.conf, and its keys are directives: `{"appendonly": "yes"}`. Nothing is
+    persisted and nobody needs a password unless `config` or `users`, an ACL file, says so.
+    `unix_socket` and `tls` add those ways in, and `url` then is theirs. With `tls`, `authority`
+    signs its certificate, one of its own by default, and `client_certificates` demands them. `host`
+    is where it listens, and `launcher` is a command that starts it there, if that is elsewhere.
+    `include` is a configuration file that comes after redis.conf and before all that. `login` is
+    whom its redis-cli logs in as, where nobody else is named. `program` is the server to run; None
+    for the one that the environment variable REDIS_SERVER names, else `redis-server`.
     """
 
     def __init__(
@@ -81,7 +82,7 @@ class RedisServer:
         )  # a Sentinel that fails over has it rewritten
         self._process: subprocess.Popen[bytes] | None = None
 
-    # -- its life ----------------------------------------------------------------------------------------------------------
+    # -- its life ----------------------------------------------------------------------------------
 
     def __enter__(self) -> Self:
         try:
@@ -116,7 +117,9 @@ class RedisServer:
             raise RuntimeError(f"redis-server did not answer; its log:\n{self.log}") from None
 
     def stop(self) -> None:
-        """End it as a shutdown does: data is saved where it is configured to be. Stopping twice does nothing."""
+        """End it as a shutdown does: data is saved where it is configured to be. Stopping twice
+        does nothing.
+        """
         self._end(signal.SIGTERM)
 
     def kill(self) -> None:
@@ -138,10 +141,11 @@ class RedisServer:
 
     def close(self) -> None:
         """End it for good and remove its directory."""
-        self.kill()  # nobody will miss what a shutdown would save, and that takes a tenth of a second
+        # nobody will miss what a shutdown would save, and that takes a tenth of a second
+        self.kill()
         self._home.cleanup()
 
-    # -- how it is reached -------------------------------------------------------------------------------------------------
+    # -- how it is reached -------------------------------------------------------------------------
 
     @property
     def url(self) -> str:
@@ -283,7 +287,9 @@ class RedisServer:
         return ["-h", self.host, "-p", str(self.port), *encryption]
 
     def _answers(self) -> bool:
-        """Whether it is up and has loaded its data; asked without redis-cli, which takes longer to start than the server."""
+        """Whether it is up and has loaded its data; asked without redis-cli, which takes longer to
+        start than the server.
+        """
         if self._process is not None and self._process.poll() is not None:
             self._process = None
             raise RuntimeError(f"redis-server ended at once; its log:\n{self.log}")
@@ -323,7 +329,9 @@ class RedisServer:
 
 
 def _program(name: str) -> str:
-    """Where a program is. Raises `RuntimeError` that says how to get it: without a real server these tests prove nothing."""
+    """Where a program is. Raises `RuntimeError` that says how to get it: without a real server
+    these tests prove nothing.
+    """
     found = shutil.which(name)
     if found is None:
         raise RuntimeError(f"{name} is missing and the tests need a real one: {_INSTALL}.")

@@ -45,7 +45,9 @@ WEBSOCKETS: Final[list[WSProtocolType]] = [
 def serving(
     app: ASGIApp, *, ws: WSProtocolType = "wsproto", at: socket.socket | None = None, **options: Any
 ) -> Iterator[str]:
-    """Serve the application, and yield host and port. It logs to the test's own log. `options` are uvicorn's; `at` is where it listens."""
+    """Serve the application, and yield host and port. It logs to the test's own log. `options` are
+    uvicorn's; `at` is where it listens.
+    """
     with warnings.catch_warnings(), at or socket.create_server(("127.0.0.1", 0)) as listener:
         if ws == "websockets":  # deprecated, by uvicorn and by its own library, and still in use
             warnings.simplefilter("ignore")
@@ -76,7 +78,9 @@ def serving(
 
 @contextmanager
 def serving_by_hypercorn(app: ASGIApp) -> Iterator[str]:
-    """The same by hypercorn, which speaks HTTP/1.1, WebSocket and, to clients that begin with it, HTTP/2."""
+    """The same by hypercorn, which speaks HTTP/1.1, WebSocket and, to clients that begin with it,
+    HTTP/2.
+    """
     listener = socket.create_server(("127.0.0.1", 0))
     port = listener.getsockname()[1]
     config = Config()
@@ -116,7 +120,9 @@ BELIEVING_NO_HEADERS: Final[dict[str, Server]] = {
     "uvicorn": partial(serving, proxy_headers=False),
     "hypercorn": serving_by_hypercorn,
 }
-"""The same, telling the application the address that a connection comes from; uvicorn would believe what 127.0.0.1 says of others."""
+"""The same, telling the application the address that a connection comes from; uvicorn would believe
+what 127.0.0.1 says of others.
+"""
 
 
 def handshakes(

@@ -1,4 +1,6 @@
-"""Redis behind Sentinels, and Redis Cluster, as plain processes from the configuration that production uses."""
+"""Redis behind Sentinels, and Redis Cluster, as plain processes from the configuration that
+production uses.
+"""
 
 from __future__ import annotations
 
@@ -29,11 +31,13 @@ _PATIENCE: Final = 30.0  # seconds until the parts of a topology have found each
 _SLOTS: Final = 16384
 
 
-# -- Sentinel ------------------------------------------------------------------------------------------------------------------
+# -- Sentinel --------------------------------------------------------------------------------------
 
 
 class Sentinel(RedisServer):
-    """One Sentinel, with its own copy of sentinel.conf: `overrides` replaces lines by what they begin with."""
+    """One Sentinel, with its own copy of sentinel.conf: `overrides` replaces lines by what they
+    begin with.
+    """
 
     def __init__(self, overrides: Mapping[str, str], **options: Any) -> None:
         super().__init__(**options)
@@ -57,7 +61,9 @@ class Sentinel(RedisServer):
 
 
 class SentinelGroup:
-    """A master, its replicas and three Sentinels that watch it. They fail over `down_after` seconds after a master is gone."""
+    """A master, its replicas and three Sentinels that watch it. They fail over `down_after` seconds
+    after a master is gone.
+    """
 
     def __init__(self, servers: Sequence[RedisServer], sentinels: Sequence[Sentinel]) -> None:
         self.servers = servers
@@ -78,7 +84,9 @@ class SentinelGroup:
         return next(server for server in self.servers if server.port == int(port))
 
     def fail_over(self) -> None:
-        """As an operator does it, before maintenance of the master's machine; comes back when there is a new one."""
+        """As an operator does it, before maintenance of the master's machine; comes back when there
+        is a new one.
+        """
         old = self.master()
         eventually_sync(self._begin_failover, within=_PATIENCE, every=0.1)
         eventually_sync(lambda: self.master() is not old, within=_PATIENCE, every=0.02)
@@ -90,7 +98,9 @@ class SentinelGroup:
             return False
 
     def wait_until_whole(self) -> None:
-        """Wait until replicas follow the master, and every Sentinel knows of all of them and of the other Sentinels."""
+        """Wait until replicas follow the master, and every Sentinel knows of all of them and of the
+        other Sentinels.
+        """
         master, replicas, others = self.master(), len(self.servers) - 1, len(self.sentinels) - 1
         eventually_sync(
             lambda: master.cli("INFO", "replication").count("state=online") == replicas,
@@ -118,7 +128,9 @@ def sentinel_group(
     tls: bool = False,
     config: Mapping[str, str] | None = None,
 ) -> Iterator[SentinelGroup]:
-    """Start all of it, and end it. With `users`, as the ACL file says; else nobody needs a password. `config` is the servers'."""
+    """Start all of it, and end it. With `users`, as the ACL file says; else nobody needs a
+    password. `config` is the servers'.
+    """
     with ExitStack() as stack:
         options = _encryption(tls)
         common = {
@@ -185,7 +197,7 @@ def _url(topology: str, login: str, servers: Sequence[RedisServer], path: str, q
     return f"{scheme}+{topology}://{login}{hosts}{path}{'?' if options else ''}{options}"
 
 
-# -- Cluster -------------------------------------------------------------------------------------------------------------------
+# -- Cluster ---------------------------------------------------------------------------------------
 
 
 class Cluster:
@@ -240,7 +252,9 @@ class Cluster:
         return node.cli("CLUSTER", "MYID")
 
     def begin_move(self, target: RedisServer) -> None:
-        """Begin to move the switch's slot to another master: the old owner sends on whoever asks for a key it does not have."""
+        """Begin to move the switch's slot to another master: the old owner sends on whoever asks
+        for a key it does not have.
+        """
         target.cli("CLUSTER", "SETSLOT", self.slot, "IMPORTING", self.id_of(self.owner))
         self.owner.cli("CLUSTER", "SETSLOT", self.slot, "MIGRATING", self.id_of(target))
 
@@ -281,7 +295,9 @@ def cluster(
     tls: bool = False,
     config: Mapping[str, str] | None = None,
 ) -> Iterator[Cluster]:
-    """Start a cluster, and end it. A node that is gone is replaced after `node_timeout` seconds. `config` is the nodes'."""
+    """Start a cluster, and end it. A node that is gone is replaced after `node_timeout` seconds.
+    `config` is the nodes'.
+    """
     with ExitStack() as stack:
         options = _encryption(tls)
         timing = {

@@ -1,4 +1,6 @@
-"""The versions of redis-server that tests marked `every_redis` run against: the installed one, and those that wheels carry."""
+"""The versions of redis-server that tests marked `every_redis` run against: the installed one, and
+those that wheels carry.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ VERSIONS: Final = (INSTALLED, *_CARRIED)
 
 
 def program_of(version: str) -> str:
-    """The server of a version. Where there is no wheel for the platform the test is skipped; else a missing one is an error."""
+    """The server of a version. Where there is no wheel for the platform the test is skipped; else a
+    missing one is an error.
+    """
     if version == INSTALLED:
         return os.environ.get("REDIS_SERVER", "redis-server")
     program = _SERVERS / _CARRIED[version] / "bin" / "redis-server"
@@ -36,5 +40,7 @@ def program_of(version: str) -> str:
 
 
 def _has_every_wheel() -> bool:
-    """Where CI runs: there nothing may be missing, or a whole version would go untested without a word."""
+    """Where CI runs: there nothing may be missing, or a whole version would go untested without a
+    word.
+    """
     return sys.platform == "linux" and platform.machine() == "x86_64"

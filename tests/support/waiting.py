@@ -23,7 +23,8 @@ async def eventually(predicate: Callable[[], T], *, within: float, every: float 
 async def eventually(predicate: Callable[[], Any], *, within: float, every: float = 0.005) -> Any:
     """Await until `predicate`, sync or async, is true, and return what it said.
 
-    `within` and `every` are seconds. An `AssertionError` in it counts as "not yet". Raises `AssertionError` when time is up.
+    `within` and `every` are seconds. An `AssertionError` in it counts as "not yet". Raises
+    `AssertionError` when time is up.
     """
     value: object = None
     for last in _tries(within):

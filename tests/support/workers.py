@@ -21,7 +21,8 @@ from .waiting import eventually_sync
 __all__ = ["Answer", "Workers"]
 
 _ROOT: Final = Path(__file__).parents[2]
-_AT_ONCE: Final = 8  # connections opened before the first is used, so that more than one process is woken to accept them
+# connections opened before the first is used, so that more than one process is woken to accept them
+_AT_ONCE: Final = 8
 _OPTIONS: Final = (
     "--no-access-log",
     "--timeout-keep-alive",
@@ -44,10 +45,12 @@ class Answer:
 
 
 class Workers:
-    """`uvicorn --workers N` on a port of 127.0.0.1, with one keep-alive connection to every worker process.
+    """`uvicorn --workers N` on a port of 127.0.0.1, with one keep-alive connection to every worker
+    process.
 
-    `app` is an import string such as `tests.apps.bare:app`, `env` is added to this process's environment. The application must answer
-    GET `pid_path`, also in maintenance, with `os.getpid()`: that is how a connection learns whose it is.
+    `app` is an import string such as `tests.apps.bare:app`, `env` is added to this process's
+    environment. The application must answer GET `pid_path`, also in maintenance, with
+    `os.getpid()`: that is how a connection learns whose it is.
     """
 
     def __init__(
@@ -82,7 +85,7 @@ class Workers:
         self._process: subprocess.Popen[bytes] | None = None
         self._connections: dict[int, HTTPConnection] = {}
 
-    # -- their life --------------------------------------------------------------------------------------------------------
+    # -- their life --------------------------------------------------------------------------------
 
     def __enter__(self) -> Self:
         try:
@@ -116,7 +119,9 @@ class Workers:
         self.connect(within=self.patience)
 
     def stop(self) -> None:
-        """End all of them in order (SIGTERM), and by force what is still there when patience ends. Stopping twice does nothing."""
+        """End all of them in order (SIGTERM), and by force what is still there when patience ends.
+        Stopping twice does nothing.
+        """
         if self._process is None:
             return
         process, self._process = self._process, None
@@ -144,14 +149,16 @@ class Workers:
         _signal(pid, signal.SIGKILL)
 
     def pause(self, pid: int) -> None:
-        """Freeze one (SIGSTOP). uvicorn replaces it after `--timeout-worker-healthcheck`, five seconds; until then it replaces no other."""
+        """Freeze one (SIGSTOP). uvicorn replaces it after `--timeout-worker-healthcheck`, five
+        seconds; until then it replaces no other.
+        """
         _signal(pid, signal.SIGSTOP)
 
     def resume(self, pid: int) -> None:
         """Let it go on (SIGCONT)."""
         _signal(pid, signal.SIGCONT)
 
-    # -- asking them -------------------------------------------------------------------------------------------------------
+    # -- asking them -------------------------------------------------------------------------------
 
     @property
     def pids(self) -> list[int]:
@@ -159,7 +166,9 @@ class Workers:
         return sorted(self._connections)
 
     def connect(self, *, within: float) -> None:
-        """Forget all connections and open one to every worker process there is now, within so many seconds."""
+        """Forget all connections and open one to every worker process there is now, within so many
+        seconds.
+        """
         self._disconnect()
         try:
             eventually_sync(self._find, within=within, every=0.05)
@@ -193,7 +202,9 @@ class Workers:
     # ----------------------------------------------------------------------------------------------------------------------
 
     def _find(self) -> bool:
-        """Open some connections at once, keep one a process, and say whether all processes are found."""
+        """Open some connections at once, keep one a process, and say whether all processes are
+        found.
+        """
         if self._process is None or self._process.poll() is not None:
             raise RuntimeError(f"uvicorn is not running; its log:\n{self.log}")
         batch = [HTTPConnection("127.0.0.1", self.port, timeout=10) for _ in range(_AT_ONCE)]
