@@ -153,7 +153,7 @@ class MaintenanceModeMiddleware:
                 gate = await mode.refresh()
             request.gate = gate
             if routes.forced_on or not gate.is_open:
-                request.route = routes.match(scope)
+                request.route = self._routes.match(scope, routes)
                 await self._decide(request, gate, scope, receive, send)
             elif self._wraps:
                 await self._serve(request, gate, scope, receive, send)

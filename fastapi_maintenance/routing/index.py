@@ -8,14 +8,14 @@ from operator import attrgetter
 from typing import Any, Final, cast
 
 from fastapi import APIRouter, FastAPI
-from fastapi.routing import APIRoute, APIWebSocketRoute, RouteContext
+from fastapi.routing import APIRoute, APIWebSocketRoute
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute, Mount, Route, Router, WebSocketRoute
 
 from ..decorators import Marks
 from .layers import mounted_app
 from .match import NOT_FOUND, RouteMatch, docs_urls, is_application, rejects_method
-from .resolver import enter, flatten, included_router, with_inclusion, with_own
+from .resolver import Part, enter, flatten, included_router, with_own
 
 __all__ = ["RouteIndex"]
 
@@ -97,11 +97,11 @@ class RouteIndex:
         for place, top in enumerate(list(router.routes)):
             if not _matches_as_usual(top):
                 return
-            for route, around in flatten(top, with_inclusion(top, marks)):
-                prefix = _literal_prefix(route)
+            for part in flatten(Part.of(top, marks)):
+                prefix = _literal_prefix(part)
                 if prefix is None:
                     return
-                entry = _Entry(order, place, top, route, around, route.path in docs)
+                entry = _Entry(order, place, top, part, part.effective.path in docs)
                 self._entries.setdefault(prefix, []).append(entry)
                 self._max_depth = max(self._max_depth, prefix.count("/"))
                 order += 1
@@ -114,34 +114,34 @@ class _Entry:
     order: int
     place: int
     top: BaseRoute
-    route: RouteContext
-    marks: Marks
+    part: Part
     is_docs: bool
     matches: dict[str | None, RouteMatch] = field(default_factory=dict)
     inner: RouteIndex | None = None
 
     def __post_init__(self) -> None:
-        self.original = self.route.original_route
-        self.regex: re.Pattern[str] = self.route.path_regex
-        self.methods = self.route.methods
-        self.is_mount = isinstance(self.original, Mount)
-        self.kind = "websocket" if isinstance(self.original, WebSocketRoute) else "http"
+        original, effective, _ = self.part
+        self.regex: re.Pattern[str] = effective.path_regex
+        self.methods: set[str] | None = getattr(effective, "methods", None)
+        self.is_mount = isinstance(original, Mount)
+        self.kind = "websocket" if isinstance(original, WebSocketRoute) else "http"
 
     def mounted(self, app: object) -> RouteIndex:
         """Return the index of the mounted app."""
         if self.inner is None:
-            target = mounted_app(self.route.app, cast("Mount", self.original))
-            self.inner = RouteIndex(target, app, with_own(self.original, self.marks))
+            original, effective, around = self.part
+            target = mounted_app(effective.app, cast("Mount", original))
+            self.inner = RouteIndex(target, app, with_own(original, around))
         return self.inner
 
     def match(self, method: str | None) -> RouteMatch | None:
         """Return the match for a method that the route takes, or None if it must be resolved."""
-        endpoint = self.route.endpoint
-        if is_application(self.original, endpoint):
+        original, effective, around = self.part
+        if is_application(effective.endpoint):
             return None
         found = NOT_FOUND
-        if not rejects_method(endpoint, method):
-            marks = with_own(self.original, self.marks).extend(endpoint, method)
+        if not rejects_method(effective.endpoint, method):
+            marks = with_own(original, around).extend(effective.endpoint, method)
             found = RouteMatch(True, *marks, self.is_docs and method in ("GET", "HEAD"))
         if method in _METHODS:  # clients can invent any number of others
             self.matches[method] = found
@@ -157,24 +157,26 @@ def _matches_as_usual(route: Any) -> bool:
     return matches is _STANDARD_ROUTER and all(map(_matches_as_usual, route.effective_candidates()))
 
 
-def _literal_prefix(route: RouteContext) -> str | None:
+def _literal_prefix(part: Part) -> str | None:
     """Return the text that a path must begin with, up to a slash, or that it must equal.
 
     Returns None for a route that may match by anything else.
     """
-    matches = getattr(route.original_route.matches, "__func__", None)
+    original, route, _ = part
+    matches = getattr(original.matches, "__func__", None)
     if matches not in _STANDARD or not all(map(_is_standard, route.param_convertors.values())):
         return None
     if route.path_regex.flags != _NO_FLAGS or route.path_regex.pattern != _expression(route):
         return None
-    text, brace, _ = (route.path_format or "").partition("{")
+    path: str = route.path_format
+    text, brace, _ = path.partition("{")
     return text[: text.rfind("/") + 1] if brace else text
 
 
-def _expression(route: RouteContext) -> str:
+def _expression(route: Any) -> str:
     """Return the regular expression that Starlette compiles for the path of a route."""
     convertors = route.param_convertors
-    parts = _PARAMETER.split(route.path_format or "")  # text, name, text, name, …, text
+    parts = _PARAMETER.split(route.path_format)  # text, name, text, name, …, text
     parts[::2] = map(re.escape, parts[::2])
     parts[1::2] = [f"(?P<{name}>{convertors[name].regex})" for name in parts[1::2]]
     return f"^{''.join(parts)}$"

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from functools import partial
-from inspect import isclass, isroutine
 from typing import Any, Final, NamedTuple
 
 from fastapi import FastAPI
-from fastapi.routing import APIRoute, APIWebSocketRoute
+from starlette.applications import Starlette
 from starlette.endpoints import HTTPEndpoint
 from starlette.routing import Router
 
 from ..model.policy import Effect, Mark
-from .layers import has_router
 
 __all__ = ["NOT_FOUND", "RouteMatch", "docs_urls", "is_application", "rejects_method"]
 
@@ -54,11 +52,9 @@ def rejects_method(endpoint: object, method: str | None) -> bool:
     return method not in endpoint({"type": "http"}, unused, unused)._allowed_methods
 
 
-def is_application(route: object, endpoint: object) -> bool:
+def is_application(endpoint: object) -> bool:
     """Return whether the endpoint of a route is an application with routes of its own."""
-    if isinstance(route, APIRoute | APIWebSocketRoute) or isinstance(endpoint, partial):
-        return False
-    return not isclass(endpoint) and not isroutine(endpoint) and has_router(endpoint)
+    return isinstance(endpoint, Starlette | Router)
 
 
 def docs_urls(app: object, router: Router) -> tuple[str | None, ...]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Self
 
 from fastapi import APIRouter, FastAPI
-from fastapi.routing import APIRoute, APIWebSocketRoute, RouteContext
+from fastapi.routing import APIRoute, APIWebSocketRoute
 from starlette._utils import get_route_path
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute, Host, Match, Mount, Route, Router
@@ -17,6 +17,7 @@ from .layers import mounted_app, router_of, unwrap
 from .match import NOT_FOUND, RouteMatch, docs_urls, is_application, rejects_method
 
 __all__ = [
+    "Part",
     "enter",
     "flatten",
     "included_router",
@@ -26,18 +27,33 @@ __all__ = [
     "with_own",
 ]
 
-_REJECTING: Final = frozenset(
-    {Route.handle, APIRoute.handle}
-)  # these answer 405 to a partial match
+# These answer 405 to a partial match.
+_REJECTING: Final = frozenset({Route.handle, APIRoute.handle})
+
+
+class Part(NamedTuple):
+    """A route or an included router, with the marks around it.
+
+    `effective` is the object whose path, methods and endpoint FastAPI uses: inside an included
+    router, it has the prefix.
+    """
+
+    original: BaseRoute
+    effective: Any
+    marks: Marks
+
+    @classmethod
+    def of(cls, route: BaseRoute, marks: Marks) -> Self:
+        """Return a route of a router that is not included."""
+        return cls(route, route, with_inclusion(route, marks))
 
 
 class _Choice(NamedTuple):
     """The route that a router would choose."""
 
     match: Match
-    route: BaseRoute | RouteContext
+    part: Part
     scope: Scope
-    marks: Marks
 
 
 def resolve(app: object, scope: Scope) -> RouteMatch:
@@ -85,27 +101,26 @@ def enter(app: object, marks: Marks) -> tuple[object, Router | None, Marks]:
     return layer, router, marks if router is None else with_own(router, marks)
 
 
-def parts_of(included: Any, marks: Marks) -> Iterator[tuple[BaseRoute | RouteContext, Marks]]:
-    """Yield the routes and nested routers of an included router, each with the marks around it."""
-    marks = with_own(included.original_router, marks)
+def parts_of(part: Part) -> Iterator[Part]:
+    """Yield the routes and nested routers of an included router."""
+    included = part.effective
+    marks = with_own(included.original_router, part.marks)
     inherited = len(included.include_context.dependencies)  # FastAPI puts these first
-    for part in included.effective_candidates():
-        if included_router(part) is None:
-            yield RouteContext(part.original_route, part), marks
+    for inner in included.effective_candidates():
+        if included_router(inner) is None:
+            effective = getattr(inner, "starlette_route", None) or inner
+            yield Part(inner.original_route, effective, marks)
         else:
-            yield part, marks.among(part.include_context.dependencies[inherited:])
+            yield Part(inner, inner, marks.among(inner.include_context.dependencies[inherited:]))
 
 
-def flatten(route: BaseRoute, marks: Marks) -> Iterator[tuple[RouteContext, Marks]]:
-    """Yield the route, or every route of an included router, each with the marks around it."""
-    if included_router(route) is None:
-        yield RouteContext(route), marks
-        return
-    for part, around in parts_of(route, marks):
-        if isinstance(part, RouteContext):
-            yield part, around
-        else:
-            yield from flatten(part, around)
+def flatten(part: Part) -> Iterator[Part]:
+    """Yield the route itself, or every route of an included router."""
+    if included_router(part.original) is None:
+        yield part
+    else:
+        for inner in parts_of(part):
+            yield from flatten(inner)
 
 
 def _frontends(
@@ -132,61 +147,60 @@ def _match_app(app: object, scope: Scope, marks: Marks) -> RouteMatch:
         scope["app"] = innermost
         if isinstance(innermost, FastAPI) and innermost.root_path:
             scope["root_path"] = innermost.root_path
-    choice = _choose(((route, with_inclusion(route, marks)) for route in router.routes), scope)
+    choice = _choose((Part.of(route, marks) for route in router.routes), scope)
     if choice is None:
         return _match_last(router, scope, marks)
-    while (included := included_router(choice.route)) is not None:
-        part = _choose(parts_of(choice.route, choice.marks), scope)
-        if part is None:  # a custom router that matches without a route
-            return _match_default(included, scope, with_own(included, choice.marks))
-        choice = part
+    while (included := included_router(choice.part.original)) is not None:
+        inner = _choose(parts_of(choice.part), scope)
+        if inner is None:  # a custom router that matches without a route
+            return _match_default(included, scope, with_own(included, choice.part.marks))
+        choice = inner
     return NOT_FOUND if _rejects(choice) else _match_route(choice, router, scope)
 
 
-def _choose(
-    routes: Iterable[tuple[BaseRoute | RouteContext, Marks]], scope: Scope
-) -> _Choice | None:
+def _choose(parts: Iterable[Part], scope: Scope) -> _Choice | None:
     """Return the first route that matches fully, or else the first that matches partially."""
     partial: _Choice | None = None
-    for route, marks in routes:
-        match, child_scope = _matches(route, scope)
+    for part in parts:
+        match, child_scope = _matches(part, scope)
         if match is Match.FULL:
-            return _Choice(match, route, child_scope, marks)
+            return _Choice(match, part, child_scope)
         if match is Match.PARTIAL and partial is None:
-            partial = _Choice(match, route, child_scope, marks)
+            partial = _Choice(match, part, child_scope)
     return partial
 
 
-def _matches(route: BaseRoute | RouteContext, scope: Scope) -> tuple[Match, Scope]:
-    if isinstance(route, RouteContext) and isinstance(original := route.original_route, APIRoute):
-        # `route.matches` ignores a custom route class. FastAPI asks that class in this way.
-        fastapi = {**scope.get("fastapi", {}), "effective_route_context": route._route_context}
+def _matches(part: Part, scope: Scope) -> tuple[Match, Scope]:
+    original, effective, _ = part
+    if isinstance(original, APIRoute) and effective is not original:
+        # FastAPI asks the original, which may be of a custom class, in this way.
+        fastapi = {**scope.get("fastapi", {}), "effective_route_context": effective}
         return original.matches({**scope, "fastapi": fastapi})
-    match: tuple[Match, Scope] = route.matches(scope)
+    match: tuple[Match, Scope] = effective.matches(scope)
     return match
 
 
 def _rejects(choice: _Choice) -> bool:
     """Return whether the route answers 405. A custom one may answer a partial match otherwise."""
-    original = getattr(choice.route, "original_route", None)
-    handle: Any = (original if isinstance(original, APIRoute) else choice.route).handle
+    original, effective, _ = choice.part
+    handle = (original if isinstance(original, APIRoute) else effective).handle
     return choice.match is Match.PARTIAL and getattr(handle, "__func__", None) in _REJECTING
 
 
 def _match_route(choice: _Choice, router: Router, scope: Scope) -> RouteMatch:
     """Return the match of the chosen route, or what answers in the app that is mounted there."""
-    route, child_scope = choice.route, {**scope, **choice.scope}
-    original = getattr(route, "original_route", route)
-    marks = with_own(original, choice.marks)
-    endpoint = getattr(route, "endpoint", None) or choice.scope.get("endpoint")
+    original, effective, around = choice.part
+    marks = with_own(original, around)
+    child_scope = {**scope, **choice.scope}
+    endpoint = getattr(effective, "endpoint", None) or choice.scope.get("endpoint")
     if isinstance(original, Mount | Host):
         return _match_app(mounted_app(endpoint, original), child_scope, marks)
-    if is_application(original, endpoint):
+    if is_application(endpoint):
         return _match_app(endpoint, child_scope, marks)
     method = scope.get("method")
     if rejects_method(endpoint, method):
         return NOT_FOUND
-    is_docs = getattr(route, "path", None) in docs_urls(scope.get("app"), router)
+    is_docs = getattr(effective, "path", None) in docs_urls(scope.get("app"), router)
     docs = is_docs and method in ("GET", "HEAD")
     return RouteMatch(True, *marks.extend(endpoint, method), docs)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from operator import attrgetter
-from typing import Any, Final
+from typing import Final
 
 from fastapi import FastAPI
 from starlette.applications import Starlette
@@ -15,7 +15,7 @@ from ..decorators import Marks, all_marks
 from .index import RouteIndex
 from .layers import has_router, mounted_app, router_of, unwrap
 from .match import RouteMatch, is_application
-from .resolver import included_router, parts_of, resolve, with_inclusion, with_own
+from .resolver import Part, included_router, parts_of, resolve, with_inclusion, with_own
 
 __all__ = ["RouteScan", "RouteTable"]
 
@@ -51,16 +51,24 @@ class RouteTable:
         """
         target = self._app if self._has_router else self._target(scope)
         scan = self._scan
-        if scan is None or not scan.is_current(target):
-            scan = self._scan = RouteScan(target, scope.get("app"))
-            if scan.components != self._components:
-                self._components = scan.components
-                self._on_components(scan.components)
-        return scan
+        return scan if scan is not None and scan.is_current(target) else self._renew(target, scope)
 
-    def match(self, scope: Scope) -> RouteMatch:
-        """Return which endpoint would answer, as the routers of the application choose it."""
-        return self.scan(scope).match(scope)
+    def match(self, scope: Scope, scan: RouteScan | None = None) -> RouteMatch:
+        """Return which endpoint would answer, as the routers of the application choose it.
+
+        `scan` is the scan for this request, if it is known already.
+        """
+        scan = scan or self.scan(scope)
+        if not scan.is_exact():
+            scan = self._renew(scan.target, scope)
+        return scan.match(scope)
+
+    def _renew(self, target: ASGIApp, scope: Scope) -> RouteScan:
+        scan = self._scan = RouteScan(target, scope.get("app"))
+        if scan.components != self._components:
+            self._components = scan.components
+            self._on_components(scan.components)
+        return scan
 
     def set_root_path(self, scope: Scope) -> bool:
         """Set the application's own `root_path` in a scope, as FastAPI does.
@@ -93,47 +101,14 @@ class RouteScan:
     `around` is an application that the middleware belongs to; its marks count for all routes.
     """
 
-    forced_on: bool
-    components: frozenset[str]
-
     def __init__(self, target: ASGIApp, around: object = None) -> None:
-        self._target = target
-        self._around = around
-        self._walk()
-
-    def is_current(self, target: ASGIApp) -> bool:
-        """Return whether no route was added since. Costs by the routers, not by the routes."""
-        routes = self._outermost.routes
-        if self._target is not target or len(routes) != self._size:
-            return False
-        if self._inner and sum(map(len, self._inner)) != self._inner_size:
-            return False
-        return not routes or routes[-1] is self._last  # a replaced route leaves the count unchanged
-
-    def match(self, scope: Scope) -> RouteMatch:
-        """Return which endpoint would answer, as the routers of the application choose it."""
-        if [*map(_routes_of, self._routers)] != self._copies:  # fast: compares identities first
-            self._walk()
-        app = scope.get("app")
-        try:
-            index = self._indexes.get(id(app)) or self._index(app)
-            found = index.find(
-                scope["type"], scope.get("method"), scope["path"], scope.get("root_path", "")
-            )
-            return found or resolve(self._target, scope)
-        except Exception:
-            # A convertor or a custom route failed. The application probably answers 500, too, but
-            # it need not: a middleware in between may add to the scope what that route needs. So
-            # this could be any endpoint, and is treated as an unmarked one.
-            return RouteMatch(found=True)
-
-    def _walk(self) -> None:
-        self._marks: set[Marks] = set()
+        self.target = target
         routers: dict[int, Router] = {}
-        lists: list[list[BaseRoute]] = []
+        self._lists: list[list[BaseRoute]] = []
         self._copies: list[list[BaseRoute]] = []
-        pending: list[object] = [self._target]
-        self._note(self._around)
+        self._marks: set[Marks] = set()
+        self._note(around)
+        pending: list[object] = [target]
         while pending:
             layers = list(unwrap(pending.pop()))
             self._note(*layers)
@@ -142,22 +117,47 @@ class RouteScan:
                 continue
             routers[id(router)] = router
             self._note(router)
-            lists.append(router.routes)
+            self._lists.append(router.routes)
             self._copies.append(list(router.routes))  # another thread may add a route meanwhile
             pending += self._visit(self._copies[-1])
             if router.default != router.not_found:
                 pending.append(router.default)
         self._routers = tuple(routers.values())
-        self._size, *inner_sizes = [*map(len, self._copies)] or [0]
-        self._inner, self._inner_size = lists[1:], sum(inner_sizes)
+        self._size = sum(map(len, self._copies))
         self._outermost = next(iter(self._routers), _NO_ROUTER)
         self._last = next(reversed(self._outermost.routes), None)
         self._indexes: dict[int, RouteIndex] = {}  # by the application around, made on demand
         self.forced_on = any(marks.mark == "on" for marks in self._marks)
         self.components = frozenset(filter(None, (marks.component for marks in self._marks)))
 
+    def is_current(self, target: ASGIApp) -> bool:
+        """Return whether no route was added since. Costs by the routers, not by the routes."""
+        if self.target is not target or sum(map(len, self._lists)) != self._size:
+            return False
+        routes = self._outermost.routes
+        return not routes or routes[-1] is self._last  # a replaced route leaves the count unchanged
+
+    def is_exact(self) -> bool:
+        """Return whether every router has the same routes as before."""
+        return [*map(_routes_of, self._routers)] == self._copies  # fast: compares identities first
+
+    def match(self, scope: Scope) -> RouteMatch:
+        """Return which endpoint would answer, as the routers of the application choose it."""
+        app = scope.get("app")
+        try:
+            index = self._indexes.get(id(app)) or self._index(app)
+            found = index.find(
+                scope["type"], scope.get("method"), scope["path"], scope.get("root_path", "")
+            )
+            return found or resolve(self.target, scope)
+        except Exception:
+            # A convertor or a custom route failed. The application probably answers 500, too, but
+            # it need not: a middleware in between may add to the scope what that route needs. So
+            # this could be any endpoint, and is treated as an unmarked one.
+            return RouteMatch(found=True)
+
     def _index(self, app: object) -> RouteIndex:
-        index = self._indexes[id(app)] = RouteIndex(self._target, app)
+        index = self._indexes[id(app)] = RouteIndex(self.target, app)
         return index
 
     def _visit(self, routes: Sequence[BaseRoute]) -> Iterator[object]:
@@ -169,13 +169,12 @@ class RouteScan:
             elif (included := included_router(route)) is not None:
                 yield included
                 # FastAPI caches the routes of an included router, also some that have left its list.
-                parts = (part for part, _ in parts_of(route, Marks()))
-                cached: list[Any] = [getattr(part, "original_route", part) for part in parts]
                 listed = {*map(id, included.routes)}
+                cached = [part.original for part in parts_of(Part.of(route, Marks()))]
                 yield from self._visit([each for each in cached if id(each) not in listed])
             elif (endpoint := getattr(route, "endpoint", None)) is None:
                 self._marks.add(Marks(mark="on"))  # unknown kinds of routes could be forced on
-            elif is_application(route, endpoint):
+            elif is_application(endpoint):
                 yield endpoint
             else:
                 self._note(endpoint)

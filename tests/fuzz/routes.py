@@ -245,7 +245,7 @@ class Site:
         kind = rng.choice(("function", "method", "class", "handler", "lenient", "app", "asgi"))
         if kind == "app":
             inner_app = Starlette()
-            route = Route(path, Layer(inner_app))
+            route = Route(path, inner_app)
             self.fill(
                 inner_app.router, self.mark(inner_app, self.mark(route, outer)), prefix, depth + 2
             )

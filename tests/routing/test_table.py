@@ -1471,11 +1471,23 @@ def test_router_that_matches_everything_uses_its_default(visit: Visit) -> None:
 def test_application_as_an_endpoint_is_matched_inside(visit: Visit) -> None:
     inner = FastAPI()
     inner.add_api_route("/in/on", forced_on)
-    app = Starlette(routes=[Route("/in/{rest:path}", Layer(inner)), Route("/free", text)])
+    app = Starlette(routes=[Route("/in/{rest:path}", inner), Route("/free", text)])
     site = visit(app)
     assert site.ask("/in/on") == ON
     assert site.ask("/in/none") == NOT_FOUND
     assert site.has_forced_on()
+
+
+def test_endpoint_that_keeps_an_app_is_matched_itself(visit: Visit) -> None:
+    """An object with an `app` need not be a middleware."""
+
+    class Controller(Layer):
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            await PlainTextResponse("mine")(scope, receive, send)
+
+    app = Starlette()
+    app.router.routes.append(Route("/x", on(Controller(app))))
+    assert visit(app).ask("/x") == ON
 
 
 class Lenient(Route):
