@@ -1,4 +1,4 @@
-"""What is counted, run under callgrind, which writes its counters at every os.getsid(0): nobody else calls that."""
+"""The counted requests. callgrind writes its counters at each os.getsid(0), which is unused."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ async def ours(routes: int, *, closed: bool) -> MaintenanceModeMiddleware:
     layer: Any = app.middleware_stack
     while not isinstance(layer, MaintenanceModeMiddleware):
         layer = layer.app
-    await layer.mode.stop()  # nobody refreshes what it knows while instructions are counted
+    await layer.mode.stop()  # no poll while instructions are counted
     layer.mode.gate = replace(layer.mode.gate, until=math.inf)
     if not closed:
         layer.app = nothing

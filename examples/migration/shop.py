@@ -13,7 +13,7 @@ from fastapi_maintenance import MaintenanceModeMiddleware
 DATABASE = os.environ.get("SHOP_DATABASE", "shop.db")
 
 app = FastAPI()
-# A worker that has not heard of Redis for two seconds closes by itself, so that the barrier of `run` is a proof.
+# A worker that cannot read Redis closes after two seconds, so that the barrier of `run` is a proof.
 app.add_middleware(MaintenanceModeMiddleware, on_unreachable="closed")
 
 
