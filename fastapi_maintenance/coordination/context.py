@@ -1,4 +1,4 @@
-"""Close, or open, the service for the length of a block, across replicas."""
+"""Close or open the service for the length of a block, on every worker."""
 
 from __future__ import annotations
 
@@ -42,9 +42,10 @@ R = TypeVar("R")
 OnError = Literal["release", "keep"]
 OnLost = Literal["tell", "cancel"] | Callable[[LeaseLostError], object]
 Progress = Callable[[BarrierResult], None]
+Wait = Callable[[BaseStateBackend], Awaitable[BarrierResult]]
 
 _enclosing: ContextVar[tuple[str, ...]] = ContextVar("fastapi_maintenance_enclosing", default=())
-"""The on holds of the blocks that the code is in; an off hold inside lifts these and no others."""
+"""The ids of the on holds of the enclosing blocks. An off hold inside lifts these and no others."""
 
 
 def maintenance_mode_on(
@@ -64,39 +65,52 @@ def maintenance_mode_on(
     progress: Progress | None = None,
     component: str | None = None,
 ) -> MaintenanceContext:
-    """Maintenance is on for the length of a block, everywhere the backend reaches: `async with`, `with`, or a decorator.
+    """Hold maintenance on for the length of a block: `async with`, `with`, or a decorator.
 
-    Without `backend`, that of the application whose request or lifespan this runs in, else the process' default.
-    The hold is a lease of `lease` seconds, renewed from a thread, so it ends by itself if the process dies.
-    `allow` names requests that pass all the same, like `/login`, `POST /login` or `10.1.0.0/16`, as far as all holds that stand allow them.
+    `backend` defaults to that of the current application, else to the default of the process.
+    The hold is a lease of `lease` seconds, renewed from a thread. It expires if the process dies.
+    `allow` lists requests that pass, like `/login`, `POST /login` or `10.1.0.0/16`. If several
+    holds stand, a request passes only if all of them allow it.
     `on_error="keep"` turns a failed block into a switch that stays on, with the error as its reason.
-    A hold that is lost (ended by force, or run out while cut off) shows on the object: `lost`, and `check()` raises
-    `LeaseLostError`; `on_lost="cancel"` also cancels the block (`async with` only), which then ends with that error.
-    A function as `on_lost` is called with the error at once, from the thread that renews the lease.
-    With `drain`, the block is run only when every live worker has closed and no request that a closed service would refuse
-    is in flight, other than the one that runs the block; `drain` is the most seconds to wait for that. If that is not
-    reached, `DrainTimeout` names the laggards. If workers vanished that may still be serving, `UnfencedError` names them,
-    unless `strict` is False; it says too if none is registered. `expect` waits for exactly so many workers, also for 0.
-    The hold is then released, or kept as `on_error` says. `progress` is called with a
+
+    A hold is lost if it is ended by force, or expires while the process is cut off. Then `lost` is
+    True and `check()` raises `LeaseLostError`. `on_lost="cancel"` also cancels the block, which
+    ends with that error (`async with` only). A function as `on_lost` is called with the error at
+    once, from the thread that renews the lease.
+
+    With `drain`, the block starts only when every worker has closed and no request is in flight
+    that a closed service refuses, except for the one that runs the block. `drain` is the longest
+    wait in seconds. `DrainTimeout` names the workers that are still pending. `UnfencedError` names
+    workers that vanished and may still be serving, unless `strict` is False, and says if no worker
+    is registered. `expect` waits for exactly this number of workers, which may be 0. In all these
+    cases the hold is released, or kept as `on_error` says. `progress` is called with a
     `BarrierResult` whenever something has changed during the wait.
-    With `component`, all this is about its routes alone; `on_error="keep"` then needs Redis, else entering raises `UnsupportedError`.
-    Entering raises `BackendError` if the hold cannot be taken. Whenever entering raises, the block is not run.
+
+    With `component`, all of this applies to its routes only. `on_error="keep"` then needs Redis;
+    otherwise entering raises `UnsupportedError`.
+    Entering raises `BackendError` if the hold cannot be taken. If entering raises, the block is
+    not run.
     """
-    allowed = tuple(map(check_entry, allow)) or None
     state = _state(
-        True, message=message, reason=reason, retry_after=retry_after, mode=mode, allow=allowed
+        True,
+        message=message,
+        reason=reason,
+        retry_after=retry_after,
+        mode=mode,
+        allow=tuple(map(check_entry, allow)) or None,
     )
+    wait: Wait | None = None
+    if drain is not None:
+        wait = functools.partial(
+            wait_until_applied,
+            component=component,
+            drained=True,
+            timeout=positive("drain", drain),
+            expect=expect,
+            progress=progress,
+        )
     return MaintenanceContext(
-        state,
-        backend,
-        lease,
-        on_error,
-        on_lost,
-        drain=drain,
-        strict=strict,
-        expect=expect,
-        progress=progress,
-        component=component,
+        state, backend, lease, on_error, on_lost, wait=wait, strict=strict, component=component
     )
 
 
@@ -109,10 +123,10 @@ def maintenance_mode_off(
     on_lost: OnLost = "tell",
     component: str | None = None,
 ) -> MaintenanceContext:
-    """Maintenance is off for the length of a block: the switch and the enclosing blocks' own holds are lifted.
+    """Hold maintenance off for the length of a block.
 
-    Never lifts somebody else's hold, nor without `component` a switch that a component has itself.
-    Everything else is as in `maintenance_mode_on`.
+    Lifts the switch and the holds of enclosing blocks, but no other hold. Without `component`, it
+    does not lift the switches of components. The options are those of `maintenance_mode_on`.
     """
     return MaintenanceContext(
         _state(False, reason=reason), backend, lease, on_error, on_lost, component=component
@@ -120,7 +134,7 @@ def maintenance_mode_off(
 
 
 class MaintenanceContext:
-    """What `maintenance_mode_on` and `maintenance_mode_off` return."""
+    """The context manager and decorator that holds maintenance on or off."""
 
     def __init__(
         self,
@@ -130,32 +144,28 @@ class MaintenanceContext:
         on_error: OnError,
         on_lost: OnLost,
         *,
-        drain: float | None = None,
+        wait: Wait | None = None,
         strict: bool = True,
-        expect: int | None = None,
-        progress: Progress | None = None,
         component: str | None = None,
     ) -> None:
         if on_error not in ("release", "keep"):
-            raise ConfigurationError(f"on_error must be release or keep, not {on_error!r}.")
+            raise ConfigurationError(f"on_error must be release or keep, got {on_error!r}.")
         if on_lost not in ("tell", "cancel") and not callable(on_lost):
             raise ConfigurationError(
-                f"on_lost must be tell or cancel, or a function, not {on_lost!r}."
+                f"on_lost must be tell or cancel, or a function, got {on_lost!r}."
             )
         self._state = state
         self._given = backend
         self._seconds = positive("lease", lease)
         self._on_error = on_error
         self._on_lost = on_lost
-        self._drain = None if drain is None else positive("drain", drain)
+        self._wait = wait
         self._strict = strict
-        self._expect = expect
-        self._progress = progress
-        self._scope = component if component is None else check_component(component)
+        self._component = component if component is None else check_component(component)
         self._hold: Hold | None = None  # while the block is entered
         self._lease: LeaseKeeper | LocalLease | None = None
         self._cancellation: _Cancellation | None = None
-        self._excused: InFlightRequest | None = None
+        self._request: InFlightRequest | None = None  # that runs the block
         self.release_error = ""
         """Why the hold could not be released when the block ended, or empty."""
 
@@ -165,11 +175,11 @@ class MaintenanceContext:
         return self._lease is not None and bool(self._lease.lost)
 
     def check(self) -> None:
-        """Raise `LeaseLostError` if the hold ended before the block did; call it before what must not run in the open."""
+        """Raise `LeaseLostError` if the hold is lost. Call it before each step that needs it."""
         if self._lease is not None:
             self._lease.check()
 
-    # -- async with ----------------------------------------------------------------------------------------------------
+    # -- async with -------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
         hold, lease = self._prepare()
@@ -180,7 +190,7 @@ class MaintenanceContext:
             raise
         self._enter(hold)
         try:
-            await self._drained()
+            await self._drain()
         except BaseException as error:
             await self.__aexit__(type(error), error, error.__traceback__)
             raise
@@ -193,43 +203,44 @@ class MaintenanceContext:
         trace: TracebackType | None,
     ) -> None:
         hold, lease = self._leave()
-        keep = self._kept(hold, error)
+        keep = self._kept_state(hold, error)
         try:
             await lease.release(keep)
         except asyncio.CancelledError as cancelled:
-            self._detach(cancelled)  # our own may arrive only now that the block is over
+            self._detach(cancelled)  # our own cancellation may arrive only now
             raise
         except Exception as failure:
-            self._explain(failure, error, keep)
+            self._report_release_failure(failure, error, keep)
         if self._cancellation is not None:
             self._cancellation.take_back(error)
 
     def _detach(self, error: asyncio.CancelledError | None = None) -> None:
-        """The task goes on while the thread still takes or releases the hold."""
+        """Let the task go on while the thread still takes or releases the hold."""
         if self._cancellation is not None:
             self._cancellation.detached = True
             self._cancellation.take_back(error)
 
-    # -- with ----------------------------------------------------------------------------------------------------------
+    # -- with -------------------------------------------------------------------------------------
 
     def __enter__(self) -> Self:
         if self._on_lost == "cancel":
             raise ConfigurationError(
-                "on_lost='cancel' needs 'async with': a synchronous block cannot be cancelled. Call check() in it."
+                "on_lost='cancel' must be used with 'async with', got 'with'. "
+                "Call check() in the block instead."
             )
         hold, lease = self._prepare(LeaseKeeper)
         assert isinstance(lease, LeaseKeeper)
         try:
-            lease.begin().result()
+            lease.submit_acquire().result()
         except BaseException:
-            lease.end()  # as on Ctrl-C while it is being taken
+            lease.submit_release()  # as on Ctrl-C while it is being taken
             raise
         self._enter(hold)
-        if self._drain is not None:
+        if self._wait is not None:
             try:
-                # In a thread of its own, because this one may be running an event loop already; and Ctrl-C here ends the wait there.
+                # In another thread, because this one may run an event loop. Ctrl-C ends the wait.
                 with start_blocking_portal() as portal:
-                    portal.call(self._drained)
+                    portal.call(self._drain)
             except BaseException as error:
                 self.__exit__(type(error), error, error.__traceback__)
                 raise
@@ -243,68 +254,64 @@ class MaintenanceContext:
     ) -> None:
         hold, lease = self._leave()
         assert isinstance(lease, LeaseKeeper)
-        keep = self._kept(hold, error)
+        keep = self._kept_state(hold, error)
         try:
-            lease.end(keep).result()
+            lease.submit_release(keep).result()
         except Exception as failure:
-            self._explain(failure, error, keep)
+            self._report_release_failure(failure, error, keep)
 
-    # -- decorator -----------------------------------------------------------------------------------------------------
+    # -- decorator --------------------------------------------------------------------------------
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
-        """Run every call of a function in a block of its own."""
+        """Run each call of a function in a block."""
         if isgeneratorfunction(function) or isasyncgenfunction(function):
             raise ConfigurationError(
-                f"{function!r} is a generator, which runs after its call has ended: use 'with' inside it instead."
+                f"The decorated function must not be a generator, got {function!r}. "
+                "Use 'with' inside it instead."
             )
         if is_async(function):
 
             @functools.wraps(function)
             async def run_async(*args: P.args, **kwargs: P.kwargs) -> Any:
-                async with self._another():
+                async with self._copy():
                     return await cast(Awaitable[Any], function(*args, **kwargs))
 
             return cast(Callable[P, R], run_async)
 
         @functools.wraps(function)
         def run(*args: P.args, **kwargs: P.kwargs) -> R:
-            with self._another():
+            with self._copy():
                 return function(*args, **kwargs)
 
         return run
 
-    def _another(self) -> MaintenanceContext:
+    def _copy(self) -> MaintenanceContext:
         block = copy(self)
-        block._hold = block._lease = block._cancellation = block._excused = None
+        block._hold = block._lease = block._cancellation = block._request = None
         return block
 
-    # -- both ----------------------------------------------------------------------------------------------------------
+    # -- both -------------------------------------------------------------------------------------
 
     def _prepare(
         self, kind: type[LeaseKeeper] | None = None
     ) -> tuple[Hold, LeaseKeeper | LocalLease]:
         if self._hold is not None:
             raise RuntimeError(
-                "This block is already entered; call maintenance_mode_on() or _off() again for another one."
+                "This block is already entered. Call maintenance_mode_on() or "
+                "maintenance_mode_off() again for another one."
             )
         backend = current_backend(self._given)
-        if (
-            self._scope is not None
-            and self._on_error == "keep"
-            and not isinstance(backend, SupportsComponents)
-        ):
+        keeps = self._component is None or isinstance(backend, SupportsComponents)
+        if self._on_error == "keep" and not keeps:
             raise UnsupportedError(
-                f"{backend.describe()} keeps no switches of components, so on_error='keep' could not be kept."
+                f"{backend.describe()} stores no switches of components. "
+                "Use on_error='release', or Redis."
             )
         state = self._state.replace(
             by=f"{socket.gethostname()}:{os.getpid()}", since=datetime.now(UTC)
         )
-        hold = Hold(
-            secrets.token_hex(8),
-            state,
-            lifts=() if state.enabled else _enclosing.get(),
-            component=self._scope,
-        )
+        lifts = () if state.enabled else _enclosing.get()
+        hold = Hold(secrets.token_hex(8), state, lifts=lifts, component=self._component)
         self.release_error = ""
         self._cancellation = _Cancellation() if self._on_lost == "cancel" else None
         if kind is LeaseKeeper or isinstance(backend, SupportsLeases):
@@ -316,23 +323,17 @@ class MaintenanceContext:
 
     def _enter(self, hold: Hold) -> None:
         self._hold = hold
-        if hold.state.enabled:
-            _enclosing.set((*_enclosing.get(), hold.id))
-            self._excused = current_request.get()
-            self._excuse(hold, lets_go=False)
+        if not hold.state.enabled:
+            return
+        _enclosing.set((*_enclosing.get(), hold.id))
+        self._request = current_request.get()
+        if self._request is not None and self._lease is not None:
+            # A drain must not wait for the request that runs the block: it would wait for itself.
+            self._request.exclude(self._lease.backend.describe(), hold.component)
 
-    async def _drained(self) -> None:
-        if self._drain is not None:
-            assert self._lease is not None
-            result = await wait_until_applied(
-                self._lease.backend,
-                component=self._scope,
-                drained=True,
-                timeout=self._drain,
-                expect=self._expect,
-                progress=self._progress,
-            )
-            result.check(strict=self._strict)
+    async def _drain(self) -> None:
+        if self._wait is not None and self._lease is not None:
+            (await self._wait(self._lease.backend)).check(strict=self._strict)
             self.check()
 
     def _leave(self) -> tuple[Hold, LeaseKeeper | LocalLease]:
@@ -340,35 +341,28 @@ class MaintenanceContext:
         if hold is None or lease is None:
             raise RuntimeError("This block was never entered.")
         self._hold = None
-        # Not by token: an async generator may be finalised in another context than it began in.
+        # Not by token, because an async generator may be finalised in another context.
         _enclosing.set(tuple(id for id in _enclosing.get() if id != hold.id))
-        self._excuse(hold, lets_go=True)
-        self._excused = None
+        if self._request is not None:
+            self._request.include(lease.backend.describe(), hold.component)
+            self._request = None
         return hold, lease
 
-    def _excuse(self, hold: Hold, *, lets_go: bool) -> None:
-        """Nobody waits for the request that holds the service closed itself: it would wait for its own end."""
-        if self._excused is not None and self._lease is not None:
-            change = self._excused.include if lets_go else self._excused.exclude
-            change(self._lease.backend.describe(), hold.component)
-
-    def _kept(self, hold: Hold, error: BaseException | None) -> MaintenanceState | None:
+    def _kept_state(self, hold: Hold, error: BaseException | None) -> MaintenanceState | None:
         if error is None or self._on_error == "release":
             return None
-        summary = ": ".join(
-            filter(None, (hold.state.reason, type(error).__name__, str(error)[:500]))
-        )
-        return hold.state.replace(reason=summary)
+        parts = hold.state.reason, type(error).__name__, str(error)[:500]
+        return hold.state.replace(reason=": ".join(filter(None, parts)))
 
-    def _explain(
+    def _report_release_failure(
         self, failure: Exception, error: BaseException | None, keep: MaintenanceState | None
     ) -> None:
-        """A release that fails must not hide how the block ended; the hold ends by itself."""
+        """Log and note a failed release, which must not hide how the block ended."""
         assert self._lease is not None
         backend = self._lease.backend
         note = f"The hold could not be released ({error_text(failure).removesuffix('.')})"
         if isinstance(backend, SupportsLeases):
-            note += f"; it ends by itself within {self._seconds:g} s"
+            note += f"; it expires within {self._seconds:g} s"
         if keep is not None:
             position = "on" if keep.enabled else "off"
             note += f", and the switch was NOT kept {position}: turn it {position} by hand"
@@ -379,7 +373,7 @@ class MaintenanceContext:
 
 
 class _Cancellation:
-    """Cancels the task that is in a block whose hold was lost; not what others cancel it for."""
+    """Cancels the task of a block whose hold is lost, and tells this cancellation from others."""
 
     def __init__(self) -> None:
         task = asyncio.current_task()
@@ -390,7 +384,7 @@ class _Cancellation:
         self.detached = False
 
     def __call__(self, lost: LeaseLostError) -> None:
-        """Cancel, from the thread that renews the lease."""
+        """Cancel the task. Called from the thread that renews the lease."""
 
         def cancel() -> None:
             if not self.detached:
@@ -401,12 +395,12 @@ class _Cancellation:
             self._loop.call_soon_threadsafe(cancel)
 
     def take_back(self, error: BaseException | None) -> None:
-        """Take the cancellation back. Raise why it was made instead of an error that it alone has caused."""
+        """Undo the cancellation. Raises `LeaseLostError` if `error` is its result alone."""
         lost, self._lost = self._lost, None
         if lost is None:
             return
-        ours_alone = self._task.uncancel() <= self._others
-        if ours_alone and isinstance(error, asyncio.CancelledError):
+        only_ours = self._task.uncancel() <= self._others
+        if only_ours and isinstance(error, asyncio.CancelledError):
             raise LeaseLostError(f"The block was cancelled. {lost}") from error
 
 
@@ -414,4 +408,4 @@ def _state(enabled: bool, **details: Any) -> MaintenanceState:
     try:
         return MaintenanceState(enabled=enabled, **details)
     except ValueError as error:
-        raise ConfigurationError(f"The block cannot be described so: {error}") from None
+        raise ConfigurationError(f"Invalid maintenance options: {error}") from None

@@ -1,4 +1,4 @@
-"""Leases: a hold that is acquired, renewed from a thread of its own, and released."""
+"""Keep a hold alive: acquire it, renew its lease from a thread, release it."""
 
 from __future__ import annotations
 
@@ -23,19 +23,18 @@ __all__ = ["LeaseKeeper", "LocalLease", "OnLost"]
 logger = logging.getLogger("fastapi_maintenance")
 
 _RENEWALS: Final = 3  # per lease, at least
-_LONGEST_PAUSE: Final = (
-    1.0  # seconds; within these a holder is told that somebody ended its hold by force
-)
+_MAX_RENEWAL_INTERVAL: Final = 1.0  # seconds; so soon a holder learns that its hold was ended
 _RETRIES: Final = 10  # per lease, while the backend does not answer
-_RELEASE_TIMEOUT: Final = 2.0  # seconds, for a block that was cancelled while its hold was taken
+_RELEASE_TIMEOUT: Final = 2.0  # seconds, for a block that was cancelled while taking its hold
 
 OnLost = Callable[[LeaseLostError], object]
 
 
 class LeaseKeeper:
-    """Keeps one hold standing from a daemon thread with an event loop of its own.
+    """Keeps a hold alive from a daemon thread with an event loop of its own.
 
-    So a block that blocks its event loop, as migrations do, keeps its lease; and a process that dies loses it.
+    A block that blocks its event loop, as migrations do, keeps its lease. A process that dies
+    loses it.
     """
 
     def __init__(
@@ -44,13 +43,12 @@ class LeaseKeeper:
         self.backend = backend
         self._hold = hold
         self._seconds = seconds
-        self._margin = min(
-            0.1 * seconds, 1.0
-        )  # so much before its hold can end, a holder that is cut off is told
+        # A holder that is cut off is told this long before its hold can expire.
+        self._margin = min(0.1 * seconds, 1.0)
         self._on_lost = on_lost
-        self._taken: Future[None] = Future()
-        self._ended: Future[None] = Future()
-        self._release: Future[MaintenanceState | None] = Future()
+        self._acquired: Future[None] = Future()
+        self._released: Future[None] = Future()
+        self._to_release: Future[MaintenanceState | None] = Future()
         self._pid = os.getpid()
         self._revoked = False
         self.lost = ""
@@ -58,7 +56,7 @@ class LeaseKeeper:
     async def acquire(self) -> None:
         """Take the hold. If this is cancelled, the thread releases it again."""
         try:
-            await asyncio.shield(asyncio.wrap_future(self.begin()))
+            await asyncio.shield(asyncio.wrap_future(self.submit_acquire()))
         except asyncio.CancelledError:
             # The process may be about to end, so wait for the release, too.
             with suppress(Exception):
@@ -66,26 +64,25 @@ class LeaseKeeper:
             raise
 
     async def release(self, keep: MaintenanceState | None = None) -> None:
-        """Release the hold. If this is cancelled, the thread does it all the same."""
-        await asyncio.shield(asyncio.wrap_future(self.end(keep)))
+        """Release the hold. If this is cancelled, the thread still does it."""
+        await asyncio.shield(asyncio.wrap_future(self.submit_release(keep)))
 
-    def begin(self) -> Future[None]:
-        """Start; the future ends when the hold stands, or with the error because of which it does not."""
-        threading.Thread(
-            target=self._run, name=f"fastapi_maintenance lease {self._hold.id}", daemon=True
-        ).start()
-        return self._taken
+    def submit_acquire(self) -> Future[None]:
+        """Start the thread. The future ends when the hold is taken, or with the error."""
+        name = f"fastapi_maintenance lease {self._hold.id}"
+        threading.Thread(target=self._run, name=name, daemon=True).start()
+        return self._acquired
 
-    def end(self, keep: MaintenanceState | None = None) -> Future[None]:
-        """Release; the future ends when that is done, or with the error because of which the lease must run out instead."""
+    def submit_release(self, keep: MaintenanceState | None = None) -> Future[None]:
+        """Let the thread release the hold. The future ends when that is done, or with the error."""
         if os.getpid() != self._pid:
-            # A forked child leaves the block too. The hold is its parent's, and so is the thread that would release it.
+            # A forked child leaves the block, too. The hold and the thread are its parent's.
             done: Future[None] = Future()
             done.set_result(None)
             return done
-        if not self._release.done():
-            self._release.set_result(keep)
-        return self._ended
+        if not self._to_release.done():
+            self._to_release.set_result(keep)
+        return self._released
 
     def check(self) -> None:
         """Raise `LeaseLostError` if the hold ended before its block."""
@@ -97,62 +94,55 @@ class LeaseKeeper:
             f"The hold {self._hold.id} on {self.backend.describe()} was lost: {self.lost}"
         )
 
-    # -- in the thread -------------------------------------------------------------------------------------------------
+    # -- in the thread ----------------------------------------------------------------------------
 
     def _run(self) -> None:
         try:
             asyncio.run(self._keep())
         except BaseException as error:
-            (self._ended if self._taken.done() else self._taken).set_exception(error)
+            (self._released if self._acquired.done() else self._acquired).set_exception(error)
         else:
-            self._ended.set_result(None)
+            self._released.set_result(None)
 
     async def _keep(self) -> None:
         deadline = time.monotonic() + self._seconds
         try:
             self._hold = await self.backend.acquire(self._hold, self._seconds)
         except Exception as error:
-            self._taken.set_exception(error)
-            await self.backend.release(
-                self._hold
-            )  # it may stand all the same, only the reply being lost
+            self._acquired.set_exception(error)
+            await self.backend.release(self._hold)  # it may stand, and only the reply be lost
             return
-        self._taken.set_result(None)
-        release = asyncio.wrap_future(self._release)
-        pause = min(self._seconds / _RENEWALS, _LONGEST_PAUSE)
+        self._acquired.set_result(None)
+        release = asyncio.wrap_future(self._to_release)
+        pause = min(self._seconds / _RENEWALS, _MAX_RENEWAL_INTERVAL)
         while not release.done():
             left = deadline - self._margin - time.monotonic()
             await asyncio.wait([release], timeout=min(pause, left) if left > 0 else pause)
             if not release.done():
                 deadline, pause = await self._renew(deadline)
         if not self.lost:
-            await self._renew(
-                deadline
-            )  # it may have been lost since the last renewal, and the block must not believe otherwise
-        # Whoever ended it by force has decided that the service opens; a block that fails because of that must not undo it.
-        await _let_go(self.backend, self._hold, None if self._revoked else release.result())
+            await self._renew(deadline)  # the hold may have been lost since the last renewal
+        # An operator who ended it by force opened the service. The failed block must not undo that.
+        await _release_hold(self.backend, self._hold, None if self._revoked else release.result())
 
     async def _renew(self, deadline: float) -> tuple[float, float]:
-        """Renew once. Returns until when the hold surely stands, counted from when that was asked for, and the next pause."""
+        """Renew once. Returns the new deadline, counted from the request, and the next pause."""
         sent = time.monotonic()
-        tell_at, retry = deadline - self._margin, self._seconds / _RETRIES
-        patience = max(tell_at - sent, self._margin / 2) if sent < deadline else retry
+        report_at, retry = deadline - self._margin, self._seconds / _RETRIES
+        timeout = max(report_at - sent, self._margin / 2) if sent < deadline else retry
         try:
-            standing = await asyncio.wait_for(
-                self.backend.renew(self._hold, self._seconds), patience
-            )
-        except (
-            Exception
-        ) as error:  # a backend of a user's own may raise anything; none of it may end the renewals
-            if time.monotonic() >= tell_at:
+            renewing = self.backend.renew(self._hold, self._seconds)
+            stands = await asyncio.wait_for(renewing, timeout)
+        except Exception as error:  # a custom backend may raise any, and renewals must go on
+            if time.monotonic() >= report_at:
                 self._lose(f"it could not be renewed in time ({error_text(error)})")
             return deadline, retry
-        if not standing:
+        if not stands:
             self._revoked = True
-            self._lose("somebody ended it by force")
+            self._lose("an operator ended it by force")
         elif time.monotonic() >= deadline:
-            self._lose("this process was away for longer than the lease")
-        return sent + self._seconds, min(self._seconds / _RENEWALS, _LONGEST_PAUSE)
+            self._lose("this process was suspended for longer than the lease")
+        return sent + self._seconds, min(self._seconds / _RENEWALS, _MAX_RENEWAL_INTERVAL)
 
     def _lose(self, reason: str) -> None:
         if self.lost:
@@ -160,22 +150,17 @@ class LeaseKeeper:
         self.lost = reason
         id, backend = self._hold.id, self.backend.describe()
         extra = log_fields("hold-lost", hold=id, backend=backend)
-        logger.critical(
-            "lost the hold %s on %s while its block is running: %s",
-            id,
-            backend,
-            reason,
-            extra=extra,
-        )
+        message = "lost the hold %s on %s while its block is running: %s"
+        logger.critical(message, id, backend, reason, extra=extra)
         if self._on_lost is not None:
             try:
                 self._on_lost(self._error())
-            except Exception:  # a callback of the user's must not end the renewals
+            except Exception:  # a user's callback must not end the renewals
                 logger.exception("on_lost raised", extra=extra)
 
 
 class LocalLease:
-    """The same for a backend whose holds have no lease: taken and released on the event loop, and never lost."""
+    """Takes and releases a hold without a lease, on the event loop. It cannot be lost."""
 
     lost = ""
 
@@ -188,34 +173,32 @@ class LocalLease:
         """Take the hold."""
         try:
             await self.backend.acquire(self._hold, self._seconds)
-        except BaseException:
-            await _drop(
-                self.backend, self._hold
-            )  # cancelled after it was taken, and before that was told
+        except BaseException:  # it may be cancelled after the hold was taken
+            await _discard_hold(self.backend, self._hold)
             raise
 
     async def release(self, keep: MaintenanceState | None = None) -> None:
-        """Release it."""
-        await _let_go(self.backend, self._hold, keep)
+        """Release the hold."""
+        await _release_hold(self.backend, self._hold, keep)
 
     def check(self) -> None:
-        """Raise nothing: only a lease can be lost."""
+        """Do nothing, because the hold cannot be lost."""
 
 
-async def _let_go(
+async def _release_hold(
     backend: BaseStateBackend, hold: Hold, keep: MaintenanceState | None = None
 ) -> None:
-    """Release a hold. Where that fails, a hold that has no lease to run out is dropped: it would stand for ever."""
+    """Release a hold. If that fails, discard one without a lease: it would never expire."""
     try:
         await backend.release(hold, keep=keep)
     except BaseException:
         if not isinstance(backend, SupportsLeases):
-            await _drop(backend, hold)
+            await _discard_hold(backend, hold)
         raise
 
 
-async def _drop(backend: BaseStateBackend, hold: Hold) -> None:
-    """End a hold that is known to this process only, even if the backend cannot be asked what that makes of the state."""
+async def _discard_hold(backend: BaseStateBackend, hold: Hold) -> None:
+    """Release a hold that only this process knows, even if the backend cannot be read."""
     with suppress(Exception):
         async with asyncio.timeout(backend.ttl):
             await backend.release(hold)

@@ -354,10 +354,10 @@ def test_with_redis_down_nothing_is_run(cli: Cli, free_port: int, tmp_path: Path
 @pytest.mark.parametrize(
     ("on_error", "end"),
     [
-        ("release", "; it ends by itself within 40 s.\n"),
+        ("release", "; it expires within 40 s.\n"),
         (
             "keep",
-            "; it ends by itself within 40 s, and the switch was NOT kept on: turn it on by hand.\n",
+            "; it expires within 40 s, and the switch was NOT kept on: turn it on by hand.\n",
         ),
     ],
 )
@@ -407,7 +407,7 @@ def test_a_hold_that_is_lost_is_told_once_and_the_command_runs_on(
     assert (tmp_path / "ended").exists()
     first, second = ran.err.splitlines()
     assert first.startswith("The hold ")
-    assert first.endswith(" was lost: somebody ended it by force.")
+    assert first.endswith(" was lost: an operator ended it by force.")
     assert second == "The service may be OPEN while the command runs!"
     assert redis_server.cli("EXISTS", "maintenance", HOLDS) == "0", (
         "who opened by force is not overruled"
@@ -420,7 +420,7 @@ def test_lost_hold_with_loggers_disabled_is_printed(
     """As `logging.config.fileConfig` disables those that exist already, which Alembic calls."""
     monkeypatch.setattr(logging.getLogger("fastapi_maintenance"), "disabled", True)
     ran = lose(held, redis_url, tmp_path / "started", "sleep 3", "--drain", "0")
-    said(ran, 5, "somebody ended it by force", "The service may be OPEN")
+    said(ran, 5, "an operator ended it by force", "The service may be OPEN")
 
 
 def test_failed_release_with_loggers_disabled_is_printed(
@@ -442,7 +442,7 @@ def test_a_hold_that_is_lost_just_before_the_command_ends_is_told_too(
         "-c",
         f"import asyncio; from fastapi_maintenance.backends import RedisBackend as B; asyncio.run(B({redis_url!r}).clear())",
     )
-    said(held("--drain", "0", "--", sys.executable, *force), 5, "somebody ended it by force")
+    said(held("--drain", "0", "--", sys.executable, *force), 5, "an operator ended it by force")
 
 
 @pytest.mark.parametrize(
@@ -503,7 +503,7 @@ def test_a_hold_that_is_lost_while_waiting_keeps_the_command_from_running(
     with meanwhile(after_hold(redis_server, lose_and_drain)):
         ran = held("--lease", "4", "--", "touch", f"{tmp_path}/ran")
     assert ran.code == 1
-    assert ran.err.endswith(": somebody ended it by force. The command was not run.\n")
+    assert ran.err.endswith(": an operator ended it by force. The command was not run.\n")
     assert not (tmp_path / "ran").exists()
 
 

@@ -34,11 +34,11 @@ SLACK: Final = 1.0  # seconds, for what a busy machine adds to a bound
 def leased(backend: Switchboard, seconds: float, hold: Hold = HOLD) -> Iterator[LeaseKeeper]:
     """A lease that stands, and is ended whatever becomes of the test."""
     lease = LeaseKeeper(backend, hold, seconds)
-    lease.begin().result(5)
+    lease.submit_acquire().result(5)
     try:
         yield lease
     finally:
-        lease.end().exception(5)
+        lease.submit_release().exception(5)
 
 
 # -- its life --------------------------------------------------------------------------------------------------------------------
@@ -70,7 +70,7 @@ def test_what_is_to_be_kept_is_handed_over_with_the_release() -> None:
     backend = LeasedBoard()
 
     with leased(backend, 30) as lease:
-        lease.end(MaintenanceState(enabled=True, reason="failed")).result(5)
+        lease.submit_release(MaintenanceState(enabled=True, reason="failed")).result(5)
 
     assert backend.kept == MaintenanceState(enabled=True, reason="failed")
 
@@ -79,8 +79,8 @@ def test_ending_it_twice_releases_once() -> None:
     backend = LeasedBoard()
 
     with leased(backend, 30) as lease:
-        assert lease.end(ON) is lease.end()
-        lease.end().result(5)
+        assert lease.submit_release(ON) is lease.submit_release()
+        lease.submit_release().result(5)
 
     assert backend.steps.count("release") == 1
     assert backend.kept == ON
@@ -93,7 +93,7 @@ def test_what_cannot_be_taken_says_why_and_is_let_go_of() -> None:
     lease = LeaseKeeper(backend, HOLD, 30)
 
     with pytest.raises(BackendUnavailableError, match="no reply"):
-        lease.begin().result(5)
+        lease.submit_acquire().result(5)
 
     eventually_sync(lambda: backend.standing == {}, within=2)
     eventually_sync(lambda: lease_threads() == [], within=2)
@@ -109,9 +109,9 @@ def test_it_is_over_although_it_could_neither_be_taken_nor_let_go_of() -> None:
     lease = LeaseKeeper(backend, HOLD, 30)
 
     with pytest.raises(BackendUnavailableError, match=r"^down"):
-        lease.begin().result(5)
+        lease.submit_acquire().result(5)
     with pytest.raises(BackendUnavailableError, match="still down"):
-        lease.end().result(5)
+        lease.submit_release().result(5)
 
 
 def test_a_release_that_fails_is_told_and_leaves_no_thread() -> None:
@@ -119,7 +119,7 @@ def test_a_release_that_fails_is_told_and_leaves_no_thread() -> None:
     backend.faults["release"] = BackendError("no")
 
     with leased(backend, 30) as lease, pytest.raises(BackendError, match="no"):
-        lease.end().result(5)
+        lease.submit_release().result(5)
 
     eventually_sync(lambda: lease_threads() == [], within=2)
 
@@ -133,7 +133,7 @@ def test_a_hold_without_a_lease_ends_although_what_it_should_keep_cannot_be_kept
 
     backend = ReadOnly()
     with leased(backend, 30) as lease, pytest.raises(BackendError, match="read only"):
-        lease.end(ON).result(5)
+        lease.submit_release(ON).result(5)
 
     assert standing_in(backend) == 0
 
@@ -150,7 +150,7 @@ def test_a_hold_that_is_ended_by_force_is_lost_and_said_once(
 ) -> None:
     backend, told = LeasedBoard(), threading.Event()
     lease = LeaseKeeper(backend, HOLD, 1.0, lambda error: told.set())
-    lease.begin().result(5)
+    lease.submit_acquire().result(5)
 
     backend.revoked = True
     assert told.wait(5)
@@ -160,13 +160,13 @@ def test_a_hold_that_is_ended_by_force_is_lost_and_said_once(
     )  # each finds it lost
 
     with pytest.raises(
-        LeaseLostError, match="The hold a on LeasedBoard was lost: somebody ended it by force"
+        LeaseLostError, match="The hold a on LeasedBoard was lost: an operator ended it by force"
     ):
         lease.check()
     assert critical_lines(caplog) == [
-        "lost the hold a on LeasedBoard while its block is running: somebody ended it by force"
+        "lost the hold a on LeasedBoard while its block is running: an operator ended it by force"
     ]
-    lease.end().result(5)
+    lease.submit_release().result(5)
 
 
 def test_what_was_ended_by_force_keeps_nothing() -> None:
@@ -176,7 +176,7 @@ def test_what_was_ended_by_force_keeps_nothing() -> None:
     with leased(backend, 1.0) as lease:
         backend.revoked = True
         eventually_sync(lambda: lease.lost, within=5)
-        lease.end(ON).result(5)
+        lease.submit_release(ON).result(5)
 
     assert backend.kept is None
 
@@ -192,7 +192,7 @@ def test_who_is_cut_off_is_told_before_the_hold_can_end(
     backend, told_at = LeasedBoard(), []
     lease = LeaseKeeper(backend, HOLD, 5.0, lambda error: told_at.append(time.monotonic()))
     taken_at = time.monotonic()
-    lease.begin().result(5)
+    lease.submit_acquire().result(5)
 
     backend.faults["renew"] = fault
     eventually_sync(lambda: told_at, within=10)
@@ -204,7 +204,7 @@ def test_who_is_cut_off_is_told_before_the_hold_can_end(
     )  # each fails as well
     assert len(critical_lines(caplog)) == 1
     assert "it could not be renewed in time" in lease.lost
-    lease.end(ON).result(5)
+    lease.submit_release(ON).result(5)
     assert backend.kept == ON  # it was not ended by force, so what failed stays closed
 
 
@@ -246,7 +246,7 @@ def test_who_was_away_for_longer_than_the_lease_is_told(monkeypatch: pytest.Monk
         away = 10.0
         eventually_sync(lambda: lease.lost, within=5)
 
-        assert "away for longer than the lease" in lease.lost
+        assert "suspended for longer than the lease" in lease.lost
         assert "renew" in backend.steps
 
 
@@ -304,7 +304,7 @@ async def test_who_is_frozen_for_longer_than_the_lease_is_told_when_it_goes_on(
         await eventually(lambda: is_free(backend), within=0.8 + SLACK)
         holder.signal(signal.SIGCONT)
         holder.expect(
-            "lost the hold .* (away for longer than the lease|could not be renewed in time)"
+            "lost the hold .* (suspended for longer than the lease|could not be renewed in time)"
         )
         assert holder.lost
         await eventually(
@@ -332,7 +332,7 @@ def test_a_holder_cut_off_by_a_frozen_redis_is_told_before_the_hold_ends_there(
     lease = LeaseKeeper(
         RedisBackend(server.url), HOLD, 3.0, lambda error: lost_at.append(time.time())
     )
-    lease.begin().result(5)
+    lease.submit_acquire().result(5)
 
     eventually_sync(
         lambda: deadline_of(server) - time.time() > 2.7, within=5, every=0.02
@@ -343,7 +343,7 @@ def test_a_holder_cut_off_by_a_frozen_redis_is_told_before_the_hold_ends_there(
     assert deadline - 1 < lost_at[0] < deadline
 
     server.resume()
-    lease.end().result(10)
+    lease.submit_release().result(10)
     eventually_sync(lambda: server.cli("HLEN", "{maintenance}:holds") == "0", within=5)
 
 
@@ -351,14 +351,14 @@ def test_a_holder_cut_off_by_a_frozen_redis_is_told_before_the_hold_ends_there(
 def test_a_hold_survives_a_redis_that_loses_its_data(own_redis_server: RedisServerFactory) -> None:
     server = own_redis_server()
     with_lease = LeaseKeeper(RedisBackend(server.url), HOLD, 5.0)
-    with_lease.begin().result(5)
+    with_lease.submit_acquire().result(5)
 
     server.restart()
     assert server.cli("EXISTS", "{maintenance}:holds") == "0"
 
     eventually_sync(lambda: server.cli("HLEN", "{maintenance}:holds") == "1", within=5)
     assert not with_lease.lost
-    with_lease.end().result(5)
+    with_lease.submit_release().result(5)
     assert server.cli("EXISTS", "{maintenance}:holds") == "0"
 
 
@@ -373,7 +373,7 @@ def test_a_forked_child_that_leaves_the_block_neither_waits_nor_ends_its_parents
     with leased(backend, 30) as lease:
         with monkeypatch.context() as child:
             child.setattr("fastapi_maintenance.coordination.lease.os.getpid", lambda: -1)
-            lease.end(ON).result(0)
+            lease.submit_release(ON).result(0)
         time.sleep(0.1)
         assert backend.steps == ["acquire"]
     assert backend.kept is None

@@ -331,7 +331,7 @@ async def test_a_failover_that_lost_a_hold_opens_nobody_and_its_holder_keeps_it(
         await both_know(False, worker)
         await asyncio.to_thread(pair.split)
         lease = LeaseKeeper(RedisBackend(pair.url), Hold("ours", ON), 3.0)
-        await asyncio.to_thread(lambda: lease.begin().result(5))
+        await asyncio.to_thread(lambda: lease.submit_acquire().result(5))
         await both_know(True, worker)
         syncs = worker.syncs
         await asyncio.to_thread(pair.fail_over)
@@ -341,7 +341,7 @@ async def test_a_failover_that_lost_a_hold_opens_nobody_and_its_holder_keeps_it(
         assert not worker.was_ever_off(syncs)
         assert not lease.lost
         assert worker.held == ["ours"]
-        await asyncio.to_thread(lambda: lease.end().result(5))
+        await asyncio.to_thread(lambda: lease.submit_release().result(5))
         await eventually(worker.is_off, within=10)
 
 
@@ -349,12 +349,12 @@ async def test_a_holder_puts_back_its_hold_where_no_worker_remembers(pair: Pair)
     """As where the only worker was restarted in the outage."""
     await asyncio.to_thread(pair.split)
     lease = LeaseKeeper(RedisBackend(pair.url), Hold("ours", ON), 1.5)
-    await asyncio.to_thread(lambda: lease.begin().result(5))
+    await asyncio.to_thread(lambda: lease.submit_acquire().result(5))
     await asyncio.to_thread(pair.fail_over)
     async with linked(RedisBackend(pair.url, ttl=TTL), Worker(reporting=True)) as worker:
         await eventually(lambda: worker.held == ["ours"], within=10)
         assert not lease.lost
-        await asyncio.to_thread(lambda: lease.end().result(5))
+        await asyncio.to_thread(lambda: lease.submit_release().result(5))
         await eventually(worker.is_off, within=10)
 
 
