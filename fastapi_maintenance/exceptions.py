@@ -65,7 +65,7 @@ class LeaseLostError(BackendError):
 
 
 class BarrierError(MaintenanceError):
-    """Not every worker is proved to have followed. `result` is the `BarrierResult` with every worker."""
+    """Not every worker is proved to have followed. `result` is the `BarrierResult`."""
 
     def __init__(self, message: str, result: Any) -> None:
         super().__init__(message)

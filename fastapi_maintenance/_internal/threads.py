@@ -1,4 +1,4 @@
-"""Run blocking functions in threads of their own: the event loop's default executor may be full, or shut down."""
+"""Blocking functions in own threads, as the default executor may be full or shut down."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 async def in_thread(function: Callable[[], T]) -> T:
-    """Return what a function returns, or raise what it raises, from a daemon thread; cancelled, nobody waits for the thread."""
+    """Run a function in a daemon thread. A cancellation does not wait for it."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
 

@@ -1,4 +1,4 @@
-"""Who is let through: rules, proxies, allow list and bypass tokens."""
+"""Exemptions: rules, trusted proxies, the allow list and bypass tokens."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ class Change:
 
 
 class Attribution(BaseModel):
-    """Who made a change, from where, and the resulting state. Validated, as a backend stores it."""
+    """The author, place and resulting state of a change. Validated, as a backend stores it."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
 

@@ -230,3 +230,13 @@ def test_switch_that_is_off_gets_no_author(administer: Administer, url: str) -> 
     client.put("switch", json={"enabled": False, "reason": "later"}, headers=ANY)
     got = client.get("switch").json()
     assert (got["reason"], got["by"], got["since"]) == ("later", None, None)
+
+
+def test_switch_with_invalid_details_names_them(
+    administer: Administer, redis_url: str, redis_server: RedisServer
+) -> None:
+    client = administer(redis_url)
+    redis_server.cli("SET", "maintenance", '{"enabled": true, "msg": "x"}')
+    assert client.get("switch").json()["enabled"] is True
+    report = client.get("state").json()
+    assert (report["enabled"], report["switch"]["ignored"]) == (True, ["msg: unknown key"])

@@ -235,6 +235,12 @@ def test_invalid_value_is_shown_and_can_be_cleared(panel: Page, site: Site) -> N
     assert site.redis.cli("EXISTS", "maintenance") == "0"
 
 
+def test_ignored_details_are_named(panel: Page, site: Site) -> None:
+    site.redis.cli("SET", "maintenance", '{"enabled": true, "msg": "x"}')
+    expect(panel.locator("#trouble")).to_contain_text("msg: unknown key")
+    assert panel.locator("#now").get_attribute("data-is") != "unknown"
+
+
 def test_dialog_buttons_stay_in_view(panel: Page) -> None:
     panel.set_viewport_size({"width": 1280, "height": 500})
     panel.get_by_role("button", name="Turn on…").click()

@@ -77,6 +77,13 @@ def test_every_fact_has_a_line() -> None:
     ]
 
 
+def test_status_names_ignored_details() -> None:
+    switch = MaintenanceState.parse('{"enabled": true, "msg\\n": "x", "mode": "readonly"}')
+    lines = as_lines(report(switch=switch))
+    assert "ignored: mode: Input should be 'full' or 'read-only'" in lines
+    assert "ignored: msg\\n: unknown key" in lines
+
+
 def test_every_hold_has_a_line() -> None:
     off = Hold("8a", OFF, 2.0)
     lines = as_lines(report(holds=(HOLD, off)))
