@@ -37,7 +37,7 @@ def test_any_value_is_a_state_or_invalid(raw: bytes, now: float, expires_in: flo
     with contextlib.suppress(
         InvalidStateError
     ):  # an escape may take more bytes than what it stands for
-        assert MaintenanceState.parse(state.dump()) == state
+        assert dict(MaintenanceState.parse(state.dump())) == dict(state)  # but for what it ignored
 
 
 @effort(200)
