@@ -1,4 +1,4 @@
-"""The figures of the house: entries, floors, lines and retired words, each with its limit.
+"""The figures of the house: entries, floors, circles, lines and retired words, each with its limit.
 `scripts/lint` prints and enforces them.
 """
 
@@ -8,8 +8,11 @@ import re
 import sys
 import tomllib
 from collections.abc import Iterable, Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Final, NamedTuple
+
+import grimp
 
 __all__ = ["RETIRED", "Figure", "figures", "main", "retired_in"]
 
@@ -114,6 +117,7 @@ def figures() -> list[Figure]:
     return [
         Figure("entries in the package", len(entries), 18),
         Figure("floors", len(_floors()), 10),
+        Figure("import circles", len(_circles()), 0),
         Figure(
             "exceptions in the contract of the floors",
             len(_contract().get("ignore_imports", ())),
@@ -158,6 +162,23 @@ def _contract() -> dict[str, list[str]]:
         "contracts"
     ]
     return next(contract for contract in contracts if contract["name"] == "Floors")
+
+
+def _circles() -> list[tuple[str, ...]]:
+    """Return the entries of the package that import each other, over others or directly."""
+    graph = grimp.build_graph(PACKAGE)
+    imported: dict[str, set[str]] = {}
+    for module in graph.modules - {PACKAGE}:
+        theirs = graph.find_modules_directly_imported_by(module) - {PACKAGE}
+        imported.setdefault(module.split(".")[1], set()).update(
+            name.split(".")[1] for name in theirs
+        )
+    sorter = TopologicalSorter({entry: others - {entry} for entry, others in imported.items()})
+    try:
+        sorter.prepare()
+    except CycleError as error:
+        return [tuple(error.args[1])]
+    return []
 
 
 def _floors() -> list[str]:
