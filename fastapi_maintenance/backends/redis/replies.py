@@ -24,6 +24,7 @@ __all__ = [
     "HoldObserver",
     "ScriptReply",
     "count_replicas",
+    "pairs",
     "read_natively",
     "read_registry",
     "read_script",
