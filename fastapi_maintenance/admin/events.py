@@ -18,7 +18,7 @@ from ..backends.status import StatusReport
 from ..exceptions import BackendError, UnsupportedError
 from ..exemptions.tokens import holding
 from ..model.history import Change
-from ..model.snapshot import Snapshot
+from ..model.snapshot import Snapshot, with_stable_expiry
 from ..model.state import BypassRecord
 from ..model.workers import RegistrySnapshot
 from ..runtime.mode import MaintenanceMode
@@ -40,6 +40,7 @@ _VOLATILE: Final[dict[str, Any]] = {  # differs between two reads although nothi
     "state": {
         "now": True,
         "retry_after": True,
+        "changes_at": True,
         "holds": {"__all__": {"lease"}},
         "switch": {"expires_in"},
     },
@@ -107,6 +108,7 @@ async def read_dashboard(mode: MaintenanceMode, operator: str | None = None) -> 
     try:
         snapshot, registry = await _read(mode)
         changes = await _read_history(mode)
+        snapshot = with_stable_expiry(snapshot, mode.cache.snapshot)
         report = StatusReport.of(mode.backend, snapshot)
     except Exception as error:  # a custom backend may raise anything
         report = _last_known(mode)

@@ -77,6 +77,7 @@
   const workerRow = (worker) => {
     const vanished = worker.status === "vanished", lost = worker.fenced ? "closed itself" : "may still serve";
     const applied = make("span", { className: worker.applied && !vanished ? "" : "behind" }, vanished ? lost : worker.applied ? "✓ yes" : "not yet");
+    applied.title = worker.why_not_gone ?? "";
     const inFlight = [[worker.http, "request"], [worker.websockets, "WebSocket"]].filter(([count]) => count).map(([count, noun]) => plural(count, noun));
     return make("tr", {}, cell(worker.host), cell(String(worker.pid)), cell(worker.delivery, "lesser"), cell(chip(worker.status)), cell(applied),
       cell(inFlight.join(", ") || "0", "number"));

@@ -235,8 +235,9 @@ class MaintenanceMode:
                 return
             self._log.recovered(snapshot)
             changed = self.evaluate_gate().closure is not before.closure
-            if changed and known is not None and snapshot.epoch > known.epoch:
-                # The epoch is the time of the write on Redis' clock; a bare SET leaves none.
+            if changed and known is not None and 0 < known.epoch < snapshot.epoch:
+                # The epoch is the time of the write on Redis' clock; a bare SET leaves none. The
+                # first epoch is the time of a registration.
                 self.propagation = max(0.0, self.now().timestamp() - snapshot.epoch / 1e6)
         self._watches.notify("ready", "fallbacks")
 
