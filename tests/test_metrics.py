@@ -26,11 +26,12 @@ from fastapi_maintenance import MaintenanceModeMiddleware, maintenance_mode_on
 from fastapi_maintenance.backends import BaseStateBackend, RedisBackend
 from fastapi_maintenance.metrics import NAMES, instrument
 from fastapi_maintenance.model.state import OFF, ON, MaintenanceState
+from fastapi_maintenance.runtime.current import modes_of
 from fastapi_maintenance.runtime.mode import MaintenanceMode
 
 from .conftest import RedisServerFactory
 from .support.doubles import Switchboard
-from .support.waiting import eventually
+from .support.waiting import eventually, eventually_sync
 
 ROOT: Final = Path(__file__).parents[1]
 DOCUMENT: Final = (ROOT / "docs" / "metrics.md").read_text()
@@ -215,6 +216,8 @@ def test_prometheus_scrapes_the_documented_metrics(redis_url: str) -> None:
         instrument(app, meter=provider.get_meter("fastapi_maintenance"))
         with TestClient(app) as client:
             client.get("/")
+            (mode,) = modes_of(app)
+            eventually_sync(lambda: mode.cache.snapshot and mode.cache.snapshot.epoch, within=SOON)
             with maintenance_mode_on(redis_url):
                 while client.get("/").status_code != 503:
                     pass
