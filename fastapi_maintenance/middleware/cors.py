@@ -12,8 +12,6 @@ from starlette.types import ASGIApp, Scope
 
 from ..routing import unwrap
 
-__all__ = ["CORSPassthrough"]
-
 
 class CORSPassthrough:
     """Wraps responses in a copy of the CORSMiddleware inside a middleware, if there is one.

@@ -19,8 +19,6 @@ from ..model.state import MaintenanceState
 from ..responses import adapt_send
 from ..responses.response import ResponseHandler
 
-__all__ = ["ReplayableReceive", "answer_with", "handle_error", "is_exempt", "takes_state"]
-
 logger = logging.getLogger("fastapi_maintenance")
 
 _INTERNAL_ERROR: Final = 1011  # in IANA's registry of WebSocket close codes

@@ -34,8 +34,6 @@ from .cors import CORSPassthrough
 from .handlers import ReplayableReceive, answer_with, handle_error, is_exempt, takes_state
 from .websocket import ClosableStream, ClosableWebSocket
 
-__all__ = ["MaintenanceModeMiddleware", "UnknownRoutes"]
-
 logger = logging.getLogger("fastapi_maintenance")
 
 UnknownRoutes = Literal["pass", "refuse"]

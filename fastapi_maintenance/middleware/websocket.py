@@ -12,8 +12,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..responses import truncate_reason
 
-__all__ = ["ClosableStream", "ClosableWebSocket"]
-
 _SERVICE_RESTART: Final = 1012  # in IANA's registry of WebSocket close codes
 
 

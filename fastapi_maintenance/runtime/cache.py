@@ -14,8 +14,6 @@ from ..model.snapshot import Snapshot, with_last_known, with_stable_expiry
 from ..model.state import OFF, MaintenanceState
 from .gate import Gate, GateState
 
-__all__ = ["FENCED", "OutagePolicy", "SnapshotCache", "StalenessPolicy"]
-
 OutagePolicy = Literal["last-known", "open", "closed"]
 
 FENCED: Final = MaintenanceState(

@@ -10,8 +10,6 @@ from ..model.snapshot import Snapshot
 from ..model.state import OFF, MaintenanceState
 from .gate import Gate, GateState
 
-__all__ = ["ChangeLog"]
-
 logger = logging.getLogger("fastapi_maintenance")
 
 

@@ -17,16 +17,6 @@ from ..routing import unwrap
 from .mode import MaintenanceMode
 from .requests import current_request
 
-__all__ = [
-    "MaintenanceStateDep",
-    "current_backend",
-    "current_mode",
-    "get_maintenance_mode",
-    "get_maintenance_state",
-    "modes_of",
-    "set_maintenance_mode",
-]
-
 
 async def _absent() -> None:
     """Keep parameters of functions that are also dependencies out of requests."""

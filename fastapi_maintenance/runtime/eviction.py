@@ -13,8 +13,6 @@ from ..responses import detail
 from .gate import Gate
 from .requests import InFlightRequests
 
-__all__ = ["ClosedSince", "Evictor"]
-
 
 class Evictor:
     """Closes the connections that outlive a closing: WebSockets, and responses of unknown length.

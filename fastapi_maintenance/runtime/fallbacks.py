@@ -13,8 +13,6 @@ from ..exceptions import ConfigurationError
 from ..model.snapshot import Snapshot
 from ..model.state import MaintenanceState
 
-__all__ = ["Fallbacks"]
-
 logger = logging.getLogger("fastapi_maintenance")
 
 _QUERY_TIMEOUT: Final = 1.0  # seconds for each backend

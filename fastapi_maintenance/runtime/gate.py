@@ -11,8 +11,6 @@ from ..model.policy import Closure, closure_of
 from ..model.snapshot import Snapshot
 from ..model.state import MaintenanceState
 
-__all__ = ["Gate", "GateState", "overridden"]
-
 
 class GateState(NamedTuple):
     """Why a component is closed, its state, and the window that will close it automatically."""

@@ -18,8 +18,6 @@ from ..model.policy import Closure
 from ..model.state import OFF, MaintenanceState
 from .gate import Gate
 
-__all__ = ["ChangeHook", "ChangeHooks", "state_of"]
-
 ChangeHook = Callable[[MaintenanceState, MaintenanceState, str], object]
 """Called with the old state, the new state and its source. Async, or sync and then in a thread."""
 

@@ -35,8 +35,6 @@ from .hooks import ChangeHook, ChangeHooks
 from .requests import InFlightRequest, InFlightRequests
 from .watches import Watch, Watches
 
-__all__ = ["MaintenanceMode"]
-
 logger = logging.getLogger("fastapi_maintenance")
 
 _MAX_UNROUTED: Final = 8

@@ -15,14 +15,6 @@ from ..model.state import OFF, MaintenanceState
 from ..routing import RouteMatch
 from .gate import Gate
 
-__all__ = [
-    "InFlightRequest",
-    "InFlightRequests",
-    "Owner",
-    "current_request",
-    "untrack_current_request",
-]
-
 _CLASSIFY_TIMEOUT: Final = (
     1.0  # seconds for each request, so that a hanging handler delays no other
 )

@@ -8,8 +8,6 @@ from contextlib import suppress
 
 from ..exceptions import ConfigurationError
 
-__all__ = ["Watch", "Watches", "running_loop"]
-
 
 class Watch:
     """One running watch: its event loop, its task, and an event for each job of the task."""
