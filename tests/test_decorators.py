@@ -275,7 +275,7 @@ def test_all_marks_include_those_of_static_methods() -> None:
 
 
 def test_all_marks_run_no_descriptors() -> None:
-    """A class-level property of a user's own that fails must not fail every request."""
+    """A failing descriptor of a class must not fail every request."""
 
     class Failing:
         def __get__(self, instance: object, owner: type) -> None:

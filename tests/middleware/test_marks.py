@@ -1,4 +1,4 @@
-"""Marks end to end: what a closed service lets through because of them, and what nobody gets past them."""
+"""Marks end to end: the requests that a closed service admits or refuses because of them."""
 
 from __future__ import annotations
 

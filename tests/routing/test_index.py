@@ -1,4 +1,4 @@
-"""What is found without asking every route, and when the routes are asked all the same."""
+"""The route index: what it finds by lookup, and when the routes must be asked."""
 
 from __future__ import annotations
 

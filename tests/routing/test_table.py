@@ -60,7 +60,7 @@ NOT_FOUND = RouteMatch(found=False)
 
 @dataclass
 class Note:
-    """What was resolved for one request."""
+    """The match of one request."""
 
     resolved: RouteMatch
     forced_on: bool
@@ -444,7 +444,7 @@ def test_route_class_with_custom_matching_is_asked(visit: Visit, included: bool)
 
 
 class Odd(BaseRoute):
-    """A kind of route that nobody else knows: it names its endpoint only when it matches."""
+    """An unknown kind of route, which names its endpoint only when it matches."""
 
     def __init__(self, endpoint: object) -> None:
         self.named = endpoint
@@ -705,7 +705,7 @@ def test_wrong_slash_without_redirects_is_not_found(visit: Visit) -> None:
 
 @pytest.mark.parametrize("root_path", ["", "/api"])
 def test_router_with_a_default_uses_it(visit: Visit, root_path: str) -> None:
-    """What no route answers goes to the default, unless a slash makes it a redirect."""
+    """A request without a route goes to the default, unless a slash makes it a redirect."""
     app = FastAPI(routes=[Route("/with/", text_on, methods=["POST"]), Route("/without", text_on)])
     legacy = [
         Route("/", text),
@@ -1436,7 +1436,7 @@ def test_matching_replaced_on_one_route_is_asked() -> None:
 
 
 class HiddenRouter(APIRouter):
-    """Answers nobody."""
+    """Answers no request."""
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         return Match.NONE, {}
@@ -1792,7 +1792,7 @@ def has_on(children: tuple[Leaf | Branch, ...]) -> bool:
 
 
 async def real_answer(app: ASGIApp, scope: Scope) -> tuple[bool, object]:
-    """Whether an endpoint answered, and which one."""
+    """Return whether an endpoint answered, and which one."""
     sent: list[MutableMapping[str, Any]] = []
 
     async def receive() -> MutableMapping[str, Any]:
