@@ -256,7 +256,7 @@ def test_a_backend_that_cannot_be_meant_is_refused_on_entering() -> None:
 # -- blocks of several replicas -------------------------------------------------------------------------------------------------------
 
 
-def test_peers_3_blocks_that_overlap_end_in_no_permanent_outage(redis_url: str) -> None:
+def test_overlapping_blocks_end_in_no_permanent_outage(redis_url: str) -> None:
     """In two processes, in both orders of release."""
     backend = RedisBackend(redis_url)
 
@@ -352,7 +352,7 @@ def test_blocks_of_three_replicas_compose_in_every_order(
     asyncio.run(run())
 
 
-async def test_peers_19_what_an_operator_switches_inside_a_block_stays(
+async def test_switch_set_by_operator_inside_block_stays(
     make: Callable[[str], BaseStateBackend],
 ) -> None:
     backend = make("redis")
