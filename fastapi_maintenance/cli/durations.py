@@ -1,4 +1,4 @@
-"""Times as people write them on a command line, and as they read them there. Pure but for the local time zone."""
+"""Parse and format times and lengths. Pure, except for the local time zone."""
 
 from __future__ import annotations
 
@@ -21,61 +21,52 @@ _NAMES: Final = ("d", "h", "min", "s")
 
 
 def parse_duration(text: str) -> timedelta:
-    """Read 90, 90s, 30m, 2h, 1d or 1h30m: whole numbers with units from long to short; a number alone is seconds.
+    """Parse 90, 90s, 30m, 2h, 1d or 1h30m. A number alone is seconds.
 
-    Raises `ValueError`, which says how to write it, also for no time at all and for more than a century.
+    Raises `ValueError` for other texts, and for lengths under a second or over a century.
     """
     given = text.strip()
     match = _DURATION.fullmatch(f"{given}s" if _BARE.fullmatch(given) else given)
     if match is None:
-        raise ValueError(
-            f"{text!r} is not a length of time: write it like 90, 90s, 30m, 2h, 1d or 1h30m."
-        )
+        raise ValueError(f"must be a length like 90, 90s, 30m, 2h, 1d or 1h30m, got {text!r}.")
     seconds = sum(
         int(number or 0) * unit for number, unit in zip(match.groups(), _UNITS, strict=True)
     )
     if not 0 < seconds <= _CENTURY:
-        raise ValueError(
-            f"{text!r} is {'over a century' if seconds else 'no time at all'}: write a length like 30m."
-        )
+        raise ValueError(f"must be between a second and a century, got {text!r}.")
     return timedelta(seconds=seconds)
 
 
 def parse_until(text: str, now: datetime, begins: datetime | None = None) -> datetime:
-    """Read an ISO 8601 time, or HH:MM or HH:MM:SS for the next such time; what names no zone is in the local one.
+    """Parse an ISO 8601 time, or HH:MM or HH:MM:SS for the next such time. Default: local zone.
 
-    `now` has a time zone. Raises `ValueError`, which says how to write it, also for what is not later than `now`, or than
-    `begins` where that is given.
+    `now` has a time zone. Raises `ValueError` for other texts, and for a time that is not after
+    `now`, or not after `begins` if given.
     """
     text = text.strip()
     try:
         if _TIME_OF_DAY.fullmatch(text):
-            return _next(
-                time.fromisoformat(
-                    text.zfill(len("00:00") if text.count(":") == 1 else len("00:00:00"))
-                ),
-                begins or now,
-            )
+            digits = len("00:00") if text.count(":") == 1 else len("00:00:00")
+            return _next(time.fromisoformat(text.zfill(digits)), begins or now)
         moment = _zoned(datetime.fromisoformat(text))
-    except (
-        ValueError,
-        OverflowError,
-        OSError,
-    ):  # the last two: years at the edge of the calendar have no local time
+    except (ValueError, OverflowError, OSError):  # the last two at the edge of the calendar
         raise ValueError(
-            f"{text!r} is not a time: write 04:00, 2026-11-22T04:00 (both local) or 2026-11-22T04:00Z."
+            "must be a time like 04:00, 2026-11-22T04:00 (both local) or 2026-11-22T04:00Z, "
+            f"got {text!r}."
         ) from None
     if moment <= now:
-        raise ValueError(f"{show_moment(moment)} is over already: it is {show_moment(now)}.")
+        raise ValueError(
+            f"must be in the future, got {show_moment(moment)}. It is {show_moment(now)}."
+        )
     if begins is not None and moment <= begins:
         raise ValueError(
-            f"{show_moment(moment)} is not after the beginning, {show_moment(begins)}."
+            f"must be after the start, {show_moment(begins)}, got {show_moment(moment)}."
         )
     return moment
 
 
 def _next(clock: time, now: datetime) -> datetime:
-    """The next moment at which local clocks show it. Where they are set back they show it twice."""
+    """Return the next moment at which local clocks show this time, twice when they are set back."""
     today = now.astimezone().date()
     shown = [
         _zoned(datetime.combine(day, clock.replace(fold=fold)))
@@ -88,19 +79,19 @@ def _next(clock: time, now: datetime) -> datetime:
 def _zoned(moment: datetime) -> datetime:
     if moment.tzinfo is not None:
         return moment
-    # Not by astimezone() alone: of a time that the clock skips, CPython 3.11 makes one an hour too early.
+    # Not astimezone() alone, which is an hour early in CPython 3.11 for a time that clocks skip.
     return datetime.fromtimestamp(moment.timestamp(), UTC).astimezone()
 
 
 def show_moment(moment: datetime) -> str:
-    """For people: local time, to the second, with its offset."""
+    """Format a time for people: local, to the second, with its offset."""
     with suppress(OverflowError, ValueError):  # on the first and the last day of the calendar
         moment = moment.astimezone()
     return moment.isoformat(sep=" ", timespec="seconds")
 
 
 def show_seconds(seconds: float) -> str:
-    """For people: the two largest units, like 1 h 30 min; below a minute in seconds, below ten with tenths."""
+    """Format a length for people: 1 h 30 min, 45 s, or 2.5 s below ten seconds."""
     if seconds < 10:
         return f"{max(0.0, seconds):.1f} s"
     left, parts = round(seconds), []

@@ -25,7 +25,7 @@ _COLOURS: Final = {"on": "red", "off": "green", "unknown": "yellow"}
 
 
 def as_lines(report: StatusReport) -> list[str]:
-    """One fact a line, as `name: value`."""
+    """Return one fact per line, as `name: value`."""
     subject = f"maintenance of {report.component}" if report.component else "maintenance"
     facts = [
         (subject, label(report.state)),
@@ -36,13 +36,13 @@ def as_lines(report: StatusReport) -> list[str]:
 
 
 def replicas_line(replicas: ReplicaAck) -> str:
-    """How many of the server's copies have what was written."""
+    """Return how many replicas have acknowledged a write."""
     total = "" if replicas.connected is None else f" of {replicas.connected}"
     return f"replicas: {replicas.acknowledged}{total} have it"
 
 
 def window_line(report: StatusReport, state: MaintenanceState) -> str:
-    """When a window begins and ends, and what it is for."""
+    """Return the start and the end of a window, and its details."""
     if report.upcoming is not None:
         when = _window(report, state)
     elif state.ends_at is not None:
@@ -58,7 +58,7 @@ def window_line(report: StatusReport, state: MaintenanceState) -> str:
 
 
 def as_tables(report: StatusReport) -> RenderableType:
-    """The effective state large, then the facts, then the holds."""
+    """Return the effective state, the facts and the holds as tables."""
     shown = label(report.state)
     subject = f"Maintenance of {report.component}" if report.component else "Maintenance"
     parts: list[RenderableType] = [
@@ -71,7 +71,7 @@ def as_tables(report: StatusReport) -> RenderableType:
 
 
 def _facts(report: StatusReport) -> Iterator[tuple[str, str]]:
-    """What there is to say, in a fixed order; what is not set is left out."""
+    """Yield the facts in a fixed order, without those that are not set."""
     if report.state is not None and report.state.enabled:
         yield from _details(report, report.state)
     if report.decided_by is not None:
@@ -133,9 +133,10 @@ def _window(report: StatusReport, state: MaintenanceState) -> str:
 
 
 def _moment(report: StatusReport, moment: datetime) -> str:
-    """A time, and how far that is from now on the backend's clock."""
+    """Return a time, and its distance from now on the backend's clock."""
     away = (moment - report.now).total_seconds()
-    return f"{show_moment(moment)} ({f'in {show_seconds(away)}' if away > 0 else f'{show_seconds(-away)} ago'})"
+    distance = f"in {show_seconds(away)}" if away > 0 else f"{show_seconds(-away)} ago"
+    return f"{show_moment(moment)} ({distance})"
 
 
 def _hold_line(report: StatusReport, hold: Hold) -> str:
@@ -182,7 +183,7 @@ def _hold_table(report: StatusReport) -> Table:
 
 
 def print_status(report: StatusReport, *, as_json: bool = False) -> None:
-    """Print it as JSON, as lines for a pipe, or as tables on a terminal."""
+    """Print a report as JSON, as lines for a pipe, or as tables on a terminal."""
     console = terminal()
     if as_json:
         echo(json.dumps(report.to_json(), indent=2))

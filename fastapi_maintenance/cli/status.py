@@ -108,7 +108,7 @@ def watch(backend: BackendOption, as_json: JsonOption = False) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What is known at one moment, where that comes from, and how many seconds ago it was confirmed; None for never."""
+    """The state at one moment, its source, and its age in seconds; None if never confirmed."""
 
     report: StatusReport
     source: str
@@ -116,7 +116,7 @@ class Observation:
 
     @property
     def key(self) -> Hashable:
-        """Equal as long as nothing has changed but the time."""
+        """A value that stays equal until something other than the time changes."""
         report = self.report
         holds = (
             None if report.holds is None else tuple((hold.id, hold.state) for hold in report.holds)
@@ -131,18 +131,21 @@ class Observation:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """All of it as JSON values, always with the same keys."""
+        """Return everything as JSON values, always with the same keys."""
         return self.report.to_json() | {"source": self.source, "age": self.age}
 
 
 class Observer(MaintenanceMode):
-    """Follows a backend by push. `async with` it, which waits for the first news, then `look` and `wait` in turn until `ended`."""
+    """Follows a backend as a worker does, without serving requests.
+
+    `async with` waits for the first snapshot. Then call `look` and `wait` in turn until `ended`.
+    """
 
     def __init__(self, backend: BaseStateBackend) -> None:
         super().__init__(backend)
         self.ended = False
         self._news = asyncio.Event()
-        self._trouble = "nothing has been heard of it yet"
+        self._trouble = "The backend has not answered yet."
 
     async def __aenter__(self) -> Self:
         await super().__aenter__()
@@ -150,12 +153,12 @@ class Observer(MaintenanceMode):
         return self
 
     def end(self) -> None:
-        """Let the current `wait` be the last."""
+        """End the current `wait`, the last one."""
         self.ended = True
         self._news.set()
 
     async def wait(self, seconds: float = _REDRAW_INTERVAL) -> None:
-        """Wait for a change, or long enough that the time itself is news."""
+        """Wait for a change, at most so many seconds."""
         alarm = asyncio.get_running_loop().call_later(seconds, self._news.set)
         try:
             await self._news.wait()
@@ -163,14 +166,14 @@ class Observer(MaintenanceMode):
             alarm.cancel()
 
     async def look(self) -> Observation:
-        """What is known now."""
+        """Return the current observation."""
         source = (await self.refresh()).source
         self._news.clear()
         reading, now = self.cache.snapshot, time.monotonic()
         if reading is None:
             unread = Snapshot(None, None, time.time(), error=self._trouble)
             return Observation(StatusReport.of(self.backend, unread), "nowhere", None)
-        # An unreadable switch is not replaced by a fallback's here: no worker need have the same fallbacks.
+        # No fallback replaces an unreadable switch here, because workers may have other fallbacks.
         source = self.backend.kind if reading.switch is None else source
         return Observation(
             StatusReport.of(self.backend, reading, self.cache.backend_time(now)),
@@ -178,7 +181,7 @@ class Observer(MaintenanceMode):
             now - self.cache.fresh_at,
         )
 
-    # -- feed ------------------------------------------------------------------------------------------------------------
+    # -- from the backend -------------------------------------------------------------------------
 
     def update(self, reading: Snapshot, at: float) -> None:
         super().update(reading, at)
@@ -190,25 +193,25 @@ class Observer(MaintenanceMode):
         self._news.set()
 
     def report(self) -> Mapping[str, Any]:
-        """Nothing: it serves nobody, and no barrier may wait for a terminal that somebody suspended."""
+        """Return nothing, so that no barrier waits for a terminal, which may be suspended."""
         return {}
 
 
 class Viewer(Protocol):
-    """Shows what is seen, and says whether anybody is left to look."""
+    """Shows observations. `show` returns False when there is no reader any more."""
 
     def show(self, sight: Observation) -> bool: ...
 
 
 class Lines:
-    """One line a change, as text or as JSON."""
+    """Print one line per change, as text or as JSON."""
 
     def __init__(self, *, as_json: bool) -> None:
         self._as_json = as_json
         self._last: Hashable = None
 
     def show(self, sight: Observation) -> bool:
-        """Print it if it differs from what was shown last."""
+        """Print an observation if it differs from the last one."""
         if sight.key != self._last:
             self._last = sight.key
             if not echo(json.dumps(sight.to_json()) if self._as_json else _line(sight)):
@@ -217,7 +220,7 @@ class Lines:
 
 
 class Screen:
-    """The present state, redrawn in place, below the changes that led to it."""
+    """The current state, redrawn in place below the past changes."""
 
     def __init__(self, console: Console) -> None:
         self._live = Live(console=console, auto_refresh=False)
@@ -236,7 +239,7 @@ class Screen:
         self._live.stop()
 
     def show(self, sight: Observation) -> bool:
-        """Draw it; where it differs from what was shown last, note the change above."""
+        """Draw an observation. A change is also printed above."""
         if sight.key != self._last:
             self._last = sight.key
             self._live.console.print(Text(_line(sight)))
@@ -246,7 +249,7 @@ class Screen:
 
 
 async def follow(backend: BaseStateBackend, viewer: Viewer) -> None:
-    """Show what a worker would know, until interrupted (SIGINT, SIGTERM) or until nobody looks any more."""
+    """Show the state that a worker would have, until SIGINT, SIGTERM, or a closed pipe."""
     observer = Observer(backend)
     with on_interruption(observer.end):
         async with observer:
@@ -256,7 +259,7 @@ async def follow(backend: BaseStateBackend, viewer: Viewer) -> None:
 
 @contextmanager
 def on_interruption(callback: Callable[[], object]) -> Iterator[None]:
-    """Call back, in the event loop, instead of ending: what was opened is closed, and the terminal gets its cursor back."""
+    """Call back on SIGINT and SIGTERM instead of ending, so that the terminal is restored."""
     loop = asyncio.get_running_loop()
     for number in _INTERRUPTIONS:
         loop.add_signal_handler(number, callback)

@@ -210,12 +210,18 @@ def test_an_end_that_is_over_by_the_backends_clock_is_no_success(
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        (["--for", "1h30"], "Invalid value for '--for': '1h30' is not a length of time"),
-        (["--for", "0"], "Invalid value for '--for': '0' is no time at all"),
-        (["--until", "soon"], "Invalid value for --until: 'soon' is not a time"),
-        (["--until", "2020-01-01T00:00Z"], "is over already"),
-        (["--at", "2020-01-01T00:00Z"], "Invalid value for --at: 2020-01-01"),
-        (["--at", "2100-01-02", "--until", "2100-01-01"], "is not after the beginning, 2100-01-02"),
+        (["--for", "1h30"], "Invalid value for '--for': must be a length like 90, 90s"),
+        (
+            ["--for", "0"],
+            "Invalid value for '--for': must be between a second and a century, got '0'",
+        ),
+        (["--until", "soon"], "Invalid value for --until: must be a time like 04:00"),
+        (["--until", "2020-01-01T00:00Z"], "must be in the future, got 2020-01-01"),
+        (
+            ["--at", "2020-01-01T00:00Z"],
+            "Invalid value for --at: must be in the future, got 2020-01-01",
+        ),
+        (["--at", "2100-01-02", "--until", "2100-01-01"], "must be after the start, 2100-01-02"),
         (
             ["--at", "04:00", "--wait"],
             "--at and --wait: nothing closes before the start. Use one.",

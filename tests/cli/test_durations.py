@@ -95,20 +95,20 @@ def test_every_combination_of_units_is_read(
 def test_what_is_no_length_is_refused_with_how_to_write_one(text: str) -> None:
     """Above all 1h30: half of its readers would take the 30 for seconds."""
     with pytest.raises(
-        ValueError, match="is not a length of time: write it like 90, 90s, 30m, 2h, 1d or 1h30m"
+        ValueError, match="must be a length like 90, 90s, 30m, 2h, 1d or 1h30m, got"
     ):
         parse_duration(text)
 
 
 @pytest.mark.parametrize("text", ["0", "0s", "0h0m"])
 def test_no_time_at_all_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="no time at all"):
+    with pytest.raises(ValueError, match="must be between a second and a century, got"):
         parse_duration(text)
 
 
 @pytest.mark.parametrize("text", ["36525d1s", "999999999999d", "999999999999"])
 def test_more_than_a_century_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="over a century"):
+    with pytest.raises(ValueError, match="must be between a second and a century, got"):
         parse_duration(text)
 
 
@@ -201,7 +201,7 @@ def test_what_is_no_time_is_refused_with_how_to_write_one(text: str, zone: Zone)
     zone(BERLIN)
     with pytest.raises(
         ValueError,
-        match=r"is not a time: write 04:00, 2026-11-22T04:00 \(both local\) or 2026-11-22T04:00Z",
+        match=r"must be a time like 04:00, 2026-11-22T04:00 \(both local\) or 2026-11-22T04:00Z, got",
     ):
         parse_until(text, utc("2026-11-22"))
 
@@ -209,7 +209,9 @@ def test_what_is_no_time_is_refused_with_how_to_write_one(text: str, zone: Zone)
 @pytest.mark.parametrize("text", ["2026-11-22T04:00Z", "2026-11-22T03:59:59Z", "0001-01-01T00:00Z"])
 def test_an_end_that_is_not_later_than_now_is_refused(text: str, zone: Zone) -> None:
     zone("UTC")
-    with pytest.raises(ValueError, match=r"is over already: it is 2026-11-22 04:00:00\+00:00"):
+    with pytest.raises(
+        ValueError, match=r"must be in the future, got .*\. It is 2026-11-22 04:00:00\+00:00"
+    ):
         parse_until(text, utc("2026-11-22 04:00"))
 
 

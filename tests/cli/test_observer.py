@@ -109,7 +109,7 @@ async def test_silence_is_news_in_the_end(monkeypatch: pytest.MonkeyPatch) -> No
     """As of a file on a network file system that hangs."""
     monkeypatch.setattr("fastapi_maintenance.cli.status._FIRST_TIMEOUT", 0.1)
     async with Observer(Late(3600)) as observer:
-        assert (await observer.look()).report.reading.error == "nothing has been heard of it yet"
+        assert (await observer.look()).report.reading.error == "The backend has not answered yet."
 
 
 async def test_the_last_known_state_stays_and_ages_while_redis_is_away(

@@ -186,9 +186,12 @@ def test_what_follows_the_command_is_the_commands_also_where_it_looks_like_ours(
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["--drain", "soon", "--", "true"], "'--drain': 'soon' is not a length of time"),
-        (["--drain", "-1", "--", "true"], "'--drain': '-1' is not a length of time"),
-        (["--lease", "0", "--", "true"], "'--lease': '0' is no time at all"),
+        (["--drain", "soon", "--", "true"], "'--drain': must be a length like 90"),
+        (["--drain", "-1", "--", "true"], "'--drain': must be a length like 90"),
+        (
+            ["--lease", "0", "--", "true"],
+            "'--lease': must be between a second and a century, got '0'",
+        ),
         (["--on-error", "ignore", "--", "true"], "--on-error"),
         (["--on-lost", "ignore", "--", "true"], "--on-lost"),
         (["--reason", "x" * 70000, "--", "true"], "bytes long"),

@@ -23,7 +23,7 @@ NOW = st.datetimes(datetime(1971, 1, 1), datetime(9000, 1, 1), timezones=st.just
 def test_any_text_is_a_length_of_time_or_refused(text: str) -> None:
     length, problem = attempt(lambda: parse_duration(text), ValueError)
     if length is None:
-        assert ": write " in problem
+        assert problem.startswith("must be ")
     else:
         assert timedelta(0) < length <= timedelta(days=36525)
         show_seconds(length.total_seconds())
@@ -34,7 +34,7 @@ def test_any_text_is_a_length_of_time_or_refused(text: str) -> None:
 def test_any_text_is_a_moment_to_come_or_refused(text: str, now: datetime) -> None:
     moment, problem = attempt(lambda: parse_until(text, now), ValueError)
     if moment is None:
-        assert ": write " in problem or "is over already" in problem
+        assert problem.startswith("must be ")
     else:
         assert moment > now
         isoformat_utc(moment)
