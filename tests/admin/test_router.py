@@ -8,11 +8,12 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 import pytest
-from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException
+from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException, Request
 from starlette.testclient import TestClient
 
 from fastapi_maintenance import MaintenanceModeMiddleware, force_maintenance_mode_on
 from fastapi_maintenance.admin import maintenance_admin
+from fastapi_maintenance.admin.security import require_guard
 from fastapi_maintenance.exceptions import ConfigurationError
 from fastapi_maintenance.testing import override
 
@@ -127,6 +128,11 @@ def test_unguarded_router_mounted_directly_is_never_served() -> None:
 
     assert client.get("/bare/maintenance/state").status_code == 403
     assert client.get("/guarded/maintenance/state").status_code == 200
+
+
+async def test_unguarded_router_without_an_app_is_refused() -> None:
+    with pytest.raises(HTTPException, match="has no guard"):
+        await require_guard(Request({"type": "http"}))
 
 
 def test_router_with_one_unguarded_inclusion_is_served_nowhere() -> None:
