@@ -88,6 +88,7 @@ class Sync:
         # Of the registration. The sequence numbers are those of reports.
         self._joined = False  # on this connection
         self._ever_joined = False
+        self._has_record = False  # as far as this worker knows
         self._sequence = self._reported = 0  # the last report that was made, and that was accepted
         self._knows_since = 0  # the first report that was made with the switch that it knows
         self._generation = ""
@@ -278,7 +279,7 @@ class Sync:
 
     def _evidence(self) -> list[Command]:
         """What tells whether the data are older than what this worker has read in them; also where nothing can be written."""
-        if not self._ever_joined:
+        if not self._has_record:
             return []
         return [
             ("GET", self._keys.report(self._worker)),
@@ -315,7 +316,7 @@ class Sync:
                 self._retry_at = time.monotonic() + _RETRY_AFTER * self._ttl
             self._acknowledged, self._refusal = None, str(refused)
             return False
-        self._joined = self._ever_joined = True
+        self._joined = self._ever_joined = self._has_record = True
         self._reported = self._sequence
         self._acknowledged, self._refusal = self._pending, ""
         return True
@@ -330,7 +331,8 @@ class Sync:
         count = int(noticed) if noticed and noticed.isdigit() else 0
         lost = bool(self._generation) and (generation != self._generation or count < self._noticed)
         if mine is None and self._joined:
-            self._joined, lost = False, True
+            self._joined = self._has_record = False
+            lost = True
         if generation != self._generation:
             self._generation, self._generation_since = generation, time.monotonic()
             self._is_regenerated = True
@@ -417,7 +419,7 @@ class Sync:
     def _is_unrecorded(self, recorded: Reply) -> bool:
         """Whether the history lacks a switch as it was read last: "end digest" of each component that has one."""
         if isinstance(recorded, Exception) or self._last is None:
-            return False
+            return True  # the script says why
         known = {}
         for name, mark in pairs(recorded):
             end, _, digest = mark.decode(errors="replace").partition(" ")

@@ -237,7 +237,7 @@ async def test_without_scripts_the_switch_is_read_and_written_all_the_same(
         assert worker.last.switch == state
         assert (await backend.read()).switch == state
         assert await backend.get_value() is state.enabled
-    assert (await backend.read()).holds is None
+    assert (await backend.read()).holds == ()
     await backend.write(ON, expires_in=60)
     assert 0 < await operator.pttl("maintenance") <= 60_000
     await backend.write(OFF, expires_in=60)
