@@ -201,17 +201,22 @@ async def test_the_log_of_an_outage_reads_as_the_document_says(
     own_redis_server: RedisServerFactory, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     server = own_redis_server(config={"appendonly": "yes", "appendfsync": "always"})
+    caplog.set_level(logging.INFO, logger="fastapi_maintenance")
     async with MaintenanceMode(
         RedisBackend(server.url, ttl=PATIENT), on_unreachable="closed"
     ) as mode:
-        await eventually(lambda: mode.evaluate_gate().closure is None, within=10)
-        with caplog.at_level(logging.INFO, logger="fastapi_maintenance"):
-            caplog.clear()
-            await asyncio.to_thread(server.kill)
-            await eventually(lambda: mode.evaluate_gate().source == "unreachable-closed", within=10)
-            await asyncio.to_thread(server.start)
-            await eventually(lambda: mode.evaluate_gate().closure is None, within=10)
-            assert_logged(caplog, blocks("text")[1], server.port, tmp_path)
+
+        def open_and_linked() -> bool:
+            linked = any("link to" in line for line in lines(caplog))
+            return linked and mode.evaluate_gate().closure is None
+
+        await eventually(open_and_linked, within=10)
+        caplog.clear()
+        await asyncio.to_thread(server.kill)
+        await eventually(lambda: mode.evaluate_gate().source == "unreachable-closed", within=10)
+        await asyncio.to_thread(server.start)
+        await eventually(open_and_linked, within=10)
+        assert_logged(caplog, blocks("text")[1], server.port, tmp_path)
 
 
 async def test_the_log_of_a_start_in_an_outage_reads_as_the_document_says(
