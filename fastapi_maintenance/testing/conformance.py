@@ -11,7 +11,7 @@ import inspect
 import math
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from itertools import permutations
 from typing import Any, Final
@@ -89,18 +89,9 @@ async def _writes(backend: BaseStateBackend, state: MaintenanceState, **options:
         await backend.write(state, **options)
     except (ReadOnlyBackendError, UnsupportedError):
         after = await backend.read()
-        assert (after.switch, after.holds) == (before.switch, before.holds), (
-            "a refused write has changed something"
-        )
+        assert (after.switch, after.holds) == (before.switch, before.holds)
         return False
     return True
-
-
-def _only(holds: tuple[Hold, ...] | None) -> Hold:
-    """Return the only hold."""
-    assert holds is not None
-    assert len(holds) == 1, holds
-    return holds[0]
 
 
 async def _until(condition: Callable[[], object], within: float) -> None:
@@ -128,10 +119,6 @@ def _pair(make: MakeBackend) -> tuple[BaseStateBackend, BaseStateBackend]:
     """Return two instances, or one twice if holds end with their process."""
     one = make()
     return one, make() if isinstance(one, SupportsLeases) else one
-
-
-def _hold(id: str, state: MaintenanceState = ON, lifts: tuple[str, ...] = ()) -> Hold:
-    return Hold(id, state, lifts=lifts)
 
 
 # -- the switch ----------------------------------------------------------------------------------
@@ -166,21 +153,15 @@ async def get_value_and_set_value_agree_with_the_switch(make: MakeBackend) -> No
         try:
             await one.set_value(value)
         except ReadOnlyBackendError:
-            assert await one.get_value() is False
-            return
-        assert await one.get_value() is value
-        assert await other.get_value() is value
+            value = False
+        assert [await one.get_value(), await other.get_value()] == [value, value]
         assert (await other.read()).switch == MaintenanceState(enabled=value)
 
 
 async def details_are_kept_or_refused(make: MakeBackend) -> None:
     """Keep every detail unchanged, or refuse the write."""
     one, other = make(), make()
-    for state in (
-        DETAILED,
-        MaintenanceState(enabled=False, message="open"),
-        MaintenanceState(enabled=True, mode="read-only"),
-    ):
+    for state in (DETAILED, MaintenanceState(enabled=False, message="open")):
         if await _writes(one, state):
             assert (await other.read()).switch == state
 
@@ -252,7 +233,7 @@ async def compare_and_set_rejects_stale_reads(make: MakeBackend) -> None:
 async def clear_turns_off_and_ends_every_hold(make: MakeBackend) -> None:
     """End holds of other instances too; they cannot be renewed afterwards."""
     one, other = _pair(make)
-    held = await one.acquire(_hold("a"), LEASE)
+    held = await one.acquire(Hold("a", ON), LEASE)
     await _writes(one, ON)
     await other.clear()
 
@@ -263,7 +244,7 @@ async def clear_turns_off_and_ends_every_hold(make: MakeBackend) -> None:
     await one.release(held)
     assert not await _is_on(other)
 
-    again = await one.acquire(_hold("a"), LEASE)
+    again = await one.acquire(Hold("a", ON), LEASE)
     assert await one.renew(again, LEASE) is True
     assert await _is_on(other)
 
@@ -274,15 +255,13 @@ async def clear_turns_off_and_ends_every_hold(make: MakeBackend) -> None:
 async def hold_is_active_until_released(make: MakeBackend) -> None:
     """Show a hold with its details; to other instances too if holds are leases."""
     one, other = _pair(make)
-    taken = await one.acquire(_hold("a", DETAILED), LEASE)
+    taken = await one.acquire(Hold("a", DETAILED), LEASE)
 
-    standing = _only((await other.read()).holds)
-    assert (standing.id, standing.state) == ("a", DETAILED)
+    holds = (await other.read()).holds or ()
+    assert [(standing.id, standing.state) for standing in holds] == [("a", DETAILED)]
+    standing = holds[0]
     assert standing.since == taken.since > 0
-    assert (
-        math.isclose(standing.deadline, taken.deadline, abs_tol=1e-3)
-        or standing.deadline == taken.deadline
-    )
+    assert math.isclose(standing.deadline, taken.deadline, abs_tol=1e-3)
     assert await _is_on(other)
     assert (await other.read()).switch == OFF
 
@@ -296,11 +275,10 @@ async def overlapping_holds_end_in_any_order(make: MakeBackend) -> None:
     one, other = _pair(make)
     for order in _orders():
         held: dict[str, Hold] = {}
-        for step in order:
-            event, id = step[0], step[1]
+        for event, id in map(tuple, order):
             backend = one if id != "b" else other
             if event == "+":
-                held[id] = await backend.acquire(_hold(id), LEASE)
+                held[id] = await backend.acquire(Hold(id, ON), LEASE)
             else:
                 await backend.release(held.pop(id))
             assert await _is_on(one) is bool(held), order
@@ -320,18 +298,18 @@ async def off_hold_lifts_the_switch_and_named_holds(make: MakeBackend) -> None:
     """Lift no other hold: never open the service while another migration holds it closed."""
     one, other = _pair(make)
     if await _writes(one, ON):
-        alone = await one.acquire(_hold("alone", OFF), LEASE)
+        alone = await one.acquire(Hold("alone", OFF), LEASE)
         assert not await _is_on(other)
         await one.release(alone)
         assert await _is_on(other)
         await one.write(OFF)
 
-    mine = await one.acquire(_hold("mine"), LEASE)
-    opened = await one.acquire(_hold("opened", OFF, lifts=("mine",)), LEASE)
+    mine = await one.acquire(Hold("mine", ON), LEASE)
+    opened = await one.acquire(Hold("opened", OFF, lifts=("mine",)), LEASE)
     assert not await _is_on(other)
-    theirs = await other.acquire(_hold("theirs"), LEASE)
+    theirs = await other.acquire(Hold("theirs", ON), LEASE)
     assert await _is_on(one)
-    nameless = await one.acquire(_hold("nameless", OFF), LEASE)
+    nameless = await one.acquire(Hold("nameless", OFF), LEASE)
     assert await _is_on(other)
     await one.release(nameless)
     await one.release(mine)
@@ -345,11 +323,11 @@ async def off_hold_lifts_the_switch_and_named_holds(make: MakeBackend) -> None:
 async def second_release_does_nothing(make: MakeBackend) -> None:
     """Ignore the release of a hold that was released or never acquired."""
     backend = make()
-    first = await backend.acquire(_hold("a"), LEASE)
-    second = await backend.acquire(_hold("b"), LEASE)
+    first = await backend.acquire(Hold("a", ON), LEASE)
+    second = await backend.acquire(Hold("b", ON), LEASE)
     for _ in range(2):
         await backend.release(first)
-        await backend.release(_hold("never"))
+        await backend.release(Hold("never", ON))
     assert await _is_on(backend)
     await backend.release(second)
     assert not await _is_on(backend)
@@ -358,10 +336,10 @@ async def second_release_does_nothing(make: MakeBackend) -> None:
 async def hold_can_be_renewed_repeatedly(make: MakeBackend) -> None:
     """Move only the end of the hold."""
     one, other = _pair(make)
-    taken = await one.acquire(_hold("a", DETAILED), LEASE)
+    taken = await one.acquire(Hold("a", DETAILED), LEASE)
     for _ in range(3):
         assert await one.renew(taken, 2 * LEASE) is True
-        standing = _only((await other.read()).holds)
+        (standing,) = (await other.read()).holds or ()
         assert (standing.id, standing.state, standing.since) == (taken.id, taken.state, taken.since)
         assert standing.deadline > taken.deadline or math.isinf(taken.deadline)
 
@@ -371,7 +349,7 @@ async def lease_without_renewal_expires(make: MakeBackend) -> None:
     one, other = make(), make()
     if not isinstance(one, SupportsLeases):
         return
-    await one.acquire(_hold("a"), BRIEF)
+    await one.acquire(Hold("a", ON), BRIEF)
     reading = await other.read()
     assert _meaning(reading).state.enabled
     assert 0 < _meaning(reading).until - reading.now <= BRIEF
@@ -382,7 +360,7 @@ async def lease_without_renewal_expires(make: MakeBackend) -> None:
 async def release_can_turn_the_switch_on(make: MakeBackend) -> None:
     """Release and turn on in one step, or raise an error."""
     one, other = _pair(make)
-    taken = await one.acquire(_hold("a"), LEASE)
+    taken = await one.acquire(Hold("a", ON), LEASE)
     try:
         await one.release(taken, keep=MaintenanceState(enabled=True, reason="it failed"))
     except ReadOnlyBackendError:
@@ -413,12 +391,12 @@ async def watch_reports_holds_of_others(make: MakeBackend) -> None:
     if not isinstance(one, SupportsLeases):
         return
     async with _watching(one) as listener:
-        taken = await other.acquire(_hold("a"), LEASE)
+        taken = await other.acquire(Hold("a", ON), LEASE)
         await _until(listener.is_on, one.ttl + SLACK)
         await other.release(taken)
         await _until(listener.is_off, one.ttl + SLACK)
         lease = one.ttl + BRIEF
-        await other.acquire(_hold("b"), lease)
+        await other.acquire(Hold("b", ON), lease)
         await _until(listener.is_on, one.ttl + SLACK)
         await _until(listener.is_off, lease + one.ttl + SLACK)
         assert listener.errors == []
@@ -433,7 +411,7 @@ async def own_change_is_published_at_once(make: MakeBackend) -> None:
         assert listener.is_on()
         await backend.clear()
         assert listener.is_off()
-    taken = await backend.acquire(_hold("a"), LEASE)
+    taken = await backend.acquire(Hold("a", ON), LEASE)
     assert listener.is_on()
     await backend.release(taken)
     assert listener.is_off()
@@ -457,7 +435,7 @@ async def instance_serves_several_loops_and_threads(make: MakeBackend) -> None:
 
     async def use(number: int) -> bool:
         await _is_on(backend)
-        taken = await backend.acquire(_hold(f"thread-{number}"), LEASE)
+        taken = await backend.acquire(Hold(f"thread-{number}", ON), LEASE)
         held = await _is_on(backend)
         await backend.release(taken)
         async with _watching(backend) as listener:
@@ -490,22 +468,17 @@ async def changes_are_recorded_or_history_is_refused(make: MakeBackend) -> None:
     """Record who changed the switch and holds, oldest first."""
     one, other = make(), make()
     if not isinstance(one, SupportsHistory):
-        try:
+        with suppress(UnsupportedError):
             await one.history()
-        except UnsupportedError:
-            return
-        raise AssertionError("a backend that records nothing has a history")
-    standing = await one.as_operator("ana").acquire(_hold("a"), LEASE)
+            raise AssertionError("a backend without SupportsHistory has a history")
+        return
+    standing = await one.as_operator("ana").acquire(Hold("a", ON), LEASE)
     await one.write(ON)
     await one.release(standing)
     await one.as_operator("ben").write(OFF)
     changes = await other.history()
-    assert [(change.kind, change.by) for change in changes] == [
-        ("taken", "ana"),
-        ("set", None),
-        ("released", None),
-        ("set", "ben"),
-    ]
+    assert [change.kind for change in changes] == ["taken", "set", "released", "set"]
+    assert [change.by for change in changes] == ["ana", None, None, "ben"]
     assert [change.state for change in changes] == [ON, ON, ON, OFF]
     assert await other.history(limit=1) == changes[-1:]
 
@@ -529,7 +502,7 @@ async def read_without_io_agrees_with_read(make: MakeBackend) -> None:
     peeked = backend.read_nowait()
     if peeked is None:
         return
-    await backend.acquire(_hold("a"), LEASE)
+    await backend.acquire(Hold("a", ON), LEASE)
     peeked = backend.read_nowait()
     assert peeked is not None
     assert _meaning(peeked).state == _meaning(await backend.read()).state
