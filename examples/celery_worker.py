@@ -24,7 +24,8 @@ app.conf.worker_prefetch_multiplier = (
 )
 
 maintenance = BackgroundMode(URL, on_unreachable="closed")
-# In each process that runs tasks, whatever the pool: prefork forks them, and threads do not survive a fork.
+# In each process that runs tasks, whatever the pool: prefork forks them, and threads do not survive
+# a fork.
 worker_process_init.connect(
     lambda **_: maintenance.start(), weak=False
 )  # so that idle processes are registered, too

@@ -16,7 +16,8 @@ def main() -> None:
         if missing not in ("rich", "typer"):
             raise
         sys.exit(
-            f'The command line needs {missing}, which is not installed: pip install "fastapi-maintenance-cluster[cli]"'
+            f"The command line needs {missing}, which is not installed: "
+            'pip install "fastapi-maintenance-cluster[cli]"'
         )
     app()
 

@@ -423,7 +423,10 @@ class WorkerRegistry(ABC):
 
     @abstractmethod
     async def forget(self, ids: Iterable[str]) -> None:
-        """Take workers out of the registry, as an operator's word that they are gone. Raises `BackendError` if that did not happen."""
+        """Remove workers from the registry because an operator says that they are gone.
+
+        Raises `BackendError` if that did not happen.
+        """
 
 
 def as_backend_error(error: Exception, backend: BaseStateBackend) -> BackendError:

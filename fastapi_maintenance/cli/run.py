@@ -198,7 +198,7 @@ def _check_backend(backend: BaseStateBackend, *, drains: bool) -> None:
         )
 
 
-# -- running it -------------------------------------------------------------------------------------
+# -- running it ------------------------------------------------------------------------------------
 
 
 class CommandFailed(Exception):

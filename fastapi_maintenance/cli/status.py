@@ -103,7 +103,7 @@ def watch(backend: BackendOption, as_json: JsonOption = False) -> None:
                 asyncio.run(follow(backend, screen))
 
 
-# -- following --------------------------------------------------------------------------------------
+# -- following -------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)

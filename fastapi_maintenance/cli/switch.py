@@ -192,7 +192,8 @@ async def _turn_on(
     length: timedelta | None,
     component: str | None,
 ) -> Outcome:
-    # Windows are judged by the backend's clock, so `length` counts from there, not from this host's.
+    # Windows are judged by the backend's clock, so `length` counts from there, not from this
+    # host's.
     before = await look(backend, component)
     own = component is None or before.has_own_switch
     if state.starts_at is not None and before.switch_is_on and own:

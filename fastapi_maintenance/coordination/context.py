@@ -71,7 +71,8 @@ def maintenance_mode_on(
     The hold is a lease of `lease` seconds, renewed from a thread. It expires if the process dies.
     `allow` lists requests that pass, like `/login`, `POST /login` or `10.1.0.0/16`. If several
     holds stand, a request passes only if all of them allow it.
-    `on_error="keep"` turns a failed block into a switch that stays on, with the error as its reason.
+    `on_error="keep"` turns a failed block into a switch that stays on, with the error as its
+    reason.
 
     A hold is lost if it is ended by force, or expires while the process is cut off. Then `lost` is
     True and `check()` raises `LeaseLostError`. `on_lost="cancel"` also cancels the block, which

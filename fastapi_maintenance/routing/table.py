@@ -168,7 +168,8 @@ class RouteScan:
                 yield mounted_app(route.app, route)
             elif (included := included_router(route)) is not None:
                 yield included
-                # FastAPI caches the routes of an included router, also some that have left its list.
+                # FastAPI caches the routes of an included router, also some that have left its
+                # list.
                 listed = {*map(id, included.routes)}
                 cached = [part.original for part in parts_of(Part.of(route, Marks()))]
                 yield from self._visit([each for each in cached if id(each) not in listed])

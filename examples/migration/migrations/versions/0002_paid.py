@@ -1,4 +1,6 @@
-"""Whether an order is paid; until now all were, and a row written meanwhile would be counted wrongly."""
+"""Whether an order is paid; until now all were, and a row written meanwhile would be counted
+wrongly.
+"""
 
 from __future__ import annotations
 
