@@ -104,7 +104,7 @@ class RouteScan:
     def __init__(self, target: ASGIApp, around: object = None) -> None:
         self.target = target
         routers: dict[int, Router] = {}
-        self._lists: list[list[BaseRoute]] = []
+        lists: list[list[BaseRoute]] = []
         self._copies: list[list[BaseRoute]] = []
         self._marks: set[Marks] = set()
         self._note(around)
@@ -117,13 +117,14 @@ class RouteScan:
                 continue
             routers[id(router)] = router
             self._note(router)
-            self._lists.append(router.routes)
+            lists.append(router.routes)
             self._copies.append(list(router.routes))  # another thread may add a route meanwhile
             pending += self._visit(self._copies[-1])
             if router.default != router.not_found:
                 pending.append(router.default)
         self._routers = tuple(routers.values())
-        self._size = sum(map(len, self._copies))
+        self._size, *inner_sizes = [*map(len, self._copies)] or [0]
+        self._inner, self._inner_size = lists[1:], sum(inner_sizes)
         self._outermost = next(iter(self._routers), _NO_ROUTER)
         self._last = next(reversed(self._outermost.routes), None)
         self._indexes: dict[int, RouteIndex] = {}  # by the application around, made on demand
@@ -132,9 +133,11 @@ class RouteScan:
 
     def is_current(self, target: ASGIApp) -> bool:
         """Return whether no route was added since. Costs by the routers, not by the routes."""
-        if self.target is not target or sum(map(len, self._lists)) != self._size:
-            return False
         routes = self._outermost.routes
+        if self.target is not target or len(routes) != self._size:
+            return False
+        if self._inner and sum(map(len, self._inner)) != self._inner_size:  # mostly there is none
+            return False
         return not routes or routes[-1] is self._last  # a replaced route leaves the count unchanged
 
     def is_exact(self) -> bool:
