@@ -382,6 +382,15 @@ def test_allow_list_template_matches_what_its_route_matches(entries: list[str], 
         )
 
 
+def test_allow_list_entries_share_typed_segments() -> None:
+    allow_list = AllowList(["/{a:int}/x", "/{b:int}/y"])
+    assert [allow_list.matches(at(path)) for path in ("/7/y", "/7/z", "/x/y")] == [
+        True,
+        False,
+        False,
+    ]
+
+
 def test_allow_list_client_address_is_determined_once(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Scope] = []
     proxies = Proxies("192.0.2.7")

@@ -371,6 +371,7 @@ async def test_redirect_to_requested_page_is_not_sent(
         "/a/../down",
         "/./down",
         "/a/%2e%2e/down",
+        "/%2e/down",
         "/../down",
         "/down?from=here#now",
         "/down/",
