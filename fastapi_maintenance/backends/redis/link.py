@@ -132,6 +132,8 @@ class Link:
                     polls = began >= poll_at
                     rung, changes_at = await self._sync_on(wire, rung, polls=polls)
                     self._failures = 0
+                    if self._sync.must_join and not polls:
+                        poll_at = time.monotonic() + random.uniform(0, _COURTESY)
                     if polls:
                         poll_at = time.monotonic() + self._ttl * random.uniform(0.8, 1.2)
                     # A server under load answers later, and is asked again later.

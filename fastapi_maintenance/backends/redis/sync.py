@@ -155,6 +155,11 @@ class Sync:
         )
 
     @property
+    def must_join(self) -> bool:
+        """Whether the registry has lost this worker, which could register before."""
+        return self._ever_joined and not (self._joined or self._refusal)
+
+    @property
     def must_read(self) -> bool:
         """Whether there are components to ask about."""
         return self._scopes != sorted(self._all_components())
