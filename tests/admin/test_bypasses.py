@@ -63,7 +63,7 @@ def test_token_without_a_secret_is_501(administer: Administer, url: str) -> None
     assert client.get("bypasses").json() == []
 
 
-# -- links -------------------------------------------------------------------------------------------------------------
+# -- links -----------------------------------------------------------------------------------------
 
 
 def administered(url: str, bypass: Bypass, prefix: str = "", **options: Any) -> FastAPI:

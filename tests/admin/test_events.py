@@ -34,7 +34,7 @@ from .streams import Stream
 SOON: Final = 30.0
 
 
-# -- pictures ----------------------------------------------------------------------------------------------------------
+# -- pictures --------------------------------------------------------------------------------------
 
 
 async def test_dashboard_shows_everything_at_once(redis_url: str) -> None:
@@ -162,7 +162,7 @@ async def test_dashboard_without_script_rights_has_no_workers(redis_server: Redi
     )
 
 
-# -- following ---------------------------------------------------------------------------------------------------------
+# -- following -------------------------------------------------------------------------------------
 
 
 async def test_stream_sends_every_change_and_heartbeats() -> None:
@@ -216,7 +216,7 @@ async def test_stream_ends_when_uvicorn_stops(monkeypatch: pytest.MonkeyPatch) -
     assert count == 1
 
 
-# -- over real servers -------------------------------------------------------------------------------------------------
+# -- over real servers -----------------------------------------------------------------------------
 
 
 @pytest.fixture

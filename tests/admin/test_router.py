@@ -26,7 +26,7 @@ def key(x_key: Annotated[str, Header()] = "") -> None:
         raise HTTPException(401)
 
 
-# -- guarded -----------------------------------------------------------------------------------------------------------
+# -- guarded ---------------------------------------------------------------------------------------
 
 
 def test_public_router_with_dependencies_is_refused() -> None:
@@ -195,7 +195,7 @@ def test_invalid_options_are_refused(options: dict[str, Any]) -> None:
         maintenance_admin(public=True, **options)
 
 
-# -- always reachable --------------------------------------------------------------------------------------------------
+# -- always reachable ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("options", [{}, {"enable_maintenance": True}], ids=["switch", "override"])
@@ -225,7 +225,7 @@ def test_router_is_reachable_in_inclusions_and_mounts() -> None:
         assert client.get(f"{path}state").json()["enabled"] is True
 
 
-# -- for the application at hand ---------------------------------------------------------------------------------------
+# -- for the application at hand -------------------------------------------------------------------
 
 
 def test_router_in_nested_applications_sets_the_innermost() -> None:
@@ -261,7 +261,7 @@ def test_router_under_a_test_override_sets_the_switch() -> None:
     assert board.value is False
 
 
-# -- described ---------------------------------------------------------------------------------------------------------
+# -- described -------------------------------------------------------------------------------------
 
 
 def test_openapi_document_describes_every_operation() -> None:
@@ -317,7 +317,7 @@ def test_package_import_leaves_admin_out() -> None:
     assert done.stdout.strip() == "False"
 
 
-# -- what goes wrong ---------------------------------------------------------------------------------------------------
+# -- what goes wrong -------------------------------------------------------------------------------
 
 
 def test_failing_backend_is_502(administer: Administer) -> None:

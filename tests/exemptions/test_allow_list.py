@@ -1,4 +1,6 @@
-"""The list in the state: who passes is changed in Redis, at once and on every worker, without a deploy."""
+"""The list in the state: who passes is changed in Redis, at once and on every worker, without a
+deploy.
+"""
 
 from __future__ import annotations
 
@@ -264,7 +266,7 @@ def test_allow_list_invalid_in_block_is_refused() -> None:
         maintenance_mode_on(Switchboard(), allow=["/login"] * 101)
 
 
-# -- what an entry says ---------------------------------------------------------------------------------------------------------------
+# -- what an entry says ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -401,7 +403,7 @@ def test_allow_list_client_address_is_determined_once(monkeypatch: pytest.Monkey
     assert len(asked) == 1
 
 
-# -- what is told -------------------------------------------------------------------------------------------------------------------
+# -- what is told ----------------------------------------------------------------------------------
 
 
 class Board(Switchboard):
@@ -448,7 +450,7 @@ async def test_allow_list_is_parsed_once(monkeypatch: pytest.MonkeyPatch) -> Non
     assert read == [("/login",)]
 
 
-# -- who is waited for ----------------------------------------------------------------------------------------------------------------
+# -- who is waited for -----------------------------------------------------------------------------
 
 
 async def test_request_allowed_by_one_closure_drains_for_the_next() -> None:

@@ -1,4 +1,6 @@
-"""Bypasses: who has a good token passes while the switch is on, by a header or by the cookie that one visit sets."""
+"""Bypasses: who has a good token passes while the switch is on, by a header or by the cookie that
+one visit sets.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +57,7 @@ def bearing(token: str) -> dict[str, Any]:
     return http_scope(headers={HEADER: token})
 
 
-# -- tokens ------------------------------------------------------------------------------------------------------------------------
+# -- tokens ----------------------------------------------------------------------------------------
 
 
 def test_token_listed_and_unexpired_is_valid(
@@ -166,7 +168,7 @@ def test_bypass_repr_shows_no_secret(bypass: Bypass) -> None:
     assert token not in repr(record)
 
 
-# -- the visit -----------------------------------------------------------------------------------------------------------------------
+# -- the visit -------------------------------------------------------------------------------------
 
 
 def visit(bypass: Bypass, token: str, record: BypassRecord, **scope: Any) -> dict[str, str]:
@@ -273,7 +275,7 @@ def test_link_is_url_with_token(url: str, link: str) -> None:
     assert link_to(url, "T") == link
 
 
-# -- options -------------------------------------------------------------------------------------------------------------------------
+# -- options ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -319,7 +321,7 @@ async def test_middleware_bypass_of_wrong_type_is_refused() -> None:
         await app(http_scope(), UNUSED, UNUSED)
 
 
-# -- through real servers, Redis and the command line ----------------------------------------------------------------------------------
+# -- through real servers, Redis and the command line ----------------------------------------------
 
 
 def make_app(url: str, *secrets: str) -> FastAPI:
@@ -439,7 +441,9 @@ def test_token_passes_on_every_worker_until_revoked(
 
 @pytest.mark.timeout(180)
 def test_cookie_of_one_process_is_valid_in_another(command: Command, redis_url: str) -> None:
-    """Processes that uvicorn starts, which share no memory; also one that was started after the visit."""
+    """Processes that uvicorn starts, which share no memory; also one that was started after the
+    visit.
+    """
     env = {"FASTAPI_MAINTENANCE_BACKEND": redis_url, SECRET_VARIABLE: SECRET}
     with Workers("tests.apps.tested:app", count=3, env=env, options=("--access-log",)) as processes:
 
@@ -549,7 +553,9 @@ def test_token_ends_with_the_switch_value(
 
 @pytest.mark.timeout(180)
 def test_secret_rotation_keeps_tokens_valid(command: Command, redis_url: str) -> None:
-    """First every worker believes both, then the command line signs with the new one, at last the old one goes."""
+    """First every worker believes both, then the command line signs with the new one, at last the
+    old one goes.
+    """
     command("on")
     old = command("bypass", "create", "--json").json["token"]
     with (

@@ -1,4 +1,6 @@
-"""The ready-made rules: what each lets through, how they combine, and what they make of options that cannot be meant."""
+"""The ready-made rules: what each lets through, how they combine, and what they make of options
+that cannot be meant.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +56,7 @@ async def _ask(rule: Rule, scope: dict[str, Any]) -> bool:
     return await rule(HTTPConnection(scope))
 
 
-# -- paths -------------------------------------------------------------------------------------------------------------------------
+# -- paths -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -142,7 +144,7 @@ def test_health_matches_probe_paths_only() -> None:
     assert not passes(HEALTH, at("/health", "POST"))
 
 
-# -- hosts -------------------------------------------------------------------------------------------------------------------------
+# -- hosts -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -175,7 +177,7 @@ def test_host_missing_or_repeated_does_not_match() -> None:
     assert not passes(Host("a"), http_scope(headers=[("host", "a"), ("host", "a")]))
 
 
-# -- networks ----------------------------------------------------------------------------------------------------------------------
+# -- networks --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -322,7 +324,7 @@ def test_network_reads_configured_header_only() -> None:
         )
 
 
-# -- headers, cookies, queries -----------------------------------------------------------------------------------------------------
+# -- headers, cookies, queries ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -385,7 +387,7 @@ def test_query_matches_single_value(query: bytes, expected: bool) -> None:
     assert passes(Query("preview", "let me"), http_scope(query_string=query)) is expected
 
 
-# -- functions of the user's own ---------------------------------------------------------------------------------------------------
+# -- functions of the user's own -------------------------------------------------------------------
 
 
 def is_good(token: str) -> bool:
@@ -450,7 +452,7 @@ def test_when_wraps_a_handler() -> None:
     assert threading.get_ident() not in threads, "what may block runs in the thread pool"
 
 
-# -- combining -----------------------------------------------------------------------------------------------------------------------
+# -- combining -------------------------------------------------------------------------------------
 
 
 def true(connection: HTTPConnection) -> bool:
@@ -653,7 +655,7 @@ def test_rule_repr_shows_no_secret(rule: Rule, expected: str) -> None:
     assert repr(rule) == expected
 
 
-# -- options -----------------------------------------------------------------------------------------------------------------------
+# -- options ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -709,7 +711,7 @@ def test_rule_invalid_option_is_refused(make: Callable[[], Rule], problem: str) 
         make()
 
 
-# -- through a real server -----------------------------------------------------------------------------------------------------------
+# -- through a real server -------------------------------------------------------------------------
 
 
 RULES: Final = (
@@ -727,7 +729,9 @@ RULES: Final = (
 
 @pytest.fixture(scope="module", params=BELIEVING_NO_HEADERS)
 def closed(request: pytest.FixtureRequest) -> Iterator[httpx2.Client]:
-    """A client of a closed application with all of these rules, and with documentation at an address of its own."""
+    """A client of a closed application with all of these rules, and with documentation at an
+    address of its own.
+    """
     app = FastAPI(docs_url="/manual")
     app.add_middleware(MaintenanceModeMiddleware, enable_maintenance=True, exempt_handler=RULES)
 

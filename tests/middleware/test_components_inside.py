@@ -1,4 +1,6 @@
-"""Components within one process: whom their barrier waits for, what is put back, and what is read where scripts are forbidden."""
+"""Components within one process: whom their barrier waits for, what is put back, and what is read
+where scripts are forbidden.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ SOON: Final = 10.0  # seconds; milliseconds are the rule
 
 
 class Shop:
-    """An application with two components, asked in this process; a request to `/slow`, which is in neither, goes on until `done`."""
+    """An application with two components, asked in this process; a request to `/slow`, which is in
+    neither, goes on until `done`.
+    """
 
     def __init__(self, url: str) -> None:
         self.done = asyncio.Event()

@@ -1,4 +1,6 @@
-"""Handlers of every shape are called right, and what they raise is answered as if an endpoint had raised it."""
+"""Handlers of every shape are called right, and what they raise is answered as if an endpoint had
+raised it.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +55,7 @@ pytestmark = pytest.mark.anyio
 LOGGER: Final = "fastapi_maintenance"
 
 
-# -- every shape of callable -------------------------------------------------------------------------------------------
+# -- every shape of callable -----------------------------------------------------------------------
 
 Caller = tuple[HTTPConnection, int]
 """What a handler was given, and the thread it ran in."""
@@ -157,7 +159,7 @@ async def test_sync_handler_sees_the_context_of_its_request() -> None:
     assert await call_handler(lambda _: user.get(), HTTPConnection(http_scope())) == "ana"
 
 
-# -- exempt handlers ---------------------------------------------------------------------------------------------------
+# -- exempt handlers -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -262,7 +264,7 @@ async def test_replay_yields_messages_in_order_and_goes_on() -> None:
     ]
 
 
-# -- errors ------------------------------------------------------------------------------------------------------------
+# -- errors ----------------------------------------------------------------------------------------
 
 
 class Teapot(Exception):
@@ -411,7 +413,7 @@ async def test_error_handler_can_read_the_body_again() -> None:
     assert body["body"] == b"green tea"
 
 
-# -- who is to blame ---------------------------------------------------------------------------------------------------
+# -- who is to blame -------------------------------------------------------------------------------
 
 
 def is_admin(connection: HTTPConnection) -> bool:
@@ -485,7 +487,7 @@ async def test_error_object_raised_again_collects_no_notes() -> None:
     assert len(denied.__notes__) == 1
 
 
-# -- response handlers -------------------------------------------------------------------------------------------------
+# -- response handlers -----------------------------------------------------------------------------
 
 
 def page(connection: HTTPConnection) -> Response:
@@ -560,7 +562,7 @@ async def test_response_handler_without_a_response_is_an_error(
     assert len(caplog.records) == 1
 
 
-# -- by a real server --------------------------------------------------------------------------------------------------
+# -- by a real server ------------------------------------------------------------------------------
 
 
 def handshake(app: ASGIApp, ws: WSProtocolType = "wsproto") -> tuple[int, bytes]:
@@ -596,7 +598,7 @@ def test_real_head_gets_the_handler_headers_and_no_body() -> None:
     assert head.headers["content-length"] == get.headers["content-length"] == str(len(get.content))
 
 
-# -- WebSockets, threads and states -------------------------------------------------------------------------------------
+# -- WebSockets, threads and states ----------------------------------------------------------------
 
 
 async def reads_the_body(request: Any) -> Any:

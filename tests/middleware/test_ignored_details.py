@@ -1,4 +1,6 @@
-"""A typo in the switch does not leave the service open: invalid details are ignored and named, wherever the switch is."""
+"""A typo in the switch does not leave the service open: invalid details are ignored and named,
+wherever the switch is.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The middleware end to end: what a client sees, whatever stands above it, beneath it and around it."""
+"""The middleware end to end: what a client sees, whatever stands above it, beneath it and around
+it.
+"""
 
 from __future__ import annotations
 
@@ -127,7 +129,7 @@ def on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, "1")
 
 
-# -- precedence ----------------------------------------------------------------------------------------------------------
+# -- precedence ------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -245,7 +247,7 @@ async def test_response_without_client_or_server_is_the_same(
     )
 
 
-# -- the answer ----------------------------------------------------------------------------------------------------------
+# -- the answer ------------------------------------------------------------------------------------
 
 
 def test_response_by_default_is_the_promised_one(on: None) -> None:
@@ -338,7 +340,7 @@ def test_change_is_logged_once_and_no_request_is(
     ]
 
 
-# -- methods and paths -----------------------------------------------------------------------------------------------------
+# -- methods and paths -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"])
@@ -462,7 +464,7 @@ def test_read_only_mode_admits_safe_methods(monkeypatch: pytest.MonkeyPatch, met
     assert client.request(method, "/closed").status_code == 503
 
 
-# -- documentation ---------------------------------------------------------------------------------------------------------
+# -- documentation ---------------------------------------------------------------------------------
 
 ELSEWHERE: Final = {
     "docs_url": "/manual",
@@ -509,7 +511,7 @@ def test_docs_replaced_by_a_route_are_not_exempt(on: None) -> None:
     ] == [503, 503, 503, 200]
 
 
-# -- WebSockets ------------------------------------------------------------------------------------------------------------
+# -- WebSockets ------------------------------------------------------------------------------------
 
 
 def talk(client: TestClient, path: str = "/echo", **headers: str) -> str:
@@ -596,7 +598,7 @@ def test_response_handler_answers_websockets_too(on: None) -> None:
     assert given == [HTTPConnection, Request]
 
 
-# -- a worker closed by its fence -----------------------------------------------------------------------------------------
+# -- a worker closed by its fence ------------------------------------------------------------------
 
 
 def test_fenced_worker_answers_retry_after_of_a_few_seconds() -> None:
@@ -617,7 +619,7 @@ def test_fenced_worker_answers_retry_after_of_a_few_seconds() -> None:
         assert seen == {"2", "3", "4", "5"}
 
 
-# -- the state inside a request --------------------------------------------------------------------------------------------
+# -- the state inside a request --------------------------------------------------------------------
 
 
 def banner(backend: Switchboard, **options: Any) -> TestClient:
@@ -720,7 +722,7 @@ async def test_state_outside_of_requests_is_the_effective_one() -> None:
         assert seen == [True]
 
 
-# -- handlers --------------------------------------------------------------------------------------------------------------
+# -- handlers --------------------------------------------------------------------------------------
 
 
 async def has_ticket_async(connection: HTTPConnection) -> bool:
@@ -941,7 +943,7 @@ def test_handler_error_names_the_handler_in_log_and_traceback(
     assert TestClient(app, raise_server_exceptions=False).get("/items").text == "sorry"
 
 
-# -- lifespan --------------------------------------------------------------------------------------------------------------
+# -- lifespan --------------------------------------------------------------------------------------
 
 
 def test_lifespan_runs_while_the_switch_is_watched(board: Switchboard) -> None:
@@ -1096,7 +1098,7 @@ async def test_app_without_lifespan_support_is_served(board: Switchboard) -> Non
         await app.mode.stop()
 
 
-# -- options that cannot be meant --------------------------------------------------------------------------------------------
+# -- options that cannot be meant ------------------------------------------------------------------
 
 WRONG: Final[dict[str, tuple[dict[str, Any], str]]] = {
     "enable_maintenance": (
@@ -1215,7 +1217,7 @@ def test_invalid_option_ends_a_real_server_with_its_message() -> None:
     assert "Traceback" not in ended.stderr
 
 
-# -- where it can stand ----------------------------------------------------------------------------------------------------
+# -- where it can stand ----------------------------------------------------------------------------
 
 
 def test_url_selects_the_backend(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -1292,7 +1294,7 @@ def test_nested_middlewares_make_the_innermost_current() -> None:
         assert [board.value for board in boards] == [True, True]
 
 
-# -- many at once, and those that do not stay --------------------------------------------------------------------------------
+# -- many at once, and those that do not stay ------------------------------------------------------
 
 
 class Watched(Switchboard):
@@ -1322,7 +1324,9 @@ async def test_first_requests_share_one_watch_and_one_read() -> None:
 
 
 def at_once(request: Coroutine[Any, Any, list[Message]]) -> int:
-    """The status of an answer that is there without a single wait, be it for one turn of the event loop."""
+    """The status of an answer that is there without a single wait, be it for one turn of the event
+    loop.
+    """
     with pytest.raises(StopIteration) as returned:
         request.send(None)
     status: int = returned.value.value[0]["status"]

@@ -1,4 +1,6 @@
-"""An application's own `root_path`: rules, the allow list, marks and docs see one path, wherever the middleware stands."""
+"""An application's own `root_path`: rules, the allow list, marks and docs see one path, wherever
+the middleware stands.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""WebSockets and streams are closed some seconds after a closing, and their applications see an ordinary disconnect."""
+"""WebSockets and streams are closed some seconds after a closing, and their applications see an
+ordinary disconnect.
+"""
 
 from __future__ import annotations
 
@@ -87,7 +89,7 @@ class Line:
         return [message for message in self.sent if message["type"] == "websocket.close"]
 
 
-# -- one WebSocket that can be evicted ---------------------------------------------------------------------------------------
+# -- one WebSocket that can be evicted -------------------------------------------------------------
 
 
 @pytest.fixture
@@ -148,7 +150,9 @@ async def test_websocket_closed_keeps_a_message_already_received(
 
 
 async def test_websocket_closed_raises_on_send(line: Line, socket: ClosableWebSocket) -> None:
-    """By the specification of ASGI that is an OSError, of which Starlette makes a WebSocketDisconnect."""
+    """By the specification of ASGI that is an OSError, of which Starlette makes a
+    WebSocketDisconnect.
+    """
     await socket.close("until four")
 
     with pytest.raises(OSError, match="closed for maintenance"):
@@ -217,7 +221,9 @@ async def test_websocket_receive_with_timeout_misses_nothing(
 async def test_websocket_message_at_a_timeout_is_kept(
     line: Line, socket: ClosableWebSocket
 ) -> None:
-    """As with `asyncio.timeout` around `receive`, when message and timeout fall into one turn of the event loop."""
+    """As with `asyncio.timeout` around `receive`, when message and timeout fall into one turn of
+    the event loop.
+    """
     waiting = asyncio.create_task(socket.receive())
     await asyncio.sleep(0)
     await asyncio.sleep(0)
@@ -231,7 +237,9 @@ async def test_websocket_message_at_a_timeout_is_kept(
 
 
 async def test_websocket_closed_in_the_handshake_sees_connect_first(line: Line) -> None:
-    """Else Starlette, which expects `websocket.connect` first, takes the disconnect for a broken server."""
+    """Else Starlette, which expects `websocket.connect` first, takes the disconnect for a broken
+    server.
+    """
     socket = ClosableWebSocket(line.incoming.get, line.send)
     await socket.close("until four")
 
@@ -239,7 +247,7 @@ async def test_websocket_closed_in_the_handshake_sees_connect_first(line: Line) 
     assert (await socket.receive())["code"] == 1012
 
 
-# -- at the middleware -------------------------------------------------------------------------------------------------------
+# -- at the middleware -----------------------------------------------------------------------------
 
 
 class Hall:
@@ -505,7 +513,7 @@ async def test_connection_is_passed_on_as_it_came_without_option(
     assert (given == [line.incoming.get, line.send]) is as_given
 
 
-# -- at a real server ----------------------------------------------------------------------------------------------------------
+# -- at a real server ------------------------------------------------------------------------------
 
 
 SERVERS_OF_WEBSOCKETS: Final[dict[str, Server]] = {
@@ -576,7 +584,7 @@ def test_real_websocket_client_of_a_component_gets_1012(
     assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
 
 
-# -- streams -------------------------------------------------------------------------------------------------------------------
+# -- streams ---------------------------------------------------------------------------------------
 
 
 class Wire:

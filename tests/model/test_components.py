@@ -1,4 +1,6 @@
-"""Components on real worker processes: a key for each, followed by every worker like the switch, over the one connection that it has."""
+"""Components on real worker processes: a key for each, followed by every worker like the switch,
+over the one connection that it has.
+"""
 
 from __future__ import annotations
 
@@ -230,7 +232,7 @@ def test_component_closing_lets_requests_finish(four: Deployment) -> None:
     assert answers == [200]
 
 
-# -- waiting for it ----------------------------------------------------------------------------------------------------------
+# -- waiting for it --------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -325,7 +327,7 @@ def test_run_closes_component_for_command(two_workers: Deployment, tmp_path: Pat
     follow(two_workers)
 
 
-# -- by other servers ----------------------------------------------------------------------------------------------------------
+# -- by other servers ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("server", SERVERS)
@@ -362,7 +364,7 @@ def test_any_server_closes_a_component_alone(
         eventually_sync(lambda: statuses() == [503, 503, 503], within=10)
 
 
-# -- in one process ----------------------------------------------------------------------------------------------------------
+# -- in one process --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["", "a b", "ä", "a" * 65, "a:b", "{a}", "holds", "told", 7, None])

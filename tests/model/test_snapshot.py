@@ -38,7 +38,7 @@ def on(message: str, **details: object) -> MaintenanceState:
     return MaintenanceState(enabled=True, message=message).replace(**details)
 
 
-# -- the switch alone ----------------------------------------------------------------------------------------------------
+# -- the switch alone ------------------------------------------------------------------------------
 
 
 def test_snapshot_empty_is_off_forever() -> None:
@@ -116,7 +116,7 @@ def test_expiry_beyond_calendar_is_no_end(seconds: float) -> None:
     assert evaluate(Snapshot(ON, now=NOW, expires_in=seconds), NOW).state is ON
 
 
-# -- holds ---------------------------------------------------------------------------------------------------------------
+# -- holds -----------------------------------------------------------------------------------------
 
 
 def test_on_hold_closes_until_its_deadline() -> None:
@@ -275,7 +275,7 @@ def test_on_hold_of_others_always_closes(
     assert effective.state.message == "their migration"
 
 
-# -- holds as text -------------------------------------------------------------------------------------------------------
+# -- holds as text ---------------------------------------------------------------------------------
 
 
 @given(states(), st.floats(0, 1e12), st.lists(st.text(), max_size=3))
@@ -337,7 +337,7 @@ def test_hold_garbage_raises_invalid_state_error(garbage: str | bytes) -> None:
         Hold.parse("id", 5.0, garbage)
 
 
-# -- one reading after another -------------------------------------------------------------------------------------------
+# -- one reading after another ---------------------------------------------------------------------
 
 
 def test_snapshot_complete_is_unchanged() -> None:
@@ -388,7 +388,7 @@ def test_expiry_beyond_jitter_is_taken(new: Snapshot, old: Snapshot | None) -> N
     assert with_stable_expiry(new, old) is new
 
 
-# -- components --------------------------------------------------------------------------------------------------------------
+# -- components ------------------------------------------------------------------------------------
 
 COMING = on("coming", starts_at=moment(NOW + 10))
 OVER = on("over", ends_at=moment(NOW - 10))

@@ -33,7 +33,9 @@ def response_to(
 
 
 def accepting(media_type: str, method: str = "GET", **headers: str) -> dict[str, Any]:
-    """A request of a client that accepts this; names of further headers are written with underscores."""
+    """A request of a client that accepts this; names of further headers are written with
+    underscores.
+    """
     return http_scope(
         method,
         {

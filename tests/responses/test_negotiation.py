@@ -106,7 +106,7 @@ def test_media_type_weights_follow_rfc_9110(weights: dict[str, int], random: Any
     assert negotiate(", ".join(ranges), (JSON, HTML)) == wanted
 
 
-# -- among all that there are ------------------------------------------------------------------------------------------
+# -- among all that there are ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_media_type_of_four_formats_is_preferred_one(accept: str, chosen: str) -
     assert negotiate(accept, MEDIA_TYPES) == chosen
 
 
-# -- languages ---------------------------------------------------------------------------------------------------------
+# -- languages -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -176,7 +176,7 @@ def test_language_of_any_header_is_known(accept_language: str) -> None:
     assert negotiate_language(accept_language, ("en", "de", "pt-BR"), "en") in ("en", "de", "pt-BR")
 
 
-# -- work --------------------------------------------------------------------------------------------------------------
+# -- work ------------------------------------------------------------------------------------------
 
 LONG: Final = st.sampled_from(
     ["a,", "a;q=1,", ";", ",", "a-b-c-d-e-f-g-h-i,", "a;b;c;d,", "text/html;q=0.1,", '"', "\\", "x"]
@@ -201,7 +201,7 @@ def test_negotiation_ranges_beyond_the_32nd_are_ignored() -> None:
     assert negotiate_language("ja," * 32 + "de", ("en", "de"), "en") == "en"
 
 
-# -- headers -----------------------------------------------------------------------------------------------------------
+# -- headers ---------------------------------------------------------------------------------------
 
 
 def test_header_with_several_lines_is_one_list() -> None:

@@ -1,4 +1,6 @@
-"""Options that cannot be meant are refused when they are given, in a sentence that says what to write."""
+"""Options that cannot be meant are refused when they are given, in a sentence that says what to
+write.
+"""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ from .asking import CHROME, NOW, Page, accepting, ask, read, response_to
 pytestmark = pytest.mark.anyio
 
 
-# -- JSON --------------------------------------------------------------------------------------------------------------
+# -- JSON ------------------------------------------------------------------------------------------
 
 
 async def test_response_by_default_is_the_promised_one() -> None:
@@ -94,7 +94,7 @@ async def test_response_in_read_only_mode_says_so() -> None:
     )
 
 
-# -- problem details ---------------------------------------------------------------------------------------------------
+# -- problem details -------------------------------------------------------------------------------
 
 
 async def test_problem_details_have_all_fields() -> None:
@@ -173,7 +173,7 @@ async def test_problem_details_seconds_equal_header_with_jitter() -> None:
     assert len(seen) > 5
 
 
-# -- plain text --------------------------------------------------------------------------------------------------------
+# -- plain text ------------------------------------------------------------------------------------
 
 
 async def test_plain_text_has_few_lines() -> None:
@@ -206,7 +206,7 @@ async def test_json_is_the_same_in_every_language(media_type: str) -> None:
     assert "content-language" not in plain[1]
 
 
-# -- headers -----------------------------------------------------------------------------------------------------------
+# -- headers ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("media_type", MEDIA_TYPES)
@@ -265,7 +265,7 @@ async def test_refresh_header_is_absent_in_read_only_mode() -> None:
     assert "refresh" not in (await ask(response, accepting(HTML)))[1]
 
 
-# -- status codes ------------------------------------------------------------------------------------------------------
+# -- status codes ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -295,7 +295,7 @@ async def test_status_405_has_allow_header() -> None:
     assert (await ask(response, http_scope("POST")))[1]["allow"] == "GET, HEAD, OPTIONS, TRACE"
 
 
-# -- redirect ----------------------------------------------------------------------------------------------------------
+# -- redirect --------------------------------------------------------------------------------------
 
 STATUS_PAGE = "https://status.example.com/now?of=shop"
 
@@ -419,7 +419,7 @@ async def test_redirect_to_an_ipv6_host_stops_there() -> None:
     assert (await ask(response_to(redirect="http://[::1]:80/down"), scope))[0]["status"] == 503
 
 
-# -- methods -----------------------------------------------------------------------------------------------------------
+# -- methods ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("accept", MEDIA_TYPES)
@@ -441,7 +441,7 @@ async def test_other_methods_are_answered_like_get(method: str) -> None:
     )
 
 
-# -- Retry-After -------------------------------------------------------------------------------------------------------
+# -- Retry-After -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -528,7 +528,7 @@ async def test_response_headers_are_not_shared_between_requests() -> None:
     assert (await ask(response, http_scope()))[1].items() == before
 
 
-# -- WebSockets --------------------------------------------------------------------------------------------------------
+# -- WebSockets ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -577,7 +577,7 @@ async def test_websocket_close_reason_is_truncated(message: str, reason: str) ->
     assert len(reason.encode()) <= 123
 
 
-# -- what a request costs ----------------------------------------------------------------------------------------------
+# -- what a request costs --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("media_type", MEDIA_TYPES)

@@ -1,4 +1,6 @@
-"""The answer as real servers send it: uvicorn, and hypercorn, which reads ASGI in its own way and speaks HTTP/2 too."""
+"""The answer as real servers send it: uvicorn, and hypercorn, which reads ASGI in its own way and
+speaks HTTP/2 too.
+"""
 
 from __future__ import annotations
 
@@ -247,7 +249,7 @@ def test_server_over_http_2_is_the_same() -> None:
             assert reply.headers["x-maintenance-mode"].startswith("full")
 
 
-# -- each of uvicorn's own ways with WebSockets ------------------------------------------------------------------------
+# -- each of uvicorn's own ways with WebSockets ----------------------------------------------------
 
 
 @pytest.mark.parametrize("ws", WEBSOCKETS)

@@ -25,7 +25,9 @@ STATE = MaintenanceState(
 
 
 async def responding(state: MaintenanceState, **options: Any) -> MaintenanceResponse:
-    """An answer with a page from a disk, which is read where applications are made: outside of the event loop."""
+    """An answer with a page from a disk, which is read where applications are made: outside of the
+    event loop.
+    """
     return await run_in_threadpool(response_to, state, **options)
 
 

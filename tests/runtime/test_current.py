@@ -43,7 +43,7 @@ MODE = "FASTAPI_MAINTENANCE_MODE"
 BACKEND = "FASTAPI_MAINTENANCE_BACKEND"
 
 
-# -- which backend ---------------------------------------------------------------------------------------------------------------
+# -- which backend ---------------------------------------------------------------------------------
 
 
 def test_default_backend_is_the_environment_variable() -> None:
@@ -193,7 +193,7 @@ def test_two_apps_in_one_process_keep_apart(tmp_path: Path) -> None:
         assert other.get("/get").json() is False
 
 
-# -- inside a request ---------------------------------------------------------------------------------------------------------------
+# -- inside a request ------------------------------------------------------------------------------
 
 
 def client(backend: str | BaseStateBackend | None) -> TestClient:
@@ -290,7 +290,7 @@ def test_given_backend_inside_a_request_is_asked(tmp_path: Path) -> None:
     assert (tmp_path / "third").read_text() == "0"
 
 
-# -- getting and setting --------------------------------------------------------------------------------------------------------------
+# -- getting and setting ---------------------------------------------------------------------------
 
 
 async def test_get_mode_returns_the_effective_state(tmp_path: Path) -> None:

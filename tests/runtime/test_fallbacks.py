@@ -1,4 +1,6 @@
-"""Whom a worker asks that has never known its backend's state, and what it leaves behind for the next one."""
+"""Whom a worker asks that has never known its backend's state, and what it leaves behind for the
+next one.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,7 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
 
 
-# -- asking -------------------------------------------------------------------------------------------------------------------
+# -- asking ----------------------------------------------------------------------------------------
 
 
 async def test_fallbacks_without_a_state_return_nothing() -> None:
@@ -173,7 +175,7 @@ def test_fallback_chain_invalid_is_refused(chain: object) -> None:
         Fallbacks(chain)  # type: ignore[arg-type]
 
 
-# -- leaving behind ---------------------------------------------------------------------------------------------------------------
+# -- leaving behind --------------------------------------------------------------------------------
 
 
 async def test_fallback_files_alone_are_mirrored(tmp_path: Path) -> None:

@@ -1,4 +1,6 @@
-"""Hooks: every worker calls one for each change in order, one worker of all calls the other, and no request waits for either."""
+"""Hooks: every worker calls one for each change in order, one worker of all calls the other, and no
+request waits for either.
+"""
 
 from __future__ import annotations
 
@@ -68,7 +70,7 @@ def is_closed(mode: MaintenanceMode) -> bool:
     return mode.gate.closure is not None
 
 
-# -- in every worker -----------------------------------------------------------------------------------------------------
+# -- in every worker -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["sync", "async", "partial"])
@@ -262,7 +264,7 @@ def test_hook_that_is_not_callable_is_refused(option: str) -> None:
         MaintenanceMode(Switchboard(), **{option: "print"})  # type: ignore[arg-type]
 
 
-# -- in one worker for all -------------------------------------------------------------------------------------------------
+# -- in one worker for all -------------------------------------------------------------------------
 
 
 async def test_on_change_once_is_called_in_one_of_many_workers(redis_url: str) -> None:

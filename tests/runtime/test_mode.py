@@ -65,7 +65,7 @@ async def is_closed_now(mode: MaintenanceMode) -> bool:
     return (await mode.refresh()).closure is not None
 
 
-# -- judged from what is known -------------------------------------------------------------------------------------------
+# -- judged from what is known ---------------------------------------------------------------------
 
 
 def test_gate_before_any_snapshot_is_open_and_expired(clock: Clock) -> None:
@@ -207,7 +207,8 @@ def test_stale_snapshot_never_replaces_a_newer_one(
 ) -> None:
     """Stale is what was on its way when the newer one was learned, and was read earlier.
 
-    What was asked for after that is newer, whatever the backend's clock says: it may have been set back.
+    What was asked for after that is newer, whatever the backend's clock says: it may have been set
+    back.
     """
     mode = MaintenanceMode(Switchboard(ttl=1.0))
     mode.update(Snapshot(ON, now=T0), clock.monotonic() - 0.5)
@@ -218,7 +219,9 @@ def test_stale_snapshot_never_replaces_a_newer_one(
 
 
 def test_gate_keeps_its_objects_while_nothing_changes(clock: Clock) -> None:
-    """So that the answer to requests stays encoded; also where the time to live is measured a little differently."""
+    """So that the answer to requests stays encoded; also where the time to live is measured a
+    little differently.
+    """
     mode = MaintenanceMode(Switchboard(ttl=1.0))
     mode.update(Snapshot(ON, now=T0, expires_in=60.0), clock.monotonic())
     closing = mode.gate.closure
@@ -287,7 +290,7 @@ def test_worker_reports_what_it_has_applied(clock: Clock) -> None:
     assert (report["pid"], report["fence"]) == (os.getpid(), 2.0)
 
 
-# -- what cannot be read ---------------------------------------------------------------------------------------------------
+# -- what cannot be read ---------------------------------------------------------------------------
 
 
 def test_unreadable_value_keeps_the_state_and_is_logged_once(
@@ -321,7 +324,7 @@ def test_holds_count_while_the_switch_is_unreadable(clock: Clock) -> None:
     assert not is_closed(mode)
 
 
-# -- while the backend does not answer ---------------------------------------------------------------------------------------
+# -- while the backend does not answer -------------------------------------------------------------
 
 TTL: Final = 0.1
 STALE_AFTER: Final = 0.3
@@ -330,7 +333,8 @@ STALE_AFTER: Final = 0.3
 @pytest.mark.parametrize(
     ("on_unreachable", "known", "stale", "closed", "source"),
     [
-        # The switch is on, and nobody answers. What fallbacks there are is never asked, as the state is known.
+        # The switch is on, and nobody answers. What fallbacks there are is never asked, as the
+        # state is known.
         ("last-known", True, False, True, "board"),
         ("open", True, False, True, "board"),
         ("closed", True, False, True, "board"),
@@ -518,7 +522,7 @@ async def test_mode_without_snapshot_follows_its_fallback() -> None:
         await eventually(lambda: not is_closed(mode), within=2)
 
 
-# -- options -----------------------------------------------------------------------------------------------------------------
+# -- options ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -545,7 +549,7 @@ def test_invalid_options_are_refused(options: dict[str, Any], sentence: str) -> 
         MaintenanceMode(Switchboard(ttl=TTL), **options)
 
 
-# -- the watch -----------------------------------------------------------------------------------------------------------------
+# -- the watch -------------------------------------------------------------------------------------
 
 
 async def test_started_mode_knows_and_follows_the_state() -> None:
@@ -700,7 +704,7 @@ async def test_two_modes_on_one_backend_both_see_a_change() -> None:
         assert second.gate.closure is not None
 
 
-# -- backends that are asked at every request ----------------------------------------------------------------------------------
+# -- backends that are asked at every request ------------------------------------------------------
 
 
 async def test_environment_is_read_for_every_request(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -772,7 +776,7 @@ async def test_environment_failing_later_fails_no_request(
     ]
 
 
-# -- without a lifespan ---------------------------------------------------------------------------------------------------------
+# -- without a lifespan ----------------------------------------------------------------------------
 
 
 def app_with(backend: BaseStateBackend, **options: Any) -> FastAPI:
@@ -852,7 +856,7 @@ def test_event_loops_at_once_follow_the_same_backend() -> None:
     assert mode.gate.closure is not None
 
 
-# -- on a real Redis --------------------------------------------------------------------------------------------------------------
+# -- on a real Redis -------------------------------------------------------------------------------
 
 
 def connections(server: RedisServer) -> int:
@@ -894,7 +898,9 @@ async def test_redis_write_of_this_process_is_known_at_once(redis_url: str) -> N
 async def test_redis_down_during_a_migration_opens_no_worker(
     own_redis_server: RedisServerFactory,
 ) -> None:
-    """Neither the worker that was told to close, nor the one that a block has closed, whose lease runs out meanwhile."""
+    """Neither the worker that was told to close, nor the one that a block has closed, whose lease
+    runs out meanwhile.
+    """
     server = own_redis_server()
     backend = RedisBackend(server.url, ttl=0.2)
     await backend.acquire(Hold("migration", ON), 1.0)
@@ -975,7 +981,7 @@ async def test_forked_workers_have_one_link_each(redis_server: RedisServer) -> N
         assert parent.wait(10) == 0
 
 
-# -- the file that remembers ----------------------------------------------------------------------------------------------------
+# -- the file that remembers -----------------------------------------------------------------------
 
 
 async def kept_in(path: Path) -> MaintenanceState:

@@ -1,4 +1,6 @@
-"""Whom a closing waits for: every request that was let in and that a closed service would refuse, until its ASGI call has returned."""
+"""Whom a closing waits for: every request that was let in and that a closed service would refuse,
+until its ASGI call has returned.
+"""
 
 from __future__ import annotations
 
@@ -150,7 +152,7 @@ async def work() -> Work:
     return Work()
 
 
-# -- until the ASGI call has returned ----------------------------------------------------------------------------------------
+# -- until the ASGI call has returned --------------------------------------------------------------
 
 
 def in_the_endpoint(app: FastAPI, work: Work) -> None:
@@ -276,7 +278,7 @@ async def test_report_while_open_counts_all_and_is_never_drained(work: Work) -> 
         assert service.desk.nudges == 0
 
 
-# -- requests without a route -------------------------------------------------------------------------------------------------
+# -- requests without a route ----------------------------------------------------------------------
 
 
 class Legacy:
@@ -387,7 +389,7 @@ async def test_unrouted_preflight_is_not_reported() -> None:
         assert service.mode.report()["unrouted"] == ()
 
 
-# -- left out of a drain ------------------------------------------------------------------------------------------------------
+# -- left out of a drain ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("how", ["call", "dependency"])
@@ -431,7 +433,7 @@ def test_untracking_without_a_request_does_nothing() -> None:
     untrack_current_request()
 
 
-# -- whom a closing does not wait for ----------------------------------------------------------------------------------------
+# -- whom a closing does not wait for --------------------------------------------------------------
 
 
 def counter() -> FastAPI:
@@ -486,7 +488,9 @@ async def test_drain_waits_only_for_requests_it_would_refuse(
     has_forced_on_route: bool,
     work: Work,
 ) -> None:
-    """An application that has a forced-on route judges every request while open, and nobody's standing is known for that."""
+    """An application that has a forced-on route judges every request while open, and nobody's
+    standing is known for that.
+    """
     app = counter()
     if has_forced_on_route:
         app.add_api_route("/closed", force_maintenance_mode_on(lambda: None))
@@ -547,7 +551,9 @@ PLACES: Final[list[tuple[Callable[[Any], ASGIApp], str]]] = [
 async def test_request_is_classified_as_it_came(
     place: Callable[[Any], ASGIApp], path: str, forced_off: bool, work: Work
 ) -> None:
-    """Routers write into the scope: in a mounted application, `root_path` has moved by the time somebody closes."""
+    """Routers write into the scope: in a mounted application, `root_path` has moved by the time
+    somebody closes.
+    """
 
     async def endpoint(request: Request) -> Response:
         return PlainTextResponse(await work())
@@ -591,7 +597,7 @@ async def test_request_between_two_closings_blocks_the_second_drain(work: Work) 
         assert service.waited_for == (0, 0)
 
 
-# -- asking at the closing -----------------------------------------------------------------------------------------------------
+# -- asking at the closing -------------------------------------------------------------------------
 
 
 async def test_exempt_handler_is_called_at_the_closing(work: Work) -> None:
@@ -618,7 +624,9 @@ async def test_exempt_handler_is_called_at_the_closing(work: Work) -> None:
 async def test_exempt_handler_at_the_closing_cannot_read_the_body(
     work: Work, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The body is the application's by now, so this request is waited for as if the handler had not been there."""
+    """The body is the application's by now, so this request is waited for as if the handler had not
+    been there.
+    """
 
     async def is_signed(request: Request) -> bool:
         return bool(await request.body())
@@ -650,7 +658,7 @@ async def test_exempt_handler_at_the_closing_cannot_send(
     assert "The application is answering this request already." in caplog.text
 
 
-# -- who never counts ----------------------------------------------------------------------------------------------------------
+# -- who never counts ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("exempt", [False, True])
@@ -697,7 +705,7 @@ async def test_refused_request_does_not_block_the_drain(work: Work) -> None:
         assert service.desk.nudges == nudges, "nothing has changed that anybody waits for"
 
 
-# -- the request that closed it --------------------------------------------------------------------------------------------------
+# -- the request that closed it --------------------------------------------------------------------
 
 
 async def test_holding_request_does_not_block_the_drain(work: Work) -> None:
@@ -764,7 +772,9 @@ async def test_holding_request_does_not_block_enclosing_apps(work: Work) -> None
 
 
 async def test_holding_request_of_another_switch_blocks_the_drain(work: Work) -> None:
-    """Else a request that holds one tenant's switch could go on writing under everybody's migration."""
+    """Else a request that holds one tenant's switch could go on writing under everybody's
+    migration.
+    """
     app, tenant = FastAPI(), Desk("tenant")
 
     @app.post("/tenant")
@@ -821,7 +831,9 @@ async def test_unclassified_request_blocks_the_drain(work: Work) -> None:
 
 
 async def test_exempt_handler_that_hangs_delays_nothing_else(work: Work) -> None:
-    """The request that it hangs for is waited for, as one that is not exempt, and asked about again at the next closing."""
+    """The request that it hangs for is waited for, as one that is not exempt, and asked about again
+    at the next closing.
+    """
     asked: list[str] = []
 
     async def ask(request: Request) -> bool:
@@ -843,7 +855,7 @@ async def test_exempt_handler_that_hangs_delays_nothing_else(work: Work) -> None
         assert service.waited_for == (0, 0)
 
 
-# -- at a real server ------------------------------------------------------------------------------------------------------------
+# -- at a real server ------------------------------------------------------------------------------
 
 
 class Shift:
@@ -901,7 +913,9 @@ def test_real_request_counts_until_its_tasks_are_done(path: str) -> None:
 
 
 def test_pipelined_request_is_not_nested_in_the_previous() -> None:
-    """Else it would excuse that from a closing of its own, and a connection's memory would grow with each of its requests."""
+    """Else it would excuse that from a closing of its own, and a connection's memory would grow
+    with each of its requests.
+    """
     around: list[object] = []
     app = FastAPI()
 
@@ -963,7 +977,9 @@ def test_disconnected_client_does_not_block_the_drain() -> None:
 
 
 async def test_barrier_waits_for_the_reported_requests(redis_url: str) -> None:
-    """The whole way: a request in a real server, its worker's registration, and whoever waits for it elsewhere."""
+    """The whole way: a request in a real server, its worker's registration, and whoever waits for
+    it elsewhere.
+    """
     shift = Shift()
     app = MaintenanceModeMiddleware(office(shift), backend=RedisBackend(redis_url, ttl=1.0))
     elsewhere = RedisBackend(redis_url)

@@ -109,7 +109,9 @@ def visits_until(four: Deployment, end: float, path: str = "/") -> list[Visit]:
 
 
 def writes_while(four: Deployment, work: Any, key: str = KEY) -> list[str]:
-    """Commands on a switch, those of scripts too, that do more than read it; what else the scripts keep is not the switch."""
+    """Commands on a switch, those of scripts too, that do more than read it; what else the scripts
+    keep is not the switch.
+    """
     reads = ("EXISTS", "GET", "PTTL", "STRLEN")
     with four.client.monitor() as monitor:
         work()
@@ -123,7 +125,9 @@ def writes_while(four: Deployment, work: Any, key: str = KEY) -> list[str]:
 
 
 def seen(visits: list[Visit], begins: float, ends: float) -> tuple[set[int], set[int], set[int]]:
-    """The statuses before, inside and after a window, but for what was decided within 50 ms of its ends."""
+    """The statuses before, inside and after a window, but for what was decided within 50 ms of its
+    ends.
+    """
     before = {visit.status for visit in visits if visit.answered < begins - EXACT}
     inside = {
         visit.status
