@@ -282,7 +282,8 @@ async def wait_until_applied(
     while True:
         left = max(0.05, deadline - time.monotonic())
         try:
-            roll = await asyncio.wait_for(_look(registry, barrier, started), left)
+            async with asyncio.timeout(left):  # wait_for may swallow a cancellation before 3.12
+                roll = await _look(registry, barrier, started)
         except UnsupportedError:
             raise
         except (BackendError, TimeoutError) as error:

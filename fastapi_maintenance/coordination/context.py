@@ -15,7 +15,7 @@ from copy import copy
 from datetime import UTC, datetime
 from inspect import isasyncgenfunction, isgeneratorfunction
 from types import TracebackType
-from typing import Any, Literal, ParamSpec, Self, TypeVar, cast
+from typing import Any, Final, Literal, ParamSpec, Self, TypeVar, cast
 
 from anyio.from_thread import start_blocking_portal
 
@@ -43,6 +43,8 @@ OnError = Literal["release", "keep"]
 OnLost = Literal["tell", "cancel"] | Callable[[LeaseLostError], object]
 Progress = Callable[[BarrierResult], None]
 Wait = Callable[[BaseStateBackend], Awaitable[BarrierResult]]
+
+_RELEASE_TIMEOUT: Final = 2.0  # seconds, for a block that was cancelled while taking its hold
 
 _enclosing: ContextVar[tuple[str, ...]] = ContextVar("fastapi_maintenance_enclosing", default=())
 """The ids of the on holds of the enclosing blocks. An off hold inside lifts these and no others."""
@@ -186,8 +188,12 @@ class MaintenanceContext:
         hold, lease = self._prepare()
         try:
             await lease.acquire()
-        except asyncio.CancelledError:
+        except asyncio.CancelledError as cancelled:
             self._detach()
+            if isinstance(lease, LeaseKeeper):  # whose thread may have taken the hold
+                with suppress(Exception):  # the process may be about to end, so wait for this
+                    async with asyncio.timeout(_RELEASE_TIMEOUT):
+                        await lease.release(self._kept_state(hold, cancelled))
             raise
         self._enter(hold)
         try:

@@ -25,7 +25,6 @@ logger = logging.getLogger("fastapi_maintenance")
 _RENEWALS: Final = 3  # per lease, at least
 _MAX_RENEWAL_INTERVAL: Final = 1.0  # seconds; so soon a holder learns that its hold was ended
 _RETRIES: Final = 10  # per lease, while the backend does not answer
-_RELEASE_TIMEOUT: Final = 2.0  # seconds, for a block that was cancelled while taking its hold
 
 OnLost = Callable[[LeaseLostError], object]
 
@@ -54,14 +53,8 @@ class LeaseKeeper:
         self.lost = ""
 
     async def acquire(self) -> None:
-        """Take the hold. If this is cancelled, the thread releases it again."""
-        try:
-            await asyncio.shield(asyncio.wrap_future(self.submit_acquire()))
-        except asyncio.CancelledError:
-            # The process may be about to end, so wait for the release, too.
-            with suppress(Exception):
-                await asyncio.wait_for(self.release(), _RELEASE_TIMEOUT)
-            raise
+        """Take the hold. If this is cancelled, the thread still does it: release it then."""
+        await asyncio.shield(asyncio.wrap_future(self.submit_acquire()))
 
     async def release(self, keep: MaintenanceState | None = None) -> None:
         """Release the hold. If this is cancelled, the thread still does it."""
@@ -131,8 +124,8 @@ class LeaseKeeper:
         report_at, retry = deadline - self._margin, self._seconds / _RETRIES
         timeout = max(report_at - sent, self._margin / 2) if sent < deadline else retry
         try:
-            renewing = self.backend.renew(self._hold, self._seconds)
-            stands = await asyncio.wait_for(renewing, timeout)
+            async with asyncio.timeout(timeout):
+                stands = await self.backend.renew(self._hold, self._seconds)
         except Exception as error:  # a custom backend may raise any, and renewals must go on
             if time.monotonic() >= report_at:
                 self._lose(f"it could not be renewed in time ({error_text(error)})")

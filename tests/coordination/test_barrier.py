@@ -645,3 +645,22 @@ async def test_a_block_refuses_to_run_beside_an_unfenced_worker_unless_told_othe
             raise AssertionError("the block must not run")
     async with maintenance_mode_on(redis_url, drain=10, strict=False) as block:
         assert not block.lost
+
+
+async def test_wait_cancelled_as_a_poll_ends_is_over(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before Python 3.12, `asyncio.wait_for` swallows a cancellation at that moment."""
+    begin = RedisBackend.begin_barrier
+
+    async def begin_and_cancel(backend: RedisBackend) -> RegistrySnapshot:
+        registry = await begin(backend)
+        waiting.cancel()
+        return registry
+
+    monkeypatch.setattr(RedisBackend, "begin_barrier", begin_and_cancel)
+    waiting = asyncio.create_task(wait_until_applied(redis_url, expect=1, timeout=30))
+
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(asyncio.shield(waiting), 10)
+    assert waiting.cancelled()

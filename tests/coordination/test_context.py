@@ -836,7 +836,7 @@ async def test_a_block_that_is_cancelled_while_it_is_entered_leaves_no_hold(
 async def test_a_block_that_is_cancelled_while_it_is_entered_does_not_wait_for_ever(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("fastapi_maintenance.coordination.lease._RELEASE_TIMEOUT", 0.2)
+    monkeypatch.setattr("fastapi_maintenance.coordination.context._RELEASE_TIMEOUT", 0.2)
     backend = LeasedBoard()
     backend.faults = {"acquire": 0.7, "release": BackendError("no")}
     entering = asyncio.create_task(maintenance_mode_on(backend).__aenter__())
@@ -1255,3 +1255,17 @@ def test_a_child_forked_in_a_block_leaves_the_hold_to_its_parent(redis_url: str)
         parent.say("leave")
         assert parent.wait(5) == 0
     assert not is_on_sync(backend)
+
+
+async def test_block_cancelled_while_entered_keeps_as_told() -> None:
+    backend = LeasedBoard()
+    backend.faults = {"acquire": 0.3}
+    entering = asyncio.create_task(maintenance_mode_on(backend, on_error="keep").__aenter__())
+    await eventually(backend.doing.is_set, within=2)
+
+    entering.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await entering
+
+    await eventually(lambda: backend.kept is not None, within=5)
+    assert backend.standing == {}
