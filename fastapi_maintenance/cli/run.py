@@ -174,6 +174,9 @@ def run(
         exit_with(f"The command was not run: {cancelled}.", ExitCode.INTERRUPTED)
     except MaintenanceError as error:
         exit_with(f"{str(error).removesuffix('.')}. The command was not run.", exit_code_of(error))
+    finally:
+        if block.release_error:
+            echo_error(f"{block.release_error}.")
     raise typer.Exit(code)
 
 
@@ -244,9 +247,6 @@ async def run_command(
             await _run(command, signals, loss, kill=kill)
     except CommandFailed as failed:
         return failed.code
-    finally:
-        if block.release_error:
-            echo_error(f"{block.release_error}.")
     # Only now, because the block checks the hold once more when it ends.
     return ExitCode.LEASE_LOST if block.lost else ExitCode.DONE
 
