@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from fastapi import HTTPException, Request
+from fastapi import HTTPException, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.params import Depends as Dependency
 from fastapi.routing import APIRoute, iter_route_contexts
 from starlette.applications import Starlette
@@ -82,7 +83,20 @@ def _is_guarded_in(app: object) -> bool:
 
 
 class PrivateRoute(APIRoute):
-    """A route whose responses no cache keeps, its errors included."""
+    """A route whose responses no cache keeps, its errors included. Errors repeat no input."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return FastAPI's handler without the inputs in its 422: not each can be sent as JSON."""
+        handler = super().get_route_handler()
+
+        async def handle(request: Request) -> Response:
+            try:
+                return await handler(request)
+            except RequestValidationError as error:
+                errors = [{**detail, "input": None} for detail in error.errors()]
+                raise RequestValidationError(errors) from error
+
+        return handle
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer with `Cache-Control: no-store`."""

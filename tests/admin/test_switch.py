@@ -41,6 +41,17 @@ def test_put_closes_and_delete_opens_the_service(administer: Administer, url: st
     assert client.get(SHOP).status_code == 200
 
 
+@pytest.mark.parametrize(
+    "body", ["Infinity", "NaN", '{"enabled": Infinity}', '{"retry_after": NaN}']
+)
+def test_body_with_a_number_beyond_json_is_422(administer: Administer, url: str, body: str) -> None:
+    """FastAPI repeats the input in its 422, and fails with a 500 where it is no JSON."""
+    answer = administer(url).put(
+        "switch", content=body, headers={"If-Match": "*", "Content-Type": "application/json"}
+    )
+    assert answer.status_code == 422
+
+
 def test_switch_from_get_can_be_put_back(administer: Administer, url: str) -> None:
     client = administer(url)
     window = {
