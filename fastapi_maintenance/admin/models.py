@@ -145,7 +145,7 @@ class Barrier(BaseModel):
     ok: bool = Field(description="Whether it is proved that every worker has applied the state.")
     why_not: str | None
     elapsed: float = Field(description="Seconds.")
-    settles_in: float = Field(
+    trusted_in: float = Field(
         description="Seconds until the registry is guaranteed to be complete."
     )
     state: State

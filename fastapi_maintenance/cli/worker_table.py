@@ -56,7 +56,7 @@ class WaitDisplay(Protocol):
 
 
 def wait_display(console: Console | None, tell: Callable[[str], object]) -> WaitDisplay:
-    """A live table on a terminal that can redraw it, else a line for each change."""
+    """Return a live table for a terminal that can redraw it, else a line for each change."""
     return (
         PlainWaitDisplay(tell)
         if console is None or console.is_dumb_terminal
@@ -117,15 +117,18 @@ def summary(result: BarrierResult) -> str:
         f"{len(group)} {_called(name, result)}" for name, group in result.groups() if group
     ] or ["no workers"]
     waited_for = ", ".join(_with_load(worker) for worker in result.pending)
-    if not waited_for and result.settles_in > 0:
-        waited_for = f"{result.settles_in:.1f} s, as the registry is young and may not know of all workers yet"
+    if not waited_for and result.trusted_in > 0:
+        waited_for = (
+            f"{result.trusted_in:.1f} s, as the registry is young and may not know of all workers "
+            "yet"
+        )
     return f"maintenance {label(result.state)}; {', '.join(counts)}" + (
         f"; waiting for {waited_for}" if waited_for else ""
     )
 
 
 def as_table(workers: Sequence[tuple[str, Worker]]) -> Table:
-    """A row for each worker."""
+    """Return a row for each worker."""
     table = Table(
         "worker",
         "host",
@@ -153,13 +156,14 @@ def as_table(workers: Sequence[tuple[str, Worker]]) -> Table:
 
 
 def worker_lines(roll: RegistrySnapshot) -> Iterator[str]:
-    """A line for each worker, as `name: value` pairs; of one that vanished also why it is not proved gone."""
+    """Yield a line for each worker, as `name: value` pairs, with the reason if it has vanished."""
     for stands, worker in listed(roll):
         fence = "never" if worker.fence is None else f"{worker.fence:g}s"
         known = f"stands={stands} http={worker.http} websockets={worker.websockets} fence={fence}"
         why = f" ({roll.why_not_gone(worker)})" if worker.vanished else ""
         yield sanitize(
-            f"{worker.id} host={worker.host} pid={worker.pid} link={worker.rung} version={worker.version} {known}{why}"
+            f"{worker.id} host={worker.host} pid={worker.pid} link={worker.rung} "
+            f"version={worker.version} {known}{why}"
         )
 
 
@@ -192,7 +196,7 @@ def _standings(result: BarrierResult) -> Iterator[tuple[str, Worker]]:
 
 
 def _called(name: str, result: BarrierResult) -> str:
-    """A group of workers by what it is to the reader: who has opened is waited for no more, and that is all that drained means then."""
+    """Return the label of a group of workers; after an opening, `drained` means open."""
     return "open" if name == "drained" and not result.state.enabled else name
 
 

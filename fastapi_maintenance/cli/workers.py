@@ -50,8 +50,8 @@ def wait(
 ) -> None:
     """Wait until every live worker has applied the current state, on or off.
 
-    Exit codes: 0 proved, 3 not in time, 4 not proved: workers vanished that may still be serving, or none is registered;
-    130 interrupted.
+    Exit codes: 0 proved, 3 not in time, 4 not proved: workers vanished that may still be serving,
+    or none is registered; 130 interrupted.
     """
     with handle_errors():
         result = watch_wait(
@@ -76,7 +76,9 @@ def watch_wait(
     expect: int | None = None,
     silent: bool = False,
 ) -> BarrierResult:
-    """Wait with a live table on a terminal, or a line for each change elsewhere; `silent` where a program reads the output.
+    """Wait with a live table on a terminal, or a line for each change elsewhere.
+
+    `silent` where a program reads the output.
 
     SIGINT and SIGTERM end the command, with the exit code 130.
     """
@@ -95,7 +97,8 @@ def watch_wait(
             return asyncio.run(_until_interrupted(wait(progress=roll.show)))
     except asyncio.CancelledError:
         exit_with(
-            "Interrupted before it was known whether every worker has followed; the state stays as it is.",
+            "Interrupted before it was known whether every worker has followed; the state "
+            "stays as it is.",
             ExitCode.INTERRUPTED,
         )
 
@@ -118,10 +121,11 @@ def conclude_wait(result: BarrierResult, *, strict: bool) -> None:
 def workers(ctx: typer.Context, backend: BackendOption, as_json: JsonOption = False) -> None:
     """List the workers: where they run, how they hear of changes, and what they have in flight.
 
-    The link is 'tracking' where Redis pushes every write to the worker, 'message' where it is told of what this package writes and
-    polls for the rest, 'polling' where it only polls, 'down' where it hears of nothing. A worker stands 'open'; 'closed' while
-    requests from before are at work; then 'drained'. One that 'vanished' does not report any more and is not proved gone.
-    The fence is after how many seconds without Redis it closes by itself, if ever.
+    The link is 'tracking' where Redis pushes every write to the worker, 'message' where it is told
+    of what this package writes and polls for the rest, 'polling' where it only polls, 'down' where
+    it hears of nothing. A worker stands 'open'; 'closed' while requests from before are at work;
+    then 'drained'. One that 'vanished' does not report any more and is not proved gone. The fence
+    is after how many seconds without Redis it closes by itself, if ever.
     """
     if ctx.invoked_subcommand is not None:
         return
@@ -160,7 +164,7 @@ def forget(
 
 
 def exit_code_of(error: MaintenanceError) -> ExitCode:
-    """The exit code of what could not be done."""
+    """Return the exit code of an error."""
     if not isinstance(error, BarrierError):
         return ExitCode.FAILED
     return ExitCode.UNFENCED if error.result.is_over else ExitCode.NOT_DRAINED

@@ -1,4 +1,4 @@
-"""The barrier: wait until every live worker has applied the current state and, if asked, drained."""
+"""The barrier: wait until every live worker has applied the state and, if asked, drained."""
 
 from __future__ import annotations
 
@@ -42,12 +42,16 @@ _UNHURRIED: Final = (
 
 @dataclass(frozen=True, slots=True)
 class BarrierResult:
-    """Where every worker stands. Each is in one of the first four; `joined` names those that came while waiting.
+    """Where every worker stands.
 
-    `drained` have applied the state and have nobody in flight; `applied` have requests in flight that were let in before;
-    `waiting` have not applied it; `expired` have not reported for a lifetime of the registry, and of these `unfenced` may still be serving.
-    `state` is the effective state when last looked at, `elapsed` is in seconds, `trouble` is why the last look failed.
-    For `settles_in` seconds more there may be others: the registry is young, and those that it has lost were not fenced yet.
+    Each is in one of the first four; `joined` names those that came while waiting.
+
+    `drained` have applied the state and have no request in flight; `applied` have requests in
+    flight that were let in before; `waiting` have not applied it; `expired` have not reported for a
+    lifetime of the registry, and of these `unfenced` may still be serving. `state` is the effective
+    state when last looked at, `elapsed` is in seconds, `trouble` is why the last look failed. For
+    `trusted_in` seconds more there may be others: the registry is young, and those that it has lost
+    were not fenced yet.
     """
 
     state: MaintenanceState = OFF
@@ -57,7 +61,7 @@ class BarrierResult:
     expired: tuple[Worker, ...] = ()
     unfenced: tuple[Worker, ...] = ()
     joined: tuple[Worker, ...] = ()
-    settles_in: float = 0.0
+    trusted_in: float = 0.0
     elapsed: float = 0.0
     wants_drained: bool = False
     expected: int | None = None
@@ -76,28 +80,31 @@ class BarrierResult:
 
     @property
     def is_over(self) -> bool:
-        """Whether there is nothing left to wait for."""
+        """Return whether there is nothing left to wait for."""
         return (
             self.looked
             and not self.pending
-            and self.settles_in <= 0
+            and self.trusted_in <= 0
             and self.expected in (None, self.count)
         )
 
     @property
     def ok(self) -> bool:
-        """Whether it is proved: there are workers, all have followed, and none that vanished can still be serving otherwise."""
+        """Return whether it is proved.
+
+        There are workers, all have followed, and none that vanished can still be serving otherwise.
+        """
         return self.is_over and not self.unfenced and (self.count > 0 or self.expected == 0)
 
     def groups(self) -> Iterator[tuple[str, tuple[Worker, ...]]]:
-        """The workers by where they stand; the unfenced ones are among the expired, too."""
+        """Group the workers by status; the unfenced ones are among the expired, too."""
         for name in ("drained", "applied", "waiting", "expired", "unfenced"):
             yield name, getattr(self, name)
 
     def to_json(self) -> dict[str, Any]:
         """All of it as JSON values, always with the same keys."""
         groups = {name: [worker.to_json() for worker in group] for name, group in self.groups()}
-        times = {"elapsed": round(self.elapsed, 3), "settles_in": round(self.settles_in, 3)}
+        times = {"elapsed": round(self.elapsed, 3), "trusted_in": round(self.trusted_in, 3)}
         known = {
             "ok": self.ok,
             **times,
@@ -107,10 +114,16 @@ class BarrierResult:
         return {**known, **groups, "joined": [one.id for one in self.joined]}
 
     def check(self, *, strict: bool = True) -> None:
-        """Raise `DrainTimeout` or, if `strict`, `UnfencedError` unless it is proved. Both name the workers."""
+        """Raise `DrainTimeout` or, if `strict`, `UnfencedError` unless it is proved.
+
+        Both name the workers.
+        """
         if not self.looked:
             raise DrainTimeout(
-                f"The registry could not be read in time, so nothing is known of the workers. {self.trouble}".rstrip(),
+                (
+                    "The registry could not be read in time, so nothing is known of the workers. "
+                    f"{self.trouble}"
+                ).rstrip(),
                 self,
             )
         cut_off = f" The registry cannot be read any more: {self.trouble}" if self.trouble else ""
@@ -119,26 +132,30 @@ class BarrierResult:
                 f"After {self.elapsed:.1f} s still waited for: {_names(self.pending)}.{cut_off}",
                 self,
             )
-        if self.settles_in > 0:
+        if self.trusted_in > 0:
             raise DrainTimeout(
-                "The registry of workers is young, has lost data a moment ago, or all of its workers have just connected; there may be "
-                f"others. Wait {self.settles_in:.1f} s, and try again.{cut_off}",
+                "The registry of workers is young, has lost data a moment ago, or all of its "
+                "workers have just connected; there may be "
+                f"others. Wait {self.trusted_in:.1f} s, and try again.{cut_off}",
                 self,
             )
         if self.expected not in (None, self.count):
             raise DrainTimeout(
-                f"Expected workers: {self.expected}; registered: {self.count}. Start or stop the others.{cut_off}",
+                f"Expected workers: {self.expected}; registered: {self.count}. Start or stop "
+                f"the others.{cut_off}",
                 self,
             )
         if not self.count and self.expected is None:
             raise UnfencedError(
-                "No worker is registered, so nothing is proved. Check the backend's URL and its key; "
+                "No worker is registered, so nothing is proved. Check the backend's URL and "
+                "its key; "
                 "where no worker runs, say so with --expect 0 (in code: expect=0).",
                 self,
             )
         if strict and self.unfenced:
             raise UnfencedError(
-                f"These workers vanished and may still be serving: {_names(self.unfenced)}. Make sure that they are dead, then run "
+                f"These workers vanished and may still be serving: {_names(self.unfenced)}. "
+                "Make sure that they are dead, then run "
                 "`fastapi-maintenance workers forget` with their ids or hosts.",
                 self,
             )
@@ -147,9 +164,10 @@ class BarrierResult:
 class Barrier:
     """Remembers every worker that was seen since the beginning, and says where each stands. Pure.
 
-    Times are seconds on the observer's own clock, and only those count: no worker is over because of what any other clock says.
-    `epoch` is the one that the barrier itself made: who has applied it, or a later one, has read a state at least as new.
-    With a `component`, it is about the routes of that alone; where no live worker has any, all are waited for, as the name may be wrong.
+    Times are seconds on the observer's own clock, and only those count: no worker is over because
+    of what any other clock says. `epoch` is the one that the barrier itself made: who has applied
+    it, or a later one, has read a state at least as new. With a `component`, it is about the routes
+    of that alone; where no live worker has any, all are waited for, as the name may be wrong.
     """
 
     def __init__(
@@ -193,7 +211,8 @@ class Barrier:
                 [worker.in_component(self._scope) for worker in expired],
             )
         state = evaluate(roll.reading, roll.reading.now, self._scope).state
-        # A worker may know the state and be open all the same, if its enable_maintenance says so: it has not applied it.
+        # A worker may know the state and be open all the same, if its enable_maintenance says so:
+        # it has not applied it.
         applied = [worker for worker in live if self._has_applied(worker, state)]
         drained = [worker for worker in applied if worker.drained or not state.enabled]
         trusted_in = max(0.0, lifetime + roll.settling - (now - self._generation_since))
@@ -207,7 +226,7 @@ class Barrier:
                 worker for worker in expired if not self._is_surely_closed(worker, state)
             ),
             joined=tuple(worker for worker in present if worker.id not in self._first),
-            settles_in=0.0 if self._is_settled(present, roll, lifetime) else trusted_in,
+            trusted_in=0.0 if self._is_settled(present, roll, lifetime) else trusted_in,
             elapsed=now,
             wants_drained=self._drained,
             expected=self._expect,
@@ -233,7 +252,10 @@ class Barrier:
         return worker.epoch >= self.epoch and (worker.closed or not state.enabled)
 
     def _is_surely_closed(self, worker: Worker, state: MaintenanceState) -> bool:
-        """Whether a worker that vanished is harmless. Its fence stops no request that was let in before."""
+        """Return whether a worker that vanished is harmless.
+
+        Its fence stops no request that was let in before.
+        """
         if not worker.is_fenced:
             return False
         return not (self._drained and state.enabled) or (
@@ -243,9 +265,10 @@ class Barrier:
     def _is_settled(
         self, present: Iterable[Worker], roll: RegistrySnapshot, lifetime: float
     ) -> bool:
-        """Whether a worker has seen this registry for so long that each of the others has registered, or has closed itself.
+        """Return whether a worker has seen this registry for a whole lifetime.
 
-        It says so after the barrier began: before a failover it may have been another server's registry that it saw.
+        It says so after the barrier began: before a failover it may have been another server's
+        registry that it saw.
         """
         return any(
             worker.epoch >= self.epoch
@@ -264,14 +287,15 @@ async def wait_until_applied(
     expect: int | None = None,
     progress: Callable[[BarrierResult], None] | None = None,
 ) -> BarrierResult:
-    """Wait until every live worker has applied the current state, on or off, whoever made it and however.
+    """Wait until every live worker has applied the current state, on or off.
 
-    With `drained`, also until no request is in flight that a closed service would refuse. Workers that start meanwhile are
-    waited for too. With `component`, all this is about its routes alone, which some live worker must have.
-    With `expect`, also until there are exactly so many workers; without it there must be one at least.
-    `timeout` is in seconds; `progress` is called whenever something has changed.
-    The result's `ok` says whether it is proved, its `check()` raises if not. Raises `UnsupportedError` where the backend has
-    no registry of workers; a backend that cannot be reached is tried again until the time is over.
+    With `drained`, also until no request is in flight that a closed service would refuse. Workers
+    that start meanwhile are waited for too. With `component`, all this is about its routes alone,
+    which some live worker must have. With `expect`, also until there are exactly so many workers;
+    without it there must be one at least. `timeout` is in seconds; `progress` is called whenever
+    something has changed. The result's `ok` says whether it is proved, its `check()` raises if not.
+    Raises `UnsupportedError` where the backend has no registry of workers; a backend that cannot be
+    reached is tried again until the time is over.
     """
     registry = registry_of(backend, component)
     started = time.monotonic()
@@ -309,13 +333,19 @@ async def wait_until_applied(
 
 
 async def registered_workers(backend: str | BaseStateBackend | None = None) -> tuple[Worker, ...]:
-    """The live workers. Raises `UnsupportedError` where the backend has no registry, `BackendError` where it fails."""
+    """Return the live workers.
+
+    Raises `UnsupportedError` for a backend without registry, else `BackendError`.
+    """
     roll = await registry_of(backend).read_registry()
     return tuple(worker for worker in roll.workers if not worker.vanished)
 
 
 async def forget_workers(registry: WorkerRegistry, names: Collection[str]) -> tuple[Worker, ...]:
-    """Forget the workers of these ids or hosts that vanished, and return them. Raises `BackendError` where that fails."""
+    """Forget the workers of these ids or hosts that vanished, and return them.
+
+    Raises `BackendError` where that fails.
+    """
     roll = await registry.read_registry()
     gone = tuple(
         worker
@@ -330,7 +360,10 @@ async def forget_workers(registry: WorkerRegistry, names: Collection[str]) -> tu
 async def _look(
     registry: WorkerRegistry, barrier: Barrier | None, started: float
 ) -> RegistrySnapshot:
-    """Begin a barrier or call the roll; begin anew where the epoch was lost, or rolled back beyond where the barrier began."""
+    """Begin a barrier or call the roll.
+
+    Begin anew where the epoch was lost, or rolled back beyond where the barrier began.
+    """
     roll = await (registry.begin_barrier() if barrier is None else registry.read_registry())
     if barrier is not None and roll.reading.epoch < barrier.epoch:
         roll = await registry.begin_barrier()
@@ -371,7 +404,7 @@ def _standings(result: BarrierResult) -> object:
     groups = result.drained, result.applied, result.waiting, result.expired, result.joined
     return (
         result.state,
-        result.settles_in > 0,
+        result.trusted_in > 0,
         [[(worker.id, worker.http, worker.websockets) for worker in group] for group in groups],
     )
 

@@ -13,15 +13,20 @@ from .snapshot import Snapshot
 __all__ = ["FENCE_MARGIN", "FORMAT", "WAY_AROUND", "ComponentStatus", "RegistrySnapshot", "Worker"]
 
 FENCE_MARGIN: Final = 0.95
-"""How much of the registry's lifetime a fence may take: two clocks may run at rates that differ a little."""
+"""How much of the registry's lifetime a fence may take: two clocks may run at rates that differ a
+little.
+"""
 
 WAY_AROUND: Final = (
-    "was answered while the service was closed: no route has that path, a middleware inside the application did it. "
+    "was answered while the service was closed: no route has that path, a middleware inside "
+    "the application did it. "
     'unknown_routes="refuse" closes it.'
 )
 """What follows the path, in the log and wherever workers are listed."""
 FORMAT: Final = 2
-"""Of what is registered. A version that changes it reads this one as well, and is released before the one that writes the new one alone."""
+"""Of what is registered. A version that changes it reads this one as well, and is released before
+the one that writes the new one alone.
+"""
 
 _LEFT: Final = b"left"  # in the place of a report, in the registry of versions before 1.0
 
@@ -77,12 +82,15 @@ class _Report(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """One worker process as the registry has it, with its last report; it has `vanished` where that report is over.
+    """One worker process as the registry has it, with its last report.
 
-    `http` and `websockets` count the requests in flight: while closed, those that must be waited for. `fence` is after how
-    many seconds without the backend the worker closes by itself, None if it does not. `sequence` grows with every report.
-    For `known_for` seconds, on one connection, it has found itself in this `generation` of the registry.
-    `boot`, `namespace` and `start` tell its process from others; `instance` is the container that it was told to be.
+    It has `vanished` where that report is over.
+
+    `http` and `websockets` count the requests in flight: while closed, those that must be waited
+    for. `fence` is after how many seconds without the backend the worker closes by itself, None if
+    it does not. `sequence` grows with every report. For `known_for` seconds, on one connection, it
+    has found itself in this `generation` of the registry. `boot`, `namespace` and `start` tell its
+    process from others; `instance` is the container that it was told to be.
     """
 
     id: str
@@ -112,7 +120,10 @@ class Worker:
 
     @classmethod
     def parse(cls, id: str, record: bytes, report: bytes | None) -> Self:
-        """Read what is registered; nothing can be said of a worker whose record or report cannot be read."""
+        """Read what is registered.
+
+        Nothing can be said of a worker whose record or report cannot be read.
+        """
         sequence, _, text = (report or b"").partition(b" ")
         known = _valid(_Record, record) | (_valid(_Report, text) if report else {})
         known.pop("format", None)
@@ -120,7 +131,10 @@ class Worker:
 
     @classmethod
     def parse_earlier(cls, id: str, entry: bytes, now: float) -> Self | None:
-        """Read the registration of a version before 1.0, whose deadline is on Redis' clock; None for one that left or has both."""
+        """Read the registration of a version before 1.0, whose deadline is on Redis' clock.
+
+        None for one that left or has both.
+        """
         deadline, _, text = entry.partition(b" ")
         record = _valid(_Record, text)
         if text == _LEFT or record.pop("format", 1) != 1 or not deadline.isdigit():
@@ -128,7 +142,10 @@ class Worker:
         return cls(id, int(deadline) / 1e6 <= now, int(deadline), **record, **_valid(_Report, text))
 
     def in_component(self, component: str) -> Self:
-        """The same as to one component. Who has no routes of it has nothing there to close or to wait for."""
+        """Return this worker's status for one component.
+
+        A worker without routes in it counts as closed and drained.
+        """
         standing = self.components.get(component)
         if standing is None:
             return replace(self, closed=True, drained=True, http=0, websockets=0)
@@ -146,7 +163,10 @@ class Worker:
 
     @property
     def standing(self) -> Literal["open", "closed", "drained"]:
-        """How it stands, as it says itself: `open`, `closed`, or `drained` where nobody has to be waited for any more."""
+        """Return the reported status.
+
+        `open`, `closed`, or `drained` when no request has to be waited for.
+        """
         if not self.closed:
             return "open"
         return "drained" if self.drained else "closed"
@@ -158,11 +178,14 @@ class Worker:
 
     @property
     def is_fenced(self) -> bool:
-        """Whether it surely answers 503 once nobody has heard of it for a registry's lifetime."""
+        """Return whether it surely answers 503 once the registry has missed it for a lifetime."""
         return self.fence is not None and 0 < self.fence <= self.lifetime * FENCE_MARGIN
 
     def is_near(self, other: Worker) -> bool:
-        """Whether both see the same processes: on one boot of one machine, in one PID namespace."""
+        """Return whether both see the same processes.
+
+        On one boot of one machine, in one PID namespace.
+        """
         return bool(self.boot) and (self.boot, self.namespace) == (other.boot, other.namespace)
 
 
@@ -171,8 +194,9 @@ class RegistrySnapshot:
     """Switch, holds and registry in one consistent look.
 
     `generation` names the registry, which another one follows where workers have been lost from it.
-    `lifetime` is how many seconds a report lives. `settling` are seconds for which, beyond that, a lost registry may be incomplete.
-    It is not `confirmed` if only a minority of the Sentinels named the server that it is of.
+    `lifetime` is how many seconds a report lives. `settling` are seconds for which, beyond that, a
+    lost registry may be incomplete. It is not `confirmed` if only a minority of the Sentinels named
+    the server that it is of.
     """
 
     reading: Snapshot
@@ -187,7 +211,10 @@ class RegistrySnapshot:
         if not worker.boot:
             return "its record does not say where its process ran"
         if any(other.is_near(worker) for other in self.workers if not other.vanished):
-            return "its process was still there when a worker beside it last looked, or nobody has looked yet"
+            return (
+                "its process was still there when a worker beside it last looked, or no worker "
+                "has looked yet"
+            )
         return "no live worker runs on the same machine, in the same PID namespace"
 
 

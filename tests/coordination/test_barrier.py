@@ -220,7 +220,7 @@ def test_young_registry_is_trusted_after_a_lifetime_on_this_clock(known: Worker)
     seen = replace(known, epoch=EPOCH, generation="before", sequence=1)
 
     result = barrier.observe(roll(seen), OVER - 0.5)
-    assert 0 < result.settles_in <= 0.5
+    assert 0 < result.trusted_in <= 0.5
     assert not result.is_over
     with pytest.raises(DrainTimeout, match="try again"):
         result.check()
@@ -233,7 +233,7 @@ def test_registry_of_another_generation_is_waited_for_again() -> None:
 
     result = barrier.observe(roll(replace(LIVE, sequence=1), generation="other"), 5.0)
 
-    assert result.settles_in == OVER
+    assert result.trusted_in == OVER
     assert not result.ok
 
 

@@ -76,12 +76,13 @@ class RedisBackend(
 ):
     """Keeps the switch in one Redis key, shared by every worker on every machine.
 
-    Give a URL (`redis://`, `rediss://`, `unix://`, `redis+sentinel://` or `redis+cluster://`; its query may hold `key`, `ttl`,
-    `timeout` and `on_data_loss`) or a client of `redis.asyncio`, which is never used nor closed: it only says how to connect.
-    `ttl` is the most a worker's knowledge may age while Redis answers, in seconds (default 1). `timeout` limits each
-    command that a caller waits for, in seconds (default 2). `on_data_loss` says what workers do when Redis comes back
-    without its data: write the last known state again (`restore`, the default) or `follow`.
-    Raises `ConfigurationError` for options that cannot be meant.
+    Give a URL (`redis://`, `rediss://`, `unix://`, `redis+sentinel://` or `redis+cluster://`; its
+    query may hold `key`, `ttl`, `timeout` and `on_data_loss`) or a client of `redis.asyncio`, which
+    is never used nor closed: it only says how to connect. `ttl` is the most a worker's knowledge
+    may age while Redis answers, in seconds (default 1). `timeout` limits each command that a caller
+    waits for, in seconds (default 2). `on_data_loss` says what workers do when Redis comes back
+    without its data: write the last known state again (`restore`, the default) or `follow`. Raises
+    `ConfigurationError` for invalid options.
     """
 
     kind: ClassVar[str] = "redis"
@@ -122,7 +123,8 @@ class RedisBackend(
 
     def describe(self) -> str:
         server = self._server.describe()
-        return f"{server}{'&' if '?' in server else '?'}{urlencode({'key': self._keys.switch}, safe=':{}')}"
+        key = urlencode({"key": self._keys.switch}, safe=":{}")
+        return f"{server}{'&' if '?' in server else '?'}{key}"
 
     async def get_value(self) -> bool:
         reading = await self.read()
@@ -177,7 +179,8 @@ class RedisBackend(
     def _history(self) -> History:
         return History(self._keys.history, self._wire, self._timeout, self.ttl)
 
-    # Commands are rare, so each opens a connection and closes it: nothing to share between loops, threads and forks.
+    # Commands are rare, so each opens a connection and closes it: nothing to share between loops,
+    # threads and forks.
 
     async def read(self) -> Snapshot:
         async with self._wire() as wire:
@@ -194,8 +197,10 @@ class RedisBackend(
     def follow_components(self, names: Iterable[str]) -> None:
         if isinstance(self._server, ClusterServer) and not self._keys.scopes_share_slot:
             raise ConfigurationError(
-                f"In a cluster, the switches of components must be in the slot of the key {self._keys.switch!r}, which has no hash tag: "
-                f"write key={{{self._keys.switch}}} or, say, key={{shop}}:{self._keys.switch}, for all who use it."
+                "In a cluster, the switches of components must be in the slot of the key "
+                f"{self._keys.switch!r}, which has no hash tag: "
+                f"write key={{{self._keys.switch}}} or, say, "
+                f"key={{shop}}:{self._keys.switch}, for all who use it."
             )
         super().follow_components(names)
 
@@ -210,7 +215,10 @@ class RedisBackend(
     async def write_replicated(
         self, state: MaintenanceState, *, within: float
     ) -> ReplicaAck | None:
-        """Set the switch, then wait up to `within` seconds for the replicas (ROLE, WAIT); None where there are none or nothing is said."""
+        """Set the switch, then wait up to `within` seconds for the replicas (ROLE, WAIT).
+
+        None where there are none or nothing is said.
+        """
         async with self._wire() as wire:
             await self._write(wire, state, px=0)
             try:
@@ -285,7 +293,7 @@ class RedisBackend(
                 self._note(keep),
             )
 
-    # -- registry ------------------------------------------------------------------------------------------------------
+    # -- registry ----------------------------------------------------------------------------------
 
     async def begin_barrier(self) -> RegistrySnapshot:
         return await self._call_roll("barrier")
@@ -309,7 +317,7 @@ class RedisBackend(
         if isinstance(done, Exception):
             raise BackendError(f"{self.describe()} refused to forget workers: {done}") from done
 
-    # -- running steps -------------------------------------------------------------------------------------------------
+    # -- running steps -----------------------------------------------------------------------------
 
     @asynccontextmanager
     async def _wire(self) -> AsyncIterator[RedisConnection]:
@@ -372,17 +380,17 @@ class RedisBackend(
             )
 
     async def _wait_for_replicas(self, wire: RedisConnection, within: float) -> ReplicaAck | None:
-        """Wait on the connection that wrote, because WAIT is about that connection's writes only."""
+        """Wait on the connection that wrote: WAIT is about its writes only."""
         (role,) = await wire.call(("ROLE",), within=self._timeout)
         connected = count_replicas(role)
         if connected == 0:
             return None
-        (have_it,) = await wire.call(
+        (acknowledged,) = await wire.call(
             ("WAIT", connected or 1, _milliseconds(within)), within=within + self._timeout
         )
-        if not isinstance(have_it, int) or (connected is None and have_it == 0):
+        if not isinstance(acknowledged, int) or (connected is None and acknowledged == 0):
             return None
-        return ReplicaAck(have_it, None if connected is None else max(connected, have_it))
+        return ReplicaAck(acknowledged, None if connected is None else max(connected, acknowledged))
 
     async def _write_plainly(
         self, wire: RedisConnection, value: str, px: int, component: str | None

@@ -1,4 +1,7 @@
-"""Which worker tells the world of a change: a claim in Redis that ends by itself if its worker dies."""
+"""Which worker tells the world of a change.
+
+A claim in Redis that ends by itself if its worker dies.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from .connection import RedisConnection
 __all__ = ["NotificationClaim"]
 
 _SOURCE: Final = files(__package__).joinpath("claim.lua").read_bytes()
-_LEASE: Final = 10.0  # seconds after which somebody else tells what a worker died over
+_LEASE: Final = 10.0  # seconds; then another worker notifies in place of one that died
 
 
 class NotificationClaim:

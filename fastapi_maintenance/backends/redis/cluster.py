@@ -26,7 +26,7 @@ _TRIES: Final = 3  # so many nodes that hang may be met before an attempt is giv
 
 
 class ClusterServer:
-    """The owner of one slot, found by asking any node: who does not own it names the one that does."""
+    """The owner of one slot, found by asking any node, which names the owner."""
 
     def __init__(self, nodes: Sequence[SingleServer], keys: Keys) -> None:
         self._node = nodes[0]
@@ -45,7 +45,8 @@ class ClusterServer:
         return f"{scheme}+cluster://{hosts}/{rest.rpartition('/')[2]}"
 
     async def connect(self, *, timeout: float, protocol: int = 3) -> AbstractConnection:
-        # Never in the same order: the owner of yesterday may be the one that hangs, or that does not know better.
+        # Never in the same order: the owner of yesterday may be the one that hangs, or that does
+        # not know better.
         nodes = list(dict.fromkeys(self._given + self._known))
         problem: Exception | None = None
         async with asyncio.timeout(timeout):
@@ -69,8 +70,8 @@ class ClusterServer:
     async def follow(
         self, wire: RedisConnection, moved: Callable[[], None], *, every: float
     ) -> AsyncIterator[None]:
-        # When the slot leaves, the node ends this subscription; that push causes a sync, and the sync is told where to go.
-        # Redis before 7 knows no such thing. There the next poll is told.
+        # When the slot leaves, the node ends this subscription; that push causes a sync, and the
+        # sync is told where to go. Redis before 7 knows no such thing. There the next poll is told.
         await wire.call(("SSUBSCRIBE", self._keys.events), within=every)
         yield
 
@@ -97,7 +98,10 @@ class ClusterServer:
 
 
 def _nodes(slots: Reply, host: str) -> list[Address]:
-    """Every node that CLUSTER SLOTS tells of; none where it is not permitted. `host` is the one that was asked."""
+    """Every node that CLUSTER SLOTS tells of; none where it is not permitted.
+
+    `host` is the one that was asked.
+    """
     try:
         found = {
             ((name or b"").decode() or host, int(port))
@@ -117,7 +121,7 @@ async def _discard(connection: AbstractConnection) -> None:
 
 
 def is_slot_migrating(reply: Reply) -> TypeGuard[AskError | TryAgainError]:
-    """Whether a node has given some keys of the slot away already, so that nobody can run a script on all of them."""
+    """Return whether a node has handed over some keys, so that no script can run on all of them."""
     return isinstance(reply, AskError | TryAgainError)
 
 
@@ -129,7 +133,10 @@ async def resolved(
     *,
     within: float,
 ) -> list[Reply]:
-    """The replies, with those from the new node in the place of each ASK: of the two, one has the key, or would have it."""
+    """Read a migrating slot.
+
+    Replies from the new node replace each ASK, as one of the two has the key.
+    """
     sent_on = {number: reply for number, reply in enumerate(replies) if isinstance(reply, AskError)}
     if not sent_on:
         return replies

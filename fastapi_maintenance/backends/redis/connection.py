@@ -24,15 +24,21 @@ _MESSAGES: Final = (b"message", b"unsubscribe", b"sunsubscribe", b"invalidate")
 
 
 class NotSlotOwnerError(BackendUnavailableError):
-    """This server does not own the switch, or not all of its keys; another connection, made soon, will do."""
+    """This server does not own the switch, or not all of its keys.
+
+    Another connection, made soon, will do.
+    """
 
 
 class RedisConnection:
-    """Sends commands and hands out their replies in order; tells `on_event` of every push and of the end.
+    """Sends commands and hands out their replies in order.
 
-    Not built on redis-py's PubSub, which reconnects without a word and so loses tracking, and read without redis-py's
-    `timeout=`, which takes a dead socket's ETIMEDOUT for "no message yet", for ever and without a pause. The connection
-    must have no socket_timeout either: reading waits as long as it takes, and deadlines are `call`'s.
+    Tells `on_event` of every push and of the end.
+
+    Not built on redis-py's PubSub, which reconnects without a word and so loses tracking, and read
+    without redis-py's `timeout=`, which takes a dead socket's ETIMEDOUT for "no message yet", for
+    ever and without a pause. The connection must have no socket_timeout either: reading waits as
+    long as it takes, and deadlines are `call`'s.
     """
 
     def __init__(self, connection: AbstractConnection, on_event: Callable[[], None]) -> None:
@@ -73,8 +79,9 @@ class RedisConnection:
     async def call(self, *commands: Command, within: float) -> list[Reply]:
         """Send commands in one go and wait for all replies; an error reply is returned, not raised.
 
-        Raises `BackendUnavailableError` if the connection ends, or if the replies take longer than `within` seconds, and
-        `NotSlotOwnerError` if a node of a cluster says that another one has these keys.
+        Raises `BackendUnavailableError` if the connection ends, or if the replies take longer than
+        `within` seconds, and `NotSlotOwnerError` if a node of a cluster says that another one has
+        these keys.
         """
         self.check()
         packed = self._connection.pack_commands(
@@ -87,7 +94,8 @@ class RedisConnection:
         try:
             async with asyncio.timeout(within):  # a peer that reads nothing blocks even sending
                 await self._connection.send_packed_command(packed, check_health=False)
-        except Exception as error:  # since Python 3.12, transports raise AttributeError where the peer has just gone
+        # since Python 3.12, transports raise AttributeError where the peer has just gone
+        except Exception as error:
             self._end(error)
         else:
             await self._wait(futures, started, within)
@@ -102,7 +110,8 @@ class RedisConnection:
     def check(self) -> None:
         """Raise `BackendUnavailableError` if the connection has ended."""
         if self._error is None and not self._connection.is_connected:
-            # As after a cancelled call. Given a command now, redis-py would open another connection without a word.
+            # As after a cancelled call. Given a command now, redis-py would open another connection
+            # without a word.
             self._end(ConnectionError("the connection is closed"))
         if self._error is not None:
             lost = BackendUnavailableError(str(self._error) or type(self._error).__name__)
@@ -138,7 +147,7 @@ class RedisConnection:
         elif self._pending:
             self._pending.popleft().set_result(reply)
         else:
-            self._end(ConnectionError("a reply that nobody asked for"))
+            self._end(ConnectionError("an unexpected reply"))
 
     def _end(self, error: Exception) -> None:
         if self._error is None:
@@ -149,7 +158,10 @@ class RedisConnection:
 
 
 async def request(connection: AbstractConnection, *commands: Command) -> list[Reply]:
-    """Replies, errors among them, on a connection that nobody else reads from yet; the caller sets the deadline."""
+    """Return the replies, errors among them, on a connection without another reader.
+
+    The caller sets the deadline.
+    """
     await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
     replies: list[Reply] = []
     for _ in commands:
@@ -166,8 +178,8 @@ def abort(connection: AbstractConnection) -> None:
     if isinstance(
         writer, asyncio.StreamWriter
     ):  # what imitates Redis within the process has something else
-        # TLS takes leave, and waits up to 30 s for the peer to do the same. A lease's event loop does not live that long, and its
-        # socket would be left open.
+        # TLS takes leave, and waits up to 30 s for the peer to do the same. A lease's event loop
+        # does not live that long, and its socket would be left open.
         writer.transport.abort()
 
 
@@ -176,10 +188,11 @@ async def _on_push(message: Any) -> object:
 
 
 async def _on_pubsub(message: list[Any]) -> object:
-    # RESP3 confirms SUBSCRIBE by a push, so that one is a reply; if it is refused, the reply is an ordinary error.
+    # RESP3 confirms SUBSCRIBE by a push, so that one is a reply; if it is refused, the reply is an
+    # ordinary error.
     return _SUBSCRIBED if message[0] in (b"subscribe", b"ssubscribe") else _PUSH
 
 
 def _is_message(reply: Reply) -> bool:
-    """Whether it is a message on a RESP2 connection, where it looks like any array."""
+    """Return whether it is a message on a RESP2 connection, where it looks like any array."""
     return isinstance(reply, list) and bool(reply) and reply[0] in _MESSAGES

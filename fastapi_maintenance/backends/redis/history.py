@@ -46,7 +46,7 @@ class History:
         self._pause = pause
 
     async def newest(self, limit: int, component: str | None) -> tuple[Change, ...]:
-        """The newest changes, oldest first (XREVRANGE). Raises `BackendError`."""
+        """Return the newest changes, oldest first (XREVRANGE). Raises `BackendError`."""
         count = limit if component is None else _MOST
         reply = await self._ask(("XREVRANGE", self._key, "+", "-", "COUNT", count), self._timeout)
         changes = [
@@ -57,7 +57,9 @@ class History:
         return tuple(reversed(changes[:limit]))
 
     async def follow(self, after: str) -> AsyncIterator[Change]:
-        """Changes as they come, after the one with this identifier (XREAD). While Redis does not answer, asks again.
+        """Yield changes as they come, after the one with this identifier (XREAD).
+
+        Retry while Redis does not answer.
 
         Raises `UnsupportedError` if Redis does not permit that.
         """
@@ -106,7 +108,10 @@ class HistoryGapLog:
         self._said: set[str] = set()
 
     def tell(self, unrecorded: str) -> None:
-        """Log why Redis refused to record what was changed all the same, unless that is known; empty where it did not."""
+        """Log why Redis refused to record what was changed all the same, unless that is known.
+
+        Empty where it did not.
+        """
         code = unrecorded.partition(" ")[0]
         if not code or code in self._said:
             return
@@ -121,7 +126,10 @@ class HistoryGapLog:
 
 
 def read_entry(id: bytes, fields: Mapping[bytes, bytes]) -> Change | None:
-    """Read what `maintenance.lua` entered; None for what cannot be read, as of a newer version, or of somebody else."""
+    """Read what `maintenance.lua` entered.
+
+    None for what cannot be read, as of a newer version or of another program.
+    """
     try:
         name, kind = id.decode(), _KINDS[fields[b"kind"].decode()]
         at = datetime.fromtimestamp(int(name.partition("-")[0]) / 1000, UTC)
@@ -150,7 +158,7 @@ def read_entry(id: bytes, fields: Mapping[bytes, bytes]) -> Change | None:
 def _state_of(
     kind: str, hold: str | None, value: bytes | None, error: str | None
 ) -> tuple[MaintenanceState | None, str | None]:
-    """The state that a raw value says, and of which component that is."""
+    """Return the state that a raw value says, and its component."""
     if error is not None or kind == "lost":
         return None, None
     if hold is None:
@@ -162,7 +170,10 @@ def _state_of(
 
 
 def _entries(reply: Any) -> Iterator[tuple[str, Change | None]]:
-    """Identifiers, and what can be read. Raises `BackendError` if the reply is no list of entries."""
+    """Return identifiers with readable entries.
+
+    Raises `BackendError` if the reply is no list of entries.
+    """
     try:
         for id, fields in reply:
             values = fields or ()  # none where the entry was deleted meanwhile
@@ -172,7 +183,7 @@ def _entries(reply: Any) -> Iterator[tuple[str, Change | None]]:
 
 
 def _of_stream(reply: Any) -> Any:
-    """The entries of the one stream that XREAD was asked for; none where it waited in vain."""
+    """Return the entries of the one stream of an XREAD; none after a timeout."""
     match reply:
         case None | []:
             return []

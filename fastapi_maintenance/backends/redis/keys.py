@@ -12,7 +12,10 @@ __all__ = ["Keys"]
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """Where everything is. Companions share the switch's hash tag (Redis Cluster specification, "Hash tags")."""
+    """Where everything is.
+
+    Companions share the switch's hash tag (Redis Cluster specification, "Hash tags").
+    """
 
     switch: str
     holds: str
@@ -26,7 +29,10 @@ class Keys:
 
     @classmethod
     def of(cls, switch: str) -> Self:
-        """Name the companions of a switch. Raises `ConfigurationError` where they would land in another slot."""
+        """Name the companions of a switch.
+
+        Raises `ConfigurationError` where they would land in another slot.
+        """
         base = _tagged(switch)
         return cls(
             switch,
@@ -46,16 +52,16 @@ class Keys:
         )
 
     def component(self, name: str) -> str:
-        """The switch of a component."""
+        """Return the key of the switch of a component."""
         return f"{self.switch}:{name}"
 
     def report(self, worker: str) -> str:
-        """The last report of a worker."""
+        """Return the key of the last report of a worker."""
         return f"{self.registry.removesuffix('registry')}w:{worker}"
 
     @property
     def scopes_share_slot(self) -> bool:
-        """Whether the switches of components are in the same Cluster slot, as they are where the key brings its own hash tag."""
+        """Return whether the switches of components share the slot, by a hash tag in the key."""
         return self.holds.startswith(f"{self.switch}:")
 
     @property
@@ -81,6 +87,7 @@ def _tagged(key: str) -> str:
         return key
     if brace or "}" in before:
         raise ConfigurationError(
-            f"key={key!r} has a brace but no hash tag; write it without braces or with one, as in shop:{{eu}}:maintenance."
+            f"key={key!r} has a brace but no hash tag; write it without braces or with one, "
+            f"as in shop:{{eu}}:maintenance."
         )
     return f"{{{key}}}"

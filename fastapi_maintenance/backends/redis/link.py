@@ -42,17 +42,20 @@ _CONFINED: Final = (
 class Rung(StrEnum):
     """How a worker hears of a change that another client makes."""
 
-    TRACKING = "tracking"  # pushed by Redis, whoever wrote the key and however
+    TRACKING = "tracking"  # pushed by Redis for any write to the key
     MESSAGE = "message"  # published by our own writers; the poll finds the rest
     POLLING = "polling"
     DOWN = "down"
 
 
 class Link:
-    """Keeps a feed right: hears pushes, syncs every `ttl` at least, and notices within half a `ttl` when Redis is gone.
+    """Keeps a feed right.
 
-    The order is everything: tracking is armed *before* the read on the same connection, so that a change is either in
-    the reply or pushed after it. In this mode (OPTIN, not BCAST) a PONG, too, proves that nothing was missed before it.
+    Hears pushes, syncs every `ttl` at least, and notices within half a `ttl` when Redis is gone.
+
+    The order is everything: tracking is armed *before* the read on the same connection, so that a
+    change is either in the reply or pushed after it. In this mode (OPTIN, not BCAST) a PONG, too,
+    proves that nothing was missed before it.
     """
 
     def __init__(
@@ -85,7 +88,10 @@ class Link:
         self._moved = False
 
     async def run(self) -> None:
-        """Connect, sync and reconnect until cancelled. What Redis does wrong is delivered to the feed, never raised."""
+        """Connect, sync and reconnect until cancelled.
+
+        What Redis does wrong is delivered to the feed, never raised.
+        """
         while True:
             try:
                 await self._session()
@@ -107,7 +113,7 @@ class Link:
             self._loop.call_soon_threadsafe(self._look_soon)
 
     def serves(self, feed: SnapshotListener) -> bool:
-        """Whether this is where a feed hears from."""
+        """Return whether this is where a feed hears from."""
         return self._feed is feed
 
     @property
@@ -149,7 +155,7 @@ class Link:
 
     @asynccontextmanager
     async def _open(self) -> AsyncIterator[tuple[RedisConnection, RedisConnection, Rung]]:
-        """A connection for commands and one that hears as much as the server permits; with RESP3 it is one for both."""
+        """Open a connection for commands and one for pushes; with RESP3 it is one for both."""
         async with AsyncExitStack() as stack:
             try:
                 wire = ear = await stack.enter_async_context(await self._connect(protocol=3))
@@ -160,7 +166,8 @@ class Link:
                     else await self._subscribe_on(wire)
                 )
             except ResponseError:
-                # No RESP3. RESP2 lets a subscribed connection do nothing else, so the message needs one of its own.
+                # No RESP3. RESP2 lets a subscribed connection do nothing else, so the message needs
+                # one of its own.
                 await stack.aclose()
                 wire = await stack.enter_async_context(await self._connect(protocol=2))
                 ear = await stack.enter_async_context(await self._connect(protocol=2))
@@ -186,7 +193,10 @@ class Link:
     async def _sync_on(
         self, wire: RedisConnection, rung: Rung, *, polls: bool
     ) -> tuple[Rung, float]:
-        """Poll, or only read; what is pushed meanwhile causes one more. Says the rung, lower if arming was refused, and the next time."""
+        """Poll, or only read; what is pushed meanwhile causes one more.
+
+        Says the rung, lower if arming was refused, and the next time.
+        """
         self._heard = False
         arm = rung is Rung.TRACKING
         armed, changes_at = await (
@@ -201,7 +211,10 @@ class Link:
     async def _listen(
         self, wire: RedisConnection, ear: RedisConnection, rung: Rung, until: float
     ) -> None:
-        """Wait for a push or for `until`; meanwhile report what has been applied, and make sure that the server is there."""
+        """Wait for a push or for `until`.
+
+        Meanwhile report what has been applied, and make sure that the server is there.
+        """
         while not self._heard and (now := time.monotonic()) < until:
             silent = min(wire, ear, key=attrgetter("last_received_at"))
             ping_at = silent.last_received_at + self._deadline
@@ -228,7 +241,10 @@ class Link:
         self._wake.set()
 
     def _look_soon(self) -> None:
-        """Let no barrier wait for the next poll; but workers that have not even read a change yet go first."""
+        """Let no barrier wait for the next poll.
+
+        But workers that have not even read a change yet go first.
+        """
         if self._sync.must_read:
             self._hear()
         elif self._sync.is_due and self._report_at == math.inf:

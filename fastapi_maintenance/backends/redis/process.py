@@ -1,4 +1,4 @@
-"""Which process a worker is, and whether the process of another one is certainly dead (proc_pid_stat(5), pid_namespaces(7))."""
+"""The process of a worker, and proof that another one is dead (proc_pid_stat(5))."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ _INSTANCE = "FASTAPI_MAINTENANCE_INSTANCE"
 
 
 class Process(NamedTuple):
-    """One process of one boot of a machine, in one PID namespace. What the system does not say is empty, and proves nothing."""
+    """One process of one boot of a machine, in one PID namespace.
+
+    What the system does not say is empty, and proves nothing.
+    """
 
     pid: int
     boot: str
@@ -53,12 +56,13 @@ class Process(NamedTuple):
             return _is_dead(worker.pid, worker.start)
         if not self.instance or self.instance != worker.instance:
             return False
-        # One container of one name runs at a time, so what ran in its place before is dead. On one boot the starts tell the order.
+        # One container of one name runs at a time, so what ran in its place before is dead. On one
+        # boot the starts tell the order.
         return self.boot != worker.boot or int(self.start) > int(worker.start)
 
 
 async def proved_gone(workers: Iterable[Worker], process: Process | None = None) -> list[str]:
-    """Return the ids of those that vanished and whose process this one, or the given one, can prove dead."""
+    """Return the ids of vanished workers whose process this one, or the given one, proves dead."""
     vanished = [worker for worker in workers if worker.vanished]
 
     def prove() -> list[str]:
@@ -80,7 +84,10 @@ def _is_dead(pid: int, start: str) -> bool:
 
 
 def _start(pid: str) -> str:
-    """Return when a process began, in clock ticks since the boot; a zombie has ended as far as requests are concerned."""
+    """Return when a process began, in clock ticks since the boot.
+
+    A zombie has ended as far as requests are concerned.
+    """
     fields = (
         _read(f"/proc/{pid}/stat").rpartition(")")[2].split()
     )  # the name before ")" may itself contain spaces and ")"

@@ -34,11 +34,14 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class ScriptReply:
-    """What Redis says: a reading, which life of the data it is of, and how a step of the script went.
+    """What Redis says.
 
-    It is not `whole` where the epoch cannot be had. `unrecorded` says why the history lacks what the step changed, if it does.
-    `marks` has for the switch ('') and those of components when it ends, in milliseconds of Redis' clock or 0, and a digest of its value.
-    It is `rolled_back` if the data lack what this worker had read in them, or had written to them, before.
+    A reading, which life of the data it is of, and how a step of the script went.
+
+    It is not `whole` where the epoch cannot be had. `unrecorded` says why the history lacks what
+    the step changed, if it does. `marks` has for the switch ('') and those of components when it
+    ends, in milliseconds of Redis' clock or 0, and a digest of its value. It is `rolled_back` if
+    the data lack what this worker had read in them, or had written to them, before.
     """
 
     reading: Snapshot
@@ -51,7 +54,7 @@ class ScriptReply:
     marks: Mapping[str, tuple[int, str]] = field(default_factory=dict)
 
     def is_lost_in(self, later: ScriptReply) -> bool:
-        """Whether what this answer says is not in the data of a later one, and nobody has put it back yet."""
+        """Return whether a later reply lost the data of this one, still to be restored."""
         if not self.born:
             return False
         if later.born != self.born:
@@ -59,14 +62,15 @@ class ScriptReply:
         return later.reading.epoch < self.reading.epoch or later.is_rolled_back
 
     def with_reading(self, reading: Snapshot) -> ScriptReply:
-        """The same about another reading."""
+        """Return the same reply with another snapshot."""
         return replace(self, reading=reading)
 
 
 class HoldObserver:
     """Measures on this process' monotonic clock for how long each hold has not been renewed.
 
-    A hold is over once it was seen unchanged for its whole lease. Deadlines that are stored are on a clock that may be set.
+    A hold is over once it was seen unchanged for its whole lease. Deadlines that are stored are on
+    a clock that may be set.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -77,7 +81,10 @@ class HoldObserver:
     def live(
         self, entries: Sequence[tuple[bytes, Any, Any, Any]], now: float
     ) -> tuple[tuple[Hold, ...], str | None]:
-        """Return the holds that stand, each with the deadline that follows if it is not renewed; and what cannot be read."""
+        """Return the holds that stand, each with the deadline that follows if it is not renewed.
+
+        And what cannot be read.
+        """
         at, before, problem, holds = self._clock(), self._seen, None, []
         self._seen, self.over = {}, {}
         for id, deadline, since, json in entries:
@@ -146,7 +153,10 @@ def read_script(reply: Any, observer: HoldObserver | None = None) -> ScriptReply
 
 
 def read_registry(reply: Any, observer: HoldObserver | None = None) -> RegistrySnapshot:
-    """Read the script's reply to a step that calls the roll. Raises `BackendError` if it has another shape."""
+    """Read the script's reply to a step that calls the roll.
+
+    Raises `BackendError` if it has another shape.
+    """
     reading = read_script(reply, observer).reading
     try:
         generation, known, earlier = reply[8]
@@ -170,9 +180,10 @@ def read_registry(reply: Any, observer: HoldObserver | None = None) -> RegistryS
 
 
 def reads(keys: Keys, components: Sequence[str], get: Callable[[str], Command]) -> list[Command]:
-    """The commands whose replies `read_natively` reads, and that change nothing.
+    """Return the read-only commands whose replies `read_natively` parses.
 
-    The epoch comes first and last: whatever changes two keys at once changes it too, so where it is the same, the rest belongs together.
+    The epoch comes first and last: whatever changes two keys at once changes it too, so where it is
+    the same, the rest belongs together.
     """
     switches = [keys.switch, *map(keys.component, components)]
     values = [command for key in switches for command in (get(key), ("PTTL", key))]
@@ -182,7 +193,9 @@ def reads(keys: Keys, components: Sequence[str], get: Callable[[str], Command]) 
 def read_natively(
     replies: Sequence[Any], wall_clock: float, components: Sequence[str], observer: HoldObserver
 ) -> ScriptReply | None:
-    """Read the replies to `reads`; None where something changed in between. `wall_clock` stands in where `TIME` is refused.
+    """Read the replies to `reads`; None where something changed in between.
+
+    `wall_clock` stands in where `TIME` is refused.
 
     Holds or the epoch may be refused. Raises `BackendError` where the switch itself cannot be had.
     """
@@ -236,7 +249,7 @@ def read_natively(
 
 
 def pairs(reply: Any) -> Iterator[tuple[bytes, bytes]]:
-    """The entries of a hash, as either protocol has them."""
+    """Return the entries of a hash, in either protocol."""
     return (
         iter(reply.items())
         if isinstance(reply, Mapping)
@@ -261,7 +274,10 @@ _HOLD: Final = re.compile(rb"(\d{1,16}) (\d{1,16}) (.*)", re.DOTALL)
 
 
 def _present(value: Any, left: Any) -> Any:
-    """The value of a key, None where there is none: GETRANGE says so with an empty text, and PTTL with -2."""
+    """Return the value of a key, `None` for a missing one.
+
+    GETRANGE returns an empty text then, and PTTL -2.
+    """
     if value == b"" and (left == -2 or not isinstance(left, int)):
         return None
     return value if isinstance(value, bytes | Exception | None) else ResponseError(_NO_VALUE)
@@ -331,7 +347,7 @@ def _time(clock: Any, otherwise: float) -> float:
 
 
 def _instant(seconds: float) -> float:
-    """A time that is in the calendar, else `ValueError`."""
+    """Check that a time is in the calendar. Raises `ValueError`."""
     if not 0 <= seconds < _YEAR_10000:
         raise ValueError(seconds)
     return seconds

@@ -31,7 +31,7 @@ _NOT_PERMITTED: Final = (
 
 
 class Script:
-    """Builds the commands that run a step of `maintenance.lua` on the keys of one switch and of the components followed by then."""
+    """Builds the commands that run a step of `maintenance.lua` on the keys of one switch."""
 
     def __init__(self, keys: Keys, components: Callable[[], Iterable[str]] = tuple) -> None:
         self._keys = keys
@@ -48,7 +48,11 @@ class Script:
     async def run(
         self, wire: RedisConnection, step: str, *args: str | int, within: float
     ) -> object:
-        """Run a step now. Raises `UnsupportedError` if scripts are not permitted, `BackendError` if this one is refused."""
+        """Run a step now.
+
+        Raises `UnsupportedError` if scripts are not permitted, `BackendError` if this one is
+        refused.
+        """
         (reply,) = await wire.call(self.by_digest(step, *args), within=within)
         if is_unknown_script(reply):
             (reply,) = await wire.call(self.whole(step, *args), within=within)
@@ -58,7 +62,8 @@ class Script:
             ) from reply
         if isinstance(reply, NoPermissionError) or is_unknown(reply):
             raise UnsupportedError(
-                f"Redis does not permit this user what holds and the barrier need; ACL LOG names it: {reply}"
+                "Redis does not permit this user what holds and the barrier need; ACL LOG "
+                f"names it: {reply}"
             ) from reply
         if isinstance(reply, Exception):
             raise BackendError(f"Redis refused: {reply}") from reply
@@ -70,24 +75,31 @@ class Script:
 
 
 def is_unknown_script(reply: object) -> bool:
-    """Whether the server wants to be sent the script whole. What imitates Redis may say so without the error code."""
+    """Return whether the server wants to be sent the script whole.
+
+    What imitates Redis may say so without the error code.
+    """
     return isinstance(reply, ResponseError) and (
         isinstance(reply, NoScriptError) or str(reply).startswith("No matching script")
     )
 
 
 def dump_hold(hold: Hold) -> str:
-    """What is stored of a hold beside its times. Raises `InvalidStateError` beyond 64 KiB, which every worker would read every `ttl`."""
+    """Dump a hold without its times.
+
+    Raises `InvalidStateError` over 64 KiB: each worker reads it every `ttl`.
+    """
     text = replace(hold, since=0.0).dump()
     if len(text) > MAX_BYTES:
         raise InvalidStateError(
-            f"The hold is {len(text)} bytes long; {MAX_BYTES} is the most one may have. Shorten its texts."
+            f"The hold is {len(text)} bytes long; {MAX_BYTES} is the most one may have. "
+            "Shorten its texts."
         )
     return text
 
 
 def is_unknown(reply: object) -> bool:
-    """Whether the server does not know or permit a command."""
+    """Return whether the server does not know or permit a command."""
     return isinstance(reply, ResponseError) and any(
         sign in str(reply).lower() for sign in _NOT_PERMITTED
     )

@@ -1,4 +1,4 @@
-"""Redis behind Sentinels: whoever they say is the master owns the switch."""
+"""Redis behind Sentinels: the master that they name owns the switch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from .server import Address, SingleServer
 
 __all__ = ["SentinelServer"]
 
-_AGREED_WITHIN: Final = 10.0  # seconds; Sentinels tell each other of a failover every 2 (Redis documentation, "Sentinel")
+# seconds; Sentinels tell each other of a failover every 2 (Redis documentation, "Sentinel")
+_AGREED_WITHIN: Final = 10.0
 _EVENT: Final = "+switch-master"
 
 
@@ -33,8 +34,9 @@ class _Vote(NamedTuple):
 class SentinelServer:
     """The master of one name, as its Sentinels know it.
 
-    They are all asked at once, and of what a majority answers the newest counts: after a failover some of them still name the
-    old master, which for some seconds more answers as if nothing had happened.
+    They are all asked at once, and of what a majority answers the newest counts: after a failover
+    some of them still name the old master, which for some seconds more answers as if nothing had
+    happened.
     """
 
     def __init__(self, sentinels: Sequence[SingleServer], name: str, master: SingleServer) -> None:
@@ -89,7 +91,7 @@ class SentinelServer:
             await asyncio.wait(lookouts)
 
     async def _resolve(self, timeout: float) -> Address:
-        """Where the master is, as the newest of a majority's answers says, or of as many as came in time."""
+        """Find the master that the newest of a majority's answers names, or of those in time."""
         asked = [
             asyncio.create_task(self._ask_once(sentinel, timeout / 2))
             for sentinel in self._sentinels
@@ -116,13 +118,16 @@ class SentinelServer:
         return self._newest.master
 
     def confirmed_at(self, peer: Address | None) -> float:
-        """Since then, a majority of the Sentinels has not been asked, or has named another master."""
+        """Return since when no majority of Sentinels has named this master."""
         times = sorted((at for named, at in self._named.values() if named == peer), reverse=True)
         majority = len(self._sentinels) // 2 + 1
         return times[majority - 1] if len(times) >= majority else -math.inf
 
     def _learn(self, vote: _Vote) -> _Vote:
-        """The newest vote there is, this one included. A Sentinel that is behind has some seconds to follow."""
+        """Return the newest vote, this one included.
+
+        A Sentinel that is behind has some seconds to follow.
+        """
         now = time.monotonic()
         if vote.epoch >= self._newest.epoch or now - self._newest_at > _AGREED_WITHIN:
             self._newest, self._newest_at = vote, now

@@ -29,24 +29,24 @@ class Server(Protocol):
     """Opens connections to whichever server owns the switch now."""
 
     def describe(self) -> str:
-        """A URL without a password."""
+        """Return a URL without a password."""
 
     async def connect(self, *, timeout: float, protocol: int = 3) -> AbstractConnection:
-        """A connection that is open within `timeout` seconds. Raises redis-py's errors, or `TimeoutError`."""
+        """Open a connection within `timeout` seconds. Raises redis-py's errors, `TimeoutError`."""
 
     async def connect_to(self, address: Address, *, timeout: float) -> AbstractConnection:
-        """The same to a server that another one has pointed to."""
+        """Open a connection to a server that another one has pointed to."""
 
     def follow(
         self, wire: RedisConnection, moved: Callable[[], None], *, every: float
     ) -> AbstractAsyncContextManager[object]:
-        """While entered, call `moved` once another server than the one at the end of this wire owns the switch.
+        """While entered, call `moved` once another server owns the switch.
 
         Asks at least `every` seconds.
         """
 
     def confirmed_at(self, peer: Address | None) -> float:
-        """Return the monotonic time at which the server at this address was last known to be the one that owns the switch.
+        """Return the monotonic time at which the server at this address last owned the switch.
 
         It is infinite where nothing else can tell.
         """
@@ -62,7 +62,8 @@ class SingleServer:
         try:
             self._make(timeout=1.0, protocol=3)
         except (TypeError, ValueError, RedisError) as error:
-            # Where a password in the query is not encoded, its second half looks like the name of an option.
+            # Where a password in the query is not encoded, its second half looks like the name of
+            # an option.
             detail = "one of them is unknown or wrong" if "password" in options else error
             raise ConfigurationError(f"Redis cannot be given these options: {detail}.") from None
 
@@ -70,7 +71,8 @@ class SingleServer:
     def from_url(cls, url: str) -> Self:
         """Read a `redis://`, `rediss://` or `unix://` URL.
 
-        Raises `ConfigurationError`, which quotes nothing of it: where a password is not encoded, any part may be of it.
+        Raises `ConfigurationError`, which quotes nothing of it: where a password is not encoded,
+        any part may be of it.
         """
         try:
             problem = _problem_with(url)
@@ -79,7 +81,8 @@ class SingleServer:
             raise ConfigurationError(f"The Redis URL cannot be read: {error}") from None
         if problem:
             raise ConfigurationError(
-                f"The Redis URL {problem}. Percent-encode what is special in a password, as %23 for #."
+                f"The Redis URL {problem}. Percent-encode what is special in a password, as "
+                "%23 for #."
             )
         return cls(options.pop("connection_class", Connection), options)
 
@@ -90,7 +93,8 @@ class SingleServer:
         kind = getattr(pool, "connection_class", None)
         if not (isinstance(kind, type) and issubclass(kind, AbstractConnection)):
             raise ConfigurationError(
-                "client must be a redis.asyncio.Redis; a synchronous client would block the event loop."
+                "client must be a redis.asyncio.Redis; a synchronous client would block the "
+                "event loop."
             )
         return cls(kind, client.connection_pool.connection_kwargs)
 
@@ -142,13 +146,14 @@ class SingleServer:
         return other
 
     def _make(self, *, timeout: float, protocol: int) -> AbstractConnection:
-        # No socket_timeout: for it redis-py uses asyncio.wait_for, which before Python 3.12 can swallow a cancellation.
+        # No socket_timeout: for it redis-py uses asyncio.wait_for, which before Python 3.12 can
+        # swallow a cancellation.
         limits = {
             "socket_timeout": None,
             "socket_connect_timeout": timeout,
             "health_check_interval": 0,
         }
-        # redis-py by itself tries for about a minute; whoever calls here wants to know now.
+        # redis-py retries for about a minute by default; the callers need the error now.
         never = {"retry": Retry(NoBackoff(), 0), "retry_on_timeout": False, "retry_on_error": []}
         return self._class(
             **self._options | limits | never | _ANONYMOUS, protocol=protocol, decode_responses=False
@@ -156,7 +161,7 @@ class SingleServer:
 
 
 def _problem_with(url: str) -> str:
-    """What redis-py would read as something else without a word, or would quote in its error."""
+    """Return what redis-py would misread silently, or would quote in its error."""
     try:
         parts = urlsplit(url)
     except ValueError:
@@ -181,7 +186,8 @@ def _problem_with(url: str) -> str:
     )
 
 
-# What CLIENT SETINFO would say of redis-py costs it a look at the disk for each connection, on the event loop.
+# What CLIENT SETINFO would say of redis-py costs it a look at the disk for each connection, on the
+# event loop.
 _ANONYMOUS: Final[dict[str, None]] = (
     {"driver_info": None}
     if "driver_info" in signature(AbstractConnection).parameters
@@ -215,8 +221,8 @@ _FRESH: Final = 60.0  # seconds; certificates that were renewed on the disk are 
 class TLSContextCache:
     """Makes redis-py's TLS context once for many connections, off the event loop.
 
-    Left alone, redis-py makes one for each connection and reads every authority that the system trusts: 30 ms in which no
-    request is served.
+    Left alone, redis-py makes one for each connection and reads every authority that the system
+    trusts: 30 ms in which no request is served.
     """
 
     def __init__(self) -> None:

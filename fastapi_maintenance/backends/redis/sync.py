@@ -1,4 +1,7 @@
-"""One exchange with Redis: arm tracking, register this worker, read the truth; with whatever the server permits."""
+"""One exchange with Redis: arm tracking, register this worker, read the truth.
+
+With whatever the server permits.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +56,7 @@ _RECORDED: Final = (
 
 
 class Sync:
-    """Reads into a feed, registers the worker, remembers what was read last, and puts it back where Redis lost it."""
+    """Reads snapshots, registers the worker, and restores the state after a data loss."""
 
     def __init__(
         self,
@@ -111,13 +114,16 @@ class Sync:
         self._begun_at = self._generation_since = time.monotonic()
         self._retry_at = 0.0
 
-    # -- the three exchanges -------------------------------------------------------------------------------------------
+    # -- the three exchanges -----------------------------------------------------------------------
 
     async def poll(self, wire: RedisConnection, *, arm: bool, rung: str) -> tuple[bool, float]:
-        """Arm, register and read, in one round trip. Says whether arming was permitted, and when to read again at the latest.
+        """Arm, register and read, in one round trip.
 
-        The order is what the proof stands on. A worker that a barrier does not find has registered after it, so it reads after it too.
-        Raises `NotSlotOwnerError` if another server owns the switch.
+        Says whether arming was permitted, and when to read again at the latest.
+
+        The order is what the proof stands on. A worker that a barrier does not find has registered
+        after it, so it reads after it too. Raises `NotSlotOwnerError` if another server owns the
+        switch.
         """
         if self._process is None or self._process.pid != os.getpid():
             self._process = await in_thread(Process.current)
@@ -128,11 +134,11 @@ class Sync:
         return result
 
     async def read(self, wire: RedisConnection, *, arm: bool) -> tuple[bool, float]:
-        """The same without registering: what a push asks for."""
+        """Read after a push, without registering."""
         return await self._exchange(wire, arm, None)
 
     async def report(self, wire: RedisConnection, rung: str) -> None:
-        """Say what has been applied, and have the history record a switch that was written past it."""
+        """Report what has been applied, and let the history record a noticed switch."""
         registering = self._registering(rung) if self._joined else []
         recorded: list[Command] = [("HGETALL", self._keys.recorded)] if self._must_notice else []
         if not registering and not recorded:
@@ -147,7 +153,7 @@ class Sync:
 
     @property
     def is_due(self) -> bool:
-        """Whether there are components to ask about, or what others may be waiting for has changed: what is applied, and drained."""
+        """Return whether components are due, or what is applied or drained has changed."""
         if self._scopes != sorted(self._all_components()) or self._must_notice:
             return True
         return self._acknowledged is not None and self._acknowledged != _acknowledgement(
@@ -156,16 +162,19 @@ class Sync:
 
     @property
     def must_join(self) -> bool:
-        """Whether the registry has lost this worker, which could register before."""
+        """Return whether the registry has lost this worker, which could register before."""
         return self._ever_joined and not (self._joined or self._refusal)
 
     @property
     def must_read(self) -> bool:
-        """Whether there are components to ask about."""
+        """Return whether there are components to ask about."""
         return self._scopes != sorted(self._all_components())
 
     async def leave(self, wire: RedisConnection) -> None:
-        """Take this worker out of the registry, if that is quickly done; else others must prove that it is gone."""
+        """Take this worker out of the registry, if that is quickly done.
+
+        Else others must prove that it is gone.
+        """
         if not self._ever_joined:
             return
         with suppress(BackendError):
@@ -177,7 +186,7 @@ class Sync:
             if self._meets_earlier:
                 await self._script.run(wire, "earlier", self._worker, "", 0, within=self._deadline)
 
-    # -- reading and registering ---------------------------------------------------------------------------------------
+    # -- reading and registering -------------------------------------------------------------------
 
     async def _exchange(
         self, wire: RedisConnection, arm: bool, rung: str | None
@@ -254,7 +263,10 @@ class Sync:
         return await resolved(self._server, wire, commands, replies, within=self._deadline)
 
     def _registering(self, rung: str) -> list[Command]:
-        """The commands that register this worker: two to join, and one with each report. None where that is known to be forbidden."""
+        """Return the commands that register this worker.
+
+        `None` if registering is known to be forbidden.
+        """
         report = self._feed.report()
         if not report or time.monotonic() < self._retry_at:
             self._acknowledged = None
@@ -283,7 +295,7 @@ class Sync:
         )
 
     def _evidence(self) -> list[Command]:
-        """What tells whether the data are older than what this worker has read in them; also where nothing can be written."""
+        """Return the evidence for rolled-back data, which works without writing."""
         if not self._has_record:
             return []
         return [
@@ -292,9 +304,10 @@ class Sync:
         ]
 
     def _compare(self, evidence: Sequence[Reply]) -> tuple[bool, bool]:
-        """Whether the record is missing, or a report that was made after this worker had learned what it knows.
+        """Return whether the record is missing, or a report newer than the last read.
 
-        If it had made none yet, that is suspicious only where a switch is missing too. No report at all proves nothing: it may be over.
+        If it had made none yet, that is suspicious only where a switch is missing too. No report at
+        all proves nothing: it may be over.
         """
         if not evidence:
             return False, False
@@ -304,7 +317,7 @@ class Sync:
         return recorded == 0 or (suspicious and int(number) < self._reported), suspicious
 
     def _accept(self, replies: Sequence[Reply]) -> bool:
-        """Whether the worker is registered."""
+        """Return whether the worker is registered."""
         refused = next((reply for reply in replies if isinstance(reply, Exception)), None)
         if refused is not None:
             if isinstance(refused, ReadOnlyError) and self._ever_joined:
@@ -365,10 +378,13 @@ class Sync:
         else:
             logger.info("Redis registers this worker again", extra=extra)
 
-    # -- what the script is for ----------------------------------------------------------------------------------------
+    # -- what the script is for --------------------------------------------------------------------
 
     async def _serve_registry(self, wire: RedisConnection, rung: str) -> None:
-        """Begin the data's first life, end holds that are over, and prove workers gone; each only where there is something to do."""
+        """Begin the data's first life, end holds that are over, and prove workers gone.
+
+        Each only where there is something to do.
+        """
         assert self._last is not None
         if (
             self._last.whole
@@ -400,7 +416,7 @@ class Sync:
         return None
 
     async def _prove_gone(self, wire: RedisConnection) -> None:
-        """Take workers out of the registry that vanished from this machine, or from this container's place, and whose process is dead."""
+        """Remove dead workers of this machine or container from the registry."""
         ids = self._vanished.split()[::2]
         unknown = [id for id in ids if id not in self._beside]
         if unknown:
@@ -422,7 +438,10 @@ class Sync:
             await self._call(wire, ("HDEL", self._keys.registry, *gone))
 
     def _is_unrecorded(self, recorded: Reply) -> bool:
-        """Whether the history lacks a switch as it was read last: "end digest" of each component that has one."""
+        """Return whether the history lacks a switch as it was read last.
+
+        "end digest" of each component that has one.
+        """
         if isinstance(recorded, Exception) or self._last is None:
             return True  # the script says why
         known = {}
@@ -431,13 +450,14 @@ class Sync:
             known[name.decode(errors="replace")] = (int(end) if end.isdigit() else 0, digest)
         return _differ(known, self._last.marks, ("", *self._scopes))
 
-    # -- what is known -------------------------------------------------------------------------------------------------
+    # -- what is known -----------------------------------------------------------------------------
 
     async def _after_loss(self, wire: RedisConnection, answer: ScriptReply) -> ScriptReply:
-        """The answer to go by; where it shows that Redis lost its data, first put back what was known."""
+        """Return the reply to follow; restore the known state first if Redis has lost its data."""
         before = self._last
         if answer.is_rolled_back and not self._is_regenerated:
-            # Other workers may be missing too. Barriers wait until each has had the time to come back.
+            # Other workers may be missing too. Barriers wait until each has had the time to come
+            # back.
             generation = secrets.token_hex(6)
             done = await self._step(wire, "regenerate", self._generation, generation)
             if done is not None and done.verdict:
@@ -465,7 +485,10 @@ class Sync:
     async def _restore(
         self, wire: RedisConnection, before: ScriptReply, answer: ScriptReply
     ) -> ScriptReply:
-        """What there is after restoring. Where Redis refuses that, `before` stays what is remembered, to be tried again."""
+        """Restore, and return the reply after it.
+
+        If Redis refuses, `before` stays remembered for the next try.
+        """
         # What was lost without a trace in the epoch counts as if it had moved it.
         away = time.monotonic() - self._last_at
         memory = _memory(before, away, epoch=before.reading.epoch + answer.is_rolled_back)
@@ -479,7 +502,10 @@ class Sync:
         except BackendError as error:
             self._suspicious = answer.is_rolled_back
             switch = answer.reading.switch if answer.reading.switch not in (None, OFF) else None
-            problem = f"Redis lost its data, and the last known state cannot be written again yet: {error}"
+            problem = (
+                "Redis lost its data, and the last known state cannot be written again yet: "
+                f"{error}"
+            )
             return before.with_reading(
                 replace(
                     answer.reading,
@@ -521,7 +547,7 @@ def _is_refused(reply: Reply) -> bool:
 
 
 def _differ(some: _Marks, others: _Marks, components: Iterable[str]) -> bool:
-    """Whether any of these switches is another one, or ends at another time than measuring makes of the same."""
+    """Return whether a switch has changed, or its end by more than measuring explains."""
     for component in components:
         (end, digest), (other_end, other_digest) = (
             some.get(component, (0, "")),
@@ -533,16 +559,19 @@ def _differ(some: _Marks, others: _Marks, components: Iterable[str]) -> bool:
 
 
 def _changes_in(reading: Snapshot) -> float:
-    """Seconds until the next look for what changes by itself: Redis' own push for that can come minutes late.
+    """Seconds until the next look for what changes by itself.
 
-    Half the way before it, because it may be the deadline of a hold, whose renewal is not pushed and must not go unnoticed.
+    Redis' own push for that can come minutes late.
+
+    Half the way before it, because it may be the deadline of a hold, whose renewal is not pushed
+    and must not go unnoticed.
     """
     left = min(each.until for each in evaluate_all(reading, reading.now).values()) - reading.now
     return max(0.001, left + 0.001 if left < _SOON else left / 2)
 
 
 def _memory(before: ScriptReply, away: float, *, epoch: int) -> list[str | int]:
-    """Arguments of the restore step: the switch with what is left of its life, then the live holds."""
+    """Return the arguments of the restore step: the switch, its remaining life, the live holds."""
     reading = before.reading
     memory: list[str | int] = [*_remembered(reading, away), epoch, before.born, attribution_json()]
     for hold in reading.holds or ():
@@ -558,7 +587,7 @@ def _memory(before: ScriptReply, away: float, *, epoch: int) -> list[str | int]:
 
 
 def _remembered(reading: Snapshot, away: float) -> tuple[str, int]:
-    """A switch and what is left of its life in milliseconds, 0 for no end; empty where nothing of it is left."""
+    """Return a switch and its remaining milliseconds, 0 for no end; empty if it has expired."""
     switch, left = reading.switch, 0
     if reading.expires_in is not None:
         left = round((reading.expires_in - away) * 1000)

