@@ -144,10 +144,9 @@ class Sync:
         if not registering and not recorded:
             return
         replies = await self._call(wire, *registering, *recorded)
-        if registering:
-            self._accept(replies[:1])
-        self._must_notice = self._notice_later = False
-        if recorded and self._is_unrecorded(replies[-1]):
+        writable = not registering or self._accept(replies[:1])
+        self._must_notice, self._notice_later = False, not writable and bool(recorded)
+        if writable and recorded and self._is_unrecorded(replies[-1]):
             who = {name: self._feed.report().get(name) for name in ("host", "pid")}
             self._notice_later = await self._step(wire, "notice", json.dumps(who)) is None
 
