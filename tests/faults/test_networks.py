@@ -114,7 +114,7 @@ async def test_a_reply_that_is_cut_anywhere_leaves_no_garbage(proxy: Proxy, oper
         closed = time.monotonic()
         for after in range(1, 60, 2):
             accepted = proxy.accepted
-            proxy.cut(rb"\*11\r\n.*", after)
+            proxy.cut(rb"\$\d+\r\n\{.*", after)
             await operator.set("maintenance", f'{{"enabled": true, "message": "{after}"}}')
             await service.becomes(503, message=str(after), within=BY_RECONNECT)
             assert proxy.accepted > accepted

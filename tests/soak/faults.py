@@ -208,7 +208,10 @@ def _forbidden(*rules: str, bound: float) -> Callable[[Site], Awaitable[None]]:
 
     async def forbid(site: Site) -> None:
         await site.command("ACL", "SETUSER", "worker", *rules)
-        await asyncio.sleep(site.chance.uniform(0.0, site.ttl))
+        await site.command(
+            "CLIENT", "KILL", "USER", "worker"
+        )  # what is tracked stays so until then
+        await asyncio.sleep(0.5 + site.chance.uniform(0.0, site.ttl))
         await site.flip(bound=bound * site.ttl)
         await asyncio.sleep(bound * site.ttl + 0.6)
         await site.command("ACL", "SETUSER", "worker", "on", "+@all", "~*", "&*")

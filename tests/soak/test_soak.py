@@ -142,7 +142,7 @@ def test_the_soak_notices_workers_that_are_too_slow(capsys: pytest.CaptureFixtur
         "--ttl",
         "0.5",
         "--only",
-        "ACL forbids tracking",
+        "ACL forbids tracking and messages",
         "--sabotage",
         "--json",
     ]
