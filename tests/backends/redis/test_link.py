@@ -177,8 +177,7 @@ async def test_a_bare_change_arrives_at_once_and_costs_one_sync(
     if before is not None:
         await operator.set("maintenance", before)
     async with linked(RedisBackend(redis_url, ttl=NO_POLL)) as worker:
-        await asyncio.sleep(QUIET)
-        syncs = worker.syncs
+        syncs = await quiet(lambda: worker.syncs)
         await change(operator)
         await eventually(lambda: worker.syncs > syncs, within=SOON)
         assert worker.is_on() is on
@@ -205,8 +204,7 @@ async def test_worker_reports_what_it_has_applied_without_another_read(
     redis_url: str, operator: Any
 ) -> None:
     async with linked(RedisBackend(redis_url, ttl=NO_POLL), Worker(reporting=True)) as worker:
-        await asyncio.sleep(QUIET)
-        syncs = worker.syncs
+        syncs = await quiet(lambda: worker.syncs)
         await operator.set("maintenance", "1")
         await asyncio.sleep(2 * QUIET)
 
@@ -219,8 +217,7 @@ async def test_worker_reports_what_it_has_applied_without_another_read(
 async def test_holds_and_writes_of_others_arrive_at_once(redis_url: str) -> None:
     other = RedisBackend(redis_url)
     async with linked(RedisBackend(redis_url, ttl=NO_POLL)) as worker:
-        await asyncio.sleep(QUIET)
-        syncs = worker.syncs
+        syncs = await quiet(lambda: worker.syncs)
         first = await other.acquire(Hold("a", ON), 30.0)
         await eventually(lambda: worker.held == ["a"], within=SOON)
         second = await other.acquire(Hold("b", OFF, lifts=("a",)), 30.0)
@@ -242,8 +239,7 @@ async def test_renewals_and_registrations_wake_nobody(redis_url: str) -> None:
     other = RedisBackend(redis_url)
     hold = await other.acquire(Hold("a", ON), 300.0)
     async with linked(RedisBackend(redis_url, ttl=NO_POLL)) as worker:
-        await asyncio.sleep(QUIET)
-        syncs = worker.syncs
+        syncs = await quiet(lambda: worker.syncs)
         for _ in range(3):
             assert await other.renew(hold, 300.0)
         async with linked(RedisBackend(redis_url, ttl=NO_POLL)):
@@ -339,8 +335,7 @@ async def test_what_others_wait_for_is_registered_soon_when_nudged_from_any_thre
 ) -> None:
     backend = RedisBackend(redis_url, ttl=NO_POLL)
     async with linked(backend) as worker:
-        await asyncio.sleep(QUIET)
-        syncs = worker.syncs
+        syncs = await quiet(lambda: worker.syncs)
         (before,) = await registered(redis_url)
         worker.drained = True
         await asyncio.to_thread(backend.request_sync)
