@@ -252,3 +252,11 @@ def test_an_error_of_ours_is_not_wrapped_again(backend: DictBackend) -> None:
     error = UnsupportedError("no")
     assert as_backend_error(error, backend) is error
     assert type(as_backend_error(ValueError("x"), backend)) is BackendError
+
+
+async def test_release_that_keeps_a_component_says_it_cannot(backend: DictBackend) -> None:
+    hold = await backend.acquire(Hold("a", ON, component="shop"), 30.0)
+
+    with pytest.raises(UnsupportedError, match="keeps no switches of components"):
+        await backend.release(hold, keep=ON)
+    assert (await backend.read()).holds == ()
