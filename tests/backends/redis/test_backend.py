@@ -15,7 +15,9 @@ import pytest
 from redis.asyncio import Redis
 
 from fastapi_maintenance.backends import RedisBackend
+from fastapi_maintenance.backends.redis import backend as module
 from fastapi_maintenance.backends.redis.keys import Keys
+from fastapi_maintenance.backends.redis.replies import read_natively
 from fastapi_maintenance.exceptions import (
     BackendError,
     BackendUnavailableError,
@@ -309,6 +311,38 @@ async def test_with_next_to_no_rights_reading_is_an_error(make_user: MakeUser) -
     user = await make_user("-@all")
 
     with pytest.raises(BackendError, match=r"GET failed: .*permission"):
+        await RedisBackend(user.url).read()
+
+
+async def test_user_who_may_not_forget_workers_is_told_so(make_user: MakeUser) -> None:
+    user = await make_user("-hdel")
+
+    with pytest.raises(BackendError, match=r"refused to forget workers: .*permission"):
+        await RedisBackend(user.url).forget(["w1"])
+
+
+@pytest.mark.parametrize("changes", [1, 4])
+async def test_read_without_scripts_is_tried_again_after_a_change(
+    make_user: MakeUser, operator: Any, monkeypatch: pytest.MonkeyPatch, changes: int
+) -> None:
+    await operator.set("maintenance", "1")
+    left = [None] * changes
+
+    def read_after_changes(*args: Any) -> object:
+        return left.pop() if left else read_natively(*args)
+
+    monkeypatch.setattr(module, "read_natively", read_after_changes)
+    user = await make_user(*NO_SCRIPTS)
+    assert (await RedisBackend(user.url).read()).switch == ON
+
+
+async def test_read_without_scripts_ends_after_too_many_changes(
+    make_user: MakeUser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "read_natively", lambda *args: None)
+    user = await make_user(*NO_SCRIPTS)
+
+    with pytest.raises(BackendError, match="changed too often to be read as a whole"):
         await RedisBackend(user.url).read()
 
 

@@ -12,9 +12,17 @@ from typing import Any
 
 import pytest
 from redis.asyncio import Redis
+from redis.exceptions import NoPermissionError, ReadOnlyError
 
-from fastapi_maintenance.backends.redis.connection import RedisConnection
+from fastapi_maintenance.backends.redis import sync as module
+from fastapi_maintenance.backends.redis.connection import (
+    Command,
+    NotSlotOwnerError,
+    RedisConnection,
+    Reply,
+)
 from fastapi_maintenance.backends.redis.keys import Keys
+from fastapi_maintenance.backends.redis.process import Process
 from fastapi_maintenance.backends.redis.replies import read_registry
 from fastapi_maintenance.backends.redis.script import Script, dump_hold
 from fastapi_maintenance.backends.redis.server import SingleServer
@@ -683,3 +691,76 @@ async def test_a_loss_while_scripts_are_forbidden_is_noticed_afterwards(
 
     assert worker.last.switch == ON
     assert await operator.get("maintenance") == b"1"
+
+
+# -- with replies that seldom come -----------------------------------------------------------------
+
+
+async def test_switch_that_changes_during_every_read_is_an_error(
+    wire: RedisConnection, sync: Sync, worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "read_natively", lambda *args: None)
+
+    with pytest.raises(BackendError, match="changed too often"):
+        await sync.poll(wire, arm=False, rung="polling")
+    assert worker.syncs == 0
+
+
+async def test_worker_beside_earlier_versions_is_seen_by_them(
+    wire: RedisConnection, sync: Sync, operator: Any, keys: Keys
+) -> None:
+    await operator.hset(keys.workers, "old", "1 {}")
+    await sync.poll(wire, arm=False, rung="polling")
+    deadline, _, report = (await operator.hget(keys.workers, "w1")).partition(b" ")
+    assert int(deadline) > time.time() * 1e6
+    assert b'"rung": "polling"' in report
+
+    await sync.leave(wire)
+    assert (await operator.hget(keys.workers, "w1")).endswith(b" left")
+
+
+def test_replica_that_stays_one_is_left_for_the_primary(
+    sync: Sync, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = [ReadOnlyError("You can't write against a read only replica.")]
+    sync.begin()
+    assert not sync._accept(refused)
+
+    monkeypatch.setattr(sync, "_begun_at", time.monotonic() - 11 * TTL)
+    with pytest.raises(NotSlotOwnerError, match="may lead to the primary by now"):
+        sync._accept(refused)
+
+
+class Asked:
+    """Stands in for the calls of a sync: notes the commands, and answers each with one reply."""
+
+    def __init__(self, reply: Reply) -> None:
+        self.commands: list[Command] = []
+        self._reply = reply
+
+    async def __call__(self, wire: RedisConnection, *commands: Command) -> list[Reply]:
+        self.commands += commands
+        return [self._reply for _ in commands]
+
+
+@pytest.mark.parametrize(
+    ("reply", "removes"),
+    [
+        ([b'{"boot": "b0", "start": "7", "instance": "web-1"}'], True),
+        ([b'{"boot": "b1", "start": "9", "instance": "web-1"}'], False),
+        (NoPermissionError("no HMGET"), False),
+    ],
+)
+async def test_vanished_worker_is_removed_where_its_death_is_proved(
+    sync: Sync, keys: Keys, monkeypatch: pytest.MonkeyPatch, reply: Reply, removes: bool
+) -> None:
+    call = Asked(reply)
+    monkeypatch.setattr(sync, "_call", call)
+    sync._process = Process(1, "b1", "pid:[1]", "8", "web-1")
+    sync._vanished = b"w2 1"
+
+    await sync._prove_gone(None)  # type: ignore[arg-type]  # the calls are doubled
+
+    asked, *removed = call.commands
+    assert asked == ("HMGET", keys.registry, b"w2")
+    assert removed == ([("HDEL", keys.registry, "w2")] if removes else [])
