@@ -27,6 +27,7 @@ from rich.console import Console
 from starlette.testclient import TestClient
 
 from fastapi_maintenance.cli import demo
+from fastapi_maintenance.model.workers import Worker
 
 from ..support.waiting import eventually_sync
 from .conftest import Cli
@@ -230,6 +231,22 @@ async def test_the_view_on_a_terminal_needs_no_monitor(
     out = capfd.readouterr().out
     assert "the workers keep their state" in out
     assert "stands" in out
+
+
+async def test_view_on_a_terminal_draws_the_workers(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    async def look(backend: object) -> tuple[str, list[Worker]]:
+        return "maintenance is off", [Worker("a", pid=4711)]
+
+    workers, console = nobody(), Console(force_terminal=True, width=100)
+    monkeypatch.setattr(demo, "_look", look)
+    monkeypatch.setattr(demo, "stdout_closed", Mock(side_effect=[False, True]))
+    monkeypatch.setattr(demo, "terminal", lambda: console)
+    assert await demo._show(PUSHING._replace(pushes=False), workers) == 0
+    out = capfd.readouterr().out
+    assert "maintenance is off" in out
+    assert "4711" in out
 
 
 def test_a_change_long_after_a_write_is_not_its_effect() -> None:

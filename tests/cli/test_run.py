@@ -21,6 +21,7 @@ from fastapi import FastAPI
 from fastapi_maintenance import MaintenanceModeMiddleware
 from fastapi_maintenance.backends import RedisBackend, backend_from_url
 from fastapi_maintenance.cli import run as running
+from fastapi_maintenance.coordination.context import MaintenanceContext
 from fastapi_maintenance.model.holds import Hold
 
 from ..conftest import RedisServerFactory
@@ -424,6 +425,19 @@ def test_lost_hold_with_loggers_disabled_is_printed(
     monkeypatch.setattr(logging.getLogger("fastapi_maintenance"), "disabled", True)
     ran = lose(held, redis_url, tmp_path / "started", "sleep 3", "--drain", "0")
     said(ran, 5, "an operator ended it by force", "The service may be OPEN")
+
+
+def test_failed_release_is_printed_with_the_commands_code(
+    cli: Cli, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command itself is left out: after its exception, coverage sees nothing of the caller."""
+
+    async def run_command(block: MaintenanceContext, *_: object, kill: bool) -> int:
+        block.release_error = "The hold stands"
+        return 7
+
+    monkeypatch.setattr(running, "run_command", run_command)
+    said(cli("run", "--backend", redis_url, "--", "true"), 7, "The hold stands.\n")
 
 
 def test_failed_release_with_loggers_disabled_is_printed(

@@ -1269,3 +1269,10 @@ async def test_block_cancelled_while_entered_keeps_as_told() -> None:
 
     await eventually(lambda: backend.kept is not None, within=5)
     assert backend.standing == {}
+
+
+def test_check_of_a_block_never_entered_passes() -> None:
+    block = maintenance_mode_on(Switchboard())
+
+    block.check()
+    assert not block.lost
