@@ -200,7 +200,7 @@ class MaintenanceModeMiddleware:
                 await redirect(scope, receive, send)
                 return
         if route.component is not None and route.component not in mode.components:
-            self._follow_components(frozenset({route.component}))  # of a route added meanwhile
+            self._follow_components(frozenset({route.component}))  # of a mark put on since
         # Rules and handlers see the path as the routes do. The application gets it as it came.
         outside = self._routes.application is not None
         seen = request.scope if outside and self._routes.set_root_path(request.scope) else scope

@@ -92,6 +92,23 @@ async def test_barrier_of_a_component_waits_for_it_alone(redis_url: str) -> None
         assert (await outside).status_code == 200
 
 
+async def test_component_marked_after_the_scan_is_followed(redis_url: str) -> None:
+    """A mark put on an endpoint later is noticed by the first request that is judged."""
+    async with open_shop(redis_url) as shop:
+
+        @shop.app.get("/late")
+        async def late() -> None: ...
+
+        assert await shop.answers(late=200)
+        maintenance_component("late")(late)
+        await shop.backend.write_component("billing", ON)
+        await eventually(lambda: shop.answers(billing=503, late=200), within=SOON)
+        await shop.backend.write_component("late", ON)
+        await eventually(lambda: shop.answers(billing=503, late=503), within=SOON)
+        await shop.backend.write_component("billing", OFF)
+        await eventually(lambda: shop.answers(billing=200, late=503), within=SOON)
+
+
 async def test_component_switch_lost_by_redis_is_restored(
     redis_url: str, redis_server: RedisServer
 ) -> None:
