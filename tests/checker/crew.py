@@ -183,5 +183,7 @@ async def _exchange(
     fields: dict[bytes, Any] = dict(
         line.split(b": ", 1) for line in head.lower().split(b"\r\n")[1:-2]
     )
+    if b"content-length" not in fields:  # of uvicorn, which ends a request at a shutdown by a 500
+        raise EOFError(head)
     await reader.readexactly(int(fields[b"content-length"]))
     return Answer(sent, time.monotonic(), int(head.split(b" ", 2)[1]))
