@@ -123,7 +123,7 @@ async def test_a_hold_is_returned_as_it_stands(redis_url: str) -> None:
 
     (standing,) = reading.holds or ()
     assert standing.since == taken.since
-    assert standing.deadline == pytest.approx(taken.deadline, abs=1e-3)
+    assert standing.deadline == pytest.approx(taken.deadline, abs=0.5)  # of 30; by two replies
     assert (standing.state, standing.lifts) == (taken.state, taken.lifts) == (DETAILED, ("b",))
 
 
