@@ -1,3 +1,3 @@
-"""What one worker process knows."""
+"""The runtime state of one worker process."""
 
 from __future__ import annotations

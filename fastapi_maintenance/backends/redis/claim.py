@@ -1,4 +1,4 @@
-"""Which worker tells the world of a change.
+"""Elect one worker to send a notification, by an expiring claim in Redis.
 
 A claim in Redis that ends by itself if its worker dies.
 """

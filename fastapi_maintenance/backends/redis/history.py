@@ -101,7 +101,7 @@ class History:
 
 
 class HistoryGapLog:
-    """Says that changes are missing from the history, once for each cause."""
+    """Log that changes are missing from the history, once for each cause."""
 
     def __init__(self, backend: str) -> None:
         self._backend = backend

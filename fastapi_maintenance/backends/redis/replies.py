@@ -34,7 +34,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class ScriptReply:
-    """What Redis says.
+    """A validated reply of Redis.
 
     A reading, which life of the data it is of, and how a step of the script went.
 

@@ -25,7 +25,7 @@ _EVENT: Final = "+switch-master"
 
 
 class _Vote(NamedTuple):
-    """What one Sentinel says. With every failover the epoch grows, so the highest is the newest."""
+    """The answer of one Sentinel. The epoch grows with every failover: the highest is newest."""
 
     epoch: int
     master: Address
