@@ -12,17 +12,6 @@ from fastapi import Depends
 from .model.components import check_component
 from .model.policy import Effect, Mark
 
-__all__ = [
-    "Marks",
-    "all_marks",
-    "force_maintenance_mode_off",
-    "force_maintenance_mode_on",
-    "maintenance_component",
-    "maintenance_mark",
-    "maintenance_reads",
-    "maintenance_writes",
-]
-
 Target = TypeVar("Target")
 
 _ATTRIBUTE: Final = "__fastapi_maintenance_marks__"

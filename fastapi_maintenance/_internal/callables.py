@@ -10,8 +10,6 @@ from typing import Any, Final, TypeVar
 from anyio import CapacityLimiter, to_thread
 from anyio.lowlevel import RunVar
 
-__all__ = ["call_handler", "is_async", "qualified_name"]
-
 Result = TypeVar("Result")
 
 _MAX_THREADS: Final = 40

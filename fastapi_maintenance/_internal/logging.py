@@ -6,8 +6,6 @@ import logging
 import re
 from typing import Final
 
-__all__ = ["error_text", "log_fields", "one_line"]
-
 # Control characters, line and paragraph separators, surrogates, and what reorders text on a
 # terminal.
 _UNSAFE: Final = re.compile(

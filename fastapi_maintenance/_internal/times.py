@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-__all__ = ["iso_seconds", "isoformat_utc", "readable"]
-
 
 def iso_seconds(time: datetime) -> str:
     """Format a UTC time for programs (RFC 3339)."""

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from ..exceptions import ConfigurationError
 
-__all__ = ["non_negative", "positive", "require"]
-
 
 def require(valid: object, requirement: str, value: object) -> None:
     """Raise `ConfigurationError` with the requirement and the value unless the value is valid."""

@@ -5,6 +5,4 @@ from __future__ import annotations
 from importlib.metadata import version
 from typing import Final
 
-__all__ = ["VERSION"]
-
 VERSION: Final = version("fastapi-maintenance-cluster")

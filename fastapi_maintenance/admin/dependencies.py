@@ -11,8 +11,6 @@ from ..runtime.current import current_mode
 from ..runtime.mode import MaintenanceMode
 from ..runtime.requests import current_request
 
-__all__ = ["Component", "Mode", "Operator", "Root", "note_operator"]
-
 _MAX_NAME: Final = 200  # characters
 
 

@@ -22,8 +22,6 @@ from ..exceptions import (
 from ..exemptions.tokens import NotGrantedError, UnknownBypassError
 from .dependencies import Mode
 
-__all__ = ["ErrorDetail", "invalid", "responses", "translate_errors"]
-
 logger = logging.getLogger("fastapi_maintenance")
 
 _STATUS: Final[tuple[tuple[type[Exception], int], ...]] = (

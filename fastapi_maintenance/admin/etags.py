@@ -10,8 +10,6 @@ from fastapi import Depends, HTTPException, Request
 
 from ..model.snapshot import Snapshot
 
-__all__ = ["IF_MATCH", "IfMatch", "etag_of", "matches"]
-
 _TAG: Final = re.compile(r'(?:W/)?("[^"]*")')
 _LENGTH: Final = 32  # hexadecimal digits
 _IF_MATCH: Final = "The ETag that GET answered, or * to overwrite any value."

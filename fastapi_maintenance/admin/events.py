@@ -29,8 +29,6 @@ from .etags import etag_of
 from .models import ComponentReport, StateReport, WorkerReport
 from .security import PrivateRoute
 
-__all__ = ["Dashboard", "follow", "read_dashboard", "router"]
-
 _MAX_CHANGES: Final = 10
 _MIN_PAUSE: Final = 0.1  # seconds between two reads, after a change
 _MAX_PAUSE: Final = 0.5

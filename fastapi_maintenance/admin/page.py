@@ -12,8 +12,6 @@ from fastapi.responses import HTMLResponse
 from ..responses.page import inline_source
 from .security import PrivateRoute
 
-__all__ = ["router"]
-
 _FILES: Final = files(__package__)
 _STYLE: Final = _FILES.joinpath("panel.css").read_text("utf-8")
 _SCRIPT: Final = _FILES.joinpath("panel.js").read_text("utf-8")

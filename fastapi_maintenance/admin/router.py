@@ -14,8 +14,6 @@ from .dependencies import note_operator
 from .errors import translate_errors
 from .security import check_guards, refuse_cross_site, refuse_to_start_unguarded, require_guard
 
-__all__ = ["maintenance_admin"]
-
 
 def maintenance_admin(
     *,

@@ -32,8 +32,6 @@ from .models import (
 )
 from .security import PrivateRoute
 
-__all__ = ["router"]
-
 _MAX_ATTEMPTS: Final = 5  # with If-Match: *, while others keep writing
 
 router = APIRouter(route_class=PrivateRoute)

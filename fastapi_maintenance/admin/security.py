@@ -18,14 +18,6 @@ from starlette.types import Message, Receive, Scope, Send
 
 from ..exceptions import ConfigurationError
 
-__all__ = [
-    "PrivateRoute",
-    "check_guards",
-    "refuse_cross_site",
-    "refuse_to_start_unguarded",
-    "require_guard",
-]
-
 _SAFE: Final = ("GET", "HEAD", "OPTIONS")
 _WITH_BODY: Final = ("POST", "PUT")
 _SAME_SITE: Final = ("same-origin", "none")  # none: the person typed the address

@@ -20,20 +20,6 @@ from ..model.snapshot import Snapshot
 from ..model.state import MaintenanceState, parse_bool
 from ..model.workers import RegistrySnapshot
 
-__all__ = [
-    "BaseStateBackend",
-    "LinkStatus",
-    "LocalHolds",
-    "ReplicaAck",
-    "SnapshotListener",
-    "StateChange",
-    "SupportsComponents",
-    "SupportsHistory",
-    "SupportsLeases",
-    "WorkerRegistry",
-    "as_backend_error",
-]
-
 
 class SnapshotListener(Protocol):
     """A worker that receives what a watching backend reads."""

@@ -12,14 +12,6 @@ from .base import BaseStateBackend
 from .env import EnvVarBackend
 from .file import LocalFileBackend
 
-__all__ = [
-    "BACKEND_VARIABLE",
-    "backend_from_url",
-    "backend_of_kind",
-    "backend_or_default",
-    "configure_backend",
-]
-
 _EXAMPLES: Final = (
     "redis://localhost:6379/0?key=maintenance, rediss://…, "
     "redis+sentinel://one,two,three/mymaster/0, redis+cluster://one,two,three, "

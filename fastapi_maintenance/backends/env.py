@@ -14,8 +14,6 @@ from ..model.snapshot import Snapshot
 from ..model.state import OFF, MaintenanceState
 from .base import BaseStateBackend
 
-__all__ = ["DEFAULT_VAR_NAME", "EnvVarBackend"]
-
 DEFAULT_VAR_NAME: Final = "FASTAPI_MAINTENANCE_MODE"
 
 logger = logging.getLogger("fastapi_maintenance")

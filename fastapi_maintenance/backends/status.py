@@ -13,8 +13,6 @@ from ..model.snapshot import Snapshot
 from ..model.state import MaintenanceState
 from .base import BaseStateBackend
 
-__all__ = ["StatusReport", "describe_hold", "label", "look"]
-
 
 async def look(backend: BaseStateBackend, component: str | None = None) -> StatusReport:
     """Return the status now, in general or of a component. Raises `BackendError`."""

@@ -17,8 +17,6 @@ from .options import (
     option,
 )
 
-__all__ = ["app"]
-
 # Plain help, because typer's boxes break sentences apart, and Python's own tracebacks.
 app = typer.Typer(
     name="fastapi-maintenance",

@@ -16,8 +16,6 @@ from .console import echo, echo_error, handle_errors, sanitize
 from .durations import parse_duration, show_moment
 from .options import BackendOption, ComponentOption, JsonOption, option, parser_of
 
-__all__ = ["app"]
-
 app = typer.Typer(help="Let testers through while the switch is on.")
 
 

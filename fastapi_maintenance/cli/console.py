@@ -18,18 +18,6 @@ from rich.text import Text
 
 from ..exceptions import ConfigurationError, MaintenanceError
 
-__all__ = [
-    "ExitCode",
-    "echo",
-    "echo_error",
-    "exit_with",
-    "handle_errors",
-    "prepare",
-    "sanitize",
-    "stdout_closed",
-    "terminal",
-]
-
 
 class ExitCode(IntEnum):
     """The exit codes, the same for every command."""

@@ -47,8 +47,6 @@ from ..runtime.current import set_maintenance_mode
 from .console import echo, sanitize, stdout_closed, terminal
 from .worker_table import as_table
 
-__all__ = ["DemoError", "make_app", "run"]
-
 _HOST: Final = "127.0.0.1"
 _START_TIMEOUT: Final = 60.0  # seconds
 _TIMEOUT: Final = 5.0  # for an answer, for a flip to reach a worker, for a program to end

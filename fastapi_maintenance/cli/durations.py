@@ -7,8 +7,6 @@ from contextlib import suppress
 from datetime import UTC, datetime, time, timedelta
 from typing import Final
 
-__all__ = ["parse_duration", "parse_until", "show_moment", "show_seconds"]
-
 _BARE: Final = re.compile(r"[0-9]{1,12}")
 _DURATION: Final = re.compile(
     r"(?=.)(?:([0-9]{1,12})d)?(?:([0-9]{1,12})h)?(?:([0-9]{1,12})m)?(?:([0-9]{1,12})s)?",

@@ -15,8 +15,6 @@ from redis.exceptions import RedisError, ResponseError
 if TYPE_CHECKING:
     from fakeredis import TcpFakeServer
 
-__all__ = ["embedded_redis"]
-
 
 def embedded_redis(port: int) -> TcpFakeServer:
     """Return the imitation, bound to a local port; `serve_forever` lets it answer.

@@ -20,8 +20,6 @@ from .durations import show_moment
 from .options import BackendOption, ComponentOption, JsonOption, option
 from .status import on_interruption
 
-__all__ = ["app"]
-
 _PIPE_CHECK_INTERVAL: Final = 0.5  # seconds
 
 app = typer.Typer()

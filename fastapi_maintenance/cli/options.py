@@ -21,32 +21,6 @@ from ..model.state import MAX_ALLOW_ENTRIES, MAX_RETRY_AFTER
 from .console import handle_errors
 from .durations import parse_duration
 
-__all__ = [
-    "AllowOption",
-    "AtOption",
-    "BackendOption",
-    "BackendSelection",
-    "ByOption",
-    "ComponentOption",
-    "ExpectOption",
-    "FilePathOption",
-    "ForOption",
-    "JsonOption",
-    "MessageOption",
-    "ModeName",
-    "ModeOption",
-    "ReasonOption",
-    "RetryAfterOption",
-    "RootBackendOption",
-    "TimeoutOption",
-    "UnfencedOption",
-    "UntilOption",
-    "VarNameOption",
-    "operator",
-    "option",
-    "parser_of",
-]
-
 T = TypeVar("T")
 
 

@@ -19,8 +19,6 @@ from ..model.state import MaintenanceState
 from .console import echo, sanitize, terminal
 from .durations import show_moment, show_seconds
 
-__all__ = ["as_lines", "as_tables", "print_status", "replicas_line", "window_line"]
-
 _COLOURS: Final = {"on": "red", "off": "green", "unknown": "yellow"}
 
 

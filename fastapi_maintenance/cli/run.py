@@ -37,8 +37,6 @@ from .options import (
 from .worker_table import WaitDisplay, wait_display
 from .workers import exit_code_of
 
-__all__ = ["app"]
-
 _NOT_EXECUTABLE: Final = 126  # as a shell exits
 _NOT_FOUND: Final = 127  # as a shell exits
 _FORWARDED: Final = (

@@ -14,8 +14,6 @@ from .options import BackendOption, ComponentOption, JsonOption
 from .render import window_line
 from .switch import finish, turn_off
 
-__all__ = ["app"]
-
 app = typer.Typer(
     help="List and cancel windows, in which maintenance starts or ends automatically."
 )

@@ -37,17 +37,6 @@ from .durations import show_moment, show_seconds
 from .options import BackendOption, ComponentOption, JsonOption
 from .render import as_tables, print_status
 
-__all__ = [
-    "Lines",
-    "Observation",
-    "Observer",
-    "Screen",
-    "Viewer",
-    "app",
-    "follow",
-    "on_interruption",
-]
-
 _REDRAW_INTERVAL: Final = 0.5  # seconds; also how soon a closed pipe is noticed
 _FIRST_TIMEOUT: Final = 5.0  # seconds to wait for the first snapshot or error
 _INTERRUPTIONS: Final = (signal.SIGINT, signal.SIGTERM)

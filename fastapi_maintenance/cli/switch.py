@@ -39,8 +39,6 @@ from .options import (
 from .render import print_status, replicas_line
 from .workers import conclude_wait, watch_wait
 
-__all__ = ["app", "finish", "turn_off"]
-
 _MAX_NAMED_HOLDS: Final = 5
 _REPLICA_TIMEOUT: Final = 1.0  # seconds
 

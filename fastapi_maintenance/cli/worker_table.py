@@ -16,19 +16,6 @@ from ..coordination.barrier import BarrierResult
 from ..model.workers import WAY_AROUND, RegistrySnapshot, Worker
 from .console import sanitize
 
-__all__ = [
-    "LiveWaitDisplay",
-    "PlainWaitDisplay",
-    "WaitDisplay",
-    "as_table",
-    "listed",
-    "rows",
-    "summary",
-    "wait_display",
-    "ways_around",
-    "worker_lines",
-]
-
 _COLOURS: Final = {
     "open": "green",
     "drained": "green",

@@ -25,9 +25,6 @@ from .options import (
 from .status import on_interruption
 from .worker_table import as_table, listed, rows, wait_display, ways_around, worker_lines
 
-__all__ = ["app", "conclude_wait", "exit_code_of", "watch_wait"]
-
-
 app = typer.Typer()
 group = typer.Typer(invoke_without_command=True, short_help="List the workers, and how they stand.")
 app.add_typer(group, name="workers")

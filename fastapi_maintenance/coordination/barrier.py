@@ -24,15 +24,6 @@ from ..model.state import OFF, MaintenanceState
 from ..model.workers import RegistrySnapshot, Worker
 from ..runtime.current import current_backend
 
-__all__ = [
-    "Barrier",
-    "BarrierResult",
-    "forget_workers",
-    "registered_workers",
-    "registry_of",
-    "wait_until_applied",
-]
-
 _FIRST_LOOK: Final = 0.01  # seconds after the beginning
 _SLOWEST_LOOK: Final = 0.2
 _UNHURRIED: Final = (

@@ -33,8 +33,6 @@ from ..runtime.requests import InFlightRequest, current_request
 from .barrier import BarrierResult, wait_until_applied
 from .lease import LeaseKeeper, LocalLease
 
-__all__ = ["MaintenanceContext", "maintenance_mode_off", "maintenance_mode_on"]
-
 logger = logging.getLogger("fastapi_maintenance")
 
 P = ParamSpec("P")

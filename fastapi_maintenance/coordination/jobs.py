@@ -16,8 +16,6 @@ from ..exceptions import ConfigurationError
 from ..runtime.mode import MaintenanceMode
 from ..runtime.requests import InFlightRequest
 
-__all__ = ["BackgroundMode", "job"]
-
 _POLL_INTERVAL: Final = 0.1  # seconds
 
 

@@ -18,8 +18,6 @@ from ..exceptions import LeaseLostError
 from ..model.holds import Hold
 from ..model.state import MaintenanceState
 
-__all__ = ["LeaseKeeper", "LocalLease", "OnLost"]
-
 logger = logging.getLogger("fastapi_maintenance")
 
 _RENEWALS: Final = 3  # per lease, at least

@@ -16,8 +16,6 @@ from ..exceptions import ConfigurationError
 from .proxies import AddressRange, Proxies, is_in, network_of
 from .rules import Method
 
-__all__ = ["AllowList", "check_entry"]
-
 # Parameters are whole segments, so that a path is split once for all entries, and no entry makes a
 # regular expression go back.
 _NAME: Final = "[A-Za-z_][A-Za-z0-9_]*"

@@ -13,8 +13,6 @@ from .allow_list import AllowList
 from .bypass import Bypass
 from .proxies import Proxies
 
-__all__ = ["GrantedExemptions"]
-
 
 class GrantedExemptions:
     """The allow lists and bypass tokens of the closing states. Raises `ConfigurationError`."""

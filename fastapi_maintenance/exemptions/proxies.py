@@ -12,17 +12,6 @@ from starlette.types import Scope
 from .._internal.validation import require
 from ..exceptions import ConfigurationError
 
-__all__ = [
-    "Address",
-    "AddressRange",
-    "ForwardedHeader",
-    "Proxies",
-    "address_of",
-    "hops",
-    "is_in",
-    "network_of",
-]
-
 ForwardedHeader = Literal["x-forwarded-for", "forwarded"]
 """The header in which proxies report the client."""
 

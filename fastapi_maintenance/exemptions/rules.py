@@ -28,23 +28,6 @@ from .._internal.validation import require
 from ..exceptions import ConfigurationError
 from .proxies import ForwardedHeader, Proxies, is_in, network_of
 
-__all__ = [
-    "HEALTH",
-    "Bearer",
-    "Cookie",
-    "ExemptHandler",
-    "Header",
-    "Host",
-    "Method",
-    "Network",
-    "Path",
-    "Query",
-    "Role",
-    "Rule",
-    "ScopeRule",
-    "When",
-]
-
 ExemptHandler = (
     Callable[[Request], bool | Awaitable[bool]] | Callable[[HTTPConnection], bool | Awaitable[bool]]
 )

@@ -12,8 +12,6 @@ from ..exceptions import BackendError
 from ..model.state import MAX_ALLOW_ENTRIES, BypassRecord, MaintenanceState
 from .bypass import Bypass
 
-__all__ = ["NotGrantedError", "UnknownBypassError", "grant", "granted", "holding", "revoke"]
-
 _ATTEMPTS: Final = 5
 
 Records = tuple[BypassRecord, ...]

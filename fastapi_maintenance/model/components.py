@@ -7,8 +7,6 @@ from typing import Final
 
 from ..exceptions import ConfigurationError
 
-__all__ = ["check_component"]
-
 _NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _RESERVED: Final = frozenset(
     {"epoch", "events", "history", "holds", "recorded", "registry", "told", "w", "workers"}

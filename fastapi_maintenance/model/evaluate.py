@@ -12,8 +12,6 @@ from .holds import Hold
 from .snapshot import Snapshot
 from .state import OFF, MaintenanceState
 
-__all__ = ["EffectiveState", "evaluate", "evaluate_all", "upcoming_window"]
-
 _HOLD_RETRY_AFTER: Final = 60  # seconds; a block takes minutes rather than an hour
 
 

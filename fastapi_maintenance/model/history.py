@@ -14,8 +14,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from ..exceptions import InvalidStateError
 from .state import MaintenanceState
 
-__all__ = ["Attribution", "Change", "Kind", "attribution_json", "truncated"]
-
 Kind = Literal[
     "set", "noticed", "expired", "cleared", "taken", "released", "lapsed", "restored", "lost"
 ]

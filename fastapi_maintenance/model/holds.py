@@ -9,8 +9,6 @@ from dataclasses import dataclass, field
 from ..exceptions import InvalidStateError
 from .state import MaintenanceState
 
-__all__ = ["Hold"]
-
 
 @dataclass(frozen=True, slots=True)
 class Hold:

@@ -7,17 +7,6 @@ from typing import Final, Literal, NamedTuple
 
 from .state import OFF, ON, MaintenanceState
 
-__all__ = [
-    "SAFE_METHODS",
-    "Closure",
-    "DecidedBy",
-    "Decision",
-    "Effect",
-    "Mark",
-    "closure_of",
-    "decide",
-]
-
 Mark = Literal["on", "off"]
 Effect = Literal["reads", "writes"]
 

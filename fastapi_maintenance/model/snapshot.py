@@ -13,8 +13,6 @@ from typing import Final
 from .holds import Hold
 from .state import OFF, MaintenanceState
 
-__all__ = ["ComponentSwitch", "Snapshot", "with_last_known", "with_stable_expiry"]
-
 _JITTER: Final = 0.02  # seconds by which two measurements of one expiry may differ
 
 

@@ -20,19 +20,6 @@ from pydantic_core import from_json
 
 from ..exceptions import InvalidStateError
 
-__all__ = [
-    "DEFAULT_RETRY_AFTER",
-    "MAX_ALLOW_ENTRIES",
-    "MAX_BYTES",
-    "MAX_RETRY_AFTER",
-    "OFF",
-    "ON",
-    "BypassRecord",
-    "MaintenanceState",
-    "Mode",
-    "parse_bool",
-]
-
 TRUE_WORDS: Final = frozenset({"1", "on", "t", "true", "y", "yes"})
 FALSE_WORDS: Final = frozenset({"0", "off", "f", "false", "n", "no"})
 MAX_BYTES: Final = 64 * 1024

@@ -10,8 +10,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .snapshot import Snapshot
 
-__all__ = ["FENCE_MARGIN", "FORMAT", "WAY_AROUND", "ComponentStatus", "RegistrySnapshot", "Worker"]
-
 FENCE_MARGIN: Final = 0.95
 """How much of the registry's lifetime a fence may take: two clocks may run at rates that differ a
 little.

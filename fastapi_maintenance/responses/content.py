@@ -9,8 +9,6 @@ from typing import Final
 from ..model.state import MaintenanceState
 from .translations import Translation
 
-__all__ = ["DETAIL", "READ_ONLY_DETAIL", "Content", "detail"]
-
 DETAIL: Final = "Service temporarily unavailable due to maintenance"
 """The detail for programs if the state has no message."""
 

@@ -8,8 +8,6 @@ from typing import Final
 
 from starlette.types import Scope
 
-__all__ = ["negotiate", "negotiate_language", "preferences"]
-
 _MAX_LENGTH: Final = 1024  # bytes; browsers send under 200
 _MAX_RANGES: Final = (
     32  # further ranges and parameters are ignored, so that a made-up header costs no time

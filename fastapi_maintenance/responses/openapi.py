@@ -7,8 +7,6 @@ from typing import Any, Final
 from .content import DETAIL
 from .renderers import HTML, JSON, PLAIN, PROBLEM
 
-__all__ = ["maintenance_responses"]
-
 
 def _object(*required: str, **properties: dict[str, Any]) -> dict[str, Any]:
     return {"type": "object", "properties": properties, "required": list(required)}

@@ -29,8 +29,6 @@ from .renderers import (
 from .templates import Page, read_file, read_template
 from .translations import TRANSLATIONS, Translation
 
-__all__ = ["PROBLEM_TYPE", "ResponseOptions"]
-
 logger = logging.getLogger("fastapi_maintenance")
 
 PROBLEM_TYPE: Final = "urn:problem-type:maintenance"

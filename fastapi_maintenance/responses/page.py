@@ -12,8 +12,6 @@ from typing import Final
 from .._internal.times import iso_seconds, readable
 from .content import Content
 
-__all__ = ["CONTENT_SECURITY_POLICY", "inline_source", "render_page"]
-
 _FILES: Final = files(__package__)
 _PAGE: Final = Template(_FILES.joinpath("page.html").read_text("utf-8"))
 _STYLE: Final = _FILES.joinpath("page.css").read_text("utf-8")

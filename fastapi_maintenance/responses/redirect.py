@@ -8,8 +8,6 @@ from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from starlette.types import Scope
 
-__all__ = ["leads_to_itself"]
-
 _HERE: Final = "_"  # a host that no URL names
 _HOST: Final = re.compile(r"(?:.*@)?(.*?)\.?(?::(?:80|443)?)?", re.DOTALL)
 

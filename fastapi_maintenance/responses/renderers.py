@@ -10,19 +10,6 @@ from .._internal.times import iso_seconds, readable
 from .content import Content, detail
 from .page import CONTENT_SECURITY_POLICY, render_page
 
-__all__ = [
-    "HTML",
-    "JSON",
-    "MEDIA_TYPES",
-    "PLAIN",
-    "PROBLEM",
-    "RenderedBody",
-    "render_html",
-    "render_json",
-    "render_plain",
-    "render_problem",
-]
-
 JSON: Final = "application/json"
 PROBLEM: Final = "application/problem+json"
 HTML: Final = "text/html"

@@ -21,14 +21,6 @@ from .renderers import HTML, MEDIA_TYPES
 from .retry_after import RetryAfter
 from .transport import adapt_send
 
-__all__ = [
-    "MODE_HEADER",
-    "UPCOMING_HEADER",
-    "MaintenanceResponse",
-    "ResponseHandler",
-    "announcement",
-]
-
 _Response = Response | Awaitable[Response]
 ResponseHandler = (
     Callable[[Request], _Response]

@@ -9,8 +9,6 @@ from random import randint
 
 from ..model.state import DEFAULT_RETRY_AFTER, MAX_RETRY_AFTER, MaintenanceState
 
-__all__ = ["RetryAfter"]
-
 
 @dataclass(frozen=True, slots=True)
 class RetryAfter:

@@ -12,8 +12,6 @@ from ..exceptions import ConfigurationError
 from .content import Content
 from .renderers import RenderedBody
 
-__all__ = ["Page", "read_file", "read_template"]
-
 _TYPE: Final = (b"content-type", b"text/html; charset=utf-8")
 
 Page = Callable[[Content], RenderedBody]

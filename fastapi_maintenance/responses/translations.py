@@ -7,8 +7,6 @@ from typing import Final
 
 from ..exceptions import ConfigurationError
 
-__all__ = ["TRANSLATIONS", "Translation"]
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Translation:

@@ -9,8 +9,6 @@ from starlette.types import Message, Scope, Send
 
 from .content import DETAIL
 
-__all__ = ["adapt_send", "truncate_reason"]
-
 _TRY_AGAIN_LATER: Final = 1013  # in IANA's registry of WebSocket close codes
 _LONGEST_REASON: Final = 123  # bytes; a WebSocket control frame carries 125, two of them the code
 

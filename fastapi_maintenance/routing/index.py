@@ -17,8 +17,6 @@ from .layers import mounted_app
 from .match import NOT_FOUND, RouteMatch, docs_urls, is_application, rejects_method
 from .resolver import Part, enter, flatten, included_router, with_own
 
-__all__ = ["RouteIndex"]
-
 _ROUTES: Final = (APIRoute, APIWebSocketRoute, Mount, Route, WebSocketRoute)
 _STANDARD: Final = frozenset(each.matches for each in _ROUTES)  # by type, path, method only
 _STANDARD_ROUTER: Final = getattr(APIRouter, "matches", None)

@@ -8,8 +8,6 @@ from typing import Final
 from starlette.applications import Starlette
 from starlette.routing import Host, Mount, Router
 
-__all__ = ["has_router", "mounted_app", "router_of", "unwrap"]
-
 _MAX_LAYERS: Final = (
     100  # an object that makes up an `.app` for every `.app` must not hang a worker
 )

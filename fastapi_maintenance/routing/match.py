@@ -12,8 +12,6 @@ from starlette.routing import Router
 
 from ..model.policy import Effect, Mark
 
-__all__ = ["NOT_FOUND", "RouteMatch", "docs_urls", "is_application", "rejects_method"]
-
 _CHECKS_METHODS: Final = "_allowed_methods" in HTTPEndpoint.dispatch.__code__.co_names
 """Whether `HTTPEndpoint` rejects unknown methods. Older versions run any function of that name."""
 

@@ -16,17 +16,6 @@ from ..decorators import Marks
 from .layers import mounted_app, router_of, unwrap
 from .match import NOT_FOUND, RouteMatch, docs_urls, is_application, rejects_method
 
-__all__ = [
-    "Part",
-    "enter",
-    "flatten",
-    "included_router",
-    "parts_of",
-    "resolve",
-    "with_inclusion",
-    "with_own",
-]
-
 # These answer 405 to a partial match.
 _REJECTING: Final = frozenset({Route.handle, APIRoute.handle})
 

@@ -17,8 +17,6 @@ from .layers import has_router, mounted_app, router_of, unwrap
 from .match import RouteMatch, is_application
 from .resolver import Part, included_router, parts_of, resolve, with_inclusion, with_own
 
-__all__ = ["RouteScan", "RouteTable"]
-
 _NO_ROUTER: Final = Router()
 _routes_of = attrgetter("routes")
 

@@ -14,8 +14,6 @@ from ..routing import unwrap
 from ..runtime.current import modes_of
 from ..runtime.mode import MaintenanceMode
 
-__all__ = ["override"]
-
 
 class override(
     AbstractContextManager[None]

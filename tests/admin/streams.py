@@ -8,8 +8,6 @@ from http.client import HTTPConnection
 from types import TracebackType
 from typing import Any, Self
 
-__all__ = ["Stream"]
-
 
 class Stream:
     """The events of `GET /maintenance/events`. Each read waits at most `patience` seconds."""

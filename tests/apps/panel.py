@@ -7,8 +7,6 @@ import os
 from examples.panel import app
 from fastapi_maintenance import force_maintenance_mode_off
 
-__all__ = ["app"]
-
 
 @app.get("/pid")
 @force_maintenance_mode_off

@@ -16,8 +16,6 @@ from fastapi_maintenance.model.snapshot import Snapshot
 from fastapi_maintenance.model.state import MaintenanceState
 from tests.support.waiting import eventually
 
-__all__ = ["RecordingFeed", "watched"]
-
 
 @dataclass(eq=False)
 class RecordingFeed:

@@ -7,8 +7,6 @@ from typing import Any, Final
 
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request
 
-__all__ = ["PHONE", "WAIT", "Visit"]
-
 _OF_CHROMIUM: Final = re.compile(
     r"Failed to load resource: the server responded with a status of \d+"
 )  # it says so of every 503

@@ -25,8 +25,6 @@ from ..support.servers import RedisServer
 from .crew import Crew, Nursery, Worker, ask_slowly, ready
 from .schedule import Step, draw
 
-__all__ = ["Outcome", "run_schedules"]
-
 _TTL: Final = 0.2
 _STALE_AFTER: Final = 0.4  # below the registry's lifetime, three ttl
 _CREW: Final = 3

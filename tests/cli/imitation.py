@@ -11,8 +11,6 @@ from fastapi_maintenance.cli.embedded import embedded_redis
 
 from ..support.ports import free_port
 
-__all__ = ["imitation"]
-
 
 @asynccontextmanager
 async def imitation() -> AsyncIterator[str]:

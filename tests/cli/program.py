@@ -21,8 +21,6 @@ from typing import Final, Self
 from ..support.waiting import eventually_sync
 from .ran import Ran
 
-__all__ = ["Program", "run"]
-
 _ROOT: Final = Path(__file__).parents[2]
 _COMMAND: Final = (sys.executable, "-m", "fastapi_maintenance")
 _START: Final = 30.0  # seconds; a busy machine needs some of them to import everything

@@ -6,8 +6,6 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Ran"]
-
 
 @dataclass(frozen=True, slots=True)
 class Ran:

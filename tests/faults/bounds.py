@@ -4,21 +4,6 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = [
-    "BACK",
-    "BOOT",
-    "BY_POLL",
-    "BY_PUSH",
-    "BY_RECONNECT",
-    "LEASE",
-    "LOOP_LAG",
-    "NO_POLL",
-    "PATIENT",
-    "SLACK",
-    "TTL",
-    "UNREACHABLE",
-]
-
 SLACK: Final = 3.0
 """A machine five times slower than ours must pass. How fast it really is, the benchmarks say."""
 

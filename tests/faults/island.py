@@ -10,8 +10,6 @@ from typing import Final, Self
 
 import pytest
 
-__all__ = ["Island"]
-
 _NOBODY: Final = (
     "02:00:00:00:00:01"  # an address that no interface here has: who is sent to it, hears nothing
 )

@@ -14,8 +14,6 @@ from tests.support.waiting import eventually
 
 from .bounds import SLACK
 
-__all__ = ["nothing_left"]
-
 # Threads that an event loop or anyio keeps for the next call; they are few, idle and end with the loop.
 _POOLED: Final = re.compile(r"asyncio_\d+|AnyIO worker thread")
 

@@ -15,8 +15,6 @@ from functools import partial
 from types import TracebackType
 from typing import Final, Self
 
-__all__ = ["Proxy"]
-
 _LINGER_NOT: Final = struct.pack(
     "ii", 1, 0
 )  # closing then sends RST and not FIN (socket(7), SO_LINGER)

@@ -19,8 +19,6 @@ from tests.support.waiting import eventually
 
 from .bounds import SLACK
 
-__all__ = ["Answer", "RequestWaited", "Service"]
-
 logger = logging.getLogger(__name__)
 
 _PAUSE: Final = 0.01  # seconds, between two requests of the visitor

@@ -14,8 +14,6 @@ from tests.support.waiting import eventually_sync
 
 from .bounds import BOOT
 
-__all__ = ["SITES", "Site", "running"]
-
 
 class Site(Protocol):
     """A deployment that is up. Faults hit the server that owns the switch; what it has confirmed survives its end."""

@@ -12,8 +12,6 @@ import pytest
 
 from tests.support.servers import RedisServer
 
-__all__ = ["Clock", "stepping_server"]
-
 # Only the wall clock: what a server measures by the monotonic one goes on, as when an operator or NTP sets the time.
 _SHIM: Final = r"""
 #define _GNU_SOURCE

@@ -16,8 +16,6 @@ from tests.support.collecting import Collecting
 
 from .bounds import LOOP_LAG
 
-__all__ = ["Watchdog"]
-
 _BEAT: Final = 0.01  # seconds
 _STILL: Final = 0.02  # seconds; what is shorter is a busy machine's doing, and counted as that
 _TICK: Final = 1 / os.sysconf("SC_CLK_TCK")  # seconds, in which /proc/stat counts

@@ -9,8 +9,6 @@ from typing import Final
 
 from hypothesis import HealthCheck, settings
 
-__all__ = ["VARIABLE", "effort"]
-
 VARIABLE: Final = "FUZZ_EXAMPLES"
 
 

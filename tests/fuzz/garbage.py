@@ -7,8 +7,6 @@ from typing import Any, Final
 
 from hypothesis import strategies as st
 
-__all__ = ["JSON", "SWITCHES", "TEXT", "nearly_states"]
-
 TEXT: Final = st.text(
     st.characters(codec=None), max_size=200
 )  # with lone surrogates, as os.environ and file names have them

@@ -9,8 +9,6 @@ from typing import Final
 
 from hypothesis import strategies as st
 
-__all__ = ["CLAIMS", "CONVERSATIONS", "array", "bulk"]
-
 
 def bulk(text: bytes) -> bytes:
     """A bulk string."""

@@ -33,8 +33,6 @@ from fastapi_maintenance.decorators import Marks
 from fastapi_maintenance.routing import RouteMatch, RouteTable
 from fastapi_maintenance.routing.resolver import resolve
 
-__all__ = ["compare"]
-
 Decorator = Callable[[Any], Any]
 
 DECORATORS: Final[dict[Marks, Decorator]] = {

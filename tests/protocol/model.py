@@ -11,8 +11,6 @@ from dataclasses import dataclass, replace
 from itertools import permutations
 from typing import Final
 
-__all__ = ["ORDER", "ORDERS", "RULES", "State", "violations"]
-
 ORDER: Final = ("arm", "register", "read")
 ORDERS: Final = tuple(permutations(ORDER))
 RULES: Final = frozenset(

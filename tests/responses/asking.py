@@ -14,9 +14,6 @@ from fastapi_maintenance.responses import MaintenanceResponse, ResponseOptions
 
 from ..support.asgi import exchange, http_scope
 
-__all__ = ["CHROME", "FIREFOX", "NOW", "Page", "accepting", "ask", "read", "response_to"]
-
-
 NOW: Final = datetime(2026, 11, 22, 3, 0, tzinfo=UTC)
 CHROME: Final = (
     "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,image/apng,"

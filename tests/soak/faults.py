@@ -18,8 +18,6 @@ from fastapi_maintenance import MaintenanceState
 
 from .site import KEY, Site
 
-__all__ = ["FAULTS", "Fault"]
-
 UP: Final = 2.0  # seconds after Redis can be reached again (DESIGN, failure table)
 KILLED: Final = 0.25  # seconds after only the connection was lost
 POLLING: Final = 1.2  # ttl; without pushes a sync finds the change, every ttl give or take a fifth

@@ -20,8 +20,6 @@ from typing import Any, Final, Self
 
 from .truth import CLOSED, GONE, ODD, OPEN, Batch
 
-__all__ = ["Load"]
-
 _RECORD: Final = struct.Struct("<iddii")
 _REQUEST: Final = b"GET / HTTP/1.1\r\nhost: soak\r\n\r\n"
 _TICK: Final = 0.01  # seconds between two batches on a connection

@@ -9,8 +9,6 @@ from .faults import FAULTS
 from .run import Outcome
 from .truth import Verdict
 
-__all__ = ["COLUMNS", "table", "to_json"]
-
 COLUMNS: Final = ("Fault", "Times injected", "Bound", "Worst observed staleness", "Wrong answers")
 
 

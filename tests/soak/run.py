@@ -15,8 +15,6 @@ from .faults import FAULTS, Fault
 from .site import Site
 from .truth import Verdict
 
-__all__ = ["SLACK", "Outcome", "Plan", "Sample", "soak"]
-
 # seconds over every bound, for an answer that waits its turn on a machine with fewer processors
 # than processes
 SLACK: Final = 0.5

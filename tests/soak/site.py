@@ -29,8 +29,6 @@ from ..support.servers import RedisServer
 from .load import Load
 from .truth import Flip, Truth
 
-__all__ = ["KEY", "PATIENCE", "Site"]
-
 KEY: Final = "maintenance"
 PATIENCE: Final = 20.0  # seconds for what is no fault: a process that starts, a server that answers
 _USERS: Final = "user default on nopass ~* &* +@all\nuser worker on nopass ~* &* +@all\n"

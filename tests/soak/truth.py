@@ -11,8 +11,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-__all__ = ["CLOSED", "GONE", "ODD", "OPEN", "Batch", "Flip", "Truth", "Verdict"]
-
 OPEN: Final = 200
 CLOSED: Final = 503
 ODD: Final = 500

@@ -7,17 +7,6 @@ from typing import Any, Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope
 
-__all__ = [
-    "UNUSED",
-    "at",
-    "by",
-    "exchange",
-    "http_scope",
-    "refusal_to_start",
-    "sending",
-    "websocket_scope",
-]
-
 UNUSED: Final[Any] = None
 """A `receive` or `send` that must not be used: calling it fails."""
 

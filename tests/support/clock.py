@@ -5,8 +5,6 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Final
 
-__all__ = ["T0", "Clock", "at"]
-
 T0: Final = 1_800_000_000.0  # on the backend's clock
 
 

@@ -7,8 +7,6 @@ import time
 from types import TracebackType
 from typing import Any, Self
 
-__all__ = ["Collecting"]
-
 
 class Collecting:
     """Counts, while it is entered, the `seconds` of wall-clock time and of this process' threads

@@ -7,8 +7,6 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-__all__ = ["lines_run"]
-
 
 def lines_run(call: Callable[[], object]) -> int:
     """Return how many lines of Python a call runs."""

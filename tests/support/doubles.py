@@ -13,8 +13,6 @@ from fastapi_maintenance.model.holds import Hold
 from fastapi_maintenance.model.snapshot import Snapshot
 from fastapi_maintenance.model.state import MaintenanceState
 
-__all__ = ["DeadWatch", "Ignorant", "LeasedBoard", "StateBoard", "Switchboard"]
-
 
 class Switchboard(BaseStateBackend):
     """What a user would write: two methods, and no call of `super().__init__()`.

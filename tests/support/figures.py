@@ -14,8 +14,6 @@ from typing import Final, NamedTuple
 
 import grimp
 
-__all__ = ["RETIRED", "Figure", "figures", "main", "retired_in"]
-
 ROOT: Final = Path(__file__).parents[2]
 PACKAGE: Final = "fastapi_maintenance"
 

@@ -21,8 +21,6 @@ from typing import Final, Self
 
 from fastapi_maintenance import maintenance_mode_on
 
-__all__ = ["Holder", "Program", "stubborn"]
-
 _ROOT: Final = Path(__file__).parents[2]
 
 

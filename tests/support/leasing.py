@@ -7,8 +7,6 @@ import threading
 
 import pytest
 
-__all__ = ["critical_lines", "lease_threads"]
-
 
 def lease_threads() -> list[threading.Thread]:
     """Those that keep a lease now."""

@@ -15,8 +15,6 @@ import pytest
 from .pages import Block
 from .waiting import eventually_sync
 
-__all__ = ["nginx"]
-
 
 @contextmanager
 def nginx(upstream: str, port: int, home: Path, options: str = "") -> Iterator[str]:

@@ -31,8 +31,6 @@ from .servers import RedisServer
 from .topologies import Cluster, SentinelGroup, cluster, sentinel_group
 from .waiting import eventually_sync
 
-__all__ = ["PAGES", "ROOT", "Block", "Reader", "fences_of"]
-
 ROOT: Final = Path(__file__).parents[2]
 PAGES: Final = sorted(
     str(page.relative_to(ROOT))

@@ -7,8 +7,6 @@ import random
 import socket
 from typing import Final
 
-__all__ = ["free_port"]
-
 # Below what any kernel hands out for outgoing connections (Linux from 32768, macOS from 49152). In
 # that range a client that keeps trying a server which is down can be given the server's port as its
 # own, connects to itself, and the server never comes back.

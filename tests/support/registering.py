@@ -7,8 +7,6 @@ from typing import Any, Final
 
 from .servers import RedisServer
 
-__all__ = ["register", "reports"]
-
 _RECORDED: Final = (
     "host",
     "pid",

@@ -19,8 +19,6 @@ import trustme
 from .ports import free_port
 from .waiting import eventually_sync
 
-__all__ = ["CONFIG", "USERS", "RedisServer"]
-
 CONFIG: Final = Path(__file__).parents[2] / "backends" / "redis" / "redis.conf"
 USERS: Final = CONFIG.with_name("users.acl")
 TLS: Final = CONFIG.with_name("tls.conf")

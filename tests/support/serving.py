@@ -23,16 +23,6 @@ from websockets.sync.client import connect
 
 from .waiting import eventually_sync
 
-__all__ = [
-    "BELIEVING_NO_HEADERS",
-    "SERVERS",
-    "WEBSOCKETS",
-    "Server",
-    "handshakes",
-    "serving",
-    "serving_by_hypercorn",
-]
-
 Server = Callable[[ASGIApp], AbstractContextManager[str]]
 
 WEBSOCKETS: Final[list[WSProtocolType]] = [

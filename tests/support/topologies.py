@@ -19,8 +19,6 @@ from .ports import free_port
 from .servers import CONFIG, RedisServer
 from .waiting import eventually_sync
 
-__all__ = ["Cluster", "SentinelGroup", "cluster", "sentinel_group"]
-
 SENTINEL: Final = CONFIG.with_name("sentinel")
 CLUSTER: Final = CONFIG.with_name("cluster")
 KEY: Final = "maintenance"

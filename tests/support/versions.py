@@ -12,8 +12,6 @@ from typing import Final
 
 import pytest
 
-__all__ = ["INSTALLED", "VERSIONS", "program_of"]
-
 INSTALLED: Final = "installed"
 
 _SERVERS: Final = (

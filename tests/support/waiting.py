@@ -9,8 +9,6 @@ from typing import Any, TypeVar, overload
 
 import anyio
 
-__all__ = ["eventually", "eventually_sync"]
-
 T = TypeVar("T")
 
 

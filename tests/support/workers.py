@@ -18,8 +18,6 @@ from typing import Final, Self
 from .ports import free_port
 from .waiting import eventually_sync
 
-__all__ = ["Answer", "Workers"]
-
 _ROOT: Final = Path(__file__).parents[2]
 # connections opened before the first is used, so that more than one process is woken to accept them
 _AT_ONCE: Final = 8

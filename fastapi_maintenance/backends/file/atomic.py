@@ -12,8 +12,6 @@ from typing import Final
 
 from ...exceptions import BackendUnavailableError, ReadOnlyBackendError
 
-__all__ = ["read_file", "remove_file", "replace_file", "translating_os_errors"]
-
 _FORBIDDEN: Final = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EBADF)
 
 

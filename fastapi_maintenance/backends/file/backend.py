@@ -20,8 +20,6 @@ from ...model.state import MaintenanceState
 from ..base import BaseStateBackend, SnapshotListener, SupportsLeases
 from .store import SwitchFiles
 
-__all__ = ["LocalFileBackend"]
-
 _MIN_HALVED_PAUSE: Final = 0.05  # seconds
 
 T = TypeVar("T")

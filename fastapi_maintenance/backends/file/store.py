@@ -18,8 +18,6 @@ from ...model.snapshot import Snapshot
 from ...model.state import MAX_BYTES, OFF, MaintenanceState
 from .atomic import read_file, remove_file, replace_file, translating_os_errors
 
-__all__ = ["StoredHolds", "SwitchFiles"]
-
 _MAX_HOLDS_BYTES: Final = 1024 * 1024
 _LOCK_TIMEOUT: Final = 5.0  # seconds
 

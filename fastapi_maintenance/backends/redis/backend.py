@@ -59,8 +59,6 @@ from .script import Script, dump_hold
 from .sync import LIFETIMES, DataLoss
 from .topology import server_of_client, server_of_url, split_netloc
 
-__all__ = ["RedisBackend"]
-
 _OPTIONS: Final = (
     "key",
     "ttl",

@@ -16,8 +16,6 @@ from ...exceptions import BackendError
 from ..base import StateChange
 from .connection import RedisConnection
 
-__all__ = ["NotificationClaim"]
-
 _SOURCE: Final = files(__package__).joinpath("claim.lua").read_bytes()
 _LEASE: Final = 10.0  # seconds; then another worker notifies in place of one that died
 

@@ -17,8 +17,6 @@ from .connection import Command, RedisConnection, Reply, abort, request
 from .keys import Keys
 from .server import Address, Server, SingleServer
 
-__all__ = ["ClusterServer", "is_slot_migrating", "resolved"]
-
 _HOPS: Final = 5
 
 

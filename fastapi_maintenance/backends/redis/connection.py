@@ -13,8 +13,6 @@ from redis.exceptions import MovedError, ResponseError
 
 from ...exceptions import BackendUnavailableError
 
-__all__ = ["Command", "NotSlotOwnerError", "RedisConnection", "Reply", "abort", "request"]
-
 Command = tuple[Any, ...]
 Reply = Any
 

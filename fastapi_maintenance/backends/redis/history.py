@@ -18,8 +18,6 @@ from ...model.holds import Hold
 from ...model.state import MaintenanceState
 from .connection import Command, RedisConnection, Reply
 
-__all__ = ["History", "HistoryGapLog", "read_entry"]
-
 logger = logging.getLogger("fastapi_maintenance")
 
 _BLOCK: Final = 1.0  # seconds; then who owns the switch is found out again

@@ -7,8 +7,6 @@ from typing import Self
 
 from ...exceptions import ConfigurationError
 
-__all__ = ["Keys"]
-
 
 @dataclass(frozen=True, slots=True)
 class Keys:

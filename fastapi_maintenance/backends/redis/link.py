@@ -24,8 +24,6 @@ from .keys import Keys
 from .server import Server
 from .sync import DataLoss, Sync
 
-__all__ = ["Link", "Rung"]
-
 logger = logging.getLogger("fastapi_maintenance")
 
 _BACKOFF_START: Final = 0.02  # seconds

@@ -10,8 +10,6 @@ from typing import NamedTuple
 from ..._internal.threads import in_thread
 from ...model.workers import Worker
 
-__all__ = ["Process", "proved_gone"]
-
 _INSTANCE = "FASTAPI_MAINTENANCE_INSTANCE"
 
 

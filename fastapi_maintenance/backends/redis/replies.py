@@ -20,17 +20,6 @@ from ...model.workers import RegistrySnapshot, Worker
 from .connection import Command
 from .keys import Keys
 
-__all__ = [
-    "HoldObserver",
-    "ScriptReply",
-    "count_replicas",
-    "pairs",
-    "read_natively",
-    "read_registry",
-    "read_script",
-    "reads",
-]
-
 
 @dataclass(frozen=True, slots=True)
 class ScriptReply:

@@ -17,8 +17,6 @@ from .cluster import is_slot_migrating
 from .connection import Command, NotSlotOwnerError, RedisConnection
 from .keys import Keys
 
-__all__ = ["Script", "dump_hold", "is_unknown", "is_unknown_script"]
-
 _SOURCE: Final = files(__package__).joinpath("maintenance.lua").read_bytes()
 _DIGEST: Final = hashlib.sha1(_SOURCE, usedforsecurity=False).hexdigest()
 

@@ -17,8 +17,6 @@ from ...exceptions import BackendError
 from .connection import RedisConnection, Reply, abort, request
 from .server import Address, SingleServer
 
-__all__ = ["SentinelServer"]
-
 # seconds; Sentinels tell each other of a failover every 2 (Redis documentation, "Sentinel")
 _AGREED_WITHIN: Final = 10.0
 _EVENT: Final = "+switch-master"

@@ -20,8 +20,6 @@ from redis.exceptions import ConnectionError, RedisError
 from ...exceptions import ConfigurationError
 from .connection import RedisConnection, abort
 
-__all__ = ["Address", "Server", "SingleServer", "TLSContextCache"]
-
 Address = tuple[str, int]
 
 

@@ -35,8 +35,6 @@ from .replies import HoldObserver, ScriptReply, pairs, read_natively, read_scrip
 from .script import Script, dump_hold, is_unknown
 from .server import Server
 
-__all__ = ["LIFETIMES", "DataLoss", "Sync"]
-
 logger = logging.getLogger("fastapi_maintenance")
 
 _Marks = Mapping[str, tuple[int, str]]

@@ -19,8 +19,6 @@ from .keys import Keys
 from .sentinel import SentinelServer
 from .server import Server, SingleServer
 
-__all__ = ["server_of_client", "server_of_url", "split_netloc"]
-
 _SENTINEL_PORT: Final = 26379
 _NETLOC: Final = re.compile("[^/?#]*")  # RFC 3986, appendix B
 _YES_OR_NO: Final = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}

@@ -19,16 +19,6 @@ from tests.backends.recording import RecordingFeed
 from tests.support.collecting import Collecting
 from tests.support.waiting import eventually
 
-__all__ = [
-    "SOON",
-    "Worker",
-    "linked",
-    "no_hot_loop",
-    "open_files",
-    "recorded_commands",
-    "took_less_than",
-]
-
 SOON: Final = (
     1.0  # seconds: generous for what takes milliseconds, and less than any poll in these tests
 )

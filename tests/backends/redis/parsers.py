@@ -7,8 +7,6 @@ from typing import Any, Final
 
 from redis._parsers import _AsyncHiredisParser, _AsyncRESP3Parser
 
-__all__ = ["PARSERS"]
-
 PARSERS: Final[list[type[Any]]] = [
     _AsyncRESP3Parser,
     *([_AsyncHiredisParser] if find_spec("hiredis") else []),

@@ -10,8 +10,6 @@ from typing import Any
 
 from redis.asyncio.connection import Connection
 
-__all__ = ["Scripted", "scripted"]
-
 Answer = Callable[[bytes], bytes | Awaitable[bytes]]
 
 
