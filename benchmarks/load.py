@@ -32,9 +32,10 @@ def load() -> dict[str, Any]:
         with WorkerPool(run_workers, server, WORKERS) as workers:
             say(f"{WORKERS} idle workers for {_WINDOW:g} s")
             time.sleep(2)
+            # One is the pool's own.
             figures["connections"] = (
                 _look(server)["connections"] - before["connections"] - 1
-            ) / WORKERS  # one is the pool's own
+            ) / WORKERS
             figures["idle"] = _over(server, _WINDOW)
             say(f"{_FLIPS} flips of {WORKERS} workers")
             start, at = _look(server), time.monotonic()

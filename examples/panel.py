@@ -24,9 +24,8 @@ def operator(given: Annotated[HTTPBasicCredentials, Depends(HTTPBasic())]) -> st
 
 
 app = FastAPI(title="Example")
-app.add_middleware(
-    MaintenanceModeMiddleware
-)  # the backend is the one that FASTAPI_MAINTENANCE_BACKEND names
+# The backend is the one that FASTAPI_MAINTENANCE_BACKEND names.
+app.add_middleware(MaintenanceModeMiddleware)
 app.include_router(maintenance_admin(dependencies=[Depends(operator)], operator=operator))
 
 

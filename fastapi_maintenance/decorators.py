@@ -15,9 +15,8 @@ from .model.policy import Effect, Mark
 Target = TypeVar("Target")
 
 _ATTRIBUTE: Final = "__fastapi_maintenance_marks__"
-_BOUND: Final = (
-    "__fastapi_maintenance_bound_marks__"  # on an object, the marks of its bound methods
-)
+# On an object, the marks of its bound methods.
+_BOUND: Final = "__fastapi_maintenance_bound_marks__"
 
 
 class Marks(NamedTuple):

@@ -16,9 +16,8 @@ __all__ = ["WhileClosed", "readiness"]
 
 WhileClosed = Literal["stay", "leave"]
 
-_UNREACHABLE: Final = (
-    "unreachable-closed"  # the source of a gate that is closed because its backend is away
-)
+# The source of a gate that is closed because its backend is away.
+_UNREACHABLE: Final = "unreachable-closed"
 
 
 def readiness(*, while_closed: WhileClosed) -> Callable[[], Awaitable[JSONResponse]]:

@@ -154,14 +154,6 @@ def redis_url(redis_server: RedisServer, redis_user: str | None) -> str:
 
 
 @pytest.fixture
-def settled(redis_server: RedisServer) -> None:
-    """Make the data of `redis_server` old, so that no barrier waits for workers of whom its
-    registry does not know yet.
-    """
-    redis_server.cli("SET", "{maintenance}:epoch", "1 1 0 0 0")
-
-
-@pytest.fixture
 def own_redis_server(redis_program: str) -> Iterator[RedisServerFactory]:
     """Makes started servers that are this test's alone: to be killed, frozen, reconfigured."""
     with ExitStack() as servers:

@@ -185,7 +185,6 @@ def test_it_serves_and_is_flipped(
     installed: Path,
     environment: dict[str, str],
     redis_server: RedisServer,
-    settled: None,
     free_port: int,
     tmp_path: Path,
 ) -> None:

@@ -13,9 +13,8 @@ from anyio.lowlevel import RunVar
 Result = TypeVar("Result")
 
 _MAX_THREADS: Final = 40
-_threads: Final[RunVar[CapacityLimiter]] = RunVar(
-    "fastapi_maintenance_threads"
-)  # one limiter for each event loop
+# One limiter for each event loop.
+_threads: Final[RunVar[CapacityLimiter]] = RunVar("fastapi_maintenance_threads")
 
 
 async def call_handler(

@@ -36,9 +36,8 @@ class _OneLine(logging.Filter):
         for name, value in vars(record).items():
             if name.startswith("maintenance_") and isinstance(value, str):
                 setattr(record, name, one_line(value))
-        if (
-            record.exc_info
-        ):  # an error may quote anything, so no line of a traceback begins like a record
+        # An error may quote anything, so no line of a traceback begins like a record.
+        if record.exc_info:
             lines = logging.Formatter().formatException(record.exc_info).split("\n")
             record.exc_text = "\n".join(f"    {one_line(line)}" for line in lines)
         return True

@@ -26,9 +26,8 @@ from ..runtime.current import current_backend
 
 _FIRST_LOOK: Final = 0.01  # seconds after the beginning
 _SLOWEST_LOOK: Final = 0.2
-_UNHURRIED: Final = (
-    1.0  # a look that had less and was cut off says nothing of the registry: it came too late
-)
+# A look that had less and was cut off says nothing of the registry: it came too late.
+_UNHURRIED: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,9 +172,8 @@ class Barrier:
         self._drained = drained
         self._expect = expect
         self._first = {worker.id for worker in begun.workers}
-        self._known: dict[
-            str, tuple[Worker, float]
-        ] = {}  # each with since when it has not reported
+        # Each with since when it has not reported.
+        self._known: dict[str, tuple[Worker, float]] = {}
         self._generation = ""
         self._registered: set[str] = set()  # in that generation
         self.begin(begun, 0.0)

@@ -60,9 +60,8 @@ class Bypass:
     def issue(self, until: datetime, note: str | None = None) -> tuple[str, BypassRecord]:
         """Issue a token. Returns the token and its record for the switch."""
         seconds = int(until.timestamp())
-        token = self._signer.dumps(
-            [seconds, token_urlsafe(9)]
-        )  # random, so that none is like another
+        # Random, so that none is like another.
+        token = self._signer.dumps([seconds, token_urlsafe(9)])
         end = datetime.fromtimestamp(seconds, UTC)
         return token, BypassRecord(id=_id_of(token), until=end, note=note)
 

@@ -73,9 +73,8 @@ class _CORSLookup:
 
 def _matches(route: BaseRoute, scope: Scope) -> tuple[Match, Scope]:
     try:
-        return route.matches(
-            {**scope, "fastapi": dict(scope.get("fastapi", {}))}
-        )  # FastAPI writes into it
+        # FastAPI writes into it.
+        return route.matches({**scope, "fastapi": dict(scope.get("fastapi", {}))})
     except Exception:  # of a custom convertor
         return Match.NONE, {}
 

@@ -8,9 +8,10 @@ from typing import Final
 from ..exceptions import ConfigurationError
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+# Suffixes of other keys.
 _RESERVED: Final = frozenset(
     {"epoch", "events", "history", "holds", "recorded", "registry", "told", "w", "workers"}
-)  # suffixes of other keys
+)
 
 
 def check_component(name: object) -> str:

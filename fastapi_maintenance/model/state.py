@@ -147,9 +147,8 @@ class MaintenanceState(BaseModel):
                         f"The JSON cannot be read as a state: {'; '.join(_explain(error))}."
                     ) from None
                 ignored += _explain(error)
-                invalid |= (
-                    {"starts_at", "ends_at"} if None in invalid else set()
-                )  # of an empty window
+                # Of an empty window.
+                invalid |= {"starts_at", "ends_at"} if None in invalid else set()
                 document = {
                     name: detail for name, detail in document.items() if name not in invalid
                 }

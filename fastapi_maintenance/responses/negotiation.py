@@ -9,9 +9,8 @@ from typing import Final
 from starlette.types import Scope
 
 _MAX_LENGTH: Final = 1024  # bytes; browsers send under 200
-_MAX_RANGES: Final = (
-    32  # further ranges and parameters are ignored, so that a made-up header costs no time
-)
+# Further ranges and parameters are ignored, so that a made-up header costs no time.
+_MAX_RANGES: Final = 32
 _MAX_PARAMETERS: Final = 8
 _MAX_SUBTAGS: Final = 8  # language, script, region and a few variants
 
@@ -45,9 +44,8 @@ def negotiate(accept: str, offers: Sequence[str]) -> str:
     qualities = _qualities(accept)
     if not qualities:
         return offers[0]
-    return max(
-        offers, key=lambda offer: _preference(offer, qualities)
-    )  # of equals, max returns the first
+    # Of equals, max returns the first.
+    return max(offers, key=lambda offer: _preference(offer, qualities))
 
 
 def _preference(media_type: str, qualities: dict[str, float]) -> tuple[float, int]:
@@ -69,9 +67,8 @@ def negotiate_language(accept_language: str, tags: Collection[str], default: str
     for tag in tags:  # `pt` is `pt-BR` unless there is a plain one
         known.setdefault(tag.lower().partition("-")[0], tag)
     qualities = _qualities(accept_language)
-    for language, quality in sorted(
-        qualities.items(), key=lambda item: -item[1]
-    ):  # of equals, the first named stays first
+    # Of equals, the first named stays first.
+    for language, quality in sorted(qualities.items(), key=lambda item: -item[1]):
         if quality and (found := _look_up(language, known, default)) is not None:
             return found
     return default
@@ -85,9 +82,8 @@ def _look_up(language: str, known: dict[str, str], default: str) -> str | None:
     return next((known[prefix] for prefix in prefixes if prefix in known), None)
 
 
-_QUOTED: Final = re.compile(
-    r'"(?:[^"\\]|\\.)*(?:"|\\?\Z)', re.DOTALL
-)  # an unclosed quote reaches to the end; without that, matching is quadratic
+# An unclosed quote reaches to the end; without that, matching is quadratic.
+_QUOTED: Final = re.compile(r'"(?:[^"\\]|\\.)*(?:"|\\?\Z)', re.DOTALL)
 _QVALUE: Final = re.compile(r"0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?")
 
 

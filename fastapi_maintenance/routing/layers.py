@@ -8,9 +8,8 @@ from typing import Final
 from starlette.applications import Starlette
 from starlette.routing import Host, Mount, Router
 
-_MAX_LAYERS: Final = (
-    100  # an object that makes up an `.app` for every `.app` must not hang a worker
-)
+# An object that makes up an `.app` for every `.app` must not hang a worker.
+_MAX_LAYERS: Final = 100
 
 
 def unwrap(app: object) -> Iterator[object]:
@@ -19,9 +18,8 @@ def unwrap(app: object) -> Iterator[object]:
         yield app
         if isinstance(app, Starlette | Router):
             return
-        owner = getattr(
-            app, "__self__", None
-        )  # a router passes its bound method `app` to its middleware
+        # A router passes its bound method `app` to its middleware.
+        owner = getattr(app, "__self__", None)
         app = owner if isinstance(owner, Starlette | Router) else getattr(app, "app", None)
         if app is None:
             return

@@ -15,9 +15,8 @@ from ..model.state import OFF, MaintenanceState
 from ..routing import RouteMatch
 from .gate import Gate
 
-_CLASSIFY_TIMEOUT: Final = (
-    1.0  # seconds for each request, so that a hanging handler delays no other
-)
+# Seconds for each request, so that a hanging handler delays no other.
+_CLASSIFY_TIMEOUT: Final = 1.0
 
 
 class Owner(Protocol):

@@ -15,9 +15,8 @@ from ..runtime.current import modes_of
 from ..runtime.mode import MaintenanceMode
 
 
-class override(
-    AbstractContextManager[None]
-):  # lower-case, as contextlib's own are: it is written as a call
+# Lower-case, as those of contextlib: it is written as a call.
+class override(AbstractContextManager[None]):
     """Override the state of one application for a block, against its backend, holds and options.
 
     `state` is True, False or a `MaintenanceState`, whose window is judged by this machine's clock.

@@ -20,9 +20,8 @@ from ..apps.administered import PASSWORD
 
 JSON: Final = {"Content-Type": "application/json"}
 ANY: Final = {"If-Match": "*"}
-LOGIN: Final = {
-    "Authorization": f"Basic {b64encode(f'ana:{PASSWORD}'.encode()).decode()}"
-}  # of tests/apps/administered.py
+# Of tests/apps/administered.py.
+LOGIN: Final = {"Authorization": f"Basic {b64encode(f'ana:{PASSWORD}'.encode()).decode()}"}
 SHOP: Final = "http://testserver/"
 BILLING: Final = "http://testserver/billing"
 
@@ -59,9 +58,8 @@ def administer() -> Iterator[Administer]:
             backend: Any, /, *, operator: Callable[..., Any] | None = None, **options: Any
         ) -> TestClient:
             if isinstance(backend, str):
-                backend = backend_from_url(
-                    backend
-                )  # here and not in the event loop, for that imports what it needs
+                # Here and not in the event loop, for that imports what it needs.
+                backend = backend_from_url(backend)
             app = shop(backend, operator=operator, **options)
             if isinstance(backend, RedisBackend):
                 with_billing(app)

@@ -220,7 +220,7 @@ async def test_stream_ends_when_uvicorn_stops(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.fixture
-def two(redis_server: RedisServer, settled: None) -> Iterator[Workers]:
+def two(redis_server: RedisServer) -> Iterator[Workers]:
     with Workers(
         "tests.apps.administered:app",
         count=2,

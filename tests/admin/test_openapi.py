@@ -20,10 +20,8 @@ from ..support.serving import serving
 from .conftest import ANY, Administer, shop, with_billing
 
 EXAMPLES: Final = 20
-UNJUDGED: Final = [
-    "not_a_server_error",
-    "positive_data_acceptance",
-]  # 501, 412 and others are declared and right
+# 501, 412 and others are declared and right.
+UNJUDGED: Final = ["not_a_server_error", "positive_data_acceptance"]
 OPERATIONS: Final = 12
 
 

@@ -23,9 +23,7 @@ from .conftest import JSON, LOGIN, Administer
 SOON = 30.0
 
 
-def test_worker_is_listed_and_follows_the_switch(
-    administer: Administer, redis_url: str, settled: None
-) -> None:
+def test_worker_is_listed_and_follows_the_switch(administer: Administer, redis_url: str) -> None:
     client = administer(redis_url)
     eventually_sync(
         lambda: [one["applied"] for one in client.get("workers").json()] == [True], within=SOON
@@ -90,7 +88,7 @@ def test_vanished_worker_is_listed_with_the_reason_why() -> None:
 
 
 @pytest.fixture
-def four(redis_server: RedisServer, settled: None) -> Iterator[Workers]:
+def four(redis_server: RedisServer) -> Iterator[Workers]:
     with Workers(
         "tests.apps.administered:app",
         count=4,

@@ -96,14 +96,10 @@ def test_a_url_that_cannot_be_meant_is_refused(url: str, problem: str) -> None:
 @pytest.mark.parametrize(
     ("url", "problem"),
     [
-        (
-            "redis://ana:se[secret]@h",
-            "cannot be read",
-        ),  # urllib.parse: 'secret' does not appear to be an IPv4 or IPv6 address
-        (
-            "redis://ana:secret@\u2100",
-            "cannot be read",
-        ),  # urllib.parse: netloc 'ana:secret@℀' contains invalid characters
+        # Urllib.parse: 'secret' does not appear to be an IPv4 or IPv6 address.
+        ("redis://ana:se[secret]@h", "cannot be read"),
+        # Urllib.parse: netloc 'ana:secret@℀' contains invalid characters.
+        ("redis://ana:secret@\u2100", "cannot be read"),
         ("redis://ana:12?secret@h", "an @ where it means nothing"),
         ("unix:ana:/secret@/run/redis.sock", "an @ where it means nothing"),
         ("redis+sentinel://ana:12/secret@h", "an @ where it means nothing"),

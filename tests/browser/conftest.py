@@ -33,9 +33,8 @@ def find_chromium() -> str | None:
     return next(filter(None, map(shutil.which, [os.environ.get("CHROMIUM", ""), *_NAMES])), None)
 
 
-@pytest.fixture(
-    scope="module"
-)  # not longer: while it runs, this thread cannot run an event loop of its own
+# Not longer: while it runs, this thread cannot run an event loop of its own.
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """The installed Chromium, with its own profile."""
     program = find_chromium()

@@ -40,11 +40,12 @@ def origin() -> Iterator[str]:
     "options",
     [
         {},
+        # With a preflight.
         {
             "method": "PUT",
             "headers": {"Content-Type": "application/json", "X-Token": "1"},
             "body": "{}",
-        },  # with a preflight
+        },
         {
             "method": "PUT",
             "credentials": "include",

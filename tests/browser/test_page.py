@@ -108,11 +108,8 @@ def test_page_shows_title_message_end_and_waiting(visit: Visit) -> None:
         ("en-GB", "Europe/London", "Friday 22 November 2126 at 04:00 GMT"),
         ("en-US", "America/New_York", "Thursday, November 21, 2126 at 11:00 PM EST"),
         ("de-AT", "Europe/Vienna", "Freitag, 22. November 2126 um 05:00 MEZ"),
-        (
-            "fi-FI",
-            "Europe/Helsinki",
-            "perjantaina 22. marraskuuta 2126 klo 6.00",
-        ),  # we have no Finnish texts; the browser has
+        # We have no Finnish texts; the browser has.
+        ("fi-FI", "Europe/Helsinki", "perjantaina 22. marraskuuta 2126 klo 6.00"),
     ],
 )
 def test_page_shows_the_end_in_locale_and_time_zone(

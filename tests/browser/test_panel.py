@@ -339,7 +339,10 @@ def test_component_is_closed_alone(panel: Page, site: Site) -> None:
     dialog.get_by_role("button", name="Turn on").click()
     expect(panel.locator("#components tr")).to_contain_text("closed")
     expect(heading(panel)).to_have_text("Open")
-    assert {answer.status for answer in site.workers.get_all("/billing").values()} == {503}
+    eventually_sync(
+        lambda: {answer.status for answer in site.workers.get_all("/billing").values()} == {503},
+        within=5,
+    )
     panel.get_by_role("button", name="Turn maintenance off for billing").click()
     panel.get_by_role("dialog").get_by_role("button", name="Turn off").click()
     expect(panel.locator("#components tr")).to_contain_text("open")

@@ -7,9 +7,10 @@ from typing import Any, Final
 
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request
 
+# It says so of every 503.
 _OF_CHROMIUM: Final = re.compile(
     r"Failed to load resource: the server responded with a status of \d+"
-)  # it says so of every 503
+)
 WAIT: Final = 20_000  # milliseconds
 PHONE: Final[dict[str, Any]] = {
     "viewport": {"width": 320, "height": 640},

@@ -37,9 +37,8 @@ class Worker:
     socket: Path
     started: float
     answers: list[Answer] = field(default_factory=list)
-    disturbed: list[float] = field(
-        default_factory=list
-    )  # when it was paused, killed or told to leave
+    # When it was paused, killed or told to leave.
+    disturbed: list[float] = field(default_factory=list)
     clients: set[asyncio.Task[None]] = field(default_factory=set)
 
     def signal(self, number: int) -> None:

@@ -69,9 +69,8 @@ def main() -> None:
         if pid == 0:
             nowhere = os.open(os.devnull, os.O_RDWR)
             os.dup2(nowhere, 0)
-            os.dup2(
-                nowhere, 1
-            )  # else the nursery's own pipe would stay open for as long as any worker lives
+            # Else the nursery's own pipe would stay open for as long as any worker lives.
+            os.dup2(nowhere, 1)
             try:
                 serve(json.loads(line))
             finally:

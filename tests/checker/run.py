@@ -30,9 +30,9 @@ _STALE_AFTER: Final = 0.4  # below the registry's lifetime, three ttl
 _CREW: Final = 3
 _SLACK: Final = 1.0  # seconds; for a response on its way through a machine that is busy, or stands still for a moment
 _LEASE: Final = 4.0
-_ORPHANED: Final = (
-    2 * _LEASE + 2.5
-)  # seconds; after that a hold that nobody could release has surely run out, also in a Redis that was frozen
+# Seconds; after that a hold that nobody could release has surely run out, also in a Redis that was
+# frozen.
+_ORPHANED: Final = 2 * _LEASE + 2.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +60,8 @@ class Outcome:
 class _Record:
     """What the driver did and was told, with local monotonic times."""
 
-    openings: list[tuple[float, float]] = field(
-        default_factory=list
-    )  # from when until when it may have happened
+    # From when until when it may have happened.
+    openings: list[tuple[float, float]] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
     proofs: list[_Proof] = field(default_factory=list)
 
@@ -170,9 +169,8 @@ class _Driver:
             writer.close()
 
     async def _hold(self, length: float) -> None:
-        began = ended = (
-            time.monotonic()
-        )  # if it cannot be entered: it may have been taken all the same, only the reply being lost
+        # If it cannot be entered: it may have been taken all the same, only the reply being lost.
+        began = ended = time.monotonic()
         with suppress(MaintenanceError):
             async with maintenance_mode_on(self._backend, lease=_LEASE):
                 await asyncio.sleep(length)

@@ -45,8 +45,7 @@ def draw(seed: int) -> list[Step]:
         Step(chance.uniform(0, 0.2), action, chance.random(), chance.choice([0.1, 0.4, 1.2]))
         for action in actions
     ]
-    if (
-        chance.random() < 0.3
-    ):  # what a fence is for: a worker that sleeps through the closing and the barrier
+    # What a fence is for: a worker that sleeps through the closing and the barrier.
+    if chance.random() < 0.3:
         steps[at:at] = [Step(0.0, "pause", chance.random(), 1.2)]
     return steps

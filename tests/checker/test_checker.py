@@ -10,9 +10,8 @@ import pytest
 from .run import run_schedules
 from .schedule import Step
 
-SCHEDULES = int(
-    os.environ.get("CHECKER_SCHEDULES", "20")
-)  # CI runs ten times as many beside the suite, by scripts/check
+# CI runs ten times as many beside the suite, by scripts/check.
+SCHEDULES = int(os.environ.get("CHECKER_SCHEDULES", "20"))
 
 
 @pytest.mark.timeout(1200)

@@ -113,9 +113,8 @@ class Program:
     def _read(self) -> str:
         """Take what has come, without waiting for more."""
         if self._reader >= 0:
-            with suppress(
-                OSError
-            ):  # Linux' way of saying that nobody has the terminal open any more
+            # Linux' way of saying that nobody has the terminal open any more.
+            with suppress(OSError):
                 while select.select([self._reader], [], [], 0)[0] and (
                     part := os.read(self._reader, 65536)
                 ):

@@ -165,16 +165,12 @@ def test_a_time_of_day_is_the_next_such_local_time(
 @pytest.mark.parametrize(
     ("now", "moment"),
     [
-        (
-            "2026-10-24 22:30",
-            "2026-10-25 00:30",
-        ),  # the clock shows 02:30 twice that night: in summer time
+        # The clock shows 02:30 twice that night: in summer time.
+        ("2026-10-24 22:30", "2026-10-25 00:30"),
         ("2026-10-25 00:45", "2026-10-25 01:30"),  # and, an hour later, in winter time
         ("2026-10-25 01:45", "2026-10-26 01:30"),
-        (
-            "2026-03-28 23:30",
-            "2026-03-29 01:30",
-        ),  # and it never shows it that night: an hour later, as the clock was set
+        # And it never shows it that night: an hour later, as the clock was set.
+        ("2026-03-28 23:30", "2026-03-29 01:30"),
     ],
 )
 def test_a_time_of_day_survives_the_clock_change(now: str, moment: str, zone: Zone) -> None:

@@ -662,7 +662,6 @@ main()
 """
 
 
-@pytest.mark.usefixtures("settled")
 def test_the_commands_input_and_output_are_those_of_the_program(redis_url: str) -> None:
     script = "cat; echo oops >&2; exit 3"
     done = subprocess.run(

@@ -634,7 +634,6 @@ def test_ctrl_c_ends_the_wait_of_a_synchronous_block_at_once(
     eventually_sync(lambda: redis_server.cli("HLEN", "{maintenance}:holds") == "0", within=5)
 
 
-@pytest.mark.usefixtures("settled")
 async def test_a_block_refuses_to_run_beside_an_unfenced_worker_unless_told_otherwise(
     redis_server: RedisServer, redis_url: str
 ) -> None:

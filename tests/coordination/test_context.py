@@ -825,9 +825,8 @@ async def test_a_block_that_is_cancelled_while_it_is_entered_leaves_no_hold(
     with pytest.raises(asyncio.CancelledError):
         await entering
 
-    assert (
-        time.monotonic() - started < 2
-    )  # it waits for the hold to be gone, as the process may be about to end
+    # It waits for the hold to be gone, as the process may be about to end.
+    assert time.monotonic() - started < 2
     assert redis_server.cli("EXISTS", "{maintenance}:holds") == "0"
     with pytest.raises(RuntimeError, match="never entered"):
         await block.__aexit__(None, None, None)
@@ -1168,9 +1167,8 @@ async def test_a_loss_that_is_told_while_the_block_is_left_says_so() -> None:
     async def run() -> None:
         async with maintenance_mode_on(backend, lease=0.9, on_lost="cancel"):
             backend.revoked = True
-            await eventually(
-                backend.doing.is_set, within=2
-            )  # a renewal is under way, and will find out
+            # A renewal is under way, and will find out.
+            await eventually(backend.doing.is_set, within=2)
 
     with pytest.raises(LeaseLostError):
         await run()
@@ -1193,9 +1191,8 @@ async def test_a_loss_that_is_found_after_a_block_was_cancelled_while_it_was_lef
         return "went on"
 
     task = asyncio.create_task(run())
-    await eventually(
-        backend.doing.is_set, within=5
-    )  # the last renewal, before the hold is released
+    # The last renewal, before the hold is released.
+    await eventually(backend.doing.is_set, within=5)
     task.cancel()
     assert await task == "went on"
 

@@ -83,7 +83,6 @@ def test_background_mode_stop_error_is_not_swallowed(monkeypatch: pytest.MonkeyP
     assert said == ["no route to host"]
 
 
-@pytest.mark.usefixtures("settled")
 async def test_barrier_waits_for_a_running_job(redis_url: str) -> None:
     backend, end = RedisBackend(redis_url, ttl=1.0), asyncio.Event()
 
@@ -192,9 +191,8 @@ def test_background_mode_outside_its_block_is_an_error(
         use(maintenance)
 
 
-@pytest.mark.filterwarnings(
-    "ignore:.*multi-threaded:DeprecationWarning"
-)  # as Python 3.12 and later have it
+# As Python 3.12 and later have it.
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 def test_background_mode_after_a_fork_is_an_error() -> None:
     with BackgroundMode(Switchboard()) as maintenance:
         if (child := os.fork()) == 0:

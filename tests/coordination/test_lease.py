@@ -49,9 +49,8 @@ def test_it_is_taken_renewed_three_times_a_lease_and_released() -> None:
 
     with leased(backend, 1.5) as lease:
         assert backend.standing == {"a": HOLD}
-        eventually_sync(
-            lambda: len(lease_threads()) == 1, within=5
-        )  # that of an earlier test may be ending
+        # That of an earlier test may be ending.
+        eventually_sync(lambda: len(lease_threads()) == 1, within=5)
         taken_at = time.monotonic()
         eventually_sync(lambda: backend.steps.count("renew") == 3, within=10)
         assert time.monotonic() - taken_at < 1.5 + SLACK
@@ -155,9 +154,8 @@ def test_a_hold_that_is_ended_by_force_is_lost_and_said_once(
     backend.revoked = True
     assert told.wait(5)
     renewals = backend.steps.count("renew")
-    eventually_sync(
-        lambda: backend.steps.count("renew") > renewals + 1, within=10
-    )  # each finds it lost
+    # Each finds it lost.
+    eventually_sync(lambda: backend.steps.count("renew") > renewals + 1, within=10)
 
     with pytest.raises(
         LeaseLostError, match="The hold a on LeasedBoard was lost: an operator ended it by force"
@@ -199,9 +197,8 @@ def test_who_is_cut_off_is_told_before_the_hold_can_end(
 
     assert 4.0 < told_at[0] - taken_at < 5.0
     renewals = backend.steps.count("renew")
-    eventually_sync(
-        lambda: backend.steps.count("renew") > renewals + 1, within=10
-    )  # each fails as well
+    # Each fails as well.
+    eventually_sync(lambda: backend.steps.count("renew") > renewals + 1, within=10)
     assert len(critical_lines(caplog)) == 1
     assert "it could not be renewed in time" in lease.lost
     lease.submit_release(ON).result(5)
@@ -311,9 +308,8 @@ async def test_who_is_frozen_for_longer_than_the_lease_is_told_when_it_goes_on(
             "lost the hold .* (suspended for longer than the lease|could not be renewed in time)"
         )
         assert holder.lost
-        await eventually(
-            lambda: held(backend), within=5
-        )  # whatever its block still does, it does closed
+        # Whatever its block still does, it does closed.
+        await eventually(lambda: held(backend), within=5)
         holder.leave()
     assert not await held(backend)
 
@@ -338,9 +334,8 @@ def test_a_holder_cut_off_by_a_frozen_redis_is_told_before_the_hold_ends_there(
     )
     lease.submit_acquire().result(5)
 
-    eventually_sync(
-        lambda: deadline_of(server) - time.time() > 2.7, within=5, every=0.02
-    )  # just renewed, so not again at once
+    # Just renewed, so not again at once.
+    eventually_sync(lambda: deadline_of(server) - time.time() > 2.7, within=5, every=0.02)
     deadline = deadline_of(server)
     server.pause()
     eventually_sync(lambda: lost_at, within=5)

@@ -26,9 +26,8 @@ APP: Final = "tests.apps.switched:app"
 KEY: Final = "maintenance"
 
 PUSHED_TTL: Final = 60.0  # seconds; so rarely do workers look by themselves, that what is quicker must have been pushed
-AT_ONCE: Final = (
-    6.0  # generous: a few milliseconds are the rule, but not on a machine with other things to do
-)
+# Generous: a few milliseconds are the rule, but not on a machine with other things to do.
+AT_ONCE: Final = 6.0
 POLLED_TTL: Final = 0.5
 
 
@@ -182,9 +181,8 @@ def test_every_worker_has_one_connection_and_is_registered(four: Deployment) -> 
 
     assert len(connections) == 4
     assert all(name.startswith("fastapi-maintenance:") for name in connections)
-    assert set(four.workers.pids) <= {
-        worker.pid for worker in registered(four.server.url)
-    }  # and those that were killed just now
+    # And those that were killed just now.
+    assert set(four.workers.pids) <= {worker.pid for worker in registered(four.server.url)}
 
 
 @pytest.mark.parametrize(("value", "status"), [("0", 200), ("1", 503)])
@@ -389,9 +387,8 @@ def test_a_holder_that_is_killed_holds_until_its_lease_is_over(replicas: Replica
     replicas.a.kill(replicas.a.pids[0])
     killed = time.monotonic()
     try:
-        while (
-            time.monotonic() < killed + switched.LEASE / 4
-        ):  # it was renewed when two thirds of it were left, at the latest
+        # It was renewed when two thirds of it were left, at the latest.
+        while time.monotonic() < killed + switched.LEASE / 4:
             assert {answer.status for answer in replicas.b.get_all("/").values()} == {503}
         follow(replicas.b, 200, within=switched.LEASE + AT_ONCE)
     finally:

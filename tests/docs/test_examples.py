@@ -154,9 +154,8 @@ def test_one_script_starts_the_panel_over_four_workers_and_ends_them(
             lambda: len(json.loads(ask("workers") or "[]")) == 4, within=SOON, every=0.2
         )
 
-        script.send_signal(
-            number
-        )  # to it alone, as by a service manager or a window that is closed
+        # To it alone, as by a service manager or a window that is closed.
+        script.send_signal(number)
         assert script.wait(SOON) == 128 + number
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("127.0.0.1", free_port), timeout=10)
@@ -202,9 +201,8 @@ def test_the_first_port_that_nobody_listens_on_is_taken(
 
 def as_if_set_up(where: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A clone with the environment that runs the tests, noted as complete: what it would otherwise install needs a network."""
-    monkeypatch.delenv(
-        "PYTHON", raising=False
-    )  # by which the scripts would want another environment
+    # By which the scripts would want another environment.
+    monkeypatch.delenv("PYTHON", raising=False)
     clone = where / "clone"
     for name in ("scripts", "examples"):
         shutil.copytree(ROOT / name, clone / name)
@@ -219,9 +217,7 @@ def as_if_set_up(where: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return clone
 
 
-def test_the_worker_takes_no_job_while_maintenance_is_on(
-    redis_server: RedisServer, settled: None
-) -> None:
+def test_the_worker_takes_no_job_while_maintenance_is_on(redis_server: RedisServer) -> None:
     env = {**os.environ, "REDIS_URL": redis_server.url, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(
         [sys.executable, "examples/worker.py"], cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True
@@ -248,7 +244,7 @@ def test_the_worker_takes_no_job_while_maintenance_is_on(
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize(("pool", "processes"), [("prefork", 2), ("threads", 1)])
 def test_celery_begins_no_task_while_maintenance_is_on(
-    redis_server: RedisServer, settled: None, pool: str, processes: int
+    redis_server: RedisServer, pool: str, processes: int
 ) -> None:
     env = {
         **os.environ,
@@ -274,9 +270,8 @@ def test_celery_begins_no_task_while_maintenance_is_on(
             redis_server.cli("SET", "maintenance", "1")
             assert asyncio.run(drained(redis_server.url)) == processes
             queue(4, 5, 6)
-            eventually_sync(
-                lambda: redis_server.cli("LLEN", "celery") == "1", within=SOON
-            )  # the others wait in their processes
+            # The others wait in their processes.
+            eventually_sync(lambda: redis_server.cli("LLEN", "celery") == "1", within=SOON)
             time.sleep(1)
             assert done(lines) == {1, 2, 3}
             redis_server.cli("DEL", "maintenance")

@@ -77,9 +77,8 @@ def test_a_command_that_is_not_run_could_be(line: str) -> None:
     _, name, *arguments = shlex.split(re.sub(r"\$\{\{.*?\}\}|\$\w+", "42", line), comments=True)
     command = get_command(cli).commands[name]  # type: ignore[attr-defined] # the root is a group
 
-    assert command.make_context(
-        name, arguments
-    ).params  # which raises for an option that there is not
+    # Which raises for an option that there is not.
+    assert command.make_context(name, arguments).params
 
 
 def test_the_options_of_run_in_the_guide_are_such() -> None:

@@ -34,9 +34,8 @@ HEADER: Final = (
 POLICIES: Final[tuple[OutagePolicy, ...]] = ("last-known", "open", "closed")
 VARIABLE: Final = "FASTAPI_MAINTENANCE_MODE"
 TTL: Final = 0.2
-PATIENT: Final = (
-    2.0  # the ttl of those whose log must not speak of a machine that stood still for a moment
-)
+# The ttl of those whose log must not speak of a machine that stood still for a moment.
+PATIENT: Final = 2.0
 STALE_AFTER: Final = 60.0  # on the clock that only the test moves
 LEASE: Final = 30.0  # over by the time that is "longer", and standing when it was last confirmed
 

@@ -35,9 +35,8 @@ NOT_RUN: Final = {
 @pytest.fixture
 def reader(redis_server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Reader:
     monkeypatch.chdir(tmp_path)
-    register(
-        redis_server, "ready", epoch=2**52, closed=True, drained=True
-    )  # the commands of a page have somebody to wait for
+    # The commands of a page have somebody to wait for.
+    register(redis_server, "ready", epoch=2**52, closed=True, drained=True)
     return Reader(redis_server, tmp_path)
 
 

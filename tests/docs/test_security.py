@@ -24,7 +24,7 @@ SOON = 20.0
 
 
 @pytest.fixture
-async def mode(redis_server: RedisServer, settled: None) -> AsyncIterator[MaintenanceMode]:
+async def mode(redis_server: RedisServer) -> AsyncIterator[MaintenanceMode]:
     async with MaintenanceMode(RedisBackend(redis_server.url, ttl=TTL)) as mode:
         yield mode
 
@@ -81,7 +81,7 @@ async def test_a_barrier_waits_for_a_worker_that_somebody_made_up(
 
 
 async def test_a_barrier_believes_a_registration_that_somebody_wrote(
-    redis_server: RedisServer, settled: None
+    redis_server: RedisServer,
 ) -> None:
     known: dict[str, Any] = {
         "host": "nowhere",

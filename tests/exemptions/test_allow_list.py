@@ -375,9 +375,8 @@ def test_allow_list_any_path_needs_bounded_work(entries: list[str], path: str) -
 def test_allow_list_template_matches_what_its_route_matches(entries: list[str], path: str) -> None:
     for entry in (f"{entry}{end}" for entry in entries for end in ("", "/", "/{rest:path}")):
         first, *parts = entry.split("{a")
-        template = first + "".join(
-            f"{{a{number}{part}" for number, part in enumerate(parts)
-        )  # routes need each name once
+        # Routes need each name once.
+        template = first + "".join(f"{{a{number}{part}" for number, part in enumerate(parts))
         scope = at(f"/{path}")
         assert AllowList([entry]).matches(scope) is (
             len(entry) <= 200 and Path(template).matches(scope) is True

@@ -137,10 +137,8 @@ def test_token_signature_is_compared_in_constant_time(
 
 def test_token_signed_for_another_purpose_is_invalid(bypass: Bypass) -> None:
     expiry = int(END.timestamp())
-    for salt in (
-        "fastapi_maintenance.exemptions.bypass",
-        "other",
-    ):  # the first with the signing library's own defaults
+    # The first with the signing library's own defaults.
+    for salt in ("fastapi_maintenance.exemptions.bypass", "other"):
         forged = URLSafeSerializer(SECRET, salt=salt).dumps([expiry, "x"])
         assert isinstance(forged, str)
         assert not bypass.admits(bearing(forged), [BypassRecord(id="x", until=END)], NOW)

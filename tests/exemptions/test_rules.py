@@ -606,10 +606,8 @@ def test_negated_path_reached_by_router_stays_closed(path: str, method: str) -> 
     )
     started, _ = asyncio.run(exchange(app, at(path, method, raw_path=path.encode())))
     assert ran == []
-    assert started["status"] == 503 or (started["status"], method) == (
-        405,
-        "post",
-    )  # as Starlette itself refuses it
+    # As Starlette itself refuses it.
+    assert started["status"] == 503 or (started["status"], method) == (405, "post")
 
 
 @pytest.mark.parametrize("combine", [or_, and_])

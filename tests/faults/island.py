@@ -10,9 +10,8 @@ from typing import Final, Self
 
 import pytest
 
-_NOBODY: Final = (
-    "02:00:00:00:00:01"  # an address that no interface here has: who is sent to it, hears nothing
-)
+# An address that no interface here has: who is sent to it, hears nothing.
+_NOBODY: Final = "02:00:00:00:00:01"
 
 
 class Island:

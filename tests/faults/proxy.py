@@ -15,12 +15,10 @@ from functools import partial
 from types import TracebackType
 from typing import Final, Self
 
-_LINGER_NOT: Final = struct.pack(
-    "ii", 1, 0
-)  # closing then sends RST and not FIN (socket(7), SO_LINGER)
-_DELIVERY: Final = (
-    0.005  # seconds for what was sent to arrive before the reset that may overtake it
-)
+# Closing then sends RST and not FIN (socket(7), SO_LINGER).
+_LINGER_NOT: Final = struct.pack("ii", 1, 0)
+# Seconds for what was sent to arrive before the reset that may overtake it.
+_DELIVERY: Final = 0.005
 
 
 @dataclass
@@ -50,9 +48,8 @@ class Proxy:
         )
         self._stop = asyncio.Event()
         self._up, self._down = _Way(), _Way()
-        self._writers: dict[
-            asyncio.StreamWriter, asyncio.StreamWriter
-        ] = {}  # to the client, and to the server
+        # To the client, and to the server.
+        self._writers: dict[asyncio.StreamWriter, asyncio.StreamWriter] = {}
         self._loop: asyncio.AbstractEventLoop
 
     def __enter__(self) -> Self:
@@ -131,9 +128,8 @@ class Proxy:
             task = asyncio.current_task()
             assert task is not None
             tasks.add(task)
-            with suppress(
-                asyncio.CancelledError
-            ):  # by us, when it is over; asyncio's streams would log it
+            # By us, when it is over; asyncio's streams would log it.
+            with suppress(asyncio.CancelledError):
                 await self._pass_on(client, to_client)
             tasks.discard(task)
 

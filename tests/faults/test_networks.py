@@ -48,9 +48,8 @@ async def test_a_way_that_stalls_is_noticed_and_what_changed_meanwhile_is_follow
         await eventually(lambda: service.ask() == 200, within=BY_PUSH)
         proxy.stall(**WAYS[way])
         await service.becomes(503, within=UNREACHABLE)
-        await eventually(
-            lambda: proxy.accepted > 1, within=UNREACHABLE
-        )  # it knows that this connection is dead
+        # It knows that this connection is dead.
+        await eventually(lambda: proxy.accepted > 1, within=UNREACHABLE)
         await operator.set("maintenance", '{"enabled": true, "message": "meanwhile"}')
         proxy.flow()
         await service.becomes(503, message="meanwhile", within=BACK)
@@ -219,9 +218,8 @@ async def test_a_connection_that_the_kernel_gives_up_is_replaced_and_costs_no_ho
             socket_keepalive_options=keepalive,
         )
         async with Service(RedisBackend(client=client, ttl=NO_POLL)) as service:
-            await asyncio.sleep(
-                TTL
-            )  # with data on its way, the kernel would not send what keeps alive
+            # With data on its way, the kernel would not send what keeps alive.
+            await asyncio.sleep(TTL)
             await asyncio.to_thread(island.lose, there=True)
             began, spent = time.monotonic(), time.thread_time()
             await eventually(lambda: "Timeout reading" in caplog.text, within=3 + SLACK, every=0.05)
@@ -230,6 +228,5 @@ async def test_a_connection_that_the_kernel_gives_up_is_replaced_and_costs_no_ho
             assert share < 0.5, f"{share:.0%} of the time was spent computing"
             await asyncio.to_thread(island.heal)
             await server.acli("SET", "maintenance", 1)
-            await service.becomes(
-                503, within=BACK + SLACK
-            )  # the kernel has sent the first SYN into the void, and waits before the next
+            # The kernel has sent the first SYN into the void, and waits before the next.
+            await service.becomes(503, within=BACK + SLACK)

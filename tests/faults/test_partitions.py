@@ -17,9 +17,8 @@ from .bounds import BY_PUSH, LEASE, NO_POLL, SLACK
 from .proxy import Proxy
 from .service import Service
 
-LONG: Final = (
-    2 * LEASE
-)  # a tenth of it is left when the holder is told, for which the machine must not stand still longer
+# A tenth of it is left when the holder is told, for which the machine must not stand still longer.
+LONG: Final = 2 * LEASE
 
 
 @pytest.mark.parametrize("fault", ["stalled", "reset"])

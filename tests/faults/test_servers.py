@@ -193,9 +193,8 @@ async def test_a_thousand_changes_a_second_are_read_one_at_a_time_and_leave_noth
 async def test_two_hundred_workers_are_back_soon_after_a_restart_and_connect_once_each(
     own_redis_server: RedisServerFactory, watchdog: Watchdog
 ) -> None:
-    watchdog.bound = (
-        SLACK  # they share this event loop, which no real ones do: each has to wait for the others
-    )
+    # They share this event loop, which no real ones do: each has to wait for the others.
+    watchdog.bound = SLACK
     server = own_redis_server(config={"appendonly": "yes", "appendfsync": "always"})
     crowd = [MaintenanceMode(RedisBackend(server.url, ttl=2 * BACK)) for _ in range(CROWD)]
     async with contextlib.AsyncExitStack() as lives:

@@ -7,9 +7,8 @@ from typing import Any, Final
 
 from hypothesis import strategies as st
 
-TEXT: Final = st.text(
-    st.characters(codec=None), max_size=200
-)  # with lone surrogates, as os.environ and file names have them
+# With lone surrogates, as os.environ and file names have them.
+TEXT: Final = st.text(st.characters(codec=None), max_size=200)
 
 JSON: Final = st.recursive(
     st.none()

@@ -34,9 +34,8 @@ def test_any_value_is_a_state_or_invalid(raw: bytes, now: float, expires_in: flo
     effective = evaluate(Snapshot(state, (), now, expires_in), now)
     assert 0 <= effective.state.retry_after_at(datetime.fromtimestamp(now, UTC)) < 2**31
     MaintenanceResponse(effective.state)
-    with contextlib.suppress(
-        InvalidStateError
-    ):  # an escape may take more bytes than what it stands for
+    # An escape may take more bytes than what it stands for.
+    with contextlib.suppress(InvalidStateError):
         assert dict(MaintenanceState.parse(state.dump())) == dict(state)  # but for what it ignored
 
 

@@ -489,9 +489,8 @@ def test_docs_are_exempt_at_their_configured_urls(on: None, via: str, prefix: st
     for url in ELSEWHERE.values():
         assert client.get(prefix + url).status_code == 200, url
     assert client.get(f"{prefix}/items").status_code == 503
-    assert client.get(f"{prefix}/docs").status_code == (
-        404 if via != "mount" or prefix else 200
-    )  # the outer one has docs, too
+    # The outer one has docs, too.
+    assert client.get(f"{prefix}/docs").status_code == (404 if via != "mount" or prefix else 200)
 
 
 @pytest.mark.parametrize("path", ["/docs", "/redoc", "/openapi.json"])

@@ -27,9 +27,8 @@ VARIABLE = "FASTAPI_MAINTENANCE_MODE"
 
 def app_of(root_path: str = "/api") -> FastAPI:
     app = FastAPI()
-    app.root_path = (
-        root_path  # as FastAPI(root_path=…), which warns that servers should be told instead
-    )
+    # As FastAPI(root_path=…), which warns that servers should be told instead.
+    app.root_path = root_path
 
     @app.get("/health")
     @app.get("/items")

@@ -386,10 +386,8 @@ def test_outage_still_ends_windows_and_expiries(clock: Clock) -> None:
         (Snapshot(MaintenanceState(enabled=True, ends_at=at(30)), now=T0), False),
         (Snapshot(ON, now=T0, expires_in=30), False),
         (Snapshot(ON, (Hold("a", OFF, T0, T0 + 30),), T0), True),
-        (
-            Snapshot(OFF, (Hold("a", ON, T0, T0 + 1),), T0),
-            False,
-        ),  # that was over while it was still confirmed
+        # That was over while it was still confirmed.
+        (Snapshot(OFF, (Hold("a", ON, T0, T0 + 1),), T0), False),
     ):
         mode = MaintenanceMode(Switchboard(ttl=1.0))
         mode.update(reading, clock.monotonic())
@@ -1076,7 +1074,6 @@ async def test_worker_restarted_in_an_outage_still_knows(
         assert restarted.gate.state == state
         assert restarted.gate.source == "file"
         server.start()
-        await eventually(
-            lambda: not is_closed(restarted), within=5
-        )  # it came back without data, and knows of no other
+        # It came back without data, and knows of no other.
+        await eventually(lambda: not is_closed(restarted), within=5)
         await eventually(lambda: mirrors(path, OFF), within=2)

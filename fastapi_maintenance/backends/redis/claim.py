@@ -34,9 +34,8 @@ class NotificationClaim:
         self._open_wire = open_wire
         self._timeout = timeout
         self._lease = lease
-        self._id = secrets.token_hex(
-            6
-        )  # of this attempt: workers that were forked share everything else
+        # Of this attempt: workers that were forked share everything else.
+        self._id = secrets.token_hex(6)
 
     async def notify_once(self, news: StateChange, tell: Callable[[str], Awaitable[None]]) -> bool:
         """As `BaseStateBackend.notify_once`."""

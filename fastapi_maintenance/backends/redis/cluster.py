@@ -29,9 +29,8 @@ class ClusterServer:
     def __init__(self, nodes: Sequence[SingleServer], keys: Keys) -> None:
         self._node = nodes[0]
         self._given = [node.address for node in nodes]
-        self._known: list[
-            Address
-        ] = []  # what the cluster itself said last, for when the given ones are gone
+        # What the cluster itself said last, for when the given ones are gone.
+        self._known: list[Address] = []
         self._keys = keys
 
     def describe(self) -> str:
@@ -108,9 +107,8 @@ def _nodes(slots: Reply, host: str) -> list[Address]:
         }
     except (TypeError, ValueError, AttributeError):
         return []
-    return sorted(
-        node for node in found if node[0] != "?"
-    )  # which is how Redis calls what it does not know
+    # Which is how Redis calls what it does not know.
+    return sorted(node for node in found if node[0] != "?")
 
 
 async def _discard(connection: AbstractConnection) -> None:

@@ -69,9 +69,8 @@ class RedisConnection:
         assert self._reader is not None
         abort(self._connection)
         self._reader.cancel()
-        await asyncio.wait(
-            [self._reader]
-        )  # cancelled here again, its reader still closes the connection as it ends
+        # Cancelled here again, its reader still closes the connection as it ends.
+        await asyncio.wait([self._reader])
         await self._connection.disconnect(nowait=True)
 
     async def call(self, *commands: Command, within: float) -> list[Reply]:
@@ -82,9 +81,8 @@ class RedisConnection:
         these keys.
         """
         self.check()
-        packed = self._connection.pack_commands(
-            commands
-        )  # before anything is awaited from the server: it may raise
+        # Before anything is awaited from the server: it may raise.
+        packed = self._connection.pack_commands(commands)
         loop = asyncio.get_running_loop()
         futures: list[asyncio.Future[Reply]] = [loop.create_future() for _ in commands]
         self._pending.extend(futures)
@@ -173,9 +171,8 @@ async def request(connection: AbstractConnection, *commands: Command) -> list[Re
 def abort(connection: AbstractConnection) -> None:
     """Close the socket at once, before redis-py begins to close the connection."""
     writer = getattr(connection, "_writer", None)
-    if isinstance(
-        writer, asyncio.StreamWriter
-    ):  # what imitates Redis within the process has something else
+    # What imitates Redis within the process has something else.
+    if isinstance(writer, asyncio.StreamWriter):
         # TLS takes leave, and waits up to 30 s for the peer to do the same. A lease's event loop
         # does not live that long, and its socket would be left open.
         writer.transport.abort()

@@ -22,9 +22,8 @@ logger = logging.getLogger("fastapi_maintenance")
 
 _BLOCK: Final = 1.0  # seconds; then who owns the switch is found out again
 _AT_ONCE: Final = 100  # entries
-_MOST: Final = (
-    10_000  # entries that are asked for where only some are wanted; ten times what is kept
-)
+# Entries that are asked for where only some are wanted; ten times what is kept.
+_MOST: Final = 10_000
 _KINDS: Final[Mapping[str, Kind]] = {kind: kind for kind in get_args(Kind)}
 
 
@@ -133,12 +132,8 @@ def read_entry(id: bytes, fields: Mapping[bytes, bytes]) -> Change | None:
         at = datetime.fromtimestamp(int(name.partition("-")[0]) / 1000, UTC)
         component, hold, error = (_text(fields.get(part)) for part in (b"scope", b"hold", b"error"))
         note = Attribution.parse(fields.get(b"note", b"{}"))
-    except (
-        KeyError,
-        ValueError,
-        OverflowError,
-        OSError,
-    ):  # the second is also what an InvalidStateError is
+    # The second is also what an InvalidStateError is.
+    except (KeyError, ValueError, OverflowError, OSError):
         return None
     state, its_component = note.state, note.component
     if state is None:

@@ -32,9 +32,8 @@ _COURTESY: Final = 0.02
 _GAP: Final = 0.01  # seconds between two reads that pushes cause, at least
 _GAP_FACTOR: Final = 4  # or so many times as long as the last one took
 _TRACK: Final = ("CLIENT", "TRACKING", "ON", "OPTIN")
-_CONFINED: Final = (
-    "allowed in this context"  # what a subscribed RESP2 connection is told about all other commands
-)
+# What a subscribed RESP2 connection is told about all other commands.
+_CONFINED: Final = "allowed in this context"
 
 
 class Rung(StrEnum):

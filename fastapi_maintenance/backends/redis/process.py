@@ -86,9 +86,8 @@ def _start(pid: str) -> str:
 
     A zombie has ended as far as requests are concerned.
     """
-    fields = (
-        _read(f"/proc/{pid}/stat").rpartition(")")[2].split()
-    )  # the name before ")" may itself contain spaces and ")"
+    # The name before ")" may itself contain spaces and ")".
+    fields = _read(f"/proc/{pid}/stat").rpartition(")")[2].split()
     if len(fields) <= 19:
         return ""
     return "ended" if fields[0] in ("Z", "X") else fields[19]

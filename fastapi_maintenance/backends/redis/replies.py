@@ -231,9 +231,8 @@ def read_natively(
         for name, (text, left) in named.items()
         if text is not None
     }
-    whole = not isinstance(epoch, Exception) or str(epoch).startswith(
-        "WRONGTYPE"
-    )  # that one is to be made anew
+    # That one is to be made anew.
+    whole = not isinstance(epoch, Exception) or str(epoch).startswith("WRONGTYPE")
     return ScriptReply(reading, born, parent, whole=whole, marks=marks)
 
 

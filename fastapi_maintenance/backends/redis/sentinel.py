@@ -149,9 +149,8 @@ class SentinelServer:
     ) -> None:
         """Ask one Sentinel again and again, and at once when it speaks of a failover."""
         while True:
-            with suppress(
-                RedisError, OSError, BackendError
-            ):  # then the others must do, until it is back
+            # Then the others must do, until it is back.
+            with suppress(RedisError, OSError, BackendError):
                 spoken = asyncio.Event()
                 async with RedisConnection(
                     await sentinel.connect(timeout=every), spoken.set

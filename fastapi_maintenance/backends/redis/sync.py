@@ -44,13 +44,8 @@ LIFETIMES: Final = 3  # a report lives this many ttl
 _RETRY_AFTER: Final = 10  # after this many ttl, try again what was forbidden
 _SOON: Final = 0.05  # seconds
 _MAX_TRIES: Final = 5  # to read what does not change in between
-_RECORDED: Final = (
-    "host",
-    "pid",
-    "started",
-    "version",
-    "fence",
-)  # of what a worker says of itself; the rest is in its reports
+# Of what a worker says of itself; the rest is in its reports.
+_RECORDED: Final = ("host", "pid", "started", "version", "fence")
 
 
 class Sync:
@@ -251,9 +246,8 @@ class Sync:
         return armed, sent + _changes_in(self._last.reading)
 
     def _get(self, key: str) -> Command:
-        return (
-            ("GETRANGE", key, 0, 65536) if self._ranges else ("GET", key)
-        )  # one byte more than a value may have
+        # One byte more than a value may have.
+        return ("GETRANGE", key, 0, 65536) if self._ranges else ("GET", key)
 
     async def _call(self, wire: RedisConnection, *commands: Command) -> list[Reply]:
         replies = await wire.call(*commands, within=self._deadline)
@@ -462,9 +456,8 @@ class Sync:
         if before is None:
             return answer
         if not answer.whole:
-            answer = before.with_reading(
-                replace(answer.reading, epoch=before.reading.epoch)
-            )  # it knows of no epoch
+            # It knows of no epoch.
+            answer = before.with_reading(replace(answer.reading, epoch=before.reading.epoch))
         elif before.is_lost_in(answer):
             if self._on_data_loss == "restore":
                 answer = await self._restore(wire, before, answer)

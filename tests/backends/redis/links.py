@@ -19,9 +19,8 @@ from tests.backends.recording import RecordingFeed
 from tests.support.collecting import Collecting
 from tests.support.waiting import eventually
 
-SOON: Final = (
-    1.0  # seconds: generous for what takes milliseconds, and less than any poll in these tests
-)
+# Seconds: generous for what takes milliseconds, and less than any poll in these tests.
+SOON: Final = 1.0
 _LONGEST_TURN: Final = 0.1  # seconds of processor time before the event loop gets its turn
 
 

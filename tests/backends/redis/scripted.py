@@ -62,9 +62,8 @@ async def scripted(answer: bytes | Answer = b"", *, deaf: bool = False) -> Async
             if deaf:
                 reader._transport.pause_reading()  # type: ignore[attr-defined]
                 await asyncio.Event().wait()
-            with suppress(
-                ConnectionResetError
-            ):  # a client that hangs up on us, with some of our words unread
+            # A client that hangs up on us, with some of our words unread.
+            with suppress(ConnectionResetError):
                 while heard := await reader.read(65536):
                     said = answer if isinstance(answer, bytes) else answer(heard)
                     writer.write(said if isinstance(said, bytes) else await said)

@@ -29,9 +29,8 @@ pytestmark = pytest.mark.timeout(180)
 
 TTL: Final = 0.5
 SLACK: Final = 5.0  # seconds, for a busy machine
-TAGGED: Final = (
-    "{maintenance}"  # a key whose components are in its slot, which is that of "maintenance" too
-)
+# A key whose components are in its slot, which is that of "maintenance" too.
+TAGGED: Final = "{maintenance}"
 BILLING: Final = f"{TAGGED}:billing"
 SEARCH: Final = f"{TAGGED}:search"
 

@@ -30,9 +30,8 @@ class SlowWayBack:
     def __init__(self, server: RedisServer, delay: float) -> None:
         self._server = server
         self._delay = delay
-        self.pushed = self.read = (
-            False  # whether the worker was told of a change of the switch, and has asked since
-        )
+        # Whether the worker was told of a change of the switch, and has asked since.
+        self.pushed = self.read = False
         self._pipes: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> str:
@@ -119,9 +118,8 @@ async def test_change_during_read_is_not_missed(
         async with app.mode:
             await redis_server.acli("SET", KEY, first)
             await eventually(lambda: way_back.read, within=SOON)
-            await asyncio.sleep(
-                0.1
-            )  # the reply to the read that the push caused is on its way back
+            # The reply to the read that the push caused is on its way back.
+            await asyncio.sleep(0.1)
             await redis_server.acli("SET", KEY, second)
             await eventually(lambda: is_closed(app) is (first == "1"), within=SOON)
             await eventually(lambda: is_closed(app) is (second == "1"), within=SOON)

@@ -43,9 +43,8 @@ from .parsers import PARSERS
 pytestmark = pytest.mark.every_redis
 
 TTL: Final = 0.5  # of the tests in which polls, pings or deadlines count
-AT_ONCE: Final = {
-    "repl-diskless-sync-delay": "0"
-}  # of masters: replicas get the data without a wait of five seconds
+# Of masters: replicas get the data without a wait of five seconds.
+AT_ONCE: Final = {"repl-diskless-sync-delay": "0"}
 NO_POLL: Final = 20.0  # ttl of those in which only what is pushed can be noticed in time
 QUIET: Final = 0.1  # after which what a change has caused is over
 WITH_MESSAGE: Final = '{"enabled":true,"message":"back soon","mode":"full"}'
@@ -545,9 +544,8 @@ async def test_a_server_that_is_killed_and_comes_back(
             await eventually(lambda: worker.syncs > syncs, within=5)
         assert worker.sees("back soon")
         assert not worker.was_ever_off(syncs)
-        assert [link._failures for link in backend._links] == [
-            0
-        ]  # the next fault is not paid for with a long wait
+        # The next fault is not paid for with a long wait.
+        assert [link._failures for link in backend._links] == [0]
         for value in ("off", "on"):  # two bare changes: tracking is armed again
             await server.acli("SET", "maintenance", value)
             await eventually(worker.is_on if value == "on" else worker.is_off, within=SOON)
@@ -809,9 +807,8 @@ async def test_a_server_that_comes_back_empty_and_is_written_to_first_keeps_that
         await server.acli("SET", "maintenance", "1")
         await eventually(worker.is_on, within=SOON)
         await asyncio.to_thread(server.kill)
-        await eventually(
-            lambda: len(worker.errors) > 5, within=10
-        )  # by now it waits for longer between two tries
+        # By now it waits for longer between two tries.
+        await eventually(lambda: len(worker.errors) > 5, within=10)
         await asyncio.to_thread(server.start)
         await RedisBackend(server.url).write(OFF)
         await eventually(worker.is_off, within=5)
@@ -1098,9 +1095,8 @@ async def test_a_server_that_becomes_a_replica_and_a_master_again(
         await other.acli("SET", "maintenance", "1")
         await eventually(worker.is_on, within=SOON)
         syncs = worker.syncs
-        await other.acli(
-            "REPLICAOF", "127.0.0.1", master.port
-        )  # and so loses its data for those of an empty one
+        # And so loses its data for those of an empty one.
+        await other.acli("REPLICAOF", "127.0.0.1", master.port)
         await eventually(lambda: worker.last.error, within=10)
         assert "cannot be written again yet" in str(worker.last.error)
         assert not worker.was_ever_off(syncs)

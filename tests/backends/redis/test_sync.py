@@ -156,9 +156,8 @@ async def test_arming_is_of_switch_and_epoch_only(
 async def test_a_refused_arming_is_told_of_and_hinders_nothing(
     wire: RedisConnection, sync: Sync, worker: Worker
 ) -> None:
-    armed, _ = await sync.poll(
-        wire, arm=True, rung="tracking"
-    )  # CLIENT TRACKING was never switched on
+    # CLIENT TRACKING was never switched on.
+    armed, _ = await sync.poll(wire, arm=True, rung="tracking")
 
     assert armed is False
     assert worker.syncs == 1
