@@ -127,9 +127,12 @@ def test_front_exempt_has_every_rule() -> None:
 STAGES: Final = {
     "fastapi": "from fastapi import FastAPI",
     "the package": "from fastapi_maintenance import *",
-    "an application": "app = FastAPI()\napp.add_middleware(MaintenanceModeMiddleware)\napp.build_middleware_stack()",
-    "its tests": "from fastapi_maintenance.testing import override\nfrom fastapi_maintenance.testing.conformance import CHECKS",
-    "a file": "from fastapi_maintenance.backends import backend_from_url\nbackend_from_url('file:maintenance.json')",
+    "an application": "app = "
+    "FastAPI()\napp.add_middleware(MaintenanceModeMiddleware)\napp.build_middleware_stack()",
+    "its tests": "from fastapi_maintenance.testing import override\nfrom "
+    "fastapi_maintenance.testing.conformance import CHECKS",
+    "a file": "from fastapi_maintenance.backends import "
+    "backend_from_url\nbackend_from_url('file:maintenance.json')",
     "a Redis URL": "backend_from_url('redis://localhost')",
 }
 

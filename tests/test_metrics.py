@@ -241,7 +241,8 @@ def test_metrics_without_an_sdk_cost_nothing() -> None:
     code = (
         "from fastapi import FastAPI\nfrom fastapi_maintenance import MaintenanceModeMiddleware\n"
         "from fastapi_maintenance.metrics import instrument\nimport sys\napp = FastAPI()\n"
-        "app.add_middleware(MaintenanceModeMiddleware)\ninstrument(app)\nassert 'opentelemetry.sdk' not in sys.modules"
+        "app.add_middleware(MaintenanceModeMiddleware)\ninstrument(app)\nassert "
+        "'opentelemetry.sdk' not in sys.modules"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=50, check=False
@@ -249,7 +250,7 @@ def test_metrics_without_an_sdk_cost_nothing() -> None:
     assert done.returncode == 0, done.stderr
 
 
-# -- logs ----------------------------------------------------------------------------------------------------------------
+# -- logs ------------------------------------------------------------------------------------------
 
 
 FIELDS: Final = {

@@ -28,7 +28,8 @@ from .support.waiting import eventually_sync
 ROOT: Final = Path(__file__).parents[1]
 PACKAGE: Final = ROOT / "fastapi_maintenance"
 OFFLINE: Final = re.compile(
-    r"NewConnectionError|NameResolutionError|ConnectTimeout|dns error|Temporary failure in name resolution"
+    r"NewConnectionError|NameResolutionError|ConnectTimeout|dns error|Temporary failure in name "
+    r"resolution"
 )
 APP: Final = """
 from fastapi import FastAPI
@@ -120,7 +121,9 @@ def test_what_is_built_from_the_source_distribution_is_the_same(
 
 @pytest.fixture(scope="module")
 def installed(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The programs of an environment that has the wheel with its command line, and what that needs."""
+    """The programs of an environment that has the wheel with its command line, and what
+    that needs.
+    """
     home = tmp_path_factory.mktemp("elsewhere") / "venv"
     wanted = [f"{the('*.whl', built)}[cli]", "uvicorn"]
     commands: list[list[str | Path]]

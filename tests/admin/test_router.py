@@ -310,7 +310,10 @@ def test_openapi_document_describes_every_operation() -> None:
 
 
 def test_package_import_leaves_admin_out() -> None:
-    code = "import sys, fastapi_maintenance; print(any(name.startswith('fastapi_maintenance.admin') for name in sys.modules))"
+    code = (
+        "import sys, fastapi_maintenance; "
+        "print(any(name.startswith('fastapi_maintenance.admin') for name in sys.modules))"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
     )

@@ -44,7 +44,9 @@ def test_change_is_judged_by_site_and_origin(
 def test_delete_without_content_type_is_judged_by_origin(
     administer: Administer, origin: str | None
 ) -> None:
-    """Forms cannot send DELETE, and browsers let no cross-site script send it without a preflight."""
+    """Forms cannot send DELETE, and browsers let no cross-site script send it without a
+    preflight.
+    """
     board = Switchboard(True)
     client = administer(board)
     del client.headers["Content-Type"]

@@ -8,7 +8,8 @@ import pytest
 
 from fastapi_maintenance.backends import BaseStateBackend, LocalFileBackend
 
-# Imported here and not by the first URL that names Redis: that may be in an event loop, where reading the scripts is a blocking call.
+# Imported here and not by the first URL that names Redis: that may be in an event loop, where
+# reading the scripts is a blocking call.
 from fastapi_maintenance.backends.redis import RedisBackend
 
 

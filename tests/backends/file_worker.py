@@ -1,4 +1,6 @@
-"""A process that works on a file backend as it is told, line by line: `python -m tests.backends.file_worker PATH`."""
+"""A process that works on a file backend as it is told, line by line: `python -m
+tests.backends.file_worker PATH`.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +57,9 @@ class FileWorker:
         await self.backend.clear()
 
     async def write_until(self, stop: str) -> int:
-        """Write two states that are both on, one short and one long, in turn, until there is a file of that name; count them."""
+        """Write two states that are both on, one short and one long, in turn, until there is a file
+        of that name; count them.
+        """
         states = [
             MaintenanceState(enabled=True),
             MaintenanceState(enabled=True, message="x" * 20_000),
@@ -72,7 +76,9 @@ class FileWorker:
         return sum(reading.switch is None or not reading.switch.enabled for reading in readings)
 
     async def flip_seen_at(self, seconds: str) -> float:
-        """When a watch here was told that it is on, by the monotonic clock that all processes share."""
+        """When a watch here was told that it is on, by the monotonic clock that all processes
+        share.
+        """
         async with watched(self.backend, attach=False) as feed:
             say("watching")
             await eventually(feed.is_on, within=float(seconds), every=0.002)

@@ -47,7 +47,9 @@ class RecordingFeed:
 
     @property
     def state(self) -> MaintenanceState:
-        """The effective state by the last reading, now: Redis runs on this machine, so its clock is ours."""
+        """The effective state by the last reading, now: Redis runs on this machine, so its clock is
+        ours.
+        """
         return evaluate(self.last, time.time()).state
 
     def is_on(self) -> bool:
@@ -61,7 +63,9 @@ class RecordingFeed:
 async def watched(
     backend: BaseStateBackend, *, attach: bool = True
 ) -> AsyncIterator[RecordingFeed]:
-    """Let a feed be told by a running watch, from its first reading on, and unless forbidden of this process' own changes."""
+    """Let a feed be told by a running watch, from its first reading on, and unless forbidden of
+    this process' own changes.
+    """
     feed = RecordingFeed()
     if attach:
         backend.subscribe(feed)

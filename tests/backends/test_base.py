@@ -51,7 +51,7 @@ def feed(backend: DictBackend) -> RecordingFeed:
     return feed
 
 
-# -- the switch ----------------------------------------------------------------------------------------------------------
+# -- the switch ------------------------------------------------------------------------------------
 
 
 async def test_a_reading_says_what_get_value_says(backend: DictBackend) -> None:
@@ -94,7 +94,7 @@ def test_it_cannot_be_peeked_at_and_is_of_kind_custom_without_leases(backend: Di
     backend.request_sync()
 
 
-# -- holds ---------------------------------------------------------------------------------------------------------------
+# -- holds -----------------------------------------------------------------------------------------
 
 
 async def test_a_hold_stands_until_it_is_released_and_is_told_at_once(
@@ -191,7 +191,7 @@ async def test_holds_are_safe_to_take_from_many_threads(backend: DictBackend) ->
     assert len((await backend.read()).holds or ()) == 150
 
 
-# -- watching ------------------------------------------------------------------------------------------------------------
+# -- watching --------------------------------------------------------------------------------------
 
 
 async def test_a_watch_delivers_changes_within_ttl(backend: DictBackend) -> None:
@@ -222,7 +222,7 @@ async def test_a_feed_that_is_gone_is_told_nothing_more(backend: DictBackend) ->
     assert readings == []
 
 
-# -- for subclasses ------------------------------------------------------------------------------------------------------
+# -- for subclasses --------------------------------------------------------------------------------
 
 
 async def test_a_history_is_refused_clearly_and_a_signature_changes_nothing(

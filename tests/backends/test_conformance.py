@@ -1,4 +1,6 @@
-"""Every backend keeps every promise of the conformance suite; and the suite notices one that does not."""
+"""Every backend keeps every promise of the conformance suite; and the suite notices one that does
+not.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,8 @@ from tests.cli.imitation import imitation
 from tests.support.topologies import Cluster, SentinelGroup, cluster, sentinel_group
 
 TTL: Final = 0.3
-LINKED_TTL: Final = 2.0  # a link fails that is not answered within half of it, and no machine may stand still for so long
+# A link fails that is not answered within half of it, and no machine may stand still for so long.
+LINKED_TTL: Final = 2.0
 
 
 class TwoMethods(BaseStateBackend):
@@ -196,7 +199,7 @@ def test_checks_are_documented_coroutines_of_a_backend() -> None:
     )
 
 
-# -- the suite itself ----------------------------------------------------------------------------------------------------
+# -- the suite itself ------------------------------------------------------------------------------
 
 
 class Broken(TwoMethods):

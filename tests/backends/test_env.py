@@ -35,7 +35,7 @@ def feed(backend: EnvVarBackend) -> RecordingFeed:
     return feed
 
 
-# -- reading -------------------------------------------------------------------------------------------------------------
+# -- reading ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -132,11 +132,12 @@ def test_peeking_costs_next_to_nothing(
 ) -> None:
     if raw is not None:
         monkeypatch.setenv(NAME, raw)
-    # About 1 µs; the bound leaves room for a busy machine and for coverage, and none for parsing or a system call.
+    # About 1 µs; the bound leaves room for a busy machine and for coverage, and none for parsing or
+    # a system call.
     assert min(timeit.repeat(backend.read_nowait, number=1000, repeat=20)) / 1000 < 20e-6
 
 
-# -- as a fallback -------------------------------------------------------------------------------------------------------
+# -- as a fallback ---------------------------------------------------------------------------------
 
 
 async def test_as_a_fallback_an_unset_variable_knows_nothing(backend: EnvVarBackend) -> None:
@@ -153,11 +154,14 @@ async def test_as_a_fallback_a_set_variable_knows(
     assert reading.switch == state
 
 
-# -- writing -------------------------------------------------------------------------------------------------------------
+# -- writing ---------------------------------------------------------------------------------------
 
 
 async def test_writing_is_refused_and_says_what_to_do_instead(backend: EnvVarBackend) -> None:
-    advice = rf"^The environment variable {NAME} cannot be changed from within: set it where the process is started, or keep the switch in Redis"
+    advice = (
+        rf"^The environment variable {NAME} cannot be changed from within: set it where the "
+        r"process is started, or keep the switch in Redis"
+    )
     with pytest.raises(ReadOnlyBackendError, match=advice):
         await backend.set_value(True)
     with pytest.raises(ReadOnlyBackendError, match=advice):
@@ -166,7 +170,7 @@ async def test_writing_is_refused_and_says_what_to_do_instead(backend: EnvVarBac
         await backend.write(MaintenanceState(enabled=True, message="soon"), expires_in=60.0)
 
 
-# -- holds ---------------------------------------------------------------------------------------------------------------
+# -- holds -----------------------------------------------------------------------------------------
 
 
 async def test_a_hold_closes_this_process_and_is_told_at_once(
@@ -245,7 +249,7 @@ def test_a_hold_that_another_thread_takes_during_a_look_is_not_missed_by_the_nex
     assert [hold.id for hold in backend.read_nowait().holds or ()] == ["a"]
 
 
-# -- construction --------------------------------------------------------------------------------------------------------
+# -- construction ----------------------------------------------------------------------------------
 
 
 async def test_the_variable_can_have_another_name(monkeypatch: pytest.MonkeyPatch) -> None:

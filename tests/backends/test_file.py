@@ -56,7 +56,7 @@ def edit(path: Path, command: str) -> None:
     subprocess.run(["sh", "-c", command], cwd=path.parent, check=True)
 
 
-# -- reading -------------------------------------------------------------------------------------------------------------
+# -- reading ---------------------------------------------------------------------------------------
 
 
 async def test_a_missing_file_is_off_and_is_not_made_by_reading(
@@ -204,7 +204,7 @@ def count_bytes_read(monkeypatch: pytest.MonkeyPatch, at_most: int = 2**30) -> l
     return taken
 
 
-# -- writing -------------------------------------------------------------------------------------------------------------
+# -- writing ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("value", "content"), [(True, "1"), (False, "0")])
@@ -381,7 +381,10 @@ async def test_a_symbolic_link_stays_and_its_target_is_written(
 
 async def test_a_missing_directory_is_named_with_what_to_do(tmp_path: Path) -> None:
     backend = LocalFileBackend(tmp_path / "missing" / "maintenance")
-    advice = rf"missing/maintenance\.lock cannot be written \(No such file or directory\): make the directory {tmp_path}/missing first\.$"
+    advice = (
+        r"missing/maintenance\.lock cannot be written \(No such file or directory\): make "
+        rf"the directory {tmp_path}/missing first\.$"
+    )
     with pytest.raises(BackendUnavailableError, match=advice):
         await backend.write(ON)
     assert names(tmp_path) == []
@@ -449,7 +452,7 @@ async def test_an_error_without_words_is_still_told(
         await backend.write(ON)
 
 
-# -- watching ------------------------------------------------------------------------------------------------------------
+# -- watching --------------------------------------------------------------------------------------
 
 
 async def test_a_hand_edit_is_seen_within_ttl(backend: LocalFileBackend, path: Path) -> None:
@@ -524,7 +527,9 @@ async def test_its_own_writes_are_told_at_once_and_without_a_watch(path: Path) -
 
 
 async def test_a_watch_confirms_only_what_the_feed_was_told_last(path: Path) -> None:
-    """Off, on by a write of our own, off again by somebody else between two looks: the second off is news to the feed."""
+    """Off, on by a write of our own, off again by somebody else between two looks: the second off
+    is news to the feed.
+    """
     backend = LocalFileBackend(path, ttl=0.4)
     path.write_text("0")
     async with watched(backend) as feed:
@@ -576,7 +581,7 @@ async def test_a_watch_in_a_task_group_of_anyio_ends_at_once_too(
     assert time.monotonic() - began < SLACK
 
 
-# -- threads and event loops ---------------------------------------------------------------------------------------------
+# -- threads and event loops -----------------------------------------------------------------------
 
 
 async def test_it_does_not_wait_for_the_applications_thread_pool(backend: LocalFileBackend) -> None:
@@ -603,7 +608,7 @@ async def test_it_can_be_used_from_several_event_loops(backend: LocalFileBackend
     assert await backend.get_value() is True
 
 
-# -- construction --------------------------------------------------------------------------------------------------------
+# -- construction ----------------------------------------------------------------------------------
 
 
 def test_it_is_called_by_its_path_as_given(path: Path) -> None:

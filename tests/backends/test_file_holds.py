@@ -79,7 +79,7 @@ async def held(backend: LocalFileBackend) -> list[str] | None:
     return None if holds is None else [hold.id for hold in holds]
 
 
-# -- taking and ending ---------------------------------------------------------------------------------------------------
+# -- taking and ending -----------------------------------------------------------------------------
 
 
 async def test_a_hold_stands_where_others_see_it_until_it_is_released(
@@ -160,7 +160,7 @@ async def test_a_lease_must_be_positive(backend: LocalFileBackend, lease: float)
         await backend.renew(Hold("a", ON), lease)
 
 
-# -- keeping the switch on -----------------------------------------------------------------------------------------------
+# -- keeping the switch on -------------------------------------------------------------------------
 
 
 async def test_a_hold_can_end_in_a_switch_that_stays_on(
@@ -195,7 +195,7 @@ async def test_whoever_reads_while_a_hold_becomes_a_switch_sees_one_or_the_other
     assert steps == [("read_file", str(holds_path)), ("read_file", str(path))]
 
 
-# -- leases --------------------------------------------------------------------------------------------------------------
+# -- leases ----------------------------------------------------------------------------------------
 
 
 async def test_a_hold_that_is_not_renewed_ends_at_its_deadline_and_a_watch_tells_then(
@@ -254,7 +254,7 @@ async def test_renewing_puts_a_hold_back_that_vanished(
     assert await is_on(other)
 
 
-# -- clear ---------------------------------------------------------------------------------------------------------------
+# -- clear -----------------------------------------------------------------------------------------
 
 
 async def test_clear_ends_every_hold_and_turns_the_switch_off(
@@ -317,7 +317,7 @@ def set_clock_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "time", lambda: really() - 10.0)
 
 
-# -- a file of holds that cannot be read -----------------------------------------------------------------------------------
+# -- a file of holds that cannot be read -----------------------------------------------------------
 
 GARBAGE: Final = [
     "",
@@ -456,7 +456,7 @@ def test_holds_are_read_as_they_were_written(written: dict[str, Hold], cleared_a
     assert StoredHolds.parse(stored.dump()) == stored
 
 
-# -- the lock ------------------------------------------------------------------------------------------------------------
+# -- the lock --------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -514,7 +514,9 @@ async def test_a_lock_held_elsewhere_stops_no_reading(
 async def test_write_during_compare_and_set_is_not_overwritten(
     backend: LocalFileBackend, other: LocalFileBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It was: a change that had read the switch wrote over an operator's off that came before its own write."""
+    """It was: a change that had read the switch wrote over an operator's off that came before its
+    own write.
+    """
     await backend.write(ON)
     expected, really, writes = await backend.read(), disk.replace_file, list[Future[None]]()
     with ThreadPoolExecutor(1) as pool:

@@ -144,13 +144,15 @@ def test_the_worker_itself_does_what_it_is_told(
     assert seen_at <= time.monotonic()
 
 
-# -- the switch ----------------------------------------------------------------------------------------------------------
+# -- the switch ------------------------------------------------------------------------------------
 
 
 def test_a_state_that_is_only_ever_written_on_is_never_read_as_off(
     three: list[Process], path: Path
 ) -> None:
-    """The modelled package truncates before it writes, and takes an empty file for off: two reads of three were wrong."""
+    """The modelled package truncates before it writes, and takes an empty file for off: two reads
+    of three were wrong.
+    """
     path.write_text("1")
     stop = path.with_name("stop")
     *writers, reader = three
@@ -177,7 +179,7 @@ def test_a_flip_in_one_process_is_seen_in_another_within_ttl(three: list[Process
     assert reader.hear() - flipped_at < 0.4 + SLACK
 
 
-# -- holds ---------------------------------------------------------------------------------------------------------------
+# -- holds -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations("abc")), ids="".join)

@@ -40,7 +40,8 @@ def browser() -> Iterator[Browser]:
     program = find_chromium()
     if program is None:
         pytest.fail(
-            "There is no Chromium. Debian: apt-get install chromium; macOS: brew install --cask chromium; or name it in CHROMIUM."
+            "There is no Chromium. Debian: apt-get install chromium; macOS: brew install --cask "
+            "chromium; or name it in CHROMIUM."
         )
     expect.set_options(timeout=WAIT)
     with sync_playwright() as playwright:

@@ -15,7 +15,10 @@ from fastapi_maintenance.exemptions.bypass import PARAMETER, Bypass, link_to
 from ..support.serving import serving
 from .visit import Visit
 
-PAGE: Final = '<!doctype html><html lang="en"><link rel="icon" href="data:,"><title>The shop</title><a href="/shop?page=2">more</a>'
+PAGE: Final = (
+    '<!doctype html><html lang="en"><link rel="icon" href="data:,"><title>The '
+    'shop</title><a href="/shop?page=2">more</a>'
+)
 
 
 def test_link_lets_only_browsers_in_that_opened_it(

@@ -21,7 +21,8 @@ FETCH: Final = """
 async ([url, options]) => {
   const reply = await fetch(url, options);
   const headers = Object.fromEntries(reply.headers);
-  return { status: reply.status, body: await reply.json(), retryAfter: headers["retry-after"], mode: headers["x-maintenance-mode"] };
+  const { "retry-after": retryAfter, "x-maintenance-mode": mode } = headers;
+  return { status: reply.status, body: await reply.json(), retryAfter, mode };
 }
 """
 

@@ -54,7 +54,10 @@ def shop(**options: Any) -> FastAPI:
 
 
 def _html(heading: str, *more: str) -> str:
-    return f'<!doctype html><html lang="en"><title>Shop</title><link rel="icon" href="data:,"><h1>{heading}</h1>{"".join(more)}'
+    return (
+        '<!doctype html><html lang="en"><title>Shop</title><link rel="icon" '
+        f'href="data:,"><h1>{heading}</h1>{"".join(more)}'
+    )
 
 
 def showing(state: MaintenanceState, **options: Any) -> Any:
@@ -159,7 +162,10 @@ def test_page_speaks_the_language_of_the_visitor(
 
 
 def test_message_is_never_markup(visit: Visit) -> None:
-    message = "<script>document.title='owned'</script><img src=/x onerror=\"document.title='owned'\"></p><h1>&amp;</h1>"
+    message = (
+        "<script>document.title='owned'</script><img src=/x "
+        "onerror=\"document.title='owned'\"></p><h1>&amp;</h1>"
+    )
     with showing(MaintenanceState(enabled=True, message=message)) as server:
         page = visit.to(f"http://{server}/")
         expect(page.locator(".message")).to_have_text(message)
@@ -191,7 +197,10 @@ def test_page_policy_allows_its_style_and_script_alone(visit: Visit) -> None:
         page = visit.to(f"http://{server}/")
         assert page.evaluate("getComputedStyle(document.querySelector('h1')).fontWeight") == "650"
         expect(page.get_by_role("status")).to_be_visible()
-        injected = "document.body.append(Object.assign(document.createElement('script'), {textContent: 'document.title = 1'}))"
+        injected = (
+            "document.body.append(Object.assign(document.createElement('script'), "
+            "{textContent: 'document.title = 1'}))"
+        )
         page.evaluate(injected)
         assert page.title() == "Down for maintenance"
         assert [

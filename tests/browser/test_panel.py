@@ -32,7 +32,8 @@ from .visit import PHONE, Visit
 
 TELL: Final = "document.dispatchEvent(new Event('visibilitychange')) }"
 EVIL: Final = """<!doctype html><html lang="en"><link rel="icon" href="data:,"><title>Evil</title>
-<form method="post" enctype="text/plain" action="{action}"><input name='{{"a":"' value='"}}'><button>Win</button></form>"""
+<form method="post" enctype="text/plain" action="{action}">
+<input name='{{"a":"' value='"}}'><button>Win</button></form>"""
 PAGE: Final = (
     '<!doctype html><html lang="en"><link rel="icon" href="data:,"><title>The shop</title>'
 )
@@ -201,7 +202,8 @@ def test_change_keeps_details_that_the_form_lacks(panel: Page, site: Site) -> No
     site.redis.cli(
         "SET",
         "maintenance",
-        '{"enabled": true, "reason": "old", "retry_after": 77, "allow": ["POST /login"], "since": "2026-01-01T00:00:00Z"}',
+        '{"enabled": true, "reason": "old", "retry_after": 77, "allow": ["POST /login"], "since": '
+        '"2026-01-01T00:00:00Z"}',
     )
     panel.get_by_role("button", name="Change…").click()
     dialog = panel.get_by_role("dialog")
@@ -398,8 +400,8 @@ def test_link_of_a_mounted_application_lets_two_browsers_in(visit: Visit, tmp_pa
 def test_page_shown_again_is_current(panel: Page, site: Site) -> None:
     """As after a sleep: the page is hidden, disconnected, and shown again."""
     hide = (
-        "hidden => { Object.defineProperty(document, 'hidden', {value: hidden, configurable: true}); "
-        + TELL
+        "hidden => { Object.defineProperty(document, 'hidden', {value: hidden, configurable: "
+        "true}); " + TELL
     )
     panel.evaluate(hide, True)
     assert panel.title() == "Maintenance"
@@ -513,7 +515,8 @@ def test_screen_reader_is_told_once_per_change(panel: Page, site: Site) -> None:
     expect(status).to_have_attribute("role", "status")
     expect(status).to_have_text("Open. All 4 workers are up to date")
     panel.evaluate(
-        "window.said = []; new MutationObserver(() => said.push(document.getElementById('said').textContent)).observe("
+        "window.said = []; new MutationObserver(() => "
+        "said.push(document.getElementById('said').textContent)).observe("
         "document.getElementById('said'), {childList: true})"
     )
     site.redis.cli("SET", "maintenance", "1")

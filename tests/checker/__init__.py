@@ -1,1 +1,3 @@
-"""Random schedules of flips, holds, barriers and faults over real processes, judged by what an outside client saw."""
+"""Random schedules of flips, holds, barriers and faults over real processes, judged by what an
+outside client saw.
+"""

@@ -40,7 +40,8 @@ def main() -> int:
             for violation in outcome.violations[:3]:
                 _say(f"seed {outcome.seed}: {violation}\n  {outcome.steps}")
         _say(
-            f"{done} schedules, {proofs} proofs, {answers} answers, {violations} broken; {time.monotonic() - started:.0f} s"
+            f"{done} schedules, {proofs} proofs, {answers} answers, {violations} broken; "
+            f"{time.monotonic() - started:.0f} s"
         )
     return 1 if violations else 0
 

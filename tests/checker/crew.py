@@ -16,7 +16,8 @@ from typing import Any, Final
 from fastapi_maintenance.coordination.barrier import registered_workers
 
 _EVERY: Final = 0.015  # seconds between two requests on the connection to a worker
-_KNOCK: Final = 0.15  # seconds between two new connections to a worker, which wait in its backlog while it is paused
+# Seconds between two new connections to a worker, which wait in its backlog while it is paused.
+_KNOCK: Final = 0.15
 _REQUEST: Final = b"GET %s HTTP/1.1\r\nhost: checker\r\n\r\n"
 
 

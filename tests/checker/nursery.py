@@ -1,4 +1,6 @@
-"""Starts workers quickly: a process that has imported everything, and forks one for each line on its standard input."""
+"""Starts workers quickly: a process that has imported everything, and forks one for each line on
+its standard input.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """Runs schedules and says which promises were broken.
 
-The promise: after a strict barrier has returned, and until somebody opens again, no gated request is let in anywhere; and
-none that was let in before is still running in a worker that the barrier called drained.
+The promise: after a strict barrier has returned, and until somebody opens again, no gated request
+is let in anywhere; and none that was let in before is still running in a worker that the barrier
+called drained.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ from .schedule import Step, draw
 _TTL: Final = 0.2
 _STALE_AFTER: Final = 0.4  # below the registry's lifetime, three ttl
 _CREW: Final = 3
-_SLACK: Final = 1.0  # seconds; for a response on its way through a machine that is busy, or stands still for a moment
+# Seconds; for a response on its way through a machine that is busy, or stands still for a moment.
+_SLACK: Final = 1.0
 _LEASE: Final = 4.0
 # Seconds; after that a hold that nobody could release has surely run out, also in a Redis that was
 # frozen.
@@ -37,7 +39,9 @@ _ORPHANED: Final = 2 * _LEASE + 2.5
 
 @dataclass(frozen=True, slots=True)
 class _Proof:
-    """What a barrier said when it returned, and when it last asked before that: what opened later, it did not know of."""
+    """What a barrier said when it returned, and when it last asked before that: what opened later,
+    it did not know of.
+    """
 
     asked: float
     at: float
@@ -66,7 +70,9 @@ class _Record:
     proofs: list[_Proof] = field(default_factory=list)
 
     def until(self, proof: _Proof) -> float:
-        """When the proof ends: with the next opening, also one that was under way when the barrier asked."""
+        """When the proof ends: with the next opening, also one that was under way when the barrier
+        asked.
+        """
         return min(
             (begun for begun, ended in self.openings if ended > proof.asked), default=float("inf")
         )
@@ -152,7 +158,9 @@ class _Driver:
                     await asyncio.to_thread(self._server.start)
 
     async def _command(self, *words: str) -> bytes:
-        """A bare client's command, and what it is answered; one that Redis is not there for is not tried again."""
+        """A bare client's command, and what it is answered; one that Redis is not there for is not
+        tried again.
+        """
         begun = time.monotonic()
         try:
             reader, writer = await asyncio.open_connection("127.0.0.1", self._server.port)
@@ -176,7 +184,8 @@ class _Driver:
                 await asyncio.sleep(length)
                 ended = time.monotonic()
         none_is_left = await self._command("EXISTS", "{maintenance}:holds") == b":0\r\n"
-        # Where Redis loses its data, workers put back what they know of, also a hold whose release they have not heard of.
+        # Where Redis loses its data, workers put back what they know of, also a hold whose release
+        # they have not heard of.
         await asyncio.sleep(_SLACK)
         put_back = any(at > began for at in self._record.losses)
         self._record.openings.append(
@@ -202,7 +211,9 @@ def _judge(record: _Record, workers: Iterable[Worker]) -> list[str]:
 
 
 def _until(record: _Record, proof: _Proof, workers: Iterable[Worker]) -> float:
-    """Where Redis lost its data, the proof goes on only if a worker was there that knew, and could put it back."""
+    """Where Redis lost its data, the proof goes on only if a worker was there that knew, and could
+    put it back.
+    """
     until = record.until(proof)
     undisturbed = any(worker.pid in proof.closed and not worker.disturbed for worker in workers)
     losses = [at for at in record.losses if at > proof.asked]
@@ -213,7 +224,8 @@ def _let_in(worker: Worker, proof: _Proof, until: float, losses: Sequence[float]
     if any(worker.started > at - 1.0 for at in losses):
         return []  # it may have asked an empty server first, before those who knew were back
     return [
-        f"worker {worker.pid} let a request in {answer.sent - proof.at:.3f} s after a barrier had proved it closed"
+        f"worker {worker.pid} let a request in {answer.sent - proof.at:.3f} s after a barrier had "
+        "proved it closed"
         for answer in worker.answers
         if answer.status == 200 and answer.sent >= proof.at and answer.received <= until
     ]
@@ -224,7 +236,8 @@ def _still_running(worker: Worker, proof: _Proof, until: float) -> list[str]:
     if not proof.wants_drained:
         return []
     return [
-        f"worker {worker.pid} answered a request {answer.received - proof.at:.3f} s after a barrier had proved all drained"
+        f"worker {worker.pid} answered a request {answer.received - proof.at:.3f} s after a "
+        "barrier had proved all drained"
         for answer in worker.answers
         if answer.status == 200
         and answer.sent < proof.at

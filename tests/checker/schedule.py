@@ -35,7 +35,9 @@ _ACTIONS: Final = {
 
 
 def draw(seed: int) -> list[Step]:
-    """A schedule that closes and waits at a barrier at least once, with anything before, between and after."""
+    """A schedule that closes and waits at a barrier at least once, with anything before, between
+    and after.
+    """
     chance = random.Random(seed)
     names, weights = list(_ACTIONS), list(_ACTIONS.values())
     actions = chance.choices(names, weights, k=chance.randint(4, 8))

@@ -1,4 +1,6 @@
-"""The promise of the barrier, under random schedules of everything that can happen; see `tests/checker`."""
+"""The promise of the barrier, under random schedules of everything that can happen; see
+`tests/checker`.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ SCHEDULES = int(os.environ.get("CHECKER_SCHEDULES", "20"))
 async def test_no_gated_request_is_let_in_after_a_strict_barrier_and_until_the_next_opening() -> (
     None
 ):
-    """Seeds are new every time and printed if one fails: `python -m tests.checker --seed SEED --schedules 1` runs it again."""
+    """Seeds are new every time and printed if one fails: `python -m tests.checker --seed SEED
+    --schedules 1` runs it again.
+    """
     first = int(time.time())
 
     outcomes = await run_schedules(range(first, first + SCHEDULES))
@@ -34,7 +38,9 @@ async def test_no_gated_request_is_let_in_after_a_strict_barrier_and_until_the_n
 
 @pytest.mark.timeout(600)
 async def test_the_checker_notices_a_broken_fence() -> None:
-    """A worker that sleeps through a closing and never closes itself lets requests in when it wakes up; a sound one does not."""
+    """A worker that sleeps through a closing and never closes itself lets requests in when it wakes
+    up; a sound one does not.
+    """
 
     def plan(seed: int) -> list[Step]:
         return [Step(0.0, "pause", seed / 10, 1.5), Step(0.1, "close"), Step(0.0, "barrier", 0.9)]

@@ -35,7 +35,9 @@ _NOT_INHERITED: Final = (
 
 
 class Program:
-    """A command that runs. `output` is what it has printed so far, on a terminal together with its complaints."""
+    """A command that runs. `output` is what it has printed so far, on a terminal together with its
+    complaints.
+    """
 
     def __init__(
         self, *arguments: str, env: Mapping[str, str] | None = None, terminal: bool = False

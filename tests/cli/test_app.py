@@ -39,7 +39,7 @@ def _in_an_empty_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.chdir(tmp_path)
 
 
-# -- on and off --------------------------------------------------------------------------------------------------------------
+# -- on and off ------------------------------------------------------------------------------------
 
 
 def test_on_and_off_print_what_is_true_afterwards(cli: Cli, url: str) -> None:
@@ -253,7 +253,7 @@ def test_all_modes_can_be_chosen() -> None:
     assert tuple(name.value for name in ModeName) == get_args(Mode)
 
 
-# -- windows -----------------------------------------------------------------------------------------------------------------
+# -- windows ---------------------------------------------------------------------------------------
 
 
 def test_on_at_makes_a_window_that_is_coming(cli: Cli, url: str) -> None:
@@ -366,7 +366,7 @@ def test_a_schedule_that_cannot_be_read_is_not_empty(
     assert ran.err.startswith("Cannot read the schedule: 'perhaps' is not a boolean word")
 
 
-# -- holds -------------------------------------------------------------------------------------------------------------------
+# -- holds -----------------------------------------------------------------------------------------
 
 
 def test_off_says_that_maintenance_stays_on_while_somebody_holds_it(
@@ -407,7 +407,8 @@ def test_on_says_that_maintenance_stays_off_while_somebody_holds_it_off(
     on = cli("on", "--backend", url)
     assert (on.code, on.lines[0]) == (1, "maintenance: off")
     assert on.err.startswith(
-        "The switch is on, but maintenance stays off because of 1 hold: ana@ops. It starts when they end."
+        "The switch is on, but maintenance stays off because of 1 hold: ana@ops. It starts when "
+        "they end."
     )
 
 
@@ -422,7 +423,7 @@ def test_status_shows_every_hold_with_what_is_left_of_its_lease(
     )
 
 
-# -- status ------------------------------------------------------------------------------------------------------------------
+# -- status ----------------------------------------------------------------------------------------
 
 
 def test_the_exit_code_of_status_says_whether_it_is_on(cli: Cli, url: str) -> None:
@@ -509,7 +510,9 @@ def test_short_names_of_the_modelled_package_work(
 
 
 def test_modelled_package_bug_a_typer_exit_inside_a_try_printed_error_1(cli: Cli) -> None:
-    """There, the exit that followed a clear message was caught as an error, and printed after it as `ERROR: 1`."""
+    """There, the exit that followed a clear message was caught as an error, and printed after it as
+    `ERROR: 1`.
+    """
     status = cli("status", "--backend", "file")
     assert status.code == 2
     assert status.err.startswith("'file' alone does not say where; write a URL like redis://")
@@ -519,7 +522,7 @@ def test_modelled_package_bug_a_typer_exit_inside_a_try_printed_error_1(cli: Cli
     assert refused.err.count("\n") == 1
 
 
-# -- failures ----------------------------------------------------------------------------------------------------------------
+# -- failures --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("command", ["on", "off"])
@@ -604,7 +607,7 @@ def test_a_state_that_is_too_long_is_one_sentence(cli: Cli, url: str) -> None:
     assert "Shorten its texts" in ran.err
 
 
-# -- the program -------------------------------------------------------------------------------------------------------------
+# -- the program -----------------------------------------------------------------------------------
 
 
 def test_version_is_the_one_of_the_package(cli: Cli) -> None:
@@ -667,7 +670,8 @@ def test_without_the_extra_one_sentence_says_how_to_install_it(
         main()
     assert (
         ended.value.code
-        == f'The command line needs {missing}, which is not installed: pip install "fastapi-maintenance-cluster[cli]"'
+        == f"The command line needs {missing}, which is not installed: pip install "
+        '"fastapi-maintenance-cluster[cli]"'
     )
 
 
@@ -680,7 +684,7 @@ def test_another_module_that_is_missing_is_no_missing_extra(
         main()
 
 
-# -- replicas ------------------------------------------------------------------------------------------------------------------
+# -- replicas --------------------------------------------------------------------------------------
 
 
 def test_on_says_how_many_replicas_have_it(cli: Cli, own_redis_server: RedisServerFactory) -> None:

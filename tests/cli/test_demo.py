@@ -43,7 +43,9 @@ _LONG = 120.0
 def playing(
     *options: str, home: Path, path: str | None = None, terminal: bool = False
 ) -> Iterator[Program]:
-    """The running demo, whose temporary files are in `home`; ended in order, so that a failing test leaves nothing running."""
+    """The running demo, whose temporary files are in `home`; ended in order, so that a failing test
+    leaves nothing running.
+    """
     env = {"TMPDIR": str(home)} | ({} if path is None else {"PATH": path})
     with Program("demo", *options, env=env, terminal=terminal) as program:
         try:
@@ -100,7 +102,7 @@ def redis_cli(port: str, *words: str) -> None:
     subprocess.run(["redis-cli", "-p", port, *words], check=True, capture_output=True, timeout=20)
 
 
-# -- as its user starts it ---------------------------------------------------------------------------
+# -- as its user starts it -------------------------------------------------------------------------
 
 
 def test_in_a_pipe_each_flip_is_a_line_until_sigterm(tmp_path: Path) -> None:
@@ -154,7 +156,7 @@ def test_a_signal_during_the_start_leaves_nothing(tmp_path: Path) -> None:
         assert_nothing_left(processes, tmp_path)
 
 
-# -- in this process, where its lines are counted ----------------------------------------------------
+# -- in this process, where its lines are counted --------------------------------------------------
 
 
 @pytest.fixture(autouse=True)

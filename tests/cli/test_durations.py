@@ -32,7 +32,7 @@ def utc(text: str) -> datetime:
     return datetime.fromisoformat(text).replace(tzinfo=UTC)
 
 
-# -- lengths -----------------------------------------------------------------------------------------------------------------
+# -- lengths ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_more_than_a_century_is_refused(text: str) -> None:
         parse_duration(text)
 
 
-# -- moments -----------------------------------------------------------------------------------------------------------------
+# -- moments ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -197,7 +197,8 @@ def test_what_is_no_time_is_refused_with_how_to_write_one(text: str, zone: Zone)
     zone(BERLIN)
     with pytest.raises(
         ValueError,
-        match=r"must be a time like 04:00, 2026-11-22T04:00 \(both local\) or 2026-11-22T04:00Z, got",
+        match=r"must be a time like 04:00, 2026-11-22T04:00 \(both local\) or 2026-11-22T04:00Z, "
+        r"got",
     ):
         parse_until(text, utc("2026-11-22"))
 
@@ -211,7 +212,7 @@ def test_an_end_that_is_not_later_than_now_is_refused(text: str, zone: Zone) -> 
         parse_until(text, utc("2026-11-22 04:00"))
 
 
-# -- as people and machines read them ------------------------------------------------------------------------------------------
+# -- as people and machines read them --------------------------------------------------------------
 
 
 def test_moments_are_shown_to_people_in_local_time_and_to_machines_in_utc(zone: Zone) -> None:

@@ -177,7 +177,7 @@ def test_a_pipe_that_nobody_reads_ends_it(redis_url: str) -> None:
         assert program.ended().code == 0
 
 
-# -- the same in this process, where every line is seen -------------------------------------------------------------------------
+# -- the same in this process, where every line is seen --------------------------------------------
 
 
 class Reader:

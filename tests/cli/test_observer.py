@@ -70,7 +70,9 @@ async def test_an_environment_variable_is_seen_as_a_request_would_see_it(
 async def test_what_was_never_heard_of_is_unknown_and_says_why(
     free_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Although a worker would ask its fallbacks: the environment here is not the one that workers have."""
+    """Although a worker would ask its fallbacks: the environment here is not the one that workers
+    have.
+    """
     monkeypatch.setenv("FASTAPI_MAINTENANCE_MODE", "1")
     async with Observer(
         RedisBackend(f"redis://:s3cret@127.0.0.1:{free_port}/0", ttl=0.2)

@@ -1,4 +1,6 @@
-"""The command line as people and scripts run it: real processes, a real Redis, pipes and terminals."""
+"""The command line as people and scripts run it: real processes, a real Redis, pipes
+and terminals.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +57,10 @@ def test_a_pipe_that_is_closed_before_the_end_does_not_undo_what_was_done(
 
 
 def test_without_typer_one_sentence_says_how_to_install_it() -> None:
-    script = "import sys; sys.modules['typer'] = None; from fastapi_maintenance.__main__ import main; main()"
+    script = (
+        "import sys; sys.modules['typer'] = None; from fastapi_maintenance.__main__ import "
+        "main; main()"
+    )
     done = subprocess.run(
         [sys.executable, "-c", script],
         cwd=Path(__file__).parents[2],
@@ -66,8 +71,8 @@ def test_without_typer_one_sentence_says_how_to_install_it() -> None:
     )
     assert (done.returncode, done.stdout) == (1, "")
     assert (
-        done.stderr
-        == 'The command line needs typer, which is not installed: pip install "fastapi-maintenance-cluster[cli]"\n'
+        done.stderr == "The command line needs typer, which is not installed: pip install "
+        '"fastapi-maintenance-cluster[cli]"\n'
     )
 
 

@@ -111,8 +111,8 @@ def test_what_cannot_be_read_is_said(reading: dict[str, Any], lines: list[str]) 
 def test_a_window_is_announced_with_both_its_ends() -> None:
     window = MaintenanceState(enabled=True, starts_at=LATER, ends_at=LATER + timedelta(hours=1))
     assert (
-        f"coming: on from {show_moment(LATER)} (in 1 h) until {show_moment(LATER + timedelta(hours=1))}"
-        in as_lines(report(switch=window))
+        f"coming: on from {show_moment(LATER)} (in 1 h) until "
+        f"{show_moment(LATER + timedelta(hours=1))}" in as_lines(report(switch=window))
     )
     endless = MaintenanceState(enabled=True, starts_at=LATER)
     assert f"coming: on from {show_moment(LATER)} (in 1 h)" in as_lines(report(switch=endless))

@@ -39,7 +39,9 @@ HOLDS = "{maintenance}:holds"
 
 @pytest.fixture
 def held(cli: Cli, redis_url: str, redis_server: RedisServer) -> Cli:
-    """Runs a command on the shared server, where a worker has drained: options, two dashes, the command."""
+    """Runs a command on the shared server, where a worker has drained: options, two dashes, the
+    command.
+    """
     registering.register(redis_server, "ready", epoch=2**52, closed=True, drained=True)
     return lambda *arguments: cli("run", "--backend", redis_url, *arguments)
 
@@ -52,7 +54,8 @@ def _nobody_types(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def said(ran: Ran, code: int, *texts: str) -> None:
     """It ended so, and complained of each of these once."""
-    # A function, because coverage's tracer loses the rest of the caller when an exception has ended an `await` in `__aexit__`.
+    # A function, because coverage's tracer loses the rest of the caller when an exception has ended
+    # an `await` in `__aexit__`.
     assert ran.code == code
     assert [ran.err.count(text) for text in texts] == [1] * len(texts), ran.err
 
@@ -99,7 +102,7 @@ def after_file(path: Path, act: Callable[[], object]) -> Callable[[], None]:
     return wait_and_act
 
 
-# -- the hold and the command ------------------------------------------------------------------------------------------------
+# -- the hold and the command ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("options", [[], ["--drain", "0"]])
@@ -126,7 +129,8 @@ def test_what_is_allowed_passes_while_the_command_runs(
     asking = """
 import sys, httpx2
 for method, path in ("POST", "/login"), ("GET", "/login"), ("GET", "/orders"):
-    print(httpx2.request(method, sys.argv[1] + path, trust_env=False).status_code, file=open(sys.argv[2], "a"))
+    status = httpx2.request(method, sys.argv[1] + path, trust_env=False).status_code
+    print(status, file=open(sys.argv[2], "a"))
 """
     with serving(app) as address:
         allowing = ("--allow", "POST /login", "--allow", "10.1.0.0/16")
@@ -225,8 +229,8 @@ def test_a_command_that_cannot_be_run_closes_nothing(
     ran = held("--", name)
     assert ran.code == code
     assert (
-        ran.err
-        == f"Cannot run {name}: {'it is not executable' if code == 126 else 'there is no such command'}.\n"
+        ran.err == f"Cannot run {name}: "
+        f"{'it is not executable' if code == 126 else 'there is no such command'}.\n"
     )
     assert is_untouched(redis_server)
 
@@ -244,7 +248,7 @@ def test_a_command_that_only_looks_runnable_lets_go(
     assert holds(redis_server) == "0"
 
 
-# -- the barrier -------------------------------------------------------------------------------------------------------------
+# -- the barrier -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("on_error", ["release", "keep"])
@@ -307,7 +311,10 @@ def test_a_backend_without_a_registry_is_refused_unless_nobody_is_waited_for(
     assert (ran.code, ran.err.count("\n")) == (1, 1)
     assert ran.err.startswith(f"{url} has no registry of workers to wait for")
     assert list(tmp_path.iterdir()) == []
-    look = f"{shlex.quote(sys.executable)} -m fastapi_maintenance status --backend {url} > {tmp_path}/seen"
+    look = (
+        f"{shlex.quote(sys.executable)} -m fastapi_maintenance status --backend {url} > "
+        f"{tmp_path}/seen"
+    )
     assert cli("run", "--drain", "0", "--backend", url, "--", "sh", "-c", look).code == 0
     assert (tmp_path / "seen").read_text().startswith("maintenance: on")
 
@@ -322,7 +329,7 @@ def test_an_environment_variable_closes_nobody_else_so_it_is_refused(
     assert not (tmp_path / "ran").exists()
 
 
-# -- failing -----------------------------------------------------------------------------------------------------------------
+# -- failing ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -374,7 +381,7 @@ def test_with_redis_away_at_the_end_the_exit_code_is_kept_and_the_hold_ends_by_i
     said(cli("run", *options, "--", "sh", "-c", script), 7, "The hold could not be released", end)
 
 
-# -- a hold that is lost -----------------------------------------------------------------------------------------------------
+# -- a hold that is lost ---------------------------------------------------------------------------
 
 
 def force_open(url: str) -> Callable[[], None]:
@@ -382,7 +389,9 @@ def force_open(url: str) -> Callable[[], None]:
 
 
 def lose(held: Cli, url: str, started: Path, script: str, *options: str) -> Ran:
-    """Run a script in which all holds are ended by force once it has begun and before it goes on."""
+    """Run a script in which all holds are ended by force once it has begun and before
+    it goes on.
+    """
     opened = started.with_name("opened")
 
     def open_and_say_so() -> None:
@@ -457,7 +466,10 @@ def test_a_hold_that_is_lost_just_before_the_command_ends_is_told_too(
     """So that no renewal comes between, and the block finds out when it lets go."""
     force = (
         "-c",
-        f"import asyncio; from fastapi_maintenance.backends import RedisBackend as B; asyncio.run(B({redis_url!r}).clear())",
+        (
+            "import asyncio; from fastapi_maintenance.backends import RedisBackend as B; "
+            f"asyncio.run(B({redis_url!r}).clear())"
+        ),
     )
     said(held("--drain", "0", "--", sys.executable, *force), 5, "an operator ended it by force")
 
@@ -524,7 +536,7 @@ def test_a_hold_that_is_lost_while_waiting_keeps_the_command_from_running(
     assert not (tmp_path / "ran").exists()
 
 
-# -- signals -----------------------------------------------------------------------------------------------------------------
+# -- signals ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["TERM", "INT", "HUP", "QUIT", "USR1", "USR2"])
@@ -639,7 +651,7 @@ def test_a_signal_for_a_command_that_has_just_ended_changes_nothing(
     said(held("--drain", "0", "--", "true"), 0)
 
 
-# -- as a process ------------------------------------------------------------------------------------------------------------
+# -- as a process ----------------------------------------------------------------------------------
 
 COUNT_INTERRUPTIONS = """
 import signal, sys, time
@@ -760,7 +772,7 @@ def test_if_it_is_killed_the_hold_ends_at_the_lease_and_the_command_runs_on(
         eventually_sync((tmp_path / "ended").exists, within=20, every=0.05)
 
 
-# -- is a terminal typed on --------------------------------------------------------------------------------------------------
+# -- is a terminal typed on ------------------------------------------------------------------------
 
 _in_foreground = running._in_foreground
 

@@ -50,7 +50,7 @@ class Eyes:
         return self.left > 0
 
 
-# -- lines -------------------------------------------------------------------------------------------------------------------
+# -- lines -----------------------------------------------------------------------------------------
 
 
 def test_one_line_a_change(capsys: pytest.CaptureFixture[str]) -> None:
@@ -75,7 +75,8 @@ def test_a_line_says_what_a_person_wants_to_know(capsys: pytest.CaptureFixture[s
     )
     Lines(as_json=False).show(sight(state, holds=(Hold("a", state),)))
     assert capsys.readouterr().out == (
-        f"{show_moment(NOW)} on, read-only, by: ana, reason: OPS\\n417, until {show_moment(LATER)}, 1 hold [redis, 0.2 s old]\n"
+        f"{show_moment(NOW)} on, read-only, by: ana, reason: OPS\\n417, until "
+        f"{show_moment(LATER)}, 1 hold [redis, 0.2 s old]\n"
     )
 
 
@@ -115,7 +116,7 @@ def test_nobody_is_left_to_look_when_the_pipe_is_closed(
     assert not Lines(as_json=False).show(sight(ON))
 
 
-# -- a screen ----------------------------------------------------------------------------------------------------------------
+# -- a screen --------------------------------------------------------------------------------------
 
 
 def test_a_screen_shows_the_changes_and_below_them_the_present_state() -> None:
@@ -136,7 +137,7 @@ def test_a_screen_shows_the_changes_and_below_them_the_present_state() -> None:
     assert text.endswith("\x1b[?25h"), "the cursor must come back"
 
 
-# -- following ---------------------------------------------------------------------------------------------------------------
+# -- following -------------------------------------------------------------------------------------
 
 
 async def test_following_ends_when_nobody_looks_any_more() -> None:
@@ -154,7 +155,7 @@ async def test_following_ends_in_order_when_interrupted(number: signal.Signals) 
     assert signal.getsignal(number) in (before, signal.default_int_handler, signal.SIG_DFL)
 
 
-# -- the command -------------------------------------------------------------------------------------------------------------
+# -- the command -----------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -196,7 +197,10 @@ def test_watching_an_environment_variable_says_that_there_is_nothing_to_see(
     ran = cli("watch", "--backend", "env:CLOSED")
     assert (ran.code, ran.err) == (
         0,
-        "env:CLOSED is read from this process' own environment, which no other process can change.\n",
+        (
+            "env:CLOSED is read from this process' own environment, which no other process can "
+            "change.\n"
+        ),
     )
 
 

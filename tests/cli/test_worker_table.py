@@ -67,14 +67,13 @@ def drawn(console: Console) -> str:
     return console.file.getvalue()
 
 
-# -- in one line -------------------------------------------------------------------------------------------------------------
+# -- in one line -----------------------------------------------------------------------------------
 
 
-def test_a_summary_counts_every_group_and_names_who_is_waited_for_with_what_they_have_in_flight() -> (
-    None
-):
+def test_summary_counts_groups_and_names_pending_workers() -> None:
     assert summary(MIXED) == (
-        "maintenance on; 1 drained, 1 applied, 1 waiting, 2 expired, 1 unfenced; waiting for 3@web-1, 2@web-1 (2 requests, 1 WebSockets)"
+        "maintenance on; 1 drained, 1 applied, 1 waiting, 2 expired, 1 unfenced; waiting for "
+        "3@web-1, 2@web-1 (2 requests, 1 WebSockets)"
     )
 
 
@@ -103,7 +102,7 @@ def test_ways_around_name_each_path_once_and_how_to_close_it() -> None:
     assert ways_around(workers) == [f"/a\\x1b {WAY_AROUND}", f"/b {WAY_AROUND}"]
 
 
-# -- views -------------------------------------------------------------------------------------------------------------------
+# -- views -----------------------------------------------------------------------------------------
 
 
 def test_lines_tell_how_long_it_took() -> None:
@@ -143,7 +142,7 @@ def test_only_a_terminal_that_can_redraw_gets_a_table() -> None:
     assert isinstance(wait_display(None, print), PlainWaitDisplay)
 
 
-# -- for programs ------------------------------------------------------------------------------------------------------------
+# -- for programs ----------------------------------------------------------------------------------
 
 
 def test_json_has_every_worker_in_its_group_and_says_whether_each_is_fenced() -> None:
@@ -194,7 +193,13 @@ def test_a_worker_is_a_line_of_pairs() -> None:
     why = "its record does not say where its process ran"
     assert list(worker_lines(roll(BUSY, UNFENCED, VANISHED))) == [
         "b host=web-1 pid=2 link=tracking version=1.2 stands=closed http=2 websockets=1 fence=2s",
-        "u host=web-1 pid=5 link=tracking version=1.2 stands=drained http=0 websockets=0 fence=never",
-        f"v host=web-1 pid=6 link=tracking version=1.2 stands=vanished http=0 websockets=0 fence=2s ({why})",
+        (
+            "u host=web-1 pid=5 link=tracking version=1.2 stands=drained http=0 websockets=0 "
+            "fence=never"
+        ),
+        (
+            "v host=web-1 pid=6 link=tracking version=1.2 stands=vanished http=0 websockets=0 "
+            f"fence=2s ({why})"
+        ),
     ]
     assert [row["why_not_gone"] for row in rows(roll(BUSY, VANISHED))] == [None, why]

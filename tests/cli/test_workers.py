@@ -48,7 +48,7 @@ def register(redis_server: RedisServer) -> Register:
     return write
 
 
-# -- wait --------------------------------------------------------------------------------------------------------------------
+# -- wait ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("value", ["1", "0"])
@@ -173,7 +173,7 @@ def test_a_length_that_is_none_is_refused_before_anything_is_done(
     assert redis_server.cli("EXISTS", "maintenance", "{maintenance}:epoch") == "0"
 
 
-# -- on --wait ---------------------------------------------------------------------------------------------------------------
+# -- on --wait -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("option", ["--wait", "--drained"])
@@ -221,7 +221,7 @@ def test_on_does_not_wait_where_it_is_not_on(
     assert "still waited for" not in on.err
 
 
-# -- workers -----------------------------------------------------------------------------------------------------------------
+# -- workers ---------------------------------------------------------------------------------------
 
 
 def test_workers_lists_the_live_and_the_vanished(
@@ -233,8 +233,8 @@ def test_workers_lists_the_live_and_the_vanished(
     assert (listed.code, listed.err) == (0, "")
     live, vanished = sorted(listed.lines)
     assert (
-        live
-        == "a host=web-1 pid=4711 link=tracking version=1.2 stands=closed http=3 websockets=0 fence=2.5s"
+        live == "a host=web-1 pid=4711 link=tracking version=1.2 stands=closed http=3 websockets=0 "
+        "fence=2.5s"
     )
     assert vanished.startswith("gone host=web-1 pid=4711 link=? version=? stands=vanished ")
     assert vanished.endswith(" (its record does not say where its process ran)")
@@ -340,12 +340,13 @@ def test_an_interrupted_wait_proves_nothing_and_leaves_the_state(
     waited = cli("wait", *form.split(), "--backend", redis_url)
     assert (waited.code, "drained" in waited.out) == (130, False)
     assert waited.err.endswith(
-        "Interrupted before it was known whether every worker has followed; the state stays as it is.\n"
+        "Interrupted before it was known whether every worker has followed; the state stays as it "
+        "is.\n"
     )
     assert redis_server.cli("GET", "maintenance") == "1"
 
 
-# -- as processes ------------------------------------------------------------------------------------------------------------
+# -- as processes ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -420,7 +421,9 @@ async def outside(*arguments: str) -> Ran:
 async def test_real_workers_are_waited_for_and_told_apart(
     nursery: Nursery, own_redis_server: RedisServerFactory, tmp_path: Path
 ) -> None:
-    """One serves a slow request and is killed, one is paused; what each command says of them is what they answer to an outside client."""
+    """One serves a slow request and is killed, one is paused; what each command says of them is
+    what they answer to an outside client.
+    """
     server = own_redis_server()
     url = f"{server.url}?ttl=1"
     async with Crew(nursery, url, tmp_path, stale_after=2.0, policy="last-known") as crew:

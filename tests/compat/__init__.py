@@ -1,1 +1,3 @@
-"""The test suites of other projects, with the middleware outermost in every application that they build."""
+"""The test suites of other projects, with the middleware outermost in every application that they
+build.
+"""

@@ -1,4 +1,6 @@
-"""Compare a test suite without and with the middleware: python -m tests.compat PYTHON SUITE [PYTEST ARGUMENT]..."""
+"""Compare a test suite without and with the middleware: python -m tests.compat PYTHON SUITE [PYTEST
+ARGUMENT]...
+"""
 
 from __future__ import annotations
 
@@ -69,7 +71,8 @@ def compare(python: str, suite: Path, arguments: Sequence[str]) -> Iterator[str]
     yield f"{suite.name}, asking a closed gate: {_counted(judged['outcomes'])}"
     agreed = judged["compared"] - len(judged["differences"])
     yield (
-        f"{suite.name}, closed: as the application routes it in {agreed} of {judged['compared']} requests, "
+        f"{suite.name}, closed: as the application routes it in {agreed} of {judged['compared']} "
+        "requests, "
         f"{judged['not_routed']} others reached no router"
     )
     yield from (f"DIFFERENT {line}" for line in changed(bare["outcomes"], outermost["outcomes"]))

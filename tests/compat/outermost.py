@@ -49,7 +49,10 @@ class Judgement:
     def __str__(self) -> str:
         said = self.error or ("refused" if self.refused else "let through")
         did = "" if self.reached else "not "
-        what = f"{self.scope.get('method', 'websocket')} {self.scope['root_path']!r} {self.scope['path']!r}"
+        what = (
+            f"{self.scope.get('method', 'websocket')} {self.scope['root_path']!r} "
+            f"{self.scope['path']!r}"
+        )
         return f"{what} was {said}, and an endpoint was {did}reached"
 
 
@@ -105,7 +108,7 @@ async def _nothing_to_receive() -> Message:
 async def _discard(message: Message) -> None: ...
 
 
-# -- what reaches an endpoint -----------------------------------------------------------------------
+# -- what reaches an endpoint ----------------------------------------------------------------------
 
 
 def _patch(owner: type, name: str, note: Callable[[Any, Scope, Judgement], None]) -> None:
@@ -190,7 +193,7 @@ def _add_outermost(middleware: Callable[[ASGIApp], ASGIApp]) -> None:
         owner.build_middleware_stack = build  # type: ignore[assignment, method-assign]
 
 
-# -- pytest -----------------------------------------------------------------------------------------
+# -- pytest ----------------------------------------------------------------------------------------
 
 
 class Recorder:

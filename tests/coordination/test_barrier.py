@@ -34,7 +34,9 @@ from ..support.registering import register
 from ..support.servers import RedisServer
 from ..support.waiting import eventually, eventually_sync
 
-TTL = 1.0  # seconds; a third of what a worker lives that has no time to register, be it because the machine stands still
+# Seconds; a third of what a worker lives that has no time to register, be it because the machine
+# stands still.
+TTL = 1.0
 LIFETIME = 3 * TTL
 
 EPOCH = 100
@@ -72,7 +74,7 @@ def look_again(
     return barrier.observe(roll(*workers, on=on), OVER)
 
 
-# -- where a worker stands, without any clock ----------------------------------------------------------------------------
+# -- where a worker stands, without any clock ------------------------------------------------------
 
 
 def test_a_worker_that_closed_and_finished_is_drained() -> None:
@@ -290,7 +292,7 @@ def test_nothing_is_proved_before_the_registry_was_read() -> None:
         result.check()
 
 
-# -- against a real server -----------------------------------------------------------------------------------------------
+# -- against a real server -------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -410,7 +412,9 @@ async def test_a_flushall_in_the_middle_does_not_confuse_it(
 async def test_it_begins_anew_where_the_epoch_went_back(
     backend: RedisBackend, redis_server: RedisServer
 ) -> None:
-    """As after a failover to a server whose clock is behind: the old epoch would never be reached."""
+    """As after a failover to a server whose clock is behind: the old epoch would never
+    be reached.
+    """
     calls = 0
 
     class Rewound(RedisBackend):
@@ -457,7 +461,8 @@ async def test_a_server_that_is_lost_in_the_middle_is_named_with_those_who_were_
     assert result.elapsed > 2.5, "not only until it was lost"
     with pytest.raises(
         DrainTimeout,
-        match=r"still waited for: 4711@web-1\. The registry cannot be read any more: .* cannot be reached",
+        match=r"still waited for: 4711@web-1\. The registry cannot be read any more: .* cannot be "
+        r"reached",
     ):
         result.check()
 
@@ -485,7 +490,7 @@ async def test_the_registry_of_an_unreachable_server_cannot_be_listed(free_port:
         await registered_workers(f"redis://127.0.0.1:{free_port}")
 
 
-# -- real worker processes -----------------------------------------------------------------------------------------------
+# -- real worker processes -------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -499,7 +504,9 @@ async def nursery() -> AsyncIterator[Nursery]:
 async def test_every_worker_is_classified_rightly(
     policy: str, nursery: Nursery, own_redis_server: RedisServerFactory, tmp_path: Path
 ) -> None:
-    """One paused, one killed, one with a request of 6 s in flight, one starting while it waits, one leaving in order."""
+    """One paused, one killed, one with a request of 6 s in flight, one starting while it waits, one
+    leaving in order.
+    """
     server = own_redis_server()
     url = f"{server.url}?ttl={TTL}"
     async with Crew(nursery, url, tmp_path, stale_after=2 * TTL, policy=policy) as crew:
@@ -550,7 +557,8 @@ async def _first_answer_after_waking_is_503(paused: Process) -> None:
     await asyncio.sleep(0.05)
     paused.signal(signal.SIGCONT)
     await fresh
-    # A request that it had read before it was paused may be answered late; one that it reads now is refused.
+    # A request that it had read before it was paused may be answered late; one that it reads now is
+    # refused.
     late = [answer for answer in paused.answers[seen:] if answer.sent >= woken]
     assert late
     assert {answer.status for answer in late} == {503}

@@ -1,4 +1,6 @@
-"""Blocks in which the service is closed, or open: alone, nested, overlapping with those of other replicas, failing."""
+"""Blocks in which the service is closed, or open: alone, nested, overlapping with those of other
+replicas, failing.
+"""
 
 from __future__ import annotations
 
@@ -92,7 +94,7 @@ def is_on_sync(backend: BaseStateBackend) -> bool:
     return asyncio.run(is_on(backend))
 
 
-# -- one block -------------------------------------------------------------------------------------------------------------------
+# -- one block -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -253,7 +255,7 @@ def test_a_backend_that_cannot_be_meant_is_refused_on_entering() -> None:
         maintenance_mode_on("nowhere:").__enter__()
 
 
-# -- blocks of several replicas -------------------------------------------------------------------------------------------------------
+# -- blocks of several replicas --------------------------------------------------------------------
 
 
 def test_overlapping_blocks_end_in_no_permanent_outage(redis_url: str) -> None:
@@ -272,7 +274,9 @@ def test_overlapping_blocks_end_in_no_permanent_outage(redis_url: str) -> None:
 
 
 class Replica:
-    """Enters and leaves blocks, as the code of one process or request does: its blocks know which ones enclose them."""
+    """Enters and leaves blocks, as the code of one process or request does: its blocks know which
+    ones enclose them.
+    """
 
     def __init__(self, backend: BaseStateBackend) -> None:
         self.backend = backend
@@ -307,7 +311,9 @@ class Model:
 
 
 def should_be_on(live: Sequence[Model], switch: bool) -> bool:
-    """On while any on hold stands that no live off hold of its own block lifts; else off while any off hold lives; else the switch's."""
+    """On while any on hold stands that no live off hold of its own block lifts; else off while any
+    off hold lives; else the switch's.
+    """
     lifted = [id(on) for off in live if not off.enabled for on in off.lifts]
     if any(hold.enabled and id(hold) not in lifted for hold in live):
         return True
@@ -422,7 +428,7 @@ def test_no_thread_is_left(redis_url: str, tmp_path: Path) -> None:
     eventually_sync(lambda: set(threading.enumerate()) <= before, within=5)
 
 
-# -- in applications ------------------------------------------------------------------------------------------------------------------
+# -- in applications -------------------------------------------------------------------------------
 
 
 async def test_the_quick_start_works_with_no_configuration_at_all() -> None:
@@ -472,7 +478,7 @@ def test_an_endpoint_may_close_its_own_service(
             assert client.get("/other").status_code == 200
 
 
-# -- decorators -----------------------------------------------------------------------------------------------------------------------
+# -- decorators ------------------------------------------------------------------------------------
 
 
 async def test_every_call_of_a_decorated_function_is_a_block_of_its_own(
@@ -592,7 +598,7 @@ def test_fastapi_sees_the_signature_of_a_decorated_endpoint(
         assert client.get("/sync/one").status_code == 422
 
 
-# -- blocks that fail ------------------------------------------------------------------------------------------------------------------
+# -- blocks that fail ------------------------------------------------------------------------------
 
 FAILURES: Final = [
     ValueError("disk full"),
@@ -768,7 +774,7 @@ async def test_a_release_that_fails_after_a_block_that_succeeded_is_only_logged(
     )
 
 
-# -- blocks that are not run ------------------------------------------------------------------------------------------------------------
+# -- blocks that are not run -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("enter", [enter_async, enter_sync])
@@ -888,9 +894,7 @@ async def test_a_block_that_is_cancelled_while_it_is_left_lets_go_all_the_same()
     assert (await backend.read()).holds == ()
 
 
-async def test_a_block_that_is_cancelled_while_it_is_left_releases_its_lease_in_the_background() -> (
-    None
-):
+async def test_block_cancelled_while_left_releases_in_background() -> None:
     backend = LeasedBoard()
     backend.faults["release"] = 0.3
 
@@ -920,7 +924,7 @@ def test_ctrl_c_while_a_script_enters_a_block_leaves_no_hold() -> None:
     assert (backend.steps[0], backend.steps[-1]) == ("acquire", "release")
 
 
-# -- blocks that lose their hold ----------------------------------------------------------------------------------------------------------
+# -- blocks that lose their hold -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["file", "redis"])
@@ -965,7 +969,9 @@ async def test_off_by_force_is_not_undone_by_the_block_that_fails_because_of_it(
 async def test_a_hold_that_was_ended_by_force_a_moment_before_its_block_ends_is_lost_too(
     redis_url: str, on_error: Any
 ) -> None:
-    """The block must not believe that it was closed all the time; nor may what it would keep undo what the operator did."""
+    """The block must not believe that it was closed all the time; nor may what it would keep undo
+    what the operator did.
+    """
     backend = RedisBackend(redis_url)
     block = maintenance_mode_on(redis_url, on_error=on_error)
 
@@ -1112,9 +1118,7 @@ async def test_a_timeout_around_a_lost_block_stays_a_timeout_of_its_own() -> Non
             await asyncio.sleep(30)
 
 
-async def test_a_block_that_ends_its_own_way_when_it_is_cancelled_leaves_no_cancellation_behind() -> (
-    None
-):
+async def test_block_that_ends_by_itself_leaves_no_cancellation() -> None:
     backend, task = LeasedBoard(), asyncio.current_task()
     assert task is not None
 
@@ -1175,9 +1179,7 @@ async def test_a_loss_that_is_told_while_the_block_is_left_says_so() -> None:
     await eventually(lambda: backend.standing == {}, within=2)
 
 
-async def test_a_loss_that_is_found_after_a_block_was_cancelled_while_it_was_left_cancels_nothing_else() -> (
-    None
-):
+async def test_loss_found_after_the_block_cancels_nothing_else() -> None:
     backend = LeasedBoard()
     backend.faults["renew"] = 0.2
     block = maintenance_mode_on(backend, on_lost="cancel")
@@ -1225,14 +1227,15 @@ async def test_a_hold_in_memory_is_never_lost_while_its_process_lives() -> None:
         block.check()
 
 
-# -- fork ---------------------------------------------------------------------------------------------------------------------------------
+# -- fork ------------------------------------------------------------------------------------------
 
 
 FORKING: Final = """
 import os, sys, time, warnings
 from fastapi_maintenance import maintenance_mode_on
 
-warnings.simplefilter("ignore", DeprecationWarning)  # of forking while there are threads, which is the point
+# Of forking while there are threads, which is the point.
+warnings.simplefilter("ignore", DeprecationWarning)
 with maintenance_mode_on(sys.argv[1]):
     child = os.fork()
     if child == 0:

@@ -1,4 +1,6 @@
-"""A hold that is kept alive from a thread of its own, and what its holder is told when it is lost."""
+"""A hold that is kept alive from a thread of its own, and what its holder is told when
+it is lost.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,7 @@ def leased(backend: Switchboard, seconds: float, hold: Hold = HOLD) -> Iterator[
         lease.submit_release().exception(5)
 
 
-# -- its life --------------------------------------------------------------------------------------------------------------------
+# -- its life --------------------------------------------------------------------------------------
 
 
 def test_it_is_taken_renewed_three_times_a_lease_and_released() -> None:
@@ -86,7 +88,9 @@ def test_ending_it_twice_releases_once() -> None:
 
 
 def test_what_cannot_be_taken_says_why_and_is_let_go_of() -> None:
-    """The backend may have taken it, and only its reply be lost: nobody would end it before its lease."""
+    """The backend may have taken it, and only its reply be lost: nobody would end it before its
+    lease.
+    """
     backend = LeasedBoard()
     backend.faults["acquire"] = BackendUnavailableError("no reply")
     lease = LeaseKeeper(backend, HOLD, 30)
@@ -141,7 +145,7 @@ def standing_in(backend: Switchboard) -> int:
     return len(backend._local_reading(None).holds or ())
 
 
-# -- losing it -------------------------------------------------------------------------------------------------------------------
+# -- losing it -------------------------------------------------------------------------------------
 
 
 def test_a_hold_that_is_ended_by_force_is_lost_and_said_once(
@@ -247,7 +251,7 @@ def test_who_was_away_for_longer_than_the_lease_is_told(monkeypatch: pytest.Monk
         assert "renew" in backend.steps
 
 
-# -- on a real Redis ------------------------------------------------------------------------------------------------------------------
+# -- on a real Redis -------------------------------------------------------------------------------
 
 
 async def held(backend: RedisBackend | LocalFileBackend) -> bool:
@@ -361,7 +365,7 @@ def test_a_hold_survives_a_redis_that_loses_its_data(own_redis_server: RedisServ
     assert server.cli("EXISTS", "{maintenance}:holds") == "0"
 
 
-# -- fork --------------------------------------------------------------------------------------------------------------------------
+# -- fork ------------------------------------------------------------------------------------------
 
 
 def test_a_forked_child_that_leaves_the_block_neither_waits_nor_ends_its_parents_hold(

@@ -1,4 +1,6 @@
-"""docs/architecture.md: its floors are those that import-linter checks, and its drawings say in words what they show."""
+"""docs/architecture.md: its floors are those that import-linter checks, and its drawings say in
+words what they show.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Real worker processes and a real Redis: one key, and everybody follows it, whatever happens in between."""
+"""Real worker processes and a real Redis: one key, and everybody follows it, whatever happens in
+between.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,8 @@ from ..support.workers import Workers
 APP: Final = "tests.apps.switched:app"
 KEY: Final = "maintenance"
 
-PUSHED_TTL: Final = 60.0  # seconds; so rarely do workers look by themselves, that what is quicker must have been pushed
+# Seconds; so rarely do workers look by themselves, that what is quicker must have been pushed.
+PUSHED_TTL: Final = 60.0
 # Generous: a few milliseconds are the rule, but not on a machine with other things to do.
 AT_ONCE: Final = 6.0
 POLLED_TTL: Final = 0.5
@@ -60,7 +63,7 @@ def serve(url: str, count: int) -> Workers:
     return Workers(APP, count=count, env={"FASTAPI_MAINTENANCE_BACKEND": url})
 
 
-# -- four workers, and every way to write a key --------------------------------------------------------------------------------
+# -- four workers, and every way to write a key ----------------------------------------------------
 
 
 @dataclass
@@ -210,7 +213,7 @@ def test_a_killed_workers_successor_knows_before_its_first_answer(four: Deployme
     follow(four.workers, 200)
 
 
-# -- two workers, and a Redis that is not always there ---------------------------------------------------------------------------
+# -- two workers, and a Redis that is not always there ---------------------------------------------
 
 
 @dataclass
@@ -317,7 +320,7 @@ def test_idle_worker_sends_one_round_trip_per_ttl(two: Deployment) -> None:
     assert len(commands) <= 14 * polls + 8
 
 
-# -- two replicas that hold it closed -------------------------------------------------------------------------------------------
+# -- two replicas that hold it closed --------------------------------------------------------------
 
 
 @dataclass
@@ -396,7 +399,7 @@ def test_a_holder_that_is_killed_holds_until_its_lease_is_over(replicas: Replica
         replicas.a.start()
 
 
-# -- the application that they run ------------------------------------------------------------------------------------------------
+# -- the application that they run -----------------------------------------------------------------
 
 
 def test_the_application_can_be_held_closed_and_let_go() -> None:

@@ -200,7 +200,9 @@ def test_the_first_port_that_nobody_listens_on_is_taken(
 
 
 def as_if_set_up(where: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A clone with the environment that runs the tests, noted as complete: what it would otherwise install needs a network."""
+    """A clone with the environment that runs the tests, noted as complete: what it would otherwise
+    install needs a network.
+    """
     # By which the scripts would want another environment.
     monkeypatch.delenv("PYTHON", raising=False)
     clone = where / "clone"
@@ -254,7 +256,10 @@ def test_celery_begins_no_task_while_maintenance_is_on(
     celery = [sys.executable, "-m", "celery", "--app", "celery_worker"]
 
     def queue(*orders: int) -> None:
-        call = f"from celery_worker import send_invoice\nfor order in {orders}: send_invoice.delay(order)"
+        call = (
+            f"from celery_worker import send_invoice\nfor order in {orders}: "
+            "send_invoice.delay(order)"
+        )
         subprocess.run([sys.executable, "-c", call], env=env, check=True, timeout=60)
 
     command = [*celery, "worker", "--pool", pool, "--concurrency", "2", "--loglevel", "WARNING"]

@@ -1,4 +1,6 @@
-"""The how-to guides: the commands in their YAML are such, the probes are answered as they say, and nginx does what its block says."""
+"""The how-to guides: the commands in their YAML are such, the probes are answered as they say, and
+nginx does what its block says.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,7 @@ from ..support.serving import serving
 Answer = tuple[int, Message, str]
 
 
-# -- commands and probes in YAML ---------------------------------------------------------------------------------------------
+# -- commands and probes in YAML -------------------------------------------------------------------
 
 
 def strings_in(value: Any) -> Iterator[str]:
@@ -134,7 +136,7 @@ def test_the_probes_of_kubernetes_are_answered_while_closed(
         assert client.get("/docs-of-nobody").status_code == 404
 
 
-# -- nginx -----------------------------------------------------------------------------------------------------------------
+# -- nginx -----------------------------------------------------------------------------------------
 
 
 def ask(url: str, **headers: str) -> Answer | None:
@@ -189,7 +191,8 @@ def test_nginx_passes_our_503_on_as_it_is_and_says_who_the_client_is(
             )
             assert headers["X-Maintenance-Mode"] == "full"
             assert "<h1>" in text
-        # What a client says itself stands before what nginx appends, which is the client's own address and a trusted one here.
+        # What a client says itself stands before what nginx appends, which is the client's own
+        # address and a trusted one here.
         assert answer_of(url, x_forwarded_for="192.0.2.7")[0] == 200
         assert answer_of(url, x_forwarded_for="198.51.100.7")[0] == 503
 

@@ -1,4 +1,6 @@
-"""`fastapi-maintenance run` around a real Alembic migration, while four workers write through the application."""
+"""`fastapi-maintenance run` around a real Alembic migration, while four workers write through the
+application.
+"""
 
 from __future__ import annotations
 

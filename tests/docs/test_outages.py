@@ -1,4 +1,6 @@
-"""docs/outages.md: its table held against modes whose Redis does not answer, and its log against real outages."""
+"""docs/outages.md: its table held against modes whose Redis does not answer, and its log against
+real outages.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +58,7 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", DOCUMENT, re.DOTALL | re.MULTILINE)
 
 
-# -- the table -------------------------------------------------------------------------------------------------------------
+# -- the table -------------------------------------------------------------------------------------
 
 
 KNEW: Final[dict[str, Snapshot | None]] = {
@@ -162,7 +164,7 @@ def test_the_table_has_every_combination_that_there_is() -> None:
         assert {silent for known, silent, *_ in ROWS if known == knew} == set(SILENT)
 
 
-# -- the rest of the document ----------------------------------------------------------------------------------------------
+# -- the rest of the document ----------------------------------------------------------------------
 
 
 def test_the_example_is_an_application() -> None:
@@ -252,14 +254,16 @@ async def test_the_log_of_a_loss_reads_as_the_document_says(
             assert_logged(caplog, blocks("text")[0], server.port, tmp_path)
 
 
-# -- restarted in an outage ------------------------------------------------------------------------------------------------
+# -- restarted in an outage ------------------------------------------------------------------------
 
 
 @pytest.mark.timeout(120)
 def test_worker_processes_that_are_restarted_in_an_outage_still_know(
     own_redis_server: RedisServerFactory, tmp_path: Path
 ) -> None:
-    """A crash, with Redis away: what comes up instead answers as its neighbour does, and follows Redis again when it is back."""
+    """A crash, with Redis away: what comes up instead answers as its neighbour does, and follows
+    Redis again when it is back.
+    """
     server = own_redis_server(config={"appendonly": "yes", "appendfsync": "always"})
     path = tmp_path / "last-known.json"
     state = MaintenanceState(enabled=True, message="Back at four")

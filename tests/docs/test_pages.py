@@ -29,7 +29,9 @@ NOT_RUN: Final = {
     "docs/reliability.md": 2,
     "docs/tutorial.md": 1,
 }
-"""How many blocks are only looked at: they need what no test has (ten minutes, the tests themselves), or show what was before."""
+"""How many blocks are only looked at: they need what no test has (ten minutes, the tests
+themselves), or show what was before.
+"""
 
 
 @pytest.fixture
@@ -84,8 +86,10 @@ BROKEN: Final = {
     "python that raises": "```python\n1 / 0\n```\n",
     "python that cannot be read": "```python no-run\ndef\n```\n",
     "an option that cannot be meant": (
-        "```python\nfrom fastapi import FastAPI\nfrom fastapi_maintenance import MaintenanceModeMiddleware\n\n"
-        'app = FastAPI()\napp.add_middleware(MaintenanceModeMiddleware, on_unreachable="maybe")\n```\n'
+        "```python\nfrom fastapi import FastAPI\nfrom fastapi_maintenance import "
+        "MaintenanceModeMiddleware\n\n"
+        "app = FastAPI()\napp.add_middleware(MaintenanceModeMiddleware, "
+        'on_unreachable="maybe")\n```\n'
     ),
     "a command that fails": "```bash\nfalse\n```\n",
     "a command that cannot be read": "```bash no-run\nif\n```\n",
@@ -93,7 +97,8 @@ BROKEN: Final = {
     "another output than shown": "```bash\necho one\n```\n\n```text output\ntwo\n```\n",
     "a state that is none": '```json\n{"enabled": "perhaps"}\n```\n',
     "nginx in another word": "```nginx\nserver { listen_on 80; }\n```\n",
-    "Kubernetes in another word": "```yaml schema=kubernetes\nkind: Deployment\napiVersion: apps/v1\nspec: {replica: 4}\n```\n",
+    "Kubernetes in another word": "```yaml schema=kubernetes\nkind: Deployment\napiVersion: "
+    "apps/v1\nspec: {replica: 4}\n```\n",
     "a workflow without jobs": "```yaml schema=github-workflows\non: push\n```\n",
     "YAML of nobody": "```yaml\nkind: Deployment\n```\n",
     "toml that is none": "```toml\n[\n```\n",

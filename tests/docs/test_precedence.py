@@ -1,4 +1,6 @@
-"""docs/precedence.md: its tables are what the deciding functions say of every input. `RENEW_DOCS=1` writes them anew."""
+"""docs/precedence.md: its tables are what the deciding functions say of every input. `RENEW_DOCS=1`
+writes them anew.
+"""
 
 from __future__ import annotations
 
@@ -82,7 +84,9 @@ class Table:
         )
 
     def _reduced(self, rows: list[Row], width: int) -> list[Row]:
-        """The same with `any` wherever a column makes no difference, from the last column to the first."""
+        """The same with `any` wherever a column makes no difference, from the last column to the
+        first.
+        """
         if width == 0:
             return rows
         column = width - 1
@@ -108,7 +112,7 @@ class Table:
         return self._reduced(merged, column)
 
 
-# -- one request ---------------------------------------------------------------------------------------------------------------------
+# -- one request -----------------------------------------------------------------------------------
 
 READ_ONLY: Final = MaintenanceState(enabled=True, mode="read-only")
 SAYS: Final = {"nothing": None, "off": OFF, "on": ON, "read-only": READ_ONLY}
@@ -160,7 +164,7 @@ REQUESTS: Final = Table(
     for_methods,
 )
 
-# -- one component -----------------------------------------------------------------------------------------------------------------------
+# -- one component ---------------------------------------------------------------------------------
 
 NOW: Final = datetime(2026, 11, 22, tzinfo=UTC)
 HOLDS: Final = {"nothing": None, "off": False, "on": True}
@@ -227,7 +231,7 @@ COMPONENTS: Final = Table(
     for_a_scope,
 )
 
-# ------------------------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 TABLES: Final = pytest.mark.parametrize("table", [REQUESTS, COMPONENTS], ids=["requests", "scopes"])
 

@@ -1,4 +1,6 @@
-"""docs/reference.md and docs/commands.md: every public name and every command, as the code has them. `RENEW_DOCS=1` writes both anew."""
+"""docs/reference.md and docs/commands.md: every public name and every command, as the code has
+them. `RENEW_DOCS=1` writes both anew.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,8 @@ BEGIN: Final = "<!-- made by tests/docs/test_reference.py -->\n"
 MODULES: Final = {
     "fastapi_maintenance": "The names for an application.",
     "fastapi_maintenance.backends": "Backends: where the switch is stored.",
-    "fastapi_maintenance.exemptions": "Rules for `exempt_handler`. `from fastapi_maintenance import exempt` is this module.",
+    "fastapi_maintenance.exemptions": "Rules for `exempt_handler`. `from fastapi_maintenance "
+    "import exempt` is this module.",
     "fastapi_maintenance.exemptions.bypass": "Bypass tokens for testers.",
     "fastapi_maintenance.admin": "The admin panel and its JSON API.",
     "fastapi_maintenance.health": "The readiness endpoint for load balancers.",
@@ -50,7 +53,7 @@ def public_names(module: str) -> list[str]:
     ]
 
 
-# -- the names -------------------------------------------------------------------------------------------------------------
+# -- the names -------------------------------------------------------------------------------------
 
 
 def reference() -> str:
@@ -104,7 +107,7 @@ def test_whatever_the_pages_import_is_in_the_reference(page: Path) -> None:
     assert {f"{module}.{name}" for module, name in names} <= public | {"fastapi_maintenance.exempt"}
 
 
-# -- the commands ----------------------------------------------------------------------------------------------------------
+# -- the commands ----------------------------------------------------------------------------------
 
 
 def commands() -> str:

@@ -1,4 +1,6 @@
-"""docs/security.md: what somebody can do who writes to Redis, done. Most of its rows name tests that stand elsewhere."""
+"""docs/security.md: what somebody can do who writes to Redis, done. Most of its rows name tests
+that stand elsewhere.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,9 @@ async def test_a_hold_that_is_taken_away_is_put_back_by_its_holder(
 
 
 async def is_opened_by_force(server: RedisServer, mode: MaintenanceMode) -> bool:
-    """Take all holds away, and say whether that is seen; it is not if they were put back before anybody could."""
+    """Take all holds away, and say whether that is seen; it is not if they were put back before
+    anybody could.
+    """
     await cli(server, "DEL", "{maintenance}:holds")
     await asyncio.sleep(0.05)
     return mode.evaluate_gate().is_open

@@ -1,4 +1,6 @@
-"""The documentation as a site: it is built without a complaint, every link in it leads somewhere, and nothing comes from other hosts."""
+"""The documentation as a site: it is built without a complaint, every link in it leads somewhere,
+and nothing comes from other hosts.
+"""
 
 from __future__ import annotations
 
@@ -151,7 +153,7 @@ class Quiet(SimpleHTTPRequestHandler):
         pass
 
 
-# -- what is in it ---------------------------------------------------------------------------------------------------------
+# -- what is in it ---------------------------------------------------------------------------------
 
 
 def in_the_menu() -> set[str]:

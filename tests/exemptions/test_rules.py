@@ -625,7 +625,10 @@ def test_rules_combine_with_callables_only(
         (
             Path("/health")
             | Network("10.0.0.0/8", trusted_proxies=["192.0.2.7"]) & ~Method("post"),
-            "Path('/health') | Network('10.0.0.0/8', trusted_proxies=['192.0.2.7/32']) & ~Method('POST')",
+            (
+                "Path('/health') | Network('10.0.0.0/8', trusted_proxies=['192.0.2.7/32']) & "
+                "~Method('POST')"
+            ),
         ),
         ((ME | YOU) & Host("A.example"), "(Path('/me') | Path('/you')) & Host('a.example')"),
         (

@@ -1,4 +1,6 @@
-"""How long things may take in these tests, in seconds: what DESIGN.md's failure table promises, and what a busy machine may add."""
+"""How long things may take in these tests, in seconds: what DESIGN.md's failure table promises, and
+what a busy machine may add.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +13,14 @@ TTL: Final = 0.5
 """Of the workers here, so that polls, pings and deadlines happen often."""
 
 PATIENT: Final = 4.0
-"""The ttl of workers that must keep their connection while the whole machine stands still: its deadlines are half of that."""
+"""The ttl of workers that must keep their connection while the whole machine stands still: its
+deadlines are half of that.
+"""
 
 NO_POLL: Final = 60.0
-"""The ttl of workers whom only a push can tell in time: their next poll is far beyond every bound here."""
+"""The ttl of workers whom only a push can tell in time: their next poll is far beyond every bound
+here.
+"""
 
 BY_PUSH: Final = SLACK
 """One round trip or two; with a ttl of NO_POLL this proves that it was a push."""
@@ -32,4 +38,6 @@ LEASE: Final = 5.0
 """Of the holds here."""
 
 LOOP_LAG: Final = 0.1
-"""By this much the event loop may be late because of us; what the machine adds is not counted (watchdog.py)."""
+"""By this much the event loop may be late because of us; what the machine adds is not counted
+(watchdog.py).
+"""

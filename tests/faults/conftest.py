@@ -1,4 +1,6 @@
-"""What the fault suite shares. Every test in it is watched: the event loop must not be late, and nothing may be left behind."""
+"""What the fault suite shares. Every test in it is watched: the event loop must not be late, and
+nothing may be left behind.
+"""
 
 from __future__ import annotations
 
@@ -34,13 +36,17 @@ async def _nothing_left() -> AsyncIterator[None]:
 
 @pytest.fixture
 def watchdog() -> Watchdog:
-    """Watches the test. One that keeps the loop busy itself, as no worker would, may set `bound` and say why."""
+    """Watches the test. One that keeps the loop busy itself, as no worker would, may set `bound`
+    and say why.
+    """
     return Watchdog()
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Iterator[None]:
-    """Watch the loop while it runs the test, and not while pytest sets up and reports: then it stands still."""
+    """Watch the loop while it runs the test, and not while pytest sets up and reports: then it
+    stands still.
+    """
     watchdog = pyfuncitem.funcargs.get("watchdog")
     if isinstance(watchdog, Watchdog):
         pyfuncitem.obj = _watched_by(watchdog, pyfuncitem.obj)
@@ -59,7 +65,9 @@ def _watched_by(
 
 @pytest.fixture(autouse=True)
 def _start_processes_without_stopping_this_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With vfork(2) we stand still, and hold the interpreter's lock, until the new process has been given a processor and has begun."""
+    """With vfork(2) we stand still, and hold the interpreter's lock, until the new process has been
+    given a processor and has begun.
+    """
     monkeypatch.setattr(subprocess, "_USE_VFORK", False)
 
 

@@ -1,4 +1,6 @@
-"""A network namespace behind one wire, on which packets are lost as they are in a real network: without a word."""
+"""A network namespace behind one wire, on which packets are lost as they are in a real network:
+without a word.
+"""
 
 from __future__ import annotations
 
@@ -17,13 +19,15 @@ _NOBODY: Final = "02:00:00:00:00:01"
 class Island:
     """Whatever `launcher` starts is reached at `address`, and only there.
 
-    A packet to a neighbour whose hardware address is wrong is dropped by whoever receives it, and nobody is told; the traffic shaper that
-    would do the same, netem, many kernels lack. Needs root and iproute2, and skips the test where there are none.
+    A packet to a neighbour whose hardware address is wrong is dropped by whoever receives it, and
+    nobody is told; the traffic shaper that would do the same, netem, many kernels lack. Needs root
+    and iproute2, and skips the test where there are none.
     """
 
     def __init__(self) -> None:
         name = secrets.token_hex(4)
-        subnet = f"198.18.{secrets.randbelow(256)}.{4 * secrets.randbelow(64)}"  # for tests of networks: RFC 2544
+        # For tests of networks: RFC 2544.
+        subnet = f"198.18.{secrets.randbelow(256)}.{4 * secrets.randbelow(64)}"
         host = subnet.rsplit(".", 1)
         self._name = f"faults-{name}"
         self._ours, self._theirs = f"fa{name}", f"fb{name}"

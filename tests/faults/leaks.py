@@ -14,13 +14,16 @@ from tests.support.waiting import eventually
 
 from .bounds import SLACK
 
-# Threads that an event loop or anyio keeps for the next call; they are few, idle and end with the loop.
+# Threads that an event loop or anyio keeps for the next call; they are few, idle and end with the
+# loop.
 _POOLED: Final = re.compile(r"asyncio_\d+|AnyIO worker thread")
 
 
 @asynccontextmanager
 async def nothing_left() -> AsyncIterator[None]:
-    """Fail if the block leaves anything behind that was not there before; what is just being closed has a moment for that."""
+    """Fail if the block leaves anything behind that was not there before; what is just being closed
+    has a moment for that.
+    """
     before = set(_belongings())
     yield
     left: set[str] = set()

@@ -1,4 +1,6 @@
-"""A TCP proxy between a worker and its Redis, with a fault for every way in which a network fails."""
+"""A TCP proxy between a worker and its Redis, with a fault for every way in which a
+network fails.
+"""
 
 from __future__ import annotations
 
@@ -34,8 +36,9 @@ class _Way:
 class Proxy:
     """Passes on what comes to a port of 127.0.0.1, until it is told otherwise.
 
-    It works in a thread with an event loop of its own. In the test's loop its work would count as ours where that loop is watched
-    for being late, and a worker that blocks the loop would stop the network too, and so never be caught waiting for it.
+    It works in a thread with an event loop of its own. In the test's loop its work would count as
+    ours where that loop is watched for being late, and a worker that blocks the loop would stop the
+    network too, and so never be caught waiting for it.
     """
 
     def __init__(self, port: int, host: str = "127.0.0.1") -> None:
@@ -71,10 +74,12 @@ class Proxy:
         """For a worker that is to go through it."""
         return f"redis://127.0.0.1:{self.port}/0"
 
-    # -- faults ------------------------------------------------------------------------------------------------------------
+    # -- faults ------------------------------------------------------------------------------------
 
     def stall(self, *, up: bool = False, down: bool = False) -> None:
-        """From now on pass nothing to the server, or nothing from it, and say nothing of it; new connections are accepted."""
+        """From now on pass nothing to the server, or nothing from it, and say nothing of it; new
+        connections are accepted.
+        """
         self._do(*[way.flows.clear for way in self._ways(up, down)])
 
     def flow(self) -> None:
@@ -82,7 +87,9 @@ class Proxy:
         self._do(*[way.flows.set for way in self._ways(True, True)])
 
     def delay(self, seconds: Callable[[], float] | None) -> None:
-        """Hold back each piece that the server sends for as long as this says; in order all the same."""
+        """Hold back each piece that the server sends for as long as this says; in order all the
+        same.
+        """
         self._do(lambda: setattr(self._down, "delay", seconds))
 
     def edit(self, change: Callable[[bytes], bytes] | None, *, up: bool = False) -> None:
@@ -90,7 +97,9 @@ class Proxy:
         self._do(lambda: setattr(self._up if up else self._down, "edit", change))
 
     def cut(self, frame: bytes, after: int) -> None:
-        """The next time the server sends this pattern, pass on only so many bytes of it and reset the connection."""
+        """The next time the server sends this pattern, pass on only so many bytes of it and reset
+        the connection.
+        """
         self._do(lambda: setattr(self._down, "cut", (re.compile(frame, re.DOTALL), after)))
 
     def reset(self) -> None:
@@ -103,7 +112,7 @@ class Proxy:
         """Tell every client that no more will come, and keep listening to it."""
         self._do(*[writer.write_eof for writer in list(self._writers)])
 
-    # -- in the thread -----------------------------------------------------------------------------------------------------
+    # -- in the thread -----------------------------------------------------------------------------
 
     def _do(self, *what: Callable[[], object]) -> None:
         """Do it in the thread, and come back when it is done."""

@@ -1,4 +1,6 @@
-"""An application behind the switch, in the test's own event loop, with a visitor who asks all the time."""
+"""An application behind the switch, in the test's own event loop, with a visitor who asks all the
+time.
+"""
 
 from __future__ import annotations
 
@@ -39,8 +41,8 @@ class Answer:
 class Service:
     """The real middleware before a real FastAPI application, between its lifespan's start and end.
 
-    `options` are the middleware's. Every answer is made in one go: each request is driven by hand, and fails with `RequestWaited` if it
-    gives the event loop back even once.
+    `options` are the middleware's. Every answer is made in one go: each request is driven by hand,
+    and fails with `RequestWaited` if it gives the event loop back even once.
     """
 
     def __init__(self, backend: RedisBackend | str, **options: Any) -> None:
@@ -97,7 +99,9 @@ class Service:
         raise RequestWaited
 
     async def becomes(self, status: int, *, within: float, message: str | None = None) -> float:
-        """Wait until it answers so, and its state has this message if one is given; return the seconds that took."""
+        """Wait until it answers so, and its state has this message if one is given; return the
+        seconds that took.
+        """
         began = time.monotonic()
 
         def as_wanted() -> bool:

@@ -1,4 +1,6 @@
-"""Deployments of Redis, whatever their topology, for the scenarios that must end well on each of them."""
+"""Deployments of Redis, whatever their topology, for the scenarios that must end well on each of
+them.
+"""
 
 from __future__ import annotations
 
@@ -16,14 +18,18 @@ from .bounds import BOOT
 
 
 class Site(Protocol):
-    """A deployment that is up. Faults hit the server that owns the switch; what it has confirmed survives its end."""
+    """A deployment that is up. Faults hit the server that owns the switch; what it has confirmed
+    survives its end.
+    """
 
     @property
     def url(self) -> str:
         """For a `RedisBackend`."""
 
     async def write(self, *command: str | int) -> str:
-        """Somebody's bare command, to the server that owns the switch, as redis-cli prints its answer."""
+        """Somebody's bare command, to the server that owns the switch, as redis-cli prints its
+        answer.
+        """
 
     async def pause(self) -> None:
         """Freeze that server."""
@@ -42,7 +48,9 @@ _PERSISTENT: Final = {"appendonly": "yes", "appendfsync": "always"}
 
 
 class OwnedSite:
-    """One whose switch stays with one server. That server is back when `whole` says so, asked after it answers."""
+    """One whose switch stays with one server. That server is back when `whole` says so, asked after
+    it answers.
+    """
 
     def __init__(
         self, owner: RedisServer, url: str, whole: Callable[[], object] = lambda: True
@@ -81,7 +89,9 @@ def _behind_sentinels() -> Iterator[Site]:
 
 @contextmanager
 def _cluster() -> Iterator[Site]:
-    """A node that comes back refuses everything for the first two seconds, and nobody takes its place within a minute."""
+    """A node that comes back refuses everything for the first two seconds, and nobody takes its
+    place within a minute.
+    """
     with cluster(config=_PERSISTENT) as nodes:
         yield OwnedSite(
             nodes.owner, nodes.url, lambda: "cluster_state:ok" in nodes.owner.cli("CLUSTER", "INFO")

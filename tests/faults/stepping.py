@@ -1,4 +1,6 @@
-"""A redis-server whose wall clock can be set, by a shim that is compiled here and loaded before libc (ld.so(8), LD_PRELOAD)."""
+"""A redis-server whose wall clock can be set, by a shim that is compiled here and loaded before
+libc (ld.so(8), LD_PRELOAD).
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,8 @@ import pytest
 
 from tests.support.servers import RedisServer
 
-# Only the wall clock: what a server measures by the monotonic one goes on, as when an operator or NTP sets the time.
+# Only the wall clock: what a server measures by the monotonic one goes on, as when an operator or
+# NTP sets the time.
 _SHIM: Final = r"""
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -32,7 +35,8 @@ __attribute__((constructor)) static void attach(void) {
 }
 int clock_gettime(clockid_t id, struct timespec *now) {
   int failed = syscall(SYS_clock_gettime, id, now);
-  if (!failed && (id == CLOCK_REALTIME || id == CLOCK_REALTIME_COARSE) && seconds) now->tv_sec += *seconds;
+  int real = id == CLOCK_REALTIME || id == CLOCK_REALTIME_COARSE;
+  if (!failed && real && seconds) now->tv_sec += *seconds;
   return failed;
 }
 int gettimeofday(struct timeval *now, void *zone) {
@@ -65,7 +69,9 @@ class Clock:
 
 
 def stepping_server(home: Path) -> tuple[RedisServer, Clock]:
-    """Return a server that is not started yet, and its clock; skip the test where there is no C compiler."""
+    """Return a server that is not started yet, and its clock; skip the test where there is no C
+    compiler.
+    """
     compiler = shutil.which("cc")
     if compiler is None:
         pytest.skip("a shim that sets the clock of one process needs a C compiler: cc")

@@ -1,4 +1,6 @@
-"""A worker whose clock is wrong: nothing here goes by it, only by Redis' clock and by monotonic time."""
+"""A worker whose clock is wrong: nothing here goes by it, only by Redis' clock and by monotonic
+time.
+"""
 
 from __future__ import annotations
 

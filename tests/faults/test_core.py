@@ -27,7 +27,9 @@ async def test_a_bare_change_arrives_at_once(site: Site) -> None:
 
 
 async def test_after_its_connection_was_killed_the_next_two_changes_arrive(site: Site) -> None:
-    """By two: the first could be found by the read that follows every connecting, the second only if tracking is armed again."""
+    """By two: the first could be found by the read that follows every connecting, the second only
+    if tracking is armed again.
+    """
     async with Service(RedisBackend(site.url, ttl=NO_POLL)) as service:
         for kind in ("normal", "pubsub"):
             await site.write("CLIENT", "KILL", "TYPE", kind)

@@ -24,7 +24,7 @@ from .proxy import Proxy
 from .service import RequestWaited, Service
 from .watchdog import Watchdog
 
-# -- what watches ----------------------------------------------------------------------------------------------------------
+# -- what watches ----------------------------------------------------------------------------------
 
 
 async def block() -> None:
@@ -54,7 +54,9 @@ async def test_whoever_keeps_the_loop_to_himself_is_noticed(
 
 
 async def test_a_busy_machine_is_not_taken_for_a_late_loop() -> None:
-    """Four processes for each processor, each of which wants one whole: this test's own watchdog lets it pass, though it must wait."""
+    """Four processes for each processor, each of which wants one whole: this test's own watchdog
+    lets it pass, though it must wait.
+    """
     hogs = [
         await asyncio.to_thread(subprocess.Popen, [sys.executable, "-c", "while True: pass"])
         for _ in range(4 * (os.cpu_count() or 1))
@@ -95,7 +97,7 @@ async def test_a_request_that_waits_is_noticed(redis_url: str) -> None:
     await service.mode.stop()
 
 
-# -- the proxy -------------------------------------------------------------------------------------------------------------
+# -- the proxy -------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -167,7 +169,7 @@ def test_the_connections_of_a_server_that_is_gone_are_refused(free_port: int) ->
         assert proxy.accepted == 1
 
 
-# -- true loss -------------------------------------------------------------------------------------------------------------
+# -- true loss -------------------------------------------------------------------------------------
 
 
 def test_what_is_lost_on_the_way_to_an_island_and_back_is_not_told() -> None:

@@ -1,4 +1,6 @@
-"""Networks that stall, lose, cut, delay and reset: a proxy between worker and server, and true loss of packets."""
+"""Networks that stall, lose, cut, delay and reset: a proxy between worker and server, and true loss
+of packets.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,7 @@ WAYS: Final = {
 }
 
 
-# -- silence ---------------------------------------------------------------------------------------------------------------
+# -- silence ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -69,7 +71,7 @@ async def test_a_stall_of_less_than_the_deadline_costs_no_connection(
         assert proxy.accepted == accepted
 
 
-# -- connections that break ------------------------------------------------------------------------------------------------
+# -- connections that break ------------------------------------------------------------------------
 
 
 async def test_a_connection_that_is_reset_is_replaced_at_once(proxy: Proxy, operator: Any) -> None:
@@ -120,7 +122,7 @@ async def test_a_reply_that_is_cut_anywhere_leaves_no_garbage(proxy: Proxy, oper
         assert service.answered(since=closed) == {503}
 
 
-# -- what is lost, and what is late ----------------------------------------------------------------------------------------
+# -- what is lost, and what is late ----------------------------------------------------------------
 
 
 async def test_if_every_push_and_every_message_is_lost_the_poll_finds_the_change(
@@ -146,7 +148,9 @@ async def test_if_every_push_and_every_message_is_lost_the_poll_finds_the_change
 async def test_whatever_a_change_meets_on_its_way_the_last_one_counts_in_a_thousand_runs(
     proxy: Proxy, operator: Any
 ) -> None:
-    """Between arming and reading, between two reads, before and after a push: each reply is held back for a random time."""
+    """Between arming and reading, between two reads, before and after a push: each reply is held
+    back for a random time.
+    """
     dice = random.Random(18)
     proxy.delay(lambda: dice.choice([0, 0, 0.0005, 0.001, 0.002]))
     async with Service(RedisBackend(proxy.url, ttl=NO_POLL)) as service:
@@ -173,7 +177,7 @@ async def test_a_server_that_refuses_resp3_is_followed_by_message_and_poll(
         assert proxy.accepted == 3  # the refused one, one for commands and one to listen
 
 
-# -- true loss -------------------------------------------------------------------------------------------------------------
+# -- true loss -------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -208,7 +212,9 @@ async def test_lost_packets_are_noticed_and_healing_too(
 async def test_a_connection_that_the_kernel_gives_up_is_replaced_and_costs_no_hot_loop(
     island: Island, own_redis_server: RedisServerFactory, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """ETIMEDOUT, which redis-py by itself takes for "nothing yet", again and again without a pause: here long before our PING is due."""
+    """ETIMEDOUT, which redis-py by itself takes for "nothing yet", again and again without a pause:
+    here long before our PING is due.
+    """
     keepalive = {socket.TCP_KEEPIDLE: 1, socket.TCP_KEEPINTVL: 1, socket.TCP_KEEPCNT: 2}
     async with served_from(island, own_redis_server) as server:
         client = Redis(

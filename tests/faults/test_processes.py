@@ -1,4 +1,6 @@
-"""Server programs that fork, replace and reload their processes: each that serves has one link, and nobody else has any."""
+"""Server programs that fork, replace and reload their processes: each that serves has one link, and
+nobody else has any.
+"""
 
 from __future__ import annotations
 

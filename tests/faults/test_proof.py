@@ -1,4 +1,6 @@
-"""What a barrier proves, and what it does not: each of these was "proved" once, while requests went on or were let in."""
+"""What a barrier proves, and what it does not: each of these was "proved" once, while requests went
+on or were let in.
+"""
 
 from __future__ import annotations
 
@@ -91,7 +93,9 @@ async def test_mistyped_key_proves_nothing(redis_server: RedisServer) -> None:
 async def test_lost_registry_proves_nothing_before_a_lifetime(
     redis_server: RedisServer, silent: bool
 ) -> None:
-    """Evicted, or deleted: a worker that is cut off cannot register again, and serves until its fence."""
+    """Evicted, or deleted: a worker that is cut off cannot register again, and serves until its
+    fence.
+    """
     with Proxy(redis_server.port) as proxy:
         async with closing(redis_server.url) as healthy, closing(proxy.url) as other:
             await asyncio.sleep(2 * LIFETIME)
@@ -111,7 +115,9 @@ async def test_lost_registry_proves_nothing_before_a_lifetime(
 
 
 async def test_worker_that_vanished_long_ago_is_not_forgotten(redis_server: RedisServer) -> None:
-    """It may be cut off and serve for as long as it likes; the registry used to forget it after a minute."""
+    """It may be cut off and serve for as long as it likes; the registry used to forget it after a
+    minute.
+    """
     with Proxy(redis_server.port) as proxy:
         async with MaintenanceMode(at(proxy.url)) as cut_off, closing(redis_server.url):
             await asyncio.sleep(LIFETIME)
@@ -154,7 +160,9 @@ async def test_worker_without_rights_to_register_is_closed_and_says_so(
 async def test_holds_and_registry_survive_eviction_under_pressure(
     own_redis_server: RedisServerFactory,
 ) -> None:
-    """Under volatile-lru, what has a time to live is evicted: holds had one, and 234 requests were let in under one."""
+    """Under volatile-lru, what has a time to live is evicted: holds had one, and 234 requests were
+    let in under one.
+    """
     server = own_redis_server(
         config={"maxmemory": "4mb", "maxmemory-policy": "volatile-lru", "maxmemory-samples": "10"}
     )
@@ -180,7 +188,9 @@ async def test_holds_and_registry_survive_eviction_under_pressure(
 async def test_demoted_primary_is_left_and_its_name_resolved_again(
     own_redis_server: RedisServerFactory, policy: str
 ) -> None:
-    """Behind one name, as of a VIP or a Kubernetes Service; workers used to stay on the demoted one for ever."""
+    """Behind one name, as of a VIP or a Kubernetes Service; workers used to stay on the demoted one
+    for ever.
+    """
     old, new = own_redis_server(), own_redis_server()
     mode = MaintenanceMode(at(old.url), on_unreachable=policy, stale_after=2 * TTL)  # type: ignore[arg-type]
     async with mode:

@@ -1,4 +1,6 @@
-"""Servers that are slow, busy, loading, refusing or restarted under a crowd; and changes that come by themselves, or by the thousand."""
+"""Servers that are slow, busy, loading, refusing or restarted under a crowd; and changes that come
+by themselves, or by the thousand.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,7 @@ CROWD: Final = 200
 CHANGES: Final = 2000
 
 
-# -- slow ------------------------------------------------------------------------------------------------------------------
+# -- slow ------------------------------------------------------------------------------------------
 
 
 async def test_a_command_that_keeps_the_server_busy_is_noticed_and_outlived(
@@ -88,13 +90,15 @@ async def test_a_server_that_is_still_loading_opens_nobody(
         await service.becomes(200, within=BY_PUSH)
 
 
-# -- refusing --------------------------------------------------------------------------------------------------------------
+# -- refusing --------------------------------------------------------------------------------------
 
 
 async def test_a_server_that_cannot_save_and_so_takes_no_writes_is_still_followed(
     own_redis_server: RedisServerFactory, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """MISCONF: nobody can write the switch either, but a hold that ends by itself still does; nothing is registered meanwhile."""
+    """MISCONF: nobody can write the switch either, but a hold that ends by itself still does;
+    nothing is registered meanwhile.
+    """
     server = own_redis_server(
         config={"save": "3600 1", "dbfilename": "dump.rdb", "stop-writes-on-bgsave-error": "yes"}
     )
@@ -132,7 +136,7 @@ def _registered(service: Service) -> bool:
     return reading is not None and reading.registered
 
 
-# -- changes that come by themselves, and many at once ---------------------------------------------------------------------
+# -- changes that come by themselves, and many at once ---------------------------------------------
 
 
 async def test_among_ten_thousand_other_volatile_keys_the_switch_ends_in_time(
@@ -187,7 +191,7 @@ async def test_a_thousand_changes_a_second_are_read_one_at_a_time_and_leave_noth
     assert grown < 10 * CHANGES / 2, "of those in the second half, not ten blocks each are left"
 
 
-# -- a crowd ---------------------------------------------------------------------------------------------------------------
+# -- a crowd ---------------------------------------------------------------------------------------
 
 
 async def test_two_hundred_workers_are_back_soon_after_a_restart_and_connect_once_each(

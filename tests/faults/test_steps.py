@@ -1,4 +1,6 @@
-"""Redis' wall clock is set, either way: no lease ends early, no deletion is undone, no proof comes early."""
+"""Redis' wall clock is set, either way: no lease ends early, no deletion is undone, no proof comes
+early.
+"""
 
 from __future__ import annotations
 
@@ -90,7 +92,9 @@ async def test_deletion_is_not_undone_by_a_step_of_the_clock(
 async def test_proof_does_not_come_earlier_by_a_step_of_the_clock(
     stepped: tuple[RedisServer, Clock], step: int
 ) -> None:
-    """A worker that is silent may serve until its fence closes it, and no clock of Redis' tells when that is."""
+    """A worker that is silent may serve until its fence closes it, and no clock of Redis' tells
+    when that is.
+    """
     server, clock = stepped
     with Proxy(server.port) as proxy:
         async with MaintenanceMode(

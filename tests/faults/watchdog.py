@@ -23,15 +23,17 @@ _TICK: Final = 1 / os.sysconf("SC_CLK_TCK")  # seconds, in which /proc/stat coun
 
 @dataclass
 class Watchdog:
-    """Measures how late a timer of the running event loop is, and fails at the end if that was ever more than `bound` seconds.
+    """Measures how late a timer of the running event loop is, and fails at the end if that was ever
+    more than `bound` seconds.
 
-    Lateness is wall-clock time, so that blocking counts as computing does, less the time in which the machine withheld the processor:
-    what our threads spent in the run queue, ready to run (Linux says so in /proc/self/task/*/schedstat), what the hypervisor stole, and
-    for how long everything stood still, of which neither of them says anything (see `_Stillness`);
-    and less what the garbage collector took, whose heap is that of all tests.
-    A control timer in another process would be late at other moments than we are; this is the very time that we were made to wait.
-    The processor time that the loop's own thread has spent since its last turn always counts. On other systems than Linux a busy
-    machine can fail a test.
+    Lateness is wall-clock time, so that blocking counts as computing does, less the time in which
+    the machine withheld the processor: what our threads spent in the run queue, ready to run (Linux
+    says so in /proc/self/task/*/schedstat), what the hypervisor stole, and for how long everything
+    stood still, of which neither of them says anything (see `_Stillness`); and less what the
+    garbage collector took, whose heap is that of all tests. A control timer in another process
+    would be late at other moments than we are; this is the very time that we were made to wait. The
+    processor time that the loop's own thread has spent since its last turn always counts. On other
+    systems than Linux a busy machine can fail a test.
     """
 
     bound: float = LOOP_LAG
@@ -104,10 +106,12 @@ class Watchdog:
 
 
 class _Stillness:
-    """How long this whole process did not go on although it would have: frozen, as a suspended virtual machine or cgroup is.
+    """How long this whole process did not go on although it would have: frozen, as a suspended
+    virtual machine or cgroup is.
 
-    A thread that only sleeps wakes too late then, and nobody has computed meanwhile. It wakes in time while the event loop blocks in a
-    call; and where somebody kept the interpreter's lock to himself, the process has spent processor time.
+    A thread that only sleeps wakes too late then, and nobody has computed meanwhile. It wakes in
+    time while the event loop blocks in a call; and where somebody kept the interpreter's lock to
+    himself, the process has spent processor time.
     """
 
     def __init__(self) -> None:
@@ -162,7 +166,9 @@ def _run_queue_waits() -> dict[str, int]:
 
 
 def _stolen() -> float:
-    """Seconds of processor time that went to other virtual machines (proc(5), /proc/stat, the eighth number)."""
+    """Seconds of processor time that went to other virtual machines (proc(5), /proc/stat, the
+    eighth number).
+    """
     try:
         with open("/proc/stat", "rb") as stat:
             return int(stat.readline().split()[8]) * _TICK

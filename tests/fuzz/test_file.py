@@ -52,7 +52,8 @@ HOLDS: Final = st.one_of(
 @example(b"[" * 30_000, b"[" * 30_000, None)
 @example(
     b"1",
-    b'{"holds": {"a": {"state": {"enabled": true}, "deadline": 1e999, "host": "h", "pid": 1, "start": null}}}',
+    b'{"holds": {"a": {"state": {"enabled": true}, "deadline": 1e999, "host": "h", "pid": 1, '
+    b'"start": null}}}',
     b"x",
 )
 @given(st.none() | SWITCHES, st.none() | HOLDS, st.none() | st.binary(max_size=40))

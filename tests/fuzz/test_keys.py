@@ -1,4 +1,6 @@
-"""Whatever stands in the keys of a real server, a worker reads it as a state or stays where it was."""
+"""Whatever stands in the keys of a real server, a worker reads it as a state or stays
+where it was.
+"""
 
 from __future__ import annotations
 

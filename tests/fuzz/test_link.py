@@ -211,7 +211,8 @@ def test_a_claim_of_great_length_costs_no_memory(
 ) -> None:
     if parser is not PARSERS[0] and claim in PREPARED_FOR:
         pytest.skip(
-            "hiredis makes room at once for as many elements as are claimed, and that is not in our hands"
+            "hiredis makes room at once for as many elements as are claimed, and that is not in "
+            "our hands"
         )
 
     async def disturb(network: Proxy) -> None:

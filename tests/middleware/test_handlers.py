@@ -557,7 +557,8 @@ async def test_response_handler_without_a_response_is_an_error(
     assert isinstance(error, TypeError)
     assert (
         str(error)
-        == f"{__name__}.{make.__qualname__} returned {name}; a response_handler must return a Response."
+        == f"{__name__}.{make.__qualname__} returned {name}; a response_handler must return a "
+        "Response."
     )
     assert len(caplog.records) == 1
 

@@ -408,7 +408,8 @@ def test_upcoming_window_is_announced_if_configured(monkeypatch: pytest.MonkeyPa
 def test_upcoming_window_is_announced_with_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(
         VARIABLE,
-        '{"enabled": true, "starts_at": "2100-01-01T00:00:00Z", "ends_at": "2100-01-01T00:00:00.5Z"}',
+        '{"enabled": true, "starts_at": "2100-01-01T00:00:00Z", "ends_at": '
+        '"2100-01-01T00:00:00.5Z"}',
     )
     assert TestClient(added(shop(), announce=True)).get("/items").headers[
         "x-maintenance-coming"

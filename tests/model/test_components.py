@@ -306,7 +306,10 @@ def test_command_line_closes_and_opens_component(two_workers: Deployment) -> Non
 
 def test_run_closes_component_for_command(two_workers: Deployment, tmp_path: Path) -> None:
     address = f"http://127.0.0.1:{two_workers.workers.port}"
-    script = f"import urllib.request as u, urllib.error as e\nfor p in {PLACES!r}:\n  try: print(p, u.urlopen({address!r} + p).status)\n"
+    script = (
+        f"import urllib.request as u, urllib.error as e\nfor p in {PLACES!r}:\n  try: "
+        f"print(p, u.urlopen({address!r} + p).status)\n"
+    )
     script += "  except e.HTTPError as r: print(p, r.code)"
     ran = run(
         "run",

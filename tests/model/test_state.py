@@ -101,8 +101,10 @@ def test_state_refusal_quotes_only_the_beginning() -> None:
 
 def test_state_json_is_parsed_with_all_details() -> None:
     state = MaintenanceState.parse(
-        b' {"enabled": true, "message": "Back at 04:00 UTC", "reason": "OPS-417 reindex", "retry_after": 120,'
-        b' "starts_at": "2026-11-22T03:00:00Z", "ends_at": "2026-11-22T05:00:00+01:00", "mode": "read-only", "by": "ana@ops",'
+        b' {"enabled": true, "message": "Back at 04:00 UTC", "reason": "OPS-417 reindex", '
+        b'"retry_after": 120,'
+        b' "starts_at": "2026-11-22T03:00:00Z", "ends_at": "2026-11-22T05:00:00+01:00", "mode": '
+        b'"read-only", "by": "ana@ops",'
         b' "since": "2026-11-22T02:59:00Z"}\n'
     )
     assert state == MaintenanceState(
@@ -185,7 +187,8 @@ def test_state_invalid_details_are_ignored_and_named(
 
 def test_state_one_invalid_detail_leaves_the_others() -> None:
     state = MaintenanceState.parse(
-        '{"enabled": true, "message": "Back soon", "mode": "readonly", "retry_after": 9, "later": 1}'
+        '{"enabled": true, "message": "Back soon", "mode": "readonly", "retry_after": 9, "later": '
+        "1}"
     )
     assert (state.message, state.retry_after, state.mode, len(state.ignored)) == (
         "Back soon",

@@ -1,7 +1,9 @@
-"""The protocol of one worker, one barrier and the registry, as a machine whose every state is visited.
+"""The protocol of one worker, one barrier and the registry, as a machine whose every state is
+visited.
 
-A second worker, always closed and drained, is taken for granted: so a worker that is not in the registry is not waited for. The switch
-is turned on, then the barrier begins; meanwhile the worker may start, be cut off, have a request in flight, and be lost from the registry.
+A second worker, always closed and drained, is taken for granted: so a worker that is not in the
+registry is not waited for. The switch is turned on, then the barrier begins; meanwhile the worker
+may start, be cut off, have a request in flight, and be lost from the registry.
 """
 
 from __future__ import annotations
@@ -60,7 +62,9 @@ class State:
 
     @property
     def is_deaf(self) -> bool:
-        """Whether the worker rests, knows another state than there is, and no push is on its way."""
+        """Whether the worker rests, knows another state than there is, and no push is
+        on its way.
+        """
         rests = self.running and self.connected and self.step == 0 and self.knows is not None
         return rests and self.knows != (self.epoch, self.on) and not self.pushed
 

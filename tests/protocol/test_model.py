@@ -1,4 +1,6 @@
-"""In every state of the model a proof is right. In another order of the poll, or with one rule less, it is not."""
+"""In every state of the model a proof is right. In another order of the poll, or with one rule
+less, it is not.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ def test_proof_is_right_in_every_state_of_the_model(drained: bool) -> None:
 def test_poll_in_another_order_is_wrong_where_it_reads_earlier(
     order: tuple[str, ...], drained: bool
 ) -> None:
-    """Reading before arming leaves a worker deaf; reading before registering lets it serve unseen."""
+    """Reading before arming leaves a worker deaf; reading before registering lets it
+    serve unseen.
+    """
     assert (violations(order, drained=drained) == []) is (order[-1] == ORDER[-1])
 
 

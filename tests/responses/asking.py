@@ -25,7 +25,9 @@ FIREFOX: Final = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.
 def response_to(
     state: MaintenanceState = ON, now: datetime = NOW, **options: Any
 ) -> MaintenanceResponse:
-    """The answer for a state while the clock stands still, with these options of `ResponseOptions`."""
+    """The answer for a state while the clock stands still, with these options of
+    `ResponseOptions`.
+    """
     return MaintenanceResponse(state, lambda: now, ResponseOptions(**options))
 
 

@@ -167,7 +167,10 @@ def test_options_exclusive_pages_are_named(tmp_path: Path, monkeypatch: pytest.M
             if len(pages) > 1:
                 expected = f"{' and '.join(pages)} exclude each other. Give one of them."
             elif "response_handler" in given and number > 1:
-                expected = "response must be None beside a response_handler, got both. The handler makes the whole response: give one of them."
+                expected = (
+                    "response must be None beside a response_handler, got both. The "
+                    "handler makes the whole response: give one of them."
+                )
             assert problem_with(given) == expected, given
 
 

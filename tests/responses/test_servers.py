@@ -126,7 +126,8 @@ def test_server_answers_before_body_is_sent(server: str) -> None:
     host, _, port = server.partition(":")
     with socket.create_connection((host, int(port)), timeout=10) as connection:
         connection.sendall(
-            f"POST /items HTTP/1.1\r\nHost: {server}\r\nContent-Length: 1000000\r\n\r\nfirst".encode()
+            f"POST /items HTTP/1.1\r\nHost: {server}\r\nContent-Length: "
+            "1000000\r\n\r\nfirst".encode()
         )
         assert connection.recv(12) == b"HTTP/1.1 503"
 

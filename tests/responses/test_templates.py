@@ -39,7 +39,8 @@ def template(tmp_path: Path) -> Path:
     )
     page = tmp_path / "page.html"
     page.write_text(
-        '{% extends "base.html" %}{% block body %}{{ message }}|{{ mode }}|{{ translation.waiting }}'
+        '{% extends "base.html" %}{% block body %}{{ message }}|{{ mode }}|{{ translation.waiting '
+        "}}"
         '{% if ends_at %}|{{ ends_at.strftime("%H:%M") }}{% endif %}{% endblock %}'
     )
     return page

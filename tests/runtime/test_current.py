@@ -1,4 +1,6 @@
-"""The process' default backend, and what works on the application at hand or, without one, on that."""
+"""The process' default backend, and what works on the application at hand or, without
+one, on that.
+"""
 
 from __future__ import annotations
 

@@ -501,7 +501,10 @@ async def test_fenced_worker_opens_when_the_backend_answers(
     assert not is_closed(mode)
     assert lines(log) == [
         "board: gone; the last known state stays, on_unreachable=closed",
-        "maintenance on (full, unreachable-closed, reason: The backend cannot be reached, and on_unreachable is 'closed'.)",
+        (
+            "maintenance on (full, unreachable-closed, reason: The backend cannot be reached, and "
+            "on_unreachable is 'closed'.)"
+        ),
         "Switchboard answers again",
         "maintenance off (board)",
     ]
@@ -770,7 +773,10 @@ async def test_environment_failing_later_fails_no_request(
     clock.passed += 9
     assert not await is_closed_now(mode)
     assert lines(log, logging.WARNING) == [
-        "Peeking failed: RuntimeError: no peeking; the last known state stays, on_unreachable=last-known"
+        (
+            "Peeking failed: RuntimeError: no peeking; the last known state stays, "
+            "on_unreachable=last-known"
+        )
     ]
 
 
@@ -948,7 +954,8 @@ from fastapi_maintenance.backends import RedisBackend
 from fastapi_maintenance import MaintenanceMode
 from tests.support.waiting import eventually
 
-mode = MaintenanceMode(RedisBackend(sys.argv[1]))  # in the parent, as a server does that preloads the application
+# In the parent, as a server does that preloads the application.
+mode = MaintenanceMode(RedisBackend(sys.argv[1]))
 
 async def serve():
     async with mode:

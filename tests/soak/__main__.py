@@ -52,7 +52,8 @@ def main(words: list[str] | None = None) -> int:
     options = _options(words)
     chosen = [fault for fault in FAULTS if options.only in fault.name]
     _say(
-        f"seed {options.seed}, {options.minutes:g} minutes, {options.workers} workers, {options.rate} requests a second"
+        f"seed {options.seed}, {options.minutes:g} minutes, {options.workers} workers, "
+        f"{options.rate} requests a second"
     )
     ttl = options.ttl * (10 if options.sabotage else 1)
     plan = Plan(

@@ -157,6 +157,8 @@ def _line(site: Site, outcome: Outcome, fault: Fault) -> str:
     rate = total.answers / max(outcome.seconds, 1.0)
     memory = "/".join(f"{sample.memory:.1f}" for sample in _sample(site))
     return (
-        f"{outcome.seconds:6.1f} s  {sum(outcome.times.values()):4d}  {fault.name:<36} worst {verdict.worst * 1000:5.0f} ms   "
-        f"{total.answers} answers, {rate:.0f}/s, {total.wrong} wrong, {total.odd} odd, {total.gone} gone   {memory} MiB"
+        f"{outcome.seconds:6.1f} s  {sum(outcome.times.values()):4d}  {fault.name:<36} worst "
+        f"{verdict.worst * 1000:5.0f} ms   "
+        f"{total.answers} answers, {rate:.0f}/s, {total.wrong} wrong, {total.odd} odd, "
+        f"{total.gone} gone   {memory} MiB"
     )

@@ -22,7 +22,10 @@ def nginx(upstream: str, port: int, home: Path, options: str = "") -> Iterator[s
     test.
     """
     if (program := shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")) is None:
-        missing = "There is no nginx; install it (Debian: apt-get install nginx-light; macOS: brew install nginx)."
+        missing = (
+            "There is no nginx; install it (Debian: apt-get install nginx-light; macOS: "
+            "brew install nginx)."
+        )
         if "CI" in os.environ:  # where scripts/test installs it
             raise RuntimeError(missing)
         pytest.skip(missing)
@@ -43,7 +46,10 @@ def nginx(upstream: str, port: int, home: Path, options: str = "") -> Iterator[s
     user = "user root;\n" if os.geteuid() == 0 else ""
     (home / "down.html").write_text("nobody is there")
     within = f"access_log off;\n{options}\n{temporary}{block}"
-    alone = f"{user}daemon off;\nmaster_process off;\npid {home}/nginx.pid;\nerror_log stderr;\nevents {{}}\n"
+    alone = (
+        f"{user}daemon off;\nmaster_process off;\npid {home}/nginx.pid;\nerror_log "
+        f"stderr;\nevents {{}}\n"
+    )
     (home / "nginx.conf").write_text(f"{alone}http {{\n{within}}}\n")
     process = subprocess.Popen([program, "-e", "stderr", "-p", home, "-c", home / "nginx.conf"])
     try:

@@ -120,6 +120,7 @@ class Reader:
     def __post_init__(self) -> None:
         programs = self.home / "bin"
         programs.mkdir()
+        sleep = shutil.which("sleep")
         commands = {
             "redis-cli": f"{shutil.which('redis-cli')} -p {self.redis.port}",
             "fastapi-maintenance": f"{sys.executable} -m fastapi_maintenance",
@@ -128,7 +129,7 @@ class Reader:
             "pytest": f"{sys.executable} -m pytest -q -p no:cacheprovider",
             # A second longer than the page says: a machine that is tested on is slower than a
             # reader's.
-            "sleep": f"""sh -c '{shutil.which("sleep")} 1; exec {shutil.which("sleep")} "$@"' sleep""",
+            "sleep": f"""sh -c '{sleep} 1; exec {sleep} "$@"' sleep""",
         }
         for name, command in commands.items():
             (programs / name).write_text(f'#!/bin/sh\nexec {command} "$@"\n')

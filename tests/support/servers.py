@@ -232,7 +232,7 @@ class RedisServer:
         """The same without blocking the event loop."""
         return await anyio.to_thread.run_sync(self.cli, *arguments)
 
-    # ----------------------------------------------------------------------------------------------------------------------
+    # ----------------------------------------------------------------------------------------------
 
     def _command(self) -> list[str]:
         options = {

@@ -1,4 +1,6 @@
-"""Real servers in a thread of the test's own process: uvicorn, and hypercorn for a second opinion."""
+"""Real servers in a thread of the test's own process: uvicorn, and hypercorn for a
+second opinion.
+"""
 
 from __future__ import annotations
 

@@ -24,7 +24,8 @@ def test_missing_line_fails_and_lists_the_output() -> None:
 def test_program_that_does_not_end_is_killed() -> None:
     with Program(
         "-c",
-        "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); print('up', flush=True); signal.pause()",
+        "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); print('up', flush=True); "
+        "signal.pause()",
     ) as program:
         program.expect("up")
         program.signal(signal.SIGINT)

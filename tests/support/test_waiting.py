@@ -45,6 +45,8 @@ async def test_failing_assertion_is_raised_again() -> None:
 
 
 async def test_predicate_is_tried_after_the_deadline() -> None:
-    """On a machine that has other things to do, one pause can be longer than the whole time given."""
+    """On a machine that has other things to do, one pause can be longer than the whole
+    time given.
+    """
     assert await eventually(Countdown(2), within=0.01, every=0.05) == "done"
     assert eventually_sync(Countdown(2), within=0.01, every=0.05) == "done"

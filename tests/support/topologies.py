@@ -199,7 +199,9 @@ def _url(topology: str, login: str, servers: Sequence[RedisServer], path: str, q
 
 
 class Cluster:
-    """Three masters that share the slots, and a replica of the one that owns the switch at first."""
+    """Three masters that share the slots, and a replica of the one that owns the switch
+    at first.
+    """
 
     def __init__(self, masters: Sequence[RedisServer], replica: RedisServer) -> None:
         self.masters = masters

@@ -30,7 +30,10 @@ def program_of(version: str) -> str:
     program = _SERVERS / _CARRIED[version] / "bin" / "redis-server"
     if program.is_file():
         return str(program)
-    missing = f"There is no redis-server {version} in {_SERVERS}; scripts/test gets it where {_CARRIED[version]} has a wheel for the platform."
+    missing = (
+        f"There is no redis-server {version} in {_SERVERS}; scripts/test gets it where "
+        f"{_CARRIED[version]} has a wheel for the platform."
+    )
     if _has_every_wheel():
         raise RuntimeError(missing)
     pytest.skip(missing)

@@ -168,7 +168,8 @@ class Workers:
             eventually_sync(self._find, within=within, every=0.05)
         except AssertionError:
             raise RuntimeError(
-                f"There are {len(self.pids)} of {self.count} workers after {within} s; their log:\n{self.log}"
+                f"There are {len(self.pids)} of {self.count} workers after {within} s; their "
+                f"log:\n{self.log}"
             ) from None
 
     def get(
@@ -193,7 +194,7 @@ class Workers:
         """What they have printed so far."""
         return self.log_file.read_text(errors="replace")
 
-    # ----------------------------------------------------------------------------------------------------------------------
+    # ----------------------------------------------------------------------------------------------
 
     def _find(self) -> bool:
         """Open some connections at once, keep one a process, and say whether all processes are

@@ -28,8 +28,8 @@ _LONGEST_TURN: Final = 0.1  # seconds of processor time before the event loop ge
 class Worker(RecordingFeed):
     """A feed of which others may hear.
 
-    It reports what it has applied, as a real worker does, if `reporting`; otherwise something that never changes, or nothing at
-    all if it is an `observer`.
+    It reports what it has applied, as a real worker does, if `reporting`; otherwise something that
+    never changes, or nothing at all if it is an `observer`.
     """
 
     reporting: bool = False
@@ -98,7 +98,8 @@ def sync_now(backend: RedisBackend) -> None:
 async def linked(
     backend: RedisBackend, worker: Worker | None = None, *, wait: bool = True, busy: bool = False
 ) -> AsyncIterator[Worker]:
-    """A worker on a link of its own, from its first reading on, while the event loop never waits long for its turn.
+    """A worker on a link of its own, from its first reading on, while the event loop never waits
+    long for its turn.
 
     `busy` is for tests that keep it so themselves.
     """
@@ -117,10 +118,12 @@ async def linked(
 
 @asynccontextmanager
 async def no_hot_loop(*, busy: bool = False) -> AsyncIterator[None]:
-    """Fail if one turn of the event loop computes for long or, unless the test is `busy`, if most of the time is spent so.
+    """Fail if one turn of the event loop computes for long or, unless the test is `busy`, if most
+    of the time is spent so.
 
-    Measured in processor time, so that a busy machine is no reason to fail; what blocks without computing, blockbuster finds. What
-    the garbage collector takes is not counted: its heap is that of all tests.
+    Measured in processor time, so that a busy machine is no reason to fail; what blocks without
+    computing, blockbuster finds. What the garbage collector takes is not counted: its heap is that
+    of all tests.
     """
     worst = 0.0
 

@@ -15,7 +15,9 @@ Answer = Callable[[bytes], bytes | Awaitable[bytes]]
 
 @dataclass
 class Scripted:
-    """What the server knows: how often it was connected to, and the connections that are still open."""
+    """What the server knows: how often it was connected to, and the connections that are still
+    open.
+    """
 
     port: int = 0
     accepted: int = 0

@@ -1,4 +1,6 @@
-"""What the users in backends/redis/users.acl may do, and what they may not, asked of a real server."""
+"""What the users in backends/redis/users.acl may do, and what they may not, asked of a
+real server.
+"""
 
 from __future__ import annotations
 
@@ -152,7 +154,9 @@ def test_a_client_logs_in_and_flips_by_resp3(server: RedisServer) -> None:
 async def test_an_application_is_refused_nothing_that_it_asks_for(
     redis_server: RedisServer, redis_url: str
 ) -> None:
-    """Not even what redis-py by itself says on every connection, CLIENT SETINFO: it would fill the log that refusals are looked for in."""
+    """Not even what redis-py by itself says on every connection, CLIENT SETINFO: it would fill the
+    log that refusals are looked for in.
+    """
     redis_server.cli("ACL", "LOG", "RESET")
     backend = RedisBackend(redis_url)
     app = Starlette(

@@ -39,7 +39,7 @@ NO_SCRIPTS: Final = ("-eval", "-evalsha")
 DETAILED: Final = MaintenanceState(enabled=True, message="back soon")
 
 
-# -- options -------------------------------------------------------------------------------------------------------------
+# -- options ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_a_password_is_never_shown() -> None:
         assert "s3cret" not in repr(backend)
 
 
-# -- commands ------------------------------------------------------------------------------------------------------------
+# -- commands --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -224,7 +224,7 @@ if child:
     )
 
 
-# -- without scripts -----------------------------------------------------------------------------------------------------
+# -- without scripts -------------------------------------------------------------------------------
 
 
 async def test_without_scripts_the_switch_is_read_and_written_all_the_same(
@@ -273,7 +273,8 @@ async def test_without_scripts_holds_and_barriers_are_refused_with_a_reason(
 
     with pytest.raises(
         UnsupportedError,
-        match=r"(?s)Redis does not permit this user what holds and the barrier need; ACL LOG names it: .+",
+        match=r"(?s)Redis does not permit this user what holds and the barrier need; ACL LOG "
+        r"names it: .+",
     ):
         await USES_OF_SCRIPTS[use](backend)
 
@@ -346,7 +347,7 @@ async def test_read_without_scripts_ends_after_too_many_changes(
         await RedisBackend(user.url).read()
 
 
-# -- when there is nobody ------------------------------------------------------------------------------------------------
+# -- when there is nobody --------------------------------------------------------------------------
 
 
 async def test_nobody_there_is_an_error_at_once_that_names_the_server(free_port: int) -> None:
@@ -441,7 +442,10 @@ async def test_values_of_the_wrong_type_are_healed_by_a_write_and_by_force(
 
 @pytest.mark.parametrize("verdict", [b"", b"soon", b"9" * 400])
 async def test_a_hold_whose_beginning_is_garbage_is_refused(verdict: bytes) -> None:
-    fields = b"$16\r\n1700000000000000\r\n$4\r\ntext\r\n$-1\r\n:-2\r\n*0\r\n*3\r\n:1\r\n:1\r\n:1\r\n$1\r\nf\r\n"
+    fields = (
+        b"$16\r\n1700000000000000\r\n$4\r\ntext\r\n$-1\r\n:-2\r\n*0\r\n"
+        b"*3\r\n:1\r\n:1\r\n:1\r\n$1\r\nf\r\n"
+    )
     reply = b"*11\r\n%s$%d\r\n%s\r\n*0\r\n*0\r\n$0\r\n\r\n" % (fields, len(verdict), verdict)
 
     async with scripted(lambda heard: reply if b"EVALSHA" in heard else b"+OK\r\n") as server:

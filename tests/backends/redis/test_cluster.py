@@ -1,4 +1,6 @@
-"""In a cluster: every worker is on the node that owns the switch's slot, and follows it wherever it goes."""
+"""In a cluster: every worker is on the node that owns the switch's slot, and follows it wherever it
+goes.
+"""
 
 from __future__ import annotations
 
@@ -90,7 +92,7 @@ async def stays(mode: MaintenanceMode, is_closed: bool, seconds: float) -> None:
         await asyncio.sleep(0.01)
 
 
-# -- who owns the switch -----------------------------------------------------------------------------------------------------------
+# -- who owns the switch ---------------------------------------------------------------------------
 
 
 async def test_whichever_node_is_named_the_owner_is_found(nodes: Cluster) -> None:
@@ -241,7 +243,7 @@ async def _ask(node: RedisServer, *command: str) -> None:
     await writer.wait_closed()
 
 
-# -- nodes that do not help ----------------------------------------------------------------------------------------------------------
+# -- nodes that do not help ------------------------------------------------------------------------
 
 
 async def test_a_node_that_hangs_is_passed_over(nodes: Cluster) -> None:
@@ -324,7 +326,7 @@ def test_what_a_cluster_says_of_its_nodes(reply: Any, found: list[tuple[str, int
     assert _nodes(reply, "me") == found
 
 
-# -- as in production ----------------------------------------------------------------------------------------------------------------
+# -- as in production ------------------------------------------------------------------------------
 
 
 async def test_a_replica_that_takes_over_is_followed() -> None:

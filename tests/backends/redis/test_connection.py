@@ -72,7 +72,7 @@ def port(redis_url: str) -> int:
     return int(redis_url.rsplit(":", 1)[1].removesuffix("/0"))
 
 
-# -- replies -------------------------------------------------------------------------------------------------------------
+# -- replies ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("protocol", [2, 3])
@@ -137,7 +137,7 @@ async def test_it_remembers_when_it_last_heard_anything(port: int, events: Event
         assert before < wire.last_received_at <= time.monotonic()
 
 
-# -- pushes --------------------------------------------------------------------------------------------------------------
+# -- pushes ----------------------------------------------------------------------------------------
 
 
 async def test_a_push_is_an_event_and_no_reply(
@@ -188,7 +188,7 @@ async def test_a_subscription_that_ends_is_an_event(port: int, events: Events) -
         await eventually(lambda: events.count == 1, within=SOON)
 
 
-# -- the end -------------------------------------------------------------------------------------------------------------
+# -- the end ---------------------------------------------------------------------------------------
 
 
 async def test_an_end_is_an_event_and_an_error_from_then_on(events: Events, parser: Any) -> None:
@@ -249,7 +249,9 @@ async def test_a_server_that_reads_nothing_is_given_up_after_the_deadline(events
 async def test_a_reply_that_comes_right_after_the_loop_was_away_for_longer_than_the_deadline_counts(
     events: Events,
 ) -> None:
-    """It is away while the reply is waited for, so that the deadline has passed before anybody can look at the socket."""
+    """It is away while the reply is waited for, so that the deadline has passed before anybody can
+    look at the socket.
+    """
 
     async def be_away(heard: bytes) -> bytes:
         time.sleep(0.16)
@@ -328,7 +330,9 @@ async def test_an_error_about_the_connection_ends_it(events: Events) -> None:
 async def test_a_socket_that_timed_out_ends_it_at_once_and_not_in_a_hot_loop(
     events: Events, parser: Any
 ) -> None:
-    """redis-py with `timeout=` takes ETIMEDOUT for "no message yet", for ever, and freezes the event loop."""
+    """redis-py with `timeout=` takes ETIMEDOUT for "no message yet", for ever, and freezes the
+    event loop.
+    """
     async with scripted() as server, scripted_wire(server, events, parser_class=parser) as wire:
         call = asyncio.ensure_future(wire.call(("PING",), within=SOON))
         await asyncio.sleep(0.02)
@@ -353,7 +357,9 @@ async def test_sending_into_a_connection_that_is_gone_is_an_error(events: Events
 async def test_after_a_call_that_was_cancelled_while_sending_no_other_connection_is_opened(
     events: Events,
 ) -> None:
-    """redis-py closes the connection then, and opens another for the next command, without a word."""
+    """redis-py closes the connection then, and opens another for the next command,
+    without a word.
+    """
     async with scripted(deaf=True) as server, scripted_wire(server, events) as wire:
         call = asyncio.ensure_future(wire.call(("SET", "a", b"x" * 50_000_000), within=SOON))
         await asyncio.sleep(0.05)
@@ -366,7 +372,9 @@ async def test_after_a_call_that_was_cancelled_while_sending_no_other_connection
 
 
 async def test_whatever_goes_wrong_in_sending_ends_it(events: Events) -> None:
-    """Since Python 3.12, transports have lost their event loop where the peer has gone a moment ago, and look for it all the same."""
+    """Since Python 3.12, transports have lost their event loop where the peer has gone a moment
+    ago, and look for it all the same.
+    """
     async with scripted(deaf=True) as server, scripted_wire(server, events) as wire:
         writer: Any = wire._connection._writer
 
@@ -379,7 +387,7 @@ async def test_whatever_goes_wrong_in_sending_ends_it(events: Events) -> None:
                 await wire.call(("PING",), within=SOON)
 
 
-# -- closing -------------------------------------------------------------------------------------------------------------
+# -- closing ---------------------------------------------------------------------------------------
 
 
 async def test_closing_it_closes_the_connection_and_ends_the_reader(events: Events) -> None:

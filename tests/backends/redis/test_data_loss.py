@@ -1,4 +1,6 @@
-"""Failovers to servers that lack the last writes, and deletions, which are no loss whenever they come."""
+"""Failovers to servers that lack the last writes, and deletions, which are no loss whenever they
+come.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ STATE: Final = MaintenanceState(enabled=True, message="back soon")
 
 
 class Pair:
-    """A master and its replica, which can be cut off and take the master's place, with its address."""
+    """A master and its replica, which can be cut off and take the master's place, with
+    its address.
+    """
 
     def __init__(self, make: RedisServerFactory) -> None:
         self.master = make(config={"repl-diskless-sync-delay": "0"})
@@ -44,7 +48,9 @@ class Pair:
         return self.master.url
 
     def split(self) -> None:
-        """Promote the replica with what it has; the old master goes on, and nothing that it is told from now on will survive."""
+        """Promote the replica with what it has; the old master goes on, and nothing that it is told
+        from now on will survive.
+        """
         eventually_sync(self._is_up_to_date, within=20)
         self.replica.cli("REPLICAOF", "NO", "ONE")
 
@@ -150,10 +156,12 @@ async def test_a_failover_that_lost_the_switch_opens_nobody(
 
 
 @pytest.mark.parametrize("on_data_loss", ["restore", "follow"])
-async def test_a_snapshot_from_before_a_bare_set_in_which_nobody_is_registered_any_more_opens_nobody_unless_it_shall(
+async def test_old_snapshot_without_registrations_is_restored(
     own_redis_server: RedisServerFactory, caplog: pytest.LogCaptureFixture, on_data_loss: DataLoss
 ) -> None:
-    """Redis as it comes saves every few minutes, and a registry in what it saved runs out after one."""
+    """Redis as it comes saves every few minutes, and a registry in what it saved runs out after
+    one.
+    """
     server = own_redis_server()
     async with linked(RedisBackend(server.url, ttl=TTL), Worker(reporting=True)) as earlier:
         await both_know(False, earlier)

@@ -85,7 +85,7 @@ async def another_sync_of(crew: list[Worker]) -> None:
         await eventually(lambda worker=worker, syncs=syncs: worker.syncs > syncs + 1, within=SOON)  # type: ignore[misc]
 
 
-# -- what is done through the package ------------------------------------------------------------------------------------------
+# -- what is done through the package --------------------------------------------------------------
 
 
 @pytest.mark.every_redis
@@ -274,7 +274,7 @@ async def test_a_hold_that_is_renewed_too_late_stands_again(redis_url: str) -> N
     assert await kinds(backend) == ["taken", "lapsed", "restored"]
 
 
-# -- what is written past it ---------------------------------------------------------------------------------------------------
+# -- what is written past it -----------------------------------------------------------------------
 
 
 @pytest.mark.every_redis
@@ -424,7 +424,7 @@ async def test_an_idle_worker_writes_nothing(redis_url: str, operator: Any, keys
         assert await operator.exists(keys.history, keys.recorded) == 0
 
 
-# -- a cap, and untrusted entries ------------------------------------------------------------------------------------------------
+# -- a cap, and untrusted entries ------------------------------------------------------------------
 
 
 @pytest.mark.every_redis
@@ -507,7 +507,7 @@ async def test_a_reply_that_is_no_history_is_a_backend_error(reply: bytes) -> No
             await RedisBackend(f"redis://127.0.0.1:{server.port}").history()
 
 
-# -- the change counts more than its record -------------------------------------------------------------------------------------
+# -- the change counts more than its record --------------------------------------------------------
 
 
 @pytest.fixture
@@ -599,7 +599,7 @@ async def test_who_may_not_read_it_is_told_so(make_user: MakeUser) -> None:
         await anext(RedisBackend(user.url).follow_history())
 
 
-# -- losses ---------------------------------------------------------------------------------------------------------------------
+# -- losses ----------------------------------------------------------------------------------------
 
 
 async def test_what_is_put_back_after_a_loss_is_said_once(redis_url: str, operator: Any) -> None:
@@ -646,7 +646,7 @@ async def test_a_loss_that_is_followed_is_said_once(redis_url: str, operator: An
     assert await kinds(backend) == ["lost"]
 
 
-# -- following ------------------------------------------------------------------------------------------------------------------
+# -- following -------------------------------------------------------------------------------------
 
 
 async def first(backend: RedisBackend, count: int, after: str = "") -> AsyncIterator[Change]:
@@ -721,7 +721,7 @@ async def test_garbage_does_not_end_the_following_nor_make_it_busy(reply: bytes)
         await asyncio.wait([following])
 
 
-# -- topologies -----------------------------------------------------------------------------------------------------------------
+# -- topologies ------------------------------------------------------------------------------------
 
 
 @pytest.mark.timeout(180)
@@ -752,7 +752,7 @@ async def recorded_in(url: str, write_by_hand: Callable[[], Awaitable[Any]]) -> 
     assert await kinds(backend) == ["set", "noticed"]
 
 
-# -- processes ------------------------------------------------------------------------------------------------------------------
+# -- processes -------------------------------------------------------------------------------------
 
 
 @pytest.mark.timeout(180)

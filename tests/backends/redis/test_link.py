@@ -116,7 +116,7 @@ async def link_ids(client: Any) -> set[str]:
     }
 
 
-# -- what arrives --------------------------------------------------------------------------------------------------------
+# -- what arrives ----------------------------------------------------------------------------------
 
 Change = Callable[[Any], Awaitable[Any]]
 
@@ -270,7 +270,9 @@ async def test_other_keys_and_other_switches_wake_nobody(redis_url: str, operato
 async def test_no_change_is_lost_however_close_it_comes_to_a_sync(
     redis_url: str, operator: Any
 ) -> None:
-    """Between arming and reading, between two reads, while waiting: whatever it hits, the last value counts."""
+    """Between arming and reading, between two reads, while waiting: whatever it hits, the last
+    value counts.
+    """
     dice = random.Random(7)
     async with linked(
         RedisBackend(redis_url, ttl=NO_POLL), Worker(reporting=True), busy=True
@@ -368,7 +370,7 @@ def test_a_nudge_after_the_loop_was_closed_does_nothing(redis_url: str) -> None:
     asyncio.run(leave_it_running()).nudge()
 
 
-# -- what changes by itself ----------------------------------------------------------------------------------------------
+# -- what changes by itself ------------------------------------------------------------------------
 
 
 @pytest.mark.as_worker
@@ -431,7 +433,7 @@ async def test_a_hold_whose_holder_died_ends_with_its_lease(redis_url: str) -> N
         assert -0.05 < time.time() - ends < SOON
 
 
-# -- connections that die ------------------------------------------------------------------------------------------------
+# -- connections that die --------------------------------------------------------------------------
 
 
 @pytest.mark.as_worker
@@ -439,7 +441,9 @@ async def test_a_hold_whose_holder_died_ends_with_its_lease(redis_url: str) -> N
 async def test_after_a_kill_of_connections_the_next_two_bare_changes_arrive(
     redis_url: str, operator: Any, kind: str
 ) -> None:
-    """The second one proves that tracking was armed again, and that it was not the reconnection that found the first."""
+    """The second one proves that tracking was armed again, and that it was not the reconnection
+    that found the first.
+    """
     async with linked(RedisBackend(redis_url, ttl=NO_POLL)) as worker:
         for number in range(3):
             await operator.execute_command("CLIENT", "KILL", "TYPE", kind)
@@ -486,7 +490,9 @@ async def test_a_killed_connection_is_replaced_within_a_quarter_of_a_second(
 async def test_a_socket_that_timed_out_is_replaced_at_once(
     redis_url: str, operator: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What the kernel says after a partition, and what redis-py's own reading takes for silence, in a hot loop."""
+    """What the kernel says after a partition, and what redis-py's own reading takes for silence, in
+    a hot loop.
+    """
     backend = RedisBackend(redis_url, ttl=NO_POLL)
     async with (
         remembered_connections(backend, monkeypatch) as connections,
@@ -523,7 +529,7 @@ async def test_the_links_of_two_loops_are_two_connections(redis_url: str, operat
         await asyncio.to_thread(thread.join)
 
 
-# -- servers that die, hang and come back --------------------------------------------------------------------------------
+# -- servers that die, hang and come back ----------------------------------------------------------
 
 
 async def test_a_server_that_is_killed_and_comes_back(
@@ -652,7 +658,9 @@ async def test_a_pong_confirms_only_what_was_known_when_the_ping_was_sent(
 
 
 async def test_a_pong_that_comes_after_a_push_confirms_nothing(redis_server: RedisServer) -> None:
-    """The ping was sent when the switch had been written, and what the worker knows is older than that."""
+    """The ping was sent when the switch had been written, and what the worker knows is older than
+    that.
+    """
     pinged = threading.Event()
 
     def listen(said: bytes) -> bytes:
@@ -718,7 +726,7 @@ async def test_a_server_that_drops_idle_connections_drops_no_link(
         assert one.errors == two.errors == []
 
 
-# -- data that was lost --------------------------------------------------------------------------------------------------
+# -- data that was lost ----------------------------------------------------------------------------
 
 
 async def test_after_a_flushall_switch_and_holds_are_back_at_once(
@@ -801,7 +809,9 @@ async def test_a_server_that_comes_back_empty_gets_the_state_again(
 async def test_a_server_that_comes_back_empty_and_is_written_to_first_keeps_that(
     own_redis_server: RedisServerFactory,
 ) -> None:
-    """Somebody who turns the service off before any worker is back has decided; that off leaves no key behind."""
+    """Somebody who turns the service off before any worker is back has decided; that off leaves no
+    key behind.
+    """
     server = own_redis_server()
     async with linked(RedisBackend(server.url, ttl=TTL)) as worker:
         await server.acli("SET", "maintenance", "1")
@@ -852,7 +862,7 @@ async def test_swapped_databases_are_noticed_by_the_poll(
         assert time.monotonic() - began < 1.5 * TTL + SOON
 
 
-# -- with less rights ----------------------------------------------------------------------------------------------------
+# -- with less rights ------------------------------------------------------------------------------
 
 # Redis 6.2 knows no rule that forbids a subcommand, only such as permit one.
 NO_TRACKING: Final = "-client +client|setname"
@@ -948,7 +958,9 @@ async def test_a_server_without_resp3_is_followed_by_message_and_poll(
 async def test_half_of_resp3_is_taken_for_none(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """fakeredis answers HELLO, and then lets a subscribed connection do nothing else all the same."""
+    """fakeredis answers HELLO, and then lets a subscribed connection do nothing else
+    all the same.
+    """
     caplog.set_level(logging.INFO, logger="fastapi_maintenance")
     client: Any = FakeAsyncRedis(server=FakeServer())
     backend = RedisBackend(client=client, ttl=1.0)
@@ -981,7 +993,7 @@ async def test_a_wrong_password_is_told_and_tried_again(
         await eventually(worker.is_off, within=5)
 
 
-# -- values that cannot be read ------------------------------------------------------------------------------------------
+# -- values that cannot be read --------------------------------------------------------------------
 
 UNREADABLE: Final[dict[str, tuple[tuple[tuple[Any, ...], ...], str]]] = {
     "garbage": ((("SET", "maintenance", "perhaps"),), "not a boolean word"),
@@ -1056,7 +1068,7 @@ async def test_a_spoilt_epoch_is_made_anew_and_changes_nothing(
         await eventually(worker.is_off, within=SOON)
 
 
-# -- servers that refuse -------------------------------------------------------------------------------------------------
+# -- servers that refuse ---------------------------------------------------------------------------
 
 
 async def test_a_read_only_replica_is_followed(
@@ -1137,7 +1149,7 @@ async def test_scripts_that_the_server_forgets_are_sent_again(
         assert worker.errors == []
 
 
-# -- what it costs, and what it leaves behind ----------------------------------------------------------------------------
+# -- what it costs, and what it leaves behind ------------------------------------------------------
 
 
 async def test_idle_worker_sends_native_commands_once_a_ttl(

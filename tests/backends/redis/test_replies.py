@@ -73,7 +73,7 @@ def script_reply(**changes: Any) -> list[Any]:
     return list((reply | changes).values())
 
 
-# -- the script ----------------------------------------------------------------------------------------------------------
+# -- the script ------------------------------------------------------------------------------------
 
 
 def test_an_absent_switch_is_off_and_the_time_is_that_of_redis() -> None:
@@ -216,7 +216,7 @@ def test_a_reply_that_is_garbage_altogether_is_a_backend_error(reply: Any) -> No
             read(reply)
 
 
-# -- the roll ------------------------------------------------------------------------------------------------------------
+# -- the roll --------------------------------------------------------------------------------------
 
 
 RECORD = b'{"pid": 7, "host": "h"}'
@@ -252,7 +252,7 @@ def test_roll_call_of_another_shape_is_a_backend_error(roll: Any) -> None:
         read_registry(script_reply(roll=roll))
 
 
-# -- native commands -----------------------------------------------------------------------------------------------------
+# -- native commands -------------------------------------------------------------------------------
 
 
 def read(
@@ -375,7 +375,7 @@ def test_native_garbage_is_a_reading_or_a_backend_error(replies: list[Any]) -> N
     )
 
 
-# -- holds, on the observer's own clock ------------------------------------------------------------------------------------
+# -- holds, on the observer's own clock ------------------------------------------------------------
 
 
 def test_hold_is_over_when_it_was_seen_unchanged_for_its_lease() -> None:
@@ -399,7 +399,7 @@ def test_hold_is_over_when_it_was_seen_unchanged_for_its_lease() -> None:
     assert len(holds(2, now=6.0)) == 1, "it was renewed"
 
 
-# -- losing data ---------------------------------------------------------------------------------------------------------
+# -- losing data -----------------------------------------------------------------------------------
 
 
 def answer(epoch: int = 10, born: int = 5, parent: int = 0) -> ScriptReply:

@@ -1,4 +1,6 @@
-"""What a user lacks some rights for, and what that costs: the table in backends/redis/README.md, held against a real server."""
+"""What a user lacks some rights for, and what that costs: the table in backends/redis/README.md,
+held against a real server.
+"""
 
 from __future__ import annotations
 
@@ -184,7 +186,7 @@ async def after_a_loss(worker: Worker, backend: RedisBackend, admin: Any, keys: 
     return "✓"
 
 
-# -- what a caller does ----------------------------------------------------------------------------------------------------
+# -- what a caller does ----------------------------------------------------------------------------
 
 
 async def turn_on(backend: RedisBackend) -> None:

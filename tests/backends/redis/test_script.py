@@ -52,7 +52,7 @@ def as_args(hold: Hold, lease: float = 30.0) -> tuple[str, str, int]:
     return hold.id, dump_hold(hold), round(lease * 1000)
 
 
-# -- read ----------------------------------------------------------------------------------------------------------------
+# -- read ------------------------------------------------------------------------------------------
 
 
 async def test_read_of_nothing_is_off_and_writes_nothing(operator: Any, step: Step) -> None:
@@ -168,7 +168,7 @@ async def test_an_error_that_is_not_about_types_is_not_taken_for_one(
             await user.execute_command(*Script(keys).whole("read"))
 
 
-# -- write and clear -----------------------------------------------------------------------------------------------------
+# -- write and clear -------------------------------------------------------------------------------
 
 
 async def test_write_sets_the_switch_for_as_long_as_asked(operator: Any, step: Step) -> None:
@@ -249,7 +249,7 @@ async def test_a_change_is_made_although_the_channel_is_forbidden(
         )
 
 
-# -- holds ---------------------------------------------------------------------------------------------------------------
+# -- holds -----------------------------------------------------------------------------------------
 
 
 async def test_acquire_lets_a_hold_stand_for_its_lease(
@@ -329,7 +329,7 @@ async def test_release_keeps_the_switch_on_even_if_the_holds_are_garbage(
     assert await operator.get("maintenance") == b"1"
 
 
-# -- the registry --------------------------------------------------------------------------------------------------------
+# -- the registry ----------------------------------------------------------------------------------
 
 
 async def roll(operator: Any, keys: Keys) -> RegistrySnapshot:
@@ -468,7 +468,7 @@ async def test_earlier_versions_find_a_worker_only_while_they_run(
     assert (await operator.hget(keys.workers, "w")).endswith(b" left")
 
 
-# -- restore -------------------------------------------------------------------------------------------------------------
+# -- restore ---------------------------------------------------------------------------------------
 
 BEFORE = ("9", "8", "")  # the epoch and the life that the worker remembers, and no note
 
@@ -610,7 +610,7 @@ async def test_a_worker_that_was_away_for_long_restores_nothing_over_a_life_that
     assert (answer.verdict, answer.reading.switch, answer.reading.holds) == ("superseded", OFF, ())
 
 
-# -- running it ----------------------------------------------------------------------------------------------------------
+# -- running it ------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -674,7 +674,7 @@ async def test_what_older_and_other_servers_say_of_forbidden_scripts_is_understo
         await Script(keys).run(wire, "read", within=1.0)
 
 
-# -- what is stored of a hold --------------------------------------------------------------------------------------------
+# -- what is stored of a hold ----------------------------------------------------------------------
 
 
 def test_a_hold_is_stored_the_same_before_and_after_it_was_taken() -> None:

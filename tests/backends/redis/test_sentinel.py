@@ -1,4 +1,6 @@
-"""Behind Sentinels: every worker is on the master that they name, and leaves one that was demoted though it still answers."""
+"""Behind Sentinels: every worker is on the master that they name, and leaves one that was demoted
+though it still answers.
+"""
 
 from __future__ import annotations
 
@@ -61,7 +63,7 @@ async def replica_of(group: SentinelGroup) -> RedisServer:
     return next(server for server in group.servers if server is not master)
 
 
-# -- who is the master -----------------------------------------------------------------------------------------------------------
+# -- who is the master -----------------------------------------------------------------------------
 
 
 async def test_commands_and_workers_go_to_the_master(group: SentinelGroup) -> None:
@@ -75,7 +77,9 @@ async def test_commands_and_workers_go_to_the_master(group: SentinelGroup) -> No
 
 
 async def test_worker_on_the_minority_side_of_a_split_closes_itself(group: SentinelGroup) -> None:
-    """The other side may have another master by then, and a barrier there that has waited for the fence."""
+    """The other side may have another master by then, and a barrier there that has waited for the
+    fence.
+    """
     mode = MaintenanceMode(backend_of(group), on_unreachable="closed", stale_after=2 * TTL)
     async with mode:
         await eventually(lambda: mode.evaluate_gate().closure is None, within=SLACK)
@@ -201,7 +205,7 @@ async def _has(group: SentinelGroup, key: str) -> bool:
     return await (await replica_of(group)).acli("EXISTS", key) == "1"
 
 
-# -- Sentinels that do not help ----------------------------------------------------------------------------------------------------
+# -- Sentinels that do not help --------------------------------------------------------------------
 
 
 async def test_a_sentinel_that_hangs_keeps_nobody_waiting(group: SentinelGroup) -> None:
@@ -305,7 +309,7 @@ async def test_a_master_that_does_not_say_what_it_is_is_believed_the_sentinels(
     assert (await backend.read()).switch == OFF
 
 
-# -- as in production --------------------------------------------------------------------------------------------------------------
+# -- as in production ------------------------------------------------------------------------------
 
 
 def test_with_the_users_of_the_file_everything_works_and_fails_over() -> None:

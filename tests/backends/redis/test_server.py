@@ -27,7 +27,7 @@ def connection_of(url: str) -> Any:
     return SingleServer.from_url(url)._make(timeout=1.0, protocol=3)
 
 
-# -- URLs ----------------------------------------------------------------------------------------------------------------
+# -- URLs ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_a_password_that_is_not_encoded_is_not_quoted(scheme: str, password: str
     assert "'pa'" not in str(refused.value)
 
 
-# -- clients -------------------------------------------------------------------------------------------------------------
+# -- clients ---------------------------------------------------------------------------------------
 
 
 async def test_a_client_says_how_to_connect_and_nothing_else() -> None:
@@ -147,7 +147,7 @@ def test_anything_but_an_async_client_is_refused(client: object) -> None:
         SingleServer.from_client(client)
 
 
-# -- connecting ----------------------------------------------------------------------------------------------------------
+# -- connecting ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("options", [{}, {"unix_socket": True}, {"tls": True}])

@@ -1,4 +1,6 @@
-"""One sync: what it reads, registers, remembers, and puts back; with as much as the server permits."""
+"""One sync: what it reads, registers, remembers, and puts back; with as much as the
+server permits.
+"""
 
 from __future__ import annotations
 
@@ -97,7 +99,7 @@ def texts(caplog: pytest.LogCaptureFixture) -> list[str]:
     ]
 
 
-# -- reading and registering ---------------------------------------------------------------------------------------------
+# -- reading and registering -----------------------------------------------------------------------
 
 
 async def test_a_sync_delivers_switch_and_holds_as_of_when_it_was_sent(
@@ -221,7 +223,7 @@ async def test_an_observer_reads_the_same_and_writes_nothing(
     assert not await operator.exists(keys.registry, keys.report("w1"))
 
 
-# -- acknowledging -------------------------------------------------------------------------------------------------------
+# -- acknowledging ---------------------------------------------------------------------------------
 
 
 async def test_what_the_worker_applied_is_unacknowledged_until_it_is_registered(
@@ -254,7 +256,7 @@ async def test_where_nothing_can_be_registered_nothing_is_unacknowledged(
             assert not is_unacknowledged(sync)
 
 
-# -- with what the server permits ----------------------------------------------------------------------------------------
+# -- with what the server permits ------------------------------------------------------------------
 
 
 async def test_a_server_that_refuses_writes_is_read_with_holds(
@@ -317,7 +319,7 @@ async def test_without_get_there_is_no_sync(make_user: MakeUser, sync: Sync) -> 
             await sync.poll(wire, arm=False, rung="polling")
 
 
-# -- what cannot be read -------------------------------------------------------------------------------------------------
+# -- what cannot be read ---------------------------------------------------------------------------
 
 
 async def test_what_was_known_stays_where_something_cannot_be_read(
@@ -341,7 +343,7 @@ async def test_what_was_known_stays_where_something_cannot_be_read(
         assert "not a boolean word" in str(worker.last.error)
 
 
-# -- what changes by itself ----------------------------------------------------------------------------------------------
+# -- what changes by itself ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("lease", "looks"), [(30.0, 15.0), (0.2, 0.1), (0.04, 0.04)])
@@ -366,7 +368,7 @@ async def test_with_nothing_that_ends_it_need_not_be_run_again(
     assert (await sync.poll(wire, arm=False, rung="polling"))[1] == float("inf")
 
 
-# -- data that was lost --------------------------------------------------------------------------------------------------
+# -- data that was lost ----------------------------------------------------------------------------
 
 
 async def test_lost_data_is_put_back_and_off_is_never_delivered(
@@ -523,7 +525,7 @@ async def lose_the_switch_as_a_failover_does(admin: Any, keys: Keys, registratio
     await admin.delete("maintenance")
 
 
-async def test_a_switch_that_was_lost_without_a_trace_in_the_epoch_is_put_back_when_that_is_possible(
+async def test_switch_lost_without_trace_in_the_epoch_is_restored(
     own_redis_server: RedisServerFactory,
     keys: Keys,
     worker: Worker,

@@ -169,7 +169,7 @@ async def test_whoever_is_pointed_to_another_server_can_go_there(
     await connection.disconnect(nowait=True)
 
 
-# -- clients -------------------------------------------------------------------------------------------------------------
+# -- clients ---------------------------------------------------------------------------------------
 
 
 def test_a_client_of_one_server() -> None:
