@@ -69,7 +69,7 @@ async def test_what_it_reads_it_also_recalls_as_a_fallback(backend: DictBackend)
     assert reading.switch == ON
 
 
-async def test_writing_on_or_off_sets_the_value_and_tells_the_workers_of_this_process(
+async def test_write_sets_the_value_and_informs_this_process(
     backend: DictBackend, feed: RecordingFeed
 ) -> None:
     await backend.write(ON)
@@ -88,7 +88,7 @@ async def test_details_are_refused_and_nothing_is_written(
     assert backend.values["on"] is False
 
 
-def test_it_cannot_be_peeked_at_and_is_of_kind_custom_without_leases(backend: DictBackend) -> None:
+def test_custom_backend_cannot_peek_and_has_no_leases(backend: DictBackend) -> None:
     assert backend.read_nowait() is None
     assert (backend.kind, isinstance(backend, SupportsLeases)) == ("custom", False)
     backend.request_sync()
@@ -140,7 +140,7 @@ async def test_a_hold_can_end_in_a_switch_that_stays_on(
     assert all(evaluate(reading, reading.now).state.enabled for reading in feed.readings)
 
 
-async def test_a_hold_ends_also_if_what_it_should_leave_cannot_be_written(
+async def test_hold_whose_state_cannot_be_kept_ends(
     feed: RecordingFeed,
 ) -> None:
     """It has no lease to run out: it would keep the service closed until the process ends."""
@@ -164,7 +164,7 @@ async def test_clear_ends_every_hold_and_turns_the_switch_off(
     assert not await backend.renew(hold, 30.0)
 
 
-async def test_a_change_of_holds_is_told_also_while_the_switch_cannot_be_read(
+async def test_hold_change_with_unreadable_switch_is_reported(
     backend: DictBackend, feed: RecordingFeed
 ) -> None:
     backend.values["on"] = RuntimeError("down")
@@ -225,7 +225,7 @@ async def test_a_feed_that_is_gone_is_told_nothing_more(backend: DictBackend) ->
 # -- for subclasses --------------------------------------------------------------------------------
 
 
-async def test_a_history_is_refused_clearly_and_a_signature_changes_nothing(
+async def test_history_is_refused_and_as_operator_changes_nothing(
     backend: DictBackend,
 ) -> None:
     assert not isinstance(backend, SupportsHistory)

@@ -101,7 +101,7 @@ def test_a_value_that_cannot_be_read_is_off_and_logged_once(
     assert record.getMessage().startswith(f"The environment variable {NAME} counts as off. ")
 
 
-async def test_a_value_that_cannot_be_read_is_logged_once_also_while_holds_come_and_go(
+async def test_invalid_value_is_logged_once_while_holds_change(
     backend: EnvVarBackend, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv(NAME, "maybe")
@@ -119,7 +119,7 @@ def test_each_new_bad_value_is_logged(
     assert ["maybe" in caplog.messages[0], "perhaps" in caplog.messages[1]] == [True, True]
 
 
-def test_an_unchanged_variable_gives_the_same_reading_so_that_nothing_is_judged_again(
+def test_unchanged_variable_gives_the_same_snapshot(
     backend: EnvVarBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(NAME, "1")
@@ -199,7 +199,7 @@ async def test_an_off_hold_opens_a_variable_that_says_on(
     assert feed.is_on()
 
 
-async def test_a_failed_block_that_cannot_keep_the_switch_on_lets_go_of_its_hold(
+async def test_failed_block_that_cannot_keep_releases_its_hold(
     backend: EnvVarBackend, feed: RecordingFeed
 ) -> None:
     hold = await backend.acquire(Hold("a", ON), 30.0)
@@ -217,7 +217,7 @@ async def test_clear_ends_holds(backend: EnvVarBackend, feed: RecordingFeed) -> 
     assert not await backend.renew(hold, 30.0)
 
 
-async def test_clear_ends_holds_and_says_that_the_variable_still_says_on(
+async def test_clear_ends_holds_and_names_the_variable_still_on(
     backend: EnvVarBackend, feed: RecordingFeed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(NAME, "1")
@@ -228,7 +228,7 @@ async def test_clear_ends_holds_and_says_that_the_variable_still_says_on(
     assert feed.is_on()
 
 
-def test_a_hold_that_another_thread_takes_during_a_look_is_not_missed_by_the_next(
+def test_hold_taken_during_a_look_is_seen_by_the_next(
     backend: EnvVarBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     look_at_holds = backend._local_reading

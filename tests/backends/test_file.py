@@ -162,7 +162,7 @@ async def test_a_file_without_permission_cannot_be_read(
     assert (reading.switch, reading.error) == (None, "The file cannot be read: Permission denied.")
 
 
-async def test_of_a_huge_file_no_more_is_read_than_shows_that_it_is_too_long(
+async def test_huge_file_is_read_to_its_limit_only(
     backend: LocalFileBackend, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path.touch()
@@ -287,9 +287,7 @@ async def test_a_file_that_says_the_same_is_left_alone(
     )
 
 
-async def test_off_is_written_where_there_is_no_file_so_that_a_fallback_knows(
-    backend: LocalFileBackend, path: Path
-) -> None:
+async def test_off_without_a_file_is_written(backend: LocalFileBackend, path: Path) -> None:
     await backend.write(OFF)
     assert path.read_text() == "0"
 
@@ -300,7 +298,7 @@ async def test_garbage_is_overwritten(backend: LocalFileBackend, path: Path) -> 
     assert path.read_text() == "0"
 
 
-async def test_the_file_is_on_disk_before_it_takes_the_place_of_the_old_one(
+async def test_new_file_is_synced_before_it_replaces_the_old(
     backend: LocalFileBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps = list[str]()
@@ -506,7 +504,7 @@ async def test_watch_retries_a_file_that_failed_to_open(
             await eventually(feed.is_on, within=SLACK)
 
 
-async def test_a_window_is_noticed_at_its_start_and_not_at_the_next_look(path: Path) -> None:
+async def test_window_is_noticed_at_its_start(path: Path) -> None:
     backend = LocalFileBackend(path, ttl=20.0)
     starts = datetime.now(UTC) + timedelta(seconds=4)
     await backend.write(MaintenanceState(enabled=True, starts_at=starts))
@@ -621,7 +619,7 @@ def test_it_is_called_by_its_path_as_given(path: Path) -> None:
     ) == ("file", True, 1.0)
 
 
-async def test_a_relative_path_stays_where_it_was_when_the_process_changes_its_directory(
+async def test_relative_path_survives_a_change_of_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

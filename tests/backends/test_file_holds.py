@@ -173,7 +173,7 @@ async def test_a_hold_can_end_in_a_switch_that_stays_on(
     assert (reading.switch, reading.holds) == (kept, ())
 
 
-async def test_whoever_reads_while_a_hold_becomes_a_switch_sees_one_or_the_other(
+async def test_read_while_a_hold_becomes_a_switch_is_on(
     backend: LocalFileBackend, path: Path, holds_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The writer writes the switch first, the reader reads the holds first."""
@@ -198,7 +198,7 @@ async def test_whoever_reads_while_a_hold_becomes_a_switch_sees_one_or_the_other
 # -- leases ----------------------------------------------------------------------------------------
 
 
-async def test_a_hold_that_is_not_renewed_ends_at_its_deadline_and_a_watch_tells_then(
+async def test_hold_without_renewal_ends_at_its_deadline(
     path: Path, other: LocalFileBackend
 ) -> None:
     backend = LocalFileBackend(path, ttl=20.0)
@@ -210,7 +210,7 @@ async def test_a_hold_that_is_not_renewed_ends_at_its_deadline_and_a_watch_tells
     assert not await is_on(other)
 
 
-async def test_a_renewed_hold_never_has_its_old_deadline_seen_by_a_slow_watch(
+async def test_renewed_hold_outlives_its_old_deadline_in_a_watch(
     path: Path, other: LocalFileBackend
 ) -> None:
     backend = LocalFileBackend(path, ttl=20.0)
@@ -224,7 +224,7 @@ async def test_a_renewed_hold_never_has_its_old_deadline_seen_by_a_slow_watch(
         assert feed.last.now < hold.deadline
 
 
-async def test_a_hold_that_has_ended_is_dropped_from_the_file_by_the_next_change(
+async def test_ended_hold_is_dropped_by_the_next_change(
     backend: LocalFileBackend, holds_path: Path
 ) -> None:
     await backend.acquire(Hold("short", ON), 0.001)
@@ -294,7 +294,7 @@ async def test_clear_revokes_also_when_the_clock_was_set_back(
     assert await backend.renew(hold, LEASE) is False
 
 
-async def test_a_hold_taken_after_a_clear_counts_also_when_the_clock_was_set_back(
+async def test_hold_after_a_clear_counts_with_the_clock_set_back(
     backend: LocalFileBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await backend.clear()
@@ -355,7 +355,7 @@ async def test_both_problems_are_told(
     ] == [1, 1]
 
 
-async def test_garbage_is_replaced_at_the_next_acquire_by_what_was_known_here(
+async def test_garbage_is_replaced_by_the_next_acquire(
     backend: LocalFileBackend, holds_path: Path
 ) -> None:
     await backend.acquire(Hold("known", ON), LEASE)
@@ -475,7 +475,7 @@ def locked(lock_path: Path) -> Iterator[int]:
         os.close(descriptor)
 
 
-async def test_a_lock_held_elsewhere_is_waited_for_so_long_and_no_longer(
+async def test_lock_held_elsewhere_is_waited_for_until_its_timeout(
     backend: LocalFileBackend, lock_path: Path
 ) -> None:
     backend._files.lock_timeout = 0.1

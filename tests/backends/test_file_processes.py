@@ -147,9 +147,7 @@ def test_the_worker_itself_does_what_it_is_told(
 # -- the switch ------------------------------------------------------------------------------------
 
 
-def test_a_state_that_is_only_ever_written_on_is_never_read_as_off(
-    three: list[Process], path: Path
-) -> None:
+def test_state_that_is_always_on_is_never_read_as_off(three: list[Process], path: Path) -> None:
     """The modelled package truncates before it writes, and takes an empty file for off: two reads
     of three were wrong.
     """
@@ -183,7 +181,7 @@ def test_a_flip_in_one_process_is_seen_in_another_within_ttl(three: list[Process
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations("abc")), ids="".join)
-def test_two_processes_overlapping_holds_compose_in_every_order_of_release(
+def test_overlapping_holds_of_two_processes_compose(
     order: tuple[str, ...], three: list[Process]
 ) -> None:
     first, second, observer = three
@@ -196,7 +194,7 @@ def test_two_processes_overlapping_holds_compose_in_every_order_of_release(
     assert [process.ask("read") for process in (second, observer)] == [False, False]
 
 
-def test_an_off_hold_in_one_process_does_not_open_under_anothers_on_hold(
+def test_off_hold_does_not_open_under_another_process(
     three: list[Process],
 ) -> None:
     first, second, _ = three
@@ -210,9 +208,7 @@ def test_an_off_hold_in_one_process_does_not_open_under_anothers_on_hold(
     assert [process.ask("read") for process in three] == [True] * 3
 
 
-def test_no_hold_is_lost_when_processes_take_them_at_the_same_time(
-    three: list[Process], path: Path
-) -> None:
+def test_holds_of_processes_at_the_same_time_are_kept(three: list[Process], path: Path) -> None:
     for number, process in enumerate(three):
         process.tell("acquire_many", f"{number}-", 10)
     for process in three:
@@ -220,7 +216,7 @@ def test_no_hold_is_lost_when_processes_take_them_at_the_same_time(
     assert len(StoredHolds.parse(path.with_name("maintenance.holds").read_bytes()).by_id) == 30
 
 
-def test_a_stopped_holder_loses_its_hold_at_the_deadline_and_may_take_it_up_again(
+def test_stopped_holder_loses_its_hold_and_may_renew_it(
     three: list[Process],
 ) -> None:
     holder, observer, _ = three
@@ -256,9 +252,7 @@ async def test_killing_whoever_has_the_lock_frees_it(victim: Process, path: Path
     await backend.release(hold)
 
 
-async def test_a_hold_in_another_process_reaches_a_watch_here_and_so_does_its_end(
-    victim: Process, path: Path
-) -> None:
+async def test_hold_of_another_process_reaches_a_watch(victim: Process, path: Path) -> None:
     async with watched(LocalFileBackend(path, ttl=0.2)) as feed:
         assert feed.is_off()
         victim.ask("acquire", "a", "on", 600)

@@ -48,7 +48,7 @@ def report(*, at: float = 0.0, **reading: Any) -> StatusReport:
     )
 
 
-def test_a_reading_is_judged_at_its_own_time_unless_another_is_given() -> None:
+def test_snapshot_is_evaluated_at_its_own_time() -> None:
     reading = Snapshot(now=5.0)
     assert StatusReport.of(EnvVarBackend("X"), reading) == StatusReport(
         "env:X", "env", reading, 5.0
@@ -71,7 +71,7 @@ def test_a_reading_is_judged_at_its_own_time_unless_another_is_given() -> None:
         ({"switch": None, "holds": (off_hold(),)}, "off", "hold"),
     ],
 )
-def test_the_effective_state_is_unknown_where_what_cannot_be_read_could_decide(
+def test_state_is_unknown_where_unreadable_parts_decide(
     reading: dict[str, Any], state: str, decided_by: str | None
 ) -> None:
     seen = report(**reading)
@@ -85,7 +85,7 @@ def test_a_hold_that_another_lifts_is_not_what_decides() -> None:
     assert report(switch=ON).deciding == ()
 
 
-def test_holds_are_listed_oldest_first_and_without_those_whose_lease_is_over() -> None:
+def test_holds_are_listed_oldest_first_while_live() -> None:
     newer, older, over = on_hold("a", since=2.0), on_hold("b", since=1.0), on_hold("c", seconds=5.0)
     seen = report(holds=(newer, over, older), at=5.0)
     assert seen.holds == (older, newer)
@@ -93,7 +93,7 @@ def test_holds_are_listed_oldest_first_and_without_those_whose_lease_is_over() -
     assert report(holds=None).holds is None
 
 
-def test_a_hold_is_called_by_its_owner_and_reason_else_by_its_number() -> None:
+def test_hold_is_named_by_owner_and_reason_or_number() -> None:
     assert describe_hold(on_hold("a", by="ana@ops", reason="reindex")) == "ana@ops (reindex)"
     assert describe_hold(on_hold("a", by="ana@ops")) == "ana@ops"
     assert describe_hold(on_hold("a", reason="reindex")) == "a (reindex)"
@@ -150,7 +150,7 @@ def test_a_scope_without_a_switch_of_its_own_has_no_window() -> None:
     assert of_billing(billing=ComponentSwitch(window)).window == window
 
 
-def test_a_window_ends_with_the_time_to_live_and_one_that_begins_later_never_comes() -> None:
+def test_window_ends_with_the_time_to_live() -> None:
     window = MaintenanceState(enabled=True, starts_at=NOW + timedelta(minutes=5))
     seen = report(switch=window, expires_in=600.0)
     assert seen.upcoming == window.model_copy(update={"ends_at": NOW + timedelta(minutes=10)})

@@ -23,7 +23,7 @@ COUNTED = {
 }
 
 
-def test_growth_beyond_what_is_allowed_is_a_problem_that_says_how_to_renew_the_figure() -> None:
+def test_growth_beyond_the_limit_names_the_way_to_renew() -> None:
     committed = {instructions.interpreter(): instructions.in_yardsticks(COUNTED)}
 
     assert instructions.check(COUNTED, committed) == []

@@ -17,9 +17,7 @@ SCHEDULES = int(os.environ.get("CHECKER_SCHEDULES", "20"))
 
 
 @pytest.mark.timeout(1200)
-async def test_no_gated_request_is_let_in_after_a_strict_barrier_and_until_the_next_opening() -> (
-    None
-):
+async def test_strict_barrier_admits_no_request_until_the_opening() -> None:
     """Seeds are new every time and printed if one fails: `python -m tests.checker --seed SEED
     --schedules 1` runs it again.
     """

@@ -97,7 +97,7 @@ def test_a_worker_with_requests_in_flight_has_applied_only() -> None:
     assert caught.value.result is result
 
 
-def test_requests_in_flight_do_not_matter_where_draining_was_not_asked_for() -> None:
+def test_requests_in_flight_matter_to_a_drain_only() -> None:
     assert look(replace(LIVE, drained=False, http=2), drained=False).ok
 
 
@@ -111,7 +111,7 @@ def test_a_worker_with_an_older_epoch_is_waited_for() -> None:
         result.check()
 
 
-def test_a_worker_that_its_own_configuration_keeps_open_has_not_applied_a_closing() -> None:
+def test_worker_kept_open_by_options_has_not_applied() -> None:
     assert look(replace(LIVE, closed=False)).waiting
 
 
@@ -122,7 +122,7 @@ def test_after_an_opening_nobody_needs_to_drain() -> None:
 VANISHED = replace(LIVE, vanished=True, epoch=0, closed=False, drained=False)
 
 
-def test_vanished_worker_that_is_fenced_and_drained_is_no_obstacle() -> None:
+def test_vanished_worker_fenced_and_drained_is_passed() -> None:
     result = look_again(VANISHED)
 
     assert result.expired == (replace(LIVE, vanished=True),)
@@ -147,7 +147,7 @@ def test_vanished_worker_is_drained_only_if_it_said_so(last: Worker) -> None:
     assert look_again(VANISHED, before=replace(last, fence=2.0), drained=False).unfenced == ()
 
 
-def test_vanished_worker_without_a_fence_fails_a_strict_wait_only() -> None:
+def test_vanished_worker_without_fence_fails_a_strict_wait() -> None:
     result = look_again(VANISHED, before=replace(LIVE, fence=None))
 
     assert [worker.id for worker in result.unfenced] == ["a"]
@@ -215,7 +215,7 @@ def test_expected_number_of_workers_is_waited_for() -> None:
         replace(LIVE, epoch=EPOCH - 1, known_for=99.0),
     ],
 )
-def test_young_registry_is_trusted_after_a_lifetime_on_this_clock(known: Worker) -> None:
+def test_young_registry_is_trusted_after_a_lifetime(known: Worker) -> None:
     """Only a worker that reports after the barrier began says how long this registry has stood."""
     barrier = Barrier(roll(), drained=True)
     barrier.observe(roll(known), 0.0)
@@ -261,7 +261,7 @@ def look_at_billing(*workers: Worker) -> BarrierResult:
     return Barrier(roll(), drained=True, component="billing").observe(roll(*workers), 1.0)
 
 
-def test_of_a_scope_a_worker_says_how_it_stands_there_and_one_without_it_is_no_obstacle() -> None:
+def test_worker_without_the_component_is_no_obstacle() -> None:
     open_there = replace(LIVE, id="b", components={"billing": ComponentStatus(closed=False)})
     busy_there = replace(LIVE, id="c", components={"billing": ComponentStatus(closed=True, http=1)})
     without = replace(LIVE, closed=False, drained=False, http=5)
@@ -433,7 +433,7 @@ async def test_it_begins_anew_where_the_epoch_went_back(
     assert [worker.id for worker in result.unfenced] == ["x"]
 
 
-async def test_an_unreachable_server_is_tried_again_until_the_time_is_over(free_port: int) -> None:
+async def test_unreachable_server_is_retried_until_the_timeout(free_port: int) -> None:
     started = time.monotonic()
 
     result = await wait_until_applied(RedisBackend(f"redis://127.0.0.1:{free_port}"), timeout=0.3)
@@ -442,7 +442,7 @@ async def test_an_unreachable_server_is_tried_again_until_the_time_is_over(free_
     assert 0.1 < time.monotonic() - started < 15
 
 
-async def test_a_server_that_is_lost_in_the_middle_is_named_with_those_who_were_waited_for(
+async def test_server_lost_in_the_middle_is_named_with_pending(
     own_redis_server: RedisServerFactory,
 ) -> None:
     server = own_redis_server()
@@ -642,7 +642,7 @@ def test_ctrl_c_ends_the_wait_of_a_synchronous_block_at_once(
     eventually_sync(lambda: redis_server.cli("HLEN", "{maintenance}:holds") == "0", within=5)
 
 
-async def test_a_block_refuses_to_run_beside_an_unfenced_worker_unless_told_otherwise(
+async def test_block_beside_an_unfenced_worker_is_refused(
     redis_server: RedisServer, redis_url: str
 ) -> None:
     register(redis_server, "x", pid=4711, host="web-1", lifetime=0.0, reports=False)

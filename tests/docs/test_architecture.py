@@ -43,7 +43,7 @@ def test_the_floors_are_those_that_are_checked() -> None:
 
 
 @pytest.mark.parametrize("drawing", DRAWINGS, ids=lambda drawing: drawing.stem)
-def test_a_drawing_is_one_file_for_light_and_dark_that_says_what_it_shows(drawing: Path) -> None:
+def test_drawing_is_one_file_for_light_and_dark(drawing: Path) -> None:
     text = drawing.read_text()
     root = ElementTree.fromstring(text)
 

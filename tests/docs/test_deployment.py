@@ -155,9 +155,7 @@ def test_every_write_reaches_every_worker_at_once(four: Deployment, write: str) 
 
 
 @pytest.mark.parametrize(("kind", "at_least"), [("normal", 4), ("pubsub", 0)])
-def test_after_its_connections_were_killed_the_next_two_writes_arrive(
-    four: Deployment, kind: str, at_least: int
-) -> None:
+def test_two_writes_arrive_after_a_client_kill(four: Deployment, kind: str, at_least: int) -> None:
     assert four.client.client_kill_filter(_type=kind, skipme=True) >= at_least
     four.client.set(KEY, "1")
     follow(four.workers, 503)
@@ -200,7 +198,7 @@ def test_a_request_sends_redis_nothing(four: Deployment, value: str, status: int
     assert len(commands_while(four.client, two_hundred_requests)) < 20
 
 
-def test_a_killed_workers_successor_knows_before_its_first_answer(four: Deployment) -> None:
+def test_successor_of_a_killed_worker_knows_at_once(four: Deployment) -> None:
     four.client.set(KEY, "1")
     follow(four.workers, 503)
     killed = four.workers.pids[0]
@@ -254,15 +252,13 @@ def two(boot: Boot) -> Deployment:
     return deployment
 
 
-def test_without_redis_workers_boot_and_serve_and_follow_it_when_it_comes(
-    boot: Boot, two: Deployment
-) -> None:
+def test_workers_booted_without_redis_follow_it_later(boot: Boot, two: Deployment) -> None:
     assert boot.answers == {200}
     two.client.set(KEY, "1")
     follow(two.workers, 503)
 
 
-def test_redis_killed_while_on_opens_nobody_and_is_followed_when_it_is_back(
+def test_redis_killed_while_on_opens_no_worker(
     two: Deployment,
 ) -> None:
     two.client.set(KEY, "1")

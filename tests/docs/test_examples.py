@@ -111,7 +111,7 @@ def test_the_panel_is_guarded_and_flips_four_workers(redis_server: RedisServer) 
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_one_script_starts_the_panel_over_four_workers_and_ends_them(
+def test_script_starts_and_ends_the_panel_of_four_workers(
     redis_server: RedisServer,
     free_port: int,
     tmp_path: Path,
@@ -165,7 +165,7 @@ def test_one_script_starts_the_panel_over_four_workers_and_ends_them(
         script.wait(SOON)
 
 
-def test_the_panel_does_not_begin_on_a_port_that_somebody_else_has(
+def test_panel_on_a_taken_port_does_not_start(
     free_port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clone = as_if_set_up(tmp_path, monkeypatch)

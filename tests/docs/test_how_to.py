@@ -94,7 +94,7 @@ def test_the_options_of_run_in_the_guide_are_such() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_commands_in_the_text_have_the_options_that_they_are_given(page: str) -> None:
+def test_commands_in_the_text_have_existing_options(page: str) -> None:
     wrong = []
     for line in re.findall(r"`fastapi-maintenance ([^`]+)`", (ROOT / page).read_text()):
         words = line.split(" -- ")[0].split()
@@ -175,9 +175,7 @@ def shop() -> FastAPI:
     return app
 
 
-def test_nginx_passes_our_503_on_as_it_is_and_says_who_the_client_is(
-    tmp_path: Path, free_port: int
-) -> None:
+def test_nginx_passes_the_503_and_the_client_address(tmp_path: Path, free_port: int) -> None:
     with (
         serving(shop(), proxy_headers=False) as upstream,
         nginx(upstream, free_port, tmp_path) as url,

@@ -100,7 +100,7 @@ class Customers:
 
 
 @pytest.mark.timeout(180)
-def test_no_row_is_written_between_the_start_and_the_end_of_the_command(
+def test_no_row_is_written_during_the_migration(
     shop: str, environment: dict[str, str], redis_server: RedisServer, tmp_path: Path
 ) -> None:
     alembic = f"{sys.executable} -m alembic upgrade head"

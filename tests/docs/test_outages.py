@@ -220,7 +220,7 @@ async def test_the_log_of_an_outage_reads_as_the_document_says(
         assert_logged(caplog, blocks("text")[1], server.port, tmp_path)
 
 
-async def test_the_log_of_a_start_in_an_outage_reads_as_the_document_says(
+async def test_log_of_a_start_in_an_outage_is_as_documented(
     free_port: int,
     caplog: pytest.LogCaptureFixture,
     tmp_path: Path,
@@ -258,7 +258,7 @@ async def test_the_log_of_a_loss_reads_as_the_document_says(
 
 
 @pytest.mark.timeout(120)
-def test_worker_processes_that_are_restarted_in_an_outage_still_know(
+def test_workers_restarted_in_an_outage_still_know(
     own_redis_server: RedisServerFactory, tmp_path: Path
 ) -> None:
     """A crash, with Redis away: what comes up instead answers as its neighbour does, and follows

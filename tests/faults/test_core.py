@@ -26,7 +26,7 @@ async def test_a_bare_change_arrives_at_once(site: Site) -> None:
             await service.becomes(status, within=BY_PUSH)
 
 
-async def test_after_its_connection_was_killed_the_next_two_changes_arrive(site: Site) -> None:
+async def test_two_changes_arrive_after_a_client_kill(site: Site) -> None:
     """By two: the first could be found by the read that follows every connecting, the second only
     if tracking is armed again.
     """
@@ -39,7 +39,7 @@ async def test_after_its_connection_was_killed_the_next_two_changes_arrive(site:
             await service.becomes(200, within=BY_PUSH)
 
 
-async def test_a_server_that_is_killed_and_comes_back_finds_everybody_as_they_were(
+async def test_killed_server_comes_back_to_unchanged_workers(
     site: Site,
 ) -> None:
     async with Service(RedisBackend(site.url, ttl=TTL)) as service:
@@ -75,7 +75,7 @@ async def test_a_server_that_comes_up_after_the_application(site: Site) -> None:
         await service.becomes(503, within=BACK)
 
 
-async def test_a_frozen_server_is_noticed_keeps_no_request_waiting_and_is_found_again(
+async def test_frozen_server_is_noticed_and_delays_no_request(
     site: Site,
 ) -> None:
     """That no request waits, not even once, is what `Service` makes sure of."""

@@ -172,7 +172,7 @@ def test_the_connections_of_a_server_that_is_gone_are_refused(free_port: int) ->
 # -- true loss -------------------------------------------------------------------------------------
 
 
-def test_what_is_lost_on_the_way_to_an_island_and_back_is_not_told() -> None:
+def test_packets_lost_in_both_directions_are_noticed() -> None:
     with (
         Island() as island,
         RedisServer(

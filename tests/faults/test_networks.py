@@ -43,7 +43,7 @@ WAYS: Final = {
 
 
 @pytest.mark.parametrize("way", WAYS)
-async def test_a_way_that_stalls_is_noticed_and_what_changed_meanwhile_is_followed_afterwards(
+async def test_stalled_network_is_noticed_and_followed_afterwards(
     proxy: Proxy, operator: Any, way: str
 ) -> None:
     async with Service(RedisBackend(proxy.url, ttl=TTL), on_unreachable="closed") as service:
@@ -125,9 +125,7 @@ async def test_a_reply_that_is_cut_anywhere_leaves_no_garbage(proxy: Proxy, oper
 # -- what is lost, and what is late ----------------------------------------------------------------
 
 
-async def test_if_every_push_and_every_message_is_lost_the_poll_finds_the_change(
-    proxy: Proxy, operator: Any
-) -> None:
+async def test_change_without_any_push_is_found_by_the_poll(proxy: Proxy, operator: Any) -> None:
     lost = 0
 
     def lose(data: bytes) -> bytes:
@@ -145,9 +143,7 @@ async def test_if_every_push_and_every_message_is_lost_the_poll_finds_the_change
         assert proxy.accepted == 1
 
 
-async def test_whatever_a_change_meets_on_its_way_the_last_one_counts_in_a_thousand_runs(
-    proxy: Proxy, operator: Any
-) -> None:
+async def test_last_change_counts_in_a_thousand_runs(proxy: Proxy, operator: Any) -> None:
     """Between arming and reading, between two reads, before and after a push: each reply is held
     back for a random time.
     """
@@ -166,9 +162,7 @@ async def test_whatever_a_change_meets_on_its_way_the_last_one_counts_in_a_thous
         assert proxy.accepted == 1
 
 
-async def test_a_server_that_refuses_resp3_is_followed_by_message_and_poll(
-    proxy: Proxy, operator: Any
-) -> None:
+async def test_server_without_resp3_is_followed(proxy: Proxy, operator: Any) -> None:
     """As old proxies do: HELLO is unknown to them."""
     proxy.edit(lambda data: data.replace(b"HELLO", b"HALLO"), up=True)
     async with Service(RedisBackend(proxy.url, ttl=PATIENT)) as service:
@@ -209,7 +203,7 @@ async def test_lost_packets_are_noticed_and_healing_too(
         await service.becomes(200, within=BACK)
 
 
-async def test_a_connection_that_the_kernel_gives_up_is_replaced_and_costs_no_hot_loop(
+async def test_connection_given_up_by_the_kernel_is_replaced(
     island: Island, own_redis_server: RedisServerFactory, caplog: pytest.LogCaptureFixture
 ) -> None:
     """ETIMEDOUT, which redis-py by itself takes for "nothing yet", again and again without a pause:

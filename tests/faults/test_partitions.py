@@ -22,7 +22,7 @@ LONG: Final = 2 * LEASE
 
 
 @pytest.mark.parametrize("fault", ["stalled", "reset"])
-async def test_a_holder_that_is_cut_off_is_cancelled_before_its_hold_ends(
+async def test_holder_cut_off_is_cancelled_before_its_hold_ends(
     redis_server: RedisServer, proxy: Proxy, fault: str
 ) -> None:
     async with Service(RedisBackend(redis_server.url, ttl=NO_POLL)) as service:

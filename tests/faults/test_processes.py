@@ -70,7 +70,7 @@ def test_after_a_reload_there_is_one_link_as_before(
     eventually_sync(lambda: links(redis_server) == 0, within=SLACK)
 
 
-def test_workers_of_a_preloaded_application_have_one_link_each_and_their_parent_none(
+def test_workers_of_a_preloaded_app_have_one_link_each(
     application: Path, redis_server: RedisServer
 ) -> None:
     address, home = f"127.0.0.1:{free_port()}", str(application.parent)

@@ -32,7 +32,7 @@ CHANGES: Final = 2000
 # -- slow ------------------------------------------------------------------------------------------
 
 
-async def test_a_command_that_keeps_the_server_busy_is_noticed_and_outlived(
+async def test_server_busy_with_a_command_is_outlived(
     own_redis_server: RedisServerFactory,
 ) -> None:
     server = own_redis_server(config=DEBUG)
@@ -93,7 +93,7 @@ async def test_a_server_that_is_still_loading_opens_nobody(
 # -- refusing --------------------------------------------------------------------------------------
 
 
-async def test_a_server_that_cannot_save_and_so_takes_no_writes_is_still_followed(
+async def test_server_that_cannot_save_is_followed(
     own_redis_server: RedisServerFactory, caplog: pytest.LogCaptureFixture
 ) -> None:
     """MISCONF: nobody can write the switch either, but a hold that ends by itself still does;
@@ -139,9 +139,7 @@ def _registered(service: Service) -> bool:
 # -- changes that come by themselves, and many at once ---------------------------------------------
 
 
-async def test_among_ten_thousand_other_volatile_keys_the_switch_ends_in_time(
-    redis_url: str, operator: Any
-) -> None:
+async def test_switch_among_many_volatile_keys_ends_in_time(redis_url: str, operator: Any) -> None:
     """Redis' own push for it would be about 50 s late."""
     async with operator.pipeline(transaction=False) as pipeline:
         for number in range(10_000):
@@ -155,7 +153,7 @@ async def test_among_ten_thousand_other_volatile_keys_the_switch_ends_in_time(
         assert time.monotonic() - began > 3.9
 
 
-async def test_a_thousand_changes_a_second_are_read_one_at_a_time_and_leave_nothing(
+async def test_thousand_changes_a_second_are_read_one_at_a_time(
     redis_url: str, operator: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     running = most = runs = 0
@@ -194,7 +192,7 @@ async def test_a_thousand_changes_a_second_are_read_one_at_a_time_and_leave_noth
 # -- a crowd ---------------------------------------------------------------------------------------
 
 
-async def test_two_hundred_workers_are_back_soon_after_a_restart_and_connect_once_each(
+async def test_two_hundred_workers_reconnect_once_after_a_restart(
     own_redis_server: RedisServerFactory, watchdog: Watchdog
 ) -> None:
     # They share this event loop, which no real ones do: each has to wait for the others.

@@ -167,7 +167,7 @@ async def test_the_roll_is_called_and_a_barrier_begun(redis_url: str) -> None:
         await eventually(lambda: worker.last.epoch == begun.reading.epoch, within=SOON)
 
 
-async def test_commands_leave_no_connection_open_and_do_not_use_the_client(
+async def test_commands_leave_no_connection_and_spare_the_client(
     redis_url: str, operator: Any
 ) -> None:
     client: Any = Redis.from_url(redis_url)
@@ -227,7 +227,7 @@ if child:
 # -- without scripts -------------------------------------------------------------------------------
 
 
-async def test_without_scripts_the_switch_is_read_and_written_all_the_same(
+async def test_switch_without_scripts_is_read_and_written(
     make_user: MakeUser, operator: Any
 ) -> None:
     backend = RedisBackend((await make_user(*NO_SCRIPTS)).url)
@@ -266,7 +266,7 @@ USES_OF_SCRIPTS: Final[dict[str, Callable[[RedisBackend], Awaitable[object]]]] =
 
 @pytest.mark.parametrize("missing", [NO_SCRIPTS, ("-hset", "-hgetall", "-hexists", "-hdel")])
 @pytest.mark.parametrize("use", USES_OF_SCRIPTS)
-async def test_without_scripts_holds_and_barriers_are_refused_with_a_reason(
+async def test_holds_and_barriers_without_scripts_are_refused(
     make_user: MakeUser, missing: tuple[str, ...], use: str
 ) -> None:
     backend = RedisBackend((await make_user(*missing)).url)
@@ -279,9 +279,7 @@ async def test_without_scripts_holds_and_barriers_are_refused_with_a_reason(
         await USES_OF_SCRIPTS[use](backend)
 
 
-async def test_a_user_who_may_only_read_is_told_that_nothing_was_written(
-    make_user: MakeUser, operator: Any
-) -> None:
+async def test_write_of_a_read_only_user_is_refused(make_user: MakeUser, operator: Any) -> None:
     for rules in (("-@write", *NO_SCRIPTS), ("-@write",), ("-set", "-del")):
         backend = RedisBackend((await make_user(*rules)).url)
         for state in (ON, OFF):
@@ -425,7 +423,7 @@ async def test_a_server_that_takes_no_writes_says_so(own_redis_server: RedisServ
         assert not isinstance(error.value, UnsupportedError)
 
 
-async def test_values_of_the_wrong_type_are_healed_by_a_write_and_by_force(
+async def test_values_of_the_wrong_type_are_healed_by_a_write(
     redis_url: str, operator: Any, keys: Keys
 ) -> None:
     backend = RedisBackend(redis_url)

@@ -81,7 +81,7 @@ async def test_while_one_is_telling_the_others_have_to_ask_again(scene: Scene) -
     assert scene.told == ["0>1"]
 
 
-async def test_what_a_worker_dies_over_another_tells_when_the_claim_has_ended(scene: Scene) -> None:
+async def test_claim_of_a_dead_worker_is_taken_by_another(scene: Scene) -> None:
     async with scene.during(news("1"), lease=0.3):
         pass
     await eventually(lambda: scene.attempt(news("1")), within=SOON)
@@ -90,7 +90,7 @@ async def test_what_a_worker_dies_over_another_tells_when_the_claim_has_ended(sc
     assert scene.told == ["0>1", "0>1", "1>0"]
 
 
-async def test_what_a_worker_died_over_counts_as_told_where_it_has_ended_meanwhile(
+async def test_claim_of_a_past_change_counts_as_notified(
     scene: Scene,
 ) -> None:
     async with scene.during(news("1"), lease=0.3):
@@ -139,7 +139,7 @@ async def test_who_takes_long_keeps_the_claim(scene: Scene) -> None:
             assert not await scene.attempt(news("1"))
 
 
-async def test_a_claim_that_was_lost_is_neither_renewed_nor_settled_by_who_had_it(
+async def test_lost_claim_is_neither_renewed_nor_settled(
     scene: Scene, redis_server: RedisServer, keys: Keys
 ) -> None:
     telling = asyncio.create_task(scene.attempt(news("1"), lease=0.3, seconds=0.6))

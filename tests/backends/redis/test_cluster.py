@@ -112,7 +112,7 @@ async def test_a_worker_is_pushed_what_anybody_writes(nodes: Cluster) -> None:
         await closed(mode, False)
 
 
-async def test_a_slot_that_moves_while_the_switch_is_absent_is_followed(nodes: Cluster) -> None:
+async def test_slot_moved_without_a_switch_is_followed(nodes: Cluster) -> None:
     """Nothing is pushed for a key that is not there, but the end of a subscription is."""
     async with MaintenanceMode(backend_of(nodes, ttl=20.0)) as mode:
         target = target_in(nodes)
@@ -125,7 +125,7 @@ async def test_a_slot_that_moves_while_the_switch_is_absent_is_followed(nodes: C
         await closed(mode, False)
 
 
-async def test_while_a_slot_is_on_the_move_the_switch_is_read_from_both_ends(
+async def test_switch_in_a_moving_slot_is_read_from_both_ends(
     nodes: Cluster,
 ) -> None:
     """No script runs then, on keys of which some are here and some are there."""
@@ -176,7 +176,7 @@ async def test_the_switches_of_scopes_are_pushed_and_follow_their_slot(nodes: Cl
         await closed_of(mode)
 
 
-async def test_while_a_slot_is_on_the_move_the_switches_of_scopes_are_read_from_both_ends(
+async def test_components_in_a_moving_slot_are_read_from_both_ends(
     nodes: Cluster,
 ) -> None:
     async with scoped(nodes) as mode:
@@ -277,7 +277,7 @@ async def test_where_no_node_is_there_at_all_the_error_says_so() -> None:
         await backend.read()
 
 
-async def test_nodes_that_send_in_circles_are_given_up_and_nothing_stays_open() -> None:
+async def test_nodes_that_redirect_in_circles_are_given_up() -> None:
     def send_on(heard: bytes) -> bytes:
         return b"-MOVED 2705 :%d\r\n-NOPERM\r\n" % liar.port if b"EXISTS" in heard else b"+OK\r\n"
 
@@ -291,7 +291,7 @@ async def test_nodes_that_send_in_circles_are_given_up_and_nothing_stays_open() 
 
 
 @pytest.mark.parametrize("hangs_up", [True, False])
-async def test_a_node_that_greets_and_then_says_nothing_is_given_up_and_nothing_stays_open(
+async def test_node_silent_after_its_greeting_is_given_up(
     hangs_up: bool,
 ) -> None:
     def greet(heard: bytes) -> bytes:

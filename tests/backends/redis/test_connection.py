@@ -76,7 +76,7 @@ def port(redis_url: str) -> int:
 
 
 @pytest.mark.parametrize("protocol", [2, 3])
-async def test_replies_come_in_the_order_of_the_commands_and_errors_among_them(
+async def test_replies_and_errors_come_in_the_order_of_commands(
     port: int, events: Events, protocol: int, parser: Any
 ) -> None:
     async with wire_to(port, events, protocol=protocol, parser_class=parser) as wire:
@@ -107,9 +107,7 @@ async def test_several_callers_share_a_wire(port: int, events: Events) -> None:
     assert replies == [[f"{number}-a".encode(), f"{number}-b".encode()] for number in range(50)]
 
 
-async def test_the_reply_to_a_call_that_was_cancelled_is_not_taken_for_the_next_one(
-    port: int, events: Events
-) -> None:
+async def test_reply_to_a_cancelled_call_is_not_the_next_one(port: int, events: Events) -> None:
     async with wire_to(port, events) as wire:
         call = asyncio.ensure_future(
             wire.call(("BLPOP", "nothing", "0.2"), ("ECHO", "late"), within=SOON)
@@ -171,9 +169,7 @@ async def test_a_message_is_an_event_with_resp2_too(
 
 
 @pytest.mark.parametrize("kind", [b"message", b"unsubscribe", b"invalidate"])
-async def test_a_push_that_a_parser_cannot_tell_from_an_array_is_an_event(
-    events: Events, kind: bytes
-) -> None:
+async def test_push_parsed_as_an_array_is_an_event(events: Events, kind: bytes) -> None:
     async with scripted() as server, scripted_wire(server, events, protocol=2) as wire:
         await eventually(lambda: server.writers, within=SOON)
         server.say(b"*2\r\n$%d\r\n%s\r\n$1\r\nx\r\n" % (len(kind), kind))
@@ -237,7 +233,7 @@ async def test_a_silent_server_is_given_up_after_the_deadline(events: Events) ->
             wire.check()
 
 
-async def test_a_server_that_reads_nothing_is_given_up_after_the_deadline(events: Events) -> None:
+async def test_server_that_reads_nothing_is_given_up(events: Events) -> None:
     """Sending blocks too, once every buffer on the way is full."""
     async with scripted(deaf=True) as server, scripted_wire(server, events) as wire:
         began = time.monotonic()
@@ -246,7 +242,7 @@ async def test_a_server_that_reads_nothing_is_given_up_after_the_deadline(events
         assert time.monotonic() - began < 3
 
 
-async def test_a_reply_that_comes_right_after_the_loop_was_away_for_longer_than_the_deadline_counts(
+async def test_reply_after_a_blocked_loop_counts(
     events: Events,
 ) -> None:
     """It is away while the reply is waited for, so that the deadline has passed before anybody can
@@ -263,7 +259,7 @@ async def test_a_reply_that_comes_right_after_the_loop_was_away_for_longer_than_
         assert await wire.call(("ECHO", "x"), within=0.1) == [b"OK"]
 
 
-async def test_a_loop_that_was_away_gives_a_silent_server_one_more_deadline(events: Events) -> None:
+async def test_blocked_loop_gives_a_silent_server_more_time(events: Events) -> None:
     def be_away(heard: bytes) -> bytes:
         time.sleep(0.2)
         return b""
@@ -327,9 +323,7 @@ async def test_an_error_about_the_connection_ends_it(events: Events) -> None:
             await wire.call(("PING",), within=SOON)
 
 
-async def test_a_socket_that_timed_out_ends_it_at_once_and_not_in_a_hot_loop(
-    events: Events, parser: Any
-) -> None:
+async def test_socket_that_timed_out_ends_the_connection(events: Events, parser: Any) -> None:
     """redis-py with `timeout=` takes ETIMEDOUT for "no message yet", for ever, and freezes the
     event loop.
     """
@@ -354,7 +348,7 @@ async def test_sending_into_a_connection_that_is_gone_is_an_error(events: Events
             await wire.call(("PING",), within=SOON)
 
 
-async def test_after_a_call_that_was_cancelled_while_sending_no_other_connection_is_opened(
+async def test_call_cancelled_while_sending_opens_no_connection(
     events: Events,
 ) -> None:
     """redis-py closes the connection then, and opens another for the next command,
@@ -399,7 +393,7 @@ async def test_closing_it_closes_the_connection_and_ends_the_reader(events: Even
         await eventually(lambda: not server.writers, within=SOON)
 
 
-async def test_closing_it_while_being_cancelled_again_closes_the_connection_all_the_same(
+async def test_close_that_is_cancelled_again_closes(
     events: Events,
 ) -> None:
     async with scripted() as server:
@@ -414,7 +408,7 @@ async def test_closing_it_while_being_cancelled_again_closes_the_connection_all_
         await eventually(lambda: not server.writers, within=SOON)
 
 
-async def test_closing_it_with_tls_does_not_wait_for_a_frozen_server_to_take_leave(
+async def test_close_with_tls_does_not_wait_for_a_frozen_server(
     own_redis_server: RedisServerFactory, events: Events
 ) -> None:
     server = own_redis_server(tls=True)

@@ -192,7 +192,7 @@ async def test_old_snapshot_without_registrations_is_restored(
 
 
 @pytest.mark.parametrize("on_data_loss", ["restore", "follow"])
-async def test_a_failover_that_lost_the_switch_of_a_scope_opens_nobody_there_unless_it_shall(
+async def test_failover_that_lost_a_component_switch_is_restored(
     pair: Pair, caplog: pytest.LogCaptureFixture, on_data_loss: DataLoss
 ) -> None:
     backend = RedisBackend(pair.url, ttl=TTL, on_data_loss=on_data_loss)
@@ -219,7 +219,7 @@ async def test_a_failover_that_lost_the_switch_of_a_scope_opens_nobody_there_unl
         assert len(losses(caplog)) == 1
 
 
-async def test_a_deleted_switch_of_a_scope_is_never_mistaken_for_a_loss(
+async def test_deleted_component_switch_is_no_loss(
     pair: Pair, caplog: pytest.LogCaptureFixture
 ) -> None:
     backend = RedisBackend(pair.url, ttl=TTL)
@@ -311,7 +311,7 @@ async def test_a_deletion_is_never_mistaken_for_a_loss(
         assert losses(caplog) == []
 
 
-async def test_a_deletion_while_nobody_listens_is_never_mistaken_for_a_loss(
+async def test_deletion_while_disconnected_is_no_loss(
     own_redis_server: RedisServerFactory, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Right before a crash, and at once after the start: the data are there, so it was meant."""
@@ -334,7 +334,7 @@ async def test_a_deletion_while_nobody_listens_is_never_mistaken_for_a_loss(
     assert losses(caplog) == []
 
 
-async def test_a_failover_that_lost_a_hold_opens_nobody_and_its_holder_keeps_it(pair: Pair) -> None:
+async def test_failover_that_lost_a_hold_opens_no_worker(pair: Pair) -> None:
     async with linked(RedisBackend(pair.url, ttl=TTL), Worker(reporting=True)) as worker:
         await both_know(False, worker)
         await asyncio.to_thread(pair.split)
@@ -366,7 +366,7 @@ async def test_a_holder_puts_back_its_hold_where_no_worker_remembers(pair: Pair)
         await eventually(worker.is_off, within=10)
 
 
-async def test_what_was_decided_on_the_new_master_goes_before_what_the_old_one_was_told(
+async def test_write_on_the_new_master_overrides_the_old_one(
     pair: Pair,
 ) -> None:
     """By a command, which leaves a trace that a bare DEL of nothing does not."""

@@ -155,7 +155,7 @@ async def test_the_newest_come_last_and_no_more_than_asked_for(redis_url: str) -
 
 @pytest.mark.every_redis
 @pytest.mark.as_worker
-async def test_a_hold_is_taken_and_released_and_its_renewals_are_no_changes(redis_url: str) -> None:
+async def test_history_of_a_hold_has_no_renewals(redis_url: str) -> None:
     backend = RedisBackend(redis_url)
 
     async with maintenance_mode_on(backend, reason="OPS-417", lease=6.0) as block:
@@ -180,7 +180,7 @@ async def test_a_hold_that_is_released_twice_is_released_once(redis_url: str) ->
     assert await kinds(backend) == ["taken", "released"]
 
 
-async def test_what_a_block_that_fails_leaves_behind_is_a_change_of_its_own(redis_url: str) -> None:
+async def test_state_kept_by_a_failed_block_is_a_change(redis_url: str) -> None:
     backend = RedisBackend(redis_url)
     held = await backend.acquire(Hold("a", ON), 30)
 
@@ -225,9 +225,7 @@ async def test_an_exchange_is_recorded_if_it_happens(redis_url: str) -> None:
     assert (cleared.kind, cleared.by) == ("cleared", "ana")
 
 
-async def test_a_lease_that_ran_out_is_recorded_once_by_whoever_notices(
-    redis_url: str, operator: Any, keys: Keys
-) -> None:
+async def test_expired_lease_is_recorded_once(redis_url: str, operator: Any, keys: Keys) -> None:
     backend = RedisBackend(redis_url)
     async with workers(redis_url, 3) as crew:
         await backend.acquire(
@@ -242,7 +240,7 @@ async def test_a_lease_that_ran_out_is_recorded_once_by_whoever_notices(
     assert not await operator.exists(keys.holds)
 
 
-async def test_who_may_not_take_a_lapsed_hold_away_does_not_record_it_at_every_look(
+async def test_expired_lease_without_rights_is_recorded_once(
     redis_url: str, make_user: MakeUser
 ) -> None:
     backend = RedisBackend(redis_url)
@@ -254,7 +252,7 @@ async def test_who_may_not_take_a_lapsed_hold_away_does_not_record_it_at_every_l
     assert await kinds(backend) == ["taken"]
 
 
-async def test_lease_that_ran_out_unseen_is_recorded_by_the_first_worker(redis_url: str) -> None:
+async def test_lease_expired_unseen_is_recorded_by_the_first_worker(redis_url: str) -> None:
     backend = RedisBackend(redis_url)
     await backend.acquire(Hold("a", ON), 0.01)
     await asyncio.sleep(0.05)
@@ -373,9 +371,7 @@ async def test_a_longer_time_to_live_is_remembered_and_no_entry(
     assert await kinds(backend) == ["noticed"]
 
 
-async def test_a_bare_write_that_no_worker_saw_comes_before_what_is_done_next(
-    redis_url: str, operator: Any
-) -> None:
+async def test_unseen_bare_write_is_recorded_before_the_next(redis_url: str, operator: Any) -> None:
     backend = RedisBackend(redis_url)
     await operator.set("maintenance", '{"enabled": true, "reason": "by hand"}')
 
@@ -520,7 +516,7 @@ def complaints(caplog: pytest.LogCaptureFixture) -> Callable[[], list[logging.Lo
 
 
 @pytest.mark.every_redis
-async def test_without_the_right_everything_goes_on_and_that_is_said_once(
+async def test_history_without_the_right_is_logged_once(
     operator: Any, make_user: MakeUser, complaints: Callable[[], list[logging.LogRecord]]
 ) -> None:
     user = await make_user("-xadd")
@@ -572,7 +568,7 @@ async def test_keys_of_the_wrong_type_cost_the_record_and_nothing_else(
         assert await kinds(backend) == ["set"]
 
 
-async def test_a_full_server_is_turned_off_whole_or_refuses_to_be_turned_on(
+async def test_full_server_can_be_turned_off_and_refuses_on(
     own_redis_server: RedisServerFactory,
 ) -> None:
     server = own_redis_server()

@@ -71,7 +71,7 @@ def test_everything_is_in_one_slot(name: str) -> None:
 
 @settings(deadline=None)
 @given(NAMES | st.from_regex(r"[a{}:]{1,8}", fullmatch=True))
-def test_any_name_that_is_taken_is_in_one_slot_and_has_eight_different_names(name: str) -> None:
+def test_keys_of_any_name_differ_and_share_a_slot(name: str) -> None:
     try:
         keys = Keys.of(name)
     except ConfigurationError:
@@ -82,7 +82,7 @@ def test_any_name_that_is_taken_is_in_one_slot_and_has_eight_different_names(nam
 
 
 @pytest.mark.parametrize("name", ["a{", "a{b", "a}b", "}", "{}", "a{}b", "{}{tag}", "a}{"])
-def test_half_a_hash_tag_is_refused_with_an_example_of_a_whole_one(name: str) -> None:
+def test_half_a_hash_tag_is_refused_with_an_example(name: str) -> None:
     """Redis hashes such a name as a whole, which no companion's name could follow."""
     with pytest.raises(
         ConfigurationError,

@@ -311,7 +311,7 @@ async def test_a_push_during_a_sync_causes_exactly_one_more(
         assert await quiet(lambda: runs) == pushed_at + 1
 
 
-async def test_a_thousand_flips_a_second_end_right_with_one_sync_at_a_time(
+async def test_thousand_flips_a_second_cause_one_sync_at_a_time(
     redis_url: str, operator: Any
 ) -> None:
     async with linked(RedisBackend(redis_url, ttl=NO_POLL), busy=True) as worker:
@@ -331,7 +331,7 @@ async def test_a_thousand_flips_a_second_end_right_with_one_sync_at_a_time(
         assert len(worker.errors) == 0
 
 
-async def test_what_others_wait_for_is_registered_soon_when_nudged_from_any_thread(
+async def test_sync_requested_from_any_thread_registers_soon(
     redis_url: str,
 ) -> None:
     backend = RedisBackend(redis_url, ttl=NO_POLL)
@@ -374,9 +374,7 @@ def test_a_nudge_after_the_loop_was_closed_does_nothing(redis_url: str) -> None:
 
 
 @pytest.mark.as_worker
-async def test_an_expiry_is_known_beforehand_and_read_right_after_it_among_many_others(
-    redis_url: str, operator: Any
-) -> None:
+async def test_expiry_is_known_before_and_read_right_after(redis_url: str, operator: Any) -> None:
     """Redis' own push for it can come minutes late: it looks at twenty volatile keys at a time."""
     async with operator.pipeline(transaction=False) as pipeline:
         for number in range(10_000):
@@ -438,7 +436,7 @@ async def test_a_hold_whose_holder_died_ends_with_its_lease(redis_url: str) -> N
 
 @pytest.mark.as_worker
 @pytest.mark.parametrize("kind", ["normal", "pubsub"])
-async def test_after_a_kill_of_connections_the_next_two_bare_changes_arrive(
+async def test_two_bare_changes_arrive_after_a_client_kill(
     redis_url: str, operator: Any, kind: str
 ) -> None:
     """The second one proves that tracking was armed again, and that it was not the reconnection
@@ -455,7 +453,7 @@ async def test_after_a_kill_of_connections_the_next_two_bare_changes_arrive(
 
 
 @pytest.mark.parametrize("kind", ["normal", "pubsub"])
-async def test_with_resp2_both_connections_come_back_after_a_kill_of_either(
+async def test_both_resp2_connections_come_back_after_a_kill(
     make_server: Callable[[int], RedisServer], kind: str
 ) -> None:
     """The one that listens has nothing to say, so its end must be noticed by itself."""
@@ -472,9 +470,7 @@ async def test_with_resp2_both_connections_come_back_after_a_kill_of_either(
                 await eventually(partial(worker.sees, value), within=SOON)
 
 
-async def test_a_killed_connection_is_replaced_within_a_quarter_of_a_second(
-    redis_url: str, operator: Any
-) -> None:
+async def test_killed_connection_is_replaced_at_once(redis_url: str, operator: Any) -> None:
     async with linked(RedisBackend(redis_url, ttl=NO_POLL)) as worker:
         took = []
         for _ in range(5):
@@ -585,7 +581,7 @@ async def test_a_server_that_comes_up_later(own_redis_server: RedisServerFactory
 
 
 @pytest.mark.parametrize("resp", [2, 3])
-async def test_a_frozen_server_is_noticed_within_two_ttl_and_found_again(
+async def test_frozen_server_is_noticed_within_two_ttl(
     make_server: Callable[[int], RedisServer], resp: int
 ) -> None:
     server = make_server(resp)
@@ -645,7 +641,7 @@ class Attentive(Worker):
         self.knew.append(self.is_on())
 
 
-async def test_a_pong_confirms_only_what_was_known_when_the_ping_was_sent(
+async def test_pong_confirms_what_was_known_at_the_ping(
     redis_server: RedisServer,
 ) -> None:
     with Proxy(redis_server.port) as way:
@@ -692,9 +688,7 @@ async def test_only_tracking_makes_a_pong_a_proof(make_user: MakeUser) -> None:
 
 
 @pytest.mark.parametrize("moment", ["idle", "syncing"])
-async def test_a_loop_that_is_blocked_for_longer_than_the_deadline_does_not_lose_the_link(
-    redis_url: str, moment: str
-) -> None:
+async def test_loop_blocked_beyond_the_deadline_keeps_the_link(redis_url: str, moment: str) -> None:
     backend = RedisBackend(redis_url, ttl=TTL)
     worker = Worker()
     watch = asyncio.create_task(backend.watch(worker))
@@ -806,7 +800,7 @@ async def test_a_server_that_comes_back_empty_gets_the_state_again(
         assert not worker.was_ever_off(syncs)
 
 
-async def test_a_server_that_comes_back_empty_and_is_written_to_first_keeps_that(
+async def test_write_to_an_emptied_server_is_kept(
     own_redis_server: RedisServerFactory,
 ) -> None:
     """Somebody who turns the service off before any worker is back has decided; that off leaves no
@@ -883,7 +877,7 @@ LADDER: Final = {
 
 
 @pytest.mark.parametrize("missing", LADDER)
-async def test_with_less_rights_a_change_takes_as_long_as_the_rung_says(
+async def test_change_with_less_rights_takes_as_its_delivery_says(
     make_user: MakeUser, operator: Any, caplog: pytest.LogCaptureFixture, missing: str
 ) -> None:
     caplog.set_level(logging.INFO, logger="fastapi_maintenance")
@@ -1012,7 +1006,7 @@ UNREADABLE: Final[dict[str, tuple[tuple[tuple[Any, ...], ...], str]]] = {
 
 @pytest.mark.as_worker
 @pytest.mark.parametrize("name", UNREADABLE)
-async def test_what_cannot_be_read_changes_nothing_and_is_not_read_all_the_time(
+async def test_unreadable_switch_changes_nothing(
     redis_url: str, operator: Any, keys: Keys, name: str
 ) -> None:
     commands, problem = UNREADABLE[name]
@@ -1202,7 +1196,7 @@ async def test_nothing_but_what_is_needed_is_sent_on_the_way_in(
 
 
 @pytest.mark.as_worker
-async def test_a_worker_is_in_the_registry_while_it_lives_and_leaves_in_order(
+async def test_worker_is_registered_until_it_leaves(
     redis_url: str,
 ) -> None:
     async with linked(RedisBackend(redis_url, ttl=2.0)):

@@ -77,7 +77,7 @@ async def test_with_no_replicas_nobody_is_waited_for(redis_url: str) -> None:
         (["-role", "-wait"], None),
     ],
 )
-async def test_an_operator_with_less_rights_is_told_less_and_writes_all_the_same(
+async def test_operator_with_less_rights_writes_and_learns_less(
     make_replicated: MakeReplicated, missing: list[str], told: ReplicaAck | None
 ) -> None:
     master, _ = await asyncio.to_thread(make_replicated, 1)
@@ -99,7 +99,7 @@ async def test_without_role_no_answer_is_not_taken_for_a_replica(redis_server: R
     )
 
 
-async def test_a_connection_that_ends_while_waiting_makes_nothing_unwritten(
+async def test_connection_lost_while_waiting_undoes_no_write(
     redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     call = RedisConnection.call

@@ -125,7 +125,7 @@ def test_a_switch_that_cannot_be_read_is_unknown_and_says_why(
     assert problem in str(reading.error)
 
 
-def test_holds_of_the_wrong_type_are_unknown_and_the_switch_is_not() -> None:
+def test_holds_of_the_wrong_type_are_unknown() -> None:
     reading = read_script(script_reply(value=b"1", holds=None)).reading
 
     assert (reading.switch, reading.holds) == (ON, None)
@@ -195,7 +195,7 @@ def test_another_shape_is_a_backend_error(changes: dict[str, Any]) -> None:
         GARBAGE,
     )
 )
-def test_garbage_in_a_reply_is_a_reading_that_can_be_used_or_a_backend_error(
+def test_garbage_in_a_reply_is_read_or_a_backend_error(
     changes: dict[str, Any],
 ) -> None:
     for read in (read_script, read_registry):

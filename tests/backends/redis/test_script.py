@@ -113,7 +113,7 @@ async def test_a_garbage_epoch_counts_as_none(
     assert (answer.reading.epoch, answer.born, answer.parent) == (0, 0, 0)
 
 
-async def test_an_epoch_of_the_wrong_type_counts_as_none_and_the_next_step_heals_it(
+async def test_epoch_of_the_wrong_type_is_healed_by_a_write(
     operator: Any, step: Step, keys: Keys
 ) -> None:
     await operator.rpush(keys.epoch, "x")
@@ -138,9 +138,7 @@ async def test_a_garbage_hold_is_told_of_and_swept_by_the_next_hold(
     assert reading.error is None
 
 
-async def test_the_fingerprint_is_of_switch_and_holds_and_of_nothing_else(
-    operator: Any, step: Step
-) -> None:
+async def test_fingerprint_depends_on_switch_and_holds_alone(operator: Any, step: Step) -> None:
     seen = [(await step("read")).reading.fingerprint]
     await operator.set("maintenance", "1")
     seen.append((await step("read")).reading.fingerprint)
@@ -188,7 +186,7 @@ async def test_write_replaces_a_switch_of_any_type(operator: Any, step: Step) ->
     assert (await step("write", "1", 0)).reading.switch == ON
 
 
-async def test_every_change_but_a_renewal_advances_the_epoch_and_is_published(
+async def test_change_other_than_renewal_advances_the_epoch(
     operator: Any, step: Step, keys: Keys
 ) -> None:
     async with operator.pubsub(ignore_subscribe_messages=True) as listener:
@@ -319,7 +317,7 @@ async def test_release_ends_one_hold_and_keeps_what_is_asked(operator: Any, step
     assert await operator.pttl("maintenance") == -1
 
 
-async def test_release_keeps_the_switch_on_even_if_the_holds_are_garbage(
+async def test_release_over_garbage_holds_keeps_the_switch_on(
     operator: Any, step: Step, keys: Keys
 ) -> None:
     await operator.set(keys.holds, "x")
@@ -370,9 +368,7 @@ async def test_roll_call_finds_workers_of_both_formats(operator: Any, keys: Keys
     }
 
 
-async def test_roll_call_lists_the_vanished_for_those_who_can_prove_something(
-    operator: Any, keys: Keys
-) -> None:
+async def test_registry_lists_the_vanished_with_proofs(operator: Any, keys: Keys) -> None:
     await operator.hset(keys.registry, mapping={"w": "{}", "gone": "{}"})
     await operator.set(keys.report("w"), "1 {}")
     await roll(operator, keys)
@@ -486,9 +482,7 @@ def a_hold(id: str = "a") -> Hold:
     return Hold(id, ON, since=time.time() - 5, deadline=time.time() + 30)
 
 
-async def test_restore_puts_back_switch_and_holds_where_there_is_nothing(
-    operator: Any, step: Step
-) -> None:
+async def test_restore_into_nothing_writes_switch_and_holds(operator: Any, step: Step) -> None:
     hold = a_hold()
     answer = await step("restore", "1", 5000, *BEFORE, *remembered(hold))
 
@@ -550,9 +544,7 @@ async def test_restore_where_nothing_was_lost_changes_nothing(
 
 
 @pytest.mark.parametrize("value", ["0", "1", '{"enabled": false}', "garbage"])
-async def test_restore_is_not_over_a_switch_that_somebody_has_set_since(
-    operator: Any, step: Step, value: str
-) -> None:
+async def test_restore_keeps_a_switch_set_since(operator: Any, step: Step, value: str) -> None:
     await operator.set("maintenance", value)
 
     answer = await step(
@@ -564,7 +556,7 @@ async def test_restore_is_not_over_a_switch_that_somebody_has_set_since(
     assert len(answer.reading.holds or ()) == 1
 
 
-async def test_restore_is_not_over_a_switch_that_somebody_has_turned_off_since(step: Step) -> None:
+async def test_restore_keeps_a_switch_turned_off_since(step: Step) -> None:
     """Off leaves no key behind that could be seen; the epoch's record says that it was meant."""
     await step("write", "", 0)
 
@@ -591,7 +583,7 @@ async def test_restore_is_under_a_hold_that_was_taken_since(step: Step) -> None:
     assert {hold.id for hold in answer.reading.holds or ()} == {"a", "new"}
 
 
-async def test_restore_keeps_a_hold_that_its_holder_has_put_back_already(step: Step) -> None:
+async def test_restore_keeps_a_hold_that_was_renewed(step: Step) -> None:
     hold = a_hold()
     renewed = await step("renew", *as_args(hold, 99.0), round(hold.since * 1e6))
     answer = await step("restore", "", 0, *BEFORE, *remembered(hold))
@@ -599,7 +591,7 @@ async def test_restore_keeps_a_hold_that_its_holder_has_put_back_already(step: S
     assert answer.reading.holds == renewed.reading.holds
 
 
-async def test_a_worker_that_was_away_for_long_restores_nothing_over_a_life_that_others_have_led(
+async def test_worker_long_away_restores_nothing_over_others(
     operator: Any, step: Step, keys: Keys
 ) -> None:
     """As a suspended laptop that remembers last week's maintenance."""
@@ -635,9 +627,7 @@ async def test_a_script_that_the_server_does_not_know_is_sent_whole(
     assert not isinstance((await wire.call(script.by_digest("read"), within=5.0))[0], Exception)
 
 
-async def test_what_the_server_refuses_is_a_backend_error_with_its_words(
-    wire: RedisConnection, keys: Keys
-) -> None:
+async def test_refusal_of_the_server_is_a_backend_error(wire: RedisConnection, keys: Keys) -> None:
     with pytest.raises(
         BackendError, match=r"Redis refused: .*(not an integer|invalid expire)"
     ) as refused:
@@ -665,9 +655,7 @@ class Refusing:
         "The user executing the script can't run this command or subcommand",
     ],
 )
-async def test_what_older_and_other_servers_say_of_forbidden_scripts_is_understood(
-    keys: Keys, words: str
-) -> None:
+async def test_refused_scripts_of_other_servers_are_understood(keys: Keys, words: str) -> None:
     wire: Any = Refusing(ResponseError(words))
 
     with pytest.raises(UnsupportedError, match="does not permit"):

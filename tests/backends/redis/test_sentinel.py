@@ -112,7 +112,7 @@ async def test_worker_that_a_majority_confirms_stays_open(group: SentinelGroup) 
             group.sentinels[0].resume()
 
 
-async def test_a_planned_failover_is_followed_though_the_old_master_still_answers(
+async def test_planned_failover_is_followed(
     group: SentinelGroup,
 ) -> None:
     """For some ten seconds it says that it is the master, and what the switch was."""
@@ -172,7 +172,7 @@ async def test_a_hold_outlives_a_failover(group: SentinelGroup) -> None:
         assert not block.lost
 
 
-async def test_a_scope_stays_closed_over_a_failover_and_its_next_write_is_followed(
+async def test_component_stays_closed_over_a_failover(
     group: SentinelGroup,
 ) -> None:
     mode = MaintenanceMode(backend_of(group))
@@ -218,7 +218,7 @@ async def test_a_sentinel_that_hangs_keeps_nobody_waiting(group: SentinelGroup) 
         group.sentinels[0].resume()
 
 
-async def test_without_any_sentinel_a_worker_stays_with_the_master_it_has(
+async def test_worker_without_any_sentinel_keeps_its_master(
     group: SentinelGroup,
 ) -> None:
     async with MaintenanceMode(backend_of(group)) as mode:
@@ -252,7 +252,7 @@ async def test_where_no_sentinel_is_there_at_all_the_error_says_so() -> None:
         await backend.read()
 
 
-def test_a_sentinel_that_is_behind_is_not_believed_for_some_seconds(
+def test_sentinel_that_lags_is_not_believed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now = 1000.0
@@ -300,7 +300,7 @@ async def test_a_replica_that_is_called_master_is_not_taken_for_one(group: Senti
             await backend.read()
 
 
-async def test_a_master_that_does_not_say_what_it_is_is_believed_the_sentinels(
+async def test_master_without_role_is_believed_by_sentinels(
     group: SentinelGroup,
 ) -> None:
     master = await asyncio.to_thread(group.master)
@@ -312,7 +312,7 @@ async def test_a_master_that_does_not_say_what_it_is_is_believed_the_sentinels(
 # -- as in production ------------------------------------------------------------------------------
 
 
-def test_with_the_users_of_the_file_everything_works_and_fails_over() -> None:
+def test_users_of_the_file_suffice_for_a_failover() -> None:
     with sentinel_group(down_after=DOWN_AFTER, users=True) as group:
         asyncio.run(
             _works_and_fails_over(group, group.url_of("worker:change-me-worker@", f"ttl={TTL}"))

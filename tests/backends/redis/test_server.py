@@ -208,7 +208,7 @@ async def test_a_server_that_says_nothing_is_given_up_in_time() -> None:
         b"\x16\x03\x01\r\n",
     ],
 )
-async def test_what_is_no_redis_is_an_error_of_the_connection_and_leaves_none_open(
+async def test_server_that_is_no_redis_is_a_connection_error(
     answer: bytes,
 ) -> None:
     async with scripted(answer) as server:

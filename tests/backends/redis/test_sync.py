@@ -177,7 +177,7 @@ async def test_a_script_that_the_server_forgot_is_sent_again(
     assert all(reading.registered for reading in worker.readings)
 
 
-async def test_after_leaving_it_is_told_apart_from_a_worker_that_vanished(
+async def test_worker_that_left_has_not_vanished(
     wire: RedisConnection, sync: Sync, operator: Any, keys: Keys
 ) -> None:
     await sync.poll(wire, arm=False, rung="polling")
@@ -226,7 +226,7 @@ async def test_an_observer_reads_the_same_and_writes_nothing(
 # -- acknowledging ---------------------------------------------------------------------------------
 
 
-async def test_what_the_worker_applied_is_unacknowledged_until_it_is_registered(
+async def test_applied_state_is_unacknowledged_until_registered(
     wire: RedisConnection, worker: Worker, sync: Sync, operator: Any
 ) -> None:
     worker.reporting = True
@@ -243,7 +243,7 @@ async def test_what_the_worker_applied_is_unacknowledged_until_it_is_registered(
 
 
 @pytest.mark.parametrize("missing", ["-hset", "-set"])
-async def test_where_nothing_can_be_registered_nothing_is_unacknowledged(
+async def test_nothing_is_unacknowledged_without_a_registry(
     make_user: MakeUser, operator: Any, worker: Worker, sync: Sync, missing: str
 ) -> None:
     """Else a worker on a replica would sync again and again, without a pause."""
@@ -347,7 +347,7 @@ async def test_what_was_known_stays_where_something_cannot_be_read(
 
 
 @pytest.mark.parametrize(("lease", "looks"), [(30.0, 15.0), (0.2, 0.1), (0.04, 0.04)])
-async def test_it_asks_to_be_run_half_way_to_the_end_of_a_hold_and_right_after_it(
+async def test_sync_is_due_halfway_to_the_end_of_a_hold(
     wire: RedisConnection, sync: Sync, operator: Any, keys: Keys, lease: float, looks: float
 ) -> None:
     """The renewal of a hold is not pushed, so a look before its known end must find it."""
@@ -587,7 +587,7 @@ async def test_of_two_who_find_a_switch_lost_one_puts_it_back(
     assert [text.rsplit(": ", 1)[1] for text in texts(caplog)] == ["restored", "superseded"]
 
 
-async def test_an_older_registration_in_a_life_that_others_have_restored_is_made_anew(
+async def test_old_registration_in_a_restored_life_is_renewed(
     wire: RedisConnection,
     sync: Sync,
     worker: Worker,
@@ -627,7 +627,7 @@ async def test_while_nothing_can_be_put_back_a_new_switch_counts(
         assert worker.sees("new")
 
 
-async def test_a_connection_that_ends_while_putting_back_forgets_nothing(
+async def test_connection_lost_while_restoring_forgets_nothing(
     redis_url: str,
     sync: Sync,
     worker: Worker,
@@ -676,7 +676,7 @@ async def test_scripts_that_are_forbidden_for_a_while_are_no_loss(
     assert not any("lost" in text for text in texts(caplog))
 
 
-async def test_a_loss_while_scripts_are_forbidden_is_noticed_afterwards(
+async def test_loss_while_scripts_are_forbidden_is_noticed_later(
     make_user: MakeUser, operator: Any, sync: Sync, worker: Worker
 ) -> None:
     user = await make_user()

@@ -70,7 +70,7 @@ async def test_a_certificate_that_is_not_there_is_said_so(strict: RedisServer) -
         await backend.read()
 
 
-async def test_connections_share_a_context_until_the_certificates_may_have_been_renewed(
+async def test_connections_share_a_tls_context_until_renewal(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     made: list[ssl.SSLContext] = []

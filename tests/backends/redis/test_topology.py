@@ -109,7 +109,7 @@ def options_of(server: Any) -> dict[str, Any]:
     return options
 
 
-def test_sentinels_and_their_master_have_credentials_of_their_own() -> None:
+def test_sentinels_and_master_have_separate_credentials() -> None:
     server: Any = server_of_url(
         f"redis+sentinel://ana:{ENCODED}@one,two/m/2?sentinel_username=s&sentinel_password={ENCODED}2",
         KEYS,
