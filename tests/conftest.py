@@ -94,8 +94,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         ("every_redis", "redis_program", VERSIONS),
         ("as_worker", "redis_user", (None, "worker")),
     ):
-        if metafunc.definition.get_closest_marker(mark) and fixture in metafunc.fixturenames:
-            metafunc.parametrize(fixture, choices, indirect=True)
+        found = metafunc.definition.get_closest_marker(mark)
+        if found and fixture in metafunc.fixturenames:
+            metafunc.parametrize(fixture, found.args or choices, indirect=True)
 
 
 @pytest.fixture

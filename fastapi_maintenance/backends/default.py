@@ -15,8 +15,10 @@ from .file import LocalFileBackend
 _EXAMPLES: Final = (
     "redis://localhost:6379/0?key=maintenance, rediss://…, "
     "redis+sentinel://one,two,three/mymaster/0, redis+cluster://one,two,three, "
-    "unix:///run/redis.sock, file:maintenance.json or env:FASTAPI_MAINTENANCE_MODE"
+    "unix:///run/redis.sock, file:maintenance.json or env:FASTAPI_MAINTENANCE_MODE; "
+    "valkey:// means the same as redis://"
 )
+_SERVERS: Final = ("redis", "rediss", "valkey", "valkeys", "unix")
 
 
 def backend_from_url(url: str) -> BaseStateBackend:
@@ -25,14 +27,15 @@ def backend_from_url(url: str) -> BaseStateBackend:
     These are valid: `redis://user:password@host:6379/0?key=maintenance&ttl=1`, `rediss://…`,
     `unix:///path/to.sock?db=0`, `redis+sentinel://one:26379,two,three/mymaster/0`,
     `redis+cluster://one:6379,two,three`, `file:relative.json`, `file:///absolute.json?ttl=1`,
-    `env:NAME`. Raises `ConfigurationError` for anything else.
+    `env:NAME`. `valkey` and `valkeys` mean the same as `redis` and `rediss`. Raises
+    `ConfigurationError` for anything else.
     """
     scheme, colon, rest = url.partition(":")
-    if not colon and scheme.partition("+")[0] in ("redis", "rediss", "unix", "file"):
+    if not colon and scheme.partition("+")[0] in (*_SERVERS, "file"):
         raise ConfigurationError(
             f"{scheme!r} alone does not say where; write a URL like {_EXAMPLES}."
         )
-    if scheme.partition("+")[0] in ("redis", "rediss", "unix"):
+    if scheme.partition("+")[0] in _SERVERS:
         from .redis import RedisBackend
 
         return RedisBackend(url)

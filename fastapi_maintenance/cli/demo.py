@@ -62,8 +62,8 @@ _INSTALL: Final = (
 )
 _INSTRUCTIONS: Final = """
 Flip the switch from another terminal:
-  redis-cli -p {port} SET maintenance 1
-  redis-cli -p {port} DEL maintenance
+  {cli} -p {port} SET maintenance 1
+  {cli} -p {port} DEL maintenance
 or with details, by the command line:
   {python} -m fastapi_maintenance on --backend {redis} --message 'Back soon' --for 10m
   {python} -m fastapi_maintenance off --backend {redis}
@@ -183,6 +183,7 @@ class _Redis(NamedTuple):
     url: str
     client: Redis
     pushes: bool
+    cli: str = "redis-cli"
 
 
 @contextmanager
@@ -214,7 +215,8 @@ def _redis(home: Path) -> Iterator[_Redis]:
         program.wait_until(is_ready)
         program.check()  # otherwise another server answers on that port
         echo(f"{name} on port {port}: {pushes}")
-        yield _Redis(port, url, client, pushes=found is not None)
+        cli = "valkey-cli" if name == "valkey-server" else "redis-cli"
+        yield _Redis(port, url, client, pushes=found is not None, cli=cli)
 
 
 class _Change(NamedTuple):
@@ -293,7 +295,7 @@ def _uvicorn(size: int, redis: _Redis, home: Path) -> Iterator[_Workers]:
 async def _show(redis: _Redis, workers: _Workers) -> int:
     """Show the registry and each change, until Ctrl-C or until no reader is left."""
     url, python = f"http://{workers.address}/", shlex.quote(sys.executable)
-    echo(_INSTRUCTIONS.format(port=redis.port, redis=redis.url, url=url, python=python))
+    echo(_INSTRUCTIONS.format(**redis._asdict() | {"redis": redis.url, "url": url}, python=python))
     console, backend = terminal(), backend_from_url(redis.url)
     drawn = console is not None and not console.is_dumb_terminal
     live = Live(console=console, auto_refresh=False) if drawn else None

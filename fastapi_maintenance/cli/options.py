@@ -96,8 +96,8 @@ def _create_backend(ctx: typer.Context, url: str | None) -> BaseStateBackend:
 
 _BACKEND_HELP = (
     "Where the switch is: redis://…, rediss://…, unix://…, redis+sentinel://…, redis+cluster://…, "
-    "file:PATH or env:NAME. Default: the URL in FASTAPI_MAINTENANCE_BACKEND, "
-    "else env:FASTAPI_MAINTENANCE_MODE."
+    "file:PATH or env:NAME; valkey://… means redis://…. "
+    "Default: the URL in FASTAPI_MAINTENANCE_BACKEND, else env:FASTAPI_MAINTENANCE_MODE."
 )
 RootBackendOption = Annotated[str | None, option("--backend", "URL", _BACKEND_HELP)]
 VarNameOption = Annotated[

@@ -200,6 +200,7 @@ def test_valkey_is_taken_where_redis_is_missing(
     with demo._redis(tmp_path) as redis:
         assert redis.client.ping()
         assert (tmp_path / "valkey-server.log").exists()
+        assert redis.cli == "valkey-cli"
 
 
 @pytest.mark.parametrize(

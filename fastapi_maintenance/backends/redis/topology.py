@@ -20,6 +20,7 @@ from .sentinel import SentinelServer
 from .server import Server, SingleServer
 
 _SENTINEL_PORT: Final = 26379
+_ALIASES: Final = {"valkey": "redis", "valkeys": "rediss"}
 _NETLOC: Final = re.compile("[^/?#]*")  # RFC 3986, appendix B
 _YES_OR_NO: Final = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 
@@ -37,11 +38,14 @@ def split_netloc(url: str) -> tuple[SplitResult, str]:
 def server_of_url(url: str, keys: Keys) -> Server:
     """Read a URL: `redis://`, `rediss://`, `unix://`, or `+sentinel` or `+cluster` with hosts.
 
+    `valkey` and `valkeys` are other names for `redis` and `rediss`.
     Raises `ConfigurationError`, which quotes nothing of it.
     """
-    scheme, plus, topology = url.partition(":")[0].partition("+")
+    name, colon, rest = url.partition(":")
+    scheme, plus, topology = name.partition("+")
+    scheme = _ALIASES.get(scheme, scheme)
     if not plus:
-        return SingleServer.from_url(url)
+        return SingleServer.from_url(f"{scheme}{colon}{rest}")
     if scheme not in ("redis", "rediss") or topology not in ("sentinel", "cluster"):
         raise ConfigurationError(
             "After a + comes sentinel or cluster: redis+sentinel://, rediss+cluster:// and so on."

@@ -20,6 +20,7 @@ from fastapi_maintenance.model.snapshot import Snapshot
 from fastapi_maintenance.model.state import OFF, ON, MaintenanceState
 from tests.conftest import RedisServerFactory
 from tests.support.servers import RedisServer
+from tests.support.versions import INSTALLED, VALKEY
 from tests.support.waiting import eventually, eventually_sync
 
 from .links import Worker, linked
@@ -123,6 +124,7 @@ async def by_command(pair: Pair) -> None:
     await RedisBackend(pair.url).write(STATE)
 
 
+@pytest.mark.every_redis(INSTALLED, VALKEY)
 @pytest.mark.parametrize("write", [by_hand, by_command])
 async def test_a_failover_that_lost_the_switch_opens_nobody(
     pair: Pair, caplog: pytest.LogCaptureFixture, write: Callable[[Pair], Any]
@@ -279,6 +281,7 @@ async def test_a_failover_that_lost_nothing_but_heartbeats_is_no_loss(
         assert losses(caplog) == []
 
 
+@pytest.mark.every_redis(INSTALLED, VALKEY)
 @pytest.mark.parametrize("on_data_loss", ["restore", "follow"])
 @pytest.mark.parametrize(
     "when", ["before the split", "beside the old master", "after the failover"]
@@ -334,6 +337,7 @@ async def test_deletion_while_disconnected_is_no_loss(
     assert losses(caplog) == []
 
 
+@pytest.mark.every_redis(INSTALLED, VALKEY)
 async def test_failover_that_lost_a_hold_opens_no_worker(pair: Pair) -> None:
     async with linked(RedisBackend(pair.url, ttl=TTL), Worker(reporting=True)) as worker:
         await both_know(False, worker)

@@ -53,6 +53,15 @@ ENCODED = "s3cr%23t%2Fp%40ss%3Aw%25rd%3F"
             f"rediss+cluster://ana:{ENCODED}@one/0?ssl_ca_certs=/ca.pem",
             "rediss+cluster://one:6379/0",
         ),
+        ("valkey://h", "redis://h:6379/0"),
+        (f"valkeys://ana:{ENCODED}@h:1/2", "rediss://h:1/2"),
+        (
+            "valkey+sentinel://one,[::1]/mymaster",
+            "redis+sentinel://one:26379,[::1]:26379/mymaster/0",
+        ),
+        ("valkeys+sentinel://one/m/0?sentinel_tls=no", "rediss+sentinel://one:26379/m/0"),
+        ("valkey+cluster://one,two:7001", "redis+cluster://one:6379,two:7001/0"),
+        ("valkeys+cluster://one/0?ssl_ca_certs=/ca.pem", "rediss+cluster://one:6379/0"),
     ],
 )
 def test_a_url_is_shown_without_its_password(url: str, shown: str) -> None:
@@ -80,6 +89,8 @@ def test_a_url_is_shown_without_its_password(url: str, shown: str) -> None:
         ("redis+cluster://one/1x", "database that is not a number"),
         ("redis+ring://one", "After a + comes sentinel or cluster"),
         ("unix+cluster:///run/redis.sock", "After a + comes sentinel or cluster"),
+        ("valkey+ring://one", "After a + comes sentinel or cluster"),
+        ("valkey+unix:///run/valkey.sock", "After a + comes sentinel or cluster"),
     ],
 )
 def test_a_url_that_cannot_be_meant_is_refused(url: str, problem: str) -> None:
