@@ -5,33 +5,27 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
-from contextlib import suppress
+from concurrent.futures import Future
 from typing import TypeVar
 
 T = TypeVar("T")
 
 
-async def in_thread(function: Callable[[], T]) -> T:
-    """Run a function in a daemon thread. A cancellation does not wait for it."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[T] = loop.create_future()
-
-    def settle(result: T | None, error: BaseException | None) -> None:
-        if future.done():
-            return
-        if error is None:
-            future.set_result(result)  # type: ignore[arg-type]
-        else:
-            future.set_exception(error)
+def start_thread(function: Callable[[], T]) -> Future[T]:
+    """Run a function in a daemon thread, for which neither a loop nor the interpreter waits."""
+    future: Future[T] = Future()
+    future.set_running_or_notify_cancel()  # so that a waiter that is cancelled ends only itself
 
     def run() -> None:
-        result, error = None, None
         try:
-            result = function()
-        except Exception as caught:
-            error = caught
-        with suppress(RuntimeError):  # the loop was closed meanwhile
-            loop.call_soon_threadsafe(settle, result, error)
+            future.set_result(function())
+        except BaseException as error:
+            future.set_exception(error)
 
     threading.Thread(target=run, name="fastapi_maintenance call", daemon=True).start()
-    return await future
+    return future
+
+
+async def in_thread(function: Callable[[], T]) -> T:
+    """Run a function in a daemon thread. A cancellation does not wait for it."""
+    return await asyncio.wrap_future(start_thread(function))

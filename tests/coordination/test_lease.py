@@ -23,7 +23,7 @@ from fastapi_maintenance.runtime.mode import MaintenanceMode
 
 from ..conftest import RedisServerFactory
 from ..support.doubles import LeasedBoard, Switchboard
-from ..support.holders import Holder
+from ..support.holders import Holder, Program
 from ..support.leasing import critical_lines, lease_threads
 from ..support.servers import RedisServer
 from ..support.waiting import eventually, eventually_sync
@@ -380,3 +380,28 @@ def test_a_forked_child_that_leaves_the_block_neither_waits_nor_ends_its_parents
         time.sleep(0.1)
         assert backend.steps == ["acquire"]
     assert backend.kept is None
+
+
+_LATE_BLOCK: Final = """
+import sys, threading, time
+from fastapi_maintenance import maintenance_mode_on
+entered = threading.Event()
+
+def migrate():
+    with maintenance_mode_on(sys.argv[1], lease=1.0) as block:
+        entered.set()
+        time.sleep(4.0)
+        print("lost" if block.lost else "kept", flush=True)
+
+threading.Thread(target=migrate).start()
+entered.wait()
+"""
+
+
+def test_lease_of_a_thread_outlives_the_main_thread(redis_server: RedisServer) -> None:
+    """The default executor is shut down then, which would have resolved the name."""
+    url = f"redis://localhost:{redis_server.port}/0"
+    with Program("-c", _LATE_BLOCK, url) as program:
+        assert program.expect("^(kept|lost)$", within=30.0)[0] == "kept"
+        assert program.wait(10.0) == 0
+    assert redis_server.cli("EXISTS", "{maintenance}:holds") == "0"

@@ -13,7 +13,7 @@ from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import AskError, ConnectionError, MovedError, RedisError, TryAgainError
 
 from ..._internal.logging import error_text
-from .connection import Command, RedisConnection, Reply, abort, request
+from .connection import Command, RedisConnection, Reply, discard, request
 from .keys import Keys
 from .server import Address, Server, SingleServer
 
@@ -88,9 +88,9 @@ class ClusterServer:
                     return connection
                 node = (answer.host or node[0], answer.port)  # without a host, it is this one
             except BaseException:
-                await _discard(connection)
+                await discard(connection)
                 raise
-            await _discard(connection)
+            await discard(connection)
         raise ConnectionError("The nodes of the cluster send in circles.")
 
 
@@ -109,11 +109,6 @@ def _nodes(slots: Reply, host: str) -> list[Address]:
         return []
     # Which is how Redis calls what it does not know.
     return sorted(node for node in found if node[0] != "?")
-
-
-async def _discard(connection: AbstractConnection) -> None:
-    abort(connection)
-    await connection.disconnect(nowait=True)
 
 
 def is_slot_migrating(reply: Reply) -> TypeGuard[AskError | TryAgainError]:

@@ -178,6 +178,12 @@ def abort(connection: AbstractConnection) -> None:
         writer.transport.abort()
 
 
+async def discard(connection: AbstractConnection) -> None:
+    """Close a connection at once."""
+    abort(connection)
+    await connection.disconnect(nowait=True)
+
+
 async def _on_push(message: Any) -> object:
     return _PUSH
 

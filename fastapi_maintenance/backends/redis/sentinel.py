@@ -14,7 +14,7 @@ from redis.exceptions import ConnectionError, RedisError
 
 from ..._internal.logging import error_text
 from ...exceptions import BackendError
-from .connection import RedisConnection, Reply, abort, request
+from .connection import RedisConnection, Reply, discard, request
 from .server import Address, SingleServer
 
 # seconds; Sentinels tell each other of a failover every 2 (Redis documentation, "Sentinel")
@@ -61,8 +61,7 @@ class SentinelServer:
             try:
                 await _expect_master(connection)
             except BaseException:
-                abort(connection)
-                await connection.disconnect(nowait=True)
+                await discard(connection)
                 raise
         return connection
 

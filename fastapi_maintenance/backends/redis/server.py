@@ -4,23 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
+import socket
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager, nullcontext
 from copy import copy
+from functools import partial
 from inspect import signature
+from ipaddress import ip_address
 from typing import Any, Final, Protocol, Self
 from urllib.parse import urlsplit
 
 from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection, parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import ConnectionError, RedisError
+from redis.exceptions import ConnectionError, RedisError, ResponseError
 
+from ..._internal.threads import in_thread, start_thread
 from ...exceptions import ConfigurationError
-from .connection import RedisConnection, abort
+from .connection import RedisConnection, discard, request
 
 Address = tuple[str, int]
+
+_NEXT_ADDRESS: Final = 0.25  # seconds until the next one is tried too (RFC 8305, section 5)
 
 
 class Server(Protocol):
@@ -56,6 +64,7 @@ class SingleServer:
     def __init__(self, connection_class: type[AbstractConnection], options: dict[str, Any]) -> None:
         self._class = connection_class
         self._tls = TLSContextCache()
+        self._resolver = NameResolver()
         self._options = {name: value for name, value in options.items() if name not in _OURS}
         try:
             self._make(timeout=1.0, protocol=3)
@@ -106,15 +115,48 @@ class SingleServer:
         return f"{scheme}://{host}:{options.get('port', 6379)}/{options.get('db', 0)}"
 
     async def connect(self, *, timeout: float, protocol: int = 3) -> AbstractConnection:
-        connection = self._make(timeout=timeout, protocol=protocol)
+        """Connect to the first address of the name that leads to Redis.
+
+        The next address is tried, too, when one fails or does not answer at once.
+        """
+        deadline = asyncio.get_running_loop().time() + timeout
+        addresses = await self._resolve(timeout)
+        async with asyncio.timeout_at(deadline):
+            return await _first(
+                [
+                    partial(self._open, address, timeout, protocol, probe=len(addresses) > 1)
+                    for address in addresses
+                ],
+                pause=min(_NEXT_ADDRESS, timeout / (len(addresses) + 1)),
+            )
+
+    async def _resolve(self, timeout: float) -> list[str]:
+        """Return the addresses of the host; an empty one where there is no name to resolve."""
+        host, port = self.address
+        if "path" in self._options or _is_address(host):
+            return [""]
         try:
             async with asyncio.timeout(timeout):
-                if isinstance(connection, SSLConnection):
-                    await self._tls.apply(connection)
-                await connection.connect()  # type: ignore[no-untyped-call]
+                return await self._resolver.resolve(host, port)
+        except TimeoutError:
+            raise TimeoutError(f"{host} was not resolved within {timeout:g} s") from None
+        except (OSError, UnicodeError) as error:
+            raise ConnectionError(f"The name {host!r} cannot be resolved: {error}") from error
+
+    async def _open(
+        self, address: str, timeout: float, protocol: int, *, probe: bool
+    ) -> AbstractConnection:
+        connection = self._make(timeout=timeout, protocol=protocol)
+        try:
+            if isinstance(connection, SSLConnection):
+                await self._tls.apply(connection)
+            if address:
+                _lead_to(address, connection)
+            await connection.connect()  # type: ignore[no-untyped-call]
+            if probe:  # RESP2 begins without a handshake, and this address may be silent
+                await request(connection, ("PING",))
         except BaseException as error:
-            abort(connection)
-            await connection.disconnect(nowait=True)
+            await discard(connection)
             if isinstance(error, RedisError | OSError) or not isinstance(error, Exception):
                 raise
             # From what is no Redis at all, redis-py's handshake raises anything.
@@ -213,6 +255,83 @@ _OURS: Final = frozenset(
 )
 
 
+class NameResolver:
+    """Resolves names in own threads, one lookup at a time for each name.
+
+    The loop's default executor is everybody's, and lookups that hang fill it.
+    """
+
+    def __init__(self) -> None:
+        self._lookups: dict[tuple[int, str, int], Future[list[str]]] = {}
+
+    async def resolve(self, host: str, port: int) -> list[str]:
+        """Return the addresses, in the system's order. Raises `OSError` or `UnicodeError`."""
+        key = os.getpid(), host, port  # a fork has none of its parent's threads
+        lookup = self._lookups.get(key)
+        if lookup is None or lookup.done():
+            lookup = self._lookups[key] = start_thread(partial(_look_up, host, port))
+        return await asyncio.wrap_future(lookup)
+
+
+def _look_up(host: str, port: int) -> list[str]:
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(address[0]) for *_, address in found))
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _lead_to(address: str, connection: Any) -> None:
+    """Let a connection use this address of its host, whose name a certificate must have."""
+    arguments = connection._connection_arguments()
+    name = {"server_hostname": arguments["host"]} if arguments.get("ssl") else {}
+    connection._connection_arguments = lambda: {**arguments, **name, "host": address}
+
+
+async def _first(
+    openings: Sequence[Callable[[], Awaitable[AbstractConnection]]], *, pause: float
+) -> AbstractConnection:
+    """Return the first connection, and close those that come later. Raises the last error.
+
+    Each is begun when the one before has failed, or `pause` seconds after that one.
+    """
+    tasks: list[asyncio.Task[AbstractConnection]] = []
+    winner: AbstractConnection | None = None
+
+    async def attempt(
+        opening: Callable[[], Awaitable[AbstractConnection]],
+        before: list[asyncio.Task[AbstractConnection]],
+    ) -> AbstractConnection:
+        if before:
+            await asyncio.wait(before, timeout=pause)
+        return await opening()
+
+    for opening in openings:
+        tasks.append(asyncio.create_task(attempt(opening, tasks[-1:])))
+    try:
+        for task in asyncio.as_completed(tasks):
+            try:
+                winner = await task
+                return winner
+            except ResponseError:
+                raise  # a server has answered, and the others will not answer otherwise
+            except (RedisError, OSError) as error:
+                problem = error
+        raise problem
+    finally:
+        for each in tasks:
+            each.cancel()
+        await asyncio.wait(tasks)
+        for each in tasks:
+            if not each.cancelled() and not each.exception() and each.result() is not winner:
+                await discard(each.result())
+
+
 _FRESH: Final = 60.0  # seconds; certificates that were renewed on the disk are used from then on
 
 
@@ -230,6 +349,6 @@ class TLSContextCache:
     async def apply(self, connection: SSLConnection) -> None:
         """Give a connection that is about to be opened the context."""
         if self._context is None or time.monotonic() - self._made_at > _FRESH:
-            await asyncio.to_thread(connection.ssl_context.get)
+            await in_thread(connection.ssl_context.get)
             self._context, self._made_at = connection.ssl_context, time.monotonic()
         connection.ssl_context = self._context

@@ -12,7 +12,7 @@ import redis.asyncio
 from redis.asyncio.connection import Connection, SSLConnection, UnixDomainSocketConnection
 from redis.exceptions import AuthenticationError, ConnectionError, RedisError, ResponseError
 
-from fastapi_maintenance.backends.redis.server import SingleServer
+from fastapi_maintenance.backends.redis.server import SingleServer, _first
 from fastapi_maintenance.exceptions import ConfigurationError
 from tests.conftest import RedisServerFactory
 from tests.support.waiting import eventually
@@ -235,3 +235,34 @@ async def test_a_cancelled_handshake_leaves_no_connection_open() -> None:
         with pytest.raises(asyncio.CancelledError):
             await task
         await eventually(lambda: not server.writers, within=5)
+
+
+async def test_connections_that_open_at_once_leave_one() -> None:
+    go = asyncio.Event()
+
+    async with scripted() as server:
+
+        async def opening() -> Connection:
+            connection = await server.connect(driver_info=None)
+            await go.wait()
+            return connection
+
+        first = asyncio.create_task(_first([opening, opening], pause=0.0))
+        await eventually(lambda: len(server.writers) == 2, within=5)
+        go.set()
+        winner = await first
+        await eventually(lambda: len(server.writers) == 1, within=5)
+        await winner.disconnect()
+
+
+async def test_refusal_of_one_address_is_believed_at_once() -> None:
+    async def silent() -> Connection:
+        await asyncio.sleep(30)
+        raise AssertionError
+
+    async def refusing() -> Connection:
+        raise ResponseError("unknown command 'HELLO'")
+
+    async with asyncio.timeout(10):
+        with pytest.raises(ResponseError, match="HELLO"):
+            await _first([silent, refusing], pause=0.0)

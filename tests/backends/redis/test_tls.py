@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 from collections.abc import Iterator
 from typing import Any
@@ -68,6 +69,20 @@ async def test_a_certificate_that_is_not_there_is_said_so(strict: RedisServer) -
     )
     with pytest.raises(BackendUnavailableError, match="No such file"):
         await backend.read()
+
+
+@pytest.mark.parametrize(("name", "trusted"), [("localhost", True), ("redis.test", False)])
+async def test_certificate_must_have_the_name_that_was_resolved(
+    strict: RedisServer, monkeypatch: pytest.MonkeyPatch, name: str, trusted: bool
+) -> None:
+    at = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", strict.port))] * 2
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **options: at)
+    backend = RedisBackend(strict.url.replace("127.0.0.1", name), timeout=10.0)
+    if trusted:
+        assert (await backend.read()).switch is not None
+    else:
+        with pytest.raises(BackendUnavailableError, match=r"certificate is not valid for"):
+            await backend.read()
 
 
 async def test_connections_share_a_tls_context_until_renewal(
