@@ -323,12 +323,11 @@ async def _first(
             except (RedisError, OSError) as error:
                 problem = error
         raise problem
-    finally:
+    finally:  # without a wait, in which a cancellation would lose the winner
         for each in tasks:
             each.cancel()
-        await asyncio.wait(tasks)
-        for each in tasks:
-            if not each.cancelled() and not each.exception() and each.result() is not winner:
+            has_opened = each.done() and not each.cancelled() and not each.exception()
+            if has_opened and each.result() is not winner:
                 await discard(each.result())
 
 
