@@ -79,7 +79,7 @@ def names(monkeypatch: pytest.MonkeyPatch) -> Iterator[Names]:
     names.answers.set()
 
 
-# -- names that hang ---------------------------------------------------------------------------------
+# -- names that hang ----------
 
 
 @pytest.mark.parametrize("url", URLS)
@@ -177,7 +177,7 @@ def _answer(port: int) -> bytes:
         return b""
 
 
-# -- names with several addresses --------------------------------------------------------------------
+# -- names with several addresses ----------
 
 
 async def test_every_address_of_a_name_is_tried_within_ttl(
