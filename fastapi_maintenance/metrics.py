@@ -13,7 +13,7 @@ from typing import Final
 from opentelemetry.metrics import CallbackOptions, Meter, Observation, get_meter
 
 from ._internal.version import VERSION
-from .runtime.current import modes_of
+from .runtime.dependencies import modes_of
 from .runtime.mode import MaintenanceMode
 
 __all__ = ["NAMES", "instrument"]

@@ -140,7 +140,7 @@ STAGES: Final = {
 @pytest.fixture(scope="module")
 def loaded() -> dict[str, set[str]]:
     """The optional libraries that a fresh interpreter has loaded after each stage."""
-    show = f"print(*{set(OPTIONAL)!r} & sys.modules.keys())"
+    show = f"print(*{set(OPTIONAL)!r} & {{name.partition('.')[0] for name in sys.modules}})"
     code = "\n".join(["import sys", *(f"{stage}\n{show}" for stage in STAGES.values())])
     done = subprocess.run(
         [sys.executable, "-c", code],

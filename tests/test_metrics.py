@@ -26,7 +26,7 @@ from fastapi_maintenance import MaintenanceModeMiddleware, maintenance_mode_on
 from fastapi_maintenance.backends import BaseStateBackend, RedisBackend
 from fastapi_maintenance.metrics import NAMES, instrument
 from fastapi_maintenance.model.state import OFF, ON, MaintenanceState
-from fastapi_maintenance.runtime.current import modes_of
+from fastapi_maintenance.runtime.dependencies import modes_of
 from fastapi_maintenance.runtime.mode import MaintenanceMode
 
 from .conftest import RedisServerFactory

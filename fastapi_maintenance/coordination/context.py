@@ -17,14 +17,11 @@ from inspect import isasyncgenfunction, isgeneratorfunction
 from types import TracebackType
 from typing import Any, Final, Literal, ParamSpec, Self, TypeVar, cast
 
-from anyio.from_thread import start_blocking_portal
-
 from .._internal.callables import is_async
 from .._internal.logging import error_text, log_fields
 from .._internal.validation import positive
 from ..backends.base import BaseStateBackend, SupportsComponents, SupportsLeases
 from ..exceptions import ConfigurationError, LeaseLostError, UnsupportedError
-from ..exemptions.allow_list import check_entry
 from ..model.components import check_component
 from ..model.holds import Hold
 from ..model.state import MaintenanceState, Mode
@@ -92,13 +89,17 @@ def maintenance_mode_on(
     Entering raises `BackendError` if the hold cannot be taken. If entering raises, the block is
     not run.
     """
+    if allow:
+        from ..exemptions.allow_list import check_entry  # imports FastAPI
+
+        allow = tuple(map(check_entry, allow))
     state = _state(
         True,
         message=message,
         reason=reason,
         retry_after=retry_after,
         mode=mode,
-        allow=tuple(map(check_entry, allow)) or None,
+        allow=tuple(allow) or None,
     )
     wait: Wait | None = None
     if drain is not None:
@@ -244,6 +245,8 @@ class MaintenanceContext:
         if self._wait is not None:
             try:
                 # In another thread, because this one may run an event loop. Ctrl-C ends the wait.
+                from anyio.from_thread import start_blocking_portal
+
                 with start_blocking_portal() as portal:
                     portal.call(self._drain)
             except BaseException as error:

@@ -6,14 +6,16 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from contextvars import ContextVar
-from typing import Final, Protocol
-
-from starlette.types import Scope
+from typing import TYPE_CHECKING, Final, Protocol
 
 from ..model.policy import Decision, decide
 from ..model.state import OFF, MaintenanceState
-from ..routing import RouteMatch
 from .gate import Gate
+
+if TYPE_CHECKING:  # a script that holds a lease needs no FastAPI
+    from starlette.types import Scope
+
+    from ..routing import RouteMatch
 
 # Seconds for each request, so that a hanging handler delays no other.
 _CLASSIFY_TIMEOUT: Final = 1.0

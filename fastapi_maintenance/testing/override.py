@@ -11,7 +11,7 @@ from starlette.types import ASGIApp
 from ..exceptions import ConfigurationError
 from ..model.state import OFF, ON, MaintenanceState
 from ..routing import unwrap
-from ..runtime.current import modes_of
+from ..runtime.dependencies import modes_of
 from ..runtime.mode import MaintenanceMode
 
 

@@ -19,7 +19,7 @@ from fastapi_maintenance.backends import RedisBackend
 from fastapi_maintenance.exemptions.bypass import Bypass
 from fastapi_maintenance.model.holds import Hold
 from fastapi_maintenance.model.state import OFF, ON
-from fastapi_maintenance.runtime.current import modes_of
+from fastapi_maintenance.runtime.dependencies import modes_of
 from fastapi_maintenance.runtime.mode import MaintenanceMode
 
 from ..conftest import RedisServerFactory

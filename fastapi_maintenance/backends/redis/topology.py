@@ -9,9 +9,7 @@ import re
 from typing import Any, Final
 from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit
 
-from redis.asyncio import RedisCluster
 from redis.asyncio.connection import Connection, SSLConnection
-from redis.asyncio.sentinel import SentinelConnectionPool
 
 from ...exceptions import ConfigurationError
 from .cluster import ClusterServer
@@ -106,6 +104,9 @@ def _behind_sentinels(
 
 def server_of_client(client: Any, keys: Keys) -> Server:
     """Connect like a `redis.asyncio.Redis`, also of a `Sentinel`, or a `RedisCluster`."""
+    from redis.asyncio import RedisCluster  # imported already: the client is one
+    from redis.asyncio.sentinel import SentinelConnectionPool
+
     if isinstance(client, RedisCluster):
         nodes = client.nodes_manager.startup_nodes.values()
         return ClusterServer(
