@@ -12,7 +12,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..responses import truncate_reason
 
-_SERVICE_RESTART: Final = 1012  # in IANA's registry of WebSocket close codes
+_CLOSE_CODES: Final = (1012, 4503)  # IANA's for a restart; a private one where daphne refuses it
+_CLOSE_TIMEOUT: Final = 1.0  # seconds until an application is disconnected without the message
 
 
 class _Closable(ABC):
@@ -25,6 +26,7 @@ class _Closable(ABC):
         self._receive = receive
         self._send = send
         self._disconnect: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+        self._closing = False
         self._over = False
         self._missed: list[Message] = []
 
@@ -58,17 +60,28 @@ class _Closable(ABC):
 
     async def send(self, message: Message) -> None:
         """Send. After a closing, raise `OSError` as on a closed connection (ASGI)."""
-        if self._disconnect.done():
+        if self._closing:
+            # Until the last message is sent: granian drops it where the application returns first.
+            await asyncio.shield(self._disconnect)
             raise OSError("the connection was closed for maintenance")
         await self._pass_on(message)
 
     @abstractmethod
     async def _pass_on(self, message: Message) -> None: ...
 
-    async def _end(self, disconnect: Message, closing: Message) -> None:
-        self._disconnect.set_result(disconnect)
-        with suppress(Exception):  # the client may have gone; each server has its own error then
-            await self._send(closing)
+    async def _end(self, disconnect: Message, *closings: Message) -> None:
+        """Send the first of these messages that the server accepts, then disconnect."""
+        self._closing = True
+        try:
+            async with asyncio.timeout(_CLOSE_TIMEOUT):
+                for closing in closings:
+                    with suppress(Exception):  # the client may be gone: each server has its error
+                        await self._send(closing)
+                        break
+        except TimeoutError:
+            pass  # its client reads nothing
+        finally:
+            self._disconnect.set_result(disconnect)
 
 
 class ClosableWebSocket(_Closable):
@@ -90,11 +103,10 @@ class ClosableWebSocket(_Closable):
 
     async def close(self, reason: str) -> None:
         """Close with code 1012."""
-        if not (self._over or self._disconnect.done()):
-            details = {"code": _SERVICE_RESTART, "reason": truncate_reason(reason)}
-            await self._end(
-                {"type": "websocket.disconnect", **details}, {"type": "websocket.close", **details}
-            )
+        if not (self._over or self._closing):
+            details = [{"code": code, "reason": truncate_reason(reason)} for code in _CLOSE_CODES]
+            closings = [{"type": "websocket.close", **detail} for detail in details]
+            await self._end({"type": "websocket.disconnect", **details[0]}, *closings)
 
 
 class ClosableStream(_Closable):
@@ -129,7 +141,7 @@ class ClosableStream(_Closable):
     async def close(self, reason: str = "") -> None:
         """End the response now, or after the next part of its body."""
         self._wanted = True
-        if self._unknown_length and not (self._sending or self._over or self._disconnect.done()):
+        if self._unknown_length and not (self._sending or self._over or self._closing):
             last = {"type": "http.response.body", "body": b"", "more_body": False}
             await self._end({"type": "http.disconnect"}, last)
 

@@ -160,6 +160,41 @@ async def test_websocket_closed_raises_on_send(line: Line, socket: ClosableWebSo
     assert line.sent[-1]["type"] == "websocket.close"
 
 
+@pytest.mark.parametrize("uses", ["receive", "send"])
+async def test_websocket_application_ends_after_the_close(
+    uses: str, line: Line, socket: ClosableWebSocket
+) -> None:
+    """granian drops a close that is being sent when the application returns."""
+    line.writable.clear()
+    closing = asyncio.create_task(socket.close("until four"))
+    await asyncio.sleep(0)
+    message = {"type": "websocket.send", "text": "hello?"}
+    using = asyncio.create_task(socket.receive() if uses == "receive" else as_seen(socket, message))
+    done, _ = await asyncio.wait([using], timeout=0.05)
+    assert not done
+    line.writable.set()
+
+    assert (await using)["type"] == "websocket.disconnect"
+    assert [sent["type"] for sent in line.sent] == ["websocket.accept", "websocket.close"]
+    await closing
+
+
+async def as_seen(socket: ClosableWebSocket, message: Message) -> Message:
+    with pytest.raises(OSError, match="closed for maintenance"):
+        await socket.send(message)
+    return {"type": "websocket.disconnect"}
+
+
+async def test_websocket_that_cannot_be_told_is_disconnected(
+    line: Line, socket: ClosableWebSocket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fastapi_maintenance.middleware.websocket._CLOSE_TIMEOUT", 0.01)
+    line.writable.clear()
+    await asyncio.wait_for(socket.close("until four"), 10)
+
+    assert (await socket.receive())["code"] == 1012
+
+
 async def test_websocket_is_closed_once(line: Line, socket: ClosableWebSocket) -> None:
     await socket.close("until four")
     await socket.close("until five")
@@ -191,6 +226,21 @@ async def test_websocket_client_gone_at_the_closing_is_no_error(line: Line) -> N
     await socket.close("until four")
 
     assert (await socket.receive())["code"] == 1012
+
+
+async def test_websocket_close_code_unknown_to_the_server_is_4503(line: Line) -> None:
+    """As daphne's is, which raises: https://github.com/django/daphne/issues/374."""
+
+    async def strict(message: Message) -> None:
+        if message.get("code") == 1012:
+            raise ValueError("invalid close code 1012 (must be 1000 or from [3000, 4999])")
+        await line.send(message)
+
+    socket = ClosableWebSocket(line.incoming.get, strict)
+    await socket.receive()
+    await socket.close("until four")
+
+    assert line.closes == [{"type": "websocket.close", "code": 4503, "reason": "until four"}]
 
 
 @pytest.mark.parametrize(
@@ -752,7 +802,7 @@ async def test_streams_end_after_a_closing_and_the_worker_drains(
         await asyncio.wait_for(asyncio.shield(call), 10)  # and raises nothing
 
         assert wire.ended == 1
-        assert ends == ["end"]
+        await eventually(lambda: ends == ["end"], within=10)  # a generator may end by its finalizer
         await eventually(lambda: app.mode.report()["drained"], within=10)
 
 
