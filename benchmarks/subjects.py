@@ -351,7 +351,11 @@ async def race(
 def serve(subject: str, port: int) -> None:
     import uvicorn
 
-    uvicorn.run(make(subject), host="127.0.0.1", port=port, log_level="error", access_log=False)
+    plain: Any = {
+        "loop": "asyncio",
+        "http": "h11",
+    }  # as beside the packages that this is compared with
+    uvicorn.run(make(subject), port=port, log_level="error", access_log=False, **plain)
 
 
 if __name__ == "__main__":

@@ -50,7 +50,7 @@ def serving(
             log_config=None,
             lifespan="off",
             timeout_graceful_shutdown=2,
-            **options,
+            **{"loop": "asyncio", "http": "h11", **options},
         )
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, args=([listener],), daemon=True)

@@ -1,8 +1,9 @@
-"""Real uvicorn worker processes, each reached over a connection of its own."""
+"""Real worker processes of any server, each reached over a connection of its own."""
 
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -21,8 +22,11 @@ from .waiting import eventually_sync
 _ROOT: Final = Path(__file__).parents[2]
 # connections opened before the first is used, so that more than one process is woken to accept them
 _AT_ONCE: Final = 8
-# Seconds; else connections last five.
-_OPTIONS: Final = ("--no-access-log", "--timeout-keep-alive", "600")
+# seconds to keep connections alive; else they last five
+_UVICORN: Final = (
+    "uvicorn {app} --port {port} --workers {count} --http h11 --loop asyncio"
+    " --no-access-log --timeout-keep-alive 600"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +44,13 @@ class Answer:
 
 
 class Workers:
-    """`uvicorn --workers N` on a port of 127.0.0.1, with one keep-alive connection to every worker
-    process.
+    """A server with N workers on a port of 127.0.0.1, with one keep-alive connection to every
+    worker process.
 
     `app` is an import string such as `tests.apps.bare:app`, `env` is added to this process's
     environment. The application must answer GET `pid_path`, also in maintenance, with
-    `os.getpid()`: that is how a connection learns whose it is.
+    `os.getpid()`: that is how a connection learns whose it is. `command` is a module with its
+    arguments, in which `{app}`, `{port}` and `{count}` are replaced.
     """
 
     def __init__(
@@ -58,22 +63,15 @@ class Workers:
         port: int | None = None,
         pid_path: str = "/pid",
         patience: float = 30.0,
+        command: str = _UVICORN,
+        cwd: Path = _ROOT,
     ) -> None:
         self.count = count
         self.patience = patience  # seconds, for starting and for stopping
         self.port = port or free_port()
-        self._command = [
-            sys.executable,
-            "-m",
-            "uvicorn",
-            app,
-            "--port",
-            str(self.port),
-            "--workers",
-            str(count),
-            *_OPTIONS,
-            *options,
-        ]
+        words = command.format(app=app, port=self.port, count=count)
+        self._command = [sys.executable, "-m", *shlex.split(words), *options]
+        self._cwd = cwd
         self._environment = os.environ | dict(env or {})
         self._pid_path = pid_path
         self._home = TemporaryDirectory(prefix="workers-")
@@ -104,7 +102,7 @@ class Workers:
             # A session of its own: no worker can outlive `stop`, and Ctrl-C is pytest's to handle.
             self._process = subprocess.Popen(
                 self._command,
-                cwd=_ROOT,
+                cwd=self._cwd,
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -119,19 +117,29 @@ class Workers:
         """
         if self._process is None:
             return
+        with suppress(subprocess.TimeoutExpired):
+            self.terminate()
+            self.wait()
         process, self._process = self._process, None
-        for pid in self.pids:
-            _signal(pid, signal.SIGCONT)  # a frozen one notices no SIGTERM
-        self._disconnect()
-        process.terminate()
-        try:
-            process.wait(self.patience)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        process.kill()
+        process.wait()
         # Nobody is left, as it should be; macOS says it by the second.
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
+
+    def terminate(self) -> None:
+        """Ask all of them to end in order (SIGTERM), without waiting."""
+        assert self._process is not None
+        for pid in self.pids:
+            _signal(pid, signal.SIGCONT)  # a frozen one notices no SIGTERM
+        self._disconnect()
+        if self._process.poll() is None:
+            self._process.terminate()
+
+    def wait(self) -> int:
+        """Wait for the end of the server, and return its exit code."""
+        assert self._process is not None
+        return self._process.wait(self.patience)
 
     def close(self) -> None:
         """Stop them for good and remove their log."""
@@ -187,7 +195,7 @@ class Workers:
     @property
     def log_file(self) -> Path:
         """What they print."""
-        return Path(self._home.name) / "uvicorn.log"
+        return Path(self._home.name) / "server.log"
 
     @property
     def log(self) -> str:
@@ -201,7 +209,7 @@ class Workers:
         found.
         """
         if self._process is None or self._process.poll() is not None:
-            raise RuntimeError(f"uvicorn is not running; its log:\n{self.log}")
+            raise RuntimeError(f"The server is not running; its log:\n{self.log}")
         batch = [HTTPConnection("127.0.0.1", self.port, timeout=10) for _ in range(_AT_ONCE)]
         new: dict[int, HTTPConnection] = {}
         try:
