@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from .._internal.version import VERSION
-from . import bypass, history, run, schedule, status, switch, workers
+from . import bypass, history, page, run, schedule, serve, status, switch, workers
 from .console import echo, handle_errors, prepare
 from .options import (
     BackendSelection,
@@ -77,7 +77,16 @@ def demo(
         raise typer.Exit(run_demo(workers, check=check))
 
 
-for commands in (switch.app, status.app, workers.app, run.app, history.app, trial):
+for commands in (
+    switch.app,
+    status.app,
+    workers.app,
+    run.app,
+    history.app,
+    page.app,
+    serve.app,
+    trial,
+):
     app.add_typer(commands)
 app.add_typer(schedule.app, name="schedule", no_args_is_help=True)
 app.add_typer(bypass.app, name="bypass", no_args_is_help=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any, Final
 
 from .._internal.times import iso_seconds, readable
@@ -40,10 +41,16 @@ def render_json(content: Content) -> RenderedBody:
 
 
 def render_problem(content: Content, kind: str, status: int) -> RenderedBody:
-    """Render problem details (RFC 9457) of the type `kind`, with `retry_after` in seconds."""
+    """Render problem details (RFC 9457) of the type `kind`, with `retry_after` in seconds.
+
+    As that RFC recommends, the title of `about:blank` is the phrase of the status.
+    """
+    title = "Read-only for maintenance" if content.read_only else "Down for maintenance"
+    if kind == "about:blank":
+        title = next((known.phrase for known in HTTPStatus if known == status), title)
     problem: dict[str, Any] = {
         "type": kind,
-        "title": "Read-only for maintenance" if content.read_only else "Down for maintenance",
+        "title": title,
         "status": status,
         "detail": detail(content.state),
         "mode": content.state.mode,

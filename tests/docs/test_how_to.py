@@ -1,33 +1,20 @@
-"""The how-to guides: the commands in their YAML are such, the probes are answered as they say, and
-nginx does what its block says.
-"""
+"""The how-to guides: the commands in their YAML are such, the probes are answered as they say."""
 
 from __future__ import annotations
 
 import re
 import shlex
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
-from email.message import Message
-from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from fastapi import FastAPI
 from ruamel.yaml import YAML
 from starlette.testclient import TestClient
 from typer.main import get_command
 
-from fastapi_maintenance import MaintenanceModeMiddleware, exempt
 from fastapi_maintenance.cli.app import app as cli
 
-from ..support.nginx import nginx
 from ..support.pages import PAGES, ROOT, Block
-from ..support.serving import serving
-
-Answer = tuple[int, Message, str]
-
 
 # -- commands and probes in YAML -------------------------------------------------------------------
 
@@ -134,72 +121,3 @@ def test_the_probes_of_kubernetes_are_answered_while_closed(
             for probe in ("readinessProbe", "livenessProbe")
         ] == [200, 200]
         assert client.get("/docs-of-nobody").status_code == 404
-
-
-# -- nginx -----------------------------------------------------------------------------------------
-
-
-def ask(url: str, **headers: str) -> Answer | None:
-    """Status, headers and text; None where nobody listens."""
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    request = urllib.request.Request(
-        url, headers={name.replace("_", "-"): value for name, value in headers.items()}
-    )
-    try:
-        with opener.open(request, timeout=10) as answer:
-            return answer.status, answer.headers, answer.read().decode()
-    except urllib.error.HTTPError as answer:
-        return answer.code, answer.headers, answer.read().decode()
-    except urllib.error.URLError:
-        return None
-
-
-def answer_of(url: str, **headers: str) -> Answer:
-    answer = ask(url, **headers)
-    assert answer is not None
-    return answer
-
-
-def shop() -> FastAPI:
-    app = FastAPI()
-    app.add_middleware(
-        MaintenanceModeMiddleware,
-        enable_maintenance=True,
-        exempt_handler=exempt.Network("192.0.2.0/24", trusted_proxies=["127.0.0.1"]),
-    )
-
-    @app.get("/")
-    async def index() -> str:
-        return "open"
-
-    return app
-
-
-def test_nginx_passes_the_503_and_the_client_address(tmp_path: Path, free_port: int) -> None:
-    with (
-        serving(shop(), proxy_headers=False) as upstream,
-        nginx(upstream, free_port, tmp_path) as url,
-    ):
-        for _ in range(5):  # none of them counts as a failure of the server
-            status, headers, text = answer_of(url, accept="text/html")
-            assert (status, headers["Retry-After"], headers["Cache-Control"]) == (
-                503,
-                "3600",
-                "no-store",
-            )
-            assert headers["X-Maintenance-Mode"] == "full"
-            assert "<h1>" in text
-        # What a client says itself stands before what nginx appends, which is the client's own
-        # address and a trusted one here.
-        assert answer_of(url, x_forwarded_for="192.0.2.7")[0] == 200
-        assert answer_of(url, x_forwarded_for="198.51.100.7")[0] == 503
-
-
-def test_nginx_has_a_page_of_its_own_where_no_worker_answers(
-    tmp_path: Path, free_port: int
-) -> None:
-    with nginx("127.0.0.1:1", free_port, tmp_path) as url:
-        status, headers, text = answer_of(url)
-
-    assert (status, text) == (502, "nobody is there")
-    assert headers["X-Maintenance-Mode"] is None

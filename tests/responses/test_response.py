@@ -160,6 +160,18 @@ async def test_problem_details_type_and_status_are_configurable() -> None:
     assert problem["status"] == start["status"] == 423
 
 
+@pytest.mark.parametrize(
+    ("status", "title"),
+    [(503, "Service Unavailable"), (423, "Locked"), (599, "Down for maintenance")],
+)
+async def test_problem_details_without_type_have_phrase(status: int, title: str) -> None:
+    response = response_to(
+        MaintenanceState(enabled=True), status_code=status, problem_type="about:blank"
+    )
+    _, _, body = await ask(response, accepting(PROBLEM))
+    assert json.loads(body)["title"] == title
+
+
 async def test_problem_details_seconds_equal_header_with_jitter() -> None:
     response = response_to(
         MaintenanceState(enabled=True, ends_at=NOW + timedelta(seconds=60)), jitter=1000

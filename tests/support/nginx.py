@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -17,9 +18,11 @@ from .waiting import eventually_sync
 
 
 @contextmanager
-def nginx(upstream: str, port: int, home: Path, options: str = "") -> Iterator[str]:
+def nginx(
+    upstream: str, port: int, home: Path, options: str = "", *, backup: str | None = None
+) -> Iterator[str]:
     """Run nginx with the block of docs/proxies.md and further options, in front of a server of this
-    test.
+    test. With `backup`, its upstream is that of the page's second block.
     """
     if (program := shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")) is None:
         missing = (
@@ -29,9 +32,14 @@ def nginx(upstream: str, port: int, home: Path, options: str = "") -> Iterator[s
         if "CI" in os.environ:  # where scripts/test installs it
             raise RuntimeError(missing)
         pytest.skip(missing)
-    (block,) = (
+    block, with_backup = (
         block.text for block in Block.all_of("docs/proxies.md") if block.language == "nginx"
     )
+    if backup is not None:
+        here = with_backup.replace("127.0.0.1:8010", backup)
+        block, found = re.subn(r"^upstream shop \{.*?^\}\n", here, block, flags=re.DOTALL | re.M)
+        assert found == 1
+        assert here != with_backup
     for there, here in (
         ("127.0.0.1:8000", upstream),
         ("listen 8080", f"listen 127.0.0.1:{port}"),
@@ -44,7 +52,6 @@ def nginx(upstream: str, port: int, home: Path, options: str = "") -> Iterator[s
         for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     )
     user = "user root;\n" if os.geteuid() == 0 else ""
-    (home / "down.html").write_text("nobody is there")
     within = f"access_log off;\n{options}\n{temporary}{block}"
     alone = (
         f"{user}daemon off;\nmaster_process off;\npid {home}/nginx.pid;\nerror_log "
