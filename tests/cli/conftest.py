@@ -8,14 +8,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
-from typer.testing import CliRunner
 
 from fastapi_maintenance import MaintenanceState
 from fastapi_maintenance.backends import backend_from_url
-from fastapi_maintenance.cli.app import app
 from fastapi_maintenance.model.holds import Hold
 
-from .ran import Ran
+from ..support.commands import Ran, run
 
 
 class Cli(Protocol):
@@ -27,11 +25,6 @@ class Cli(Protocol):
 @pytest.fixture
 def cli() -> Cli:
     """Runs commands as a script would, with pipes for output."""
-
-    def run(*arguments: str) -> Ran:
-        result = CliRunner().invoke(app, list(arguments), catch_exceptions=False)
-        return Ran(result.exit_code, result.stdout, result.stderr)
-
     return run
 
 

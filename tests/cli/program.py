@@ -18,8 +18,8 @@ from tempfile import NamedTemporaryFile
 from types import TracebackType
 from typing import Final, Self
 
+from ..support.commands import Ran
 from ..support.waiting import eventually_sync
-from .ran import Ran
 
 _ROOT: Final = Path(__file__).parents[2]
 _COMMAND: Final = (sys.executable, "-m", "fastapi_maintenance")

@@ -26,13 +26,13 @@ from fastapi_maintenance.model.holds import Hold
 
 from ..conftest import RedisServerFactory
 from ..support import registering
+from ..support.commands import Ran
 from ..support.servers import RedisServer
 from ..support.serving import serving
 from ..support.waiting import eventually_sync
 from . import program
 from .conftest import Cli
 from .program import Program
-from .ran import Ran
 
 HOLDS = "{maintenance}:holds"
 

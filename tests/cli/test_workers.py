@@ -19,11 +19,12 @@ from fastapi_maintenance.model.workers import WAY_AROUND, RegistrySnapshot
 from ..checker.crew import Crew, Nursery, ask_slowly, is_at_work, ready
 from ..conftest import RedisServerFactory
 from ..support import registering
+from ..support.commands import Ran, run
 from ..support.servers import RedisServer
 from ..support.waiting import eventually
+from . import program
 from .conftest import Cli
-from .program import Program, run
-from .ran import Ran
+from .program import Program
 
 FOR_EVER = 2**52  # an epoch that no barrier reaches
 
@@ -386,7 +387,7 @@ def test_a_wait_on_a_terminal_ends_with_the_last_table_and_the_verdict(
     redis_url: str, register: Register
 ) -> None:
     register("a", epoch=0)
-    ended = run("wait", "--timeout", "3", "--backend", redis_url, terminal=True)
+    ended = program.run("wait", "--timeout", "3", "--backend", redis_url, terminal=True)
     assert ended.code == 3
     assert "│ a " in ended.out
     assert "still waited for: 4711@web-1." in " ".join(ended.out.split())

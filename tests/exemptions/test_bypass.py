@@ -34,9 +34,8 @@ from fastapi_maintenance.exemptions.bypass import (
 )
 from fastapi_maintenance.model.state import BypassRecord
 
-from ..cli.program import run
-from ..cli.ran import Ran
 from ..support.asgi import UNUSED, http_scope, websocket_scope
+from ..support.commands import Ran, run
 from ..support.servers import RedisServer
 from ..support.serving import handshakes, serving, serving_by_hypercorn
 from ..support.waiting import eventually_sync

@@ -36,8 +36,9 @@ from fastapi_maintenance.coordination.barrier import registered_workers
 from fastapi_maintenance.exceptions import ConfigurationError, DrainTimeout, UnsupportedError
 from fastapi_maintenance.model.workers import Worker
 
-from ..cli.program import run
+from ..cli import program
 from ..support.asgi import refusal_to_start
+from ..support.commands import run
 from ..support.servers import RedisServer
 from ..support.serving import SERVERS
 from ..support.waiting import eventually_sync
@@ -311,7 +312,7 @@ def test_run_closes_component_for_command(two_workers: Deployment, tmp_path: Pat
         f"print(p, u.urlopen({address!r} + p).status)\n"
     )
     script += "  except e.HTTPError as r: print(p, r.code)"
-    ran = run(
+    ran = program.run(
         "run",
         "--component",
         "billing",

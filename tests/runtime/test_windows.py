@@ -16,7 +16,7 @@ from fastapi import FastAPI
 
 from fastapi_maintenance import MaintenanceModeMiddleware
 
-from ..cli.program import run
+from ..support.commands import run
 from ..support.servers import RedisServer
 from ..support.serving import SERVERS
 from ..support.waiting import eventually_sync
