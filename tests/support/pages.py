@@ -26,6 +26,7 @@ from ruamel.yaml import YAML
 
 from fastapi_maintenance import MaintenanceState
 
+from .forked import run_file
 from .ports import free_port
 from .servers import RedisServer
 from .topologies import Cluster, SentinelGroup, cluster, sentinel_group
@@ -60,17 +61,6 @@ _TOPOLOGIES: Final[dict[str, Callable[[], AbstractContextManager[Cluster | Senti
     "cluster": cluster,
     "sentinel": sentinel_group,
 }
-# An application is put together when it starts; only then does it say what its options are worth.
-_RUN: Final = """
-import runpy, sys
-from fastapi import FastAPI
-from fastapi.testclient import TestClient
-
-for value in list(runpy.run_path(sys.argv[1], run_name="__main__").values()):
-    if isinstance(value, FastAPI):
-        with TestClient(value):
-            pass
-"""
 
 
 def fences_of(page: str) -> int:
@@ -187,7 +177,8 @@ class Reader:
         file = self.home / block.options.get("file", "block.py")
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
-        self._run([sys.executable, "-c", _RUN, str(file)], self.home, text)
+        code = run_file(file, said := self.home / "said", self.environment)
+        assert code == 0, f"{text}\n{said.read_text()}"
 
     def _bash(self, block: Block, text: str) -> None:
         """Run it, and hold it to the status codes that its comments promise."""
