@@ -132,9 +132,10 @@ async def ready(worker: Worker, *, within: float = 30.0) -> None:
         await asyncio.sleep(0.005)
 
 
-async def ask_slowly(worker: Worker, seconds: float) -> None:
-    """One request that takes its time."""
-    await _ask_once(worker, f"/slow?seconds={seconds}".encode())
+async def ask_slowly(worker: Worker, seconds: float, until: Path | None = None) -> None:
+    """One request that takes its time, or ends as soon as there is a file."""
+    end = f"&until={until}" if until else ""
+    await _ask_once(worker, f"/slow?seconds={seconds}{end}".encode())
 
 
 async def is_at_work(worker: Worker, url: str) -> bool:

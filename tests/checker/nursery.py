@@ -4,11 +4,12 @@ its standard input.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import signal
 import sys
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -16,6 +17,7 @@ from fastapi import FastAPI
 
 from fastapi_maintenance import MaintenanceModeMiddleware, force_maintenance_mode_off
 from fastapi_maintenance.runtime.cache import OutagePolicy, SnapshotCache
+from tests.support.waiting import eventually
 
 
 def make_app(url: str, policy: OutagePolicy, stale_after: float) -> FastAPI:
@@ -30,8 +32,11 @@ def make_app(url: str, policy: OutagePolicy, stale_after: float) -> FastAPI:
         return os.getpid()
 
     @app.get("/slow")
-    async def slow(seconds: float) -> int:
-        await asyncio.sleep(seconds)
+    async def slow(seconds: float, until: Path | None = None) -> int:
+        with suppress(AssertionError):  # its time is up
+            await eventually(
+                lambda: until is not None and until.exists(), within=seconds, every=0.02
+            )
         return os.getpid()
 
     @app.get("/alive")

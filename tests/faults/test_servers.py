@@ -38,7 +38,7 @@ async def test_server_busy_with_a_command_is_outlived(
     server = own_redis_server(config=DEBUG)
     async with Service(RedisBackend(server.url, ttl=TTL), on_unreachable="closed") as service:
         await eventually(lambda: service.ask() == 200, within=BY_PUSH)
-        sleeping = asyncio.create_task(server.acli("DEBUG", "SLEEP", UNREACHABLE + 1))
+        sleeping = asyncio.create_task(server.acli("DEBUG", "SLEEP", 5))
         await service.becomes(503, within=UNREACHABLE)
         await sleeping
         await service.becomes(200, within=BACK)

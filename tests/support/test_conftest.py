@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 from blockbuster import BlockingError
+from coverage import Coverage
 
 from fastapi_maintenance import configure_backend
 from fastapi_maintenance._internal.logging import error_text
 from fastapi_maintenance.backends import default
 
+from ..conftest import no_blocking_calls
 from .ports import is_free
 
 
@@ -32,6 +36,29 @@ async def test_blocking_call_in_an_event_loop_fails() -> None:
 @pytest.mark.may_block
 async def test_marked_test_may_block() -> None:
     assert error_text(Sleeper()) == "slept"
+
+
+class Locker(Exception):
+    """Waits for a lock when our package asks it what it says."""
+
+    def __init__(self, lock: threading.Lock) -> None:
+        self.lock = lock
+
+    def __str__(self) -> str:
+        self.lock.acquire()
+        return "acquired"
+
+
+@pytest.mark.may_block
+async def test_lock_of_coverage_is_no_blocking_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    lock, other = threading.Lock(), threading.Lock()
+    running = SimpleNamespace(_collector=SimpleNamespace(data_lock=lock))
+    monkeypatch.setattr(Coverage, "current", lambda: running)
+    with lock, other, no_blocking_calls():
+        threading.Timer(0.05, lock.release).start()
+        assert error_text(Locker(lock)) == "acquired"
+        with pytest.raises(BlockingError, match="acquire"):
+            error_text(Locker(other))
 
 
 async def test_threads_and_tests_may_block() -> None:

@@ -18,11 +18,10 @@ from fastapi.testclient import TestClient
 from fastapi_maintenance.backends import RedisBackend
 from fastapi_maintenance.coordination.barrier import registered_workers
 from fastapi_maintenance.model.workers import Worker
-
-from ..apps import switched
-from ..support.servers import RedisServer
-from ..support.waiting import eventually_sync
-from ..support.workers import Workers
+from tests.apps import switched
+from tests.support.servers import RedisServer
+from tests.support.waiting import eventually_sync
+from tests.support.workers import Workers
 
 APP: Final = "tests.apps.switched:app"
 KEY: Final = "maintenance"
@@ -182,8 +181,11 @@ def test_every_worker_has_one_connection_and_is_registered(four: Deployment) -> 
 
     assert len(connections) == 4
     assert all(name.startswith("fastapi-maintenance:") for name in connections)
-    # And those that were killed just now.
-    assert set(four.workers.pids) <= {worker.pid for worker in registered(four.server.url)}
+
+    def are_registered() -> bool:  # beside those that were killed just now
+        return set(four.workers.pids) <= {worker.pid for worker in registered(four.server.url)}
+
+    eventually_sync(are_registered, within=30)
 
 
 @pytest.mark.parametrize(("value", "status"), [("0", 200), ("1", 503)])
@@ -195,7 +197,8 @@ def test_a_request_sends_redis_nothing(four: Deployment, value: str, status: int
         for _ in range(50):
             assert {answer.status for answer in four.workers.get_all("/").values()} == {status}
 
-    assert len(commands_while(four.client, two_hundred_requests)) < 20
+    # Workers still report what they have applied meanwhile.
+    assert len(commands_while(four.client, two_hundred_requests)) < 100
 
 
 def test_successor_of_a_killed_worker_knows_at_once(four: Deployment) -> None:
