@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, Final, Self
 
 from redis.asyncio.connection import AbstractConnection
-from redis.exceptions import MovedError, ResponseError
+from redis.exceptions import ConnectionError, MovedError, ResponseError
 
 from ...exceptions import BackendUnavailableError
 
@@ -26,6 +26,10 @@ class NotSlotOwnerError(BackendUnavailableError):
 
     Another connection, made soon, will do.
     """
+
+
+class HungUpError(ConnectionError):
+    """The server was reached, and ended the connection instead of a reply."""
 
 
 class RedisConnection:

@@ -19,7 +19,7 @@ from redis.exceptions import RedisError, ResponseError
 from ..._internal.logging import error_text, log_fields
 from ...exceptions import BackendError, BackendUnavailableError
 from ..base import LinkStatus, SnapshotListener
-from .connection import NotSlotOwnerError, RedisConnection
+from .connection import HungUpError, NotSlotOwnerError, RedisConnection
 from .keys import Keys
 from .server import Server
 from .sync import DataLoss, Sync
@@ -31,6 +31,12 @@ _BACKOFF_CAP: Final = 1.0
 _COURTESY: Final = 0.02
 _GAP: Final = 0.01  # seconds between two reads that pushes cause, at least
 _GAP_FACTOR: Final = 4  # or so many times as long as the last one took
+_RETRY_AFTER: Final = 2.0  # seconds, until what a server hung up on is tried again
+_RETRY_FACTOR: Final = 4  # each time it hangs up again
+_MAX_RETRIES: Final = 5
+_HELLO: Final = "HELLO"
+_CLIENT: Final = "CLIENT"
+_SUBSCRIBE: Final = "SUBSCRIBE"
 _TRACK: Final = ("CLIENT", "TRACKING", "ON", "OPTIN")
 # What a subscribed RESP2 connection is told about all other commands.
 _CONFINED: Final = "allowed in this context"
@@ -72,6 +78,7 @@ class Link:
         self._deadline = ttl / 2
         self._greeting = ("CLIENT", "SETNAME", f"fastapi-maintenance:{worker}")
         self._subscribe = ("SUBSCRIBE", keys.events)
+        self._look = ("EXISTS", keys.switch)
         self._sync = Sync(
             server, keys, feed, worker, ttl=ttl, on_data_loss=on_data_loss, components=components
         )
@@ -83,6 +90,10 @@ class Link:
         self._failures = 0
         self._connected = 0  # so many times
         self._moved = False
+        self._trying = ""  # the command that the server may hang up on
+        self._lacking: set[str] = set()  # those that it did hang up on
+        self._lacked = 0  # so often in a row
+        self._retry_at = math.inf
 
     async def run(self) -> None:
         """Connect, sync and reconnect until cancelled.
@@ -95,6 +106,8 @@ class Link:
             except NotSlotOwnerError:
                 pass  # no failure: the next connection goes where the switch is now
             except (RedisError, OSError, BackendError) as error:
+                if self._steps_down(error):
+                    continue
                 reason = f"{self._server.describe()}: {error_text(error)}"
                 self._settle(Rung.DOWN)
                 self._feed.fail(BackendUnavailableError(reason))
@@ -103,6 +116,30 @@ class Link:
                 random.uniform(0, min(_BACKOFF_CAP, _BACKOFF_START * 2**self._failures))
             )
             self._failures = min(self._failures + 1, 10)
+
+    def _steps_down(self, error: Exception) -> bool:
+        """Do without a command that the server hung up on, where it would refuse it.
+
+        If the server was only killed at that moment, the next connection is refused, and what it
+        has will be tried anew.
+        """
+        cause = error.__cause__ if isinstance(error, BackendUnavailableError) else error
+        hung_up = isinstance(error, BackendUnavailableError | HungUpError)
+        command, self._trying = self._trying, ""
+        if self._sync.has_read:
+            return False
+        if not hung_up or isinstance(cause, TimeoutError) or not command:
+            self._lacking.clear()
+            return False
+        if not self._lacking:
+            self._retry_at = time.monotonic() + _RETRY_AFTER * _RETRY_FACTOR**self._lacked
+            self._lacked = min(self._lacked + 1, _MAX_RETRIES)
+        self._lacking.add(command)
+        return True
+
+    @property
+    def _must_retry(self) -> bool:
+        return bool(self._lacking) and time.monotonic() >= self._retry_at
 
     def nudge(self) -> None:
         """Sync soon if there is anything to say or to ask; from any thread."""
@@ -122,6 +159,8 @@ class Link:
         """One connection's life: until it fails, or until another server owns the switch."""
         self._sync.begin()
         self._moved = False
+        if self._must_retry:
+            self._lacking.clear()
         async with (
             self._open() as (wire, ear, rung),
             self._server.follow(ear, self._move, every=self._ttl),
@@ -129,7 +168,7 @@ class Link:
             self._connected += 1
             try:
                 poll_at = 0.0
-                while not self._moved:
+                while not (self._moved or self._must_retry):
                     ear.check()
                     began = time.monotonic()
                     polls = began >= poll_at
@@ -143,7 +182,8 @@ class Link:
                     rest_until = time.monotonic() + min(
                         self._deadline, max(_GAP, _GAP_FACTOR * (time.monotonic() - began))
                     )
-                    await self._listen(wire, ear, rung, min(changes_at, poll_at))
+                    until = min(changes_at, poll_at, self._retry_at if self._lacking else math.inf)
+                    await self._listen(wire, ear, rung, until)
                     if self._heard:
                         await asyncio.sleep(rest_until - time.monotonic())
             except asyncio.CancelledError:
@@ -156,33 +196,46 @@ class Link:
         async with AsyncExitStack() as stack:
             try:
                 wire = ear = await stack.enter_async_context(await self._connect(protocol=3))
-                _, tracked = await wire.call(self._greeting, _TRACK, within=self._deadline)
-                rung = (
-                    Rung.TRACKING
-                    if not isinstance(tracked, Exception)
-                    else await self._subscribe_on(wire)
-                )
+                rung = await self._track_on(wire)
             except ResponseError:
                 # No RESP3. RESP2 lets a subscribed connection do nothing else, so the message needs
                 # one of its own.
                 await stack.aclose()
                 wire = await stack.enter_async_context(await self._connect(protocol=2))
                 ear = await stack.enter_async_context(await self._connect(protocol=2))
-                await wire.call(self._greeting, within=self._deadline)
-                _, subscribed = await ear.call(
-                    self._greeting, self._subscribe, within=self._deadline
-                )
-                rung = _rung_of(subscribed)
+                if _CLIENT not in self._lacking:
+                    self._trying = _CLIENT
+                    for each in (wire, ear):
+                        await each.call(self._greeting, within=self._deadline)
+                rung = await self._subscribe_on(ear)
             yield wire, ear, rung
 
-    async def _subscribe_on(self, wire: RedisConnection) -> Rung:
+    async def _track_on(self, wire: RedisConnection) -> Rung:
+        if _CLIENT in self._lacking:
+            return await self._subscribe_on(wire, resp3=True)
+        self._trying = _CLIENT
+        _, tracked = await wire.call(self._greeting, _TRACK, within=self._deadline)
+        if isinstance(tracked, Exception):
+            return await self._subscribe_on(wire, resp3=True)
+        return Rung.TRACKING
+
+    async def _subscribe_on(self, wire: RedisConnection, *, resp3: bool = False) -> Rung:
         """Hear of what our own writers change, where tracking is not to be had."""
-        subscribed, named = await wire.call(self._subscribe, self._greeting, within=self._deadline)
-        if _CONFINED in str(named):  # half of RESP3, as fakeredis has
-            raise ResponseError(str(named))
-        return _rung_of(subscribed)
+        if _SUBSCRIBE in self._lacking:
+            return Rung.POLLING
+        self._trying = _SUBSCRIBE
+        replies = await wire.call(
+            self._subscribe, *([self._look] if resp3 else []), within=self._deadline
+        )
+        if _CONFINED in str(replies[-1]):  # half of RESP3, as fakeredis has
+            raise ResponseError(str(replies[-1]))
+        return Rung.POLLING if isinstance(replies[0], Exception) else Rung.MESSAGE
 
     async def _connect(self, *, protocol: int) -> RedisConnection:
+        if protocol == 3:
+            if _HELLO in self._lacking:
+                raise ResponseError("the server hangs up on HELLO")
+            self._trying = _HELLO
         return RedisConnection(
             await self._server.connect(timeout=self._ttl, protocol=protocol), self._hear
         )
@@ -200,7 +253,10 @@ class Link:
             self._sync.poll(wire, arm=arm, rung=rung) if polls else self._sync.read(wire, arm=arm)
         )
         if arm and not armed:
-            rung = await self._subscribe_on(wire)
+            rung = await self._subscribe_on(wire, resp3=True)
+        self._trying = ""
+        if rung is Rung.TRACKING:
+            self._lacked = 0
         self._look_soon()
         self._settle(rung)
         return rung, changes_at
@@ -264,7 +320,3 @@ class Link:
                 rung,
                 extra=log_fields("link", rung=str(rung), backend=backend),
             )
-
-
-def _rung_of(subscribed: object) -> Rung:
-    return Rung.POLLING if isinstance(subscribed, Exception) else Rung.MESSAGE

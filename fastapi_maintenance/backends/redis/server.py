@@ -24,7 +24,7 @@ from redis.exceptions import ConnectionError, RedisError, ResponseError
 
 from ..._internal.threads import in_thread, start_thread
 from ...exceptions import ConfigurationError
-from .connection import RedisConnection, discard, request
+from .connection import HungUpError, RedisConnection, discard, request
 
 Address = tuple[str, int]
 
@@ -147,6 +147,7 @@ class SingleServer:
         self, address: str, timeout: float, protocol: int, *, probe: bool
     ) -> AbstractConnection:
         connection = self._make(timeout=timeout, protocol=protocol)
+        is_reached = _note_reached(connection)
         try:
             if isinstance(connection, SSLConnection):
                 await self._tls.apply(connection)
@@ -157,6 +158,8 @@ class SingleServer:
                 await request(connection, ("PING",))
         except BaseException as error:
             await discard(connection)
+            if is_reached() and (type(error) is ConnectionError or isinstance(error, _BROKEN)):
+                raise HungUpError(*error.args) from error
             if isinstance(error, RedisError | OSError) or not isinstance(error, Exception):
                 raise
             # From what is no Redis at all, redis-py's handshake raises anything.
@@ -291,6 +294,22 @@ def _lead_to(address: str, connection: Any) -> None:
     arguments = connection._connection_arguments()
     name = {"server_hostname": arguments["host"]} if arguments.get("ssl") else {}
     connection._connection_arguments = lambda: {**arguments, **name, "host": address}
+
+
+_BROKEN: Final = (ConnectionResetError, BrokenPipeError)
+
+
+def _note_reached(connection: Any) -> Callable[[], bool]:
+    """Return a function that tells whether the server was reached, whatever came then."""
+    reached: list[None] = []
+    connect = connection._connect
+
+    async def connect_and_note() -> None:
+        await connect()
+        reached.append(None)
+
+    connection._connect = connect_and_note
+    return lambda: bool(reached)
 
 
 async def _first(

@@ -99,6 +99,9 @@ class Sync:
         self._refusal = ""  # why it is not registered
         self._told = ""
         self._retry_at = 0.0
+        # Of the script: how often in a row the connection ended instead of a reply, and until when
+        # it is not run then.
+        self._hung_up, self._script_at = 0, 0.0
 
     def begin(self) -> None:
         """Forget what the previous connection's server permitted and knew."""
@@ -142,6 +145,11 @@ class Sync:
         if writable and recorded and self._is_unrecorded(replies[-1]):
             who = {name: self._feed.report().get(name) for name in ("host", "pid")}
             self._notice_later = await self._step(wire, "notice", json.dumps(who)) is None
+
+    @property
+    def has_read(self) -> bool:
+        """Return whether this connection has been read from."""
+        return self._last_at >= self._begun_at
 
     @property
     def is_due(self) -> bool:
@@ -400,11 +408,21 @@ class Sync:
 
     async def _step(self, wire: RedisConnection, step: str, *args: str | int) -> ScriptReply | None:
         """Run a step that is tried again with the next poll if it is refused: then it says None."""
-        with suppress(BackendError):  # a connection that has ended shows at the next exchange
-            answer = read_script(await self._script.run(wire, step, *args, within=self._deadline))
-            self._gaps.tell(answer.unrecorded)
-            return answer
-        return None
+        if time.monotonic() < self._script_at:
+            return None
+        try:
+            reply = await self._script.run(wire, step, *args, within=self._deadline)
+            self._hung_up = 0
+            answer = read_script(reply)
+        except BackendUnavailableError:  # shows at the next exchange
+            self._hung_up += 1
+            if self._hung_up > 1:
+                self._script_at = time.monotonic() + _RETRY_AFTER * self._ttl
+            return None
+        except BackendError:
+            return None
+        self._gaps.tell(answer.unrecorded)
+        return answer
 
     async def _prove_gone(self, wire: RedisConnection) -> None:
         """Remove dead workers of this machine or container from the registry."""

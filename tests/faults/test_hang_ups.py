@@ -1,0 +1,144 @@
+"""Proxies and services that end a connection at a command, where Redis would refuse the command."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, Final
+
+import pytest
+
+from fastapi_maintenance.backends import RedisBackend
+from tests.conftest import RedisServerFactory
+from tests.support.servers import RedisServer
+from tests.support.waiting import eventually
+
+from .bounds import BACK, BY_POLL, PATIENT, SLACK
+from .service import Service
+
+TRACKING: Final = "CLIENT\r\n$8\r\nTRACKING"
+HUNG_UP: Final = {
+    ("HELLO",): "message",
+    (TRACKING,): "message",
+    ("CLIENT",): "message",
+    ("CACHING",): "message",
+    ("SETNAME",): "message",
+    ("EVALSHA",): "tracking",
+    ("HELLO", "CLIENT"): "message",
+    (TRACKING, "SUBSCRIBE"): "polling",
+    ("HELLO", "SUBSCRIBE"): "polling",
+    ("HELLO", "CLIENT", "SUBSCRIBE", "EVALSHA"): "polling",
+}
+
+
+class Strict:
+    """A proxy to a server that ends each connection at a command that it does not like."""
+
+    def __init__(self, server: RedisServer) -> None:
+        self._server = server
+        self.disliked: tuple[bytes, ...] = ()
+        self.ended = 0
+        self._sockets: list[socket.socket] = []
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"redis://127.0.0.1:{self._listener.getsockname()[1]}/0"
+
+    @classmethod
+    @contextmanager
+    def before(cls, server: RedisServer, *disliked: str) -> Iterator[Strict]:
+        proxy = cls(server)
+        proxy.dislike(*disliked)
+        accepting = threading.Thread(target=proxy._accept, daemon=True)
+        accepting.start()
+        try:
+            yield proxy
+        finally:
+            _shut(proxy._listener)
+            for each in proxy._sockets:
+                _shut(each)
+            accepting.join(10)
+
+    def dislike(self, *commands: str) -> None:
+        self.disliked = tuple(f"\r\n{command}\r\n".encode() for command in commands)
+
+    def _accept(self) -> None:
+        threads = []
+        with suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                server = socket.create_connection(("127.0.0.1", self._server.port))
+                self._sockets += [client, server]
+                for ways in ((client, server, True), (server, client, False)):
+                    threads.append(threading.Thread(target=self._pass_on, args=ways, daemon=True))
+                    threads[-1].start()
+        for thread in threads:
+            thread.join(10)
+
+    def _pass_on(self, source: socket.socket, target: socket.socket, up: bool) -> None:
+        with suppress(OSError):
+            while data := source.recv(65536):
+                if up and any(command in data for command in self.disliked):
+                    self.ended += 1
+                    break
+                target.sendall(data)
+        _shut(source)
+        _shut(target)
+
+
+def _shut(each: socket.socket) -> None:
+    with suppress(OSError):
+        each.shutdown(socket.SHUT_RDWR)
+    each.close()
+
+
+def delivery_of(backend: RedisBackend) -> str:
+    (link,) = backend._links
+    return str(link.status.rung)
+
+
+@pytest.mark.parametrize(
+    "commands", HUNG_UP, ids=lambda names: "+".join(name.split()[-1] for name in names)
+)
+async def test_hang_up_at_a_command_ends_on_a_lower_rung(
+    redis_server: RedisServer, operator: Any, commands: tuple[str, ...]
+) -> None:
+    with Strict.before(redis_server, *commands) as proxy:
+        backend = RedisBackend(proxy.url, ttl=PATIENT)
+        async with Service(backend) as service:
+            await eventually(lambda: service.mode.gate.source == "redis", within=BACK)
+            await eventually(lambda: delivery_of(backend) == HUNG_UP[commands], within=BACK)
+            await operator.set("maintenance", 1)
+            await service.becomes(503, within=BY_POLL)
+            ended, fresh_at = proxy.ended, service.mode.cache.fresh_at
+            await eventually(lambda: service.mode.cache.fresh_at > fresh_at + 1, within=BY_POLL)
+            assert proxy.ended - ended <= 2 * len(commands), "it is tried again seldom"
+
+
+async def test_hang_up_that_passes_is_forgotten(redis_server: RedisServer) -> None:
+    with Strict.before(redis_server, "HELLO", "EVALSHA") as proxy:
+        backend = RedisBackend(proxy.url, ttl=0.2)
+        async with Service(backend):
+            await eventually(lambda: delivery_of(backend) == "message", within=BACK)
+            proxy.dislike()
+            await eventually(lambda: delivery_of(backend) == "tracking", within=2 * BACK)
+
+
+async def test_server_killed_while_it_greets_is_tried_again_soon(
+    own_redis_server: RedisServerFactory,
+) -> None:
+    """A hang-up, too; but what comes next is a refused connection."""
+    server = own_redis_server()
+    with Strict.before(server, "HELLO") as proxy:
+        backend = RedisBackend(proxy.url, ttl=60.0)
+        async with Service(backend) as service:
+            await eventually(lambda: proxy.ended > 0, within=SLACK)
+            server.kill()
+            await eventually(lambda: delivery_of(backend) == "down", within=BACK)
+            proxy.dislike()
+            up = time.monotonic()
+            await asyncio.to_thread(server.start)
+            await service.is_back(since=up, within=BACK)
+            await eventually(lambda: delivery_of(backend) == "tracking", within=BACK)
