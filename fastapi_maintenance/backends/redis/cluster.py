@@ -26,6 +26,8 @@ _TRIES: Final = 3  # so many nodes that hang may be met before an attempt is giv
 class ClusterServer:
     """The owner of one slot, found by asking any node, which names the owner."""
 
+    has_arbiters = True
+
     def __init__(self, nodes: Sequence[SingleServer], keys: Keys) -> None:
         self._node = nodes[0]
         self._given = [node.address for node in nodes]

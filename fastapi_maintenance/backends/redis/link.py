@@ -34,6 +34,7 @@ _GAP_FACTOR: Final = 4  # or so many times as long as the last one took
 _RETRY_AFTER: Final = 2.0  # seconds, until what a server hung up on is tried again
 _RETRY_FACTOR: Final = 4  # each time it hangs up again
 _MAX_RETRIES: Final = 5
+_WRITE_TIMEOUT: Final = 10  # so many ttl, while writes are paused
 _HELLO: Final = "HELLO"
 _CLIENT: Final = "CLIENT"
 _SUBSCRIBE: Final = "SUBSCRIBE"
@@ -78,6 +79,7 @@ class Link:
         self._deadline = ttl / 2
         self._greeting = ("CLIENT", "SETNAME", f"fastapi-maintenance:{worker}")
         self._subscribe = ("SUBSCRIBE", keys.events)
+        self._change_nothing = ("HDEL", keys.registry, "#")
         self._look = ("EXISTS", keys.switch)
         self._sync = Sync(
             server, keys, feed, worker, ttl=ttl, on_data_loss=on_data_loss, components=components
@@ -90,6 +92,8 @@ class Link:
         self._failures = 0
         self._connected = 0  # so many times
         self._moved = False
+        self._poll_at = 0.0
+        self._is_paused = False  # writes are not answered, as before a planned failover
         self._trying = ""  # the command that the server may hang up on
         self._lacking: set[str] = set()  # those that it did hang up on
         self._lacked = 0  # so often in a row
@@ -108,6 +112,7 @@ class Link:
             except (RedisError, OSError, BackendError) as error:
                 if self._steps_down(error):
                     continue
+                self._is_paused |= isinstance(error.__cause__, TimeoutError)
                 reason = f"{self._server.describe()}: {error_text(error)}"
                 self._settle(Rung.DOWN)
                 self._feed.fail(BackendUnavailableError(reason))
@@ -164,31 +169,61 @@ class Link:
         async with (
             self._open() as (wire, ear, rung),
             self._server.follow(ear, self._move, every=self._ttl),
+            self._waiting_for_writes(),
         ):
             self._connected += 1
             try:
-                poll_at = 0.0
+                self._poll_at = 0.0
                 while not (self._moved or self._must_retry):
                     ear.check()
                     began = time.monotonic()
-                    polls = began >= poll_at
-                    rung, changes_at = await self._sync_on(wire, rung, polls=polls)
+                    polls = began >= self._poll_at
+                    rung, changes_at = await self._sync_on(
+                        wire, rung, polls=polls and not self._is_paused
+                    )
                     self._failures = 0
-                    if self._sync.must_join and not polls:
-                        poll_at = time.monotonic() + random.uniform(0, _COURTESY)
+                    if self._sync.must_join and not polls and not self._is_paused:
+                        self._poll_at = time.monotonic() + random.uniform(0, _COURTESY)
                     if polls:
-                        poll_at = time.monotonic() + self._ttl * random.uniform(0.8, 1.2)
+                        self._poll_at = time.monotonic() + self._ttl * random.uniform(0.8, 1.2)
                     # A server under load answers later, and is asked again later.
                     rest_until = time.monotonic() + min(
                         self._deadline, max(_GAP, _GAP_FACTOR * (time.monotonic() - began))
                     )
-                    until = min(changes_at, poll_at, self._retry_at if self._lacking else math.inf)
+                    until = min(
+                        changes_at, self._poll_at, self._retry_at if self._lacking else math.inf
+                    )
                     await self._listen(wire, ear, rung, until)
                     if self._heard:
                         await asyncio.sleep(rest_until - time.monotonic())
             except asyncio.CancelledError:
                 await self._sync.leave(wire)
                 raise
+
+    @asynccontextmanager
+    async def _waiting_for_writes(self) -> AsyncIterator[None]:
+        """Only read until the server answers a write, if it did not answer the last poll.
+
+        A write that waits holds up all that is sent on its connection after it, so that it needs
+        one of its own.
+        """
+        waiting = asyncio.create_task(self._wait_for_writes())
+        try:
+            yield
+        finally:
+            waiting.cancel()
+            await asyncio.wait([waiting])
+
+    async def _wait_for_writes(self) -> None:
+        while self._is_paused:
+            with suppress(RedisError, OSError, BackendError):
+                connection = await self._server.connect(timeout=self._ttl, protocol=2)
+                async with RedisConnection(connection, lambda: None) as wire:
+                    await wire.call(self._change_nothing, within=_WRITE_TIMEOUT * self._ttl)
+                self._is_paused, self._poll_at = False, 0.0
+                self._hear()
+                return
+            await asyncio.sleep(self._ttl)
 
     @asynccontextmanager
     async def _open(self) -> AsyncIterator[tuple[RedisConnection, RedisConnection, Rung]]:
@@ -273,7 +308,7 @@ class Link:
             ping_at = silent.last_received_at + self._deadline
             if now >= self._report_at:
                 self._report_at = math.inf
-                if self._sync.is_due:
+                if self._sync.is_due and not self._is_paused:
                     await self._sync.report(wire, rung)
                 continue
             if now >= ping_at:

@@ -37,6 +37,8 @@ class SentinelServer:
     happened.
     """
 
+    has_arbiters = True
+
     def __init__(self, sentinels: Sequence[SingleServer], name: str, master: SingleServer) -> None:
         self._sentinels = sentinels
         self._name = name

@@ -32,7 +32,12 @@ _NEXT_ADDRESS: Final = 0.25  # seconds until the next one is tried too (RFC 8305
 
 
 class Server(Protocol):
-    """Opens connections to whichever server owns the switch now."""
+    """Opens connections to whichever server owns the switch now.
+
+    With `has_arbiters`, others tell which one that is, so that a read there is as good as a write.
+    """
+
+    has_arbiters: bool
 
     def describe(self) -> str:
         """Return a URL without a password."""
@@ -59,7 +64,13 @@ class Server(Protocol):
 
 
 class SingleServer:
-    """One server at one address."""
+    """One server at one address.
+
+    After a planned failover, the old primary may still answer reads. Only what it accepts as a
+    write proves that no other one had been promoted.
+    """
+
+    has_arbiters = False
 
     def __init__(self, connection_class: type[AbstractConnection], options: dict[str, Any]) -> None:
         self._class = connection_class
@@ -133,7 +144,9 @@ class SingleServer:
     async def _resolve(self, timeout: float) -> list[str]:
         """Return the addresses of the host; an empty one where there is no name to resolve."""
         host, port = self.address
-        if "path" in self._options or _is_address(host):
+        # A class that connects in a way of its own, as that of fakeredis, is left alone.
+        own_way = self._class._connect is not Connection._connect
+        if own_way or _is_address(host):
             return [""]
         try:
             async with asyncio.timeout(timeout):

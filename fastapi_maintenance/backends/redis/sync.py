@@ -235,11 +235,12 @@ class Sync:
         self._suspicious = False
         self._tell()
         before, after = self._last, await self._after_loss(wire, answer)
+        recorded = isinstance(found, list) and found[0] is not None
         self._last, self._last_at = (
             after.with_reading(
                 replace(
                     after.reading,
-                    registered=registered,
+                    registered=registered or (recorded and self._server.has_arbiters),
                     confirmed_at=self._server.confirmed_at(wire.peer),
                 )
             ),

@@ -20,7 +20,7 @@ from tests.support.collecting import Collecting
 from tests.support.waiting import eventually
 
 # Seconds: generous for what takes milliseconds, and less than any poll in these tests.
-SOON: Final = 1.0
+SOON: Final = 1.9
 _LONGEST_TURN: Final = 0.1  # seconds of processor time before the event loop gets its turn
 
 

@@ -12,27 +12,27 @@ from typing import Final
 import pytest
 from fastapi.testclient import TestClient
 
-from fastapi_maintenance import (
-    MaintenanceModeMiddleware,
-)
+from fastapi_maintenance.backends import RedisBackend
+from fastapi_maintenance.model.evaluate import evaluate
 
 from ...support.servers import RedisServer
-from ...support.shops import SOON, becomes, closable, shop, worker
+from ...support.shops import SOON, becomes, closable, worker
 from ...support.waiting import eventually
+from .links import linked
 
 KEY: Final = "maintenance"
 PUSH: Final = b"invalidate\r\n*1\r\n$11\r\nmaintenance\r\n"
 
 
-class SlowWayBack:
-    """A connection to Redis on which every reply and every push takes a while."""
+class HeldReply:
+    """A way to Redis that holds back all that comes after the first push once it is told to."""
 
-    def __init__(self, server: RedisServer, delay: float) -> None:
+    def __init__(self, server: RedisServer) -> None:
         self._server = server
-        self._delay = delay
-        # Whether the worker was told of a change of the switch, and has asked since.
-        self.pushed = self.read = False
         self._pipes: list[asyncio.Task[None]] = []
+        self._flows = asyncio.Event()
+        self._flows.set()
+        self.is_armed = self.is_holding = False
 
     async def __aenter__(self) -> str:
         self._proxy = await asyncio.start_server(self._connect, "127.0.0.1", 0)
@@ -44,29 +44,28 @@ class SlowWayBack:
             pipe.cancel()
         await asyncio.gather(*self._pipes, return_exceptions=True)
 
+    def release(self) -> None:
+        self._flows.set()
+
     async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         answers, questions = await asyncio.open_connection("127.0.0.1", self._server.port)
-        for source, target, delay in ((reader, questions, 0.0), (answers, writer, self._delay)):
-            self._pipes.append(asyncio.create_task(self._pipe(source, target, delay)))
+        for source, target, down in ((reader, questions, False), (answers, writer, True)):
+            self._pipes.append(asyncio.create_task(self._pipe(source, target, down)))
 
     async def _pipe(
-        self, source: asyncio.StreamReader, target: asyncio.StreamWriter, delay: float
+        self, source: asyncio.StreamReader, target: asyncio.StreamWriter, down: bool
     ) -> None:
-        loop = asyncio.get_running_loop()
         try:
             while data := await source.read(65536):
-                self.read = self.read or (self.pushed and not delay)
-                loop.call_later(delay, self._deliver, target, data)
+                if down and not self._flows.is_set():
+                    self.is_holding = True
+                    await self._flows.wait()
+                elif self.is_armed and PUSH in data:
+                    self.is_armed = False
+                    self._flows.clear()
+                target.write(data)
         finally:
             target.close()
-
-    def _deliver(self, target: asyncio.StreamWriter, data: bytes) -> None:
-        target.write(data)
-        self.pushed = self.pushed or PUSH in data
-
-
-def is_closed(app: MaintenanceModeMiddleware) -> bool:
-    return app.mode.gate.closure is not None
 
 
 def commands(server: RedisServer) -> int:
@@ -112,19 +111,19 @@ async def test_change_during_read_is_not_missed(
     old value there for ever.
     """
     await redis_server.acli("SET", KEY, second)
-    way_back = SlowWayBack(redis_server, 0.7)
-    async with way_back as url:
-        app = MaintenanceModeMiddleware(shop(), backend=f"{url}?ttl=20")
-        async with app.mode:
-            await redis_server.acli("SET", KEY, first)
-            await eventually(lambda: way_back.read, within=SOON)
-            # The reply to the read that the push caused is on its way back.
-            await asyncio.sleep(0.1)
-            await redis_server.acli("SET", KEY, second)
-            await eventually(lambda: is_closed(app) is (first == "1"), within=SOON)
-            await eventually(lambda: is_closed(app) is (second == "1"), within=SOON)
-            await asyncio.sleep(1.5)
-            assert is_closed(app) is (second == "1")
+    way = HeldReply(redis_server)
+    async with way as url, linked(RedisBackend(f"{url}?ttl=20")) as worker:
+        way.is_armed = True
+        await redis_server.acli("SET", KEY, first)
+        # The reply to the read that the push caused is on its way back.
+        await eventually(lambda: way.is_holding, within=SOON)
+        await redis_server.acli("SET", KEY, second)
+        way.release()
+
+        def known() -> list[bool]:
+            return [evaluate(reading, reading.now).state.enabled for reading in worker.readings]
+
+        await eventually(lambda: known()[-2:] == [first == "1", second == "1"], within=SOON)
 
 
 def test_request_costs_no_command(redis_server: RedisServer) -> None:
