@@ -179,8 +179,7 @@ async def test_a_bare_change_arrives_at_once_and_costs_one_sync(
     async with linked(RedisBackend(redis_url, ttl=NO_POLL)) as worker:
         syncs = await quiet(lambda: worker.syncs)
         await change(operator)
-        await eventually(lambda: worker.syncs > syncs, within=SOON)
-        assert worker.is_on() is on
+        await eventually(lambda: worker.syncs > syncs and worker.is_on() is on, within=SOON)
         await asyncio.sleep(QUIET)
         assert worker.syncs == syncs + 1
 
