@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import socket
 import time
@@ -19,8 +20,8 @@ from tests.backends.recording import RecordingFeed
 from tests.support.collecting import Collecting
 from tests.support.waiting import eventually
 
-# Seconds: generous for what takes milliseconds, and less than any poll in these tests.
-SOON: Final = 1.9
+# Seconds: generous for what takes milliseconds, and less than any poll where only pushes count.
+SOON: Final = 8.0
 _LONGEST_TURN: Final = 0.1  # seconds of processor time before the event loop gets its turn
 
 
@@ -86,6 +87,21 @@ class Worker(RecordingFeed):
         return not all(
             evaluate(reading, reading.now).state.enabled for reading in self.readings[since:]
         )
+
+
+async def settled(backend: RedisBackend, worker: Worker) -> int:
+    """Wait until the link has done all that earlier commands cause; return how often it synced."""
+    (link,) = backend._links
+    while True:
+        syncs = worker.syncs
+        await backend.read()  # by then Redis has pushed what there is to push
+        await asyncio.sleep(0.02)
+        await eventually(
+            lambda: link._wake._waiters and not link._heard and link._report_at == math.inf,
+            within=30,
+        )
+        if worker.syncs == syncs:
+            return syncs
 
 
 def sync_now(backend: RedisBackend) -> None:

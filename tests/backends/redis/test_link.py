@@ -38,7 +38,16 @@ from tests.support.servers import RedisServer
 from tests.support.waiting import eventually
 
 from .conftest import MakeUser
-from .links import SOON, Worker, linked, open_files, recorded_commands, sync_now, took_less_than
+from .links import (
+    SOON,
+    Worker,
+    linked,
+    open_files,
+    recorded_commands,
+    settled,
+    sync_now,
+    took_less_than,
+)
 from .parsers import PARSERS
 
 pytestmark = pytest.mark.every_redis
@@ -176,12 +185,13 @@ async def test_a_bare_change_arrives_at_once_and_costs_one_sync(
     await operator.set("there", "1")
     if before is not None:
         await operator.set("maintenance", before)
-    async with linked(RedisBackend(redis_url, ttl=NO_POLL)) as worker:
-        syncs = await quiet(lambda: worker.syncs)
+    backend = RedisBackend(redis_url, ttl=NO_POLL)
+    async with linked(backend) as worker:
+        syncs = await settled(backend, worker)
         await change(operator)
-        await eventually(lambda: worker.syncs > syncs and worker.is_on() is on, within=SOON)
-        await asyncio.sleep(QUIET)
-        assert worker.syncs == syncs + 1
+        await eventually(lambda: worker.syncs > syncs, within=SOON)
+        assert worker.is_on() is on
+        assert await settled(backend, worker) == syncs + 1
 
 
 @pytest.mark.as_worker
@@ -202,12 +212,13 @@ async def test_changes_arrive_one_after_the_other(
 async def test_worker_reports_what_it_has_applied_without_another_read(
     redis_url: str, operator: Any
 ) -> None:
-    async with linked(RedisBackend(redis_url, ttl=NO_POLL), Worker(reporting=True)) as worker:
-        syncs = await quiet(lambda: worker.syncs)
+    backend = RedisBackend(redis_url, ttl=NO_POLL)
+    async with linked(backend, Worker(reporting=True)) as worker:
+        syncs = await settled(backend, worker)
         await operator.set("maintenance", "1")
-        await asyncio.sleep(2 * QUIET)
+        await eventually(worker.is_on, within=SOON)
 
-        assert worker.syncs == syncs + 1
+        assert await settled(backend, worker) == syncs + 1
         (mine,) = await registered(redis_url)
         assert mine.applied == worker.last.fingerprint
 
@@ -215,8 +226,9 @@ async def test_worker_reports_what_it_has_applied_without_another_read(
 @pytest.mark.as_worker
 async def test_holds_and_writes_of_others_arrive_at_once(redis_url: str) -> None:
     other = RedisBackend(redis_url)
-    async with linked(RedisBackend(redis_url, ttl=NO_POLL)) as worker:
-        syncs = await quiet(lambda: worker.syncs)
+    backend = RedisBackend(redis_url, ttl=NO_POLL)
+    async with linked(backend) as worker:
+        syncs = await settled(backend, worker)
         first = await other.acquire(Hold("a", ON), 30.0)
         await eventually(lambda: worker.held == ["a"], within=SOON)
         second = await other.acquire(Hold("b", OFF, lifts=("a",)), 30.0)
@@ -229,41 +241,31 @@ async def test_holds_and_writes_of_others_arrive_at_once(redis_url: str) -> None
         await eventually(worker.is_off, within=SOON)
         await other.write(MaintenanceState(enabled=True, message="written"), expires_in=60)
         await eventually(lambda: worker.sees("written"), within=SOON)
-        await asyncio.sleep(QUIET)
-        assert worker.syncs - syncs <= 2 * 6
+        assert await settled(backend, worker) - syncs <= 2 * 6
 
 
 @pytest.mark.as_worker
 async def test_renewals_and_registrations_wake_nobody(redis_url: str) -> None:
     other = RedisBackend(redis_url)
     hold = await other.acquire(Hold("a", ON), 300.0)
-    async with linked(RedisBackend(redis_url, ttl=NO_POLL)) as worker:
-        syncs = await quiet(lambda: worker.syncs)
+    backend = RedisBackend(redis_url, ttl=NO_POLL)
+    async with linked(backend) as worker:
+        syncs = await settled(backend, worker)
         for _ in range(3):
             assert await other.renew(hold, 300.0)
         async with linked(RedisBackend(redis_url, ttl=NO_POLL)):
             await other.read_registry()
-            await asyncio.sleep(QUIET)
-        assert worker.syncs == syncs
-
-
-async def quiet(count: Callable[[], int]) -> int:
-    """Return what is counted, once that has stayed as it is for a while."""
-    while True:
-        before = count()
-        await asyncio.sleep(QUIET)
-        if count() == before:
-            return before
+        assert await settled(backend, worker) == syncs
 
 
 async def test_other_keys_and_other_switches_wake_nobody(redis_url: str, operator: Any) -> None:
-    async with linked(RedisBackend(redis_url, ttl=NO_POLL)) as worker:
-        syncs = await quiet(lambda: worker.syncs)
+    backend = RedisBackend(redis_url, ttl=NO_POLL)
+    async with linked(backend) as worker:
+        syncs = await settled(backend, worker)
         await operator.set("maintenance2", "1")
         await operator.set("{maintenance}:history", "1")
         await RedisBackend(redis_url, key="other").write(ON)
-        await asyncio.sleep(QUIET)
-        assert worker.syncs == syncs
+        assert await settled(backend, worker) == syncs
 
 
 @pytest.mark.as_worker
@@ -304,11 +306,13 @@ async def test_a_push_during_a_sync_causes_exactly_one_more(
     backend = RedisBackend(redis_url, ttl=NO_POLL)
     monkeypatch.setattr(Sync, "read", run_while_pushed_at)
     pushed_at = 0
-    async with linked(backend):
-        pushed_at = await quiet(lambda: runs) + 1
+    async with linked(backend) as worker:
+        await settled(backend, worker)
+        pushed_at = runs + 1
         sync_now(backend)
         await eventually(lambda: runs > pushed_at, within=SOON)
-        assert await quiet(lambda: runs) == pushed_at + 1
+        await settled(backend, worker)
+        assert runs == pushed_at + 1
 
 
 async def test_thousand_flips_a_second_cause_one_sync_at_a_time(
@@ -336,7 +340,7 @@ async def test_sync_requested_from_any_thread_registers_soon(
 ) -> None:
     backend = RedisBackend(redis_url, ttl=NO_POLL)
     async with linked(backend) as worker:
-        syncs = await quiet(lambda: worker.syncs)
+        syncs = await settled(backend, worker)
         (before,) = await registered(redis_url)
         worker.drained = True
         await asyncio.to_thread(backend.request_sync)
@@ -347,9 +351,8 @@ async def test_sync_requested_from_any_thread_registers_soon(
 
         await eventually(says_so, within=SOON)
         backend.request_sync()
-        await asyncio.sleep(QUIET)
+        assert await settled(backend, worker) == syncs
         assert await says_so(), "there was nothing new to say"
-        assert worker.syncs == syncs
     backend.request_sync()
 
 
