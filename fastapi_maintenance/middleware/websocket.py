@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from contextlib import suppress
+from time import monotonic
 from typing import Final
 
 from starlette.requests import ClientDisconnect
@@ -14,6 +15,7 @@ from ..responses import truncate_reason
 
 _CLOSE_CODES: Final = (1012, 4503)  # IANA's for a restart; a private one where daphne refuses it
 _CLOSE_TIMEOUT: Final = 1.0  # seconds until an application is disconnected without the message
+_MAX_DROPS: Final = 100
 
 
 class _Closable(ABC):
@@ -115,14 +117,29 @@ class ClosableStream(_Closable):
     _unknown_length = False
     _sending = False
     _wanted = False
+    _drops = 0
+    _closed_at = 0.0
 
     async def run(self, app: ASGIApp, scope: Scope) -> None:
         """Run the application, and suppress its error about the disconnect of a closing."""
+        version = scope.get("asgi", {}).get("spec_version", "2.0")
+        self._drops = _MAX_DROPS if tuple(map(int, version.split("."))) < (2, 4) else 0
         try:
             await app(scope, self.receive, self.send)
         except Exception as error:
             if not (self.closed and _is_disconnect(error)):
                 raise
+
+    async def send(self, message: Message) -> None:
+        """Send. Before ASGI 2.4, first drop what is sent after a closing.
+
+        The application then listens for the disconnect, and is cancelled where it waits. An error
+        would leave its generator to the garbage collector.
+        """
+        if self._closing and self._drops and monotonic() < self._closed_at + _CLOSE_TIMEOUT:
+            self._drops -= 1
+        else:
+            await super().send(message)
 
     async def _pass_on(self, message: Message) -> None:
         self._sending = True
@@ -142,6 +159,7 @@ class ClosableStream(_Closable):
         """End the response now, or after the next part of its body."""
         self._wanted = True
         if self._unknown_length and not (self._sending or self._over or self._closing):
+            self._closed_at = monotonic()
             last = {"type": "http.response.body", "body": b"", "more_body": False}
             await self._end({"type": "http.disconnect"}, last)
 

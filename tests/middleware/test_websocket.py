@@ -684,6 +684,47 @@ async def test_stream_is_ended_once_and_disconnects_its_application() -> None:
     assert wire.ended == 1
 
 
+@pytest.mark.parametrize(("version", "dropped"), [("2.3", True), ("2.4", False), (None, True)])
+async def test_stream_send_before_asgi_2_4_is_dropped_at_first(
+    version: str | None, dropped: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error at once would leave the generator of a response to the garbage collector."""
+    wire, ended = Wire(), asyncio.Event()
+    stream = ClosableStream(wire.receive, wire.send)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send(START)
+        await send(PART)
+        await stream.close()
+        if dropped:
+            await send(PART)
+            monkeypatch.setattr("fastapi_maintenance.middleware.websocket._CLOSE_TIMEOUT", 0.0)
+        with pytest.raises(OSError, match="closed for maintenance"):
+            await send(PART)
+        ended.set()
+
+    await stream.run(app, http_scope() | {"asgi": {"spec_version": version} if version else {}})
+
+    assert ended.is_set()
+    assert (wire.text, wire.ended) == (b"part", 1)
+
+
+async def test_stream_that_sends_without_a_pause_is_disconnected() -> None:
+    wire = Wire()
+    stream = ClosableStream(wire.receive, wire.send)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send(START)
+        await send(PART)
+        await stream.close()
+        while True:
+            await send(PART)
+
+    await stream.run(app, http_scope())
+
+    assert (wire.text, wire.ended) == (b"part", 1)
+
+
 async def test_stream_is_ended_after_the_part_that_is_being_sent() -> None:
     wire = Wire()
     stream = ClosableStream(wire.receive, wire.send)
