@@ -60,7 +60,7 @@ def _joined(outcomes: Counter[str]) -> str:
 
 
 def compare(python: str, suite: Path, arguments: Sequence[str]) -> Iterator[str]:
-    """Yield a line of figures for each way of running the suite, and each difference."""
+    """Yield figures for each way of running the suite, each difference, and a row of a table."""
     bare = run(python, suite, "bare", arguments)
     yield f"{suite.name}, bare: {_counted(bare['outcomes'])}"
     if not bare["outcomes"]:
@@ -77,11 +77,13 @@ def compare(python: str, suite: Path, arguments: Sequence[str]) -> Iterator[str]
     )
     yield from (f"DIFFERENT {line}" for line in changed(bare["outcomes"], outermost["outcomes"]))
     yield from (f"DIFFERENT {line}" for line in judged["differences"])
+    before, after = _counted(bare["outcomes"]), _counted(outermost["outcomes"])
+    yield f"| {suite.name} | {before} | {after} | {agreed:,} of {judged['compared']:,} |"
 
 
 def _counted(outcomes: dict[str, str]) -> str:
     return ", ".join(
-        f"{count} {name}" for name, count in sorted(Counter(outcomes.values()).items())
+        f"{count:,} {name}" for name, count in sorted(Counter(outcomes.values()).items())
     )
 
 
@@ -92,6 +94,9 @@ def main(python: str, suite: str, *arguments: str) -> int:
         sys.stdout.write(f"{line}\n")
         sys.stdout.flush()
         differ |= line.startswith("DIFFERENT ")
+        if line.startswith("| ") and (table := os.environ.get("COMPAT_TABLE")):
+            with Path(table).open("a") as rows:
+                rows.write(f"{line}\n")
     return differ
 
 

@@ -132,16 +132,17 @@ def lines_of(suite: str, directory: Path) -> list[str]:
 
 
 def test_suite_unchanged_by_the_middleware_has_no_difference(tmp_path: Path) -> None:
-    bare, outermost, asking, closed = lines_of(SUITE, tmp_path)
+    bare, outermost, asking, closed, row = lines_of(SUITE, tmp_path)
 
     assert bare.endswith("bare: 14 passed")
     assert outermost.endswith("open: 14 passed")
     assert asking.endswith("gate: 14 passed")
     assert "in 14 of 14 requests, 0 others" in closed
+    assert row == f"| {tmp_path.name} | 14 passed | 14 passed | 14 of 14 |"
 
 
 def test_suite_changed_by_the_middleware_names_differences(tmp_path: Path) -> None:
-    _, _, _, _, outcome, request = lines_of(DIFFERENT, tmp_path)
+    _, _, _, _, outcome, request, _ = lines_of(DIFFERENT, tmp_path)
 
     assert outcome.startswith("DIFFERENT test_suite.py::test_that_looks_at_its_middlewares")
     assert outcome.endswith("passed, with the middleware failed")

@@ -79,7 +79,7 @@ async def test_template_is_rendered_once_per_state(
         ("{% if %}", "cannot be used: TemplateSyntaxError"),
         ("{{ mesage }}", "cannot be used: UndefinedError: 'mesage' is undefined"),
         ("{% if ends_at %}{{ ends_at.hours }}{% endif %}", "has no attribute 'hours'"),
-        ('{% extends "nowhere.html" %}', "cannot be used: TemplateNotFound: 'nowhere.html'"),
+        ('{% extends "nowhere.html" %}', "cannot be used: TemplateNotFound: "),
     ],
 )
 def test_template_invalid_is_refused_at_start(
