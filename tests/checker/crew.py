@@ -9,11 +9,19 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import cycle
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from fastapi_maintenance.coordination.barrier import registered_workers
+
+from ..faults.proxy import Proxy
+
+Cut = Literal["silent", "mute", "deaf", "refused"]
+"""How a worker is cut off: both ways, only what it says, only what it is told, or with resets."""
+
 
 _EVERY: Final = 0.015  # seconds between two requests on the connection to a worker
 # Seconds between two new connections to a worker, which wait in its backlog while it is paused.
@@ -28,6 +36,17 @@ class Answer:
     sent: float
     received: float
     status: int
+    in_component: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One slow request as the application saw it: of which kind, and from when until when."""
+
+    pid: int
+    kind: str
+    begun: float
+    ended: float
 
 
 @dataclass(eq=False)
@@ -37,9 +56,12 @@ class Worker:
     pid: int
     socket: Path
     started: float
+    fence: float = 0.0
+    proxies: tuple[Proxy, ...] = ()
     answers: list[Answer] = field(default_factory=list)
-    # When it was paused, killed or told to leave.
-    disturbed: list[float] = field(default_factory=list)
+    disturbed: list[float] = field(
+        default_factory=list
+    )  # when it was paused, killed or told to leave
     clients: set[asyncio.Task[None]] = field(default_factory=set)
 
     def signal(self, number: int) -> None:
@@ -48,6 +70,20 @@ class Worker:
             self.disturbed.append(time.monotonic())
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, number)
+
+    def cut_off(self, how: Cut) -> None:
+        """Cut it off from Redis, until `reconnect`; without proxies, this does nothing."""
+        self.disturbed.append(time.monotonic())
+        for proxy in self.proxies:
+            if how == "refused":
+                proxy.refuse()
+            else:
+                proxy.stall(up=how != "deaf", down=how != "mute")
+
+    def reconnect(self) -> None:
+        """End that."""
+        for proxy in self.proxies:
+            proxy.flow()
 
 
 class Nursery:
@@ -86,13 +122,26 @@ class Crew:
         *,
         stale_after: float,
         policy: str = "closed",
-        broken: bool = False,
+        variant: str = "",
+        ports: Sequence[int] = (),
     ) -> None:
         self._nursery = nursery
-        self._order = {"url": url, "policy": policy, "stale_after": stale_after, "broken": broken}
+        self._order = {"policy": policy, "variant": variant, "log": str(home / "requests.log")}
+        self._url = url
+        self._fence = stale_after
+        self._ports = ports
         self._home = home
         self._starting = asyncio.Lock()
         self.workers: list[Worker] = []
+
+    @property
+    def runs(self) -> list[Run]:
+        """The slow requests that have ended, in whichever way but by the end of their process."""
+        with contextlib.suppress(FileNotFoundError):
+            lines = (self._home / "requests.log").read_text().splitlines()
+            words = (line.split() for line in lines)
+            return [Run(int(pid), kind, float(at), float(end)) for pid, kind, at, end in words]
+        return []
 
     async def __aenter__(self) -> Crew:
         return self
@@ -100,13 +149,17 @@ class Crew:
     async def __aexit__(self, *exc_info: object) -> None:
         await self.dismiss()
 
-    async def start(self) -> Worker:
+    async def start(self, *, login: str = "", fence: float | None = None) -> Worker:
         """Start a worker, and ask it from its first moment on."""
         async with self._starting:
             socket, started = self._home / f"{time.monotonic_ns()}.sock", time.monotonic()
-            worker = Worker(
-                await self._nursery.fork({**self._order, "socket": str(socket)}), socket, started
-            )
+            fence = self._fence if fence is None else fence
+            proxies = tuple(Proxy(port).__enter__() for port in self._ports)
+            url = self._url.replace("://", f"://{login}", 1)
+            for port, proxy in zip(self._ports, proxies, strict=True):
+                url = url.replace(f":{port}", f":{proxy.port}", 1)
+            order = {"url": url, "stale_after": fence, "socket": str(socket), **self._order}
+            worker = Worker(await self._nursery.fork(order), socket, started, fence, proxies)
         worker.clients |= {asyncio.create_task(_ask(worker)), asyncio.create_task(_knock(worker))}
         self.workers.append(worker)
         return worker
@@ -115,6 +168,8 @@ class Crew:
         """End all workers and their clients."""
         for worker in self.workers:
             worker.signal(signal.SIGKILL)
+            for proxy in worker.proxies:
+                proxy.__exit__(None, None, None)
             for client in worker.clients:
                 client.cancel()
         await asyncio.gather(
@@ -132,10 +187,12 @@ async def ready(worker: Worker, *, within: float = 30.0) -> None:
         await asyncio.sleep(0.005)
 
 
-async def ask_slowly(worker: Worker, seconds: float, until: Path | None = None) -> None:
+async def ask_slowly(
+    worker: Worker, seconds: float, until: Path | None = None, *, path: str = "/slow"
+) -> None:
     """One request that takes its time, or ends as soon as there is a file."""
     end = f"&until={until}" if until else ""
-    await _ask_once(worker, f"/slow?seconds={seconds}{end}".encode())
+    await _ask_once(worker, f"{path}?seconds={seconds}{end}".encode())
 
 
 async def is_at_work(worker: Worker, url: str) -> bool:
@@ -165,8 +222,8 @@ async def _ask(worker: Worker) -> None:
         with contextlib.suppress(OSError, EOFError, asyncio.IncompleteReadError):
             reader, writer = await asyncio.open_unix_connection(str(worker.socket))
             try:
-                while True:
-                    worker.answers.append(await _exchange(reader, writer, b"/"))
+                for path in cycle((b"/", b"/billing")):
+                    worker.answers.append(await _exchange(reader, writer, path))
                     await asyncio.sleep(_EVERY)
             finally:
                 writer.close()
@@ -185,4 +242,5 @@ async def _exchange(
     if b"content-length" not in fields:  # of uvicorn, which ends a request at a shutdown by a 500
         raise EOFError(head)
     await reader.readexactly(int(fields[b"content-length"]))
-    return Answer(sent, time.monotonic(), int(head.split(b" ", 2)[1]))
+    in_component = path.startswith(b"/billing")
+    return Answer(sent, time.monotonic(), int(head.split(b" ", 2)[1]), in_component)

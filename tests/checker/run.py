@@ -1,17 +1,18 @@
-"""Runs schedules and says which promises were broken.
+"""Runs schedules, and says which proofs were wrong and how often each fault was drawn.
 
-The promise: after a strict barrier has returned, and until somebody opens again, no gated request
-is let in anywhere; and none that was let in before is still running in a worker that the barrier
-called drained.
+The promise: after a strict barrier has returned, and until the next opening, no gated request is
+let in anywhere; and after a drained one none is still running.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import time
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,31 +23,28 @@ from fastapi_maintenance.backends import RedisBackend
 from fastapi_maintenance.exceptions import MaintenanceError
 from fastapi_maintenance.model.workers import RegistrySnapshot
 
-from ..support.servers import RedisServer
-from .crew import Crew, Nursery, Worker, ask_slowly, ready
-from .schedule import Step, draw
+from .crew import Crew, Cut, Nursery, ask_slowly, ready
+from .judge import Interval, Proof, Record, count_in_flight, judge
+from .schedule import Step, draw, is_behind_sentinels
+from .sites import Sentinels, Single, Site
+from .variants import VARIANTS
 
 _TTL: Final = 0.2
-_STALE_AFTER: Final = 0.4  # below the registry's lifetime, three ttl
+_LIFETIME: Final = 3 * _TTL
+_STALE_AFTER: Final = 0.55  # just below what a fence may take of that
+_LONG_FENCE: Final = 1.5  # above it
 _CREW: Final = 3
-# Seconds; for a response on its way through a machine that is busy, or stands still for a moment.
-_SLACK: Final = 1.0
+_MOST_WORKERS: Final = 7
+_JOINS: Final = 1000
+_TIMEOUT: Final = 2.5  # of a barrier
+_SENTINEL_TIMEOUT: Final = 8.0  # which may span a failover
+_SETTLING: Final = 1.0  # seconds after a release, for a hold that a worker puts back
 _LEASE: Final = 4.0
-# Seconds; after that a hold that nobody could release has surely run out, also in a Redis that was
-# frozen.
+# Seconds after which a hold that could not be released has surely run out, also in a frozen Redis.
 _ORPHANED: Final = 2 * _LEASE + 2.5
-
-
-@dataclass(frozen=True, slots=True)
-class _Proof:
-    """What a barrier said when it returned, and when it last asked before that: what opened later,
-    it did not know of.
-    """
-
-    asked: float
-    at: float
-    closed: frozenset[int]
-    wants_drained: bool
+_CUTS: Final[tuple[Cut, ...]] = ("silent", "silent", "deaf", "mute", "refused")
+_STEPS: Final = (5, -5, 60, -60, 3600, -3600)
+_LOSE: Final = "for _, key in ipairs(redis.call('KEYS', ARGV[1])) do redis.call('DEL', key) end"
 
 
 @dataclass
@@ -55,36 +53,22 @@ class Outcome:
 
     seed: int
     steps: list[Step]
-    proofs: int = 0
+    is_behind_sentinels: bool = False
+    proofs: Counter[str] = field(default_factory=Counter)
     answers: int = 0
+    in_flight: int = 0
+    joins: int = 0
     violations: list[str] = field(default_factory=list)
 
 
-@dataclass
-class _Record:
-    """What the driver did and was told, with local monotonic times."""
-
-    # From when until when it may have happened.
-    openings: list[tuple[float, float]] = field(default_factory=list)
-    losses: list[float] = field(default_factory=list)
-    proofs: list[_Proof] = field(default_factory=list)
-
-    def until(self, proof: _Proof) -> float:
-        """When the proof ends: with the next opening, also one that was under way when the barrier
-        asked.
-        """
-        return min(
-            (begun for begun, ended in self.openings if ended > proof.asked), default=float("inf")
-        )
-
-
 class _Timed(RedisBackend):
-    """Remembers when the roll was last called."""
+    """Remembers when the roll was first and last called."""
 
-    asked = 0.0
+    begun = asked = 0.0
 
     async def begin_barrier(self) -> RegistrySnapshot:
         self.asked = time.monotonic()
+        self.begun = self.begun or self.asked
         return await super().begin_barrier()
 
     async def read_registry(self) -> RegistrySnapshot:
@@ -95,11 +79,12 @@ class _Timed(RedisBackend):
 class _Driver:
     """Performs one schedule."""
 
-    def __init__(self, server: RedisServer, crew: Crew, record: _Record) -> None:
-        self._server = server
+    def __init__(self, site: Site, crew: Crew) -> None:
+        self.record = Record()
+        self.joins = 0
+        self._site = site
         self._crew = crew
-        self._record = record
-        self._url = f"{server.url}?ttl={_TTL}&timeout=0.5"
+        self._url = site.url(f"ttl={_TTL}&timeout=0.5")
         self._backend = RedisBackend(self._url)
         self._tasks: set[asyncio.Task[None]] = set()
         self._surgery = asyncio.Lock()  # one operation on the server at a time
@@ -118,66 +103,123 @@ class _Driver:
 
     async def _do(self, step: Step) -> None:
         worker = self._crew.workers[int(step.which * len(self._crew.workers))]
-        match step.action:
-            case "close":
-                await self._command("SET", "maintenance", "1")
-            case "open":
-                await self._command("DEL", "maintenance")
-            case "hold":
+        match step.action.split():
+            case "close", *of:
+                await self._command("SET", _switch(of), "1")
+            case "open", *of:
+                await self._open(_switch(of), "billing" if of else None)
+            case ["hold"]:
                 await self._hold(step.length)
-            case "barrier":
-                await self._barrier(drained=step.which < 0.5)
-            case "start":
-                await self._crew.start()
-            case "pause":
+            case ["mistyped", "barrier"]:
+                await self._command("SET", "maintenence", "1")
+                await self._barrier(drained=False, query="&key=maintenence")
+            case *how, "barrier":
+                component = "billing" if "component" in how else None
+                await self._barrier(drained="drained" in how, component=component)
+            case "start", *how:
+                await self._start(how)
+            case ["join"]:
+                await self._join(step.length)
+            case ["pause"]:
                 worker.signal(signal.SIGSTOP)
                 await asyncio.sleep(step.length)
                 worker.signal(signal.SIGCONT)
-            case "kill":
+            case ["kill"]:
                 worker.signal(signal.SIGKILL)
-            case "leave":
+            case ["leave"]:
                 worker.signal(signal.SIGTERM)
-            case "slow":
-                await ask_slowly(worker, 2 * step.length)  # some of them for longer than the slack
-            case "freeze redis":
-                async with self._surgery:
-                    self._server.pause()
-                    await asyncio.sleep(step.length)
-                    self._server.resume()
-            case "cut links":
+            case ["request"]:
+                path = ("/slow", "/slow", "/billing/slow", "/stray")[int(step.kind * 4)]
+                await ask_slowly(worker, 1.5 * step.length, path=path)
+            case ["cut", "off"]:
+                worker.cut_off(_CUTS[int(step.kind * len(_CUTS))])
+                await asyncio.sleep(step.length)
+                worker.reconnect()
+            case ["cut", "links"]:
                 await self._command("CLIENT", "KILL", "TYPE", "normal")
                 await self._command("CLIENT", "KILL", "TYPE", "pubsub")
-            case "flush":
-                self._record.losses.append(time.monotonic())
-                await self._command("FLUSHALL")
-            case "restart redis":
+            case ["flush"]:
+                await self._lose(self.record.losses, self._command("FLUSHALL"))
+            case "lose", what:
+                reports = what == "reports"
+                pattern = "w:*" if reports else "registry" if step.kind < 0.3 else "[rw]*"
+                losing = self._command("EVAL", _LOSE, "0", "{maintenance}:" + pattern)
+                await (losing if reports else self._lose(self.record.lost_registries, losing))
+            case ["evict"]:
+                await self._command("CONFIG", "SET", "maxmemory-policy", "volatile-lru")
+                await self._command("CONFIG", "SET", "maxmemory", "1")
+                await asyncio.sleep(step.length)
+                await self._command("CONFIG", "SET", "maxmemory", "0")
+            case _:
                 async with self._surgery:
-                    self._record.losses.append(time.monotonic())
-                    await asyncio.to_thread(self._server.kill)
-                    await asyncio.sleep(step.length / 4)
-                    await asyncio.to_thread(self._server.start)
+                    await self._operate(step)
+
+    async def _operate(self, step: Step) -> None:
+        site = self._site
+        if isinstance(site, Sentinels):
+            await self._operate_group(site, step)
+            return
+        match step.action:
+            case "freeze redis":
+                await site.freeze(step.length)
+            case "restart redis":
+                await self._lose(self.record.losses, site.restart(step.length / 4, keep=False))
+            case "roll back redis":
+                await self._command("SAVE")
+                await asyncio.sleep(step.length)
+                await self._lose(self.record.losses, site.restart(step.length / 4, keep=True))
+            case "step clock":
+                site.step_clock(_STEPS[int(step.kind * len(_STEPS))])
+            case action:
+                raise AssertionError(f"nothing performs {action!r}")
+
+    async def _operate_group(self, group: Sentinels, step: Step) -> None:
+        match step.action:
+            case "isolate master" | "fail over":
+                await self._lose(self.record.losses, group.replace_master(step.action))
+            case "cut replica":
+                await group.cut_replica(step.length)
+            case "pause sentinels":
+                await group.pause_sentinels(1 if step.kind < 0.3 else 2, step.length)
+            case action:
+                raise AssertionError(f"nothing performs {action!r}")
 
     async def _command(self, *words: str) -> bytes:
-        """A bare client's command, and what it is answered; one that Redis is not there for is not
-        tried again.
-        """
-        begun = time.monotonic()
+        """A bare client's command, and the first bytes of the reply; it is not tried again."""
+        return (await self._commands([words]))[:100]
+
+    async def _commands(self, commands: Iterable[Sequence[str]]) -> bytes:
+        """The last line of the reply to several at once."""
         try:
-            reader, writer = await asyncio.open_connection("127.0.0.1", self._server.port)
+            reader, writer, skipped = await self._site.connect()
         except OSError:
             return b""
-        writer.write(" ".join(words).encode() + b"\r\n")
+        sent = list(commands)
         try:
-            return await asyncio.wait_for(reader.readline(), 5)
+            writer.writelines(map(_packed, sent))
+            async with asyncio.timeout(5):
+                for _ in range(skipped + len(sent) - 1):
+                    await reader.readline()
+                return await reader.readline()
         except (OSError, TimeoutError):
             return b""
         finally:
-            if words[0] == "DEL":  # whatever comes of it
-                self._record.openings.append((begun, time.monotonic()))
             writer.close()
 
+    async def _open(self, switch: str, component: str | None) -> None:
+        begun = time.monotonic()
+        await self._command("DEL", switch)  # whatever comes of it
+        self.record.openings.append(Interval(begun, time.monotonic(), component))
+
+    async def _lose(self, losses: list[Interval], losing: Awaitable[object]) -> None:
+        # Until it is over, it counts as not over.
+        losses.append(Interval(time.monotonic(), float("inf")))
+        at = losses[-1]
+        await losing
+        losses[losses.index(at)] = Interval(at.begun, time.monotonic())
+
     async def _hold(self, length: float) -> None:
-        # If it cannot be entered: it may have been taken all the same, only the reply being lost.
+        # If it cannot be entered, it may have been taken all the same, only the reply being lost.
         began = ended = time.monotonic()
         with suppress(MaintenanceError):
             async with maintenance_mode_on(self._backend, lease=_LEASE):
@@ -186,80 +228,97 @@ class _Driver:
         none_is_left = await self._command("EXISTS", "{maintenance}:holds") == b":0\r\n"
         # Where Redis loses its data, workers put back what they know of, also a hold whose release
         # they have not heard of.
-        await asyncio.sleep(_SLACK)
-        put_back = any(at > began for at in self._record.losses)
-        self._record.openings.append(
-            (ended, time.monotonic() + (0 if none_is_left and not put_back else _ORPHANED))
+        await asyncio.sleep(_SETTLING)
+        put_back = any(loss.ended > began for loss in self.record.losses)
+        left = 0 if none_is_left and not put_back else _ORPHANED
+        self.record.openings.append(Interval(ended, time.monotonic() + left))
+
+    async def _start(self, how: list[str]) -> None:
+        if len(self._crew.workers) >= _MOST_WORKERS:
+            return
+        login, fence = "", None
+        if "rights" in how:
+            rules = "on", "nopass", "~*", "&*", "+@all", "-@write"
+            await self._command("ACL", "SETUSER", "reader", *rules)
+            login = "reader@"
+        if "fence" in how:
+            fence = _LONG_FENCE
+        await self._crew.start(login=login, fence=fence)
+
+    async def _join(self, length: float) -> None:
+        """Register workers that do not exist, all at once, and take them out again."""
+        ids = [f"joined{number}" for number in range(_JOINS)]
+        record = json.dumps({"host": "elsewhere", "fence": _STALE_AFTER, "lifetime": _LIFETIME})
+        report = json.dumps({"closed": True, "drained": True})
+        px = str(round(_LIFETIME * 1000))
+        reports = ("{maintenance}:w:" + id for id in ids)
+        registry = "{maintenance}:registry"
+        joining = [
+            command
+            for id, key in zip(ids, reports, strict=True)
+            for command in (
+                ("SET", key, f"1 {report}", "PX", px),
+                ("HSETNX", registry, "#generation", "joined"),
+                ("HSET", registry, id, record),
+            )
+        ]
+        await asyncio.gather(*(self._commands(joining[at::20]) for at in range(20)))
+        self.joins += _JOINS
+        await asyncio.sleep(length)
+        await self._commands(
+            [("HDEL", registry, *ids), ("DEL", *("{maintenance}:w:" + id for id in ids))]
         )
 
-    async def _barrier(self, *, drained: bool) -> None:
-        backend = _Timed(self._url)
-        result: BarrierResult = await wait_until_applied(backend, drained=drained, timeout=2.5)
-        if result.ok and result.state.enabled:
-            closed = frozenset(worker.pid for worker in (*result.drained, *result.applied))
-            self._record.proofs.append(_Proof(backend.asked, time.monotonic(), closed, drained))
+    async def _barrier(
+        self, *, drained: bool, component: str | None = None, query: str = ""
+    ) -> None:
+        backend = _Timed(self._url + query)
+        timeout = _SENTINEL_TIMEOUT if isinstance(self._site, Sentinels) else _TIMEOUT
+        result: BarrierResult = await wait_until_applied(
+            backend, component=component, drained=drained, timeout=timeout
+        )
+        if not (result.ok and result.state.enabled):
+            self.record.refused += 1
+            return
+        closed = frozenset(worker.pid for worker in (*result.drained, *result.applied))
+        known = closed.union(worker.pid for worker in result.expired)
+        times = backend.begun, backend.asked, time.monotonic()
+        self.record.proofs.append(Proof(*times, known, closed, drained, component, _LIFETIME))
 
 
-def _judge(record: _Record, workers: Iterable[Worker]) -> list[str]:
-    violations = []
-    for proof in record.proofs:
-        until = _until(record, proof, workers)
-        for worker in workers:
-            violations += _let_in(worker, proof, until, record.losses)
-            violations += _still_running(worker, proof, until)
-    return violations
+def _switch(component: Sequence[str]) -> str:
+    return "maintenance:billing" if component else "maintenance"
 
 
-def _until(record: _Record, proof: _Proof, workers: Iterable[Worker]) -> float:
-    """Where Redis lost its data, the proof goes on only if a worker was there that knew, and could
-    put it back.
-    """
-    until = record.until(proof)
-    undisturbed = any(worker.pid in proof.closed and not worker.disturbed for worker in workers)
-    losses = [at for at in record.losses if at > proof.asked]
-    return until if undisturbed or not losses else min(until, *losses)
+def _packed(words: Sequence[str]) -> bytes:
+    parts = [word.encode() for word in words]
+    return b"*%d\r\n" % len(parts) + b"".join(
+        b"$%d\r\n%s\r\n" % (len(part), part) for part in parts
+    )
 
 
-def _let_in(worker: Worker, proof: _Proof, until: float, losses: Sequence[float]) -> list[str]:
-    if any(worker.started > at - 1.0 for at in losses):
-        return []  # it may have asked an empty server first, before those who knew were back
-    return [
-        f"worker {worker.pid} let a request in {answer.sent - proof.at:.3f} s after a barrier had "
-        "proved it closed"
-        for answer in worker.answers
-        if answer.status == 200 and answer.sent >= proof.at and answer.received <= until
-    ]
-
-
-def _still_running(worker: Worker, proof: _Proof, until: float) -> list[str]:
-    """Whatever became of the worker: a request that was in flight at the proof was not drained."""
-    if not proof.wants_drained:
-        return []
-    return [
-        f"worker {worker.pid} answered a request {answer.received - proof.at:.3f} s after a "
-        "barrier had proved all drained"
-        for answer in worker.answers
-        if answer.status == 200
-        and answer.sent < proof.at
-        and proof.at + _SLACK < answer.received <= until
-    ]
-
-
-async def _run(seed: int, steps: list[Step], nursery: Nursery, home: Path, broken: bool) -> Outcome:
-    outcome = Outcome(seed, steps)
-    record = _Record()
-    server = RedisServer()
-    try:
-        await asyncio.to_thread(server.start)
+async def _run(seed: int, steps: list[Step], nursery: Nursery, site: Site, variant: str) -> Outcome:
+    outcome = Outcome(seed, steps, isinstance(site, Sentinels))
+    with TemporaryDirectory(prefix="checker-") as home:
         async with Crew(
-            nursery, f"{server.url}?ttl={_TTL}", home, stale_after=_STALE_AFTER, broken=broken
+            nursery,
+            site.url(f"ttl={_TTL}"),
+            Path(home),
+            stale_after=_STALE_AFTER,
+            variant=variant,
+            ports=site.ports if any(step.action == "cut off" for step in steps) else (),
         ) as crew:
-            await _Driver(server, crew, record).perform(outcome.steps)
-    finally:
-        await asyncio.to_thread(server.close)
-    outcome.proofs = len(record.proofs)
+            driver = _Driver(site, crew)
+            await driver.perform(outcome.steps)
+        record, runs = driver.record, crew.runs
+    for proof in record.proofs:
+        kind = "component" if proof.component else "drained" if proof.is_drained else "plain"
+        outcome.proofs[kind] += 1
+    outcome.proofs["refused"] = record.refused
     outcome.answers = sum(len(worker.answers) for worker in crew.workers)
-    outcome.violations = _judge(record, crew.workers)
+    outcome.in_flight = count_in_flight(record, runs)
+    outcome.joins = driver.joins
+    outcome.violations = judge(record, crew.workers, runs)
     if outcome.violations:
         outcome.violations.append(f"of which the driver knows: {record}")
     return outcome
@@ -269,23 +328,41 @@ async def run_schedules(
     seeds: Iterable[int],
     *,
     lanes: int = 4,
-    broken: bool = False,
+    variant: str = "",
     stop_at_first: bool = False,
-    plan: Callable[[int], list[Step]] = draw,
+    tell: Callable[[Outcome], None] | None = None,
+    behind_sentinels: Callable[[int], bool] = is_behind_sentinels,
 ) -> list[Outcome]:
-    """Run the schedule that `plan` makes of each seed, some at a time."""
-    waiting = iter(seeds)
+    """Run the schedule of each seed, some at a time; those behind Sentinels beside the others."""
+    seeds = list(seeds)
+    rule = VARIANTS.get(variant)
+    favours: Mapping[str, float] = rule.favours if rule else {}
+    behind = [seed for seed in seeds if (rule.sentinels if rule else behind_sentinels(seed))]
     outcomes: list[Outcome] = []
 
-    async def lane(home: Path) -> None:
+    async def lane(waiting: Iterator[int], *, sentinels: bool) -> None:
         async with Nursery() as nursery:
-            for seed in waiting:
-                outcomes.append(await _run(seed, plan(seed), nursery, home, broken))
-                if stop_at_first and any(outcome.violations for outcome in outcomes):
-                    return
+            group = Sentinels() if sentinels else None
+            try:
+                for seed in waiting:
+                    steps = draw(seed, favours, sentinels=sentinels)
+                    async with group or Single(steps) as site:
+                        outcome = await _run(seed, steps, nursery, site, variant)
+                    outcomes.append(outcome)
+                    if tell is not None:
+                        tell(outcome)
+                    if stop_at_first and any(outcome.violations for outcome in outcomes):
+                        return
+            finally:
+                if group is not None:
+                    await group.close()
 
-    with TemporaryDirectory(prefix="checker-") as directory:
+    waiting = iter([seed for seed in seeds if seed not in set(behind)])
+    lanes = min(lanes, len(seeds) - len(behind))
+    with rule.observing() if rule else nullcontext():
         async with asyncio.TaskGroup() as group:
             for _ in range(lanes):
-                group.create_task(lane(Path(directory)))
+                group.create_task(lane(waiting, sentinels=False))
+            if behind:
+                group.create_task(lane(iter(behind), sentinels=True))
     return outcomes

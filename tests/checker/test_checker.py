@@ -1,19 +1,24 @@
-"""The promise of the barrier, under random schedules of everything that can happen; see
-`tests/checker`.
-"""
+"""The promise of the barrier, under random schedules; see `tests/checker`."""
 
 from __future__ import annotations
 
 import os
+import re
 import time
+from pathlib import Path
+from typing import Final
 
 import pytest
 
-from .run import run_schedules
-from .schedule import Step
+from .__main__ import summary
+from .run import Outcome, run_schedules
+from .schedule import ACTIONS, SENTINEL_ACTIONS, Step
+from .variants import VARIANTS
 
 # CI runs ten times as many beside the suite, by scripts/check.
-SCHEDULES = int(os.environ.get("CHECKER_SCHEDULES", "20"))
+SCHEDULES: Final = int(os.environ.get("CHECKER_SCHEDULES", "20"))
+PAGE: Final = Path(__file__).parents[2] / "docs" / "reliability.md"
+MOST: Final = 200  # schedules within which each broken variant must be found
 
 
 @pytest.mark.timeout(1200)
@@ -29,23 +34,44 @@ async def test_strict_barrier_admits_no_request_until_the_opening() -> None:
     assert not broken, "\n".join(
         f"seed {outcome.seed}: {outcome.violations[:3]}\n  {outcome.steps}" for outcome in broken
     )
-    assert sum(outcome.proofs for outcome in outcomes) > SCHEDULES / 4, (
-        "hardly any barrier proved anything: the checker sees nothing"
-    )
+    proofs = sum(outcome.proofs.total() - outcome.proofs["refused"] for outcome in outcomes)
+    assert proofs > SCHEDULES / 4, "hardly any barrier proved anything: the checker sees nothing"
+
+
+# The first seed of each, and after how many schedules it was found when that was chosen.
+FOUND: Final = {
+    "silence": (30, 3),
+}
 
 
 @pytest.mark.timeout(600)
-async def test_the_checker_notices_a_broken_fence() -> None:
-    """A worker that sleeps through a closing and never closes itself lets requests in when it wakes
-    up; a sound one does not.
-    """
+@pytest.mark.parametrize("name", FOUND)
+async def test_broken_variant_is_found(name: str) -> None:
+    first, _ = FOUND[name]
+    outcomes = await run_schedules(range(first, first + MOST), variant=name, stop_at_first=True)
+    assert any(outcome.violations for outcome in outcomes), VARIANTS[name].rule
 
-    def plan(seed: int) -> list[Step]:
-        return [Step(0.0, "pause", seed / 10, 1.5), Step(0.1, "close"), Step(0.0, "barrier", 0.9)]
 
-    broken = await run_schedules(range(10), broken=True, stop_at_first=True, plan=plan)
-    sound = await run_schedules(range(4), plan=plan)
+def test_document_has_the_figures_of_a_long_run() -> None:
+    """They are pasted from the last lines of a long run, so they have the same words."""
+    outcome = Outcome(seed=1, steps=[Step(0.0, name) for name in (*ACTIONS, *SENTINEL_ACTIONS)])
+    page, words = PAGE.read_text(), re.compile(r"\d+")
 
-    assert any(outcome.violations for outcome in broken)
-    assert not any(outcome.violations for outcome in sound)
-    assert any(outcome.proofs for outcome in sound)
+    said = [words.sub("N", line) for line in summary([outcome])]
+
+    block = page.split("```text\n", 1)[1].split("```", 1)[0]
+    assert [words.sub("N", line) for line in block.splitlines()] == said
+    assert " 0 broken" in block
+
+
+def test_document_has_a_row_for_every_variant() -> None:
+    section = PAGE.read_text().split("\n## The checker", 1)[1].split("\n## ", 1)[0]
+    rows = [line.split("|") for line in section.splitlines() if line.startswith("| ")]
+    assert [row[1].strip() for row in rows[2:]] == [one.rule for one in VARIANTS.values()]
+    assert all(int(row[2]) <= MOST for row in rows[2:])
+
+
+def test_variants_take_different_rules_away() -> None:
+    rules = {variant.rule for variant in VARIANTS.values()}
+    assert len(rules) == len(VARIANTS) >= 10
+    assert set(FOUND) <= set(VARIANTS)

@@ -50,6 +50,7 @@ class Proxy:
             target=lambda: asyncio.run(self._serve()), name="the proxy", daemon=True
         )
         self._stop = asyncio.Event()
+        self._refuses = False
         self._up, self._down = _Way(), _Way()
         # To the client, and to the server.
         self._writers: dict[asyncio.StreamWriter, asyncio.StreamWriter] = {}
@@ -84,7 +85,13 @@ class Proxy:
 
     def flow(self) -> None:
         """Pass on everything again, and first what had to wait."""
+        self._refuses = False
         self._do(*[way.flows.set for way in self._ways(True, True)])
+
+    def refuse(self) -> None:
+        """End every connection by RST, and each new one at once, until it flows again."""
+        self._refuses = True
+        self.reset()
 
     def delay(self, seconds: Callable[[], float] | None) -> None:
         """Hold back each piece that the server sends for as long as this says; in order all the
@@ -157,6 +164,9 @@ class Proxy:
     async def _pass_on(self, client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
         """One connection."""
         self.accepted += 1
+        if self._refuses:
+            _reset(to_client)
+            return
         try:
             server, to_server = await asyncio.open_connection(*self._target)
         except OSError:

@@ -68,10 +68,8 @@ class Clock:
             file.write(struct.pack("q", seconds))
 
 
-def stepping_server(home: Path) -> tuple[RedisServer, Clock]:
-    """Return a server that is not started yet, and its clock; skip the test where there is no C
-    compiler.
-    """
+def compile_shim(home: Path) -> Path:
+    """Compile it; skip the test where there is no C compiler."""
     compiler = shutil.which("cc")
     if compiler is None:
         pytest.skip("a shim that sets the clock of one process needs a C compiler: cc")
@@ -80,5 +78,11 @@ def stepping_server(home: Path) -> tuple[RedisServer, Clock]:
     subprocess.run(
         [compiler, "-shared", "-fPIC", "-O1", "-o", str(library), str(source)], check=True
     )
+    return library
+
+
+def stepping_server(home: Path, library: Path | None = None) -> tuple[RedisServer, Clock]:
+    """Return a server that is not started yet, and its clock."""
+    library = library or compile_shim(home)
     clock = Clock(home / "clock")
     return RedisServer(launcher=("env", f"LD_PRELOAD={library}", f"CLOCK_STEP={clock.file}")), clock

@@ -105,7 +105,8 @@ class Site:
             "url": url,
             "policy": "last-known",
             "stale_after": 2 * self._worker_ttl,
-            "broken": False,
+            "variant": "",
+            "log": os.devnull,
             "socket": str(socket),
         }
         started = time.monotonic()
