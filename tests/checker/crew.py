@@ -212,9 +212,11 @@ async def _ask_once(worker: Worker, path: bytes) -> None:
     with contextlib.suppress(OSError, EOFError, asyncio.IncompleteReadError):
         reader, writer = await asyncio.open_unix_connection(str(worker.socket))
         try:
-            worker.answers.append(await _exchange(reader, writer, path))
+            answer = await _exchange(reader, writer, path)
         finally:
             writer.close()
+        if not path.startswith(b"/stray"):  # without a route, it is not gated
+            worker.answers.append(answer)
 
 
 async def _ask(worker: Worker) -> None:

@@ -119,10 +119,8 @@ def _still_running(
         return []
     if until < proof.at or record.has_forgotten(worker, proof):
         return []  # another limit: who is cut off and was lost with the data cannot be known of
-    return [
-        f"worker {worker.pid} ran a {run.kind} request for {run.ended - proof.at:.3f} s "
-        f"after {_name(proof)}"
-    ]
+    length = run.ended - proof.at
+    return [f"worker {worker.pid} ran a {run.kind} request for {length:.3f} s after {_name(proof)}"]
 
 
 def _name(proof: Proof) -> str:

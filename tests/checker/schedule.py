@@ -122,4 +122,4 @@ def draw(
     steps += [step(action, 0.05) for action in (*meanwhile, wait)]
     # Only if workers have known the registry for a lifetime by then, a proof may come at once.
     steps[0] = replace(steps[0], after=chance.choice((0.0, 0.6, 0.8)))
-    return steps + [step(action, 0.2) for action in after]
+    return steps + [step(action, 0.4) for action in after]

@@ -40,7 +40,7 @@ async def test_strict_barrier_admits_no_request_until_the_opening() -> None:
 
 # The first seed of each, and after how many schedules it was found when that was chosen.
 FOUND: Final = {
-    "silence": (30, 3),
+    "dead": (5, 2),
 }
 
 
