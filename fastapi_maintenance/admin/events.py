@@ -66,6 +66,7 @@ class Dashboard(BaseModel):
     history: list[Change] | None = Field(
         description="The latest changes, newest first; null if there is no readable history."
     )
+    warnings: list[str] = Field(description="Settings of the backend that may lose the switch.")
     grants_bypasses: bool
     operator: str | None = Field(description="The operator who requested it.")
 
@@ -112,6 +113,7 @@ async def read_dashboard(mode: MaintenanceMode, operator: str | None = None) -> 
         report = _last_known(mode)
         last_error = error_text(as_backend_error(error, mode.backend))
     gate = await mode.refresh()
+    link = mode.backend.link_status(mode)
     return Dashboard(
         state=StateReport.of(report),
         etag=etag_of(report.reading),
@@ -123,6 +125,7 @@ async def read_dashboard(mode: MaintenanceMode, operator: str | None = None) -> 
         components=ComponentReport.all_of(report, mode.components),
         bypasses=[] if report.switch is None else [*holding(report.switch, report.now)],
         history=changes,
+        warnings=[] if link is None else [*link.warnings],
         grants_bypasses=mode.granted.bypass is not None,
         operator=operator,
     )

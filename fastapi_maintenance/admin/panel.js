@@ -77,7 +77,7 @@
   const workerRow = (worker) => {
     const vanished = worker.status === "vanished", lost = worker.fenced ? "closed itself" : "may still serve";
     const applied = make("span", { className: worker.applied && !vanished ? "" : "behind" }, vanished ? lost : worker.applied ? "✓ yes" : "not yet");
-    applied.title = worker.why_not_gone ?? "";
+    if (worker.why_not_gone) applied.append(make("small", { className: "why" }, worker.why_not_gone));
     const inFlight = [[worker.http, "request"], [worker.websockets, "WebSocket"]].filter(([count]) => count).map(([count, noun]) => plural(count, noun));
     return make("tr", {}, cell(worker.host), cell(String(worker.pid)), cell(worker.delivery, "lesser"), cell(chip(worker.status)), cell(applied),
       cell(inFlight.join(", ") || "0", "number"));
@@ -168,7 +168,7 @@
     document.title = `${heading} – Maintenance`;
     by("where").textContent = report.backend.url + (dashboard.operator ? ` · ${dashboard.operator}` : "");
     by("progress").textContent = progress();
-    const trouble = dashboard.last_error ? `${dashboard.last_error} This worker shows its last known state and ${dashboard.closed ? "is closed" : "serves requests"} (${dashboard.source}).` : report.error ? `${report.error} Workers keep their last known state.` : report.switch?.ignored.length ? `Ignored details of the switch: ${report.switch.ignored.join("; ")}.` : "";
+    const trouble = dashboard.last_error ? `${dashboard.last_error} This worker shows its last known state and ${dashboard.closed ? "is closed" : "serves requests"} (${dashboard.source}).` : report.error ? `${report.error} Workers keep their last known state.` : report.switch?.ignored.length ? `Ignored details of the switch: ${report.switch.ignored.join("; ")}.` : dashboard.warnings.join(" ");
     by("trouble").hidden = !trouble;
     by("trouble").textContent = trouble ?? "";
     by("buttons").hidden = false;

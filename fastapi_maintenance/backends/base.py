@@ -47,11 +47,15 @@ class ReplicaAck:
 
 @dataclass(frozen=True, slots=True)
 class LinkStatus:
-    """How a worker learns of changes (`rung`, one of `rungs`), and how often it reconnected."""
+    """How a worker learns of changes (`rung`, one of `rungs`), and how often it reconnected.
+
+    `warnings` are those of `BaseStateBackend.warnings`, as this worker knows them.
+    """
 
     rung: str
     rungs: tuple[str, ...]
     reconnects: int
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +138,10 @@ class BaseStateBackend(ABC):
     def describe(self) -> str:
         """Return the name of this backend for messages, without a password."""
         return type(self).__name__
+
+    async def warnings(self) -> tuple[str, ...]:
+        """Return a sentence for each setting of the backend that may lose the switch."""
+        return ()
 
     # -- the switch, with details ------------------------------------------------------------------
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Final
@@ -180,12 +179,9 @@ def _hold_table(report: StatusReport) -> Table:
     return table
 
 
-def print_status(report: StatusReport, *, as_json: bool = False) -> None:
-    """Print a report as JSON, as lines for a pipe, or as tables on a terminal."""
-    console = terminal()
-    if as_json:
-        echo(json.dumps(report.to_json(), indent=2))
-    elif console is None:
+def print_status(report: StatusReport) -> None:
+    """Print a report as lines for a pipe, or as tables on a terminal."""
+    if (console := terminal()) is None:
         echo("\n".join(as_lines(report)))
     else:
         console.print(as_tables(report))

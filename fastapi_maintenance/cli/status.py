@@ -58,8 +58,13 @@ def status(
     Exits with 1 if the state is unknown, with or without --exit-code.
     """
     with handle_errors():
-        report = asyncio.run(look(backend, component))
-    print_status(report, as_json=as_json)
+        report, warnings = asyncio.run(_look(backend, component))
+    if as_json:
+        echo(json.dumps(report.to_json() | {"warnings": warnings}, indent=2))
+    else:
+        print_status(report)
+    for warning in warnings:
+        echo_error(warning)
     if report.state is None:
         exit_with(
             f"Cannot determine the current state: {report.reading.error} "
@@ -90,6 +95,12 @@ def watch(backend: BackendOption, as_json: JsonOption = False) -> None:
         else:
             with Screen(console) as screen:
                 asyncio.run(follow(backend, screen))
+
+
+async def _look(
+    backend: BaseStateBackend, component: str | None
+) -> tuple[StatusReport, tuple[str, ...]]:
+    return await look(backend, component), await backend.warnings()
 
 
 # -- following -------------------------------------------------------------------------------------

@@ -167,10 +167,17 @@ def listed(roll: RegistrySnapshot) -> list[tuple[str, Worker]]:
     return [("vanished" if worker.vanished else worker.standing, worker) for worker in roll.workers]
 
 
-def rows(roll: RegistrySnapshot) -> list[dict[str, Any]]:
-    """Workers as JSON values; of one that vanished also why it is not proved gone."""
+def rows(roll: RegistrySnapshot, warnings: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """Workers as JSON values; of one that vanished also why it is not proved gone.
+
+    `warnings` are those of the registry that they share.
+    """
     return [
-        worker.to_json() | {"why_not_gone": roll.why_not_gone(worker) if worker.vanished else None}
+        worker.to_json()
+        | {
+            "why_not_gone": roll.why_not_gone(worker) if worker.vanished else None,
+            "warnings": [*warnings],
+        }
         for worker in roll.workers
     ]
 

@@ -13,6 +13,7 @@ import typer
 from ..backends import BaseStateBackend
 from ..coordination.barrier import BarrierResult, forget_workers, registry_of, wait_until_applied
 from ..exceptions import BarrierError, MaintenanceError
+from ..model.workers import RegistrySnapshot
 from .console import ExitCode, echo, echo_error, exit_with, handle_errors, terminal
 from .options import (
     BackendOption,
@@ -127,17 +128,21 @@ def workers(ctx: typer.Context, backend: BackendOption, as_json: JsonOption = Fa
     if ctx.invoked_subcommand is not None:
         return
     with handle_errors():
-        roll = asyncio.run(registry_of(backend).read_registry())
+        roll, warnings = asyncio.run(_read(backend))
     console = terminal()
     if as_json:
-        echo(json.dumps(rows(roll), indent=2))
+        echo(json.dumps(rows(roll, warnings), indent=2))
     elif console is None:
         for line in worker_lines(roll):
             echo(line)
     else:
         console.print(as_table(listed(roll)))
-    for sentence in ways_around(roll.workers):
+    for sentence in (*ways_around(roll.workers), *warnings):
         echo_error(sentence)
+
+
+async def _read(backend: BaseStateBackend) -> tuple[RegistrySnapshot, tuple[str, ...]]:
+    return await registry_of(backend).read_registry(), await backend.warnings()
 
 
 @group.command(short_help="Forget workers that vanished and are gone.")

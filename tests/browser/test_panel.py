@@ -301,6 +301,9 @@ def test_worker_that_vanished_is_shown_until_it_is_forgotten(panel: Page, site: 
     register(site.redis, "elsewhere", reports=False, host="web-9", pid=4711)
     expect(rows(panel).filter(has_text="web-9")).to_contain_text("vanished")
     expect(rows(panel).filter(has_text="web-9")).to_contain_text("may still serve")
+    reason = rows(panel).filter(has_text="web-9").locator(".why")
+    expect(reason).to_be_visible()
+    expect(reason).to_contain_text("its record does not say where its process ran")
     site.redis.cli("HDEL", "{maintenance}:registry", "elsewhere")
     expect(rows(panel).filter(has_text="web-9")).to_have_count(0)
 

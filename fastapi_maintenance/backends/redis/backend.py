@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from copy import copy
 from dataclasses import replace
 from typing import Any, ClassVar, Final, Self, get_args
@@ -42,6 +42,7 @@ from ..base import (
 from .claim import NotificationClaim
 from .cluster import ClusterServer
 from .connection import NotSlotOwnerError, RedisConnection
+from .eviction import MEMORY, eviction_warnings
 from .history import History, HistoryGapLog
 from .keys import Keys
 from .link import Link
@@ -173,6 +174,12 @@ class RedisBackend(
     def _history(self) -> History:
         return History(self._keys.history, self._wire, self._timeout, self.ttl)
 
+    async def warnings(self) -> tuple[str, ...]:
+        with suppress(BackendError):  # as where a proxy closes the connection
+            async with self._wire() as wire:
+                return eviction_warnings(*await wire.call(MEMORY, within=self._timeout))
+        return ()
+
     # Commands are rare, so each opens a connection and closes it: nothing to share between loops,
     # threads and forks.
 
@@ -299,18 +306,11 @@ class RedisBackend(
         at = time.monotonic()
         async with self._wire() as wire:
             confirmed = self._server.confirmed_at(wire.peer) >= at
-            settling = await self._server.takeover_time(wire, within=self._timeout)
             roll = read_registry(await self._run(wire, step), self._observer)
             if gone := await proved_gone(roll.workers):  # this process may be near enough to tell
                 await wire.call(("HDEL", self._keys.registry, *gone), within=self._timeout)
         workers = tuple(worker for worker in roll.workers if worker.id not in gone)
-        return replace(
-            roll,
-            workers=workers,
-            lifetime=self.ttl * LIFETIMES,
-            settling=settling,
-            confirmed=confirmed,
-        )
+        return replace(roll, workers=workers, lifetime=self.ttl * LIFETIMES, confirmed=confirmed)
 
     async def forget(self, ids: Iterable[str]) -> None:
         async with self._wire() as wire:

@@ -20,6 +20,7 @@ from ..._internal.logging import error_text, log_fields
 from ...exceptions import BackendError, BackendUnavailableError
 from ..base import LinkStatus, SnapshotListener
 from .connection import HungUpError, NotSlotOwnerError, RedisConnection
+from .eviction import EvictionCheck
 from .keys import Keys
 from .server import Server
 from .sync import DataLoss, Sync
@@ -84,6 +85,7 @@ class Link:
         self._sync = Sync(
             server, keys, feed, worker, ttl=ttl, on_data_loss=on_data_loss, components=components
         )
+        self._eviction = EvictionCheck(server.describe())
         self._loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()
         self._heard = False
@@ -158,7 +160,8 @@ class Link:
     @property
     def status(self) -> LinkStatus:
         """How it hears, and how often it has connected again."""
-        return LinkStatus(self._rung or Rung.DOWN, tuple(Rung), max(0, self._connected - 1))
+        rung, reconnects = self._rung or Rung.DOWN, max(0, self._connected - 1)
+        return LinkStatus(rung, tuple(Rung), reconnects, self._eviction.warnings)
 
     async def _session(self) -> None:
         """One connection's life: until it fails, or until another server owns the switch."""
@@ -170,6 +173,7 @@ class Link:
             self._open() as (wire, ear, rung),
             self._server.follow(ear, self._move, every=self._ttl),
             self._waiting_for_writes(),
+            self._eviction.asking(wire, within=self._deadline),
         ):
             self._connected += 1
             try:

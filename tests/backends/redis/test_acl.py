@@ -49,6 +49,7 @@ READING: Final = [
     f"STRLEN {SWITCH}",
     f"HGETALL {COMPANION}",
     "TIME",
+    "INFO memory",
 ]
 RECORDS: Final = [f"XREVRANGE {HISTORY} + - COUNT 10", f"XREAD BLOCK 1000 STREAMS {HISTORY} 0"]
 SCRIPTS: Final = [f"EVAL x 2 {SWITCH} {COMPANION}", f"EVALSHA x 1 {SWITCH}"]
@@ -68,7 +69,6 @@ NEVER: Final = [
     "CONFIG GET *",
     "DEBUG SLEEP 0",
     "FLUSHALL",
-    "INFO",
     "KEYS *",
     "MONITOR",
     "SHUTDOWN",
