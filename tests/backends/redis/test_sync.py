@@ -368,6 +368,102 @@ async def test_with_nothing_that_ends_it_need_not_be_run_again(
     assert (await sync.poll(wire, arm=False, rung="polling"))[1] == float("inf")
 
 
+# -- what a report records -------------------------------------------------------------------------
+
+
+async def read_bare_write(sync: Sync, wire: RedisConnection, operator: Any, value: str) -> None:
+    """Read, as after a push, what somebody wrote past the package."""
+    await operator.set("maintenance", value)
+    await sync.read(wire, arm=True)
+
+
+async def test_bare_write_is_recorded_by_the_next_report(
+    wire: RedisConnection, sync: Sync, operator: Any, keys: Keys
+) -> None:
+    await sync.poll(wire, arm=True, rung="tracking")
+    await read_bare_write(sync, wire, operator, "1")
+    assert is_unacknowledged(sync)
+    for _ in range(2):
+        await sync.report(wire, "tracking")
+        assert await operator.xlen(keys.history) == 1
+    assert not is_unacknowledged(sync)
+
+
+async def test_bare_write_is_recorded_by_one_worker_alone(
+    wire: RedisConnection, sync: Sync, operator: Any, keys: Keys
+) -> None:
+    other = sync_of(Worker(), keys, "w2")
+    for each in (sync, other):
+        await each.poll(wire, arm=True, rung="tracking")
+    await operator.set("maintenance", "1")
+    for each in (sync, other):
+        await each.read(wire, arm=True)
+    for each in (sync, other):
+        await each.report(wire, "tracking")
+    assert await operator.xlen(keys.history) == 1
+
+
+async def test_bare_write_is_recorded_once_the_server_takes_writes(
+    own_redis_server: RedisServerFactory, sync: Sync, keys: Keys
+) -> None:
+    server = own_redis_server()
+    async with wire_to(server.url) as wire, admin_of(server) as admin:
+        await sync.poll(wire, arm=True, rung="tracking")
+        await read_bare_write(sync, wire, admin, "1")
+        await admin.config_set("min-replicas-to-write", 1)
+        await sync.report(wire, "tracking")
+        await admin.config_set("min-replicas-to-write", 0)
+        assert await admin.xlen(keys.history) == 0
+        await sync.poll(wire, arm=True, rung="tracking")
+        await sync.report(wire, "tracking")
+        assert await admin.xlen(keys.history) == 1
+
+
+async def test_record_of_the_wrong_type_is_left_to_the_script(
+    wire: RedisConnection, sync: Sync, operator: Any, keys: Keys
+) -> None:
+    await sync.poll(wire, arm=True, rung="tracking")
+    await operator.set(keys.recorded, "garbage")
+    await read_bare_write(sync, wire, operator, "1")
+    await sync.report(wire, "tracking")
+    assert not is_unacknowledged(sync)
+
+
+async def test_hold_over_on_this_clock_is_removed_by_a_poll(
+    wire: RedisConnection, sync: Sync, worker: Worker, operator: Any, keys: Keys
+) -> None:
+    await hold(operator, keys, "a", lease=0.2)
+    await sync.poll(wire, arm=True, rung="tracking")
+    assert worker.last.holds
+    await asyncio.sleep(0.3)
+    await sync.poll(wire, arm=True, rung="tracking")
+    assert await operator.hlen(keys.holds) == 0
+
+
+async def test_registry_of_the_wrong_type_proves_no_loss(
+    wire: RedisConnection, sync: Sync, worker: Worker, operator: Any, keys: Keys
+) -> None:
+    await sync.poll(wire, arm=True, rung="tracking")
+    await operator.set(keys.registry, "garbage")
+    await sync.poll(wire, arm=True, rung="tracking")
+    assert worker.is_off()
+    assert not worker.errors
+
+
+async def test_primary_that_becomes_a_replica_is_left(
+    own_redis_server: RedisServerFactory, sync: Sync
+) -> None:
+    server = own_redis_server()
+    async with wire_to(server.url) as wire, admin_of(server) as admin:
+        await sync.poll(wire, arm=True, rung="tracking")
+        await admin.replicaof("127.0.0.1", "1")
+        with pytest.raises(NotSlotOwnerError, match="not the primary any more"):
+            await sync.poll(wire, arm=True, rung="tracking")
+        sync.begin()
+        with pytest.raises(BackendUnavailableError, match="not the primary any more"):
+            await sync.poll(wire, arm=True, rung="tracking")
+
+
 # -- data that was lost ----------------------------------------------------------------------------
 
 
