@@ -48,7 +48,7 @@ _DESCRIPTIONS: Final = {
 
 
 class ErrorDetail(BaseModel):
-    """Why a request failed, and what to do instead."""
+    """The reason of a failure, and what to do instead."""
 
     detail: str
 

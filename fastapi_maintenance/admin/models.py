@@ -131,7 +131,7 @@ class WorkerReport(WorkerSummary):
 
 
 class BarrierRequest(BaseModel):
-    """What to wait for."""
+    """The condition to wait for."""
 
     drained: bool = Field(
         False, description="Also wait until no request is in flight that would be refused now."

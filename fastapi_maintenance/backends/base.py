@@ -47,7 +47,7 @@ class ReplicaAck:
 
 @dataclass(frozen=True, slots=True)
 class LinkStatus:
-    """How a worker learns of changes (`rung`, one of `rungs`), and how often it reconnected.
+    """The delivery of changes (`rung`, one of `rungs`), and the number of reconnections.
 
     `warnings` are those of `BaseStateBackend.warnings`, as this worker knows them.
     """
@@ -103,7 +103,7 @@ class LocalHolds:
 
 
 class _Local:
-    """What a backend object keeps in this process."""
+    """The data that a backend object keeps in this process."""
 
     def __init__(self) -> None:
         self.holds = LocalHolds()

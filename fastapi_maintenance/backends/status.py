@@ -80,12 +80,12 @@ class StatusReport:
 
     @property
     def enabled(self) -> bool | None:
-        """Whether maintenance is on; None if that is unknown."""
+        """True if maintenance is on; None if that is unknown."""
         return None if self.state is None else self.state.enabled
 
     @property
     def decided_by(self) -> str | None:
-        """What decides: `hold`, `switch` or, for a component, `general switch`; None if unknown."""
+        """The decider: `hold`, `switch` or, for a component, `general switch`; None if unknown."""
         if self.state is None:
             return None
         if self._effective.hold is not None:
@@ -100,7 +100,7 @@ class StatusReport:
 
     @property
     def has_own_switch(self) -> bool:
-        """Whether the component has a switch of its own."""
+        """True if the component has a switch of its own."""
         return self.reading.for_component(self.component) is not None
 
     @property
@@ -129,7 +129,7 @@ class StatusReport:
 
     @property
     def switch_is_on(self) -> bool:
-        """Whether the switch alone is on now, with its window."""
+        """True if the switch alone is on now, with its window."""
         return self._effective.switch.enabled
 
     @property
@@ -175,7 +175,7 @@ class StatusReport:
 
     @property
     def changes_at(self) -> datetime | None:
-        """When a lease, a window or a time to live may change the state; None if never."""
+        """The time at which a lease, window or time to live may change the state; None if never."""
         until = _finite(self._effective.until)
         try:
             return None if until is None else datetime.fromtimestamp(until, UTC)

@@ -33,7 +33,7 @@ class ExitCode(IntEnum):
 
 
 def prepare() -> None:
-    """Let standard output take every character, and keep log records off standard error."""
+    """Make standard output take every character, and keep log records off standard error."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     logger = logging.getLogger("fastapi_maintenance")

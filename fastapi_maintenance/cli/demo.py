@@ -220,7 +220,7 @@ def _redis(home: Path) -> Iterator[_Redis]:
 
 
 class _Change(NamedTuple):
-    """What an `on_change` hook prints: a worker closed or opened at a monotonic time."""
+    """The line of an `on_change` hook: a worker closed or opened at a monotonic time."""
 
     pid: int
     closed: bool
@@ -349,7 +349,7 @@ def _writes(redis: _Redis) -> Iterator[deque[tuple[float, str]]]:
 
 
 def _line(change: _Change, *writes: tuple[float, str]) -> str:
-    """Say how a worker changed, and how long after the latest write."""
+    """Print how a worker changed, and how long after the latest write."""
     event = f"worker {change.pid} is {'closed (503)' if change.closed else 'open (200)'}"
     at = time.time() - time.monotonic() + change.at
     for written, command in writes:

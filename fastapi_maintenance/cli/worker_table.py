@@ -1,4 +1,4 @@
-"""Where the workers stand, as people and programs read it."""
+"""The status of the workers, for people and for programs."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ class LiveWaitDisplay:
 
 
 def summary(result: BarrierResult) -> str:
-    """How many workers stand where, and who is waited for."""
+    """Return the number of workers by status, and the pending ones."""
     if not result.looked:
         return "the registry of workers could not be read"
     counts = [

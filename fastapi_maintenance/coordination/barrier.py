@@ -32,7 +32,7 @@ _UNHURRIED: Final = 1.0
 
 @dataclass(frozen=True, slots=True)
 class BarrierResult:
-    """Where every worker stands.
+    """The status of every worker.
 
     Each is in one of the first four; `joined` names those that came while waiting.
 
@@ -65,7 +65,7 @@ class BarrierResult:
 
     @property
     def count(self) -> int:
-        """How many workers there are that are not proved gone."""
+        """The number of workers that are not proved gone."""
         return sum(len(group) for group in (self.drained, self.applied, self.waiting, self.expired))
 
     @property

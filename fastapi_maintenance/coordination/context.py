@@ -169,11 +169,11 @@ class MaintenanceContext:
         self._cancellation: _Cancellation | None = None
         self._request: InFlightRequest | None = None  # that runs the block
         self.release_error = ""
-        """Why the hold could not be released when the block ended, or empty."""
+        """The reason why the hold could not be released when the block ended, or empty."""
 
     @property
     def lost(self) -> bool:
-        """Whether the hold ended before the block did."""
+        """Return whether the hold ended before the block did."""
         return self._lease is not None and bool(self._lease.lost)
 
     def check(self) -> None:
@@ -221,7 +221,7 @@ class MaintenanceContext:
             self._cancellation.take_back(error)
 
     def _detach(self, error: asyncio.CancelledError | None = None) -> None:
-        """Let the task go on while the thread still takes or releases the hold."""
+        """Detach the task from the thread that still takes or releases the hold."""
         if self._cancellation is not None:
             self._cancellation.detached = True
             self._cancellation.take_back(error)

@@ -76,7 +76,7 @@ class BackgroundMode:
 
     @property
     def closed(self) -> bool:
-        """Whether maintenance is on, read from memory."""
+        """Return whether maintenance is on, from memory."""
         if not self._is_running:
             raise ConfigurationError(
                 "BackgroundMode is not running in this process. Enter it after the fork, or call "

@@ -65,7 +65,7 @@ class LeaseKeeper:
         return self._acquired
 
     def submit_release(self, keep: MaintenanceState | None = None) -> Future[None]:
-        """Let the thread release the hold. The future ends when that is done, or with the error."""
+        """Release the hold in the thread. The future ends when that is done, or with the error."""
         if os.getpid() != self._pid:
             # A forked child leaves the block, too. The hold and the thread are its parent's.
             done: Future[None] = Future()

@@ -34,7 +34,7 @@ class _Closable(ABC):
 
     @property
     def closed(self) -> bool:
-        """Whether the application sees a disconnect that the client has not made."""
+        """Return whether the application sees a disconnect that the client has not made."""
         return self._disconnect.done()
 
     async def receive(self) -> Message:

@@ -29,14 +29,14 @@ class DecidedBy(StrEnum):
 
 
 class Closure(NamedTuple):
-    """Why the gate is closed: the rule that closes it, and the state of that rule."""
+    """The rule that closes the gate, and its state."""
 
     rule: DecidedBy
     state: MaintenanceState
 
 
 class Decision(NamedTuple):
-    """Whether a request is refused, by which rule, and the state that the response describes."""
+    """The decision on a request: refused or not, by which rule, and the state to describe."""
 
     refused: bool
     rule: DecidedBy

@@ -54,7 +54,7 @@ class Snapshot:
 
     @property
     def expires_at(self) -> float:
-        """When the switch expires."""
+        """The time at which the switch expires."""
         return math.inf if self.expires_in is None else self.now + self.expires_in
 
 

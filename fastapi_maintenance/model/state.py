@@ -181,7 +181,7 @@ class MaintenanceState(BaseModel):
 
     @property
     def has_details(self) -> bool:
-        """Whether the state has more than on or off."""
+        """Return whether the state has more than on or off."""
         return self not in (ON, OFF)
 
     def active_at(self, now: datetime) -> bool:

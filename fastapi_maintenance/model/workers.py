@@ -32,7 +32,7 @@ _Count = Annotated[int, Field(ge=0)]
 
 
 class ComponentStatus(BaseModel):
-    """How a worker stands to one component that its routes belong to; as in `Worker`."""
+    """The status of a worker for one component of its routes, as in `Worker`."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -43,7 +43,7 @@ class ComponentStatus(BaseModel):
 
 
 class _Record(BaseModel):
-    """What a worker registers once; from Redis, so not trusted."""
+    """The record that a worker registers once; from Redis, hence validated."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -61,7 +61,7 @@ class _Record(BaseModel):
 
 
 class _Report(BaseModel):
-    """What a worker says of itself at every poll."""
+    """The report of a worker at every poll."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -171,7 +171,7 @@ class Worker:
 
     @property
     def name(self) -> str:
-        """How to find it: process id and host."""
+        """The process id and host."""
         return f"{self.pid}@{self.host}"
 
     @property
@@ -205,7 +205,7 @@ class RegistrySnapshot:
     confirmed: bool = True
 
     def why_not_gone(self, worker: Worker) -> str:
-        """Say why a worker that vanished is not proved gone."""
+        """Return why a worker that vanished is not proved gone."""
         if not worker.boot:
             return "its record does not say where its process ran"
         if any(other.is_near(worker) for other in self.workers if not other.vanished):

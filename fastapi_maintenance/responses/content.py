@@ -32,7 +32,7 @@ class Content:
 
     @property
     def read_only(self) -> bool:
-        """Whether requests with safe methods pass."""
+        """Return whether requests with safe methods pass."""
         return self.state.mode == "read-only"
 
     @property

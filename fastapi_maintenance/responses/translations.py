@@ -127,4 +127,4 @@ TRANSLATIONS: Final = {
         right_to_left=True,
     ),
 }
-"""By language tag (BCP 47)."""
+"""The translations, by language tag (BCP 47)."""

@@ -13,7 +13,7 @@ from starlette.routing import Router
 from ..model.policy import Effect, Mark
 
 _CHECKS_METHODS: Final = "_allowed_methods" in HTTPEndpoint.dispatch.__code__.co_names
-"""Whether `HTTPEndpoint` rejects unknown methods. Older versions run any function of that name."""
+"""True if `HTTPEndpoint` rejects unknown methods. Older versions run any function of that name."""
 
 
 class RouteMatch(NamedTuple):

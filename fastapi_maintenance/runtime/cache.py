@@ -27,7 +27,7 @@ FENCED: Final = MaintenanceState(
 
 @dataclass(frozen=True, slots=True)
 class StalenessPolicy:
-    """How a worker treats old snapshots. Times are in seconds; `kind` is the backend's.
+    """The treatment of old snapshots. Times are in seconds; `kind` is the backend's.
 
     With `counts_from_registering`, age counts from the last registration, as a fence must.
     With `asks_always`, the backend is read for every request, so that nothing can be stale.

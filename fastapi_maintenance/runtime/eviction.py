@@ -64,7 +64,7 @@ class Evictor:
 
 
 class ClosedSince:
-    """When the whole service, and each component, was last closed. Times are monotonic."""
+    """The monotonic times at which the service, and each component, was last closed."""
 
     def __init__(self) -> None:
         self._since: dict[str | None, float] = {}

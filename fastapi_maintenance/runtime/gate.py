@@ -13,7 +13,7 @@ from ..model.state import MaintenanceState
 
 
 class GateState(NamedTuple):
-    """Why a component is closed, its state, and the window that will close it automatically."""
+    """The rule that closes a component, its state, and the window that will close it."""
 
     closure: Closure | None
     state: MaintenanceState

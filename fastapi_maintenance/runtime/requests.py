@@ -22,7 +22,7 @@ _CLASSIFY_TIMEOUT: Final = 1.0
 
 
 class Owner(Protocol):
-    """What an in-flight request needs of the mode that admitted it.
+    """The mode that admitted an in-flight request, as far as the request needs it.
 
     `switch` describes the backend, to tell holds of different switches apart. `is_exempt` returns
     whether a state that closes the service allows a request.

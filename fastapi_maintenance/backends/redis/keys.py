@@ -10,7 +10,7 @@ from ...exceptions import ConfigurationError
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """Where everything is.
+    """The names of all keys.
 
     Companions share the switch's hash tag (Redis Cluster specification, "Hash tags").
     """

@@ -1,4 +1,4 @@
-"""From replies of Redis, which are untrusted, to readings."""
+"""Parse and validate replies of Redis."""
 
 from __future__ import annotations
 

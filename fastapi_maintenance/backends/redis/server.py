@@ -1,4 +1,4 @@
-"""Where a Redis server is, and how to connect to it."""
+"""The address of a Redis server, and connections to it."""
 
 from __future__ import annotations
 
@@ -192,7 +192,7 @@ class SingleServer:
 
     @property
     def address(self) -> Address:
-        """Where it is, if not at a Unix socket."""
+        """The address, unless it is a Unix socket."""
         return str(self._options.get("host", "localhost")), int(self._options.get("port", 6379))
 
     def at(self, address: Address) -> Self:

@@ -1,4 +1,4 @@
-"""From a URL or a client of redis-py to where the switch is.
+"""Find the server of the switch by a URL or a client of redis-py.
 
 One server, a master behind Sentinels, or a cluster.
 """
