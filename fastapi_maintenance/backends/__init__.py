@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
 
 from .base import BaseStateBackend
 from .default import backend_from_url
 from .env import EnvVarBackend
-from .file import LocalFileBackend
 
 if TYPE_CHECKING:
+    from .file import LocalFileBackend
     from .redis import RedisBackend
 
 __all__ = [
@@ -20,11 +21,11 @@ __all__ = [
     "backend_from_url",
 ]
 
+_ON_DEMAND: Final = {"LocalFileBackend": ".file", "RedisBackend": ".redis"}
+
 
 def __getattr__(name: str) -> Any:
-    # Imported on demand: without it, redis-py is not needed.
-    if name == "RedisBackend":
-        from .redis import RedisBackend
-
-        return RedisBackend
+    # Without a backend, its library is not needed: anyio or redis-py.
+    if name in _ON_DEMAND:
+        return getattr(import_module(_ON_DEMAND[name], __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -10,7 +10,6 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from ..exceptions import ConfigurationError
 from .base import BaseStateBackend
 from .env import EnvVarBackend
-from .file import LocalFileBackend
 
 _EXAMPLES: Final = (
     "redis://localhost:6379/0?key=maintenance, rediss://…, "
@@ -52,7 +51,7 @@ def backend_of_kind(kind: str, **options: Any) -> BaseStateBackend:
     """Return a backend of a kind (`env`, `file` or `redis`), with the options of its class."""
     makers: dict[str, Callable[..., BaseStateBackend]] = {
         "env": EnvVarBackend,
-        "file": LocalFileBackend,
+        "file": _local_file,
         "redis": _redis,
     }
     if kind not in makers:
@@ -66,6 +65,15 @@ def backend_of_kind(kind: str, **options: Any) -> BaseStateBackend:
         raise ConfigurationError(
             f"The {kind} backend cannot take these options: {error}."
         ) from None
+
+
+# Each library is imported with its backend: anyio, redis-py.
+
+
+def _local_file(*args: Any, **options: Any) -> BaseStateBackend:
+    from .file import LocalFileBackend
+
+    return LocalFileBackend(*args, **options)
 
 
 def _redis(*args: Any, **options: Any) -> BaseStateBackend:
@@ -94,11 +102,7 @@ def _file(url: str) -> BaseStateBackend:
             f"A file URL has no option {', '.join(sorted(options))}; it knows ttl."
         )
     try:
-        return (
-            LocalFileBackend(unquote(parts.path))
-            if ttl is None
-            else LocalFileBackend(unquote(parts.path), ttl=float(ttl))
-        )
+        return _local_file(unquote(parts.path), **({} if ttl is None else {"ttl": float(ttl)}))
     except ValueError as error:
         raise ConfigurationError(f"In {shown}: {error}") from None
 

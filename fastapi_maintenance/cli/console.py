@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import io
+import json
 import logging
 import os
 import select
+import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from enum import IntEnum
-from typing import NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import typer
-from rich.console import Console
-from rich.text import Text
 
 from ..exceptions import ConfigurationError, MaintenanceError
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+
+_INTERRUPTIONS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
 class ExitCode(IntEnum):
@@ -62,7 +68,31 @@ def terminal() -> Console | None:
     """Return the terminal on standard output, or None for a pipe or a file. Follows NO_COLOR."""
     if sys.stdout is None or not sys.stdout.isatty():
         return None
+    from rich.console import Console
+
     return Console(highlight=False, markup=False, emoji=False)
+
+
+def show(
+    document: Callable[[], Any],
+    lines: Callable[[], Iterable[str]],
+    table: Callable[[], RenderableType],
+    *,
+    as_json: bool,
+) -> None:
+    """Print JSON if asked, else a table on a terminal, else lines."""
+    if as_json:
+        echo_json(document())
+    elif (console := terminal()) is not None:
+        console.print(table())
+    else:
+        for line in lines():
+            echo(line)
+
+
+def echo_json(document: Any) -> None:
+    """Print a document for programs, and people who look at it."""
+    echo(json.dumps(document, indent=2))
 
 
 def echo(line: str) -> bool:
@@ -79,10 +109,24 @@ def echo(line: str) -> bool:
 
 
 def echo_error(sentence: str) -> None:
-    """Print to standard error on one line, red on a terminal."""
-    Console(stderr=True, highlight=False, soft_wrap=True).print(
-        Text(sanitize(sentence), style="red")
-    )
+    """Print to standard error on one line, red on a terminal. Follows NO_COLOR."""
+    colour = None if os.environ.get("NO_COLOR") else "red"
+    typer.secho(sanitize(sentence), fg=colour, err=True)
+
+
+@contextmanager
+def on_interruption(callback: Callable[[], object]) -> Iterator[None]:
+    """Call back on SIGINT and SIGTERM instead of ending, so that the terminal is restored."""
+    import asyncio  # a third of the start, which not every command needs
+
+    loop = asyncio.get_running_loop()
+    for number in _INTERRUPTIONS:
+        loop.add_signal_handler(number, callback)
+    try:
+        yield
+    finally:
+        for number in _INTERRUPTIONS:
+            loop.remove_signal_handler(number)
 
 
 def stdout_closed() -> bool:

@@ -1,81 +1,62 @@
-"""The command `history`."""
+"""Print and follow what changed."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Annotated, Final
-
-import typer
-from rich.table import Table
-from rich.text import Text
+from typing import TYPE_CHECKING, Final
 
 from ..backends import BaseStateBackend
 from ..backends.status import label
 from ..model.history import Change
-from .console import echo, handle_errors, sanitize, stdout_closed, terminal
+from .console import echo, on_interruption, sanitize, show, stdout_closed
 from .durations import show_moment
-from .options import BackendOption, ComponentOption, JsonOption, option
-from .status import on_interruption
+from .render import as_table
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 _PIPE_CHECK_INTERVAL: Final = 0.5  # seconds
 
-app = typer.Typer()
 
-
-@app.command("history", short_help="Print who changed what, when and why.")
-def _history(
-    backend: BackendOption,
-    limit: Annotated[
-        int, option("--limit", "COUNT", "The number of past changes to print.", min=1)
-    ] = 20,
-    follow: Annotated[
-        bool, typer.Option("--follow", help="Also print new changes, until Ctrl-C.")
-    ] = False,
-    as_json: JsonOption = False,
-    component: ComponentOption = None,
+def show_history(
+    backend: BaseStateBackend,
+    limit: int,
+    component: str | None,
+    *,
+    follow: bool,
+    as_json: bool,
 ) -> None:
-    """Print the last changes, the newest at the end: when, what, who, from where, and why.
-
-    The kinds of changes: 'set' by this program, the panel or code. 'noticed': written by another
-    program, such as redis-cli; 'at' is the worker that saw it first. 'expired': its time to live
-    ended. 'cleared': ended by force. 'hold taken' and 'hold released'. 'hold lapsed': its lease
-    ended. 'restored' after Redis lost it. 'lost': not restored. With --follow and --json, each
-    change is one line. Only Redis keeps a history.
-    """
-    show: Callable[[Change], bool] = _echo_json if as_json else _echo
-    with handle_errors():
-        if follow:
-            asyncio.run(_follow(backend, limit, component, show))
-        else:
-            changes = asyncio.run(backend.history(limit=limit, component=component))
-            _show(changes, as_json=as_json)
+    """Print the last changes, and with `follow` those that come."""
+    if follow:
+        asyncio.run(_follow(backend, limit, component, _echo_json if as_json else _echo))
+    else:
+        _show(asyncio.run(backend.history(limit=limit, component=component)), as_json=as_json)
 
 
 def _show(changes: Sequence[Change], *, as_json: bool) -> None:
-    if as_json:
-        echo(json.dumps([change.to_json() for change in changes], indent=2))
-    elif (console := terminal()) is not None:
-        console.print(_table(changes))
-    else:
-        for change in changes:
-            _echo(change)
+    show(
+        lambda: [change.to_json() for change in changes],
+        lambda: map(_line, changes),
+        lambda: _table(changes),
+        as_json=as_json,
+    )
 
 
 async def _follow(
-    backend: BaseStateBackend, limit: int, component: str | None, show: Callable[[Change], bool]
+    backend: BaseStateBackend, limit: int, component: str | None, tell: Callable[[Change], bool]
 ) -> None:
     """Print changes until SIGINT, SIGTERM, or a closed pipe."""
     past = await backend.history(limit=limit, component=component)
 
     async def show_all() -> None:
         for change in past:
-            if not show(change):
+            if not tell(change):
                 return
         async for change in backend.follow_history(past[-1].id if past else ""):
-            if component in (None, change.component) and not show(change):
+            if component in (None, change.component) and not tell(change):
                 return
 
     showing = asyncio.ensure_future(show_all())
@@ -88,41 +69,35 @@ async def _follow(
 
 
 def _echo(change: Change) -> bool:
-    return echo(f"{show_moment(change.at)} {', '.join(_words(change))}")
+    return echo(_line(change))
 
 
 def _echo_json(change: Change) -> bool:
     return echo(json.dumps(change.to_json()))
 
 
-def _words(change: Change) -> Iterator[str]:
-    yield " ".join(filter(None, (_what(change), _state(change))))
-    for name, text in (
-        ("component", change.component),
-        ("by", change.by),
-        ("at", _place(change)),
-        ("reason", change.reason),
-        ("error", change.error),
-    ):
-        if text:
-            yield f"{name}: {sanitize(text)}"
+def _row(change: Change) -> dict[str, str | None]:
+    return {
+        "when": show_moment(change.at),
+        "what": _what(change),
+        "state": _state(change),
+        "component": change.component,
+        "by": change.by,
+        "at": _place(change),
+        "reason": change.reason,
+        "error": change.error,
+    }
+
+
+def _line(change: Change) -> str:
+    row = {name: text for name, text in _row(change).items() if text}
+    start = " ".join(row.pop(name) for name in ("when", "what", "state") if name in row)
+    return ", ".join([start, *(f"{name}: {sanitize(text)}" for name, text in row.items())])
 
 
 def _table(changes: Sequence[Change]) -> Table:
-    table = Table("when", "what", "state", "component", "by", "at", "reason")
-    for change in changes:
-        reason = change.reason or change.error
-        texts = (
-            show_moment(change.at),
-            _what(change),
-            _state(change),
-            change.component,
-            change.by,
-            _place(change),
-            reason,
-        )
-        table.add_row(*(Text(sanitize(text or "")) for text in texts))
-    return table
+    rows = [_row(change) for change in changes]
+    return as_table(row | {"reason": row["reason"] or row["error"], "error": None} for row in rows)
 
 
 def _what(change: Change) -> str:

@@ -9,36 +9,45 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from enum import Enum
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..backends import BaseStateBackend
-from ..backends.default import BACKEND_VARIABLE, backend_of_kind, backend_or_default
 from ..exceptions import ConfigurationError
-from ..exemptions.allow_list import check_entry
-from ..model.state import MAX_ALLOW_ENTRIES, MAX_RETRY_AFTER
-from .console import handle_errors
 from .durations import parse_duration
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from ..backends import BaseStateBackend
+else:
+    BaseStateBackend = object  # as typer needs a type at run time
 
 
-def option(name: str, metavar: str, text: str, **more: Any) -> Any:
-    """Describe an option with a value."""
+def option(spec: str, text: str, parse: Callable[[str], object] | None = None, **more: Any) -> Any:
+    """Describe an option with a value, like `--for LENGTH`. The errors of `parse` name it."""
+    name, metavar = spec.split()
+    if parse is not None:
+        more["parser"] = _parser_of(parse)
     return typer.Option(name, metavar=metavar, help=text, **more)
 
 
-def parser_of(parse: Callable[[str], T]) -> Callable[[str | T], T]:
-    """Report a parser's `ValueError` as the command line reports an invalid value."""
+def flag(name: str, text: str) -> Any:
+    """Describe an option without a value."""
+    return typer.Option(name, help=text)
 
-    def parser(text: str | T) -> T:
+
+def _parser_of(parse: Callable[[str], object]) -> Callable[[Any], object]:
+    def parser(text: Any) -> object:
         try:
             return parse(text) if isinstance(text, str) else text  # click parses defaults, too
         except ValueError as error:
             raise typer.BadParameter(str(error)) from None
 
     return parser
+
+
+def parse_seconds(text: str) -> float:
+    """Parse a length. Raises `ValueError`."""
+    return parse_duration(text).total_seconds()
 
 
 # -- the backend -----------------------------------------------------------------------------------
@@ -54,6 +63,8 @@ class BackendSelection:
 
     def create(self) -> BaseStateBackend:
         """Create the backend. Raises `ConfigurationError`."""
+        from ..backends.default import BACKEND_VARIABLE, backend_of_kind, backend_or_default
+
         implied = "env" if self.var_name is not None else "file" if self.file_path else ""
         kind = self.url or implied
         for name, value, owner in (
@@ -88,31 +99,31 @@ def operator() -> str:
     return f"{user}@{socket.gethostname()}"
 
 
-def _create_backend(ctx: typer.Context, url: str | None) -> BaseStateBackend:
+def _create_backend(ctx: typer.Context, url: str | None) -> BaseStateBackend | None:
+    if ctx.resilient_parsing:  # for completion
+        return None
     selection: BackendSelection = ctx.obj or BackendSelection()
-    with handle_errors():
-        return replace(selection, url=url or selection.url).create().as_operator(operator())
+    return replace(selection, url=url or selection.url).create().as_operator(operator())
 
 
 _BACKEND_HELP = (
     "Where the switch is: redis://…, rediss://…, unix://…, redis+sentinel://…, redis+cluster://…, "
-    "file:PATH or env:NAME; valkey://… means redis://…. "
-    "Default: the URL in FASTAPI_MAINTENANCE_BACKEND, else env:FASTAPI_MAINTENANCE_MODE."
+    "file:PATH or env:NAME. Default: the URL in FASTAPI_MAINTENANCE_BACKEND, "
+    "else env:FASTAPI_MAINTENANCE_MODE."
 )
-RootBackendOption = Annotated[str | None, option("--backend", "URL", _BACKEND_HELP)]
+RootBackendOption = Annotated[str | None, option("--backend URL", _BACKEND_HELP)]
 VarNameOption = Annotated[
-    str | None, option("--var-name", "NAME", "The variable of --backend env.", hidden=True)
+    str | None, option("--var-name NAME", "The variable of --backend env.", hidden=True)
 ]
 FilePathOption = Annotated[
-    str | None, option("--file-path", "PATH", "The file of --backend file.", hidden=True)
+    str | None, option("--file-path PATH", "The file of --backend file.", hidden=True)
 ]
 BackendOption = Annotated[
     BaseStateBackend,
     option(
-        "--backend",
-        "URL",
+        "--backend URL",
         _BACKEND_HELP,
-        parser=str,
+        str,
         default_factory=lambda: None,
         show_default=False,
         callback=_create_backend,
@@ -123,11 +134,20 @@ BackendOption = Annotated[
 # -- the state -------------------------------------------------------------------------------------
 
 
+def _check_entry(entry: str) -> str:
+    from ..exemptions.allow_list import check_entry
+
+    return check_entry(entry)
+
+
 def _check_number(entries: list[str] | None) -> tuple[str, ...]:
-    if len(entries or ()) > MAX_ALLOW_ENTRIES:
-        raise typer.BadParameter(
-            f"must be given at most {MAX_ALLOW_ENTRIES} times, got {len(entries or ())}."
-        )
+    if entries:
+        from ..model.state import MAX_ALLOW_ENTRIES
+
+        if len(entries) > MAX_ALLOW_ENTRIES:
+            raise typer.BadParameter(
+                f"must be given at most {MAX_ALLOW_ENTRIES} times, got {len(entries)}."
+            )
     return tuple(entries or ())
 
 
@@ -141,66 +161,39 @@ class ModeName(Enum):
 ComponentOption = Annotated[
     str | None,
     option(
-        "--component",
-        "NAME",
+        "--component NAME",
         "Only the routes of this component. Its switch is the general one's key with :NAME.",
     ),
 ]
-MessageOption = Annotated[str | None, option("--message", "TEXT", "The message for visitors.")]
+MessageOption = Annotated[str | None, option("--message TEXT", "The message for visitors.")]
 ReasonOption = Annotated[
-    str | None, option("--reason", "TEXT", "The reason, for operators. Visitors never see it.")
+    str | None, option("--reason TEXT", "The reason, for operators. Visitors never see it.")
 ]
-ByOption = Annotated[str | None, option("--by", "TEXT", "The operator's name. Default: user@host.")]
+AllowOption = Annotated[
+    list[str] | None,
+    option(
+        "--allow ENTRY",
+        'Let these requests pass: "/login", "POST /login", "/users/{id}", 10.1.0.0/16 or '
+        '"GET 10.1.0.0/16". May be repeated.',
+        _check_entry,
+        callback=_check_number,
+    ),
+]
 ForOption = Annotated[
     timedelta | None,
     option(
-        "--for",
-        "LENGTH",
+        "--for LENGTH",
         "End automatically after 90, 90s, 30m, 2h, 1d or 1h30m. A number alone is seconds.",
-        parser=parser_of(parse_duration),
-    ),
-]
-AtOption = Annotated[
-    str | None,
-    option(
-        "--at",
-        "TIME",
-        "Start at this time instead of now, in the formats of --until. "
-        "--for is then measured from the start.",
-    ),
-]
-UntilOption = Annotated[
-    str | None,
-    option(
-        "--until",
-        "TIME",
-        "End automatically at this time. 04:00 or 04:00:30 is the next such time here, after "
-        "--at if given. 2026-11-22T04:00 is local time, too. 2026-11-22T04:00Z and "
-        "2026-11-22T04:00+01:00 name their zone.",
+        parse_duration,
     ),
 ]
 RetryAfterOption = Annotated[
     int | None,
     option(
-        "--retry-after",
-        "SECONDS",
+        "--retry-after SECONDS",
         "When clients should retry. Default: at the end, else in an hour.",
         min=0,
-        max=MAX_RETRY_AFTER,
-    ),
-]
-ModeOption = Annotated[
-    ModeName, typer.Option("--mode", help="read-only lets GET, HEAD, OPTIONS and TRACE pass.")
-]
-AllowOption = Annotated[
-    list[str] | None,
-    option(
-        "--allow",
-        "ENTRY",
-        'Let these requests pass: "/login", "POST /login", "/users/{id}", 10.1.0.0/16 or '
-        '"GET 10.1.0.0/16". May be repeated.',
-        parser=parser_of(check_entry),
-        callback=_check_number,
+        max=2**31 - 1,  # what every client can parse: MAX_RETRY_AFTER, which has pydantic with it
     ),
 ]
 
@@ -210,26 +203,21 @@ AllowOption = Annotated[
 TimeoutOption = Annotated[
     float,
     option(
-        "--timeout",
-        "LENGTH",
+        "--timeout LENGTH",
         "The longest time to wait, like 90, 30s or 5m.",
-        parser=parser_of(lambda text: parse_duration(text).total_seconds()),
+        parse_seconds,
         show_default="30s",
     ),
 ]
 ExpectOption = Annotated[
     int | None,
     option(
-        "--expect",
-        "N",
+        "--expect N",
         "Wait for exactly this number of workers. Default: at least one must be registered.",
         min=0,
     ),
 ]
 UnfencedOption = Annotated[
-    bool,
-    typer.Option(
-        "--allow-unfenced", help="Succeed although vanished workers may still be serving."
-    ),
+    bool, flag("--allow-unfenced", "Succeed although vanished workers may still be serving.")
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, always with the same keys.")]
+JsonOption = Annotated[bool, flag("--json", "Print JSON, always with the same keys.")]

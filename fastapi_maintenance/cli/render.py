@@ -2,23 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from rich.console import Group, RenderableType
-from rich.table import Table
-from rich.text import Text
+import typer
 
+from ..backends import BaseStateBackend
 from ..backends.base import ReplicaAck
-from ..backends.status import StatusReport, describe_hold, label
-from ..exemptions.allow_list import AllowList
+from ..backends.status import StatusReport, describe_hold, label, look
 from ..model.holds import Hold
 from ..model.state import MaintenanceState
-from .console import echo, sanitize, terminal
+from .console import ExitCode, echo_error, echo_json, exit_with, sanitize, show
 from .durations import show_moment, show_seconds
 
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.table import Table
+
 _COLOURS: Final = {"on": "red", "off": "green", "unknown": "yellow"}
+
+
+def show_status(
+    backend: BaseStateBackend, component: str | None, *, as_json: bool, exit_code: bool
+) -> None:
+    """Print whether maintenance is on, and end the command with the code that this deserves."""
+
+    async def read() -> tuple[StatusReport, tuple[str, ...]]:
+        return await look(backend, component), await backend.warnings()
+
+    report, warnings = asyncio.run(read())
+    if as_json:
+        echo_json(report.to_json() | {"warnings": warnings})
+    else:
+        show_report(report)
+    for warning in warnings:
+        echo_error(warning)
+    if report.state is None:
+        exit_with(
+            f"Cannot determine the current state: {report.reading.error} "
+            "Workers keep their last known state.",
+            ExitCode.FAILED,
+        )
+    if exit_code and report.state.enabled:
+        raise typer.Exit(ExitCode.ON)
+
+
+def show_report(report: StatusReport) -> None:
+    """Print a report as lines for a pipe, or as tables on a terminal."""
+    show(report.to_json, lambda: as_lines(report), lambda: as_tables(report), as_json=False)
 
 
 def as_lines(report: StatusReport) -> list[str]:
@@ -56,6 +89,9 @@ def window_line(report: StatusReport, state: MaintenanceState) -> str:
 
 def as_tables(report: StatusReport) -> RenderableType:
     """Return the effective state, the facts and the holds as tables."""
+    from rich.console import Group
+    from rich.text import Text
+
     shown = label(report.state)
     subject = f"Maintenance of {report.component}" if report.component else "Maintenance"
     parts: list[RenderableType] = [
@@ -63,7 +99,7 @@ def as_tables(report: StatusReport) -> RenderableType:
         _fact_table(report),
     ]
     if report.holds:
-        parts.append(_hold_table(report))
+        parts.append(as_table(_hold_row(report, hold) for hold in report.holds))
     return Group(*parts)
 
 
@@ -97,6 +133,8 @@ def _details(report: StatusReport, state: MaintenanceState) -> Iterator[tuple[st
             yield name, sanitize(text)
     if state.allow is not None:
         yield "allow", ", ".join(map(sanitize, state.allow))
+        from ..exemptions.allow_list import AllowList  # with FastAPI
+
         for problem in AllowList(state.allow).errors:
             yield "problem", sanitize(problem)
     if state.bypass:
@@ -155,6 +193,9 @@ def _lease(report: StatusReport, hold: Hold) -> str:
 
 
 def _fact_table(report: StatusReport) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim", no_wrap=True)
     table.add_column()
@@ -163,25 +204,34 @@ def _fact_table(report: StatusReport) -> Table:
     return table
 
 
-def _hold_table(report: StatusReport) -> Table:
-    table = Table("hold", "mode", "by", "reason", "lease", title_justify="left")
-    for hold in report.holds or ():
-        state = hold.state
-        of = f" of {hold.component}" if hold.component else ""
-        texts = (
-            label(state) + of,
-            state.mode if state.enabled else "",
-            state.by or hold.id,
-            state.reason or "",
-            _lease(report, hold),
+def _hold_row(report: StatusReport, hold: Hold) -> dict[str, str | None]:
+    state = hold.state
+    of = f" of {hold.component}" if hold.component else ""
+    return {
+        "hold": label(state) + of,
+        "mode": state.mode if state.enabled else "",
+        "by": state.by or hold.id,
+        "reason": state.reason,
+        "lease": _lease(report, hold),
+    }
+
+
+def as_table(
+    rows: Iterable[Mapping[str, str | None]], colours: Mapping[str, str] | None = None
+) -> Table:
+    """Return a table for a terminal, with the names of the first row as its columns.
+
+    A column is left out if it is None in every row. `colours` has the style of words.
+    """
+    from rich.table import Table
+    from rich.text import Text
+
+    rows = list(rows)
+    names = [name for name in rows[0] if any(row[name] is not None for row in rows)] if rows else ()
+    table = Table(*names)
+    for row in rows:
+        texts = (row[name] or "" for name in names)
+        table.add_row(
+            *(Text(sanitize(text), style=(colours or {}).get(text, "")) for text in texts)
         )
-        table.add_row(*(Text(sanitize(text)) for text in texts))
     return table
-
-
-def print_status(report: StatusReport) -> None:
-    """Print a report as lines for a pipe, or as tables on a terminal."""
-    if (console := terminal()) is None:
-        echo("\n".join(as_lines(report)))
-    else:
-        console.print(as_tables(report))

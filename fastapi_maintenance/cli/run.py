@@ -1,4 +1,4 @@
-"""The command `run`: hold the service closed while another command runs."""
+"""Hold the service closed while another command runs."""
 
 from __future__ import annotations
 
@@ -8,33 +8,19 @@ import shutil
 import signal
 import sys
 from collections.abc import Sequence
-from contextlib import AsyncExitStack, suppress
-from enum import Enum
+from contextlib import AbstractContextManager, AsyncExitStack, ExitStack, suppress
 from functools import partial
 from types import TracebackType
-from typing import Annotated, Final, Self
+from typing import Any, Final, NoReturn, Self
 
 import typer
-from rich.console import Console
 
 from ..backends import BaseStateBackend, EnvVarBackend
 from ..backends.base import WorkerRegistry
 from ..coordination.context import MaintenanceContext, maintenance_mode_on
 from ..exceptions import LeaseLostError, MaintenanceError, UnsupportedError
-from .console import ExitCode, echo_error, exit_with, handle_errors
-from .durations import parse_duration
-from .options import (
-    AllowOption,
-    BackendOption,
-    ComponentOption,
-    ExpectOption,
-    MessageOption,
-    ReasonOption,
-    UnfencedOption,
-    option,
-    parser_of,
-)
-from .worker_table import WaitDisplay, wait_display
+from .console import ExitCode, echo_error, exit_with
+from .worker_table import wait_display
 from .workers import exit_code_of
 
 _NOT_EXECUTABLE: Final = 126  # as a shell exits
@@ -52,122 +38,29 @@ _KILL_TIMEOUT: Final = 10.0  # seconds between SIGTERM and SIGKILL
 _LOSS_CHECK_INTERVAL: Final = 0.2  # seconds
 _TERMINAL: Final = "/dev/tty"
 
-app = typer.Typer()
 
-
-class OnError(Enum):
-    """The values of `--on-error`."""
-
-    RELEASE = "release"
-    KEEP = "keep"
-
-
-class OnLost(Enum):
-    """The values of `--on-lost`."""
-
-    WARN = "warn"
-    KILL = "kill"
-
-
-def _parse_drain(text: str) -> float:
-    return 0.0 if text.strip() in ("0", "0s") else parse_duration(text).total_seconds()
-
-
-# `allow_interspersed_args`: options after the command's name are its own, as for `env` and `sudo`.
-@app.command(
-    short_help="Hold the service closed while a command runs.",
-    context_settings={"allow_interspersed_args": False},
-)
 def run(
-    backend: BackendOption,
-    command: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="COMMAND",
-            help="The command and its arguments, optionally after two dashes.",
-            show_default=False,
-        ),
-    ],
-    drain: Annotated[
-        float,
-        option(
-            "--drain",
-            "LENGTH",
-            "The longest time to wait until the workers have drained. 0 does not wait.",
-            parser=parser_of(_parse_drain),
-            show_default="30s",
-        ),
-    ] = 30.0,
-    lease: Annotated[
-        float,
-        option(
-            "--lease",
-            "LENGTH",
-            "How long the service stays closed if this process dies.",
-            parser=parser_of(lambda text: parse_duration(text).total_seconds()),
-            show_default="30s",
-        ),
-    ] = 30.0,
-    reason: ReasonOption = None,
-    message: MessageOption = None,
-    allow: AllowOption = None,
-    component: ComponentOption = None,
-    on_error: Annotated[
-        OnError,
-        typer.Option(
-            "--on-error",
-            help="If the command fails or is not run: open again, or keep the service closed.",
-        ),
-    ] = OnError.RELEASE,
-    on_lost: Annotated[
-        OnLost,
-        typer.Option(
-            "--on-lost",
-            help="If the hold is lost while the command runs: warn, or also end the command.",
-        ),
-    ] = OnLost.WARN,
-    allow_unfenced: UnfencedOption = False,
-    expect: ExpectOption = None,
-) -> None:
-    """Hold the service closed while a command runs.
+    backend: BaseStateBackend, command: Sequence[str], *, kill: bool, **options: Any
+) -> NoReturn:
+    """Run a command in a block with these options, and exit with its code or one of our own.
 
-    Closes the service, waits until every worker has drained, runs the command, and opens again.
-
-    Everything after the options is the command. It has this terminal's input and output, and
-    gets the signals that this process gets. A signal before it runs cancels it. If this process is
-    killed (SIGKILL), the command runs on, and the service opens when the lease ends.
-
-    Exit codes: the command's own, or 128 plus the number of the signal that ended it, as with
-    --on-lost kill. 5: it succeeded, but the hold was lost while it ran. If it was not run: 1
-    failed, 2 wrong usage, 3 not drained in time, 4 not proved (vanished workers may still be
-    serving, or none is registered), 126 not executable, 127 not found, 130 interrupted.
+    `kill` ends the command if the hold is lost.
     """
     if code := resolve_command(command):
         problem = "it is not executable" if code == _NOT_EXECUTABLE else "there is no such command"
         echo_error(f"Cannot run {command[0]}: {problem}.")
         raise typer.Exit(code)
-    with handle_errors():
-        _check_backend(backend, drains=bool(drain))
-        # Standard output is the command's.
-        console = Console(stderr=True) if sys.stderr.isatty() else None
-        display = wait_display(console, partial(typer.echo, err=True))
-        loss = LossReport()
-        block = maintenance_mode_on(
-            backend,
-            reason=reason,
-            message=message,
-            allow=allow or (),
-            lease=lease,
-            on_error=on_error.value,
-            on_lost=loss,
-            drain=drain or None,
-            strict=not allow_unfenced,
-            expect=expect,
-            progress=display.show,
-            component=component,
-        )
+    _check_backend(backend, drains=options["drain"] is not None)
+    console = None
+    if sys.stderr.isatty():  # standard output is the command's
+        from rich.console import Console
+
+        console = Console(stderr=True)
+    display, loss = ExitStack(), LossReport()
+    progress = display.enter_context(wait_display(console, partial(typer.echo, err=True)))
+    block = maintenance_mode_on(backend, on_lost=loss, progress=progress, **options)
     try:
-        code = asyncio.run(run_command(block, command, loss, display, kill=on_lost is OnLost.KILL))
+        code = asyncio.run(run_command(block, command, loss, display, kill=kill))
     except asyncio.CancelledError as cancelled:
         exit_with(f"The command was not run: {cancelled}.", ExitCode.INTERRUPTED)
     except MaintenanceError as error:
@@ -225,7 +118,7 @@ async def run_command(
     block: MaintenanceContext,
     command: Sequence[str],
     loss: LossReport,
-    display: WaitDisplay,
+    display: AbstractContextManager[object],
     *,
     kill: bool,
 ) -> int:

@@ -1,13 +1,12 @@
-"""The command `serve`: answers 503 in the place of a service whose workers are gone."""
+"""Answer 503 in the place of a service whose workers are gone."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
 from time import monotonic
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
-import typer
 from starlette.types import Message, Receive, Scope, Send
 
 from ..backends import BaseStateBackend
@@ -19,26 +18,11 @@ from ..responses.renderers import JSON, MEDIA_TYPES, PROBLEM
 from ..responses.response import MODE_HEADER
 from ..responses.translations import TRANSLATIONS
 from ..runtime.mode import MaintenanceMode
-from .console import ExitCode, echo, exit_with, handle_errors
-from .options import BackendOption, option
-
-app = typer.Typer()
+from .console import ExitCode, echo, exit_with
 
 
-@app.command()
-def serve(
-    backend: BackendOption,
-    port: Annotated[int, option("--port", "PORT", "The port to listen on.", min=0, max=65535)],
-    host: Annotated[str, option("--host", "HOST", "The address to listen on.")] = "127.0.0.1",
-) -> None:
-    """Answer 503 to every request, in the place of workers that are gone.
-
-    Follows the switch: while maintenance is on, the response is that of a closed worker. While it
-    is off, the response says that the service is temporarily unavailable, with a Retry-After of a
-    few seconds. Put it behind a proxy as the backup server. No barrier waits for it.
-
-    Needs uvicorn, as in the extra 'demo'.
-    """
+def serve(backend: BaseStateBackend, host: str, port: int) -> None:
+    """Answer 503 to every request until interrupted."""
     try:
         import uvicorn
     except ModuleNotFoundError:
@@ -46,8 +30,7 @@ def serve(
             "uvicorn must be installed to serve: pip install 'fastapi-maintenance-cluster[demo]'",
             ExitCode.FAILED,
         )
-    with handle_errors():
-        stand_in = StandIn(backend)
+    stand_in = StandIn(backend)
     echo(f"Answering 503 on http://{host}:{port} by the switch at {backend.describe()}.")
     uvicorn.run(
         stand_in,

@@ -1,13 +1,12 @@
-"""The commands `on` and `off`."""
+"""Turn the switch on and off, and windows: the commands `on`, `off` and `schedule`."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import datetime, timedelta
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
 import typer
 
@@ -16,28 +15,9 @@ from ..backends.base import ReplicaAck
 from ..backends.status import StatusReport, describe_hold, look
 from ..model.holds import Hold
 from ..model.state import OFF, MaintenanceState
-from .console import ExitCode, echo, exit_with, handle_errors
+from .console import ExitCode, echo, echo_json, exit_with
 from .durations import parse_until
-from .options import (
-    AllowOption,
-    AtOption,
-    BackendOption,
-    ByOption,
-    ComponentOption,
-    ForOption,
-    JsonOption,
-    MessageOption,
-    ModeName,
-    ModeOption,
-    ReasonOption,
-    RetryAfterOption,
-    TimeoutOption,
-    UnfencedOption,
-    UntilOption,
-    operator,
-)
-from .render import print_status, replicas_line
-from .workers import conclude_wait, watch_wait
+from .render import replicas_line, show_report, window_line
 
 _MAX_NAMED_HOLDS: Final = 5
 _REPLICA_TIMEOUT: Final = 1.0  # seconds
@@ -53,149 +33,88 @@ _CHANGED_AGAIN: Final = (
     "The switch was written, and then changed by another operator. See 'status' and try again."
 )
 
-app = typer.Typer()
 
-
-@app.command()
-def on(
-    backend: BackendOption,
-    wait: Annotated[
-        bool, typer.Option("--wait", help="Wait until every live worker has closed.")
-    ] = False,
-    drained: Annotated[
-        bool,
-        typer.Option(
-            "--drained", help="Also wait until no request is in flight that is refused now."
-        ),
-    ] = False,
-    timeout: TimeoutOption = 30.0,
-    allow_unfenced: UnfencedOption = False,
-    message: MessageOption = None,
-    reason: ReasonOption = None,
-    at: AtOption = None,
-    length: ForOption = None,
-    until: UntilOption = None,
-    retry_after: RetryAfterOption = None,
-    mode: ModeOption = ModeName.FULL,
-    allow: AllowOption = None,
-    component: ComponentOption = None,
-    by: ByOption = None,
-    as_json: JsonOption = False,
+def turn_on(
+    backend: BaseStateBackend,
+    component: str | None,
+    *,
+    at: str | None,
+    until: str | None,
+    length: timedelta | None,
+    as_json: bool,
+    **details: Any,
 ) -> None:
-    """Turn maintenance on, and print the resulting status.
-
-    With --at it starts at that time. Until then, 'schedule' shows the window and can cancel it.
-
-    If Redis has replicas, prints how many have the new state, after one second at most. A
-    failover to a replica without it would open the service.
-
-    Exits with 1 if maintenance is off afterwards, for whatever reason. With --wait, exits with 3
-    if workers have not followed in time, and with 4 if vanished workers may still be serving.
-    Maintenance then stays on.
-    """
-    if length is not None and until is not None:
-        raise typer.BadParameter("both set the end. Use one.", param_hint="--for and --until")
-    if at is not None and (wait or drained):
-        raise typer.BadParameter(
-            "nothing closes before the start. Use one.", param_hint="--at and --wait"
-        )
+    """Turn the switch on from `at` to `until`, or for a `length`, and print the status."""
     starts_at, ends_at = _window(at, until)
-    state = MaintenanceState(
-        enabled=True,
-        message=message or None,
-        reason=reason or None,
-        retry_after=retry_after,
-        starts_at=starts_at,
-        ends_at=ends_at,
-        mode=mode.value,
-        allow=tuple(allow or ()) or None,
-        by=by or operator(),
-    )
-    with handle_errors():
-        finish(asyncio.run(_turn_on(backend, state, length, component)), as_json=as_json)
-        if not (wait or drained):
-            return
-        result = watch_wait(
-            backend, component=component, drained=drained, timeout=timeout, silent=as_json
-        )
-    conclude_wait(result, strict=not allow_unfenced)
-
-
-@app.command()
-def off(
-    backend: BackendOption,
-    force: Annotated[
-        bool, typer.Option("--force", help="Also end all holds. Their holders are told.")
-    ] = False,
-    component: ComponentOption = None,
-) -> None:
-    """Turn maintenance off, and print the resulting status.
-
-    Turning a component off removes its own switch. The general switch then applies to it.
-
-    Exits with 1 if maintenance is still on, as it is while a hold stands.
-    """
-    if force and component is not None:
-        raise typer.BadParameter(
-            "--force ends the holds of all components. Use one.",
-            param_hint="--force and --component",
-        )
-    with handle_errors():
-        finish(asyncio.run(turn_off(backend, force=force, component=component)))
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """The status after a change. `problem` is empty if the change had its effect."""
-
-    report: StatusReport
-    problem: str
-    replicas: ReplicaAck | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """Return everything but the problem as JSON values, always with the same keys."""
-        replicas = None if self.replicas is None else asdict(self.replicas)
-        return self.report.to_json() | {"replicas": replicas}
-
-
-def finish(outcome: Outcome, *, as_json: bool = False) -> None:
-    """Print the status, and exit with an error if the change did not have its effect."""
+    state = MaintenanceState(enabled=True, starts_at=starts_at, ends_at=ends_at, **details)
+    report, problem, replicas = asyncio.run(_write_on(backend, state, length, component))
     if as_json:
-        echo(json.dumps(outcome.to_json(), indent=2))
+        acks = None if replicas is None else asdict(replicas)
+        echo_json(report.to_json() | {"replicas": acks})
     else:
-        print_status(outcome.report)
-        if outcome.replicas is not None:
-            echo(replicas_line(outcome.replicas))
-    if outcome.problem:
-        exit_with(outcome.problem, ExitCode.FAILED)
+        show_report(report)
+        if replicas is not None:
+            echo(replicas_line(replicas))
+    if problem:
+        exit_with(problem, ExitCode.FAILED)
 
 
-async def turn_off(
+def turn_off(
     backend: BaseStateBackend, *, force: bool = False, component: str | None = None
-) -> Outcome:
-    """Turn a switch off, and with `force` end all holds. Raises `BackendError`."""
-    if component is not None:
-        await backend.write_component(component, OFF)
-    elif force:
-        await backend.clear()
-    else:
-        await backend.write(OFF)
-    report = await look(backend, component)
-    return Outcome(report, _why_not_off(report))
+) -> None:
+    """Turn a switch off, with `force` also end all holds, and print the status."""
+
+    async def write_off() -> StatusReport:
+        if component is not None:
+            await backend.write_component(component, OFF)
+        elif force:
+            await backend.clear()
+        else:
+            await backend.write(OFF)
+        return await look(backend, component)
+
+    report = asyncio.run(write_off())
+    show_report(report)
+    if problem := _why_not_off(report):
+        exit_with(problem, ExitCode.FAILED)
 
 
-async def _turn_on(
+def list_windows(backend: BaseStateBackend, component: str | None, *, as_json: bool) -> None:
+    """Print the upcoming or current window, if there is one."""
+    report = _read_schedule(backend, component)
+    if as_json:
+        echo_json(report.windows_json())
+    elif report.window is not None:
+        echo(window_line(report, report.window))
+
+
+def cancel_window(backend: BaseStateBackend, component: str | None) -> None:
+    """Turn off a switch that has a window."""
+    if _read_schedule(backend, component).window is None:
+        exit_with("There is no window to cancel.", ExitCode.FAILED)
+    turn_off(backend, component=component)
+
+
+def _read_schedule(backend: BaseStateBackend, component: str | None) -> StatusReport:
+    report = asyncio.run(look(backend, component))
+    if report.switch is None:
+        exit_with(f"Cannot read the schedule: {report.reading.error}", ExitCode.FAILED)
+    return report
+
+
+async def _write_on(
     backend: BaseStateBackend,
     state: MaintenanceState,
     length: timedelta | None,
     component: str | None,
-) -> Outcome:
+) -> tuple[StatusReport, str, ReplicaAck | None]:
+    """Return the status, why maintenance is not on, or "", and which replicas have the state."""
     # Windows are judged by the backend's clock, so `length` counts from there, not from this
     # host's.
     before = await look(backend, component)
     own = component is None or before.has_own_switch
     if state.starts_at is not None and before.switch_is_on and own:
-        return Outcome(before, _WOULD_OPEN)
+        return before, _WOULD_OPEN, None
     state = state.replace(since=before.now.replace(microsecond=0))
     if length is not None:
         # An end, not a time to live of the key: it can still be read when it is over, and it
@@ -203,14 +122,14 @@ async def _turn_on(
         try:
             state = state.replace(ends_at=(state.starts_at or before.now) + length)
         except OverflowError:
-            return Outcome(before, _TOO_LATE)
+            return before, _TOO_LATE, None
     replicas = None
     if component is None:
         replicas = await backend.write_replicated(state, within=_REPLICA_TIMEOUT)
     else:
         await backend.write_component(component, state)
     report = await look(backend, component)
-    return Outcome(report, _why_not_on(report, state), replicas)
+    return report, _why_not_on(report, state), replicas
 
 
 def _window(at: str | None, until: str | None) -> tuple[datetime | None, datetime | None]:

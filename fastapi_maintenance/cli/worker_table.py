@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from types import TracebackType
-from typing import Any, Final, Protocol, Self
-
-from rich.console import Console, Group
-from rich.live import Live
-from rich.table import Table
-from rich.text import Text
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final
 
 from ..backends.status import label
 from ..coordination.barrier import BarrierResult
 from ..model.workers import WAY_AROUND, RegistrySnapshot, Worker
+from . import render
 from .console import sanitize
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
 
 _COLOURS: Final = {
     "open": "green",
@@ -27,73 +27,35 @@ _COLOURS: Final = {
 }
 
 
-class WaitDisplay(Protocol):
-    """Shows how a wait goes, while it is entered."""
+@contextmanager
+def wait_display(
+    console: Console | None, tell: Callable[[str], object]
+) -> Iterator[Callable[[BarrierResult], object]]:
+    """Yield what shows how a wait goes.
 
-    def __enter__(self) -> Self: ...
+    It redraws a table on a terminal that can, and else prints a line for each change.
+    """
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None: ...
+    def footer(result: BarrierResult) -> str:
+        return f"{result.elapsed:.1f} s: {summary(result)}"
 
-    def show(self, result: BarrierResult) -> None: ...
+    if console is None or console.is_dumb_terminal:
+        yield lambda result: tell(footer(result))
+        return
+    from rich.console import Group
+    from rich.live import Live
+    from rich.text import Text
 
+    def draw(result: BarrierResult) -> None:
+        live.start()  # only now: without anything to show it would print an empty line
+        table = as_table(list(_standings(result)))
+        live.update(Group(table, Text(footer(result), style="dim")), refresh=True)
 
-def wait_display(console: Console | None, tell: Callable[[str], object]) -> WaitDisplay:
-    """Return a live table for a terminal that can redraw it, else a line for each change."""
-    return (
-        PlainWaitDisplay(tell)
-        if console is None or console.is_dumb_terminal
-        else LiveWaitDisplay(console)
-    )
-
-
-class PlainWaitDisplay:
-    """One line for each change."""
-
-    def __init__(self, tell: Callable[[str], object]) -> None:
-        self._tell = tell
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None: ...
-
-    def show(self, result: BarrierResult) -> None:
-        """Print how many workers stand where."""
-        self._tell(f"{result.elapsed:.1f} s: {summary(result)}")
-
-
-class LiveWaitDisplay:
-    """A table that is redrawn in place."""
-
-    def __init__(self, console: Console) -> None:
-        self._live = Live(console=console, auto_refresh=False)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._live.stop()
-
-    def show(self, result: BarrierResult) -> None:
-        """Draw where every worker stands."""
-        self._live.start()  # only now: without anything to show it would print an empty line
-        footer = Text(f"{result.elapsed:.1f} s: {summary(result)}", style="dim")
-        self._live.update(Group(as_table(list(_standings(result))), footer), refresh=True)
+    live = Live(console=console, auto_refresh=False)
+    try:
+        yield draw
+    finally:
+        live.stop()
 
 
 def summary(result: BarrierResult) -> str:
@@ -114,32 +76,22 @@ def summary(result: BarrierResult) -> str:
     )
 
 
-def as_table(workers: Sequence[tuple[str, Worker]]) -> Table:
+def as_table(workers: Iterable[tuple[str, Worker]]) -> Table:
     """Return a row for each worker."""
-    table = Table(
-        "worker",
-        "host",
-        "pid",
-        "link",
-        "stands",
-        "requests",
-        "WebSockets",
-        "closes by itself after",
+    rows = (
+        {
+            "worker": worker.id,
+            "host": worker.host,
+            "pid": str(worker.pid),
+            "link": worker.rung,
+            "stands": standing,
+            "requests": str(worker.http),
+            "WebSockets": str(worker.websockets),
+            "closes by itself after": "never" if worker.fence is None else f"{worker.fence:g} s",
+        }
+        for standing, worker in workers
     )
-    for standing, worker in workers:
-        fence = "never" if worker.fence is None else f"{worker.fence:g} s"
-        cells = (
-            worker.id,
-            worker.host,
-            str(worker.pid),
-            worker.rung,
-            standing,
-            str(worker.http),
-            str(worker.websockets),
-            fence,
-        )
-        table.add_row(*(Text(sanitize(cell), style=_COLOURS.get(cell, "")) for cell in cells))
-    return table
+    return render.as_table(rows, _COLOURS)
 
 
 def worker_lines(roll: RegistrySnapshot) -> Iterator[str]:

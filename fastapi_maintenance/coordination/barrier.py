@@ -274,7 +274,7 @@ async def wait_until_applied(
     drained: bool = False,
     timeout: float = 30.0,
     expect: int | None = None,
-    progress: Callable[[BarrierResult], None] | None = None,
+    progress: Callable[[BarrierResult], object] | None = None,
 ) -> BarrierResult:
     """Wait until every live worker has applied the current state, on or off.
 

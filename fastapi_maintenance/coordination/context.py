@@ -36,7 +36,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 OnError = Literal["release", "keep"]
 OnLost = Literal["tell", "cancel"] | Callable[[LeaseLostError], object]
-Progress = Callable[[BarrierResult], None]
+Progress = Callable[[BarrierResult], object]
 Wait = Callable[[BaseStateBackend], Awaitable[BarrierResult]]
 
 _RELEASE_TIMEOUT: Final = 2.0  # seconds, for a block that was cancelled while taking its hold

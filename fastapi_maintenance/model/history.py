@@ -64,7 +64,7 @@ class Change:
 class Attribution(BaseModel):
     """The author, place and resulting state of a change. Validated, as a backend stores it."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="ignore", populate_by_name=True)
 
     by: str | None = None
     host: str | None = None

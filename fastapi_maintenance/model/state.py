@@ -57,7 +57,7 @@ def parse_bool(word: str) -> bool:
 class BypassRecord(BaseModel):
     """The record of a bypass token in the switch. It does not contain the token."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="ignore")
 
     id: Annotated[Text, Field(max_length=64)]
     until: AwareDatetime

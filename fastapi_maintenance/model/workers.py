@@ -34,7 +34,7 @@ _Count = Annotated[int, Field(ge=0)]
 class ComponentStatus(BaseModel):
     """The status of a worker for one component of its routes, as in `Worker`."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="ignore")
 
     closed: bool = False
     drained: bool = False
@@ -45,7 +45,7 @@ class ComponentStatus(BaseModel):
 class _Record(BaseModel):
     """The record that a worker registers once; from Redis, hence validated."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="ignore")
 
     host: str = "?"
     pid: int = 0
@@ -63,7 +63,7 @@ class _Record(BaseModel):
 class _Report(BaseModel):
     """The report of a worker at every poll."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="ignore")
 
     rung: str = "?"
     epoch: _Count = 0

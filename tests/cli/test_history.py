@@ -14,6 +14,7 @@ import pytest
 from rich.console import Console
 
 from fastapi_maintenance.backends import RedisBackend
+from fastapi_maintenance.cli import console as showing
 from fastapi_maintenance.cli import history
 from fastapi_maintenance.cli.durations import show_moment
 from fastapi_maintenance.cli.options import operator
@@ -78,7 +79,7 @@ def test_a_change_is_one_line_of_json(capsys: pytest.CaptureFixture[str]) -> Non
 
 def test_a_terminal_gets_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
     console = Console(file=StringIO(), force_terminal=True, color_system=None, width=140)
-    monkeypatch.setattr(history, "terminal", lambda: console)
+    monkeypatch.setattr(showing, "terminal", lambda: console)
 
     history._show(
         [

@@ -9,7 +9,7 @@ import pytest
 from fastapi_maintenance.backends import BaseStateBackend, EnvVarBackend, RedisBackend
 from fastapi_maintenance.backends.base import SnapshotListener
 from fastapi_maintenance.backends.status import StatusReport, label
-from fastapi_maintenance.cli.status import Observation, Observer
+from fastapi_maintenance.cli.watch import Observation, Observer
 from fastapi_maintenance.model.holds import Hold
 from fastapi_maintenance.model.snapshot import Snapshot
 from fastapi_maintenance.model.state import ON
@@ -109,7 +109,7 @@ async def test_the_first_look_waits_for_the_first_news() -> None:
 
 async def test_silence_is_news_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """As of a file on a network file system that hangs."""
-    monkeypatch.setattr("fastapi_maintenance.cli.status._FIRST_TIMEOUT", 0.1)
+    monkeypatch.setattr("fastapi_maintenance.cli.watch._FIRST_TIMEOUT", 0.1)
     async with Observer(Late(3600)) as observer:
         assert (await observer.look()).report.reading.error == "The backend has not answered yet."
 

@@ -14,10 +14,10 @@ from rich.console import Console
 from fastapi_maintenance import MaintenanceState
 from fastapi_maintenance.backends import BaseStateBackend, EnvVarBackend
 from fastapi_maintenance.backends.status import StatusReport
-from fastapi_maintenance.cli import render as show
-from fastapi_maintenance.cli import status as watch
+from fastapi_maintenance.cli import console as show
+from fastapi_maintenance.cli import watch
 from fastapi_maintenance.cli.durations import show_moment
-from fastapi_maintenance.cli.status import Lines, Observation, Screen, Viewer, follow
+from fastapi_maintenance.cli.watch import Observation, View, follow, lines, screen
 from fastapi_maintenance.model.holds import Hold
 from fastapi_maintenance.model.snapshot import Snapshot
 from fastapi_maintenance.model.state import OFF, ON
@@ -43,7 +43,7 @@ class Eyes:
         self.act = act
         self.seen: list[Observation] = []
 
-    def show(self, seen: Observation) -> bool:
+    def __call__(self, seen: Observation) -> bool:
         self.seen.append(seen)
         self.act()
         self.left -= 1
@@ -54,9 +54,9 @@ class Eyes:
 
 
 def test_one_line_a_change(capsys: pytest.CaptureFixture[str]) -> None:
-    lines = Lines(as_json=False)
+    tell = lines(as_json=False)
     for seen in (sight(OFF), sight(OFF, age=0.5), sight(ON), sight(ON), sight(OFF)):
-        assert lines.show(seen)
+        assert tell(seen)
     assert [line.split()[2] for line in capsys.readouterr().out.splitlines()] == [
         "off",
         "on,",
@@ -73,7 +73,7 @@ def test_a_line_says_what_a_person_wants_to_know(capsys: pytest.CaptureFixture[s
         message="not shown",
         ends_at=LATER,
     )
-    Lines(as_json=False).show(sight(state, holds=(Hold("a", state),)))
+    lines(as_json=False)(sight(state, holds=(Hold("a", state),)))
     assert capsys.readouterr().out == (
         f"{show_moment(NOW)} on, read-only, by: ana, reason: OPS\\n417, until "
         f"{show_moment(LATER)}, 1 hold [redis, 0.2 s old]\n"
@@ -82,7 +82,7 @@ def test_a_line_says_what_a_person_wants_to_know(capsys: pytest.CaptureFixture[s
 
 def test_a_line_announces_a_window_and_counts_holds(capsys: pytest.CaptureFixture[str]) -> None:
     window = MaintenanceState(enabled=True, starts_at=LATER)
-    Lines(as_json=False).show(sight(window, holds=(Hold("a", OFF), Hold("b", OFF))))
+    lines(as_json=False)(sight(window, holds=(Hold("a", OFF), Hold("b", OFF))))
     assert (
         capsys.readouterr().out
         == f"{show_moment(NOW)} off, coming: {show_moment(LATER)}, 2 holds [redis, 0.2 s old]\n"
@@ -90,7 +90,7 @@ def test_a_line_announces_a_window_and_counts_holds(capsys: pytest.CaptureFixtur
 
 
 def test_a_line_says_why_nothing_is_known(capsys: pytest.CaptureFixture[str]) -> None:
-    Lines(as_json=False).show(sight(None, age=None, error="no \x1broute"))
+    lines(as_json=False)(sight(None, age=None, error="no \x1broute"))
     assert (
         capsys.readouterr().out
         == f"{show_moment(NOW)} unknown, error: no \\x1broute [redis, never confirmed]\n"
@@ -98,9 +98,9 @@ def test_a_line_says_why_nothing_is_known(capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_a_change_is_one_line_of_json(capsys: pytest.CaptureFixture[str]) -> None:
-    lines = Lines(as_json=True)
-    assert lines.show(sight(ON))
-    assert lines.show(sight(OFF))
+    tell = lines(as_json=True)
+    assert tell(sight(ON))
+    assert tell(sight(OFF))
     first, second = map(json.loads, capsys.readouterr().out.splitlines())
     assert (first["enabled"], second["enabled"]) == (True, False)
     assert first == sight(ON).to_json()
@@ -113,7 +113,7 @@ def test_nobody_is_left_to_look_when_the_pipe_is_closed(
     """Found out by writing, and also while there is nothing to write."""
     monkeypatch.setattr(watch, "echo", lambda line: said)
     monkeypatch.setattr(watch, "stdout_closed", lambda: abandoned)
-    assert not Lines(as_json=False).show(sight(ON))
+    assert not lines(as_json=False)(sight(ON))
 
 
 # -- a screen --------------------------------------------------------------------------------------
@@ -121,13 +121,13 @@ def test_nobody_is_left_to_look_when_the_pipe_is_closed(
 
 def test_a_screen_shows_the_changes_and_below_them_the_present_state() -> None:
     console = Console(file=StringIO(), force_terminal=True, color_system=None, width=100)
-    with Screen(console) as screen:
+    with screen(console) as draw:
         for seen in (
             sight(OFF),
             sight(OFF, age=0.5),
             sight(MaintenanceState(enabled=True, reason="OPS-417"), age=0.1),
         ):
-            assert screen.show(seen)
+            assert draw(seen)
     assert isinstance(console.file, StringIO)
     text = console.file.getvalue()
     assert text.count(f"{show_moment(NOW)} off") == 1
@@ -159,15 +159,19 @@ async def test_following_ends_in_order_when_interrupted(number: signal.Signals) 
 
 
 @pytest.fixture
-def viewers(monkeypatch: pytest.MonkeyPatch) -> list[Viewer]:
+def viewers(monkeypatch: pytest.MonkeyPatch) -> list[View]:
     """The viewers that `watch` chose, without following anything."""
-    chosen: list[Viewer] = []
+    chosen: list[View] = []
 
-    async def choose(backend: BaseStateBackend, viewer: Viewer) -> None:
+    async def choose(backend: BaseStateBackend, viewer: View) -> None:
         chosen.append(viewer)
 
     monkeypatch.setattr(watch, "follow", choose)
     return chosen
+
+
+def named(viewers: list[View]) -> list[str]:
+    return [viewer.__qualname__.partition(".")[0] for viewer in viewers]
 
 
 def on_terminal(monkeypatch: pytest.MonkeyPatch, term: str = "xterm") -> None:
@@ -175,24 +179,24 @@ def on_terminal(monkeypatch: pytest.MonkeyPatch, term: str = "xterm") -> None:
     monkeypatch.setattr(watch, "terminal", lambda: Console(file=StringIO(), force_terminal=True))
 
 
-def test_a_pipe_gets_lines(cli: Cli, viewers: list[Viewer]) -> None:
+def test_a_pipe_gets_lines(cli: Cli, viewers: list[View]) -> None:
     assert cli("watch", "--backend", "file:switch.json").code == 0
-    assert isinstance(viewers[0], Lines)
+    assert named(viewers) == ["lines"]
 
 
 def test_a_terminal_gets_a_screen_unless_it_cannot_move_its_cursor_or_json_is_asked_for(
-    cli: Cli, viewers: list[Viewer], monkeypatch: pytest.MonkeyPatch
+    cli: Cli, viewers: list[View], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     on_terminal(monkeypatch)
     assert cli("watch", "--backend", "file:switch.json").code == 0
     assert cli("watch", "--backend", "file:switch.json", "--json").code == 0
     on_terminal(monkeypatch, "dumb")
     assert cli("watch", "--backend", "file:switch.json").code == 0
-    assert [type(viewer) for viewer in viewers] == [Screen, Lines, Lines]
+    assert named(viewers) == ["screen", "lines", "lines"]
 
 
 def test_watching_an_environment_variable_says_that_there_is_nothing_to_see(
-    cli: Cli, viewers: list[Viewer]
+    cli: Cli, viewers: list[View]
 ) -> None:
     ran = cli("watch", "--backend", "env:CLOSED")
     assert (ran.code, ran.err) == (
@@ -204,7 +208,7 @@ def test_watching_an_environment_variable_says_that_there_is_nothing_to_see(
     )
 
 
-def test_a_backend_that_cannot_be_meant_is_not_watched(cli: Cli, viewers: list[Viewer]) -> None:
+def test_a_backend_that_cannot_be_meant_is_not_watched(cli: Cli, viewers: list[View]) -> None:
     ran = cli("watch", "--backend", "memcached")
     assert (ran.code, viewers) == (2, [])
 

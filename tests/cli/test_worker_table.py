@@ -7,8 +7,6 @@ import pytest
 from rich.console import Console
 
 from fastapi_maintenance.cli.worker_table import (
-    LiveWaitDisplay,
-    PlainWaitDisplay,
     as_table,
     listed,
     rows,
@@ -107,15 +105,15 @@ def test_ways_around_name_each_path_once_and_how_to_close_it() -> None:
 
 def test_lines_tell_how_long_it_took() -> None:
     told: list[str] = []
-    with PlainWaitDisplay(told.append) as lines:
-        lines.show(MIXED)
+    with wait_display(None, told.append) as show:
+        show(MIXED)
     assert told == [f"1.2 s: {summary(MIXED)}"]
 
 
 def test_a_terminal_shows_every_worker_once_and_where_it_stands() -> None:
     console = terminal()
-    with LiveWaitDisplay(console) as live:
-        live.show(MIXED)
+    with wait_display(console, print) as show:
+        show(MIXED)
     screen = drawn(console)
     # Drawn again when it ends, so that what remains is whole.
     rows = [
@@ -136,10 +134,11 @@ def test_a_terminal_shows_every_worker_once_and_where_it_stands() -> None:
     assert screen.endswith("\x1b[?25h"), "the cursor must come back"
 
 
-def test_only_a_terminal_that_can_redraw_gets_a_table() -> None:
-    assert isinstance(wait_display(terminal(), print), LiveWaitDisplay)
-    assert isinstance(wait_display(terminal(term="dumb"), print), PlainWaitDisplay)
-    assert isinstance(wait_display(None, print), PlainWaitDisplay)
+def test_dumb_terminal_gets_lines_instead_of_a_table() -> None:
+    console, told = terminal(term="dumb"), list[str]()
+    with wait_display(console, told.append) as show:
+        show(MIXED)
+    assert (drawn(console), len(told)) == ("", 1)
 
 
 # -- for programs ----------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from fastapi_maintenance.backends import RedisBackend
-from fastapi_maintenance.cli import workers as barrier
+from fastapi_maintenance.cli import console as showing
 from fastapi_maintenance.model.workers import WAY_AROUND, RegistrySnapshot
 
 from ..checker.crew import Crew, Nursery, ask_slowly, is_at_work, ready
@@ -307,7 +307,7 @@ def test_a_terminal_gets_a_table_of_the_workers(
 ) -> None:
     register("a", rung="tracking")
     console = Console(file=StringIO(), force_terminal=True, width=100)
-    monkeypatch.setattr(barrier, "terminal", lambda: console)
+    monkeypatch.setattr(showing, "terminal", lambda: console)
     assert cli("workers", "--backend", redis_url).out == ""
     assert isinstance(console.file, StringIO)
     assert "│ a " in console.file.getvalue()

@@ -1,109 +1,46 @@
-"""The commands `status` and `watch`."""
+"""Follow the state live."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import signal
 import time
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Annotated, Any, Final, Protocol, Self
+from typing import Any, Final, Self
 
-import typer
 from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
 from .._internal.logging import error_text
 from ..backends import BaseStateBackend, EnvVarBackend
-from ..backends.status import StatusReport, label, look
+from ..backends.status import StatusReport, label
 from ..exceptions import BackendError
 from ..model.snapshot import Snapshot
 from ..runtime.mode import MaintenanceMode
-from .console import (
-    ExitCode,
-    echo,
-    echo_error,
-    exit_with,
-    handle_errors,
-    sanitize,
-    stdout_closed,
-    terminal,
-)
+from .console import echo, echo_error, on_interruption, sanitize, stdout_closed, terminal
 from .durations import show_moment, show_seconds
-from .options import BackendOption, ComponentOption, JsonOption
-from .render import as_tables, print_status
+from .render import as_tables
 
 _REDRAW_INTERVAL: Final = 0.5  # seconds; also how soon a closed pipe is noticed
 _FIRST_TIMEOUT: Final = 5.0  # seconds to wait for the first snapshot or error
-_INTERRUPTIONS: Final = (signal.SIGINT, signal.SIGTERM)
-
-app = typer.Typer()
 
 
-@app.command()
-def status(
-    backend: BackendOption,
-    as_json: JsonOption = False,
-    exit_code: Annotated[
-        bool, typer.Option("--exit-code", help="Exit with 6 if maintenance is on.")
-    ] = False,
-    component: ComponentOption = None,
-) -> None:
-    """Print whether maintenance is on, and why.
-
-    Exits with 1 if the state is unknown, with or without --exit-code.
-    """
-    with handle_errors():
-        report, warnings = asyncio.run(_look(backend, component))
-    if as_json:
-        echo(json.dumps(report.to_json() | {"warnings": warnings}, indent=2))
-    else:
-        print_status(report)
-    for warning in warnings:
-        echo_error(warning)
-    if report.state is None:
-        exit_with(
-            f"Cannot determine the current state: {report.reading.error} "
-            "Workers keep their last known state.",
-            ExitCode.FAILED,
+def watch(backend: BaseStateBackend, *, as_json: bool) -> None:
+    """Show the state on a terminal that can redraw it, or print a line for each change."""
+    if isinstance(backend, EnvVarBackend):
+        echo_error(
+            f"{backend.describe()} is read from this process' own environment, "
+            "which no other process can change."
         )
-    if exit_code and report.state.enabled:
-        raise typer.Exit(ExitCode.ON)
-
-
-@app.command()
-def watch(backend: BackendOption, as_json: JsonOption = False) -> None:
-    """Follow the state live, until Ctrl-C.
-
-    Receives changes as a worker does. Shows the state on a terminal, or prints one line per change
-    to a pipe, with the source of the state and its age. Keeps trying while the backend cannot be
-    reached. The exit code is 0 after Ctrl-C or when the pipe is closed.
-    """
-    with handle_errors():
-        if isinstance(backend, EnvVarBackend):
-            echo_error(
-                f"{backend.describe()} is read from this process' own environment, "
-                "which no other process can change."
-            )
-        console = terminal()
-        if as_json or console is None or console.is_dumb_terminal:
-            asyncio.run(follow(backend, Lines(as_json=as_json)))
-        else:
-            with Screen(console) as screen:
-                asyncio.run(follow(backend, screen))
-
-
-async def _look(
-    backend: BaseStateBackend, component: str | None
-) -> tuple[StatusReport, tuple[str, ...]]:
-    return await look(backend, component), await backend.warnings()
-
-
-# -- following -------------------------------------------------------------------------------------
+    console = terminal()
+    if as_json or console is None or console.is_dumb_terminal:
+        asyncio.run(follow(backend, lines(as_json=as_json)))
+    else:
+        with screen(console) as show:
+            asyncio.run(follow(backend, show))
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,77 +134,52 @@ class Observer(MaintenanceMode):
         return {}
 
 
-class Viewer(Protocol):
-    """Shows observations. `show` returns False when there is no reader any more."""
+# -- views -----------------------------------------------------------------------------------------
 
-    def show(self, sight: Observation) -> bool: ...
+View = Callable[[Observation], bool]
+"""Shows an observation. Returns False when there is no reader any more."""
 
 
-class Lines:
+def lines(*, as_json: bool) -> View:
     """Print one line per change, as text or as JSON."""
+    last: Hashable = None
 
-    def __init__(self, *, as_json: bool) -> None:
-        self._as_json = as_json
-        self._last: Hashable = None
-
-    def show(self, sight: Observation) -> bool:
-        """Print an observation if it differs from the last one."""
-        if sight.key != self._last:
-            self._last = sight.key
-            if not echo(json.dumps(sight.to_json()) if self._as_json else _line(sight)):
+    def show(sight: Observation) -> bool:
+        nonlocal last
+        if sight.key != last:
+            last = sight.key
+            if not echo(json.dumps(sight.to_json()) if as_json else _line(sight)):
                 return False
         return not stdout_closed()
 
+    return show
 
-class Screen:
-    """The current state, redrawn in place below the past changes."""
 
-    def __init__(self, console: Console) -> None:
-        self._live = Live(console=console, auto_refresh=False)
-        self._last: Hashable = None
+@contextmanager
+def screen(console: Console) -> Iterator[View]:
+    """Draw the current state in place, below the past changes."""
+    last: Hashable = None
 
-    def __enter__(self) -> Self:
-        self._live.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._live.stop()
-
-    def show(self, sight: Observation) -> bool:
-        """Draw an observation. A change is also printed above."""
-        if sight.key != self._last:
-            self._last = sight.key
-            self._live.console.print(Text(_line(sight)))
+    def show(sight: Observation) -> bool:
+        nonlocal last
+        if sight.key != last:
+            last = sight.key
+            live.console.print(Text(_line(sight)))
         footer = Text(f"{_origin(sight)} · Ctrl-C ends", style="dim")
-        self._live.update(Group(Text(), as_tables(sight.report), footer), refresh=True)
+        live.update(Group(Text(), as_tables(sight.report), footer), refresh=True)
         return True
 
+    with Live(console=console, auto_refresh=False) as live:
+        yield show
 
-async def follow(backend: BaseStateBackend, viewer: Viewer) -> None:
+
+async def follow(backend: BaseStateBackend, show: View) -> None:
     """Show the state that a worker would have, until SIGINT, SIGTERM, or a closed pipe."""
     observer = Observer(backend)
     with on_interruption(observer.end):
         async with observer:
-            while not observer.ended and viewer.show(await observer.look()):
+            while not observer.ended and show(await observer.look()):
                 await observer.wait()
-
-
-@contextmanager
-def on_interruption(callback: Callable[[], object]) -> Iterator[None]:
-    """Call back on SIGINT and SIGTERM instead of ending, so that the terminal is restored."""
-    loop = asyncio.get_running_loop()
-    for number in _INTERRUPTIONS:
-        loop.add_signal_handler(number, callback)
-    try:
-        yield
-    finally:
-        for number in _INTERRUPTIONS:
-            loop.remove_signal_handler(number)
 
 
 def _line(sight: Observation) -> str:
