@@ -21,8 +21,10 @@ def import_part(module: str) -> None:
     """
     parts = module.split(".")
     names = [".".join(parts[:length]) for length in range(1, len(parts))]
-    if names[0] in sys.modules:
+    if names[0] in sys.modules or module in sys.modules:
         return
+    # A test runner may have dropped these modules, with this one, from `sys.modules`.
+    sys.meta_path[:] = [one for one in sys.meta_path if names[0] not in getattr(one, "unrun", ())]
     packages: dict[str, ModuleType] = {}
     try:
         for name in names:
@@ -53,12 +55,12 @@ class _Rest(MetaPathFinder, Loader):
     """Lets an import run the `__init__` of a package whose part is imported already."""
 
     def __init__(self, packages: dict[str, ModuleType]) -> None:
-        self._packages = packages
+        self.unrun = packages
 
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        package = self._packages.get(name)
+        package = self.unrun.get(name)
         if package is None or package.__spec__ is None:
             return None
         given = package.__spec__
@@ -68,13 +70,13 @@ class _Rest(MetaPathFinder, Loader):
         return spec
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
-        return self._packages[spec.name]
+        return self.unrun[spec.name]
 
     def exec_module(self, module: ModuleType) -> None:
         assert module.__spec__ is not None
         spec: ModuleSpec = module.__spec__.loader_state
         assert spec.loader is not None
-        del self._packages[spec.name]
+        del self.unrun[spec.name]
         module.__class__ = ModuleType
         spec.loader.exec_module(module)
         module.__spec__, module.__loader__ = spec, spec.loader

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from enum import Enum
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from ..backends import BaseStateBackend
 else:
     BaseStateBackend = object  # as typer needs a type at run time
+
+
+MAX_RETRY_AFTER: Final = 2**31 - 1  # as in model/state.py, which imports pydantic
 
 
 def option(spec: str, text: str, parse: Callable[[str], object] | None = None, **more: Any) -> Any:
@@ -108,8 +111,8 @@ def _create_backend(ctx: typer.Context, url: str | None) -> BaseStateBackend | N
 
 _BACKEND_HELP = (
     "Where the switch is: redis://…, rediss://…, unix://…, redis+sentinel://…, redis+cluster://…, "
-    "file:PATH or env:NAME. Default: the URL in FASTAPI_MAINTENANCE_BACKEND, "
-    "else env:FASTAPI_MAINTENANCE_MODE."
+    "file:PATH or env:NAME; valkey://… means redis://…. "
+    "Default: the URL in FASTAPI_MAINTENANCE_BACKEND, else env:FASTAPI_MAINTENANCE_MODE."
 )
 RootBackendOption = Annotated[str | None, option("--backend URL", _BACKEND_HELP)]
 VarNameOption = Annotated[
@@ -193,7 +196,7 @@ RetryAfterOption = Annotated[
         "--retry-after SECONDS",
         "When clients should retry. Default: at the end, else in an hour.",
         min=0,
-        max=2**31 - 1,  # what every client can parse: MAX_RETRY_AFTER, which has pydantic with it
+        max=MAX_RETRY_AFTER,
     ),
 ]
 

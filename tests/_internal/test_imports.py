@@ -105,3 +105,15 @@ def test_part_that_is_missing_changes_nothing(write: Write, module: str) -> None
     import_part(module)
 
     assert loaded() == []
+
+
+def test_part_dropped_by_a_test_runner_is_imported_again(write: Write) -> None:
+    write("RUN = 1")
+    import_part("parted.inner.part")
+    import_part("parted.inner.part")
+    del sys.modules["parted.inner.part"]
+
+    import_part("parted.inner.part")
+
+    assert importlib.import_module("parted").RUN == 1
+    assert loaded() == ["parted", "parted.inner.part"]

@@ -19,7 +19,7 @@ from fastapi_maintenance.model.workers import WAY_AROUND, RegistrySnapshot
 from ..checker.crew import Crew, Nursery, ask_slowly, is_at_work, ready
 from ..conftest import RedisServerFactory
 from ..support import registering
-from ..support.commands import Ran, run
+from ..support.commands import Ran
 from ..support.servers import RedisServer
 from ..support.waiting import eventually
 from . import program
@@ -415,7 +415,7 @@ async def nursery() -> AsyncIterator[Nursery]:
 
 
 async def outside(*arguments: str) -> Ran:
-    return await anyio.to_thread.run_sync(lambda: run(*arguments))
+    return await anyio.to_thread.run_sync(lambda: program.run(*arguments))
 
 
 @pytest.mark.timeout(120)
