@@ -15,7 +15,7 @@ from ..backends.base import ReplicaAck
 from ..backends.status import StatusReport, describe_hold, look
 from ..model.holds import Hold
 from ..model.state import OFF, MaintenanceState
-from .console import ExitCode, echo, echo_json, exit_with
+from .console import ExitCode, echo, echo_error, echo_json, exit_with
 from .durations import parse_until
 from .render import replicas_line, show_report, window_line
 
@@ -47,14 +47,20 @@ def turn_on(
     """Turn the switch on from `at` to `until`, or for a `length`, and print the status."""
     starts_at, ends_at = _window(at, until)
     state = MaintenanceState(enabled=True, starts_at=starts_at, ends_at=ends_at, **details)
-    report, problem, replicas = asyncio.run(_write_on(backend, state, length, component))
+
+    async def write() -> tuple[StatusReport, str, ReplicaAck | None, tuple[str, ...]]:
+        return *await _write_on(backend, state, length, component), await backend.warnings()
+
+    report, problem, replicas, warnings = asyncio.run(write())
     if as_json:
         acks = None if replicas is None else asdict(replicas)
-        echo_json(report.to_json() | {"replicas": acks})
+        echo_json(report.to_json() | {"replicas": acks, "warnings": warnings})
     else:
         show_report(report)
         if replicas is not None:
             echo(replicas_line(replicas))
+    for warning in warnings:
+        echo_error(warning)
     if problem:
         exit_with(problem, ExitCode.FAILED)
 
