@@ -583,11 +583,11 @@ async def test_a_block_with_drain_runs_only_when_everybody_is_done(
         workers = [await crew.start() for _ in range(2)]
         for worker in workers:
             await ready(worker)
-        slow = asyncio.create_task(ask_slowly(workers[0], 6.0))
-        await eventually(lambda: is_at_work(workers[0], url), within=4)
+        slow = asyncio.create_task(ask_slowly(workers[0], 10.0))
+        await eventually(lambda: is_at_work(workers[0], url), within=8)
 
         async with maintenance_mode_on(url, drain=30):
-            await asyncio.wait_for(slow, 1)
+            await asyncio.wait_for(slow, 4)
             began = time.monotonic()
             inside = await eventually(
                 lambda: [a for worker in workers for a in worker.answers if a.sent >= began],

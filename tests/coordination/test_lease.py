@@ -64,7 +64,7 @@ def test_it_is_taken_renewed_three_times_a_lease_and_released() -> None:
     assert backend.steps == ["acquire", *["renew"] * renewals, "release"]
     assert backend.standing == {}
     assert backend.kept is None
-    eventually_sync(lambda: lease_threads() == [], within=2)
+    eventually_sync(lambda: lease_threads() == [], within=10)
 
 
 def test_what_is_to_be_kept_is_handed_over_with_the_release() -> None:
@@ -98,8 +98,8 @@ def test_what_cannot_be_taken_says_why_and_is_let_go_of() -> None:
     with pytest.raises(BackendUnavailableError, match="no reply"):
         lease.submit_acquire().result(5)
 
-    eventually_sync(lambda: backend.standing == {}, within=2)
-    eventually_sync(lambda: lease_threads() == [], within=2)
+    eventually_sync(lambda: backend.standing == {}, within=10)
+    eventually_sync(lambda: lease_threads() == [], within=10)
     assert "renew" not in backend.steps
 
 
@@ -124,7 +124,7 @@ def test_a_release_that_fails_is_told_and_leaves_no_thread() -> None:
     with leased(backend, 30) as lease, pytest.raises(BackendError, match="no"):
         lease.submit_release().result(5)
 
-    eventually_sync(lambda: lease_threads() == [], within=2)
+    eventually_sync(lambda: lease_threads() == [], within=10)
 
 
 def test_a_hold_without_a_lease_ends_although_what_it_should_keep_cannot_be_kept() -> None:

@@ -517,10 +517,10 @@ async def test_mode_without_snapshot_follows_its_fallback() -> None:
     async with MaintenanceMode(backend, fallback=fallback) as mode:
         assert not is_closed(mode)
         fallback.value = True
-        await eventually(lambda: is_closed(mode), within=2)
+        await eventually(lambda: is_closed(mode), within=10)
         assert mode.gate.source == "board"
         backend.error = None
-        await eventually(lambda: not is_closed(mode), within=2)
+        await eventually(lambda: not is_closed(mode), within=10)
 
 
 # -- options ---------------------------------------------------------------------------------------
@@ -559,9 +559,9 @@ async def test_started_mode_knows_and_follows_the_state() -> None:
     async with MaintenanceMode(backend) as mode:
         assert mode.gate.closure is not None
         backend.value = False
-        await eventually(lambda: mode.gate.closure is None, within=2)
+        await eventually(lambda: mode.gate.closure is None, within=10)
         backend.value = True
-        await eventually(lambda: mode.gate.closure is not None, within=2)
+        await eventually(lambda: mode.gate.closure is not None, within=10)
 
 
 async def test_request_with_a_watch_costs_no_read() -> None:
@@ -594,7 +594,7 @@ async def test_stopped_mode_caches_a_read_for_ttl() -> None:
     backend.value = True
 
     assert mode.gate.until <= time.monotonic() + 0.2
-    await eventually(lambda: time.monotonic() >= mode.gate.until, within=1)
+    await eventually(lambda: time.monotonic() >= mode.gate.until, within=10)
     assert await is_closed_now(mode)
     await mode.stop()
 
@@ -609,7 +609,7 @@ async def test_watch_that_ends_is_started_again(
 
     async with MaintenanceMode(backend) as mode:
         backend.value = True
-        await eventually(lambda: mode.gate.closure is not None, within=2)
+        await eventually(lambda: mode.gate.closure is not None, within=10)
         assert backend.watched >= 2
 
     told = lines(log, logging.WARNING)
@@ -627,9 +627,9 @@ async def test_hanging_backend_delays_the_start_by_ttl_at_most(
     started = time.monotonic()
 
     mode = MaintenanceMode(backend)
-    await asyncio.wait_for(mode.start(), 5)
+    await asyncio.wait_for(mode.start(), 20)
 
-    assert 0.25 < time.monotonic() - started < 3
+    assert 0.25 < time.monotonic() - started < 10
     assert is_closed(mode)
     assert mode.gate.source == "env"
     await mode.stop()
@@ -645,31 +645,31 @@ async def test_hanging_fallback_does_not_prevent_the_start(
     started = time.monotonic()
 
     mode = MaintenanceMode(backend, fallback=fallback)
-    await asyncio.wait_for(mode.start(), 5)
+    await asyncio.wait_for(mode.start(), 20)
 
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 10
     assert mode.gate.source == "env"
     await mode.stop()
     assert lines(log, logging.WARNING) == ["The fallback Switchboard cannot be asked: TimeoutError"]
 
 
 async def test_requests_without_snapshot_wait_together_for_ttl() -> None:
-    backend = Switchboard(True, ttl=1.0)
+    backend = Switchboard(True, ttl=2.0)
     backend.hang()
     mode = MaintenanceMode(backend)
     started = time.monotonic()
 
     gates = await asyncio.gather(*(mode.refresh() for _ in range(20)))
-    assert 0.9 < time.monotonic() - started < 5
+    assert 1.9 < time.monotonic() - started < 20
     assert backend.reads == 1
     assert all(gate.closure is None for gate in gates)
 
     again = time.monotonic()
     await mode.refresh()
-    assert time.monotonic() - again < 0.9
+    assert time.monotonic() - again < 1.9
     assert backend.gate is not None
     backend.gate.set()
-    await eventually(lambda: mode.gate.closure is not None, within=2)
+    await eventually(lambda: mode.gate.closure is not None, within=10)
     await mode.stop()
 
 
@@ -811,9 +811,9 @@ def test_event_loops_in_turn_each_have_a_watch() -> None:
     async def follow(value: bool) -> None:
         backend.value = value
         async with mode:
-            await eventually(lambda: is_closed(mode) is value, within=2)
+            await eventually(lambda: is_closed(mode) is value, within=10)
             backend.value = not value
-            await eventually(lambda: is_closed(mode) is not value, within=2)
+            await eventually(lambda: is_closed(mode) is not value, within=10)
 
     asyncio.run(follow(True))
     asyncio.run(follow(False))
@@ -846,7 +846,7 @@ def test_event_loops_at_once_follow_the_same_backend() -> None:
     async def follow() -> None:
         async with mode:
             await asyncio.to_thread(flipped.wait)
-            await eventually(lambda: mode.gate.closure is not None, within=2)
+            await eventually(lambda: mode.gate.closure is not None, within=10)
 
     threads = [threading.Thread(target=asyncio.run, args=(follow(),)) for _ in range(2)]
     for thread in threads:
@@ -871,19 +871,19 @@ def connections(server: RedisServer) -> int:
 
 
 async def test_redis_flip_by_hand_is_followed(redis_server: RedisServer) -> None:
-    await eventually(lambda: connections(redis_server) == 0, within=2)
+    await eventually(lambda: connections(redis_server) == 0, within=10)
     threads, tasks = set(threading.enumerate()), asyncio.all_tasks()
 
     async with MaintenanceMode(RedisBackend(redis_server.url)) as mode:
         await redis_server.acli("SET", "maintenance", "1")
-        await eventually(lambda: mode.gate.closure is not None, within=2)
+        await eventually(lambda: mode.gate.closure is not None, within=10)
         assert mode.gate.source == "redis"
         assert connections(redis_server) == 1
         await redis_server.acli("DEL", "maintenance")
-        await eventually(lambda: mode.gate.closure is None, within=2)
+        await eventually(lambda: mode.gate.closure is None, within=10)
 
     assert asyncio.all_tasks() == tasks
-    await eventually(lambda: connections(redis_server) == 0, within=2)
+    await eventually(lambda: connections(redis_server) == 0, within=10)
     await eventually(
         lambda: {t for t in threading.enumerate() if "AnyIO" not in t.name} <= threads, within=2
     )
@@ -942,8 +942,8 @@ async def test_redis_frozen_is_noticed_within_two_ttl(own_redis_server: RedisSer
         assert is_closed(mode)
         server.pause()
         frozen = time.monotonic()
-        await eventually(lambda: not is_closed(mode), within=5)
-        assert time.monotonic() - frozen < 2 * 0.5 + 2.0
+        await eventually(lambda: not is_closed(mode), within=20)
+        assert time.monotonic() - frozen < 2 * 0.5 + 8.0
         server.resume()
         await eventually(lambda: is_closed(mode), within=5)
 
@@ -974,7 +974,7 @@ sys.exit(any(os.waitpid(child, 0)[1] for child in children))
 
 
 async def test_forked_workers_have_one_link_each(redis_server: RedisServer) -> None:
-    await eventually(lambda: connections(redis_server) == 0, within=2)
+    await eventually(lambda: connections(redis_server) == 0, within=10)
 
     with Program("-c", FORKING, redis_server.url) as parent:
         parent.expect(r"\d+ \d+")
@@ -1010,14 +1010,14 @@ async def test_fallback_file_mirrors_every_confirmed_state(
     async with MaintenanceMode(backend, fallback=f"file:{path}"):
         for state in states:
             await backend.write(state)
-            await eventually(lambda state=state: mirrors(path, state), within=2)  # type: ignore[misc]
+            await eventually(lambda state=state: mirrors(path, state), within=10)  # type: ignore[misc]
 
         hold = await backend.acquire(
             Hold("a", MaintenanceState(enabled=True, reason="a block", retry_after=9)), 30
         )
-        await eventually(lambda: mirrors(path, hold.state), within=2)
+        await eventually(lambda: mirrors(path, hold.state), within=10)
         await backend.release(hold)
-        await eventually(lambda: mirrors(path, OFF), within=2)
+        await eventually(lambda: mirrors(path, OFF), within=10)
 
 
 async def mirrors(path: Path, state: MaintenanceState) -> bool:
@@ -1037,7 +1037,7 @@ async def test_fallback_file_mirrors_a_time_to_live_as_an_end(
             lambda: (
                 mode.gate.closure is not None and path.exists() and b"ends_at" in path.read_bytes()
             ),
-            within=2,
+            within=10,
         )
         ends_at = (await kept_in(path)).ends_at
         assert ends_at is not None
@@ -1047,7 +1047,7 @@ async def test_fallback_file_mirrors_a_time_to_live_as_an_end(
         assert path.stat().st_mtime_ns == written
 
         await redis_server.acli("SET", "maintenance", "1", "PX", 100)
-        await eventually(lambda: mirrors(path, OFF), within=2)
+        await eventually(lambda: mirrors(path, OFF), within=10)
 
 
 async def test_fallback_file_mirrors_an_upcoming_window(
@@ -1058,7 +1058,7 @@ async def test_fallback_file_mirrors_an_upcoming_window(
 
     async with MaintenanceMode(backend, fallback=f"file:{path}"):
         await backend.write(MaintenanceState(enabled=True, starts_at=starts_at), expires_in=7200)
-        await eventually(lambda: path.exists() and b"starts_at" in path.read_bytes(), within=2)
+        await eventually(lambda: path.exists() and b"starts_at" in path.read_bytes(), within=10)
 
     state = await kept_in(path)
     assert state.enabled
@@ -1074,7 +1074,7 @@ async def test_worker_restarted_in_an_outage_still_knows(
     state = MaintenanceState(enabled=True, message="Back at four")
     async with MaintenanceMode(RedisBackend(server.url), fallback=f"file:{path}"):
         await server.acli("SET", "maintenance", state.dump())
-        await eventually(lambda: mirrors(path, state), within=2)
+        await eventually(lambda: mirrors(path, state), within=10)
     server.kill()
 
     async with MaintenanceMode(RedisBackend(server.url), fallback=f"file:{path}") as restarted:
@@ -1083,4 +1083,4 @@ async def test_worker_restarted_in_an_outage_still_knows(
         server.start()
         # It came back without data, and knows of no other.
         await eventually(lambda: not is_closed(restarted), within=5)
-        await eventually(lambda: mirrors(path, OFF), within=2)
+        await eventually(lambda: mirrors(path, OFF), within=10)

@@ -29,7 +29,7 @@ def test_program_that_does_not_end_is_killed() -> None:
     ) as program:
         program.expect("up")
         program.signal(signal.SIGINT)
-    assert program.wait(1) == -signal.SIGKILL
+    assert program.wait(10) == -signal.SIGKILL
 
 
 def test_holder_takes_a_hold_and_prints_it(tmp_path: Path) -> None:
@@ -38,5 +38,5 @@ def test_holder_takes_a_hold_and_prints_it(tmp_path: Path) -> None:
         holder.leave()
         holder.enter()
         assert "held" not in (tmp_path / "m.json.holds").read_text()
-    assert holder.wait(1) == 0
+    assert holder.wait(10) == 0
     assert not (tmp_path / "m.json.holds").exists()

