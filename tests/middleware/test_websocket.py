@@ -5,6 +5,7 @@ ordinary disconnect.
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -809,6 +810,12 @@ def ticking(ends: list[str]) -> FastAPI:
     return app
 
 
+def has_ended(ends: list[str], path: str) -> bool:
+    if path == "/events":  # FastAPI leaves a generator to it that is cancelled as it sends
+        gc.collect()
+    return ends == ["end"]
+
+
 @asynccontextmanager
 async def streaming(app: ASGIApp, path: str) -> AsyncIterator[tuple[Wire, asyncio.Task[None]]]:
     wire = Wire()
@@ -843,7 +850,7 @@ async def test_streams_end_after_a_closing_and_the_worker_drains(
         await asyncio.wait_for(asyncio.shield(call), 10)  # and raises nothing
 
         assert wire.ended == 1
-        await eventually(lambda: ends == ["end"], within=10)  # a generator may end by its finalizer
+        await eventually(lambda: has_ended(ends, path), within=10)
         await eventually(lambda: app.mode.report()["drained"], within=10)
 
 
@@ -923,5 +930,5 @@ def test_real_clients_see_an_orderly_end_of_a_stream(
             asyncio.run_coroutine_threadsafe(desk.flip(ON), loop).result(10)
             assert all(b"tick" in part for part in parts if part)
         assert client.get(path).status_code == 503  # on the same connection
-        eventually_sync(lambda: ends == ["end"], within=10)
+        eventually_sync(lambda: has_ended(ends, path), within=10)
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
