@@ -67,6 +67,7 @@ class RedisConnection:
             parser.set_invalidation_push_handler(_on_push)
             parser.set_pubsub_push_handler(_on_pubsub)
         self._reader = asyncio.create_task(self._read(), name="fastapi_maintenance wire")
+        self._reader.add_done_callback(self._on_reader_done)
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
@@ -133,6 +134,11 @@ class RedisConnection:
                 self._take(await self._read_one())
         except Exception as error:  # on bytes that are not RESP, redis-py's parsers raise anything
             self._end(error)
+
+    def _on_reader_done(self, reader: object) -> None:
+        # An event loop that stops cancels all tasks at once, while others still wait for a reply.
+        if self._pending:
+            self._end(ConnectionError("the connection is not read any more"))
 
     async def _read_one(self) -> Reply:
         try:

@@ -233,6 +233,17 @@ async def test_a_silent_server_is_given_up_after_the_deadline(events: Events) ->
             wire.check()
 
 
+async def test_call_ends_with_a_cancelled_reader(port: int, events: Events) -> None:
+    """As when a server without lifespan events stops: its event loop cancels all tasks at once."""
+    async with wire_to(port, events) as wire:
+        call = asyncio.create_task(wire.call(("BLPOP", "nothing", 0), within=60))
+        await asyncio.sleep(0.01)
+        assert wire._reader is not None
+        wire._reader.cancel()
+        with pytest.raises(BackendUnavailableError, match="is not read any more"):
+            await asyncio.wait_for(call, 10)
+
+
 async def test_server_that_reads_nothing_is_given_up(events: Events) -> None:
     """Sending blocks too, once every buffer on the way is full."""
     async with scripted(deaf=True) as server, scripted_wire(server, events) as wire:
