@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from redis._parsers import _AsyncRESP3Parser
 from redis.asyncio.connection import Connection
 
 Answer = Callable[[bytes], bytes | Awaitable[bytes]]
@@ -39,7 +40,8 @@ class Scripted:
             host="127.0.0.1",
             port=self.port,
             redis_connect_func=_greet_nobody,
-            **{"protocol": 3, **options},
+            # The parser of RESP2 is replaced only in the shaking of hands.
+            **{"protocol": 3, "parser_class": _AsyncRESP3Parser, **options},
         )
         await connection.connect()  # type: ignore[no-untyped-call]
         return connection
