@@ -242,16 +242,17 @@ async def test_the_log_of_a_loss_reads_as_the_document_says(
     own_redis_server: RedisServerFactory, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     server = own_redis_server()
+    caplog.set_level(logging.INFO, logger="fastapi_maintenance")
     async with MaintenanceMode(RedisBackend(server.url, ttl=PATIENT)) as mode:
+        await eventually(lambda: any("link to" in line for line in lines(caplog)), within=10)
         await server.acli("SET", "maintenance", "1")
-        await eventually(lambda: mode.evaluate_gate().closure is not None, within=10)
-        with caplog.at_level(logging.INFO, logger="fastapi_maintenance"):
-            caplog.clear()
-            await server.acli("FLUSHALL")
-            await eventually(lambda: lines(caplog), within=10)
-            assert await server.acli("GET", "maintenance") == "1"
-            assert mode.evaluate_gate().closure is not None
-            assert_logged(caplog, blocks("text")[0], server.port, tmp_path)
+        await eventually(lambda: any("maintenance on" in line for line in lines(caplog)), within=10)
+        caplog.clear()
+        await server.acli("FLUSHALL")
+        await eventually(lambda: lines(caplog), within=10)
+        assert await server.acli("GET", "maintenance") == "1"
+        assert mode.evaluate_gate().closure is not None
+        assert_logged(caplog, blocks("text")[0], server.port, tmp_path)
 
 
 # -- restarted in an outage ------------------------------------------------------------------------
