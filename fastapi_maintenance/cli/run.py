@@ -10,7 +10,6 @@ import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, AsyncExitStack, ExitStack, suppress
 from functools import partial
-from types import TracebackType
 from typing import Any, Final, NoReturn, Self
 
 import typer
@@ -189,12 +188,7 @@ class _Signals:
             loop.add_signal_handler(number, self._on_signal, number)
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *exc_info: object) -> None:
         loop = asyncio.get_running_loop()
         for number in self._numbers:
             loop.remove_signal_handler(number)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, ExitStack
-from types import TracebackType
 
 from starlette.applications import Starlette
 from starlette.types import ASGIApp
@@ -38,12 +37,7 @@ class override(AbstractContextManager[None]):
         for mode in _modes_of(self._app):
             self._undo.callback(mode.override, mode.override(self._state))
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         self._undo.close()
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 import secrets
 import subprocess
 from contextlib import suppress
-from types import TracebackType
 from typing import Final, Self
 
 import pytest
@@ -62,12 +61,7 @@ class Island:
             )
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         self._sink()
 
     def lose(self, *, there: bool = False, back: bool = False) -> None:

@@ -14,7 +14,6 @@ from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from types import TracebackType
 from typing import Final, Self
 
 # Closing then sends RST and not FIN (socket(7), SO_LINGER).
@@ -61,12 +60,7 @@ class Proxy:
         self._ready.result(10)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         self._do(self._stop.set)
         self._thread.join(10)
 

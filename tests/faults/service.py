@@ -8,7 +8,6 @@ import asyncio
 import logging
 import time
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any, Final, Self
 
 from fastapi import FastAPI
@@ -67,12 +66,7 @@ class Service:
         self._tasks.append(asyncio.create_task(self._visit(), name="the visitor"))
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *exc_info: object) -> None:
         self._stop.set()
         done, late = await asyncio.wait(self._tasks, timeout=self._backend.ttl + SLACK)
         for task in late:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import time
-from types import TracebackType
 from typing import Any, Self
 
 
@@ -21,12 +20,7 @@ class Collecting:
         gc.callbacks.append(self._note)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         gc.callbacks.remove(self._note)
 
     def _note(self, phase: str, info: dict[str, Any]) -> None:

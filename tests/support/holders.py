@@ -16,7 +16,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Final, Self
 
 from fastapi_maintenance import maintenance_mode_on
@@ -46,12 +45,7 @@ class Program:
         threading.Thread(target=self._pump, daemon=True).start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         process = self._running
         process.send_signal(signal.SIGCONT)
         assert process.stdin is not None
