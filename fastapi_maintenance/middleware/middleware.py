@@ -145,9 +145,11 @@ class MaintenanceModeMiddleware:
         requests = mode.requests
         requests.add(request)  # before the gate is read: a closing after that finds the request
         gate = mode.gate
+        catch_up = False
         try:
             routes = self._routes.scan(scope)  # before a refresh: a new route may add a component
             if monotonic() >= gate.until:
+                catch_up = mode.has_stood_still()
                 gate = await mode.refresh()
             request.gate = gate
             if routes.forced_on or not gate.is_open:
@@ -163,6 +165,8 @@ class MaintenanceModeMiddleware:
             if now is not gate and now.version != gate.version and not now.is_open:
                 mode.drain_progressed()  # it was admitted before the closing, and may be the last
             current_request.reset(token)
+        if catch_up:
+            await mode.catch_up()  # after the response
 
     async def _run_lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Watch the backend from before the startup until after the shutdown."""

@@ -10,6 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final, Self, get_args
@@ -33,7 +34,7 @@ from .fallbacks import Fallbacks
 from .gate import Gate, overridden
 from .hooks import ChangeHook, ChangeHooks
 from .requests import InFlightRequest, InFlightRequests
-from .watches import Watch, Watches
+from .watches import Watch, Watches, running_loop
 
 logger = logging.getLogger("fastapi_maintenance")
 
@@ -158,6 +159,7 @@ class MaintenanceMode:
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._watch_backend())
+                tasks.create_task(self._keep_time(watch))
                 tasks.create_task(self._follow_fallbacks(watch))
                 tasks.create_task(self._follow_closings(watch, tasks))
                 if self._hooks.on_change is not None:
@@ -177,6 +179,11 @@ class MaintenanceMode:
             except Exception as error:  # a custom backend may raise anything
                 self.fail(as_backend_error(error, self.backend))
             await asyncio.sleep(self.backend.ttl)
+
+    async def _keep_time(self, watch: Watch) -> None:
+        while True:
+            watch.alive_at = time.monotonic()
+            await asyncio.sleep(self.backend.ttl / 2)
 
     async def _follow_fallbacks(self, watch: Watch) -> None:
         while True:
@@ -237,7 +244,7 @@ class MaintenanceMode:
                 # The epoch is the time of the write on Redis' clock; a bare SET leaves none. The
                 # first epoch is the time of a registration.
                 self.propagation = max(0.0, self.now().timestamp() - snapshot.epoch / 1e6)
-        self._watches.notify("ready", "fallbacks")
+        self._watches.notify("ready", "updated", "fallbacks")
 
     def confirm(self, at: float) -> None:
         """Note that the last snapshot was still true at that time."""
@@ -318,6 +325,20 @@ class MaintenanceMode:
         else:
             await self.start()
         return self.evaluate_gate()
+
+    def has_stood_still(self) -> bool:
+        """Return whether this event loop has not run for a while, and starts just now."""
+        watch = self._watches.get(running_loop()) if self._watches else None
+        return watch is not None and time.monotonic() - watch.alive_at > self.backend.ttl
+
+    async def catch_up(self) -> None:
+        """Wait at most `ttl` until the backend was read, as the loop may stand still again."""
+        watch, since = self._watches.on_this_loop(self._watch), time.monotonic()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self.backend.ttl):
+                while self.cache.confirmed_at(since) < since:
+                    watch.updated.clear()
+                    await watch.updated.wait()
 
     def _read_nowait(self) -> Snapshot | None:
         try:

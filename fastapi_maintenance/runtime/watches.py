@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 
@@ -17,6 +18,8 @@ class Watch:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self.ready = asyncio.Event()
+        self.updated = asyncio.Event()
+        self.alive_at = time.monotonic()  # when the loop last ran
         self.fallbacks = asyncio.Event()
         self.on_change = asyncio.Event()
         self.on_change_once = asyncio.Event()
