@@ -188,10 +188,13 @@ class Barrier:
         self._remember(roll, now)
         lifetime = max([roll.lifetime, *(worker.lifetime for worker, _ in self._known.values())])
         present = [worker for worker, _ in self._known.values()]
+        settled = self._is_settled(present, roll, lifetime)
+        # A former owner of the switch may have kept a worker open until it saw that it was cut off.
+        settling = 0.0 if settled else roll.settling
         expired = [
             worker
             for worker, since in self._known.values()
-            if now - since >= max(worker.lifetime, roll.lifetime)
+            if now - since >= max(worker.lifetime, roll.lifetime) + settling
         ]
         live = [*_without(present, expired)]
         if self._scope is not None:
@@ -215,7 +218,7 @@ class Barrier:
                 worker for worker in expired if not self._is_surely_closed(worker, state)
             ),
             joined=tuple(worker for worker in present if worker.id not in self._first),
-            trusted_in=0.0 if self._is_settled(present, roll, lifetime) else trusted_in,
+            trusted_in=0.0 if settled else trusted_in,
             elapsed=now,
             wants_drained=self._drained,
             expected=self._expect,

@@ -229,6 +229,20 @@ def test_young_registry_is_trusted_after_a_lifetime(known: Worker) -> None:
     assert barrier.observe(roll(seen), OVER).ok
 
 
+def test_fence_after_a_takeover_is_waited_for_longer() -> None:
+    """A former owner may have served the worker until it noticed that it was cut off."""
+    gone = replace(LIVE, id="b", vanished=True, epoch=0)
+    for known_for, wait in ((3.0, OVER + 5.0), (8.0, OVER)):
+        live = replace(LIVE, known_for=known_for)
+        barrier = Barrier(roll(), drained=False)
+        rolls = [
+            replace(roll(replace(live, sequence=number), gone), settling=5.0) for number in range(3)
+        ]
+        barrier.observe(rolls[0], 0.0)
+        assert not barrier.observe(rolls[1], wait - 0.1).is_over
+        assert barrier.observe(rolls[2], wait).ok
+
+
 def test_registry_of_another_generation_is_waited_for_again() -> None:
     barrier = Barrier(roll(), drained=True)
     barrier.observe(roll(LIVE), 0.0)

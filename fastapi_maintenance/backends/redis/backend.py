@@ -306,11 +306,18 @@ class RedisBackend(
         at = time.monotonic()
         async with self._wire() as wire:
             confirmed = self._server.confirmed_at(wire.peer) >= at
+            settling = await self._server.takeover_time(wire, within=self._timeout)
             roll = read_registry(await self._run(wire, step), self._observer)
             if gone := await proved_gone(roll.workers):  # this process may be near enough to tell
                 await wire.call(("HDEL", self._keys.registry, *gone), within=self._timeout)
         workers = tuple(worker for worker in roll.workers if worker.id not in gone)
-        return replace(roll, workers=workers, lifetime=self.ttl * LIFETIMES, confirmed=confirmed)
+        return replace(
+            roll,
+            workers=workers,
+            lifetime=self.ttl * LIFETIMES,
+            settling=settling,
+            confirmed=confirmed,
+        )
 
     async def forget(self, ids: Iterable[str]) -> None:
         async with self._wire() as wire:

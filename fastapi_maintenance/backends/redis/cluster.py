@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import random
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -20,10 +19,11 @@ from .server import Address, Server, SingleServer
 _HOPS: Final = 5
 
 
+_NODE_TIMEOUT: Final = 15.0  # seconds; the default of Redis, for where it may not be read
 _TRIES: Final = 3  # so many nodes that hang may be met before an attempt is given up
 
 
-class ClusterServer:
+class ClusterServer(Server):
     """The owner of one slot, found by asking any node, which names the owner."""
 
     has_arbiters = True
@@ -34,6 +34,7 @@ class ClusterServer:
         # What the cluster itself said last, for when the given ones are gone.
         self._known: list[Address] = []
         self._keys = keys
+        self._node_timeout: float | None = None
 
     def describe(self) -> str:
         scheme, _, rest = self._node.describe().partition("://")
@@ -62,8 +63,15 @@ class ClusterServer:
     async def connect_to(self, address: Address, *, timeout: float) -> AbstractConnection:
         return await self._node.connect_to(address, timeout=timeout)
 
-    def confirmed_at(self, peer: Address | None) -> float:
-        return math.inf  # a node that is cut off from the others stops to serve by itself
+    async def takeover_time(self, wire: RedisConnection, *, within: float) -> float:
+        """Return the node timeout: a node that is cut off serves for so long."""
+        if self._node_timeout is None:
+            (reply,) = await wire.call(("CONFIG", "GET", "cluster-node-timeout"), within=within)
+            try:
+                self._node_timeout = int(reply[1].decode()) / 1000
+            except (TypeError, ValueError, AttributeError):
+                self._node_timeout = _NODE_TIMEOUT
+        return self._node_timeout
 
     @asynccontextmanager
     async def follow(

@@ -15,7 +15,7 @@ from redis.exceptions import ConnectionError, RedisError
 from ..._internal.logging import error_text
 from ...exceptions import BackendError
 from .connection import RedisConnection, Reply, discard, request
-from .server import Address, SingleServer
+from .server import Address, Server, SingleServer
 
 # seconds; Sentinels tell each other of a failover every 2 (Redis documentation, "Sentinel")
 _AGREED_WITHIN: Final = 10.0
@@ -29,7 +29,7 @@ class _Vote(NamedTuple):
     master: Address
 
 
-class SentinelServer:
+class SentinelServer(Server):
     """The master of one name, as its Sentinels know it.
 
     They are all asked at once, and of what a majority answers the newest counts: after a failover

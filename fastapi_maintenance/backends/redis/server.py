@@ -37,7 +37,7 @@ class Server(Protocol):
     With `has_arbiters`, others tell which one that is, so that a read there is as good as a write.
     """
 
-    has_arbiters: bool
+    has_arbiters: bool = False
 
     def describe(self) -> str:
         """Return a URL without a password."""
@@ -55,22 +55,26 @@ class Server(Protocol):
 
         Asks at least `every` seconds.
         """
+        return nullcontext()
 
     def confirmed_at(self, peer: Address | None) -> float:
         """Return the monotonic time at which the server at this address last owned the switch.
 
         It is infinite where nothing else can tell.
         """
+        return math.inf
+
+    async def takeover_time(self, wire: RedisConnection, *, within: float) -> float:
+        """Return for how many seconds a former owner may serve after another has taken over."""
+        return 0.0
 
 
-class SingleServer:
+class SingleServer(Server):
     """One server at one address.
 
     After a planned failover, the old primary may still answer reads. Only what it accepts as a
     write proves that no other one had been promoted.
     """
-
-    has_arbiters = False
 
     def __init__(self, connection_class: type[AbstractConnection], options: dict[str, Any]) -> None:
         self._class = connection_class
@@ -181,14 +185,6 @@ class SingleServer:
 
     async def connect_to(self, address: Address, *, timeout: float) -> AbstractConnection:
         return await self.at(address).connect(timeout=timeout, protocol=2)
-
-    def follow(
-        self, wire: RedisConnection, moved: Callable[[], None], *, every: float
-    ) -> AbstractAsyncContextManager[object]:
-        return nullcontext()
-
-    def confirmed_at(self, peer: Address | None) -> float:
-        return math.inf
 
     @property
     def address(self) -> Address:

@@ -12,14 +12,16 @@ from typing import Any, Final
 
 import pytest
 
-from fastapi_maintenance import maintenance_mode_on, set_maintenance_mode
+from fastapi_maintenance import maintenance_mode_on, set_maintenance_mode, wait_until_applied
 from fastapi_maintenance.backends import RedisBackend
 from fastapi_maintenance.backends.redis.cluster import ClusterServer, _nodes
+from fastapi_maintenance.backends.redis.connection import RedisConnection
 from fastapi_maintenance.backends.redis.keys import Keys
 from fastapi_maintenance.backends.redis.server import SingleServer
 from fastapi_maintenance.exceptions import BackendUnavailableError
 from fastapi_maintenance.model.state import OFF, ON
 from fastapi_maintenance.runtime.mode import MaintenanceMode
+from tests.support.registering import register
 from tests.support.servers import RedisServer
 from tests.support.topologies import Cluster, cluster
 from tests.support.waiting import eventually
@@ -347,6 +349,37 @@ async def test_a_replica_that_takes_over_is_followed() -> None:
             async with maintenance_mode_on(RedisBackend(url, timeout=10.0)):
                 await closed(mode, True)
             await closed(mode, False)
+
+
+async def test_proof_after_a_takeover_waits_for_the_node_timeout() -> None:
+    """The former owner, cut off, may have served a worker for so long."""
+    node_timeout, lifetime = 3.0, 3 * TTL
+    options: Any = {"on_unreachable": "closed", "stale_after": 2 * TTL}
+    with cluster(node_timeout=node_timeout) as nodes:
+        backend = backend_of(nodes)
+        async with MaintenanceMode(backend_of(nodes), **options):
+            await backend.write(ON)
+            register(nodes.owner, "gone", reports=False, fence=2 * TTL, lifetime=lifetime)
+            await nodes.replica.acli("CLUSTER", "FAILOVER")
+            await eventually(lambda: _is_master(nodes.replica), within=30.0)
+            result = await wait_until_applied(backend, timeout=60.0)
+            assert result.ok
+            assert result.elapsed >= lifetime + node_timeout
+            # By now the owner has been the same for long enough.
+            result = await wait_until_applied(backend, timeout=60.0)
+            assert result.ok
+            assert lifetime <= result.elapsed < lifetime + node_timeout
+
+
+@pytest.mark.parametrize(
+    ("answer", "seconds"), [("+OK", 15.0), ("*2\r\n$1\r\nx\r\n$4\r\n7000", 7.0), ("-NOPERM", 15.0)]
+)
+async def test_node_timeout_is_the_default_unless_it_is_told(answer: str, seconds: float) -> None:
+    async with scripted(f"{answer}\r\n".encode()) as node:
+        server = ClusterServer([SingleServer.from_url("redis://node")], Keys.of("maintenance"))
+        async with RedisConnection(await node.connect(driver_info=None), lambda: None) as wire:
+            for _ in range(2):
+                assert await server.takeover_time(wire, within=5.0) == seconds
 
 
 async def test_the_users_of_the_file_may_use_the_key_that_scopes_need() -> None:
