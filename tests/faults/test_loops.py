@@ -15,8 +15,8 @@ from tests.support.asgi import UNUSED, http_scope
 from tests.support.servers import RedisServer
 from tests.support.shops import closable
 
-TTL: Final = 0.4
-STANDING: Final = 5 * TTL
+TTL: Final = 1.0
+STANDING: Final = 2.5 * TTL
 
 Ask = Callable[[], int]
 

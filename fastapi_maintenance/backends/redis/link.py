@@ -188,12 +188,13 @@ class Link:
                     self._failures = 0
                     if self._sync.must_join and not polls and not self._is_paused:
                         self._poll_at = time.monotonic() + random.uniform(0, _COURTESY)
-                    if polls:
-                        self._poll_at = time.monotonic() + self._ttl * random.uniform(0.8, 1.2)
                     # A server under load answers later, and is asked again later.
                     rest_until = time.monotonic() + min(
                         self._deadline, max(_GAP, _GAP_FACTOR * (time.monotonic() - began))
                     )
+                    if polls:
+                        poll_at = began + self._ttl * random.uniform(0.8, 1.2)
+                        self._poll_at = max(poll_at, rest_until)
                     until = min(
                         changes_at, self._poll_at, self._retry_at if self._lacking else math.inf
                     )
