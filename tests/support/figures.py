@@ -17,82 +17,19 @@ import grimp
 ROOT: Final = Path(__file__).parents[2]
 PACKAGE: Final = "fastapi_maintenance"
 
-RETIRED: Final = (
-    # identifiers
-    *(
-        "MaintenanceAnswer",
-        "MaintenanceBlock",
-        "maintenance_scope",
-        "ScopeSwitch",
-        "ScopeStanding",
-        "ScopeReport",
-        "ScopeOption",
-    ),
-    *(
-        "RollCall",
-        "roll_call",
-        "fill_gaps",
-        "replace_state",
-        "coming_window",
-        "current_admission",
-        "concerned_by",
-        "classify_with",
-    ),
-    *(
-        "mode_at_hand",
-        "backend_at_hand",
-        "in_flight_changed",
-        "follow_scopes",
-        "write_scope",
-        "check_scope",
-        "scope_of",
-        "scopes_on",
-    ),
-    *(
-        "tell_once",
-        "write_through",
-        "have_it",
-        "since_before",
-        "layers_of",
-        "serve_once",
-        "refuse_foreign",
-        "keep_private",
-    ),
-    *(
-        "mode_asked",
-        "scope_asked",
-        "is_on_the_move",
-        "read_on_the_move",
-        "marks_of",
-        "note_cleared",
-        "run_held",
-        "roll_on",
-    ),
-    *(
-        "LiveRoll",
-        "RollLines",
-        "SharedContext",
-        "CrossOrigin",
-        "heard_at",
-        "hang_up",
-        "is_abandoned",
-        "lets_go",
-        "let_go",
-    ),
-    *(
-        "LONGEST_RETRY",
-        "MOST_ALLOWED",
-        "encode_json",
-        "encode_problem",
-        "encode_page",
-        "encode_plain",
-        "settles_in",
-        "at_hand",
-    ),
-    *("BypassAsked", "BypassMade", "BarrierAsked", "Evictable", "InFlight", "Knowledge", "Verdict"),
-    # the house's own English
-    *("whoever", "nobody", "somebody", "of its own accord", "cannot be meant", "cannot be said"),
-)
+_RETIRED: Final = """
+MaintenanceAnswer, MaintenanceBlock, maintenance_scope, ScopeSwitch, ScopeStanding, ScopeReport,
+ScopeOption, RollCall, roll_call, fill_gaps, replace_state, coming_window, current_admission,
+concerned_by, classify_with, mode_at_hand, backend_at_hand, in_flight_changed, follow_scopes,
+write_scope, check_scope, scope_of, scopes_on, tell_once, write_through, have_it, since_before,
+layers_of, serve_once, refuse_foreign, keep_private, mode_asked, scope_asked, is_on_the_move,
+read_on_the_move, marks_of, note_cleared, run_held, roll_on, LiveRoll, RollLines, SharedContext,
+CrossOrigin, heard_at, hang_up, is_abandoned, lets_go, let_go, LONGEST_RETRY, MOST_ALLOWED,
+encode_json, encode_problem, encode_page, encode_plain, settles_in, at_hand, BypassAsked,
+BypassMade, BarrierAsked, Evictable, InFlight, Knowledge, Verdict, whoever, nobody, somebody, of
+its own accord, cannot be meant, cannot be said
+"""
+RETIRED: Final = tuple(" ".join(_RETIRED.split()).split(", "))
 """What has another word now (the glossary is part of CONTRIBUTING): whole words, in the package,
 the documentation and the README.
 """
