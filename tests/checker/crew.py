@@ -167,7 +167,8 @@ class Crew:
     async def dismiss(self) -> None:
         """End all workers and their clients."""
         for worker in self.workers:
-            worker.signal(signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(worker.pid, signal.SIGKILL)
             for proxy in worker.proxies:
                 proxy.__exit__(None, None, None)
             for client in worker.clients:
