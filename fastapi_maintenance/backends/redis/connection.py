@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import deque
-from collections.abc import Callable
-from typing import Any, Final, Self
+from collections.abc import Callable, Iterator
+from typing import Any, Final, NamedTuple, Self, cast
 
+from redis._parsers.base import BaseParser
 from redis.asyncio.connection import AbstractConnection
-from redis.exceptions import ConnectionError, MovedError, ResponseError
+from redis.exceptions import ConnectionError, InvalidResponse, MovedError, ResponseError
 
 from ...exceptions import BackendUnavailableError
 
@@ -17,8 +19,8 @@ Command = tuple[Any, ...]
 Reply = Any
 
 _PUSH: Final = object()
-_SUBSCRIBED: Final = object()
 _MESSAGES: Final = (b"message", b"unsubscribe", b"sunsubscribe", b"invalidate")
+_SUBSCRIBED: Final = (b"subscribe", b"ssubscribe")
 
 
 class NotSlotOwnerError(BackendUnavailableError):
@@ -32,53 +34,86 @@ class HungUpError(ConnectionError):
     """The server was reached, and ended the connection instead of a reply."""
 
 
-class RedisConnection:
-    """Sends commands and hands out their replies in order.
+class Batch(NamedTuple):
+    """Commands with their bytes, so that what is sent again and again is packed once."""
 
-    Tells `on_event` of every push and of the end.
+    commands: tuple[Command, ...]
+    packed: bytes
 
-    Not built on redis-py's PubSub, which reconnects without a word and so loses tracking, and read
-    without redis-py's `timeout=`, which takes a dead socket's ETIMEDOUT for "no message yet", for
-    ever and without a pause. The connection must have no socket_timeout either: reading waits as
-    long as it takes, and deadlines are `call`'s.
+    @classmethod
+    def of(cls, *commands: Command) -> Self:
+        """Pack commands. Raises `UnicodeEncodeError`."""
+        return cls(commands, b"".join(map(_pack, commands)))
+
+
+class _Call:
+    """Commands that were sent, and the replies to them so far."""
+
+    def __init__(self, count: int, done: asyncio.Future[None]) -> None:
+        self.count = count
+        self.done = done
+        self.replies: list[Reply] = []
+
+    def finish(self) -> None:
+        if not self.done.done():
+            self.done.set_result(None)
+
+
+class RedisConnection(asyncio.Protocol):
+    """Sends commands and returns their replies in order. Calls `on_event` on a push and at the end.
+
+    It takes the socket over from a redis-py connection after the handshake, and parses what comes
+    at once, without a task that would have to wake up first. redis-py's PubSub would reconnect
+    silently and so lose tracking, and its `timeout=` takes a dead socket's ETIMEDOUT for "no
+    message yet". The connection must have no socket_timeout: the deadlines are those of `call`.
     """
 
     def __init__(self, connection: AbstractConnection, on_event: Callable[[], None]) -> None:
         self._connection = connection
         self._on_event = on_event
-        self._pending: deque[asyncio.Future[Reply]] = deque()
-        self._error: Exception | None = None
+        self._transport: asyncio.Transport | None = None
         self._reader: asyncio.Task[None] | None = None
+        self._parser = ReplyParser(BaseParser.parse_error)
+        self._pending: deque[_Call] = deque()
+        self._error: Exception | None = None
+        self._loop = asyncio.get_running_loop()
+        self._closed: asyncio.Future[None] = self._loop.create_future()
         self.last_received_at = time.monotonic()
 
     @property
     def peer(self) -> tuple[str, int] | None:
         """The host and port at the other end; None for a Unix socket."""
-        host, port = (
-            getattr(self._connection, "host", None),
-            getattr(self._connection, "port", None),
-        )
+        host = getattr(self._connection, "host", None)
+        port = getattr(self._connection, "port", None)
         return None if host is None or port is None else (host, port)
 
     async def __aenter__(self) -> Self:
-        connection = self._connection
-        parser: Any = connection._parser
-        if hasattr(parser, "set_invalidation_push_handler"):  # RESP2 has no pushes
-            parser.set_invalidation_push_handler(_on_push)
-            parser.set_pubsub_push_handler(_on_pubsub)
-        self._reader = asyncio.create_task(self._read(), name="fastapi_maintenance wire")
-        self._reader.add_done_callback(self._on_reader_done)
+        writer, reader = (getattr(self._connection, name, None) for name in ("_writer", "_reader"))
+        if isinstance(writer, asyncio.StreamWriter) and isinstance(reader, asyncio.StreamReader):
+            self._transport = cast("asyncio.Transport", writer.transport)
+            self._transport.set_protocol(self)
+            if reader.exception() or reader.at_eof():
+                self._end(reader.exception() or _closed())
+        else:  # an imitation of Redis within this process
+            self._reader = asyncio.create_task(self._read(), name="fastapi_maintenance wire")
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        assert self._reader is not None
+        self._on_event = _ignore
         abort(self._connection)
-        self._reader.cancel()
-        # Cancelled here again, its reader still closes the connection as it ends.
-        await asyncio.wait([self._reader])
-        await self._connection.disconnect(nowait=True)
+        if self._reader is not None:
+            self._reader.cancel()
+            self._closed.set_result(None)
+        try:
+            await asyncio.wait([self._closed])
+        finally:
+            await self._connection.disconnect(nowait=True)
 
     async def call(self, *commands: Command, within: float) -> list[Reply]:
+        """Send commands and wait for all replies, as `send` does."""
+        return await self.send(Batch.of(*commands), within=within)
+
+    async def send(self, *batches: Batch, within: float) -> list[Reply]:
         """Send commands in one go and wait for all replies; an error reply is returned, not raised.
 
         Raises `BackendUnavailableError` if the connection ends, or if the replies take longer than
@@ -86,81 +121,171 @@ class RedisConnection:
         these keys.
         """
         self.check()
-        # Before anything is awaited from the server: it may raise.
-        packed = self._connection.pack_commands(commands)
-        loop = asyncio.get_running_loop()
-        futures: list[asyncio.Future[Reply]] = [loop.create_future() for _ in commands]
-        self._pending.extend(futures)
-        started = time.monotonic()
+        packed = b"".join(batch.packed for batch in batches)
+        call = _Call(sum(len(batch.commands) for batch in batches), self._loop.create_future())
+        self._pending.append(call)
+        deadline = self._loop.call_later(within, self._expire, call, within, time.monotonic())
         try:
-            async with asyncio.timeout(within):  # a peer that reads nothing blocks even sending
+            if self._transport is not None:
+                self._transport.write(packed)
+            else:
                 await self._connection.send_packed_command(packed, check_health=False)
         # since Python 3.12, transports raise AttributeError where the peer has just gone
         except Exception as error:
             self._end(error)
-        else:
-            await self._wait(futures, started, within)
-        replies = [future.result() for future in futures]
-        if any(reply is self._error is not None for reply in replies):
+        try:
+            await call.done
+        finally:
+            deadline.cancel()
+        if len(call.replies) < call.count:
             self.check()
-        for reply in replies:
+        for reply in call.replies:
             if isinstance(reply, MovedError):
                 raise NotSlotOwnerError("the switch is on another node of the cluster") from reply
-        return replies
+        return call.replies
 
     def check(self) -> None:
         """Raise `BackendUnavailableError` if the connection has ended."""
-        if self._error is None and not self._connection.is_connected:
-            # As after a cancelled call. Given a command now, redis-py would open another connection
-            # without a word.
-            self._end(ConnectionError("the connection is closed"))
+        if self._error is None and self._transport is not None and self._transport.is_closing():
+            self._end(_closed())
         if self._error is not None:
             lost = BackendUnavailableError(str(self._error) or type(self._error).__name__)
             raise lost from self._error
 
-    async def _wait(
-        self, futures: list[asyncio.Future[Reply]], started: float, within: float
-    ) -> None:
-        _, late = await asyncio.wait(futures, timeout=within)
-        if late and time.monotonic() - started > 1.5 * within:
+    def _expire(self, call: _Call, within: float, started: float) -> None:
+        if call.done.done():
+            return
+        if time.monotonic() - started > 1.5 * within:
             # It is the event loop that was away; the replies may well be waiting in the socket.
-            _, late = await asyncio.wait(late, timeout=within)
-        if late:
+            self._loop.call_later(within, self._expire, call, within, math.inf)
+        else:
             self._end(TimeoutError(f"no reply within {within:g} s"))
+
+    # -- what the transport calls ------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        """Take what the server says."""
+        self.last_received_at = time.monotonic()
+        try:
+            for reply in self._parser.feed(data):
+                self._take(reply)
+        except Exception as error:  # bytes that are not RESP
+            self._end(error)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Fail the calls that wait for replies."""
+        if not self._closed.done():
+            self._closed.set_result(None)
+        self._end(exc or _closed())
 
     async def _read(self) -> None:
         try:
             while True:
-                self._take(await self._read_one())
-        except Exception as error:  # on bytes that are not RESP, redis-py's parsers raise anything
+                try:
+                    reply = await self._connection.read_response(push_request=True)
+                except ResponseError as error:
+                    reply = error
+                self.last_received_at = time.monotonic()
+                self._take(reply)
+        except Exception as error:
             self._end(error)
 
-    def _on_reader_done(self, reader: object) -> None:
-        # An event loop that stops cancels all tasks at once, while others still wait for a reply.
-        if self._pending:
-            self._end(ConnectionError("the connection is not read any more"))
-
-    async def _read_one(self) -> Reply:
-        try:
-            return await self._connection.read_response(push_request=True)
-        except ResponseError as error:
-            return error
-
     def _take(self, reply: Reply) -> None:
-        self.last_received_at = time.monotonic()
         if reply is _PUSH or _is_message(reply):
             self._on_event()
-        elif self._pending:
-            self._pending.popleft().set_result(reply)
+        elif isinstance(reply, ConnectionError) or not self._pending:
+            raise (
+                reply
+                if isinstance(reply, ConnectionError)
+                else ConnectionError("an unexpected reply")
+            )
         else:
-            self._end(ConnectionError("an unexpected reply"))
+            call = self._pending[0]
+            call.replies.append(reply)
+            if len(call.replies) == call.count:
+                self._pending.popleft().finish()
 
     def _end(self, error: Exception) -> None:
         if self._error is None:
             self._error = error
         while self._pending:
-            self._pending.popleft().set_result(self._error)
+            self._pending.popleft().finish()
         self._on_event()
+
+
+class ReplyParser:
+    """Parses RESP2 and RESP3 as the bytes come. A reply that is incomplete waits for the rest."""
+
+    def __init__(self, parse_error: Callable[[str], Exception]) -> None:
+        self._parse_error = parse_error
+        self._rest = b""
+        self._open: list[tuple[bytes, int, list[Reply]]] = []  # arrays that lack some items
+
+    def feed(self, data: bytes) -> Iterator[Reply]:
+        """Yield the replies that are complete now. Raises any exception for other bytes."""
+        data, at, opened = self._rest + data, 0, self._open
+        while (end := data.find(b"\r\n", at)) >= 0:
+            kind, line = data[at : at + 1], data[at + 1 : end]
+            next_at = end + 2
+            value: Reply
+            if kind in _SCALARS:
+                value = _SCALARS[kind](line)
+            elif kind in _BULKS:
+                value = None
+                if (length := int(line)) >= 0:
+                    if next_at + length + 2 > len(data):
+                        break
+                    value = data[next_at : next_at + length]
+                    next_at += length + 2
+            elif kind in _ITEMS:
+                if (count := int(line) * _ITEMS[kind]) > 0:
+                    opened.append((kind, count, []))
+                    at = next_at
+                    continue
+                value = None if count < 0 else _compose(kind, [])
+            elif kind != b"-":
+                raise InvalidResponse(f"Protocol Error: {data[at : at + 40]!r}")
+            if kind == b"-" or (kind == b"!" and value is not None):
+                text = line if kind == b"-" else value
+                value = self._parse_error(text.decode(errors="replace"))
+            at = next_at
+            while opened:
+                kind, count, items = opened[-1]
+                items.append(value)
+                if len(items) < count:
+                    break
+                opened.pop()
+                value = _compose(kind, items)
+            else:
+                yield value
+        self._rest = data[at:]
+
+
+# What follows each first byte of a reply (RESP3 specification).
+_SCALARS: Final[dict[bytes, Callable[[bytes], Reply]]] = {
+    b"+": bytes,
+    b":": int,
+    b"(": int,
+    b",": float,
+    b"#": lambda line: line == b"t",
+    b"_": lambda line: None,
+}
+_BULKS: Final = frozenset({b"$", b"=", b"!"})
+_ITEMS: Final = {b"*": 1, b"~": 1, b">": 1, b"%": 2}
+
+
+def _compose(kind: bytes, items: list[Reply]) -> Reply:
+    if kind == b"%":
+        return dict(zip(items[::2], items[1::2], strict=True))
+    # RESP3 confirms SUBSCRIBE by a push, so that one is a reply; if it is refused, the reply is an
+    # ordinary error.
+    return _PUSH if kind == b">" and not (items and items[0] in _SUBSCRIBED) else items
+
+
+def _pack(command: Command) -> bytes:
+    words = [word if isinstance(word, bytes) else str(word).encode() for word in command]
+    parts = (b"$%d\r\n%b\r\n" % (len(word), word) for word in words)
+    return b"*%d\r\n" % len(words) + b"".join(parts)
 
 
 async def request(connection: AbstractConnection, *commands: Command) -> list[Reply]:
@@ -194,14 +319,12 @@ async def discard(connection: AbstractConnection) -> None:
     await connection.disconnect(nowait=True)
 
 
-async def _on_push(message: Any) -> object:
-    return _PUSH
+def _closed() -> Exception:
+    return ConnectionError("Connection closed by server.")
 
 
-async def _on_pubsub(message: list[Any]) -> object:
-    # RESP3 confirms SUBSCRIBE by a push, so that one is a reply; if it is refused, the reply is an
-    # ordinary error.
-    return _SUBSCRIBED if message[0] in (b"subscribe", b"ssubscribe") else _PUSH
+def _ignore() -> None:
+    """Do nothing for the end of a connection that is being closed."""
 
 
 def _is_message(reply: Reply) -> bool:

@@ -14,7 +14,7 @@ import pytest
 from redis.asyncio.connection import Connection
 from redis.exceptions import ResponseError
 
-from fastapi_maintenance.backends.redis.connection import RedisConnection
+from fastapi_maintenance.backends.redis.connection import RedisConnection, ReplyParser
 from fastapi_maintenance.backends.redis.server import SingleServer
 from fastapi_maintenance.exceptions import BackendUnavailableError
 from tests.conftest import RedisServerFactory
@@ -235,15 +235,22 @@ async def test_a_silent_server_is_given_up_after_the_deadline(events: Events) ->
             wire.check()
 
 
-async def test_call_ends_with_a_cancelled_reader(port: int, events: Events) -> None:
+async def test_call_is_answered_while_all_tasks_are_cancelled(port: int, events: Events) -> None:
     """As when a server without lifespan events stops: its event loop cancels all tasks at once."""
+
+    async def leave() -> list[Any]:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            return await wire.call(("ECHO", "bye"), within=60)  # noqa: B012 - as a link leaves
+
     async with wire_to(port, events) as wire:
-        call = asyncio.create_task(wire.call(("BLPOP", "nothing", 0), within=60))
+        leaving = asyncio.create_task(leave())
         await asyncio.sleep(0.01)
-        assert wire._reader is not None
-        wire._reader.cancel()
-        with pytest.raises(BackendUnavailableError, match="is not read any more"):
-            await asyncio.wait_for(call, 10)
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            if "wire" in task.get_name() or task is leaving:
+                task.cancel()
+        assert await asyncio.wait_for(leaving, 10) == [b"bye"]
 
 
 async def test_server_that_reads_nothing_is_given_up(events: Events) -> None:
@@ -343,9 +350,9 @@ async def test_socket_that_timed_out_ends_the_connection(events: Events, parser:
     async with scripted() as server, scripted_wire(server, events, parser_class=parser) as wire:
         call = asyncio.ensure_future(wire.call(("PING",), within=SOON))
         await asyncio.sleep(0.02)
-        reader: Any = wire._connection._reader
+        assert wire._transport is not None
         spent = time.process_time()
-        reader.set_exception(OSError(errno.ETIMEDOUT, "Connection timed out"))
+        wire._transport._fatal_error(OSError(errno.ETIMEDOUT, "Connection timed out"))  # type: ignore[attr-defined]
         with pytest.raises(BackendUnavailableError, match=r"(?i)time"):
             await asyncio.wait_for(call, 1.0)
         await asyncio.sleep(0.2)
@@ -374,7 +381,7 @@ async def test_call_cancelled_while_sending_opens_no_connection(
         with pytest.raises(asyncio.CancelledError):
             await call
         with pytest.raises(BackendUnavailableError):
-            await wire.call(("PING",), within=SOON)
+            await wire.call(("PING",), within=0.3)
         assert server.accepted == 1
 
 
@@ -383,15 +390,36 @@ async def test_whatever_goes_wrong_in_sending_ends_it(events: Events) -> None:
     ago, and look for it all the same.
     """
     async with scripted(deaf=True) as server, scripted_wire(server, events) as wire:
-        writer: Any = wire._connection._writer
+        transport: Any = wire._transport
 
         def fail(lines: object) -> None:
             raise AttributeError("'NoneType' object has no attribute '_add_writer'")
 
-        writer.writelines = fail
+        transport.write = fail
         for _ in range(2):
             with pytest.raises(BackendUnavailableError, match="_add_writer"):
                 await wire.call(("PING",), within=SOON)
+
+
+@pytest.mark.parametrize("size", [1, 2, 7])
+async def test_replies_in_pieces_are_read_as_a_whole(size: int) -> None:
+    """Each kind of RESP3, however the network cuts it."""
+    text = (
+        b"+OK\r\n:-7\r\n$3\r\na\r\n\r\n$-1\r\n*2\r\n*0\r\n*-1\r\n%1\r\n+a\r\n,1.5\r\n~2\r\n#t\r\n#f\r\n_\r\n"
+        b"(12\r\n-ERR no\r\n!6\r\nERR on\r\n>2\r\n+subscribe\r\n+x\r\n"
+    )
+    parser = ReplyParser(ResponseError)
+    pieces = [text[at : at + size] for at in range(0, len(text), size)]
+    replies = [reply for piece in pieces for reply in parser.feed(piece)]
+
+    assert [str(reply) for reply in replies if isinstance(reply, ResponseError)] == [
+        "ERR no",
+        "ERR on",
+    ]
+    assert [reply for reply in replies if not isinstance(reply, ResponseError)] == [
+        *(b"OK", -7, b"a\r\n", None, [[], None], {b"a": 1.5}, [True, False], None, 12),
+        [b"subscribe", b"x"],
+    ]
 
 
 # -- closing ---------------------------------------------------------------------------------------
