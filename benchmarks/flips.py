@@ -12,13 +12,11 @@ from contextlib import AsyncExitStack
 from types import FunctionType
 from typing import Any, Final, cast
 
-from redis.asyncio.connection import AbstractConnection
-
 from fastapi_maintenance import MaintenanceModeMiddleware
 from fastapi_maintenance.backends import RedisBackend
-from fastapi_maintenance.backends.redis.connection import RedisConnection
+from fastapi_maintenance.backends.redis.connection import Batch, RedisConnection
+from fastapi_maintenance.backends.redis.registration import Registration
 from fastapi_maintenance.backends.redis.replies import read_natively
-from fastapi_maintenance.backends.redis.sync import Sync
 from fastapi_maintenance.coordination.barrier import wait_until_applied
 from fastapi_maintenance.runtime.mode import MaintenanceMode
 from tests.support.servers import RedisServer
@@ -145,11 +143,11 @@ def _ends(seconds: Stamps) -> dict[str, float]:
 
 _PIECES: Final[Mapping[str, tuple[Callable[..., object], ...]]] = {
     "the report, and packing it": (
-        cast("Callable[..., object]", Sync._registering),
-        AbstractConnection.pack_commands,
+        Registration.commands,
+        cast("Callable[..., object]", Batch.of),
     ),
-    "sending (redis-py, asyncio)": (AbstractConnection.send_packed_command,),
-    "taking and parsing the reply (redis-py, asyncio)": (RedisConnection._read_one,),
+    "sending": (RedisConnection.send,),
+    "taking and parsing the replies": (RedisConnection.data_received,),
     "reading a state out of it": (read_natively,),
     "learning it, and judging": (MaintenanceMode.update,),
 }

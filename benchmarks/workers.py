@@ -16,6 +16,8 @@ from typing import Any, Final, Self, cast
 
 from fastapi_maintenance import MaintenanceModeMiddleware
 from fastapi_maintenance.backends import RedisBackend
+from fastapi_maintenance.backends.redis.connection import Batch, ReplyParser
+from fastapi_maintenance.runtime.gate import Gate
 from tests.support.servers import RedisServer
 
 from .measuring import processor_time
@@ -47,14 +49,18 @@ class Switch:
         )
         return self._socket.recv(4096)
 
+    def command(self, *words: str | int | bytes) -> Any:
+        """One command, and its reply."""
+        self._socket.sendall(Batch.of(words).packed)
+        parser = ReplyParser(RuntimeError)
+        while not (replies := list(parser.feed(self._socket.recv(65536)))):
+            pass
+        return replies[0]
+
     def info(self) -> str:
         """INFO all."""
-        self._socket.sendall(b"INFO all\r\n")
-        heard = self._socket.recv(65536)
-        size = int(heard[1 : heard.index(b"\r")])
-        while len(heard) < size + len(b"$%d\r\n\r\n" % size):
-            heard += self._socket.recv(65536)
-        return heard.decode()
+        text: str = self.command("INFO", "all").decode()
+        return text
 
     def close(self) -> None:
         """Hang up."""
@@ -188,23 +194,22 @@ class _Worker:
     def __init__(self, backend: RedisBackend, gathering: _Gathering) -> None:
         self.middleware = MaintenanceModeMiddleware(_nothing, backend=backend)
         self._gathering = gathering
-        self._judge = self.middleware.mode.evaluate_gate
+        self._publish = self.middleware.mode._publish
         self._closed = False
         self._tasks: set[asyncio.Task[None]] = set()
 
     def watch(self) -> None:
         self._closed = self.middleware.mode.gate.closure is not None
-        setattr(self.middleware.mode, "evaluate_gate", self._judged)  # noqa: B010 (a method, for mypy)
+        setattr(self.middleware.mode, "_publish", self._published)  # noqa: B010 (a method, for mypy)
 
-    def _judged(self) -> object:
-        gate = self._judge()
+    def _published(self, gate: Gate, before: Gate) -> None:
+        self._publish(gate, before)
         closed = gate.closure is not None
         if closed is not self._closed:
             self._closed = closed
             task = asyncio.get_running_loop().create_task(self._ask(503 if closed else 200))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-        return gate
 
     async def _ask(self, expected: int) -> None:
         async def answered(message: Any) -> None:

@@ -33,13 +33,13 @@ if TYPE_CHECKING:
     from .responses.options import ResponseOptions
     from .responses.response import ResponseHandler
     from .responses.translations import Translation
-    from .runtime.cache import OutagePolicy
     from .runtime.current import set_maintenance_mode
     from .runtime.dependencies import (
         MaintenanceStateDep,
         get_maintenance_mode,
         get_maintenance_state,
     )
+    from .runtime.gate import OutagePolicy
     from .runtime.hooks import ChangeHook
     from .runtime.mode import MaintenanceMode
     from .runtime.requests import untrack_current_request
@@ -106,7 +106,7 @@ _NAMES_OF: Final = {
     "responses.options": "ResponseOptions",
     "responses.response": "ResponseHandler",
     "responses.translations": "Translation",
-    "runtime.cache": "OutagePolicy",
+    "runtime.gate": "OutagePolicy",
     "runtime.current": "set_maintenance_mode",
     "runtime.dependencies": "MaintenanceStateDep get_maintenance_mode get_maintenance_state",
     "runtime.hooks": "ChangeHook",

@@ -9,7 +9,7 @@ import weakref
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Final, Protocol, Self
 
 from ..exceptions import BackendError, UnsupportedError
 from ..model.components import check_component
@@ -20,21 +20,28 @@ from ..model.snapshot import Snapshot
 from ..model.state import MaintenanceState, parse_bool
 from ..model.workers import RegistrySnapshot
 
+_MIN_HALVED_PAUSE: Final = 0.05  # seconds
+
 
 class SnapshotListener(Protocol):
     """A worker that receives what a watching backend reads."""
 
-    def update(self, reading: Snapshot, at: float) -> None:
-        """Take a snapshot, requested at the local monotonic time `at`."""
+    @property
+    def changes_at(self) -> float:
+        """The local monotonic time at which the state changes by itself, as at an expiry."""
 
-    def confirm(self, at: float) -> None:
-        """Note that the last snapshot was still current at the local monotonic time `at`."""
+    def update(self, snapshot: Snapshot, at: float) -> Snapshot:
+        """Take a snapshot, requested at the local monotonic time `at`.
+
+        Returns the one that is known now, in which last known values replace unreadable ones.
+        """
 
     def fail(self, error: BackendError) -> None:
         """Note that the backend cannot be read."""
 
-    def report(self) -> Mapping[str, Any]:
-        """Return what the registry stores of this worker, as JSON values; empty for none."""
+
+WorkerReporter = Callable[[], Mapping[str, Any]]
+"""Returns what the registry stores of a worker, as JSON values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,36 +77,20 @@ class StateChange:
     at: float
 
 
-class LocalHolds:
-    """The holds of this process, for a backend that stores none."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._by_id: dict[str, Hold] = {}
-
-    def __contains__(self, id: object) -> bool:
-        with self._lock:
-            return id in self._by_id
+class LocalHolds(dict[str, Hold]):
+    """The holds of this process by id, for a backend that stores none; each step is atomic."""
 
     def add(self, hold: Hold) -> None:
         """Add or replace a hold."""
-        with self._lock:
-            self._by_id[hold.id] = hold
+        self[hold.id] = hold
 
     def discard(self, id: str) -> None:
         """Remove a hold, if it is there."""
-        with self._lock:
-            self._by_id.pop(id, None)
-
-    def clear(self) -> None:
-        """Remove all holds."""
-        with self._lock:
-            self._by_id.clear()
+        self.pop(id, None)
 
     def all(self) -> tuple[Hold, ...]:
         """Return the holds, oldest first."""
-        with self._lock:
-            return tuple(self._by_id.values())
+        return tuple(self.values())
 
 
 class _Local:
@@ -299,8 +290,9 @@ class BaseStateBackend(ABC):
             except Exception as error:  # a custom backend may raise anything
                 listener.fail(as_backend_error(error, self))
             else:
-                until_change = evaluate(snapshot, snapshot.now).until - snapshot.now
-                pause = min(pause, max(0.001, until_change))
+                # Half of the time before a change: a lease that is renewed must not seem to end.
+                left = evaluate(snapshot, snapshot.now).until - snapshot.now
+                pause = min(pause, max(0.001, left if left < _MIN_HALVED_PAUSE else left / 2))
             await asyncio.sleep(pause)
 
     def subscribe(self, listener: SnapshotListener) -> None:
@@ -364,48 +356,24 @@ class BaseStateBackend(ABC):
         return local or self.__dict__.setdefault("_local_state", _Local())
 
 
-class SupportsLeases(ABC):
+class SupportsLeases:
     """A backend whose holds are leases: other processes see them, and they expire."""
 
-    @abstractmethod
-    async def acquire(self, hold: Hold, lease: float) -> Hold:
-        """Store a hold, as in `BaseStateBackend`."""
 
-    @abstractmethod
-    async def renew(self, hold: Hold, lease: float) -> bool:
-        """Extend a hold, as in `BaseStateBackend`."""
-
-    @abstractmethod
-    async def release(self, hold: Hold, *, keep: MaintenanceState | None = None) -> None:
-        """End a hold, as in `BaseStateBackend`."""
-
-
-class SupportsComponents(ABC):
+class SupportsComponents:
     """A backend that stores a switch for each component."""
 
-    @abstractmethod
-    async def write_component(
-        self, component: str, state: MaintenanceState, *, expires_in: float | None = None
-    ) -> None:
-        """Set one component's switch, as in `BaseStateBackend`."""
 
-
-class SupportsHistory(ABC):
+class SupportsHistory:
     """A backend that records changes."""
-
-    @abstractmethod
-    async def history(
-        self, *, limit: int = 100, component: str | None = None
-    ) -> tuple[Change, ...]:
-        """Return the newest changes, as in `BaseStateBackend`."""
-
-    @abstractmethod
-    def follow_history(self, after: str = "") -> AsyncIterator[Change]:
-        """Yield changes as they come, as in `BaseStateBackend`."""
 
 
 class WorkerRegistry(ABC):
     """A backend in which workers register, so that a barrier can wait for them."""
+
+    @abstractmethod
+    async def watch(self, listener: SnapshotListener, report: WorkerReporter | None = None) -> None:
+        """Watch as in `BaseStateBackend`, and register the worker that `report` describes."""
 
     @abstractmethod
     async def begin_barrier(self) -> RegistrySnapshot:

@@ -120,9 +120,10 @@ class Observer(MaintenanceMode):
 
     # -- from the backend -------------------------------------------------------------------------
 
-    def update(self, reading: Snapshot, at: float) -> None:
-        super().update(reading, at)
+    def update(self, snapshot: Snapshot, at: float) -> Snapshot:
+        known = super().update(snapshot, at)
         self._news.set()
+        return known
 
     def fail(self, error: BackendError) -> None:
         super().fail(error)

@@ -24,8 +24,7 @@ from ..model.state import ON, MaintenanceState
 from ..responses import MaintenanceResponse, ResponseOptions, announcement
 from ..responses.response import ResponseHandler
 from ..routing import RouteTable
-from ..runtime.cache import FENCED, OutagePolicy
-from ..runtime.gate import Gate
+from ..runtime.gate import FENCED, Gate, OutagePolicy
 from ..runtime.hooks import ChangeHook
 from ..runtime.mode import MaintenanceMode
 from ..runtime.requests import InFlightRequest, current_request

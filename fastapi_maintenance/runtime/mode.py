@@ -27,11 +27,10 @@ from ..exemptions.proxies import ForwardedHeader, Proxies
 from ..model.snapshot import Snapshot
 from ..model.state import OFF, MaintenanceState
 from ..model.workers import WAY_AROUND
-from .cache import OutagePolicy, SnapshotCache, StalenessPolicy
 from .change_log import ChangeLog
 from .eviction import Evictor
 from .fallbacks import Fallbacks
-from .gate import Gate, overridden
+from .gate import Gate, OutagePolicy, SnapshotCache, StalenessPolicy, overridden
 from .hooks import ChangeHook, ChangeHooks
 from .requests import InFlightRequest, InFlightRequests
 from .watches import Watch, Watches, running_loop
@@ -130,8 +129,6 @@ class MaintenanceMode:
         self.gate = Gate(None, OFF, "default", -math.inf)
         backend.subscribe(self)
 
-    # -- lifecycle -----------------------------------------------------------------------------
-
     async def __aenter__(self) -> Self:
         await self.start()
         return self
@@ -175,7 +172,10 @@ class MaintenanceMode:
     async def _watch_backend(self) -> None:
         while True:
             try:
-                await self.backend.watch(self)
+                if isinstance(self.backend, WorkerRegistry):
+                    await self.backend.watch(self, self.report)
+                else:
+                    await self.backend.watch(self)
             except Exception as error:  # a custom backend may raise anything
                 self.fail(as_backend_error(error, self.backend))
             await asyncio.sleep(self.backend.ttl)
@@ -230,27 +230,31 @@ class MaintenanceMode:
             self.evaluate_gate()
         changed.clear()
 
-    # -- snapshots of the backend, from any thread ---------------------------------------------
+    def update(self, snapshot: Snapshot, at: float) -> Snapshot:
+        """Store a snapshot and follow it, unless a newer one has arrived meanwhile.
 
-    def update(self, snapshot: Snapshot, at: float) -> None:
-        """Store a snapshot and follow it, unless a newer one has arrived meanwhile."""
+        Returns the one that is stored now.
+        """
         with self._lock:
-            known, before = self.cache.snapshot, self.gate
-            if not self.cache.store(snapshot, at, time.monotonic()):
-                return
+            old, before = self.cache.snapshot, self.gate
+            known, is_newer = self.cache.store(snapshot, at, time.monotonic())
+            if not is_newer:
+                return known
+            gate = self._derive_gate()
             self._log.recovered(snapshot)
-            changed = self.evaluate_gate().closure is not before.closure
-            if changed and known is not None and 0 < known.epoch < snapshot.epoch:
+            self._publish(gate, before)
+            closes_or_opens = gate.closure is not before.closure
+            if closes_or_opens and old is not None and 0 < old.epoch < snapshot.epoch:
                 # The epoch is the time of the write on Redis' clock; a bare SET leaves none. The
                 # first epoch is the time of a registration.
                 self.propagation = max(0.0, self.now().timestamp() - snapshot.epoch / 1e6)
         self._watches.notify("ready", "updated", "fallbacks")
+        return known
 
-    def confirm(self, at: float) -> None:
-        """Note that the last snapshot was still true at that time."""
-        with self._lock:
-            self.cache.touch(at)
-            self.evaluate_gate()
+    @property
+    def changes_at(self) -> float:
+        """The local monotonic time at which the state changes by itself."""
+        return self.cache.changes_at
 
     def fail(self, error: BackendError) -> None:
         """Note that the backend cannot be read."""
@@ -284,8 +288,6 @@ class MaintenanceMode:
         drained = closed and not http + websockets
         return {"closed": closed, "drained": drained, "http": http, "websockets": websockets}
 
-    # -- routes and requests -------------------------------------------------------------------
-
     def follow_components(self, names: frozenset[str]) -> None:
         """Follow these components too. Raises `ConfigurationError` if the backend cannot."""
         if not names <= self.components:
@@ -309,8 +311,6 @@ class MaintenanceMode:
         gate = self.gate
         if any(self.requests.is_drained(gate, name) for name in (None, *gate.components)):
             self.backend.request_sync()
-
-    # -- the gate ------------------------------------------------------------------------------
 
     async def refresh(self) -> Gate:
         """Return a valid gate. This needs no I/O if a watch runs on this event loop."""
@@ -351,25 +351,32 @@ class MaintenanceMode:
         """Derive the gate anew, and publish what has changed."""
         with self._lock:
             before = self.gate
-            fallback, source = self._fallbacks.snapshot, self._fallbacks.source
-            now, watched = time.monotonic(), bool(self._watches)
-            if self._override is not None:
-                gate = overridden(self._override, now, time.time())
-            else:
-                gate = self.cache.evaluate_gate(now, fallback, source, watched=watched)
-            gate = gate.after(before)
-            changed = gate.version != before.version
-            if changed:
-                self._evictor.closed_since.note(gate, before, now)
-                errors = self.granted.load(gate.closed_states())
-            self.gate = gate
-            if changed and self._hooks.on_change is not None:  # in the lock, to keep the order
-                self._hooks.enqueue(before.closure, gate.closure, gate.source)
-        if changed:
-            self._log.changed(gate, before, errors)
-            closed = [] if gate.is_open else ["closed"]
-            self._watches.notify("on_change", "on_change_once", *closed)
+            gate = self._derive_gate()
+            self._publish(gate, before)
         return gate
+
+    def _derive_gate(self) -> Gate:
+        """Set the gate, under the lock."""
+        fallback, source = self._fallbacks.snapshot, self._fallbacks.source
+        now, watched = time.monotonic(), bool(self._watches)
+        if self._override is not None:
+            gate = overridden(self._override, now, time.time())
+        else:
+            gate = self.cache.evaluate_gate(now, fallback, source, watched=watched)
+        self.gate = gate = gate.after(self.gate)
+        return gate
+
+    def _publish(self, gate: Gate, before: Gate) -> None:
+        """Log a change of the gate and notify of it, under the lock, which keeps the order."""
+        if gate.version == before.version:
+            return
+        self._evictor.closed_since.note(gate, before, time.monotonic())
+        errors = self.granted.load(gate.closed_states())
+        if self._hooks.on_change is not None:
+            self._hooks.enqueue(before.closure, gate.closure, gate.source)
+        self._log.changed(gate, before, errors)
+        closed = [] if gate.is_open else ["closed"]
+        self._watches.notify("on_change", "on_change_once", *closed)
 
     def override(self, state: MaintenanceState | None) -> MaintenanceState | None:
         """Override the state and ignore the backend; None ends that. Returns the last override."""

@@ -10,11 +10,11 @@ import asyncio
 import inspect
 import math
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from itertools import permutations
-from typing import Any, Final
+from typing import Final
 
 from ..backends import BaseStateBackend
 from ..backends.base import StateChange, SupportsHistory, SupportsLeases
@@ -47,23 +47,19 @@ DETAILED: Final = MaintenanceState(
 class Listener:
     """A worker that remembers what it was told."""
 
+    changes_at: float = math.inf
+
     def __init__(self) -> None:
         self.readings: list[Snapshot] = []
         self.errors: list[BackendError] = []
 
-    def update(self, reading: Snapshot, at: float) -> None:
+    def update(self, snapshot: Snapshot, at: float) -> Snapshot:
         assert at <= time.monotonic()
-        self.readings.append(reading)
-
-    def confirm(self, at: float) -> None:
-        assert self.readings
-        assert at <= time.monotonic()
+        self.readings.append(snapshot)
+        return snapshot
 
     def fail(self, error: BackendError) -> None:
         self.errors.append(error)
-
-    def report(self) -> Mapping[str, Any]:
-        return {"pid": 1}
 
     def is_on(self) -> bool:
         return bool(self.readings) and _meaning(self.readings[-1]).state.enabled

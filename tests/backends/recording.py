@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
 from fastapi_maintenance.backends import BaseStateBackend
 from fastapi_maintenance.exceptions import BackendError
-from fastapi_maintenance.model.evaluate import evaluate
-from fastapi_maintenance.model.snapshot import Snapshot
+from fastapi_maintenance.model.evaluate import evaluate, evaluate_all
+from fastapi_maintenance.model.snapshot import Snapshot, with_last_known
 from fastapi_maintenance.model.state import MaintenanceState
 from tests.support.waiting import eventually
 
@@ -23,23 +22,22 @@ class RecordingFeed:
 
     readings: list[Snapshot] = field(default_factory=list)
     asked_at: list[float] = field(default_factory=list)
-    confirmed_at: list[float] = field(default_factory=list)
     errors: list[BackendError] = field(default_factory=list)
 
-    def update(self, reading: Snapshot, at: float) -> None:
-        assert at <= time.monotonic()
-        self.readings.append(reading)
-        self.asked_at.append(at)
+    @property
+    def changes_at(self) -> float:
+        until = min(each.until for each in evaluate_all(self.last, self.last.now).values())
+        return time.monotonic() + until - self.last.now
 
-    def confirm(self, at: float) -> None:
-        assert self.readings, "there is nothing yet that could be confirmed"
-        self.confirmed_at.append(at)
+    def update(self, snapshot: Snapshot, at: float) -> Snapshot:
+        assert at <= time.monotonic()
+        known = with_last_known(snapshot, self.readings[-1] if self.readings else None)
+        self.readings.append(known)
+        self.asked_at.append(at)
+        return known
 
     def fail(self, error: BackendError) -> None:
         self.errors.append(error)
-
-    def report(self) -> Mapping[str, Any]:
-        return {}
 
     @property
     def last(self) -> Snapshot:

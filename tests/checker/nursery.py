@@ -21,7 +21,7 @@ from fastapi.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fastapi_maintenance import MaintenanceModeMiddleware, maintenance_component
-from fastapi_maintenance.runtime.cache import OutagePolicy
+from fastapi_maintenance.runtime.gate import OutagePolicy
 
 from ..support.waiting import eventually
 from .variants import VARIANTS

@@ -12,13 +12,13 @@ from typing import Any, Final
 import pytest
 
 from fastapi_maintenance.backends.redis import backend as redis_backend
-from fastapi_maintenance.backends.redis.connection import Command, Reply
+from fastapi_maintenance.backends.redis.connection import Batch, Reply
 from fastapi_maintenance.backends.redis.replies import HoldObserver, ScriptReply
 from fastapi_maintenance.backends.redis.sentinel import SentinelServer
 from fastapi_maintenance.backends.redis.sync import Sync
 from fastapi_maintenance.coordination.barrier import Barrier, BarrierResult
 from fastapi_maintenance.model.workers import RegistrySnapshot, Worker
-from fastapi_maintenance.runtime.cache import SnapshotCache
+from fastapi_maintenance.runtime.gate import SnapshotCache
 from fastapi_maintenance.runtime.mode import MaintenanceMode
 from fastapi_maintenance.runtime.requests import InFlightRequest
 
@@ -76,31 +76,31 @@ def _reports_ahead(patch: pytest.MonkeyPatch) -> None:
 
 
 def _registers_after_read(patch: pytest.MonkeyPatch) -> None:
-    call = Sync._call
+    send = Sync._send_batches
 
-    async def late(self: Sync, wire: Any, *commands: Command) -> list[Reply]:
-        joins = any(command[0] == "HSETNX" for command in commands)
-        if not joins:
-            return await call(self, wire, *commands)
+    async def late(self: Sync, wire: Any, *batches: Batch) -> list[Reply]:
+        commands = [command for batch in batches for command in batch.commands]
+        if not any(command[0] == "HSETNX" for command in commands):
+            return await send(self, wire, *batches)
         first = next(at for at, command in enumerate(commands) if command[0] == "HMGET")
-        read = await call(self, wire, *commands[first:])
+        read = await send(self, wire, Batch.of(*commands[first:]))
         if isinstance(read[0], list):  # else it would notice that it was not registered
             read[0][0] = b"{}"
         await asyncio.sleep(0.3)  # as on a slow network
-        return [*await call(self, wire, *commands[:first]), *read]
+        return [*await send(self, wire, Batch.of(*commands[:first])), *read]
 
-    patch.setattr(Sync, "_call", late)
+    patch.setattr(Sync, "_send_batches", late)
 
 
 def _holds_expire(patch: pytest.MonkeyPatch) -> None:
-    call = Sync._call
+    send = Sync._send_batches
 
-    async def expiring(self: Sync, wire: Any, *commands: Command) -> list[Reply]:
-        replies = await call(self, wire, *commands)
-        await call(self, wire, ("EXPIRE", self._keys.holds, 3600))
+    async def expiring(self: Sync, wire: Any, *batches: Batch) -> list[Reply]:
+        replies = await send(self, wire, *batches)
+        await send(self, wire, Batch.of(("EXPIRE", self._keys.holds, 3600)))
         return replies
 
-    patch.setattr(Sync, "_call", expiring)
+    patch.setattr(Sync, "_send_batches", expiring)
 
 
 def _leases_by_the_wall_clock(patch: pytest.MonkeyPatch) -> None:

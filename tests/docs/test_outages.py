@@ -20,7 +20,7 @@ from fastapi_maintenance.backends import BaseStateBackend, RedisBackend
 from fastapi_maintenance.model.holds import Hold
 from fastapi_maintenance.model.snapshot import Snapshot
 from fastapi_maintenance.model.state import OFF, ON, MaintenanceState
-from fastapi_maintenance.runtime.cache import OutagePolicy
+from fastapi_maintenance.runtime.gate import OutagePolicy
 from fastapi_maintenance.runtime.mode import MaintenanceMode
 
 from ..conftest import RedisServerFactory

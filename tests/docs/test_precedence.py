@@ -19,7 +19,7 @@ from fastapi_maintenance.model.holds import Hold
 from fastapi_maintenance.model.policy import SAFE_METHODS, Decision, Mark, closure_of, decide
 from fastapi_maintenance.model.snapshot import ComponentSwitch, Snapshot
 from fastapi_maintenance.model.state import OFF, ON, MaintenanceState
-from fastapi_maintenance.runtime.cache import SnapshotCache, StalenessPolicy
+from fastapi_maintenance.runtime.gate import SnapshotCache, StalenessPolicy
 
 DOCUMENT: Final = Path(__file__).parents[2] / "docs" / "precedence.md"
 ANY: Final = "any"

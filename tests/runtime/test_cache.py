@@ -9,7 +9,7 @@ import pytest
 from fastapi_maintenance.model.holds import Hold
 from fastapi_maintenance.model.snapshot import ComponentSwitch, Snapshot
 from fastapi_maintenance.model.state import OFF, ON
-from fastapi_maintenance.runtime.cache import SnapshotCache, StalenessPolicy
+from fastapi_maintenance.runtime.gate import SnapshotCache, StalenessPolicy
 
 POLICY = StalenessPolicy(
     kind="redis",

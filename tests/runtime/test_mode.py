@@ -28,7 +28,7 @@ from fastapi_maintenance.model.holds import Hold
 from fastapi_maintenance.model.policy import DecidedBy
 from fastapi_maintenance.model.snapshot import Snapshot
 from fastapi_maintenance.model.state import OFF, ON, MaintenanceState
-from fastapi_maintenance.runtime.cache import OutagePolicy
+from fastapi_maintenance.runtime.gate import OutagePolicy
 from fastapi_maintenance.runtime.mode import MaintenanceMode
 
 from ..conftest import RedisServerFactory
@@ -174,20 +174,6 @@ def test_snapshot_is_as_fresh_as_its_request(clock: Clock) -> None:
     clock.passed += 0.5
     assert not is_closed(mode)
     clock.passed += 0.01
-    assert is_closed(mode)
-
-
-def test_confirmation_is_as_good_as_a_snapshot(clock: Clock) -> None:
-    mode = MaintenanceMode(Switchboard(ttl=1.0), stale_after=2.0, on_unreachable="closed")
-    mode.update(Snapshot(OFF, now=T0), clock.monotonic())
-
-    clock.passed += 1.9
-    mode.confirm(clock.monotonic())
-    clock.passed += 1.9
-    assert not is_closed(mode)
-    mode.confirm(clock.monotonic() - 2.5)  # late, and of nothing newer
-    assert not is_closed(mode)
-    clock.passed += 0.2
     assert is_closed(mode)
 
 
@@ -392,7 +378,8 @@ def test_outage_still_ends_windows_and_expiries(clock: Clock) -> None:
         mode = MaintenanceMode(Switchboard(ttl=1.0))
         mode.update(reading, clock.monotonic())
         clock.passed += 1
-        mode.confirm(clock.monotonic())
+        mode.cache.touch(clock.monotonic())
+        mode.evaluate_gate()
         assert mode.gate.source == "board"
         clock.passed += 30
 

@@ -6,9 +6,8 @@ import os
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import ClassVar, Final, TypeVar
+from typing import ClassVar, TypeVar
 
-import anyio
 from anyio import CapacityLimiter, to_thread
 
 from ..._internal.validation import positive
@@ -17,10 +16,8 @@ from ...model.evaluate import evaluate
 from ...model.holds import Hold
 from ...model.snapshot import Snapshot
 from ...model.state import MaintenanceState
-from ..base import BaseStateBackend, SnapshotListener, SupportsLeases
+from ..base import BaseStateBackend, SupportsLeases
 from .store import SwitchFiles
-
-_MIN_HALVED_PAUSE: Final = 0.05  # seconds
 
 T = TypeVar("T")
 
@@ -45,7 +42,6 @@ class LocalFileBackend(BaseStateBackend, SupportsLeases):
         relative = not os.path.isabs(self.file_path)
         path = os.path.join(os.getcwd(), self.file_path) if relative else self.file_path
         self._files = SwitchFiles(path)
-        self._published = object()
 
     def describe(self) -> str:
         return f"file:{self.file_path}"
@@ -103,30 +99,6 @@ class LocalFileBackend(BaseStateBackend, SupportsLeases):
         if keep is not None and hold.component is not None:
             await self.write_component(hold.component, keep)
 
-    async def watch(self, listener: SnapshotListener) -> None:
-        """Read the files every `ttl`/2 seconds, and pass on what changed, until cancelled."""
-        last, valid_until, published = None, 0.0, self._published
-        while True:
-            at, latest = time.monotonic(), self._published
-            snapshot = await self.read()
-            # If another snapshot was published meanwhile, a confirmation would confirm that one.
-            if (
-                last is None
-                or latest is not published
-                or snapshot.now >= valid_until
-                or _differs(snapshot, last)
-            ):
-                listener.update(snapshot, at)
-                last, published = snapshot, latest
-                valid_until = evaluate(snapshot, snapshot.now).until
-            else:
-                listener.confirm(at)
-            await anyio.sleep(_pause(valid_until - snapshot.now, self.ttl))
-
-    def publish(self, snapshot: Snapshot, at: float) -> None:
-        self._published = object()
-        super().publish(snapshot, at)
-
     async def _change(self, change: Callable[[], T]) -> T:
         """Make a change, and publish the result to the workers of this process."""
 
@@ -143,15 +115,3 @@ class LocalFileBackend(BaseStateBackend, SupportsLeases):
 async def _off_loop(function: Callable[[], T], *, abandon: bool = False) -> T:
     # A limiter of its own: the shared thread pool may be full of threads that wait for this.
     return await to_thread.run_sync(function, abandon_on_cancel=abandon, limiter=CapacityLimiter(1))
-
-
-def _differs(new: Snapshot, old: Snapshot) -> bool:
-    return (new.switch, new.holds, new.error) != (old.switch, old.holds, old.error)
-
-
-def _pause(left: float, ttl: float) -> float:
-    """Return the seconds until the next read, if the state changes in `left` seconds.
-
-    Before a change, wait half of the time: a renewed lease must not seem to end.
-    """
-    return min(ttl / 2, max(0.001, left if left < _MIN_HALVED_PAUSE else left / 2))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager, suppress
 from copy import copy
 from dataclasses import replace
@@ -38,6 +38,7 @@ from ..base import (
     SupportsHistory,
     SupportsLeases,
     WorkerRegistry,
+    WorkerReporter,
 )
 from .claim import NotificationClaim
 from .cluster import ClusterServer
@@ -47,6 +48,8 @@ from .history import History, HistoryGapLog
 from .keys import Keys
 from .link import Link
 from .process import proved_gone
+from .recovery import DataLoss
+from .registration import LIFETIMES
 from .replies import (
     HoldObserver,
     ScriptReply,
@@ -57,7 +60,6 @@ from .replies import (
     reads,
 )
 from .script import Script, dump_hold
-from .sync import LIFETIMES, DataLoss
 from .topology import server_of_client, server_of_url, split_netloc
 
 # Of a URL's query, beside those of redis-py.
@@ -130,20 +132,23 @@ class RedisBackend(
     async def set_value(self, value: bool) -> None:
         await self.write(ON if value else OFF)
 
-    async def watch(self, feed: SnapshotListener) -> None:
+    def watch(
+        self, listener: SnapshotListener, report: WorkerReporter | None = None
+    ) -> Coroutine[Any, Any, None]:
         link = Link(
             self._server,
             self._keys,
-            feed,
+            listener,
+            report=report,
             ttl=self.ttl,
             on_data_loss=self._on_data_loss,
             components=lambda: self.components,
         )
         self._links.add(link)
-        await link.run()
+        return link.run()
 
-    def link_status(self, feed: SnapshotListener) -> LinkStatus | None:
-        return next((link.status for link in list(self._links) if link.serves(feed)), None)
+    def link_status(self, listener: SnapshotListener) -> LinkStatus | None:
+        return next((link.status for link in list(self._links) if link.serves(listener)), None)
 
     def request_sync(self) -> None:
         for link in list(self._links):
@@ -240,12 +245,8 @@ class RedisBackend(
             self.follow_components([component])
         step = ["amend", state.dump(), expected.fingerprint, component or ""]
         if not keep_ttl:
-            step = [
-                "exchange",
-                "" if state == OFF else state.dump(),
-                *step[2:],
-                "1" if end_holds else "",
-            ]
+            value = "" if state == OFF else state.dump()
+            step = ["exchange", value, *step[2:], "1" if end_holds else ""]
         try:
             async with self._wire() as wire:
                 answer = await self._step(wire, *step, self._note(OFF if end_holds else state))
@@ -284,17 +285,8 @@ class RedisBackend(
             self.follow_components([hold.component])
         async with self._wire() as wire:
             kept = "" if keep is None else keep.dump()
-            await self._step(
-                wire,
-                "release",
-                hold.id,
-                kept,
-                hold.component or "",
-                self._note_of(hold),
-                self._note(keep),
-            )
-
-    # -- registry ----------------------------------------------------------------------------------
+            args = hold.id, kept, hold.component or "", self._note_of(hold), self._note(keep)
+            await self._step(wire, "release", *args)
 
     async def begin_barrier(self) -> RegistrySnapshot:
         return await self._call_roll("barrier")
@@ -324,8 +316,6 @@ class RedisBackend(
             (done,) = await wire.call(("HDEL", self._keys.registry, *ids), within=self._timeout)
         if isinstance(done, Exception):
             raise BackendError(f"{self.describe()} refused to forget workers: {done}") from done
-
-    # -- running steps -----------------------------------------------------------------------------
 
     @asynccontextmanager
     async def _wire(self) -> AsyncIterator[RedisConnection]:

@@ -46,13 +46,12 @@ class Batch(NamedTuple):
         return cls(commands, b"".join(map(_pack, commands)))
 
 
-class _Call:
+class _Call(NamedTuple):
     """Commands that were sent, and the replies to them so far."""
 
-    def __init__(self, count: int, done: asyncio.Future[None]) -> None:
-        self.count = count
-        self.done = done
-        self.replies: list[Reply] = []
+    size: int
+    done: asyncio.Future[None]
+    replies: list[Reply]
 
     def finish(self) -> None:
         if not self.done.done():
@@ -122,7 +121,7 @@ class RedisConnection(asyncio.Protocol):
         """
         self.check()
         packed = b"".join(batch.packed for batch in batches)
-        call = _Call(sum(len(batch.commands) for batch in batches), self._loop.create_future())
+        call = _Call(sum(len(batch.commands) for batch in batches), self._loop.create_future(), [])
         self._pending.append(call)
         deadline = self._loop.call_later(within, self._expire, call, within, time.monotonic())
         try:
@@ -137,7 +136,7 @@ class RedisConnection(asyncio.Protocol):
             await call.done
         finally:
             deadline.cancel()
-        if len(call.replies) < call.count:
+        if len(call.replies) < call.size:
             self.check()
         for reply in call.replies:
             if isinstance(reply, MovedError):
@@ -160,8 +159,6 @@ class RedisConnection(asyncio.Protocol):
             self._loop.call_later(within, self._expire, call, within, math.inf)
         else:
             self._end(TimeoutError(f"no reply within {within:g} s"))
-
-    # -- what the transport calls ------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
         """Take what the server says."""
@@ -202,7 +199,7 @@ class RedisConnection(asyncio.Protocol):
         else:
             call = self._pending[0]
             call.replies.append(reply)
-            if len(call.replies) == call.count:
+            if len(call.replies) == call.size:
                 self._pending.popleft().finish()
 
     def _end(self, error: Exception) -> None:

@@ -32,22 +32,8 @@ class Keys:
         Raises `ConfigurationError` where they would land in another slot.
         """
         base = _tagged(switch)
-        return cls(
-            switch,
-            *(
-                f"{base}:{name}"
-                for name in (
-                    "holds",
-                    "workers",
-                    "epoch",
-                    "events",
-                    "told",
-                    "history",
-                    "recorded",
-                    "registry",
-                )
-            ),
-        )
+        names = "holds workers epoch events told history recorded registry"
+        return cls(switch, *(f"{base}:{name}" for name in names.split()))
 
     def component(self, name: str) -> str:
         """Return the key of the switch of a component."""
@@ -65,15 +51,8 @@ class Keys:
     @property
     def all(self) -> tuple[str, ...]:
         """The keys that scripts are given, in their order."""
-        return (
-            self.switch,
-            self.holds,
-            self.registry,
-            self.epoch,
-            self.history,
-            self.recorded,
-            self.workers,
-        )
+        registry = self.registry, self.epoch, self.history, self.recorded, self.workers
+        return (self.switch, self.holds, *registry)
 
 
 def _tagged(key: str) -> str:

@@ -8,11 +8,10 @@ import math
 import random
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from enum import StrEnum
-from operator import attrgetter
-from typing import Final
+from typing import Any, Final
 
 from redis.exceptions import RedisError, ResponseError
 
@@ -23,7 +22,7 @@ from .connection import HungUpError, NotSlotOwnerError, RedisConnection
 from .eviction import EvictionCheck
 from .keys import Keys
 from .server import Server
-from .sync import DataLoss, Sync
+from .sync import Sync
 
 logger = logging.getLogger("fastapi_maintenance")
 
@@ -54,40 +53,29 @@ class Rung(StrEnum):
 
 
 class Link:
-    """Keeps a feed right.
+    """Keeps a listener current: reads after each push, and polls every `ttl`.
 
-    Hears pushes, syncs every `ttl` at least, and notices within half a `ttl` when Redis is gone.
-
-    The order is everything: tracking is armed *before* the read on the same connection, so that a
-    change is either in the reply or pushed after it. In this mode (OPTIN, not BCAST) a PONG, too,
-    proves that nothing was missed before it.
+    A poll that is not answered within half a `ttl` ends the connection. Tracking is armed *before*
+    the read on the same connection, so that a change is either in the reply or pushed after it.
+    The `options` are those of `Sync`.
     """
 
     def __init__(
-        self,
-        server: Server,
-        keys: Keys,
-        feed: SnapshotListener,
-        *,
-        ttl: float,
-        on_data_loss: DataLoss,
-        components: Callable[[], frozenset[str]] = frozenset,
+        self, server: Server, keys: Keys, listener: SnapshotListener, *, ttl: float, **options: Any
     ) -> None:
         worker = secrets.token_hex(6)
         self._server = server
-        self._feed = feed
+        self._listener = listener
         self._ttl = ttl
         self._deadline = ttl / 2
         self._greeting = ("CLIENT", "SETNAME", f"fastapi-maintenance:{worker}")
         self._subscribe = ("SUBSCRIBE", keys.events)
         self._change_nothing = ("HDEL", keys.registry, "#")
         self._look = ("EXISTS", keys.switch)
-        self._sync = Sync(
-            server, keys, feed, worker, ttl=ttl, on_data_loss=on_data_loss, components=components
-        )
+        self._sync = Sync(server, keys, listener, worker, ttl=ttl, **options)
         self._eviction = EvictionCheck(server.describe())
         self._loop = asyncio.get_running_loop()
-        self._wake = asyncio.Event()
+        self._woken: asyncio.Future[None] = self._loop.create_future()
         self._heard = False
         self._report_at = math.inf
         self._rung: Rung | None = None
@@ -104,7 +92,7 @@ class Link:
     async def run(self) -> None:
         """Connect, sync and reconnect until cancelled.
 
-        What Redis does wrong is delivered to the feed, never raised.
+        What Redis does wrong is delivered to the listener, never raised.
         """
         while True:
             try:
@@ -117,7 +105,7 @@ class Link:
                 self._is_paused |= isinstance(error.__cause__, TimeoutError)
                 reason = f"{self._server.describe()}: {error_text(error)}"
                 self._settle(Rung.DOWN)
-                self._feed.fail(BackendUnavailableError(reason))
+                self._listener.fail(BackendUnavailableError(reason))
             # Full jitter, so that the workers of a restarted server do not come back in step.
             await asyncio.sleep(
                 random.uniform(0, min(_BACKOFF_CAP, _BACKOFF_START * 2**self._failures))
@@ -153,9 +141,9 @@ class Link:
         with suppress(RuntimeError):  # the loop was closed without ending its tasks
             self._loop.call_soon_threadsafe(self._look_soon)
 
-    def serves(self, feed: SnapshotListener) -> bool:
-        """Return whether this is where a feed hears from."""
-        return self._feed is feed
+    def serves(self, listener: SnapshotListener) -> bool:
+        """Return whether this link serves a listener."""
+        return self._listener is listener
 
     @property
     def status(self) -> LinkStatus:
@@ -199,8 +187,8 @@ class Link:
                         changes_at, self._poll_at, self._retry_at if self._lacking else math.inf
                     )
                     await self._listen(wire, ear, rung, until)
-                    if self._heard:
-                        await asyncio.sleep(rest_until - time.monotonic())
+                    if self._heard and (rest := rest_until - time.monotonic()) > 0:
+                        await asyncio.sleep(rest)
             except asyncio.CancelledError:
                 await self._sync.leave(wire)
                 raise
@@ -290,14 +278,17 @@ class Link:
         self._heard = False
         arm = rung is Rung.TRACKING
         armed, changes_at = await (
-            self._sync.poll(wire, arm=arm, rung=rung) if polls else self._sync.read(wire, arm=arm)
+            self._sync.poll(wire, arm=arm, rung=rung)
+            if polls
+            else self._sync.read(wire, arm=arm, looks=self._is_paused)
         )
         if arm and not armed:
             rung = await self._subscribe_on(wire, resp3=True)
         self._trying = ""
         if rung is Rung.TRACKING:
             self._lacked = 0
-        self._look_soon()
+        if self._sync.is_due:
+            self._report_soon()
         self._settle(rung)
         return rung, changes_at
 
@@ -306,43 +297,47 @@ class Link:
     ) -> None:
         """Wait for a push or for `until`.
 
-        Meanwhile report what has been applied, and make sure that the server is there.
+        Meanwhile report what has been applied. A connection that only hears messages is checked by
+        a PING after each silent `ttl`; any other by the polls.
         """
         while not self._heard and (now := time.monotonic()) < until:
-            silent = min(wire, ear, key=attrgetter("last_received_at"))
-            ping_at = silent.last_received_at + self._deadline
+            ping_at = math.inf if ear is wire else ear.last_received_at + self._ttl
             if now >= self._report_at:
                 self._report_at = math.inf
-                if self._sync.is_due and not self._is_paused:
+                if not self._is_paused:
                     await self._sync.report(wire, rung)
-                continue
-            if now >= ping_at:
-                (pong,) = await silent.call(("PING",), within=self._deadline)
-                if rung is Rung.TRACKING and not isinstance(pong, Exception) and not self._heard:
-                    self._feed.confirm(now)
-                continue
-            self._wake.clear()
-            try:
-                async with asyncio.timeout(min(until, ping_at, self._report_at) - now):
-                    await self._wake.wait()
-            except TimeoutError:
-                pass
+            elif now >= ping_at:
+                await ear.call(("PING",), within=self._deadline)
+            else:
+                self._woken = self._loop.create_future()
+                delay = min(until, ping_at, self._report_at) - now
+                timer = self._loop.call_later(delay, self._wake)
+                try:
+                    await self._woken
+                finally:
+                    timer.cancel()
+
+    def _wake(self) -> None:
+        if not self._woken.done():
+            self._woken.set_result(None)
 
     def _hear(self) -> None:
         """Read again: something was pushed, or the connection has ended."""
         self._heard = True
-        self._wake.set()
+        self._sync.disarm()
+        self._wake()
 
     def _look_soon(self) -> None:
-        """Let no barrier wait for the next poll.
-
-        But workers that have not even read a change yet go first.
-        """
-        if self._sync.must_read:
+        if self._sync.find_components():
             self._hear()
-        elif self._sync.is_due and self._report_at == math.inf:
+        else:
+            self._report_soon()
+
+    def _report_soon(self) -> None:
+        """Report before the next poll, as a barrier may wait; after the workers that still read."""
+        if self._report_at == math.inf:
             self._report_at = time.monotonic() + random.uniform(0, _COURTESY)
-            self._wake.set()
+            self._wake()
 
     def _move(self) -> None:
         self._moved = True

@@ -1,7 +1,7 @@
 -- Everything that must happen in one atomic step. ARGV[1] names the step; every step ends with one consistent reading.
 --
 -- KEYS  1 switch (string)   2 holds (hash: id -> "deadline since json", microseconds of Redis' clock)
---       3 registry (hash: id -> JSON of the worker, and three fields that begin with #)   4 epoch (string: "epoch born parent cleared decided")
+--       3 registry (hash: id -> JSON of the worker, and three fields that begin with #)   4 epoch (string: "epoch incarnation restored_from cleared decided")
 --       5 history (stream of changes)   6 recorded (hash: scope, '' for none -> "end digest" of the switch that the history knows of)
 --       7 workers as versions before 1.0 register them (hash: id -> "deadline json")
 --       8 and on: switches of scopes, each called as the switch, a colon, and the scope
@@ -10,8 +10,8 @@
 -- No step ends a hold because its deadline is over on this clock, which may have been set: workers observe that on their own clocks.
 --
 -- epoch    counts what no other key shows: taking and ending holds, clearing. Never goes back while it exists.
--- born     names this life of the data; another one, or none, means that the data was lost.
--- parent   the life that a worker has already restored into this one, 0 if none has.
+-- incarnation  names this life of the data; another one, or none, means that the data was lost.
+-- restored_from  the life that a worker has already restored into this one, 0 if none has.
 -- cleared  the epoch at which somebody ended all holds; older holds may not be renewed.
 -- decided  the epoch at which a step last set the switch, 0 if none has; over a decision no lost switch is put back.
 --
@@ -24,7 +24,7 @@ local MAX_BYTES = 65536
 local DAY = 86400 * 1000000
 local TOO_LATE = 60 * 1000000 -- lost data without which others have lived for a minute is not put back any more
 local DIGITS = 16 -- no time that anybody means, in microseconds, has more
-local FIELDS = {'epoch', 'born', 'parent', 'cleared', 'decided'}
+local FIELDS = {'epoch', 'incarnation', 'restored_from', 'cleared', 'decided'}
 local PARTS = {'scope', 'hold', 'note', 'value', 'error'} -- of an entry of the history, beside its kind
 local MOST_ENTRIES = 1000 -- of the history, about
 local MOST_KEPT = 2048 -- bytes of a value that the history keeps whole
@@ -51,7 +51,7 @@ local function write_epoch(record)
 end
 
 local function bump(record)
-  if record.born == 0 then record.born = now end
+  if record.incarnation == 0 then record.incarnation = now end
   record.epoch = math.max(now, record.epoch + 1)
   return record
 end
@@ -139,18 +139,20 @@ local function list_vanished(listed, without_report)
 end
 
 local function call_roll()
-  local known, without_report, fields, entries = {}, {}, {}, redis.call('HGETALL', REGISTRY)
+  local ids, records, reports, without_report, fields = {}, {}, {}, {}, {}
+  local entries, get, count = redis.call('HGETALL', REGISTRY), redis.call, 0
   for i = 1, #entries, 2 do
     local id = entries[i]
-    if string.sub(id, 1, 1) == '#' then fields[id] = entries[i + 1]
+    if string.byte(id) == 35 then fields[id] = entries[i + 1] -- #
     else
-      local report = redis.call('GET', REPORTS .. id)
+      local report = get('GET', REPORTS .. id)
+      count = count + 1
+      ids[count], records[count], reports[count] = id, entries[i + 1], report
       if not report then table.insert(without_report, id) end
-      table.insert(known, {id, entries[i + 1], report})
     end
   end
   list_vanished(fields['#vanished'], without_report)
-  return {fields['#generation'] or '', known, redis.call('HGETALL', EARLIER)}
+  return {fields['#generation'] or '', ids, records, reports, redis.call('HGETALL', EARLIER)}
 end
 
 -- Status and value, or an error.
@@ -255,7 +257,7 @@ local function reading(verdict, roll)
   local record = read_epoch()
   return {
     int(now), status, value, left, holds,
-    {int(record.epoch), int(record.born), int(record.parent)}, digest(table.concat(facts, '\n')), verdict or '',
+    {int(record.epoch), int(record.incarnation), int(record.restored_from)}, digest(table.concat(facts, '\n')), verdict or '',
     roll or {}, scopes,
   }, seen
 end
@@ -266,7 +268,7 @@ function step.read() end
 
 -- The first life of the data.
 function step.begin()
-  if read_epoch().born == 0 then write_epoch(bump(read_epoch())) end
+  if read_epoch().incarnation == 0 then write_epoch(bump(read_epoch())) end
 end
 
 -- ARGV: 3 JSON of the worker. Record what was written past us, once, and count that: a count that goes back shows a rollback.
@@ -371,15 +373,15 @@ function step.lost()
   enter('lost', {note = ARGV[3]})
 end
 
--- ARGV: 3 value ('' for off), 4 its remaining time to live in ms (0 for none), 5 epoch and 6 `born` that the caller knows, 7 note.
+-- ARGV: 3 value ('' for off), 4 its remaining time to live in ms (0 for none), 5 epoch and 6 `incarnation` that the caller knows, 7 note.
 -- From 8 on, for each live hold: id, milliseconds left, since, JSON; or for the switch of a scope: '', scope, value, time to live as in 4.
 -- Write them again, unless somebody already did or it is too late for that; a switch only where nobody has set it since, and a
 -- hold only where nobody has ended it by force.
 function step.restore()
-  local record, epoch, born = read_epoch(), tonumber(ARGV[5]), tonumber(ARGV[6])
-  local young = record.born == 0 or now - record.born < TOO_LATE
-  local another_life = record.born ~= born and record.parent == 0 and young
-  local went_back = record.born == born and record.epoch < epoch
+  local record, epoch, incarnation = read_epoch(), tonumber(ARGV[5]), tonumber(ARGV[6])
+  local young = record.incarnation == 0 or now - record.incarnation < TOO_LATE
+  local another_life = record.incarnation ~= incarnation and record.restored_from == 0 and young
+  local went_back = record.incarnation == incarnation and record.epoch < epoch
   if not (another_life or went_back) then return 'superseded' end
   local decided = another_life and record.decided > 0
   local restored, held = ARGV[3] ~= '' and not decided and redis.call('EXISTS', SWITCH) == 0, false
@@ -404,7 +406,7 @@ function step.restore()
     end
   end
   if not (restored or held) then enter('lost', {note = ARGV[7]}) end
-  if another_life then record.parent = born end
+  if another_life then record.restored_from = incarnation end
   record.epoch = math.max(record.epoch, epoch)
   announce(bump(record))
   return restored and 'restored' or 'nothing to restore'

@@ -34,8 +34,8 @@ class ScriptReply:
     """
 
     reading: Snapshot
-    born: int = 0
-    parent: int = 0
+    incarnation: int = 0
+    restored_from: int = 0
     verdict: str = ""
     whole: bool = True
     unrecorded: str = ""
@@ -44,10 +44,10 @@ class ScriptReply:
 
     def is_lost_in(self, later: ScriptReply) -> bool:
         """Return whether a later reply lost the data of this one, still to be restored."""
-        if not self.born:
+        if not self.incarnation:
             return False
-        if later.born != self.born:
-            return later.parent == 0
+        if later.incarnation != self.incarnation:
+            return later.restored_from == 0
         return later.reading.epoch < self.reading.epoch or later.is_rolled_back
 
     def with_reading(self, reading: Snapshot) -> ScriptReply:
@@ -99,41 +99,21 @@ class HoldObserver:
 def read_script(reply: Any, observer: HoldObserver | None = None) -> ScriptReply:
     """Read the script's reply. Raises `BackendError` if it has another shape."""
     try:
-        (
-            now,
-            status,
-            value,
-            pttl,
-            holds,
-            (epoch, born, parent),
-            fingerprint,
-            verdict,
-            _,
-            switches,
-            unrecorded,
-        ) = reply
+        now, status, value, pttl, holds, life, fingerprint, verdict, _, switches, unrecorded = reply
+        epoch, incarnation, restored_from = life
         instant = _instant(int(now) / 1e6)
         switch, problem = _switch(status.decode(), value)
         live, damaged = (
             (None, _NO_HASH) if holds is None else (observer or HoldObserver()).live(holds, instant)
         )
         components, unreadable = _scopes(switches)
+        problem, left = problem or damaged or unreadable, _seconds(pttl)
+        print_, why = fingerprint.decode(), unrecorded.decode(errors="replace")
         reading = Snapshot(
-            switch,
-            live,
-            instant,
-            _seconds(pttl),
-            problem or damaged or unreadable,
-            int(epoch),
-            fingerprint.decode(),
-            components=components,
+            switch, live, instant, left, problem, int(epoch), print_, components=components
         )
         return ScriptReply(
-            reading,
-            int(born),
-            int(parent),
-            verdict.decode(),
-            unrecorded=unrecorded.decode(errors="replace"),
+            reading, int(incarnation), int(restored_from), verdict.decode(), unrecorded=why
         )
     except (TypeError, ValueError, AttributeError, OverflowError):
         raise BackendError(
@@ -148,10 +128,10 @@ def read_registry(reply: Any, observer: HoldObserver | None = None) -> RegistryS
     """
     reading = read_script(reply, observer).reading
     try:
-        generation, known, earlier = reply[8]
+        generation, ids, records, reports, earlier = reply[8]
         workers = [
             Worker.parse(id.decode(errors="replace"), record, report)
-            for id, record, report in known
+            for id, record, report in zip(ids, records, reports, strict=True)
         ]
         before = zip(earlier[::2], earlier[1::2], strict=True)
         workers += filter(
@@ -214,17 +194,10 @@ def read_natively(
     facts.sort()
     facts.append(value if isinstance(value, bytes) else b"")
     match = _EPOCH.fullmatch(epoch) if isinstance(epoch, bytes) else None
-    counted, born, parent = map(int, match.groups()) if match else (0, 0, 0)
-    reading = Snapshot(
-        switch,
-        holds,
-        now,
-        _seconds(pttl),
-        problem or damaged or unreadable,
-        counted,
-        hashlib.sha1(b"\n".join(facts), usedforsecurity=False).hexdigest(),
-        components=own,
-    )
+    counted, incarnation, restored_from = map(int, match.groups()) if match else (0, 0, 0)
+    problem, left = problem or damaged or unreadable, _seconds(pttl)
+    fingerprint = hashlib.sha1(b"\n".join(facts), usedforsecurity=False).hexdigest()
+    reading = Snapshot(switch, holds, now, left, problem, counted, fingerprint, components=own)
     named = dict(zip(("", *components), values, strict=True))
     marks = {
         name: (_end(now, left), _digest(_status(text), text))
@@ -233,7 +206,7 @@ def read_natively(
     }
     # That one is to be made anew.
     whole = not isinstance(epoch, Exception) or str(epoch).startswith("WRONGTYPE")
-    return ScriptReply(reading, born, parent, whole=whole, marks=marks)
+    return ScriptReply(reading, incarnation, restored_from, whole=whole, marks=marks)
 
 
 def pairs(reply: Any) -> Iterator[tuple[bytes, bytes]]:

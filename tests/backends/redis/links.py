@@ -37,10 +37,6 @@ class Worker(RecordingFeed):
     observer: bool = False
     drained: bool = False
 
-    def confirm(self, at: float) -> None:
-        super().confirm(at)
-        assert self.asked_at[-1] <= at <= time.monotonic()
-
     def report(self) -> Mapping[str, Any]:
         if self.observer:
             return {}
@@ -97,7 +93,7 @@ async def settled(backend: RedisBackend, worker: Worker) -> int:
         await backend.read()  # by then Redis has pushed what there is to push
         await asyncio.sleep(0.02)
         await eventually(
-            lambda: link._wake._waiters and not link._heard and link._report_at == math.inf,
+            lambda: not (link._woken.done() or link._heard) and link._report_at == math.inf,
             within=30,
         )
         if worker.syncs == syncs:
@@ -121,7 +117,7 @@ async def linked(
     """
     worker = worker or Worker()
     async with no_hot_loop(busy=busy):
-        watch = asyncio.create_task(backend.watch(worker), name="the link")
+        watch = asyncio.create_task(backend.watch(worker, worker.report), name="the link")
         try:
             if wait:
                 await eventually(lambda: worker.readings, within=10)

@@ -12,7 +12,7 @@ from typing import Any, Final
 import pytest
 
 from fastapi_maintenance.backends import RedisBackend
-from fastapi_maintenance.backends.redis.sync import DataLoss
+from fastapi_maintenance.backends.redis.recovery import DataLoss
 from fastapi_maintenance.coordination.lease import LeaseKeeper
 from fastapi_maintenance.model.evaluate import evaluate
 from fastapi_maintenance.model.holds import Hold

@@ -80,7 +80,7 @@ def test_an_absent_switch_is_off_and_the_time_is_that_of_redis() -> None:
     answer = read_script(script_reply())
 
     assert answer == ScriptReply(
-        Snapshot(OFF, (), 1700000000.0, epoch=17, fingerprint="abc"), born=5
+        Snapshot(OFF, (), 1700000000.0, epoch=17, fingerprint="abc"), incarnation=5
     )
 
 
@@ -96,7 +96,7 @@ def test_a_switch_with_a_time_to_live_and_a_hold() -> None:
     )
 
     assert answer.reading == Snapshot(ON, (HOLD,), 1700000000.0, 1.5, epoch=9, fingerprint="abc")
-    assert (answer.born, answer.parent, answer.verdict) == (8, 7, "well done")
+    assert (answer.incarnation, answer.restored_from, answer.verdict) == (8, 7, "well done")
 
 
 @pytest.mark.parametrize("pttl", [-1, -2, None, b"12", ResponseError("no")])
@@ -223,10 +223,10 @@ RECORD = b'{"pid": 7, "host": "h"}'
 
 
 def test_roll_call_names_the_workers() -> None:
-    known = [[b"w", RECORD, b'3 {"epoch": 5}'], [b"gone", RECORD, None]]
+    known = [[b"w", b"gone"], [RECORD, RECORD], [b'3 {"epoch": 5}', None]]
     earlier = [b"old", b'1700000003000000 {"pid": 8}', b"left", b"1 left"]
 
-    roll = read_registry(script_reply(roll=[b"g", known, earlier]))
+    roll = read_registry(script_reply(roll=[b"g", *known, earlier]))
 
     assert (roll.generation, roll.reading.epoch) == ("g", 17)
     assert roll.workers == (
@@ -241,10 +241,10 @@ def test_roll_call_names_the_workers() -> None:
     [
         None,
         3,
-        [b"g", [[b"w", b"1"]], []],
-        [b"g", [[3, b"{}", None]], []],
-        [b"g", [], [b"w"]],
-        [1, [], []],
+        [b"g", [b"w"], [b"1"], [], []],
+        [b"g", [3], [b"{}"], [None], []],
+        [b"g", [], [], [], [b"w"]],
+        [1, [], [], [], []],
     ],
 )
 def test_roll_call_of_another_shape_is_a_backend_error(roll: Any) -> None:
@@ -297,7 +297,7 @@ def test_native_replies_say_all_that_the_script_does() -> None:
     )
     assert reading.holds == (HOLD,)
     assert reading.for_component("billing") == replace(reading, switch=OFF, expires_in=None)
-    assert (answer.born, answer.parent, answer.whole) == (5, 3, True)
+    assert (answer.incarnation, answer.restored_from, answer.whole) == (5, 3, True)
     assert (
         read(native(b"1", 2500, b"0", -1, holds={b"a": held}), ("billing",)).reading.fingerprint
         == reading.fingerprint
@@ -402,8 +402,8 @@ def test_hold_is_over_when_it_was_seen_unchanged_for_its_lease() -> None:
 # -- losing data -----------------------------------------------------------------------------------
 
 
-def answer(epoch: int = 10, born: int = 5, parent: int = 0) -> ScriptReply:
-    return ScriptReply(Snapshot(epoch=epoch), born, parent)
+def answer(epoch: int = 10, incarnation: int = 5, restored_from: int = 0) -> ScriptReply:
+    return ScriptReply(Snapshot(epoch=epoch), incarnation, restored_from)
 
 
 @pytest.mark.parametrize(
@@ -412,10 +412,18 @@ def answer(epoch: int = 10, born: int = 5, parent: int = 0) -> ScriptReply:
         (answer(), answer(), False),
         (answer(), answer(epoch=11), False),
         (answer(), answer(epoch=9), True),  # rolled back
-        (answer(), answer(epoch=0, born=0), True),  # gone
-        (answer(), answer(epoch=99, born=9), True),  # begun anew by somebody who remembers nothing
-        (answer(), answer(epoch=99, born=9, parent=5), False),  # put back already
-        (answer(epoch=0, born=0), answer(epoch=1, born=9), False),  # there was nothing to lose
+        (answer(), answer(epoch=0, incarnation=0), True),  # gone
+        (
+            answer(),
+            answer(epoch=99, incarnation=9),
+            True,
+        ),  # begun anew by somebody who remembers nothing
+        (answer(), answer(epoch=99, incarnation=9, restored_from=5), False),  # put back already
+        (
+            answer(epoch=0, incarnation=0),
+            answer(epoch=1, incarnation=9),
+            False,
+        ),  # there was nothing to lose
     ],
 )
 def test_data_is_lost_when_its_life_ended_or_went_back(

@@ -59,7 +59,7 @@ async def test_read_of_nothing_is_off_and_writes_nothing(operator: Any, step: St
     answer = await step("read")
 
     assert (answer.reading.switch, answer.reading.holds, answer.reading.error) == (OFF, (), None)
-    assert (answer.born, answer.reading.epoch) == (0, 0)
+    assert (answer.incarnation, answer.reading.epoch) == (0, 0)
     assert abs(answer.reading.now - time.time()) < 5
     assert await operator.dbsize() == 0
 
@@ -110,7 +110,7 @@ async def test_a_garbage_epoch_counts_as_none(
 
     answer = await step("read")
 
-    assert (answer.reading.epoch, answer.born, answer.parent) == (0, 0, 0)
+    assert (answer.reading.epoch, answer.incarnation, answer.restored_from) == (0, 0, 0)
 
 
 async def test_epoch_of_the_wrong_type_is_healed_by_a_write(
@@ -118,8 +118,8 @@ async def test_epoch_of_the_wrong_type_is_healed_by_a_write(
 ) -> None:
     await operator.rpush(keys.epoch, "x")
 
-    assert (await step("read")).born == 0
-    assert (await step("write", "1", 0)).born > 0
+    assert (await step("read")).incarnation == 0
+    assert (await step("write", "1", 0)).incarnation > 0
     assert (await numbers(operator, keys))["epoch"] > 0
 
 
@@ -338,7 +338,7 @@ async def test_begin_begins_a_life_only_where_there_is_none(
     operator: Any, step: Step, keys: Keys
 ) -> None:
     answer = await step("begin")
-    assert answer.born == answer.reading.epoch > 0
+    assert answer.incarnation == answer.reading.epoch > 0
 
     await operator.set(keys.epoch, SETTLED)
     await step("begin")
@@ -486,7 +486,7 @@ async def test_restore_into_nothing_writes_switch_and_holds(operator: Any, step:
     hold = a_hold()
     answer = await step("restore", "1", 5000, *BEFORE, *remembered(hold))
 
-    assert (answer.verdict, answer.parent) == ("restored", 8)
+    assert (answer.verdict, answer.restored_from) == ("restored", 8)
     assert answer.reading.switch == ON
     assert 0 < await operator.pttl("maintenance") <= 5000
     (put_back,) = answer.reading.holds or ()
@@ -495,7 +495,7 @@ async def test_restore_into_nothing_writes_switch_and_holds(operator: Any, step:
         [hold.deadline, hold.since], abs=2.0
     )
     assert answer.reading.epoch > 9
-    assert answer.born > 0
+    assert answer.incarnation > 0
 
 
 async def test_the_second_who_remembers_finds_it_done(operator: Any, step: Step) -> None:
@@ -510,7 +510,11 @@ async def test_the_second_who_remembers_finds_it_done(operator: Any, step: Step)
 async def test_restore_of_nothing_still_says_that_it_was_done(step: Step) -> None:
     answer = await step("restore", "", 0, *BEFORE)
 
-    assert (answer.verdict, answer.parent, answer.reading.switch) == ("nothing to restore", 8, OFF)
+    assert (answer.verdict, answer.restored_from, answer.reading.switch) == (
+        "nothing to restore",
+        8,
+        OFF,
+    )
 
 
 async def test_restore_in_a_life_that_a_worker_without_memory_began(step: Step) -> None:
@@ -524,7 +528,7 @@ async def test_restore_after_a_rollback(operator: Any, step: Step, keys: Keys) -
 
     answer = await step("restore", "1", 0, "10", "8", "", *remembered(a_hold()))
 
-    assert (answer.verdict, answer.reading.switch, answer.born, answer.parent) == (
+    assert (answer.verdict, answer.reading.switch, answer.incarnation, answer.restored_from) == (
         "restored",
         ON,
         8,

@@ -22,6 +22,7 @@ from fastapi_maintenance.backends.redis.connection import (
     NotSlotOwnerError,
     RedisConnection,
     Reply,
+    abort,
 )
 from fastapi_maintenance.backends.redis.keys import Keys
 from fastapi_maintenance.backends.redis.process import Process
@@ -50,7 +51,7 @@ def sync_of(worker: Worker, keys: Keys, id: str = "w1", **options: Any) -> Sync:
         keys,
         worker,
         id,
-        **{"ttl": TTL, "on_data_loss": "restore", **options},
+        **{"ttl": TTL, "on_data_loss": "restore", "report": worker.report, **options},
     )
 
 
@@ -109,9 +110,8 @@ async def test_a_sync_delivers_switch_and_holds_as_of_when_it_was_sent(
     await hold(operator, keys, "a")
     before = time.monotonic()
 
-    armed, _ = await sync.poll(wire, arm=False, rung="polling")
+    await sync.poll(wire, arm=False, rung="polling")
 
-    assert armed is False
     assert worker.last.switch == MaintenanceState(enabled=True, message="back soon")
     assert worker.held == ["a"]
     assert before <= worker.asked_at[0] <= time.monotonic()
@@ -134,7 +134,12 @@ async def test_arming_is_of_switch_and_epoch_only(
     wire: RedisConnection, sync: Sync, operator: Any, keys: Keys
 ) -> None:
     pushes: list[str] = []
-    wire._on_event = lambda: pushes.append("push")
+
+    def hear() -> None:
+        pushes.append("push")
+        sync.disarm()
+
+    wire._on_event = hear
     await wire.call(("CLIENT", "TRACKING", "ON", "OPTIN"), within=5.0)
     await sync.poll(wire, arm=True, rung="tracking")
     await sync.poll(wire, arm=True, rung="tracking")  # the first one began a life of the data
@@ -193,7 +198,7 @@ async def test_worker_that_left_has_not_vanished(
 async def test_leaving_over_a_dead_connection_is_no_error(
     wire: RedisConnection, sync: Sync
 ) -> None:
-    await wire._connection.disconnect()
+    abort(wire._connection)
     await sync.leave(wire)
 
 
@@ -203,8 +208,10 @@ async def test_a_reply_that_is_no_reading_is_an_error(
     monkeypatch.setattr(
         sync, "_get", lambda key: ("ECHO", "garbage") if key == "maintenance" else ("TIME",)
     )
+    sync._prepare()
     await sync.poll(wire, arm=False, rung="polling")
     monkeypatch.setattr(sync, "_get", lambda key: ("TIME",))
+    sync._prepare()
 
     with pytest.raises(BackendError, match="something else than a value"):
         await sync.poll(wire, arm=False, rung="polling")
@@ -821,11 +828,11 @@ def test_replica_that_stays_one_is_left_for_the_primary(
 ) -> None:
     refused = [ReadOnlyError("You can't write against a read only replica.")]
     sync.begin()
-    assert not sync._accept(refused)
+    assert not sync._registration.accept(refused)
 
-    monkeypatch.setattr(sync, "_begun_at", time.monotonic() - 11 * TTL)
+    monkeypatch.setattr(sync._registration, "begun_at", time.monotonic() - 11 * TTL)
     with pytest.raises(NotSlotOwnerError, match="may lead to the primary by now"):
-        sync._accept(refused)
+        sync._registration.accept(refused)
 
 
 class Asked:
@@ -835,7 +842,7 @@ class Asked:
         self.commands: list[Command] = []
         self._reply = reply
 
-    async def __call__(self, wire: RedisConnection, *commands: Command) -> list[Reply]:
+    async def __call__(self, *commands: Command) -> list[Reply]:
         self.commands += commands
         return [self._reply for _ in commands]
 
@@ -849,14 +856,14 @@ class Asked:
     ],
 )
 async def test_vanished_worker_is_removed_where_its_death_is_proved(
-    sync: Sync, keys: Keys, monkeypatch: pytest.MonkeyPatch, reply: Reply, removes: bool
+    sync: Sync, keys: Keys, reply: Reply, removes: bool
 ) -> None:
     call = Asked(reply)
-    monkeypatch.setattr(sync, "_call", call)
-    sync._process = Process(1, "b1", "pid:[1]", "8", "web-1")
-    sync._vanished = b"w2 1"
+    registration = sync._registration
+    registration._process = Process(1, "b1", "pid:[1]", "8", "web-1")
+    registration.vanished = b"w2 1"
 
-    await sync._prove_gone(None)  # type: ignore[arg-type]  # the calls are doubled
+    await registration.prove_gone(call)
 
     asked, *removed = call.commands
     assert asked == ("HMGET", keys.registry, b"w2")
