@@ -28,7 +28,7 @@ class Scene:
     """Workers that tell of things, by attempts with a short lease."""
 
     def __init__(self, url: str, keys: Keys) -> None:
-        self._backend = RedisBackend(url)
+        self._backend = RedisBackend(url, timeout=10)
         self._key = keys.told
         self.told: list[str] = []
 
