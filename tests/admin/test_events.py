@@ -22,6 +22,7 @@ from fastapi_maintenance.model.state import OFF, ON
 from fastapi_maintenance.runtime.dependencies import modes_of
 from fastapi_maintenance.runtime.mode import MaintenanceMode
 
+from ..backends.redis.test_eviction import ALL_KEYS
 from ..conftest import RedisServerFactory
 from ..support.doubles import Switchboard
 from ..support.servers import RedisServer
@@ -76,6 +77,20 @@ async def test_dashboard_unchanged_but_for_time_is_the_same(
         redis_server.cli("SET", "maintenance", "0")
         assert not (await read_dashboard(mode)).shows_the_same_as(before)
         assert not before.shows_the_same_as(None)
+
+
+async def test_dashboard_has_the_warnings_of_the_link(
+    own_redis_server: RedisServerFactory,
+) -> None:
+    server = await asyncio.to_thread(own_redis_server, config=ALL_KEYS)
+    async with MaintenanceMode(RedisBackend(server.url, ttl=0.2)) as mode:
+        await eventually(lambda: _warnings_of(mode), within=SOON)
+        (warning,) = await _warnings_of(mode)
+    assert warning.startswith("maxmemory-policy must be noeviction or volatile-*")
+
+
+async def _warnings_of(mode: MaintenanceMode) -> list[str]:
+    return (await read_dashboard(mode)).warnings
 
 
 async def _stays_the_same(mode: MaintenanceMode) -> bool:

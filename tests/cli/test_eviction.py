@@ -10,12 +10,10 @@ from .conftest import Cli
 WARNING = "maxmemory-policy must be noeviction or volatile-*, got allkeys-lru."
 
 
-def test_status_and_workers_warn_of_allkeys_eviction(
-    cli: Cli, own_redis_server: RedisServerFactory
-) -> None:
+def test_commands_warn_of_allkeys_eviction(cli: Cli, own_redis_server: RedisServerFactory) -> None:
     server = own_redis_server(config=ALL_KEYS)
     register(server, "a")
-    for command in ("status", "workers"):
+    for command in ("status", "workers", "on"):
         done = cli(command, "--backend", server.url)
         assert done.code == 0
         assert WARNING in " ".join(done.err.split())
@@ -27,7 +25,7 @@ def test_status_and_workers_warn_of_allkeys_eviction(
 
 
 def test_status_and_workers_without_eviction_warn_of_nothing(cli: Cli, redis_url: str) -> None:
-    for command in ("status", "workers"):
+    for command in ("status", "workers", "on"):
         assert cli(command, "--backend", redis_url).err == ""
     assert cli("status", "--json", "--backend", redis_url).json["warnings"] == []
     assert cli("status", "--json", "--backend", "env:").json["warnings"] == []

@@ -33,6 +33,10 @@ def info_calls(server: RedisServer) -> int:
     return int(line.split("=")[1].split(",")[0])
 
 
+async def test_unreachable_server_warns_of_nothing(free_port: int) -> None:
+    assert await RedisBackend(f"redis://127.0.0.1:{free_port}").warnings() == ()
+
+
 # -- a worker --------------------------------------------------------------------------------------
 
 
