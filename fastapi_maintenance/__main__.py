@@ -7,6 +7,11 @@ import sys
 
 def main() -> None:
     """Run the command line, or say in one sentence how to install what it needs."""
+    if sys.argv[1:] == ["--version"]:  # without typer, which takes most of the time
+        from ._internal.version import VERSION
+
+        sys.stdout.write(f"fastapi-maintenance {VERSION}\n")
+        return
     try:
         from .cli.app import app
     except ModuleNotFoundError as error:

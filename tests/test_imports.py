@@ -28,6 +28,9 @@ MODELS: Final = {
     "typing_extensions",
     "typing_inspection",
 }
+TYPER: Final = {"typer", "annotated_doc", "shellingham"}
+REDIS: Final = {"redis", "hiredis", "cryptography", "opentelemetry"}
+"""redis-py, and what it imports where that is installed."""
 FRONT: Final = ast.parse((ROOT / "fastapi_maintenance" / "__init__.py").read_text())
 SHOW: Final = """
 import json, sys
@@ -49,14 +52,15 @@ def imported_by(code: str, *arguments: str, **env: str) -> set[str]:
         text=True,
         timeout=60,
     )
-    modules: list[str] = json.loads(ran.stderr.splitlines()[-1])
+    modules: list[str] = json.loads(ran.stderr[ran.stderr.rindex("[") :])
     return {*modules}
 
 
 def libraries(modules: set[str]) -> set[str]:
     """The libraries that these modules are of, without Python's own."""
     roots = {name.partition(".")[0] for name in modules}
-    return roots - sys.stdlib_module_names - {"fastapi_maintenance"}
+    others = roots - sys.stdlib_module_names - {"fastapi_maintenance"}
+    return {name for name in others if not name.startswith("_")}
 
 
 # -- the front -------------------------------------------------------------------------------------
@@ -171,6 +175,59 @@ def test_front_under_mypy_strict_has_types_and_no_other_name(tmp_path: Path) -> 
         'note: Revealed type is "fastapi_maintenance.exemptions.rules.Path"',
         'error: Module has no attribute "typo"  [attr-defined]',
     ]
+
+
+# -- the command line ------------------------------------------------------------------------------
+
+RUN: Final = """
+import sys
+sys.argv[0] = 'fastapi-maintenance'
+from fastapi_maintenance.__main__ import main
+main()
+"""
+
+
+def test_version_loads_no_library() -> None:
+    assert libraries(imported_by(RUN, "--version")) == set()
+
+
+def test_help_loads_typer_alone() -> None:
+    assert libraries(imported_by(RUN, "--help")) <= TYPER
+
+
+@pytest.mark.parametrize("words", ["st", "status --", "bypass cr", "bypass create --", "on --a"])
+def test_completion_loads_typer_alone(words: str) -> None:
+    asked = {"COMP_WORDS": f"fastapi-maintenance {words}", "COMP_CWORD": f"{len(words.split())}"}
+
+    loaded = imported_by(RUN, _FASTAPI_MAINTENANCE_COMPLETE="complete_bash", **asked)
+
+    assert libraries(loaded) <= TYPER
+    assert "asyncio" not in loaded
+
+
+@pytest.mark.parametrize(
+    "command", ["status", "on", "off", "wait --expect 0 --timeout 9", "workers"]
+)
+def test_command_on_redis_loads_its_connections_only(
+    redis_server: RedisServer, command: str
+) -> None:
+    loaded = imported_by(RUN, *command.split(), "--backend", redis_server.url)
+
+    assert libraries(loaded) <= TYPER | MODELS | REDIS
+    assert loaded.isdisjoint({"redis.client", "redis.commands", "redis.asyncio.client"})
+
+
+@pytest.mark.parametrize("command", ["status", "on", "off"])
+def test_command_on_a_file_loads_no_redis(command: str, tmp_path: Path) -> None:
+    loaded = imported_by(RUN, command, "--backend", f"file:{tmp_path}/switch.json")
+
+    assert libraries(loaded) <= TYPER | MODELS | {"anyio", "filelock"}
+
+
+def test_error_of_a_command_loads_no_more() -> None:
+    loaded = imported_by(RUN, "status", "--backend", "memcached")
+
+    assert libraries(loaded) <= TYPER | MODELS
 
 
 # -- redis-py --------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Final, TypeVar
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 from .console import echo, handle_errors, prepare
@@ -45,8 +45,25 @@ from .options import (
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+class _Quick:
+    """A command that parses no values for completion, as typer would import pydantic for them."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        params: list[Any] = super().get_params(ctx)  # type: ignore[misc]
+        if ctx.resilient_parsing:
+            for param in params:
+                param.process_value = lambda ctx, value: value
+        return params
+
+
+class _Command(_Quick, TyperCommand): ...
+
+
+class _Group(_Quick, TyperGroup): ...
+
+
 def _typer(**options: Any) -> typer.Typer:
-    return typer.Typer(rich_markup_mode=None, add_completion=False, **options)
+    return typer.Typer(cls=_Group, rich_markup_mode=None, add_completion=False, **options)
 
 
 _workers: Final = _typer(
@@ -63,7 +80,7 @@ _COMMANDS: Final[dict[str, typer.Typer]] = {}
 def _command(name: str, **options: Any) -> Callable[[F], F]:
     """Register a function as a command of the root."""
     _COMMANDS[name] = _typer()
-    return _COMMANDS[name].command(name, **options)
+    return _COMMANDS[name].command(name, cls=_Command, **options)
 
 
 class _Built(Mapping[str, Any]):
@@ -84,7 +101,7 @@ class _Built(Mapping[str, Any]):
         return len(_COMMANDS)
 
 
-class _Root(TyperGroup):
+class _Root(_Group):
     """The root command. Prints the errors of every command as one sentence."""
 
     def __init__(self, **options: Any) -> None:
@@ -333,7 +350,7 @@ def _list_workers(ctx: typer.Context, backend: BackendOption, as_json: JsonOptio
         list_workers(backend, as_json=as_json)
 
 
-@_workers.command("forget", short_help="Forget workers that vanished and are gone.")
+@_workers.command("forget", cls=_Command, short_help="Forget workers that vanished and are gone.")
 def _forget(
     backend: BackendOption,
     names: Annotated[
@@ -486,7 +503,7 @@ def _history(
 _COMMANDS["schedule"] = _schedule
 
 
-@_schedule.command("list")
+@_schedule.command("list", cls=_Command)
 def _list_windows(
     backend: BackendOption, component: ComponentOption = None, as_json: JsonOption = False
 ) -> None:
@@ -496,7 +513,7 @@ def _list_windows(
     list_windows(backend, component, as_json=as_json)
 
 
-@_schedule.command("cancel")
+@_schedule.command("cancel", cls=_Command)
 def _cancel_window(backend: BackendOption, component: ComponentOption = None) -> None:
     """Cancel the upcoming window or end the current one, and print the resulting status.
 
@@ -510,7 +527,7 @@ def _cancel_window(backend: BackendOption, component: ComponentOption = None) ->
 _COMMANDS["bypass"] = _bypass
 
 
-@_bypass.command("create")
+@_bypass.command("create", cls=_Command)
 def _create_bypass(
     backend: BackendOption,
     length: Annotated[
@@ -543,7 +560,7 @@ def _create_bypass(
     create(backend, length, note or None, url, component, as_json=as_json)
 
 
-@_bypass.command("list")
+@_bypass.command("list", cls=_Command)
 def _list_bypasses(
     backend: BackendOption, component: ComponentOption = None, as_json: JsonOption = False
 ) -> None:
@@ -553,7 +570,7 @@ def _list_bypasses(
     list_bypasses(backend, component, as_json=as_json)
 
 
-@_bypass.command("revoke")
+@_bypass.command("revoke", cls=_Command)
 def _revoke_bypasses(
     backend: BackendOption,
     ids: Annotated[
