@@ -63,9 +63,12 @@ class Served(NamedTuple):
 class Racers:
     """Starts subjects in their environments, all behind one Redis and one file."""
 
-    def __init__(self, redis: str, directory: Path) -> None:
+    def __init__(
+        self, redis: str, directory: Path, environ: Mapping[str, str] | None = None
+    ) -> None:
         settings = {"BENCHMARK_REDIS": redis, "BENCHMARK_FILE": str(directory / "maintenance.json")}
-        self._environ = {**os.environ, **settings, "PYTHONDONTWRITEBYTECODE": "1"}
+        given = {**os.environ, **(environ or {})}
+        self._environ = {**given, **settings, "PYTHONDONTWRITEBYTECODE": "1"}
 
     def race(
         self, environment: str, environ: Mapping[str, str] | None = None, **options: Any

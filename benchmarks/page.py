@@ -15,7 +15,7 @@ from jinja2 import Environment, StrictUndefined
 
 from tests.support.servers import RedisServer
 
-from . import instructions, load, requests
+from . import instructions, load, requests, weight
 from .machine import OURS, PEERS, versions_of
 from .plot import bars, lines
 
@@ -106,6 +106,7 @@ def render(titles: Mapping[str, str], documents: Mapping[str, Any]) -> str:
             targets({name: found for name, found in figures.items() if found is not None})
         ),
         cost_routes=requests.ROUTES,
+        weights=weight.TARGETS,
         load_sizes={
             "workers": load.WORKERS,
             "many": load.MANY,
@@ -179,6 +180,13 @@ def targets(figures: Mapping[str, Any]) -> Iterator[Target]:
             len(figures["weight"]["import"]["unwanted"]),
             0,
         )
+        for name, row in figures["weight"].get("started", {"rows": {}})["rows"].items():
+            what = f"processor time of `{name}` over `import fastapi`"
+            yield _at_most(what, row[0], weight.TARGETS[name])
+        idle = {row["subject"]: row["bytes"] / 2**20 for row in figures["weight"].get("idle", ())}
+        if idle:
+            more = idle["ours, redis"] - idle["bare"]
+            yield _at_most("MiB of a worker on Redis over a bare one", more, weight.MEMORY)
 
 
 def _at_most(what: str, measured: float, most: float) -> Target:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import getpass
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from enum import Enum
@@ -22,6 +23,7 @@ else:
     BaseStateBackend = object  # as typer needs a type at run time
 
 
+_PLUGINS: Final = "PYDANTIC_DISABLE_PLUGINS"
 MAX_RETRY_AFTER: Final = 2**31 - 1  # as in model/state.py, which imports pydantic
 
 
@@ -66,7 +68,8 @@ class BackendSelection:
 
     def create(self) -> BaseStateBackend:
         """Create the backend. Raises `ConfigurationError`."""
-        from ..backends.default import BACKEND_VARIABLE, backend_of_kind, backend_or_default
+        with _without_plugins():
+            from ..backends.default import BACKEND_VARIABLE, backend_of_kind, backend_or_default
 
         implied = "env" if self.var_name is not None else "file" if self.file_path else ""
         kind = self.url or implied
@@ -100,6 +103,19 @@ def operator() -> str:
     except (KeyError, OSError, ImportError):  # a container's user id may have no name
         user = f"uid-{os.getuid()}"
     return f"{user}@{socket.gethostname()}"
+
+
+@contextmanager
+def _without_plugins() -> Iterator[None]:
+    """Let pydantic build models without a search for its plugins in every installed package."""
+    given = os.environ.get(_PLUGINS)
+    os.environ[_PLUGINS] = "__all__"
+    try:
+        yield
+    finally:  # the command of `run` has its own pydantic
+        del os.environ[_PLUGINS]
+        if given is not None:
+            os.environ[_PLUGINS] = given
 
 
 def _create_backend(ctx: typer.Context, url: str | None) -> BaseStateBackend | None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
+from fastapi_maintenance.cli import options
 from fastapi_maintenance.cli.options import BackendSelection
 from fastapi_maintenance.exceptions import ConfigurationError
+from fastapi_maintenance.model import state
 
 
 @pytest.mark.parametrize(
@@ -68,3 +72,20 @@ def test_invalid_url_in_the_environment_names_the_variable(
         match=r"variable FASTAPI_MAINTENANCE_BACKEND: .* cannot start with 'http'",
     ):
         BackendSelection().create()
+
+
+@pytest.mark.parametrize("given", [None, "logfire"])
+def test_selection_leaves_the_environment_as_it_is(
+    monkeypatch: pytest.MonkeyPatch, given: str | None
+) -> None:
+    monkeypatch.delenv("PYDANTIC_DISABLE_PLUGINS", raising=False)
+    if given is not None:
+        monkeypatch.setenv("PYDANTIC_DISABLE_PLUGINS", given)
+
+    BackendSelection("env:CLOSED").create()
+
+    assert os.environ.get("PYDANTIC_DISABLE_PLUGINS") == given
+
+
+def test_most_of_retry_after_is_that_of_the_state() -> None:
+    assert options.MAX_RETRY_AFTER == state.MAX_RETRY_AFTER
