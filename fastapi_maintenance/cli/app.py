@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timedelta
-from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -29,7 +28,6 @@ from .options import (
     ForOption,
     JsonOption,
     MessageOption,
-    ModeName,
     ReasonOption,
     RetryAfterOption,
     RootBackendOption,
@@ -190,8 +188,9 @@ def _on(
     ] = None,
     retry_after: RetryAfterOption = None,
     mode: Annotated[
-        ModeName, flag("--mode", "read-only lets GET, HEAD, OPTIONS and TRACE pass.")
-    ] = ModeName.FULL,
+        Literal["full", "read-only"],
+        flag("--mode", "read-only lets GET, HEAD, OPTIONS and TRACE pass."),
+    ] = "full",
     allow: AllowOption = None,
     component: ComponentOption = None,
     by: Annotated[
@@ -228,7 +227,7 @@ def _on(
         message=message or None,
         reason=reason or None,
         retry_after=retry_after,
-        mode=mode.value,
+        mode=mode,
         allow=tuple(allow or ()) or None,
         by=by or operator(),
     )
@@ -370,20 +369,6 @@ def _forget(
 # -- a command under a hold ------------------------------------------------------------------------
 
 
-class OnError(Enum):
-    """The values of `--on-error`."""
-
-    RELEASE = "release"
-    KEEP = "keep"
-
-
-class OnLost(Enum):
-    """The values of `--on-lost`."""
-
-    WARN = "warn"
-    KILL = "kill"
-
-
 def _parse_drain(text: str) -> float:
     return 0.0 if text.strip() in ("0", "0s") else parse_seconds(text)
 
@@ -427,19 +412,19 @@ def _run(
     allow: AllowOption = None,
     component: ComponentOption = None,
     on_error: Annotated[
-        OnError,
+        Literal["release", "keep"],
         flag(
             "--on-error",
             "If the command fails or is not run: open again, or keep the service closed.",
         ),
-    ] = OnError.RELEASE,
+    ] = "release",
     on_lost: Annotated[
-        OnLost,
+        Literal["warn", "kill"],
         flag(
             "--on-lost",
             "If the hold is lost while the command runs: warn, or also end the command.",
         ),
-    ] = OnLost.WARN,
+    ] = "warn",
     allow_unfenced: UnfencedOption = False,
     expect: ExpectOption = None,
 ) -> None:
@@ -461,14 +446,14 @@ def _run(
     run(
         backend,
         command,
-        kill=on_lost is OnLost.KILL,
+        kill=on_lost == "kill",
         drain=drain or None,
         lease=lease,
         reason=reason,
         message=message,
         allow=allow or (),
         component=component,
-        on_error=on_error.value,
+        on_error=on_error,
         strict=not allow_unfenced,
         expect=expect,
     )
@@ -591,16 +576,6 @@ def _revoke_bypasses(
 # -- in the place of workers -----------------------------------------------------------------------
 
 
-class Format(Enum):
-    """The values of `--format`."""
-
-    HTML = "html"
-    JSON = "json"
-    PROBLEM = "problem"
-    TEXT = "text"
-    HTTP = "http"
-
-
 @_command("page")
 def _page(
     out: Annotated[
@@ -608,8 +583,9 @@ def _page(
         option("--out FILE", "The file, which is replaced atomically. Default: print it."),
     ] = None,
     kind: Annotated[
-        Format, flag("--format", "http is the page with status and headers, for HAProxy.")
-    ] = Format.HTML,
+        Literal["html", "json", "problem", "text", "http"],
+        flag("--format", "http is the page with status and headers, for HAProxy."),
+    ] = "html",
     message: MessageOption = None,
     until: Annotated[
         datetime | None,
@@ -638,7 +614,7 @@ def _page(
     """
     from .page import write_page
 
-    write_page(out, kind.value, message or None, until, retry_after, language)
+    write_page(out, kind, message or None, until, retry_after, language)
 
 
 @_command("serve")

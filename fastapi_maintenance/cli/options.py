@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from enum import Enum
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
@@ -168,13 +167,6 @@ def _check_number(entries: list[str] | None) -> tuple[str, ...]:
                 f"must be given at most {MAX_ALLOW_ENTRIES} times, got {len(entries)}."
             )
     return tuple(entries or ())
-
-
-class ModeName(Enum):
-    """The values of `--mode`."""
-
-    FULL = "full"
-    READ_ONLY = "read-only"
 
 
 ComponentOption = Annotated[

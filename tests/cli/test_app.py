@@ -12,7 +12,6 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import ModuleType
-from typing import get_args
 
 import anyio
 import pytest
@@ -22,9 +21,7 @@ from fastapi_maintenance.__main__ import main
 from fastapi_maintenance._internal.version import VERSION
 from fastapi_maintenance.backends import LocalFileBackend, backend_from_url
 from fastapi_maintenance.cli import demo
-from fastapi_maintenance.cli.options import ModeName
 from fastapi_maintenance.model.holds import Hold
-from fastapi_maintenance.model.state import Mode
 
 from ..conftest import RedisServerFactory
 from ..support.servers import RedisServer
@@ -247,10 +244,6 @@ def test_wrong_usage_changes_nothing_and_has_an_exit_code_of_its_own(
     assert (on.code, on.out) == (2, "")
     assert complaint in on.err
     assert not Path("switch.json").exists()
-
-
-def test_all_modes_can_be_chosen() -> None:
-    assert tuple(name.value for name in ModeName) == get_args(Mode)
 
 
 # -- windows ---------------------------------------------------------------------------------------
