@@ -17,6 +17,7 @@ from typing import Any, Final
 import pytest
 
 from fastapi_maintenance.backends import RedisBackend
+from tests.conftest import RedisServerFactory
 from tests.support.ports import free_port
 from tests.support.servers import RedisServer
 from tests.support.waiting import eventually, eventually_sync
@@ -210,3 +211,23 @@ async def test_name_that_leads_elsewhere_is_followed(
         await eventually(lambda: names.asked > asked, within=UNREACHABLE)
         await redis_server.acli("SET", "maintenance", 1)
         await service.becomes(503, within=SLACK)
+
+
+@pytest.mark.parametrize("policy", ["last-known", "closed"])
+async def test_demoted_primary_is_left_for_where_its_name_leads(
+    names: Names, own_redis_server: RedisServerFactory, policy: str
+) -> None:
+    """Behind one name, as of a virtual address or a Kubernetes Service."""
+    old = own_redis_server()
+    new = own_redis_server(host="127.0.0.2", port=old.port, config={"protected-mode": "no"})
+    names.addresses = ["127.0.0.1"]
+    names.answers.set()
+    backend = RedisBackend(f"redis://{NAME}:{old.port}/0", ttl=TTL)
+    async with Service(backend, on_unreachable=policy) as service:
+        await service.becomes(200, within=SLACK)
+        names.addresses = ["127.0.0.2"]
+        await old.acli("REPLICAOF", "127.0.0.2", new.port)
+        await new.acli("SET", "maintenance", '{"enabled": true, "message": "new"}')
+        await service.becomes(503, message="new", within=UNREACHABLE)
+        await new.acli("DEL", "maintenance")
+        await service.becomes(200, within=SLACK)

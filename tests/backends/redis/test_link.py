@@ -333,6 +333,37 @@ async def test_thousand_flips_a_second_cause_one_sync_at_a_time(
         assert len(worker.errors) == 0
 
 
+async def test_pushed_reads_keep_a_distance(redis_url: str, operator: Any) -> None:
+    async with linked(RedisBackend(redis_url, ttl=NO_POLL), busy=True) as worker:
+        syncs, began = worker.syncs, time.monotonic()
+        while time.monotonic() < began + 1.0:
+            await operator.incr("maintenance")
+            await asyncio.sleep(0.001)
+        assert 1 <= worker.syncs - syncs <= 10 + (time.monotonic() - began) / 0.01
+
+
+async def test_link_that_connects_again_sends_no_script_that_is_loaded(
+    redis_url: str, operator: Any
+) -> None:
+    backend = RedisBackend(redis_url, ttl=NO_POLL)
+    async with linked(backend) as worker:
+        await operator.set("maintenance", "1")
+        await eventually(worker.is_on, within=SOON)
+        await settled(backend, worker)
+        async with recorded_commands(operator) as commands:
+            syncs = worker.syncs
+            for link in await link_ids(operator):
+                await operator.execute_command("CLIENT", "KILL", "ID", link)
+            await eventually(lambda: worker.has_synced(syncs), within=SOON)
+            await operator.set("maintenance", "0")
+            await eventually(worker.is_off, within=SOON)
+            await RedisBackend(redis_url).write(ON)
+            await eventually(worker.is_on, within=SOON)
+    sent = [command.split()[0] for _, command in commands]
+    assert "EVALSHA" in sent
+    assert "EVAL" not in sent
+
+
 async def test_sync_requested_from_any_thread_registers_soon(
     redis_url: str,
 ) -> None:
