@@ -49,13 +49,15 @@ class Sentinel(RedisServer):
         self._file.write_text(text)
 
     def _command(self) -> list[str]:
-        program, _, *options = super()._command()
+        launch, command = len(self._launcher), super()._command()
+        program, _, *options = command[launch:]
         pairs = [
             pair
             for pair in zip(options[::2], options[1::2], strict=True)
             if pair[0] in _MINE or pair[0].startswith("--tls-")
         ]
-        return [program, str(self._file), "--sentinel", *(word for pair in pairs for word in pair)]
+        flat = (word for pair in pairs for word in pair)
+        return [*self._launcher, program, str(self._file), "--sentinel", *flat]
 
 
 class SentinelGroup:
