@@ -6,13 +6,17 @@ from __future__ import annotations
 
 import os
 import re
+import sys
+import threading
 import tomllib
 from pathlib import Path
+from types import FrameType
 from typing import Final
 from xml.etree import ElementTree
 
 import pytest
 
+from ..support.commands import run
 from ..support.pages import ROOT, Block
 
 PAGE: Final = "docs/architecture.md"
@@ -40,6 +44,32 @@ def test_the_floors_are_those_that_are_checked() -> None:
         (ROOT / PAGE).write_text((ROOT / PAGE).read_text().replace(shown, text))
     else:
         assert shown == text, "run this test with RENEW_DOCS=1"
+
+
+def test_walk_of_run_enters_the_files_that_are_named(redis_url: str) -> None:
+    package = str(ROOT / "fastapi_maintenance") + os.sep
+    entered: set[str] = set()
+
+    def note(frame: FrameType, event: str, argument: object) -> None:
+        code = frame.f_code
+        if event == "call" and code.co_filename.startswith(package) and code.co_name[0] != "<":
+            entered.add(code.co_filename.removeprefix(package))
+
+    walk = ("run", "--expect", "0", "--backend", redis_url, "--", "true")
+    run(*walk)  # everything is imported
+    threading.setprofile(note)
+    sys.setprofile(note)
+    try:
+        ran = run(*walk)
+    finally:
+        sys.setprofile(None)
+        threading.setprofile(None)
+
+    assert ran.code == 0, ran.err
+    (named,) = (block.text for block in Block.all_of(PAGE) if "walk-of-run" in block.options)
+    below = ("_internal/", "backends/", "model/")
+    above = {name for name in entered if not name.startswith(below)}
+    assert above | {"backends/default.py"} <= {*named.split()}
 
 
 @pytest.mark.parametrize("drawing", DRAWINGS, ids=lambda drawing: drawing.stem)
