@@ -87,13 +87,17 @@ def test_vanished_worker_is_listed_with_the_reason_why() -> None:
 # -- four real ones --------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def four(redis_server: RedisServer) -> Iterator[Workers]:
-    with Workers(
-        "tests.apps.administered:app",
-        count=4,
-        env={"FASTAPI_MAINTENANCE_BACKEND": redis_server.url},
-    ) as workers:
+@pytest.fixture(scope="module")
+def server() -> Iterator[RedisServer]:
+    """The server of the four, which is never emptied."""
+    with RedisServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def four(server: RedisServer) -> Iterator[Workers]:
+    env = {"FASTAPI_MAINTENANCE_BACKEND": server.url}
+    with Workers("tests.apps.administered:app", count=4, env=env) as workers:
         yield workers
 
 
@@ -117,9 +121,7 @@ def ask(
 
 
 @pytest.mark.timeout(180)
-def test_one_of_four_workers_closes_and_drains_all(
-    four: Workers, redis_server: RedisServer
-) -> None:
+def test_one_of_four_workers_closes_and_drains_all(four: Workers, server: RedisServer) -> None:
     def standing() -> set[tuple[str, bool]]:
         code, listed = ask(four, "GET", "workers")
         assert (code, sorted(one["pid"] for one in listed)) == (200, four.pids)
@@ -138,18 +140,18 @@ def test_one_of_four_workers_closes_and_drains_all(
     assert (code, state["state"]["by"]) == (200, "ana")
     code, barrier = ask(four, "POST", "barrier", {"drained": True, "timeout": 60})
     assert (code, barrier["ok"], len(barrier["drained"])) == (200, True, 4)
-    work.join(2)  # its answer is on its way
+    work.join(4)  # its answer is on its way
     assert not work.is_alive(), "it was waited for"
     assert {answer.status for answer in four.get_all("/").values()} == {503}
     eventually_sync(lambda: standing() == {("drained", True)}, within=SOON)
 
-    redis_server.cli("DEL", "maintenance")
+    server.cli("DEL", "maintenance")
     eventually_sync(lambda: standing() == {("open", True)}, within=SOON)
     assert {answer.status for answer in four.get_all("/").values()} == {200}
 
 
 @pytest.mark.timeout(180)
-def test_etag_is_the_same_on_every_worker(four: Workers) -> None:
+def test_etag_is_the_same_on_every_worker(four: Workers, server: RedisServer) -> None:
     """Each request of a panel may reach another worker."""
     tags = {
         answer.headers["etag"]
@@ -163,6 +165,7 @@ def test_etag_is_the_same_on_every_worker(four: Workers) -> None:
         for answer in four.get_all("/maintenance/switch", headers=LOGIN).values()
     }
     assert len(tags) == 1
+    server.cli("DEL", "maintenance:billing")
 
 
 @pytest.mark.timeout(180)
