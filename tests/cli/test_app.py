@@ -132,7 +132,7 @@ def test_on_allows_what_it_is_told_to(cli: Cli, url: str) -> None:
         (["/x"] * 101, "must be given at most 100 times, got 101."),
     ],
 )
-def test_what_would_allow_nothing_is_refused_and_nothing_is_written(
+def test_invalid_allow_entry_is_refused_and_nothing_written(
     cli: Cli, url: str, entries: list[str], problem: str
 ) -> None:
     on = cli("on", "--backend", url, *(word for entry in entries for word in ("--allow", entry)))
@@ -141,7 +141,7 @@ def test_what_would_allow_nothing_is_refused_and_nothing_is_written(
     assert cli("status", "--backend", url).lines[0] == "maintenance: off"
 
 
-def test_status_tells_of_entries_that_somebody_else_wrote_and_nobody_can_read(
+def test_status_of_unreadable_allow_entries_names_them(
     cli: Cli, redis_url: str, redis_server: RedisServer
 ) -> None:
     redis_server.cli(
@@ -158,7 +158,7 @@ def test_empty_texts_are_no_texts(cli: Cli, url: str) -> None:
     assert (state["message"], state["reason"]) == (None, None)
 
 
-def test_the_length_is_counted_from_now_on_the_clock_that_judges_it(cli: Cli, url: str) -> None:
+def test_length_is_counted_on_the_clock_of_the_backend(cli: Cli, url: str) -> None:
     on = cli("on", "--backend", url, "--for", "30m")
     assert any(line.startswith("until: ") and "(in 30 min" in line for line in on.lines)
     document = cli("status", "--backend", url, "--json").json
@@ -237,7 +237,7 @@ def test_an_end_that_is_over_by_the_backends_clock_is_no_success(
         (["--backend", "redis://localhost/x"], "The Redis URL"),
     ],
 )
-def test_wrong_usage_changes_nothing_and_has_an_exit_code_of_its_own(
+def test_wrong_usage_of_on_changes_nothing_and_exits_with_2(
     cli: Cli, options: list[str], complaint: str
 ) -> None:
     on = cli("on", "--backend", "file:switch.json", *options)
@@ -267,7 +267,7 @@ def test_the_length_of_a_window_is_counted_from_its_beginning(cli: Cli, url: str
     )
 
 
-def test_the_end_of_a_window_is_the_next_such_time_after_its_beginning(cli: Cli, url: str) -> None:
+def test_end_of_a_window_is_the_next_time_after_its_start(cli: Cli, url: str) -> None:
     assert cli("on", "--backend", url, "--at", "2100-01-01T03:00", "--until", "02:00").code == 0
     coming = cli("status", "--backend", url, "--json").json["upcoming"]
     assert datetime.fromisoformat(coming["ends_at"]) - datetime.fromisoformat(
@@ -283,7 +283,7 @@ def test_a_window_to_come_does_not_open_what_is_closed_now(cli: Cli, url: str) -
     assert "reason: OPS-417" in cli("status", "--backend", url).lines
 
 
-def test_a_window_that_would_end_beyond_the_calendar_changes_nothing(cli: Cli, url: str) -> None:
+def test_window_ending_beyond_the_calendar_changes_nothing(cli: Cli, url: str) -> None:
     ran = cli("on", "--backend", url, "--at", "9999-12-31T20:00Z", "--for", "2d")
     assert (ran.code, "beyond the calendar" in ran.err) == (1, True)
     assert cli("status", "--backend", url, "--json").json["switch"]["enabled"] is False
@@ -362,9 +362,7 @@ def test_a_schedule_that_cannot_be_read_is_not_empty(
 # -- holds -----------------------------------------------------------------------------------------
 
 
-def test_off_says_that_maintenance_stays_on_while_somebody_holds_it(
-    cli: Cli, url: str, take_hold: TakeHold
-) -> None:
+def test_off_under_a_hold_says_that_it_stays_on(cli: Cli, url: str, take_hold: TakeHold) -> None:
     cli("on", "--backend", url)
     take_hold(url, "h1", by="ana@ops", reason="reindex")
     off = cli("off", "--backend", url)
@@ -393,7 +391,7 @@ def test_many_holds_are_counted_and_some_are_named(cli: Cli, url: str, take_hold
     )
 
 
-def test_on_says_that_maintenance_stays_off_while_somebody_holds_it_off(
+def test_on_under_an_off_hold_says_that_it_stays_off(
     cli: Cli, url: str, take_hold: TakeHold
 ) -> None:
     take_hold(url, "h1", by="ana@ops", enabled=False)
@@ -480,7 +478,7 @@ def test_the_environment_can_name_the_backend(
         ["--var-name", "X", "status"],
     ],
 )
-def test_options_of_the_backend_stand_before_or_after_the_command(
+def test_backend_option_before_or_after_the_command_works(
     cli: Cli, arguments: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("X", "1")
@@ -502,7 +500,7 @@ def test_short_names_of_the_modelled_package_work(
     )
 
 
-def test_modelled_package_bug_a_typer_exit_inside_a_try_printed_error_1(cli: Cli) -> None:
+def test_modelled_package_bug_error_1_after_an_error(cli: Cli) -> None:
     """There, the exit that followed a clear message was caught as an error, and printed after it as
     `ERROR: 1`.
     """
@@ -543,7 +541,7 @@ def test_an_unreachable_redis_is_one_sentence(cli: Cli, command: str, free_port:
     assert "s3cret" not in ran.err
 
 
-def test_a_wrong_password_is_one_sentence_that_does_not_contain_it(
+def test_wrong_password_is_one_sentence_without_it(
     cli: Cli, own_redis_server: RedisServerFactory
 ) -> None:
     server = own_redis_server(config={"requirepass": "right-one"})
@@ -571,7 +569,7 @@ def test_a_redis_that_does_not_answer_is_noticed_in_time(
 
 
 @pytest.mark.parametrize(("command", "value"), [("on", "0"), ("off", "1")])
-def test_a_switch_that_somebody_else_changed_at_once_is_no_success(
+def test_switch_changed_by_another_at_once_is_a_failure(
     cli: Cli, command: str, value: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write = LocalFileBackend.write

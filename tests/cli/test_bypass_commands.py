@@ -58,7 +58,7 @@ def test_create_prints_a_token_and_a_link_that_the_workers_take(cli: Cli, url: s
     assert "bypass: 1, as 'bypass list' shows" in cli("status", "--backend", url).lines
 
 
-def test_list_shows_those_that_hold_and_create_forgets_the_others(cli: Cli, url: str) -> None:
+def test_bypass_list_has_valid_ones_and_create_drops_the_rest(cli: Cli, url: str) -> None:
     over = BypassRecord(id="over", until=datetime(2020, 1, 1, tzinfo=UTC))
     holding = BypassRecord(id="holding", until=datetime.now(UTC) + timedelta(hours=1), note="e\nva")
     asyncio.run(backend_from_url(url).write(MaintenanceState(enabled=True, bypass=(over, holding))))
@@ -97,7 +97,7 @@ def test_where_the_switch_is_off_there_is_nothing_to_bypass(cli: Cli, url: str) 
     assert "The switch is off. Run 'on' first." in made.err
 
 
-def test_a_scope_without_a_switch_of_its_own_has_nothing_to_bypass(cli: Cli, url: str) -> None:
+def test_bypass_of_a_component_without_a_switch_is_refused(cli: Cli, url: str) -> None:
     cli("on", "--backend", url)
     made = cli("bypass", "create", "--component", "billing", "--backend", url)
     assert (made.code, made.out) == (1, "")

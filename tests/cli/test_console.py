@@ -64,7 +64,7 @@ def test_a_program_without_standard_output_says_nothing(monkeypatch: pytest.Monk
     assert echo("nothing")
 
 
-def test_a_character_that_the_encoding_lacks_is_written_as_an_escape(
+def test_character_outside_the_encoding_is_escaped(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     raw = io.BytesIO()

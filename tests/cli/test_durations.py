@@ -52,9 +52,7 @@ def utc(text: str) -> datetime:
         ("36525d", 36525 * 86400),
     ],
 )
-def test_a_length_is_a_number_of_seconds_or_units_from_long_to_short(
-    text: str, seconds: int
-) -> None:
+def test_length_in_seconds_or_units_is_parsed(text: str, seconds: int) -> None:
     assert parse_duration(text) == timedelta(seconds=seconds)
 
 
@@ -215,7 +213,7 @@ def test_an_end_that_is_not_later_than_now_is_refused(text: str, zone: Zone) -> 
 # -- as people and machines read them --------------------------------------------------------------
 
 
-def test_moments_are_shown_to_people_in_local_time_and_to_machines_in_utc(zone: Zone) -> None:
+def test_moment_is_shown_in_local_time_and_written_in_utc(zone: Zone) -> None:
     zone(BERLIN)
     moment = datetime(2026, 11, 22, 3, 0, 0, 123456, tzinfo=UTC)
     assert show_moment(moment) == "2026-11-22 04:00:00+01:00"

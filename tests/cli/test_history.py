@@ -158,9 +158,7 @@ def test_changes_are_followed_until_interrupted(cli: Cli, redis_url: str) -> Non
     assert (ran.code, len(ran.lines), ran.err) == (0, 2, "")
 
 
-def test_followed_as_json_each_change_is_one_line_and_other_scopes_are_left_out(
-    cli: Cli, redis_url: str
-) -> None:
+def test_history_followed_as_json_has_one_line_for_a_change(cli: Cli, redis_url: str) -> None:
     at = ("--backend", redis_url)
     with Program("history", "--follow", "--json", "--component", "billing", *at) as program:
         cli("on", *at)

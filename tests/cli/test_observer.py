@@ -57,7 +57,7 @@ async def test_an_ended_observer_waits_no_more() -> None:
     assert observer.ended
 
 
-async def test_an_environment_variable_is_seen_as_a_request_would_see_it(
+async def test_observer_sees_an_environment_variable_as_a_request(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async with Observer(EnvVarBackend("CLOSED")) as observer:

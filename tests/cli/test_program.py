@@ -46,9 +46,7 @@ def test_a_terminal_gets_no_colour_where_the_user_wants_none(
     assert not re.search(r"\x1b\[[0-9;]*3[0-7]m", status.out)
 
 
-def test_a_pipe_that_is_closed_before_the_end_does_not_undo_what_was_done(
-    redis_url: str, redis_server: RedisServer
-) -> None:
+def test_pipe_closed_early_undoes_nothing(redis_url: str, redis_server: RedisServer) -> None:
     with Program("on", "--backend", redis_url) as program:
         program.close()
         on = program.ended()
@@ -76,7 +74,7 @@ def test_without_typer_one_sentence_says_how_to_install_it() -> None:
     )
 
 
-def test_watch_prints_a_line_for_every_change_until_it_is_interrupted(
+def test_watch_to_a_pipe_prints_a_line_for_each_change(
     redis_url: str, redis_server: RedisServer
 ) -> None:
     with Program("watch", "--backend", f"{redis_url}?ttl=60") as watch:
@@ -105,7 +103,7 @@ def test_watch_keeps_trying_while_redis_cannot_be_reached(
     assert (ended.code, ended.err) == (0, "")
 
 
-def test_watch_prints_json_lines_and_ends_when_its_reader_is_gone_although_nothing_changes(
+def test_watch_as_json_without_a_reader_ends(
     tmp_path: Path,
 ) -> None:
     """As in `fastapi-maintenance watch --json | head -2`."""

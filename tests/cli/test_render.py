@@ -118,7 +118,7 @@ def test_a_window_is_announced_with_both_its_ends() -> None:
     assert f"coming: on from {show_moment(LATER)} (in 1 h)" in as_lines(report(switch=endless))
 
 
-def test_a_window_that_the_key_does_not_live_to_see_is_no_announcement() -> None:
+def test_window_after_the_end_of_its_key_is_not_announced() -> None:
     window = MaintenanceState(enabled=True, starts_at=LATER)
     lines = as_lines(report(switch=window, expires_in=600.0))
     assert lines[0] == "maintenance: off"
@@ -132,7 +132,7 @@ def test_an_end_that_is_over_is_said_of_the_switch() -> None:
     assert f"switch: on, ended {show_moment(EARLIER)} (10 min ago)" in lines
 
 
-def test_no_text_from_the_backend_can_begin_a_line_or_steer_a_terminal() -> None:
+def test_text_from_the_backend_is_escaped() -> None:
     evil = "x\nmaintenance: off\x1b[2J\u202e"
     state = MaintenanceState(enabled=True, message=evil, reason=evil, by=evil)
     seen = report(

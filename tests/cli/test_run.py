@@ -106,7 +106,7 @@ def after_file(path: Path, act: Callable[[], object]) -> Callable[[], None]:
 
 
 @pytest.mark.parametrize("options", [[], ["--drain", "0"]])
-def test_the_service_is_held_closed_while_the_command_runs_and_no_longer(
+def test_run_holds_the_service_closed_until_its_command_ends(
     held: Cli, redis_server: RedisServer, tmp_path: Path, options: list[str]
 ) -> None:
     look = f"redis-cli -p {redis_server.port} HVALS {HOLDS} > {tmp_path}/seen"
@@ -170,7 +170,7 @@ def test_the_exit_code_is_the_commands_own(
 
 
 @pytest.mark.parametrize("dashes", [["--"], []])
-def test_what_follows_the_command_is_the_commands_also_where_it_looks_like_ours(
+def test_option_after_the_command_of_run_is_passed_to_it(
     held: Cli, tmp_path: Path, dashes: list[str]
 ) -> None:
     arguments = ["--reason", "theirs", "--drain=soon", "--help", "--", "-x"]
@@ -252,7 +252,7 @@ def test_a_command_that_only_looks_runnable_lets_go(
 
 
 @pytest.mark.parametrize("on_error", ["release", "keep"])
-def test_workers_that_do_not_drain_are_named_and_the_command_is_not_run(
+def test_run_with_an_undrained_worker_names_it_and_runs_nothing(
     held: Cli, redis_server: RedisServer, tmp_path: Path, on_error: str
 ) -> None:
     register(redis_server, epoch=2**52, closed=True, http=2)
@@ -288,7 +288,7 @@ def test_with_drain_0_nobody_is_waited_for(held: Cli, redis_server: RedisServer)
     assert (ran.code, ran.err) == (0, "")
 
 
-def test_workers_that_may_be_serving_stop_it_unless_that_is_allowed(
+def test_run_with_an_unfenced_worker_fails_unless_allowed(
     held: Cli, redis_server: RedisServer, tmp_path: Path
 ) -> None:
     register(redis_server, vanished=True)
@@ -303,9 +303,7 @@ def test_workers_that_may_be_serving_stop_it_unless_that_is_allowed(
     assert (tmp_path / "ran").exists()
 
 
-def test_a_backend_without_a_registry_is_refused_unless_nobody_is_waited_for(
-    cli: Cli, tmp_path: Path
-) -> None:
+def test_run_on_a_file_is_refused_unless_it_waits_for_none(cli: Cli, tmp_path: Path) -> None:
     url = f"file:{tmp_path}/switch.json"
     ran = cli("run", "--backend", url, "--", "touch", f"{tmp_path}/ran")
     assert (ran.code, ran.err.count("\n")) == (1, 1)
@@ -320,9 +318,7 @@ def test_a_backend_without_a_registry_is_refused_unless_nobody_is_waited_for(
 
 
 @pytest.mark.parametrize("drain", ["0", "30s"])
-def test_an_environment_variable_closes_nobody_else_so_it_is_refused(
-    cli: Cli, drain: str, tmp_path: Path
-) -> None:
+def test_run_on_an_environment_variable_is_refused(cli: Cli, drain: str, tmp_path: Path) -> None:
     ran = cli("run", "--drain", drain, "--", "touch", f"{tmp_path}/ran")
     assert (ran.code, ran.err.count("\n")) == (1, 1)
     assert ran.err.startswith("env:FASTAPI_MAINTENANCE_MODE is read by each process for itself, ")
@@ -372,7 +368,7 @@ def test_with_redis_down_nothing_is_run(cli: Cli, free_port: int, tmp_path: Path
         ),
     ],
 )
-def test_with_redis_away_at_the_end_the_exit_code_is_kept_and_the_hold_ends_by_itself(
+def test_run_with_redis_away_at_its_end_keeps_the_exit_code(
     cli: Cli, own_redis_server: RedisServerFactory, on_error: str, end: str
 ) -> None:
     server = own_redis_server()
@@ -411,7 +407,7 @@ def lose(held: Cli, url: str, started: Path, script: str, *options: str) -> Ran:
 
 
 @pytest.mark.parametrize(("status", "code"), [(0, 5), (3, 3)])
-def test_a_hold_that_is_lost_is_told_once_and_the_command_runs_on(
+def test_lost_hold_is_printed_once_and_the_command_runs_on(
     held: Cli, redis_url: str, redis_server: RedisServer, tmp_path: Path, status: int, code: int
 ) -> None:
     script = f"sleep 3; touch {tmp_path}/ended; exit {status}"
@@ -460,9 +456,7 @@ def test_failed_release_with_loggers_disabled_is_printed(
     said(ran, 0, "The hold could not be released")
 
 
-def test_a_hold_that_is_lost_just_before_the_command_ends_is_told_too(
-    held: Cli, redis_url: str
-) -> None:
+def test_hold_lost_just_before_the_end_is_printed(held: Cli, redis_url: str) -> None:
     """So that no renewal comes between, and the block finds out when it lets go."""
     force = (
         "-c",
@@ -515,7 +509,7 @@ def test_a_redis_that_is_cut_off_while_the_command_runs_is_told(
         )
 
 
-def test_a_hold_that_is_lost_while_waiting_keeps_the_command_from_running(
+def test_hold_lost_while_waiting_runs_no_command(
     held: Cli,
     redis_url: str,
     redis_server: RedisServer,
@@ -546,7 +540,7 @@ def test_signals_are_passed_on(held: Cli, redis_server: RedisServer, name: str) 
     assert holds(redis_server) == "0"
 
 
-def test_what_is_typed_on_a_terminal_is_not_passed_on_as_the_command_gets_it_too(
+def test_signal_typed_on_a_terminal_is_not_forwarded(
     held: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(running, "_in_foreground", lambda: True)
@@ -568,7 +562,7 @@ def test_a_command_that_ignores_a_signal_is_waited_for(
     assert (tmp_path / "seen").read_text() == "1\n"
 
 
-def test_what_was_ignored_from_the_start_stays_ignored_by_the_command_too(held: Cli) -> None:
+def test_signal_ignored_from_the_start_stays_ignored(held: Cli) -> None:
     """As under `nohup`."""
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
@@ -599,7 +593,7 @@ def test_a_signal_during_the_wait_cancels_the_command(
 
 
 @pytest.mark.parametrize("drain", ["0", "30s"])
-def test_a_signal_while_the_hold_is_taken_cancels_the_command_and_leaves_no_hold(
+def test_signal_while_a_hold_is_taken_leaves_no_hold(
     held: Cli,
     redis_server: RedisServer,
     tmp_path: Path,
@@ -636,7 +630,7 @@ def test_a_signal_while_the_command_is_started_is_passed_on(
     assert held("--drain", "0", "--", "sleep", "20").code == 143
 
 
-def test_a_signal_for_a_command_that_has_just_ended_changes_nothing(
+def test_signal_for_an_ended_command_changes_nothing(
     held: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     start = asyncio.create_subprocess_exec
@@ -736,7 +730,7 @@ def test_ctrl_c_on_a_terminal_reaches_the_command_once(
     assert holds(redis_server) == "0"
 
 
-def test_a_terminal_shows_a_live_table_of_the_wait_which_ctrl_c_ends(
+def test_run_on_a_terminal_shows_a_table_that_ctrl_c_ends(
     redis_url: str, redis_server: RedisServer, tmp_path: Path
 ) -> None:
     register(redis_server)
@@ -757,9 +751,7 @@ def test_a_terminal_shows_a_live_table_of_the_wait_which_ctrl_c_ends(
     assert holds(redis_server) == "0"
 
 
-def test_if_it_is_killed_the_hold_ends_at_the_lease_and_the_command_runs_on(
-    redis_url: str, tmp_path: Path
-) -> None:
+def test_killed_run_leaves_its_hold_until_the_lease_ends(redis_url: str, tmp_path: Path) -> None:
     script = f"echo started; sleep 9; touch {tmp_path}/ended"
     with Program(
         "run", "--backend", redis_url, "--lease", "5", "--drain", "0", "--", "sh", "-c", script

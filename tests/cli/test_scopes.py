@@ -19,7 +19,7 @@ def test_a_scope_is_turned_on_and_off_by_itself(cli: Cli, redis_url: str) -> Non
     assert cli("status", *of_billing).lines[0] == "maintenance of billing: off"
 
 
-def test_a_scope_without_a_switch_goes_by_the_general_one_and_that_is_said(
+def test_component_without_a_switch_shows_the_general_one(
     cli: Cli, redis_url: str, redis_server: RedisServer
 ) -> None:
     redis_server.cli("SET", "maintenance", "1")

@@ -119,7 +119,7 @@ def test_nobody_is_left_to_look_when_the_pipe_is_closed(
 # -- a screen --------------------------------------------------------------------------------------
 
 
-def test_a_screen_shows_the_changes_and_below_them_the_present_state() -> None:
+def test_screen_shows_the_state_below_the_changes() -> None:
     console = Console(file=StringIO(), force_terminal=True, color_system=None, width=100)
     with screen(console) as draw:
         for seen in (
@@ -184,7 +184,7 @@ def test_a_pipe_gets_lines(cli: Cli, viewers: list[View]) -> None:
     assert named(viewers) == ["lines"]
 
 
-def test_a_terminal_gets_a_screen_unless_it_cannot_move_its_cursor_or_json_is_asked_for(
+def test_watch_on_a_dumb_terminal_or_as_json_prints_lines(
     cli: Cli, viewers: list[View], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     on_terminal(monkeypatch)
@@ -195,9 +195,7 @@ def test_a_terminal_gets_a_screen_unless_it_cannot_move_its_cursor_or_json_is_as
     assert named(viewers) == ["screen", "lines", "lines"]
 
 
-def test_watching_an_environment_variable_says_that_there_is_nothing_to_see(
-    cli: Cli, viewers: list[View]
-) -> None:
+def test_watch_of_an_environment_variable_says_it_is_static(cli: Cli, viewers: list[View]) -> None:
     ran = cli("watch", "--backend", "env:CLOSED")
     assert (ran.code, ran.err) == (
         0,

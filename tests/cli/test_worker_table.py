@@ -75,12 +75,12 @@ def test_summary_counts_groups_and_names_pending_workers() -> None:
     )
 
 
-def test_nobody_is_waited_for_because_of_requests_in_flight_where_that_was_not_asked_for() -> None:
+def test_summary_without_drained_waits_for_no_request() -> None:
     result = BarrierResult(state=OFF, applied=(BUSY,), looked=True)
     assert summary(result) == "maintenance off; 1 applied"
 
 
-def test_a_summary_says_that_there_are_no_workers_and_that_nothing_could_be_read() -> None:
+def test_summary_without_workers_or_registry_says_so() -> None:
     assert summary(BarrierResult(looked=True)) == "maintenance off; no workers"
     assert summary(BarrierResult()) == "the registry of workers could not be read"
 
@@ -144,7 +144,7 @@ def test_dumb_terminal_gets_lines_instead_of_a_table() -> None:
 # -- for programs ----------------------------------------------------------------------------------
 
 
-def test_json_has_every_worker_in_its_group_and_says_whether_each_is_fenced() -> None:
+def test_json_of_a_wait_has_each_worker_in_its_group() -> None:
     document = MIXED.to_json()
     groups = {
         name: [worker["id"] for worker in document[name]]

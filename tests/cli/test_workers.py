@@ -100,7 +100,7 @@ def test_wait_does_not_wait_for_requests_unless_asked(
     assert cli("wait", "--backend", redis_url).code == 0
 
 
-def test_wait_names_those_that_vanished_and_may_be_serving_unless_that_is_allowed(
+def test_wait_for_an_unfenced_worker_names_it_unless_allowed(
     cli: Cli, redis_url: str, register: Register
 ) -> None:
     register("a", vanished=True)
@@ -111,14 +111,14 @@ def test_wait_names_those_that_vanished_and_may_be_serving_unless_that_is_allowe
     assert (allowed.code, allowed.err) == (0, "")
 
 
-def test_those_that_vanished_and_have_closed_themselves_are_no_trouble(
+def test_wait_for_a_fenced_vanished_worker_succeeds(
     cli: Cli, redis_url: str, register: Register
 ) -> None:
     register("a", vanished=True, fence=2.0)
     assert cli("wait", "--backend", redis_url).code == 0
 
 
-def test_wait_as_json_has_the_same_keys_and_exit_codes_whatever_happens(
+def test_wait_as_json_always_has_the_same_keys(
     cli: Cli, redis_url: str, redis_server: RedisServer, register: Register
 ) -> None:
     register("gone", vanished=True)
@@ -165,7 +165,7 @@ def test_where_there_is_no_registry_one_sentence_says_so(
 
 @pytest.mark.parametrize("command", ["wait", "on"])
 @pytest.mark.parametrize("length", ["0", "soon", "-1", "1.5"])
-def test_a_length_that_is_none_is_refused_before_anything_is_done(
+def test_invalid_length_of_a_wait_is_refused_first(
     cli: Cli, redis_url: str, redis_server: RedisServer, command: str, length: str
 ) -> None:
     ran = cli(command, f"--timeout={length}", "--backend", redis_url)
@@ -383,9 +383,7 @@ def test_an_interrupted_wait_in_a_script_is_one_sentence(
     assert (ended.code, ended.err.count("\n")) == (130, 1)
 
 
-def test_a_wait_on_a_terminal_ends_with_the_last_table_and_the_verdict(
-    redis_url: str, register: Register
-) -> None:
+def test_wait_on_a_terminal_ends_with_table_and_verdict(redis_url: str, register: Register) -> None:
     register("a", epoch=0)
     ended = program.run("wait", "--timeout", "3", "--backend", redis_url, terminal=True)
     assert ended.code == 3

@@ -389,7 +389,7 @@ async def test_in_its_own_process_a_block_takes_effect_at_once(
             assert (await mode.refresh()).closure is None
 
 
-async def test_a_block_that_blocks_the_event_loop_for_longer_than_its_lease_keeps_it(
+async def test_block_that_blocks_the_loop_keeps_its_lease(
     redis_url: str,
 ) -> None:
     seen: list[bool] = []
@@ -481,7 +481,7 @@ def test_an_endpoint_may_close_its_own_service(
 # -- decorators ------------------------------------------------------------------------------------
 
 
-async def test_every_call_of_a_decorated_function_is_a_block_of_its_own(
+async def test_decorated_function_called_twice_has_two_blocks(
     make: Callable[[str], BaseStateBackend],
 ) -> None:
     backend = make("redis")
@@ -553,7 +553,7 @@ async def test_methods_partials_and_callable_objects_can_be_decorated(
     assert not await is_on(backend)
 
 
-async def test_a_generator_is_refused_because_it_runs_when_its_call_is_over() -> None:
+async def test_decorated_generator_is_refused() -> None:
     def session() -> Iterator[int]:
         yield 1
 
@@ -721,7 +721,7 @@ async def test_an_off_block_that_cannot_be_kept_says_so_too(
         ("keep", "and the switch was NOT kept on: turn it on by hand"),
     ],
 )
-async def test_a_release_that_fails_hides_nothing_and_the_hold_ends_by_itself(
+async def test_failed_release_hides_no_error_of_the_block(
     own_redis_server: RedisServerFactory,
     caplog: pytest.LogCaptureFixture,
     in_async: bool,
@@ -756,7 +756,7 @@ async def is_off(backend: BaseStateBackend) -> bool:
     return not await is_on(backend)
 
 
-async def test_a_release_that_fails_after_a_block_that_succeeded_is_only_logged(
+async def test_failed_release_after_success_is_only_logged(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     backend = LeasedBoard()
@@ -817,7 +817,7 @@ class SlowRedis(RedisBackend):
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-async def test_a_block_that_is_cancelled_while_it_is_entered_leaves_no_hold(
+async def test_block_cancelled_while_entered_leaves_no_hold(
     redis_server: RedisServer, when: str
 ) -> None:
     backend = SlowRedis(redis_server.url)
@@ -838,7 +838,7 @@ async def test_a_block_that_is_cancelled_while_it_is_entered_leaves_no_hold(
         await block.__aexit__(None, None, None)
 
 
-async def test_a_block_that_is_cancelled_while_it_is_entered_does_not_wait_for_ever(
+async def test_block_cancelled_while_entered_ends_in_time(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("fastapi_maintenance.coordination.context._RELEASE_TIMEOUT", 0.2)
@@ -857,7 +857,7 @@ async def test_a_block_that_is_cancelled_while_it_is_entered_does_not_wait_for_e
 
 
 @pytest.mark.parametrize("forever", [True, False])
-async def test_a_block_that_is_cancelled_while_a_slow_backend_tells_of_it_leaves_no_hold(
+async def test_block_cancelled_under_a_slow_backend_leaves_no_hold(
     forever: bool,
 ) -> None:
     """A hold without a lease would stand for ever."""
@@ -877,7 +877,7 @@ async def test_a_block_that_is_cancelled_while_a_slow_backend_tells_of_it_leaves
     assert (await backend.read()).holds == ()
 
 
-async def test_a_block_that_is_cancelled_while_it_is_left_lets_go_all_the_same() -> None:
+async def test_block_cancelled_while_left_releases_its_hold() -> None:
     backend = Switchboard()
 
     async def run() -> None:
@@ -949,7 +949,7 @@ async def test_off_by_force_ends_the_hold_and_its_block_can_see_that(
         assert not block.lost
 
 
-async def test_off_by_force_is_not_undone_by_the_block_that_fails_because_of_it(
+async def test_off_by_force_is_not_undone_by_the_failed_block(
     redis_url: str,
 ) -> None:
     backend = RedisBackend(redis_url)
@@ -966,9 +966,7 @@ async def test_off_by_force_is_not_undone_by_the_block_that_fails_because_of_it(
 
 
 @pytest.mark.parametrize("on_error", ["release", "keep"])
-async def test_a_hold_that_was_ended_by_force_a_moment_before_its_block_ends_is_lost_too(
-    redis_url: str, on_error: Any
-) -> None:
+async def test_hold_ended_just_before_its_block_is_lost(redis_url: str, on_error: Any) -> None:
     """The block must not believe that it was closed all the time; nor may what it would keep undo
     what the operator did.
     """
@@ -986,7 +984,7 @@ async def test_a_hold_that_was_ended_by_force_a_moment_before_its_block_ends_is_
     assert not await is_on(backend)
 
 
-async def test_off_by_force_is_told_within_a_second_however_long_the_lease(redis_url: str) -> None:
+async def test_off_by_force_is_noticed_within_a_second(redis_url: str) -> None:
     async with maintenance_mode_on(redis_url, lease=3600) as block:
         await RedisBackend(redis_url).clear()
         await eventually(lambda: block.lost, within=10)
@@ -1102,7 +1100,7 @@ async def test_of_two_cancellations_the_one_that_is_not_ours_goes_on() -> None:
     assert task.cancelled()
 
 
-async def test_a_timeout_around_a_lost_block_stays_a_timeout_of_its_own() -> None:
+async def test_timeout_around_a_lost_block_stays_a_timeout() -> None:
     backend = LeasedBoard()
 
     async def run() -> None:
@@ -1140,7 +1138,7 @@ async def test_block_that_ends_by_itself_leaves_no_cancellation() -> None:
     assert task.cancelling() == 0
 
 
-async def test_a_lost_block_in_a_task_that_is_being_cancelled_already_says_why_it_ended() -> None:
+async def test_lost_block_in_a_cancelled_task_says_why_it_ended() -> None:
     backend, outcome = LeasedBoard(), "none"
 
     async def run() -> None:

@@ -103,7 +103,7 @@ def test_what_cannot_be_taken_says_why_and_is_let_go_of() -> None:
     assert "renew" not in backend.steps
 
 
-def test_it_is_over_although_it_could_neither_be_taken_nor_let_go_of() -> None:
+def test_lease_neither_taken_nor_released_ends() -> None:
     backend = LeasedBoard()
     backend.faults = {
         "acquire": BackendUnavailableError("down"),
@@ -127,7 +127,7 @@ def test_a_release_that_fails_is_told_and_leaves_no_thread() -> None:
     eventually_sync(lambda: lease_threads() == [], within=10)
 
 
-def test_a_hold_without_a_lease_ends_although_what_it_should_keep_cannot_be_kept() -> None:
+def test_local_hold_that_cannot_keep_its_state_ends() -> None:
     """It has nothing to run out: it would stand for ever."""
 
     class ReadOnly(Switchboard):
@@ -261,7 +261,7 @@ async def held(backend: RedisBackend | LocalFileBackend) -> bool:
 
 
 @pytest.mark.every_redis
-async def test_kill_of_a_holder_ends_its_hold_at_the_lease_and_not_before(redis_url: str) -> None:
+async def test_killed_holder_keeps_its_hold_until_the_lease_ends(redis_url: str) -> None:
     backend = RedisBackend(redis_url, ttl=0.2)
 
     async with MaintenanceMode(backend) as mode:
@@ -298,7 +298,7 @@ async def test_killed_holder_of_a_file_lets_go_with_its_lease(tmp_path: Path) ->
             await eventually(lambda: mode.gate.closure is None, within=3 + 0.5 + SLACK)
 
 
-async def test_who_is_frozen_for_longer_than_the_lease_is_told_when_it_goes_on(
+async def test_holder_frozen_longer_than_its_lease_is_told(
     redis_url: str,
 ) -> None:
     backend = RedisBackend(redis_url)
@@ -328,7 +328,7 @@ def deadline_of(server: RedisServer) -> float:
     return int(entry.split()[0]) / 1e6
 
 
-def test_a_holder_cut_off_by_a_frozen_redis_is_told_before_the_hold_ends_there(
+def test_holder_cut_off_by_redis_is_told_before_the_end(
     own_redis_server: RedisServerFactory,
 ) -> None:
     server = own_redis_server()
@@ -368,7 +368,7 @@ def test_a_hold_survives_a_redis_that_loses_its_data(own_redis_server: RedisServ
 # -- fork ------------------------------------------------------------------------------------------
 
 
-def test_a_forked_child_that_leaves_the_block_neither_waits_nor_ends_its_parents_hold(
+def test_forked_child_leaving_the_block_keeps_the_hold(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     backend = LeasedBoard()
