@@ -54,18 +54,12 @@ class Dashboard(BaseModel):
     etag: str = Field(description="Of the switch, for If-Match.")
     override: bool | None = Field(description="enable_maintenance, which overrides the switch.")
     closed: bool = Field(description="Whether this worker is closed.")
-    source: str = Field(
-        description="The source of that: a backend, the last known state, or the outage policy."
-    )
-    last_error: str | None = Field(
-        description="Why the backend cannot be read; then this is the last known state."
-    )
+    source: str = Field(description="A backend, the last known state, or the outage policy.")
+    last_error: str | None = Field(description="Why this is the last known state only.")
     workers: list[WorkerReport] | None = Field(description="null if there is no readable registry.")
     components: list[ComponentReport]
     bypasses: list[BypassRecord]
-    history: list[Change] | None = Field(
-        description="The latest changes, newest first; null if there is no readable history."
-    )
+    history: list[Change] | None = Field(description="Newest first; null if it is unreadable.")
     warnings: list[str] = Field(description="Settings of the backend that may lose the switch.")
     grants_bypasses: bool
     operator: str | None = Field(description="The operator who requested it.")

@@ -109,9 +109,7 @@ class WorkerReport(WorkerSummary):
     status: Literal["open", "closed", "drained", "vanished"]
     why_not_gone: str | None = Field(description="Why a vanished worker is not proved gone.")
     applied: bool = Field(description="Whether it has applied the stored state.")
-    unrouted: list[str] = Field(
-        description="Paths that were answered without a route while closed."
-    )
+    unrouted: list[str] = Field(description="Paths answered without a route while closed.")
 
     @classmethod
     def all_of(cls, registry: RegistrySnapshot) -> list[Self]:
@@ -133,9 +131,7 @@ class WorkerReport(WorkerSummary):
 class BarrierRequest(BaseModel):
     """The condition to wait for."""
 
-    drained: bool = Field(
-        False, description="Also wait until no request is in flight that would be refused now."
-    )
+    drained: bool = Field(False, description="Also wait until no gated request is in flight.")
     timeout: float = Field(30.0, gt=0, le=300, description="Seconds.")
 
 
@@ -145,9 +141,7 @@ class Barrier(BaseModel):
     ok: bool = Field(description="Whether it is proved that every worker has applied the state.")
     why_not: str | None
     elapsed: float = Field(description="Seconds.")
-    trusted_in: float = Field(
-        description="Seconds until the registry is guaranteed to be complete."
-    )
+    trusted_in: float = Field(description="Seconds until the registry is surely complete.")
     state: State
     drained: list[WorkerSummary]
     applied: list[WorkerSummary]
@@ -169,6 +163,4 @@ class BypassCreated(BypassRecord):
 
     token: str = Field(description="For the header X-Maintenance-Bypass.")
     query: str = Field(description="Added to any URL of the application: one visit sets a cookie.")
-    link: str = Field(
-        description="The application's root with the token, relative to the URL of this request."
-    )
+    link: str = Field(description="The root with the token, relative to this request's URL.")

@@ -37,9 +37,6 @@ _MAX_ATTEMPTS: Final = 5  # with If-Match: *, while others keep writing
 router = APIRouter(route_class=PrivateRoute)
 
 
-# -- state ---------------------------------------------------------------------------------------
-
-
 @router.get("/state", responses=responses(404))
 async def get_state(mode: Mode, component: Component) -> StateReport:
     """Return whether maintenance is on, what decides that, and until when."""
@@ -58,9 +55,6 @@ async def get_components(mode: Mode) -> list[ComponentReport]:
     return ComponentReport.all_of(await look(mode.backend), mode.components)
 
 
-# -- switch --------------------------------------------------------------------------------------
-
-
 @router.get("/switch", responses=responses(404))
 async def get_switch(
     mode: Mode, component: Component, response: Response
@@ -72,9 +66,7 @@ async def get_switch(
 
 
 @router.put(
-    "/switch",
-    openapi_extra=IF_MATCH,
-    responses=responses(400, 403, 404, 409, 412, 415, 428),
+    "/switch", openapi_extra=IF_MATCH, responses=responses(400, 403, 404, 409, 412, 415, 428)
 )
 async def put_switch(
     state: MaintenanceState,
@@ -139,9 +131,6 @@ async def _report(mode: MaintenanceMode, component: str | None, response: Respon
     return StateReport.of(report)
 
 
-# -- workers and history -------------------------------------------------------------------------
-
-
 @router.get("/workers", responses=responses())
 async def get_workers(mode: Mode) -> list[WorkerReport]:
     """Return the workers on every host, including those that vanished recently."""
@@ -172,9 +161,6 @@ async def get_history(
 ) -> list[Change]:
     """Return the latest changes of the switch and of holds, newest first."""
     return [*reversed(await mode.backend.history(limit=limit, component=component))]
-
-
-# -- bypass tokens -------------------------------------------------------------------------------
 
 
 @router.get("/bypasses", responses=responses(404))

@@ -117,9 +117,6 @@ def _pair(make: MakeBackend) -> tuple[BaseStateBackend, BaseStateBackend]:
     return one, make() if isinstance(one, SupportsLeases) else one
 
 
-# -- the switch ----------------------------------------------------------------------------------
-
-
 async def unwritten_switch_is_off(make: MakeBackend) -> None:
     """Report off and no holds before anything is written."""
     backend = make()
@@ -245,9 +242,6 @@ async def clear_turns_off_and_ends_every_hold(make: MakeBackend) -> None:
     assert await _is_on(other)
 
 
-# -- holds ---------------------------------------------------------------------------------------
-
-
 async def hold_is_active_until_released(make: MakeBackend) -> None:
     """Show a hold with its details; to other instances too if holds are leases."""
     one, other = _pair(make)
@@ -366,9 +360,6 @@ async def release_can_turn_the_switch_on(make: MakeBackend) -> None:
     assert reading.holds == ()
 
 
-# -- watching ------------------------------------------------------------------------------------
-
-
 async def watch_reports_changes_by_others(make: MakeBackend) -> None:
     """Report a change within `ttl`."""
     one, other = make(), make()
@@ -477,9 +468,6 @@ async def changes_are_recorded_or_history_is_refused(make: MakeBackend) -> None:
     assert [change.by for change in changes] == ["ana", None, None, "ben"]
     assert [change.state for change in changes] == [ON, ON, ON, OFF]
     assert await other.history(limit=1) == changes[-1:]
-
-
-# -- what is shown -------------------------------------------------------------------------------
 
 
 async def description_is_one_stable_line(make: MakeBackend) -> None:
