@@ -52,7 +52,7 @@ class Switch:
     def command(self, *words: str | int | bytes) -> Any:
         """One command, and its reply."""
         self._socket.sendall(Batch.of(words).packed)
-        parser = ReplyParser(RuntimeError)
+        parser = ReplyParser(protocol=2)
         while not (replies := list(parser.feed(self._socket.recv(65536)))):
             pass
         return replies[0]

@@ -7,11 +7,14 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
 from typing import Any, Final, NamedTuple, Self, cast
 
-from redis._parsers.base import BaseParser
+from redis._parsers import _RESP2Parser, _RESP3Parser
+from redis._parsers.socket import SocketBuffer
 from redis.asyncio.connection import AbstractConnection
-from redis.exceptions import ConnectionError, InvalidResponse, MovedError, ResponseError
+from redis.exceptions import ConnectionError, MovedError, ResponseError
 
 from ...exceptions import BackendUnavailableError
 
@@ -21,6 +24,7 @@ Reply = Any
 _PUSH: Final = object()
 _MESSAGES: Final = (b"message", b"unsubscribe", b"sunsubscribe", b"invalidate")
 _SUBSCRIBED: Final = (b"subscribe", b"ssubscribe")
+_MAX_READ: Final = 65_536  # bytes
 
 
 class NotSlotOwnerError(BackendUnavailableError):
@@ -72,7 +76,7 @@ class RedisConnection(asyncio.Protocol):
         self._on_event = on_event
         self._transport: asyncio.Transport | None = None
         self._reader: asyncio.Task[None] | None = None
-        self._parser = ReplyParser(BaseParser.parse_error)
+        self._parser = ReplyParser(int(connection.protocol))
         self._pending: deque[_Call] = deque()
         self._error: Exception | None = None
         self._loop = asyncio.get_running_loop()
@@ -190,12 +194,8 @@ class RedisConnection(asyncio.Protocol):
     def _take(self, reply: Reply) -> None:
         if reply is _PUSH or _is_message(reply):
             self._on_event()
-        elif isinstance(reply, ConnectionError) or not self._pending:
-            raise (
-                reply
-                if isinstance(reply, ConnectionError)
-                else ConnectionError("an unexpected reply")
-            )
+        elif not self._pending:
+            raise ConnectionError("an unexpected reply")
         else:
             call = self._pending[0]
             call.replies.append(reply)
@@ -210,73 +210,41 @@ class RedisConnection(asyncio.Protocol):
         self._on_event()
 
 
-class ReplyParser:
-    """Parses RESP2 and RESP3 as the bytes come. A reply that is incomplete waits for the rest."""
+class _IncompleteError(Exception):
+    """The rest of a reply has not arrived."""
 
-    def __init__(self, parse_error: Callable[[str], Exception]) -> None:
-        self._parse_error = parse_error
-        self._rest = b""
-        self._open: list[tuple[bytes, int, list[Reply]]] = []  # arrays that lack some items
+
+class ReplyParser:
+    """Parses replies as their bytes arrive, with the parsers of redis-py's blocking connections."""
+
+    def __init__(self, protocol: int) -> None:
+        self._arrived = b""
+        parser: Any = (_RESP3Parser if protocol == 3 else _RESP2Parser)(_MAX_READ)
+        parser._buffer = SocketBuffer(cast(Any, self), _MAX_READ, cast(Any, None))
+        self._read = partial(parser.read_response, disable_decoding=True)
+        if protocol == 3:
+            self._read = partial(self._read, push_request=True)
+            parser.handle_push_response = _on_push
 
     def feed(self, data: bytes) -> Iterator[Reply]:
         """Yield the replies that are complete now. Raises any exception for other bytes."""
-        data, at, opened = self._rest + data, 0, self._open
-        while (end := data.find(b"\r\n", at)) >= 0:
-            kind, line = data[at : at + 1], data[at + 1 : end]
-            next_at = end + 2
-            value: Reply
-            if kind in _SCALARS:
-                value = _SCALARS[kind](line)
-            elif kind in _BULKS:
-                value = None
-                if (length := int(line)) >= 0:
-                    if next_at + length + 2 > len(data):
-                        break
-                    value = data[next_at : next_at + length]
-                    next_at += length + 2
-            elif kind in _ITEMS:
-                if (count := int(line) * _ITEMS[kind]) > 0:
-                    opened.append((kind, count, []))
-                    at = next_at
-                    continue
-                value = None if count < 0 else _compose(kind, [])
-            elif kind != b"-":
-                raise InvalidResponse(f"Protocol Error: {data[at : at + 40]!r}")
-            if kind == b"-" or (kind == b"!" and value is not None):
-                text = line if kind == b"-" else value
-                value = self._parse_error(text.decode(errors="replace"))
-            at = next_at
-            while opened:
-                kind, count, items = opened[-1]
-                items.append(value)
-                if len(items) < count:
-                    break
-                opened.pop()
-                value = _compose(kind, items)
-            else:
-                yield value
-        self._rest = data[at:]
+        self._arrived = data
+        with suppress(_IncompleteError):  # the next bytes begin again with this reply
+            while True:
+                yield self._read()
+
+    def recv(self, size: int) -> bytes:
+        """Return what has arrived, as a socket does."""
+        if not self._arrived:
+            raise _IncompleteError
+        data, self._arrived = self._arrived, b""
+        return data
 
 
-# What follows each first byte of a reply (RESP3 specification).
-_SCALARS: Final[dict[bytes, Callable[[bytes], Reply]]] = {
-    b"+": bytes,
-    b":": int,
-    b"(": int,
-    b",": float,
-    b"#": lambda line: line == b"t",
-    b"_": lambda line: None,
-}
-_BULKS: Final = frozenset({b"$", b"=", b"!"})
-_ITEMS: Final = {b"*": 1, b"~": 1, b">": 1, b"%": 2}
-
-
-def _compose(kind: bytes, items: list[Reply]) -> Reply:
-    if kind == b"%":
-        return dict(zip(items[::2], items[1::2], strict=True))
+def _on_push(message: list[Any]) -> object:
     # RESP3 confirms SUBSCRIBE by a push, so that one is a reply; if it is refused, the reply is an
     # ordinary error.
-    return _PUSH if kind == b">" and not (items and items[0] in _SUBSCRIBED) else items
+    return message if message and message[0] in _SUBSCRIBED else _PUSH
 
 
 def _pack(command: Command) -> bytes:

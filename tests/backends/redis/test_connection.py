@@ -14,7 +14,7 @@ import pytest
 from redis.asyncio.connection import Connection
 from redis.exceptions import ResponseError
 
-from fastapi_maintenance.backends.redis.connection import RedisConnection, ReplyParser
+from fastapi_maintenance.backends.redis.connection import _PUSH, RedisConnection, ReplyParser
 from fastapi_maintenance.backends.redis.server import SingleServer
 from fastapi_maintenance.exceptions import BackendUnavailableError
 from tests.conftest import RedisServerFactory
@@ -401,25 +401,41 @@ async def test_whatever_goes_wrong_in_sending_ends_it(events: Events) -> None:
                 await wire.call(("PING",), within=SOON)
 
 
-@pytest.mark.parametrize("size", [1, 2, 7])
-async def test_replies_in_pieces_are_read_as_a_whole(size: int) -> None:
-    """Each kind of RESP3, however the network cuts it."""
-    text = (
-        b"+OK\r\n:-7\r\n$3\r\na\r\n\r\n$-1\r\n*2\r\n*0\r\n*-1\r\n%1\r\n+a\r\n,1.5\r\n~2\r\n#t\r\n#f\r\n_\r\n"
-        b"(12\r\n-ERR no\r\n!6\r\nERR on\r\n>2\r\n+subscribe\r\n+x\r\n"
-    )
-    parser = ReplyParser(ResponseError)
-    pieces = [text[at : at + size] for at in range(0, len(text), size)]
-    replies = [reply for piece in pieces for reply in parser.feed(piece)]
+RESP2 = b"+OK\r\n:-7\r\n$3\r\na\r\n\r\n$-1\r\n*2\r\n*0\r\n*-1\r\n-ERR no\r\n"
+RESP3 = (
+    b"+OK\r\n$3\r\na\r\n\r\n%1\r\n+a\r\n,1.5\r\n~2\r\n#t\r\n#f\r\n_\r\n(12\r\n!6\r\nERR on\r\n"
+    b">2\r\n+subscribe\r\n+x\r\n"
+)
 
-    assert [str(reply) for reply in replies if isinstance(reply, ResponseError)] == [
-        "ERR no",
-        "ERR on",
-    ]
-    assert [reply for reply in replies if not isinstance(reply, ResponseError)] == [
-        *(b"OK", -7, b"a\r\n", None, [[], None], {b"a": 1.5}, [True, False], None, 12),
-        [b"subscribe", b"x"],
-    ]
+
+@pytest.mark.parametrize("size", [1, 2, 7, 200])
+@pytest.mark.parametrize(
+    ("protocol", "text", "expected"),
+    [
+        (2, RESP2, [b"OK", -7, b"a\r\n", None, [[], None], "no"]),
+        (3, RESP3, [b"OK", b"a\r\n", {b"a": 1.5}, [True, False], None, 12, "on"]),
+    ],
+)
+async def test_replies_in_pieces_are_read_as_a_whole(
+    size: int, protocol: int, text: bytes, expected: list[object]
+) -> None:
+    """Each kind of reply, however the network cuts it."""
+    parser = ReplyParser(protocol)
+    pieces = [text[at : at + size] for at in range(0, len(text), size)]
+    *replies, last = (reply for piece in pieces for reply in parser.feed(piece))
+    if protocol == 3:
+        assert last == [b"subscribe", b"x"]
+        last = replies.pop()
+
+    assert isinstance(last, ResponseError)
+    assert [*replies, str(last).removeprefix("ERR ")] == expected
+
+
+@pytest.mark.parametrize("kind", [b"invalidate", b"message", b"MOVING"])
+async def test_push_is_no_reply(kind: bytes) -> None:
+    (push,) = ReplyParser(3).feed(b">2\r\n$%d\r\n%b\r\n*0\r\n" % (len(kind), kind))
+
+    assert push is _PUSH
 
 
 # -- closing ---------------------------------------------------------------------------------------
