@@ -528,7 +528,8 @@ async def test_a_socket_that_timed_out_is_replaced_at_once(
         linked(backend) as worker,
     ):
         await asyncio.sleep(QUIET)
-        connections[0]._reader.set_exception(OSError(errno.ETIMEDOUT, "Connection timed out"))
+        transport = connections[0]._writer.transport
+        transport._fatal_error(OSError(errno.ETIMEDOUT, "Connection timed out"))
         await eventually(lambda: len(connections) == 2 and worker.errors, within=SOON)
         await operator.set("maintenance", "1")
         await eventually(worker.is_on, within=SOON)
