@@ -62,7 +62,7 @@ class EvictionCheck:
     async def _ask(self, wire: RedisConnection, within: float) -> None:
         if self._refused:
             return
-        # INFO costs as much as ten polls, and thousands of workers may connect at once.
+        # INFO costs Redis as much as a whole poll, and thousands of workers may connect at once.
         await asyncio.sleep(random.uniform(1, 20) * within)
         self._refused = True
         with suppress(BackendError):  # the link notices that the connection has ended
