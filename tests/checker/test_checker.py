@@ -38,24 +38,27 @@ async def test_strict_barrier_admits_no_request_until_the_opening() -> None:
     assert proofs > SCHEDULES / 4, "hardly any barrier proved anything: the checker sees nothing"
 
 
-# The first seed of each, chosen so that it was found after one or two schedules. From seed 1, the
-# document says after how many. The others are found by `scripts/check --variants`.
+# A drawn schedule that shows each; again and again, as its timing is never the same. The document
+# says how many different ones it took. `scripts/check --variants` runs all variants on all seeds.
 FOUND: Final = {
     "ahead": 1,
-    "component": 5,
-    "data": 28,
+    "component": 6,
+    "data": 29,
     "dead": 6,
     "empty": 3,
+    "fence": 11,
     "first sight": 5,
+    "lost": 10,
+    "silence": 5,
     "stray": 43,
+    "vanished": 3,
 }
 
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", FOUND)
 async def test_broken_variant_is_found(name: str) -> None:
-    first = FOUND[name]
-    outcomes = await run_schedules(range(first, first + MOST), variant=name, stop_at_first=True)
+    outcomes = await run_schedules([FOUND[name]] * MOST, variant=name, stop_at_first=True)
     assert any(outcome.violations for outcome in outcomes), VARIANTS[name].rule
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -73,23 +72,6 @@ def _reports_ahead(patch: pytest.MonkeyPatch) -> None:
     report = MaintenanceMode.report
     ahead = {"closed": True, "drained": True, "epoch": 10**17}
     patch.setattr(MaintenanceMode, "report", lambda self: {**report(self), **ahead})
-
-
-def _registers_after_read(patch: pytest.MonkeyPatch) -> None:
-    send = Sync._send_batches
-
-    async def late(self: Sync, wire: Any, *batches: Batch) -> list[Reply]:
-        commands = [command for batch in batches for command in batch.commands]
-        if not any(command[0] == "HSETNX" for command in commands):
-            return await send(self, wire, *batches)
-        first = next(at for at, command in enumerate(commands) if command[0] == "HMGET")
-        read = await send(self, wire, Batch.of(*commands[first:]))
-        if isinstance(read[0], list):  # else it would notice that it was not registered
-            read[0][0] = b"{}"
-        await asyncio.sleep(0.3)  # as on a slow network
-        return [*await send(self, wire, Batch.of(*commands[:first])), *read]
-
-    patch.setattr(Sync, "_send_batches", late)
 
 
 def _holds_expire(patch: pytest.MonkeyPatch) -> None:
@@ -209,6 +191,7 @@ def _silence_proves_death(patch: pytest.MonkeyPatch) -> None:
 
 _CUT: Final = {"cut off": 20.0, "barrier": 5.0}
 _DRAINING: Final = {"cut off": 15.0, "request": 15.0, "drained barrier": 5.0}
+_OUTLIVING: Final = {"cut off": 40.0, "request": 40.0, "drained barrier": 20.0, "hold": 0.1}
 
 VARIANTS: Final = {
     "fence": Variant("a worker closes itself when cut off", _fence_never_closes, _CUT),
@@ -233,11 +216,11 @@ VARIANTS: Final = {
     "vanished": Variant(
         "a worker that vanished has drained only if it said so",
         _vanished_counts_as_drained,
-        _DRAINING,
+        _OUTLIVING,
         observer=True,
     ),
     "forgotten": Variant(
-        "a worker that vanished stays known", _vanished_are_forgotten, _DRAINING, observer=True
+        "a worker that vanished stays known", _vanished_are_forgotten, _OUTLIVING, observer=True
     ),
     "dead": Variant(
         "only a process that is dead is gone", _silence_proves_death, _DRAINING, observer=True
@@ -248,11 +231,6 @@ VARIANTS: Final = {
         _any_report_counts,
         {"open": 4.0, "close": 4.0, "cut off": 4.0},
         observer=True,
-    ),
-    "late": Variant(
-        "a worker arms and registers before it reads",
-        _registers_after_read,
-        {"start": 30.0, "barrier": 5.0, "cut off": 0.2},
     ),
     "rights": Variant(
         "a worker that may not register closes itself",
