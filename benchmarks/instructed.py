@@ -9,6 +9,7 @@ import os
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from dataclasses import replace
+from time import monotonic
 from typing import Any, Final, cast
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -16,7 +17,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from fastapi_maintenance import MaintenanceModeMiddleware
 from fastapi_maintenance.backends import BaseStateBackend
 from fastapi_maintenance.model.state import ON
-from fastapi_maintenance.runtime.requests import InFlightRequest, current_request
+from fastapi_maintenance.responses.negotiation import preferences
+from fastapi_maintenance.runtime.requests import (
+    InFlightRequest,
+    reset_current_request,
+    set_current_request,
+)
 
 from .subjects import HandWritten, PassThrough, make, receive, scope_of, send
 
@@ -95,45 +101,68 @@ def profile(
 ) -> dict[str, Counted]:
     """What the two paths are made of, piece by piece."""
     mode, routes = layer.mode, layer._routes
-    admission = InFlightRequest(mode, scope_of("/"))
+    admission = InFlightRequest.of(mode, scope_of("/"))
     admission.route = routes.match(admission.scope)
     admission.refused_by = ON
 
     async def copy(scope: Scope) -> None:
-        dict(scope)
+        {**scope}  # noqa: B018
 
-    async def admit(scope: Scope) -> None:
-        InFlightRequest(mode, scope)
+    async def record(scope: Scope) -> None:
+        request = InFlightRequest()
+        request.owner = mode
+        request.scope = scope
+        request.gate = mode.gate
 
     async def at_hand(scope: Scope) -> None:
-        current_request.reset(current_request.set(admission))
+        reset_current_request(set_current_request(admission))
 
     async def in_and_out(scope: Scope) -> None:
-        mode.requests.add(admission)
-        mode.requests.discard(admission)
+        enter, leave = layer._enter_and_leave
+        enter(admission)
+        leave(admission)
 
-    async def forced(scope: Scope) -> None:
-        routes.scan(scope)
+    async def current(scope: Scope) -> None:
+        scan = routes.current
+        listed = scan.router.routes
+        if len(listed) != scan.size or listed[-1] is not scan.last or scan.nested:
+            raise AssertionError
+
+    async def clock(scope: Scope) -> None:
+        assert monotonic() < mode.gate.until
+
+    async def find(scope: Scope) -> None:
+        closed._known.find(closed.mode.gate, scope)
+
+    async def prefer(scope: Scope) -> None:
+        preferences(scope)
+
+    async def messages(scope: Scope) -> None:
+        closed._plain.messages(scope, preferred)
 
     async def resolve(scope: Scope) -> None:
         routes.match(scope)
 
-    async def passes(scope: Scope) -> None:
-        closed.mode.granted.bypass_redirect(scope, closed.mode.gate.closed_states())
+    async def decide(scope: Scope) -> None:
         admission.decide(closed.mode.gate, found=True)
 
     async def answer(scope: Scope) -> None:
         await layer._refuse(admission, scope, receive, send)
 
+    preferred = preferences(admission.scope)
     pieces = {
-        "the copy of the scope": copy,
-        "the admission": admit,
-        "the context variable": at_hand,
-        "in flight, in and out": in_and_out,
-        "whether a route is forced on": forced,
-        "of the 503, which route": resolve,
-        "of the 503, who passes all the same": passes,
-        "of the 503, the answer": answer,
+        "open: the copy of the scope": copy,
+        "open: the record of the request": record,
+        "open: the context variable, set and reset": at_hand,
+        "open: in flight, in and out": in_and_out,
+        "open: whether routes were added": current,
+        "open: whether the gate is still valid": clock,
+        "503: whether the refusal is known": find,
+        "503: what the client prefers": prefer,
+        "503: the two messages": messages,
+        "first 503 of a path: which route": resolve,
+        "first 503 of a path: the rules": decide,
+        "first 503 of a path: the response": answer,
     }
     return {f"– {name}": asking_with(piece) for name, piece in pieces.items()}
 
@@ -150,7 +179,8 @@ def asking(app: object) -> Counted:
 
 
 async def main() -> None:
-    bare = make("bare")
+    bare, refusing = make("bare"), await ours(1, closed=True)
+    await asking(refusing)(scope_of("/"))  # the next one like it is a known refusal
     counted: dict[str, Counted] = {
         "nothing": asking(nothing),
         "yardstick": yardstick,
@@ -160,11 +190,11 @@ async def main() -> None:
         "open": asking(await ours(1, closed=False)),
         "open, 100 routes": asking(await ours(100, closed=False)),
         "503": asking(await ours(1, closed=True)),
-        "503, 100 routes": asking(await ours(100, closed=True)),
-        **profile(await ours(1, closed=False), await ours(1, closed=True)),
+        "503, 1,000 routes": asking(await ours(1000, closed=True)),
+        **profile(await ours(1, closed=False), refusing),
     }
     scopes = {
-        name: scope_of("/things-99/1/parts" if name == "503, 100 routes" else "/")
+        name: scope_of("/things-999/1/parts" if name == "503, 1,000 routes" else "/")
         for name in counted
     }
     for name, count in counted.items():

@@ -32,6 +32,7 @@ _PACKAGES: Final = (
     "redis",
     "hiredis",
     "uvloop",
+    "httptools",
     "fastapi-maintenance",
     "waygate",
 )
@@ -122,6 +123,6 @@ def _answers(port: int) -> bool:
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=1) as probe:
             probe.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-            return probe.recv(32).startswith(b"HTTP/1.1 200")
+            return probe.recv(32).startswith((b"HTTP/1.1 200", b"HTTP/1.1 503"))
     except OSError:
         return False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -94,23 +95,27 @@ def _over_bare(times: Times) -> list[dict[str, Any]]:
     return rows
 
 
-def _over_uvicorn(racers: Racers) -> list[dict[str, Any]]:
+def _over_uvicorn(
+    racers: Racers, served: Mapping[str, list[str]] = _SERVED, base: str = "bare"
+) -> list[dict[str, Any]]:
+    """Return the requests of each subject as a share of those of `base` in the same round."""
     wrk = shutil.which("wrk")
     if wrk is None:
         return []
+    refused = base != "bare"
     with ExitStack() as stack:
         servers: dict[str, Served] = {}
-        for environment in filter(versions_of, (OURS, *PEERS)):
-            for subject in _SERVED[environment]:
+        for environment in filter(versions_of, served):
+            for subject in served[environment]:
                 servers[subject] = stack.enter_context(racers.serving(environment, subject))
         for server in servers.values():
-            _load(wrk, server)
+            _load(wrk, server, refused=refused)
         loads: dict[str, list[_Load]] = {subject: [] for subject in servers}
         for number in range(_WRK_ROUNDS):
             say(f"over uvicorn: round {number + 1} of {_WRK_ROUNDS}")
             for subject, server in servers.items():
-                loads[subject].append(_load(wrk, server))
-    bare = loads["bare"]
+                loads[subject].append(_load(wrk, server, refused=refused))
+    bare = loads[base]
     rows = []
     for subject, load in loads.items():
         shares = spread_of(one.rate / other.rate for one, other in zip(load, bare, strict=True))
@@ -135,7 +140,7 @@ def _each(loads: list[_Load]) -> float:
     return sum(load.processor for load in loads) / sum(load.requests for load in loads)
 
 
-def _load(wrk: str, server: Served) -> _Load:
+def _load(wrk: str, server: Served, *, refused: bool) -> _Load:
     before = processor_time(server.pid)
     command = [wrk, "-t1", "-c8", f"-d{_WRK_SECONDS}s", f"http://127.0.0.1:{server.port}/"]
     out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
@@ -143,7 +148,7 @@ def _load(wrk: str, server: Served) -> _Load:
         re.search(r"Requests/sec:\s+([\d.]+)", out),
         re.search(r"(\d+) requests in", out),
     )
-    if rate is None or requests is None or "Non-2xx" in out:
+    if rate is None or requests is None or ("Non-2xx" in out) is not refused:
         raise RuntimeError(f"wrk says: {out}")
     return _Load(float(rate[1]), int(requests[1]), processor_time(server.pid) - before)
 
@@ -192,7 +197,8 @@ def refusal() -> dict[str, Any]:
                     **_compare(times, "modelled, env"),
                 }
             )
-    return {"rows": rows}
+        served = {OURS: ["hand-written 503", "ours, redis"]}
+        return {"rows": rows, "uvicorn": _over_uvicorn(racers, served, "hand-written 503")}
 
 
 def _compared(subject: str) -> list[str]:

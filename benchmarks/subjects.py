@@ -351,11 +351,15 @@ async def race(
 def serve(subject: str, port: int) -> None:
     import uvicorn
 
-    plain: Any = {
-        "loop": "asyncio",
-        "http": "h11",
-    }  # as beside the packages that this is compared with
-    uvicorn.run(make(subject), port=port, log_level="error", access_log=False, **plain)
+    uvicorn.run(
+        make(subject),
+        host="127.0.0.1",
+        port=port,
+        loop="uvloop",
+        http="httptools",
+        log_level="error",
+        access_log=False,
+    )
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ async def job(mode: MaintenanceMode) -> AsyncIterator[None]:
 
     Read-only mode counts as closed. A `mode` that was not entered starts to watch its backend.
     """
-    work = InFlightRequest(mode, {"type": "http"})  # counted like a request
+    work = InFlightRequest.of(mode, {"type": "http"})  # counted like a request
     try:
         while (await mode.refresh()).closure or not _begins(work, mode):  # noqa: ASYNC110
             await asyncio.sleep(_POLL_INTERVAL)
@@ -97,7 +97,7 @@ class BackgroundMode:
     @contextmanager
     def job(self) -> Iterator[None]:
         """Run a job as `job` does, in any thread; several may run at the same time."""
-        work = InFlightRequest(self.mode, {"type": "http"})
+        work = InFlightRequest.of(self.mode, {"type": "http"})
         try:
             while self.closed or not _begins(work, self.mode):
                 time.sleep(_POLL_INTERVAL)

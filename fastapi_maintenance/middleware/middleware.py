@@ -22,15 +22,17 @@ from ..exemptions.rules import ExemptHandler
 from ..model.policy import DecidedBy
 from ..model.state import ON, MaintenanceState
 from ..responses import MaintenanceResponse, ResponseOptions, announcement
+from ..responses.negotiation import preferences
 from ..responses.response import ResponseHandler
 from ..routing import RouteTable
 from ..runtime.gate import FENCED, Gate, OutagePolicy
 from ..runtime.hooks import ChangeHook
 from ..runtime.mode import MaintenanceMode
-from ..runtime.requests import InFlightRequest, current_request
+from ..runtime.requests import InFlightRequest, reset_current_request, set_current_request
 from ..runtime.watches import running_loop
 from .cors import CORSPassthrough
 from .handlers import ReplayableReceive, answer_with, handle_error, is_exempt, takes_state
+from .refusals import KnownRefusals
 from .websocket import ClosableStream, ClosableWebSocket
 
 logger = logging.getLogger("fastapi_maintenance")
@@ -119,6 +121,7 @@ class MaintenanceModeMiddleware:
             self.app = _refuse_to_start(error)
             self.mode = MaintenanceMode(EnvVarBackend(), enable_maintenance=False)
             response = None
+        self._enter_and_leave = self.mode.requests.add, self.mode.requests.discard
         self._close_websockets = close_websockets is not None
         self._close_streams = close_streams is not None
         self._announce = announce
@@ -128,42 +131,64 @@ class MaintenanceModeMiddleware:
         self._gives_state = response_handler is not None and takes_state(response_handler)
         self._routes = RouteTable(self.app, self._follow_components)
         self._cors = CORSPassthrough(self.app, MaintenanceModeMiddleware)
+        self._known = KnownRefusals(self._routes)
+        self._decides_alone = exempt_handler is None and response_handler is None and bypass is None
         self._options = response
         self._plain = MaintenanceResponse(ON, self.mode.now, response)
         self._responses: dict[object, tuple[MaintenanceState, MaintenanceResponse]] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve or refuse a request. It waits for I/O only before the first state is known."""
-        if scope["type"] == "lifespan":
+        if "path" not in scope:
             await self._run_lifespan(scope, receive, send)
             return
         mode = self.mode
-        # A copy, because routers write into the scope: `Mount` moves its root_path.
-        request = InFlightRequest(mode, dict(scope))
-        token = current_request.set(request)
-        requests = mode.requests
-        requests.add(request)  # before the gate is read: a closing after that finds the request
+        gate = mode.gate
+        if not gate.is_open and (response := self._known.find(gate, scope)) is not None:
+            mode.refused_total += 1
+            preferred = preferences(scope)
+            if preferred[2]:  # an Origin
+                await self._cors.wrap(response, scope)(scope, receive, send)
+                return
+            start, body = response.messages(scope, preferred)
+            await send(start)
+            await send(body)
+            return
+        request = InFlightRequest()
+        request.owner = mode
+        request.scope = {**scope}
+        request.token = token = set_current_request(request)
+        enter, leave = self._enter_and_leave
+        enter(request)  # before the gate is read: a closing after that finds the request
         gate = mode.gate
         catch_up = False
         try:
-            routes = self._routes.scan(scope)  # before a refresh: a new route may add a component
+            # Before a refresh, as a new route may add a component.
+            scan = self._routes.current
+            routes = scan.router.routes
+            if (
+                len(routes) != scan.size
+                or routes[-1] is not scan.last
+                or (scan.nested and sum(map(len, scan.nested)) != scan.nested_size)
+            ):
+                scan = self._routes.scan(scope)
             if monotonic() >= gate.until:
                 catch_up = mode.has_stood_still()
                 gate = await mode.refresh()
             request.gate = gate
-            if routes.forced_on or not gate.is_open:
-                request.route = self._routes.match(scope, routes)
+            if scan.forced_on or not gate.is_open:
+                request.route = self._routes.match(scope, scan)
                 await self._decide(request, gate, scope, receive, send)
             elif self._wraps:
                 await self._serve(request, gate, scope, receive, send)
             else:
-                await self.app(scope, receive, send)
+                app = self.app
+                await app(scope, receive, send)
         finally:
-            requests.discard(request)
-            now = mode.gate
-            if now is not gate and now.version != gate.version and not now.is_open:
+            leave(request)
+            if (now := mode.gate) is not gate and now.version != gate.version and not now.is_open:
                 mode.drain_progressed()  # it was admitted before the closing, and may be the last
-            current_request.reset(token)
+            reset_current_request(token)
         if catch_up:
             await mode.catch_up()  # after the response
 
@@ -179,13 +204,13 @@ class MaintenanceModeMiddleware:
             running_loop()
         except ConfigurationError as error:
             await _refuse_to_start(error)(scope, receive, send)
-        token = current_request.set(InFlightRequest(self.mode, scope))
+        token = set_current_request(InFlightRequest.of(self.mode, scope))
         try:
             self._routes.scan(scope)  # finds the components for the first read
             async with self.mode:
                 await self.app(scope, receive, stop_at_shutdown)
         finally:
-            current_request.reset(token)
+            reset_current_request(token)
 
     async def _decide(
         self, request: InFlightRequest, gate: Gate, scope: Scope, receive: Receive, send: Send
@@ -221,6 +246,10 @@ class MaintenanceModeMiddleware:
                     await self._send(partial(handle_error, error), scope, receive, send)
                     return
             if not request.exempt or decision.rule is DecidedBy.FORCED_ON:
+                alone = self._decides_alone and not fenced and not decision.state.allow
+                if alone and seen is scope:
+                    known = self._response_for(decision.state, route.component)
+                    self._known.add(gate, scope, known)
                 await self._refuse(request, seen, receive, send)
                 return
             request.refused_by = None

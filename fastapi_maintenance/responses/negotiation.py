@@ -8,31 +8,38 @@ from typing import Final
 
 from starlette.types import Scope
 
-_MAX_LENGTH: Final = 1024  # bytes; browsers send under 200
+_ASKED: Final = frozenset({b"accept", b"accept-language", b"origin"})
+MAX_LENGTH: Final = 1024  # bytes; browsers send under 200
 # Further ranges and parameters are ignored, so that a made-up header costs no time.
 _MAX_RANGES: Final = 32
 _MAX_PARAMETERS: Final = 8
 _MAX_SUBTAGS: Final = 8  # language, script, region and a few variants
 
 
-def preferences(scope: Scope) -> tuple[bytes, bytes]:
-    """Return the headers Accept and Accept-Language, the lines of each joined (RFC 9110, 5.3).
+Preferences = tuple[bytes, bytes, bool]
+"""The headers Accept and Accept-Language, and whether there is an Origin."""
 
-    A missing header is empty, as is one that is longer than any browser's.
+
+def preferences(scope: Scope) -> Preferences:
+    """Return what a client asks for, the lines of each header joined (RFC 9110, 5.3).
+
+    A missing header is empty.
     """
-    accept: list[bytes] = []
-    accept_language: list[bytes] = []
+    accept = accept_language = b""
+    cross_origin = False
     for name, value in scope["headers"]:
-        if name == b"accept":
-            accept.append(value)
-        elif name == b"accept-language":
-            accept_language.append(value)
-    return _join(accept), _join(accept_language)
+        if name in _ASKED:
+            if name == b"accept":
+                accept = _joined(accept, value) if accept else value
+            elif name == b"origin":
+                cross_origin = True
+            else:
+                accept_language = _joined(accept_language, value) if accept_language else value
+    return accept, accept_language, cross_origin
 
 
-def _join(lines: Sequence[bytes]) -> bytes:
-    joined = b",".join(lines)
-    return b"" if len(joined) > _MAX_LENGTH else joined
+def _joined(lines: bytes, line: bytes) -> bytes:
+    return b"%b,%b" % (lines, line) if len(lines) <= MAX_LENGTH else lines
 
 
 def negotiate(accept: str, offers: Sequence[str]) -> str:

@@ -10,11 +10,17 @@ from typing import Final
 
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from ..model.state import MaintenanceState
 from .content import detail
-from .negotiation import negotiate, negotiate_language, preferences
+from .negotiation import (
+    MAX_LENGTH,
+    Preferences,
+    negotiate,
+    negotiate_language,
+    preferences,
+)
 from .options import ResponseOptions
 from .redirect import leads_to_itself
 from .renderers import HTML, MEDIA_TYPES
@@ -50,10 +56,11 @@ _SAFE: Final = (b"allow", b"GET, HEAD, OPTIONS, TRACE")  # a 405 must have it (R
 _REDIRECT: Final = "redirect"
 _NOT_STORED: Final = (b"cache-control", b"no-store")
 _MAX_CLIENTS: Final = 256  # pairs of headers; there are a few dozen of them
+_MAX_TIMES: Final = 64
 Headers = tuple[tuple[bytes, bytes], ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Encoded:
     """The response for one media type and language. `after` follows the seconds in the body."""
 
@@ -97,41 +104,56 @@ class MaintenanceResponse:
         self._is_constant = self._retry_after.is_constant(state)
         self._languages = tuple(options.all_translations)
         self._encoded: dict[tuple[str, str], _Encoded] = {}
-        self._preferred: dict[tuple[bytes, bytes], tuple[str, str]] = {}
+        self._timed: dict[tuple[_Encoded, int, bytes], _Encoded] = {}
+        self._preferred: dict[Preferences, tuple[str, _Encoded]] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the response."""
-        media_type, language = self._prefer(preferences(scope))
+        send = adapt_send(scope, send, reason=self._detail)
+        for message in self.messages(scope, preferences(scope)):
+            await send(message)
+
+    def messages(self, scope: Scope, preferred: Preferences) -> tuple[Message, Message]:
+        """Return the messages of the response to a request with these preferences."""
+        media_type, encoded = self._preferred.get(preferred) or self._prefer(preferred)
         redirect = self._options.redirect
         if redirect is not None and media_type == HTML and not leads_to_itself(scope, redirect):
-            media_type = _REDIRECT
-        encoded = self._encoded.get((media_type, language)) or self._encode(media_type, language)
-        if not (self._is_constant or media_type == _REDIRECT):
+            encoded = self._encode(_REDIRECT, "")
+        elif not self._is_constant:
             encoded = self._time(encoded)
         headers = [*encoded.headers]  # a new list each time: outer middlewares append to it
-        if b"origin" in dict(scope["headers"]):
+        if preferred[2]:
             headers.append(_READABLE)
-        send = adapt_send(scope, send, reason=self._detail)
-        await send({"type": "http.response.start", "status": encoded.status, "headers": headers})
-        await send({"type": "http.response.body", "body": encoded.content})
+        return (
+            {"type": "http.response.start", "status": encoded.status, "headers": headers},
+            {"type": "http.response.body", "body": encoded.content},
+        )
 
-    def _prefer(self, preferences: tuple[bytes, bytes]) -> tuple[str, str]:
-        """Return media type and language for a client, cached by its two headers."""
-        preferred = self._preferred.get(preferences)
-        if preferred is None:
-            if len(self._preferred) >= _MAX_CLIENTS:  # a client invents them
-                self._preferred.clear()
-            accept, accept_language = (header.decode("latin-1") for header in preferences)
-            language = negotiate_language(accept_language, self._languages, self._options.language)
-            preferred = self._preferred[preferences] = negotiate(accept, MEDIA_TYPES), language
-        return preferred
+    def _prefer(self, preferred: Preferences) -> tuple[str, _Encoded]:
+        """Return the media type for a client and the response in it, kept by the headers.
+
+        Headers that are longer than any browser's count as missing.
+        """
+        lines = [b"" if len(line) > MAX_LENGTH else line for line in preferred[:2]]
+        key = lines[0], lines[1], preferred[2]
+        if (found := self._preferred.get(key)) is not None:
+            return found
+        accept, accept_language = (line.decode("latin-1") for line in lines)
+        language = negotiate_language(accept_language, self._languages, self._options.language)
+        media_type = negotiate(accept, MEDIA_TYPES)
+        if len(self._preferred) >= _MAX_CLIENTS:  # a client invents them
+            self._preferred.clear()
+        found = self._preferred[key] = media_type, self._encode(media_type, language)
+        return found
 
     def _encode(self, media_type: str, language: str) -> _Encoded:
-        is_redirect = media_type == _REDIRECT
-        encoded = (
-            self._encode_redirect() if is_redirect else self._encode_body(media_type, language)
-        )
-        self._encoded[media_type, language] = encoded
+        encoded = self._encoded.get((media_type, language))
+        if encoded is None:
+            is_redirect = media_type == _REDIRECT
+            encoded = (
+                self._encode_redirect() if is_redirect else self._encode_body(media_type, language)
+            )
+            self._encoded[media_type, language] = encoded
         return encoded
 
     def _encode_body(self, media_type: str, language: str) -> _Encoded:
@@ -165,9 +187,16 @@ class MaintenanceResponse:
         return *(header for header in ours if header[0] not in replaced), *own
 
     def _time(self, encoded: _Encoded) -> _Encoded:
+        """Return the response with Retry-After, made once for each of its values."""
         now = self._clock()
         seconds = self._retry_after.seconds(self._state, now)
-        return encoded.timed(seconds, self._retry_after.header(seconds, now))
+        key = encoded, seconds, self._retry_after.header(seconds, now)
+        timed = self._timed.get(key)
+        if timed is None:
+            if len(self._timed) >= _MAX_TIMES:
+                self._timed.clear()
+            timed = self._timed[key] = encoded.timed(*key[1:])
+        return timed
 
 
 def announcement(state: MaintenanceState) -> tuple[bytes, bytes]:

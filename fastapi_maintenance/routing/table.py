@@ -36,7 +36,8 @@ class RouteTable:
         self._on_components = on_components
         self._components: frozenset[str] = frozenset()
         self._has_router = has_router(app)
-        self._scan: RouteScan | None = None
+        self.current = RouteScan(None)
+        """The last scan, which `scan` checks."""
         *_, innermost = unwrap(app)
         self.application = innermost if isinstance(innermost, FastAPI) else None
         """The application, if the middleware is outside it and has to set its `root_path`."""
@@ -48,8 +49,7 @@ class RouteTable:
         endpoint later is noticed together with the next route: set marks where routes are declared.
         """
         target = self._app if self._has_router else self._target(scope)
-        scan = self._scan
-        return scan if scan is not None and scan.is_current(target) else self._renew(target, scope)
+        return self.current if self.current.is_current(target) else self._renew(target, scope)
 
     def match(self, scope: Scope, scan: RouteScan | None = None) -> RouteMatch:
         """Return which endpoint would answer, as the routers of the application choose it.
@@ -61,8 +61,9 @@ class RouteTable:
             scan = self._renew(scan.target, scope)
         return scan.match(scope)
 
-    def _renew(self, target: ASGIApp, scope: Scope) -> RouteScan:
-        scan = self._scan = RouteScan(target, scope.get("app"))
+    def _renew(self, target: object, scope: Scope) -> RouteScan:
+        scan = RouteScan(target, scope.get("app"), is_lasting=self._has_router)
+        self.current = scan
         if scan.components != self._components:
             self._components = scan.components
             self._on_components(scan.components)
@@ -97,10 +98,14 @@ class RouteScan:
     """One walk over a route tree: the components in it, and whether any route is forced on.
 
     `around` is an application that the middleware belongs to; its marks count for all routes.
+    `is_lasting` means that the target is the same for every request. The scan is then current while
+    `router` has `size` routes, `last` is the last of them, and the lists in `nested` have
+    `nested_size` routes together.
     """
 
-    def __init__(self, target: ASGIApp, around: object = None) -> None:
+    def __init__(self, target: object, around: object = None, *, is_lasting: bool = False) -> None:
         self.target = target
+        self.is_lasting = is_lasting
         routers: dict[int, Router] = {}
         lists: list[list[BaseRoute]] = []
         self._copies: list[list[BaseRoute]] = []
@@ -121,22 +126,23 @@ class RouteScan:
             if router.default != router.not_found:
                 pending.append(router.default)
         self._routers = tuple(routers.values())
-        self._size, *inner_sizes = [*map(len, self._copies)] or [0]
-        self._inner, self._inner_size = lists[1:], sum(inner_sizes)
-        self._outermost = next(iter(self._routers), _NO_ROUTER)
-        self._last = next(reversed(self._outermost.routes), None)
+        self.router = next(iter(self._routers), _NO_ROUTER)
+        self.nested = lists[1:]
+        routes, *nested = self._copies or [[]]
+        self._count, self.nested_size = len(routes), sum(map(len, nested))
+        self.last = routes[-1] if routes else None
+        self.size = self._count if self._count and is_lasting else -1
         self._indexes: dict[int, RouteIndex] = {}  # by the application around, made on demand
         self.forced_on = any(marks.mark == "on" for marks in self._marks)
         self.components = frozenset(filter(None, (marks.component for marks in self._marks)))
 
-    def is_current(self, target: ASGIApp) -> bool:
+    def is_current(self, target: object) -> bool:
         """Return whether no route was added since. Costs by the routers, not by the routes."""
-        routes = self._outermost.routes
-        if self.target is not target or len(routes) != self._size:
+        routes = self.router.routes
+        last = routes[-1] if routes else None  # a replaced route leaves the count unchanged
+        if self.target is not target or len(routes) != self._count or last is not self.last:
             return False
-        if self._inner and sum(map(len, self._inner)) != self._inner_size:  # mostly there is none
-            return False
-        return not routes or routes[-1] is self._last  # a replaced route leaves the count unchanged
+        return not self.nested or sum(map(len, self.nested)) == self.nested_size
 
     def is_exact(self) -> bool:
         """Return whether every router has the same routes as before."""
@@ -144,22 +150,23 @@ class RouteScan:
 
     def match(self, scope: Scope) -> RouteMatch:
         """Return which endpoint would answer, as the routers of the application choose it."""
-        app = scope.get("app")
         try:
-            index = self._indexes.get(id(app)) or self._index(app)
-            found = index.find(
-                scope["type"], scope.get("method"), scope["path"], scope.get("root_path", "")
-            )
-            return found or resolve(self.target, scope)
+            return self.look_up(scope) or resolve(self.target, scope)
         except Exception:
             # A convertor or a custom route failed. The application probably answers 500, too, but
             # it need not: a middleware in between may add to the scope what that route needs. So
             # this could be any endpoint, and is treated as an unmarked one.
             return RouteMatch(found=True)
 
-    def _index(self, app: object) -> RouteIndex:
-        index = self._indexes[id(app)] = RouteIndex(self.target, app)
-        return index
+    def look_up(self, scope: Scope) -> RouteMatch | None:
+        """Return what answers if type, method, path, root path and application decide it alone."""
+        app = scope.get("app")
+        index = self._indexes.get(id(app))
+        if index is None:
+            index = self._indexes[id(app)] = RouteIndex(self.target, app)
+        return index.find(
+            scope["type"], scope.get("method"), scope["path"], scope.get("root_path", "")
+        )
 
     def _visit(self, routes: Sequence[BaseRoute]) -> Iterator[object]:
         """Note the marks of routes, and yield the applications and routers in them."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
-from contextvars import ContextVar
-from typing import TYPE_CHECKING, Final, Protocol
+from contextvars import ContextVar, Token
+from typing import TYPE_CHECKING, Final, Protocol, Self
 
 from ..model.policy import Decision, decide
 from ..model.state import OFF, MaintenanceState
@@ -40,24 +40,43 @@ class Owner(Protocol):
 class InFlightRequest:
     """One request, WebSocket or lifespan while its ASGI call runs.
 
-    `route` and `exempt` are None until the request is classified. `exempt` covers the lasting
-    exemptions; the ones that a state grants are evaluated for each state. `refused_by` is the
-    state that refused the request. `excluded` lists the components that blocks inside this request
-    hold closed; None stands for the whole service. `close` ends an open WebSocket or stream.
+    `scope` is a copy, because routers write into it: `Mount` moves its root_path. `token` is that
+    of `set_current_request`. `route` and `exempt` are None until the request is classified.
+    `exempt` covers the lasting exemptions; the ones that a state grants are evaluated for each
+    state. `refused_by` is the state that refused the request. `excluded` lists the components that
+    blocks inside this request hold closed; None stands for the whole service. `close` ends an open
+    WebSocket or stream.
+
+    Every open request makes one, so what is not known yet is on the class, and there is no
+    `__init__`, which would be half of the cost.
     """
 
+    owner: Owner
+    scope: Scope
+    token: Token[InFlightRequest | None] | None = None
     route: RouteMatch | None = None
     exempt: bool | None = None
     gate: Gate | None = None
     refused_by: MaintenanceState | None = None
     excluded: tuple[str | None, ...] = ()
     close: Callable[[str], Awaitable[None]] | None = None
+    _outer: InFlightRequest | None = None
 
-    def __init__(self, owner: Owner, scope: Scope) -> None:
-        self.owner = owner
-        self.scope = scope
-        outer = current_request.get()
-        self.outer = outer if outer is not None and _encloses(outer.scope, scope) else None
+    @classmethod
+    def of(cls, owner: Owner, scope: Scope) -> Self:
+        """Return a request that an application does not serve: a job or a lifespan."""
+        request = cls()
+        request.owner, request.scope = owner, scope
+        return request
+
+    @property
+    def outer(self) -> InFlightRequest | None:
+        """The request that this one is answered within, decided when it is first asked for."""
+        if self.token is not None:
+            before, self.token = self.token.old_value, None
+            if isinstance(before, InFlightRequest) and _encloses(before.scope, self.scope):
+                self._outer = before
+        return self._outer
 
     @property
     def component(self) -> str | None:
@@ -160,6 +179,10 @@ current_request: ContextVar[InFlightRequest | None] = ContextVar(
     "fastapi_maintenance_request", default=None
 )
 """The request or lifespan that the code runs in."""
+
+# Bound once: Python specialises neither method of an imported name.
+set_current_request: Final = current_request.set
+reset_current_request: Final = current_request.reset
 
 
 class InFlightRequests(set[InFlightRequest]):

@@ -454,7 +454,7 @@ async def test_allow_list_is_parsed_once(monkeypatch: pytest.MonkeyPatch) -> Non
 
 async def test_request_allowed_by_one_closure_drains_for_the_next() -> None:
     mode = MaintenanceMode(Board())
-    admission = InFlightRequest(mode, http_scope("POST", path="/login"))
+    admission = InFlightRequest.of(mode, http_scope("POST", path="/login"))
     admission.route, admission.exempt = RouteMatch(found=True), False
     allowing = gate(MaintenanceState(enabled=True, allow=("/login",)))
     assert not admission.blocks_drain(allowing)
@@ -487,7 +487,7 @@ async def test_request_with_bypass_drains_for_a_hold() -> None:
     bypass = Bypass("0123456789abcdef0123456789abcdef")
     mode = MaintenanceMode(Board(), bypass=bypass)
     token, record = bypass.issue(mode.now() + timedelta(hours=1))
-    admission = InFlightRequest(mode, http_scope("POST", headers={HEADER: token}))
+    admission = InFlightRequest.of(mode, http_scope("POST", headers={HEADER: token}))
     admission.route, admission.exempt = RouteMatch(found=True), False
     assert not admission.blocks_drain(gate(MaintenanceState(enabled=True, bypass=(record,))))
     naming = Snapshot(OFF, (Hold("a", MaintenanceState(enabled=True, bypass=(record,))),), 1.0)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from random import Random
 from typing import Any, Final
@@ -22,6 +24,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from fastapi_maintenance import (
+    MaintenanceModeMiddleware,
     force_maintenance_mode_off,
     force_maintenance_mode_on,
     maintenance_component,
@@ -29,9 +32,13 @@ from fastapi_maintenance import (
     maintenance_reads,
     maintenance_writes,
 )
+from fastapi_maintenance.backends import EnvVarBackend
 from fastapi_maintenance.decorators import Marks
+from fastapi_maintenance.model.policy import Closure, DecidedBy, decide
+from fastapi_maintenance.model.state import OFF, ON
 from fastapi_maintenance.routing import RouteMatch, RouteTable
 from fastapi_maintenance.routing.resolver import resolve
+from fastapi_maintenance.runtime.gate import Gate, GateState
 
 Decorator = Callable[[Any], Any]
 
@@ -97,6 +104,13 @@ ROOTS: Final = (*[""] * 6, "/a", "/proxy", "/a/", "/a%")
 HOSTS: Final = (b"testserver", b"b.example", b"X.example:80", b"", b"b.example:x", b"[::1]")
 
 
+async def nothing() -> Message:
+    return {"type": "http.disconnect"}
+
+
+async def swallow(message: Message) -> None: ...
+
+
 class Picky(APIRoute):
     """Matches nothing without a header."""
 
@@ -128,13 +142,63 @@ class Layer:
         await self.app(scope, receive, send)
 
 
+class Behind(Layer):
+    """Stands behind a gate in place of an application, whose routes the gate finds in it."""
+
+    passed = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.passed = True
+
+
+FULL, READ_ONLY = (
+    Closure(DecidedBy.SWITCH, ON.replace(mode=mode)) for mode in ("full", "read-only")
+)
+GATES: Final = (
+    Gate(FULL, FULL.state, "test", math.inf),
+    Gate(READ_ONLY, READ_ONLY.state, "test", math.inf),
+    Gate(None, OFF, "test", math.inf),
+    Gate(None, OFF, "test", math.inf, components={"billing": GateState(FULL, FULL.state)}),
+    Gate(FULL, FULL.state, "test", math.inf, components={"search": GateState(None, OFF)}),
+)
+
+
 class Probe(Layer):
-    """Stands where the middleware would stand, and notes what is judged."""
+    """Stands where the middleware would stand, and notes what is judged.
+
+    It also asks a middleware whose gate changes, which must refuse what the rules refuse. It is
+    asked twice, because it remembers refusals until routes are added or the gate is derived anew.
+    """
 
     def __init__(self, app: ASGIApp, judged: list[RouteMatch]) -> None:
         super().__init__(app)
         self.table = RouteTable(app)
         self.judged = judged
+        self.behind = Behind(app)
+        self.middleware = MaintenanceModeMiddleware(self.behind, backend=EnvVarBackend("UNSET"))
+        self.rng = Random(0)
+        self.scan = self.table.current
+
+    async def ask_gate(self, found: RouteMatch, scope: Scope) -> None:
+        mode = self.middleware.mode
+        if self.rng.random() < 0.1 or mode.gate.source != "test":
+            mode.gate = self.rng.choice(GATES).after(mode.gate)
+        if self.table.current is not self.scan:  # a poll, which notices any change
+            self.scan = self.table.current
+            mode.gate = replace(mode.gate)
+        decision = decide(
+            mark=found.mark,
+            found=found.found,
+            exempt=found.docs,
+            closure=mode.gate.for_component(found.component).closure,
+            method=scope.get("method"),
+            effect=found.effect,
+        )
+        for _ in range(2):
+            self.behind.passed = False
+            await self.middleware(dict(scope), nothing, swallow)
+            passed = "let through" if self.behind.passed else "refused"
+            assert self.behind.passed != decision.refused, f"{found} was {passed} by {mode.gate}"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         before = dict(scope)
@@ -142,6 +206,7 @@ class Probe(Layer):
         with suppress(Exception):  # `match` takes that for found
             assert found == resolve(self.app, scope), "the lookup differs from asking every route"
         assert scope == before, "judging has changed the scope"
+        await self.ask_gate(found, scope)
         self.judged.append(found)
         await self.app(scope, receive, send)
 

@@ -8,10 +8,12 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from fastapi_maintenance.model.state import ON
+from fastapi_maintenance.responses import MaintenanceResponse
 from fastapi_maintenance.responses.negotiation import negotiate, negotiate_language, preferences
 from fastapi_maintenance.responses.renderers import HTML, JSON, MEDIA_TYPES, PLAIN, PROBLEM
 
-from ..support.asgi import http_scope
+from ..support.asgi import exchange, http_scope
 from ..support.counting import lines_run
 from .asking import CHROME, FIREFOX
 
@@ -211,11 +213,20 @@ def test_header_with_several_lines_is_one_list() -> None:
         ("accept", "text/html"),
         ("accept-language", "fr"),
     ]
-    assert preferences(http_scope(headers=lines)) == (b"application/json;q=0.5,text/html", b"de,fr")
+    joined = b"application/json;q=0.5,text/html", b"de,fr", False
+    assert preferences(http_scope(headers=lines)) == joined
 
 
-def test_header_over_limit_is_ignored() -> None:
+async def test_header_over_limit_is_ignored() -> None:
     padding = "image/x-padding, " * 100
-    assert preferences(
-        http_scope(headers={"accept": f"{padding}text/html", "accept-language": "de"})
-    ) == (b"", b"de")
+    response = MaintenanceResponse(ON)
+    for accept in ("text/html", f"{padding}text/html", f"{padding}text/html", "text/html"):
+        start, _ = await exchange(response, http_scope(headers={"accept": accept}))
+        kind = dict(start["headers"])[b"content-type"]
+        assert kind.startswith(b"text/html" if accept == "text/html" else b"application/json")
+    assert len(response._preferred) == 2
+
+
+def test_header_with_any_number_of_lines_is_bounded() -> None:
+    accept, _, _ = preferences(http_scope(headers=[("accept", "a" * 100)] * 1000))
+    assert 1024 < len(accept) < 1200
