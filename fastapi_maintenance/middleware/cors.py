@@ -96,12 +96,8 @@ def _declared(app: object, outer: type) -> CORSMiddleware | None:
     """
     if not isinstance(app, Starlette):
         return None
-    ours = [
-        index
-        for index, middleware in enumerate(app.user_middleware)
-        if _is_a(middleware.cls, outer)
-    ]
-    return _made_of(app, ours[0]) if ours else None
+    ours = [_is_a(middleware.cls, outer) for middleware in app.user_middleware]
+    return _made_of(app, ours.index(True)) if True in ours else None
 
 
 def _made_of(app: Starlette, start: int) -> CORSMiddleware | None:

@@ -22,8 +22,6 @@ from ..responses.response import ResponseHandler
 logger = logging.getLogger("fastapi_maintenance")
 
 _INTERNAL_ERROR: Final = 1011  # in IANA's registry of WebSocket close codes
-
-
 # Intended answers, and clients that left.
 _EXPECTED: Final = (HTTPException, WebSocketException, ClientDisconnect)
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 from random import choice
 from time import monotonic
-from typing import Final, Literal, get_args
+from typing import Final, Literal, NoReturn, get_args
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -327,7 +327,7 @@ class MaintenanceModeMiddleware:
         exempt = route.docs and self._exempt_docs
         if not exempt and self.exempt_handler is not None:
             try:
-                exempt = await is_exempt(self.exempt_handler, request.scope, _no_body, _no_response)
+                exempt = await is_exempt(self.exempt_handler, request.scope, _answered, _answered)
             except Exception:  # logged already
                 exempt = False
         request.exempt = exempt
@@ -362,13 +362,10 @@ def _announcing(upcoming: MaintenanceState, scope: Scope, send: Send) -> Send:
     return announce
 
 
-async def _no_body() -> Message:
-    """Refuse the body to an exempt handler that is asked while the application has it."""
-    raise RuntimeError("The application is answering this request; its body cannot be read again.")
-
-
-async def _no_response(message: Message) -> None:
-    raise RuntimeError("The application is answering this request already.")
+async def _answered(*message: Message) -> NoReturn:
+    """Refuse body and response to an exempt handler that is asked while the application runs."""
+    what = " already" if message else "; its body cannot be read again"
+    raise RuntimeError(f"The application is answering this request{what}.")
 
 
 def _check_response(response: object, response_handler: object) -> None:

@@ -12,25 +12,22 @@ from ..routing import RouteTable
 from ..runtime.gate import Gate
 
 _MAX_PATHS: Final = 1024  # of up to 640 characters, as longer ones are not looked up
-_METHODS: Final = frozenset(
-    {"DELETE", "GET", "OPTIONS", "PATCH", "POST", "PUT"}
-)  # not HEAD: no body
+_METHODS: Final = ("DELETE", "GET", "OPTIONS", "PATCH", "POST", "PUT")  # HEAD has no body
 
 
 class KnownRefusals:
     """The responses to the requests that were refused behind one gate, by method and path.
 
     Routes and gate alone have decided on these, by type, method, path, root path and application.
-    They are kept until routes are added or the gate is derived anew, as each poll does. What is
-    out of date can only be a refusal, so no request passes by it.
+    They are kept until routes are added or a poll derives the gate anew. Only refusals are kept,
+    so no request passes by what is out of date.
     """
 
     def __init__(self, routes: RouteTable) -> None:
         self._routes = routes
         self._gate: Gate | None = None
         self._scan = routes.current
-        self._app: object = None
-        self._root_path: object = None
+        self._app = self._root_path = None
         self._known: dict[str, dict[object, MaintenanceResponse]] = {}
 
     def find(self, gate: Gate, scope: Scope) -> MaintenanceResponse | None:
@@ -55,13 +52,8 @@ class KnownRefusals:
         scan, app, root_path = self._routes.current, scope.get("app"), scope.get("root_path")
         if scope.get("method") not in _METHODS or scan.size < 0 or scan.look_up(scope) is None:
             return
-        if (
-            gate is not self._gate
-            or scan is not self._scan
-            or app is not self._app
-            or root_path != self._root_path
-            or len(self._known) >= _MAX_PATHS
-        ):
+        same = gate is self._gate and scan is self._scan and app is self._app
+        if not same or root_path != self._root_path or len(self._known) >= _MAX_PATHS:
             self._gate, self._scan, self._app, self._root_path = gate, scan, app, root_path
             self._known = {}
         self._known.setdefault(scope["path"], {})[scope["method"]] = response

@@ -21,10 +21,7 @@ Preferences = tuple[bytes, bytes, bool]
 
 
 def preferences(scope: Scope) -> Preferences:
-    """Return what a client asks for, the lines of each header joined (RFC 9110, 5.3).
-
-    A missing header is empty.
-    """
+    """Return what a client asks for, the lines of each header joined (RFC 9110, 5.3)."""
     accept = accept_language = b""
     cross_origin = False
     for name, value in scope["headers"]:

@@ -13,6 +13,7 @@ def _object(*required: str, **properties: dict[str, Any]) -> dict[str, Any]:
 
 
 _DETAIL: Final = {"type": "string", "example": DETAIL}
+_URI: Final = {"type": "string", "format": "uri-reference"}
 _MODE: Final = {"type": "string", "enum": ["full", "read-only"]}
 
 maintenance_responses: Final[dict[int | str, dict[str, Any]]] = {
@@ -34,11 +35,7 @@ maintenance_responses: Final[dict[int | str, dict[str, Any]]] = {
             PROBLEM: {
                 "schema": _object(
                     *("type", "title", "status", "detail", "mode", "retry_after"),
-                    type={
-                        "type": "string",
-                        "format": "uri-reference",
-                        "default": "urn:problem-type:maintenance",
-                    },
+                    type=_URI | {"default": "urn:problem-type:maintenance"},
                     title={"type": "string", "example": "Down for maintenance"},
                     status={"type": "integer", "example": 503},
                     detail=_DETAIL,

@@ -6,6 +6,7 @@ import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Final
 
 from starlette.requests import HTTPConnection, Request
@@ -14,13 +15,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from ..model.state import MaintenanceState
 from .content import detail
-from .negotiation import (
-    MAX_LENGTH,
-    Preferences,
-    negotiate,
-    negotiate_language,
-    preferences,
-)
+from .negotiation import MAX_LENGTH, Preferences, negotiate, negotiate_language, preferences
 from .options import ResponseOptions
 from .redirect import leads_to_itself
 from .renderers import HTML, MEDIA_TYPES
@@ -57,6 +52,7 @@ _REDIRECT: Final = "redirect"
 _NOT_STORED: Final = (b"cache-control", b"no-store")
 _MAX_CLIENTS: Final = 256  # pairs of headers; there are a few dozen of them
 _MAX_TIMES: Final = 64
+_utc_now: Final = partial(datetime.now, UTC)
 Headers = tuple[tuple[bytes, bytes], ...]
 
 
@@ -76,10 +72,6 @@ class _Encoded:
             body = b"%b%d%b" % (body, seconds, self.after)
         timed = ((b"content-length", b"%d" % len(body)), (b"retry-after", retry_after))
         return _Encoded(self.status, (*self.headers, *timed), body)
-
-
-def _utc_now() -> datetime:
-    return datetime.now(UTC)
 
 
 class MaintenanceResponse:
@@ -149,10 +141,10 @@ class MaintenanceResponse:
     def _encode(self, media_type: str, language: str) -> _Encoded:
         encoded = self._encoded.get((media_type, language))
         if encoded is None:
-            is_redirect = media_type == _REDIRECT
-            encoded = (
-                self._encode_redirect() if is_redirect else self._encode_body(media_type, language)
-            )
+            if media_type == _REDIRECT:
+                encoded = self._encode_redirect()
+            else:
+                encoded = self._encode_body(media_type, language)
             self._encoded[media_type, language] = encoded
         return encoded
 

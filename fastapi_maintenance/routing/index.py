@@ -162,7 +162,9 @@ def _literal_prefix(part: Part) -> str | None:
     """
     original, route, _ = part
     matches = getattr(original.matches, "__func__", None)
-    if matches not in _STANDARD or not all(map(_is_standard, route.param_convertors.values())):
+    origins = {type(each).__module__ for each in route.param_convertors.values()}
+    # A custom convertor may fail on text that it matches.
+    if matches not in _STANDARD or origins - {"starlette.convertors"}:
         return None
     if route.path_regex.flags != _NO_FLAGS or route.path_regex.pattern != _expression(route):
         return None
@@ -178,11 +180,6 @@ def _expression(route: Any) -> str:
     parts[::2] = map(re.escape, parts[::2])
     parts[1::2] = [f"(?P<{name}>{convertors[name].regex})" for name in parts[1::2]]
     return f"^{''.join(parts)}$"
-
-
-def _is_standard(convertor: object) -> bool:
-    """Return whether a convertor is Starlette's. A custom one may fail on text that it matches."""
-    return type(convertor).__module__ == "starlette.convertors"
 
 
 def _strip_root_path(root_path: str, path: str) -> str:

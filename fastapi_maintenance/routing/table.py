@@ -52,28 +52,21 @@ class RouteTable:
         return self.current if self.current.is_current(target) else self._renew(target, scope)
 
     def match(self, scope: Scope, scan: RouteScan | None = None) -> RouteMatch:
-        """Return which endpoint would answer, as the routers of the application choose it.
-
-        `scan` is the scan for this request, if it is known already.
-        """
+        """Return which endpoint would answer. `scan` is the one for this request, if known."""
         scan = scan or self.scan(scope)
         if not scan.is_exact():
             scan = self._renew(scan.target, scope)
         return scan.match(scope)
 
     def _renew(self, target: object, scope: Scope) -> RouteScan:
-        scan = RouteScan(target, scope.get("app"), is_lasting=self._has_router)
-        self.current = scan
+        scan = self.current = RouteScan(target, scope.get("app"), is_lasting=self._has_router)
         if scan.components != self._components:
             self._components = scan.components
             self._on_components(scan.components)
         return scan
 
     def set_root_path(self, scope: Scope) -> bool:
-        """Set the application's own `root_path` in a scope, as FastAPI does.
-
-        Returns whether it differs from the one before.
-        """
+        """Set the application's own `root_path` in a scope. Return whether it was another."""
         root_path = "" if self.application is None else self.application.root_path
         if not root_path or scope.get("root_path") == root_path:
             return False
@@ -87,9 +80,8 @@ class RouteTable:
             return self._app
         # After that application has routed, the scope is no longer the one that its routes match.
         # The middleware is then on one of its mounts, routers or routes.
-        if "endpoint" in scope and all(
-            layer is not self._app for layer in unwrap(around.middleware_stack)
-        ):
+        layers = unwrap(around.middleware_stack)
+        if "endpoint" in scope and all(layer is not self._app for layer in layers):
             return self._app
         return around
 

@@ -45,10 +45,7 @@ class InFlightRequest:
     `exempt` covers the lasting exemptions; the ones that a state grants are evaluated for each
     state. `refused_by` is the state that refused the request. `excluded` lists the components that
     blocks inside this request hold closed; None stands for the whole service. `close` ends an open
-    WebSocket or stream.
-
-    Every open request makes one, so what is not known yet is on the class, and there is no
-    `__init__`, which would be half of the cost.
+    WebSocket or stream. There is no `__init__`, as it would double the cost of a request.
     """
 
     owner: Owner
@@ -167,17 +164,13 @@ def _encloses(outer: Scope, inner: Scope) -> bool:
     request of a pipelining client, although servers start it in the context of the one before:
     linked, each would keep all earlier requests of its connection in memory.
     """
-    if any(
-        inner.get(name) is not None and inner[name] is outer.get(name)
-        for name in ("headers", "state")
-    ):
+    given = [name for name in ("headers", "state") if inner.get(name) is not None]
+    if any(inner[name] is outer.get(name) for name in given):
         return True
     return any(inner.get(name) != outer.get(name) for name in ("client", "server"))
 
 
-current_request: ContextVar[InFlightRequest | None] = ContextVar(
-    "fastapi_maintenance_request", default=None
-)
+current_request: ContextVar[InFlightRequest | None] = ContextVar("maintenance", default=None)
 """The request or lifespan that the code runs in."""
 
 # Bound once: Python specialises neither method of an imported name.
