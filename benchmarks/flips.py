@@ -22,15 +22,14 @@ from fastapi_maintenance.runtime.mode import MaintenanceMode
 from tests.support.servers import RedisServer
 
 from .measuring import say, spread_of
+from .replay import run_floor
 from .subjects import living, make
-from .workers import Stamps, Switch, WorkerPool, run_floor, run_workers
+from .workers import Stamps, Switch, WorkerPool, run_workers
 
-_FLIPS: Final = {1: 60, 4: 40, 10: 30, 100: 12, 1000: 4}  # in each block, by the number of links
+_FLIPS: Final = {1: 50, 4: 35, 10: 25, 100: 8, 1000: 3}  # in each block, by the number of links
 _BLOCKS: Final = 3
 _MANY: Final = 1000  # links
 _SLOW_TTL: Final = 10.0  # seconds
-_LOST: Final = 20  # links
-_HERDS: Final = (10, 100, 500)
 _BARRIERS: Final = {4: 20, 20: 12, 100: 6}  # flips, by the number of workers
 _PROFILED_LINKS: Final = 40
 _PROFILED_FLIPS: Final = 40
@@ -41,21 +40,11 @@ _PROFILED_TTL: Final = 60.0  # seconds: no poll is profiled
 
 
 def propagation() -> dict[str, Any]:
-    """Measure alternating blocks of workers and of the floor, then the two worst cases."""
-    figures: dict[str, Any] = {"links": [], "herd": []}
+    """Measure alternating blocks of workers and of the floor."""
+    figures: dict[str, Any] = {"links": []}
     with RedisServer() as server:
         for links, flips in _FLIPS.items():
             figures["links"].append({"links": links, **_alternate(server, links, flips)})
-        say("every push lost")
-        rights = ["on", "nopass", "~*", "&*", "+@all", "-client|tracking", "-subscribe"]
-        server.cli("ACL", "SETUSER", "deaf", *rights)
-        with WorkerPool(run_workers, server, _LOST, url=server.url_of("deaf", "any")) as workers:
-            figures["lost"] = _shape(_flip_times(workers, 8))
-        for links in _HERDS:
-            say(f"a herd of {links}")
-            with WorkerPool(run_workers, server, links) as workers:
-                taken = _flip_times(workers, 4, WorkerPool.reconnecting_flip)
-            figures["herd"].append({"links": links, **_shape(taken)})
     return figures
 
 
@@ -77,16 +66,12 @@ def _alternate(server: RedisServer, links: int, flips: int) -> dict[str, Any]:
     return {**{name: _shape(blocks) for name, blocks in taken.items()}, "work": share}
 
 
-def _flip_times(
-    workers: WorkerPool,
-    count: int,
-    close: Callable[[WorkerPool], Stamps] = lambda workers: workers.flip(True),
-) -> list[Stamps]:
+def _flip_times(workers: WorkerPool, count: int) -> list[Stamps]:
     """Return the seconds that each worker took at each closing."""
     taken = []
     for _ in range(count):
         _settle(workers)
-        taken.append(close(workers))
+        taken.append(workers.flip(True))
         _settle(workers)
         workers.flip(False)
     return taken
@@ -142,10 +127,7 @@ def _ends(seconds: Stamps) -> dict[str, float]:
 # -- the profile of a worker -----------------------------------------------------------------------
 
 _PIECES: Final[Mapping[str, tuple[Callable[..., object], ...]]] = {
-    "the report, and packing it": (
-        Registration.commands,
-        cast("Callable[..., object]", Batch.of),
-    ),
+    "the report, and packing it": (Registration.commands, cast("Callable[..., object]", Batch.of)),
     "sending": (RedisConnection.send,),
     "taking and parsing the replies": (RedisConnection.data_received,),
     "reading a state out of it": (read_natively,),

@@ -12,12 +12,17 @@ from dataclasses import replace
 from time import monotonic
 from typing import Any, Final, cast
 
+from redis.asyncio.connection import Connection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fastapi_maintenance import MaintenanceModeMiddleware
-from fastapi_maintenance.backends import BaseStateBackend
+from fastapi_maintenance.backends import BaseStateBackend, RedisBackend
+from fastapi_maintenance.backends.redis.connection import RedisConnection
+from fastapi_maintenance.backends.redis.keys import Keys
+from fastapi_maintenance.backends.redis.sync import Sync
 from fastapi_maintenance.model.state import ON
 from fastapi_maintenance.responses.negotiation import preferences
+from fastapi_maintenance.runtime.mode import MaintenanceMode
 from fastapi_maintenance.runtime.requests import (
     InFlightRequest,
     reset_current_request,
@@ -94,6 +99,50 @@ async def ours(routes: int, *, closed: bool) -> MaintenanceModeMiddleware:
     if not closed:
         layer.app = nothing
     return layer
+
+
+_EPOCH: Final = b"$39\r\n1764547200000000 1764547200000000 0 0 0\r\n"
+_READ: Final = b"%b$0\r\n\r\n:-2\r\n%%0\r\n*2\r\n$10\r\n1764547200\r\n$6\r\n123456\r\n%b" % (
+    _EPOCH,
+    _EPOCH,
+)
+_PLACE: Final = b"*4\r\n$2\r\n{}\r\n$12\r\n0123456789ab\r\n_\r\n_\r\n"
+_JOIN: Final = b"+OK\r\n:1\r\n+OK\r\n:1\r\n:1\r\n:0\r\n" + _PLACE + _READ
+_POLL: Final = b"+OK\r\n" + _PLACE + _READ
+
+
+class _Transport(asyncio.Transport):
+    """Answers each batch with the same bytes."""
+
+    def __init__(self, wire: RedisConnection) -> None:
+        super().__init__()
+        self._wire = wire
+        self.reply = _JOIN
+
+    def write(self, data: Any) -> None:
+        asyncio.get_running_loop().call_soon(self._wire.data_received, self.reply)
+
+    def is_closing(self) -> bool:
+        return False
+
+
+async def polls() -> Callable[[object], Awaitable[object]]:
+    """Return a function that polls once for a real worker, without a change."""
+    wire = RedisConnection(Connection(), lambda: None)
+    wire._transport = transport = _Transport(wire)
+    backend = RedisBackend("redis://")
+    mode = MaintenanceMode(backend)
+    options: dict[str, Any] = {"ttl": backend.ttl, "on_data_loss": "follow", "report": mode.report}
+    sync = Sync(backend._server, Keys.of("maintenance"), mode, "0123456789ab", **options)
+    sync.begin()
+
+    async def poll(scope: object) -> None:
+        await sync.poll(wire, arm=True, rung="tracking")
+        sync._polls = 1  # without the look for versions before 1.0 in every tenth poll
+
+    await poll(None)
+    transport.reply = _POLL
+    return poll
 
 
 def profile(
@@ -191,6 +240,7 @@ async def main() -> None:
         "open, 100 routes": asking(await ours(100, closed=False)),
         "503": asking(await ours(1, closed=True)),
         "503, 1,000 routes": asking(await ours(1000, closed=True)),
+        "poll": await polls(),
         **profile(await ours(1, closed=False), refusing),
     }
     scopes = {

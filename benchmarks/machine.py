@@ -25,17 +25,8 @@ from importlib.metadata import distributions
 found = {one.metadata["Name"].lower(): one.version for one in distributions()}
 print(json.dumps({"python": platform.python_version(), **{name: found[name] for name in sys.argv[1:] if name in found}}))
 """
-_PACKAGES: Final = (
-    "fastapi",
-    "starlette",
-    "uvicorn",
-    "redis",
-    "hiredis",
-    "uvloop",
-    "httptools",
-    "fastapi-maintenance",
-    "waygate",
-)
+_PACKAGES: Final = ("fastapi", "starlette", "uvicorn", "redis", "hiredis", "uvloop", "httptools")
+_PACKAGES_COMPARED: Final = (*_PACKAGES, "fastapi-maintenance", "waygate")
 
 
 def python_of(environment: str) -> Path:
@@ -48,7 +39,10 @@ def versions_of(environment: str) -> dict[str, str]:
     if not python_of(environment).exists():
         return {}
     done = subprocess.run(
-        [python_of(environment), "-c", _ASK, *_PACKAGES], capture_output=True, text=True, check=True
+        [python_of(environment), "-c", _ASK, *_PACKAGES_COMPARED],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     versions: dict[str, str] = json.loads(done.stdout)
     return versions
@@ -75,13 +69,7 @@ class Racers:
         self, environment: str, environ: Mapping[str, str] | None = None, **options: Any
     ) -> dict[str, list[tuple[float, float]]]:
         """The times of each subject in each round: (clock, processor), in seconds a request."""
-        command: list[str | Path] = [
-            python_of(environment),
-            "-P",
-            _SUBJECTS,
-            "race",
-            json.dumps(options),
-        ]
+        command = python_of(environment), "-P", _SUBJECTS, "race", json.dumps(options)
         done = subprocess.run(
             command,
             env={**self._environ, **(environ or {})},
@@ -98,14 +86,7 @@ class Racers:
     def serving(self, environment: str, subject: str) -> Iterator[Served]:
         """Serve a subject over uvicorn, in one process."""
         port = free_port()
-        command: list[str | Path] = [
-            python_of(environment),
-            "-P",
-            _SUBJECTS,
-            "serve",
-            subject,
-            str(port),
-        ]
+        command = python_of(environment), "-P", _SUBJECTS, "serve", subject, str(port)
         server = subprocess.Popen(command, env=self._environ, stdout=subprocess.DEVNULL)
         try:
             eventually_sync(lambda: _answers(port), within=60, every=0.1)

@@ -17,11 +17,12 @@ from tests.support.servers import RedisServer
 
 from . import instructions, load, requests, weight
 from .machine import OURS, PEERS, versions_of
-from .plot import bars, lines
+from .plot import bars
 
 HOME: Final = Path(__file__).parent
 PAGE: Final = HOME / "RESULTS.md"
 README: Final = HOME.parent / "README.md"
+SCALE: Final = HOME.parent / "docs" / "scale.md"
 _BEGIN: Final = "<!-- written by scripts/bench -->"
 _END: Final = "<!-- end of scripts/bench -->"
 
@@ -68,18 +69,8 @@ def write(titles: Mapping[str, str]) -> None:
         title = "Processor time of a request while maintenance is off, bare FastAPI = 1"
         (HOME / "plots" / "cost.svg").write_text(bars(title, values, unit="×"))
         README.write_text(with_summary(README.read_text(), summary(figures["cost"])))
-    if "propagation" in figures:
-        series = {
-            f"{who}, {label}": [
-                (row["links"], row[who][what] * 1000) for row in figures["propagation"]["links"]
-            ]
-            for who in ("ours", "floor")
-            for what, label in (("median", "a worker"), ("all", "all workers"))
-        }
-        plot = lines(
-            "From a bare SET to 503, median", series, across="links on two processors", up="ms"
-        )
-        (HOME / "plots" / "propagation.svg").write_text(plot)
+    if "load" in figures:
+        SCALE.write_text(with_summary(SCALE.read_text(), scale(figures["load"])))
 
 
 def render(titles: Mapping[str, str], documents: Mapping[str, Any]) -> str:
@@ -107,12 +98,7 @@ def render(titles: Mapping[str, str], documents: Mapping[str, Any]) -> str:
         ),
         cost_routes=requests.ROUTES,
         weights=weight.TARGETS,
-        load_sizes={
-            "workers": load.WORKERS,
-            "many": load.MANY,
-            "ttl": load.MANY_TTL,
-            "projected": load.PROJECTED,
-        },
+        sizes=load.SIZES,
         most_growth=instructions.MAX_GROWTH,
     )
     text = re.sub(r"\n{2,}", "\n\n", re.sub(r"[ ]+\n", "\n", text.replace("\n## ", "\n\n## ")))
@@ -126,6 +112,20 @@ def summary(cost: Mapping[str, Any]) -> str:
         f"While maintenance is off, a request costs {served['ours, redis'] - 1:.0%} more processor time than bare FastAPI "
         "behind uvicorn, whatever the number of routes."
     ).replace("%", " %")
+
+
+def scale(load: Mapping[str, Any]) -> str:
+    """Return the sentences of docs/scale.md."""
+    idle, many, flip, call = load["idle"], load["many"], load["flip"], load["join"]["roll call"]
+    each = many["connection"] + many["registration"]
+    most = round(0.5 / many["share"] * many["polls"], -3)
+    return f"""\
+- Ten thousand workers at `ttl` = 1 s take {many["share"] * 100:.0f} % of one processor of Redis.
+- Half of a processor is enough for {most:,.0f} workers at `ttl` = 1 s, and for five times as many at 5 s.
+- An idle worker costs {idle["processor"] / idle["bare"]:.1f} times as much as one bare `GET` a second.
+- A worker takes {each / 1024:.0f} KiB of Redis' memory, nearly all of it for the connection: ten thousand take {each * 1e4 / 2**20:.0f} MiB.
+- A flip of 1,000 workers takes Redis {milliseconds(flip["processor"])}, {flip["processor"] / flip["bare"]:.1f} times as much as 1,000 bare reads after a push.
+- A barrier reads the registry of 1,000 workers in {milliseconds(call)}."""
 
 
 def with_summary(page: str, sentence: str) -> str:
@@ -164,20 +164,15 @@ def targets(figures: Mapping[str, Any]) -> Iterator[Target]:
         if name in counted:
             yield _at_most(f"instructions: {name}", round(counted[name]), most)
     for row in figures.get("propagation", {"links": []})["links"]:
-        if row["links"] <= 100:
-            what = (
-                f"propagation over the floor, {row['links']} link{'s' if row['links'] > 1 else ''}"
-            )
-            yield _at_most(f"{what}, median", row["ours"]["median"] / row["floor"]["median"], 1.5)
-            yield _at_most(f"{what}, p99", row["ours"]["p99"] / row["floor"]["p99"], 2)
+        if row["links"] <= 10:
+            links = f"{row['links']} link{'s' if row['links'] > 1 else ''}"
+            ratio = row["ours"]["median"] / row["floor"]["median"]
+            yield _at_most(f"a flip of {links} over the floor, median", ratio, 2.5)
     if "load" in figures:
-        yield _at_most("connections of a worker", figures["load"]["connections"], 1)
+        yield from _load_targets(figures["load"])
     if "weight" in figures:
-        yield _at_most(
-            "optional libraries that the import brings",
-            len(figures["weight"]["import"]["unwanted"]),
-            0,
-        )
+        unwanted = len(figures["weight"]["import"]["unwanted"])
+        yield _at_most("optional libraries that the import brings", unwanted, 0)
         for name, row in figures["weight"].get("started", {"rows": {}})["rows"].items():
             what = f"processor time of `{name}` over `import fastapi`"
             yield _at_most(what, row[0], weight.TARGETS[name])
@@ -197,6 +192,20 @@ def _shares(
             yield Target(
                 f"{what}, over uvicorn, share of {base}", f"≥ {least:g}", share, share >= least
             )
+
+
+def _load_targets(load: Mapping[str, Any]) -> Iterator[Target]:
+    idle, many, join, flip = (load[name] for name in ("idle", "many", "join", "flip"))
+    yield _at_most("connections of a worker", idle["connections"], 1)
+    yield _at_most("an idle worker over a bare GET a second", idle["processor"] / idle["bare"], 1.5)
+    yield _at_most("an idle worker inside of commands, µs a second", idle["inside"] * 1e6, 15)
+    yield _at_most("ten thousand workers at ttl = 1 s, processors", many["share"], 0.5)
+    yield _at_most("a join inside of commands, µs", max(join["first"], join["last"]) * 1e6, 10)
+    yield _at_most("deadlines missed while 2,000 join", join["missed"], 0)
+    yield _at_most("a roll call of 1,000, ms", join["roll call"] * 1000, 2.5)
+    ratio = flip["processor"] / flip["bare"]
+    yield _at_most("a flip of 1,000 links over bare reads, time of Redis", ratio, 2.2)
+    yield _at_most("the last of 1,000 reads over bare ones", flip["last"] / flip["bare last"], 2)
 
 
 def _at_most(what: str, measured: float, most: float) -> Target:

@@ -46,45 +46,6 @@ def bars(title: str, values: Mapping[str, float], *, unit: str) -> str:
     return _svg(height, drawn)
 
 
-def lines(
-    title: str, series: Mapping[str, Sequence[tuple[float, float]]], *, across: str, up: str
-) -> str:
-    """A line for each name through (x, y), both axes logarithmic."""
-    xs = sorted({x for points in series.values() for x, _ in points})
-    ys = [y for points in series.values() for _, y in points]
-    lowest, highest = math.floor(math.log10(min(ys))), math.ceil(math.log10(max(ys)))
-    left, right, upper, lower = 80, _WIDTH - 20, 44, 300
-
-    def place(x: float, y: float) -> tuple[float, float]:
-        over = (math.log10(x) - math.log10(xs[0])) / ((math.log10(xs[-1]) - math.log10(xs[0])) or 1)
-        return left + (right - left) * over, lower - (lower - upper) * (math.log10(y) - lowest) / (
-            (highest - lowest) or 1
-        )
-
-    drawn = [
-        _text(12, 22, f"{title}, {up}", bold=True),
-        _text(right, lower + 40, across, anchor="end"),
-    ]
-    for power in range(lowest, highest + 1):
-        _, y = place(xs[0], 10**power)
-        drawn += [_line(left, y, right, y), _text(left - 8, y + 4, f"{10**power:g}", anchor="end")]
-    drawn += [_text(place(x, 10**lowest)[0], lower + 20, f"{x:g}", anchor="middle") for x in xs]
-    for number, (name, points) in enumerate(series.items()):
-        colour = _COLOURS[number % len(_COLOURS)]
-        placed = [place(*point) for point in points]
-        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in placed)
-        drawn.append(
-            f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2.5"/>'
-        )
-        drawn += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{colour}"/>' for x, y in placed]
-        legend = lower + 66 + 22 * number
-        drawn += [
-            f'<rect x="{left}" y="{legend - 11}" width="14" height="14" rx="3" fill="{colour}"/>',
-            _text(left + 22, legend, name),
-        ]
-    return _svg(lower + 62 + 22 * len(series), drawn)
-
-
 def _svg(height: float, drawn: Sequence[str]) -> str:
     body = "\n".join(drawn)
     return f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height:g}" width="{_WIDTH}">\n{_STYLE}\n{body}\n</svg>\n'

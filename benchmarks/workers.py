@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import multiprocessing
-import selectors
 import socket
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import Any, Final, Self, cast
+from typing import Any, Final, Self
 
 from fastapi_maintenance import MaintenanceModeMiddleware
 from fastapi_maintenance.backends import RedisBackend
@@ -119,12 +118,6 @@ class WorkerPool:
         sent = self.switch(on)
         return [heard - sent for heard in self.gather()]
 
-    def reconnecting_flip(self) -> Stamps:
-        """Close at the moment at which every connection is cut."""
-        self._switch.send(b"CLIENT", b"KILL", b"TYPE", b"pubsub")
-        self._switch.send(b"CLIENT", b"KILL", b"TYPE", b"normal")
-        return self.flip(True)
-
     def gather(self) -> Stamps:
         """One stamp of every worker."""
         stamps: Stamps = []
@@ -147,7 +140,7 @@ class WorkerPool:
         )
 
 
-class _Gathering:
+class Gathering:
     """Sends the stamps of this process in few messages, so that telling takes little of what is measured."""
 
     def __init__(self, pipe: Connection) -> None:
@@ -163,16 +156,14 @@ class _Gathering:
             self._stamps = []
 
 
-def run_workers(
-    server: RedisServer, links: int, pipe: Connection, *, ttl: float = 1.0, url: str = ""
-) -> None:
+def run_workers(server: RedisServer, links: int, pipe: Connection, *, ttl: float = 1.0) -> None:
     """Real middlewares with real links. What is noted is the moment after a request was answered otherwise than before."""
     logging.disable()  # a line of each worker for each flip and each cut would be measured, too
-    asyncio.run(_run_workers(url or server.url, links, pipe, ttl))
+    asyncio.run(_run_workers(server.url, links, pipe, ttl))
 
 
 async def _run_workers(url: str, links: int, pipe: Connection, ttl: float) -> None:
-    gathering = _Gathering(pipe)
+    gathering = Gathering(pipe)
     async with AsyncExitStack() as stack:
         workers = [_Worker(RedisBackend(url, ttl=ttl), gathering) for _ in range(links)]
         await asyncio.gather(
@@ -191,7 +182,7 @@ async def _run_workers(url: str, links: int, pipe: Connection, ttl: float) -> No
 class _Worker:
     """One middleware, and an eye on its gate."""
 
-    def __init__(self, backend: RedisBackend, gathering: _Gathering) -> None:
+    def __init__(self, backend: RedisBackend, gathering: Gathering) -> None:
         self.middleware = MaintenanceModeMiddleware(_nothing, backend=backend)
         self._gathering = gathering
         self._publish = self.middleware.mode._publish
@@ -229,37 +220,3 @@ async def _nothing(scope: Any, receive: Any, send: Any) -> None:
         return
     await send({"type": "http.response.start", "status": 200, "headers": []})
     await send({"type": "http.response.body", "body": b""})
-
-
-def run_floor(server: RedisServer, links: int, pipe: Connection) -> None:
-    """Sockets that speak just enough RESP to be told that the switch was written, and to read it again."""
-    ask = b"*2\r\n$3\r\nGET\r\n$%d\r\n%b\r\n" % (len(KEY), KEY.encode())
-    greeting = (
-        b"*2\r\n$5\r\nHELLO\r\n$1\r\n3\r\n*3\r\n$6\r\nCLIENT\r\n$8\r\nTRACKING\r\n$2\r\nON\r\n"
-    )
-    selector = selectors.DefaultSelector()
-    for _ in range(links):
-        link = socket.create_connection(("127.0.0.1", server.port))
-        link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        link.sendall(greeting)
-        _read_until(link, b"+OK\r\n")
-        link.sendall(ask)
-        _read_until(link, b"\r\n")
-        selector.register(link, selectors.EVENT_READ)
-    pipe.send([time.monotonic()] * links)
-    gathering = _Gathering(pipe)
-    while True:
-        for key, _ in selector.select():
-            link = cast("socket.socket", key.fileobj)
-            heard = link.recv(4096)
-            if b"invalidate" in heard:
-                link.sendall(ask)
-            else:
-                gathering.note(time.monotonic())
-        gathering.tell()
-
-
-def _read_until(link: socket.socket, end: bytes) -> None:
-    heard = b""
-    while not heard.endswith(end):
-        heard += link.recv(4096)

@@ -9,7 +9,9 @@ import pytest
 from benchmarks import flips, instructions, page, subjects
 from benchmarks.__main__ import TITLES
 from benchmarks.measuring import spread_of
-from benchmarks.plot import bars, lines
+from benchmarks.plot import bars
+from benchmarks.replay import Links, record
+from benchmarks.workers import Switch
 
 from ..support.servers import RedisServer
 
@@ -20,6 +22,7 @@ COUNTED = {
     "open, 100 routes": 100.0,
     "503": 500.0,
     "503, 1,000 routes": 5000.0,
+    "poll": 1000.0,
 }
 
 
@@ -84,7 +87,6 @@ def test_a_spread_has_the_middle_and_the_ends() -> None:
 
 def test_plots_name_what_they_show_and_are_well_formed() -> None:
     assert "&lt;peer&gt;" in bars("Cost", {"ours": 1.1, "<peer>": 20}, unit="×")
-    assert "<polyline" in lines("Time", {"ours": [(1, 0.5), (10, 2)]}, across="workers", up="ms")
 
 
 def test_page_is_rendered_from_the_stored_figures() -> None:
@@ -102,6 +104,30 @@ def test_readme_has_the_measured_figure() -> None:
     assert page.with_summary(readme, page.summary(cost)) == readme
 
 
+def test_scale_page_has_the_measured_figures() -> None:
+    scale, load = page.SCALE.read_text(), page.read(TITLES)["load"]["figures"]
+    assert page.scale(load) in scale
+    assert page.with_summary(scale, page.scale(load)) == scale
+
+
 def test_target_is_met_only_within_its_reach() -> None:
-    figures = {"load": {"connections": 1.0}, "weight": {"import": {"unwanted": ["redis"]}}}
-    assert [target.met for target in page.targets(figures)] == [True, False]
+    links = [
+        {"links": number, "ours": {"median": 2.4 * number}, "floor": {"median": 1.0}}
+        for number in (1, 10, 100)
+    ]
+    figures = {"propagation": {"links": links}, "weight": {"import": {"unwanted": ["redis"]}}}
+    assert [target.met for target in page.targets(figures)] == [True, False, False]
+
+
+async def test_link_is_recorded_and_replayed(redis_server: RedisServer) -> None:
+    recording = await record(redis_server)
+    assert recording.poll.count(b"*") == 8 + recording.poll.count(b"{*")
+    assert b"SET" in recording.report
+    assert b"HSETNX" in recording.join
+    with Links(redis_server, 3, recording) as links:
+        links.join()
+        switch = Switch(redis_server)
+        switch.set(False)
+        links.arm()
+        assert len(links.flip(switch, True)) == 3
+        switch.close()

@@ -65,7 +65,7 @@ def figures() -> list[Figure]:
         Figure("lines of the package", _lines(package.rglob("*.py")), 18_600, 12_500),
         Figure("lines of the demo", _lines(demo), 550, 400),
         Figure(
-            "lines of the benchmarks", _lines((ROOT / "benchmarks").rglob("*.py")), 2_400, 1_500
+            "lines of the benchmarks", _lines((ROOT / "benchmarks").rglob("*.py")), 2_460, 1_500
         ),
         Figure("lines of the README", _lines(pages[:1]), 160),
         Figure("retired words", sum(1 for _ in retired_in([*package.rglob("*.py"), *pages])), 0),

@@ -181,7 +181,8 @@ class RedisConnection(asyncio.Protocol):
         """Fail the calls that wait for replies."""
         if not self._closed.done():
             self._closed.set_result(None)
-        self._end(exc or _closed())
+        # An ETIMEDOUT of the kernel is a TimeoutError; that of a call means that Redis is slow.
+        self._end(_closed() if exc is None else ConnectionError(str(exc)))
 
     async def _read(self) -> None:
         try:
