@@ -97,7 +97,8 @@ def _line(change: Change) -> str:
 
 def _table(changes: Sequence[Change]) -> Table:
     rows = [_row(change) for change in changes]
-    return as_table(row | {"reason": row["reason"] or row["error"], "error": None} for row in rows)
+    names = ("when", "what", "state", "component", "by", "at", "reason")
+    return as_table(names, (row | {"reason": row["reason"] or row["error"]} for row in rows))
 
 
 def _what(change: Change) -> str:

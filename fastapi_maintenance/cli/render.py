@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
+_HOLD: Final = ("hold", "mode", "by", "reason", "lease")
 _COLOURS: Final = {"on": "red", "off": "green", "unknown": "yellow"}
 
 
@@ -99,7 +100,7 @@ def as_tables(report: StatusReport) -> RenderableType:
         _fact_table(report),
     ]
     if report.holds:
-        parts.append(as_table(_hold_row(report, hold) for hold in report.holds))
+        parts.append(as_table(_HOLD, (_hold_row(report, hold) for hold in report.holds)))
     return Group(*parts)
 
 
@@ -217,20 +218,17 @@ def _hold_row(report: StatusReport, hold: Hold) -> dict[str, str | None]:
 
 
 def as_table(
-    rows: Iterable[Mapping[str, str | None]], colours: Mapping[str, str] | None = None
+    columns: Sequence[str],
+    rows: Iterable[Mapping[str, str | None]],
+    colours: Mapping[str, str] | None = None,
 ) -> Table:
-    """Return a table for a terminal, with the names of the first row as its columns.
-
-    A column is left out if it is None in every row. `colours` has the style of words.
-    """
+    """Return a table for a terminal. `colours` has the style of words."""
     from rich.table import Table
     from rich.text import Text
 
-    rows = list(rows)
-    names = [name for name in rows[0] if any(row[name] is not None for row in rows)] if rows else ()
-    table = Table(*names)
+    table = Table(*columns)
     for row in rows:
-        texts = (row[name] or "" for name in names)
+        texts = (row[name] or "" for name in columns)
         table.add_row(
             *(Text(sanitize(text), style=(colours or {}).get(text, "")) for text in texts)
         )

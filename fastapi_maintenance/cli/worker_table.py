@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+_CLOSES: Final = "closes by itself after"
+_COLUMNS: Final = (
+    *("worker", "host", "pid", "link", "stands", "requests", "WebSockets"),
+    _CLOSES,
+)
 _COLOURS: Final = {
     "open": "green",
     "drained": "green",
@@ -87,11 +92,11 @@ def as_table(workers: Iterable[tuple[str, Worker]]) -> Table:
             "stands": standing,
             "requests": str(worker.http),
             "WebSockets": str(worker.websockets),
-            "closes by itself after": "never" if worker.fence is None else f"{worker.fence:g} s",
+            _CLOSES: "never" if worker.fence is None else f"{worker.fence:g} s",
         }
         for standing, worker in workers
     )
-    return render.as_table(rows, _COLOURS)
+    return render.as_table(_COLUMNS, rows, _COLOURS)
 
 
 def worker_lines(roll: RegistrySnapshot) -> Iterator[str]:
