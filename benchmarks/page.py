@@ -159,6 +159,9 @@ def targets(figures: Mapping[str, Any]) -> Iterator[Target]:
         yield from _shares("a 503", served, "a hand-written one", 0.97)
         what = "a 503 with a forced route, 1,000 routes, of the framework's routing"
         yield _at_most(what, ours[1000, True]["of routing"], 0.5)
+        if flood := figures["refusal"].get("flood"):
+            yield _at_most("links lost in a flood of refusals", flood["lost"], 0)
+            yield _at_most("seconds until such a flood is over for a client", flood["flip"], 1)
     counted = figures.get("instructions", {}).get("counted", {})
     for name, most in instructions.TARGETS.items():
         if name in counted:

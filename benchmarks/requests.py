@@ -5,13 +5,16 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import time
 from collections.abc import Mapping
 from contextlib import ExitStack
+from http.client import HTTPConnection
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final, NamedTuple
 
 from tests.support.servers import RedisServer
+from tests.support.waiting import eventually_sync
 
 from .machine import OURS, PEERS, Racers, Served, versions_of
 from .measuring import processor_time, say, spread_of
@@ -39,6 +42,7 @@ _SERVED: Final = {
 }
 _WRK_ROUNDS: Final = 6
 _WRK_SECONDS: Final = 1
+_FLOOD: Final = 4  # seconds of refusals before the flip, and after it
 
 Times = dict[str, list[tuple[float, float]]]
 
@@ -198,7 +202,44 @@ def refusal() -> dict[str, Any]:
                 }
             )
         served = {OURS: ["hand-written 503", "ours, redis"]}
-        return {"rows": rows, "uvicorn": _over_uvicorn(racers, served, "hand-written 503")}
+        over_uvicorn = _over_uvicorn(racers, served, "hand-written 503")
+        return {"rows": rows, "uvicorn": over_uvicorn, "flood": _flood(racers, redis)}
+
+
+def _flood(racers: Racers, redis: RedisServer) -> dict[str, float]:
+    """Refuse as many requests as the server can, then open: is the link kept, and how soon is it?"""
+    wrk = shutil.which("wrk")
+    if wrk is None:
+        return {}
+    with racers.serving(OURS, "ours, redis") as server:
+        command = [wrk, "-t1", "-c256", f"-d{2 * _FLOOD}s", f"http://127.0.0.1:{server.port}/"]
+        links = _links(redis)
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as load:
+            time.sleep(_FLOOD)
+            lost = len(links - _links(redis))
+            at = time.monotonic()
+            redis.cli("DEL", "maintenance")
+            eventually_sync(lambda: _status(server.port) == 200, within=30, every=0.005)
+            took = time.monotonic() - at
+            out, _ = load.communicate()
+    requests = re.search(r"Requests/sec:\s+([\d.]+)", out)
+    rate = float(requests[1]) if requests else 0.0
+    return {"rate": rate, "links": len(links), "lost": lost, "flip": took}
+
+
+def _links(redis: RedisServer) -> set[str]:
+    """Return the ids of the connections, without the one that asks."""
+    lines = redis.cli("CLIENT", "LIST").splitlines()
+    return {line.split()[0] for line in lines if "id=" in line and "cmd=client|list" not in line}
+
+
+def _status(port: int) -> int:
+    connection = HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
+        connection.request("GET", "/")
+        return connection.getresponse().status
+    finally:
+        connection.close()
 
 
 def _compared(subject: str) -> list[str]:
