@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from http.client import HTTPConnection
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,15 +21,9 @@ from .measuring import processor_time, say, spread_of
 
 ROUTES: Final = (1, 100, 1000)
 _ROUNDS: Final = 24
-_OPEN: Final = [
-    "bare",
-    "pass-through",
-    "ours, redis",
-    "ours, file",
-    "ours, env",
-    "GET in a dependency",
-    "GET in a middleware",
-]
+_BARE: Final = ["bare", "pass-through"]
+_GETS: Final = ["GET in a dependency", "GET in a middleware"]
+_OPEN: Final = [*_BARE, "ours, redis", "ours, file", "ours, env", *_GETS]
 _IN_PROCESS: Final = {
     OURS: _OPEN,
     "modelled": ["bare", "modelled, env", "modelled, file", "modelled, redis"],
@@ -55,27 +49,17 @@ def cost() -> dict[str, Any]:
     with RedisServer() as redis, TemporaryDirectory() as directory:
         racers = Racers(redis.url, Path(directory))
         in_process, marked = [], []
+        options: dict[str, Any] = {"rounds": _ROUNDS, "expect": [200]}
         for routes in ROUTES:
             for environment in filter(versions_of, (OURS, *PEERS)):
                 say(f"in process: {environment}, {routes} routes")
-                times = racers.race(
-                    environment,
-                    subjects=_IN_PROCESS[environment],
-                    rounds=_ROUNDS,
-                    routes=routes,
-                    expect=[200],
-                )
+                subjects = _IN_PROCESS[environment]
+                times = racers.race(environment, subjects=subjects, routes=routes, **options)
                 in_process += [{**row, "routes": routes} for row in _over_bare(times)]
             for marks in ("off", "on"):
                 say(f"in process: a route forced {marks}, {routes} routes")
-                times = racers.race(
-                    OURS,
-                    subjects=["bare", "ours, redis"],
-                    rounds=_ROUNDS,
-                    routes=routes,
-                    marks=marks,
-                    expect=[200],
-                )
+                subjects = ["bare", "ours, redis"]
+                times = racers.race(OURS, subjects=subjects, routes=routes, marks=marks, **options)
                 marked += [{**row, "routes": routes, "marks": marks} for row in _over_bare(times)]
         return {"in process": in_process, "marks": marked, "uvicorn": _over_uvicorn(racers)}
 
@@ -88,14 +72,9 @@ def _over_bare(times: Times) -> list[dict[str, Any]]:
         processor = spread_of(one[1] / other[1] for one, other in zip(taken, bare, strict=True))
         fastest = min(one[0] for one in taken)
         ratios = {"ratio": processor.median, "first": processor.first, "third": processor.third}
-        rows.append(
-            {
-                "subject": subject,
-                **ratios,
-                "clock": fastest / min(other[0] for other in bare),
-                "microseconds": fastest * 1e6,
-            }
-        )
+        clock = fastest / min(other[0] for other in bare)
+        row = {"subject": subject, **ratios, "clock": clock, "microseconds": fastest * 1e6}
+        rows.append(row)
     return rows
 
 
@@ -171,36 +150,18 @@ def refusal() -> dict[str, Any]:
             path = f"/things-{routes - 1}/1/parts" if routes > 1 else "/"
             for marks in ("", "on"):
                 say(f"{routes} routes{', one forced on' if marks else ''}")
-                times = racers.race(
-                    OURS,
-                    subjects=_compared("ours, redis"),
-                    routes=routes,
-                    marks=marks,
-                    path=path,
-                    **options,
-                )
-                rows.append(
-                    {
-                        "subject": "ours",
-                        "routes": routes,
-                        "marks": marks,
-                        **_compare(times, "ours, redis"),
-                    }
-                )
+                row = {"routes": routes, "marks": marks}
+                compared = {"subjects": _compared("ours, redis"), "path": path, **row, **options}
+                times = racers.race(OURS, **compared)
+                rows.append({"subject": "ours", **row, **_compare(times, "ours, redis")})
         if versions_of("modelled"):
             say("the modelled package")
             environ = {"FASTAPI_MAINTENANCE_MODE": "1"}
             times = racers.race(
                 "modelled", environ=environ, subjects=_compared("modelled, env"), **options
             )
-            rows.append(
-                {
-                    "subject": "modelled, env",
-                    "routes": 1,
-                    "marks": "",
-                    **_compare(times, "modelled, env"),
-                }
-            )
+            row = {"subject": "modelled, env", "routes": 1, "marks": ""}
+            rows.append({**row, **_compare(times, "modelled, env")})
         served = {OURS: ["hand-written 503", "ours, redis"]}
         over_uvicorn = _over_uvicorn(racers, served, "hand-written 503")
         return {"rows": rows, "uvicorn": over_uvicorn, "flood": _flood(racers, redis)}
@@ -234,12 +195,9 @@ def _links(redis: RedisServer) -> set[str]:
 
 
 def _status(port: int) -> int:
-    connection = HTTPConnection("127.0.0.1", port, timeout=10)
-    try:
+    with closing(HTTPConnection("127.0.0.1", port, timeout=10)) as connection:
         connection.request("GET", "/")
         return connection.getresponse().status
-    finally:
-        connection.close()
 
 
 def _compared(subject: str) -> list[str]:
