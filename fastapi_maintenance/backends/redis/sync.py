@@ -211,6 +211,9 @@ class Sync:
             answer = read_natively(rest, time.time(), self._components, self._observer)
             if answer is None:
                 continue
+            if not looks and self._last is not None and self._last.is_lost_in(answer):
+                looks = True  # what the registry has lost belongs to the same loss
+                continue
             if looks:
                 suspicious &= self._last is not None and not (
                     self._last.marks.keys() <= answer.marks.keys()
