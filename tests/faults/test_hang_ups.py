@@ -69,8 +69,13 @@ class Strict:
         with suppress(OSError):
             while True:
                 client, _ = self._listener.accept()
-                server = socket.create_connection(("127.0.0.1", self._server.port))
-                self._sockets += [client, server]
+                self._sockets.append(client)
+                try:
+                    server = socket.create_connection(("127.0.0.1", self._server.port))
+                except ConnectionRefusedError:
+                    _shut(client)
+                    continue
+                self._sockets.append(server)
                 for ways in ((client, server, True), (server, client, False)):
                     threads.append(threading.Thread(target=self._pass_on, args=ways, daemon=True))
                     threads[-1].start()

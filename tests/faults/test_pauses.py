@@ -49,8 +49,18 @@ async def test_worker_registers_at_once_after_a_pause(
         await pause_writes(server, 60.0)
         # Another server may be promoted meanwhile, and reads alone do not tell this worker.
         await service.becomes(503, within=2 * TTL + SLACK)
+        waiting = await eventually(lambda: _waiting(server), within=SLACK)
+        await server.acli("CLIENT", "KILL", "ID", waiting)
+        await eventually(lambda: _waiting(server, besides=waiting), within=TTL + SLACK)
         await server.acli("CLIENT", "UNPAUSE")
         await service.becomes(200, within=SLACK)
+
+
+async def _waiting(server: RedisServer, besides: str = "") -> str:
+    """The id of a connection whose write waits."""
+    clients = (await server.acli("CLIENT", "LIST")).splitlines()
+    ids = [line.split()[0].removeprefix("id=") for line in clients if "cmd=hdel" in line]
+    return next((id for id in ids if id != besides), "")
 
 
 async def test_worker_that_sentinels_confirm_stays_open_in_a_pause() -> None:
