@@ -15,12 +15,14 @@ from types import ModuleType
 
 import anyio
 import pytest
+from typer.testing import CliRunner
 
 from fastapi_maintenance import MaintenanceState
 from fastapi_maintenance.__main__ import main
 from fastapi_maintenance._internal.version import VERSION
 from fastapi_maintenance.backends import LocalFileBackend, backend_from_url
 from fastapi_maintenance.cli import demo
+from fastapi_maintenance.cli.app import app
 from fastapi_maintenance.model.holds import Hold
 
 from ..conftest import RedisServerFactory
@@ -603,6 +605,31 @@ def test_a_state_that_is_too_long_is_one_sentence(cli: Cli, url: str) -> None:
 
 def test_version_is_the_one_of_the_package(cli: Cli) -> None:
     assert cli("--version").out == f"fastapi-maintenance {VERSION}\n"
+
+
+def test_version_alone_needs_no_command_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["fastapi-maintenance", "--version"])
+    monkeypatch.setitem(sys.modules, "fastapi_maintenance.cli.app", None)
+
+    main()
+
+    assert capsys.readouterr().out == f"fastapi-maintenance {VERSION}\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "found"), [("st", "status"), ("status --ex", "--exit-code"), ("bypass cr", "create")]
+)
+def test_completion_of_a_command_and_of_an_option(words: str, found: str) -> None:
+    environment = {
+        "_FASTAPI_MAINTENANCE_COMPLETE": "complete_bash",
+        "COMP_WORDS": f"fastapi-maintenance {words}",
+        "COMP_CWORD": str(len(words.split())),
+    }
+    ran = CliRunner().invoke(app, [], prog_name="fastapi-maintenance", env=environment)
+
+    assert ran.stdout.split() == [found]
 
 
 def test_help_names_the_exit_codes(cli: Cli) -> None:
