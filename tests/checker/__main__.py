@@ -42,7 +42,7 @@ def main() -> int:
 
     def tell(outcome: Outcome) -> None:
         outcomes.append(outcome)
-        for violation in outcome.violations[:3]:
+        for violation in (*outcome.violations[:2], *outcome.violations[-1:]):
             _say(f"seed {outcome.seed}: {violation}\n  {outcome.steps}")
         if len(outcomes) % (5 if options.sentinels else 50) == 0 or len(outcomes) == len(seeds):
             _say(f"{_progress(outcomes)}; {time.monotonic() - started:.0f} s")

@@ -91,9 +91,10 @@ def count_in_flight(record: Record, runs: Iterable[Run]) -> int:
 
 def _let_in(record: Record, worker: Worker, proof: Proof, until: float) -> list[str]:
     later = [loss for loss in record.losses if loss.ended > proof.asked]
-    is_new = any(worker.started > loss.begun - 1.0 for loss in later)
-    if is_new and worker.pid not in proof.closed:
-        return []  # it may have asked an empty server first, before those who knew were back
+    if later and worker.pid not in proof.closed:
+        # It came or came back without knowing, perhaps before those who knew. They restore the
+        # state within 2 s (the table of failures), and until then it may follow what is there.
+        return []
     if worker.fence > FENCE_MARGIN * proof.lifetime and record.has_forgotten(worker, proof):
         return []  # a limit that is documented: nobody knows that there is such a fence
     return [

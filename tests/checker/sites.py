@@ -140,6 +140,11 @@ class Sentinels:
                 return next(one for one in self._group.servers if one.port == port)
         raise OSError("no Sentinel answers")
 
+    async def count_failovers(self) -> int:
+        """Count the failovers of the group so far, also those that nobody asked for."""
+        words = (await self._group.sentinels[-1].acli("SENTINEL", "MASTER", MASTER)).split("\n")
+        return int(words[words.index("config-epoch") + 1])
+
     async def replace_master(self, how: str) -> None:
         """Have another master promoted: as an operator does, or because Sentinels miss this one.
 
