@@ -155,13 +155,6 @@ def _every_fence_is_believed(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Worker, "is_fenced", property(lambda self: self.fence is not None))
 
 
-def _any_report_counts(patch: pytest.MonkeyPatch) -> None:
-    def closed(self: Barrier, worker: Worker, state: Any) -> bool:
-        return worker.closed or not state.enabled
-
-    patch.setattr(Barrier, "_has_applied", closed)
-
-
 def _lost_registry_is_believed(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Barrier, "_is_settled", lambda self, *seen: True)
 
@@ -226,12 +219,6 @@ VARIANTS: Final = {
         "only a process that is dead is gone", _silence_proves_death, _DRAINING, observer=True
     ),
     "ahead": Variant("a report says what was read before it", _reports_ahead, _CUT),
-    "epoch": Variant(
-        "a report from before the barrier proves nothing",
-        _any_report_counts,
-        {"open": 4.0, "close": 4.0, "cut off": 4.0},
-        observer=True,
-    ),
     "rights": Variant(
         "a worker that may not register closes itself",
         _open_without_rights,
