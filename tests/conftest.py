@@ -101,14 +101,22 @@ def free_port() -> int:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Ask for what the marks say, of tests that have the fixtures it shows in."""
-    for mark, fixture, choices in (
-        ("every_redis", "redis_program", VERSIONS),
-        ("as_worker", "redis_user", (None, "worker")),
-    ):
-        found = metafunc.definition.get_closest_marker(mark)
-        if found and fixture in metafunc.fixturenames:
-            metafunc.parametrize(fixture, found.args or choices, indirect=True)
+    """Ask for what the marks say, of tests that have the fixtures it shows in.
+
+    The user of production asks the installed server alone: the servers differ in what they know,
+    and hardly in what they permit.
+    """
+    versions, user = map(metafunc.definition.get_closest_marker, ("every_redis", "as_worker"))
+    user = user if "redis_user" in metafunc.fixturenames else None
+    if versions and "redis_program" in metafunc.fixturenames:
+        programs = versions.args or VERSIONS
+        if user:
+            pairs = [*((program, None) for program in programs), (INSTALLED, "worker")]
+            metafunc.parametrize(("redis_program", "redis_user"), pairs, indirect=True)
+        else:
+            metafunc.parametrize("redis_program", programs, indirect=True)
+    elif user:
+        metafunc.parametrize("redis_user", (None, "worker"), indirect=True)
 
 
 @pytest.fixture

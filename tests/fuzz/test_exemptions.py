@@ -168,7 +168,7 @@ def quoted(text: str) -> str:
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-@effort(2000)
+@effort(800)
 @given(FORWARDED_PIECES, FORWARDED_PIECES, APPENDED, st.booleans())
 def test_forwarded_counts_only_what_the_proxy_appended(
     claimed: str, host: str, appended: str, new_line: bool

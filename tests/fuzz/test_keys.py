@@ -97,7 +97,7 @@ GARBAGE: Final = st.one_of(
 )
 
 
-@effort(25)
+@effort(12)
 @given(
     st.dictionaries(st.sampled_from([KEYS.holds, KEYS.workers, KEYS.epoch]), GARBAGE, min_size=1),
     st.none() | GARBAGE,
@@ -135,7 +135,7 @@ def test_garbage_in_any_key_stops_nobody(
     asyncio.run(run())
 
 
-@effort(40)
+@effort(20)
 @given(SWITCHES)
 def test_a_switch_that_cannot_be_read_changes_nothing(
     redis_server: RedisServer, value: bytes
