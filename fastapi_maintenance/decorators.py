@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 from fastapi import Depends
 
 from .model.components import check_component
-from .model.policy import Effect, Mark
+from .model.precedence import Effect, Mark
 
 Target = TypeVar("Target")
 

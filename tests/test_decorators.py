@@ -21,7 +21,7 @@ from fastapi_maintenance.decorators import (
     maintenance_mark,
 )
 from fastapi_maintenance.exceptions import ConfigurationError
-from fastapi_maintenance.model.policy import Mark
+from fastapi_maintenance.model.precedence import Mark
 
 
 def make_endpoint() -> Callable[[], Awaitable[None]]:

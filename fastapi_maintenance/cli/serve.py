@@ -10,7 +10,7 @@ from typing import Any, Final
 from starlette.types import Message, Receive, Scope, Send
 
 from ..backends import BaseStateBackend
-from ..model.policy import SAFE_METHODS
+from ..model.precedence import SAFE_METHODS
 from ..model.state import MaintenanceState
 from ..responses import MaintenanceResponse, ResponseOptions
 from ..responses.negotiation import negotiate, preferences

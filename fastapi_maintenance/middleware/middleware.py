@@ -19,7 +19,7 @@ from ..exceptions import ConfigurationError
 from ..exemptions.bypass import Bypass
 from ..exemptions.proxies import ForwardedHeader
 from ..exemptions.rules import ExemptHandler
-from ..model.policy import DecidedBy
+from ..model.precedence import DecidedBy
 from ..model.state import ON, MaintenanceState
 from ..responses import MaintenanceResponse, ResponseOptions, announcement
 from ..responses.negotiation import preferences

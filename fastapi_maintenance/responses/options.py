@@ -15,11 +15,9 @@ from .._internal.logging import log_fields
 from .._internal.validation import require
 from ..exceptions import ConfigurationError
 from ..model.state import DEFAULT_RETRY_AFTER, ON, MaintenanceState
+from . import renderers
 from .content import Content
 from .renderers import (
-    HTML,
-    PLAIN,
-    PROBLEM,
     RenderedBody,
     render_html,
     render_json,
@@ -146,11 +144,17 @@ class ResponseOptions:
 
     def render(self, media_type: str, content: Content) -> RenderedBody:
         """Render the body in one of the media types."""
-        if media_type == PROBLEM:
-            return render_problem(content, self.problem_type, self.status_of(content.state))
-        if media_type == HTML:
-            return self._render_page(content)
-        return render_plain(content) if media_type == PLAIN else render_json(content)
+        match media_type:
+            case renderers.HTML:
+                return self._render_page(content)
+            case renderers.PLAIN:
+                return render_plain(content)
+            case renderers.PROBLEM:
+                status = self.status_of(content.state)
+                return render_problem(content, self.problem_type, status)
+            case renderers.JSON:
+                return render_json(content)
+        raise ValueError(f"media_type must be one of MEDIA_TYPES, got {media_type!r}.")
 
     def _render_page(self, content: Content) -> RenderedBody:
         try:

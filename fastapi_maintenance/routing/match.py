@@ -10,7 +10,7 @@ from starlette.applications import Starlette
 from starlette.endpoints import HTTPEndpoint
 from starlette.routing import Router
 
-from ..model.policy import Effect, Mark
+from ..model.precedence import Effect, Mark
 
 _CHECKS_METHODS: Final = "_allowed_methods" in HTTPEndpoint.dispatch.__code__.co_names
 """True if `HTTPEndpoint` rejects unknown methods. Older versions run any function of that name."""

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 
 from .._internal.validation import non_negative
-from ..model.policy import Closure
+from ..model.precedence import Closure
 from ..responses import detail
 from .gate import Gate
 from .requests import InFlightRequests

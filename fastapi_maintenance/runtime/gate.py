@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final, Literal, NamedTuple
 
 from ..model.evaluate import EffectiveState, evaluate, evaluate_all
-from ..model.policy import Closure, closure_of
+from ..model.precedence import Closure, closure_of
 from ..model.snapshot import Snapshot, with_last_known, with_stable_expiry
 from ..model.state import OFF, MaintenanceState
 

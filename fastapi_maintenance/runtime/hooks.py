@@ -14,7 +14,7 @@ from .._internal.validation import require
 from ..backends import BaseStateBackend
 from ..backends.base import StateChange, as_backend_error
 from ..exceptions import InvalidStateError
-from ..model.policy import Closure
+from ..model.precedence import Closure
 from ..model.state import OFF, MaintenanceState
 from .gate import Gate
 

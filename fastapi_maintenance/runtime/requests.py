@@ -8,7 +8,7 @@ from contextlib import suppress
 from contextvars import ContextVar, Token
 from typing import TYPE_CHECKING, Final, Protocol, Self
 
-from ..model.policy import Decision, decide
+from ..model.precedence import Decision, decide
 from ..model.state import OFF, MaintenanceState
 from .gate import Gate
 

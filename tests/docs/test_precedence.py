@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 import pytest
 
 from fastapi_maintenance.model.holds import Hold
-from fastapi_maintenance.model.policy import SAFE_METHODS, Decision, Mark, closure_of, decide
+from fastapi_maintenance.model.precedence import SAFE_METHODS, Decision, Mark, closure_of, decide
 from fastapi_maintenance.model.snapshot import ComponentSwitch, Snapshot
 from fastapi_maintenance.model.state import OFF, ON, MaintenanceState
 from fastapi_maintenance.runtime.gate import SnapshotCache, StalenessPolicy

@@ -38,7 +38,7 @@ from fastapi_maintenance.exemptions.bypass import HEADER, Bypass
 from fastapi_maintenance.exemptions.proxies import Proxies
 from fastapi_maintenance.model.evaluate import evaluate
 from fastapi_maintenance.model.holds import Hold
-from fastapi_maintenance.model.policy import Closure, DecidedBy
+from fastapi_maintenance.model.precedence import Closure, DecidedBy
 from fastapi_maintenance.model.snapshot import Snapshot
 from fastapi_maintenance.model.state import OFF
 from fastapi_maintenance.routing import RouteMatch

@@ -34,7 +34,7 @@ from fastapi_maintenance import (
 )
 from fastapi_maintenance.backends import EnvVarBackend
 from fastapi_maintenance.decorators import Marks
-from fastapi_maintenance.model.policy import Closure, DecidedBy, decide
+from fastapi_maintenance.model.precedence import Closure, DecidedBy, decide
 from fastapi_maintenance.model.state import OFF, ON
 from fastapi_maintenance.routing import RouteMatch, RouteTable
 from fastapi_maintenance.routing.resolver import resolve

@@ -21,7 +21,7 @@ from fastapi_maintenance import (
     maintenance_component,
 )
 from fastapi_maintenance.exemptions import Path
-from fastapi_maintenance.model.policy import Closure, DecidedBy
+from fastapi_maintenance.model.precedence import Closure, DecidedBy
 from fastapi_maintenance.model.state import OFF, ON, MaintenanceState
 from fastapi_maintenance.routing import RouteTable
 from fastapi_maintenance.runtime.gate import Gate, GateState

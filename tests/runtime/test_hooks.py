@@ -21,7 +21,7 @@ from fastapi_maintenance.backends import BaseStateBackend, EnvVarBackend, RedisB
 from fastapi_maintenance.backends.base import StateChange
 from fastapi_maintenance.exceptions import BackendUnavailableError, ConfigurationError
 from fastapi_maintenance.model.holds import Hold
-from fastapi_maintenance.model.policy import Closure, DecidedBy
+from fastapi_maintenance.model.precedence import Closure, DecidedBy
 from fastapi_maintenance.model.snapshot import Snapshot
 from fastapi_maintenance.model.state import OFF, ON, MaintenanceState
 from fastapi_maintenance.runtime.hooks import ChangeHook, ChangeHooks

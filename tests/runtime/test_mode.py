@@ -25,7 +25,7 @@ from fastapi_maintenance.backends import (
 )
 from fastapi_maintenance.exceptions import BackendError, BackendUnavailableError, ConfigurationError
 from fastapi_maintenance.model.holds import Hold
-from fastapi_maintenance.model.policy import DecidedBy
+from fastapi_maintenance.model.precedence import DecidedBy
 from fastapi_maintenance.model.snapshot import Snapshot
 from fastapi_maintenance.model.state import OFF, ON, MaintenanceState
 from fastapi_maintenance.runtime.gate import OutagePolicy

@@ -1,4 +1,7 @@
-"""The one connection on which a worker hears of changes, reads the truth and reports itself."""
+"""The one connection of a worker: waits for pushes, reads the state, reports the worker.
+
+Redis pushes an invalidation of the switch (CLIENT TRACKING) or a message; either causes a read.
+"""
 
 from __future__ import annotations
 
@@ -158,8 +161,8 @@ class Link:
         if self._must_retry:
             self._lacking.clear()
         async with (
-            self._open() as (wire, ear, rung),
-            self._server.follow(ear, self._move, every=self._ttl),
+            self._open() as (wire, pushes, rung),
+            self._server.follow(pushes, self._move, every=self._ttl),
             self._waiting_for_writes(),
             self._eviction.asking(wire, within=self._deadline),
         ):
@@ -167,7 +170,7 @@ class Link:
             try:
                 self._poll_at = 0.0
                 while not (self._moved or self._must_retry):
-                    ear.check()
+                    pushes.check()
                     began = time.monotonic()
                     polls = began >= self._poll_at
                     rung, changes_at = await self._sync_on(
@@ -186,7 +189,7 @@ class Link:
                     until = min(
                         changes_at, self._poll_at, self._retry_at if self._lacking else math.inf
                     )
-                    await self._listen(wire, ear, rung, until)
+                    await self._listen(wire, pushes, rung, until)
                     if self._heard and (rest := rest_until - time.monotonic()) > 0:
                         await asyncio.sleep(rest)
             except asyncio.CancelledError:
@@ -223,20 +226,20 @@ class Link:
         """Open a connection for commands and one for pushes; with RESP3 it is one for both."""
         async with AsyncExitStack() as stack:
             try:
-                wire = ear = await stack.enter_async_context(await self._connect(protocol=3))
+                wire = pushes = await stack.enter_async_context(await self._connect(protocol=3))
                 rung = await self._track_on(wire)
             except ResponseError:
                 # No RESP3. RESP2 lets a subscribed connection do nothing else, so the message needs
                 # one of its own.
                 await stack.aclose()
                 wire = await stack.enter_async_context(await self._connect(protocol=2))
-                ear = await stack.enter_async_context(await self._connect(protocol=2))
+                pushes = await stack.enter_async_context(await self._connect(protocol=2))
                 if _CLIENT not in self._lacking:
                     self._trying = _CLIENT
-                    for each in (wire, ear):
+                    for each in (wire, pushes):
                         await each.call(self._greeting, within=self._deadline)
-                rung = await self._subscribe_on(ear)
-            yield wire, ear, rung
+                rung = await self._subscribe_on(pushes)
+            yield wire, pushes, rung
 
     async def _track_on(self, wire: RedisConnection) -> Rung:
         if _CLIENT in self._lacking:
@@ -293,7 +296,7 @@ class Link:
         return rung, changes_at
 
     async def _listen(
-        self, wire: RedisConnection, ear: RedisConnection, rung: Rung, until: float
+        self, wire: RedisConnection, pushes: RedisConnection, rung: Rung, until: float
     ) -> None:
         """Wait for a push or for `until`.
 
@@ -301,13 +304,13 @@ class Link:
         a PING after each silent `ttl`; any other by the polls.
         """
         while not self._heard and (now := time.monotonic()) < until:
-            ping_at = math.inf if ear is wire else ear.last_received_at + self._ttl
+            ping_at = math.inf if pushes is wire else pushes.last_received_at + self._ttl
             if now >= self._report_at:
                 self._report_at = math.inf
                 if not self._is_paused:
                     await self._sync.report(wire, rung)
             elif now >= ping_at:
-                await ear.call(("PING",), within=self._deadline)
+                await pushes.call(("PING",), within=self._deadline)
             else:
                 self._woken = self._loop.create_future()
                 delay = min(until, ping_at, self._report_at) - now

@@ -78,16 +78,16 @@ class SentinelServer(Server):
             if self._learn(vote).master != wire.peer:
                 moved()
 
-        lookouts = [
-            asyncio.create_task(self._look_out(sentinel, hear, every / 2))
+        monitors = [
+            asyncio.create_task(self._monitor(sentinel, hear, every / 2))
             for sentinel in self._sentinels
         ]
         try:
             yield
         finally:
-            for lookout in lookouts:
-                lookout.cancel()
-            await asyncio.wait(lookouts)
+            for monitor in monitors:
+                monitor.cancel()
+            await asyncio.wait(monitors)
 
     async def _resolve(self, timeout: float) -> Address:
         """Find the master that the newest of a majority's answers names, or of those in time."""
@@ -145,24 +145,24 @@ class SentinelServer(Server):
         self._named[sentinel] = vote.master, at
         return vote
 
-    async def _look_out(
+    async def _monitor(
         self, sentinel: SingleServer, hear: Callable[[_Vote], None], every: float
     ) -> None:
         """Ask one Sentinel again and again, and at once when it speaks of a failover."""
         while True:
             # Then the others must do, until it is back.
             with suppress(RedisError, OSError, BackendError):
-                spoken = asyncio.Event()
+                notified = asyncio.Event()
                 async with RedisConnection(
-                    await sentinel.connect(timeout=every), spoken.set
+                    await sentinel.connect(timeout=every), notified.set
                 ) as wire:
                     await wire.call(("SUBSCRIBE", _EVENT), within=every)
                     while True:
-                        spoken.clear()
+                        notified.clear()
                         hear(await self._ask(sentinel, wire, every))
                         with suppress(TimeoutError):
                             async with asyncio.timeout(every):
-                                await spoken.wait()
+                                await notified.wait()
             await asyncio.sleep(every)
 
 

@@ -1,4 +1,7 @@
-"""The precedence rules that decide whether a request is refused. Pure functions."""
+"""The precedence rules that decide whether a request is refused. Pure functions.
+
+`evaluate` decides before them between holds and switches; `InFlightRequest.decide` calls them.
+"""
 
 from __future__ import annotations
 

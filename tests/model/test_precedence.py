@@ -8,7 +8,7 @@ from typing import Final, get_args
 
 import pytest
 
-from fastapi_maintenance.model.policy import (
+from fastapi_maintenance.model.precedence import (
     SAFE_METHODS,
     Closure,
     DecidedBy,
