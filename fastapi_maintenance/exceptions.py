@@ -7,7 +7,7 @@ MaintenanceError
 │   ├── BackendUnavailableError            it did not answer in time
 │   ├── ReadOnlyBackendError               it cannot be written
 │   ├── UnsupportedError                   it does not support the operation
-│   └── LeaseLostError                     a hold ended before its block
+│   └── LeaseLostError                     a hold ended while its block ran
 └── BarrierError                           not every worker is proved to have followed
     ├── DrainTimeout                       some have not in time
     └── UnfencedError                      some have vanished and may still serve

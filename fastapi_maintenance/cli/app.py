@@ -247,14 +247,16 @@ def _on(
 @_command("off")
 def _off(
     backend: BackendOption,
-    force: Annotated[bool, flag("--force", "Also end all holds. Their holders are told.")] = False,
+    force: Annotated[
+        bool, flag("--force", "Also end all holds, and notify their holders.")
+    ] = False,
     component: ComponentOption = None,
 ) -> None:
     """Turn maintenance off, and print the resulting status.
 
     Turning a component off removes its own switch. The general switch then applies to it.
 
-    Exits with 1 if maintenance is still on, as it is while a hold stands.
+    Exits with 1 if maintenance is still on, because a hold is active.
     """
     if force and component is not None:
         raise typer.BadParameter(
@@ -337,11 +339,11 @@ _COMMANDS["workers"] = _workers
 def _list_workers(ctx: typer.Context, backend: BackendOption, as_json: JsonOption = False) -> None:
     """List the workers: where they run, how they hear of changes, and what they have in flight.
 
-    The link is 'tracking' where Redis pushes every write to the worker, 'message' where it is told
-    of what this package writes and polls for the rest, 'polling' where it only polls, 'down' where
-    it hears of nothing. A worker stands 'open'; 'closed' while requests from before are at work;
-    then 'drained'. One that 'vanished' does not report any more and is not proved gone. The fence
-    is after how many seconds without Redis it closes by itself, if ever.
+    The link is 'tracking' if Redis pushes every write to the worker; 'message' if Redis pushes
+    only the writes of this package, and the worker polls for the rest; 'polling' if it only polls;
+    'down' without a connection. A worker is 'open', 'closed' while earlier requests are in flight,
+    or 'drained'. A 'vanished' worker sends no reports and is not proved gone. The fence is the
+    number of seconds without Redis after which the worker closes itself.
     """
     if ctx.invoked_subcommand is None:
         from .workers import list_workers
@@ -357,9 +359,9 @@ def _forget(
         typer.Argument(metavar="ID|HOST...", help="The workers' ids, or the hosts they ran on."),
     ],
 ) -> None:
-    """Forget workers that vanished: your word that they are gone. Make sure of that first.
+    """Forget vanished workers. Check first that their processes have ended.
 
-    Every wait believes it. A worker that still reports is never forgotten.
+    Every wait then counts them as gone. A worker that still reports is never forgotten.
     """
     from .workers import forget
 
@@ -535,9 +537,9 @@ def _create_bypass(
 ) -> None:
     """Create a token that lets its bearer through, and print it with a link.
 
-    It is valid until it expires, is revoked, or the switch gets another value. It never passes
-    while a hold stands. With --component it is for what the component's own switch closes, else
-    for what the general switch closes. The switch stores only a hash. The secret is
+    It is valid until it expires, is revoked, or the switch gets another value. It does not pass
+    while a hold is active. With --component, it passes what the switch of that component closes;
+    without, what the general switch closes. The switch stores only a hash. The secret is
     FASTAPI_MAINTENANCE_SECRET, as for the workers.
     """
     from .bypass import create

@@ -26,7 +26,9 @@ def create(
     """Create a token, and print it with a link."""
     token, record, report = asyncio.run(grant(backend, Bypass(), length, note, component))
     if report.deciding:
-        echo_error("A hold stands, and no token passes it. This one is valid when the holds end.")
+        echo_error(
+            "A hold is active, and no token passes it. This token is valid when the holds end."
+        )
     link = link_to(url, token)
     if as_json:
         until = isoformat_utc(record.until)

@@ -173,7 +173,7 @@ ComponentOption = Annotated[
     str | None,
     option(
         "--component NAME",
-        "Only the routes of this component. Its switch is the general one's key with :NAME.",
+        "Only the routes of this component. Its key is that of the general switch with :NAME.",
     ),
 ]
 MessageOption = Annotated[str | None, option("--message TEXT", "The message for visitors.")]

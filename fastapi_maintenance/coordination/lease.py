@@ -76,7 +76,7 @@ class LeaseKeeper:
         return self._released
 
     def check(self) -> None:
-        """Raise `LeaseLostError` if the hold ended before its block."""
+        """Raise `LeaseLostError` if the hold has ended, but not its block."""
         if self.lost:
             raise self._error()
 

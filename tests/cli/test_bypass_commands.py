@@ -155,7 +155,7 @@ def test_under_a_hold_it_is_said_that_nobody_bypasses_it(
     cli("on", "--backend", url)
     take_hold(url, "migration")
     made = cli("bypass", "create", "--backend", url)
-    assert (made.code, "A hold stands, and no token passes it" in made.err) == (0, True)
+    assert (made.code, "A hold is active, and no token passes it" in made.err) == (0, True)
 
 
 def test_a_switch_that_cannot_be_read_is_left_alone(

@@ -594,7 +594,7 @@ with maintenance_mode_on({redis_url!r}):
         assert process.stdout.readline() == "held\n"
         eventually_sync(lambda: statuses(workers, token) == [503, 503], within=10)
         made = command("bypass", "create")
-        assert "A hold stands" in made.err
+        assert "A hold is active" in made.err
         process.stdin.write("\n")
         process.stdin.flush()
         process.wait(20)

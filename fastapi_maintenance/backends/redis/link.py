@@ -251,7 +251,7 @@ class Link:
         return Rung.TRACKING
 
     async def _subscribe_on(self, wire: RedisConnection, *, resp3: bool = False) -> Rung:
-        """Hear of what our own writers change, where tracking is not to be had."""
+        """Subscribe to the changes of this package if the server refuses tracking."""
         if _SUBSCRIBE in self._lacking:
             return Rung.POLLING
         self._trying = _SUBSCRIBE
