@@ -162,9 +162,10 @@ def _literal_prefix(part: Part) -> str | None:
     """
     original, route, _ = part
     matches = getattr(original.matches, "__func__", None)
+    if matches not in _STANDARD:  # it may have none of what follows
+        return None
     origins = {type(each).__module__ for each in route.param_convertors.values()}
-    # A custom convertor may fail on text that it matches.
-    if matches not in _STANDARD or origins - {"starlette.convertors"}:
+    if origins - {"starlette.convertors"}:  # a custom one may fail on text that it matches
         return None
     if route.path_regex.flags != _NO_FLAGS or route.path_regex.pattern != _expression(route):
         return None

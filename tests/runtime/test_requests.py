@@ -5,9 +5,11 @@ until its ASGI call has returned.
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import socket
 import threading
+import weakref
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -36,7 +38,7 @@ from fastapi_maintenance.backends import RedisBackend
 from fastapi_maintenance.model.snapshot import Snapshot
 from fastapi_maintenance.model.state import OFF, ON
 from fastapi_maintenance.model.workers import WAY_AROUND
-from fastapi_maintenance.runtime.requests import current_request
+from fastapi_maintenance.runtime.requests import InFlightRequest, current_request
 
 from ..support.asgi import exchange, http_scope, websocket_scope
 from ..support.doubles import Switchboard
@@ -931,6 +933,27 @@ def test_pipelined_request_is_not_nested_in_the_previous() -> None:
             eventually_sync(lambda: len(around) == 20, within=10)
 
     assert around == [None] * 20
+
+
+async def test_pipelined_requests_are_not_kept_in_memory() -> None:
+    """A server starts the next request while it sends the response of the previous."""
+    served: list[weakref.ref[InFlightRequest]] = []
+    tasks: list[asyncio.Task[None]] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        served.append(weakref.ref(current_request.get()))  # type: ignore[arg-type]
+        if len(served) < 50:
+            tasks.append(asyncio.create_task(middleware(http_scope(), receive, send)))
+
+    middleware = MaintenanceModeMiddleware(app, backend=Switchboard())
+    await exchange(middleware, http_scope())
+    for task in tasks:  # which grows
+        await task
+    tasks.clear()  # and their contexts
+    del task
+    gc.collect()
+
+    assert sum(request() is not None for request in served) <= 2
 
 
 async def test_app_that_calls_another_in_process_encloses_it(work: Work) -> None:
