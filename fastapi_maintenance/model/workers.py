@@ -157,7 +157,8 @@ class Worker:
 
     def to_json(self) -> dict[str, Any]:
         """All of it as JSON values."""
-        return asdict(self) | {"fenced": self.is_fenced}
+        components = {name: status.model_dump() for name, status in self.components.items()}
+        return asdict(self) | {"components": components, "fenced": self.is_fenced}
 
     @property
     def standing(self) -> Literal["open", "closed", "drained"]:
