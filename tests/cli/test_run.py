@@ -11,12 +11,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from fastapi import FastAPI
+from rich.console import Console
 
 from fastapi_maintenance import MaintenanceModeMiddleware
 from fastapi_maintenance.backends import RedisBackend, backend_from_url
@@ -323,6 +325,30 @@ def test_run_on_an_environment_variable_is_refused(cli: Cli, drain: str, tmp_pat
     assert (ran.code, ran.err.count("\n")) == (1, 1)
     assert ran.err.startswith("env:FASTAPI_MAINTENANCE_MODE is read by each process for itself, ")
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_run_draws_on_a_terminal_only(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    is_terminal: bool,
+) -> None:
+    consoles: list[Console | None] = []
+
+    def note(console: Console | None, tell: object) -> AbstractContextManager[None]:
+        consoles.append(console)
+        return nullcontext()
+
+    monkeypatch.setattr(running, "wait_display", note)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: is_terminal)
+    backend = backend_from_url(f"file:{tmp_path}/switch.json")
+
+    with pytest.raises(typer.Exit) as ended:
+        running.run(backend, ["true"], kill=False, drain=None)
+
+    assert ended.value.exit_code == 0
+    assert [console is not None for console in consoles] == [is_terminal]
 
 
 # -- failing ---------------------------------------------------------------------------------------

@@ -617,3 +617,15 @@ async def test_response_cache_of_clients_is_bounded() -> None:
         await ask(response, accepting(f"image/{number}", accept_language=f"x{number}"))
     assert len(response._preferred) <= 256
     assert len(response._encoded) == 1
+
+
+async def test_response_cache_of_times_is_bounded() -> None:
+    now = NOW
+    response = MaintenanceResponse(
+        MaintenanceState(enabled=True, ends_at=NOW + timedelta(seconds=100)), lambda: now
+    )
+    for left in range(100, 0, -1):
+        _, headers, _ = await ask(response, http_scope())
+        assert headers["retry-after"] == str(left)
+        assert len(response._timed) <= 64
+        now += timedelta(seconds=1)

@@ -11,10 +11,11 @@ from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import pytest
+from redis.exceptions import TryAgainError
 
 from fastapi_maintenance import maintenance_mode_on, set_maintenance_mode, wait_until_applied
 from fastapi_maintenance.backends import RedisBackend
-from fastapi_maintenance.backends.redis.cluster import ClusterServer, _nodes
+from fastapi_maintenance.backends.redis.cluster import ClusterServer, _nodes, resolved
 from fastapi_maintenance.backends.redis.connection import RedisConnection
 from fastapi_maintenance.backends.redis.keys import Keys
 from fastapi_maintenance.backends.redis.server import SingleServer
@@ -243,6 +244,14 @@ async def _ask(node: RedisServer, *command: str) -> None:
     assert not (await reader.readline()).startswith(b"-")
     writer.close()
     await writer.wait_closed()
+
+
+async def test_replies_that_send_nowhere_stay_as_they_are() -> None:
+    """As when TRYAGAIN is all that a moving slot answers: no other node is asked."""
+    nobody: Any = None
+    replies = [b"1", TryAgainError("Multiple keys request during rehashing of slot")]
+    commands = [("GET", "maintenance"), ("EXISTS", "maintenance", BILLING)]
+    assert await resolved(nobody, nobody, commands, replies, within=SLACK) is replies
 
 
 # -- nodes that do not help ------------------------------------------------------------------------

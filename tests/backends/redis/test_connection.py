@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from redis.asyncio.connection import Connection
-from redis.exceptions import ResponseError
+from redis.exceptions import ConnectionError, ResponseError
 
 from fastapi_maintenance.backends.redis.connection import _PUSH, RedisConnection, ReplyParser
 from fastapi_maintenance.backends.redis.server import SingleServer
@@ -135,6 +135,40 @@ async def test_it_remembers_when_it_last_heard_anything(port: int, events: Event
         assert wire.last_received_at == before
         await wire.call(("PING",), within=SOON)
         assert before < wire.last_received_at <= time.monotonic()
+
+
+class Imitation:
+    """Stands in for a connection without a socket, as what imitates Redis has. It answers whatever
+    is sent with all these replies.
+    """
+
+    protocol = 3
+
+    def __init__(self, *replies: object) -> None:
+        self._replies = replies
+        self._said: asyncio.Queue[object] = asyncio.Queue()
+
+    async def send_packed_command(self, packed: bytes, *, check_health: bool) -> None:
+        for reply in self._replies:
+            self._said.put_nowait(reply)
+
+    async def read_response(self, *, push_request: bool) -> object:
+        reply = await self._said.get()
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
+
+    async def disconnect(self, *, nowait: bool) -> None:
+        pass
+
+
+async def test_error_reply_of_an_imitation_is_returned(events: Events) -> None:
+    refusal = ResponseError("WRONGTYPE")
+    imitation: Any = Imitation(refusal, b"OK")
+    async with RedisConnection(imitation, events) as wire:
+        assert await wire.call(("LPUSH", "a", "1"), ("PING",), within=SOON) == [refusal, b"OK"]
+        wire.check()
+    assert events.count == 0
 
 
 # -- pushes ----------------------------------------------------------------------------------------
@@ -358,6 +392,17 @@ async def test_socket_that_timed_out_ends_the_connection(events: Events, parser:
         await asyncio.sleep(0.2)
         assert time.process_time() - spent < 0.15
         assert events.count == 1
+
+
+async def test_connection_lost_twice_keeps_the_first_reason(events: Events) -> None:
+    """The kernel's ETIMEDOUT is a lost network, and no slow Redis as a TimeoutError would be."""
+    async with scripted() as server, scripted_wire(server, events) as wire:
+        wire.connection_lost(OSError(errno.ETIMEDOUT, "Connection timed out"))
+        wire.connection_lost(None)
+
+        with pytest.raises(BackendUnavailableError, match="Connection timed out") as lost:
+            wire.check()
+        assert type(lost.value.__cause__) is ConnectionError
 
 
 async def test_sending_into_a_connection_that_is_gone_is_an_error(events: Events) -> None:

@@ -326,6 +326,22 @@ async def test_without_get_there_is_no_sync(make_user: MakeUser, sync: Sync) -> 
             await sync.poll(wire, arm=False, rung="polling")
 
 
+async def test_getrange_once_refused_is_sent_to_the_next_server(
+    make_user: MakeUser, sync: Sync, worker: Worker
+) -> None:
+    user = await make_user("-getrange")
+    async with wire_to(user.url) as wire:
+        await sync.poll(wire, arm=False, rung="polling")
+    assert worker.syncs == 1
+    refused = sync._reading.commands
+
+    sync.begin()
+
+    assert ("GET", "maintenance") in refused
+    assert "GETRANGE" not in {name for name, *_ in refused}
+    assert ("GETRANGE", "maintenance", 0, 65536) in sync._reading.commands
+
+
 # -- what cannot be read ---------------------------------------------------------------------------
 
 
