@@ -11,10 +11,8 @@ from typing import Any, Final
 import pytest
 
 from fastapi_maintenance.backends.redis import backend as redis_backend
-from fastapi_maintenance.backends.redis.connection import Batch, Reply
-from fastapi_maintenance.backends.redis.replies import HoldObserver, ScriptReply
+from fastapi_maintenance.backends.redis.replies import ScriptReply
 from fastapi_maintenance.backends.redis.sentinel import SentinelServer
-from fastapi_maintenance.backends.redis.sync import Sync
 from fastapi_maintenance.coordination.barrier import Barrier, BarrierResult
 from fastapi_maintenance.model.workers import RegistrySnapshot, Worker
 from fastapi_maintenance.runtime.gate import SnapshotCache
@@ -72,28 +70,6 @@ def _reports_ahead(patch: pytest.MonkeyPatch) -> None:
     report = MaintenanceMode.report
     ahead = {"closed": True, "drained": True, "epoch": 10**17}
     patch.setattr(MaintenanceMode, "report", lambda self: {**report(self), **ahead})
-
-
-def _holds_expire(patch: pytest.MonkeyPatch) -> None:
-    send = Sync._send_batches
-
-    async def expiring(self: Sync, wire: Any, *batches: Batch) -> list[Reply]:
-        replies = await send(self, wire, *batches)
-        await send(self, wire, Batch.of(("EXPIRE", self._keys.holds, 3600)))
-        return replies
-
-    patch.setattr(Sync, "_send_batches", expiring)
-
-
-def _leases_by_the_wall_clock(patch: pytest.MonkeyPatch) -> None:
-    live = HoldObserver.live
-
-    def by_deadline(self: HoldObserver, entries: Any, now: float) -> Any:
-        holds, problem = live(self, entries, now)
-        ends = {id.decode(): int(deadline) / 1e6 for id, deadline, *_ in entries}
-        return tuple(hold for hold in holds if ends[hold.id] > now), problem
-
-    patch.setattr(HoldObserver, "live", by_deadline)
 
 
 def _follows_lost_data(patch: pytest.MonkeyPatch) -> None:
@@ -235,16 +211,6 @@ VARIANTS: Final = {
         _lost_registry_is_believed,
         {"barrier": 5.0, "lose registry": 20.0, "cut off": 15.0},
         observer=True,
-    ),
-    "expiry": Variant(
-        "holds have no time to live",
-        _holds_expire,
-        {"hold": 10.0, "evict": 20.0},
-    ),
-    "clock": Variant(
-        "leases are measured by the observer's own clock",
-        _leases_by_the_wall_clock,
-        {"step clock": 40.0, "hold": 10.0},
     ),
     "data": Variant(
         "workers restore lost data",
