@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Final, Protocol, Self
 
+from .._internal.validation import require
 from ..exceptions import BackendError, UnsupportedError
 from ..model.components import check_component
 from ..model.evaluate import evaluate
@@ -21,6 +22,7 @@ from ..model.state import MaintenanceState, parse_bool
 from ..model.workers import RegistrySnapshot
 
 _MIN_HALVED_PAUSE: Final = 0.05  # seconds
+_MAX_COMPONENTS: Final = 1_000
 
 
 class SnapshotListener(Protocol):
@@ -204,8 +206,22 @@ class BaseStateBackend(ABC):
     def follow_components(self, names: Iterable[str]) -> None:
         """Also read the switches of these components. Raises `ConfigurationError` if invalid."""
         local = self._local
-        local.components = local.components | {check_component(name) for name in names}
+        components = local.components | {check_component(name) for name in names}
+        require(
+            len(components) <= _MAX_COMPONENTS,
+            f"The routes must have at most {_MAX_COMPONENTS:,} components",
+            len(components),
+        )
+        local.components = components
         self.request_sync()
+
+    def with_component(self, name: str) -> Self:
+        """Return this backend for reads that include a component, without following it.
+
+        Raises `ConfigurationError` if the name is invalid.
+        """
+        check_component(name)
+        return self
 
     async def write_component(
         self, component: str, state: MaintenanceState, *, expires_in: float | None = None

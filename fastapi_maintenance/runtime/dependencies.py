@@ -64,7 +64,7 @@ async def _effective_state(
         return (await mode.refresh()).for_component(component).state
     source = current_backend(backend)
     if component is not None:
-        source.follow_components([component])
+        source = source.with_component(component)
     snapshot = await source.read()
     effective = evaluate(snapshot, snapshot.now, component)
     if effective.hold is None and (snapshot.for_component(component) or snapshot).switch is None:

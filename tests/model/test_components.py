@@ -23,6 +23,7 @@ from fastapi.testclient import TestClient
 
 from fastapi_maintenance import (
     BarrierResult,
+    MaintenanceMode,
     MaintenanceModeMiddleware,
     get_maintenance_mode,
     maintenance_component,
@@ -493,3 +494,25 @@ def test_router_included_twice_is_in_the_component_of_each_place(
             client.get("/billing/list").status_code,
             client.get("/shipping/list").status_code,
         ) == (503, 200)
+
+
+async def test_component_that_code_asks_about_is_not_followed(redis_url: str) -> None:
+    """Each followed name costs every sync of every worker."""
+    backend = RedisBackend(redis_url)
+    await set_maintenance_mode(True, RedisBackend(redis_url), component="billing")
+
+    async with MaintenanceMode(backend):
+        for name in ("search", "billing", "mail"):
+            assert await get_maintenance_mode(backend, component=name) == (name == "billing")
+
+        assert backend.components == frozenset()
+
+
+def test_components_of_routes_are_at_most_a_thousand(redis_url: str) -> None:
+    backend = RedisBackend(redis_url)
+    backend.follow_components(f"c{number}" for number in range(1000))
+
+    with pytest.raises(ConfigurationError, match="at most 1,000 components, got 1001"):
+        backend.follow_components(["another"])
+
+    assert len(backend.components) == 1000

@@ -109,6 +109,7 @@ class RedisBackend(
         self._observer = HoldObserver()
         self._links: WeakSet[Link] = WeakSet()
         self._by: str | None = None
+        self._asked: frozenset[str] = frozenset()
         self._gaps = HistoryGapLog(self.describe())
         self.ttl = positive("ttl", _number("ttl", options.get("ttl", 1.0)))
         self._timeout = positive("timeout", _number("timeout", options.get("timeout", 2.0)))
@@ -200,7 +201,21 @@ class RedisBackend(
         async with self._wire() as wire:
             await self._write(wire, state, px)
 
+    @property
+    def components(self) -> frozenset[str]:
+        return super().components | self._asked
+
+    def with_component(self, name: str) -> Self:
+        self._check_components()
+        other = super().with_component(name).as_operator(self._by)
+        other._asked = frozenset({name})
+        return other
+
     def follow_components(self, names: Iterable[str]) -> None:
+        self._check_components()
+        super().follow_components(names)
+
+    def _check_components(self) -> None:
         if isinstance(self._server, ClusterServer) and not self._keys.scopes_share_slot:
             raise ConfigurationError(
                 "In a cluster, the switches of components must be in the slot of the key "
@@ -208,7 +223,6 @@ class RedisBackend(
                 f"write key={{{self._keys.switch}}} or, say, "
                 f"key={{shop}}:{self._keys.switch}, for all who use it."
             )
-        super().follow_components(names)
 
     async def write_component(
         self, component: str, state: MaintenanceState, *, expires_in: float | None = None
