@@ -25,6 +25,7 @@ _PUSH: Final = object()
 _MESSAGES: Final = (b"message", b"unsubscribe", b"sunsubscribe", b"invalidate")
 _SUBSCRIBED: Final = (b"subscribe", b"ssubscribe")
 _MAX_READ: Final = 65_536  # bytes
+_CLOSE_TIMEOUT: Final = 1.0  # seconds
 
 
 class NotSlotOwnerError(BackendUnavailableError):
@@ -100,7 +101,7 @@ class RedisConnection(asyncio.Protocol):
             self._transport = cast("asyncio.Transport", writer.transport)
             self._transport.set_protocol(self)
             if reader.exception() or reader.at_eof():
-                self._end(reader.exception() or _closed())
+                self.connection_lost(reader.exception())  # which redis-py's protocol was told of
         else:  # an imitation of Redis within this process
             self._reader = asyncio.create_task(self._read(), name="fastapi_maintenance wire")
         return self
@@ -112,7 +113,7 @@ class RedisConnection(asyncio.Protocol):
             self._reader.cancel()
             self._closed.set_result(None)
         try:
-            await asyncio.wait([self._closed])
+            await asyncio.wait([self._closed], timeout=_CLOSE_TIMEOUT)
         finally:
             await self._connection.disconnect(nowait=True)
 

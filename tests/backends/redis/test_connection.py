@@ -510,6 +510,20 @@ async def test_close_that_is_cancelled_again_closes(
         await eventually(lambda: not server.writers, within=SOON)
 
 
+@pytest.mark.timeout(20)
+async def test_connection_that_ended_before_it_was_taken_over_closes(events: Events) -> None:
+    """As where a server ends the handshake of TLS late, for want of a certificate."""
+    async with scripted() as server:
+        connection: Any = await server.connect()
+        connection._reader.feed_eof()
+        connection._writer.transport.abort()
+        await asyncio.sleep(0)  # now redis-py's own protocol has been told
+        await asyncio.sleep(0)
+        async with RedisConnection(connection, events) as wire:
+            with pytest.raises(BackendUnavailableError):
+                await wire.call(("PING",), within=SOON)
+
+
 async def test_close_with_tls_does_not_wait_for_a_frozen_server(
     own_redis_server: RedisServerFactory, events: Events
 ) -> None:
