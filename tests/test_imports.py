@@ -29,7 +29,7 @@ MODELS: Final = {
     "typing_inspection",
 }
 TYPER: Final = {"typer", "annotated_doc", "shellingham"}
-REDIS: Final = {"redis", "hiredis", "cryptography", "opentelemetry"}
+REDIS: Final = {"redis", "hiredis", "cryptography", "opentelemetry", "async_timeout"}
 """redis-py, and what it imports where that is installed."""
 FRONT: Final = ast.parse((ROOT / "fastapi_maintenance" / "__init__.py").read_text())
 SHOW: Final = """

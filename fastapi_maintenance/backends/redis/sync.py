@@ -211,7 +211,11 @@ class Sync:
             answer = read_natively(rest, time.time(), self._components, self._observer)
             if answer is None:
                 continue
-            if not looks and self._last is not None and self._last.is_lost_in(answer):
+            if (
+                not looks
+                and (last := self._last) is not None
+                and (last.is_lost_in(answer) or last.incarnation != answer.incarnation)
+            ):
                 looks = True  # what the registry has lost belongs to the same loss
                 continue
             if looks:
