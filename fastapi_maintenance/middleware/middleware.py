@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from contextvars import Token
 from functools import partial
 from random import choice
 from time import monotonic
@@ -190,8 +189,7 @@ class MaintenanceModeMiddleware:
             if (now := mode.gate) is not gate and now.version != gate.version and not now.is_open:
                 mode.drain_progressed()  # it was admitted before the closing, and may be the last
             reset_current_request(token)
-            if token.old_value is not Token.MISSING:
-                request.forget_token()
+            request.token = None  # it keeps the previous request of a pipeline in memory
         if catch_up:
             await mode.catch_up()  # after the response
 

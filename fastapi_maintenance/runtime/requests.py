@@ -69,15 +69,11 @@ class InFlightRequest:
     @property
     def outer(self) -> InFlightRequest | None:
         """The request that this one is answered within, decided when it is first asked for."""
-        self.forget_token()
-        return self._outer
-
-    def forget_token(self) -> None:
-        """Decide on `outer` now: the token keeps the previous request of a pipeline in memory."""
         if self.token is not None:
             before, self.token = self.token.old_value, None
             if isinstance(before, InFlightRequest) and _encloses(before.scope, self.scope):
                 self._outer = before
+        return self._outer
 
     @property
     def component(self) -> str | None:
