@@ -66,7 +66,7 @@ def force_maintenance_mode_on(endpoint: Target) -> Target:
 
 
 def force_maintenance_mode_off(endpoint: Target) -> Target:
-    """Let every request for this route through, whatever the state.
+    """Pass every request for this route, whatever the state.
 
     Works on the same objects as `force_maintenance_mode_on`, and in the same way.
     """
@@ -94,7 +94,7 @@ def maintenance_writes(endpoint: Target) -> Target:
 
 
 def maintenance_reads(endpoint: Target) -> Target:
-    """Let this route through in read-only mode, whatever its method.
+    """Pass this route in read-only mode, whatever its method.
 
     Use it for a POST or a WebSocket that only reads. Works on the same objects as
     `force_maintenance_mode_on`.

@@ -106,7 +106,7 @@ def operator() -> str:
 
 @contextmanager
 def _without_plugins() -> Iterator[None]:
-    """Let pydantic build models without a search for its plugins in every installed package."""
+    """Keep pydantic from searching every installed package for plugins."""
     given = os.environ.get(_PLUGINS)
     os.environ[_PLUGINS] = "__all__"
     try:

@@ -11,8 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from .snapshot import Snapshot
 
 FENCE_MARGIN: Final = 0.95
-"""How much of the registry's lifetime a fence may take: two clocks may run at rates that differ a
-little.
+"""The largest share of the registry's lifetime that a fence may take: the rates of two clocks may
+differ a little.
 """
 
 WAY_AROUND: Final = (
@@ -20,10 +20,10 @@ WAY_AROUND: Final = (
     "the application did it. "
     'unknown_routes="refuse" closes it.'
 )
-"""What follows the path, in the log and wherever workers are listed."""
+"""The sentence after such a path, in the log and in lists of workers."""
 FORMAT: Final = 2
-"""Of what is registered. A version that changes it reads this one as well, and is released before
-the one that writes the new one alone.
+"""The format of the registry. A version that changes it reads this one as well, and is released
+before the one that writes the new one alone.
 """
 
 _LEFT: Final = b"left"  # in the place of a report, in the registry of versions before 1.0

@@ -1,4 +1,4 @@
-"""What an application asks: dependencies for its endpoints, and the modes around it."""
+"""Dependencies for the endpoints of an application, and the modes around it."""
 
 from __future__ import annotations
 

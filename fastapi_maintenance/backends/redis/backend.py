@@ -449,7 +449,7 @@ def _lease(hold: Hold, seconds: float) -> tuple[str, str, int]:
 
 
 def _milliseconds(seconds: float) -> int:
-    """For Redis, to whom 0 means something else than soon."""
+    """Convert seconds for Redis, at least 1, because 0 would mean no end."""
     return max(1, round(seconds * 1000))
 
 

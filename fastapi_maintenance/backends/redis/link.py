@@ -47,7 +47,7 @@ _CONFINED: Final = "allowed in this context"
 
 
 class Rung(StrEnum):
-    """How a worker hears of a change that another client makes."""
+    """The ways in which a worker learns of the changes of other clients."""
 
     TRACKING = "tracking"  # pushed by Redis for any write to the key
     MESSAGE = "message"  # published by our own writers; the poll finds the rest
@@ -150,7 +150,7 @@ class Link:
 
     @property
     def status(self) -> LinkStatus:
-        """How it hears, and how often it has connected again."""
+        """The current rung, and the number of reconnections."""
         rung, reconnects = self._rung or Rung.DOWN, max(0, self._connected - 1)
         return LinkStatus(rung, tuple(Rung), reconnects, self._eviction.warnings)
 

@@ -28,7 +28,7 @@ logger = logging.getLogger("fastapi_maintenance")
 LIFETIMES: Final = 3  # a report lives this many ttl
 RETRY_AFTER: Final = 10  # after this many ttl, try again what was forbidden
 _RECORDED: Final = ("host", "pid", "started", "version", "fence")
-"""What the record says once. The rest is in the reports."""
+"""The fields of the record, which is written once. The other fields are in the reports."""
 
 Send = Callable[..., Awaitable[list[Reply]]]
 

@@ -219,7 +219,7 @@ def pairs(reply: Any) -> Iterator[tuple[bytes, bytes]]:
 
 
 def count_replicas(role: Any) -> int | None:
-    """How many replicas a master says that it has (ROLE); None where it does not say."""
+    """Return the number of replicas in a reply to ROLE; None if it names none."""
     match role:
         case [b"master", _, list(replicas)]:
             return len(replicas)

@@ -299,7 +299,7 @@ def _is_address(host: str) -> bool:
 
 
 def _lead_to(address: str, connection: Any) -> None:
-    """Let a connection use this address of its host, whose name a certificate must have."""
+    """Make a connection use this address of its host. TLS still checks the name of the host."""
     arguments = connection._connection_arguments()
     name = {"server_hostname": arguments["host"]} if arguments.get("ssl") else {}
     connection._connection_arguments = lambda: {**arguments, **name, "host": address}
