@@ -39,10 +39,6 @@ class HungUpError(ConnectionError):
     """The server was reached, and ended the connection instead of a reply."""
 
 
-class NoReplyError(TimeoutError):
-    """The server did not reply in time. The `TimeoutError` of the kernel is a lost network."""
-
-
 class Batch(NamedTuple):
     """Commands with their bytes, so that what is sent again and again is packed once."""
 
@@ -167,7 +163,7 @@ class RedisConnection(asyncio.Protocol):
             # It is the event loop that was away; the replies may well be waiting in the socket.
             self._loop.call_later(within, self._expire, call, within, math.inf)
         else:
-            self._end(NoReplyError(f"no reply within {within:g} s"))
+            self._end(TimeoutError(f"no reply within {within:g} s"))
 
     def data_received(self, data: bytes) -> None:
         """Take what the server says."""

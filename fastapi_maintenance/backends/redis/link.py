@@ -21,7 +21,7 @@ from redis.exceptions import RedisError, ResponseError
 from ..._internal.logging import error_text, log_fields
 from ...exceptions import BackendError, BackendUnavailableError
 from ..base import LinkStatus, SnapshotListener
-from .connection import HungUpError, NoReplyError, NotSlotOwnerError, RedisConnection
+from .connection import HungUpError, NotSlotOwnerError, RedisConnection
 from .eviction import EvictionCheck
 from .keys import Keys
 from .server import Server
@@ -105,7 +105,7 @@ class Link:
             except (RedisError, OSError, BackendError) as error:
                 if self._steps_down(error):
                     continue
-                self._is_paused |= isinstance(error.__cause__, NoReplyError)
+                self._is_paused |= isinstance(error.__cause__, TimeoutError)
                 reason = f"{self._server.describe()}: {error_text(error)}"
                 self._settle(Rung.DOWN)
                 self._listener.fail(BackendUnavailableError(reason))
