@@ -241,9 +241,14 @@ class Cluster:
         self.wait_until_whole()
 
     def wait_until_whole(self) -> None:
-        """Wait until every node finds the cluster in order, and the replica follows."""
+        """Wait until every node finds the cluster in order, and the replica follows.
+
+        An owner that has not heard of its replica yet ignores the replica's wish to take over.
+        """
         for node in self.nodes:
             eventually_sync(partial(_is_in_order, node), within=_PATIENCE)
+            knows = partial(node.cli, "CLUSTER", "REPLICAS", self.id_of(self.owner))
+            eventually_sync(knows, within=_PATIENCE)
         eventually_sync(
             lambda: "master_link_status:up" in self.replica.cli("INFO", "replication"),
             within=_PATIENCE,
