@@ -137,7 +137,7 @@ async def polls() -> Callable[[object], Awaitable[object]]:
     sync.begin()
 
     async def poll(scope: object) -> None:
-        await sync.poll(wire, arm=True, rung="tracking")
+        await sync.poll(wire, arm=True, delivery="tracking")
         sync._polls = 1  # without the look for versions before 1.0 in every tenth poll
 
     await poll(None)

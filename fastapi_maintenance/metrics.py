@@ -75,8 +75,8 @@ def _staleness(mode: MaintenanceMode) -> Iterator[tuple[float, Attributes]]:
 
 def _link(mode: MaintenanceMode) -> Iterator[tuple[float, Attributes]]:
     if (status := mode.backend.link_status(mode)) is not None:
-        for delivery in status.rungs:
-            yield int(delivery == status.rung), {"delivery": str(delivery)}
+        for delivery in status.deliveries:
+            yield int(delivery == status.delivery), {"delivery": str(delivery)}
 
 
 def _reconnects(mode: MaintenanceMode) -> Iterator[tuple[float, Attributes]]:

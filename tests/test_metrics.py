@@ -163,8 +163,8 @@ async def test_metrics_show_the_link(
             lambda: collector.value("maintenance.link", delivery="tracking") == 1, within=SOON
         )
         assert [
-            collector.value("maintenance.link", delivery=rung)
-            for rung in ("message", "polling", "down")
+            collector.value("maintenance.link", delivery=delivery)
+            for delivery in ("message", "polling", "down")
         ] == [0, 0, 0]
         assert collector.value("maintenance.link.reconnects") == 0
         server.kill()

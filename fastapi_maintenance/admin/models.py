@@ -105,7 +105,7 @@ class WorkerReport(WorkerSummary):
     """
 
     version: str
-    delivery: str = Field(validation_alias="rung", description="How it learns of changes.")
+    delivery: str = Field(description="How it learns of changes.")
     status: Literal["open", "closed", "drained", "vanished"]
     why_not_gone: str | None = Field(description="Why a vanished worker is not proved gone.")
     applied: bool = Field(description="Whether it has applied the stored state.")
@@ -119,7 +119,7 @@ class WorkerReport(WorkerSummary):
             cls.model_validate(
                 each.to_json()
                 | {
-                    "status": "vanished" if each.vanished else each.standing,
+                    "status": each.status,
                     "applied": each.applied == registry.reading.fingerprint,
                     "why_not_gone": registry.why_not_gone(each) if each.vanished else None,
                 }

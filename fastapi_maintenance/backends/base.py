@@ -56,13 +56,13 @@ class ReplicaAck:
 
 @dataclass(frozen=True, slots=True)
 class LinkStatus:
-    """The delivery of changes (`rung`, one of `rungs`), and the number of reconnections.
+    """The delivery of changes (`delivery`, one of `deliveries`), and the number of reconnections.
 
     `warnings` are those of `BaseStateBackend.warnings`, as this worker knows them.
     """
 
-    rung: str
-    rungs: tuple[str, ...]
+    delivery: str
+    deliveries: tuple[str, ...]
     reconnects: int
     warnings: tuple[str, ...] = ()
 

@@ -312,9 +312,7 @@ async def _show(redis: _Redis, workers: _Workers) -> int:
             for line in lines:
                 echo(line) if live is None else live.console.print(line, soft_wrap=True)
             if live is not None:
-                live.update(
-                    as_table([(worker.standing, worker) for worker in present]), refresh=True
-                )
+                live.update(as_table((each.status, each) for each in present), refresh=True)
             await asyncio.sleep(_INTERVAL)
     return 0
 
@@ -402,7 +400,7 @@ def _check(redis: _Redis, workers: _Workers) -> int:
         if errors or not busy:
             break
         echo(f"The median was {middle * 1000:.1f} ms: this machine is busy.")
-    links = {worker.pid: worker.rung for worker in asyncio.run(registered_workers(redis.url))}
+    links = {worker.pid: worker.delivery for worker in asyncio.run(registered_workers(redis.url))}
     echo("\n".join(["", *_table(samples, links), ""]))
     right = f"every worker answered right after each flip, {len(samples)} times in all"
     right += f"; median {middle * 1000:.1f} ms"

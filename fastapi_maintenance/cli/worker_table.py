@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _CLOSES: Final = "closes by itself after"
 _COLUMNS: Final = (
-    *("worker", "host", "pid", "link", "stands", "requests", "WebSockets"),
+    *("worker", "host", "pid", "delivery", "status", "requests", "WebSockets"),
     _CLOSES,
 )
 _COLOURS: Final = {
@@ -53,7 +53,7 @@ def wait_display(
 
     def draw(result: BarrierResult) -> None:
         live.start()  # only now: without anything to show it would print an empty line
-        table = as_table(list(_standings(result)))
+        table = as_table(list(_by_status(result)))
         live.update(Group(table, Text(footer(result), style="dim")), refresh=True)
 
     live = Live(console=console, auto_refresh=False)
@@ -88,26 +88,26 @@ def as_table(workers: Iterable[tuple[str, Worker]]) -> Table:
             "worker": worker.id,
             "host": worker.host,
             "pid": str(worker.pid),
-            "link": worker.rung,
-            "stands": standing,
+            "delivery": worker.delivery,
+            "status": status,
             "requests": str(worker.http),
             "WebSockets": str(worker.websockets),
             _CLOSES: "never" if worker.fence is None else f"{worker.fence:g} s",
         }
-        for standing, worker in workers
+        for status, worker in workers
     )
     return render.as_table(_COLUMNS, rows, _COLOURS)
 
 
 def worker_lines(roll: RegistrySnapshot) -> Iterator[str]:
     """Yield a line for each worker, as `name: value` pairs, with the reason if it has vanished."""
-    for stands, worker in listed(roll):
+    for worker in roll.workers:
         fence = "never" if worker.fence is None else f"{worker.fence:g}s"
-        known = f"stands={stands} http={worker.http} websockets={worker.websockets} fence={fence}"
+        known = f"http={worker.http} websockets={worker.websockets} fence={fence}"
         why = f" ({roll.why_not_gone(worker)})" if worker.vanished else ""
         yield sanitize(
-            f"{worker.id} host={worker.host} pid={worker.pid} link={worker.rung} "
-            f"version={worker.version} {known}{why}"
+            f"{worker.id} host={worker.host} pid={worker.pid} delivery={worker.delivery} "
+            f"version={worker.version} status={worker.status} {known}{why}"
         )
 
 
@@ -117,11 +117,6 @@ def ways_around(workers: Sequence[Worker]) -> list[str]:
         sanitize(f"{path} {WAY_AROUND}")
         for path in sorted({path for worker in workers for path in worker.unrouted})
     ]
-
-
-def listed(roll: RegistrySnapshot) -> list[tuple[str, Worker]]:
-    """Workers with what each says of itself."""
-    return [("vanished" if worker.vanished else worker.standing, worker) for worker in roll.workers]
 
 
 def rows(roll: RegistrySnapshot, warnings: Sequence[str] = ()) -> list[dict[str, Any]]:
@@ -139,7 +134,7 @@ def rows(roll: RegistrySnapshot, warnings: Sequence[str] = ()) -> list[dict[str,
     ]
 
 
-def _standings(result: BarrierResult) -> Iterator[tuple[str, Worker]]:
+def _by_status(result: BarrierResult) -> Iterator[tuple[str, Worker]]:
     unfenced = {worker.id for worker in result.unfenced}
     for name in ("waiting", "applied", "drained", "expired"):
         for worker in getattr(result, name):

@@ -21,7 +21,7 @@ from .console import (
     show,
     terminal,
 )
-from .worker_table import as_table, listed, rows, wait_display, ways_around, worker_lines
+from .worker_table import as_table, rows, wait_display, ways_around, worker_lines
 
 
 def watch_wait(
@@ -69,7 +69,7 @@ def list_workers(backend: BaseStateBackend, *, as_json: bool) -> None:
     show(
         lambda: rows(roll, warnings),
         lambda: worker_lines(roll),
-        lambda: as_table(listed(roll)),
+        lambda: as_table((each.status, each) for each in roll.workers),
         as_json=as_json,
     )
     for sentence in (*ways_around(roll.workers), *warnings):

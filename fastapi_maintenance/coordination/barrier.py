@@ -316,7 +316,7 @@ async def wait_until_applied(
         else:
             barrier = barrier or Barrier(roll, drained=drained, component=component, expect=expect)
             before, result = result, barrier.observe(roll, time.monotonic() - started)
-            if progress is not None and _standings(result) != _standings(before):
+            if progress is not None and _statuses(result) != _statuses(before):
                 progress(result)
         if result.is_over or time.monotonic() + pause >= deadline:
             return result
@@ -392,7 +392,7 @@ def _without(workers: Iterable[Worker], others: Iterable[Worker]) -> tuple[Worke
     return tuple(worker for worker in workers if worker.id not in ids)
 
 
-def _standings(result: BarrierResult) -> object:
+def _statuses(result: BarrierResult) -> object:
     groups = result.drained, result.applied, result.waiting, result.expired, result.joined
     return (
         result.state,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 from .snapshot import Snapshot
 
@@ -65,7 +65,8 @@ class _Report(BaseModel):
 
     model_config = ConfigDict(defer_build=True, frozen=True, extra="ignore")
 
-    rung: str = "?"
+    # Versions before 1.0 say `rung`.
+    delivery: str = Field("?", validation_alias=AliasChoices("delivery", "rung"))
     epoch: _Count = 0
     applied: str = ""
     closed: bool = False
@@ -102,7 +103,7 @@ class Worker:
     instance: str = ""
     started: float = 0.0
     version: str = "?"
-    rung: str = "?"
+    delivery: str = "?"
     epoch: int = 0
     applied: str = ""
     closed: bool = False
@@ -144,16 +145,8 @@ class Worker:
 
         A worker without routes in it counts as closed and drained.
         """
-        standing = self.components.get(component)
-        if standing is None:
-            return replace(self, closed=True, drained=True, http=0, websockets=0)
-        return replace(
-            self,
-            closed=standing.closed,
-            drained=standing.drained,
-            http=standing.http,
-            websockets=standing.websockets,
-        )
+        own = self.components.get(component, ComponentStatus(closed=True, drained=True))
+        return replace(self, **dict(own))
 
     def to_json(self) -> dict[str, Any]:
         """All of it as JSON values."""
@@ -161,11 +154,10 @@ class Worker:
         return asdict(self) | {"components": components, "fenced": self.is_fenced}
 
     @property
-    def standing(self) -> Literal["open", "closed", "drained"]:
-        """Return the reported status.
-
-        `open`, `closed`, or `drained` when no request has to be waited for.
-        """
+    def status(self) -> Literal["open", "closed", "drained", "vanished"]:
+        """The reported status: `drained` is closed, without a request to be waited for."""
+        if self.vanished:
+            return "vanished"
         if not self.closed:
             return "open"
         return "drained" if self.drained else "closed"

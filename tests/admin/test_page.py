@@ -10,7 +10,7 @@ from typing import get_args
 from starlette.testclient import TestClient
 
 from fastapi_maintenance.admin.models import WorkerReport
-from fastapi_maintenance.backends.redis.link import Rung
+from fastapi_maintenance.backends.redis.link import Delivery
 
 from ..support.doubles import Switchboard
 from .conftest import Administer, shop
@@ -60,7 +60,7 @@ def test_panel_explains_every_word_of_its_worker_table(administer: Administer) -
     (legend,) = re.findall('<details class="legend">(.*?)</details>', page, re.DOTALL)
 
     assert set(re.findall("<b>(.*?)</b>", legend)) == {
-        *Rung,
+        *Delivery,
         *get_args(WorkerReport.model_fields["status"].annotation),
     }
     assert {"Host", "Process", *re.findall("<dt>(.*?)</dt>", legend)} == set(

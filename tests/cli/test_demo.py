@@ -233,7 +233,7 @@ async def test_the_view_on_a_terminal_needs_no_monitor(
     assert await demo._show(PUSHING._replace(pushes=False), workers) == 0
     out = capfd.readouterr().out
     assert "the workers keep their state" in out
-    assert "stands" in out
+    assert "delivery" in out
 
 
 async def test_view_on_a_terminal_draws_the_workers(

@@ -28,7 +28,7 @@ async def test_workers_follow_by_messages_and_polls() -> None:
         backend = backend_from_url(url)
 
         async def hears_by_messages() -> bool:
-            return [worker.rung for worker in await registered_workers(backend)] == ["message"]
+            return [worker.delivery for worker in await registered_workers(backend)] == ["message"]
 
         async with MaintenanceMode(backend_from_url(url)) as mode:
             await eventually(hears_by_messages, within=20)

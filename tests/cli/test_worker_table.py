@@ -8,7 +8,6 @@ from rich.console import Console
 
 from fastapi_maintenance.cli.worker_table import (
     as_table,
-    listed,
     rows,
     summary,
     wait_display,
@@ -24,7 +23,7 @@ DONE = Worker(
     "d",
     host="web-1",
     pid=1,
-    rung="tracking",
+    delivery="tracking",
     version="1.2",
     closed=True,
     drained=True,
@@ -90,7 +89,7 @@ def test_a_name_from_redis_cannot_steer_the_terminal() -> None:
     assert "3@\\x1b[2Jweb\\n1" in summary(replace(MIXED, waiting=(evil,)))
     assert not any(character in line for line in worker_lines(roll(evil)) for character in "\x1b\n")
     console = Console(file=StringIO(), width=200)
-    console.print(as_table(listed(roll(evil))))
+    console.print(as_table([(evil.status, evil)]))
     assert "\\x1bid" in drawn(console)
 
 
@@ -110,7 +109,7 @@ def test_lines_tell_how_long_it_took() -> None:
     assert told == [f"1.2 s: {summary(MIXED)}"]
 
 
-def test_a_terminal_shows_every_worker_once_and_where_it_stands() -> None:
+def test_a_terminal_shows_every_worker_once_and_its_status() -> None:
     console = terminal()
     with wait_display(console, print) as show:
         show(MIXED)
@@ -179,25 +178,28 @@ def test_workers_as_json_have_all_they_registered() -> None:
 
 
 @pytest.mark.parametrize(
-    ("worker", "stands"),
+    ("worker", "status"),
     [(DONE, "drained"), (BUSY, "closed"), (LATE, "open"), (VANISHED, "vanished")],
 )
-def test_a_worker_is_listed_with_what_it_says_of_itself(worker: Worker, stands: str) -> None:
-    assert listed(roll(worker)) == [(stands, worker)]
+def test_worker_is_listed_with_its_status(worker: Worker, status: str) -> None:
+    assert worker.status == status
     (line,) = worker_lines(roll(worker))
-    assert f" stands={stands} " in line
+    assert f" status={status} " in line
 
 
 def test_a_worker_is_a_line_of_pairs() -> None:
     why = "its record does not say where its process ran"
     assert list(worker_lines(roll(BUSY, UNFENCED, VANISHED))) == [
-        "b host=web-1 pid=2 link=tracking version=1.2 stands=closed http=2 websockets=1 fence=2s",
         (
-            "u host=web-1 pid=5 link=tracking version=1.2 stands=drained http=0 websockets=0 "
+            "b host=web-1 pid=2 delivery=tracking version=1.2 status=closed http=2 websockets=1 "
+            "fence=2s"
+        ),
+        (
+            "u host=web-1 pid=5 delivery=tracking version=1.2 status=drained http=0 websockets=0 "
             "fence=never"
         ),
         (
-            "v host=web-1 pid=6 link=tracking version=1.2 stands=vanished http=0 websockets=0 "
+            "v host=web-1 pid=6 delivery=tracking version=1.2 status=vanished http=0 websockets=0 "
             f"fence=2s ({why})"
         ),
     ]

@@ -228,16 +228,17 @@ def test_on_does_not_wait_where_it_is_not_on(
 def test_workers_lists_the_live_and_the_vanished(
     cli: Cli, redis_url: str, register: Register
 ) -> None:
-    register("a", rung="tracking", version="1.2", http=3, drained=False, fence=2.5)
+    register("a", delivery="tracking", version="1.2", http=3, drained=False, fence=2.5)
     register("gone", vanished=True)
     listed = cli("workers", "--backend", redis_url)
     assert (listed.code, listed.err) == (0, "")
     live, vanished = sorted(listed.lines)
     assert (
-        live == "a host=web-1 pid=4711 link=tracking version=1.2 stands=closed http=3 websockets=0 "
+        live
+        == "a host=web-1 pid=4711 delivery=tracking version=1.2 status=closed http=3 websockets=0 "
         "fence=2.5s"
     )
-    assert vanished.startswith("gone host=web-1 pid=4711 link=? version=? stands=vanished ")
+    assert vanished.startswith("gone host=web-1 pid=4711 delivery=? version=? status=vanished ")
     assert vanished.endswith(" (its record does not say where its process ran)")
     document, gone = sorted(
         cli("workers", "--json", "--backend", redis_url).json, key=lambda one: one["id"]
@@ -305,7 +306,7 @@ def test_no_workers_are_no_lines_and_an_empty_list(cli: Cli, redis_url: str) -> 
 def test_a_terminal_gets_a_table_of_the_workers(
     cli: Cli, redis_url: str, register: Register, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    register("a", rung="tracking")
+    register("a", delivery="tracking")
     console = Console(file=StringIO(), force_terminal=True, width=100)
     monkeypatch.setattr(showing, "terminal", lambda: console)
     assert cli("workers", "--backend", redis_url).out == ""

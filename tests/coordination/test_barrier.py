@@ -369,7 +369,7 @@ async def test_it_works_after_a_bare_set_and_after_a_del(
         assert result.state.enabled is on
         assert (mode.gate.closure is not None) is on
         (worker,) = await registered_workers(backend)
-        assert (worker.rung, worker.fence) == ("tracking", None)
+        assert (worker.delivery, worker.fence) == ("tracking", None)
         assert worker.lifetime == pytest.approx(LIFETIME)
     assert await registered_workers(backend) == ()
 

@@ -41,7 +41,7 @@ async def test_the_categories_that_are_called_enough_are(
         await set_maintenance_mode(True, RedisBackend(url))
         await eventually(lambda: not mode.evaluate_gate().is_open, within=SOON)
         (worker,) = await registered_workers(RedisBackend(url))
-        assert worker.rung == "tracking"
+        assert worker.delivery == "tracking"
         async with maintenance_mode_on(RedisBackend(url), drain=SOON):
             (await wait_until_applied(RedisBackend(url), drained=True, timeout=SOON)).check()
         await set_maintenance_mode(False, RedisBackend(url))

@@ -101,13 +101,13 @@ def _shut(each: socket.socket) -> None:
 
 def delivery_of(backend: RedisBackend) -> str:
     (link,) = backend._links
-    return str(link.status.rung)
+    return str(link.status.delivery)
 
 
 @pytest.mark.parametrize(
     "commands", HUNG_UP, ids=lambda names: "+".join(name.split()[-1] for name in names)
 )
-async def test_hang_up_at_a_command_ends_on_a_lower_rung(
+async def test_hang_up_at_a_command_leaves_a_lesser_delivery(
     redis_server: RedisServer, operator: Any, commands: tuple[str, ...]
 ) -> None:
     with Strict.before(redis_server, *commands) as proxy:

@@ -27,7 +27,7 @@ read_on_the_move, marks_of, note_cleared, run_held, roll_on, LiveRoll, RollLines
 CrossOrigin, heard_at, hang_up, is_abandoned, lets_go, let_go, LONGEST_RETRY, MOST_ALLOWED,
 encode_json, encode_problem, encode_page, encode_plain, settles_in, at_hand, BypassAsked,
 BypassMade, BarrierAsked, Evictable, InFlight, Knowledge, Verdict, whoever, nobody, somebody, of
-its own accord, cannot be meant, cannot be said
+its own accord, cannot be meant, cannot be said, Rung, rungs
 """
 RETIRED: Final = tuple(" ".join(_RETIRED.split()).split(", "))
 """What has another word now (the glossary is part of CONTRIBUTING): whole words, in the package,

@@ -46,7 +46,7 @@ _TRACK: Final = ("CLIENT", "TRACKING", "ON", "OPTIN")
 _CONFINED: Final = "allowed in this context"
 
 
-class Rung(StrEnum):
+class Delivery(StrEnum):
     """The ways in which a worker learns of the changes of other clients."""
 
     TRACKING = "tracking"  # pushed by Redis for any write to the key
@@ -81,7 +81,7 @@ class Link:
         self._woken: asyncio.Future[None] = self._loop.create_future()
         self._heard = False
         self._report_at = math.inf
-        self._rung: Rung | None = None
+        self._delivery: Delivery | None = None
         self._failures = 0
         self._connected = 0  # so many times
         self._moved = False
@@ -107,7 +107,7 @@ class Link:
                     continue
                 self._is_paused |= isinstance(error.__cause__, TimeoutError)
                 reason = f"{self._server.describe()}: {error_text(error)}"
-                self._settle(Rung.DOWN)
+                self._settle(Delivery.DOWN)
                 self._listener.fail(BackendUnavailableError(reason))
             # Full jitter, so that the workers of a restarted server do not come back in step.
             await asyncio.sleep(
@@ -150,9 +150,9 @@ class Link:
 
     @property
     def status(self) -> LinkStatus:
-        """The current rung, and the number of reconnections."""
-        rung, reconnects = self._rung or Rung.DOWN, max(0, self._connected - 1)
-        return LinkStatus(rung, tuple(Rung), reconnects, self._eviction.warnings)
+        """The current delivery, and the number of reconnections."""
+        delivery, reconnects = self._delivery or Delivery.DOWN, max(0, self._connected - 1)
+        return LinkStatus(delivery, tuple(Delivery), reconnects, self._eviction.warnings)
 
     async def _session(self) -> None:
         """One connection's life: until it fails, or until another server owns the switch."""
@@ -161,7 +161,7 @@ class Link:
         if self._must_retry:
             self._lacking.clear()
         async with (
-            self._open() as (wire, pushes, rung),
+            self._open() as (wire, pushes, delivery),
             self._server.follow(pushes, self._move, every=self._ttl),
             self._waiting_for_writes(),
             self._eviction.asking(wire, within=self._deadline),
@@ -173,8 +173,8 @@ class Link:
                     pushes.check()
                     began = time.monotonic()
                     polls = began >= self._poll_at
-                    rung, changes_at = await self._sync_on(
-                        wire, rung, polls=polls and not self._is_paused
+                    delivery, changes_at = await self._sync_on(
+                        wire, delivery, polls=polls and not self._is_paused
                     )
                     self._failures = 0
                     if self._sync.must_join and not polls and not self._is_paused:
@@ -189,7 +189,7 @@ class Link:
                     until = min(
                         changes_at, self._poll_at, self._retry_at if self._lacking else math.inf
                     )
-                    await self._listen(wire, pushes, rung, until)
+                    await self._listen(wire, pushes, delivery, until)
                     if self._heard and (rest := rest_until - time.monotonic()) > 0:
                         await asyncio.sleep(rest)
             except asyncio.CancelledError:
@@ -222,12 +222,12 @@ class Link:
             await asyncio.sleep(self._ttl)
 
     @asynccontextmanager
-    async def _open(self) -> AsyncIterator[tuple[RedisConnection, RedisConnection, Rung]]:
+    async def _open(self) -> AsyncIterator[tuple[RedisConnection, RedisConnection, Delivery]]:
         """Open a connection for commands and one for pushes; with RESP3 it is one for both."""
         async with AsyncExitStack() as stack:
             try:
                 wire = pushes = await stack.enter_async_context(await self._connect(protocol=3))
-                rung = await self._track_on(wire)
+                delivery = await self._track_on(wire)
             except ResponseError:
                 # No RESP3. RESP2 lets a subscribed connection do nothing else, so the message needs
                 # one of its own.
@@ -238,29 +238,29 @@ class Link:
                     self._trying = _CLIENT
                     for each in (wire, pushes):
                         await each.call(self._greeting, within=self._deadline)
-                rung = await self._subscribe_on(pushes)
-            yield wire, pushes, rung
+                delivery = await self._subscribe_on(pushes)
+            yield wire, pushes, delivery
 
-    async def _track_on(self, wire: RedisConnection) -> Rung:
+    async def _track_on(self, wire: RedisConnection) -> Delivery:
         if _CLIENT in self._lacking:
             return await self._subscribe_on(wire, resp3=True)
         self._trying = _CLIENT
         _, tracked = await wire.call(self._greeting, _TRACK, within=self._deadline)
         if isinstance(tracked, Exception):
             return await self._subscribe_on(wire, resp3=True)
-        return Rung.TRACKING
+        return Delivery.TRACKING
 
-    async def _subscribe_on(self, wire: RedisConnection, *, resp3: bool = False) -> Rung:
+    async def _subscribe_on(self, wire: RedisConnection, *, resp3: bool = False) -> Delivery:
         """Subscribe to the changes of this package if the server refuses tracking."""
         if _SUBSCRIBE in self._lacking:
-            return Rung.POLLING
+            return Delivery.POLLING
         self._trying = _SUBSCRIBE
         replies = await wire.call(
             self._subscribe, *([self._look] if resp3 else []), within=self._deadline
         )
         if _CONFINED in str(replies[-1]):  # half of RESP3, as fakeredis has
             raise ResponseError(str(replies[-1]))
-        return Rung.POLLING if isinstance(replies[0], Exception) else Rung.MESSAGE
+        return Delivery.POLLING if isinstance(replies[0], Exception) else Delivery.MESSAGE
 
     async def _connect(self, *, protocol: int) -> RedisConnection:
         if protocol == 3:
@@ -272,31 +272,31 @@ class Link:
         )
 
     async def _sync_on(
-        self, wire: RedisConnection, rung: Rung, *, polls: bool
-    ) -> tuple[Rung, float]:
+        self, wire: RedisConnection, delivery: Delivery, *, polls: bool
+    ) -> tuple[Delivery, float]:
         """Poll, or only read; what is pushed meanwhile causes one more.
 
-        Says the rung, lower if arming was refused, and the next time.
+        Says the delivery, lower if arming was refused, and the next time.
         """
         self._heard = False
-        arm = rung is Rung.TRACKING
+        arm = delivery is Delivery.TRACKING
         armed, changes_at = await (
-            self._sync.poll(wire, arm=arm, rung=rung)
+            self._sync.poll(wire, arm=arm, delivery=delivery)
             if polls
             else self._sync.read(wire, arm=arm, looks=self._is_paused)
         )
         if arm and not armed:
-            rung = await self._subscribe_on(wire, resp3=True)
+            delivery = await self._subscribe_on(wire, resp3=True)
         self._trying = ""
-        if rung is Rung.TRACKING:
+        if delivery is Delivery.TRACKING:
             self._lacked = 0
         if self._sync.is_due:
             self._report_soon()
-        self._settle(rung)
-        return rung, changes_at
+        self._settle(delivery)
+        return delivery, changes_at
 
     async def _listen(
-        self, wire: RedisConnection, pushes: RedisConnection, rung: Rung, until: float
+        self, wire: RedisConnection, pushes: RedisConnection, delivery: Delivery, until: float
     ) -> None:
         """Wait for a push or for `until`.
 
@@ -308,7 +308,7 @@ class Link:
             if now >= self._report_at:
                 self._report_at = math.inf
                 if not self._is_paused:
-                    await self._sync.report(wire, rung)
+                    await self._sync.report(wire, delivery)
             elif now >= ping_at:
                 await pushes.call(("PING",), within=self._deadline)
             else:
@@ -346,15 +346,15 @@ class Link:
         self._moved = True
         self._hear()
 
-    def _settle(self, rung: Rung) -> None:
-        if rung is self._rung:
+    def _settle(self, delivery: Delivery) -> None:
+        if delivery is self._delivery:
             return
-        self._rung = rung
-        if rung is not Rung.DOWN:
+        self._delivery = delivery
+        if delivery is not Delivery.DOWN:
             backend = self._server.describe()
             logger.info(
                 "link to %s: %s",
                 backend,
-                rung,
-                extra=log_fields("link", rung=str(rung), backend=backend),
+                delivery,
+                extra=log_fields("link", delivery=str(delivery), backend=backend),
             )

@@ -95,7 +95,7 @@ class Registration:
         self._pending = acknowledgement
         known_for = round(time.monotonic() - self._generation_since, 3)
         report = {name: value for name, value in said.items() if name not in _RECORDED}
-        report |= {"rung": delivery, "generation": self.generation, "known_for": known_for}
+        report |= {"delivery": delivery, "generation": self.generation, "known_for": known_for}
         text, key = f"{self.sequence} {json.dumps(report)}", self._keys.report(self._worker)
         registering: list[Command] = [("SET", key, text, "PX", round(self._lifetime * 1000))]
         if not self.joined:

@@ -88,16 +88,16 @@ class Sync:
         """Note a push: the keys must be armed again."""
         self._is_armed = False
 
-    async def poll(self, wire: RedisConnection, *, arm: bool, rung: str) -> _Read:
+    async def poll(self, wire: RedisConnection, *, arm: bool, delivery: str) -> _Read:
         """Arm, register and read, in one round trip.
 
         Raises `NotSlotOwnerError` if another server owns the switch.
         """
         self.find_components()
         await self._registration.find_process()
-        result = await self._exchange(wire, arm, rung)
+        result = await self._exchange(wire, arm, delivery)
         if self._last is not None and self._last.reading.registered:
-            await self._serve_registry(wire, rung)
+            await self._serve_registry(wire, delivery)
             self._must_notice |= self._notice_later
         return result
 
@@ -105,11 +105,13 @@ class Sync:
         """Read after a push, without registering; with `looks`, look into the registry too."""
         return await self._exchange(wire, arm, None, looks=looks)
 
-    async def report(self, wire: RedisConnection, rung: str) -> None:
+    async def report(self, wire: RedisConnection, delivery: str) -> None:
         """Report what has been applied, and let the history record a noticed switch."""
         registration = self._registration
         changed = not self._must_notice  # which also finds out whether the server takes writes
-        registering = registration.commands(rung, changed=changed) if registration.joined else []
+        registering = (
+            registration.commands(delivery, changed=changed) if registration.joined else []
+        )
         recorded: list[Command] = [("HGETALL", self._keys.recorded)] if self._must_notice else []
         if not registering and not recorded:
             return
@@ -174,7 +176,7 @@ class Sync:
         self._reading = Batch.of(*reads(self._keys, self._components, self._get))
 
     async def _exchange(
-        self, wire: RedisConnection, arm: bool, rung: str | None, *, looks: bool = True
+        self, wire: RedisConnection, arm: bool, delivery: str | None, *, looks: bool = True
     ) -> _Read:
         registration, recovery = self._registration, self._recovery
         permitted, registered, rolled_back = True, False, recovery.is_suspected
@@ -182,11 +184,11 @@ class Sync:
             sent = time.monotonic()
             arming = arm and not self._is_armed
             self._is_armed |= arming  # from now on; a push that comes meanwhile says otherwise
-            joins = rung is not None and not (registered and registration.joined)
-            joining = registration.commands(rung) if joins and rung is not None else []
+            joins = delivery is not None and not (registered and registration.joined)
+            joining = registration.commands(delivery) if joins and delivery is not None else []
             evidence = registration.evidence() if joining else []
-            self._polls += rung is not None
-            meets = rung is not None and self._polls % _EARLIER_EVERY == 1
+            self._polls += delivery is not None
+            meets = delivery is not None and self._polls % _EARLIER_EVERY == 1
             seldom: list[Command] = [("EXISTS", self._keys.workers)] if meets else []
             batches = [self._arming] if arming else []
             if evidence or joining or seldom:
@@ -280,7 +282,7 @@ class Sync:
             return await resolved(self._server, wire, commands, replies, within=self._deadline)
         return replies
 
-    async def _serve_registry(self, wire: RedisConnection, rung: str) -> None:
+    async def _serve_registry(self, wire: RedisConnection, delivery: str) -> None:
         """Begin the first incarnation of the data, end holds that are over, prove workers gone.
 
         Each only if there is something to do.
@@ -297,7 +299,7 @@ class Sync:
         for hold, entry in list(self._observer.over.items()):
             await self._attempt(wire, "lapse", hold, entry.decode(errors="surrogateescape"))
         if self._meets_earlier:
-            report = self._registration.earlier_report(rung)
+            report = self._registration.earlier_report(delivery)
             await self._attempt(wire, "earlier", self._worker, *report)
         if self._registration.vanished:
             await self._registration.prove_gone(lambda *commands: self._send(wire, *commands))

@@ -298,7 +298,8 @@ def test_with_tracking_forbidden_a_write_arrives_by_the_poll(two: Deployment) ->
     try:
         two.client.client_kill_filter(_type="normal", skipme=True)
         eventually_sync(
-            lambda: {worker.rung for worker in registered(two.server.url)} == {"message"}, within=10
+            lambda: {worker.delivery for worker in registered(two.server.url)} == {"message"},
+            within=10,
         )
         for value, status in (("1", 503), ("0", 200), ("1", 503)):
             two.client.set(KEY, value)
@@ -307,7 +308,8 @@ def test_with_tracking_forbidden_a_write_arrives_by_the_poll(two: Deployment) ->
         two.server.cli("ACL", "SETUSER", "default", "+client|tracking")
         two.client.client_kill_filter(_type="pubsub")
     eventually_sync(
-        lambda: {worker.rung for worker in registered(two.server.url)} == {"tracking"}, within=10
+        lambda: {worker.delivery for worker in registered(two.server.url)} == {"tracking"},
+        within=10,
     )
 
 

@@ -836,7 +836,7 @@ async def test_swapped_databases_are_noticed_by_the_poll(
 # Redis 6.2 knows no rule that forbids a subcommand, only such as permit one.
 NO_TRACKING: Final = "-client +client|setname"
 LADDER: Final = {
-    # what is missing: (the rung, how deep the sync goes)
+    # what is missing: (the delivery, how deep the sync goes)
     "": ("tracking", "full"),
     NO_TRACKING: ("message", "full"),
     "resetchannels": ("tracking", "full"),
@@ -857,7 +857,7 @@ async def test_change_with_less_rights_takes_as_its_delivery_says(
 ) -> None:
     caplog.set_level(logging.INFO, logger="fastapi_maintenance")
     user = await make_user(*missing.split())
-    rung, depth = LADDER[missing]
+    delivery, depth = LADDER[missing]
     ttl = 2.0
     async with linked(RedisBackend(user.url, ttl=ttl), Worker(reporting=True)) as worker:
         await asyncio.sleep(QUIET)
@@ -865,8 +865,8 @@ async def test_change_with_less_rights_takes_as_its_delivery_says(
         await operator.set("maintenance", "1")
         await eventually(worker.is_on, within=5, every=0.002)
         took = time.monotonic() - began
-        assert took < (0.5 * ttl if rung == "tracking" else 1.5 * ttl), took
-        if rung == "message":
+        assert took < (0.5 * ttl if delivery == "tracking" else 1.5 * ttl), took
+        if delivery == "message":
             await asyncio.sleep(QUIET)
             began = time.monotonic()
             await RedisBackend(user.url.replace(user.name, "default")).write(OFF)
@@ -879,7 +879,7 @@ async def test_change_with_less_rights_takes_as_its_delivery_says(
         assert worker.errors == []
     said = texts(caplog)
     assert [text for text in said if text.startswith("link to")] == [
-        f"link to {RedisBackend(user.url)._server.describe()}: {rung}"
+        f"link to {RedisBackend(user.url)._server.describe()}: {delivery}"
     ]
     assert len(texts(caplog, logging.WARNING)) == (0 if depth == "full" else 1)
 
@@ -890,7 +890,7 @@ async def test_rights_that_are_taken_away_and_given_back(
     caplog.set_level(logging.INFO, logger="fastapi_maintenance")
     user = await make_user()
     async with linked(RedisBackend(user.url, ttl=TTL)) as worker:
-        for rules, rung in (
+        for rules, delivery in (
             ((*NO_TRACKING.split(), "resetchannels"), "polling"),
             (("+client", "&*"), "tracking"),
         ):
@@ -899,9 +899,9 @@ async def test_rights_that_are_taken_away_and_given_back(
                 await operator.client_kill_filter(_id=id)
             for value, seen in (("1", worker.is_on), ("0", worker.is_off)):
                 await operator.set("maintenance", value)
-                await eventually(seen, within=SOON if rung == "tracking" else 1.5 * TTL + SOON)
-    rungs = [text.rsplit(" ", 1)[1] for text in texts(caplog) if text.startswith("link to")]
-    assert rungs == ["tracking", "polling", "tracking"]
+                await eventually(seen, within=SOON if delivery == "tracking" else 1.5 * TTL + SOON)
+    deliveries = [text.rsplit(" ", 1)[1] for text in texts(caplog) if text.startswith("link to")]
+    assert deliveries == ["tracking", "polling", "tracking"]
 
 
 async def test_a_server_without_resp3_is_followed_by_message_and_poll(
@@ -1180,7 +1180,7 @@ async def test_worker_is_registered_until_it_leaves(
 ) -> None:
     async with linked(RedisBackend(redis_url, ttl=2.0)):
         (mine,) = await registered(redis_url)
-        assert (mine.rung, mine.vanished) == ("tracking", False)
+        assert (mine.delivery, mine.vanished) == ("tracking", False)
         await asyncio.sleep(4.0)
         (same,) = await registered(redis_url)
         assert same.id == mine.id

@@ -224,7 +224,7 @@ RECORD = b'{"pid": 7, "host": "h"}'
 
 def test_roll_call_names_the_workers() -> None:
     known = [[b"w", b"gone"], [RECORD, RECORD], [b'3 {"epoch": 5}', None]]
-    earlier = [b"old", b'1700000003000000 {"pid": 8}', b"left", b"1 left"]
+    earlier = [b"old", b'1700000003000000 {"pid": 8, "rung": "polling"}', b"left", b"1 left"]
 
     roll = read_registry(script_reply(roll=[b"g", *known, earlier]))
 
@@ -232,7 +232,7 @@ def test_roll_call_names_the_workers() -> None:
     assert roll.workers == (
         Worker("w", sequence=3, pid=7, host="h", epoch=5),
         Worker("gone", vanished=True, pid=7, host="h"),
-        Worker("old", sequence=1700000003000000, pid=8),
+        Worker("old", sequence=1700000003000000, pid=8, delivery="polling"),
     )
 
 

@@ -113,7 +113,7 @@ async def test_what_is_missing_costs_what_the_readme_says(
         sync_now(backend)  # the first look sends the script whole, the later ones its digest
         await asyncio.sleep(NEVER)
         assert depth(worker, caplog) == reads
-        assert await rung(worker, admin, keys) == told
+        assert await delivery(worker, admin, keys) == told
         if told == "–":
             assert SENTENCES["c" if rights == "-get" else "e"] in str(worker.errors[-1])
             assert lost == "–"
@@ -145,7 +145,7 @@ def depth(worker: Worker, caplog: pytest.LogCaptureFixture) -> str:
     return "full" if registered else "unregistered"
 
 
-async def rung(worker: Worker, admin: Any, keys: Keys) -> str:
+async def delivery(worker: Worker, admin: Any, keys: Keys) -> str:
     """What it takes for a change to be noticed before the next look."""
     ways: dict[str, Callable[[], Awaitable[Any]]] = {
         "tracking": lambda: admin.set(keys.switch, "1"),

@@ -110,7 +110,7 @@ async def test_a_sync_delivers_switch_and_holds_as_of_when_it_was_sent(
     await hold(operator, keys, "a")
     before = time.monotonic()
 
-    await sync.poll(wire, arm=False, rung="polling")
+    await sync.poll(wire, arm=False, delivery="polling")
 
     assert worker.last.switch == MaintenanceState(enabled=True, message="back soon")
     assert worker.held == ["a"]
@@ -121,12 +121,12 @@ async def test_a_sync_delivers_switch_and_holds_as_of_when_it_was_sent(
 async def test_a_sync_registers_what_the_worker_reports(
     wire: RedisConnection, sync: Sync, operator: Any, keys: Keys
 ) -> None:
-    await sync.poll(wire, arm=True, rung="tracking")
+    await sync.poll(wire, arm=True, delivery="tracking")
 
     (registered,) = read_registry(
         await operator.execute_command(*Script(keys).whole("workers"))
     ).workers
-    assert (registered.id, registered.rung) == ("w1", "tracking")
+    assert (registered.id, registered.delivery) == ("w1", "tracking")
     assert registered.lifetime == pytest.approx(3 * TTL)
 
 
@@ -141,8 +141,8 @@ async def test_arming_is_of_switch_and_epoch_only(
 
     wire._on_event = hear
     await wire.call(("CLIENT", "TRACKING", "ON", "OPTIN"), within=5.0)
-    await sync.poll(wire, arm=True, rung="tracking")
-    await sync.poll(wire, arm=True, rung="tracking")  # the first one began a life of the data
+    await sync.poll(wire, arm=True, delivery="tracking")
+    await sync.poll(wire, arm=True, delivery="tracking")  # the first one began a life of the data
     pushes.clear()
 
     await operator.hset(keys.registry, "other", "{}")
@@ -151,7 +151,7 @@ async def test_arming_is_of_switch_and_epoch_only(
     assert pushes == []
 
     for key in ("maintenance", keys.epoch):
-        armed, _ = await sync.poll(wire, arm=True, rung="tracking")
+        armed, _ = await sync.poll(wire, arm=True, delivery="tracking")
         assert armed
         await operator.append(key, "")
         await operator.set(key, await operator.get(key) or "0")
@@ -164,7 +164,7 @@ async def test_a_refused_arming_is_told_of_and_hinders_nothing(
     wire: RedisConnection, sync: Sync, worker: Worker
 ) -> None:
     # CLIENT TRACKING was never switched on.
-    armed, _ = await sync.poll(wire, arm=True, rung="tracking")
+    armed, _ = await sync.poll(wire, arm=True, delivery="tracking")
 
     assert armed is False
     assert worker.syncs == 1
@@ -173,10 +173,10 @@ async def test_a_refused_arming_is_told_of_and_hinders_nothing(
 async def test_a_script_that_the_server_forgot_is_sent_again(
     wire: RedisConnection, sync: Sync, worker: Worker, operator: Any
 ) -> None:
-    await sync.poll(wire, arm=False, rung="polling")
+    await sync.poll(wire, arm=False, delivery="polling")
     await operator.script_flush()
-    await sync.poll(wire, arm=False, rung="polling")
-    await sync.poll(wire, arm=False, rung="polling")
+    await sync.poll(wire, arm=False, delivery="polling")
+    await sync.poll(wire, arm=False, delivery="polling")
 
     assert worker.syncs == 3
     assert all(reading.registered for reading in worker.readings)
@@ -185,7 +185,7 @@ async def test_a_script_that_the_server_forgot_is_sent_again(
 async def test_worker_that_left_has_not_vanished(
     wire: RedisConnection, sync: Sync, operator: Any, keys: Keys
 ) -> None:
-    await sync.poll(wire, arm=False, rung="polling")
+    await sync.poll(wire, arm=False, delivery="polling")
     await operator.script_flush()
     await sync.leave(wire)
 
@@ -209,12 +209,12 @@ async def test_a_reply_that_is_no_reading_is_an_error(
         sync, "_get", lambda key: ("ECHO", "garbage") if key == "maintenance" else ("TIME",)
     )
     sync._prepare()
-    await sync.poll(wire, arm=False, rung="polling")
+    await sync.poll(wire, arm=False, delivery="polling")
     monkeypatch.setattr(sync, "_get", lambda key: ("TIME",))
     sync._prepare()
 
     with pytest.raises(BackendError, match="something else than a value"):
-        await sync.poll(wire, arm=False, rung="polling")
+        await sync.poll(wire, arm=False, delivery="polling")
 
 
 async def test_an_observer_reads_the_same_and_writes_nothing(
@@ -222,7 +222,7 @@ async def test_an_observer_reads_the_same_and_writes_nothing(
 ) -> None:
     worker.observer = True
     await hold(operator, keys, "a")
-    await sync.poll(wire, arm=False, rung="polling")
+    await sync.poll(wire, arm=False, delivery="polling")
     await sync.leave(wire)
 
     assert worker.held == ["a"]
@@ -239,13 +239,13 @@ async def test_applied_state_is_unacknowledged_until_registered(
     worker.reporting = True
     assert not is_unacknowledged(sync)
 
-    await sync.poll(wire, arm=False, rung="polling")
+    await sync.poll(wire, arm=False, delivery="polling")
     assert is_unacknowledged(sync)
     await sync.report(wire, "polling")
     assert not is_unacknowledged(sync)
 
     await operator.set("maintenance", "1")
-    await sync.poll(wire, arm=False, rung="polling")
+    await sync.poll(wire, arm=False, delivery="polling")
     assert is_unacknowledged(sync)
 
 
@@ -259,7 +259,7 @@ async def test_nothing_is_unacknowledged_without_a_registry(
     async with wire_to(user.url) as wire:
         for value in ("1", "0"):
             await operator.set("maintenance", value)
-            await sync.poll(wire, arm=False, rung="polling")
+            await sync.poll(wire, arm=False, delivery="polling")
             assert not is_unacknowledged(sync)
 
 
@@ -279,7 +279,7 @@ async def test_a_server_that_refuses_writes_is_read_with_holds(
         await hold(admin, keys, "a")
         await admin.config_set("maxmemory", "1")
         for _ in range(3):
-            await sync.poll(wire, arm=False, rung="polling")
+            await sync.poll(wire, arm=False, delivery="polling")
         assert worker.held == ["a"]
         assert [reading.registered for reading in worker.readings] == [False, False, False]
         assert len(texts(caplog)) == 1
@@ -287,7 +287,7 @@ async def test_a_server_that_refuses_writes_is_read_with_holds(
         assert texts(caplog)[0].endswith("so no barrier can wait for this worker")
 
         await admin.config_set("maxmemory", "0")
-        await sync.poll(wire, arm=False, rung="polling")
+        await sync.poll(wire, arm=False, delivery="polling")
         assert worker.last.registered
         assert texts(caplog)[1:] == ["Redis registers this worker again"]
 
@@ -306,12 +306,12 @@ async def test_holds_that_may_not_be_read_any_more_stay_known(
     async with wire_to(user.url) as wire:
         await operator.set("maintenance", WITH_MESSAGE, px=60_000)
         await hold(operator, keys, "a")
-        await sync.poll(wire, arm=False, rung="polling")
+        await sync.poll(wire, arm=False, delivery="polling")
         known = worker.last
         await user.change("-hgetall", "-get")
         await operator.set("maintenance", "1", px=50_000)
         for _ in range(2):
-            await sync.poll(wire, arm=False, rung="polling")
+            await sync.poll(wire, arm=False, delivery="polling")
 
         assert worker.last.switch == ON
         assert worker.last.expires_in == pytest.approx(50, abs=2)
@@ -323,7 +323,7 @@ async def test_without_get_there_is_no_sync(make_user: MakeUser, sync: Sync) -> 
     user = await make_user("resetkeys")
     async with wire_to(user.url) as wire:
         with pytest.raises(BackendError, match="GET failed"):
-            await sync.poll(wire, arm=False, rung="polling")
+            await sync.poll(wire, arm=False, delivery="polling")
 
 
 async def test_getrange_once_refused_is_sent_to_the_next_server(
@@ -331,7 +331,7 @@ async def test_getrange_once_refused_is_sent_to_the_next_server(
 ) -> None:
     user = await make_user("-getrange")
     async with wire_to(user.url) as wire:
-        await sync.poll(wire, arm=False, rung="polling")
+        await sync.poll(wire, arm=False, delivery="polling")
     assert worker.syncs == 1
     refused = sync._reading.commands
 
@@ -350,13 +350,13 @@ async def test_what_was_known_stays_where_something_cannot_be_read(
 ) -> None:
     await operator.set("maintenance", WITH_MESSAGE, px=60_000)
     await hold(operator, keys, "a")
-    await sync.poll(wire, arm=False, rung="polling")
+    await sync.poll(wire, arm=False, delivery="polling")
     known = worker.last
     await operator.set("maintenance", "garbage")
     await operator.delete(keys.holds)
     await operator.set(keys.holds, "garbage")
     for _ in range(2):
-        await sync.poll(wire, arm=False, rung="polling")
+        await sync.poll(wire, arm=False, delivery="polling")
 
         assert (worker.last.switch, worker.last.holds) == (known.switch, known.holds)
         assert worker.last.expires_in is not None
@@ -378,7 +378,7 @@ async def test_sync_is_due_halfway_to_the_end_of_a_hold(
     while at == math.inf:  # a machine that hesitates looks when the shortest is over already
         began = time.monotonic()
         await hold(operator, keys, "a", lease)
-        _, at = await sync.poll(wire, arm=False, rung="polling")
+        _, at = await sync.poll(wire, arm=False, delivery="polling")
 
     assert began + looks - 0.03 < at < time.monotonic() + looks + 0.03
 
@@ -388,7 +388,7 @@ async def test_with_nothing_that_ends_it_need_not_be_run_again(
 ) -> None:
     await operator.set("maintenance", "1")
 
-    assert (await sync.poll(wire, arm=False, rung="polling"))[1] == float("inf")
+    assert (await sync.poll(wire, arm=False, delivery="polling"))[1] == float("inf")
 
 
 # -- what a report records -------------------------------------------------------------------------
@@ -403,7 +403,7 @@ async def read_bare_write(sync: Sync, wire: RedisConnection, operator: Any, valu
 async def test_bare_write_is_recorded_by_the_next_report(
     wire: RedisConnection, sync: Sync, operator: Any, keys: Keys
 ) -> None:
-    await sync.poll(wire, arm=True, rung="tracking")
+    await sync.poll(wire, arm=True, delivery="tracking")
     await read_bare_write(sync, wire, operator, "1")
     assert is_unacknowledged(sync)
     for _ in range(2):
@@ -417,7 +417,7 @@ async def test_bare_write_is_recorded_by_one_worker_alone(
 ) -> None:
     other = sync_of(Worker(), keys, "w2")
     for each in (sync, other):
-        await each.poll(wire, arm=True, rung="tracking")
+        await each.poll(wire, arm=True, delivery="tracking")
     await operator.set("maintenance", "1")
     for each in (sync, other):
         await each.read(wire, arm=True)
@@ -431,13 +431,13 @@ async def test_bare_write_is_recorded_once_the_server_takes_writes(
 ) -> None:
     server = own_redis_server()
     async with wire_to(server.url) as wire, admin_of(server) as admin:
-        await sync.poll(wire, arm=True, rung="tracking")
+        await sync.poll(wire, arm=True, delivery="tracking")
         await read_bare_write(sync, wire, admin, "1")
         await admin.config_set("min-replicas-to-write", 1)
         await sync.report(wire, "tracking")
         await admin.config_set("min-replicas-to-write", 0)
         assert await admin.xlen(keys.history) == 0
-        await sync.poll(wire, arm=True, rung="tracking")
+        await sync.poll(wire, arm=True, delivery="tracking")
         await sync.report(wire, "tracking")
         assert await admin.xlen(keys.history) == 1
 
@@ -445,7 +445,7 @@ async def test_bare_write_is_recorded_once_the_server_takes_writes(
 async def test_record_of_the_wrong_type_is_left_to_the_script(
     wire: RedisConnection, sync: Sync, operator: Any, keys: Keys
 ) -> None:
-    await sync.poll(wire, arm=True, rung="tracking")
+    await sync.poll(wire, arm=True, delivery="tracking")
     await operator.set(keys.recorded, "garbage")
     await read_bare_write(sync, wire, operator, "1")
     await sync.report(wire, "tracking")
@@ -456,19 +456,19 @@ async def test_hold_over_on_this_clock_is_removed_by_a_poll(
     wire: RedisConnection, sync: Sync, worker: Worker, operator: Any, keys: Keys
 ) -> None:
     await hold(operator, keys, "a", lease=0.2)
-    await sync.poll(wire, arm=True, rung="tracking")
+    await sync.poll(wire, arm=True, delivery="tracking")
     assert worker.last.holds
     await asyncio.sleep(0.3)
-    await sync.poll(wire, arm=True, rung="tracking")
+    await sync.poll(wire, arm=True, delivery="tracking")
     assert await operator.hlen(keys.holds) == 0
 
 
 async def test_registry_of_the_wrong_type_proves_no_loss(
     wire: RedisConnection, sync: Sync, worker: Worker, operator: Any, keys: Keys
 ) -> None:
-    await sync.poll(wire, arm=True, rung="tracking")
+    await sync.poll(wire, arm=True, delivery="tracking")
     await operator.set(keys.registry, "garbage")
-    await sync.poll(wire, arm=True, rung="tracking")
+    await sync.poll(wire, arm=True, delivery="tracking")
     assert worker.is_off()
     assert not worker.errors
 
@@ -478,13 +478,13 @@ async def test_primary_that_becomes_a_replica_is_left(
 ) -> None:
     server = own_redis_server()
     async with wire_to(server.url) as wire, admin_of(server) as admin:
-        await sync.poll(wire, arm=True, rung="tracking")
+        await sync.poll(wire, arm=True, delivery="tracking")
         await admin.replicaof("127.0.0.1", "1")
         with pytest.raises(NotSlotOwnerError, match="not the primary any more"):
-            await sync.poll(wire, arm=True, rung="tracking")
+            await sync.poll(wire, arm=True, delivery="tracking")
         sync.begin()
         with pytest.raises(BackendUnavailableError, match="not the primary any more"):
-            await sync.poll(wire, arm=True, rung="tracking")
+            await sync.poll(wire, arm=True, delivery="tracking")
 
 
 # -- data that was lost ----------------------------------------------------------------------------
@@ -500,10 +500,10 @@ async def test_lost_data_is_put_back_and_off_is_never_delivered(
 ) -> None:
     await operator.set("maintenance", WITH_MESSAGE, px=60_000)
     await hold(operator, keys, "a")
-    await sync.poll(wire, arm=False, rung="polling")
+    await sync.poll(wire, arm=False, delivery="polling")
     await operator.flushall()
     for _ in range(2):
-        await sync.poll(wire, arm=False, rung="polling")
+        await sync.poll(wire, arm=False, delivery="polling")
 
     assert not worker.was_ever_off()
     assert worker.last.switch == MaintenanceState(enabled=True, message="back soon")
@@ -518,10 +518,10 @@ async def test_a_switch_whose_time_is_up_is_not_put_back(
     wire: RedisConnection, sync: Sync, worker: Worker, operator: Any
 ) -> None:
     await operator.set("maintenance", "1", px=30)
-    await sync.poll(wire, arm=False, rung="polling")
+    await sync.poll(wire, arm=False, delivery="polling")
     await operator.flushall()
     await asyncio.sleep(0.05)
-    await sync.poll(wire, arm=False, rung="polling")
+    await sync.poll(wire, arm=False, delivery="polling")
 
     assert worker.last.switch == OFF
     assert await operator.exists("maintenance") == 0
@@ -535,9 +535,9 @@ async def test_off_is_put_back_only_where_it_says_more_than_off(
 ) -> None:
     if value is not None:
         await operator.set("maintenance", value)
-    await sync.poll(wire, arm=False, rung="polling")
+    await sync.poll(wire, arm=False, delivery="polling")
     await operator.flushall()
-    await sync.poll(wire, arm=False, rung="polling")
+    await sync.poll(wire, arm=False, delivery="polling")
 
     assert await operator.exists("maintenance") == there
 
@@ -546,9 +546,9 @@ async def test_a_switch_that_was_never_readable_is_not_put_back(
     wire: RedisConnection, sync: Sync, operator: Any
 ) -> None:
     await operator.set("maintenance", "garbage")
-    await sync.poll(wire, arm=False, rung="polling")
+    await sync.poll(wire, arm=False, delivery="polling")
     await operator.flushall()
-    await sync.poll(wire, arm=False, rung="polling")
+    await sync.poll(wire, arm=False, delivery="polling")
 
     assert await operator.exists("maintenance") == 0
 
@@ -561,9 +561,9 @@ async def test_a_delete_is_no_loss(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     await operator.set("maintenance", "1")
-    await sync.poll(wire, arm=False, rung="polling")
+    await sync.poll(wire, arm=False, delivery="polling")
     await operator.delete("maintenance")
-    await sync.poll(wire, arm=False, rung="polling")
+    await sync.poll(wire, arm=False, delivery="polling")
 
     assert worker.last.switch == OFF
     assert await operator.exists("maintenance") == 0
@@ -579,10 +579,10 @@ async def test_data_loss_can_be_followed(
 ) -> None:
     sync = sync_of(worker, keys, on_data_loss="follow")
     await operator.set("maintenance", "1")
-    await sync.poll(wire, arm=False, rung="polling")
+    await sync.poll(wire, arm=False, delivery="polling")
     await operator.flushall()
     for _ in range(3):
-        await sync.poll(wire, arm=False, rung="polling")
+        await sync.poll(wire, arm=False, delivery="polling")
 
     assert worker.last.switch == OFF
     assert await operator.exists("maintenance") == 0
@@ -597,11 +597,11 @@ async def test_what_cannot_be_put_back_yet_stays_known_until_it_can(
     async with wire_to(server.url) as wire, admin_of(server) as admin:
         await admin.set("maintenance", WITH_MESSAGE)
         await hold(admin, keys, "a")
-        await sync.poll(wire, arm=False, rung="polling")
+        await sync.poll(wire, arm=False, delivery="polling")
         await admin.flushall()
         await admin.config_set("min-replicas-to-write", "1")
         for _ in range(3):
-            await sync.poll(wire, arm=False, rung="polling")
+            await sync.poll(wire, arm=False, delivery="polling")
             assert worker.last.switch == MaintenanceState(enabled=True, message="back soon")
             assert worker.held == ["a"]
             assert "cannot be written again yet: Redis refused" in str(worker.last.error)
@@ -609,7 +609,7 @@ async def test_what_cannot_be_put_back_yet_stays_known_until_it_can(
         assert await admin.exists("maintenance") == 0
 
         await admin.config_set("min-replicas-to-write", "0")
-        await sync.poll(wire, arm=False, rung="polling")
+        await sync.poll(wire, arm=False, delivery="polling")
         assert worker.last.error is None
         assert await admin.get("maintenance") == WITH_MESSAGE.encode()
         assert worker.held == ["a"]
@@ -624,15 +624,15 @@ async def test_a_rollback_that_cannot_be_mended_yet_is_mended_later(
         await admin.execute_command(*Script(keys).whole("barrier"))
         earlier = await admin.get(keys.epoch)
         await admin.execute_command(*Script(keys).whole("write", WITH_MESSAGE, 0))
-        await sync.poll(wire, arm=False, rung="polling")
+        await sync.poll(wire, arm=False, delivery="polling")
         await admin.set(keys.epoch, earlier)
         await admin.delete("maintenance")
         await admin.config_set("min-replicas-to-write", "1")
         for _ in range(2):
-            await sync.poll(wire, arm=False, rung="polling")
+            await sync.poll(wire, arm=False, delivery="polling")
             assert worker.sees("back soon")
         await admin.config_set("min-replicas-to-write", "0")
-        await sync.poll(wire, arm=False, rung="polling")
+        await sync.poll(wire, arm=False, delivery="polling")
 
         assert worker.sees("back soon")
         assert await admin.get("maintenance") == WITH_MESSAGE.encode()
@@ -653,28 +653,28 @@ async def test_switch_lost_without_trace_in_the_epoch_is_restored(
     server = own_redis_server()
     sync = sync_of(worker, keys)
     async with wire_to(server.url) as wire, admin_of(server) as admin:
-        await sync.poll(wire, arm=False, rung="polling")
+        await sync.poll(wire, arm=False, delivery="polling")
         earlier = await admin.get(keys.report("w1"))
         await admin.set("maintenance", WITH_MESSAGE)
         for _ in range(2):
-            await sync.poll(wire, arm=False, rung="polling")
+            await sync.poll(wire, arm=False, delivery="polling")
         await lose_the_switch_as_a_failover_does(admin, keys, earlier)
         sync.begin()  # as every failover ends the connection
         await admin.config_set("min-replicas-to-write", "1")
         for _ in range(2):
-            await sync.poll(wire, arm=False, rung="polling")
+            await sync.poll(wire, arm=False, delivery="polling")
             assert worker.sees("back soon")
             assert "cannot be written again yet" in str(worker.last.error)
         await admin.config_set("min-replicas-to-write", "0")
-        await sync.poll(wire, arm=False, rung="polling")
+        await sync.poll(wire, arm=False, delivery="polling")
         assert await admin.get("maintenance") == WITH_MESSAGE.encode()
         assert not worker.was_ever_off(1)
-        await sync.poll(wire, arm=False, rung="polling")
+        await sync.poll(wire, arm=False, delivery="polling")
         assert worker.last.registered
         assert len([text for text in texts(caplog) if text.endswith(": restored")]) == 1
 
         await admin.delete("maintenance")  # which is none, whatever was lost before
-        await sync.poll(wire, arm=False, rung="polling")
+        await sync.poll(wire, arm=False, delivery="polling")
         assert worker.last.switch == OFF
         assert worker.last.registered
 
@@ -686,22 +686,22 @@ async def test_of_two_who_find_a_switch_lost_one_puts_it_back(
     first, second = Worker(), Worker()
     syncs = [sync_of(first, keys), sync_of(second, keys, "w2")]
     for sync in syncs:
-        await sync.poll(wire, arm=False, rung="polling")
+        await sync.poll(wire, arm=False, delivery="polling")
     earlier = {key: await operator.get(key) for key in map(keys.report, ("w1", "w2"))}
     await operator.set("maintenance", WITH_MESSAGE)
     for sync in syncs * 2:
-        await sync.poll(wire, arm=False, rung="polling")
+        await sync.poll(wire, arm=False, delivery="polling")
     await operator.mset(earlier)
     await operator.delete("maintenance")
     for sync in syncs:
         sync.begin()
 
-    await syncs[0].poll(wire, arm=False, rung="polling")
+    await syncs[0].poll(wire, arm=False, delivery="polling")
     assert first.sees("back soon")
     await operator.delete("maintenance")
-    await syncs[1].poll(wire, arm=False, rung="polling")
+    await syncs[1].poll(wire, arm=False, delivery="polling")
     assert second.last.switch == OFF
-    await syncs[1].poll(wire, arm=False, rung="polling")
+    await syncs[1].poll(wire, arm=False, delivery="polling")
     assert second.last.registered
     assert [text.rsplit(": ", 1)[1] for text in texts(caplog)] == ["restored", "superseded"]
 
@@ -714,16 +714,16 @@ async def test_old_registration_in_a_restored_life_is_renewed(
     keys: Keys,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    await sync.poll(wire, arm=False, rung="polling")
+    await sync.poll(wire, arm=False, delivery="polling")
     earlier = await operator.get(keys.report("w1"))
     await operator.set("maintenance", "1")
-    await sync.poll(wire, arm=False, rung="polling")
+    await sync.poll(wire, arm=False, delivery="polling")
     await operator.set(keys.report("w1"), earlier)
     await operator.delete("maintenance")
     sync.begin()
     await operator.set(keys.epoch, f"{time.time_ns() // 1000} 5 {worker.last.epoch} 0 0")
     for _ in range(2):
-        await sync.poll(wire, arm=False, rung="polling")
+        await sync.poll(wire, arm=False, delivery="polling")
 
     assert worker.last.switch == OFF
     assert worker.last.registered
@@ -737,11 +737,11 @@ async def test_while_nothing_can_be_put_back_a_new_switch_counts(
     sync = sync_of(worker, keys)
     async with wire_to(server.url) as wire, admin_of(server) as admin:
         await admin.set("maintenance", WITH_MESSAGE)
-        await sync.poll(wire, arm=False, rung="polling")
+        await sync.poll(wire, arm=False, delivery="polling")
         await admin.flushall()
         await admin.set("maintenance", '{"enabled":true,"message":"new"}')
         await admin.config_set("min-replicas-to-write", "1")
-        await sync.poll(wire, arm=False, rung="polling")
+        await sync.poll(wire, arm=False, delivery="polling")
 
         assert worker.sees("new")
 
@@ -756,7 +756,7 @@ async def test_connection_lost_while_restoring_forgets_nothing(
 ) -> None:
     await operator.set("maintenance", WITH_MESSAGE)
     async with wire_to(redis_url) as wire:
-        await sync.poll(wire, arm=False, rung="polling")
+        await sync.poll(wire, arm=False, delivery="polling")
         await operator.flushall()
 
         async def end(*args: Any, **options: Any) -> object:
@@ -765,12 +765,12 @@ async def test_connection_lost_while_restoring_forgets_nothing(
         with monkeypatch.context() as patch:
             patch.setattr(sync._script, "run", end)
             with pytest.raises(BackendUnavailableError, match="gone"):
-                await sync.poll(wire, arm=False, rung="polling")
+                await sync.poll(wire, arm=False, delivery="polling")
     assert worker.syncs == 1
     assert not await operator.exists(keys.epoch)  # who remembers a life begins no other one
     async with wire_to(redis_url) as wire:
         sync.begin()
-        await sync.poll(wire, arm=False, rung="polling")
+        await sync.poll(wire, arm=False, delivery="polling")
 
     assert worker.sees("back soon")
     assert await operator.get("maintenance") == WITH_MESSAGE.encode()
@@ -782,14 +782,14 @@ async def test_scripts_that_are_forbidden_for_a_while_are_no_loss(
     user = await make_user()
     async with wire_to(user.url) as wire:
         await operator.set("maintenance", "1")
-        await sync.poll(wire, arm=False, rung="polling")
+        await sync.poll(wire, arm=False, delivery="polling")
         await user.change("-eval", "-evalsha")
         await operator.delete("maintenance")
-        await sync.poll(wire, arm=False, rung="polling")
+        await sync.poll(wire, arm=False, delivery="polling")
         assert worker.last.switch == OFF
         await user.change("+eval", "+evalsha")
         sync.begin()
-        await sync.poll(wire, arm=False, rung="polling")
+        await sync.poll(wire, arm=False, delivery="polling")
 
     assert worker.last.switch == OFF
     assert not any("lost" in text for text in texts(caplog))
@@ -801,13 +801,13 @@ async def test_loss_while_scripts_are_forbidden_is_noticed_later(
     user = await make_user()
     async with wire_to(user.url) as wire:
         await operator.set("maintenance", "1")
-        await sync.poll(wire, arm=False, rung="polling")
+        await sync.poll(wire, arm=False, delivery="polling")
         await user.change("-eval", "-evalsha")
-        await sync.poll(wire, arm=False, rung="polling")
+        await sync.poll(wire, arm=False, delivery="polling")
         await operator.flushall()
         await user.change("+eval", "+evalsha")
         sync.begin()
-        await sync.poll(wire, arm=False, rung="polling")
+        await sync.poll(wire, arm=False, delivery="polling")
 
     assert worker.last.switch == ON
     assert await operator.get("maintenance") == b"1"
@@ -822,7 +822,7 @@ async def test_switch_that_changes_during_every_read_is_an_error(
     monkeypatch.setattr(module, "read_natively", lambda *args: None)
 
     with pytest.raises(BackendError, match="changed too often"):
-        await sync.poll(wire, arm=False, rung="polling")
+        await sync.poll(wire, arm=False, delivery="polling")
     assert worker.syncs == 0
 
 
@@ -830,7 +830,7 @@ async def test_worker_beside_earlier_versions_is_seen_by_them(
     wire: RedisConnection, sync: Sync, operator: Any, keys: Keys
 ) -> None:
     await operator.hset(keys.workers, "old", "1 {}")
-    await sync.poll(wire, arm=False, rung="polling")
+    await sync.poll(wire, arm=False, delivery="polling")
     deadline, _, report = (await operator.hget(keys.workers, "w1")).partition(b" ")
     assert int(deadline) > time.time() * 1e6
     assert b'"rung": "polling"' in report
