@@ -85,12 +85,16 @@ class Worker(RecordingFeed):
         )
 
 
-async def settled(backend: RedisBackend, worker: Worker) -> int:
-    """Wait until the link has done all that earlier commands cause; return how often it synced."""
+async def settled(backend: RedisBackend, worker: Worker, ask: Redis | None = None) -> int:
+    """Wait until the link has done all that earlier commands cause; return how often it synced.
+
+    `ask` is another client of the server, for a backend that may not read.
+    """
     (link,) = backend._links
     while True:
         syncs = worker.syncs
-        await backend.read()  # by then Redis has pushed what there is to push
+        # By then Redis has pushed what there is to push.
+        await (ask.ping() if ask else backend.read())
         await asyncio.sleep(0.02)
         await eventually(
             lambda: not (link._woken.done() or link._heard) and link._report_at == math.inf,
