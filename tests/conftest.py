@@ -50,17 +50,27 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
+@cache
+def _guard() -> BlockBuster:
+    """Return the only guard: making one takes longer than many a test."""
+    guard = BlockBuster("fastapi_maintenance")
+    acquire = guard.functions["threading.Lock.acquire"]
+    may_block = acquire.can_block_predicate
+    # Coverage takes its own lock wherever a line of ours is run for the first time.
+    acquire.can_block_predicate = lambda lock, *args, **options: (
+        lock is _lock_of_coverage() or may_block(lock, *args, **options)
+    )
+    return guard
+
+
+def _lock_of_coverage() -> object:
+    return getattr(getattr(Coverage.current(), "_collector", None), "data_lock", None)
+
+
 @contextmanager
 def no_blocking_calls() -> Iterator[None]:
     """Fail on a blocking call in an event loop that has our package on its stack."""
-    guard = BlockBuster("fastapi_maintenance")
-    acquire = guard.functions["threading.Lock.acquire"]
-    may_block, collector = acquire.can_block_predicate, getattr(Coverage.current(), "_collector", 0)
-    # Coverage takes its own lock wherever a line of ours is run for the first time.
-    of_coverage = getattr(collector, "data_lock", None)
-    acquire.can_block_predicate = lambda lock, *args, **options: (
-        lock is of_coverage or may_block(lock, *args, **options)
-    )
+    guard = _guard()
     guard.activate()
     try:
         yield
