@@ -92,6 +92,7 @@ class Nursery:
     _process: asyncio.subprocess.Process
 
     async def __aenter__(self) -> Nursery:
+        self._ordering = asyncio.Lock()
         self._process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "tests.checker.nursery"),
             stdin=asyncio.subprocess.PIPE,
@@ -107,8 +108,9 @@ class Nursery:
         """Start a worker, and return its process id."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps(order).encode() + b"\n")
-        return int(await self._process.stdout.readline())
+        async with self._ordering:
+            self._process.stdin.write(json.dumps(order).encode() + b"\n")
+            return int(await self._process.stdout.readline())
 
 
 class Crew:

@@ -344,29 +344,28 @@ async def run_schedules(
     behind = [seed for seed in seeds if (rule.sentinels if rule else behind_sentinels(seed))]
     outcomes: list[Outcome] = []
 
-    async def lane(waiting: Iterator[int], *, sentinels: bool) -> None:
-        async with Nursery() as nursery:
-            group = Sentinels() if sentinels else None
-            try:
-                for seed in waiting:
-                    steps = draw(seed, favours, sentinels=sentinels)
-                    async with group or Single(steps) as site:
-                        outcome = await _run(seed, steps, nursery, site, variant)
-                    outcomes.append(outcome)
-                    if tell is not None:
-                        tell(outcome)
-                    if stop_at_first and any(outcome.violations for outcome in outcomes):
-                        return
-            finally:
-                if group is not None:
-                    await group.close()
+    async def lane(waiting: Iterator[int], nursery: Nursery, *, sentinels: bool) -> None:
+        group = Sentinels() if sentinels else None
+        try:
+            for seed in waiting:
+                steps = draw(seed, favours, sentinels=sentinels)
+                async with group or Single(steps) as site:
+                    outcome = await _run(seed, steps, nursery, site, variant)
+                outcomes.append(outcome)
+                if tell is not None:
+                    tell(outcome)
+                if stop_at_first and any(outcome.violations for outcome in outcomes):
+                    return
+        finally:
+            if group is not None:
+                await group.close()
 
     waiting = iter([seed for seed in seeds if seed not in set(behind)])
     lanes = min(lanes, len(seeds) - len(behind))
     with rule.observing() if rule else nullcontext():
-        async with asyncio.TaskGroup() as group:
+        async with Nursery() as nursery, asyncio.TaskGroup() as group:
             for _ in range(lanes):
-                group.create_task(lane(waiting, sentinels=False))
+                group.create_task(lane(waiting, nursery, sentinels=False))
             if behind:
-                group.create_task(lane(iter(behind), sentinels=True))
+                group.create_task(lane(iter(behind), nursery, sentinels=True))
     return outcomes

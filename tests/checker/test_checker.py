@@ -58,7 +58,8 @@ FOUND: Final = {
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", FOUND)
 async def test_broken_variant_is_found(name: str) -> None:
-    outcomes = await run_schedules([FOUND[name]] * MOST, variant=name, stop_at_first=True)
+    seeds = [FOUND[name]] * MOST
+    outcomes = await run_schedules(seeds, lanes=2, variant=name, stop_at_first=True)
     assert any(outcome.violations for outcome in outcomes), VARIANTS[name].rule
 
 
