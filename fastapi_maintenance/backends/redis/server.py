@@ -22,7 +22,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError, RedisError, ResponseError
 
-from ..._internal.threads import in_thread, start_thread
+from ..._internal.threads import start_thread
 from ...exceptions import ConfigurationError
 from .connection import HungUpError, RedisConnection, discard, request
 
@@ -366,16 +366,24 @@ class TLSContextCache:
     """Makes redis-py's TLS context once for many connections, off the event loop.
 
     Left alone, redis-py makes one for each connection and reads every authority that the system
-    trusts: 30 ms in which no request is served.
+    trusts: 30 ms in which no request is served. An attempt to connect that ends meanwhile leaves
+    the work to the next one, else a busy machine would begin it again and again.
     """
 
     def __init__(self) -> None:
-        self._context: Any = None
-        self._made_at = 0.0
+        self._making: Future[Any] = Future()
+        self._process, self._begun_at = 0, 0.0  # a fork has none of its parent's threads
 
     async def apply(self, connection: SSLConnection) -> None:
         """Give a connection that is about to be opened the context."""
-        if self._context is None or time.monotonic() - self._made_at > _FRESH:
-            await in_thread(connection.ssl_context.get)
-            self._context, self._made_at = connection.ssl_context, time.monotonic()
-        connection.ssl_context = self._context
+        process, now = os.getpid(), time.monotonic()
+        failed = self._making.done() and self._making.exception() is not None
+        if failed or self._process != process or now - self._begun_at > _FRESH:
+            self._making = start_thread(partial(_make_context, connection.ssl_context))
+            self._process, self._begun_at = process, now
+        connection.ssl_context = await asyncio.wrap_future(self._making)
+
+
+def _make_context(context: Any) -> Any:
+    context.get()
+    return context

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import ssl
 from collections.abc import Iterator
+from threading import Event
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import trustme
@@ -112,3 +115,40 @@ async def test_connections_share_a_tls_context_until_renewal(
     now += 61.0
     assert await lent() is not made[0]
     assert len(made) == 2
+
+
+async def test_tls_context_outlives_the_attempt_that_began_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Or a worker would never connect where making one takes longer than an attempt may."""
+    begun, go_on, made = Event(), Event(), 0
+    create = ssl.create_default_context
+
+    def make_late() -> ssl.SSLContext:
+        nonlocal made
+        made += 1
+        begun.set()
+        assert go_on.wait(30)
+        return create()
+
+    monkeypatch.setattr(ssl, "create_default_context", make_late)
+    shared = TLSContextCache()
+    attempt = asyncio.create_task(shared.apply(SSLConnection()))
+    await eventually(begun.is_set, within=30)
+    attempt.cancel()
+    await asyncio.wait([attempt])
+    again = asyncio.create_task(shared.apply(connection := SSLConnection()))
+    await asyncio.sleep(0)
+    go_on.set()
+    await again
+    assert made == 1
+    assert connection.ssl_context.context is not None
+
+
+async def test_tls_context_that_failed_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    create = ssl.create_default_context
+    monkeypatch.setattr(ssl, "create_default_context", Mock(side_effect=[OSError("no"), create()]))
+    shared = TLSContextCache()
+    with pytest.raises(OSError, match="no"):
+        await shared.apply(SSLConnection())
+    await shared.apply(SSLConnection())
