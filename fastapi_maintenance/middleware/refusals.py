@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from time import monotonic
 from typing import Final
 
@@ -9,10 +10,22 @@ from starlette.types import Scope
 
 from ..responses import MaintenanceResponse
 from ..routing import RouteTable
+from ..routing.table import RouteScan
 from ..runtime.gate import Gate
 
 _MAX_PATHS: Final = 1024  # of up to 640 characters, as longer ones are not looked up
 _METHODS: Final = ("DELETE", "GET", "OPTIONS", "PATCH", "POST", "PUT")  # HEAD has no body
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Refusals:
+    """The responses by path and method, and what they were decided by."""
+
+    gate: Gate | None
+    scan: RouteScan
+    app: object = None
+    root_path: str | None = None
+    responses: dict[str, dict[object, MaintenanceResponse]] = field(default_factory=dict)
 
 
 class KnownRefusals:
@@ -20,40 +33,39 @@ class KnownRefusals:
 
     Routes and gate alone have decided on these, by type, method, path, root path and application.
     They are kept until routes are added or a poll derives the gate anew. Only refusals are kept,
-    so no request passes by what is out of date.
+    so no request passes by what is out of date. They are replaced as a whole, because the event
+    loops of an application share them.
     """
 
     def __init__(self, routes: RouteTable) -> None:
         self._routes = routes
-        self._gate: Gate | None = None
-        self._scan = routes.current
-        self._app = self._root_path = None
-        self._known: dict[str, dict[object, MaintenanceResponse]] = {}
+        self._known = _Refusals(None, routes.current)
 
     def find(self, gate: Gate, scope: Scope) -> MaintenanceResponse | None:
         """Return the response to a request, if it is known."""
-        scan = self._scan
+        known = self._known
+        scan = known.scan
         routes = scan.router.routes
         if (
-            gate is not self._gate
+            gate is not known.gate
             or monotonic() >= gate.until
             or len(routes) != scan.size
             or routes[-1] is not scan.last
             or (scan.nested and sum(map(len, scan.nested)) != scan.nested_size)
-            or scope.get("app") is not self._app
-            or scope.get("root_path") != self._root_path
+            or scope.get("app") is not known.app
+            or scope.get("root_path") != known.root_path
         ):
             return None
-        known = self._known.get(scope["path"])
-        return None if known is None else known.get(scope.get("method"))
+        responses = known.responses.get(scope["path"])
+        return None if responses is None else responses.get(scope.get("method"))
 
     def add(self, gate: Gate, scope: Scope, response: MaintenanceResponse) -> None:
         """Keep the response to a request, if it will be the same for the next one like it."""
         scan, app, root_path = self._routes.current, scope.get("app"), scope.get("root_path")
         if scope.get("method") not in _METHODS or scan.size < 0 or scan.look_up(scope) is None:
             return
-        same = gate is self._gate and scan is self._scan and app is self._app
-        if not same or root_path != self._root_path or len(self._known) >= _MAX_PATHS:
-            self._gate, self._scan, self._app, self._root_path = gate, scan, app, root_path
-            self._known = {}
-        self._known.setdefault(scope["path"], {})[scope["method"]] = response
+        known = self._known
+        same = gate is known.gate and scan is known.scan and app is known.app
+        if not same or root_path != known.root_path or len(known.responses) >= _MAX_PATHS:
+            known = self._known = _Refusals(gate, scan, app, root_path)
+        known.responses.setdefault(scope["path"], {})[scope["method"]] = response

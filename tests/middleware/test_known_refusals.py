@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from itertools import count
 from typing import Any
 
 import pytest
@@ -21,8 +24,10 @@ from fastapi_maintenance import (
     maintenance_component,
 )
 from fastapi_maintenance.exemptions import Path
+from fastapi_maintenance.middleware.refusals import KnownRefusals
 from fastapi_maintenance.model.precedence import Closure, DecidedBy
 from fastapi_maintenance.model.state import OFF, ON, MaintenanceState
+from fastapi_maintenance.responses import MaintenanceResponse
 from fastapi_maintenance.routing import RouteTable
 from fastapi_maintenance.runtime.gate import Gate, GateState
 
@@ -192,7 +197,7 @@ async def test_known_refusals_are_bounded_for_any_client(service: Make) -> None:
         await site.ask("/any/x", f"M{number}")
         await site.ask(f"/unknown/{number}")
     await site.ask(f"/items/{'x' * 5000}")
-    known = site.middleware._known._known
+    known = site.middleware._known._known.responses
     assert 0 < len(known) <= 1024
     assert all(len(path) <= 640 and len(methods) <= 6 for path, methods in known.items())
 
@@ -226,3 +231,53 @@ async def test_known_refusals_share_no_message(service: Make) -> None:
         assert (b"x-team", b"shop") in start["headers"]
         start["headers"].clear()
         body.clear()
+
+
+@contextmanager
+def at_each_line(function: Any, meanwhile: Callable[[int], object]) -> Iterator[None]:
+    """Call something with a number before each line of a function, as another thread may."""
+    before, numbers = sys.gettrace(), count()
+
+    def trace(frame: Any, event: str, argument: object) -> Any:
+        if frame.f_code is not function.__code__:
+            return None
+        meanwhile(next(numbers))
+        return trace
+
+    sys.settrace(trace)
+    try:
+        yield
+    finally:
+        sys.settrace(before)
+
+
+async def test_known_refusal_is_of_one_gate_in_each_thread() -> None:
+    """The event loops of an application share what is known."""
+    app = FastAPI(openapi_url=None)
+    app.router.routes.append(Route("/items", endpoint()))
+    table, get, post = RouteTable(app), at("/items"), at("/items", "POST")
+    table.scan(get)
+    old, new = closed_by(), closed_by(ON.replace(mode="read-only"))
+    response = MaintenanceResponse(ON)
+
+    def kept() -> KnownRefusals:
+        known = KnownRefusals(table)
+        known.add(old, get, response)
+        return known
+
+    known, seen = kept(), list[object]()
+    with at_each_line(KnownRefusals.add, lambda number: seen.append(known.find(new, get))):
+        known.add(new, post, response)
+    assert len(seen) >= 5
+    assert not any(seen), "no GET was refused behind the new gate"
+
+    for wanted in range(len(seen)):
+        known = kept()
+
+        def change(number: int, known: KnownRefusals = known, wanted: int = wanted) -> None:
+            if number == wanted:
+                known.add(new, post, response)
+
+        with at_each_line(KnownRefusals.add, change):
+            known.add(old, get, response)
+        assert known.find(new, get) is None
