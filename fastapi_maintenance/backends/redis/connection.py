@@ -80,6 +80,7 @@ class RedisConnection(asyncio.Protocol):
         self._parser = ReplyParser(int(connection.protocol))
         self._pending: deque[_Call] = deque()
         self._error: Exception | None = None
+        self._is_subscribed = False
         self._loop = asyncio.get_running_loop()
         self._closed: asyncio.Future[None] = self._loop.create_future()
         self.last_received_at = time.monotonic()
@@ -194,7 +195,10 @@ class RedisConnection(asyncio.Protocol):
             self._end(error)
 
     def _take(self, reply: Reply) -> None:
-        if reply is _PUSH or _is_message(reply):
+        kind = reply[0] if isinstance(reply, list) and reply else None
+        self._is_subscribed |= kind in _SUBSCRIBED
+        # On a RESP2 connection, a message looks like any array.
+        if reply is _PUSH or (self._is_subscribed and kind in _MESSAGES):
             self._on_event()
         elif not self._pending:
             raise ConnectionError("an unexpected reply")
@@ -292,8 +296,3 @@ def _closed() -> Exception:
 
 def _ignore() -> None:
     """Do nothing for the end of a connection that is being closed."""
-
-
-def _is_message(reply: Reply) -> bool:
-    """Return whether it is a message on a RESP2 connection, where it looks like any array."""
-    return isinstance(reply, list) and bool(reply) and reply[0] in _MESSAGES

@@ -206,11 +206,24 @@ async def test_a_message_is_an_event_with_resp2_too(
 
 @pytest.mark.parametrize("kind", [b"message", b"unsubscribe", b"invalidate"])
 async def test_push_parsed_as_an_array_is_an_event(events: Events, kind: bytes) -> None:
-    async with scripted() as server, scripted_wire(server, events, protocol=2) as wire:
-        await eventually(lambda: server.writers, within=SOON)
+    confirmed = b"*3\r\n$9\r\nsubscribe\r\n$1\r\nx\r\n:1\r\n"
+    async with scripted(confirmed) as server, scripted_wire(server, events, protocol=2) as wire:
+        await wire.call(("SUBSCRIBE", "x"), within=SOON)
         server.say(b"*2\r\n$%d\r\n%s\r\n$1\r\nx\r\n" % (len(kind), kind))
         await eventually(lambda: events.count == 1, within=SOON)
         wire.check()
+
+
+@pytest.mark.parametrize("protocol", [2, 3])
+async def test_array_that_looks_like_a_message_is_a_reply(
+    port: int, events: Events, operator: Any, protocol: int
+) -> None:
+    """With RESP2 the history's component `message` comes as such an array."""
+    await operator.rpush("mail", "message", "0 digest")
+    async with wire_to(port, events, protocol=protocol) as wire:
+        replies = await wire.call(("LRANGE", "mail", "0", "-1"), within=SOON)
+    assert replies == [[b"message", b"0 digest"]]
+    assert not events.count
 
 
 async def test_a_subscription_that_ends_is_an_event(port: int, events: Events) -> None:
