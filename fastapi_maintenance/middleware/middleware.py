@@ -254,10 +254,8 @@ class MaintenanceModeMiddleware:
                 await self._refuse(request, seen, receive, send)
                 return
             request.refused_by = None
-        elif request.exempt is None and gate.for_component(route.component).closure is not None:
-            request.exempt = False
-            if decision.rule is DecidedBy.NO_ROUTE and request.blocks_drain(gate):
-                send = self._noting_answers(request, gate, send)
+        elif decision.rule is DecidedBy.NO_ROUTE and request.blocks_drain(gate):
+            send = self._noting_answers(request, gate, send)
         await self._serve(request, gate, scope, receive, send)
 
     async def _refuse(

@@ -106,14 +106,14 @@ class InFlightRequest:
     def blocks_drain(self, gate: Gate, component: str | None = None) -> bool:
         """Return whether a drain of a component, or of the whole service, waits for this request.
 
-        A drain waits for the requests that the gate would refuse now, and for those that are not
-        classified yet. A request without a route counts as one with a route, because a middleware
+        A drain waits for the requests that the gate would refuse now, and for those whose route is
+        not known yet. A request without a route counts as one with a route, because a middleware
         may be working on it. Refused requests and the one that holds the service closed are left
         out.
         """
         if self.refused_by is not None or None in self.excluded or component in self.excluded:
             return False
-        if self.route is None or self.exempt is None:
+        if self.route is None:
             return True
         return component in (None, self.route.component) and self.decide(gate, found=True).refused
 

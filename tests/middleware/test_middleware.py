@@ -465,6 +465,30 @@ def test_read_only_mode_admits_safe_methods(monkeypatch: pytest.MonkeyPatch, met
     assert client.request(method, "/closed").status_code == 503
 
 
+async def test_exempt_read_of_read_only_mode_holds_up_no_drain() -> None:
+    """A stream that was admitted because it reads is asked about at the next closing."""
+    board, finish = StateBoard(ON.replace(mode="read-only")), asyncio.Event()
+
+    async def stream(scope: Scope, receive: Receive, send: Send) -> None:
+        await finish.wait()
+
+    middleware = MaintenanceModeMiddleware(
+        stream, backend=board, exempt_handler=lambda request: request.url.path == "/events"
+    )
+    requests = middleware.mode.requests
+    async with middleware.mode as mode:
+        asked = [
+            asyncio.create_task(middleware(http_scope(path=path), UNUSED, UNUSED))
+            for path in ("/events", "/items")
+        ]
+        await eventually(lambda: len(requests) == 2, within=10)
+        assert requests.count(mode.gate) == (0, 0)
+        await board.flip(ON)
+        await eventually(lambda: requests.count(mode.gate) == (1, 0), within=10)
+        finish.set()
+        await asyncio.gather(*asked)
+
+
 # -- documentation ---------------------------------------------------------------------------------
 
 ELSEWHERE: Final = {
