@@ -6,7 +6,8 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from functools import cache
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, Final, Protocol
 
 import pytest
 from blockbuster import BlockBuster
@@ -108,6 +109,29 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def free_port() -> int:
     """A TCP port on 127.0.0.1 that nobody listens on."""
     return ports.free_port()
+
+
+# Directories whose lines the tests of the package reach, too.
+_UNTRACED: Final = {
+    "benchmarks",
+    "browser",
+    "checker",
+    "compat",
+    "docs",
+    "examples",
+    "fuzz",
+    "servers",
+    "soak",
+}
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Trace no lines where that proves nothing: with it, a test computes up to thrice as long."""
+    directory = item.path.relative_to(Path(__file__).parent).parts[0]
+    parameters: dict[str, Any] = getattr(getattr(item, "callspec", None), "params", {})
+    version = parameters.get("redis_program", INSTALLED)
+    if directory in _UNTRACED or version != INSTALLED:
+        item.add_marker("no_cover")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
