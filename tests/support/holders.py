@@ -1,6 +1,4 @@
-"""Programs in processes of their own: those that hold maintenance mode and can be killed or frozen,
-and one that will not end.
-"""
+"""Programs in processes of their own that hold maintenance mode and can be killed or frozen."""
 
 from __future__ import annotations
 
@@ -13,8 +11,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Self
 
@@ -96,19 +92,6 @@ class Program:
         with stdout:
             for line in stdout:
                 self._lines.put(line.rstrip("\n"))
-
-
-@contextmanager
-def stubborn() -> Iterator[subprocess.Popen[bytes]]:
-    """A process, and the first of a session, that does not end when it is asked to."""
-    command = ["sh", "-c", "trap '' TERM; echo ready; while :; do sleep 0.1; done"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"ready\n"
-        try:
-            yield process
-        finally:
-            process.kill()
 
 
 class Holder(Program):

@@ -10,24 +10,15 @@ from . import figures
 from .figures import Figure, main, retired_in
 
 
+@pytest.mark.parametrize(("lines", "code"), [(10, 0), (11, 1)])
 def test_figures_above_limit_fail(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], lines: int, code: int
 ) -> None:
-    monkeypatch.setattr(
-        figures, "figures", lambda: [Figure("floors", 10, 10), Figure("lines", 11, 10, 5)]
-    )
+    counted = [Figure("floors", 10, 10), Figure("lines", lines, 10, 5)]
+    monkeypatch.setattr(figures, "figures", lambda: counted)
 
-    assert main() == 1
-    assert [line.endswith("too many") for line in capsys.readouterr().out.splitlines()] == [
-        False,
-        True,
-    ]
-
-
-def test_figures_within_limits_pass(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(figures, "figures", lambda: [Figure("floors", 10, 10)])
-
-    assert main() == 0
+    assert main() == code
+    assert capsys.readouterr().out.count("too many\n") == code
 
 
 def test_retired_words_are_found_whole(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -3,25 +3,14 @@
 from __future__ import annotations
 
 import re
-import signal
-import time
-from contextlib import closing
 from pathlib import Path
 
 import pytest
 import redis
-import redis.asyncio
 
 from ..conftest import RedisServerFactory
-from .holders import stubborn
 from .ports import free_port, is_free
 from .servers import CONFIG, USERS, RedisServer
-
-
-def client(server: RedisServer, url: str | None = None) -> redis.Redis:
-    return redis.Redis.from_url(
-        url or server.url, decode_responses=True, socket_timeout=2.0, retry=None
-    )
 
 
 def test_server_runs_the_configuration_of_production(redis_server: RedisServer) -> None:
@@ -41,49 +30,6 @@ def test_production_configuration_keeps_writes(
     assert server.cli("GET", "maintenance") == "1"
 
 
-def test_killed_server_returns_empty_on_its_port(
-    own_redis_server: RedisServerFactory,
-) -> None:
-    server = own_redis_server()
-    url = server.url
-    server.cli("SET", "maintenance", 1)
-    server.kill()
-    with client(server) as lost, pytest.raises(redis.exceptions.ConnectionError):
-        lost.ping()
-    server.start()
-
-    assert server.cli("EXISTS", "maintenance") == "0"
-    assert server.url == url
-
-
-def test_frozen_server_accepts_without_answering(own_redis_server: RedisServerFactory) -> None:
-    server = own_redis_server()
-    with client(server) as waiting:
-        assert waiting.ping()
-        server.pause()
-        with pytest.raises(redis.exceptions.TimeoutError):
-            waiting.ping()
-        server.resume()
-        assert waiting.ping()
-
-
-def test_frozen_server_can_be_stopped(own_redis_server: RedisServerFactory) -> None:
-    server = own_redis_server()
-    server.pause()
-    started = time.monotonic()
-    server.stop()
-    server.stop()
-
-    assert time.monotonic() - started < server.patience
-    with pytest.raises(RuntimeError, match="not running"):
-        _ = server.pid
-
-
-def test_server_is_started_once(own_redis_server: RedisServerFactory) -> None:
-    with pytest.raises(RuntimeError, match="runs already"):
-        own_redis_server().start()
-
-
 @pytest.mark.parametrize(
     "options", [{"unix_socket": True}, {"tls": True}, {}], ids=["unix", "tls", "tcp"]
 )
@@ -92,23 +38,12 @@ def test_server_url_is_enough_for_a_client(
     own_redis_server: RedisServerFactory, options: dict[str, bool], users: Path | None
 ) -> None:
     server = own_redis_server(users=users, **options)
-    with client(
-        server, server.url_of("worker", "change-me-worker") if users else server.url
-    ) as found:
+    login = {"user": "worker", "password": "change-me-worker"} if users else {}
+    url = server.url_of(*login.values()) if users else server.url
+    with redis.Redis.from_url(url, socket_timeout=2.0) as found:
         assert found.set("maintenance", "1")
-    command = ("GET", "maintenance")
 
-    assert (
-        server.cli(*command, user="worker", password="change-me-worker")
-        if users
-        else server.cli(*command)
-    ) == "1"
-
-
-async def test_redis_cli_does_not_block_the_event_loop(redis_server: RedisServer) -> None:
-    assert await redis_server.acli("SET", "maintenance", "on") == "OK"
-    async with redis.asyncio.Redis.from_url(redis_server.url) as reader:
-        assert await reader.get("maintenance") == b"on"
+    assert server.cli("GET", "maintenance", **login) == "1"
 
 
 def test_refused_command_raises_the_server_error(redis_server: RedisServer) -> None:
@@ -136,22 +71,6 @@ def test_server_without_answer_is_given_up(tmp_path: Path, monkeypatch: pytest.M
 
     with pytest.raises(RuntimeError, match="did not answer"):
         RedisServer(patience=0.2).__enter__()
-
-
-def test_server_that_does_not_stop_is_killed() -> None:
-    with stubborn() as process, closing(RedisServer(patience=0.1)) as server:
-        server._process = process
-        server.stop()
-
-        assert process.poll() == -signal.SIGKILL
-
-
-def test_missing_program_names_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", "/nonexistent")
-    monkeypatch.delenv("REDIS_SERVER", raising=False)
-
-    with pytest.raises(RuntimeError, match=r"redis-server is missing .* apt-get install"):
-        RedisServer().__enter__()
 
 
 def test_port_in_use_is_not_free(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -38,35 +37,19 @@ def test_marked_test_gets_the_named_version(
     assert redis_program == program_of(version)
 
 
-def test_environment_names_the_installed_server(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_environment_names_the_installed_server(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REDIS_SERVER", "/opt/redis/redis-server")
     assert program_of(INSTALLED) == "/opt/redis/redis-server"
-    monkeypatch.delenv("REDIS_SERVER")
-    assert program_of(INSTALLED) == "redis-server"
 
 
 @pytest.mark.parametrize(
-    ("system", "machine", "error"),
-    [
-        ("linux", "x86_64", RuntimeError),
-        ("linux", "aarch64", pytest.skip.Exception),
-        ("darwin", "arm64", pytest.skip.Exception),
-    ],
+    ("machine", "error"), [("x86_64", RuntimeError), ("aarch64", pytest.skip.Exception)]
 )
-@pytest.mark.parametrize("version", CARRIED)
 def test_missing_server_fails_in_ci_and_skips_elsewhere(
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    version: str,
-    system: str,
-    machine: str,
-    error: type[BaseException],
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, machine: str, error: type[BaseException]
 ) -> None:
     monkeypatch.setattr(versions, "_SERVERS", tmp_path)
-    monkeypatch.setattr(sys, "platform", system)
     monkeypatch.setattr(platform, "machine", lambda: machine)
 
-    with pytest.raises(error, match=f"no redis-server {version}"):
-        program_of(version)
+    with pytest.raises(error, match=f"no redis-server {VALKEY}"):
+        program_of(VALKEY)
