@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Collection
 from datetime import timedelta
 
+import typer
+
 from .._internal.times import isoformat_utc
 from ..backends import BaseStateBackend
 from ..exemptions.bypass import Bypass, link_to
@@ -49,7 +51,13 @@ def list_bypasses(backend: BaseStateBackend, component: str | None, *, as_json: 
 
 
 def revoke_bypasses(
-    backend: BaseStateBackend, ids: Collection[str] | None, component: str | None
+    backend: BaseStateBackend,
+    ids: Collection[str] | None,
+    component: str | None,
+    *,
+    everything: bool,
 ) -> None:
     """Revoke these bypasses, or all."""
+    if bool(ids) == everything:
+        raise typer.BadParameter("must be given, or --all.", param_hint="ID...")
     asyncio.run(revoke(backend, ids or None, component))

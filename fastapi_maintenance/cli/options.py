@@ -7,9 +7,7 @@ import os
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from datetime import timedelta
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import typer
 
@@ -18,35 +16,31 @@ from .durations import parse_duration
 
 if TYPE_CHECKING:
     from ..backends import BaseStateBackend
-else:
-    BaseStateBackend = object  # as typer needs a type at run time
-
 
 _PLUGINS: Final = "PYDANTIC_DISABLE_PLUGINS"
 MAX_RETRY_AFTER: Final = 2**31 - 1  # as in model/state.py, which imports pydantic
 
 
-def option(spec: str, text: str, parse: Callable[[str], object] | None = None, **more: Any) -> Any:
-    """Describe an option with a value, like `--for LENGTH`. The errors of `parse` name it."""
-    name, metavar = spec.split()
-    if parse is not None:
-        more["parser"] = _parser_of(parse)
-    return typer.Option(name, metavar=metavar, help=text, **more)
+def option(
+    spec: str,
+    text: str,
+    default: object = None,
+    *,
+    parse: Callable[[str], object] | None = None,
+    **more: Any,
+) -> Any:
+    """Describe an option, like `--force` or `--for LENGTH`. The errors of `parse` name it."""
 
-
-def flag(name: str, text: str) -> Any:
-    """Describe an option without a value."""
-    return typer.Option(name, help=text)
-
-
-def _parser_of(parse: Callable[[str], object]) -> Callable[[Any], object]:
-    def parser(text: Any) -> object:
+    def parser(given: Any) -> object:
         try:
-            return parse(text) if isinstance(text, str) else text  # click parses defaults, too
+            return parse(given) if parse and isinstance(given, str) else given  # or a default
         except ValueError as error:
             raise typer.BadParameter(str(error)) from None
 
-    return parser
+    name, _, metavar = spec.partition(" ")
+    if parse is not None:
+        more["parser"] = parser
+    return typer.Option(default, name, metavar=metavar or None, help=text, **more)
 
 
 def parse_seconds(text: str) -> float:
@@ -54,11 +48,15 @@ def parse_seconds(text: str) -> float:
     return parse_duration(text).total_seconds()
 
 
+def none_if_empty(value: str | None) -> str | None:
+    """Return a text, or None if there is none."""
+    return value or None
+
+
 # -- the backend -----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class BackendSelection:
+class BackendSelection(NamedTuple):
     """The options that name a backend."""
 
     url: str | None = None
@@ -70,7 +68,7 @@ class BackendSelection:
         with _without_plugins():
             from ..backends.default import BACKEND_VARIABLE, backend_of_kind, backend_or_default
 
-        implied = "env" if self.var_name is not None else "file" if self.file_path else ""
+        implied = "env" if self.var_name is not None else "file" if self.file_path else None
         kind = self.url or implied
         for name, value, owner in (
             ("--var-name", self.var_name, "env"),
@@ -83,10 +81,10 @@ class BackendSelection:
                 )
         if kind == "env":
             return backend_of_kind("env", var_name=self.var_name)
-        if kind == "file" and self.file_path is not None:
+        if self.file_path is not None:
             return backend_of_kind("file", file_path=self.file_path)
         try:
-            return backend_or_default(kind or None)
+            return backend_or_default(kind)
         except ConfigurationError as error:
             if kind:
                 raise
@@ -117,37 +115,22 @@ def _without_plugins() -> Iterator[None]:
             os.environ[_PLUGINS] = given
 
 
-def _create_backend(ctx: typer.Context, url: str | None) -> BaseStateBackend | None:
+def _create_backend(ctx: typer.Context, url: str | None) -> object:
     if ctx.resilient_parsing:  # for completion
         return None
-    selection: BackendSelection = ctx.obj or BackendSelection()
-    return replace(selection, url=url or selection.url).create().as_operator(operator())
+    root: BackendSelection = ctx.obj
+    return root._replace(url=url or root.url).create().as_operator(operator())
 
 
-_BACKEND_HELP = (
+_BACKEND_HELP: Final = (
     "Where the switch is: redis://…, rediss://…, unix://…, redis+sentinel://…, redis+cluster://…, "
     "file:PATH or env:NAME; valkey://… means redis://…. "
     "Default: the URL in FASTAPI_MAINTENANCE_BACKEND, else env:FASTAPI_MAINTENANCE_MODE."
 )
-RootBackendOption = Annotated[str | None, option("--backend URL", _BACKEND_HELP)]
-VarNameOption = Annotated[
-    str | None, option("--var-name NAME", "The variable of --backend env.", hidden=True)
-]
-FilePathOption = Annotated[
-    str | None, option("--file-path PATH", "The file of --backend file.", hidden=True)
-]
-BackendOption = Annotated[
-    BaseStateBackend,
-    option(
-        "--backend URL",
-        _BACKEND_HELP,
-        str,
-        default_factory=lambda: None,
-        show_default=False,
-        callback=_create_backend,
-    ),
-]
-
+ROOT_BACKEND: Final = option("--backend URL", _BACKEND_HELP)
+BACKEND: Final = option("--backend URL", _BACKEND_HELP, parse=str, callback=_create_backend)
+VAR_NAME: Final = option("--var-name NAME", "The variable of --backend env.", hidden=True)
+FILE_PATH: Final = option("--file-path PATH", "The file of --backend file.", hidden=True)
 
 # -- the state -------------------------------------------------------------------------------------
 
@@ -158,7 +141,7 @@ def _check_entry(entry: str) -> str:
     return check_entry(entry)
 
 
-def _check_number(entries: list[str] | None) -> tuple[str, ...]:
+def _check_number(entries: list[str] | None) -> list[str] | None:
     if entries:
         from ..model.state import MAX_ALLOW_ENTRIES
 
@@ -166,69 +149,40 @@ def _check_number(entries: list[str] | None) -> tuple[str, ...]:
             raise typer.BadParameter(
                 f"must be given at most {MAX_ALLOW_ENTRIES} times, got {len(entries)}."
             )
-    return tuple(entries or ())
+    return entries
 
 
-ComponentOption = Annotated[
-    str | None,
-    option(
-        "--component NAME",
-        "Only the routes of this component. Its key is that of the general switch with :NAME.",
-    ),
-]
-MessageOption = Annotated[str | None, option("--message TEXT", "The message for visitors.")]
-ReasonOption = Annotated[
-    str | None, option("--reason TEXT", "The reason, for operators. Visitors never see it.")
-]
-AllowOption = Annotated[
-    list[str] | None,
-    option(
-        "--allow ENTRY",
-        'Let these requests pass: "/login", "POST /login", "/users/{id}", 10.1.0.0/16 or '
-        '"GET 10.1.0.0/16". May be repeated.',
-        _check_entry,
-        callback=_check_number,
-    ),
-]
-ForOption = Annotated[
-    timedelta | None,
-    option(
-        "--for LENGTH",
-        "End automatically after 90, 90s, 30m, 2h, 1d or 1h30m. A number alone is seconds.",
-        parse_duration,
-    ),
-]
-RetryAfterOption = Annotated[
-    int | None,
-    option(
-        "--retry-after SECONDS",
-        "When clients should retry. Default: at the end, else in an hour.",
-        min=0,
-        max=MAX_RETRY_AFTER,
-    ),
-]
-
+COMPONENT: Final = option(
+    "--component NAME",
+    "Only the routes of this component. Its key is that of the general switch with :NAME.",
+)
+MESSAGE: Final = option("--message TEXT", "The message for visitors.", callback=none_if_empty)
+REASON: Final = option(
+    "--reason TEXT", "The reason, for operators. Visitors never see it.", callback=none_if_empty
+)
+ALLOW: Final = option(
+    "--allow ENTRY",
+    'Let these requests pass: "/login", "POST /login", "/users/{id}", 10.1.0.0/16 or '
+    '"GET 10.1.0.0/16". May be repeated.',
+    parse=_check_entry,
+    callback=_check_number,
+)
 
 # -- waiting and output ----------------------------------------------------------------------------
 
-TimeoutOption = Annotated[
-    float,
-    option(
-        "--timeout LENGTH",
-        "The longest time to wait, like 90, 30s or 5m.",
-        parse_seconds,
-        show_default="30s",
-    ),
-]
-ExpectOption = Annotated[
-    int | None,
-    option(
-        "--expect N",
-        "Wait for exactly this number of workers. Default: at least one must be registered.",
-        min=0,
-    ),
-]
-UnfencedOption = Annotated[
-    bool, flag("--allow-unfenced", "Succeed although vanished workers may still be serving.")
-]
-JsonOption = Annotated[bool, flag("--json", "Print JSON, always with the same keys.")]
+TIMEOUT: Final = option(
+    "--timeout LENGTH",
+    "The longest time to wait, like 90, 30s or 5m.",
+    30.0,
+    parse=parse_seconds,
+    show_default="30s",
+)
+EXPECT: Final = option(
+    "--expect N",
+    "Wait for exactly this number of workers. Default: at least one must be registered.",
+    min=0,
+)
+ALLOW_UNFENCED: Final = option(
+    "--allow-unfenced", "Succeed although vanished workers may still be serving.", False
+)
+AS_JSON: Final = option("--json", "Print JSON, always with the same keys.", False)

@@ -7,8 +7,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
-import typer
-
 from ..backends import BaseStateBackend
 from ..backends.base import ReplicaAck
 from ..backends.status import StatusReport, describe_hold, label, look
@@ -27,8 +25,8 @@ _COLOURS: Final = {"on": "red", "off": "green", "unknown": "yellow"}
 
 def show_status(
     backend: BaseStateBackend, component: str | None, *, as_json: bool, exit_code: bool
-) -> None:
-    """Print whether maintenance is on, and end the command with the code that this deserves."""
+) -> ExitCode:
+    """Print whether maintenance is on, and return the exit code."""
 
     async def read() -> tuple[StatusReport, tuple[str, ...]]:
         return await look(backend, component), await backend.warnings()
@@ -46,8 +44,7 @@ def show_status(
             "Workers keep their last known state.",
             ExitCode.FAILED,
         )
-    if exit_code and report.state.enabled:
-        raise typer.Exit(ExitCode.ON)
+    return ExitCode.ON if exit_code and report.state.enabled else ExitCode.DONE
 
 
 def show_report(report: StatusReport) -> None:

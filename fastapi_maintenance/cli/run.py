@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, AsyncExitStack, ExitStack, suppress
 from functools import partial
-from typing import Any, Final, NoReturn, Self
+from typing import Any, Final, Self
 
 import typer
 
@@ -39,17 +39,21 @@ _TERMINAL: Final = "/dev/tty"
 
 
 def run(
-    backend: BaseStateBackend, command: Sequence[str], *, kill: bool, **options: Any
-) -> NoReturn:
-    """Run a command in a block with these options, and exit with its code or one of our own.
-
-    `kill` ends the command if the hold is lost.
-    """
+    backend: BaseStateBackend,
+    command: Sequence[str],
+    *,
+    drain: float,
+    allow: Sequence[str] | None,
+    on_lost: str,
+    allow_unfenced: bool,
+    **options: Any,
+) -> int:
+    """Run a command in a block with these options, and return its exit code or one of our own."""
     if code := resolve_command(command):
         problem = "it is not executable" if code == _NOT_EXECUTABLE else "there is no such command"
         echo_error(f"Cannot run {command[0]}: {problem}.")
-        raise typer.Exit(code)
-    _check_backend(backend, drains=options["drain"] is not None)
+        return code
+    _check_backend(backend, drains=drain > 0)
     console = None
     if sys.stderr.isatty():  # standard output is the command's
         from rich.console import Console
@@ -57,9 +61,17 @@ def run(
         console = Console(stderr=True)
     display, loss = ExitStack(), LossReport()
     progress = display.enter_context(wait_display(console, partial(typer.echo, err=True)))
-    block = maintenance_mode_on(backend, on_lost=loss, progress=progress, **options)
+    block = maintenance_mode_on(
+        backend,
+        drain=drain or None,
+        allow=allow or (),
+        on_lost=loss,
+        strict=not allow_unfenced,
+        progress=progress,
+        **options,
+    )
     try:
-        code = asyncio.run(run_command(block, command, loss, display, kill=kill))
+        return asyncio.run(run_command(block, command, loss, display, kill=on_lost == "kill"))
     except asyncio.CancelledError as cancelled:
         exit_with(f"The command was not run: {cancelled}.", ExitCode.INTERRUPTED)
     except MaintenanceError as error:
@@ -67,7 +79,6 @@ def run(
     finally:
         if block.release_error:
             echo_error(f"{block.release_error}.")
-    raise typer.Exit(code)
 
 
 def resolve_command(command: Sequence[str]) -> int:

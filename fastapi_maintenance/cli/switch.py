@@ -17,6 +17,7 @@ from ..model.holds import Hold
 from ..model.state import OFF, MaintenanceState
 from .console import ExitCode, echo, echo_error, echo_json, exit_with
 from .durations import parse_until
+from .options import operator
 from .render import replicas_line, show_report, window_line
 
 _MAX_NAMED_HOLDS: Final = 5
@@ -36,17 +37,36 @@ _CHANGED_AGAIN: Final = (
 
 def turn_on(
     backend: BaseStateBackend,
-    component: str | None,
     *,
+    component: str | None,
     at: str | None,
     until: str | None,
     length: timedelta | None,
+    allow: list[str] | None,
+    by: str | None,
+    wait: bool,
+    drained: bool,
+    timeout: float,
+    allow_unfenced: bool,
     as_json: bool,
     **details: Any,
 ) -> None:
     """Turn the switch on from `at` to `until`, or for a `length`, and print the status."""
+    if length is not None and until is not None:
+        raise typer.BadParameter("both set the end. Use one.", param_hint="--for and --until")
+    if at is not None and (wait or drained):
+        raise typer.BadParameter(
+            "nothing closes before the start. Use one.", param_hint="--at and --wait"
+        )
     starts_at, ends_at = _window(at, until)
-    state = MaintenanceState(enabled=True, starts_at=starts_at, ends_at=ends_at, **details)
+    state = MaintenanceState(
+        enabled=True,
+        starts_at=starts_at,
+        ends_at=ends_at,
+        allow=None if allow is None else tuple(allow),
+        by=by or operator(),
+        **details,
+    )
 
     async def write() -> tuple[StatusReport, str, ReplicaAck | None, tuple[str, ...]]:
         return *await _write_on(backend, state, length, component), await backend.warnings()
@@ -63,12 +83,28 @@ def turn_on(
         echo_error(warning)
     if problem:
         exit_with(problem, ExitCode.FAILED)
+    if wait or drained:
+        from .workers import wait_for_workers
+
+        wait_for_workers(
+            backend,
+            component=component,
+            drained=drained,
+            timeout=timeout,
+            allow_unfenced=allow_unfenced,
+            silent=as_json,
+        )
 
 
 def turn_off(
     backend: BaseStateBackend, *, force: bool = False, component: str | None = None
 ) -> None:
     """Turn a switch off, with `force` also end all holds, and print the status."""
+    if force and component is not None:
+        raise typer.BadParameter(
+            "--force ends the holds of all components. Use one.",
+            param_hint="--force and --component",
+        )
 
     async def write_off() -> StatusReport:
         if component is not None:

@@ -24,13 +24,23 @@ from .console import (
 from .worker_table import as_table, rows, wait_display, ways_around, worker_lines
 
 
-def watch_wait(
-    backend: BaseStateBackend, *, strict: bool, as_json: bool = False, silent: bool, **options: Any
+def wait(backend: BaseStateBackend, *, as_json: bool, **options: Any) -> None:
+    """Wait until every live worker has followed, and print the result if it is for a program."""
+    wait_for_workers(backend, silent=as_json, as_json=as_json, **options)
+
+
+def wait_for_workers(
+    backend: BaseStateBackend,
+    *,
+    allow_unfenced: bool,
+    silent: bool,
+    as_json: bool = False,
+    **options: Any,
 ) -> None:
     """Wait with a live table on a terminal, or a line for each change elsewhere.
 
-    `silent` where a program reads the output; `as_json` prints the result. Ends the command with
-    the exit code that the result deserves, unless it is proved, also on SIGINT and SIGTERM.
+    `silent` shows neither; `as_json` prints the result. Exits with the code of the result if it is
+    not proved, and with INTERRUPTED on SIGINT and SIGTERM.
     """
     wait = partial(wait_until_applied, backend, **options)
     try:
@@ -48,7 +58,7 @@ def watch_wait(
     if as_json:
         echo_json(result.to_json())
     try:
-        result.check(strict=strict)
+        result.check(strict=not allow_unfenced)
     except BarrierError as error:
         exit_with(str(error), exit_code_of(error))
 
