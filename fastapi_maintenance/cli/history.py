@@ -31,12 +31,13 @@ def show_history(
 ) -> None:
     """Print the last changes, and with `follow` those that come."""
     if follow:
-        asyncio.run(_follow(backend, limit, component, _echo_json if as_json else _echo))
-    else:
-        _show(asyncio.run(backend.history(limit=limit, component=component)), as_json=as_json)
 
+        def tell(change: Change) -> bool:
+            return echo(json.dumps(change.to_json()) if as_json else _line(change))
 
-def _show(changes: Sequence[Change], *, as_json: bool) -> None:
+        asyncio.run(_follow(backend, limit, component, tell))
+        return
+    changes = asyncio.run(backend.history(limit=limit, component=component))
     show(
         lambda: [change.to_json() for change in changes],
         lambda: map(_line, changes),
@@ -66,14 +67,6 @@ async def _follow(
     showing.cancel()
     with suppress(asyncio.CancelledError):
         await showing
-
-
-def _echo(change: Change) -> bool:
-    return echo(_line(change))
-
-
-def _echo_json(change: Change) -> bool:
-    return echo(json.dumps(change.to_json()))
 
 
 def _row(change: Change) -> dict[str, str | None]:

@@ -116,8 +116,6 @@ def _without_plugins() -> Iterator[None]:
 
 
 def _create_backend(ctx: typer.Context, url: str | None) -> object:
-    if ctx.resilient_parsing:  # for completion
-        return None
     root: BackendSelection = ctx.obj
     return root._replace(url=url or root.url).create().as_operator(operator())
 

@@ -226,3 +226,25 @@ async def test_it_ends_when_the_pipe_is_closed_while_nothing_happens(
     monkeypatch.setattr(history, "stdout_closed", lambda: next(closed))
 
     await asyncio.wait_for(history._follow(RedisBackend(redis_url), 10, None, Reader(1)), 10)
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_followed_change_is_one_line_of_text_or_of_json(
+    redis_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    as_json: bool,
+) -> None:
+    backend = RedisBackend(redis_url)
+    asyncio.run(backend.write(MaintenanceState(enabled=True, reason="OPS-1")))
+    printed: list[str] = []
+
+    def reader_is_gone() -> bool:
+        printed.append(capsys.readouterr().out)
+        return bool("".join(printed))
+
+    monkeypatch.setattr(history, "stdout_closed", reader_is_gone)
+    history.show_history(backend, 10, None, follow=True, as_json=as_json)
+
+    (line,) = "".join(printed).splitlines()
+    assert ("reason: OPS-1" in line, line.startswith("{")) == (not as_json, as_json)

@@ -343,8 +343,8 @@ def test_run_draws_on_a_terminal_only(
     monkeypatch.setattr(sys.stderr, "isatty", lambda: is_terminal)
     backend = backend_from_url(f"file:{tmp_path}/switch.json")
 
-    options = {"drain": 0.0, "allow": None, "on_lost": "warn", "allow_unfenced": False}
-    code = running.run(backend, ["true"], **options)
+    options: dict[str, Any] = {"drain": 0.0, "allow": None, "on_lost": "warn"}
+    code = running.run(backend, ["true"], allow_unfenced=False, **options)
 
     assert code == 0
     assert [console is not None for console in consoles] == [is_terminal]
