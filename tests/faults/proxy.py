@@ -11,7 +11,7 @@ import struct
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, Self
@@ -57,12 +57,13 @@ class Proxy:
 
     def __enter__(self) -> Self:
         self._thread.start()
-        self._ready.result(10)
+        self._ready.result(60)
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self._do(self._stop.set)
-        self._thread.join(10)
+        if self._thread.is_alive():
+            self._do(self._stop.set)
+            self._thread.join(60)
 
     @property
     def url(self) -> str:
@@ -125,7 +126,7 @@ class Proxy:
             done.set_result(None)
 
         self._loop.call_soon_threadsafe(run)
-        done.result(10)
+        done.result(60)
 
     def _ways(self, up: bool, down: bool) -> list[_Way]:
         return [way for way, chosen in ((self._up, up), (self._down, down)) if chosen]
@@ -150,10 +151,10 @@ class Proxy:
         self._ready.set_result(None)
         await self._stop.wait()
         server.close()
-        for task in list(tasks):
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await asyncio.sleep(0)  # for the transports to close
+        while asyncio.all_tasks() - {asyncio.current_task()}:  # also those that are yet to begin
+            for task in list(tasks):
+                task.cancel()
+            await asyncio.sleep(0.001)
 
     async def _pass_on(self, client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
         """One connection."""
@@ -161,20 +162,18 @@ class Proxy:
         if self._refuses:
             _reset(to_client)
             return
-        try:
-            server, to_server = await asyncio.open_connection(*self._target)
-        except OSError:
-            to_client.transport.abort()
-            return
-        self._writers[to_client] = to_server
-        try:
+        with ExitStack() as stack:
+            stack.callback(to_client.transport.abort)
+            try:
+                server, to_server = await asyncio.open_connection(*self._target)
+            except OSError:
+                return
+            stack.callback(to_server.transport.abort)
+            self._writers[to_client] = to_server
+            stack.callback(self._writers.pop, to_client)
             async with asyncio.TaskGroup() as ways:
                 ways.create_task(_pump(client, to_server, self._up))
                 ways.create_task(_pump(server, to_client, self._down))
-        finally:
-            del self._writers[to_client]
-            to_client.transport.abort()
-            to_server.transport.abort()
 
 
 async def _pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter, way: _Way) -> None:
