@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from .runtime.gate import OutagePolicy
     from .runtime.hooks import ChangeHook
     from .runtime.mode import MaintenanceMode
+    from .runtime.options import MaintenanceOptions
     from .runtime.requests import untrack_current_request
 else:  # and not for type checkers, which would take any name for one of these
 
@@ -62,6 +63,7 @@ __all__ = [
     "ForwardedHeader",
     "MaintenanceMode",
     "MaintenanceModeMiddleware",
+    "MaintenanceOptions",
     "MaintenanceState",
     "MaintenanceStateDep",
     "OutagePolicy",
@@ -111,6 +113,7 @@ _NAMES_OF: Final = {
     "runtime.dependencies": "MaintenanceStateDep get_maintenance_mode get_maintenance_state",
     "runtime.hooks": "ChangeHook",
     "runtime.mode": "MaintenanceMode",
+    "runtime.options": "MaintenanceOptions",
     "runtime.requests": "untrack_current_request",
 }
 _HOMES: Final = {name: module for module, names in _NAMES_OF.items() for name in names.split()}

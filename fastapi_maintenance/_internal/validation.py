@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 from ..exceptions import ConfigurationError
 
 
@@ -9,6 +11,12 @@ def require(valid: object, requirement: str, value: object) -> None:
     """Raise `ConfigurationError` with the requirement and the value unless the value is valid."""
     if not valid:
         raise ConfigurationError(f"{requirement}, got {value!r}.")
+
+
+def require_choice(name: str, value: object, choices: object) -> None:
+    """Raise `ConfigurationError` unless the value of an option is one of those of a `Literal`."""
+    known = get_args(choices)
+    require(value in known, f"{name} must be one of {', '.join(known)}", value)
 
 
 def positive(name: str, value: float) -> float:

@@ -8,12 +8,14 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any, Final, Self
+from dataclasses import dataclass, field
+from typing import Final, Self
 
 from ..backends import BaseStateBackend
 from ..backends.default import backend_or_default
 from ..exceptions import ConfigurationError
 from ..runtime.mode import MaintenanceMode
+from ..runtime.options import MaintenanceOptions
 from ..runtime.requests import InFlightRequest
 
 _POLL_INTERVAL: Final = 0.1  # seconds
@@ -34,16 +36,24 @@ async def job(mode: MaintenanceMode) -> AsyncIterator[None]:
         _end(work)
 
 
-class BackgroundMode:
+@dataclass(eq=False, repr=False, match_args=False)
+class BackgroundMode(MaintenanceOptions):
     """A `MaintenanceMode` for programs without an event loop: a thread of its own keeps it current.
 
     `backend` is a backend or its URL, as for `MaintenanceModeMiddleware`; further options are those
-    of `MaintenanceMode`. Enter it, or call `start`, in each process and after a fork: threads do
+    of `MaintenanceOptions`. Enter it, or call `start`, in each process and after a fork: threads do
     not survive a fork. Where it is not running, its methods raise `ConfigurationError`.
     """
 
-    def __init__(self, backend: str | BaseStateBackend | None = None, **options: Any) -> None:
-        self.mode = MaintenanceMode(backend_or_default(backend), **options)
+    backend: str | BaseStateBackend | None = None
+    enable_maintenance: bool | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        self.mode = MaintenanceMode(
+            backend_or_default(self.backend),
+            enable_maintenance=self.enable_maintenance,
+            **self.mode_options(),
+        )
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._end_watch: Callable[[], object] = lambda: None

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
-from typing import Final, Literal, get_args
+from typing import Final, Literal
 
 from starlette.types import Scope
 
-from .._internal.validation import require
+from .._internal.validation import require, require_choice
 from ..exceptions import ConfigurationError
 
 ForwardedHeader = Literal["x-forwarded-for", "forwarded"]
@@ -99,8 +99,7 @@ class Proxies:
     ) -> None:
         is_list = isinstance(trusted, Iterable)
         require(is_list, "trusted_proxies must be a list of networks", trusted)
-        known = get_args(ForwardedHeader)
-        require(forwarded in known, f"forwarded must be one of {', '.join(known)}", forwarded)
+        require_choice("forwarded", forwarded, ForwardedHeader)
         self.trusted = (trusted,) if isinstance(trusted, str) else tuple(trusted)
         self.forwarded = forwarded
         self._networks = tuple(map(network_of, self.trusted))

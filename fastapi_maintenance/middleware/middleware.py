@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
 from functools import partial
 from random import choice
 from time import monotonic
-from typing import Final, Literal, NoReturn, get_args
+from typing import Final, Literal, NoReturn
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .._internal.logging import log_fields
-from .._internal.validation import require
+from .._internal.validation import require, require_choice
 from ..backends import BaseStateBackend, EnvVarBackend
 from ..backends.default import backend_or_default
 from ..exceptions import ConfigurationError
-from ..exemptions.bypass import Bypass
-from ..exemptions.proxies import ForwardedHeader
 from ..exemptions.rules import ExemptHandler
 from ..model.precedence import DecidedBy
 from ..model.state import ON, MaintenanceState
@@ -25,9 +23,9 @@ from ..responses import MaintenanceResponse, ResponseOptions, announcement
 from ..responses.negotiation import preferences
 from ..responses.response import ResponseHandler
 from ..routing import RouteTable
-from ..runtime.gate import FENCED, Gate, OutagePolicy
-from ..runtime.hooks import ChangeHook
+from ..runtime.gate import FENCED, Gate
 from ..runtime.mode import MaintenanceMode
+from ..runtime.options import MaintenanceOptions
 from ..runtime.requests import InFlightRequest, reset_current_request, set_current_request
 from ..runtime.watches import running_loop
 from .cors import CORSPassthrough
@@ -46,7 +44,8 @@ _FENCED_STATES: Final = tuple(
 _REFUSALS: Final = (401, 403, 404, 405)  # status codes that do not answer an unknown route
 
 
-class MaintenanceModeMiddleware:
+@dataclass(eq=False, repr=False, match_args=False)
+class MaintenanceModeMiddleware(MaintenanceOptions):
     """Answers 503 while maintenance is on. Pure ASGI, for HTTP, WebSockets and lifespan.
 
     Add it by `app.add_middleware(MaintenanceModeMiddleware, backend="redis://localhost")`.
@@ -62,79 +61,49 @@ class MaintenanceModeMiddleware:
     exempts the documentation pages and the OpenAPI document. `unknown_routes="refuse"` also closes
     requests without a route, which a middleware inside the application may answer.
 
-    The options from `fallback` to `on_change_once` are those of `MaintenanceMode`.
+    The options from `fallback` to `on_change_once` are those of `MaintenanceOptions`.
     """
 
-    def __init__(
-        self,
-        app: ASGIApp,
-        enable_maintenance: bool | None = None,
-        backend: str | BaseStateBackend | None = None,
-        exempt_handler: ExemptHandler | None = None,
-        response_handler: ResponseHandler | None = None,
-        *,
-        fallback: str | BaseStateBackend | Sequence[str | BaseStateBackend] = (),
-        on_unreachable: OutagePolicy = "last-known",
-        stale_after: float | None = None,
-        close_websockets: float | None = None,
-        close_streams: float | None = None,
-        trusted_proxies: str | Sequence[str] = (),
-        forwarded: ForwardedHeader = "x-forwarded-for",
-        bypass: Bypass | None = None,
-        on_change: ChangeHook | None = None,
-        on_change_once: ChangeHook | None = None,
-        response: ResponseOptions | None = None,
-        announce: bool = False,
-        exempt_docs: bool = True,
-        unknown_routes: UnknownRoutes = "pass",
-    ) -> None:
-        self.app = app
-        self.exempt_handler = exempt_handler
-        self.response_handler = response_handler
+    app: ASGIApp
+    enable_maintenance: bool | None = None
+    backend: str | BaseStateBackend | None = None
+    exempt_handler: ExemptHandler | None = None
+    response_handler: ResponseHandler | None = None
+    _: KW_ONLY
+    response: ResponseOptions | None = None
+    announce: bool = False
+    exempt_docs: bool = True
+    unknown_routes: UnknownRoutes = "pass"
+
+    def __post_init__(self) -> None:
+        exempt_handler, response_handler = self.exempt_handler, self.response_handler
         try:
             for name in ("exempt_handler", "response_handler"):
                 handler = getattr(self, name)
                 require(handler is None or callable(handler), f"{name} must be callable", handler)
-            _check_response(response, response_handler)
-            choices = get_args(UnknownRoutes)
-            rule = f"unknown_routes must be one of {', '.join(choices)}"
-            require(unknown_routes in choices, rule, unknown_routes)
-            # Declared twice: type checkers reject `add_middleware(…, **options)` otherwise.
+            _check_response(self.response, response_handler)
+            require_choice("unknown_routes", self.unknown_routes, UnknownRoutes)
             self.mode = MaintenanceMode(
-                backend_or_default(backend),
-                enable_maintenance=enable_maintenance,
-                fallback=fallback,
-                on_unreachable=on_unreachable,
-                stale_after=stale_after,
-                close_websockets=close_websockets,
-                close_streams=close_streams,
-                trusted_proxies=trusted_proxies,
-                forwarded=forwarded,
-                bypass=bypass,
-                on_change=on_change,
-                on_change_once=on_change_once,
+                backend_or_default(self.backend),
+                enable_maintenance=self.enable_maintenance,
                 classifier=self._classify,
+                **self.mode_options(),
             )
         except ConfigurationError as error:
             # FastAPI builds its middlewares inside the lifespan. Servers would take an exception
             # for an application without a lifespan.
             self.app = _refuse_to_start(error)
             self.mode = MaintenanceMode(EnvVarBackend(), enable_maintenance=False)
-            response = None
+            self.response = None
         self._enter_and_leave = self.mode.requests.add, self.mode.requests.discard
-        self._close_websockets = close_websockets is not None
-        self._close_streams = close_streams is not None
-        self._announce = announce
-        self._wraps = self._close_websockets or self._close_streams or announce
-        self._exempt_docs = exempt_docs
-        self._refuse_unknown = unknown_routes == "refuse"
+        closes = self.close_websockets is not None or self.close_streams is not None
+        self._wraps = closes or self.announce
         self._gives_state = response_handler is not None and takes_state(response_handler)
         self._routes = RouteTable(self.app, self._follow_components)
         self._cors = CORSPassthrough(self.app, MaintenanceModeMiddleware)
         self._known = KnownRefusals(self._routes)
-        self._decides_alone = exempt_handler is None and response_handler is None and bypass is None
-        self._options = response
-        self._plain = MaintenanceResponse(ON, self.mode.now, response)
+        self._decides_alone = not (exempt_handler or response_handler or self.bypass)
+        self._plain = MaintenanceResponse(ON, self.mode.now, self.response)
         self._responses: dict[object, tuple[MaintenanceState, MaintenanceResponse]] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -233,8 +202,8 @@ class MaintenanceModeMiddleware:
         # Rules and handlers see the path as the routes do. The application gets it as it came.
         outside = self._routes.application is not None
         seen = request.scope if outside and self._routes.set_root_path(request.scope) else scope
-        request.exempt = (route.docs and self._exempt_docs) or None
-        decision = request.decide(gate, found=route.found or self._refuse_unknown)
+        request.exempt = (route.docs and self.exempt_docs) or None
+        decision = request.decide(gate, found=route.found or self.unknown_routes == "refuse")
         if decision.refused:
             fenced = decision.state is FENCED
             request.refused_by = choice(_FENCED_STATES) if fenced else decision.state
@@ -282,7 +251,7 @@ class MaintenanceModeMiddleware:
         key = state.retry_after if state.reason is FENCED.reason else component
         known, response = self._responses.get(key, (ON, self._plain))
         if known is not state:
-            response = MaintenanceResponse(state, self.mode.now, self._options)
+            response = MaintenanceResponse(state, self.mode.now, self.response)
             self._responses[key] = state, response
         return response
 
@@ -290,17 +259,17 @@ class MaintenanceModeMiddleware:
         self, request: InFlightRequest, gate: Gate, scope: Scope, receive: Receive, send: Send
     ) -> None:
         if scope["type"] == "websocket":
-            if self._close_websockets:
+            if self.close_websockets is not None:
                 websocket = ClosableWebSocket(receive, send)
                 request.close = websocket.close
                 receive, send = websocket.receive, websocket.send
             await self.app(scope, receive, send)
             return
-        if self._announce:
+        if self.announce:
             component = self._routes.match(scope).component if gate.components else None
             if (upcoming := gate.for_component(component).upcoming) is not None:
                 send = _announcing(upcoming, scope, send)
-        if self._close_streams:
+        if self.close_streams is not None:
             stream = ClosableStream(receive, send)
             request.close = stream.close
             await stream.run(self.app, scope)
@@ -323,7 +292,7 @@ class MaintenanceModeMiddleware:
         """Find the route of a request that was admitted while open, and whether it is exempt."""
         route = request.route = self._routes.match(request.scope)
         self._routes.set_root_path(request.scope)
-        exempt = route.docs and self._exempt_docs
+        exempt = route.docs and self.exempt_docs
         if not exempt and self.exempt_handler is not None:
             try:
                 exempt = await is_exempt(self.exempt_handler, request.scope, _answered, _answered)

@@ -9,21 +9,20 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any, Final, Self, get_args
+from typing import Any, Final, Self
 
 from .._internal.logging import log_fields, one_line
-from .._internal.validation import positive, require
+from .._internal.validation import positive, require, require_choice
 from .._internal.version import VERSION
 from ..backends import BaseStateBackend
 from ..backends.base import WorkerRegistry, as_backend_error
 from ..exceptions import BackendError
-from ..exemptions.bypass import Bypass
 from ..exemptions.granted import GrantedExemptions
-from ..exemptions.proxies import ForwardedHeader, Proxies
+from ..exemptions.proxies import Proxies
 from ..model.snapshot import Snapshot
 from ..model.state import OFF, MaintenanceState
 from ..model.workers import WAY_AROUND
@@ -31,7 +30,8 @@ from .change_log import ChangeLog
 from .eviction import Evictor
 from .fallbacks import Fallbacks
 from .gate import Gate, OutagePolicy, SnapshotCache, StalenessPolicy, overridden
-from .hooks import ChangeHook, ChangeHooks
+from .hooks import ChangeHooks
+from .options import MaintenanceOptions
 from .requests import InFlightRequest, InFlightRequests
 from .watches import Watch, Watches, running_loop
 
@@ -41,87 +41,53 @@ _MAX_UNROUTED: Final = 8
 _MAX_PATH: Final = 100  # characters
 
 
-class MaintenanceMode:
+@dataclass(eq=False, repr=False, match_args=False)
+class MaintenanceMode(MaintenanceOptions):
     """The maintenance state of one application. Enter it with `async with` for its lifetime.
 
-    Args:
-        backend: Where the switch is stored.
-        enable_maintenance: Overrides the switch, but no hold.
-        fallback: Backends or URLs, read in order until the first state is known; the environment
-            variable comes last. A fallback file also mirrors every confirmed state.
-        on_unreachable: What to do in an outage after `stale_after`: "last-known" keeps the last
-            state, "open" admits every request, "closed" none.
-        stale_after: Seconds after the last confirmation; 2 `ttl` by default.
-        close_websockets: Seconds after a closing until open WebSockets are closed with code 1012.
-        close_streams: Seconds after a closing until responses without a Content-Length are ended.
-            The application sees a disconnect, the client the end of the response.
-        trusted_proxies: Networks whose `forwarded` header is believed for the `allow` list.
-        forwarded: "x-forwarded-for", or "forwarded" (RFC 7239).
-        bypass: Admits requests with a token that the switch lists.
-        on_change: Called as `on_change(old, new, source)` in each worker, in order.
-        on_change_once: Called in one of all workers that share the backend, at least once. Both
-            hooks may be sync or async, delay no request, and need the lifespan.
-        classifier: Sets the route of a request that was admitted while the service was open, and
-            whether the request is exempt.
-
-    Raises:
-        ConfigurationError: An option is invalid.
+    `backend` is where the switch is stored. `enable_maintenance` overrides the switch, but no hold.
+    `classifier` sets the route of a request that was admitted while the service was open, and
+    whether the request is exempt. Raises `ConfigurationError` for an invalid option.
     """
 
-    def __init__(
-        self,
-        backend: BaseStateBackend,
-        *,
-        enable_maintenance: bool | None = None,
-        fallback: str | BaseStateBackend | Sequence[str | BaseStateBackend] = (),
-        on_unreachable: OutagePolicy = "last-known",
-        stale_after: float | None = None,
-        close_websockets: float | None = None,
-        close_streams: float | None = None,
-        trusted_proxies: str | Sequence[str] = (),
-        forwarded: ForwardedHeader = "x-forwarded-for",
-        bypass: Bypass | None = None,
-        on_change: ChangeHook | None = None,
-        on_change_once: ChangeHook | None = None,
-        classifier: Callable[[InFlightRequest], Awaitable[None]] | None = None,
-    ) -> None:
-        policies = get_args(OutagePolicy)
-        rule = f"on_unreachable must be one of {', '.join(policies)}"
-        require(on_unreachable in policies, rule, on_unreachable)
+    backend: BaseStateBackend
+    enable_maintenance: bool | None = field(default=None, kw_only=True)
+    classifier: Callable[[InFlightRequest], Awaitable[None]] | None = field(
+        default=None, kw_only=True
+    )
+
+    def __post_init__(self) -> None:
+        require_choice("on_unreachable", self.on_unreachable, OutagePolicy)
         rule = "enable_maintenance must be True, False or None"
-        require(enable_maintenance in (None, True, False), rule, enable_maintenance)
-        self.backend = backend
-        self.enable_maintenance = enable_maintenance
-        self.on_unreachable = on_unreachable
-        stale_after = 2 * backend.ttl if stale_after is None else stale_after
-        self.stale_after = positive("stale_after", stale_after)
+        require(self.enable_maintenance in (None, True, False), rule, self.enable_maintenance)
+        backend = self.backend
+        stale_after = 2 * backend.ttl if self.stale_after is None else self.stale_after
         # A snapshot of a healthy worker is up to 1.2 ttl old.
         rule = f"stale_after must be at least 1.5 ttl, here {1.5 * backend.ttl:g} s"
-        require(stale_after >= 1.5 * backend.ttl, rule, stale_after)
-        self.requests = InFlightRequests()
-        self._classifier = classifier
-        self._evictor = Evictor(close_websockets=close_websockets, close_streams=close_streams)
-        self.granted = GrantedExemptions(self.now, Proxies(trusted_proxies, forwarded), bypass)
-        self.is_exempt = self.granted.allows
-        self._fallbacks = Fallbacks(fallback)
-        self._reads_nowait = _can_read_nowait(backend)
-        self.cache = SnapshotCache(
-            StalenessPolicy(
-                kind=backend.kind,
-                enable_maintenance=enable_maintenance,
-                on_unreachable=on_unreachable,
-                stale_after=self.stale_after,
-                ttl=backend.ttl,
-                counts_from_registering=isinstance(backend, WorkerRegistry),
-                asks_always=self._reads_nowait,
-            )
+        require(positive("stale_after", stale_after) >= 1.5 * backend.ttl, rule, stale_after)
+        self._policy = StalenessPolicy(
+            kind=backend.kind,
+            enable_maintenance=self.enable_maintenance,
+            on_unreachable=self.on_unreachable,
+            stale_after=stale_after,
+            ttl=backend.ttl,
+            counts_from_registering=isinstance(backend, WorkerRegistry),
+            asks_always=_can_read_nowait(backend),
         )
+        self.cache = SnapshotCache(self._policy)
+        self.requests = InFlightRequests()
+        self._evictor = Evictor(
+            close_websockets=self.close_websockets, close_streams=self.close_streams
+        )
+        proxies = Proxies(self.trusted_proxies, self.forwarded)
+        self.granted = GrantedExemptions(self.now, proxies, self.bypass)
+        self._fallbacks = Fallbacks(self.fallback)
         self._started = time.time()
         self._lock = threading.RLock()
         self._watches = Watches()
         self.components: frozenset[str] = frozenset()
         self._log = ChangeLog(backend.describe())
-        self._hooks = ChangeHooks(on_change, on_change_once)
+        self._hooks = ChangeHooks(self.on_change, self.on_change_once)
         self._override: MaintenanceState | None = None
         self.refused_total = 0
         self.unrouted: tuple[str, ...] = ()  # paths answered without a route while closed
@@ -204,8 +170,8 @@ class MaintenanceMode:
         while True:
             await watch.closed.wait()
             watch.closed.clear()
-            if self._classifier is not None:
-                await self.requests.classify(self._classifier)
+            if self.classifier is not None:
+                await self.requests.classify(self.classifier)
             self.drain_progressed()
             self._evictor.start(tasks, self.requests, lambda: self.gate)
 
@@ -278,7 +244,7 @@ class MaintenanceMode:
             "epoch": 0 if snapshot is None else snapshot.epoch,
             **self._counts(gate),
             "components": {name: self._counts(gate, name) for name in sorted(self.components)},
-            "fence": self.stale_after if self.on_unreachable == "closed" else None,
+            "fence": self._policy.stale_after if self.on_unreachable == "closed" else None,
             "unrouted": self.unrouted,
         }
 
@@ -316,7 +282,7 @@ class MaintenanceMode:
         """Return a valid gate. This needs no I/O if a watch runs on this event loop."""
         if self._override is not None:
             return self.evaluate_gate()
-        if self._reads_nowait:
+        if self._policy.asks_always:
             snapshot = self._read_nowait()
             if snapshot is not None and snapshot is not self.cache.snapshot:
                 self.update(snapshot, time.monotonic())

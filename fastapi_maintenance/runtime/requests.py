@@ -15,6 +15,7 @@ from .gate import Gate
 if TYPE_CHECKING:  # a script that holds a lease needs no FastAPI
     from starlette.types import Scope
 
+    from ..exemptions.granted import GrantedExemptions
     from ..routing import RouteMatch
 
 # Seconds for each request, so that a hanging handler delays no other.
@@ -24,16 +25,16 @@ _CLASSIFY_TIMEOUT: Final = 1.0
 class Owner(Protocol):
     """The mode that admitted an in-flight request, as far as the request needs it.
 
-    `switch` describes the backend, to tell holds of different switches apart. `is_exempt` returns
-    whether a state that closes the service allows a request.
+    `switch` describes the backend, to tell holds of different switches apart. `granted` has the
+    exemptions of the states that close the service.
     """
 
     gate: Gate
+    granted: GrantedExemptions
     requests: InFlightRequests
 
     @property
     def switch(self) -> str: ...
-    def is_exempt(self, scope: Scope, state: MaintenanceState) -> bool: ...
     def drain_progressed(self) -> None: ...
 
 
@@ -93,7 +94,8 @@ class InFlightRequest:
         route, scope = self.route, self.scope
         assert route is not None
         closure = gate.for_component(route.component).closure
-        exempt = self.exempt or (closure is not None and self.owner.is_exempt(scope, closure.state))
+        granted = self.owner.granted
+        exempt = self.exempt or (closure is not None and granted.allows(scope, closure.state))
         return decide(
             mark=route.mark,
             found=found,
