@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from functools import cache
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 import pytest
 from blockbuster import BlockBuster
@@ -111,27 +111,33 @@ def free_port() -> int:
     return ports.free_port()
 
 
-# Directories whose lines the tests of the package reach, too.
-_UNTRACED: Final = {
-    "benchmarks",
-    "browser",
-    "checker",
-    "compat",
-    "docs",
-    "examples",
-    "fuzz",
-    "servers",
-    "soak",
-}
-
-
-def pytest_itemcollected(item: pytest.Item) -> None:
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     """Trace no lines where that proves nothing: with it, a test computes up to thrice as long."""
-    directory = item.path.relative_to(Path(__file__).parent).parts[0]
+    coverage = Coverage.current()
+    if coverage is None or _is_traced(item):
+        return (yield)
+    coverage.stop()
+    try:
+        return (yield)
+    finally:
+        coverage.start()
+
+
+def _is_traced(item: pytest.Item) -> bool:
+    """Whether it may be the only test to reach a line of the package.
+
+    The tests of a part are named for it. A property repeats with many values what others show with
+    one, and older servers are asked what the installed one is.
+    """
+    tests = Path(__file__).parent
+    part = item.path.relative_to(tests).parts[0].removeprefix("test_")
     parameters: dict[str, Any] = getattr(getattr(item, "callspec", None), "params", {})
-    version = parameters.get("redis_program", INSTALLED)
-    if directory in _UNTRACED or version != INSTALLED:
-        item.add_marker("no_cover")
+    return (
+        (tests.parent / "fastapi_maintenance" / part).exists()
+        and parameters.get("redis_program", INSTALLED) == INSTALLED
+        and not item.get_closest_marker("hypothesis")
+    )
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
