@@ -9,7 +9,7 @@ import os
 import secrets
 import socket
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from contextvars import ContextVar
 from copy import copy
 from datetime import UTC, datetime
@@ -26,9 +26,9 @@ from ..model.components import check_component
 from ..model.holds import Hold
 from ..model.state import MaintenanceState, Mode
 from ..runtime.current import current_backend
-from ..runtime.requests import InFlightRequest, current_request
+from ..runtime.requests import current_request
 from .barrier import BarrierResult, wait_until_applied
-from .lease import LeaseKeeper, LocalLease
+from .lease import LeaseKeeper, LocalHold
 
 logger = logging.getLogger("fastapi_maintenance")
 
@@ -164,10 +164,9 @@ class MaintenanceContext:
         self._wait = wait
         self._strict = strict
         self._component = component if component is None else check_component(component)
-        self._hold: Hold | None = None  # while the block is entered
-        self._lease: LeaseKeeper | LocalLease | None = None
+        self._entered: ExitStack | None = None  # what to undo when the block is left
+        self._lease: LocalHold | None = None  # stays after the block, for `lost` and `check`
         self._cancellation: _Cancellation | None = None
-        self._request: InFlightRequest | None = None  # that runs the block
         self.release_error = ""
         """The reason why the hold could not be released when the block ended, or empty."""
 
@@ -184,19 +183,18 @@ class MaintenanceContext:
     # -- async with -------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
-        hold, lease = self._prepare()
+        lease = self._prepare()
         try:
             await lease.acquire()
         except asyncio.CancelledError as cancelled:
             self._detach()
-            if isinstance(lease, LeaseKeeper):  # whose thread may have taken the hold
-                with suppress(Exception):  # the process may be about to end, so wait for this
-                    async with asyncio.timeout(_RELEASE_TIMEOUT):
-                        await lease.release(self._kept_state(hold, cancelled))
+            with suppress(Exception):  # the process may be about to end, so wait for this
+                async with asyncio.timeout(_RELEASE_TIMEOUT):
+                    await lease.release(self._kept_state(lease.hold, cancelled))
             raise
-        self._enter(hold)
+        self._enter(lease)
         try:
-            await self._drain()
+            await self._drain(lease)
         except BaseException as error:
             await self.__aexit__(type(error), error, error.__traceback__)
             raise
@@ -208,15 +206,15 @@ class MaintenanceContext:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        hold, lease = self._leave()
-        keep = self._kept_state(hold, error)
+        lease = self._leave()
+        keep = self._kept_state(lease.hold, error)
         try:
             await lease.release(keep)
         except asyncio.CancelledError as cancelled:
             self._detach(cancelled)  # our own cancellation may arrive only now
             raise
         except Exception as failure:
-            self._report_release_failure(failure, error, keep)
+            self._report_release_failure(lease.backend, failure, error, keep)
         if self._cancellation is not None:
             self._cancellation.take_back(error)
 
@@ -234,21 +232,21 @@ class MaintenanceContext:
                 "on_lost='cancel' must be used with 'async with', got 'with'. "
                 "Call check() in the block instead."
             )
-        hold, lease = self._prepare(LeaseKeeper)
+        lease = self._prepare(LeaseKeeper)
         assert isinstance(lease, LeaseKeeper)
         try:
             lease.submit_acquire().result()
         except BaseException:
             lease.submit_release()  # as on Ctrl-C while it is being taken
             raise
-        self._enter(hold)
+        self._enter(lease)
         if self._wait is not None:
             try:
                 # In another thread, because this one may run an event loop. Ctrl-C ends the wait.
                 from anyio.from_thread import start_blocking_portal
 
                 with start_blocking_portal() as portal:
-                    portal.call(self._drain)
+                    portal.call(self._drain, lease)
             except BaseException as error:
                 self.__exit__(type(error), error, error.__traceback__)
                 raise
@@ -260,13 +258,13 @@ class MaintenanceContext:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        hold, lease = self._leave()
+        lease = self._leave()
         assert isinstance(lease, LeaseKeeper)
-        keep = self._kept_state(hold, error)
+        keep = self._kept_state(lease.hold, error)
         try:
             lease.submit_release(keep).result()
         except Exception as failure:
-            self._report_release_failure(failure, error, keep)
+            self._report_release_failure(lease.backend, failure, error, keep)
 
     # -- decorator --------------------------------------------------------------------------------
 
@@ -295,15 +293,13 @@ class MaintenanceContext:
 
     def _copy(self) -> MaintenanceContext:
         block = copy(self)
-        block._hold = block._lease = block._cancellation = block._request = None
+        block._entered = block._lease = block._cancellation = None
         return block
 
     # -- both -------------------------------------------------------------------------------------
 
-    def _prepare(
-        self, kind: type[LeaseKeeper] | None = None
-    ) -> tuple[Hold, LeaseKeeper | LocalLease]:
-        if self._hold is not None:
+    def _prepare(self, kind: type[LeaseKeeper] | None = None) -> LocalHold:
+        if self._entered is not None:
             raise RuntimeError(
                 "This block is already entered. Call maintenance_mode_on() or "
                 "maintenance_mode_off() again for another one."
@@ -326,35 +322,38 @@ class MaintenanceContext:
             on_lost = self._cancellation or (self._on_lost if callable(self._on_lost) else None)
             self._lease = LeaseKeeper(backend, hold, self._seconds, on_lost)
         else:
-            self._lease = LocalLease(backend, hold, self._seconds)
-        return hold, self._lease
+            self._lease = LocalHold(backend, hold, self._seconds)
+        return self._lease
 
-    def _enter(self, hold: Hold) -> None:
-        self._hold = hold
-        if not hold.state.enabled:
+    def _enter(self, lease: LocalHold) -> None:
+        self._entered = ExitStack()
+        if not lease.hold.state.enabled:
             return
-        _enclosing.set((*_enclosing.get(), hold.id))
-        self._request = current_request.get()
-        if self._request is not None and self._lease is not None:
+        id, request = lease.hold.id, current_request.get()
+        _enclosing.set((*_enclosing.get(), id))
+
+        def leave() -> None:
+            # Not by token, because an async generator may be finalised in another context.
+            _enclosing.set(tuple(other for other in _enclosing.get() if other != id))
+
+        self._entered.callback(leave)
+        if request is not None:
             # A drain must not wait for the request that runs the block: it would wait for itself.
-            self._request.exclude(self._lease.backend.describe(), hold.component)
+            excluded = lease.backend.describe(), self._component
+            request.exclude(*excluded)
+            self._entered.callback(request.include, *excluded)
 
-    async def _drain(self) -> None:
-        if self._wait is not None and self._lease is not None:
-            (await self._wait(self._lease.backend)).check(strict=self._strict)
-            self.check()
+    async def _drain(self, lease: LocalHold) -> None:
+        if self._wait is not None:
+            (await self._wait(lease.backend)).check(strict=self._strict)
+            lease.check()
 
-    def _leave(self) -> tuple[Hold, LeaseKeeper | LocalLease]:
-        hold, lease = self._hold, self._lease
-        if hold is None or lease is None:
+    def _leave(self) -> LocalHold:
+        entered, self._entered = self._entered, None
+        if entered is None or self._lease is None:
             raise RuntimeError("This block was never entered.")
-        self._hold = None
-        # Not by token, because an async generator may be finalised in another context.
-        _enclosing.set(tuple(id for id in _enclosing.get() if id != hold.id))
-        if self._request is not None:
-            self._request.include(lease.backend.describe(), hold.component)
-            self._request = None
-        return hold, lease
+        entered.close()
+        return self._lease
 
     def _kept_state(self, hold: Hold, error: BaseException | None) -> MaintenanceState | None:
         if error is None or self._on_error == "release":
@@ -363,11 +362,13 @@ class MaintenanceContext:
         return hold.state.replace(reason=": ".join(filter(None, parts)))
 
     def _report_release_failure(
-        self, failure: Exception, error: BaseException | None, keep: MaintenanceState | None
+        self,
+        backend: BaseStateBackend,
+        failure: Exception,
+        error: BaseException | None,
+        keep: MaintenanceState | None,
     ) -> None:
         """Log and note a failed release, which must not hide how the block ended."""
-        assert self._lease is not None
-        backend = self._lease.backend
         note = f"The hold could not be released ({error_text(failure).removesuffix('.')})"
         if isinstance(backend, SupportsLeases):
             note += f"; it expires within {self._seconds:g} s"

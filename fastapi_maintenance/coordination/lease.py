@@ -9,11 +9,10 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import suppress
 from typing import Final
 
 from .._internal.logging import error_text, log_fields
-from ..backends.base import BaseStateBackend, SupportsLeases
+from ..backends.base import BaseStateBackend
 from ..exceptions import LeaseLostError
 from ..model.holds import Hold
 from ..model.state import MaintenanceState
@@ -27,7 +26,28 @@ _RETRIES: Final = 10  # per lease, while the backend does not answer
 OnLost = Callable[[LeaseLostError], object]
 
 
-class LeaseKeeper:
+class LocalHold:
+    """Takes and releases a hold without a lease, on the event loop. It cannot be lost."""
+
+    lost = ""
+    """The reason why the hold ended before its block did, or empty."""
+
+    def __init__(self, backend: BaseStateBackend, hold: Hold, seconds: float) -> None:
+        self.backend, self.hold, self.seconds = backend, hold, seconds
+
+    async def acquire(self) -> None:
+        """Take the hold. If this is cancelled, it may be taken: release it then."""
+        await self.backend.acquire(self.hold, self.seconds)
+
+    async def release(self, keep: MaintenanceState | None = None) -> None:
+        """Release the hold, and turn the switch to `keep` if given."""
+        await self.backend.release(self.hold, keep=keep)
+
+    def check(self) -> None:
+        """Raise `LeaseLostError` if the hold has ended, but not its block."""
+
+
+class LeaseKeeper(LocalHold):
     """Keeps a hold alive from a daemon thread with an event loop of its own.
 
     A block that blocks its event loop, as migrations do, keeps its lease. A process that dies
@@ -37,9 +57,7 @@ class LeaseKeeper:
     def __init__(
         self, backend: BaseStateBackend, hold: Hold, seconds: float, on_lost: OnLost | None = None
     ) -> None:
-        self.backend = backend
-        self._hold = hold
-        self._seconds = seconds
+        super().__init__(backend, hold, seconds)
         # A holder that is cut off is told this long before its hold can expire.
         self._margin = min(0.1 * seconds, 1.0)
         self._on_lost = on_lost
@@ -48,19 +66,17 @@ class LeaseKeeper:
         self._to_release: Future[MaintenanceState | None] = Future()
         self._pid = os.getpid()
         self._revoked = False
-        self.lost = ""
 
     async def acquire(self) -> None:
-        """Take the hold. If this is cancelled, the thread still does it: release it then."""
         await asyncio.shield(asyncio.wrap_future(self.submit_acquire()))
 
     async def release(self, keep: MaintenanceState | None = None) -> None:
-        """Release the hold. If this is cancelled, the thread still does it."""
+        # If this is cancelled, the thread still releases the hold.
         await asyncio.shield(asyncio.wrap_future(self.submit_release(keep)))
 
     def submit_acquire(self) -> Future[None]:
         """Start the thread. The future ends when the hold is taken, or with the error."""
-        name = f"fastapi_maintenance lease {self._hold.id}"
+        name = f"fastapi_maintenance lease {self.hold.id}"
         threading.Thread(target=self._run, name=name, daemon=True).start()
         return self._acquired
 
@@ -76,13 +92,12 @@ class LeaseKeeper:
         return self._released
 
     def check(self) -> None:
-        """Raise `LeaseLostError` if the hold has ended, but not its block."""
         if self.lost:
             raise self._error()
 
     def _error(self) -> LeaseLostError:
         return LeaseLostError(
-            f"The hold {self._hold.id} on {self.backend.describe()} was lost: {self.lost}"
+            f"The hold {self.hold.id} on {self.backend.describe()} was lost: {self.lost}"
         )
 
     # -- in the thread ----------------------------------------------------------------------------
@@ -96,16 +111,16 @@ class LeaseKeeper:
             self._released.set_result(None)
 
     async def _keep(self) -> None:
-        deadline = time.monotonic() + self._seconds
+        deadline = time.monotonic() + self.seconds
         try:
-            self._hold = await self.backend.acquire(self._hold, self._seconds)
+            self.hold = await self.backend.acquire(self.hold, self.seconds)
         except Exception as error:
             self._acquired.set_exception(error)
-            await self.backend.release(self._hold)  # it may stand, and only the reply be lost
+            await self.backend.release(self.hold)  # it may stand, and only the reply be lost
             return
         self._acquired.set_result(None)
         release = asyncio.wrap_future(self._to_release)
-        pause = min(self._seconds / _RENEWALS, _MAX_RENEWAL_INTERVAL)
+        pause = min(self.seconds / _RENEWALS, _MAX_RENEWAL_INTERVAL)
         while not release.done():
             left = deadline - self._margin - time.monotonic()
             await asyncio.wait([release], timeout=min(pause, left) if left > 0 else pause)
@@ -114,16 +129,17 @@ class LeaseKeeper:
         if not self.lost:
             await self._renew(deadline)  # the hold may have been lost since the last renewal
         # An operator who ended it by force opened the service. The failed block must not undo that.
-        await _release_hold(self.backend, self._hold, None if self._revoked else release.result())
+        keep = None if self._revoked else release.result()
+        await self.backend.release(self.hold, keep=keep)
 
     async def _renew(self, deadline: float) -> tuple[float, float]:
         """Renew once. Returns the new deadline, counted from the request, and the next pause."""
         sent = time.monotonic()
-        report_at, retry = deadline - self._margin, self._seconds / _RETRIES
+        report_at, retry = deadline - self._margin, self.seconds / _RETRIES
         timeout = max(report_at - sent, self._margin / 2) if sent < deadline else retry
         try:
             async with asyncio.timeout(timeout):
-                stands = await self.backend.renew(self._hold, self._seconds)
+                stands = await self.backend.renew(self.hold, self.seconds)
         except Exception as error:  # a custom backend may raise any, and renewals must go on
             if time.monotonic() >= report_at:
                 self._lose(f"it could not be renewed in time ({error_text(error)})")
@@ -133,13 +149,13 @@ class LeaseKeeper:
             self._lose("an operator ended it by force")
         elif time.monotonic() >= deadline:
             self._lose("this process was suspended for longer than the lease")
-        return sent + self._seconds, min(self._seconds / _RENEWALS, _MAX_RENEWAL_INTERVAL)
+        return sent + self.seconds, min(self.seconds / _RENEWALS, _MAX_RENEWAL_INTERVAL)
 
     def _lose(self, reason: str) -> None:
         if self.lost:
             return
         self.lost = reason
-        id, backend = self._hold.id, self.backend.describe()
+        id, backend = self.hold.id, self.backend.describe()
         extra = log_fields("hold-lost", hold=id, backend=backend)
         message = "lost the hold %s on %s while its block is running: %s"
         logger.critical(message, id, backend, reason, extra=extra)
@@ -148,48 +164,3 @@ class LeaseKeeper:
                 self._on_lost(self._error())
             except Exception:  # a user's callback must not end the renewals
                 logger.exception("on_lost raised", extra=extra)
-
-
-class LocalLease:
-    """Takes and releases a hold without a lease, on the event loop. It cannot be lost."""
-
-    lost = ""
-
-    def __init__(self, backend: BaseStateBackend, hold: Hold, seconds: float) -> None:
-        self.backend = backend
-        self._hold = hold
-        self._seconds = seconds
-
-    async def acquire(self) -> None:
-        """Take the hold."""
-        try:
-            await self.backend.acquire(self._hold, self._seconds)
-        except BaseException:  # it may be cancelled after the hold was taken
-            await _discard_hold(self.backend, self._hold)
-            raise
-
-    async def release(self, keep: MaintenanceState | None = None) -> None:
-        """Release the hold."""
-        await _release_hold(self.backend, self._hold, keep)
-
-    def check(self) -> None:
-        """Do nothing, because the hold cannot be lost."""
-
-
-async def _release_hold(
-    backend: BaseStateBackend, hold: Hold, keep: MaintenanceState | None = None
-) -> None:
-    """Release a hold. If that fails, discard one without a lease: it would never expire."""
-    try:
-        await backend.release(hold, keep=keep)
-    except BaseException:
-        if not isinstance(backend, SupportsLeases):
-            await _discard_hold(backend, hold)
-        raise
-
-
-async def _discard_hold(backend: BaseStateBackend, hold: Hold) -> None:
-    """Release a hold that only this process knows, even if the backend cannot be read."""
-    with suppress(Exception):
-        async with asyncio.timeout(backend.ttl):
-            await backend.release(hold)
