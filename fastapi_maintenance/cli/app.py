@@ -249,7 +249,7 @@ def _watch(backend: object = BACKEND, as_json: bool = AS_JSON) -> None:
 # -- the workers -----------------------------------------------------------------------------------
 
 
-@_command("wait", "workers.wait", short_help="Wait until every live worker has followed.")
+@_command("wait", "workers.wait", short_help="Wait until every worker has applied the state.")
 def _wait(
     backend: object = BACKEND,
     drained: bool = option(
@@ -269,16 +269,17 @@ def _wait(
 
 
 @_group(
-    "workers", invoke_without_command=True, short_help="List the workers, and how they stand."
+    "workers", invoke_without_command=True, short_help="List the workers and their status."
 ).callback()
 def _list_workers(ctx: typer.Context, backend: Any = BACKEND, as_json: bool = AS_JSON) -> None:
-    """List the workers: where they run, how they hear of changes, and what they have in flight.
+    """List the workers: where they run, how changes reach them, and what they have in flight.
 
-    The link is 'tracking' if Redis pushes every write to the worker; 'message' if Redis pushes
-    only the writes of this package, and the worker polls for the rest; 'polling' if it only polls;
-    'down' without a connection. A worker is 'open', 'closed' while earlier requests are in flight,
-    or 'drained'. A 'vanished' worker sends no reports and is not proved gone. The fence is the
-    number of seconds without Redis after which the worker closes itself.
+    The delivery is 'tracking' if Redis pushes every write to the worker. It is 'message' if Redis
+    pushes only the writes of this package, and the worker polls for the rest. It is 'polling' if
+    the worker only polls, and 'down' without a connection. A worker is 'open', 'closed' while
+    earlier requests are in flight, or 'drained'. A 'vanished' worker sends no reports and is not
+    proved gone. The fence is the number of seconds without Redis after which the worker closes
+    itself.
     """
     if ctx.invoked_subcommand is None:
         from .workers import list_workers
@@ -392,6 +393,7 @@ def _history(
 _group(
     "schedule",
     no_args_is_help=True,
+    short_help="List and cancel maintenance windows.",
     help="List and cancel windows, in which maintenance starts or ends automatically.",
 )
 
@@ -403,7 +405,7 @@ def _list_windows(
     """Print the upcoming or current window, or nothing if there is none."""
 
 
-@_command("schedule cancel", "switch.cancel_window")
+@_command("schedule cancel", "switch.cancel_window", short_help="Cancel or end the window.")
 def _cancel_window(backend: object = BACKEND, component: str | None = COMPONENT) -> None:
     """Cancel the upcoming window or end the current one, and print the resulting status.
 
@@ -414,7 +416,7 @@ def _cancel_window(backend: object = BACKEND, component: str | None = COMPONENT)
 _group("bypass", no_args_is_help=True, help="Let testers through while the switch is on.")
 
 
-@_command("bypass create", "bypass.create")
+@_command("bypass create", "bypass.create", short_help="Create a token, and print its link.")
 def _create_bypass(
     backend: object = BACKEND,
     length: timedelta = option(
@@ -462,7 +464,7 @@ def _revoke_bypasses(
 # -- in the place of workers -----------------------------------------------------------------------
 
 
-@_command("page", "page.write_page")
+@_command("page", "page.write_page", short_help="Write the maintenance page for a proxy.")
 def _page(
     out: Path | None = option(
         "--out FILE", "The file, which is replaced atomically. Default: print it."
@@ -490,7 +492,7 @@ def _page(
     """
 
 
-@_command("serve", "serve.serve")
+@_command("serve", "serve.serve", short_help="Answer 503 in the place of missing workers.")
 def _serve(
     backend: object = BACKEND,
     port: int = option("--port PORT", "The port to listen on.", ..., min=0, max=65535),

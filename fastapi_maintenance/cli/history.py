@@ -84,7 +84,8 @@ def _row(change: Change) -> dict[str, str | None]:
 
 def _line(change: Change) -> str:
     row = {name: text for name, text in _row(change).items() if text}
-    start = " ".join(row.pop(name) for name in ("when", "what", "state") if name in row)
+    what = [row.pop(name) for name in ("what", "state") if name in row]
+    start = f"{row.pop('when')} {(': ' if change.hold else ' ').join(what)}"
     return ", ".join([start, *(f"{name}: {sanitize(text)}" for name, text in row.items())])
 
 

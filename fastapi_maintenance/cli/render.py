@@ -152,7 +152,7 @@ def _switch(report: StatusReport) -> str:
     if report.switch.enabled and ends_at is not None and ends_at <= report.now:
         shown += f", ended {_moment(report, ends_at)}"
     elif report.upcoming is not None:
-        shown += ", but not yet"
+        shown += ", not started yet"
     elif report.switch.enabled and starts_at is not None and report.now < starts_at:
         shown += ", but gone before its window begins"
     return shown if left is None else f"{shown}, {show_seconds(left)} left to live"

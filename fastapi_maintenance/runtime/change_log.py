@@ -31,7 +31,8 @@ class ChangeLog:
     def recovered(self, snapshot: Snapshot) -> None:
         """Log that the backend answers again, and an unreadable value or ignored details once."""
         if self._failing:
-            logger.info(
+            # As a warning too, for a log of warnings shows no end of the outage else.
+            logger.warning(
                 "%s answers again",
                 self._backend,
                 extra=log_fields("reachable", backend=self._backend),

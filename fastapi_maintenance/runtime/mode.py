@@ -228,7 +228,8 @@ class MaintenanceMode(MaintenanceOptions):
             what = "the last known state stays"
             if self.cache.known is None:
                 what = "no state was ever known, asking the fallbacks"
-            self._log.unreachable(f"{error}; {what}, on_unreachable={self.on_unreachable}")
+            reason = str(error).removesuffix(".")
+            self._log.unreachable(f"{reason}; {what}, on_unreachable={self.on_unreachable}")
         if self.cache.known is None:
             self._watches.notify("fallbacks")
 

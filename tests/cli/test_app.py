@@ -454,7 +454,7 @@ def test_status_shows_a_time_to_live_and_a_coming_window(
     status = cli("status", "--backend", redis_url)
     assert status.lines[0] == "maintenance: off"
     assert any(line.startswith("coming: on from ") for line in status.lines)
-    assert any(line.startswith("switch: on, but not yet") for line in status.lines)
+    assert any(line.startswith("switch: on, not started yet") for line in status.lines)
 
 
 def test_the_environment_variable_is_the_default(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

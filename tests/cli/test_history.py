@@ -59,7 +59,7 @@ def change(kind: Kind, **details: object) -> Change:
         ),
         (
             change("taken", state=ON, hold="h", component="billing"),
-            "hold taken on, component: billing",
+            "hold taken: on, component: billing",
         ),
         (change("noticed", error="no \x1bword"), "noticed unknown, error: no \\x1bword"),
         (change("lost"), "lost"),

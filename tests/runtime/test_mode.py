@@ -477,7 +477,7 @@ async def test_fenced_worker_opens_when_the_backend_answers(
 ) -> None:
     mode = MaintenanceMode(Switchboard(ttl=TTL), on_unreachable="closed")
     mode.update(Snapshot(OFF, now=T0), clock.monotonic())
-    mode.fail(BackendUnavailableError("board: gone"))
+    mode.fail(BackendUnavailableError("board: gone."))
     mode.fail(BackendUnavailableError("board: gone, still"))
     clock.passed += 60
     assert is_closed(mode)
@@ -495,6 +495,8 @@ async def test_fenced_worker_opens_when_the_backend_answers(
         "Switchboard answers again",
         "maintenance off (board)",
     ]
+    levels = [record.levelname for record in log.records]
+    assert levels == ["WARNING", "INFO", "WARNING", "INFO"], "a log of warnings shows the end"
 
 
 async def test_mode_without_snapshot_follows_its_fallback() -> None:
