@@ -63,7 +63,7 @@ def test_readiness_of_a_fenced_worker_is_200() -> None:
     app = shop("leave", backend=backend, on_unreachable="closed", stale_after=0.1)
     with TestClient(app) as client:
         backend.error = RuntimeError("gone")
-        eventually_sync(lambda: client.get("/").status_code == 503, within=20)
+        eventually_sync(lambda: client.get("/").status_code == 503, within=30)
         answer = client.get("/ready")
 
     assert (answer.status_code, answer.json()) == (200, {"ready": True, "maintenance": True})

@@ -195,13 +195,13 @@ def test_it_serves_and_is_flipped(
     with serving(installed, environment, free_port, tmp_path) as url:
         eventually_sync(lambda: ask(url)[0] == 200, within=60, every=0.1)
         redis_server.cli("SET", "maintenance", '{"enabled": true, "message": "Back at four"}')
-        eventually_sync(lambda: ask(url)[0] == 503, within=10)
+        eventually_sync(lambda: ask(url)[0] == 503, within=30)
         assert "Back at four" in ask(url, "text/html")[1]
         assert "Back at four" in run(
             installed / "fastapi-maintenance", "status", environment=environment, where=tmp_path
         )
         run(installed / "fastapi-maintenance", "off", environment=environment, where=tmp_path)
-        eventually_sync(lambda: ask(url)[0] == 200, within=10)
+        eventually_sync(lambda: ask(url)[0] == 200, within=30)
 
 
 @contextmanager

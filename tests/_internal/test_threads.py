@@ -35,7 +35,7 @@ async def test_result_after_a_cancellation_is_dropped() -> None:
         go_on.wait()
 
     waiting = asyncio.create_task(in_thread(wait))
-    await eventually(lambda: bool(started), within=5.0)
+    await eventually(lambda: bool(started), within=30)
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting

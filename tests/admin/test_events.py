@@ -150,7 +150,7 @@ async def test_time_to_live_of_a_component_expires_while_redis_is_down(
     server.cli("SET", "maintenance:billing", "1", "PX", "5000")
     async with MaintenanceMode(RedisBackend(server.url, timeout=0.5)) as mode:
         mode.follow_components(frozenset({"billing"}))
-        await eventually(lambda: mode.gate.components, within=20)
+        await eventually(lambda: mode.gate.components, within=30)
         server.kill()
 
         async def is_on() -> bool | None:

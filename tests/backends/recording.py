@@ -69,7 +69,7 @@ async def watched(
         backend.subscribe(feed)
     watch = asyncio.create_task(backend.watch(feed))
     try:
-        await eventually(lambda: feed.readings or feed.errors, within=10)
+        await eventually(lambda: feed.readings or feed.errors, within=30)
         yield feed
     finally:
         watch.cancel()

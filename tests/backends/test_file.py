@@ -33,7 +33,7 @@ from tests.support.waiting import eventually
 
 from .recording import RecordingFeed, watched
 
-SLACK = 5.0  # seconds that a busy machine may take longer than it should
+SLACK = 20.0  # seconds that a busy machine may take longer than it should
 
 
 @pytest.fixture
@@ -504,7 +504,7 @@ async def test_watch_retries_a_file_that_failed_to_open(
 
 
 async def test_window_is_noticed_at_its_start(path: Path) -> None:
-    backend = LocalFileBackend(path, ttl=20.0)
+    backend = LocalFileBackend(path, ttl=120.0)
     starts = datetime.now(UTC) + timedelta(seconds=4)
     await backend.write(MaintenanceState(enabled=True, starts_at=starts))
     async with watched(backend) as feed:
@@ -513,7 +513,7 @@ async def test_window_is_noticed_at_its_start(path: Path) -> None:
 
 
 async def test_its_own_writes_are_told_at_once_and_without_a_watch(path: Path) -> None:
-    backend, feed = LocalFileBackend(path, ttl=20.0), RecordingFeed()
+    backend, feed = LocalFileBackend(path, ttl=120.0), RecordingFeed()
     backend.subscribe(feed)
     await backend.write(ON)
     assert feed.is_on()
@@ -586,7 +586,7 @@ async def test_it_does_not_wait_for_the_applications_thread_pool(backend: LocalF
         for _ in range(int(limiter.total_tokens)):
             tasks.start_soon(to_thread.run_sync, release.wait, 20)
         try:
-            await eventually(lambda: limiter.available_tokens == 0, within=20)
+            await eventually(lambda: limiter.available_tokens == 0, within=30)
             with anyio.fail_after(10):
                 await backend.write(ON)
                 assert await backend.get_value() is True

@@ -201,7 +201,7 @@ async def test_read_while_a_hold_becomes_a_switch_is_on(
 async def test_hold_without_renewal_ends_at_its_deadline(
     path: Path, other: LocalFileBackend
 ) -> None:
-    backend = LocalFileBackend(path, ttl=20.0)
+    backend = LocalFileBackend(path, ttl=120.0)
     hold = await other.acquire(Hold("a", ON), 4.0)
     async with watched(backend) as feed:
         assert feed.is_on()
@@ -213,7 +213,7 @@ async def test_hold_without_renewal_ends_at_its_deadline(
 async def test_renewed_hold_outlives_its_old_deadline_in_a_watch(
     path: Path, other: LocalFileBackend
 ) -> None:
-    backend = LocalFileBackend(path, ttl=20.0)
+    backend = LocalFileBackend(path, ttl=120.0)
     hold = await other.acquire(Hold("a", ON), 4.0)
     async with watched(backend) as feed:
         await other.renew(hold, LEASE)

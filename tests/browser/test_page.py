@@ -345,7 +345,7 @@ def test_page_polls_ever_less_often(visit: Visit, address: str) -> None:
         page.clock.run_for(1_000)
         seconds += 1
         if polls(visit) > len(pauses):
-            eventually_sync(lambda: _pumped(page, len(answered) == polls(visit)), within=20)
+            eventually_sync(lambda: _pumped(page, len(answered) == polls(visit)), within=30)
             pauses.append(seconds)
             seconds = 0
     assert pauses[0] <= 5

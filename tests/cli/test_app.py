@@ -711,7 +711,7 @@ def test_on_says_how_many_replicas_have_it(cli: Cli, own_redis_server: RedisServ
     replicas = [own_redis_server() for _ in range(2)]
     for replica in replicas:
         replica.cli("REPLICAOF", "127.0.0.1", master.port)
-    eventually_sync(lambda: master.cli("INFO", "replication").count("state=online") == 2, within=20)
+    eventually_sync(lambda: master.cli("INFO", "replication").count("state=online") == 2, within=30)
     assert cli("on", "--backend", master.url).lines[-1] == "replicas: 2 of 2 have it"
 
     replicas[0].pause()

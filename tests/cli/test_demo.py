@@ -119,7 +119,7 @@ def test_in_a_pipe_each_flip_is_a_line_until_sigterm(tmp_path: Path) -> None:
             )
             subprocess.run(shlex.split(command), check=True, capture_output=True, timeout=60)
             (url,) = re.findall(r"curl -i (\S+)", program.output)
-            eventually_sync(partial(answers, url, answer), within=10)
+            eventually_sync(partial(answers, url, answer), within=30)
 
         processes = descendants(program._process.pid)
         assert len(processes) >= 4, "Redis, uvicorn and two workers"
@@ -382,4 +382,4 @@ def test_the_application_has_all_three_kinds_of_routes(
         assert [client.get(path).status_code for path in paths] == [200, 200, 503, 404]
         monkeypatch.setenv("FASTAPI_MAINTENANCE_MODE", "1")
         assert [client.get(path).status_code for path in paths] == [503, 200, 503, 404]
-        eventually_sync(lambda: f"[{os.getpid()}, true, " in capfd.readouterr().out, within=10)
+        eventually_sync(lambda: f"[{os.getpid()}, true, " in capfd.readouterr().out, within=30)

@@ -31,13 +31,13 @@ async def test_workers_follow_by_messages_and_polls() -> None:
             return [worker.delivery for worker in await registered_workers(backend)] == ["message"]
 
         async with MaintenanceMode(backend_from_url(url)) as mode:
-            await eventually(hears_by_messages, within=20)
+            await eventually(hears_by_messages, within=30)
             await client.set("maintenance", "1")
-            await eventually(lambda: mode.gate.closure is not None, within=20)
+            await eventually(lambda: mode.gate.closure is not None, within=30)
             await backend.write(OFF)
-            await eventually(lambda: mode.gate.closure is None, within=20)
+            await eventually(lambda: mode.gate.closure is None, within=30)
             await backend.write(ON)
-            await eventually(lambda: mode.gate.closure is not None, within=20)
+            await eventually(lambda: mode.gate.closure is not None, within=30)
 
 
 async def test_an_error_does_not_end_the_connection() -> None:

@@ -191,7 +191,7 @@ async def test_it_ends_with_whoever_reads_it(redis_url: str, patience: int) -> N
     backend, reader = RedisBackend(redis_url), Reader(patience)
     await backend.write(ON)
     following = asyncio.create_task(history._follow(backend, 10, None, reader))
-    await eventually(lambda: reader.told, within=10)
+    await eventually(lambda: reader.told, within=30)
     await backend.write_component("billing", ON)
     await asyncio.wait_for(following, 10)
 
@@ -205,7 +205,7 @@ async def test_followed_component_shows_no_other(redis_url: str) -> None:
     await backend.write_component("billing", first)
 
     following = asyncio.create_task(history._follow(backend, 10, "billing", reader))
-    await eventually(lambda: reader.told, within=10)
+    await eventually(lambda: reader.told, within=30)
     await backend.write(ON)
     await backend.write_component("billing", second)
     await asyncio.wait_for(following, 10)

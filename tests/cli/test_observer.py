@@ -26,7 +26,7 @@ async def until(observer: Observer, state: str, *, source: str = "redis") -> Obs
         sight = await observer.look()
         return sight if (label(sight.report.state), sight.source) == (state, source) else None
 
-    sight = await eventually(seen, within=10)
+    sight = await eventually(seen, within=30)
     assert sight is not None
     return sight
 

@@ -545,7 +545,7 @@ def test_hold_lost_while_waiting_runs_no_command(
 
     def lose_and_drain() -> None:
         force_open(redis_url)()
-        eventually_sync(lambda: "lost the hold" in caplog.text, within=20)
+        eventually_sync(lambda: "lost the hold" in caplog.text, within=30)
         register(redis_server, epoch=2**52, closed=True, drained=True)
 
     with meanwhile(after_hold(redis_server, lose_and_drain)):
@@ -785,8 +785,8 @@ def test_killed_run_leaves_its_hold_until_the_lease_ends(redis_url: str, tmp_pat
         held.signal(signal.SIGKILL)
         backend = RedisBackend(redis_url)
         assert asyncio.run(backend.read()).holds
-        eventually_sync(lambda: not asyncio.run(backend.read()).holds, within=10, every=0.05)
-        eventually_sync((tmp_path / "ended").exists, within=20, every=0.05)
+        eventually_sync(lambda: not asyncio.run(backend.read()).holds, within=30, every=0.05)
+        eventually_sync((tmp_path / "ended").exists, within=30, every=0.05)
 
 
 # -- is a terminal typed on ------------------------------------------------------------------------

@@ -441,7 +441,7 @@ async def test_real_workers_are_waited_for_and_told_apart(
                 len(worker.answers) > count
                 for worker, count in zip(crew.workers, seen, strict=True)
             ),
-            within=10,
+            within=30,
         )
         late = [
             answer.status
@@ -451,10 +451,10 @@ async def test_real_workers_are_waited_for_and_told_apart(
         assert set(late) == {503}
 
         await server.acli("DEL", "maintenance")
-        await eventually(lambda: busy.answers[-1].status == 200, within=20)
+        await eventually(lambda: busy.answers[-1].status == 200, within=30)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(ask_slowly, busy, 30.0)
-            await eventually(lambda: is_at_work(busy, url), within=20)
+            await eventually(lambda: is_at_work(busy, url), within=30)
             await server.acli("SET", "maintenance", "1")
             slow = await outside("wait", "--drained", "--timeout", "3", "--backend", url)
             assert slow.code == 3

@@ -133,7 +133,7 @@ def test_a_block_needs_no_event_loop(make: Callable[[str], BaseStateBackend], ki
         block.check()
 
     assert not is_on_sync(backend)
-    eventually_sync(lambda: lease_threads() == [], within=10)
+    eventually_sync(lambda: lease_threads() == [], within=30)
 
 
 @pytest.mark.parametrize("kind", ["board", "file", "redis"])
@@ -425,7 +425,7 @@ def test_no_thread_is_left(redis_url: str, tmp_path: Path) -> None:
         with maintenance_mode_on(url):
             assert len(lease_threads()) == 1
 
-    eventually_sync(lambda: set(threading.enumerate()) <= before, within=5)
+    eventually_sync(lambda: set(threading.enumerate()) <= before, within=30)
 
 
 # -- in applications -------------------------------------------------------------------------------
@@ -749,7 +749,7 @@ async def test_failed_release_hides_no_error_of_the_block(
     assert note.endswith(end)
     assert critical_lines(caplog)[-1] == note
     server.start()
-    await eventually(lambda: is_off(backend), within=5)
+    await eventually(lambda: is_off(backend), within=30)
 
 
 async def is_off(backend: BaseStateBackend) -> bool:
@@ -770,7 +770,7 @@ async def test_failed_release_after_success_is_only_logged(
             critical_lines(caplog)
             == ["The hold could not be released (no); it expires within 30 s"]
         ),
-        within=10,
+        within=30,
     )
 
 
@@ -832,7 +832,7 @@ async def test_block_cancelled_while_entered_leaves_no_hold(
         await entering
 
     # It waits for the hold to be gone, as the process may be about to end.
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 25
     assert redis_server.cli("EXISTS", "{maintenance}:holds") == "0"
     with pytest.raises(RuntimeError, match="never entered"):
         await block.__aexit__(None, None, None)
@@ -843,15 +843,15 @@ async def test_block_cancelled_while_entered_ends_in_time(
 ) -> None:
     monkeypatch.setattr("fastapi_maintenance.coordination.context._RELEASE_TIMEOUT", 0.2)
     backend = LeasedBoard()
-    backend.faults = {"acquire": 3.0, "release": BackendError("no")}
+    backend.faults = {"acquire": 6.0, "release": BackendError("no")}
     entering = asyncio.create_task(maintenance_mode_on(backend).__aenter__())
-    await eventually(backend.doing.is_set, within=10)
+    await eventually(backend.doing.is_set, within=30)
 
     entering.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await asyncio.wait_for(entering, 2.5)
+        await asyncio.wait_for(entering, 5)
 
-    await eventually(lambda: lease_threads() == [], within=20)
+    await eventually(lambda: lease_threads() == [], within=30)
     gc.collect()
     assert caplog.records == []  # nor is an error left over that nobody asked for
 
@@ -864,14 +864,14 @@ async def test_block_cancelled_under_a_slow_backend_leaves_no_hold(
     backend = Switchboard()
     backend.hang()
     entering = asyncio.create_task(maintenance_mode_on(backend).__aenter__())
-    await eventually(lambda: backend.reads > 0, within=10)
+    await eventually(lambda: backend.reads > 0, within=30)
 
     entering.cancel()
     if not forever and backend.gate is not None:
-        await eventually(lambda: backend.reads > 1, within=10)
+        await eventually(lambda: backend.reads > 1, within=30)
         backend.gate.set()
     with pytest.raises(asyncio.CancelledError):
-        await asyncio.wait_for(entering, 10)
+        await asyncio.wait_for(entering, 30)
 
     backend.gate = None
     assert (await backend.read()).holds == ()
@@ -885,10 +885,10 @@ async def test_block_cancelled_while_left_releases_its_hold() -> None:
             backend.hang()
 
     leaving = asyncio.create_task(run())
-    await eventually(lambda: backend.gate is not None and backend.reads == 2, within=10)
+    await eventually(lambda: backend.gate is not None and backend.reads == 2, within=30)
     leaving.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await asyncio.wait_for(leaving, 10)
+        await asyncio.wait_for(leaving, 30)
 
     backend.gate = None
     assert (await backend.read()).holds == ()
@@ -903,13 +903,13 @@ async def test_block_cancelled_while_left_releases_in_background() -> None:
             pass
 
     leaving = asyncio.create_task(run())
-    await eventually(backend.doing.is_set, within=10)
+    await eventually(backend.doing.is_set, within=30)
     leaving.cancel()
     with pytest.raises(asyncio.CancelledError):
         await leaving
 
     assert backend.standing != {}
-    await eventually(lambda: backend.standing == {}, within=10)
+    await eventually(lambda: backend.standing == {}, within=30)
 
 
 def test_ctrl_c_while_a_script_enters_a_block_leaves_no_hold() -> None:
@@ -920,7 +920,7 @@ def test_ctrl_c_while_a_script_enters_a_block_leaves_no_hold() -> None:
     with pytest.raises(KeyboardInterrupt):
         maintenance_mode_on(backend).__enter__()
 
-    eventually_sync(lambda: backend.standing == {} and lease_threads() == [], within=5)
+    eventually_sync(lambda: backend.standing == {} and lease_threads() == [], within=30)
     assert (backend.steps[0], backend.steps[-1]) == ("acquire", "release")
 
 
@@ -936,7 +936,7 @@ async def test_off_by_force_ends_the_hold_and_its_block_can_see_that(
     async with maintenance_mode_on(make(kind), lease=3.0) as block:
         await backend.clear()
         assert not await is_on(backend)
-        await eventually(lambda: block.lost, within=5)
+        await eventually(lambda: block.lost, within=30)
         with pytest.raises(LeaseLostError, match="was lost: an operator ended it by force"):
             block.check()
         await asyncio.sleep(0.4)
@@ -957,7 +957,7 @@ async def test_off_by_force_is_not_undone_by_the_failed_block(
     async def run() -> None:
         async with maintenance_mode_on(redis_url, lease=3.0, on_error="keep") as block:
             await backend.clear()
-            await eventually(lambda: block.lost, within=5)
+            await eventually(lambda: block.lost, within=30)
             block.check()
 
     with pytest.raises(LeaseLostError):
@@ -987,7 +987,7 @@ async def test_hold_ended_just_before_its_block_is_lost(redis_url: str, on_error
 async def test_off_by_force_is_noticed_within_a_second(redis_url: str) -> None:
     async with maintenance_mode_on(redis_url, lease=3600) as block:
         await RedisBackend(redis_url).clear()
-        await eventually(lambda: block.lost, within=10)
+        await eventually(lambda: block.lost, within=30)
 
 
 async def test_lost_hold_with_a_function_calls_it_once(redis_url: str) -> None:
@@ -995,7 +995,7 @@ async def test_lost_hold_with_a_function_calls_it_once(redis_url: str) -> None:
 
     async with maintenance_mode_on(redis_url, lease=3.0, on_lost=losses.append) as block:
         await RedisBackend(redis_url).clear()
-        await eventually(lambda: bool(losses), within=5)
+        await eventually(lambda: bool(losses), within=30)
         assert block.lost
 
     (loss,) = losses
@@ -1007,7 +1007,7 @@ def test_lost_hold_in_a_synchronous_block_calls_the_function(redis_url: str) -> 
 
     with maintenance_mode_on(redis_url, lease=3.0, on_lost=losses.append):
         asyncio.run(RedisBackend(redis_url).clear())
-        eventually_sync(lambda: bool(losses), within=5)
+        eventually_sync(lambda: bool(losses), within=30)
 
 
 def test_failing_loss_callback_is_logged(caplog: pytest.LogCaptureFixture) -> None:
@@ -1018,9 +1018,9 @@ def test_failing_loss_callback_is_logged(caplog: pytest.LogCaptureFixture) -> No
 
     with maintenance_mode_on(backend, lease=1.0, on_lost=fail):
         backend.revoked = True
-        eventually_sync(lambda: "on_lost raised" in caplog.text, within=5)
+        eventually_sync(lambda: "on_lost raised" in caplog.text, within=30)
         renewals = backend.steps.count("renew")
-        eventually_sync(lambda: backend.steps.count("renew") > renewals, within=5)
+        eventually_sync(lambda: backend.steps.count("renew") > renewals, within=30)
 
     assert "no pager" in caplog.text
 
@@ -1170,11 +1170,11 @@ async def test_a_loss_that_is_told_while_the_block_is_left_says_so() -> None:
         async with maintenance_mode_on(backend, lease=0.9, on_lost="cancel"):
             backend.revoked = True
             # A renewal is under way, and will find out.
-            await eventually(backend.doing.is_set, within=10)
+            await eventually(backend.doing.is_set, within=30)
 
     with pytest.raises(LeaseLostError):
         await run()
-    await eventually(lambda: backend.standing == {}, within=10)
+    await eventually(lambda: backend.standing == {}, within=30)
 
 
 async def test_loss_found_after_the_block_cancels_nothing_else() -> None:
@@ -1186,13 +1186,13 @@ async def test_loss_found_after_the_block_cancels_nothing_else() -> None:
         with suppress(asyncio.CancelledError):  # as `asyncio.timeout` does
             async with block:
                 backend.revoked = True
-        await eventually(lambda: block.lost and backend.standing == {}, within=5)
+        await eventually(lambda: block.lost and backend.standing == {}, within=30)
         await asyncio.sleep(0.05)
         return "went on"
 
     task = asyncio.create_task(run())
     # The last renewal, before the hold is released.
-    await eventually(backend.doing.is_set, within=5)
+    await eventually(backend.doing.is_set, within=30)
     task.cancel()
     assert await task == "went on"
 
@@ -1205,12 +1205,12 @@ def test_a_loss_after_the_event_loop_is_closed_harms_nobody() -> None:
     loop.close()
 
     backend.revoked = True
-    eventually_sync(lambda: block.lost, within=5)
+    eventually_sync(lambda: block.lost, within=30)
     renewals = backend.steps.count("renew")
-    eventually_sync(lambda: backend.steps.count("renew") > renewals, within=5)
+    eventually_sync(lambda: backend.steps.count("renew") > renewals, within=30)
 
     assert isinstance(block._lease, LeaseKeeper)
-    block._lease.submit_release().result(5)
+    block._lease.submit_release().result(30)
 
 
 def test_a_block_without_an_event_loop_cannot_be_cancelled() -> None:
@@ -1251,7 +1251,7 @@ def test_a_child_forked_in_a_block_leaves_the_hold_to_its_parent(redis_url: str)
         parent.expect("^exit code 0$")
         assert is_on_sync(backend)
         parent.say("leave")
-        assert parent.wait(5) == 0
+        assert parent.wait(60) == 0
     assert not is_on_sync(backend)
 
 
@@ -1259,13 +1259,13 @@ async def test_block_cancelled_while_entered_keeps_as_told() -> None:
     backend = LeasedBoard()
     backend.faults = {"acquire": 0.3}
     entering = asyncio.create_task(maintenance_mode_on(backend, on_error="keep").__aenter__())
-    await eventually(backend.doing.is_set, within=10)
+    await eventually(backend.doing.is_set, within=30)
 
     entering.cancel()
     with pytest.raises(asyncio.CancelledError):
         await entering
 
-    await eventually(lambda: backend.kept is not None, within=5)
+    await eventually(lambda: backend.kept is not None, within=30)
     assert backend.standing == {}
 
 

@@ -135,4 +135,4 @@ def test_a_page_is_left_as_it_was(
             check=False,
         ).stdout.strip()
 
-    eventually_sync(lambda: state() in ("", "Z"), within=10)
+    eventually_sync(lambda: state() in ("", "Z"), within=30)

@@ -128,7 +128,7 @@ def test_nginx_sends_requests_to_the_stand_in_meanwhile(
         assert (status, headers["Retry-After"]) == (503, "5")
         assert json.loads(text) == {"detail": "Service temporarily unavailable"}
         assert run("on", "--backend", redis_url, "--message", "Back soon").code == 0
-        eventually_sync(lambda: answer_of(url)[1]["X-Maintenance-Mode"] == "full", within=20)
+        eventually_sync(lambda: answer_of(url)[1]["X-Maintenance-Mode"] == "full", within=30)
         status, headers, text = answer_of(url, accept="text/html", accept_language="de")
         assert (status, headers["Cache-Control"]) == (503, "no-store")
         assert headers["Content-Language"] == "de"

@@ -113,7 +113,7 @@ def test_allow_list_in_redis_is_followed_by_every_worker(
     def set_and_expect(value: str, method: str, url: str, status: int, **more: Any) -> None:
         redis_server.cli("SET", "maintenance", value)
         eventually_sync(
-            lambda: statuses(workers, method, url, **more) == [status, status], within=10
+            lambda: statuses(workers, method, url, **more) == [status, status], within=30
         )
 
     assert statuses(workers, "POST", "/orders/1") == [200, 200]
@@ -140,7 +140,7 @@ def test_allow_list_opens_login_in_read_only_mode(
     workers: list[httpx2.Client], redis_server: RedisServer
 ) -> None:
     redis_server.cli("SET", "maintenance", LOGIN)
-    eventually_sync(lambda: statuses(workers, "POST", "/orders/1") == [503, 503], within=10)
+    eventually_sync(lambda: statuses(workers, "POST", "/orders/1") == [503, 503], within=30)
     assert statuses(workers, "GET", "/orders/1") == [200, 200]
     assert statuses(workers, "POST", "/login") == [200, 200]
 
@@ -155,7 +155,7 @@ def test_allow_list_of_component_switch_goes_first(
             lambda: (
                 [*zip(*(statuses(workers, *request) for request in asked), strict=True)] == expected
             ),
-            within=10,
+            within=30,
         )
 
     redis_server.cli(

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Final
 
-SLACK: Final = 8.0
+SLACK: Final = 20.0
 """A machine ten times slower than ours must pass. How fast it really is, the benchmarks say."""
 
 TTL: Final = 0.5
@@ -17,7 +17,7 @@ PATIENT: Final = 4.0
 deadlines are half of that.
 """
 
-NO_POLL: Final = 60.0
+NO_POLL: Final = 300.0
 """The ttl of workers whom only a push can tell in time: their next poll is far beyond every bound
 here.
 """
@@ -31,7 +31,7 @@ UNREACHABLE: Final = 2 * TTL + SLACK
 BACK: Final = 2.0 + SLACK
 """From when a server is up again until everybody follows it."""
 
-BOOT: Final = 20.0 + SLACK
+BOOT: Final = 60.0 + SLACK
 """For a program that has to start, import and find others."""
 
 LEASE: Final = 5.0

@@ -62,7 +62,7 @@ async def test_request_that_outlives_the_fence_is_not_proved_drained(
         async with Crew(nursery, f"{proxy.url}?ttl={TTL}", tmp_path, stale_after=2 * TTL) as crew:
             await ready(worker := await crew.start())
             slow = asyncio.create_task(ask_slowly(worker, 6.0))
-            await eventually(lambda: is_at_work(worker, redis_server.url), within=5)
+            await eventually(lambda: is_at_work(worker, redis_server.url), within=30)
             proxy.stall(up=True, down=True)
             await redis_server.acli("SET", "maintenance", "1")
 
@@ -168,7 +168,7 @@ async def test_holds_and_registry_survive_eviction_under_pressure(
     )
     async with MaintenanceMode(at(server.url)) as mode:
         hold = await at(server.url).acquire(_HOLD, 60.0)
-        await eventually(lambda: mode.gate.closure is not None, within=5)
+        await eventually(lambda: mode.gate.closure is not None, within=30)
 
         def fill() -> int:
             with Redis.from_url(server.url) as client:
@@ -194,7 +194,7 @@ async def test_demoted_primary_is_left_and_its_name_resolved_again(
     old, new = own_redis_server(), own_redis_server()
     mode = MaintenanceMode(at(old.url), on_unreachable=policy, stale_after=2 * TTL)  # type: ignore[arg-type]
     async with mode:
-        await eventually(lambda: registry_keys(old), within=5)
+        await eventually(lambda: registry_keys(old), within=30)
         await old.acli("REPLICAOF", "127.0.0.1", new.port)
         await asyncio.sleep(4 * TTL)
         status = mode.backend.link_status(mode)
@@ -202,9 +202,9 @@ async def test_demoted_primary_is_left_and_its_name_resolved_again(
         assert status.reconnects >= 1
         await old.acli("REPLICAOF", "NO", "ONE")
         began = time.monotonic()
-        await eventually(lambda: any(":w:" in key for key in registry_keys(old)), within=10)
-        assert time.monotonic() - began < 8
+        await eventually(lambda: any(":w:" in key for key in registry_keys(old)), within=30)
+        assert time.monotonic() - began < 30
         await old.acli("SET", "maintenance", "1")
-        await eventually(lambda: mode.evaluate_gate().closure is not None, within=5)
+        await eventually(lambda: mode.evaluate_gate().closure is not None, within=30)
         await old.acli("DEL", "maintenance")
-        await eventually(lambda: mode.evaluate_gate().closure is None, within=5)
+        await eventually(lambda: mode.evaluate_gate().closure is None, within=30)

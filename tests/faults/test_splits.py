@@ -81,7 +81,7 @@ async def test_worker_unknown_to_a_lagging_replica_is_waited_for(config: dict[st
                 replica.resume()
             await eventually(lambda: _has_master(replicas), within=60.0)
             backend = RedisBackend(group.url, ttl=TTL, timeout=5.0)
-            await eventually(lambda: _closes(backend), within=20.0)
+            await eventually(lambda: _closes(backend), within=30)
             result = await wait_until_applied(backend, timeout=60.0)
             assert result.ok
             assert "late" not in {worker.id for worker in result.drained}
@@ -192,7 +192,7 @@ async def _prove(cut: Split, refused: bool) -> None:
         await asyncio.to_thread(cut.begin, refused=refused)
         await eventually(lambda: _has_master(cut.replicas), within=60.0)
         backend = RedisBackend(cut.url, ttl=TTL, timeout=5.0)
-        await eventually(lambda: _closes(backend), within=20.0)
+        await eventually(lambda: _closes(backend), within=30)
         result = await wait_until_applied(backend, timeout=60.0)
         proved_at = time.monotonic()
         assert result.ok, result

@@ -114,7 +114,7 @@ def test_garbage_in_any_key_stops_nobody(
             await client.flushall()
             await client.set(KEYS.switch, KEPT.dump())
             async with MaintenanceMode(backend := RedisBackend(redis_server.url, ttl=0.1)) as mode:
-                await eventually(lambda: mode.gate.state == KEPT, within=20)
+                await eventually(lambda: mode.gate.state == KEPT, within=30)
                 for key, write in companions.items():
                     await client.delete(key)
                     await write(client, key)
@@ -130,7 +130,7 @@ def test_garbage_in_any_key_stops_nobody(
                         await hold_step(Hold("b", MaintenanceState(enabled=False), since=1.0), 0.05)
                 await client.delete(KEYS.switch, *KEYS.all)
                 await client.set(KEYS.switch, GOOD.dump())
-                await eventually(lambda: mode.gate.state == GOOD, within=20)
+                await eventually(lambda: mode.gate.state == GOOD, within=30)
 
     asyncio.run(run())
 
@@ -145,18 +145,18 @@ def test_a_switch_that_cannot_be_read_changes_nothing(
             await client.flushall()
             await client.set(KEYS.switch, KEPT.dump())
             async with MaintenanceMode(backend := RedisBackend(redis_server.url, ttl=0.1)) as mode:
-                await eventually(lambda: mode.gate.state == KEPT, within=20)
+                await eventually(lambda: mode.gate.state == KEPT, within=30)
                 await client.set(KEYS.switch, value)
                 try:
                     state = MaintenanceState.parse(value)
                 except MaintenanceError:
                     await eventually(
-                        lambda: mode.cache.snapshot and mode.cache.snapshot.error, within=20
+                        lambda: mode.cache.snapshot and mode.cache.snapshot.error, within=30
                     )
                     assert mode.gate.state == KEPT
                 else:
                     await eventually(
-                        lambda: mode.gate.state.enabled is state.active_at(mode.now()), within=20
+                        lambda: mode.gate.state.enabled is state.active_at(mode.now()), within=30
                     )
                 with suppress(MaintenanceError):
                     await backend.get_value()

@@ -62,7 +62,7 @@ async def survives(
         with Proxy(server.port) as network:
             await operator.set("maintenance", KEPT.dump())
             async with MaintenanceMode(backend_at(network.port, parser)) as mode:
-                await eventually(lambda: mode.gate.state == KEPT, within=20)
+                await eventually(lambda: mode.gate.state == KEPT, within=30)
                 calm = asyncio.create_task(stays(mode))
                 await disturb(network)
                 network.edit(None)
@@ -70,7 +70,7 @@ async def survives(
                 await asyncio.wait([calm])
                 assert calm.cancelled(), calm
                 await operator.set("maintenance", "off")
-                await eventually(lambda: not mode.gate.state.enabled, within=20)
+                await eventually(lambda: not mode.gate.state.enabled, within=30)
     gc.collect()  # a task that nobody asked for its exception complains when it is deleted
     assert not unheard
 

@@ -24,7 +24,7 @@ from fastapi_maintenance.model.workers import Worker
 from ..support.servers import RedisServer
 from ..support.waiting import eventually
 
-SOON: Final = 10.0  # seconds; milliseconds are the rule
+SOON: Final = 30.0  # seconds; milliseconds are the rule
 
 
 class Shop:

@@ -35,7 +35,7 @@ async def closes(
         async with MaintenanceMode(backend) as mode:
             mode.follow_components(frozenset([component] if component else ()))
             await eventually(
-                lambda: mode.gate.for_component(component).closure is not None, within=10
+                lambda: mode.gate.for_component(component).closure is not None, within=30
             )
             for _ in range(3):
                 mode.update(await backend.read(), 0.0)
@@ -95,7 +95,7 @@ async def test_redis_hold_of_newer_version_closes(
             "HSET", key, id, stored.replace('"enabled": true', '"enabled": true, "later": [1]')
         )
         await redis_server.acli("SET", "maintenance", "0")
-        await eventually(lambda: mode.gate.state.ignored == ("later: unknown key",), within=10)
+        await eventually(lambda: mode.gate.state.ignored == ("later: unknown key",), within=30)
         assert not mode.gate.is_open
 
 
@@ -111,6 +111,6 @@ async def test_redis_typo_is_logged_though_open(
             await redis_server.acli("SET", "maintenance", value)
             await eventually(
                 lambda: [record for record in caplog.records if "unknown key" in record.message],
-                within=10,
+                within=30,
             )
             assert mode.gate.is_open

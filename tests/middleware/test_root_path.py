@@ -136,7 +136,7 @@ async def test_request_in_flight_is_classified_beneath_it() -> None:
         )
         await asyncio.wait_for(running.wait(), 10)
         board.value = True
-        await eventually(lambda: not mode.gate.is_open, within=10)
-        await eventually(lambda: mode.requests.is_drained(mode.gate), within=10)
+        await eventually(lambda: not mode.gate.is_open, within=30)
+        await eventually(lambda: mode.requests.is_drained(mode.gate), within=30)
         done.set()
         await request

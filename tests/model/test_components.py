@@ -49,7 +49,7 @@ APP: Final = "tests.apps.scoped:app"
 KEY: Final = "maintenance"
 BILLING: Final = f"{KEY}:billing"
 PLACES: Final = ("/", "/billing/invoices", "/billing/search", "/reports/all")
-AT_ONCE: Final = 6.0  # generous: a few milliseconds are the rule
+AT_ONCE: Final = 20.0  # generous: a few milliseconds are the rule
 
 
 @dataclass
@@ -262,7 +262,7 @@ def test_component_barrier_waits_for_its_requests(two_workers: Deployment) -> No
 
     asking = threading.Thread(target=ask, args=(one, "/billing/slow?seconds=6", "in it"))
     asking.start()
-    eventually_sync(lambda: sum(worker.http for worker in workers_of(two_workers)) >= 1, within=25)
+    eventually_sync(lambda: sum(worker.http for worker in workers_of(two_workers)) >= 1, within=30)
 
     async def close() -> BarrierResult:
         async with maintenance_mode_on(RedisBackend(two_workers.server.url), component="billing"):
@@ -361,12 +361,12 @@ def test_any_server_closes_a_component_alone(
         redis_server.cli(
             "SET", BILLING, '{"enabled": true, "mode": "read-only", "message": "Read invoices"}'
         )
-        eventually_sync(lambda: statuses() == [200, 200, 503], within=10)
+        eventually_sync(lambda: statuses() == [200, 200, 503], within=30)
         assert client.post("/billing/invoices").json()["detail"] == "Read invoices"
         redis_server.cli("SET", KEY, "1")
-        eventually_sync(lambda: statuses() == [503, 200, 503], within=10)
+        eventually_sync(lambda: statuses() == [503, 200, 503], within=30)
         redis_server.cli("DEL", BILLING)
-        eventually_sync(lambda: statuses() == [503, 503, 503], within=10)
+        eventually_sync(lambda: statuses() == [503, 503, 503], within=30)
 
 
 # -- in one process --------------------------------------------------------------------------------
@@ -470,9 +470,9 @@ def test_component_of_later_route_is_followed(redis_url: str, redis_server: Redi
     with TestClient(app) as client:
         assert client.get("/bill").status_code == 404
         app.get("/bill")(maintenance_component("billing")(bill))
-        eventually_sync(lambda: client.get("/bill").status_code == 503, within=10)
+        eventually_sync(lambda: client.get("/bill").status_code == 503, within=30)
         redis_server.cli("DEL", BILLING)
-        eventually_sync(lambda: client.get("/bill").status_code == 200, within=10)
+        eventually_sync(lambda: client.get("/bill").status_code == 200, within=30)
 
 
 def test_router_included_twice_is_in_the_component_of_each_place(

@@ -214,7 +214,7 @@ async def test_fallback_file_unwritable_is_logged_once_and_retried(
     assert line.startswith(f"The fallback file:{path} is not up to date: ")
 
     path.parent.mkdir()
-    await eventually(lambda: mirrored(fallbacks, path), within=10)
+    await eventually(lambda: mirrored(fallbacks, path), within=30)
     shutil.rmtree(path.parent)
     await fallbacks.mirror(OFF)
     assert len(warnings(caplog)) == 2

@@ -506,10 +506,10 @@ async def test_mode_without_snapshot_follows_its_fallback() -> None:
     async with MaintenanceMode(backend, fallback=fallback) as mode:
         assert not is_closed(mode)
         fallback.value = True
-        await eventually(lambda: is_closed(mode), within=10)
+        await eventually(lambda: is_closed(mode), within=30)
         assert mode.gate.source == "board"
         backend.error = None
-        await eventually(lambda: not is_closed(mode), within=10)
+        await eventually(lambda: not is_closed(mode), within=30)
 
 
 # -- options ---------------------------------------------------------------------------------------
@@ -548,9 +548,9 @@ async def test_started_mode_knows_and_follows_the_state() -> None:
     async with MaintenanceMode(backend) as mode:
         assert mode.gate.closure is not None
         backend.value = False
-        await eventually(lambda: mode.gate.closure is None, within=10)
+        await eventually(lambda: mode.gate.closure is None, within=30)
         backend.value = True
-        await eventually(lambda: mode.gate.closure is not None, within=10)
+        await eventually(lambda: mode.gate.closure is not None, within=30)
 
 
 async def test_request_with_a_watch_costs_no_read() -> None:
@@ -583,7 +583,7 @@ async def test_stopped_mode_caches_a_read_for_ttl() -> None:
     backend.value = True
 
     assert mode.gate.until <= time.monotonic() + 0.2
-    await eventually(lambda: time.monotonic() >= mode.gate.until, within=10)
+    await eventually(lambda: time.monotonic() >= mode.gate.until, within=30)
     assert await is_closed_now(mode)
     await mode.stop()
 
@@ -598,7 +598,7 @@ async def test_watch_that_ends_is_started_again(
 
     async with MaintenanceMode(backend) as mode:
         backend.value = True
-        await eventually(lambda: mode.gate.closure is not None, within=10)
+        await eventually(lambda: mode.gate.closure is not None, within=30)
         assert backend.watched >= 2
 
     told = lines(log, logging.WARNING)
@@ -618,7 +618,7 @@ async def test_hanging_backend_delays_the_start_by_ttl_at_most(
     mode = MaintenanceMode(backend)
     await asyncio.wait_for(mode.start(), 20)
 
-    assert 0.25 < time.monotonic() - started < 10
+    assert 0.25 < time.monotonic() - started < 20
     assert is_closed(mode)
     assert mode.gate.source == "env"
     await mode.stop()
@@ -636,7 +636,7 @@ async def test_hanging_fallback_does_not_prevent_the_start(
     mode = MaintenanceMode(backend, fallback=fallback)
     await asyncio.wait_for(mode.start(), 20)
 
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 20
     assert mode.gate.source == "env"
     await mode.stop()
     assert lines(log, logging.WARNING) == ["The fallback Switchboard cannot be asked: TimeoutError"]
@@ -653,12 +653,11 @@ async def test_requests_without_snapshot_wait_together_for_ttl() -> None:
     assert backend.reads == 1
     assert all(gate.closure is None for gate in gates)
 
-    again = time.monotonic()
-    await mode.refresh()
-    assert time.monotonic() - again < 1.9
+    with pytest.raises(StopIteration):  # without a wait
+        mode.refresh().send(None)
     assert backend.gate is not None
     backend.gate.set()
-    await eventually(lambda: mode.gate.closure is not None, within=10)
+    await eventually(lambda: mode.gate.closure is not None, within=30)
     await mode.stop()
 
 
@@ -800,9 +799,9 @@ def test_event_loops_in_turn_each_have_a_watch() -> None:
     async def follow(value: bool) -> None:
         backend.value = value
         async with mode:
-            await eventually(lambda: is_closed(mode) is value, within=10)
+            await eventually(lambda: is_closed(mode) is value, within=30)
             backend.value = not value
-            await eventually(lambda: is_closed(mode) is not value, within=10)
+            await eventually(lambda: is_closed(mode) is not value, within=30)
 
     asyncio.run(follow(True))
     asyncio.run(follow(False))
@@ -835,16 +834,16 @@ def test_event_loops_at_once_follow_the_same_backend() -> None:
     async def follow() -> None:
         async with mode:
             await asyncio.to_thread(flipped.wait)
-            await eventually(lambda: mode.gate.closure is not None, within=10)
+            await eventually(lambda: mode.gate.closure is not None, within=30)
 
     threads = [threading.Thread(target=asyncio.run, args=(follow(),)) for _ in range(2)]
     for thread in threads:
         thread.start()
-    eventually_sync(lambda: len(mode._watches) == 2, within=5)
+    eventually_sync(lambda: len(mode._watches) == 2, within=30)
     backend.value = True
     flipped.set()
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
     assert not mode._watches
     assert mode.gate.closure is not None
 
@@ -860,26 +859,26 @@ def connections(server: RedisServer) -> int:
 
 
 async def test_redis_flip_by_hand_is_followed(redis_server: RedisServer) -> None:
-    await eventually(lambda: connections(redis_server) == 0, within=10)
+    await eventually(lambda: connections(redis_server) == 0, within=30)
     threads, tasks = set(threading.enumerate()), asyncio.all_tasks()
 
     async with MaintenanceMode(RedisBackend(redis_server.url)) as mode:
         await redis_server.acli("SET", "maintenance", "1")
-        await eventually(lambda: mode.gate.closure is not None, within=10)
+        await eventually(lambda: mode.gate.closure is not None, within=30)
         assert mode.gate.source == "redis"
         assert connections(redis_server) == 1
         await redis_server.acli("DEL", "maintenance")
-        await eventually(lambda: mode.gate.closure is None, within=10)
+        await eventually(lambda: mode.gate.closure is None, within=30)
 
     assert asyncio.all_tasks() == tasks
-    await eventually(lambda: connections(redis_server) == 0, within=10)
+    await eventually(lambda: connections(redis_server) == 0, within=30)
     await eventually(
-        lambda: {t for t in threading.enumerate() if "AnyIO" not in t.name} <= threads, within=2
+        lambda: {t for t in threading.enumerate() if "AnyIO" not in t.name} <= threads, within=30
     )
 
 
 async def test_redis_write_of_this_process_is_known_at_once(redis_url: str) -> None:
-    backend = RedisBackend(redis_url, ttl=30.0)
+    backend = RedisBackend(redis_url, ttl=120.0)
 
     async with MaintenanceMode(backend) as mode:
         await backend.write(ON)
@@ -907,7 +906,7 @@ async def test_redis_down_during_a_migration_opens_no_worker(
             await asyncio.sleep(0.01)
         assert mode.gate.source == "last-known"
         server.start()
-        await eventually(lambda: not is_closed(mode), within=5)
+        await eventually(lambda: not is_closed(mode), within=30)
 
 
 async def test_redis_down_at_start_is_connected_later(own_redis_server: RedisServerFactory) -> None:
@@ -916,11 +915,11 @@ async def test_redis_down_at_start_is_connected_later(own_redis_server: RedisSer
     started = time.monotonic()
 
     async with MaintenanceMode(RedisBackend(server.url, ttl=0.5)) as mode:
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 25
         assert mode.gate.closure is None
         server.start()
         await server.acli("SET", "maintenance", "1")
-        await eventually(lambda: mode.gate.closure is not None, within=5)
+        await eventually(lambda: mode.gate.closure is not None, within=30)
 
 
 async def test_redis_frozen_is_noticed_within_two_ttl(own_redis_server: RedisServerFactory) -> None:
@@ -931,10 +930,10 @@ async def test_redis_frozen_is_noticed_within_two_ttl(own_redis_server: RedisSer
         assert is_closed(mode)
         server.pause()
         frozen = time.monotonic()
-        await eventually(lambda: not is_closed(mode), within=20)
-        assert time.monotonic() - frozen < 2 * 0.5 + 8.0
+        await eventually(lambda: not is_closed(mode), within=30)
+        assert time.monotonic() - frozen < 2 * 0.5 + 25.0
         server.resume()
-        await eventually(lambda: is_closed(mode), within=5)
+        await eventually(lambda: is_closed(mode), within=30)
 
 
 FORKING: Final = """
@@ -963,16 +962,16 @@ sys.exit(any(os.waitpid(child, 0)[1] for child in children))
 
 
 async def test_forked_workers_have_one_link_each(redis_server: RedisServer) -> None:
-    await eventually(lambda: connections(redis_server) == 0, within=10)
+    await eventually(lambda: connections(redis_server) == 0, within=30)
 
     with Program("-c", FORKING, redis_server.url) as parent:
         parent.expect(r"\d+ \d+")
-        await eventually(lambda: len(reports(redis_server)) == 2, within=10)
+        await eventually(lambda: len(reports(redis_server)) == 2, within=30)
         assert connections(redis_server) == 2
         await redis_server.acli("SET", "maintenance", "1")
-        await eventually(lambda: str(reports(redis_server)).count('"closed": true') == 2, within=10)
+        await eventually(lambda: str(reports(redis_server)).count('"closed": true') == 2, within=30)
         await redis_server.acli("DEL", "maintenance")
-        assert parent.wait(10) == 0
+        assert parent.wait(60) == 0
 
 
 # -- the file that remembers -----------------------------------------------------------------------
@@ -999,14 +998,14 @@ async def test_fallback_file_mirrors_every_confirmed_state(
     async with MaintenanceMode(backend, fallback=f"file:{path}"):
         for state in states:
             await backend.write(state)
-            await eventually(lambda state=state: mirrors(path, state), within=10)  # type: ignore[misc]
+            await eventually(lambda state=state: mirrors(path, state), within=30)  # type: ignore[misc]
 
         hold = await backend.acquire(
             Hold("a", MaintenanceState(enabled=True, reason="a block", retry_after=9)), 30
         )
-        await eventually(lambda: mirrors(path, hold.state), within=10)
+        await eventually(lambda: mirrors(path, hold.state), within=30)
         await backend.release(hold)
-        await eventually(lambda: mirrors(path, OFF), within=10)
+        await eventually(lambda: mirrors(path, OFF), within=30)
 
 
 async def mirrors(path: Path, state: MaintenanceState) -> bool:
@@ -1026,7 +1025,7 @@ async def test_fallback_file_mirrors_a_time_to_live_as_an_end(
             lambda: (
                 mode.gate.closure is not None and path.exists() and b"ends_at" in path.read_bytes()
             ),
-            within=10,
+            within=30,
         )
         ends_at = (await kept_in(path)).ends_at
         assert ends_at is not None
@@ -1036,7 +1035,7 @@ async def test_fallback_file_mirrors_a_time_to_live_as_an_end(
         assert path.stat().st_mtime_ns == written
 
         await redis_server.acli("SET", "maintenance", "1", "PX", 100)
-        await eventually(lambda: mirrors(path, OFF), within=10)
+        await eventually(lambda: mirrors(path, OFF), within=30)
 
 
 async def test_fallback_file_mirrors_an_upcoming_window(
@@ -1047,7 +1046,7 @@ async def test_fallback_file_mirrors_an_upcoming_window(
 
     async with MaintenanceMode(backend, fallback=f"file:{path}"):
         await backend.write(MaintenanceState(enabled=True, starts_at=starts_at), expires_in=7200)
-        await eventually(lambda: path.exists() and b"starts_at" in path.read_bytes(), within=10)
+        await eventually(lambda: path.exists() and b"starts_at" in path.read_bytes(), within=30)
 
     state = await kept_in(path)
     assert state.enabled
@@ -1063,7 +1062,7 @@ async def test_worker_restarted_in_an_outage_still_knows(
     state = MaintenanceState(enabled=True, message="Back at four")
     async with MaintenanceMode(RedisBackend(server.url), fallback=f"file:{path}"):
         await server.acli("SET", "maintenance", state.dump())
-        await eventually(lambda: mirrors(path, state), within=10)
+        await eventually(lambda: mirrors(path, state), within=30)
     server.kill()
 
     async with MaintenanceMode(RedisBackend(server.url), fallback=f"file:{path}") as restarted:
@@ -1071,5 +1070,5 @@ async def test_worker_restarted_in_an_outage_still_knows(
         assert restarted.gate.source == "file"
         server.start()
         # It came back without data, and knows of no other.
-        await eventually(lambda: not is_closed(restarted), within=5)
-        await eventually(lambda: mirrors(path, OFF), within=10)
+        await eventually(lambda: not is_closed(restarted), within=30)
+        await eventually(lambda: mirrors(path, OFF), within=30)

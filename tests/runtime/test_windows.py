@@ -50,7 +50,7 @@ class Visit:
 @pytest.fixture(scope="module")
 def four_workers() -> Iterator[Deployment]:
     with RedisServer() as server:
-        url = f"{server.url}?ttl=20"
+        url = f"{server.url}?ttl=120"
         with (
             Workers(
                 "tests.apps.scheduled:app", count=4, env={"FASTAPI_MAINTENANCE_BACKEND": url}
@@ -72,7 +72,7 @@ def four(four_workers: Deployment) -> Deployment:
 def follow(four: Deployment, status: int) -> None:
     eventually_sync(
         lambda: {answer.status for answer in four.workers.get_all("/").values()} == {status},
-        within=15,
+        within=30,
     )
 
 
@@ -81,7 +81,7 @@ def announced(four: Deployment, expected: bool, path: str = "/") -> None:
         lambda: all(
             (COMING in answer.headers) is expected for answer in four.workers.get_all(path).values()
         ),
-        within=15,
+        within=30,
     )
 
 
@@ -161,7 +161,7 @@ def test_window_begins_and_ends_on_every_worker_in_50_ms(
 @pytest.mark.parametrize("server", SERVERS)
 def test_window_works_on_any_server(server: str, redis_url: str, redis_server: RedisServer) -> None:
     app = FastAPI()
-    app.add_middleware(MaintenanceModeMiddleware, backend=f"{redis_url}?ttl=20", announce=True)
+    app.add_middleware(MaintenanceModeMiddleware, backend=f"{redis_url}?ttl=120", announce=True)
     app.add_api_route("/", lambda: None)
     visits: list[Visit] = []
     with (
@@ -172,7 +172,7 @@ def test_window_works_on_any_server(server: str, redis_url: str, redis_server: R
         begins = time.time() + 4.0
         ends = begins + 2.0
         redis_server.cli("SET", KEY, window(begins, ends))
-        eventually_sync(lambda: COMING in client.get("/").headers, within=3)
+        eventually_sync(lambda: COMING in client.get("/").headers, within=30)
         while time.time() < ends + 2.0:
             sent = time.time()
             visits.append(Visit(0, sent, status=client.get("/").status_code, answered=time.time()))

@@ -61,7 +61,7 @@ def nginx(
     process = subprocess.Popen([program, "-e", "stderr", "-p", home, "-c", home / "nginx.conf"])
     try:
         url = f"http://127.0.0.1:{port}/"
-        eventually_sync(lambda: _listens(port), within=20, every=0.05)
+        eventually_sync(lambda: _listens(port), within=30, every=0.05)
         yield url
     finally:
         process.terminate()

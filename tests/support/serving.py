@@ -56,7 +56,7 @@ def serving(
         thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
         thread.start()
         try:
-            eventually_sync(lambda: server.started, within=10)
+            eventually_sync(lambda: server.started, within=30)
             yield (
                 f"127.0.0.1:{listener.getsockname()[1]}"
                 if at is None

@@ -95,7 +95,7 @@ async def test_it_works_in_every_way_that_redis_can_be_reached(
 ) -> None:
     server = own_redis_server(**options)
     url = server.url.replace("://", "://:s3cret@") if "config" in options else server.url
-    backend, other = RedisBackend(url, ttl=20.0), RedisBackend(url)
+    backend, other = RedisBackend(url, ttl=120.0), RedisBackend(url)
     async with linked(backend) as worker:
         await other.write(DETAILED)
         await eventually(lambda: worker.sees("back soon"), within=SOON)
@@ -158,7 +158,7 @@ async def test_what_cannot_be_read_has_no_value(redis_url: str, operator: Any) -
 
 async def test_the_roll_is_called_and_a_barrier_begun(redis_url: str) -> None:
     backend = RedisBackend(redis_url)
-    async with linked(RedisBackend(redis_url, ttl=20.0)) as worker:
+    async with linked(RedisBackend(redis_url, ttl=120.0)) as worker:
         before = await backend.read_registry()
         begun = await backend.begin_barrier()
         after = await backend.read_registry()
@@ -249,7 +249,7 @@ async def test_switch_without_scripts_is_read_and_written(
 async def test_without_scripts_a_write_is_still_told_to_everybody(make_user: MakeUser) -> None:
     mute = RedisBackend((await make_user(*NO_SCRIPTS)).url)
     deaf = await make_user("-client|tracking")
-    async with linked(RedisBackend(deaf.url, ttl=20.0)) as worker:
+    async with linked(RedisBackend(deaf.url, ttl=120.0)) as worker:
         await mute.write(ON)
         await eventually(worker.is_on, within=SOON)
 
@@ -372,7 +372,7 @@ async def test_a_frozen_server_is_an_error_after_the_timeout(
     began = time.monotonic()
     with pytest.raises(BackendUnavailableError):
         await backend.read()
-    assert 0.25 < time.monotonic() - began < 5
+    assert 0.25 < time.monotonic() - began < 30
     server.resume()
     assert (await backend.read()).switch == OFF
 

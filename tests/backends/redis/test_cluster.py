@@ -33,7 +33,7 @@ from .scripted import scripted
 pytestmark = pytest.mark.timeout(180)
 
 TTL: Final = 0.5
-SLACK: Final = 5.0  # seconds, for a busy machine
+SLACK: Final = 20.0  # seconds, for a busy machine
 # A key whose components are in its slot, which is that of "maintenance" too.
 TAGGED: Final = "{maintenance}"
 BILLING: Final = f"{TAGGED}:billing"
@@ -117,7 +117,7 @@ async def test_a_worker_is_pushed_what_anybody_writes(nodes: Cluster) -> None:
 
 async def test_slot_moved_without_a_switch_is_followed(nodes: Cluster) -> None:
     """Nothing is pushed for a key that is not there, but the end of a subscription is."""
-    async with MaintenanceMode(backend_of(nodes, ttl=20.0)) as mode:
+    async with MaintenanceMode(backend_of(nodes, ttl=120.0)) as mode:
         target = target_in(nodes)
         await asyncio.to_thread(nodes.begin_move, target)
         await asyncio.to_thread(nodes.move_keys, target)

@@ -24,7 +24,7 @@ from .links import open_files
 from .parsers import PARSERS
 from .scripted import Scripted, scripted
 
-SOON = 5.0  # seconds: for what takes milliseconds
+SOON = 30.0  # seconds: for what takes milliseconds
 
 
 class Events:

@@ -40,7 +40,7 @@ class Pair:
         self.replica = make()
         self.replica.cli("REPLICAOF", "127.0.0.1", self.master.port)
         eventually_sync(
-            lambda: "master_link_status:up" in self.replica.cli("INFO", "replication"), within=20
+            lambda: "master_link_status:up" in self.replica.cli("INFO", "replication"), within=30
         )
 
     @property
@@ -52,14 +52,14 @@ class Pair:
         """Promote the replica with what it has; the old master goes on, and nothing that it is told
         from now on will survive.
         """
-        eventually_sync(self._is_up_to_date, within=20)
+        eventually_sync(self._is_up_to_date, within=30)
         self.replica.cli("REPLICAOF", "NO", "ONE")
 
     def fail_over(self) -> None:
         """End the old master, and let everybody find the replica in its place."""
         port = self.master.port
         self.master.kill()
-        eventually_sync(self._take, within=20)
+        eventually_sync(self._take, within=30)
         self.replica.port = port
 
     def _take(self) -> bool:
@@ -101,11 +101,11 @@ def losses(caplog: pytest.LogCaptureFixture) -> list[str]:
 async def both_know(on: bool, *workers: Worker) -> None:
     """And have registered so, as the barrier would ask."""
     for worker in workers:
-        await eventually(worker.is_on if on else worker.is_off, within=10)
+        await eventually(worker.is_on if on else worker.is_off, within=30)
         syncs = worker.syncs
         await eventually(
             lambda worker=worker, syncs=syncs: worker.syncs > syncs and worker.last.registered,  # type: ignore[misc]
-            within=10,
+            within=30,
         )
 
 
@@ -113,7 +113,7 @@ async def has_settled(*workers: Worker) -> None:
     """After the failover each has read the new master, and once more."""
     for worker in workers:
         syncs = worker.syncs
-        await eventually(lambda worker=worker, syncs=syncs: worker.syncs > syncs + 2, within=20)  # type: ignore[misc]
+        await eventually(lambda worker=worker, syncs=syncs: worker.syncs > syncs + 2, within=30)  # type: ignore[misc]
 
 
 async def by_hand(pair: Pair) -> None:
@@ -204,7 +204,7 @@ async def test_failover_that_lost_a_component_switch_is_restored(
         await asyncio.to_thread(pair.split)
         await pair.master.acli("SET", "maintenance:billing", WITH_MESSAGE, "EX", 600)
         await eventually(
-            lambda: is_closed(worker.last, "billing") and worker.last.registered, within=10
+            lambda: is_closed(worker.last, "billing") and worker.last.registered, within=30
         )
         syncs = worker.syncs
         await asyncio.to_thread(pair.fail_over)
@@ -229,13 +229,13 @@ async def test_deleted_component_switch_is_no_loss(
     async with linked(backend, Worker(reporting=True)) as worker:
         await pair.master.acli("SET", "maintenance:billing", 1)
         await eventually(
-            lambda: is_closed(worker.last, "billing") and worker.last.registered, within=10
+            lambda: is_closed(worker.last, "billing") and worker.last.registered, within=30
         )
         await asyncio.to_thread(pair.split)
         await has_settled(worker)
         await pair.replica.acli("DEL", "maintenance:billing")
         await asyncio.to_thread(pair.fail_over)
-        await eventually(lambda: not is_closed(worker.last, "billing"), within=20)
+        await eventually(lambda: not is_closed(worker.last, "billing"), within=30)
         await has_settled(worker)
 
         assert not is_closed(worker.last, "billing")
@@ -254,7 +254,7 @@ async def test_a_failover_that_lost_the_switch_can_be_followed(
         await by_hand(pair)
         await both_know(True, worker)
         await asyncio.to_thread(pair.fail_over)
-        await eventually(worker.is_off, within=20)
+        await eventually(worker.is_off, within=30)
         await has_settled(worker)
 
         assert worker.last.registered
@@ -306,7 +306,7 @@ async def test_a_deletion_is_never_mistaken_for_a_loss(
         await asyncio.to_thread(pair.fail_over)
         if when == "after the failover":
             await pair.replica.acli("DEL", "maintenance")
-        await eventually(worker.is_off, within=20)
+        await eventually(worker.is_off, within=30)
         await has_settled(worker)
 
         assert worker.is_off()
@@ -330,7 +330,7 @@ async def test_deletion_while_disconnected_is_no_loss(
             await asyncio.to_thread(server.start)
             if not deleted_before:
                 await server.acli("DEL", "maintenance")
-            await eventually(worker.is_off, within=20)
+            await eventually(worker.is_off, within=30)
             await has_settled(worker)
             assert worker.is_off()
             assert await server.acli("EXISTS", "maintenance") == "0"
@@ -354,7 +354,7 @@ async def test_failover_that_lost_a_hold_opens_no_worker(pair: Pair) -> None:
         assert not lease.lost
         assert worker.held == ["ours"]
         await asyncio.to_thread(lambda: lease.submit_release().result(5))
-        await eventually(worker.is_off, within=10)
+        await eventually(worker.is_off, within=30)
 
 
 async def test_a_holder_puts_back_its_hold_where_no_worker_remembers(pair: Pair) -> None:
@@ -364,10 +364,10 @@ async def test_a_holder_puts_back_its_hold_where_no_worker_remembers(pair: Pair)
     await asyncio.to_thread(lambda: lease.submit_acquire().result(5))
     await asyncio.to_thread(pair.fail_over)
     async with linked(RedisBackend(pair.url, ttl=TTL), Worker(reporting=True)) as worker:
-        await eventually(lambda: worker.held == ["ours"], within=10)
+        await eventually(lambda: worker.held == ["ours"], within=30)
         assert not lease.lost
         await asyncio.to_thread(lambda: lease.submit_release().result(5))
-        await eventually(worker.is_off, within=10)
+        await eventually(worker.is_off, within=30)
 
 
 async def test_write_on_the_new_master_overrides_the_old_one(
@@ -381,7 +381,7 @@ async def test_write_on_the_new_master_overrides_the_old_one(
         await both_know(True, worker)
         await RedisBackend(pair.replica.url).write(OFF)
         await asyncio.to_thread(pair.fail_over)
-        await eventually(worker.is_off, within=20)
+        await eventually(worker.is_off, within=30)
         await has_settled(worker)
 
         assert worker.is_off()

@@ -29,7 +29,7 @@ KEY: Final = "maintenance"
 # Seconds; so rarely do workers look by themselves, that what is quicker must have been pushed.
 PUSHED_TTL: Final = 60.0
 # Generous: a few milliseconds are the rule, but not on a machine with other things to do.
-AT_ONCE: Final = 6.0
+AT_ONCE: Final = 20.0
 POLLED_TTL: Final = 0.5
 
 
@@ -250,7 +250,7 @@ def two(boot: Boot) -> Deployment:
             sorted(worker.pid for worker in registered(deployment.server.url))
             == deployment.workers.pids
         ),
-        within=10,
+        within=30,
     )
     return deployment
 
@@ -281,12 +281,14 @@ def test_a_frozen_redis_makes_no_request_wait(two: Deployment) -> None:
     follow(two.workers, 503)
     two.server.pause()
     try:
-        frozen = time.monotonic()
-        answers = [answer.status for _ in range(50) for answer in two.workers.get_all("/").values()]
-        assert time.monotonic() - frozen < 10, (
-            "a tenth of a second each; whoever asked Redis would wait longer"
-        )
-        assert set(answers) == {503}
+        took = []
+        for _ in range(50):
+            began = time.monotonic()
+            answers = two.workers.get_all("/").values()
+            took.append(time.monotonic() - began)
+            assert {answer.status for answer in answers} == {503}
+        # A busy machine delays some; who asks Redis waits each time, for half a ttl and more.
+        assert sorted(took)[12] < POLLED_TTL / 2
     finally:
         two.server.resume()
     two.client.set(KEY, "0")
@@ -299,7 +301,7 @@ def test_with_tracking_forbidden_a_write_arrives_by_the_poll(two: Deployment) ->
         two.client.client_kill_filter(_type="normal", skipme=True)
         eventually_sync(
             lambda: {worker.delivery for worker in registered(two.server.url)} == {"message"},
-            within=10,
+            within=30,
         )
         for value, status in (("1", 503), ("0", 200), ("1", 503)):
             two.client.set(KEY, value)
@@ -309,7 +311,7 @@ def test_with_tracking_forbidden_a_write_arrives_by_the_poll(two: Deployment) ->
         two.client.client_kill_filter(_type="pubsub")
     eventually_sync(
         lambda: {worker.delivery for worker in registered(two.server.url)} == {"tracking"},
-        within=10,
+        within=30,
     )
 
 

@@ -96,7 +96,7 @@ def test_killed_connection_is_opened_again(redis_server: RedisServer, kind: str)
     """waygate 0.2.0's listener ends with its connection and is never started again: the worker
     is stale for ever.
     """
-    with worker(f"{redis_server.url}?ttl=20") as client:
+    with worker(f"{redis_server.url}?ttl=120") as client:
         redis_server.cli("CLIENT", "KILL", "TYPE", kind)
         for value, status in (("1", 503), ("0", 200)):
             redis_server.cli("SET", KEY, value)
@@ -112,7 +112,7 @@ async def test_change_during_read_is_not_missed(
     """
     await redis_server.acli("SET", KEY, second)
     way = HeldReply(redis_server)
-    async with way as url, linked(RedisBackend(f"{url}?ttl=20")) as worker:
+    async with way as url, linked(RedisBackend(f"{url}?ttl=120")) as worker:
         way.is_armed = True
         await redis_server.acli("SET", KEY, first)
         # The reply to the read that the push caused is on its way back.
@@ -128,7 +128,7 @@ async def test_change_during_read_is_not_missed(
 
 def test_request_costs_no_command(redis_server: RedisServer) -> None:
     """In waygate 0.2.0 every request costs two."""
-    with worker(f"{redis_server.url}?ttl=20") as client:
+    with worker(f"{redis_server.url}?ttl=120") as client:
         before = commands(redis_server)
         for _ in range(100):
             client.get("/")

@@ -35,7 +35,7 @@ from .conftest import MakeUser
 from .links import Worker, linked
 from .scripted import scripted
 
-SOON: Final = 10.0
+SOON: Final = 30.0
 TTL: Final = 0.3
 HERE: Final = (socket.gethostname(), os.getpid())
 ON_WITH_REASON: Final = MaintenanceState(enabled=True, by="ana", reason="OPS-417")

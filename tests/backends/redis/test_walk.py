@@ -26,15 +26,15 @@ async def test_flip_touches_ten_files_until_the_gate_is_closed(
         if event == "call" and mode.gate.closure is None and path.is_relative_to(PACKAGE):
             files[path.name] = None
 
-    async with MaintenanceMode(RedisBackend(redis_url, ttl=30.0)) as mode:
+    async with MaintenanceMode(RedisBackend(redis_url, ttl=120.0)) as mode:
         for value in ("1", "0"):  # so that nothing is done for the first time
             await operator.set("maintenance", value)
-            await eventually(lambda: (mode.gate.closure is None) is (value == "0"), within=10)  # noqa: B023
+            await eventually(lambda: (mode.gate.closure is None) is (value == "0"), within=30)  # noqa: B023
         await asyncio.sleep(0.2)  # the report about that is over, too
         sys.setprofile(note)
         try:
             await operator.set("maintenance", "1")
-            await eventually(lambda: mode.gate.closure is not None, within=10)
+            await eventually(lambda: mode.gate.closure is not None, within=30)
         finally:
             sys.setprofile(None)
 
