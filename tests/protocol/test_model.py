@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import pytest
 
+from . import recovery
 from .model import ORDER, ORDERS, RULES, violations
 
 
@@ -28,3 +29,12 @@ def test_poll_in_another_order_is_wrong_where_it_reads_earlier(
 @pytest.mark.parametrize("rule", sorted(RULES))
 def test_proof_without_any_of_its_rules_is_wrong(rule: str) -> None:
     assert any(violations(rules=RULES - {rule}, drained=drained) for drained in (False, True))
+
+
+def test_newest_knowledge_or_a_decision_holds_after_a_loss() -> None:
+    assert next(recovery.violations(), None) is None
+
+
+@pytest.mark.parametrize("rule", sorted(recovery.RULES))
+def test_restoration_without_any_of_its_rules_is_wrong(rule: str) -> None:
+    assert next(recovery.violations(recovery.RULES - {rule}), None) is not None

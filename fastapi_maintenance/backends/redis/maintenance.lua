@@ -1,7 +1,7 @@
 -- Everything that must happen in one atomic step. ARGV[1] names the step; every step ends with one consistent reading.
 --
 -- KEYS  1 switch (string)   2 holds (hash: id -> "deadline since json", microseconds of Redis' clock)
---       3 registry (hash: id -> JSON of the worker, and three fields that begin with #)   4 epoch (string: "epoch incarnation restored_from cleared decided")
+--       3 registry (hash: id -> JSON of the worker, and four fields that begin with #)   4 epoch (string: "epoch incarnation restored_from cleared decided")
 --       5 history (stream of changes)   6 recorded (hash: scope, '' for none -> "end digest" of the switch that the history knows of)
 --       7 workers as versions before 1.0 register them (hash: id -> "deadline json")
 --       8 and on: switches of scopes, each called as the switch, a colon, and the scope
@@ -29,6 +29,9 @@ local PARTS = {'scope', 'hold', 'note', 'value', 'error'} -- of an entry of the 
 local MOST_ENTRIES = 1000 -- of the history, about
 local MOST_KEPT = 2048 -- bytes of a value that the history keeps whole
 local LOSS = '!' -- where the hash of what is recorded keeps when a loss was; no scope is called so
+local DECIDED = '!:' -- begins the fields of that hash that say when the switch of a scope was last set
+local RELEASED = '!-' -- begins those that say when a hold was released
+local RESTORED = '#restored' -- the field of the registry that says with which knowledge what was lost was last restored
 
 local clock = redis.call('TIME')
 local now = tonumber(clock[1]) * 1000000 + tonumber(clock[2])
@@ -89,6 +92,9 @@ local function place_in(json)
   if not (decoded and type(who) == 'table' and type(who.host) == 'string' and type(who.pid) == 'number') then return '' end
   return cjson.encode({host = who.host, pid = who.pid})
 end
+
+-- What is restored later must not undo this decision.
+local function mark(field) attempt('HSET', RECORDED, field, int(now)) end
 
 -- Take away a hold whose lease has run out; once, whoever notices.
 local function lapse(id, json)
@@ -185,13 +191,17 @@ end
 local function notice(seen, known, json)
   local scope, status, value, left = seen[1], seen[2], seen[3], seen[4]
   local text = status == 'text' and (value or '') or status
-  local ends, mark = string.match(known[scope] or '', '^(%d+) (.*)$')
+  local ends, digested = string.match(known[scope] or '', '^(%d+) (.*)$')
   ends = tonumber(ends or 0)
-  if mark == (text ~= '' and digest(text) or nil) then
-    if text ~= '' and math.abs(ends - end_in(left)) > 1000 then remember(scope, text, left) end -- EXPIRE, or the same once more
+  if digested == (text ~= '' and digest(text) or nil) then
+    if text ~= '' and math.abs(ends - end_in(left)) > 1000 then -- EXPIRE, or the same once more
+      remember(scope, text, left)
+      mark(DECIDED .. scope)
+    end
     return false
   end
   local ran_out = text == '' and ends > 0 and ends <= now / 1000
+  if not ran_out then mark(DECIDED .. scope) end
   enter(ran_out and 'expired' or 'noticed', {
     scope = scope, note = place_in(json), value = status == 'text' and value, error = status ~= 'text' and status,
   })
@@ -214,6 +224,7 @@ end
 local function decide(value, px, scope, what)
   local key = switch_of(scope)
   local changed = put_switch(key, value, px, what.note or '')
+  mark(DECIDED .. scope_of(key))
   what.scope = scope
   if changed then enter('set', what) end
   local record = bump(read_epoch())
@@ -318,6 +329,7 @@ end
 
 local function clear(note)
   put_switch(SWITCH, '', 0, note or '')
+  mark(DECIDED)
   redis.call('DEL', HOLDS)
   enter('cleared', {note = note})
   local record = bump(read_epoch())
@@ -360,6 +372,10 @@ end
 function step.release()
   local kept = ARGV[4] ~= '' and decide(ARGV[4], 0, ARGV[5], {note = ARGV[7]})
   local ended = redis.call('HDEL', HOLDS, ARGV[3]) == 1
+  for field, at in pairs(recorded() or {}) do
+    if string.sub(field, 1, #RELEASED) == RELEASED and math.abs(now - (tonumber(at) or 0)) > TOO_LATE then attempt('HDEL', RECORDED, field) end
+  end
+  mark(RELEASED .. ARGV[3])
   if ended then enter('released', {hold = ARGV[3], note = ARGV[6]}) end
   if kept then announce(kept)
   elseif ended then announce(bump(read_epoch())) end
@@ -373,43 +389,105 @@ function step.lost()
   enter('lost', {note = ARGV[3]})
 end
 
--- ARGV: 3 value ('' for off), 4 its remaining time to live in ms (0 for none), 5 epoch and 6 `incarnation` that the caller knows, 7 note.
--- From 8 on, for each live hold: id, milliseconds left, since, JSON; or for the switch of a scope: '', scope, value, time to live as in 4.
--- Write them again, unless somebody already did or it is too late for that; a switch only where nobody has set it since, and a
--- hold only where nobody has ended it by force.
-function step.restore()
-  local record, epoch, incarnation = read_epoch(), tonumber(ARGV[5]), tonumber(ARGV[6])
-  local young = record.incarnation == 0 or now - record.incarnation < TOO_LATE
-  local another_life = record.incarnation ~= incarnation and record.restored_from == 0 and young
-  local went_back = record.incarnation == incarnation and record.epoch < epoch
-  if not (another_life or went_back) then return 'superseded' end
-  local decided = another_life and record.decided > 0
-  local restored, held = ARGV[3] ~= '' and not decided and redis.call('EXISTS', SWITCH) == 0, false
-  if restored then
-    put_switch(SWITCH, ARGV[3], ARGV[4], ARGV[7])
-    enter('restored', {value = ARGV[3], note = ARGV[7]})
+-- The knowledge with which lost data was last restored (life, epoch, count of noticed writes), and the epoch of the first restoration.
+local function last_restored()
+  local text = redis.pcall('HGET', REGISTRY, RESTORED)
+  local life, epoch, noticed, at = string.match(type(text) == 'string' and text or '', '^(%d+) (%d+) (%d+) (%d+)$')
+  return {tonumber(life or 0), tonumber(epoch or 0), tonumber(noticed or 0)}, tonumber(at or 0)
+end
+
+local function compare(some, others)
+  for i = 1, 3 do
+    if some[i] ~= others[i] then return some[i] - others[i] end
   end
-  for i = 8, #ARGV, 4 do
-    local id, left, since, json = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
-    if id == '' then
-      local key = switch_of(left)
-      if key and redis.call('EXISTS', key) == 0 then
-        put_switch(key, since, json, ARGV[7])
-        enter('restored', {scope = left, value = since, note = ARGV[7]})
-        restored = true
-      end
-    elseif tonumber(since) > record.cleared then
-      if redis.call('HSETNX', HOLDS, id, table.concat({int(now + tonumber(left) * 1000), since, json}, ' ')) == 1 then
-        enter('restored', {hold = id, value = json, note = ARGV[7]})
-        held = true
+  return 0
+end
+
+local function opens(json)
+  local decoded, hold = pcall(function() return cjson.decode(json) end)
+  return decoded and type(hold) == 'table' and type(hold.state) == 'table' and hold.state.enabled == false
+end
+
+-- ARGV: 3 note; of what the caller knows: 4 life, 5 epoch, 6 count of noticed writes, 7 when it was read; 8 whether the registry shows a
+-- rollback ('1'), which the epoch need not show.
+-- From 9 on, for each switch: '', scope, value ('' for off), remaining time to live in ms (0 for none); for each live hold: id,
+-- milliseconds left, since, JSON.
+--
+-- Make that state true again, unless it is too late. The first worker restores what it knows. Another one that knows as much adds what
+-- is missing, for a minute; one that knows more also replaces what was restored. Nothing that was decided since is undone.
+-- An old hold that newer knowledge lacks is ended if it opens; one that closes is left to its lease.
+function step.restore()
+  local record, known, last, at = read_epoch(), recorded(), last_restored()
+  local note, life, epoch, read_at = ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[7])
+  local mine, is_another = {life, epoch, tonumber(ARGV[6])}, record.incarnation ~= life
+  local went_back = not is_another and record.epoch < epoch
+  local first = went_back or not is_another and record.epoch == epoch and ARGV[8] == '1'
+  local again = last[1] == life and epoch < at
+  if is_another then
+    first = record.restored_from == 0 and (record.incarnation == 0 or now - record.incarnation < TOO_LATE)
+    again = record.restored_from ~= 0
+  end
+  again = again and known and now - at < TOO_LATE
+  local lead = again and compare(mine, last) or 1
+  if lead < 0 or not (first or again) then return 'superseded' end
+  known = known or {}
+  if first and not is_another then -- what was decided before the loss is no decision about it
+    for field, stamp in pairs(known) do
+      if string.match(field, '^![:-]') and (tonumber(stamp) or 0) <= read_at then
+        attempt('HDEL', RECORDED, field)
+        known[field] = nil
       end
     end
   end
-  if not (restored or held) then enter('lost', {note = ARGV[7]}) end
-  if another_life then record.restored_from = incarnation end
-  record.epoch = math.max(record.epoch, epoch)
+  local mentioned, changed = {}, false
+
+  local function put_back(scope, value, px)
+    local key = switch_of(scope)
+    local is_decided = known[DECIDED .. scope] or scope == '' and is_another and record.decided > 0
+    if not key or is_decided then return end
+    local status, text = read_switch(key)
+    text = status == 'text' and (text or '') or status
+    local ends, digested = string.match(known[scope] or '', '^(%d+) (.*)$')
+    if text ~= '' then
+      local is_known = digested == digest(text) and math.abs(tonumber(ends) - end_in(redis.call('PTTL', key))) <= 1000
+      local is_older = again and lead > 0 or went_back or first and not is_another and value ~= ''
+      if not (is_known and is_older) then return end
+    elseif value == '' then return
+    elseif again and digested and (ends == '0' or tonumber(ends) > now / 1000) then return end -- deleted, and not noticed yet
+    if put_switch(key, value, px, note) then enter('restored', {scope = scope, value = value, note = note}) end
+    attempt('HDEL', RECORDED, DECIDED .. scope)
+    changed = true
+  end
+
+  for i = 9, #ARGV, 4 do
+    local id, left, since, json = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
+    mentioned[id] = true
+    if id == '' then put_back(left, since, json)
+    elseif tonumber(since) > record.cleared and not known[RELEASED .. id] then
+      if redis.call('HSETNX', HOLDS, id, table.concat({int(now + tonumber(left) * 1000), since, json}, ' ')) == 1 then
+        enter('restored', {hold = id, value = json, note = note})
+        changed = true
+      end
+    end
+  end
+  local entries = lead > 0 and redis.pcall('HGETALL', HOLDS) or {}
+  for i = 1, #entries, 2 do
+    local since, json = string.match(entries[i + 1], '^%d+ (%d+) (.*)$')
+    local is_old = since and tonumber(since) <= epoch and not (is_another and tonumber(since) >= record.incarnation)
+    if is_old and (again or went_back) and not mentioned[entries[i]] and opens(json) then
+      lapse(entries[i], json)
+      changed = true
+    end
+  end
+
+  if not changed and again then return 'superseded' end
+  if not changed then enter('lost', {note = note}) end
+  if is_another then record.restored_from = life end
+  if record.incarnation == 0 then record.incarnation = math.max(now, life + 1) end
+  record.epoch = math.max(record.epoch, epoch + tonumber(ARGV[8]))
   announce(bump(record))
-  return restored and 'restored' or 'nothing to restore'
+  attempt('HSET', REGISTRY, RESTORED, table.concat({int(life), int(epoch), int(mine[3]), int(again and at or record.epoch)}, ' '))
+  return changed and 'restored' or 'nothing to restore'
 end
 
 local verdict = step[ARGV[1]]()

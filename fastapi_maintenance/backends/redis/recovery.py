@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from typing import Literal
 
@@ -13,7 +13,7 @@ from ..._internal.logging import log_fields
 from ...exceptions import BackendError, BackendUnavailableError
 from ...model.history import attribution_json
 from ...model.snapshot import Snapshot
-from ...model.state import OFF
+from ...model.state import OFF, MaintenanceState
 from .connection import RedisConnection
 from .registration import Registration
 from .replies import ScriptReply
@@ -67,6 +67,8 @@ class Recovery:
             return reply
         if self._on_data_loss == "restore":
             return await self._restore(wire, before, reply, time.monotonic() - since)
+        if reply.is_restored_since(before):
+            return reply  # another worker has logged the loss
         logger.warning(
             "Redis lost its data; following it, as on_data_loss='follow' says",
             extra=log_fields("data-lost", backend=self._backend, outcome="followed"),
@@ -81,8 +83,7 @@ class Recovery:
 
         If Redis refuses, the caller remembers `before` for the next attempt.
         """
-        # What was lost without a trace in the epoch counts as if it had moved it.
-        memory = _memory(before, away, epoch=before.reading.epoch + reply.is_rolled_back)
+        memory = _memory(before, away, is_rolled_back=reply.is_rolled_back)
         try:
             restored = await self._run(wire, "restore", *memory)
         except BackendUnavailableError:
@@ -97,36 +98,34 @@ class Recovery:
             kept = replace(reply.reading, switch=switch, holds=None, error=problem)
             return before.with_reading(replace(kept, epoch=before.reading.epoch))
         verdict = restored.verdict
+        restored = replace(
+            restored, components=reply.components, noticed=reply.noticed, restored=reply.restored
+        )
+        if verdict == "superseded" and reply.is_restored_since(before):
+            return restored
         extra = log_fields("data-lost", backend=self._backend, outcome=verdict)
         logger.warning("Redis lost its data; the last known state: %s", verdict, extra=extra)
         return restored
 
 
-def _memory(before: ScriptReply, away: float, *, epoch: int) -> list[str | int]:
-    """Return the arguments of the restore step: the switch, its remaining life, the live holds."""
+def _memory(before: ScriptReply, away: float, *, is_rolled_back: bool) -> Iterator[str | int]:
+    """Yield the arguments of the restore step: what was known, each switch, each active hold."""
     snapshot = before.reading
-    memory: list[str | int] = [*_remembered(snapshot, away), epoch]
-    memory += [before.incarnation, attribution_json()]
+    yield from (attribution_json(), before.incarnation, snapshot.epoch, before.noticed)
+    yield from (round(snapshot.now * 1e6), int(is_rolled_back))
+    for component in (None, *before.components):
+        own = snapshot if component is None else snapshot.for_component(component) or Snapshot()
+        if own.switch is not None:
+            yield from ("", component or "", *_remembered(own.switch, own.expires_in, away))
     for hold in snapshot.holds or ():
         if (left := hold.deadline - snapshot.now - away) > 0:
-            memory += [hold.id, round(left * 1000), round(hold.since * 1e6), dump_hold(hold)]
-    for component in snapshot.components or ():
-        value, left = (
-            _remembered(own, away) if (own := snapshot.for_component(component)) else ("", 0)
-        )
-        if value:
-            memory += ["", component, value, left]
-    return memory
+            yield from (hold.id, round(left * 1000), round(hold.since * 1e6), dump_hold(hold))
 
 
-def _remembered(snapshot: Snapshot, away: float) -> tuple[str, int]:
-    """Return a switch and its remaining milliseconds, 0 for no end; empty if it has expired."""
-    switch, left = snapshot.switch, 0
-    if snapshot.expires_in is not None:
-        left = round((snapshot.expires_in - away) * 1000)
-    gone = (
-        switch is None
-        or not (switch.enabled or switch.has_details)
-        or (snapshot.expires_in is not None and left <= 0)
-    )
-    return "" if gone or switch is None else switch.dump(), max(left, 0)
+def _remembered(switch: MaintenanceState, expires_in: float | None, away: float) -> tuple[str, int]:
+    """Return a switch and its remaining milliseconds, 0 for no end; empty if off or expired."""
+    left = 0 if expires_in is None else round((expires_in - away) * 1000)
+    expired = expires_in is not None and left <= 0
+    if expired or not (switch.enabled or switch.has_details):
+        return "", 0
+    return switch.dump(), left

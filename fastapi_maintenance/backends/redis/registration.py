@@ -63,7 +63,8 @@ class Registration:
         self.generation = ""
         self._generation_since = 0.0
         self.is_regenerated = False
-        self._noticed = 0
+        self.noticed = 0  # bare writes that the history has
+        self.restored = b""  # with which knowledge lost data was last restored
         self.vanished = b""  # the workers whose reports are over, as the registry lists them
         self._beside: dict[bytes, Worker] = {}  # vanished workers whose records are known
         self._process: Process | None = None
@@ -187,17 +188,17 @@ class Registration:
         """Compare the registry with what it was. Return whether it lost something."""
         if not isinstance(found, list):
             return False
-        mine, generation, noticed, vanished = found
+        mine, generation, noticed, vanished, restored = found
         generation = (generation or b"").decode(errors="replace")
         count = int(noticed) if noticed and noticed.isdigit() else 0
-        lost = bool(self.generation) and (generation != self.generation or count < self._noticed)
-        if mine is None and self.joined:
+        lost = bool(self.generation) and (generation != self.generation or count < self.noticed)
+        if mine is None and self._has_record:
             self.joined = self._has_record = False
             lost = True
         self.is_regenerated = generation != self.generation
         if self.is_regenerated:
             self.renew_generation(generation)
-        self._noticed, self.vanished = count, vanished or b""
+        self.noticed, self.vanished, self.restored = count, vanished or b"", restored or b""
         return lost
 
     def renew_generation(self, generation: str) -> None:

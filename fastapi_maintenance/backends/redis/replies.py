@@ -31,6 +31,9 @@ class ScriptReply:
     the step changed, if it does. `marks` has for the switch ('') and those of components when it
     ends, in milliseconds of Redis' clock or 0, and a digest of its value. It is `rolled_back` if
     the data lack what this worker had read in them, or had written to them, before.
+
+    `components` are those that it is about, `noticed` is the number of bare writes that the history
+    had, and `restored` says with which knowledge lost data was last restored.
     """
 
     reading: Snapshot
@@ -40,15 +43,27 @@ class ScriptReply:
     whole: bool = True
     unrecorded: str = ""
     is_rolled_back: bool = False
+    components: tuple[str, ...] = ()
+    noticed: int = 0
+    restored: bytes = b""
     marks: Mapping[str, tuple[int, str]] = field(default_factory=dict)
 
     def is_lost_in(self, later: ScriptReply) -> bool:
-        """Return whether a later reply lost the data of this one, still to be restored."""
+        """Return whether a later reply lost the data of this one, still to be restored.
+
+        What another worker restored meanwhile may be older than this.
+        """
         if not self.incarnation:
             return False
+        if later.is_restored_since(self):
+            return later.reading.fingerprint != self.reading.fingerprint
         if later.incarnation != self.incarnation:
             return later.restored_from == 0
         return later.reading.epoch < self.reading.epoch or later.is_rolled_back
+
+    def is_restored_since(self, earlier: ScriptReply) -> bool:
+        """Return whether a worker restored lost data after an earlier reply."""
+        return self.restored not in (b"", earlier.restored)
 
     def with_reading(self, reading: Snapshot) -> ScriptReply:
         """Return the same reply with another snapshot."""

@@ -171,7 +171,7 @@ class Sync:
         # EXISTS arms like any read and moves no value, however long.
         exists = ("EXISTS", *switches, self._keys.epoch)
         self._arming = Batch.of(("CLIENT", "CACHING", "YES"), exists)
-        fields = self._worker, "#generation", "#noticed", "#vanished"
+        fields = self._worker, "#generation", "#noticed", "#vanished", "#restored"
         self._place = Batch.of(("HMGET", self._keys.registry, *fields))
         self._reading = Batch.of(*reads(self._keys, self._components, self._get))
 
@@ -232,8 +232,13 @@ class Sync:
         # While writes are paused, a server that Sentinels confirm need not be written to.
         recorded = isinstance(found, list) and found[0] is not None
         registered |= recorded and self._server.has_arbiters
-        if rolled_back and self._last is not None:
-            answer = replace(answer, is_rolled_back=True)
+        answer = replace(
+            answer,
+            is_rolled_back=rolled_back and self._last is not None,
+            components=tuple(self._components),
+            noticed=registration.noticed,
+            restored=registration.restored,
+        )
         await self._apply(wire, answer, registered, sent)
         return permitted, self._next_read(sent)
 

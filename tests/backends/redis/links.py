@@ -15,7 +15,9 @@ from typing import Any, Final
 from redis.asyncio import Redis
 
 from fastapi_maintenance.backends import RedisBackend
+from fastapi_maintenance.backends.redis.script import dump_hold
 from fastapi_maintenance.model.evaluate import evaluate
+from fastapi_maintenance.model.holds import Hold
 from tests.backends.recording import RecordingFeed
 from tests.support.collecting import Collecting
 from tests.support.waiting import eventually
@@ -205,3 +207,25 @@ def took_less_than(seconds: float) -> Iterator[None]:
     yield
     took = time.monotonic() - began
     assert took < seconds + 25, f"it took {took:.2f} s"
+
+
+def knowledge(
+    value: str = "",
+    left: int = 0,
+    *holds: Hold,
+    life: int = 8,
+    epoch: int = 9,
+    noticed: int = 0,
+    age: float = 0.0,
+    rolled_back: bool = False,
+    **components: str,
+) -> list[str | int]:
+    """Return the arguments of a restore step: what a worker read `age` seconds ago."""
+    read_at = round((time.time() - age) * 1e6)
+    found: list[str | int] = ["", life, epoch, noticed, read_at, int(rolled_back)]
+    for component, text in {"": value, **components}.items():
+        found += ["", component, text, left if component == "" else 0]
+    for hold in holds:
+        left = round((hold.deadline - time.time()) * 1000)
+        found += [hold.id, left, round(hold.since * 1e6), dump_hold(hold)]
+    return found

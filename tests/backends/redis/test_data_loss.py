@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from typing import Any, Final
 
 import pytest
@@ -19,11 +21,12 @@ from fastapi_maintenance.model.holds import Hold
 from fastapi_maintenance.model.snapshot import Snapshot
 from fastapi_maintenance.model.state import OFF, ON, MaintenanceState
 from tests.conftest import RedisServerFactory
+from tests.faults.proxy import Proxy
 from tests.support.servers import RedisServer
 from tests.support.versions import INSTALLED, VALKEY
 from tests.support.waiting import eventually, eventually_sync
 
-from .links import Worker, linked
+from .links import SOON, Worker, linked
 
 TTL: Final = 0.3
 WITH_MESSAGE: Final = '{"enabled":true,"message":"back soon","mode":"full"}'
@@ -386,3 +389,187 @@ async def test_write_on_the_new_master_overrides_the_old_one(
 
         assert worker.is_off()
         assert await pair.replica.acli("EXISTS", "maintenance") == "0"
+
+
+# -- the first worker that comes back knows an older state -----------------------------------------
+
+
+@dataclass
+class Site:
+    """Two workers that can be cut off, and a server that loses its data or what came last."""
+
+    pair: Pair
+    rolls_back: bool
+    old: Worker
+    new: Worker
+    proxies: tuple[Proxy, Proxy]
+
+    @property
+    def before(self) -> RedisBackend:
+        return RedisBackend(self.pair.master.url)
+
+    @property
+    def after(self) -> RedisBackend:
+        return RedisBackend((self.pair.replica if self.rolls_back else self.pair.master).url)
+
+    async def settle(self) -> None:
+        """Let both workers know the state; what comes after it will be lost."""
+        await has_settled(self.old, self.new)
+        if self.rolls_back:
+            await asyncio.to_thread(self.pair.split)
+
+    async def cut_off(self) -> None:
+        """Let only one of them know what comes next."""
+        await has_settled(self.old, self.new)
+        self.proxies[0].stall(up=True, down=True)
+
+    async def lose(self) -> None:
+        """Lose the data, and let the worker come back that knows less."""
+        await has_settled(self.new)
+        self.proxies[1].stall(up=True, down=True)
+        if self.rolls_back:
+            await asyncio.to_thread(self.pair.fail_over)
+        else:
+            await self.pair.master.acli("FLUSHALL")
+        self.proxies[0].flow()
+        await has_settled(self.old)
+
+    async def return_new(self) -> None:
+        self.proxies[1].flow()
+        await has_settled(self.new, self.old)
+
+    async def kinds(self) -> list[str]:
+        return [change.kind for change in await self.after.history()]
+
+
+@pytest.fixture(params=["empty", "rolled back"])
+async def site(request: pytest.FixtureRequest, pair: Pair) -> AsyncIterator[Site]:
+    async with AsyncExitStack() as stack:
+        proxies = [stack.enter_context(Proxy(pair.master.port)) for _ in range(2)]
+        workers = []
+        for proxy in proxies:
+            backend = RedisBackend(proxy.url, ttl=TTL)
+            backend.follow_components(["billing"])
+            workers.append(await stack.enter_async_context(linked(backend, Worker(reporting=True))))
+        old, new = workers
+        yield Site(pair, request.param == "rolled back", old, new, (proxies[0], proxies[1]))
+
+
+async def close_by_hand(site: Site) -> None:
+    await site.pair.master.acli("SET", "maintenance", WITH_MESSAGE)
+
+
+async def close_by_command(site: Site) -> None:
+    await site.before.write(STATE)
+
+
+async def close_by_hold(site: Site) -> None:
+    await site.before.acquire(Hold("ours", ON), 60.0)
+
+
+async def close_component(site: Site) -> None:
+    await site.before.write_component("billing", STATE)
+
+
+def is_shut(reading: Snapshot) -> bool:
+    """Whether the service or the component was closed when the reading came."""
+    return evaluate(reading, reading.now).state.enabled or is_closed(reading, "billing")
+
+
+@pytest.mark.parametrize("close", [close_by_hand, close_by_command, close_by_hold, close_component])
+async def test_closing_that_a_later_worker_knows_is_restored(
+    site: Site, close: Callable[[Site], Awaitable[None]]
+) -> None:
+    await site.settle()
+    await site.cut_off()
+    await close(site)
+    await eventually(lambda: is_shut(site.new.last), within=10)
+    readings = site.new.syncs
+    await site.lose()
+    assert not is_shut(site.old.last)
+    await site.return_new()
+
+    assert is_shut(site.old.last)
+    assert is_shut(site.new.last)
+    assert all(map(is_shut, site.new.readings[readings:]))
+    # Rolled-back data are all that the first worker knows, so it notices no loss.
+    lost = [] if site.rolls_back else ["lost"]
+    assert (await site.kinds())[-2:] == [*lost, "restored"]
+
+
+async def test_opening_that_a_later_worker_knows_is_restored(site: Site) -> None:
+    await site.settle()
+    await site.before.write(STATE)
+    await site.before.acquire(Hold("off", OFF), 60.0)
+    await eventually(lambda: site.old.held == site.new.held == ["off"], within=10)
+    await site.cut_off()
+    await site.before.release(Hold("off", OFF))
+    await site.before.write(OFF)
+    await site.before.write_component("billing", STATE)
+    await eventually(lambda: is_closed(site.new.last, "billing"), within=10)
+    await site.lose()
+    assert site.old.held == ["off"]
+    assert (await site.after.read()).switch != OFF
+    await site.return_new()
+
+    assert site.old.held == site.new.held == []
+    assert site.old.is_off()
+    assert is_closed(site.old.last, "billing")
+
+
+async def test_decision_between_two_restorations_stays(site: Site) -> None:
+    await site.settle()
+    await site.before.write(STATE)
+    await eventually(lambda: site.old.is_on() and site.new.is_on(), within=10)
+    await site.cut_off()
+    await site.before.write(ON)
+    await eventually(lambda: not site.new.sees("back soon"), within=10)
+    await site.lose()
+    assert site.old.is_on()
+    await site.after.write(OFF)
+    await eventually(site.old.is_off, within=SOON)
+    await site.return_new()
+
+    assert site.old.is_off()
+    assert site.new.is_off()
+
+
+async def test_rolled_back_closing_that_had_ended_ends_again(
+    pair: Pair, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The last known state holds, whichever way the old data say."""
+    async with linked(RedisBackend(pair.url, ttl=TTL), Worker(reporting=True)) as worker:
+        await by_command(pair)
+        await both_know(True, worker)
+        await asyncio.to_thread(pair.split)
+        await RedisBackend(pair.url).write(OFF)
+        await both_know(False, worker)
+        await asyncio.to_thread(pair.fail_over)
+        await has_settled(worker)
+
+        assert worker.is_off()
+        assert await pair.replica.acli("EXISTS", "maintenance") == "0"
+        assert losses(caplog) == ["Redis lost its data; the last known state: restored"]
+
+
+async def test_follower_of_a_loss_leaves_a_restoration_alone(
+    pair: Pair, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It knows more than the worker that restored, and follows that all the same."""
+    with Proxy(pair.master.port) as proxy:
+        async with linked(RedisBackend(pair.url, ttl=TTL), Worker(reporting=True)) as restorer:
+            follower = Worker(reporting=True)
+            backend = RedisBackend(proxy.url, ttl=TTL, on_data_loss="follow")
+            backend.follow_components(["billing"])
+            async with linked(backend, follower):
+                await pair.master.acli("SET", "maintenance:billing", "1")
+                await eventually(lambda: is_closed(follower.last, "billing"), within=10)
+                await has_settled(restorer, follower)
+                proxy.stall(up=True, down=True)
+                await pair.master.acli("FLUSHALL")
+                await has_settled(restorer)
+                proxy.flow()
+                await has_settled(follower)
+
+                assert not is_closed(follower.last, "billing")
+    assert losses(caplog) == ["Redis lost its data; the last known state: nothing to restore"]

@@ -402,8 +402,11 @@ def test_hold_is_over_when_it_was_seen_unchanged_for_its_lease() -> None:
 # -- losing data -----------------------------------------------------------------------------------
 
 
-def answer(epoch: int = 10, incarnation: int = 5, restored_from: int = 0) -> ScriptReply:
-    return ScriptReply(Snapshot(epoch=epoch), incarnation, restored_from)
+def answer(
+    epoch: int = 10, incarnation: int = 5, restored_from: int = 0, *, restored: bytes = b""
+) -> ScriptReply:
+    snapshot = Snapshot(epoch=epoch, fingerprint=str(epoch % 2))
+    return ScriptReply(snapshot, incarnation, restored_from, restored=restored)
 
 
 @pytest.mark.parametrize(
@@ -419,6 +422,9 @@ def answer(epoch: int = 10, incarnation: int = 5, restored_from: int = 0) -> Scr
             True,
         ),  # begun anew by somebody who remembers nothing
         (answer(), answer(epoch=99, incarnation=9, restored_from=5), False),  # put back already
+        (answer(), answer(epoch=12, restored=b"x"), False),  # the same was
+        (answer(), answer(epoch=11, restored=b"x"), True),  # something else was
+        (answer(restored=b"x"), answer(epoch=11, restored=b"x"), False),  # which is known
         (
             answer(epoch=0, incarnation=0),
             answer(epoch=1, incarnation=9),

@@ -21,6 +21,7 @@ from fastapi_maintenance.model.state import OFF, ON, MaintenanceState
 from fastapi_maintenance.model.workers import RegistrySnapshot
 
 from .conftest import MakeUser
+from .links import knowledge
 
 pytestmark = pytest.mark.every_redis
 
@@ -466,17 +467,6 @@ async def test_earlier_versions_find_a_worker_only_while_they_run(
 
 # -- restore ---------------------------------------------------------------------------------------
 
-BEFORE = ("9", "8", "")  # the epoch and the life that the worker remembers, and no note
-
-
-def remembered(hold: Hold) -> tuple[str, int, int, str]:
-    return (
-        hold.id,
-        round((hold.deadline - time.time()) * 1000),
-        round(hold.since * 1e6),
-        dump_hold(hold),
-    )
-
 
 def a_hold(id: str = "a") -> Hold:
     return Hold(id, ON, since=time.time() - 5, deadline=time.time() + 30)
@@ -484,7 +474,7 @@ def a_hold(id: str = "a") -> Hold:
 
 async def test_restore_into_nothing_writes_switch_and_holds(operator: Any, step: Step) -> None:
     hold = a_hold()
-    answer = await step("restore", "1", 5000, *BEFORE, *remembered(hold))
+    answer = await step("restore", *knowledge("1", 5000, hold))
 
     assert (answer.verdict, answer.restored_from) == ("restored", 8)
     assert answer.reading.switch == ON
@@ -499,16 +489,16 @@ async def test_restore_into_nothing_writes_switch_and_holds(operator: Any, step:
 
 
 async def test_the_second_who_remembers_finds_it_done(operator: Any, step: Step) -> None:
-    await step("restore", "1", 0, *BEFORE)
+    await step("restore", *knowledge("1", 0))
     await operator.delete("maintenance")
 
-    answer = await step("restore", "1", 0, *BEFORE, *remembered(a_hold()))
+    answer = await step("restore", *knowledge("1", 0))
 
     assert (answer.verdict, answer.reading.switch, answer.reading.holds) == ("superseded", OFF, ())
 
 
 async def test_restore_of_nothing_still_says_that_it_was_done(step: Step) -> None:
-    answer = await step("restore", "", 0, *BEFORE)
+    answer = await step("restore", *knowledge("", 0))
 
     assert (answer.verdict, answer.restored_from, answer.reading.switch) == (
         "nothing to restore",
@@ -520,13 +510,13 @@ async def test_restore_of_nothing_still_says_that_it_was_done(step: Step) -> Non
 async def test_restore_in_a_life_that_a_worker_without_memory_began(step: Step) -> None:
     await step("begin")
 
-    assert (await step("restore", "1", 0, *BEFORE)).verdict == "restored"
+    assert (await step("restore", *knowledge("1", 0))).verdict == "restored"
 
 
 async def test_restore_after_a_rollback(operator: Any, step: Step, keys: Keys) -> None:
     await operator.set(keys.epoch, SETTLED)
 
-    answer = await step("restore", "1", 0, "10", "8", "", *remembered(a_hold()))
+    answer = await step("restore", *knowledge("1", 0, a_hold(), epoch=10))
 
     assert (answer.verdict, answer.reading.switch, answer.incarnation, answer.restored_from) == (
         "restored",
@@ -543,7 +533,7 @@ async def test_restore_where_nothing_was_lost_changes_nothing(
 ) -> None:
     await operator.set(keys.epoch, SETTLED)
 
-    assert (await step("restore", "1", 0, *BEFORE)).verdict == "superseded"
+    assert (await step("restore", *knowledge("1", 0))).verdict == "superseded"
     assert await operator.exists("maintenance") == 0
 
 
@@ -551,11 +541,8 @@ async def test_restore_where_nothing_was_lost_changes_nothing(
 async def test_restore_keeps_a_switch_set_since(operator: Any, step: Step, value: str) -> None:
     await operator.set("maintenance", value)
 
-    answer = await step(
-        "restore", '{"enabled":true,"message":"old"}', 0, *BEFORE, *remembered(a_hold())
-    )
+    answer = await step("restore", *knowledge('{"enabled":true,"message":"old"}', 0, a_hold()))
 
-    assert answer.verdict == "nothing to restore"
     assert await operator.get("maintenance") == value.encode()
     assert len(answer.reading.holds or ()) == 1
 
@@ -564,7 +551,7 @@ async def test_restore_keeps_a_switch_turned_off_since(step: Step) -> None:
     """Off leaves no key behind that could be seen; the epoch's record says that it was meant."""
     await step("write", "", 0)
 
-    answer = await step("restore", "1", 0, *BEFORE, *remembered(a_hold()))
+    answer = await step("restore", *knowledge("1", 0, a_hold()))
 
     assert (answer.reading.switch, len(answer.reading.holds or ())) == (OFF, 1)
 
@@ -572,7 +559,7 @@ async def test_restore_keeps_a_switch_turned_off_since(step: Step) -> None:
 async def test_restore_is_not_over_a_force_off(step: Step) -> None:
     await step("clear")
 
-    answer = await step("restore", "1", 0, *BEFORE, *remembered(a_hold()))
+    answer = await step("restore", *knowledge("1", 0, a_hold()))
 
     assert (answer.reading.switch, answer.reading.holds) == (OFF, ())
 
@@ -581,7 +568,7 @@ async def test_restore_is_under_a_hold_that_was_taken_since(step: Step) -> None:
     """Taking a hold says nothing about the switch, so that one is put back."""
     await step("acquire", *as_args(Hold("new", ON)))
 
-    answer = await step("restore", "1", 0, *BEFORE, *remembered(a_hold()))
+    answer = await step("restore", *knowledge("1", 0, a_hold()))
 
     assert answer.reading.switch == ON
     assert {hold.id for hold in answer.reading.holds or ()} == {"a", "new"}
@@ -590,7 +577,7 @@ async def test_restore_is_under_a_hold_that_was_taken_since(step: Step) -> None:
 async def test_restore_keeps_a_hold_that_was_renewed(step: Step) -> None:
     hold = a_hold()
     renewed = await step("renew", *as_args(hold, 99.0), round(hold.since * 1e6))
-    answer = await step("restore", "", 0, *BEFORE, *remembered(hold))
+    answer = await step("restore", *knowledge("", 0, hold))
 
     assert answer.reading.holds == renewed.reading.holds
 
@@ -601,7 +588,7 @@ async def test_worker_long_away_restores_nothing_over_others(
     """As a suspended laptop that remembers last week's maintenance."""
     long_ago = round((time.time() - MINUTE - 1) * 1e6)
     await operator.set(keys.epoch, f"{long_ago} {long_ago} 0 0 0")
-    answer = await step("restore", "1", 0, *BEFORE, *remembered(a_hold()))
+    answer = await step("restore", *knowledge("1", 0, a_hold()))
 
     assert (answer.verdict, answer.reading.switch, answer.reading.holds) == ("superseded", OFF, ())
 

@@ -703,7 +703,7 @@ async def test_of_two_who_find_a_switch_lost_one_puts_it_back(
     assert second.last.switch == OFF
     await syncs[1].poll(wire, arm=False, delivery="polling")
     assert second.last.registered
-    assert [text.rsplit(": ", 1)[1] for text in texts(caplog)] == ["restored", "superseded"]
+    assert [text.rsplit(": ", 1)[1] for text in texts(caplog)] == ["restored"]
 
 
 async def test_old_registration_in_a_restored_life_is_renewed(
