@@ -6,10 +6,13 @@ So completion and `--version` are quick, and `status` imports no FastAPI.
 
 from __future__ import annotations
 
+import logging
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timedelta
 from functools import wraps
 from importlib import import_module
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -17,7 +20,8 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
-from .console import ExitCode, echo, handle_errors, prepare
+from ..exceptions import ConfigurationError, MaintenanceError
+from .console import ExitCode, echo, exit_with
 from .durations import parse_duration, parse_until
 from .options import (
     ALLOW,
@@ -109,8 +113,11 @@ class _Root(_Group):
         self.commands = _Built()  # type: ignore[assignment]  # read-only
 
     def invoke(self, ctx: Any) -> Any:
-        with handle_errors():
+        try:
             return super().invoke(ctx)
+        except MaintenanceError as error:
+            wrong = isinstance(error, ConfigurationError)
+            exit_with(str(error), ExitCode.USAGE if wrong else ExitCode.FAILED)
 
 
 # Plain help, because typer's boxes break sentences apart, and Python's own tracebacks.
@@ -121,6 +128,15 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+
+
+def prepare_output() -> None:
+    """Make standard output take every character, and keep log records off standard error."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    logger = logging.getLogger("fastapi_maintenance")
+    if not logger.handlers:  # without any, Python prints warnings, which the commands print anyway
+        logger.addHandler(logging.NullHandler())
 
 
 def _show_version(wanted: bool) -> None:
@@ -148,7 +164,7 @@ def _main(
     Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted. The help of each command lists
     its other codes.
     """
-    prepare()
+    prepare_output()
     ctx.obj = BackendSelection(backend, var_name, file_path)
 
 

@@ -8,11 +8,12 @@ from datetime import timedelta
 
 import typer
 
+from .._internal.logging import one_line
 from .._internal.times import isoformat_utc
 from ..backends import BaseStateBackend
 from ..exemptions.bypass import Bypass, link_to
 from ..exemptions.tokens import grant, granted, revoke
-from .console import echo, echo_error, echo_json, sanitize
+from .console import echo, echo_error, echo_json
 from .durations import show_moment
 
 
@@ -46,8 +47,8 @@ def list_bypasses(backend: BaseStateBackend, component: str | None, *, as_json: 
         echo_json([one.model_dump() | {"until": isoformat_utc(one.until)} for one in records])
         return
     for record in records:
-        until, note = show_moment(record.until), sanitize(record.note or "")
-        echo(f"{sanitize(record.id)} until {until} {note}".rstrip())
+        until, note = show_moment(record.until), one_line(record.note or "")
+        echo(f"{one_line(record.id)} until {until} {note}".rstrip())
 
 
 def revoke_bypasses(

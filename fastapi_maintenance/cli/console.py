@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import json
-import logging
 import os
 import select
 import signal
@@ -16,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import typer
 
-from ..exceptions import ConfigurationError, MaintenanceError
+from .._internal.logging import one_line
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -38,30 +36,10 @@ class ExitCode(IntEnum):
     INTERRUPTED = 130  # as a shell exits after Ctrl-C
 
 
-def prepare() -> None:
-    """Make standard output take every character, and keep log records off standard error."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
-    logger = logging.getLogger("fastapi_maintenance")
-    if not logger.handlers:  # without any, Python prints warnings, which the commands print anyway
-        logger.addHandler(logging.NullHandler())
-
-
 def exit_with(sentence: str, code: ExitCode) -> NoReturn:
     """Print an error and end the command."""
     echo_error(sentence)
     raise typer.Exit(code)
-
-
-@contextmanager
-def handle_errors() -> Iterator[None]:
-    """Turn this package's errors into a sentence and an exit code; `typer.Exit` passes."""
-    try:
-        yield
-    except ConfigurationError as error:
-        exit_with(str(error), ExitCode.USAGE)
-    except MaintenanceError as error:
-        exit_with(str(error), ExitCode.FAILED)
 
 
 def terminal() -> Console | None:
@@ -111,7 +89,7 @@ def echo(line: str) -> bool:
 def echo_error(sentence: str) -> None:
     """Print to standard error on one line, red on a terminal. Follows NO_COLOR."""
     colour = None if os.environ.get("NO_COLOR") else "red"
-    typer.secho(sanitize(sentence), fg=colour, err=True)
+    typer.secho(one_line(sentence), fg=colour, err=True)
 
 
 @contextmanager
@@ -138,8 +116,3 @@ def stdout_closed() -> bool:
     poll = select.poll()
     poll.register(descriptor, 0)  # errors are always reported
     return any(event & select.POLLERR for _, event in poll.poll(0))
-
-
-def sanitize(text: str) -> str:
-    """Escape control characters, which could steer the terminal or forge a line."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -33,7 +33,7 @@ from fastapi import FastAPI
 from redis import Redis, RedisError
 from rich.live import Live
 
-from .._internal.logging import error_text
+from .._internal.logging import error_text, one_line
 from ..backends import BaseStateBackend, backend_from_url
 from ..backends.status import label, look
 from ..coordination.barrier import registered_workers
@@ -44,7 +44,7 @@ from ..model.state import MaintenanceState
 from ..model.workers import Worker
 from ..responses import DETAIL
 from ..runtime.current import set_maintenance_mode
-from .console import echo, sanitize, stdout_closed, terminal
+from .console import echo, stdout_closed, terminal
 from .worker_table import as_table
 
 _HOST: Final = "127.0.0.1"
@@ -357,7 +357,7 @@ def _line(change: _Change, *writes: tuple[float, str]) -> str:
 
 
 def _stamp(at: float, event: str) -> str:
-    return f"{datetime.fromtimestamp(at):%H:%M:%S.%f}"[:12] + f"  {sanitize(event)}"
+    return f"{datetime.fromtimestamp(at):%H:%M:%S.%f}"[:12] + f"  {one_line(event)}"
 
 
 # -- the check -------------------------------------------------------------------------------------

@@ -8,10 +8,11 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
+from .._internal.logging import one_line
 from ..backends import BaseStateBackend
 from ..backends.status import label
 from ..model.history import Change
-from .console import echo, on_interruption, sanitize, show, stdout_closed
+from .console import echo, on_interruption, show, stdout_closed
 from .durations import show_moment
 from .render import as_table
 
@@ -86,7 +87,7 @@ def _line(change: Change) -> str:
     row = {name: text for name, text in _row(change).items() if text}
     what = [row.pop(name) for name in ("what", "state") if name in row]
     start = f"{row.pop('when')} {(': ' if change.hold else ' ').join(what)}"
-    return ", ".join([start, *(f"{name}: {sanitize(text)}" for name, text in row.items())])
+    return ", ".join([start, *(f"{name}: {one_line(text)}" for name, text in row.items())])
 
 
 def _table(changes: Sequence[Change]) -> Table:

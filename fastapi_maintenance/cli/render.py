@@ -7,19 +7,19 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
+from .._internal.logging import one_line
 from ..backends import BaseStateBackend
 from ..backends.base import ReplicaAck
 from ..backends.status import StatusReport, describe_hold, label, look
 from ..model.holds import Hold
 from ..model.state import MaintenanceState
-from .console import ExitCode, echo_error, echo_json, exit_with, sanitize, show
+from .console import ExitCode, echo_error, echo_json, exit_with, show
 from .durations import show_moment, show_seconds
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
-_HOLD: Final = ("hold", "mode", "by", "reason", "lease")
 _COLOURS: Final = {"on": "red", "off": "green", "unknown": "yellow"}
 
 
@@ -55,11 +55,7 @@ def show_report(report: StatusReport) -> None:
 def as_lines(report: StatusReport) -> list[str]:
     """Return one fact per line, as `name: value`."""
     subject = f"maintenance of {report.component}" if report.component else "maintenance"
-    facts = [
-        (subject, label(report.state)),
-        *_facts(report),
-        *(("hold", _hold_line(report, hold)) for hold in report.holds or ()),
-    ]
+    facts = (subject, label(report.state)), *_facts(report)
     return [f"{name}: {value}" for name, value in facts]
 
 
@@ -78,7 +74,7 @@ def window_line(report: StatusReport, state: MaintenanceState) -> str:
     else:
         when = "on without an end"
     details = [
-        f"{name}: {sanitize(text)}"
+        f"{name}: {one_line(text)}"
         for name in ("message", "reason", "by")
         if (text := getattr(state, name)) is not None
     ]
@@ -86,19 +82,19 @@ def window_line(report: StatusReport, state: MaintenanceState) -> str:
 
 
 def as_tables(report: StatusReport) -> RenderableType:
-    """Return the effective state, the facts and the holds as tables."""
+    """Return the effective state, and the facts as a table."""
     from rich.console import Group
+    from rich.table import Table
     from rich.text import Text
 
     shown = label(report.state)
     subject = f"Maintenance of {report.component}" if report.component else "Maintenance"
-    parts: list[RenderableType] = [
-        Text(f"● {subject} is {shown}", style=f"bold {_COLOURS[shown]}"),
-        _fact_table(report),
-    ]
-    if report.holds:
-        parts.append(as_table(_HOLD, (_hold_row(report, hold) for hold in report.holds)))
-    return Group(*parts)
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column()
+    for name, value in _facts(report):
+        table.add_row(Text(name), Text(value, style="yellow" if name == "error" else ""))
+    return Group(Text(f"● {subject} is {shown}", style=f"bold {_COLOURS[shown]}"), table)
 
 
 def _facts(report: StatusReport) -> Iterator[tuple[str, str]]:
@@ -112,7 +108,7 @@ def _facts(report: StatusReport) -> Iterator[tuple[str, str]]:
         _switch(report),
     )
     yield from (
-        ("ignored", sanitize(problem))
+        ("ignored", one_line(problem))
         for problem in (report.switch.ignored if report.switch else ())
     )
     if report.upcoming is not None:
@@ -120,21 +116,23 @@ def _facts(report: StatusReport) -> Iterator[tuple[str, str]]:
     if report.holds is None:
         yield "holds", "unreadable"
     if report.reading.error is not None:
-        yield "error", sanitize(report.reading.error)
-    yield "backend", sanitize(report.url)
+        yield "error", one_line(report.reading.error)
+    yield "backend", one_line(report.url)
+    for hold in report.holds or ():
+        yield "hold", _hold_line(report, hold)
 
 
 def _details(report: StatusReport, state: MaintenanceState) -> Iterator[tuple[str, str]]:
     yield "mode", state.mode
     for name in ("message", "reason", "by"):
         if (text := getattr(state, name)) is not None:
-            yield name, sanitize(text)
+            yield name, one_line(text)
     if state.allow is not None:
-        yield "allow", ", ".join(map(sanitize, state.allow))
+        yield "allow", ", ".join(map(one_line, state.allow))
         from ..exemptions.allow_list import AllowList  # with FastAPI
 
         for problem in AllowList(state.allow).errors:
-            yield "problem", sanitize(problem)
+            yield "problem", one_line(problem)
     if state.bypass:
         yield "bypass", f"{len(state.bypass)}, as 'bypass list' shows"
     if state.since is not None:
@@ -173,45 +171,16 @@ def _moment(report: StatusReport, moment: datetime) -> str:
 
 
 def _hold_line(report: StatusReport, hold: Hold) -> str:
-    state = hold.state
+    state, left = hold.state, report.lease_of(hold)
     of = f"of {hold.component}" if hold.component else ""
     parts = [
         label(state),
         of,
         state.mode if state.enabled else "",
         f"by {describe_hold(hold)}",
-        f"lease {_lease(report, hold)}",
+        f"lease {'as long as its process lives' if left is None else f'{show_seconds(left)} left'}",
     ]
-    return sanitize(", ".join(filter(None, parts)))
-
-
-def _lease(report: StatusReport, hold: Hold) -> str:
-    left = report.lease_of(hold)
-    return "as long as its process lives" if left is None else f"{show_seconds(left)} left"
-
-
-def _fact_table(report: StatusReport) -> Table:
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column()
-    for name, value in _facts(report):
-        table.add_row(Text(name), Text(value, style="yellow" if name == "error" else ""))
-    return table
-
-
-def _hold_row(report: StatusReport, hold: Hold) -> dict[str, str | None]:
-    state = hold.state
-    of = f" of {hold.component}" if hold.component else ""
-    return {
-        "hold": label(state) + of,
-        "mode": state.mode if state.enabled else "",
-        "by": state.by or hold.id,
-        "reason": state.reason,
-        "lease": _lease(report, hold),
-    }
+    return one_line(", ".join(filter(None, parts)))
 
 
 def as_table(
@@ -227,6 +196,6 @@ def as_table(
     for row in rows:
         texts = (row[name] or "" for name in columns)
         table.add_row(
-            *(Text(sanitize(text), style=(colours or {}).get(text, "")) for text in texts)
+            *(Text(one_line(text), style=(colours or {}).get(text, "")) for text in texts)
         )
     return table

@@ -14,13 +14,13 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from .._internal.logging import error_text
+from .._internal.logging import error_text, one_line
 from ..backends import BaseStateBackend, EnvVarBackend
 from ..backends.status import StatusReport, label
 from ..exceptions import BackendError
 from ..model.snapshot import Snapshot
 from ..runtime.mode import MaintenanceMode
-from .console import echo, echo_error, on_interruption, sanitize, stdout_closed, terminal
+from .console import echo, echo_error, on_interruption, stdout_closed, terminal
 from .durations import show_moment, show_seconds
 from .render import as_tables
 
@@ -195,7 +195,7 @@ def _words(sight: Observation) -> Iterator[str]:
         yield state.mode
         for name in ("by", "reason"):
             if (text := getattr(state, name)) is not None:
-                yield f"{name}: {sanitize(text)}"
+                yield f"{name}: {one_line(text)}"
         if state.ends_at is not None:
             yield f"until {show_moment(state.ends_at)}"
     if report.upcoming is not None and report.upcoming.starts_at is not None:
@@ -203,7 +203,7 @@ def _words(sight: Observation) -> Iterator[str]:
     if report.holds:
         yield f"{len(report.holds)} {'hold' if len(report.holds) == 1 else 'holds'}"
     if report.reading.error is not None:
-        yield f"error: {sanitize(report.reading.error)}"
+        yield f"error: {one_line(report.reading.error)}"
 
 
 def _origin(sight: Observation) -> str:

@@ -6,11 +6,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
-from ..backends.status import label
-from ..coordination.barrier import BarrierResult
+from .._internal.logging import one_line
+from ..coordination.barrier import BarrierResult, names_of
 from ..model.workers import WAY_AROUND, RegistrySnapshot, Worker
 from . import render
-from .console import sanitize
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -70,15 +69,16 @@ def summary(result: BarrierResult) -> str:
     counts = [
         f"{len(group)} {_called(name, result)}" for name, group in result.groups() if group
     ] or ["no workers"]
-    waited_for = ", ".join(_with_load(worker) for worker in result.pending)
-    if not waited_for and result.trusted_in > 0:
-        waited_for = (
-            f"{result.trusted_in:.1f} s, as the registry is young and may not know of all workers "
-            "yet"
+    pending = ""
+    if result.pending:
+        pending = f"; waiting for {one_line(names_of(result.pending))}"
+    elif result.trusted_in > 0:
+        pending = (
+            f"; waiting for {result.trusted_in:.1f} s, as the registry is young and may not know "
+            "of all workers yet"
         )
-    return f"maintenance {label(result.state)}; {', '.join(counts)}" + (
-        f"; waiting for {waited_for}" if waited_for else ""
-    )
+    position = "on" if result.state.enabled else "off"
+    return f"maintenance {position}; {', '.join(counts)}{pending}"
 
 
 def as_table(workers: Iterable[tuple[str, Worker]]) -> Table:
@@ -105,7 +105,7 @@ def worker_lines(roll: RegistrySnapshot) -> Iterator[str]:
         fence = "never" if worker.fence is None else f"{worker.fence:g}s"
         known = f"http={worker.http} websockets={worker.websockets} fence={fence}"
         why = f" ({roll.why_not_gone(worker)})" if worker.vanished else ""
-        yield sanitize(
+        yield one_line(
             f"{worker.id} host={worker.host} pid={worker.pid} delivery={worker.delivery} "
             f"version={worker.version} status={worker.status} {known}{why}"
         )
@@ -114,7 +114,7 @@ def worker_lines(roll: RegistrySnapshot) -> Iterator[str]:
 def ways_around(workers: Sequence[Worker]) -> list[str]:
     """Return a sentence for each path that was answered without a route while closed."""
     return [
-        sanitize(f"{path} {WAY_AROUND}")
+        one_line(f"{path} {WAY_AROUND}")
         for path in sorted({path for worker in workers for path in worker.unrouted})
     ]
 
@@ -144,12 +144,3 @@ def _by_status(result: BarrierResult) -> Iterator[tuple[str, Worker]]:
 def _called(name: str, result: BarrierResult) -> str:
     """Return the label of a group of workers; after an opening, `drained` means open."""
     return "open" if name == "drained" and not result.state.enabled else name
-
-
-def _with_load(worker: Worker) -> str:
-    load = [
-        f"{count} {noun}"
-        for count, noun in ((worker.http, "requests"), (worker.websockets, "WebSockets"))
-        if count
-    ]
-    return sanitize(worker.name) + (f" ({', '.join(load)})" if load else "")

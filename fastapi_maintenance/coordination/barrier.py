@@ -119,7 +119,7 @@ class BarrierResult:
         cut_off = f" The registry cannot be read any more: {self.trouble}" if self.trouble else ""
         if self.pending:
             raise DrainTimeout(
-                f"After {self.elapsed:.1f} s still waited for: {_names(self.pending)}.{cut_off}",
+                f"After {self.elapsed:.1f} s still waited for: {names_of(self.pending)}.{cut_off}",
                 self,
             )
         if self.trusted_in > 0:
@@ -144,7 +144,7 @@ class BarrierResult:
             )
         if strict and self.unfenced:
             raise UnfencedError(
-                f"These workers vanished and may still be serving: {_names(self.unfenced)}. "
+                f"These workers vanished and may still be serving: {names_of(self.unfenced)}. "
                 "Make sure that they are dead, then run "
                 "`fastapi-maintenance workers forget` with their ids or hosts.",
                 self,
@@ -401,7 +401,8 @@ def _statuses(result: BarrierResult) -> object:
     )
 
 
-def _names(workers: Iterable[Worker]) -> str:
+def names_of(workers: Iterable[Worker]) -> str:
+    """Return the names of workers, with the number of requests in flight where there are any."""
     return ", ".join(
         f"{worker.name} ({worker.http} requests, {worker.websockets} WebSockets)"
         if worker.http or worker.websockets

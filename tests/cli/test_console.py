@@ -10,11 +10,11 @@ from contextlib import contextmanager
 import pytest
 from typer.testing import CliRunner
 
+from fastapi_maintenance._internal.logging import one_line
+from fastapi_maintenance.cli.app import prepare_output
 from fastapi_maintenance.cli.console import (
     echo,
     echo_error,
-    prepare,
-    sanitize,
     stdout_closed,
     terminal,
 )
@@ -59,7 +59,7 @@ def test_saying_something_to_nobody_is_noticed_and_forgotten(
 
 def test_a_program_without_standard_output_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdout", None)
-    prepare()
+    prepare_output()
     assert terminal() is None
     assert echo("nothing")
 
@@ -71,7 +71,7 @@ def test_character_outside_the_encoding_is_escaped(
     monkeypatch.setattr(
         sys, "stdout", io.TextIOWrapper(raw, encoding="latin-1", write_through=True)
     )
-    prepare()
+    prepare_output()
     assert echo("größer…")
     assert raw.getvalue() == b"gr\xf6\xdfer\\u2026\n"
 
@@ -103,4 +103,4 @@ def test_a_complaint_is_one_line_on_standard_error_however_long() -> None:
     ],
 )
 def test_only_what_cannot_be_printed_is_escaped(text: str, cleaned: str) -> None:
-    assert sanitize(text) == cleaned
+    assert one_line(text) == cleaned

@@ -4,11 +4,13 @@ words what they show.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import sys
 import threading
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Final
@@ -16,7 +18,10 @@ from xml.etree import ElementTree
 
 import pytest
 
-from ..support.commands import run
+from fastapi_maintenance import maintenance_mode_on
+from fastapi_maintenance.backends import RedisBackend
+
+from ..support.commands import Ran, run
 from ..support.pages import ROOT, Block
 
 PAGE: Final = "docs/architecture.md"
@@ -46,30 +51,68 @@ def test_the_floors_are_those_that_are_checked() -> None:
         assert shown == text, "run this test with RENEW_DOCS=1"
 
 
-def test_walk_of_run_enters_the_files_that_are_named(redis_url: str) -> None:
+REDIS: Final = "backends/redis/"
+
+
+def entered(walk: Callable[[], object]) -> tuple[set[str], set[str]]:
+    """The files of the package that a walk enters, first with the backend as one step, then all.
+
+    The walk is gone twice, because the first one imports.
+    """
     package = str(ROOT / "fastapi_maintenance") + os.sep
-    entered: set[str] = set()
+    steps, files = set(), set()
 
     def note(frame: FrameType, event: str, argument: object) -> None:
         code = frame.f_code
-        if event == "call" and code.co_filename.startswith(package) and code.co_name[0] != "<":
-            entered.add(code.co_filename.removeprefix(package))
+        if event != "call" or not code.co_filename.startswith(package) or code.co_name[0] == "<":
+            return
+        file = code.co_filename.removeprefix(package)
+        files.add(file)
+        caller = frame.f_back
+        while caller and not caller.f_code.co_filename.startswith(package + REDIS):
+            caller = caller.f_back
+        if caller is None:
+            steps.add(REDIS if file.startswith(REDIS) else file)
 
-    walk = ("run", "--expect", "0", "--backend", redis_url, "--", "true")
-    run(*walk)  # everything is imported
+    walk()
     threading.setprofile(note)
     sys.setprofile(note)
     try:
-        ran = run(*walk)
+        walk()
     finally:
         sys.setprofile(None)
         threading.setprofile(None)
+    return steps, files
 
-    assert ran.code == 0, ran.err
-    (named,) = (block.text for block in Block.all_of(PAGE) if "walk-of-run" in block.options)
-    below = ("_internal/", "backends/", "model/")
-    above = {name for name in entered if not name.startswith(below)}
-    assert above | {"backends/default.py"} <= {*named.split()}
+
+def named(walk: str) -> set[str]:
+    """The files that the page lists for a walk."""
+    (files,) = (block.text for block in Block.all_of(PAGE) if walk in block.options)
+    return {*files.split()}
+
+
+def test_walk_of_a_block_enters_the_ten_files_that_are_named(redis_url: str) -> None:
+    backend = RedisBackend(redis_url)
+
+    async def block() -> None:
+        async with maintenance_mode_on(backend, drain=30, expect=0):
+            pass
+
+    steps, files = entered(lambda: asyncio.run(block()))
+
+    assert steps == named("walk-of-block")
+    assert (len(steps), len(files)) <= (10, 21)
+
+
+def test_walk_of_run_enters_the_files_that_are_named(redis_url: str) -> None:
+    ran: list[Ran] = []
+    walk = ("run", "--expect", "0", "--backend", redis_url, "--", "true")
+
+    steps, files = entered(lambda: ran.append(run(*walk)))
+
+    assert [(one.code, one.out) for one in ran] == [(0, "")] * 2
+    assert steps == named("walk-of-block") | named("walk-of-run")
+    assert (len(steps), len(files)) <= (14, 27)
 
 
 @pytest.mark.parametrize("drawing", DRAWINGS, ids=lambda drawing: drawing.stem)
