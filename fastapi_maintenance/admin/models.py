@@ -66,7 +66,6 @@ class StateReport(BaseModel):
 
     @classmethod
     def of(cls, report: StatusReport) -> Self:
-        """Convert a report."""
         return cls.model_validate(report.to_json())
 
 
@@ -82,7 +81,6 @@ class ComponentReport(BaseModel):
 
     @classmethod
     def all_of(cls, report: StatusReport, names: Iterable[str]) -> list[Self]:
-        """Convert what a report says of each component, by name."""
         return [cls.model_validate(report.about(name)) for name in sorted(names)]
 
 
@@ -113,7 +111,6 @@ class WorkerReport(WorkerSummary):
 
     @classmethod
     def all_of(cls, registry: RegistrySnapshot) -> list[Self]:
-        """Convert the workers, by host and process."""
         present = sorted(registry.workers, key=lambda each: (each.host, each.pid, each.id))
         return [
             cls.model_validate(

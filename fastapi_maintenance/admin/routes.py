@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Annotated, Final
 
-from fastapi import APIRouter, HTTPException, Query, Response
+from fastapi import APIRouter, Depends, HTTPException, Query, Response
 
-from ..backends import BaseStateBackend
 from ..backends.base import WorkerRegistry
 from ..backends.status import look
 from ..coordination.barrier import wait_until_applied
@@ -16,7 +16,6 @@ from ..exemptions.bypass import PARAMETER
 from ..exemptions.tokens import grant, granted, revoke
 from ..model.history import Change
 from ..model.state import OFF, BypassRecord, MaintenanceState
-from ..runtime.mode import MaintenanceMode
 from .dependencies import Component, Mode, Operator, Root
 from .errors import invalid, responses
 from .etags import IF_MATCH, IfMatch, etag_of, matches
@@ -35,6 +34,38 @@ from .security import PrivateRoute
 _MAX_ATTEMPTS: Final = 5  # with If-Match: *, while others keep writing
 
 router = APIRouter(route_class=PrivateRoute)
+
+
+@dataclass(frozen=True)
+class _ConditionalChange:
+    """A change of the switch by an operator, if it is still as If-Match has it."""
+
+    mode: Mode
+    component: Component
+    operator: Operator
+    if_match: IfMatch
+    response: Response
+
+    async def to(self, state: MaintenanceState, *, end_holds: bool = False) -> StateReport:
+        """Make the change, and return the resulting state with its ETag."""
+        backend, component = self.mode.backend.as_operator(self.operator), self.component
+        for _ in range(_MAX_ATTEMPTS):
+            seen = await backend.read()
+            if not matches(self.if_match, etag := etag_of(seen)):
+                raise HTTPException(
+                    412,
+                    "The switch or a hold has changed since it was read. "
+                    "Read it again, then decide.",
+                    headers={"ETag": etag},
+                )
+            if await backend.compare_and_set(seen, state, component=component, end_holds=end_holds):
+                report = await look(backend, component)
+                self.response.headers["ETag"] = etag_of(report.reading)
+                return StateReport.of(report)
+        raise HTTPException(412, "The switch keeps changing. Read it again, then decide.")
+
+
+SwitchChange = Annotated[_ConditionalChange, Depends()]
 
 
 @router.get("/state", responses=responses(404))
@@ -68,67 +99,26 @@ async def get_switch(
 @router.put(
     "/switch", openapi_extra=IF_MATCH, responses=responses(400, 403, 404, 409, 412, 415, 428)
 )
-async def put_switch(
-    state: MaintenanceState,
-    mode: Mode,
-    component: Component,
-    operator: Operator,
-    if_match: IfMatch,
-    response: Response,
-) -> StateReport:
+async def put_switch(state: MaintenanceState, change: SwitchChange) -> StateReport:
     """Set the switch and return the resulting state. The operator and the time are added."""
     if state.enabled:
-        now = (await look(mode.backend)).now.replace(microsecond=0)
-        state = state.replace(by=operator or state.by, since=state.since or now)
+        now = (await look(change.mode.backend)).now.replace(microsecond=0)
+        state = state.replace(by=change.operator or state.by, since=state.since or now)
     state.dump()  # refuses what no switch can keep, before anything is compared
-    await _exchange(mode.backend.as_operator(operator), if_match, state, component)
-    return await _report(mode, component, response)
+    return await change.to(state)
 
 
 @router.delete("/switch", openapi_extra=IF_MATCH, responses=responses(403, 404, 409, 412, 428))
 async def delete_switch(
-    mode: Mode,
-    component: Component,
-    operator: Operator,
-    if_match: IfMatch,
-    response: Response,
+    change: SwitchChange,
     end_holds: Annotated[bool, Query(description="End every hold too.")] = False,
 ) -> StateReport:
     """Turn the switch off, or remove that of one part, and return the resulting state."""
-    if end_holds and component is not None:
+    if end_holds and change.component is not None:
         raise invalid(
             "query", "end_holds ends every hold, so it cannot be combined with component."
         )
-    await _exchange(
-        mode.backend.as_operator(operator), if_match, OFF, component, end_holds=end_holds
-    )
-    return await _report(mode, component, response)
-
-
-async def _exchange(
-    backend: BaseStateBackend,
-    if_match: str,
-    state: MaintenanceState,
-    component: str | None,
-    *,
-    end_holds: bool = False,
-) -> None:
-    for _ in range(_MAX_ATTEMPTS):
-        seen = await backend.read()
-        if not matches(if_match, etag := etag_of(seen)):
-            detail = (
-                "The switch or a hold has changed since it was read. Read it again, then decide."
-            )
-            raise HTTPException(412, detail, headers={"ETag": etag})
-        if await backend.compare_and_set(seen, state, component=component, end_holds=end_holds):
-            return
-    raise HTTPException(412, "The switch keeps changing. Read it again, then decide.")
-
-
-async def _report(mode: MaintenanceMode, component: str | None, response: Response) -> StateReport:
-    report = await look(mode.backend, component)
-    response.headers["ETag"] = etag_of(report.reading)
-    return StateReport.of(report)
+    return await change.to(OFF, end_holds=end_holds)
 
 
 @router.get("/workers", responses=responses())

@@ -79,27 +79,11 @@ class StateChange:
     at: float
 
 
-class LocalHolds(dict[str, Hold]):
-    """The holds of this process by id, for a backend that stores none; each step is atomic."""
-
-    def add(self, hold: Hold) -> None:
-        """Add or replace a hold."""
-        self[hold.id] = hold
-
-    def discard(self, id: str) -> None:
-        """Remove a hold, if it is there."""
-        self.pop(id, None)
-
-    def all(self) -> tuple[Hold, ...]:
-        """Return the holds, oldest first."""
-        return tuple(self.values())
-
-
 class _Local:
-    """The data that a backend object keeps in this process."""
+    """The data that a backend object keeps in this process, for a backend that stores none."""
 
     def __init__(self) -> None:
-        self.holds = LocalHolds()
+        self.holds: dict[str, Hold] = {}  # oldest first; each step is atomic
         self.listeners: weakref.WeakSet[SnapshotListener] = weakref.WeakSet()
         self.components: frozenset[str] = frozenset()
         self.notified: str | None = None
@@ -177,7 +161,8 @@ class BaseStateBackend(ABC):
         whatever `state` is. This default compares and writes in two steps, so of two calls at the
         same instant the later one wins. Raises `BackendError` if the write fails.
         """
-        if _switches(await self.read(), component) != _switches(expected, component):
+        stored = await self.read()
+        if stored.switches(component) != expected.switches(component):
             return False
         if end_holds:
             await self.clear()
@@ -240,7 +225,7 @@ class BaseStateBackend(ABC):
     async def acquire(self, hold: Hold, lease: float) -> Hold:
         """Store a hold for `lease` seconds, and return it as stored."""
         taken = replace(hold, since=time.time())
-        self._local.holds.add(taken)
+        self._local.holds[hold.id] = taken
         await self._announce()
         return taken
 
@@ -259,7 +244,7 @@ class BaseStateBackend(ABC):
             elif keep is not None:
                 await self._write_kept(keep)
         finally:  # without a lease, the hold would never end
-            self._local.holds.discard(hold.id)
+            self._local.holds.pop(hold.id, None)
             await self._announce()
 
     async def _write_kept(self, state: MaintenanceState) -> None:
@@ -355,7 +340,7 @@ class BaseStateBackend(ABC):
     # -- for subclasses ----------------------------------------------------------------------------
 
     def _local_reading(self, switch: MaintenanceState | None, error: str | None = None) -> Snapshot:
-        return Snapshot(switch, self._local.holds.all(), time.time(), error=error)
+        return Snapshot(switch, tuple(self._local.holds.values()), time.time(), error=error)
 
     @staticmethod
     def _bool_to_str(value: bool) -> str:
@@ -414,10 +399,3 @@ def as_backend_error(error: Exception, backend: BaseStateBackend) -> BackendErro
     wrapped = BackendError(f"{backend.describe()} failed: {type(error).__name__}: {error}")
     wrapped.__cause__ = error
     return wrapped
-
-
-def _switches(
-    reading: Snapshot, component: str | None
-) -> tuple[MaintenanceState | None, MaintenanceState | None]:
-    own = reading.for_component(component)
-    return reading.switch, None if own is None else own.switch

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any, Final
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -18,6 +19,7 @@ _EXAMPLES: Final = (
     "valkey:// means the same as redis://"
 )
 _SERVERS: Final = ("redis", "rediss", "valkey", "valkeys", "unix")
+_CLASSES: Final = {"env": "EnvVarBackend", "file": "LocalFileBackend", "redis": "RedisBackend"}
 
 
 def backend_from_url(url: str) -> BaseStateBackend:
@@ -35,9 +37,7 @@ def backend_from_url(url: str) -> BaseStateBackend:
             f"{scheme!r} alone does not say where; write a URL like {_EXAMPLES}."
         )
     if scheme.partition("+")[0] in _SERVERS:
-        from .redis import RedisBackend
-
-        return RedisBackend(url)
+        return _make("redis", url)
     if scheme == "file":
         return _file(url)
     if scheme == "env":
@@ -49,37 +49,23 @@ def backend_from_url(url: str) -> BaseStateBackend:
 
 def backend_of_kind(kind: str, **options: Any) -> BaseStateBackend:
     """Return a backend of a kind (`env`, `file` or `redis`), with the options of its class."""
-    makers: dict[str, Callable[..., BaseStateBackend]] = {
-        "env": EnvVarBackend,
-        "file": _local_file,
-        "redis": _redis,
-    }
-    if kind not in makers:
+    if kind not in _CLASSES:
         raise ConfigurationError(
             f"There is no backend {kind!r}; choose env, file or redis, "
             f"or give a URL like {_EXAMPLES}."
         )
     try:
-        return makers[kind](**options)
+        return _make(kind, **options)
     except TypeError as error:
         raise ConfigurationError(
             f"The {kind} backend cannot take these options: {error}."
         ) from None
 
 
-# Each library is imported with its backend: anyio, redis-py.
-
-
-def _local_file(*args: Any, **options: Any) -> BaseStateBackend:
-    from .file import LocalFileBackend
-
-    return LocalFileBackend(*args, **options)
-
-
-def _redis(*args: Any, **options: Any) -> BaseStateBackend:
-    from .redis import RedisBackend
-
-    return RedisBackend(*args, **options)
+def _make(kind: str, *args: Any, **options: Any) -> BaseStateBackend:
+    # The class is imported when it is needed, with its library: anyio or redis-py.
+    make: Callable[..., BaseStateBackend] = getattr(import_module(__package__), _CLASSES[kind])
+    return make(*args, **options)
 
 
 def _file(url: str) -> BaseStateBackend:
@@ -87,22 +73,21 @@ def _file(url: str) -> BaseStateBackend:
     try:
         parts = urlsplit(url)
     except ValueError as error:
-        raise ConfigurationError(
-            f"{shown} cannot be read as one of a file{'' if '@' in url else f': {error}'}."
-        ) from None
+        reason = "" if "@" in url else f": {error}"
+        raise ConfigurationError(f"{shown} cannot be read as one of a file{reason}.") from None
     if parts.netloc not in ("", "localhost") or not parts.path:
         raise ConfigurationError(
             f"{shown} names no local file; write file:maintenance.json "
             "or file:///var/lib/app/maintenance.json."
         )
     options = dict(parse_qsl(parts.query, keep_blank_values=True))
-    ttl = options.pop("ttl", None)
+    ttl = options.pop("ttl", BaseStateBackend.ttl)
     if options:
         raise ConfigurationError(
             f"A file URL has no option {', '.join(sorted(options))}; it knows ttl."
         )
     try:
-        return _local_file(unquote(parts.path), **({} if ttl is None else {"ttl": float(ttl)}))
+        return _make("file", unquote(parts.path), ttl=float(ttl))
     except ValueError as error:
         raise ConfigurationError(f"In {shown}: {error}") from None
 

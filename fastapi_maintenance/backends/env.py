@@ -64,23 +64,11 @@ class EnvVarBackend(BaseStateBackend):
     async def write(self, state: MaintenanceState, *, expires_in: float | None = None) -> None:
         self._refuse()
 
-    async def compare_and_set(
-        self,
-        expected: Snapshot,
-        state: MaintenanceState,
-        *,
-        component: str | None = None,
-        keep_ttl: bool = False,
-        end_holds: bool = False,
-    ) -> bool:
-        self._refuse()
-
     async def clear(self) -> None:
         """End every hold of this process. Raises `ReadOnlyBackendError` if the variable is on."""
         try:
             await super().clear()
         except ReadOnlyBackendError:
-            await self._announce()
             if await self.get_value():
                 raise
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any, Self
+from typing import Any, Self, cast
 
-from .._internal.times import isoformat_utc as iso
-from ..model.evaluate import EffectiveState, evaluate, upcoming_window
+from pydantic_core import to_jsonable_python
+
+from ..model.evaluate import EffectiveState, evaluate, live_holds, upcoming_window
 from ..model.holds import Hold
 from ..model.snapshot import Snapshot
 from ..model.state import MaintenanceState
@@ -66,7 +68,6 @@ class StatusReport:
 
     @property
     def now(self) -> datetime:
-        """The instant."""
         return datetime.fromtimestamp(self.at, UTC)
 
     @property
@@ -115,12 +116,8 @@ class StatusReport:
     @property
     def expires_in(self) -> float | None:
         """The time to live of the switch, in seconds; None without one."""
-        reading = self._source
-        return (
-            None
-            if reading.expires_in is None
-            else max(0.0, reading.now + reading.expires_in - self.at)
-        )
+        left = _finite(self._source.expires_at)
+        return None if left is None else max(0.0, left - self.at)
 
     @property
     def upcoming(self) -> MaintenanceState | None:
@@ -136,38 +133,19 @@ class StatusReport:
     def window(self) -> MaintenanceState | None:
         """The switch, if it has a window that is not over."""
         switch = self.switch if self.component is None or self.has_own_switch else None
-        timed = (
-            switch is not None
-            and switch.enabled
-            and (switch.starts_at is not None or switch.ends_at is not None)
-        )
-        return switch if timed and (self.switch_is_on or self.upcoming is not None) else None
+        if switch is None or not switch.enabled or not (switch.starts_at or switch.ends_at):
+            return None
+        return switch if self.switch_is_on or self.upcoming else None
 
     @property
     def holds(self) -> tuple[Hold, ...] | None:
         """The active holds, oldest first; None if unreadable."""
-        if self.reading.holds is None:
-            return None
-        return tuple(
-            sorted(
-                (hold for hold in self.reading.holds if self.at < hold.deadline),
-                key=lambda hold: (hold.since, hold.id),
-            )
-        )
+        return None if self.reading.holds is None else live_holds(self.reading, self.at)
 
     @property
     def deciding(self) -> tuple[Hold, ...]:
         """The holds that decide the effective state; empty if the switch decides."""
-        holds, state = self.holds or (), self._effective.hold
-        if state is None:
-            return ()
-        holds = tuple(hold for hold in holds if hold.component in (None, self.component))
-        lifted = {id for hold in holds if not hold.state.enabled for id in hold.lifts}
-        return tuple(
-            hold
-            for hold in holds
-            if hold.state.enabled == state.enabled and not (state.enabled and hold.id in lifted)
-        )
+        return self._effective.deciding
 
     def lease_of(self, hold: Hold) -> float | None:
         """Return the seconds until a hold expires unless renewed; None without a lease."""
@@ -184,55 +162,41 @@ class StatusReport:
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as JSON values, always with the same keys."""
-        state, upcoming, changes_at = self.state, self.upcoming, self.changes_at
-        return {
+        upcoming = self.upcoming
+        document = {
             "component": self.component,
             "enabled": self.enabled,
             "decided_by": self.decided_by,
-            "state": None if state is None else _state_json(state),
+            "state": _fields(self.state),
             "retry_after": self.retry_after,
-            "changes_at": None if changes_at is None else iso(changes_at),
-            "switch": None
-            if self.switch is None
-            else _state_json(self.switch) | {"expires_in": self.expires_in},
-            "upcoming": None
-            if upcoming is None
-            else {name: _state_json(upcoming)[name] for name in ("starts_at", "ends_at")},
-            "holds": None if self.holds is None else [self._hold_json(hold) for hold in self.holds],
+            "changes_at": self.changes_at,
+            "switch": _fields(self.switch, expires_in=self.expires_in),
+            "upcoming": upcoming and {"starts_at": upcoming.starts_at, "ends_at": upcoming.ends_at},
+            "holds": None if self.holds is None else [*map(self._hold_fields, self.holds)],
             "error": self.reading.error,
-            "now": iso(self.now),
+            "now": self.now,
             "backend": {"kind": self.kind, "url": self.url},
         }
+        return cast(dict[str, Any], to_jsonable_python(document))
 
     def windows_json(self) -> list[dict[str, Any]]:
         """Return the windows as JSON values; `begun` says whether one is active."""
-        window = self.window
-        return [] if window is None else [_state_json(window) | {"begun": self.upcoming is None}]
+        window = _fields(self.window, begun=self.upcoming is None)
+        return [] if window is None else [to_jsonable_python(window)]
 
-    def _hold_json(self, hold: Hold) -> dict[str, Any]:
-        return {
-            "id": hold.id,
-            "lease": self.lease_of(hold),
-            "lifts": list(hold.lifts),
-            "component": hold.component,
-            **_state_json(hold.state),
-        }
+    def _hold_fields(self, hold: Hold) -> dict[str, Any] | None:
+        lease, lifts, component = self.lease_of(hold), hold.lifts, hold.component
+        return _fields(hold.state, id=hold.id, lease=lease, lifts=lifts, component=component)
 
     @property
     def _effective(self) -> EffectiveState:
         return evaluate(self.reading, self.at, self.component)
 
 
-def _state_json(state: MaintenanceState) -> dict[str, Any]:
-    times = {name: getattr(state, name) for name in ("starts_at", "ends_at", "since")}
-    bypass = (
-        None
-        if state.bypass is None
-        else [record.model_dump() | {"until": iso(record.until)} for record in state.bypass]
-    )
-    written = {name: None if moment is None else iso(moment) for name, moment in times.items()}
-    return state.model_dump() | written | {"bypass": bypass, "ignored": list(state.ignored)}
+def _fields(state: MaintenanceState | None, **more: object) -> dict[str, Any] | None:
+    """Return the fields of a state and more, as Python values."""
+    return None if state is None else {**dict(state), "ignored": state.ignored, **more}
 
 
 def _finite(seconds: float) -> float | None:
-    return None if seconds == float("inf") else seconds
+    return None if seconds == math.inf else seconds

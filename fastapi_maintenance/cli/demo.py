@@ -42,7 +42,7 @@ from ..exceptions import MaintenanceError
 from ..middleware.middleware import MaintenanceModeMiddleware
 from ..model.state import MaintenanceState
 from ..model.workers import Worker
-from ..responses import DETAIL
+from ..responses.content import DETAIL
 from ..runtime.current import set_maintenance_mode
 from .console import echo, stdout_closed, terminal
 from .worker_table import as_table

@@ -13,8 +13,9 @@ from starlette.types import Message, Receive
 
 from ..backends.file.atomic import replace_file
 from ..model.state import MaintenanceState
-from ..responses import MaintenanceResponse, ResponseOptions
+from ..responses.options import ResponseOptions
 from ..responses.renderers import HTML, JSON, PLAIN, PROBLEM
+from ..responses.response import MaintenanceResponse
 from .console import ExitCode, exit_with
 
 _RETRY_AFTER: Final = 60  # seconds

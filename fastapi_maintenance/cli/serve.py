@@ -12,10 +12,10 @@ from starlette.types import Message, Receive, Scope, Send
 from ..backends import BaseStateBackend
 from ..model.precedence import SAFE_METHODS
 from ..model.state import MaintenanceState
-from ..responses import MaintenanceResponse, ResponseOptions
 from ..responses.negotiation import negotiate, preferences
+from ..responses.options import ResponseOptions
 from ..responses.renderers import JSON, MEDIA_TYPES, PROBLEM
-from ..responses.response import MODE_HEADER
+from ..responses.response import MODE_HEADER, MaintenanceResponse
 from ..responses.translations import TRANSLATIONS
 from ..runtime.mode import MaintenanceMode
 from .console import ExitCode, echo, exit_with

@@ -59,20 +59,16 @@ class Rule(ABC):
         return await self.applies(connection) is True
 
     def __or__(self, other: ExemptHandler | Any) -> Rule:
-        rule: Rule = _combined(True, self, other)
-        return rule
+        return _combined(True, self, other)
 
     def __ror__(self, other: ExemptHandler | Any) -> Rule:
-        rule: Rule = _combined(True, other, self)
-        return rule
+        return _combined(True, other, self)
 
     def __and__(self, other: ExemptHandler | Any) -> Rule:
-        rule: Rule = _combined(False, self, other)
-        return rule
+        return _combined(False, self, other)
 
     def __rand__(self, other: ExemptHandler | Any) -> Rule:
-        rule: Rule = _combined(False, other, self)
-        return rule
+        return _combined(False, other, self)
 
     def __invert__(self) -> Rule:
         return _Not(self)
@@ -86,7 +82,6 @@ class ScopeRule(Rule):
         """Return what `applies` does, without waiting."""
 
     async def applies(self, connection: HTTPConnection) -> bool | None:
-        """Return whether the rule applies to a request."""
         return self.matches(connection.scope)
 
 
@@ -118,14 +113,15 @@ class Path(ScopeRule):
     """
 
     def __init__(self, *paths: str, methods: Iterable[str] | None = None) -> None:
-        self._paths = _some("Path", paths)
+        for path in _some("Path", paths):
+            require(_reads(_PATH, path), "A path must begin with a slash", path)
+        self._paths = paths
         named = [methods] if isinstance(methods, str) else methods
         self._methods = None if named is None else Method(*named)
-        self._exact = frozenset(path for path in paths if _checked_path(path) and "{" not in path)
+        self._exact = frozenset(path for path in paths if "{" not in path)
         self._templates = [_compiled(path) for path in paths if path not in self._exact]
 
     def matches(self, scope: Scope) -> bool | None:
-        """Return whether path and method match."""
         path = self._matches_path(get_route_path(scope))
         method = self._methods is None or self._methods.matches(scope)
         return False if False in (path, method) else (path and method) or None
@@ -155,7 +151,6 @@ class Method(ScopeRule):
         self.methods = tuple(method.upper() for method in methods)
 
     def matches(self, scope: Scope) -> bool | None:
-        """Return whether the method is one of these."""
         method = scope.get("method")
         if method is None or method in self.methods:
             return method is not None
@@ -181,8 +176,8 @@ class Host(ScopeRule):
         self._endings = tuple(host[1:] for host in self._hosts if host.startswith("*"))
 
     def matches(self, scope: Scope) -> bool | None:
-        """Return whether the host is one of these."""
-        name = _PORT.sub("", (_header(scope, b"host") or "").lower())
+        given = _headers(scope, b"host")
+        name = _PORT.sub("", given[0].lower()) if len(given) == 1 else ""
         if not _reads(_HOST, name):
             return None
         return name in self._hosts or name.endswith(self._endings)
@@ -211,7 +206,6 @@ class Network(ScopeRule):
         self._proxies = Proxies(trusted_proxies, forwarded)
 
     def matches(self, scope: Scope) -> bool | None:
-        """Return whether the client is in one of these networks."""
         address = self._proxies.client_of(scope)
         return None if address is None else is_in(address, self._networks)
 
@@ -222,24 +216,21 @@ class Network(ScopeRule):
 class _Named(ScopeRule):
     """A name that the request has, with the value if given. More than one is unknown."""
 
+    _names = _TOKEN
+
     def __init__(self, name: str, value: str | None = None) -> None:
         kind = type(self).__name__
-        require(self._is_name(name), f"The name of a {kind} must be a token", name)
+        require(_reads(self._names, name), f"The name of a {kind} must be a token", name)
         if value is not None and not _reads(_TEXT, value):  # not quoted, as it may be a secret
             raise ConfigurationError(f"The value of {kind}({name!r}, …) must be non-empty text.")
         self._name = name
         self._value = value
 
     def matches(self, scope: Scope) -> bool | None:
-        """Return whether the name is there, with the value."""
         values = self._values(scope)
         if len(values) > 1:  # proxies and applications differ in which of them they take
             return None
         return bool(values) and (self._value is None or _is_same(values[0], self._value))
-
-    @staticmethod
-    def _is_name(name: object) -> bool:
-        return _reads(_TOKEN, name)
 
     @abstractmethod
     def _values(self, scope: Scope) -> Sequence[str]: ...
@@ -270,9 +261,7 @@ class Query(_Named):
     It is compared in constant time. Access logs contain it.
     """
 
-    @staticmethod
-    def _is_name(name: object) -> bool:
-        return _reads(_TEXT, name)
+    _names = _TEXT
 
     def _values(self, scope: Scope) -> Sequence[str]:
         query: bytes = scope.get("query_string", b"")
@@ -341,9 +330,10 @@ class _Combination(Rule):
     def __repr__(self) -> str:
         if self.decisive:
             return " | ".join(map(repr, self._rules))
-        inner = (isinstance(rule, _Combination) and rule.decisive for rule in self._rules)
-        pairs = zip(self._rules, inner, strict=True)
-        return " & ".join(f"({rule!r})" if is_or else repr(rule) for rule, is_or in pairs)
+        return " & ".join(
+            f"({rule!r})" if isinstance(rule, _Combination) and rule.decisive else repr(rule)
+            for rule in self._rules
+        )
 
 
 class _Not(Rule):
@@ -351,7 +341,6 @@ class _Not(Rule):
         self._rule = rule
 
     async def applies(self, connection: HTTPConnection) -> bool | None:
-        """Return the opposite. Unknown stays unknown."""
         answer = await self._rule.applies(connection)
         return None if answer is None else not answer
 
@@ -359,9 +348,10 @@ class _Not(Rule):
         return f"~({self._rule!r})" if isinstance(self._rule, _Combination) else f"~{self._rule!r}"
 
 
-def _combined(decisive: bool, *handlers: Any) -> Any:
+def _combined(decisive: bool, *handlers: Any) -> Rule:
     if not all(map(callable, handlers)):
-        return NotImplemented
+        unsupported: Rule = NotImplemented
+        return unsupported
     rules = (each if isinstance(each, Rule) else When(each) for each in handlers)
     return _Combination(decisive, *rules)
 
@@ -378,11 +368,6 @@ def _reads(pattern: re.Pattern[str], value: object) -> bool:
     return isinstance(value, str) and pattern.fullmatch(value) is not None
 
 
-def _checked_path(path: str) -> str:
-    require(_reads(_PATH, path), "A path must begin with a slash", path)
-    return path
-
-
 def _compiled(template: str) -> re.Pattern[str]:
     try:
         return compile_path(template)[0]
@@ -395,12 +380,6 @@ def _compiled(template: str) -> re.Pattern[str]:
 # -- reading requests ------------------------------------------------------------------------------
 def _headers(scope: Scope, name: bytes) -> list[str]:
     return [value.decode("latin-1") for key, value in scope["headers"] if key == name]
-
-
-def _header(scope: Scope, name: bytes) -> str | None:
-    """Return a header that is present exactly once."""
-    values = _headers(scope, name)
-    return values[0] if len(values) == 1 else None
 
 
 def _is_same(given: str, expected: str) -> bool:

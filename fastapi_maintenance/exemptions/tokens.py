@@ -85,27 +85,20 @@ async def _change(
     """Replace the bypasses of the switch by compare-and-set."""
     for _ in range(_ATTEMPTS):
         report = await look(backend, component)
-        switch = _own_switch_of(report)
-        records = change(holding(switch, report.now))
-        amended = MaintenanceState(**dict(switch) | {"bypass": records or None})
+        switch = _switch_of(report)
+        if component is not None and not report.has_own_switch:
+            raise NotGrantedError(
+                f"{component} has no switch of its own. "
+                f"Run 'on --component {component}' first, or omit --component."
+            )
+        if not switch.enabled:
+            raise NotGrantedError("The switch is off. Run 'on' first.")
+        amended = switch.replace(bypass=change(holding(switch, report.now)) or None)
         if await backend.compare_and_set(
             report.reading, amended, component=component, keep_ttl=True
         ):
             return report
     raise NotGrantedError("The switch changed during every attempt. Try again.")
-
-
-def _own_switch_of(report: StatusReport) -> MaintenanceState:
-    """Return the switch that lists the bypasses."""
-    switch = _switch_of(report)
-    if report.component is not None and not report.has_own_switch:
-        raise NotGrantedError(
-            f"{report.component} has no switch of its own. "
-            f"Run 'on --component {report.component}' first, or omit --component."
-        )
-    if not switch.enabled:
-        raise NotGrantedError("The switch is off. Run 'on' first.")
-    return switch
 
 
 def _switch_of(report: StatusReport) -> MaintenanceState:

@@ -16,8 +16,8 @@ from .._internal.callables import call_handler, qualified_name
 from .._internal.logging import log_fields
 from ..exemptions.rules import ExemptHandler
 from ..model.state import MaintenanceState
-from ..responses import adapt_send
 from ..responses.response import ResponseHandler
+from ..responses.transport import adapt_send
 
 logger = logging.getLogger("fastapi_maintenance")
 

@@ -19,9 +19,9 @@ from ..exceptions import ConfigurationError
 from ..exemptions.rules import ExemptHandler
 from ..model.precedence import DecidedBy
 from ..model.state import ON, MaintenanceState
-from ..responses import MaintenanceResponse, ResponseOptions, announcement
 from ..responses.negotiation import preferences
-from ..responses.response import ResponseHandler
+from ..responses.options import ResponseOptions
+from ..responses.response import MaintenanceResponse, ResponseHandler, announcement
 from ..routing import RouteTable
 from ..runtime.gate import FENCED, Gate
 from ..runtime.mode import MaintenanceMode

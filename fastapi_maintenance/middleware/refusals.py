@@ -8,7 +8,7 @@ from typing import Final
 
 from starlette.types import Scope
 
-from ..responses import MaintenanceResponse
+from ..responses.response import MaintenanceResponse
 from ..routing import RouteTable
 from ..routing.table import RouteScan
 from ..runtime.gate import Gate

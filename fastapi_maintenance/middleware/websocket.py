@@ -11,7 +11,7 @@ from typing import Final
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ..responses import truncate_reason
+from ..responses.transport import truncate_reason
 
 _CLOSE_CODES: Final = (1012, 4503)  # IANA's for a restart; a private one where daphne refuses it
 _CLOSE_TIMEOUT: Final = 1.0  # seconds until an application is disconnected without the message

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 
@@ -24,6 +24,8 @@ class EffectiveState:
     until: float
     upcoming: MaintenanceState | None = None
     """The switch, if its window has not begun."""
+    deciding: tuple[Hold, ...] = field(default=(), compare=False)
+    """The holds that decide, oldest first."""
 
     @property
     def state(self) -> MaintenanceState:
@@ -59,13 +61,10 @@ def evaluate(snapshot: Snapshot, now: float, component: str | None = None) -> Ef
         if now < own.expires_at and (own_switch.enabled or not (own.switch or OFF).enabled):
             switch, upcoming, opened_by = own_switch, None, (component,)
         upcoming = upcoming_window(own, now) or upcoming
-    live = [
-        hold
-        for hold in snapshot.holds or ()
-        if now < hold.deadline and hold.component in (None, component)
-    ]
+    live = [hold for hold in live_holds(snapshot, now) if hold.component in (None, component)]
     until = min([until, *(hold.deadline for hold in live)])
-    return EffectiveState(_combine(live, opened_by), switch, until, upcoming)
+    deciding = _deciding(live, opened_by)
+    return EffectiveState(_combined(deciding), switch, until, upcoming, deciding)
 
 
 def _switch_at(snapshot: Snapshot, now: float) -> tuple[MaintenanceState, float]:
@@ -95,44 +94,43 @@ def _ending_by(state: MaintenanceState, expires_at: float) -> MaintenanceState:
         end = _moment(expires_at)
     except (OverflowError, ValueError, OSError):  # no expiry, or one after the year 9999
         return state
-    return (
-        state if state.ends_at is not None and state.ends_at <= end else state.replace(ends_at=end)
-    )
+    return state if state.ends_at and state.ends_at <= end else state.replace(ends_at=end)
 
 
-def _combine(live: Iterable[Hold], opened_by: tuple[str | None, ...]) -> MaintenanceState | None:
-    """Return the state of the holds; `None` if none decides.
+def live_holds(snapshot: Snapshot, now: float) -> tuple[Hold, ...]:
+    """Return the holds that have not expired, oldest first."""
+    live = (hold for hold in snapshot.holds or () if now < hold.deadline)
+    return tuple(sorted(live, key=lambda hold: (hold.since, hold.id)))
 
-    It is on for an on hold that is not lifted, else off for an off hold of these components.
+
+def _deciding(live: Iterable[Hold], opened_by: tuple[str | None, ...]) -> tuple[Hold, ...]:
+    """Return the on holds that are not lifted; without any, the off holds of these components."""
+    off = [hold for hold in live if not hold.state.enabled]
+    lifted = {id for hold in off for id in hold.lifts}
+    on = [hold for hold in live if hold.state.enabled and hold.id not in lifted]
+    return tuple(on or (hold for hold in off if hold.component in opened_by))
+
+
+def _combined(holds: Sequence[Hold]) -> MaintenanceState | None:
+    """Return the state of the deciding holds; `None` without any.
+
     The newest on hold has the details, with the strictest mode. Of several off holds, that of a
     component decides.
     """
-    holds = sorted(live, key=lambda hold: (hold.since, hold.id))
-    off = [hold for hold in holds if not hold.state.enabled]
-    lifted = {id for hold in off for id in hold.lifts}
-    on = [hold.state for hold in holds if hold.state.enabled and hold.id not in lifted]
-    if on:
-        newest, mode = on[-1], "full" if any(state.mode == "full" for state in on) else "read-only"
-        retry_after = (
-            newest.retry_after
-            if newest.ends_at or newest.retry_after is not None
-            else _HOLD_RETRY_AFTER
-        )
-        return newest.replace(
-            mode=mode, allow=_allowed_by_all(on), bypass=None, retry_after=retry_after
-        )
-    opening = [hold for hold in off if hold.component in opened_by]
-    return (
-        max(opening, key=lambda hold: (hold.component is not None, hold.since, hold.id)).state
-        if opening
-        else None
+    if not holds:
+        return None
+    *others, newest = (hold.state for hold in holds)
+    if not newest.enabled:
+        return max(reversed(holds), key=lambda hold: hold.component is not None).state
+    retry_after = newest.retry_after
+    if retry_after is None and newest.ends_at is None:
+        retry_after = _HOLD_RETRY_AFTER
+    mode = "full" if any(state.mode == "full" for state in (newest, *others)) else "read-only"
+    # No hold opens what another closes.
+    allow = [each for each in newest.allow or () if all(each in (o.allow or ()) for o in others)]
+    return newest.replace(
+        mode=mode, allow=tuple(allow) or None, bypass=None, retry_after=retry_after
     )
-
-
-def _allowed_by_all(states: list[MaintenanceState]) -> tuple[str, ...] | None:
-    """Return the entries that every hold allows, so that no hold opens what another closes."""
-    *others, newest = (state.allow or () for state in states)
-    return tuple(entry for entry in newest if all(entry in other for other in others)) or None
 
 
 def _moment(seconds: float) -> datetime:

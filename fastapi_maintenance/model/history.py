@@ -7,9 +7,10 @@ import os
 import socket
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic_core import to_jsonable_python
 
 from ..exceptions import InvalidStateError
 from .state import MaintenanceState
@@ -53,12 +54,8 @@ class Change:
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON values, always with the same keys."""
-        state = (
-            None
-            if self.state is None
-            else self.state.model_dump(mode="json", exclude={"allow", "bypass"})
-        )
-        return asdict(self) | {"at": self.at.isoformat().replace("+00:00", "Z"), "state": state}
+        state = self.state and self.state.model_dump(exclude={"allow", "bypass"})
+        return cast(dict[str, Any], to_jsonable_python({**asdict(self), "state": state}))
 
 
 class Attribution(BaseModel):
@@ -93,15 +90,11 @@ def attribution_json(
     state: MaintenanceState | None = None, *, by: str | None = None, component: str | None = None
 ) -> str:
     """Return the attribution of a change by this process; `by` if the state has no author."""
-    facts = {
-        "by": _cut(by, "by"),
-        "host": socket.gethostname(),
-        "pid": os.getpid(),
-        "scope": component,
-    }
+    author = by if state is None else state.by or by
+    facts: dict[str, Any] = {"by": _cut(author, "by"), "host": socket.gethostname()}
+    facts |= {"pid": os.getpid(), "scope": component}
     if state is not None:
-        facts["by"] = _cut(state.by, "by") or facts["by"]
-        facts["state"] = json.loads(truncated(state).model_dump_json(exclude_none=True))
+        facts["state"] = truncated(state).model_dump(mode="json", exclude_none=True)
     return json.dumps({name: fact for name, fact in facts.items() if fact is not None})
 
 

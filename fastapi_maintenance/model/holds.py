@@ -29,20 +29,10 @@ class Hold:
 
     def dump(self) -> str:
         """Format the constant part as JSON. The deadline is stored beside it."""
-        document = {
-            "state": json.loads(self.state.model_dump_json(exclude_none=True)),
-            "since": self.since,
-        }
-        document |= {
-            name: value
-            for name, value in (
-                ("lifts", self.lifts),
-                ("scope", self.component),
-                ("lease", self.lease),
-            )
-            if value
-        }
-        return json.dumps(document)
+        state = self.state.model_dump(mode="json", exclude_none=True)
+        optional = {"lifts": self.lifts, "scope": self.component, "lease": self.lease}
+        given = {name: value for name, value in optional.items() if value}
+        return json.dumps({"state": state, "since": self.since} | given)
 
     @classmethod
     def parse(cls, id: str, deadline: float, text: str | bytes) -> Hold:

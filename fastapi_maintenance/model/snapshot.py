@@ -52,6 +52,11 @@ class Snapshot:
         own = None if component is None else (self.components or {}).get(component)
         return None if own is None else replace(self, switch=own.switch, expires_in=own.expires_in)
 
+    def switches(self, component: str | None) -> tuple[MaintenanceState | None, ...]:
+        """Return the general switch, and the component's own if it has one."""
+        own = self.for_component(component)
+        return (self.switch,) if own is None else (self.switch, own.switch)
+
     @property
     def expires_at(self) -> float:
         """The time at which the switch expires."""

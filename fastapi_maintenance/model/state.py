@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import (
@@ -35,7 +35,15 @@ def _writable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
+def _in_utc(time: datetime) -> datetime:
+    """Convert a time to UTC: the first or last second of the calendar if it is outside of that."""
+    return min(max(time, _FIRST), _LAST).astimezone(UTC)
+
+
+_FIRST: Final = datetime.min.replace(tzinfo=UTC)
+_LAST: Final = datetime.max.replace(tzinfo=UTC, microsecond=0)
 Text = Annotated[str, AfterValidator(_writable)]
+Time = Annotated[AwareDatetime, AfterValidator(_in_utc)]
 
 
 def parse_bool(word: str) -> bool:
@@ -60,7 +68,7 @@ class BypassRecord(BaseModel):
     model_config = ConfigDict(defer_build=True, frozen=True, extra="ignore")
 
     id: Annotated[Text, Field(max_length=64)]
-    until: AwareDatetime
+    until: Time
     note: Text | None = None
 
 
@@ -79,11 +87,11 @@ class MaintenanceState(BaseModel):
     message: Text | None = None
     reason: Text | None = None
     retry_after: Annotated[int, Field(ge=0, le=MAX_RETRY_AFTER)] | None = None
-    starts_at: AwareDatetime | None = None
-    ends_at: AwareDatetime | None = None
+    starts_at: Time | None = None
+    ends_at: Time | None = None
     mode: Mode = "full"
     by: Text | None = None
-    since: AwareDatetime | None = None
+    since: Time | None = None
     allow: Annotated[tuple[Text, ...], Field(max_length=MAX_ALLOW_ENTRIES)] | None = None
     bypass: Annotated[tuple[BypassRecord, ...], Field(max_length=MAX_ALLOW_ENTRIES)] | None = None
 
@@ -118,13 +126,12 @@ class MaintenanceState(BaseModel):
         if not text.lstrip().startswith("{"):
             return ON if parse_bool(text) else OFF
         try:
-            return cls.model_validate_json(text)
-        except ValidationError as error:
-            if any(problem["type"] == "json_invalid" for problem in error.errors()):
-                raise InvalidStateError(
-                    f"The JSON cannot be read as a state: {'; '.join(_explain(error))}."
-                ) from None
-        return cls.from_document(from_json(text))
+            document = from_json(text)
+        except ValueError as error:
+            raise InvalidStateError(
+                f"The JSON cannot be read as a state: Invalid JSON: {error}."
+            ) from None
+        return cls.from_document(document)
 
     @classmethod
     def from_document(cls, document: Any) -> MaintenanceState:
@@ -134,27 +141,20 @@ class MaintenanceState(BaseModel):
         Without a detail, a state closes at least as much as the intended one: every request, from
         now on, without an end.
         """
-        ignored: list[str] = []
-        while True:
-            try:
-                state = cls.model_validate(document)
-            except ValidationError as error:
-                invalid = {
-                    problem["loc"][0] if problem["loc"] else None for problem in error.errors()
-                }
-                if not isinstance(document, dict) or "enabled" in invalid:
-                    raise InvalidStateError(
-                        f"The JSON cannot be read as a state: {'; '.join(_explain(error))}."
-                    ) from None
-                ignored += _explain(error)
-                # Of an empty window.
-                invalid |= {"starts_at", "ends_at"} if None in invalid else set()
-                document = {
-                    name: detail for name, detail in document.items() if name not in invalid
-                }
-            else:
-                state._ignored = tuple(ignored[:_MAX_PROBLEMS])
-                return state
+        try:
+            return cls.model_validate(document)
+        except ValidationError as error:
+            problems = _explain(error)
+            invalid = {problem["loc"][0] if problem["loc"] else None for problem in error.errors()}
+        if not isinstance(document, dict) or "enabled" in invalid:
+            raise InvalidStateError(
+                f"The JSON cannot be read as a state: {'; '.join(problems)}."
+            ) from None
+        if None in invalid:  # an empty window
+            invalid |= {"starts_at", "ends_at"}
+        state = cls.from_document({key: document[key] for key in document if key not in invalid})
+        state._ignored = (*problems, *state._ignored)[:_MAX_PROBLEMS]
+        return state
 
     @property
     def ignored(self) -> tuple[str, ...]:

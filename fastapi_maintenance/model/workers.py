@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AliasChoices, Field, TypeAdapter, ValidationError
 
 from .snapshot import Snapshot
 
@@ -31,10 +32,9 @@ _LEFT: Final = b"left"  # in the place of a report, in the registry of versions 
 _Count = Annotated[int, Field(ge=0)]
 
 
-class ComponentStatus(BaseModel):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComponentStatus:
     """The status of a worker for one component of its routes, as in `Worker`."""
-
-    model_config = ConfigDict(defer_build=True, frozen=True, extra="ignore")
 
     closed: bool = False
     drained: bool = False
@@ -42,10 +42,9 @@ class ComponentStatus(BaseModel):
     websockets: _Count = 0
 
 
-class _Record(BaseModel):
+@dataclass(frozen=True, kw_only=True)
+class _Record:
     """The record that a worker registers once; from Redis, hence validated."""
-
-    model_config = ConfigDict(defer_build=True, frozen=True, extra="ignore")
 
     host: str = "?"
     pid: int = 0
@@ -57,30 +56,33 @@ class _Record(BaseModel):
     version: str = "?"
     fence: float | None = None
     lifetime: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class _EarlierRecord(_Record):
     format: int = 1
 
 
-class _Report(BaseModel):
+@dataclass(frozen=True, kw_only=True)
+class _Report:
     """The report of a worker at every poll."""
 
-    model_config = ConfigDict(defer_build=True, frozen=True, extra="ignore")
-
     # Versions before 1.0 say `rung`.
-    delivery: str = Field("?", validation_alias=AliasChoices("delivery", "rung"))
+    delivery: Annotated[str, Field(validation_alias=AliasChoices("delivery", "rung"))] = "?"
     epoch: _Count = 0
     applied: str = ""
     closed: bool = False
     drained: bool = False
     http: _Count = 0
     websockets: _Count = 0
-    components: dict[str, ComponentStatus] = {}
+    components: Mapping[str, ComponentStatus] = field(default_factory=dict)
     unrouted: tuple[str, ...] = ()
     generation: str = ""
     known_for: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Worker:
+@dataclass(frozen=True)
+class Worker(_Record, _Report):
     """One worker process as the registry has it, with its last report.
 
     It has `vanished` where that report is over.
@@ -95,27 +97,6 @@ class Worker:
     id: str
     vanished: bool = False
     sequence: int = 0
-    host: str = "?"
-    pid: int = 0
-    boot: str = ""
-    namespace: str = ""
-    start: str = ""
-    instance: str = ""
-    started: float = 0.0
-    version: str = "?"
-    delivery: str = "?"
-    epoch: int = 0
-    applied: str = ""
-    closed: bool = False
-    drained: bool = False
-    http: int = 0
-    websockets: int = 0
-    components: Mapping[str, ComponentStatus] = field(default_factory=dict)
-    generation: str = ""
-    known_for: float = 0.0
-    fence: float | None = None
-    lifetime: float = 0.0
-    unrouted: tuple[str, ...] = ()
 
     @classmethod
     def parse(cls, id: str, record: bytes, report: bytes | None) -> Self:
@@ -125,7 +106,6 @@ class Worker:
         """
         sequence, _, text = (report or b"").partition(b" ")
         known = _valid(_Record, record) | (_valid(_Report, text) if report else {})
-        known.pop("format", None)
         return cls(id, report is None, int(sequence) if sequence.isdigit() else 0, **known)
 
     @classmethod
@@ -135,7 +115,7 @@ class Worker:
         None for one that left or has both.
         """
         deadline, _, text = entry.partition(b" ")
-        record = _valid(_Record, text)
+        record = _valid(_EarlierRecord, text)
         if text == _LEFT or record.pop("format", 1) != 1 or not deadline.isdigit():
             return None
         return cls(id, int(deadline) / 1e6 <= now, int(deadline), **record, **_valid(_Report, text))
@@ -146,12 +126,11 @@ class Worker:
         A worker without routes in it counts as closed and drained.
         """
         own = self.components.get(component, ComponentStatus(closed=True, drained=True))
-        return replace(self, **dict(own))
+        return replace(self, **asdict(own))
 
     def to_json(self) -> dict[str, Any]:
         """All of it as JSON values."""
-        components = {name: status.model_dump() for name, status in self.components.items()}
-        return asdict(self) | {"components": components, "fenced": self.is_fenced}
+        return {"id": self.id, **asdict(self), "fenced": self.is_fenced}
 
     @property
     def status(self) -> Literal["open", "closed", "drained", "vanished"]:
@@ -209,8 +188,13 @@ class RegistrySnapshot:
         return "no live worker runs on the same machine, in the same PID namespace"
 
 
-def _valid(model: type[BaseModel], text: bytes) -> dict[str, Any]:
+def _valid(part: Any, text: bytes) -> dict[str, Any]:
     try:
-        return dict(model.model_validate_json(text))
+        return dict(vars(_adapter(part).validate_json(text)))
     except ValidationError:
         return {}
+
+
+@cache
+def _adapter(part: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(part)

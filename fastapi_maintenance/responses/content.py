@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 from ..model.state import MaintenanceState
@@ -32,12 +32,10 @@ class Content:
 
     @property
     def read_only(self) -> bool:
-        """Return whether requests with safe methods pass."""
         return self.state.mode == "read-only"
 
     @property
     def title(self) -> str:
-        """The heading."""
         return self.translation.read_only_title if self.read_only else self.translation.title
 
     @property
@@ -50,12 +48,7 @@ class Content:
     @property
     def ends_at(self) -> datetime | None:
         """The end in UTC, rounded up to a second; `None` if it is unknown."""
-        if self.state.ends_at is None:
-            return None
-        try:
-            end = self.state.ends_at.astimezone(UTC)
-            return end.replace(microsecond=0) + timedelta(seconds=1) if end.microsecond else end
-        except OverflowError:  # the first hours of the year 1, or the last of 9999
-            return (datetime.max if self.state.ends_at.year > 1 else datetime.min).replace(
-                tzinfo=UTC
-            )
+        end = self.state.ends_at
+        if end is None or not end.microsecond:
+            return end
+        return end.replace(microsecond=0) + timedelta(seconds=1)

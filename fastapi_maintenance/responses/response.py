@@ -6,7 +6,7 @@ import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
+from functools import lru_cache, partial
 from typing import Final
 
 from starlette.requests import HTTPConnection, Request
@@ -48,7 +48,6 @@ UPCOMING_HEADER: Final = b"x-maintenance-coming"
 
 _READABLE: Final = (b"access-control-expose-headers", b"retry-after, x-maintenance-mode")
 _SAFE: Final = (b"allow", b"GET, HEAD, OPTIONS, TRACE")  # a 405 must have it (RFC 9110, 15.5.6)
-_REDIRECT: Final = "redirect"
 _NOT_STORED: Final = (b"cache-control", b"no-store")
 _MAX_CLIENTS: Final = 256  # pairs of headers; there are a few dozen of them
 _MAX_TIMES: Final = 64
@@ -96,7 +95,8 @@ class MaintenanceResponse:
         self._is_constant = self._retry_after.is_constant(state)
         self._languages = tuple(options.all_translations)
         self._encoded: dict[tuple[str, str], _Encoded] = {}
-        self._timed: dict[tuple[_Encoded, int, bytes], _Encoded] = {}
+        self._redirect = self._encode_redirect(options.redirect or "")
+        self._timed = lru_cache(_MAX_TIMES)(_Encoded.timed)
         self._preferred: dict[Preferences, tuple[str, _Encoded]] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -108,9 +108,9 @@ class MaintenanceResponse:
     def messages(self, scope: Scope, preferred: Preferences) -> tuple[Message, Message]:
         """Return the messages of the response to a request with these preferences."""
         media_type, encoded = self._preferred.get(preferred) or self._prefer(preferred)
-        redirect = self._options.redirect
-        if redirect is not None and media_type == HTML and not leads_to_itself(scope, redirect):
-            encoded = self._encode(_REDIRECT, "")
+        target = self._options.redirect
+        if target is not None and media_type == HTML and not leads_to_itself(scope, target):
+            encoded = self._redirect
         elif not self._is_constant:
             encoded = self._time(encoded)
         headers = [*encoded.headers]  # a new list each time: outer middlewares append to it
@@ -139,16 +139,8 @@ class MaintenanceResponse:
         return found
 
     def _encode(self, media_type: str, language: str) -> _Encoded:
-        encoded = self._encoded.get((media_type, language))
-        if encoded is None:
-            if media_type == _REDIRECT:
-                encoded = self._encode_redirect()
-            else:
-                encoded = self._encode_body(media_type, language)
-            self._encoded[media_type, language] = encoded
-        return encoded
-
-    def _encode_body(self, media_type: str, language: str) -> _Encoded:
+        if (known := self._encoded.get((media_type, language))) is not None:
+            return known
         options, state = self._options, self._state
         status = options.status_of(state)
         body = options.render(media_type, options.content(state, language))
@@ -158,12 +150,15 @@ class MaintenanceResponse:
         if media_type == HTML and options.refresh is not None and state.mode == "full":
             headers.append((b"refresh", b"%d" % options.refresh))
         encoded = _Encoded(status, self._with_custom(headers), body.content, body.after)
-        return self._time(encoded) if self._is_constant else encoded
+        if self._is_constant:
+            encoded = self._time(encoded)
+        self._encoded[media_type, language] = encoded
+        return encoded
 
-    def _encode_redirect(self) -> _Encoded:
+    def _encode_redirect(self, target: str) -> _Encoded:
         """Encode the redirect without Retry-After, which would delay it (RFC 9110, 10.2.3)."""
         headers = [
-            (b"location", (self._options.redirect or "").encode()),
+            (b"location", target.encode()),
             (b"content-length", b"0"),
             (b"vary", b"accept"),
             _NOT_STORED,
@@ -182,13 +177,7 @@ class MaintenanceResponse:
         """Return the response with Retry-After, made once for each of its values."""
         now = self._clock()
         seconds = self._retry_after.seconds(self._state, now)
-        key = encoded, seconds, self._retry_after.header(seconds, now)
-        timed = self._timed.get(key)
-        if timed is None:
-            if len(self._timed) >= _MAX_TIMES:
-                self._timed.clear()
-            timed = self._timed[key] = encoded.timed(*key[1:])
-        return timed
+        return self._timed(encoded, seconds, self._retry_after.header(seconds, now))
 
 
 def announcement(state: MaintenanceState) -> tuple[bytes, bytes]:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from .._internal.validation import non_negative
 from ..model.precedence import Closure
-from ..responses import detail
+from ..responses.content import detail
 from .gate import Gate
 from .requests import InFlightRequests
 

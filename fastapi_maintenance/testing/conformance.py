@@ -10,9 +10,10 @@ import asyncio
 import inspect
 import math
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from itertools import permutations
 from typing import Final
 
@@ -61,11 +62,9 @@ class Listener:
     def fail(self, error: BackendError) -> None:
         self.errors.append(error)
 
-    def is_on(self) -> bool:
-        return bool(self.readings) and _meaning(self.readings[-1]).state.enabled
-
-    def is_off(self) -> bool:
-        return bool(self.readings) and not _meaning(self.readings[-1]).state.enabled
+    def shows(self, enabled: bool) -> bool:
+        """Return whether the last reading is on, or off; False without any."""
+        return self.readings != [] and _meaning(self.readings[-1]).state.enabled is enabled
 
 
 def _meaning(reading: Snapshot) -> EffectiveState:
@@ -76,6 +75,20 @@ def _meaning(reading: Snapshot) -> EffectiveState:
 async def _is_on(backend: BaseStateBackend) -> bool:
     """Return whether maintenance is on, by switch and holds."""
     return _meaning(await backend.read()).state.enabled
+
+
+async def _switch_of(backend: BaseStateBackend) -> MaintenanceState | None:
+    return (await backend.read()).switch
+
+
+async def _hold(
+    backend: BaseStateBackend,
+    id: str,
+    state: MaintenanceState = ON,
+    lease: float = LEASE,
+    lifts: tuple[str, ...] = (),
+) -> Hold:
+    return await backend.acquire(Hold(id, state, lifts=lifts), lease)
 
 
 async def _writes(backend: BaseStateBackend, state: MaintenanceState, **options: float) -> bool:
@@ -100,12 +113,13 @@ async def _until(condition: Callable[[], object], within: float) -> None:
 
 @asynccontextmanager
 async def _watching(backend: BaseStateBackend) -> AsyncIterator[Listener]:
-    """Yield a listener that a running watch reports to."""
+    """Yield a listener that a running watch reports to. It must report no error."""
     listener = Listener()
     watch = asyncio.create_task(backend.watch(listener))
     try:
         await _until(lambda: listener.readings, backend.ttl + SLACK)
         yield listener
+        assert listener.errors == []
     finally:
         watch.cancel()
         await asyncio.wait([watch])
@@ -132,11 +146,10 @@ async def write_is_read_by_every_instance(make: MakeBackend) -> None:
     """Show a write at once, to the writing instance and to every other."""
     one, other = make(), make()
     for state in (ON, ON, OFF, OFF, ON):
-        if not await _writes(one, state):
-            return
-        for backend in (one, other, make()):
-            assert (await backend.read()).switch == state
-            assert await backend.get_value() is state.enabled
+        if await _writes(one, state):
+            for backend in (one, other, make()):
+                assert await _switch_of(backend) == state
+                assert await backend.get_value() is state.enabled
 
 
 async def get_value_and_set_value_agree_with_the_switch(make: MakeBackend) -> None:
@@ -148,7 +161,7 @@ async def get_value_and_set_value_agree_with_the_switch(make: MakeBackend) -> No
         except ReadOnlyBackendError:
             value = False
         assert [await one.get_value(), await other.get_value()] == [value, value]
-        assert (await other.read()).switch == MaintenanceState(enabled=value)
+        assert await _switch_of(other) == MaintenanceState(enabled=value)
 
 
 async def details_are_kept_or_refused(make: MakeBackend) -> None:
@@ -156,7 +169,7 @@ async def details_are_kept_or_refused(make: MakeBackend) -> None:
     one, other = make(), make()
     for state in (DETAILED, MaintenanceState(enabled=False, message="open")):
         if await _writes(one, state):
-            assert (await other.read()).switch == state
+            assert await _switch_of(other) == state
 
 
 async def invalid_write_is_refused(make: MakeBackend) -> None:
@@ -168,7 +181,7 @@ async def invalid_write_is_refused(make: MakeBackend) -> None:
         try:
             await backend.write(state, expires_in=expires_in)
         except (ValueError, BackendError):
-            assert (await backend.read()).switch == OFF
+            assert await _switch_of(backend) == OFF
         else:
             raise AssertionError(f"not refused: {str(state)[:40]}, {expires_in}")
 
@@ -195,12 +208,11 @@ async def last_concurrent_write_wins_everywhere(make: MakeBackend) -> None:
     backends = [make() for _ in range(4)]
     if not await _writes(backends[0], ON):
         return
-    await asyncio.gather(
-        *(backend.write(ON if number % 2 else OFF) for number, backend in enumerate(backends * 3))
-    )
-    readings = [(await backend.read()).switch for backend in backends]
-    assert readings[0] in (ON, OFF)
-    assert readings.count(readings[0]) == len(readings)
+    states = [ON if number % 2 else OFF for number in range(12)]
+    await asyncio.gather(*map(BaseStateBackend.write, backends * 3, states))
+    found = [await _switch_of(backend) for backend in backends]
+    assert found[0] in (ON, OFF)
+    assert found == found[:1] * 4
 
 
 async def last_known_state_survives_a_restart(make: MakeBackend) -> None:
@@ -215,21 +227,19 @@ async def compare_and_set_rejects_stale_reads(make: MakeBackend) -> None:
     """Keep one operator from overwriting another's change."""
     one, other = make(), make()
     seen = await one.read()
-    if not await _writes(one, ON):
-        return
-    assert await other.compare_and_set(seen, OFF) is False
-    assert (await one.read()).switch == ON
-    assert await other.compare_and_set(await other.read(), OFF) is True
-    assert (await one.read()).switch == OFF
+    if await _writes(one, ON):
+        assert await other.compare_and_set(seen, OFF) is False
+        assert await _switch_of(one) == ON
+        assert await other.compare_and_set(await other.read(), OFF) is True
+        assert await _switch_of(one) == OFF
 
 
 async def clear_turns_off_and_ends_every_hold(make: MakeBackend) -> None:
     """End holds of other instances too; they cannot be renewed afterwards."""
     one, other = _pair(make)
-    held = await one.acquire(Hold("a", ON), LEASE)
+    held = await _hold(one, "a")
     await _writes(one, ON)
     await other.clear()
-
     reading = await one.read()
     assert (reading.switch, reading.holds) == (OFF, ())
     assert await one.renew(held, LEASE) is False
@@ -237,7 +247,7 @@ async def clear_turns_off_and_ends_every_hold(make: MakeBackend) -> None:
     await one.release(held)
     assert not await _is_on(other)
 
-    again = await one.acquire(Hold("a", ON), LEASE)
+    again = await _hold(one, "a")
     assert await one.renew(again, LEASE) is True
     assert await _is_on(other)
 
@@ -245,15 +255,13 @@ async def clear_turns_off_and_ends_every_hold(make: MakeBackend) -> None:
 async def hold_is_active_until_released(make: MakeBackend) -> None:
     """Show a hold with its details; to other instances too if holds are leases."""
     one, other = _pair(make)
-    taken = await one.acquire(Hold("a", DETAILED), LEASE)
-
+    taken = await _hold(one, "a", DETAILED)
     holds = (await other.read()).holds or ()
     assert [(standing.id, standing.state) for standing in holds] == [("a", DETAILED)]
-    standing = holds[0]
-    assert standing.since == taken.since > 0
-    assert math.isclose(standing.deadline, taken.deadline, abs_tol=1e-3)
+    assert holds[0].since == taken.since > 0
+    assert math.isclose(holds[0].deadline, taken.deadline, abs_tol=1e-3)
     assert await _is_on(other)
-    assert (await other.read()).switch == OFF
+    assert await _switch_of(other) == OFF
 
     await one.release(taken)
     assert (await other.read()).holds == ()
@@ -263,43 +271,31 @@ async def hold_is_active_until_released(make: MakeBackend) -> None:
 async def overlapping_holds_end_in_any_order(make: MakeBackend) -> None:
     """Stay on while any hold is active."""
     one, other = _pair(make)
-    for order in _orders():
-        held: dict[str, Hold] = {}
-        for event, id in map(tuple, order):
-            backend = one if id != "b" else other
-            if event == "+":
-                held[id] = await backend.acquire(Hold(id, ON), LEASE)
-            else:
-                await backend.release(held.pop(id))
-            assert await _is_on(one) is bool(held), order
-            assert await _is_on(other) is bool(held), order
-
-
-def _orders() -> Iterator[tuple[str, ...]]:
-    """Yield two holds taken and released in every order, and three released in every order."""
-    for order in permutations(["+a", "-a", "+b", "-b"]):
-        if order.index("+a") < order.index("-a") and order.index("+b") < order.index("-b"):
-            yield order
-    for releases in permutations(["-a", "-b", "-c"]):
-        yield ("+a", "+b", "+c", *releases)
+    owners = {"a": one, "b": other, "c": one}
+    for order in permutations(owners):
+        held = {id: await _hold(backend, id) for id, backend in owners.items()}
+        for id in order:
+            assert [await _is_on(one), await _is_on(other)] == [True, True], order
+            await owners[id].release(held[id])
+        assert [await _is_on(one), await _is_on(other)] == [False, False], order
 
 
 async def off_hold_lifts_the_switch_and_named_holds(make: MakeBackend) -> None:
     """Lift no other hold: never open the service while another migration holds it closed."""
     one, other = _pair(make)
     if await _writes(one, ON):
-        alone = await one.acquire(Hold("alone", OFF), LEASE)
+        alone = await _hold(one, "alone", OFF)
         assert not await _is_on(other)
         await one.release(alone)
         assert await _is_on(other)
         await one.write(OFF)
 
-    mine = await one.acquire(Hold("mine", ON), LEASE)
-    opened = await one.acquire(Hold("opened", OFF, lifts=("mine",)), LEASE)
+    mine = await _hold(one, "mine")
+    opened = await _hold(one, "opened", OFF, lifts=("mine",))
     assert not await _is_on(other)
-    theirs = await other.acquire(Hold("theirs", ON), LEASE)
+    theirs = await _hold(other, "theirs")
     assert await _is_on(one)
-    nameless = await one.acquire(Hold("nameless", OFF), LEASE)
+    nameless = await _hold(one, "nameless", OFF)
     assert await _is_on(other)
     await one.release(nameless)
     await one.release(mine)
@@ -313,8 +309,7 @@ async def off_hold_lifts_the_switch_and_named_holds(make: MakeBackend) -> None:
 async def second_release_does_nothing(make: MakeBackend) -> None:
     """Ignore the release of a hold that was released or never acquired."""
     backend = make()
-    first = await backend.acquire(Hold("a", ON), LEASE)
-    second = await backend.acquire(Hold("b", ON), LEASE)
+    first, second = await _hold(backend, "a"), await _hold(backend, "b")
     for _ in range(2):
         await backend.release(first)
         await backend.release(Hold("never", ON))
@@ -326,7 +321,7 @@ async def second_release_does_nothing(make: MakeBackend) -> None:
 async def hold_can_be_renewed_repeatedly(make: MakeBackend) -> None:
     """Move only the end of the hold."""
     one, other = _pair(make)
-    taken = await one.acquire(Hold("a", DETAILED), LEASE)
+    taken = await _hold(one, "a", DETAILED)
     for _ in range(3):
         assert await one.renew(taken, 2 * LEASE) is True
         (standing,) = (await other.read()).holds or ()
@@ -339,7 +334,7 @@ async def lease_without_renewal_expires(make: MakeBackend) -> None:
     one, other = make(), make()
     if not isinstance(one, SupportsLeases):
         return
-    await one.acquire(Hold("a", ON), BRIEF)
+    await _hold(one, "a", lease=BRIEF)
     reading = await other.read()
     assert _meaning(reading).state.enabled
     assert 0 < _meaning(reading).until - reading.now <= BRIEF
@@ -350,26 +345,22 @@ async def lease_without_renewal_expires(make: MakeBackend) -> None:
 async def release_can_turn_the_switch_on(make: MakeBackend) -> None:
     """Release and turn on in one step, or raise an error."""
     one, other = _pair(make)
-    taken = await one.acquire(Hold("a", ON), LEASE)
-    try:
-        await one.release(taken, keep=MaintenanceState(enabled=True, reason="it failed"))
-    except ReadOnlyBackendError:
-        return
-    reading = await other.read()
-    assert reading.switch in (MaintenanceState(enabled=True, reason="it failed"), ON)
-    assert reading.holds == ()
+    taken, failed = await _hold(one, "a"), MaintenanceState(enabled=True, reason="it failed")
+    with suppress(ReadOnlyBackendError):
+        await one.release(taken, keep=failed)
+        reading = await other.read()
+        assert reading.switch in (failed, ON)
+        assert reading.holds == ()
 
 
 async def watch_reports_changes_by_others(make: MakeBackend) -> None:
     """Report a change within `ttl`."""
     one, other = make(), make()
     async with _watching(one) as listener:
-        assert listener.is_off()
+        assert listener.shows(False)
         for state in (ON, OFF, ON):
-            if not await _writes(other, state):
-                return
-            await _until(listener.is_on if state.enabled else listener.is_off, one.ttl + SLACK)
-        assert listener.errors == []
+            if await _writes(other, state):
+                await _until(partial(listener.shows, state.enabled), one.ttl + SLACK)
 
 
 async def watch_reports_holds_of_others(make: MakeBackend) -> None:
@@ -378,30 +369,29 @@ async def watch_reports_holds_of_others(make: MakeBackend) -> None:
     if not isinstance(one, SupportsLeases):
         return
     async with _watching(one) as listener:
-        taken = await other.acquire(Hold("a", ON), LEASE)
-        await _until(listener.is_on, one.ttl + SLACK)
+        on, off = partial(listener.shows, True), partial(listener.shows, False)
+        taken = await _hold(other, "a")
+        await _until(on, one.ttl + SLACK)
         await other.release(taken)
-        await _until(listener.is_off, one.ttl + SLACK)
+        await _until(off, one.ttl + SLACK)
         lease = one.ttl + BRIEF
-        await other.acquire(Hold("b", ON), lease)
-        await _until(listener.is_on, one.ttl + SLACK)
-        await _until(listener.is_off, lease + one.ttl + SLACK)
-        assert listener.errors == []
+        await _hold(other, "b", lease=lease)
+        await _until(on, one.ttl + SLACK)
+        await _until(off, lease + one.ttl + SLACK)
 
 
 async def own_change_is_published_at_once(make: MakeBackend) -> None:
     """Publish a change to subscribers before the call returns, watched or not."""
-    backend = make()
-    listener = Listener()
+    backend, listener = make(), Listener()
     backend.subscribe(listener)
     if await _writes(backend, ON):
-        assert listener.is_on()
+        assert listener.shows(True)
         await backend.clear()
-        assert listener.is_off()
-    taken = await backend.acquire(Hold("a", ON), LEASE)
-    assert listener.is_on()
+        assert listener.shows(False)
+    taken = await _hold(backend, "a")
+    assert listener.shows(True)
     await backend.release(taken)
-    assert listener.is_off()
+    assert listener.shows(False)
 
 
 async def cancelled_watch_ends(make: MakeBackend) -> None:
@@ -422,7 +412,7 @@ async def instance_serves_several_loops_and_threads(make: MakeBackend) -> None:
 
     async def use(number: int) -> bool:
         await _is_on(backend)
-        taken = await backend.acquire(Hold(f"thread-{number}", ON), LEASE)
+        taken = await _hold(backend, f"thread-{number}")
         held = await _is_on(backend)
         await backend.release(taken)
         async with _watching(backend) as listener:
@@ -459,7 +449,7 @@ async def changes_are_recorded_or_history_is_refused(make: MakeBackend) -> None:
             await one.history()
             raise AssertionError("a backend without SupportsHistory has a history")
         return
-    standing = await one.as_operator("ana").acquire(Hold("a", ON), LEASE)
+    standing = await _hold(one.as_operator("ana"), "a")
     await one.write(ON)
     await one.release(standing)
     await one.as_operator("ben").write(OFF)
@@ -483,13 +473,11 @@ async def description_is_one_stable_line(make: MakeBackend) -> None:
 async def read_without_io_agrees_with_read(make: MakeBackend) -> None:
     """Agree with `read`, if the backend can be read without I/O."""
     backend = make()
-    peeked = backend.read_nowait()
-    if peeked is None:
-        return
-    await backend.acquire(Hold("a", ON), LEASE)
-    peeked = backend.read_nowait()
-    assert peeked is not None
-    assert _meaning(peeked).state == _meaning(await backend.read()).state
+    if backend.read_nowait() is not None:
+        await _hold(backend, "a")
+        peeked = backend.read_nowait()
+        assert peeked is not None
+        assert _meaning(peeked).state == _meaning(await backend.read()).state
 
 
 CHECKS: Final = tuple(

@@ -23,7 +23,7 @@ from fastapi_maintenance.backends import (
     RedisBackend,
     backend_from_url,
 )
-from fastapi_maintenance.backends.base import StateChange
+from fastapi_maintenance.backends.base import StateChange, SupportsHistory
 from fastapi_maintenance.model.history import Change
 from fastapi_maintenance.model.holds import Hold
 from fastapi_maintenance.model.snapshot import Snapshot
@@ -264,17 +264,18 @@ class RepeatsItself(Broken):
         return True
 
 
-class RecordsNothing(Broken):
-    recorded = True
-
+class RecordsNothing(Broken, SupportsHistory):
     async def history(
         self, *, limit: int = 100, component: str | None = None
     ) -> tuple[Change, ...]:
         return ()
 
 
-class DeniesItsRecords(RecordsNothing):
-    recorded = False
+class DeniesItsRecords(Broken):
+    async def history(
+        self, *, limit: int = 100, component: str | None = None
+    ) -> tuple[Change, ...]:
+        return ()
 
 
 class ShowsItsMemory(Broken):

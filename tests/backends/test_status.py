@@ -204,6 +204,20 @@ def test_json_says_what_is_on_since_when_and_until_when() -> None:
     assert document["changes_at"] == "2026-11-22T03:00:30Z"
 
 
+@pytest.mark.parametrize(
+    ("ends_at", "shown"),
+    [
+        ("0001-01-01T00:00:00+02:00", "0001-01-01T00:00:00Z"),
+        ("9999-12-31T23:30:00-01:00", "9999-12-31T23:59:59Z"),
+        ("2026-11-22T05:00:00+01:00", "2026-11-22T04:00:00Z"),
+    ],
+)
+def test_json_has_times_in_utc_within_the_calendar(ends_at: str, shown: str) -> None:
+    switch = MaintenanceState.parse(f'{{"enabled": true, "ends_at": "{ends_at}"}}')
+    switch_json = report(switch=switch).to_json()["switch"]
+    assert (switch_json["ends_at"], switch_json["ignored"]) == (shown, [])
+
+
 def test_json_has_null_for_what_never_ends() -> None:
     endless = Hold("a", ON, 1.0)
     document = report(holds=(endless,)).to_json()

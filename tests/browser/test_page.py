@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fastapi_maintenance import MaintenanceModeMiddleware, ResponseOptions
 from fastapi_maintenance.model.state import ON, MaintenanceState
-from fastapi_maintenance.responses import MaintenanceResponse
+from fastapi_maintenance.responses.response import MaintenanceResponse
 
 from ..support.serving import serving
 from ..support.waiting import eventually_sync

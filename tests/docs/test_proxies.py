@@ -16,7 +16,7 @@ from pathlib import Path
 from fastapi import FastAPI
 
 from fastapi_maintenance import MaintenanceModeMiddleware, exempt
-from fastapi_maintenance.responses import DETAIL
+from fastapi_maintenance.responses.content import DETAIL
 
 from ..cli.program import Program, run
 from ..support import ports

@@ -19,7 +19,7 @@ from starlette.types import ASGIApp
 from fastapi_maintenance import MaintenanceModeMiddleware, ResponseOptions
 from fastapi_maintenance.exceptions import InvalidStateError
 from fastapi_maintenance.model.state import ON, MaintenanceState
-from fastapi_maintenance.responses import MaintenanceResponse
+from fastapi_maintenance.responses.response import MaintenanceResponse
 
 from ..support.asgi import exchange, http_scope, websocket_scope
 from .attempt import attempt

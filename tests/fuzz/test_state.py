@@ -14,7 +14,7 @@ from fastapi_maintenance.model.evaluate import evaluate
 from fastapi_maintenance.model.holds import Hold
 from fastapi_maintenance.model.snapshot import Snapshot
 from fastapi_maintenance.model.state import MAX_BYTES, MaintenanceState, parse_bool
-from fastapi_maintenance.responses import MaintenanceResponse
+from fastapi_maintenance.responses.response import MaintenanceResponse
 
 from .attempt import attempt
 from .effort import effort

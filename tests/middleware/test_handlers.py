@@ -43,7 +43,7 @@ from fastapi_maintenance.middleware.handlers import (
     takes_state,
 )
 from fastapi_maintenance.model.state import ON
-from fastapi_maintenance.responses import MaintenanceResponse
+from fastapi_maintenance.responses.response import MaintenanceResponse
 
 from ..support.asgi import UNUSED, exchange, http_scope, sending, websocket_scope
 from ..support.doubles import StateBoard

@@ -47,7 +47,7 @@ from fastapi_maintenance.backends.base import SnapshotListener
 from fastapi_maintenance.exceptions import ConfigurationError
 from fastapi_maintenance.model.snapshot import Snapshot
 from fastapi_maintenance.model.state import OFF, ON
-from fastapi_maintenance.responses import MaintenanceResponse
+from fastapi_maintenance.responses.response import MaintenanceResponse
 from fastapi_maintenance.runtime.requests import current_request
 
 from ..apps import misconfigured

@@ -10,7 +10,8 @@ from starlette.datastructures import Headers
 from starlette.types import Message, Scope
 
 from fastapi_maintenance.model.state import ON, MaintenanceState
-from fastapi_maintenance.responses import MaintenanceResponse, ResponseOptions
+from fastapi_maintenance.responses.options import ResponseOptions
+from fastapi_maintenance.responses.response import MaintenanceResponse
 
 from ..support.asgi import exchange, http_scope
 

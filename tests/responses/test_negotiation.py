@@ -9,9 +9,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fastapi_maintenance.model.state import ON
-from fastapi_maintenance.responses import MaintenanceResponse
 from fastapi_maintenance.responses.negotiation import negotiate, negotiate_language, preferences
 from fastapi_maintenance.responses.renderers import HTML, JSON, MEDIA_TYPES, PLAIN, PROBLEM
+from fastapi_maintenance.responses.response import MaintenanceResponse
 
 from ..support.asgi import exchange, http_scope
 from ..support.counting import lines_run

@@ -17,8 +17,8 @@ from fastapi.testclient import TestClient
 from fastapi_maintenance import MaintenanceModeMiddleware
 from fastapi_maintenance.exceptions import ConfigurationError
 from fastapi_maintenance.model.state import ON
-from fastapi_maintenance.responses import ResponseOptions, Translation
-from fastapi_maintenance.responses.translations import TRANSLATIONS
+from fastapi_maintenance.responses.options import ResponseOptions
+from fastapi_maintenance.responses.translations import TRANSLATIONS, Translation
 
 
 def test_options_valid_combination_is_accepted(tmp_path: Path) -> None:
@@ -193,3 +193,9 @@ def test_options_mappings_are_copied() -> None:
     answer = ResponseOptions(headers=headers)
     headers["X-By"] = "us\r\nX-Injected: 1"
     assert answer.headers == {"X-By": "us"}
+
+
+def test_options_unknown_media_type_is_refused() -> None:
+    options = ResponseOptions()
+    with pytest.raises(ValueError, match=r"must be one of MEDIA_TYPES, got 'image/png'\."):
+        options.render("image/png", options.content(ON, "en"))

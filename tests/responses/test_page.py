@@ -11,8 +11,8 @@ from hashlib import sha256
 import pytest
 
 from fastapi_maintenance.model.state import MaintenanceState
-from fastapi_maintenance.responses import Translation
 from fastapi_maintenance.responses.renderers import HTML
+from fastapi_maintenance.responses.translations import Translation
 
 from .asking import NOW, Page, accepting, ask, read, response_to
 

@@ -13,8 +13,10 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import Scope
 
 from fastapi_maintenance.model.state import OFF, ON, MaintenanceState, Mode
-from fastapi_maintenance.responses import DETAIL, MaintenanceResponse, ResponseOptions
+from fastapi_maintenance.responses.content import DETAIL
+from fastapi_maintenance.responses.options import ResponseOptions
 from fastapi_maintenance.responses.renderers import HTML, JSON, MEDIA_TYPES, PLAIN, PROBLEM
+from fastapi_maintenance.responses.response import MaintenanceResponse
 
 from ..support.asgi import exchange, http_scope, websocket_scope
 from .asking import CHROME, NOW, Page, accepting, ask, read, response_to
@@ -627,5 +629,5 @@ async def test_response_cache_of_times_is_bounded() -> None:
     for left in range(100, 0, -1):
         _, headers, _ = await ask(response, http_scope())
         assert headers["retry-after"] == str(left)
-        assert len(response._timed) <= 64
+        assert response._timed.cache_info().currsize <= 64
         now += timedelta(seconds=1)

@@ -25,7 +25,7 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from fastapi_maintenance import MaintenanceModeMiddleware, ResponseOptions
-from fastapi_maintenance.responses import DETAIL
+from fastapi_maintenance.responses.content import DETAIL
 from fastapi_maintenance.responses.renderers import HTML, JSON, MEDIA_TYPES, PLAIN, PROBLEM
 from fastapi_maintenance.responses.translations import TRANSLATIONS
 

@@ -12,8 +12,9 @@ from starlette.concurrency import run_in_threadpool
 
 from fastapi_maintenance.exceptions import ConfigurationError
 from fastapi_maintenance.model.state import MaintenanceState
-from fastapi_maintenance.responses import MaintenanceResponse, ResponseOptions
+from fastapi_maintenance.responses.options import ResponseOptions
 from fastapi_maintenance.responses.renderers import HTML, JSON
+from fastapi_maintenance.responses.response import MaintenanceResponse
 
 from .asking import NOW, accepting, ask, read, response_to
 

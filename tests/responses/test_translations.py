@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from fastapi_maintenance.exceptions import ConfigurationError
-from fastapi_maintenance.responses import Translation
-from fastapi_maintenance.responses.translations import TRANSLATIONS
+from fastapi_maintenance.responses.translations import TRANSLATIONS, Translation
 
 
 @pytest.mark.parametrize("language", TRANSLATIONS)

@@ -7,7 +7,7 @@ from typing import Final
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from fastapi_maintenance.responses import adapt_send
+from fastapi_maintenance.responses.transport import adapt_send
 
 from ..support.asgi import exchange, http_scope, websocket_scope
 

@@ -100,10 +100,11 @@ class LocalFileBackend(BaseStateBackend, SupportsLeases):
             await self.write_component(hold.component, keep)
 
     async def _change(self, change: Callable[[], T]) -> T:
-        """Make a change, and publish the result to the workers of this process."""
+        """Make a change under the lock, and publish the result to the workers of this process."""
 
         def change_and_read() -> tuple[T, float, Snapshot]:
-            result = change()
+            with self._files.locked():
+                result = change()
             at = time.monotonic()
             return result, at, self._files.read()[0]
 

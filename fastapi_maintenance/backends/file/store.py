@@ -55,7 +55,6 @@ class StoredHolds:
         return json.dumps(cleared | {"holds": holds}, indent=1).encode()
 
     def with_hold(self, hold: Hold) -> StoredHolds:
-        """Add or replace a hold."""
         return replace(self, by_id={**self.by_id, hold.id: hold})
 
     def live(self, now: float) -> StoredHolds:
@@ -132,75 +131,62 @@ class SwitchFiles:
     # -- the switch, under the lock ----------------------------------------------------------------
 
     def write(self, state: MaintenanceState, expires_in: float | None = None) -> None:
-        """Write the switch. Raises `BackendError`."""
+        """Write the switch, unless it has that state already. Raises `BackendError`."""
         state = _expiring(state, expires_in)
-        with self.locked():
-            self._write(state)
-
-    def compare_and_set(
-        self, expected: MaintenanceState | None, state: MaintenanceState, *, end_holds: bool = False
-    ) -> bool:
-        """Write the switch, or `clear` all, if it is as expected; otherwise return False."""
-        with self.locked():
-            _, switch, _ = self._try_switch()
-            if switch != expected:
-                return False
-            if end_holds:
-                self._clear()
-            else:
-                self._write(state)
-        return True
-
-    def _write(self, state: MaintenanceState) -> None:
-        """Write the switch, unless it has that state already."""
         exists, switch, _ = self._try_switch()
         if not exists or switch != state:
             with translating_os_errors(self.path):
                 replace_file(self.path, state.dump().encode())
 
+    def compare_and_set(
+        self, expected: MaintenanceState | None, state: MaintenanceState, *, end_holds: bool = False
+    ) -> bool:
+        """Write the switch, or `clear` all, if it is as expected; otherwise return False."""
+        _, switch, _ = self._try_switch()
+        if switch != expected:
+            return False
+        if end_holds:
+            self.clear()
+        else:
+            self.write(state)
+        return True
+
     # -- the holds, under the lock -----------------------------------------------------------------
 
     def acquire(self, hold: Hold, lease: float) -> Hold:
         """Add a hold, and return it as stored."""
-        with self.locked():
-            stored, now = self._stored(), time.time()
-            # After the last clear, even if the clock was set back; otherwise it looks revoked.
-            since = max(now, math.nextafter(stored.cleared_at, math.inf))
-            taken = replace(hold, since=since, deadline=now + lease)
-            self._store(stored.with_hold(taken))
+        stored, now = self._stored(), time.time()
+        # After the last clear, even if the clock was set back; otherwise it looks revoked.
+        since = max(now, math.nextafter(stored.cleared_at, math.inf))
+        taken = replace(hold, since=since, deadline=now + lease)
+        self._store(stored.with_hold(taken))
         return taken
 
     def renew(self, hold: Hold, lease: float) -> bool:
         """Extend a hold, or store it again if its file was lost; return False if it was revoked."""
-        with self.locked():
-            stored = self._stored()
-            known = stored.by_id.get(hold.id, hold)
-            if known.since <= stored.cleared_at:
-                return False
-            self._store(stored.with_hold(replace(known, deadline=time.time() + lease)))
+        stored = self._stored()
+        known = stored.by_id.get(hold.id, hold)
+        if known.since <= stored.cleared_at:
+            return False
+        self._store(stored.with_hold(replace(known, deadline=time.time() + lease)))
         return True
 
     def release(self, hold: Hold, keep: MaintenanceState | None) -> None:
         """Remove a hold, after writing `keep` to the switch if given."""
-        with self.locked():
-            if keep is not None and hold.component is None:
-                self._write(keep)
-            stored = self._stored()
-            if hold.id in stored.by_id:
-                others = {id: other for id, other in stored.by_id.items() if id != hold.id}
-                self._store(replace(stored, by_id=others))
+        if keep is not None and hold.component is None:
+            self.write(keep)
+        stored = self._stored()
+        if hold.id in stored.by_id:
+            others = {id: other for id, other in stored.by_id.items() if id != hold.id}
+            self._store(replace(stored, by_id=others))
 
     def clear(self) -> None:
         """Revoke every hold, and turn the switch off."""
-        with self.locked():
-            self._clear()
-
-    def _clear(self) -> None:
         holds, _ = self._try_holds()
         # After every hold was taken, even if the clock was set back; otherwise it does not count.
         taken = [hold.since for hold in (holds or self._last_holds).by_id.values()]
         self._store(StoredHolds(cleared_at=max([time.time(), *taken])))
-        self._write(OFF)
+        self.write(OFF)
 
     def _stored(self) -> StoredHolds:
         """Return the live holds, to change them; the last known ones if the file is invalid."""
@@ -253,8 +239,4 @@ def _expiring(state: MaintenanceState, expires_in: float | None) -> MaintenanceS
         raise InvalidStateError(
             f"It would be over after {expires_in:g} s, before it starts at {state.starts_at}."
         )
-    return (
-        state
-        if state.ends_at is not None and state.ends_at <= end
-        else state.model_copy(update={"ends_at": end})
-    )
+    return state if state.ends_at and state.ends_at <= end else state.replace(ends_at=end)
