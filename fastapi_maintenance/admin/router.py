@@ -7,8 +7,8 @@ from typing import Any
 
 from fastapi import APIRouter, Depends
 
+from .._internal.validation import require
 from ..decorators import force_maintenance_mode_off
-from ..exceptions import ConfigurationError
 from . import events, page, routes
 from .dependencies import note_operator
 from .errors import translate_errors
@@ -31,14 +31,10 @@ def maintenance_admin(
     the name of the operator, for the switch and the history. A panel in a browser needs a guard
     that browsers handle without scripts: HTTP Basic or a cookie. Raises `ConfigurationError`.
     """
-    if operator is not None and not callable(operator):
-        raise ConfigurationError(
-            f"operator must be a function that returns a name, got {operator!r}."
-        )
-    if prefix and (not prefix.startswith("/") or prefix.endswith("/")):
-        raise ConfigurationError(
-            f"prefix must begin with a slash and not end with one, got {prefix!r}."
-        )
+    valid = operator is None or callable(operator)
+    require(valid, "operator must be a function that returns a name", operator)
+    valid = not prefix or (prefix.startswith("/") and not prefix.endswith("/"))
+    require(valid, "prefix must begin with a slash and not end with one", prefix)
     needs_guard = not (public or dependencies)
     router = APIRouter(
         prefix=prefix,

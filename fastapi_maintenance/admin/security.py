@@ -16,6 +16,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.types import Message, Receive, Scope, Send
 
+from .._internal.validation import require
 from ..exceptions import ConfigurationError
 
 _SAFE: Final = ("GET", "HEAD", "OPTIONS")
@@ -32,10 +33,8 @@ _UNGUARDED: Final = (
 def check_guards(dependencies: Sequence[Any], *, public: bool) -> list[Dependency]:
     """Return the dependencies that guard the router. Raises `ConfigurationError`."""
     for dependency in dependencies:
-        if not isinstance(dependency, Dependency) or not callable(dependency.dependency):
-            raise ConfigurationError(
-                f"dependencies must be a list of Depends(function), got {dependency!r}."
-            )
+        valid = isinstance(dependency, Dependency) and callable(dependency.dependency)
+        require(valid, "dependencies must be a list of Depends(function)", dependency)
     if public and dependencies:
         raise ConfigurationError(
             "public=True cannot be combined with dependencies: leave out one or the other."

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import Any, Final
 
-from ..exceptions import ConfigurationError
+from .._internal.validation import require
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 # Suffixes of other keys.
@@ -14,14 +14,10 @@ _RESERVED: Final = frozenset(
 )
 
 
-def check_component(name: object) -> str:
+def check_component(name: Any) -> str:
     """Return the name of a component if it is valid. Raises `ConfigurationError`."""
-    if not isinstance(name, str) or _NAME.fullmatch(name) is None:
-        raise ConfigurationError(
-            f"A component must be 1 to 64 letters, digits, '-', '_' or '.', got {name!r}."
-        )
-    if name in _RESERVED:
-        raise ConfigurationError(
-            f"A component must not have the name of a key beside the switch, got {name!r}."
-        )
-    return name
+    valid = isinstance(name, str) and _NAME.fullmatch(name)
+    require(valid, "A component must be 1 to 64 letters, digits, '-', '_' or '.'", name)
+    is_free = name not in _RESERVED
+    require(is_free, "A component must not have the name of a key beside the switch", name)
+    return str(name)

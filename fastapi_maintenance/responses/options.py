@@ -6,15 +6,17 @@ import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from os import PathLike
+from random import randint
 from typing import Final, TypeGuard, cast
 from urllib.parse import urlsplit
 
 from .._internal.logging import log_fields
 from .._internal.validation import require
 from ..exceptions import ConfigurationError
-from ..model.state import DEFAULT_RETRY_AFTER, ON, MaintenanceState
+from ..model.state import DEFAULT_RETRY_AFTER, MAX_RETRY_AFTER, ON, MaintenanceState
 from . import renderers
 from .content import Content
 from .renderers import (
@@ -141,6 +143,27 @@ class ResponseOptions:
         if state.mode == "read-only" and self.read_only_status_code is not None:
             return self.read_only_status_code
         return self.status_code
+
+    def is_retry_after_constant(self, state: MaintenanceState) -> bool:
+        """Return whether Retry-After is the same for every request."""
+        is_fixed = state.ends_at is None or state.retry_after is not None
+        return is_fixed and not self.retry_after_as_date
+
+    def retry_after_at(self, now: datetime, state: MaintenanceState) -> tuple[int, bytes]:
+        """Return the seconds to wait, and the header Retry-After (RFC 9110, 10.2.3).
+
+        The seconds are the state's own, else until its end, else the default. They are never
+        negative, and never before the end.
+        """
+        seconds = state.retry_after_at(now, self.retry_after)
+        if self.jitter and state.ends_at is not None and state.retry_after is None:
+            seconds = min(seconds + randint(0, self.jitter), MAX_RETRY_AFTER)
+        if not self.retry_after_as_date:
+            return seconds, b"%d" % seconds
+        at = now.astimezone(UTC) + timedelta(seconds=seconds)
+        if at.microsecond:  # rounded up like the seconds, so that no client returns before the end
+            at = at.replace(microsecond=0) + timedelta(seconds=1)
+        return seconds, format_datetime(at, usegmt=True).encode()
 
     def render(self, media_type: str, content: Content) -> RenderedBody:
         """Render the body in one of the media types."""

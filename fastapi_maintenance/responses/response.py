@@ -19,7 +19,6 @@ from .negotiation import MAX_LENGTH, Preferences, negotiate, negotiate_language,
 from .options import ResponseOptions
 from .redirect import leads_to_itself
 from .renderers import HTML, MEDIA_TYPES
-from .retry_after import RetryAfter
 from .transport import adapt_send
 
 _Response = Response | Awaitable[Response]
@@ -89,10 +88,8 @@ class MaintenanceResponse:
         self._state = state
         self._clock = clock
         self._options = options = options or ResponseOptions()
-        as_date = options.retry_after_as_date
-        self._retry_after = RetryAfter(options.retry_after, options.jitter, as_date)
         self._detail = detail(state)
-        self._is_constant = self._retry_after.is_constant(state)
+        self._is_constant = options.is_retry_after_constant(state)
         self._languages = tuple(options.all_translations)
         self._encoded: dict[tuple[str, str], _Encoded] = {}
         self._redirect = self._encode_redirect(options.redirect or "")
@@ -175,9 +172,7 @@ class MaintenanceResponse:
 
     def _time(self, encoded: _Encoded) -> _Encoded:
         """Return the response with Retry-After, made once for each of its values."""
-        now = self._clock()
-        seconds = self._retry_after.seconds(self._state, now)
-        return self._timed(encoded, seconds, self._retry_after.header(seconds, now))
+        return self._timed(encoded, *self._options.retry_after_at(self._clock(), self._state))
 
 
 def announcement(state: MaintenanceState) -> tuple[bytes, bytes]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from importlib.resources import files
 from typing import Final
 
-from ..exceptions import ConfigurationError
+from .._internal.validation import require
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,12 +30,9 @@ class Translation:
         for field in fields(self):
             value = getattr(self, field.name)
             kind, name = (bool, "True or False") if field.name == "right_to_left" else (str, "text")
-            if not isinstance(value, kind):
-                raise ConfigurationError(f"Translation.{field.name} must be {name}, got {value!r}.")
-        if self.until.count("{time}") != 1:
-            raise ConfigurationError(
-                f"Translation.until must contain {{time}} once, got {self.until!r}."
-            )
+            require(isinstance(value, kind), f"Translation.{field.name} must be {name}", value)
+        valid = self.until.count("{time}") == 1
+        require(valid, "Translation.until must contain {time} once", self.until)
 
 
 _TEXTS: Final = files(__package__).joinpath("translations.json").read_text("utf-8")

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, ExitStack
 from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
+from .._internal.validation import require
 from ..exceptions import ConfigurationError
 from ..model.state import OFF, ON, MaintenanceState
 from ..routing import unwrap
@@ -25,10 +26,8 @@ class override(AbstractContextManager[None]):
     """
 
     def __init__(self, app: ASGIApp, state: bool | MaintenanceState) -> None:
-        if not isinstance(state, bool | MaintenanceState):
-            raise ConfigurationError(
-                f"state must be True, False or a MaintenanceState, got {state!r}."
-            )
+        valid = isinstance(state, bool | MaintenanceState)
+        require(valid, "state must be True, False or a MaintenanceState", state)
         self._app = app
         self._state = state if isinstance(state, MaintenanceState) else ON if state else OFF
         self._undo = ExitStack()
