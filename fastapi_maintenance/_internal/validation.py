@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-from typing import get_args
+import re
+from typing import Final, TypeGuard, get_args
 
 from ..exceptions import ConfigurationError
+
+TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
+
+
+def is_text(value: object, pattern: re.Pattern[str]) -> TypeGuard[str]:
+    """Return whether the value is text that the pattern matches, all of it."""
+    return isinstance(value, str) and pattern.fullmatch(value) is not None
 
 
 def require(valid: object, requirement: str, value: object) -> None:

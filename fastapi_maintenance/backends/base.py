@@ -80,7 +80,7 @@ class StateChange:
 
 
 class _Local:
-    """The data that a backend object keeps in this process, for a backend that stores none."""
+    """Data that a backend object keeps in this process; holds only if it stores none."""
 
     def __init__(self) -> None:
         self.holds: dict[str, Hold] = {}  # oldest first; each step is atomic

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import compress
 from typing import Final
 
@@ -59,43 +60,35 @@ class AllowList:
 
     def matches(self, scope: Scope) -> bool:
         """Return whether an entry allows the request."""
-        path = _Segments(get_route_path(scope))
+        path = get_route_path(scope)
+        # A newline matches nothing.
+        is_valid = path.startswith("/") and "\n" not in path
+        given = path.split("/", _MAX_SEGMENTS + 1)[1:] if is_valid else []
+        is_a = cache(_is_a)  # each segment is compared once with each type
         is_for = (each.methods is None or each.methods.matches(scope) for each in self._entries)
         entries = list(compress(self._entries, is_for))
-        if any(entry.network is None and path.match(entry) for entry in entries):
+        if any(entry.network is None and _covers(entry, given, is_a) for entry in entries):
             return True
         networks = [entry.network for entry in entries if entry.network is not None]
         address = self._proxies.client_of(scope) if networks else None
         return address is not None and is_in(address, networks)
 
 
-class _Segments:
-    """The segments of a path, each compared once with each type. A newline matches nothing."""
+def _covers(entry: _Entry, given: Sequence[str], is_a: Callable[[str, str], bool]) -> bool:
+    """Return whether the segments of a path are as an entry has them."""
+    wanted = entry.segments
+    if len(given) <= len(wanted) if entry.is_open else len(given) != len(wanted):
+        return False
+    return all(
+        text == segment if isinstance(segment, str) else is_a(segment[0], text)
+        for segment, text in zip(wanted, given, strict=False)
+    )
 
-    def __init__(self, path: str) -> None:
-        is_valid = path.startswith("/") and "\n" not in path
-        self._given = path.split("/", _MAX_SEGMENTS + 1)[1:] if is_valid else []
-        self._known: dict[tuple[int, str], bool] = {}
 
-    def match(self, entry: _Entry) -> bool:
-        """Return whether the path is as an entry has it."""
-        given, wanted = self._given, entry.segments
-        if len(given) <= len(wanted) if entry.is_open else len(given) != len(wanted):
-            return False
-        return all(
-            given[index] == segment if isinstance(segment, str) else self._is(index, segment[0])
-            for index, segment in enumerate(wanted)
-        )
-
-    def _is(self, index: int, kind: str) -> bool:
-        if kind == "str":
-            return bool(self._given[index])
-        known = self._known.get((index, kind))
-        if known is None:
-            text = self._given[index]
-            known = len(text) <= _MAX_VALUE and _SEGMENTS[kind].fullmatch(text) is not None
-            self._known[index, kind] = known
-        return known
+def _is_a(kind: str, text: str) -> bool:
+    if kind == "str":
+        return text != ""
+    return len(text) <= _MAX_VALUE and _SEGMENTS[kind].fullmatch(text) is not None
 
 
 def check_entry(entry: str) -> str:

@@ -116,13 +116,10 @@ def link_to(url: str, token: str) -> str:
 
 
 def _checked(given: Any) -> list[str]:
+    where, secrets = "secret", [given] if isinstance(given, str) else given
     if given is None:
-        secrets: Any = os.environ.get(SECRET_VARIABLE, "").split()
         where = f"The environment variable {SECRET_VARIABLE}"
-    else:
-        secrets = [given] if isinstance(given, str) else given
-        where = "secret"
-    how = 'make one with: python -c "import secrets; print(secrets.token_urlsafe(32))"'
+        secrets = os.environ.get(SECRET_VARIABLE, "").split()
     is_list = isinstance(secrets, Sequence) and secrets
     if not is_list or not all(isinstance(secret, str) and secret for secret in secrets):
         need = "be a secret shared by workers and command line, got none"
@@ -130,6 +127,7 @@ def _checked(given: Any) -> list[str]:
         need = f"have at least {_MIN_SECRET} characters, got {shortest}"
     else:
         return list(secrets)
+    how = 'make one with: python -c "import secrets; print(secrets.token_urlsafe(32))"'
     raise ConfigurationError(f"{where} must {need}; {how}")
 
 

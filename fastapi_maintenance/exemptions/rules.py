@@ -24,7 +24,7 @@ from starlette.routing import compile_path
 from starlette.types import Scope
 
 from .._internal.callables import call_handler
-from .._internal.validation import require
+from .._internal.validation import TOKEN, is_text, require
 from ..exceptions import ConfigurationError
 from .proxies import ForwardedHeader, Proxies, is_in, network_of
 
@@ -39,7 +39,6 @@ A handler that asks that for what only a `Request` has, refuses the WebSocket.
 
 Check = Callable[[str], bool | Awaitable[bool]]
 Roles = Iterable[str] | None
-_TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
 _HOST: Final = re.compile(r"(?:\*\.)?[0-9A-Za-z_-]+(?:\.[0-9A-Za-z_-]+)*|\[[0-9A-Fa-f:.]+\]")
 _PATH: Final = re.compile(r"/.*", re.DOTALL)
 _TEXT: Final = re.compile(r".+", re.DOTALL)
@@ -114,7 +113,7 @@ class Path(ScopeRule):
 
     def __init__(self, *paths: str, methods: Iterable[str] | None = None) -> None:
         for path in _some("Path", paths):
-            require(_reads(_PATH, path), "A path must begin with a slash", path)
+            require(is_text(path, _PATH), "A path must begin with a slash", path)
         self._paths = paths
         named = [methods] if isinstance(methods, str) else methods
         self._methods = None if named is None else Method(*named)
@@ -147,7 +146,7 @@ class Method(ScopeRule):
 
     def __init__(self, *methods: str) -> None:
         for method in _some("Method", methods):
-            require(_reads(_TOKEN, method), "A method must be like GET or POST", method)
+            require(is_text(method, TOKEN), "A method must be like GET or POST", method)
         self.methods = tuple(method.upper() for method in methods)
 
     def matches(self, scope: Scope) -> bool | None:
@@ -171,14 +170,14 @@ class Host(ScopeRule):
     def __init__(self, *hosts: str) -> None:
         for host in _some("Host", hosts):
             requirement = "A host must be like example.com or *.example.com, without a port"
-            require(_reads(_HOST, host), requirement, host)
+            require(is_text(host, _HOST), requirement, host)
         self._hosts = tuple(host.lower() for host in hosts)
         self._endings = tuple(host[1:] for host in self._hosts if host.startswith("*"))
 
     def matches(self, scope: Scope) -> bool | None:
         given = _headers(scope, b"host")
         name = _PORT.sub("", given[0].lower()) if len(given) == 1 else ""
-        if not _reads(_HOST, name):
+        if not is_text(name, _HOST):
             return None
         return name in self._hosts or name.endswith(self._endings)
 
@@ -216,12 +215,12 @@ class Network(ScopeRule):
 class _Named(ScopeRule):
     """A name that the request has, with the value if given. More than one is unknown."""
 
-    _names = _TOKEN
+    _names = TOKEN
 
     def __init__(self, name: str, value: str | None = None) -> None:
         kind = type(self).__name__
-        require(_reads(self._names, name), f"The name of a {kind} must be a token", name)
-        if value is not None and not _reads(_TEXT, value):  # not quoted, as it may be a secret
+        require(is_text(name, self._names), f"The name of a {kind} must be a token", name)
+        if value is not None and not is_text(value, _TEXT):  # not quoted, as it may be a secret
             raise ConfigurationError(f"The value of {kind}({name!r}, …) must be non-empty text.")
         self._name = name
         self._value = value
@@ -361,11 +360,6 @@ def _some(kind: str, given: tuple[str, ...]) -> tuple[str, ...]:
     if not given:
         raise ConfigurationError(f"{kind} must have at least one argument, got none.")
     return given
-
-
-def _reads(pattern: re.Pattern[str], value: object) -> bool:
-    """Return whether the value is text that the pattern matches."""
-    return isinstance(value, str) and pattern.fullmatch(value) is not None
 
 
 def _compiled(template: str) -> re.Pattern[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
-from .._internal.validation import require
+from .._internal.validation import is_text, require
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 # Suffixes of other keys.
@@ -16,8 +16,8 @@ _RESERVED: Final = frozenset(
 
 def check_component(name: Any) -> str:
     """Return the name of a component if it is valid. Raises `ConfigurationError`."""
-    valid = isinstance(name, str) and _NAME.fullmatch(name)
-    require(valid, "A component must be 1 to 64 letters, digits, '-', '_' or '.'", name)
-    is_free = name not in _RESERVED
-    require(is_free, "A component must not have the name of a key beside the switch", name)
+    requirement = "A component must be 1 to 64 letters, digits, '-', '_' or '.'"
+    require(is_text(name, _NAME), requirement, name)
+    requirement = "A component must not have the name of a key beside the switch"
+    require(name not in _RESERVED, requirement, name)
     return str(name)

@@ -10,11 +10,11 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from os import PathLike
 from random import randint
-from typing import Final, TypeGuard, cast
+from typing import Any, Final, TypeGuard
 from urllib.parse import urlsplit
 
 from .._internal.logging import log_fields
-from .._internal.validation import require
+from .._internal.validation import TOKEN, is_text, require
 from ..exceptions import ConfigurationError
 from ..model.state import DEFAULT_RETRY_AFTER, MAX_RETRY_AFTER, ON, MaintenanceState
 from . import renderers
@@ -34,7 +34,6 @@ logger = logging.getLogger("fastapi_maintenance")
 PROBLEM_TYPE: Final = "urn:problem-type:maintenance"
 """The `type` of problem details. It never changes, so that programs can rely on it."""
 
-_TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # a header's name (RFC 9110, 5.6.2)
 _VALUE: Final = re.compile(r"[\t\x20-\x7e\x80-\xff]*")  # a header's value (RFC 9110, 5.5)
 _TAG: Final = re.compile(r"[A-Za-z]{1,8}(?:-[A-Za-z0-9]{1,8})*")  # a language (RFC 5646, 2.1)
 _OURS: Final = {
@@ -195,14 +194,13 @@ def _check_status(name: str, status: object) -> None:
     require(not is_redirect, f"{name} must not be 3xx (give redirect= instead)", status)
 
 
-def _check_headers(headers: object) -> None:
+def _check_headers(headers: Any) -> None:
     require(isinstance(headers, Mapping), "headers must map names to values", headers)
-    for name, value in cast(Mapping[object, object], headers).items():
-        valid = isinstance(name, str) and _TOKEN.fullmatch(name)
-        require(valid, "The name of a header must be a token", name)
-        valid = isinstance(value, str) and _VALUE.fullmatch(value)
-        require(valid, f"The header {name} must be Latin-1 text without control characters", value)
-        if (reason := _OURS.get(str(name).lower())) is not None:
+    for name, value in headers.items():
+        require(is_text(name, TOKEN), "The name of a header must be a token", name)
+        requirement = f"The header {name} must be Latin-1 text without control characters"
+        require(is_text(value, _VALUE), requirement, value)
+        if (reason := _OURS.get(name.lower())) is not None:
             raise ConfigurationError(f"The header {name} must not be set: {reason}.")
 
 
@@ -213,20 +211,17 @@ def _check_seconds(name: str, seconds: object, *, least: int = 0) -> None:
 
 def _check_url(name: str, url: object) -> None:
     try:
-        valid = isinstance(url, str) and _URL.fullmatch(url) and urlsplit(url)
+        valid = is_text(url, _URL) and urlsplit(url)
     except ValueError:  # brackets without an IPv6 address
-        valid = None
+        valid = False
     require(valid, f"{name} must be a URL, percent-encoded unless it is ASCII", url)
 
 
-def _check_translations(given: object) -> None:
-    valid = isinstance(given, Mapping) and all(
-        isinstance(each, Translation) for each in given.values()
-    )
+def _check_translations(given: Any) -> None:
+    valid = isinstance(given, Mapping) and all(isinstance(t, Translation) for t in given.values())
     require(valid, 'translations must be a mapping like {"fi": Translation(title=…)}', given)
-    for tag in cast(Mapping[object, object], given):
-        valid = isinstance(tag, str) and _TAG.fullmatch(tag) is not None
-        require(valid, "A language tag must be like fi or pt-BR", tag)
+    for tag in given:
+        require(is_text(tag, _TAG), "A language tag must be like fi or pt-BR", tag)
 
 
 def _is_int(value: object) -> TypeGuard[int]:
