@@ -27,7 +27,7 @@ from fastapi_maintenance.exemptions import Path
 from fastapi_maintenance.middleware.refusals import KnownRefusals
 from fastapi_maintenance.model.precedence import Closure, DecidedBy
 from fastapi_maintenance.model.state import OFF, ON, MaintenanceState
-from fastapi_maintenance.responses import MaintenanceResponse
+from fastapi_maintenance.responses.response import MaintenanceResponse
 from fastapi_maintenance.routing import RouteTable
 from fastapi_maintenance.runtime.gate import Gate, GateState
 
