@@ -5,11 +5,13 @@ from __future__ import annotations
 from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 import pytest
 from fastapi import FastAPI
+from starlette.routing import BaseRoute
 from starlette.testclient import TestClient
 
 from fastapi_maintenance import MaintenanceModeMiddleware, maintenance_component
@@ -36,11 +38,18 @@ class Administer(Protocol):
 
 def shop(backend: Any, *, operator: Callable[..., Any] | None = None, **options: Any) -> FastAPI:
     """An application with one route and the admin router."""
-    app = FastAPI()
+    app = FastAPI(routes=_routes(operator))
     app.add_middleware(MaintenanceModeMiddleware, backend=backend, **options)
+    return app
+
+
+@cache
+def _routes(operator: Callable[..., Any] | None) -> list[BaseRoute]:
+    """The routes of all of them: FastAPI takes longer to make these than a test to ask them."""
+    app = FastAPI(openapi_url=None)
     app.get("/")(lambda: "open")
     app.include_router(maintenance_admin(public=True, operator=operator))
-    return app
+    return app.routes
 
 
 def with_billing(app: FastAPI) -> FastAPI:

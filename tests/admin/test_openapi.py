@@ -32,6 +32,7 @@ def app(url: str) -> FastAPI:
     return with_billing(app) if url.startswith("redis") else app
 
 
+@pytest.mark.hypothesis
 @pytest.mark.timeout(300)
 @pytest.mark.filterwarnings(
     "ignore::hypothesis.errors.HypothesisDeprecationWarning"
