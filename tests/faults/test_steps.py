@@ -93,13 +93,16 @@ async def test_proof_does_not_come_earlier_by_a_step_of_the_clock(
     stepped: tuple[RedisServer, Clock], step: int
 ) -> None:
     """A worker that is silent may serve until its fence closes it, and no clock of Redis' tells
-    when that is.
+    when that is. The other one has been in the registry for long, so that nothing else delays it.
     """
     server, clock = stepped
     with Proxy(server.port) as proxy:
-        async with MaintenanceMode(
-            RedisBackend(proxy.url, ttl=TTL), on_unreachable="closed", stale_after=2 * TTL
-        ) as silent:
+        async with (
+            MaintenanceMode(RedisBackend(server.url, ttl=TTL)),
+            MaintenanceMode(
+                RedisBackend(proxy.url, ttl=TTL), on_unreachable="closed", stale_after=2 * TTL
+            ) as silent,
+        ):
             await asyncio.sleep(2 * LIFETIME)
             proxy.stall(up=True, down=True)
             at = time.monotonic()

@@ -1114,10 +1114,11 @@ async def test_a_server_that_takes_no_writes_is_still_read(
 async def test_scripts_that_the_server_forgets_are_sent_again(
     redis_url: str, operator: Any
 ) -> None:
-    async with linked(RedisBackend(redis_url, ttl=NO_POLL)) as worker:
-        for value, seen in (("1", worker.is_on), ("0", worker.is_off)):
+    backend = RedisBackend(redis_url, ttl=NO_POLL)
+    async with linked(backend) as worker:
+        for value, seen in ((True, worker.is_on), (False, worker.is_off)):
             await operator.script_flush()
-            await operator.set("maintenance", value)
+            await backend.set_value(value)
             await eventually(seen, within=SOON)
         assert worker.errors == []
 
