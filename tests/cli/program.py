@@ -22,7 +22,7 @@ from ..support.waiting import eventually_sync
 
 _ROOT: Final = Path(__file__).parents[2]
 _COMMAND: Final = (sys.executable, "-m", "fastapi_maintenance")
-_START: Final = 30.0  # seconds; a busy machine needs some of them to import everything
+_START: Final = 90.0  # seconds; a busy machine needs some of them to import everything
 _NOT_INHERITED: Final = (
     "NO_COLOR",
     "FORCE_COLOR",

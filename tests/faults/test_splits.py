@@ -79,7 +79,7 @@ async def test_worker_unknown_to_a_lagging_replica_is_waited_for(config: dict[st
             await asyncio.to_thread(master.kill)
             for replica in replicas:
                 replica.resume()
-            await eventually(lambda: _has_master(replicas), within=60.0)
+            await eventually(lambda: _has_master(replicas), within=150.0)
             backend = RedisBackend(group.url, ttl=TTL, timeout=5.0)
             await eventually(lambda: _closes(backend), within=30)
             result = await wait_until_applied(backend, timeout=60.0)
@@ -151,7 +151,7 @@ def split(config: dict[str, str]) -> Iterator[Split]:
             stack.enter_context(Sentinel(overrides, **place)) for place in (there, here, here)
         ]
         for sentinel in sentinels:
-            eventually_sync(partial(_is_whole, sentinel), within=30.0)
+            eventually_sync(partial(_is_whole, sentinel), within=120.0)
         hosts = ",".join(f"{each.host}:{each.port}" for each in sentinels)
         url = f"redis+sentinel://{hosts}/{MASTER}/0"
         worker = [*island.launcher, sys.executable, "-c", _WORKER, url, str(TTL)]
@@ -190,7 +190,7 @@ async def _prove(cut: Split, refused: bool) -> None:
     async with closing(cut.url) as mode:
         await eventually(lambda: mode.evaluate_gate().closure is None, within=SLACK)
         await asyncio.to_thread(cut.begin, refused=refused)
-        await eventually(lambda: _has_master(cut.replicas), within=60.0)
+        await eventually(lambda: _has_master(cut.replicas), within=150.0)
         backend = RedisBackend(cut.url, ttl=TTL, timeout=5.0)
         await eventually(lambda: _closes(backend), within=30)
         result = await wait_until_applied(backend, timeout=60.0)

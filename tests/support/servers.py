@@ -56,7 +56,7 @@ class RedisServer:
         host: str = "127.0.0.1",
         launcher: Sequence[str] = (),
         login: tuple[str, str] | None = None,
-        patience: float = 10.0,
+        patience: float = 60.0,
     ) -> None:
         self.port = port or free_port()
         self.host = host

@@ -25,7 +25,7 @@ KEY: Final = "maintenance"
 MASTER: Final = "mymaster"
 
 _MINE: Final = ("--bind", "--port", "--dir")
-_PATIENCE: Final = 30.0  # seconds until the parts of a topology have found each other
+_PATIENCE: Final = 120.0  # seconds; a Sentinel that had to wait does nothing for 30 (TILT)
 _SLOTS: Final = 16384
 
 

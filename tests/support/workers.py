@@ -61,7 +61,7 @@ class Workers:
         options: tuple[str, ...] = (),
         port: int | None = None,
         pid_path: str = "/pid",
-        patience: float = 30.0,
+        patience: float = 90.0,
         command: str = _UVICORN,
         cwd: Path = _ROOT,
     ) -> None:

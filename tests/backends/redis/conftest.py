@@ -41,7 +41,7 @@ def keys() -> Keys:
 @pytest.fixture
 async def operator(redis_server: RedisServer) -> AsyncIterator[Any]:
     """Somebody else's client, to the shared server."""
-    async with Redis.from_url(redis_server.url) as client:
+    async with Redis.from_url(redis_server.url, socket_timeout=30) as client:
         yield client
 
 

@@ -171,6 +171,14 @@ async def test_error_reply_of_an_imitation_is_returned(events: Events) -> None:
     assert events.count == 0
 
 
+async def test_imitation_that_ends_fails_what_waits(events: Events) -> None:
+    imitation: Any = Imitation(OSError("it ended"))
+    async with RedisConnection(imitation, events) as wire:
+        with pytest.raises(BackendUnavailableError, match="it ended"):
+            await wire.call(("PING",), within=SOON)
+    assert events.count == 1
+
+
 # -- pushes ----------------------------------------------------------------------------------------
 
 
