@@ -17,6 +17,7 @@ from typing import Any, Final
 import pytest
 
 from fastapi_maintenance.backends import RedisBackend
+from fastapi_maintenance.model.state import ON
 from tests.conftest import RedisServerFactory
 from tests.support.ports import free_port
 from tests.support.servers import RedisServer
@@ -228,3 +229,54 @@ async def test_demoted_primary_is_left_for_where_its_name_leads(
         await service.becomes(503, message="new", within=UNREACHABLE)
         await new.acli("DEL", "maintenance")
         await service.becomes(200, within=SLACK)
+
+
+@pytest.mark.parametrize("rights", ["+role", "-role"])
+async def test_replica_among_the_addresses_is_left_for_the_primary(
+    names: Names, own_redis_server: RedisServerFactory, rights: str
+) -> None:
+    """As behind a headless Kubernetes Service, which names every server in any order."""
+    primary, replica = await pair(own_redis_server, names)
+    for server in (primary, replica):
+        await server.acli("ACL", "SETUSER", "default", rights)
+    url = f"redis://{NAME}:{primary.port}/0"
+    async with Service(RedisBackend(url, ttl=TTL)) as service:
+        await eventually(lambda: primary.acli("HKEYS", "{maintenance}:registry"), within=SLACK)
+        await RedisBackend(url, timeout=SLACK).write(ON)
+        await service.becomes(503, within=SLACK)
+        assert await primary.acli("GET", "maintenance") == "1"
+
+
+@pytest.mark.parametrize("rights", ["+role", "-role"])
+async def test_primary_that_changes_places_with_its_replica_is_followed(
+    names: Names, own_redis_server: RedisServerFactory, rights: str
+) -> None:
+    primary, replica = await pair(own_redis_server, names)
+    names.addresses.reverse()
+    for server in (primary, replica):
+        await server.acli("ACL", "SETUSER", "default", rights)
+    url = f"redis://{NAME}:{primary.port}/0"
+    async with Service(RedisBackend(url, ttl=TTL)) as service:
+        await eventually(lambda: primary.acli("HKEYS", "{maintenance}:registry"), within=SLACK)
+        await replica.acli("REPLICAOF", "NO", "ONE")
+        await primary.acli("REPLICAOF", replica.host, replica.port)
+        await replica.acli("SET", "maintenance", '{"enabled": true, "message": "new"}')
+        await service.becomes(503, message="new", within=UNREACHABLE)
+        await replica.acli("DEL", "maintenance")
+        await service.becomes(200, within=SLACK)
+
+
+async def pair(start: RedisServerFactory, names: Names) -> tuple[RedisServer, RedisServer]:
+    """A primary and its replica behind one name, the replica first."""
+    config = {"protected-mode": "no", "repl-diskless-sync-delay": "0"}
+    replica = start(config=config)
+    primary = start(host="127.0.0.2", port=replica.port, config=config)
+    await replica.acli("REPLICAOF", primary.host, primary.port)
+    await eventually(lambda: replica_is_up(replica), within=SLACK)
+    names.addresses = [replica.host, primary.host]
+    names.answers.set()
+    return primary, replica
+
+
+async def replica_is_up(replica: RedisServer) -> bool:
+    return "master_link_status:up" in await replica.acli("INFO", "replication")

@@ -8,11 +8,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Itera
 from contextlib import asynccontextmanager, suppress
 from copy import copy
 from dataclasses import replace
-from typing import Any, ClassVar, Final, Self, get_args
+from typing import Any, ClassVar, Final, Self, TypeVar, get_args
 from urllib.parse import parse_qsl, urlencode, urlunsplit
 from weakref import WeakSet
 
-from redis.exceptions import RedisError
+from redis.exceptions import ReadOnlyError, RedisError
 
 from ..._internal.logging import error_text
 from ..._internal.validation import positive
@@ -42,7 +42,7 @@ from ..base import (
 )
 from .claim import NotificationClaim
 from .cluster import ClusterServer
-from .connection import NotSlotOwnerError, RedisConnection
+from .connection import Command, NotSlotOwnerError, RedisConnection, Reply, ignore
 from .eviction import MEMORY, eviction_warnings
 from .history import History, HistoryGapLog
 from .keys import Keys
@@ -65,6 +65,7 @@ from .topology import server_of_client, server_of_url, split_netloc
 # Of a URL's query, beside those of redis-py.
 _OPTIONS: Final = ("key", "ttl", "timeout", "on_data_loss")
 _MAX_TRIES: Final = 5  # to read what does not change in between
+_T = TypeVar("_T")
 _MOVE: Final = 0.05  # seconds between two tries while the switch is on the move
 
 
@@ -156,9 +157,7 @@ class RedisBackend(
             link.nudge()
 
     async def notify_once(self, news: StateChange, tell: Callable[[str], Awaitable[None]]) -> bool:
-        return await NotificationClaim(self._keys.told, self._wire, self._timeout).notify_once(
-            news, tell
-        )
+        return await NotificationClaim(self._keys.told, self._ask).notify_once(news, tell)
 
     def as_operator(self, by: str | None) -> Self:
         other = copy(self)
@@ -178,28 +177,24 @@ class RedisBackend(
 
     @property
     def _history(self) -> History:
-        return History(self._keys.history, self._wire, self._timeout, self.ttl)
+        return History(self._keys.history, self._ask, self.ttl)
 
     async def warnings(self) -> tuple[str, ...]:
         with suppress(BackendError):  # as where a proxy closes the connection
-            async with self._wire() as wire:
-                return eviction_warnings(*await wire.call(MEMORY, within=self._timeout))
+            return eviction_warnings(await self._ask(MEMORY))
         return ()
 
     # Commands are rare, so each opens a connection and closes it: nothing to share between loops,
     # threads and forks.
 
     async def read(self) -> Snapshot:
-        async with self._wire() as wire:
-            try:
-                return read_script(await self._run(wire, "read"), self._observer).reading
-            except UnsupportedError:
-                return await self._read_plainly(wire)
+        try:
+            return read_script(await self._run("read"), self._observer).reading
+        except UnsupportedError:
+            return await self._on_connection(self._read_plainly)
 
     async def write(self, state: MaintenanceState, *, expires_in: float | None = None) -> None:
-        px = 0 if expires_in is None else _milliseconds(positive("expires_in", expires_in))
-        async with self._wire() as wire:
-            await self._write(wire, state, px)
+        await self._write(state, expires_in)
 
     @property
     def components(self) -> frozenset[str]:
@@ -228,9 +223,7 @@ class RedisBackend(
         self, component: str, state: MaintenanceState, *, expires_in: float | None = None
     ) -> None:
         self.follow_components([component])
-        px = 0 if expires_in is None else _milliseconds(positive("expires_in", expires_in))
-        async with self._wire() as wire:
-            await self._write(wire, state, px, component)
+        await self._write(state, expires_in, component)
 
     async def write_replicated(
         self, state: MaintenanceState, *, within: float
@@ -239,12 +232,7 @@ class RedisBackend(
 
         None where there are none or nothing is said.
         """
-        async with self._wire() as wire:
-            await self._write(wire, state, px=0)
-            try:
-                return await self._wait_for_replicas(wire, within)
-            except BackendUnavailableError:  # what was written is written
-                return None
+        return await self._write(state, replicated_within=within)
 
     async def compare_and_set(
         self,
@@ -262,23 +250,18 @@ class RedisBackend(
             value = "" if state == OFF else state.dump()
             step = ["exchange", value, *step[2:], "1" if end_holds else ""]
         try:
-            async with self._wire() as wire:
-                answer = await self._step(wire, *step, self._note(OFF if end_holds else state))
+            answer = await self._step(*step, self._note(OFF if end_holds else state))
         except UnsupportedError:  # where scripts are forbidden, a time to live cannot be kept
-            if keep_ttl:
+            if keep_ttl or end_holds:
                 raise
-            return await super().compare_and_set(
-                expected, state, component=component, end_holds=end_holds
-            )
+            return await super().compare_and_set(expected, state, component=component)
         return answer.verdict != "changed"
 
     async def clear(self) -> None:
-        async with self._wire() as wire:
-            await self._step(wire, "clear", self._note(OFF))
+        await self._step("clear", self._note(OFF))
 
     async def acquire(self, hold: Hold, lease: float) -> Hold:
-        async with self._wire() as wire:
-            answer = await self._step(wire, "acquire", *_lease(hold, lease), self._note_of(hold))
+        answer = await self._step("acquire", *_lease(hold, lease), self._note_of(hold))
         try:
             since = int(answer.verdict) / 1e6
         except (ValueError, OverflowError):
@@ -288,19 +271,16 @@ class RedisBackend(
         return replace(hold, since=since, deadline=answer.reading.now + lease, lease=lease)
 
     async def renew(self, hold: Hold, lease: float) -> bool:
-        async with self._wire() as wire:
-            answer = await self._step(
-                wire, "renew", *_lease(hold, lease), round(hold.since * 1e6), self._note_of(hold)
-            )
+        taken = round(hold.since * 1e6)
+        answer = await self._step("renew", *_lease(hold, lease), taken, self._note_of(hold))
         return answer.verdict != "revoked"
 
     async def release(self, hold: Hold, *, keep: MaintenanceState | None = None) -> None:
         if keep is not None and hold.component is not None:
             self.follow_components([hold.component])
-        async with self._wire() as wire:
-            kept = "" if keep is None else keep.dump()
-            args = hold.id, kept, hold.component or "", self._note_of(hold), self._note(keep)
-            await self._step(wire, "release", *args)
+        kept = "" if keep is None else keep.dump()
+        notes = self._note_of(hold), self._note(keep)
+        await self._step("release", hold.id, kept, hold.component or "", *notes)
 
     async def begin_barrier(self) -> RegistrySnapshot:
         return await self._call_roll("barrier")
@@ -310,42 +290,84 @@ class RedisBackend(
 
     async def _call_roll(self, step: str) -> RegistrySnapshot:
         at = time.monotonic()
-        async with self._wire() as wire:
-            confirmed = self._server.confirmed_at(wire.peer) >= at
-            settling = await self._server.takeover_time(wire, within=self._timeout)
-            roll = read_registry(await self._run(wire, step), self._observer)
+
+        async def call_roll(connection: RedisConnection) -> RegistrySnapshot:
+            confirmed = self._server.confirmed_at(connection.peer) >= at
+            reply = await self._script.run(connection, step, within=self._timeout)
+            roll = replace(read_registry(reply, self._observer), confirmed=confirmed)
             if gone := await proved_gone(roll.workers):  # this process may be near enough to tell
-                await wire.call(("HDEL", self._keys.registry, *gone), within=self._timeout)
-        workers = tuple(worker for worker in roll.workers if worker.id not in gone)
-        return replace(
-            roll,
-            workers=workers,
-            lifetime=self.ttl * LIFETIMES,
-            settling=settling,
-            confirmed=confirmed,
-        )
+                await connection.call(("HDEL", self._keys.registry, *gone), within=self._timeout)
+            workers = tuple(worker for worker in roll.workers if worker.id not in gone)
+            settling = await self._server.takeover_time(connection, within=self._timeout)
+            return replace(roll, workers=workers, settling=settling)
+
+        return replace(await self._on_connection(call_roll), lifetime=self.ttl * LIFETIMES)
 
     async def forget(self, ids: Iterable[str]) -> None:
-        async with self._wire() as wire:
-            (done,) = await wire.call(("HDEL", self._keys.registry, *ids), within=self._timeout)
-        if isinstance(done, Exception):
+        if isinstance(done := await self._ask(("HDEL", self._keys.registry, *ids)), Exception):
             raise BackendError(f"{self.describe()} refused to forget workers: {done}") from done
 
     @asynccontextmanager
-    async def _wire(self) -> AsyncIterator[RedisConnection]:
+    async def _connected(self) -> AsyncIterator[RedisConnection]:
         try:
             connection = await self._server.connect(timeout=self._timeout, protocol=2)
         except (RedisError, OSError) as error:
             raise BackendUnavailableError(
                 f"{self.describe()} cannot be reached: {error_text(error)}"
             ) from error
-        async with RedisConnection(connection, lambda: None) as wire:
-            yield wire
+        async with RedisConnection(connection, ignore) as connected:
+            yield connected
 
-    async def _step(self, wire: RedisConnection, step: str, *args: str | int) -> ScriptReply:
+    async def _on_connection(self, work: Callable[[RedisConnection], Awaitable[_T]]) -> _T:
+        """Do some work on a connection, and again on another one if this server cannot do it.
+
+        It may be a replica, or a node of a cluster that is moving the switch to another one. Or a
+        proxy closes the connection at scripts, which the work then has to do without.
+        """
+        deadline = time.monotonic() + self._timeout
+        while True:
+            try:
+                async with self._connected() as connection:
+                    try:
+                        return await work(connection)
+                    except BackendError as error:
+                        is_replica = isinstance(error.__cause__, ReadOnlyError)
+                        if not (is_replica and self._server.leave(connection)):
+                            raise
+            except NotSlotOwnerError as error:
+                if time.monotonic() > deadline:
+                    raise BackendUnavailableError(f"{self.describe()}: {error}") from error
+                await asyncio.sleep(_MOVE)
+            except BackendUnavailableError:
+                if not (self._script.is_suspect and await self._script_hangs_up()):
+                    raise
+
+    async def _script_hangs_up(self) -> bool:
+        """Return whether the connection ends at a script again, on a server that answers."""
+        with suppress(BackendUnavailableError):
+            async with self._connected() as connection:
+                await connection.call(("PING",), within=self._timeout)
+                await self._script.run(connection, "read", within=self._timeout)
+        return self._script.is_refused
+
+    async def _ask(self, command: Command, *, within: float = 0.0) -> Reply:
+        """Send one command, which may block for `within` seconds."""
+        async with self._connected() as connection:
+            (reply,) = await connection.call(command, within=within + self._timeout)
+        return reply
+
+    async def _run(self, step: str, *args: str | int) -> object:
+        return await self._on_connection(
+            lambda connection: self._script.run(connection, step, *args, within=self._timeout)
+        )
+
+    async def _step(self, step: str, *args: str | int) -> ScriptReply:
         """Run a step and let this process' own workers see the outcome at once."""
         at = time.monotonic()
-        answer = read_script(await self._run(wire, step, *args), self._observer)
+        return self._publish(await self._run(step, *args), at)
+
+    def _publish(self, reply: object, at: float) -> ScriptReply:
+        answer = read_script(reply, self._observer)
         self._gaps.tell(answer.unrecorded)
         self.publish(answer.reading, at)
         return answer
@@ -356,78 +378,77 @@ class RedisBackend(
     def _note_of(self, hold: Hold) -> str:
         return attribution_json(hold.state, by=self._by, component=hold.component)
 
-    async def _run(self, wire: RedisConnection, step: str, *args: str | int) -> object:
-        deadline = time.monotonic() + self._timeout
-        try:
-            return await self._script.run(wire, step, *args, within=self._timeout)
-        except NotSlotOwnerError:
-            return await self._run_elsewhere(deadline, step, *args)
-
-    async def _run_elsewhere(self, deadline: float, step: str, *args: str | int) -> object:
-        """Where a cluster is moving the switch: try until its new owner has all of its keys."""
-        while True:
-            await asyncio.sleep(_MOVE)
-            try:
-                async with self._wire() as wire:
-                    return await self._script.run(wire, step, *args, within=self._timeout)
-            except NotSlotOwnerError as error:
-                if time.monotonic() > deadline:
-                    raise BackendUnavailableError(f"{self.describe()}: {error}") from error
-
     async def _write(
-        self, wire: RedisConnection, state: MaintenanceState, px: int, component: str | None = None
-    ) -> None:
+        self,
+        state: MaintenanceState,
+        expires_in: float | None = None,
+        component: str | None = None,
+        *,
+        replicated_within: float | None = None,
+    ) -> ReplicaAck | None:
+        px = 0 if expires_in is None else _milliseconds(positive("expires_in", expires_in))
         value = "" if state == OFF else state.dump()
-        try:
-            reading = (
-                await self._step(wire, "write", value, px, component or "", self._note(state))
-            ).reading
-        except UnsupportedError:
-            reading = await self._write_plainly(wire, value, px, component)
-        own = reading.for_component(component) if component else reading
-        switch = OFF if own is None else own.switch
-        if switch != state:
-            raise BackendError(
-                f"{self.describe()} was written, but reads back as {switch or reading.error!r}."
-            )
+        step = "write", value, px, component or "", self._note(state)
 
-    async def _wait_for_replicas(self, wire: RedisConnection, within: float) -> ReplicaAck | None:
+        async def write(connection: RedisConnection) -> ReplicaAck | None:
+            at = time.monotonic()
+            try:
+                reply = await self._script.run(connection, *step, within=self._timeout)
+            except UnsupportedError:
+                reading = await self._write_plainly(connection, value, px, component)
+                self.publish(reading, at)
+            else:
+                reading = self._publish(reply, at).reading
+            own = reading.for_component(component) if component else reading
+            switch = OFF if own is None else own.switch
+            if switch != state:
+                raise BackendError(
+                    f"{self.describe()} was written, but reads back as {switch or reading.error!r}."
+                )
+            if replicated_within is None:
+                return None
+            return await self._wait_for_replicas(connection, replicated_within)
+
+        return await self._on_connection(write)
+
+    async def _wait_for_replicas(
+        self, connection: RedisConnection, within: float
+    ) -> ReplicaAck | None:
         """Wait on the connection that wrote: WAIT is about its writes only."""
-        (role,) = await wire.call(("ROLE",), within=self._timeout)
-        connected = count_replicas(role)
-        if connected == 0:
+        try:
+            (role,) = await connection.call(("ROLE",), within=self._timeout)
+            connected = count_replicas(role)
+            if connected == 0:
+                return None
+            (acknowledged,) = await connection.call(
+                ("WAIT", connected or 1, _milliseconds(within)), within=within + self._timeout
+            )
+        except BackendUnavailableError:  # what was written is written
             return None
-        (acknowledged,) = await wire.call(
-            ("WAIT", connected or 1, _milliseconds(within)), within=within + self._timeout
-        )
         if not isinstance(acknowledged, int) or (connected is None and acknowledged == 0):
             return None
         return ReplicaAck(acknowledged, None if connected is None else max(connected, acknowledged))
 
     async def _write_plainly(
-        self, wire: RedisConnection, value: str, px: int, component: str | None
+        self, connection: RedisConnection, value: str, px: int, component: str | None
     ) -> Snapshot:
         """Write where scripts are forbidden."""
         key = self._keys.component(component) if component else self._keys.switch
-        write = ("DEL", key) if not value else ("SET", key, value, *(("PX", px) if px else ()))
-        done, _ = await wire.call(write, ("PUBLISH", self._keys.events, "0"), within=self._timeout)
+        write = ("SET", key, value, *(("PX", px) if px else ())) if value else ("DEL", key)
+        announce = "PUBLISH", self._keys.events, "0"
+        done, _ = await connection.call(write, announce, within=self._timeout)
         if isinstance(done, Exception):
             raise BackendError(f"{self.describe()} refused to be written: {done}") from done
-        at = time.monotonic()
-        reading = await self._read_plainly(wire)
-        self.publish(reading, at)
-        return reading
+        return await self._read_plainly(connection)
 
-    async def _read_plainly(self, wire: RedisConnection) -> Snapshot:
+    async def _read_plainly(self, connection: RedisConnection) -> Snapshot:
         """Read where scripts are forbidden."""
         components = sorted(self.components)
+        commands = reads(self._keys, components, lambda key: ("GET", key))
         for _ in range(_MAX_TRIES):
-            replies = await wire.call(
-                *reads(self._keys, components, lambda key: ("GET", key)), within=self._timeout
-            )
-            if (
-                answer := read_natively(replies, time.time(), components, self._observer)
-            ) is not None:
+            replies = await connection.call(*commands, within=self._timeout)
+            answer = read_natively(replies, time.time(), components, self._observer)
+            if answer is not None:
                 return answer.reading
         raise BackendError(f"{self.describe()} changed too often to be read as a whole.")
 

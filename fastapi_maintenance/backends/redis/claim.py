@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from importlib.resources import files
 from typing import Final
 
+from ..._internal.tasks import beside
 from ...exceptions import BackendError
 from ..base import StateChange
-from .connection import RedisConnection
+from .connection import Ask
 
 _SOURCE: Final = files(__package__).joinpath("claim.lua").read_bytes()
 _LEASE: Final = 10.0  # seconds; then another worker notifies in place of one that died
@@ -23,16 +24,9 @@ _LEASE: Final = 10.0  # seconds; then another worker notifies in place of one th
 class NotificationClaim:
     """One attempt of one worker to tell of something."""
 
-    def __init__(
-        self,
-        key: str,
-        open_wire: Callable[[], AbstractAsyncContextManager[RedisConnection]],
-        timeout: float,
-        lease: float = _LEASE,
-    ) -> None:
+    def __init__(self, key: str, ask: Ask, lease: float = _LEASE) -> None:
         self._key = key
-        self._open_wire = open_wire
-        self._timeout = timeout
+        self._ask = ask
         self._lease = lease
         # Of this attempt: workers that were forked share everything else.
         self._id = secrets.token_hex(6)
@@ -43,7 +37,7 @@ class NotificationClaim:
             "claim", news.before, news.now, round(news.at * 1e6), self._milliseconds
         )
         if verdict == "tell":
-            async with self._renewed():
+            async with beside(self._renew()):
                 await tell(before)
             await self._settle()
         return verdict != "wait"
@@ -63,15 +57,6 @@ class NotificationClaim:
     def _milliseconds(self) -> int:
         return round(self._lease * 1000)
 
-    @asynccontextmanager
-    async def _renewed(self) -> AsyncIterator[None]:
-        renewing = asyncio.create_task(self._renew())
-        try:
-            yield
-        finally:
-            renewing.cancel()
-            await asyncio.wait([renewing])
-
     async def _renew(self) -> None:
         while True:
             await asyncio.sleep(self._lease / 3)
@@ -79,10 +64,7 @@ class NotificationClaim:
                 await self._step("renew", self._milliseconds)
 
     async def _step(self, step: str, *args: str | int) -> tuple[str, str]:
-        async with self._open_wire() as wire:
-            (reply,) = await wire.call(
-                ("EVAL", _SOURCE, 1, self._key, step, self._id, *args), within=self._timeout
-            )
+        reply = await self._ask(("EVAL", _SOURCE, 1, self._key, step, self._id, *args))
         match reply:
             case [bytes(verdict), bytes(before)]:
                 return verdict.decode(), before.decode(errors="replace")

@@ -12,7 +12,8 @@ from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import AskError, ConnectionError, MovedError, RedisError, TryAgainError
 
 from ..._internal.logging import error_text
-from .connection import Command, RedisConnection, Reply, discard, request
+from ...exceptions import BackendUnavailableError
+from .connection import Command, HungUpError, RedisConnection, Reply, discard, ignore, request
 from .keys import Keys
 from .server import Address, Server, SingleServer
 
@@ -37,12 +38,8 @@ class ClusterServer(Server):
         self._node_timeout: float | None = None
 
     def describe(self) -> str:
-        scheme, _, rest = self._node.describe().partition("://")
-        hosts = ",".join(
-            self._node.at(node).describe().partition("://")[2].partition("/")[0]
-            for node in self._given
-        )
-        return f"{scheme}+cluster://{hosts}/{rest.rpartition('/')[2]}"
+        hosts = ",".join(self.at(node).netloc for node in self._given)
+        return f"{self._node.scheme}+cluster://{hosts}/{self._node.database}"
 
     async def connect(self, *, timeout: float, protocol: int = 3) -> AbstractConnection:
         # Never in the same order: the owner of yesterday may be the one that hangs, or that does
@@ -56,37 +53,39 @@ class ClusterServer(Server):
                 except (RedisError, OSError) as error:
                     problem = error
         assert problem is not None
-        raise ConnectionError(
+        kind = HungUpError if isinstance(problem, HungUpError) else ConnectionError
+        raise kind(
             f"No node of the cluster leads to the switch: {error_text(problem)}"
         ) from problem
 
-    async def connect_to(self, address: Address, *, timeout: float) -> AbstractConnection:
-        return await self._node.connect_to(address, timeout=timeout)
+    def at(self, address: Address) -> SingleServer:
+        return self._node.at(address)
 
-    async def takeover_time(self, wire: RedisConnection, *, within: float) -> float:
+    async def takeover_time(self, connection: RedisConnection, *, within: float) -> float:
         """Return the node timeout: a node that is cut off serves for so long."""
         if self._node_timeout is None:
-            (reply,) = await wire.call(("CONFIG", "GET", "cluster-node-timeout"), within=within)
+            ask = "CONFIG", "GET", "cluster-node-timeout"
             try:
+                (reply,) = await connection.call(ask, within=within)
                 self._node_timeout = int(reply[1].decode()) / 1000
-            except (TypeError, ValueError, AttributeError):
+            except (TypeError, ValueError, AttributeError, BackendUnavailableError):
                 self._node_timeout = _NODE_TIMEOUT
         return self._node_timeout
 
     @asynccontextmanager
     async def follow(
-        self, wire: RedisConnection, moved: Callable[[], None], *, every: float
+        self, connection: RedisConnection, moved: Callable[[], None], *, every: float
     ) -> AsyncIterator[None]:
         # When the slot leaves, the node ends this subscription; that push causes a sync, and the
         # sync is told where to go. Redis before 7 knows no such thing. There the next poll is told.
-        await wire.call(("SSUBSCRIBE", self._keys.events), within=every)
+        await connection.call(("SSUBSCRIBE", self._keys.events), within=every)
         yield
 
     async def _owner_as_told_by(
         self, node: Address, timeout: float, protocol: int
     ) -> AbstractConnection:
         for _ in range(_HOPS):
-            connection = await self._node.at(node).connect(timeout=timeout, protocol=protocol)
+            connection = await self.at(node).connect(timeout=timeout, protocol=protocol)
             try:
                 async with asyncio.timeout(timeout):
                     # EXISTS for its refusal, which says where to go: a value may be long.
@@ -128,7 +127,7 @@ def is_slot_migrating(reply: Reply) -> TypeGuard[AskError | TryAgainError]:
 
 async def resolved(
     server: Server,
-    wire: RedisConnection,
+    connection: RedisConnection,
     commands: Sequence[Command],
     replies: list[Reply],
     *,
@@ -138,26 +137,14 @@ async def resolved(
 
     Replies from the new node replace each ASK, as one of the two has the key.
     """
-    sent_on = {number: reply for number, reply in enumerate(replies) if isinstance(reply, AskError)}
-    if not sent_on:
+    moved = {number: reply for number, reply in enumerate(replies) if isinstance(reply, AskError)}
+    if not moved:
         return replies
-    asking: Command = ("ASKING",)
-    address = _address(next(iter(sent_on.values())), wire)
-    async with RedisConnection(await server.connect_to(address, timeout=within), _ignore) as other:
-        answers = await other.call(
-            *(command for number in sent_on for command in (asking, commands[number])),
-            within=within,
-        )
-    replies = list(replies)
-    for number, answer in zip(sent_on, answers[1::2], strict=True):
-        replies[number] = answer
-    return replies
-
-
-def _address(ask: AskError, wire: RedisConnection) -> tuple[str, int]:
-    host = wire.peer[0] if wire.peer else ""
-    return ask.host or host, ask.port  # without a host, it is the same one
-
-
-def _ignore() -> None:
-    """Nobody waits for what is pushed on a connection for one question."""
+    ask = next(iter(moved.values()))
+    here = connection.peer[0] if connection.peer else ""
+    other = server.at((ask.host or here, ask.port))  # without a host, it is the same one
+    commands = [word for number in moved for word in (("ASKING",), commands[number])]
+    opened = await other.connect(timeout=within, protocol=2)
+    async with RedisConnection(opened, ignore) as there:
+        answers = iter((await there.call(*commands, within=within))[1::2])
+    return [next(answers) if number in moved else reply for number, reply in enumerate(replies)]

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
-from typing import Any, Final, NamedTuple, Self, cast
+from typing import Any, Final, NamedTuple, Protocol, Self, cast
 
 from redis._parsers import _RESP2Parser, _RESP3Parser
 from redis._parsers.socket import SocketBuffer
@@ -37,6 +37,13 @@ class NotSlotOwnerError(BackendUnavailableError):
 
 class HungUpError(ConnectionError):
     """The server was reached, and ended the connection instead of a reply."""
+
+
+class Ask(Protocol):
+    """Sends one command, which may block for `within` seconds, on a connection of its own."""
+
+    async def __call__(self, command: Command, *, within: float = 0.0) -> Reply:
+        """Return the reply, also if it is an error. Raises `BackendUnavailableError`."""
 
 
 class Batch(NamedTuple):
@@ -92,6 +99,12 @@ class RedisConnection(asyncio.Protocol):
         port = getattr(self._connection, "port", None)
         return None if host is None or port is None else (host, port)
 
+    @property
+    def address(self) -> str:
+        """The address that the host has led to; empty where it is unknown."""
+        peername = self._transport and self._transport.get_extra_info("peername")
+        return str(peername[0]) if isinstance(peername, tuple) else ""
+
     async def __aenter__(self) -> Self:
         writer, reader = (getattr(self._connection, name, None) for name in ("_writer", "_reader"))
         if isinstance(writer, asyncio.StreamWriter) and isinstance(reader, asyncio.StreamReader):
@@ -100,11 +113,11 @@ class RedisConnection(asyncio.Protocol):
             if reader.exception() or reader.at_eof():
                 self.connection_lost(reader.exception())  # which redis-py's protocol was told of
         else:  # an imitation of Redis within this process
-            self._reader = asyncio.create_task(self._read(), name="fastapi_maintenance wire")
+            self._reader = asyncio.create_task(self._read(), name="fastapi_maintenance connection")
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        self._on_event = _ignore
+        self._on_event = ignore
         abort(self._connection)
         if self._reader is not None:
             self._reader.cancel()
@@ -294,5 +307,5 @@ def _closed() -> Exception:
     return ConnectionError("Connection closed by server.")
 
 
-def _ignore() -> None:
-    """Do nothing for the end of a connection that is being closed."""
+def ignore() -> None:
+    """Do nothing for what is pushed, or for the end of a connection that is being closed."""

@@ -6,8 +6,7 @@ import asyncio
 import logging
 import random
 import re
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from typing import Final
 
 from ..._internal.logging import log_fields
@@ -49,24 +48,15 @@ class EvictionCheck:
         self._refused = False
         self.warnings: tuple[str, ...] = ()
 
-    @asynccontextmanager
-    async def asking(self, wire: RedisConnection, *, within: float) -> AsyncIterator[None]:
-        """Ask meanwhile, and log a warning that is new."""
-        task = asyncio.create_task(self._ask(wire, within))
-        try:
-            yield
-        finally:
-            task.cancel()
-            await asyncio.wait([task])
-
-    async def _ask(self, wire: RedisConnection, within: float) -> None:
+    async def ask(self, connection: RedisConnection, *, within: float) -> None:
+        """Ask in a while, and log a warning that is new."""
         if self._refused:
             return
         # INFO costs Redis as much as a whole poll, and thousands of workers may connect at once.
         await asyncio.sleep(random.uniform(1, 20) * within)
         self._refused = True
         with suppress(BackendError):  # the link notices that the connection has ended
-            (reply,) = await wire.call(MEMORY, within=within)
+            (reply,) = await connection.call(MEMORY, within=within)
             self._refused = isinstance(reply, Exception)
             known, self.warnings = self.warnings, eviction_warnings(reply)
             for warning in {*self.warnings} - {*known}:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final, get_args
 
@@ -16,7 +15,7 @@ from ...exceptions import BackendError, InvalidStateError, UnsupportedError
 from ...model.history import Attribution, Change, Kind, truncated
 from ...model.holds import Hold
 from ...model.state import MaintenanceState
-from .connection import Command, RedisConnection, Reply
+from .connection import Ask, Command, Reply
 
 logger = logging.getLogger("fastapi_maintenance")
 
@@ -30,22 +29,15 @@ _KINDS: Final[Mapping[str, Kind]] = {kind: kind for kind in get_args(Kind)}
 class History:
     """Reads the stream under a key."""
 
-    def __init__(
-        self,
-        key: str,
-        open_wire: Callable[[], AbstractAsyncContextManager[RedisConnection]],
-        timeout: float,
-        pause: float,
-    ) -> None:
+    def __init__(self, key: str, ask: Ask, pause: float) -> None:
         self._key = key
-        self._open_wire = open_wire
-        self._timeout = timeout
+        self._ask = ask
         self._pause = pause
 
     async def newest(self, limit: int, component: str | None) -> tuple[Change, ...]:
         """Return the newest changes, oldest first (XREVRANGE). Raises `BackendError`."""
         count = limit if component is None else _MOST
-        reply = await self._ask(("XREVRANGE", self._key, "+", "-", "COUNT", count), self._timeout)
+        reply = await self._read(("XREVRANGE", self._key, "+", "-", "COUNT", count))
         changes = [
             change
             for _, change in _entries(reply)
@@ -63,17 +55,8 @@ class History:
         last = after or "0"
         while True:
             try:
-                read = (
-                    "XREAD",
-                    "COUNT",
-                    _AT_ONCE,
-                    "BLOCK",
-                    round(_BLOCK * 1000),
-                    "STREAMS",
-                    self._key,
-                    last,
-                )
-                reply = await self._ask(read, _BLOCK + self._timeout)
+                read = f"XREAD COUNT {_AT_ONCE} BLOCK {_BLOCK * 1000:.0f} STREAMS".split()
+                reply = await self._read((*read, self._key, last), _BLOCK)
                 entries = list(_entries(_of_stream(reply)))
             except UnsupportedError:
                 raise
@@ -85,9 +68,8 @@ class History:
                 if change is not None:
                     yield change
 
-    async def _ask(self, command: Command, within: float) -> Reply:
-        async with self._open_wire() as wire:
-            (reply,) = await wire.call(command, within=within)
+    async def _read(self, command: Command, within: float = 0.0) -> Reply:
+        reply = await self._ask(command, within=within)
         if isinstance(reply, NoPermissionError):
             raise UnsupportedError(
                 f"Redis does not permit this user to read the history: {reply}"

@@ -19,9 +19,10 @@ from typing import Any, Final
 from redis.exceptions import RedisError, ResponseError
 
 from ..._internal.logging import error_text, log_fields
+from ..._internal.tasks import beside
 from ...exceptions import BackendError, BackendUnavailableError
 from ..base import LinkStatus, SnapshotListener
-from .connection import HungUpError, NotSlotOwnerError, RedisConnection
+from .connection import HungUpError, NotSlotOwnerError, RedisConnection, ignore
 from .eviction import EvictionCheck
 from .keys import Keys
 from .server import Server
@@ -41,6 +42,7 @@ _WRITE_TIMEOUT: Final = 10  # so many ttl, while writes are paused
 _HELLO: Final = "HELLO"
 _CLIENT: Final = "CLIENT"
 _SUBSCRIBE: Final = "SUBSCRIBE"
+_FOLLOW: Final = "SSUBSCRIBE"
 _TRACK: Final = ("CLIENT", "TRACKING", "ON", "OPTIN")
 # What a subscribed RESP2 connection is told about all other commands.
 _CONFINED: Final = "allowed in this context"
@@ -161,10 +163,9 @@ class Link:
         if self._must_retry:
             self._lacking.clear()
         async with (
-            self._open() as (wire, pushes, delivery),
-            self._server.follow(pushes, self._move, every=self._ttl),
-            self._waiting_for_writes(),
-            self._eviction.asking(wire, within=self._deadline),
+            self._open() as (connection, pushes, delivery),
+            self._following(pushes),
+            beside(self._wait_for_writes(), self._eviction.ask(connection, within=self._deadline)),
         ):
             self._connected += 1
             try:
@@ -174,7 +175,7 @@ class Link:
                     began = time.monotonic()
                     polls = began >= self._poll_at
                     delivery, changes_at = await self._sync_on(
-                        wire, delivery, polls=polls and not self._is_paused
+                        connection, delivery, polls=polls and not self._is_paused
                     )
                     self._failures = 0
                     if self._sync.must_join and not polls and not self._is_paused:
@@ -189,33 +190,36 @@ class Link:
                     until = min(
                         changes_at, self._poll_at, self._retry_at if self._lacking else math.inf
                     )
-                    await self._listen(wire, pushes, delivery, until)
+                    await self._listen(connection, pushes, delivery, until)
                     if self._heard and (rest := rest_until - time.monotonic()) > 0:
                         await asyncio.sleep(rest)
             except asyncio.CancelledError:
-                await self._sync.leave(wire)
+                await self._sync.leave(connection)
                 raise
 
     @asynccontextmanager
-    async def _waiting_for_writes(self) -> AsyncIterator[None]:
-        """Only read until the server answers a write, if it did not answer the last poll.
+    async def _following(self, pushes: RedisConnection) -> AsyncIterator[None]:
+        """Follow the server of the switch, unless it hung up on that; then the polls must do."""
+        async with AsyncExitStack() as stack:
+            if _FOLLOW not in self._lacking:
+                tried, self._trying = self._trying, _FOLLOW
+                await stack.enter_async_context(
+                    self._server.follow(pushes, self._move, every=self._ttl)
+                )
+                self._trying = tried
+            yield
+
+    async def _wait_for_writes(self) -> None:
+        """End the pause, in which there are only reads, once the server answers a write.
 
         A write that waits holds up all that is sent on its connection after it, so that it needs
         one of its own.
         """
-        waiting = asyncio.create_task(self._wait_for_writes())
-        try:
-            yield
-        finally:
-            waiting.cancel()
-            await asyncio.wait([waiting])
-
-    async def _wait_for_writes(self) -> None:
         while self._is_paused:
             with suppress(RedisError, OSError, BackendError):
-                connection = await self._server.connect(timeout=self._ttl, protocol=2)
-                async with RedisConnection(connection, lambda: None) as wire:
-                    await wire.call(self._change_nothing, within=_WRITE_TIMEOUT * self._ttl)
+                opened = await self._server.connect(timeout=self._ttl, protocol=2)
+                async with RedisConnection(opened, ignore) as connection:
+                    await connection.call(self._change_nothing, within=_WRITE_TIMEOUT * self._ttl)
                 self._is_paused, self._poll_at = False, 0.0
                 self._hear()
                 return
@@ -226,36 +230,37 @@ class Link:
         """Open a connection for commands and one for pushes; with RESP3 it is one for both."""
         async with AsyncExitStack() as stack:
             try:
-                wire = pushes = await stack.enter_async_context(await self._connect(protocol=3))
-                delivery = await self._track_on(wire)
+                opened = await self._connect(protocol=3)
+                connection = pushes = await stack.enter_async_context(opened)
+                delivery = await self._track_on(connection)
             except ResponseError:
                 # No RESP3. RESP2 lets a subscribed connection do nothing else, so the message needs
                 # one of its own.
                 await stack.aclose()
-                wire = await stack.enter_async_context(await self._connect(protocol=2))
+                connection = await stack.enter_async_context(await self._connect(protocol=2))
                 pushes = await stack.enter_async_context(await self._connect(protocol=2))
                 if _CLIENT not in self._lacking:
                     self._trying = _CLIENT
-                    for each in (wire, pushes):
+                    for each in (connection, pushes):
                         await each.call(self._greeting, within=self._deadline)
                 delivery = await self._subscribe_on(pushes)
-            yield wire, pushes, delivery
+            yield connection, pushes, delivery
 
-    async def _track_on(self, wire: RedisConnection) -> Delivery:
+    async def _track_on(self, connection: RedisConnection) -> Delivery:
         if _CLIENT in self._lacking:
-            return await self._subscribe_on(wire, resp3=True)
+            return await self._subscribe_on(connection, resp3=True)
         self._trying = _CLIENT
-        _, tracked = await wire.call(self._greeting, _TRACK, within=self._deadline)
+        _, tracked = await connection.call(self._greeting, _TRACK, within=self._deadline)
         if isinstance(tracked, Exception):
-            return await self._subscribe_on(wire, resp3=True)
+            return await self._subscribe_on(connection, resp3=True)
         return Delivery.TRACKING
 
-    async def _subscribe_on(self, wire: RedisConnection, *, resp3: bool = False) -> Delivery:
+    async def _subscribe_on(self, connection: RedisConnection, *, resp3: bool = False) -> Delivery:
         """Subscribe to the changes of this package if the server refuses tracking."""
         if _SUBSCRIBE in self._lacking:
             return Delivery.POLLING
         self._trying = _SUBSCRIBE
-        replies = await wire.call(
+        replies = await connection.call(
             self._subscribe, *([self._look] if resp3 else []), within=self._deadline
         )
         if _CONFINED in str(replies[-1]):  # half of RESP3, as fakeredis has
@@ -272,7 +277,7 @@ class Link:
         )
 
     async def _sync_on(
-        self, wire: RedisConnection, delivery: Delivery, *, polls: bool
+        self, connection: RedisConnection, delivery: Delivery, *, polls: bool
     ) -> tuple[Delivery, float]:
         """Poll, or only read; what is pushed meanwhile causes one more.
 
@@ -281,12 +286,12 @@ class Link:
         self._heard = False
         arm = delivery is Delivery.TRACKING
         armed, changes_at = await (
-            self._sync.poll(wire, arm=arm, delivery=delivery)
+            self._sync.poll(connection, arm=arm, delivery=delivery)
             if polls
-            else self._sync.read(wire, arm=arm, looks=self._is_paused)
+            else self._sync.read(connection, arm=arm, looks=self._is_paused)
         )
         if arm and not armed:
-            delivery = await self._subscribe_on(wire, resp3=True)
+            delivery = await self._subscribe_on(connection, resp3=True)
         self._trying = ""
         if delivery is Delivery.TRACKING:
             self._lacked = 0
@@ -296,7 +301,7 @@ class Link:
         return delivery, changes_at
 
     async def _listen(
-        self, wire: RedisConnection, pushes: RedisConnection, delivery: Delivery, until: float
+        self, connection: RedisConnection, pushes: RedisConnection, delivery: Delivery, until: float
     ) -> None:
         """Wait for a push or for `until`.
 
@@ -304,11 +309,11 @@ class Link:
         a PING after each silent `ttl`; any other by the polls.
         """
         while not self._heard and (now := time.monotonic()) < until:
-            ping_at = math.inf if pushes is wire else pushes.last_received_at + self._ttl
+            ping_at = math.inf if pushes is connection else pushes.last_received_at + self._ttl
             if now >= self._report_at:
                 self._report_at = math.inf
                 if not self._is_paused:
-                    await self._sync.report(wire, delivery)
+                    await self._sync.report(connection, delivery)
             elif now >= ping_at:
                 await pushes.call(("PING",), within=self._deadline)
             else:

@@ -10,15 +10,14 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
-from redis.exceptions import NoPermissionError, ReadOnlyError
+from redis.exceptions import NoPermissionError
 
 from ..._internal.logging import log_fields
 from ..._internal.threads import in_thread
-from ...exceptions import BackendUnavailableError
 from ...model.snapshot import Snapshot
 from ...model.workers import FORMAT, Worker
 from ..base import WorkerReporter
-from .connection import Command, NotSlotOwnerError, Reply
+from .connection import Command, Reply
 from .keys import Keys
 from .process import Process, proved_gone
 from .script import is_unknown
@@ -129,22 +128,15 @@ class Registration:
             self._reported = self.sequence
             self._acknowledged, self.refusal = self._pending, ""
             return True
-        if isinstance(refused, ReadOnlyError):
-            self._leave_replica(refused)
         if isinstance(refused, NoPermissionError) or is_unknown(refused):
             self._retry_at = time.monotonic() + RETRY_AFTER * self._ttl
         self._acknowledged, self.refusal = None, str(refused)
         return False
 
-    def _leave_replica(self, refused: ReadOnlyError) -> None:
-        """Raise `BackendUnavailableError` if another server must be the primary by now."""
-        if self.ever_joined:
-            error = NotSlotOwnerError if self.joined else BackendUnavailableError
-            raise error(f"this server is not the primary any more: {refused}") from refused
-        if time.monotonic() > self.begun_at + RETRY_AFTER * self._ttl:
-            raise NotSlotOwnerError(
-                "this server is a replica, and its name may lead to the primary by now"
-            )
+    @property
+    def is_stale(self) -> bool:
+        """Return whether the connection is so old that what was refused may be tried on another."""
+        return time.monotonic() > self.begun_at + RETRY_AFTER * self._ttl
 
     def log(self) -> None:
         """Log whether this worker is registered, if that is new."""

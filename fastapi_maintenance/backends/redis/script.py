@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from importlib.resources import files
 from typing import Final
 
-from redis.exceptions import NoPermissionError, NoScriptError, ResponseError
+from redis.exceptions import ConnectionError, NoPermissionError, NoScriptError, ResponseError
 
-from ...exceptions import BackendError, InvalidStateError, UnsupportedError
+from ...exceptions import BackendError, BackendUnavailableError, InvalidStateError, UnsupportedError
 from ...model.holds import Hold
 from ...model.state import MAX_BYTES
 from .cluster import is_slot_migrating
@@ -28,12 +29,35 @@ _NOT_PERMITTED: Final = (
 )
 
 
+_HANGS_UP: Final = (
+    "A proxy closes the connection at EVALSHA. Holds, barriers and the history need scripts: "
+    "connect to Redis itself, or let the proxy pass EVALSHA and EVAL."
+)
+_RETRY_AFTER: Final = 10.0  # seconds, for which no script is run after two hang-ups
+
+
 class Script:
     """Builds the commands that run a step of `maintenance.lua` on the keys of one switch."""
 
     def __init__(self, keys: Keys, components: Callable[[], Iterable[str]] = tuple) -> None:
         self._keys = keys
-        self._scopes = components
+        self._components = components
+        self._hung_up, self._again_at = 0, 0.0
+
+    @property
+    def is_suspect(self) -> bool:
+        """Return whether the last connection that a script was sent on has ended."""
+        return self._hung_up > 0
+
+    @property
+    def is_refused(self) -> bool:
+        """Return whether scripts are not run for now, as connections end at them."""
+        return time.monotonic() < self._again_at
+
+    def _note_hang_up(self) -> None:
+        self._hung_up += 1
+        if self._hung_up > 1:
+            self._again_at = time.monotonic() + _RETRY_AFTER
 
     def by_digest(self, step: str, *args: str | int) -> Command:
         """Run a step that the server has loaded; else it answers NOSCRIPT."""
@@ -44,16 +68,24 @@ class Script:
         return ("EVAL", _SOURCE, *self._tail(step, *args))
 
     async def run(
-        self, wire: RedisConnection, step: str, *args: str | int, within: float
+        self, connection: RedisConnection, step: str, *args: str | int, within: float
     ) -> object:
         """Run a step now.
 
-        Raises `UnsupportedError` if scripts are not permitted, `BackendError` if this one is
-        refused.
+        Raises `UnsupportedError` if scripts are not permitted, or if the connection has ended at
+        two of them in a row, and `BackendError` if this one is refused.
         """
-        (reply,) = await wire.call(self.by_digest(step, *args), within=within)
-        if is_unknown_script(reply):
-            (reply,) = await wire.call(self.whole(step, *args), within=within)
+        if self.is_refused:
+            raise UnsupportedError(_HANGS_UP)
+        try:
+            (reply,) = await connection.call(self.by_digest(step, *args), within=within)
+            if is_unknown_script(reply):
+                (reply,) = await connection.call(self.whole(step, *args), within=within)
+        except BackendUnavailableError as error:
+            if isinstance(error.__cause__, ConnectionError):  # not for a reply that is late
+                self._note_hang_up()
+            raise
+        self._hung_up = 0
         if is_slot_migrating(reply):
             raise NotSlotOwnerError(
                 f"the cluster is moving the switch to another node; try again in a moment ({reply})"
@@ -68,7 +100,7 @@ class Script:
         return reply
 
     def _tail(self, step: str, *args: str | int) -> Command:
-        keys = *self._keys.all, *(self._keys.component(name) for name in sorted(self._scopes()))
+        keys = *self._keys.all, *(self._keys.component(name) for name in sorted(self._components()))
         return (len(keys), *keys, step, self._keys.events, *args)
 
 

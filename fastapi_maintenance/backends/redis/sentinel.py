@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager, suppress
 from typing import Any, Final, NamedTuple
 
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ConnectionError, RedisError
 
 from ..._internal.logging import error_text
+from ..._internal.tasks import beside
 from ...exceptions import BackendError
-from .connection import RedisConnection, Reply, discard, request
+from .connection import RedisConnection, Reply, discard, ignore, request
 from .server import Address, Server, SingleServer
 
 # seconds; Sentinels tell each other of a failover every 2 (Redis documentation, "Sentinel")
@@ -49,12 +50,8 @@ class SentinelServer(Server):
         self._named: dict[SingleServer, tuple[Address, float]] = {}
 
     def describe(self) -> str:
-        scheme, _, rest = self._master.describe().partition("://")
-        hosts = ",".join(
-            sentinel.describe().partition("://")[2].partition("/")[0]
-            for sentinel in self._sentinels
-        )
-        return f"{scheme}+sentinel://{hosts}/{self._name}/{rest.rpartition('/')[2]}"
+        hosts = ",".join(sentinel.netloc for sentinel in self._sentinels)
+        return f"{self._master.scheme}+sentinel://{hosts}/{self._name}/{self._master.database}"
 
     async def connect(self, *, timeout: float, protocol: int = 3) -> AbstractConnection:
         async with asyncio.timeout(timeout):
@@ -67,27 +64,17 @@ class SentinelServer(Server):
                 raise
         return connection
 
-    async def connect_to(self, address: Address, *, timeout: float) -> AbstractConnection:
-        return await self._master.connect_to(address, timeout=timeout)
+    def at(self, address: Address) -> SingleServer:
+        return self._master.at(address)
 
-    @asynccontextmanager
-    async def follow(
-        self, wire: RedisConnection, moved: Callable[[], None], *, every: float
-    ) -> AsyncIterator[None]:
+    def follow(
+        self, connection: RedisConnection, moved: Callable[[], None], *, every: float
+    ) -> AbstractAsyncContextManager[None]:
         def hear(vote: _Vote) -> None:
-            if self._learn(vote).master != wire.peer:
+            if self._learn(vote).master != connection.peer:
                 moved()
 
-        monitors = [
-            asyncio.create_task(self._monitor(sentinel, hear, every / 2))
-            for sentinel in self._sentinels
-        ]
-        try:
-            yield
-        finally:
-            for monitor in monitors:
-                monitor.cancel()
-            await asyncio.wait(monitors)
+        return beside(*(self._monitor(each, hear, every / 2) for each in self._sentinels))
 
     async def _resolve(self, timeout: float) -> Address:
         """Find the master that the newest of a majority's answers names, or of those in time."""
@@ -134,13 +121,15 @@ class SentinelServer(Server):
 
     async def _ask_once(self, sentinel: SingleServer, timeout: float) -> _Vote:
         async with RedisConnection(
-            await sentinel.connect(timeout=timeout, protocol=2), _ignore
-        ) as wire:
-            return await self._ask(sentinel, wire, timeout)
+            await sentinel.connect(timeout=timeout, protocol=2), ignore
+        ) as connection:
+            return await self._ask(sentinel, connection, timeout)
 
-    async def _ask(self, sentinel: SingleServer, wire: RedisConnection, timeout: float) -> _Vote:
+    async def _ask(
+        self, sentinel: SingleServer, connection: RedisConnection, timeout: float
+    ) -> _Vote:
         at = time.monotonic()
-        (reply,) = await wire.call(("SENTINEL", "MASTER", self._name), within=timeout)
+        (reply,) = await connection.call(("SENTINEL", "MASTER", self._name), within=timeout)
         vote = _read(reply)
         self._named[sentinel] = vote.master, at
         return vote
@@ -155,11 +144,11 @@ class SentinelServer(Server):
                 notified = asyncio.Event()
                 async with RedisConnection(
                     await sentinel.connect(timeout=every), notified.set
-                ) as wire:
-                    await wire.call(("SUBSCRIBE", _EVENT), within=every)
+                ) as connection:
+                    await connection.call(("SUBSCRIBE", _EVENT), within=every)
                     while True:
                         notified.clear()
-                        hear(await self._ask(sentinel, wire, every))
+                        hear(await self._ask(sentinel, connection, every))
                         with suppress(TimeoutError):
                             async with asyncio.timeout(every):
                                 await notified.wait()
@@ -186,7 +175,3 @@ async def _expect_master(connection: AbstractConnection) -> None:
         return  # not permitted to ask
     if not (isinstance(role, list) and role and role[0] == b"master"):
         raise ConnectionError("The Sentinels name a server as master that is a replica.")
-
-
-def _ignore() -> None:
-    """Nobody waits for what is pushed on a connection for one question."""

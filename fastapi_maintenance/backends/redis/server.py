@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import os
+import re
 import socket
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -28,6 +29,7 @@ from .connection import HungUpError, RedisConnection, discard, request
 
 Address = tuple[str, int]
 
+_LEFT_FOR: Final = 1.0  # seconds, for which the address of a replica is not worth another try
 _NEXT_ADDRESS: Final = 0.25  # seconds until the next one is tried too (RFC 8305, section 5)
 
 
@@ -45,17 +47,24 @@ class Server(Protocol):
     async def connect(self, *, timeout: float, protocol: int = 3) -> AbstractConnection:
         """Open a connection within `timeout` seconds. Raises redis-py's errors, `TimeoutError`."""
 
-    async def connect_to(self, address: Address, *, timeout: float) -> AbstractConnection:
-        """Open a connection to a server that another one has pointed to."""
+    def at(self, address: Address) -> SingleServer:
+        """Return a server that another one has pointed to, reached in the same way."""
 
     def follow(
-        self, wire: RedisConnection, moved: Callable[[], None], *, every: float
+        self, connection: RedisConnection, moved: Callable[[], None], *, every: float
     ) -> AbstractAsyncContextManager[object]:
         """While entered, call `moved` once another server owns the switch.
 
         Asks at least `every` seconds.
         """
         return nullcontext()
+
+    def leave(self, connection: RedisConnection) -> bool:
+        """Connect elsewhere from now on, if that can be: this server turned out to be a replica.
+
+        Returns whether there is another address, which was not left a moment ago.
+        """
+        return False
 
     def confirmed_at(self, peer: Address | None) -> float:
         """Return the monotonic time at which the server at this address last owned the switch.
@@ -64,7 +73,7 @@ class Server(Protocol):
         """
         return math.inf
 
-    async def takeover_time(self, wire: RedisConnection, *, within: float) -> float:
+    async def takeover_time(self, connection: RedisConnection, *, within: float) -> float:
         """Return for how many seconds a former owner may serve after another has taken over."""
         return 0.0
 
@@ -79,8 +88,13 @@ class SingleServer(Server):
     def __init__(self, connection_class: type[AbstractConnection], options: dict[str, Any]) -> None:
         self._class = connection_class
         self._tls = TLSContextCache()
-        self._resolver = NameResolver()
-        self._options = {name: value for name, value in options.items() if name not in _OURS}
+        self._lookups: dict[tuple[int, str, int], Future[list[str]]] = {}
+        self._addresses: list[str] = []  # of the name, as it was resolved last
+        self._left: dict[str, float] = {}  # addresses of replicas, and when that was seen
+        self._probe = "ROLE"
+        self._options = {
+            name: value for name, value in options.items() if not _IGNORED.fullmatch(name)
+        }
         try:
             self._make(timeout=1.0, protocol=3)
         except (TypeError, ValueError, RedisError) as error:
@@ -121,61 +135,96 @@ class SingleServer(Server):
         return cls(kind, client.connection_pool.connection_kwargs)
 
     def describe(self) -> str:
-        options = self._options
-        if "path" in options:
-            return f"unix://{options['path']}?db={options.get('db', 0)}"
-        scheme = "rediss" if issubclass(self._class, SSLConnection) else "redis"
-        host = options.get("host", "localhost")
-        host = f"[{host}]" if ":" in host else host
-        return f"{scheme}://{host}:{options.get('port', 6379)}/{options.get('db', 0)}"
+        if "path" in self._options:
+            return f"unix://{self._options['path']}?db={self.database}"
+        return f"{self.scheme}://{self.netloc}/{self.database}"
+
+    @property
+    def scheme(self) -> str:
+        """The scheme of a URL for one server."""
+        return "rediss" if issubclass(self._class, SSLConnection) else "redis"
+
+    @property
+    def netloc(self) -> str:
+        """The host and port, as in a URL."""
+        host, port = self.address
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+    @property
+    def database(self) -> int:
+        """The number of the database."""
+        return int(self._options.get("db", 0))
 
     async def connect(self, *, timeout: float, protocol: int = 3) -> AbstractConnection:
-        """Connect to the first address of the name that leads to Redis.
+        """Connect to the first address of the name that leads to Redis, and not to a replica.
 
         The next address is tried, too, when one fails or does not answer at once.
         """
         deadline = asyncio.get_running_loop().time() + timeout
-        addresses = await self._resolve(timeout)
+        addresses = sorted(await self._resolve(timeout), key=lambda each: self._left.get(each, 0.0))
+        pause = min(_NEXT_ADDRESS, timeout / (len(addresses) + 1))
+        patience = pause * len(addresses) if len(addresses) > 1 else 0.0
+        openings = [
+            partial(self._open, address, timeout, protocol, patience=patience)
+            for address in addresses
+        ]
         async with asyncio.timeout_at(deadline):
-            return await _first(
-                [
-                    partial(self._open, address, timeout, protocol, probe=len(addresses) > 1)
-                    for address in addresses
-                ],
-                pause=min(_NEXT_ADDRESS, timeout / (len(addresses) + 1)),
-            )
+            return await _first(openings, pause=pause)
 
     async def _resolve(self, timeout: float) -> list[str]:
-        """Return the addresses of the host; an empty one where there is no name to resolve."""
+        """Return the addresses of the host; an empty one where there is no name to resolve.
+
+        Each name has one lookup at a time, in a thread of its own: the loop's default executor is
+        shared, and lookups that hang would fill it.
+        """
         host, port = self.address
         # A class that connects in a way of its own, as that of fakeredis, is left alone.
         own_way = self._class._connect is not Connection._connect
         if own_way or _is_address(host):
             return [""]
+        key = os.getpid(), host, port  # a fork has none of its parent's threads
+        lookup = self._lookups.get(key)
+        if lookup is None or lookup.done():
+            lookup = self._lookups[key] = start_thread(partial(_look_up, host, port))
         try:
             async with asyncio.timeout(timeout):
-                return await self._resolver.resolve(host, port)
+                self._addresses = await asyncio.wrap_future(lookup)
         except TimeoutError:
             raise TimeoutError(f"{host} was not resolved within {timeout:g} s") from None
         except (OSError, UnicodeError) as error:
             raise ConnectionError(f"The name {host!r} cannot be resolved: {error}") from error
+        return self._addresses
+
+    def leave(self, connection: RedisConnection) -> bool:
+        now, address = time.monotonic(), connection.address
+        known = {each: self._left.get(each, -math.inf) for each in self._addresses}
+        self._left.clear()  # of addresses that the name no longer has
+        self._left |= known | {address: now}
+        return any(now - left > _LEFT_FOR for each, left in known.items() if each != address)
 
     async def _open(
-        self, address: str, timeout: float, protocol: int, *, probe: bool
+        self, address: str, timeout: float, protocol: int, *, patience: float
     ) -> AbstractConnection:
+        """Connect to one address; with `patience`, a replica comes so many seconds later."""
         connection = self._make(timeout=timeout, protocol=protocol)
-        is_reached = _note_reached(connection)
+        is_reached, probe = _note_reached(connection), self._probe
         try:
             if isinstance(connection, SSLConnection):
                 await self._tls.apply(connection)
             if address:
                 _lead_to(address, connection)
             await connection.connect()  # type: ignore[no-untyped-call]
-            if probe:  # RESP2 begins without a handshake, and this address may be silent
-                await request(connection, ("PING",))
+            if patience:  # RESP2 begins without a handshake, and this address may be silent
+                (role,) = await request(connection, (probe,))
+                if isinstance(role, list) and role[0] == b"slave":
+                    self._left[address] = time.monotonic()
+                    await asyncio.sleep(patience)
         except BaseException as error:
             await discard(connection)
             if is_reached() and (type(error) is ConnectionError or isinstance(error, _BROKEN)):
+                if patience and probe != "PING":  # as some proxies do
+                    self._probe = "PING"
+                    return await self._open(address, timeout, protocol, patience=patience)
                 raise HungUpError(*error.args) from error
             if isinstance(error, RedisError | OSError) or not isinstance(error, Exception):
                 raise
@@ -183,33 +232,21 @@ class SingleServer(Server):
             raise ConnectionError(f"The answer is not that of a Redis server: {error!r}") from error
         return connection
 
-    async def connect_to(self, address: Address, *, timeout: float) -> AbstractConnection:
-        return await self.at(address).connect(timeout=timeout, protocol=2)
-
     @property
     def address(self) -> Address:
         """The address, unless it is a Unix socket."""
         return str(self._options.get("host", "localhost")), int(self._options.get("port", 6379))
 
     def at(self, address: Address) -> Self:
-        """Another server, reached in the same way."""
         other = copy(self)
         other._options = self._options | dict(zip(("host", "port"), address, strict=True))
         return other
 
     def _make(self, *, timeout: float, protocol: int) -> AbstractConnection:
         # No socket_timeout: for it redis-py uses asyncio.wait_for, which before Python 3.12 can
-        # swallow a cancellation.
-        limits = {
-            "socket_timeout": None,
-            "socket_connect_timeout": timeout,
-            "health_check_interval": 0,
-        }
-        # redis-py retries for about a minute by default; the callers need the error now.
-        never = {"retry": Retry(NoBackoff(), 0), "retry_on_timeout": False, "retry_on_error": []}
-        return self._class(
-            **self._options | limits | never | _ANONYMOUS, protocol=protocol, decode_responses=False
-        )
+        # swallow a cancellation. By default, redis-py retries for about a minute.
+        limits = {"socket_timeout": None, "socket_connect_timeout": timeout, "protocol": protocol}
+        return self._class(**self._options | _OURS | limits)
 
 
 def _problem_with(url: str) -> str:
@@ -245,47 +282,20 @@ _ANONYMOUS: Final[dict[str, None]] = (
     if "driver_info" in signature(AbstractConnection).parameters
     else {"lib_name": None, "lib_version": None}
 )
-
-
-_OURS: Final = frozenset(
-    {
-        "socket_timeout",
-        "socket_connect_timeout",
-        "health_check_interval",
-        "retry",
-        "retry_on_timeout",
-        "retry_on_error",
-    }
-    | {"protocol", "decode_responses", "client_name", "redis_connect_func", "event_dispatcher"}
-    | {
-        "maint_notifications_config",
-        "maint_notifications_pool_handler",
-        "driver_info",
-        "lib_name",
-        "lib_version",
-    }
+_OURS: Final[dict[str, Any]] = _ANONYMOUS | {
+    "decode_responses": False,
+    "health_check_interval": 0,
+    "retry": Retry(NoBackoff(), 0),
+    "retry_on_error": [],
+    "retry_on_timeout": False,
+}
+_IGNORED: Final = re.compile(
+    "client_name|redis_connect_func|event_dispatcher|driver_info|(lib|maint)_.*"
 )
 
 
-class NameResolver:
-    """Resolves names in own threads, one lookup at a time for each name.
-
-    The loop's default executor is everybody's, and lookups that hang fill it.
-    """
-
-    def __init__(self) -> None:
-        self._lookups: dict[tuple[int, str, int], Future[list[str]]] = {}
-
-    async def resolve(self, host: str, port: int) -> list[str]:
-        """Return the addresses, in the system's order. Raises `OSError` or `UnicodeError`."""
-        key = os.getpid(), host, port  # a fork has none of its parent's threads
-        lookup = self._lookups.get(key)
-        if lookup is None or lookup.done():
-            lookup = self._lookups[key] = start_thread(partial(_look_up, host, port))
-        return await asyncio.wrap_future(lookup)
-
-
 def _look_up(host: str, port: int) -> list[str]:
+    """Return the addresses, in the system's order. Raises `OSError` or `UnicodeError`."""
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(str(address[0]) for *_, address in found))
 

@@ -9,17 +9,17 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 
-from redis.exceptions import AskError, NoPermissionError
+from redis.exceptions import AskError, NoPermissionError, ReadOnlyError
 
 from ...exceptions import BackendError, BackendUnavailableError
 from ...model.snapshot import Snapshot
 from ..base import SnapshotListener, WorkerReporter
 from .cluster import is_slot_migrating, resolved
-from .connection import Batch, Command, RedisConnection, Reply
+from .connection import Batch, Command, NotSlotOwnerError, RedisConnection, Reply
 from .history import HistoryGapLog
 from .keys import Keys
 from .recovery import DataLoss, Recovery
-from .registration import RETRY_AFTER, Registration
+from .registration import Registration
 from .replies import HoldObserver, ScriptReply, pairs, read_natively, read_script, reads
 from .script import Script
 from .server import Server
@@ -71,8 +71,6 @@ class Sync:
         self._is_armed = False
         self._polls = 0
         self._meets_earlier = False
-        # How often in a row the connection ended while the script ran; then it is not run until.
-        self._hung_up, self._script_at = 0, 0.0
         self._must_notice = self._notice_later = False
 
     def begin(self) -> None:
@@ -88,24 +86,24 @@ class Sync:
         """Note a push: the keys must be armed again."""
         self._is_armed = False
 
-    async def poll(self, wire: RedisConnection, *, arm: bool, delivery: str) -> _Read:
+    async def poll(self, connection: RedisConnection, *, arm: bool, delivery: str) -> _Read:
         """Arm, register and read, in one round trip.
 
         Raises `NotSlotOwnerError` if another server owns the switch.
         """
         self.find_components()
         await self._registration.find_process()
-        result = await self._exchange(wire, arm, delivery)
+        result = await self._exchange(connection, arm, delivery)
         if self._last is not None and self._last.reading.registered:
-            await self._serve_registry(wire, delivery)
+            await self._serve_registry(connection, delivery)
             self._must_notice |= self._notice_later
         return result
 
-    async def read(self, wire: RedisConnection, *, arm: bool, looks: bool = False) -> _Read:
+    async def read(self, connection: RedisConnection, *, arm: bool, looks: bool = False) -> _Read:
         """Read after a push, without registering; with `looks`, look into the registry too."""
-        return await self._exchange(wire, arm, None, looks=looks)
+        return await self._exchange(connection, arm, None, looks=looks)
 
-    async def report(self, wire: RedisConnection, delivery: str) -> None:
+    async def report(self, connection: RedisConnection, delivery: str) -> None:
         """Report what has been applied, and let the history record a noticed switch."""
         registration = self._registration
         changed = not self._must_notice  # which also finds out whether the server takes writes
@@ -115,12 +113,12 @@ class Sync:
         recorded: list[Command] = [("HGETALL", self._keys.recorded)] if self._must_notice else []
         if not registering and not recorded:
             return
-        replies = await self._send(wire, *registering, *recorded)
-        writable = not registering or registration.accept(replies[:1])
+        replies = await self._send(connection, *registering, *recorded)
+        writable = not registering or self._accept(connection, replies[:1])
         self._must_notice, self._notice_later = False, not writable and bool(recorded)
         if writable and recorded and self._is_unrecorded(replies[-1]):
             who = {name: registration.said().get(name) for name in ("host", "pid")}
-            self._notice_later = await self._attempt(wire, "notice", json.dumps(who)) is None
+            self._notice_later = await self._attempt(connection, "notice", json.dumps(who)) is None
 
     @property
     def has_read(self) -> bool:
@@ -149,7 +147,7 @@ class Sync:
         self.disarm()
         return True
 
-    async def leave(self, wire: RedisConnection) -> None:
+    async def leave(self, connection: RedisConnection) -> None:
         """Take this worker out of the registry, if that is quickly done.
 
         Else others must prove that it is gone.
@@ -157,13 +155,15 @@ class Sync:
         if not self._registration.ever_joined:
             return
         with suppress(BackendError):
-            await wire.call(
+            await connection.call(
                 ("HDEL", self._keys.registry, self._worker),
                 ("DEL", self._keys.report(self._worker)),
                 within=self._deadline,
             )
             if self._meets_earlier:
-                await self._script.run(wire, "earlier", self._worker, "", 0, within=self._deadline)
+                await self._script.run(
+                    connection, "earlier", self._worker, "", 0, within=self._deadline
+                )
 
     def _prepare(self) -> None:
         """Pack the commands that stay the same from exchange to exchange."""
@@ -176,7 +176,7 @@ class Sync:
         self._reading = Batch.of(*reads(self._keys, self._components, self._get))
 
     async def _exchange(
-        self, wire: RedisConnection, arm: bool, delivery: str | None, *, looks: bool = True
+        self, connection: RedisConnection, arm: bool, delivery: str | None, *, looks: bool = True
     ) -> _Read:
         registration, recovery = self._registration, self._recovery
         permitted, registered, rolled_back = True, False, recovery.is_suspected
@@ -195,14 +195,14 @@ class Sync:
                 batches.append(Batch.of(*evidence, *joining, *seldom))
             if looks:
                 batches.append(self._place)
-            rest = await self._send_batches(wire, *batches, self._reading)
+            rest = await self._send_batches(connection, *batches, self._reading)
             if arming and any(map(_is_refused, _take(rest, 2))):
                 permitted = self._is_armed = False
             older = suspicious = False
             if evidence:
                 older, suspicious = registration.compare(_take(rest, len(evidence)))
             if joining:
-                registered = registration.accept(_take(rest, len(joining)))
+                registered = self._accept(connection, _take(rest, len(joining)))
             if seldom:
                 self._meets_earlier = _take(rest, 1)[0] == 1
             found = _take(rest, 1)[0] if looks else None
@@ -239,20 +239,39 @@ class Sync:
             noticed=registration.noticed,
             restored=registration.restored,
         )
-        await self._apply(wire, answer, registered, sent)
+        await self._apply(connection, answer, registered, sent)
         return permitted, self._next_read(sent)
 
+    def _accept(self, connection: RedisConnection, replies: list[Reply]) -> bool:
+        """Return whether the worker is registered.
+
+        Raises `BackendUnavailableError` if another server must be the primary by now.
+        """
+        registration = self._registration
+        if registration.accept(replies):
+            return True
+        refused = next(reply for reply in replies if isinstance(reply, Exception))
+        if isinstance(refused, ReadOnlyError):
+            elsewhere, was_primary = self._server.leave(connection), registration.ever_joined
+            if elsewhere or was_primary or registration.is_stale:
+                is_new = elsewhere or registration.joined or not was_primary
+                error = NotSlotOwnerError if is_new else BackendUnavailableError
+                raise error(f"this server is a replica, not the primary: {refused}") from refused
+        return False
+
     async def _apply(
-        self, wire: RedisConnection, answer: ScriptReply, registered: bool, sent: float
+        self, connection: RedisConnection, answer: ScriptReply, registered: bool, sent: float
     ) -> None:
         """Hand a snapshot to the listener, which fills in what could not be read."""
         before, registration = self._last, self._registration
         after = answer
         if before is None or answer.is_rolled_back or not answer.whole or before.is_lost_in(answer):
-            after = await self._recovery.follow(wire, before, answer, registration, self._last_at)
+            after = await self._recovery.follow(
+                connection, before, answer, registration, self._last_at
+            )
         snapshot = after.reading
         if registered:
-            confirmed_at = self._server.confirmed_at(wire.peer)
+            confirmed_at = self._server.confirmed_at(connection.peer)
             snapshot = replace(snapshot, registered=True, confirmed_at=confirmed_at)
         known = self._listener.update(snapshot, sent)
         self._last, self._last_at = after.with_reading(known), sent
@@ -277,17 +296,19 @@ class Sync:
         # One byte more than a value may have.
         return ("GETRANGE", key, 0, 65536) if self._ranges else ("GET", key)
 
-    async def _send(self, wire: RedisConnection, *commands: Command) -> list[Reply]:
-        return await self._send_batches(wire, Batch.of(*commands))
+    async def _send(self, connection: RedisConnection, *commands: Command) -> list[Reply]:
+        return await self._send_batches(connection, Batch.of(*commands))
 
-    async def _send_batches(self, wire: RedisConnection, *batches: Batch) -> list[Reply]:
-        replies = await wire.send(*batches, within=self._deadline)
+    async def _send_batches(self, connection: RedisConnection, *batches: Batch) -> list[Reply]:
+        replies = await connection.send(*batches, within=self._deadline)
         if any(isinstance(reply, AskError) for reply in replies):
             commands = [command for batch in batches for command in batch.commands]
-            return await resolved(self._server, wire, commands, replies, within=self._deadline)
+            return await resolved(
+                self._server, connection, commands, replies, within=self._deadline
+            )
         return replies
 
-    async def _serve_registry(self, wire: RedisConnection, delivery: str) -> None:
+    async def _serve_registry(self, connection: RedisConnection, delivery: str) -> None:
         """Begin the first incarnation of the data, end holds that are over, prove workers gone.
 
         Each only if there is something to do.
@@ -296,42 +317,32 @@ class Sync:
         if (
             self._last.whole
             and not self._last.incarnation
-            and (begun := await self._attempt(wire, "begin")) is not None
+            and (begun := await self._attempt(connection, "begin")) is not None
         ):
             self._last = replace(
                 self._last, incarnation=begun.incarnation, restored_from=begun.restored_from
             )
         for hold, entry in list(self._observer.over.items()):
-            await self._attempt(wire, "lapse", hold, entry.decode(errors="surrogateescape"))
+            await self._attempt(connection, "lapse", hold, entry.decode(errors="surrogateescape"))
         if self._meets_earlier:
             report = self._registration.earlier_report(delivery)
-            await self._attempt(wire, "earlier", self._worker, *report)
+            await self._attempt(connection, "earlier", self._worker, *report)
         if self._registration.vanished:
-            await self._registration.prove_gone(lambda *commands: self._send(wire, *commands))
+            await self._registration.prove_gone(lambda *commands: self._send(connection, *commands))
 
-    async def _run(self, wire: RedisConnection, step: str, *args: str | int) -> ScriptReply:
-        reply = await self._script.run(wire, step, *args, within=self._deadline)
+    async def _run(self, connection: RedisConnection, step: str, *args: str | int) -> ScriptReply:
+        reply = await self._script.run(connection, step, *args, within=self._deadline)
         answer = read_script(reply, self._observer)
         self._gaps.tell(answer.unrecorded)
         return answer
 
     async def _attempt(
-        self, wire: RedisConnection, step: str, *args: str | int
+        self, connection: RedisConnection, step: str, *args: str | int
     ) -> ScriptReply | None:
-        if time.monotonic() < self._script_at:
-            return None
         try:
-            reply = await self._run(wire, step, *args)
-        except BackendUnavailableError:  # shows at the next exchange
-            self._hung_up += 1
-            if self._hung_up > 1:
-                self._script_at = time.monotonic() + RETRY_AFTER * 2 * self._deadline
-        except BackendError:
-            pass
-        else:
-            self._hung_up = 0
-            return reply
-        return None
+            return await self._run(connection, step, *args)
+        except BackendError:  # that of a connection that has ended shows at the next exchange
+            return None
 
     def _is_unrecorded(self, recorded: Reply) -> bool:
         """Return whether the history lacks a switch as it was read last.

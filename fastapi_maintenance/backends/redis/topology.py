@@ -49,57 +49,49 @@ def server_of_url(url: str, keys: Keys) -> Server:
             "After a + comes sentinel or cluster: redis+sentinel://, rediss+cluster:// and so on."
         )
     parts, netloc = split_netloc(url)
-    query = dict(parse_qsl(parts.query, keep_blank_values=True))
-    if parts.fragment or "@" in parts.path + parts.query:
-        raise ConfigurationError(
-            "The Redis URL has a # or an @ where it means nothing. Percent-encode what is "
-            "special in a password, as %23 for #."
-        )
     login, at, hosts = netloc.rpartition("@")
     names = hosts.split(",")
     if not all(names):
         raise ConfigurationError(
             f"The Redis URL has a host without a name; write {scheme}+{topology}://one,two:6380,three/…."
         )
+    # Of the parts, those of one server are checked there.
+    single = parts._replace(scheme=scheme, netloc=login + at)
     if topology == "cluster":
-        return ClusterServer(
-            [
-                SingleServer.from_url(_single(scheme, login + at, name, parts.path, query))
-                for name in names
-            ],
-            keys,
-        )
-    return _behind_sentinels(scheme, login + at, names, parts.path, query)
+        return ClusterServer([_at(single, name) for name in names], keys)
+    return _behind_sentinels(single, names)
 
 
-def _behind_sentinels(
-    scheme: str, login: str, names: list[str], path: str, query: dict[str, str]
-) -> SentinelServer:
-    service, _, database = path.strip("/").partition("/")
+def _behind_sentinels(single: SplitResult, names: list[str]) -> SentinelServer:
+    service, _, database = single.path.strip("/").partition("/")
     if not service:
         raise ConfigurationError(
             "The Redis URL does not name the master; write redis+sentinel://one,two,three/mymaster/0."
         )
+    query = dict(parse_qsl(single.query, keep_blank_values=True))
     own = {name: query.pop(f"sentinel_{name}", "") for name in ("username", "password", "tls")}
-    tls = _YES_OR_NO.get(own["tls"].lower()) if own["tls"] else scheme == "rediss"
-    if tls is None or (tls and scheme == "redis"):
+    tls = _YES_OR_NO.get(own["tls"].lower()) if own["tls"] else single.scheme == "rediss"
+    if tls is None or (tls and single.scheme == "redis"):
         raise ConfigurationError("sentinel_tls says yes or no, in a rediss+sentinel:// URL.")
+    user, password = quote(own["username"], safe=""), quote(own["password"], safe="")
     options = {name: value for name, value in query.items() if tls and name.startswith("ssl_")}
-    guard = (
-        f"{quote(own['username'], safe='')}:{quote(own['password'], safe='')}@"
-        if own["username"] or own["password"]
-        else ""
+    guard = single._replace(
+        scheme="rediss" if tls else "redis",
+        netloc=f"{user}:{password}@" if user or password else "",
+        path="",
+        query=urlencode(options),
     )
+    # The default port of a Sentinel differs from that of redis-py.
     sentinels = [
-        SingleServer.from_url(
-            _single("rediss" if tls else "redis", guard, _with_port(name), "", options)
-        )
+        _at(guard, name if ":" in name.rpartition("]")[2] else f"{name}:{_SENTINEL_PORT}")
         for name in names
     ]
-    master = SingleServer.from_url(
-        _single(scheme, login, sentinels[0].address[0], f"/{database}", query)
-    )
-    return SentinelServer(sentinels, unquote(service), master)
+    behind = single._replace(path=f"/{database}", query=urlencode(query))
+    return SentinelServer(sentinels, unquote(service), _at(behind, sentinels[0].address[0]))
+
+
+def _at(single: SplitResult, host: str) -> SingleServer:
+    return SingleServer.from_url(single._replace(netloc=single.netloc + host).geturl())
 
 
 def server_of_client(client: Any, keys: Keys) -> Server:
@@ -125,12 +117,3 @@ def server_of_client(client: Any, keys: Keys) -> Server:
         kind = SSLConnection if issubclass(pool.connection_class, SSLConnection) else Connection
         return SentinelServer(sentinels, pool.service_name, SingleServer(kind, options))
     return SingleServer.from_client(client)
-
-
-def _single(scheme: str, login: str, host: str, path: str, query: dict[str, str]) -> str:
-    return f"{scheme}://{login}{host}{path}{'?' if query else ''}{urlencode(query)}"
-
-
-def _with_port(name: str) -> str:
-    """Add the default port of a Sentinel, which differs from the default of redis-py."""
-    return name if ":" in name.rpartition("]")[2] else f"{name}:{_SENTINEL_PORT}"

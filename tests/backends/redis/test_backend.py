@@ -297,11 +297,11 @@ async def test_a_write_that_reads_back_as_something_else_is_an_error(
     async def write_too_late(*args: object) -> Snapshot:
         return Snapshot(OFF)
 
-    async def refuse(*args: object) -> object:
+    async def refuse(*args: object, **options: object) -> object:
         raise UnsupportedError("no scripts")
 
     monkeypatch.setattr(backend, "_write_plainly", write_too_late)
-    monkeypatch.setattr(backend, "_step", refuse)
+    monkeypatch.setattr(backend._script, "run", refuse)
     with pytest.raises(BackendError, match="was written, but reads back as"):
         await backend.write(ON)
 

@@ -39,9 +39,7 @@ class Scene:
             self.told.append(f"{old}>{news.now}")
             await asyncio.sleep(seconds)
 
-        return await NotificationClaim(self._key, self._backend._wire, 2.0, lease).notify_once(
-            news, tell
-        )
+        return await NotificationClaim(self._key, self._backend._ask, lease).notify_once(news, tell)
 
     @asynccontextmanager
     async def during(
@@ -104,7 +102,7 @@ class SlowToNote(NotificationClaim):
     """Its server takes its time to note that something is told."""
 
     def __init__(self) -> None:
-        super().__init__("told", RedisBackend("redis://127.0.0.1:1")._wire, 1.0)
+        super().__init__("told", RedisBackend("redis://127.0.0.1:1")._ask)
         self.noting, self.server, self.noted = asyncio.Event(), asyncio.Event(), False
 
     async def _step(self, step: str, *args: str | int) -> tuple[str, str]:
@@ -241,7 +239,7 @@ async def tell(old):
     os.kill(os.getpid(), signal.SIGKILL)
 
 backend = RedisBackend(sys.argv[1])
-claim = NotificationClaim("{maintenance}:told", backend._wire, 2.0, 0.5)
+claim = NotificationClaim("{maintenance}:told", backend._ask, 0.5)
 asyncio.run(claim.notify_once(StateChange("0", "1", 1.0), tell))
 """
 

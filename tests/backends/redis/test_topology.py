@@ -172,9 +172,8 @@ def test_every_node_of_a_cluster_is_reached_in_the_same_way() -> None:
 async def test_whoever_is_pointed_to_another_server_can_go_there(
     url: str, redis_server: RedisServer
 ) -> None:
-    connection: Any = await server_of_url(url, KEYS).connect_to(
-        (redis_server.host, redis_server.port), timeout=10.0
-    )
+    other = server_of_url(url, KEYS).at((redis_server.host, redis_server.port))
+    connection: Any = await other.connect(timeout=10.0)
 
     assert (connection.host, connection.port) == (redis_server.host, redis_server.port)
     await connection.disconnect(nowait=True)
