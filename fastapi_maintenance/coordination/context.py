@@ -8,18 +8,17 @@ import logging
 import os
 import secrets
 import socket
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from contextvars import ContextVar
-from copy import copy
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from inspect import isasyncgenfunction, isgeneratorfunction
-from types import TracebackType
 from typing import Any, Final, Literal, ParamSpec, Self, TypeVar, cast
 
 from .._internal.callables import is_async
 from .._internal.logging import error_text, log_fields
-from .._internal.validation import positive
+from .._internal.validation import positive, require
 from ..backends.base import BaseStateBackend, SupportsComponents, SupportsLeases
 from ..exceptions import ConfigurationError, LeaseLostError, UnsupportedError
 from ..model.components import check_component
@@ -28,7 +27,7 @@ from ..model.state import MaintenanceState, Mode
 from ..runtime.current import current_backend
 from ..runtime.requests import current_request
 from .barrier import BarrierResult, wait_until_applied
-from .lease import LeaseKeeper, LocalHold
+from .lease import HoldKeeper, LeaseKeeper
 
 logger = logging.getLogger("fastapi_maintenance")
 
@@ -111,9 +110,7 @@ def maintenance_mode_on(
             expect=expect,
             progress=progress,
         )
-    return MaintenanceContext(
-        state, backend, lease, on_error, on_lost, wait=wait, strict=strict, component=component
-    )
+    return MaintenanceContext(state, backend, lease, on_error, on_lost, component, wait, strict)
 
 
 def maintenance_mode_off(
@@ -130,91 +127,73 @@ def maintenance_mode_off(
     Lifts the switch and the holds of enclosing blocks, but no other hold. Without `component`, it
     does not lift the switches of components. The options are those of `maintenance_mode_on`.
     """
-    return MaintenanceContext(
-        _state(False, reason=reason), backend, lease, on_error, on_lost, component=component
-    )
+    state = _state(False, reason=reason)
+    return MaintenanceContext(state, backend, lease, on_error, on_lost, component)
 
 
+@dataclass(eq=False, repr=False)
 class MaintenanceContext:
     """The context manager and decorator that holds maintenance on or off."""
 
-    def __init__(
-        self,
-        state: MaintenanceState,
-        backend: str | BaseStateBackend | None,
-        lease: float,
-        on_error: OnError,
-        on_lost: OnLost,
-        *,
-        wait: Wait | None = None,
-        strict: bool = True,
-        component: str | None = None,
-    ) -> None:
-        if on_error not in ("release", "keep"):
-            raise ConfigurationError(f"on_error must be release or keep, got {on_error!r}.")
-        if on_lost not in ("tell", "cancel") and not callable(on_lost):
-            raise ConfigurationError(
-                f"on_lost must be tell or cancel, or a function, got {on_lost!r}."
-            )
-        self._state = state
-        self._given = backend
-        self._seconds = positive("lease", lease)
-        self._on_error = on_error
-        self._on_lost = on_lost
-        self._wait = wait
-        self._strict = strict
-        self._component = component if component is None else check_component(component)
-        self._entered: ExitStack | None = None  # what to undo when the block is left
-        self._lease: LocalHold | None = None  # stays after the block, for `lost` and `check`
-        self._cancellation: _Cancellation | None = None
-        self.release_error = ""
-        """The reason why the hold could not be released when the block ended, or empty."""
+    _state: MaintenanceState
+    _backend: str | BaseStateBackend | None
+    _seconds: float
+    _on_error: OnError
+    _on_lost: OnLost
+    _component: str | None
+    _wait: Wait | None = None
+    _strict: bool = True
+    _entered: ExitStack | None = field(default=None, init=False)  # what to undo at the end
+    _keeper: HoldKeeper | None = field(default=None, init=False)  # stays, for `lost` and `check`
+    _cancellation: _Cancellation | None = field(default=None, init=False)
+    release_error: str = field(default="", init=False)
+    """The reason why the hold could not be released when the block ended, or empty."""
+
+    def __post_init__(self) -> None:
+        on_error, on_lost = self._on_error, self._on_lost
+        require(on_error in ("release", "keep"), "on_error must be release or keep", on_error)
+        require(
+            on_lost in ("tell", "cancel") or callable(on_lost),
+            "on_lost must be tell or cancel, or a function",
+            on_lost,
+        )
+        positive("lease", self._seconds)
+        if self._component is not None:
+            check_component(self._component)
 
     @property
     def lost(self) -> bool:
         """Return whether the hold ended before the block did."""
-        return self._lease is not None and bool(self._lease.lost)
+        return self._keeper is not None and bool(self._keeper.lost)
 
     def check(self) -> None:
         """Raise `LeaseLostError` if the hold is lost. Call it before each step that needs it."""
-        if self._lease is not None:
-            self._lease.check()
+        if self._keeper is not None:
+            self._keeper.check()
 
     # -- async with -------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
-        lease = self._prepare()
+        keeper = self._prepare()
         try:
-            await lease.acquire()
+            await keeper.acquire()
         except asyncio.CancelledError as cancelled:
             self._detach()
             with suppress(Exception):  # the process may be about to end, so wait for this
                 async with asyncio.timeout(_RELEASE_TIMEOUT):
-                    await lease.release(self._kept_state(lease.hold, cancelled))
+                    await keeper.release(self._kept_state(keeper, cancelled))
             raise
-        self._enter(lease)
+        self._enter(keeper)
         try:
-            await self._drain(lease)
+            await self._drain(keeper)
         except BaseException as error:
-            await self.__aexit__(type(error), error, error.__traceback__)
+            await self.__aexit__(None, error, None)
             raise
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        lease = self._leave()
-        keep = self._kept_state(lease.hold, error)
-        try:
-            await lease.release(keep)
-        except asyncio.CancelledError as cancelled:
-            self._detach(cancelled)  # our own cancellation may arrive only now
-            raise
-        except Exception as failure:
-            self._report_release_failure(lease.backend, failure, error, keep)
+    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        with self._leaving(error) as (keeper, keep):
+            await keeper.release(keep)
         if self._cancellation is not None:
             self._cancellation.take_back(error)
 
@@ -232,39 +211,30 @@ class MaintenanceContext:
                 "on_lost='cancel' must be used with 'async with', got 'with'. "
                 "Call check() in the block instead."
             )
-        lease = self._prepare(LeaseKeeper)
-        assert isinstance(lease, LeaseKeeper)
+        keeper = self._prepare(LeaseKeeper)
+        assert isinstance(keeper, LeaseKeeper)
         try:
-            lease.submit_acquire().result()
+            keeper.submit_acquire().result()
         except BaseException:
-            lease.submit_release()  # as on Ctrl-C while it is being taken
+            keeper.submit_release()  # as on Ctrl-C while it is being taken
             raise
-        self._enter(lease)
+        self._enter(keeper)
         if self._wait is not None:
             try:
                 # In another thread, because this one may run an event loop. Ctrl-C ends the wait.
                 from anyio.from_thread import start_blocking_portal
 
                 with start_blocking_portal() as portal:
-                    portal.call(self._drain, lease)
+                    portal.call(self._drain, keeper)
             except BaseException as error:
-                self.__exit__(type(error), error, error.__traceback__)
+                self.__exit__(None, error, None)
                 raise
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        lease = self._leave()
-        assert isinstance(lease, LeaseKeeper)
-        keep = self._kept_state(lease.hold, error)
-        try:
-            lease.submit_release(keep).result()
-        except Exception as failure:
-            self._report_release_failure(lease.backend, failure, error, keep)
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        with self._leaving(error) as (keeper, keep):
+            assert isinstance(keeper, LeaseKeeper)
+            keeper.submit_release(keep).result()
 
     # -- decorator --------------------------------------------------------------------------------
 
@@ -279,32 +249,27 @@ class MaintenanceContext:
 
             @functools.wraps(function)
             async def run_async(*args: P.args, **kwargs: P.kwargs) -> Any:
-                async with self._copy():
+                async with replace(self):
                     return await cast(Awaitable[Any], function(*args, **kwargs))
 
             return cast(Callable[P, R], run_async)
 
         @functools.wraps(function)
         def run(*args: P.args, **kwargs: P.kwargs) -> R:
-            with self._copy():
+            with replace(self):
                 return function(*args, **kwargs)
 
         return run
 
-    def _copy(self) -> MaintenanceContext:
-        block = copy(self)
-        block._entered = block._lease = block._cancellation = None
-        return block
-
     # -- both -------------------------------------------------------------------------------------
 
-    def _prepare(self, kind: type[LeaseKeeper] | None = None) -> LocalHold:
+    def _prepare(self, kind: type[LeaseKeeper] | None = None) -> HoldKeeper:
         if self._entered is not None:
             raise RuntimeError(
                 "This block is already entered. Call maintenance_mode_on() or "
                 "maintenance_mode_off() again for another one."
             )
-        backend = current_backend(self._given)
+        backend = current_backend(self._backend)
         keeps = self._component is None or isinstance(backend, SupportsComponents)
         if self._on_error == "keep" and not keeps:
             raise UnsupportedError(
@@ -320,16 +285,16 @@ class MaintenanceContext:
         self._cancellation = _Cancellation() if self._on_lost == "cancel" else None
         if kind is LeaseKeeper or isinstance(backend, SupportsLeases):
             on_lost = self._cancellation or (self._on_lost if callable(self._on_lost) else None)
-            self._lease = LeaseKeeper(backend, hold, self._seconds, on_lost)
+            self._keeper = LeaseKeeper(backend, hold, self._seconds, on_lost)
         else:
-            self._lease = LocalHold(backend, hold, self._seconds)
-        return self._lease
+            self._keeper = HoldKeeper(backend, hold, self._seconds)
+        return self._keeper
 
-    def _enter(self, lease: LocalHold) -> None:
+    def _enter(self, keeper: HoldKeeper) -> None:
         self._entered = ExitStack()
-        if not lease.hold.state.enabled:
+        if not keeper.hold.state.enabled:
             return
-        id, request = lease.hold.id, current_request.get()
+        id, request = keeper.hold.id, current_request.get()
         _enclosing.set((*_enclosing.get(), id))
 
         def leave() -> None:
@@ -339,46 +304,52 @@ class MaintenanceContext:
         self._entered.callback(leave)
         if request is not None:
             # A drain must not wait for the request that runs the block: it would wait for itself.
-            excluded = lease.backend.describe(), self._component
+            excluded = keeper.backend.describe(), self._component
             request.exclude(*excluded)
             self._entered.callback(request.include, *excluded)
 
-    async def _drain(self, lease: LocalHold) -> None:
+    async def _drain(self, keeper: HoldKeeper) -> None:
         if self._wait is not None:
-            (await self._wait(lease.backend)).check(strict=self._strict)
-            lease.check()
+            (await self._wait(keeper.backend)).check(strict=self._strict)
+            keeper.check()
 
-    def _leave(self) -> LocalHold:
-        entered, self._entered = self._entered, None
-        if entered is None or self._lease is None:
+    @contextmanager
+    def _leaving(
+        self, error: BaseException | None
+    ) -> Iterator[tuple[HoldKeeper, MaintenanceState | None]]:
+        """Yield what to release, and what to keep. A failure does not hide how the block ended."""
+        entered, keeper = self._entered, self._keeper
+        if entered is None or keeper is None:
             raise RuntimeError("This block was never entered.")
+        self._entered = None
         entered.close()
-        return self._lease
+        keep = self._kept_state(keeper, error)
+        try:
+            yield keeper, keep
+        except asyncio.CancelledError as cancelled:
+            self._detach(cancelled)  # our own cancellation may arrive only now
+            raise
+        except Exception as failure:
+            note = f"The hold could not be released ({error_text(failure).removesuffix('.')})"
+            if isinstance(keeper.backend, SupportsLeases):
+                note += f"; it expires within {self._seconds:g} s"
+            if keep is not None:
+                position = "on" if keep.enabled else "off"
+                note += f", and the switch was NOT kept {position}: turn it {position} by hand"
+            self.release_error = note
+            extra = log_fields("hold-kept", backend=keeper.backend.describe())
+            logger.critical("%s", note, extra=extra)
+            if error is not None:
+                error.add_note(note)
 
-    def _kept_state(self, hold: Hold, error: BaseException | None) -> MaintenanceState | None:
+    def _kept_state(
+        self, keeper: HoldKeeper, error: BaseException | None
+    ) -> MaintenanceState | None:
         if error is None or self._on_error == "release":
             return None
-        parts = hold.state.reason, type(error).__name__, str(error)[:500]
-        return hold.state.replace(reason=": ".join(filter(None, parts)))
-
-    def _report_release_failure(
-        self,
-        backend: BaseStateBackend,
-        failure: Exception,
-        error: BaseException | None,
-        keep: MaintenanceState | None,
-    ) -> None:
-        """Log and note a failed release, which must not hide how the block ended."""
-        note = f"The hold could not be released ({error_text(failure).removesuffix('.')})"
-        if isinstance(backend, SupportsLeases):
-            note += f"; it expires within {self._seconds:g} s"
-        if keep is not None:
-            position = "on" if keep.enabled else "off"
-            note += f", and the switch was NOT kept {position}: turn it {position} by hand"
-        self.release_error = note
-        logger.critical("%s", note, extra=log_fields("hold-kept", backend=backend.describe()))
-        if error is not None:
-            error.add_note(note)
+        state = keeper.hold.state
+        parts = state.reason, type(error).__name__, str(error)[:500]
+        return state.replace(reason=": ".join(filter(None, parts)))
 
 
 class _Cancellation:

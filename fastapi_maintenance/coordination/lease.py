@@ -26,7 +26,7 @@ _RETRIES: Final = 10  # per lease, while the backend does not answer
 OnLost = Callable[[LeaseLostError], object]
 
 
-class LocalHold:
+class HoldKeeper:
     """Takes and releases a hold without a lease, on the event loop. It cannot be lost."""
 
     lost = ""
@@ -47,7 +47,7 @@ class LocalHold:
         """Raise `LeaseLostError` if the hold has ended, but not its block."""
 
 
-class LeaseKeeper(LocalHold):
+class LeaseKeeper(HoldKeeper):
     """Keeps a hold alive from a daemon thread with an event loop of its own.
 
     A block that blocks its event loop, as migrations do, keeps its lease. A process that dies

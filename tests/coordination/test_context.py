@@ -1209,8 +1209,8 @@ def test_a_loss_after_the_event_loop_is_closed_harms_nobody() -> None:
     renewals = backend.steps.count("renew")
     eventually_sync(lambda: backend.steps.count("renew") > renewals, within=30)
 
-    assert isinstance(block._lease, LeaseKeeper)
-    block._lease.submit_release().result(30)
+    assert isinstance(block._keeper, LeaseKeeper)
+    block._keeper.submit_release().result(30)
 
 
 def test_a_block_without_an_event_loop_cannot_be_cancelled() -> None:
