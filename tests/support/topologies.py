@@ -101,9 +101,10 @@ class SentinelGroup:
         """Wait until replicas follow the master, and every Sentinel knows of all of them and of the
         other Sentinels.
         """
-        master, replicas, others = self.master(), len(self.servers) - 1, len(self.sentinels) - 1
+        replicas, others = len(self.servers) - 1, len(self.sentinels) - 1
+        # The master is asked for each time: a Sentinel may still name one that was replaced.
         eventually_sync(
-            lambda: master.cli("INFO", "replication").count("state=online") == replicas,
+            lambda: self.master().cli("INFO", "replication").count("state=online") == replicas,
             within=_PATIENCE,
             every=0.05,
         )
