@@ -93,15 +93,15 @@ def running() -> Iterator[Site]:
 
 @pytest.fixture
 def site(running: Site) -> Site:
-    """The site, open, with four registered workers."""
-    for key in (
-        "maintenance",
-        "maintenance:billing",
-        "{maintenance}:holds",
-        "{maintenance}:history",
-    ):
-        running.redis.cli("DEL", key)
+    """The site, open, with four registered workers and no history."""
+    running.redis.cli("DEL", "maintenance", "maintenance:billing", "{maintenance}:holds")
     eventually_sync(lambda: running.statuses == {200}, within=SOON)
+    # A worker that notices the end of an earlier test's switch writes it down.
+    eventually_sync(
+        lambda: running.redis.cli("HMGET", "{maintenance}:recorded", "", "billing").split() == [],
+        within=SOON,
+    )
+    running.redis.cli("DEL", "{maintenance}:history")
     return running
 
 

@@ -15,7 +15,7 @@ from tests.support.waiting import eventually
 from .bounds import BACK, SLACK, TTL
 from .service import Service
 
-PAUSE: Final = 8 * TTL
+PAUSE: Final = 16 * TTL
 
 
 async def pause_writes(server: RedisServer, seconds: float = PAUSE) -> None:
@@ -75,7 +75,7 @@ async def test_worker_of_a_cluster_stays_open_in_a_pause() -> None:
 
 
 async def _stays_open(backend: RedisBackend, server: RedisServer) -> None:
-    options: Any = {"on_unreachable": "closed", "stale_after": 4 * TTL}
+    options: Any = {"on_unreachable": "closed", "stale_after": 10 * TTL}
     async with Service(backend, **options) as service:
         await eventually(lambda: service.ask() == 200, within=SLACK)
         began = time.monotonic()

@@ -112,6 +112,13 @@ async def both_know(on: bool, *workers: Worker) -> None:
         )
 
 
+async def knows_closed(worker: Worker, component: str) -> None:
+    """And has registered so."""
+    await eventually(lambda: is_closed(worker.last, component), within=30)
+    syncs = worker.syncs
+    await eventually(lambda: worker.syncs > syncs and worker.last.registered, within=30)
+
+
 async def has_settled(*workers: Worker) -> None:
     """After the failover each has read the new master, and once more."""
     for worker in workers:
@@ -206,9 +213,7 @@ async def test_failover_that_lost_a_component_switch_is_restored(
         await both_know(False, worker)
         await asyncio.to_thread(pair.split)
         await pair.master.acli("SET", "maintenance:billing", WITH_MESSAGE, "EX", 600)
-        await eventually(
-            lambda: is_closed(worker.last, "billing") and worker.last.registered, within=30
-        )
+        await knows_closed(worker, "billing")
         syncs = worker.syncs
         await asyncio.to_thread(pair.fail_over)
         await has_settled(worker)
@@ -231,9 +236,7 @@ async def test_deleted_component_switch_is_no_loss(
     backend.follow_components(["billing"])
     async with linked(backend, Worker(reporting=True)) as worker:
         await pair.master.acli("SET", "maintenance:billing", 1)
-        await eventually(
-            lambda: is_closed(worker.last, "billing") and worker.last.registered, within=30
-        )
+        await knows_closed(worker, "billing")
         await asyncio.to_thread(pair.split)
         await has_settled(worker)
         await pair.replica.acli("DEL", "maintenance:billing")

@@ -101,12 +101,13 @@ async def test_worker_on_the_minority_side_of_a_split_closes_itself(group: Senti
 
 
 async def test_worker_that_a_majority_confirms_stays_open(group: SentinelGroup) -> None:
-    mode = MaintenanceMode(backend_of(group), on_unreachable="closed", stale_after=2 * TTL)
+    backend = backend_of(group, ttl=2.0)
+    mode = MaintenanceMode(backend, on_unreachable="closed", stale_after=6.0)
     async with mode:
         group.sentinels[0].pause()
         try:
             await eventually(lambda: mode.evaluate_gate().closure is None, within=SLACK)
-            until = time.monotonic() + 8 * TTL
+            until = time.monotonic() + 8.0
             while time.monotonic() < until:
                 assert mode.evaluate_gate().closure is None
                 await asyncio.sleep(0.01)
