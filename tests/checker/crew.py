@@ -74,11 +74,16 @@ class Worker:
     def cut_off(self, how: Cut) -> None:
         """Cut it off from Redis, until `reconnect`; without proxies, this does nothing."""
         self.disturbed.append(time.monotonic())
+        if how == "refused":
+            self.refuse()
+            return
         for proxy in self.proxies:
-            if how == "refused":
-                proxy.refuse()
-            else:
-                proxy.stall(up=how != "deaf", down=how != "mute")
+            proxy.stall(up=how != "deaf", down=how != "mute")
+
+    def refuse(self) -> None:
+        """Reset its connections; it may know the state all the same once it is reconnected."""
+        for proxy in self.proxies:
+            proxy.refuse()
 
     def reconnect(self) -> None:
         """End that."""

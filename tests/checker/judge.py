@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from fastapi_maintenance.model.workers import FENCE_MARGIN
 
 from .crew import Run, Worker
+
+_RESTORED_WITHIN: Final = 2.0  # seconds after a loss, by the table of failures
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,11 +93,13 @@ def count_in_flight(record: Record, runs: Iterable[Run]) -> int:
 
 
 def _let_in(record: Record, worker: Worker, proof: Proof, until: float) -> list[str]:
-    later = [loss for loss in record.losses if loss.ended > proof.asked]
-    if later and worker.pid not in proof.closed:
-        # It came or came back without knowing, perhaps before those who knew. They restore the
-        # state within 2 s (the table of failures), and until then it may follow what is there.
-        return []
+    # A worker that comes or comes back without knowing, before those who know, may follow what is
+    # there until they have restored the state.
+    excused = [
+        (loss.begun, loss.ended + _RESTORED_WITHIN)
+        for loss in record.losses
+        if loss.ended > proof.asked and worker.pid not in proof.closed
+    ]
     if worker.fence > FENCE_MARGIN * proof.lifetime and record.has_forgotten(worker, proof):
         return []  # a limit that is documented: nobody knows that there is such a fence
     return [
@@ -103,6 +108,7 @@ def _let_in(record: Record, worker: Worker, proof: Proof, until: float) -> list[
         if answer.status == 200
         and answer.sent >= proof.at
         and answer.received <= until
+        and not any(begun <= answer.received and answer.sent <= end for begun, end in excused)
         and (answer.in_component or proof.component is None)
     ]
 

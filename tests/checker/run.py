@@ -23,7 +23,7 @@ from fastapi_maintenance.backends import RedisBackend
 from fastapi_maintenance.exceptions import MaintenanceError
 from fastapi_maintenance.model.workers import RegistrySnapshot
 
-from .crew import Crew, Cut, Nursery, ask_slowly, ready
+from .crew import Crew, Cut, Nursery, Worker, ask_slowly, ready
 from .judge import Interval, Proof, Record, count_in_flight, judge
 from .schedule import Step, draw, is_behind_sentinels
 from .sites import Sentinels, Single, Site
@@ -42,7 +42,9 @@ _SETTLING: Final = 1.0  # seconds after a release, for a hold that a worker puts
 _LEASE: Final = 4.0
 # Seconds after which a hold that could not be released has surely run out, also in a frozen Redis.
 _ORPHANED: Final = 2 * _LEASE + 2.5
+_BY_PROXY: Final = ("cut off", "strand")
 _CUTS: Final[tuple[Cut, ...]] = ("silent", "silent", "deaf", "mute", "refused")
+_APART: Final = 0.5  # seconds between the return of a stranded worker and of the others
 _STEPS: Final = (5, -5, 60, -60, 3600, -3600)
 _LOSE: Final = "for _, key in ipairs(redis.call('KEYS', ARGV[1])) do redis.call('DEL', key) end"
 
@@ -135,6 +137,8 @@ class _Driver:
                 worker.cut_off(_CUTS[int(step.kind * len(_CUTS))])
                 await asyncio.sleep(step.length)
                 worker.reconnect()
+            case ["strand"]:
+                await self._strand(worker, step.length)
             case ["cut", "links"]:
                 await self._command("CLIENT", "KILL", "TYPE", "normal")
                 await self._command("CLIENT", "KILL", "TYPE", "pubsub")
@@ -217,6 +221,22 @@ class _Driver:
         at = losses[-1]
         await losing
         losses[losses.index(at)] = Interval(at.begun, time.monotonic())
+
+    async def _strand(self, worker: Worker, length: float) -> None:
+        """Let a worker come back first after a flush that it has spent cut off."""
+        worker.cut_off("silent")
+        await asyncio.sleep(length)
+        others = [other for other in self._crew.workers if other is not worker]
+        for other in others:
+            other.refuse()
+        await self._lose(self.record.losses, self._flush_for(worker))
+        for other in others:
+            other.reconnect()
+
+    async def _flush_for(self, worker: Worker) -> None:
+        await self._command("FLUSHALL")
+        worker.reconnect()
+        await asyncio.sleep(_APART)
 
     async def _hold(self, length: float) -> None:
         # If it cannot be entered, it may have been taken all the same, only the reply being lost.
@@ -306,7 +326,7 @@ async def _run(seed: int, steps: list[Step], nursery: Nursery, site: Site, varia
             Path(home),
             stale_after=_STALE_AFTER,
             variant=variant,
-            ports=site.ports if any(step.action == "cut off" for step in steps) else (),
+            ports=site.ports if any(step.action in _BY_PROXY for step in steps) else (),
         ) as crew:
             driver = _Driver(site, crew)
             before = await site.count_failovers() if isinstance(site, Sentinels) else 0

@@ -51,6 +51,7 @@ ACTIONS: Final = {
     "lose reports": 1,
     "evict": 1,  # under volatile-lru, and refuse writes meanwhile
     "step clock": 1,  # of Redis
+    "strand": 0,  # a worker that knows no closing, and comes back first after a flush; see `draw`
 }
 SENTINEL_ACTIONS: Final = {
     "isolate master": 3,  # from Sentinels and replica, until another one is promoted
@@ -71,6 +72,7 @@ _LENGTHS: Final = (0.1, 0.4, 1.2)
 _LONG: Final = (0.4, 1.2, 1.2)
 _SENTINEL_PACE: Final = 4.0  # times as slow, for a failover takes seconds
 _SENTINEL_SHARE: Final = 0.015
+_STRANDED_SHARE: Final = 0.03
 
 
 def is_behind_sentinels(seed: int) -> bool:
@@ -118,6 +120,10 @@ def draw(
     for action in prelude:
         drawn = step(action, 0.02 if chance.random() < 0.5 else 0.8, _LONG)
         steps.append(drawn if victim is None else replace(drawn, which=victim))
+    # Drawn apart, so that the schedules of all other seeds stay what they were.
+    apart = random.Random(f"strand {seed}")
+    if not sentinels and apart.random() < _STRANDED_SHARE * favours.get("strand", 1):
+        steps.append(Step(0.3, "strand", apart.random(), apart.uniform(1.5, 3.0)))
     steps += [step(closing, 0.8 if sentinels else 0.05, _LONG)]
     steps += [step(action, 0.05) for action in (*meanwhile, wait)]
     # Only if workers have known the registry for a lifetime by then, a proof may come at once.

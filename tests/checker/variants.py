@@ -76,6 +76,10 @@ def _follows_lost_data(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(ScriptReply, "is_lost_in", lambda self, later: False)
 
 
+def _first_restorer_decides(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(ScriptReply, "is_restored_since", lambda self, earlier: False)
+
+
 def _components_do_not_drain(patch: pytest.MonkeyPatch) -> None:
     counts = MaintenanceMode._counts
 
@@ -216,6 +220,11 @@ VARIANTS: Final = {
         "workers restore lost data",
         _follows_lost_data,
         {"flush": 10.0, "restart redis": 4.0, "roll back redis": 10.0},
+    ),
+    "newest": Variant(
+        "newer knowledge corrects a restored state",
+        _first_restorer_decides,
+        {"strand": 30.0, "barrier": 5.0},
     ),
     "component": Variant(
         "requests of a component are counted for it",
