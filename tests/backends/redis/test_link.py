@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import math
 import os
 import random
 import re
@@ -16,14 +17,16 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
+from unittest.mock import AsyncMock, Mock
 
 import pytest
 from fakeredis import FakeAsyncRedis, FakeServer
 from redis.asyncio import Redis
 
 from fastapi_maintenance.backends import RedisBackend
+from fastapi_maintenance.backends.redis import link as link_module
 from fastapi_maintenance.backends.redis.keys import Keys
-from fastapi_maintenance.backends.redis.link import Link
+from fastapi_maintenance.backends.redis.link import Delivery, Link
 from fastapi_maintenance.backends.redis.script import Script, dump_hold
 from fastapi_maintenance.backends.redis.sync import Sync
 from fastapi_maintenance.exceptions import BackendUnavailableError
@@ -32,6 +35,7 @@ from fastapi_maintenance.model.holds import Hold
 from fastapi_maintenance.model.state import OFF, ON, MaintenanceState
 from fastapi_maintenance.model.workers import Worker as RegisteredWorker
 from tests.conftest import RedisServerFactory
+from tests.support.clock import Clock
 from tests.support.servers import RedisServer
 from tests.support.waiting import eventually
 
@@ -341,6 +345,42 @@ async def test_pushed_reads_keep_a_distance(redis_url: str, operator: Any) -> No
             await asyncio.sleep(0.001)
         await eventually(lambda: worker.syncs > syncs, within=SOON)
         assert worker.syncs - syncs <= 10 + (time.monotonic() - began) / 0.01
+
+
+@pytest.mark.parametrize(
+    ("took", "pause"), [(0.0, 0.01), (0.001, 0.01), (0.02, 0.08), (0.1, 0.4), (0.3, 0.5)]
+)
+async def test_pause_after_a_read_grows_with_its_length(
+    monkeypatch: pytest.MonkeyPatch, took: float, pause: float
+) -> None:
+    """Four times as long as the read, at most half a ttl; each read here is followed by a push."""
+    clock, pauses = Clock(), list[float]()
+
+    class Answering(Link):
+        @asynccontextmanager
+        async def _open(self) -> AsyncIterator[Any]:
+            yield Mock(), Mock(), Delivery.TRACKING
+
+        async def _sync_on(self, *_: object, **options: bool) -> tuple[Delivery, float]:
+            clock.passed += took
+            self._heard = True
+            return Delivery.TRACKING, math.inf
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        clock.passed += seconds
+        if len(pauses) == 3:
+            raise asyncio.CancelledError
+
+    backend = RedisBackend("redis://")
+    options: Any = {"report": None, "ttl": 1.0, "on_data_loss": "restore"}
+    link = Answering(backend._server, backend._keys, Worker(), **options)
+    monkeypatch.setattr(link, "_eviction", AsyncMock())
+    monkeypatch.setattr(link_module, "time", clock)
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    with pytest.raises(asyncio.CancelledError):
+        await link.run()
+    assert pauses == pytest.approx([pause] * 3)
 
 
 async def test_link_that_connects_again_sends_no_script_that_is_loaded(
