@@ -163,7 +163,10 @@ def _read(reply: Reply) -> _Vote:
         fields: dict[Any, Any] = (
             reply if isinstance(reply, dict) else dict(zip(reply[::2], reply[1::2], strict=True))
         )
-        return _Vote(int(fields[b"config-epoch"]), (fields[b"ip"].decode(), int(fields[b"port"])))
+        # The Sentinel that conducts a failover counts it before it names the new master.
+        conducts = b"failover_in_progress" in fields.get(b"flags", b"").split(b",")
+        address = fields[b"ip"].decode(), int(fields[b"port"])
+        return _Vote(int(fields[b"config-epoch"]) - conducts, address)
     except (TypeError, ValueError, KeyError, AttributeError):
         raise BackendError("A Sentinel answered with something else than a master.") from None
 

@@ -13,7 +13,7 @@ import pytest
 
 from fastapi_maintenance import maintenance_mode_on, wait_until_applied
 from fastapi_maintenance.backends import RedisBackend
-from fastapi_maintenance.backends.redis.sentinel import SentinelServer, _Vote
+from fastapi_maintenance.backends.redis.sentinel import SentinelServer, _read, _Vote
 from fastapi_maintenance.backends.redis.server import SingleServer
 from fastapi_maintenance.exceptions import BackendUnavailableError
 from fastapi_maintenance.model.state import OFF, ON
@@ -269,6 +269,16 @@ def test_sentinel_that_lags_is_not_believed(
     assert [group._learn(vote) for vote in (old, new, old)] == [old, new, new]
     now += 11.0  # the Sentinels were set up anew, and count from the beginning
     assert group._learn(old) == old
+
+
+def test_sentinel_that_conducts_a_failover_does_not_name_the_new_master() -> None:
+    """It names the old one until all replicas follow the new one, and counts the failover before.
+
+    The links used to go to and fro between the two for so long.
+    """
+    words = {b"config-epoch": b"2", b"ip": b"old", b"port": b"6379", b"flags": b"master"}
+    during = _read(words | {b"flags": b"master,failover_in_progress"})
+    assert (during, _read(words)) == (_Vote(1, ("old", 6379)), _Vote(2, ("old", 6379)))
 
 
 @pytest.mark.parametrize(
