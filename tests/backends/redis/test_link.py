@@ -361,7 +361,7 @@ async def test_pause_after_a_read_grows_with_its_length(
         async def _open(self) -> AsyncIterator[Any]:
             yield Mock(), Mock(), Delivery.TRACKING
 
-        async def _sync_on(self, *_: object, **options: bool) -> tuple[Delivery, float]:
+        async def _sync_on(self, *_: Any, **options: Any) -> tuple[Delivery, float]:
             clock.passed += took
             self._heard = True
             return Delivery.TRACKING, math.inf
