@@ -47,5 +47,5 @@ logging.getLogger("fastapi_maintenance").addFilter(_OneLine())
 
 
 def error_text(error: BaseException) -> str:
-    """Return the message of an error, or its type if it has none, as timeouts."""
-    return str(error) or type(error).__name__
+    """Return the message of an error, or its type if it has none."""
+    return str(error) or ("timed out" if isinstance(error, TimeoutError) else type(error).__name__)

@@ -639,7 +639,7 @@ async def test_hanging_fallback_does_not_prevent_the_start(
     assert time.monotonic() - started < 20
     assert mode.gate.source == "env"
     await mode.stop()
-    assert lines(log, logging.WARNING) == ["The fallback Switchboard cannot be asked: TimeoutError"]
+    assert lines(log, logging.WARNING) == ["The fallback Switchboard cannot be asked: timed out"]
 
 
 async def test_requests_without_snapshot_wait_together_for_ttl() -> None:
