@@ -5,7 +5,6 @@ The docstring of a test names a fault that another package had in 2026.
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import pytest
@@ -17,19 +16,23 @@ from fastapi_maintenance import (
 from fastapi_maintenance.backends import LocalFileBackend
 from fastapi_maintenance.exceptions import BackendError
 
-from ..support.shops import becomes, closable, shop
+from ..support.shops import SOON, becomes, closable, shop
+from ..support.waiting import eventually_sync
 
 
 @pytest.mark.parametrize("content", [b"", b"maybe", b"\xff\xfe", b'{"enabled": '])
-def test_corrupt_file_changes_nothing(tmp_path: Path, content: bytes) -> None:
+def test_corrupt_file_changes_nothing(
+    tmp_path: Path, content: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
     """In fastapi-maintenance 0.0.5 garbage is a 500, and an empty file, as a reader sees
     between truncate and write, is "off".
     """
     path = tmp_path / "switch"
     path.write_text("1")
     with TestClient(closable(backend=LocalFileBackend(path, ttl=0.1))) as client:
+        becomes(client, 503)
         path.write_bytes(content)
-        time.sleep(0.3)
+        eventually_sync(lambda: "The last known state stays" in caplog.text, within=SOON)
         assert client.get("/").status_code == 503
         path.write_text("0")
         becomes(client, 200)

@@ -69,7 +69,7 @@ async def test_worker_that_joins_after_a_step_closes_for_a_live_hold(
     async with maintenance_mode_on(server.url, lease=60.0):
         clock.step(step)
         async with MaintenanceMode(RedisBackend(server.url, ttl=TTL)) as mode:
-            assert mode.evaluate_gate().closure is not None
+            await eventually(lambda: mode.evaluate_gate().closure is not None, within=30)
 
 
 async def test_deletion_is_not_undone_by_a_step_of_the_clock(

@@ -17,7 +17,7 @@ from fastapi_maintenance import (
 
 from .waiting import eventually_sync
 
-SOON: Final = 10.0  # seconds; generous, for what takes milliseconds
+SOON: Final = 30.0  # seconds; generous, for what takes milliseconds
 
 
 def shop(**options: Any) -> FastAPI:

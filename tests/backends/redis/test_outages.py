@@ -51,7 +51,7 @@ def test_outage_does_not_end_maintenance(
     server = own_redis_server()
     server.cli("SET", KEY, "1")
     with worker(f"{server.url}?ttl=1") as client:
-        assert client.get("/").status_code == 503
+        becomes(client, 503)
         server.kill()
         gone = time.monotonic()
         while time.monotonic() < gone + 3:  # beyond `stale_after`
