@@ -20,8 +20,8 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
-from ..exceptions import ConfigurationError, MaintenanceError
-from .console import ExitCode, echo, exit_with
+from ..exceptions import MaintenanceError
+from .console import ExitCode, echo, exit_code_of, exit_with
 from .durations import parse_duration, parse_until
 from .options import (
     ALLOW,
@@ -116,8 +116,7 @@ class _Root(_Group):
         try:
             return super().invoke(ctx)
         except MaintenanceError as error:
-            wrong = isinstance(error, ConfigurationError)
-            exit_with(str(error), ExitCode.USAGE if wrong else ExitCode.FAILED)
+            exit_with(str(error), exit_code_of(error))
 
 
 # Plain help, because typer's boxes break sentences apart, and Python's own tracebacks.

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 import typer
 
 from .._internal.logging import one_line
+from ..exceptions import BarrierError, ConfigurationError, MaintenanceError
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -34,6 +35,13 @@ class ExitCode(IntEnum):
     LEASE_LOST = 5  # the hold ended before the command did
     ON = 6  # `status --exit-code` only
     INTERRUPTED = 130  # as a shell exits after Ctrl-C
+
+
+def exit_code_of(error: MaintenanceError) -> ExitCode:
+    """Return the exit code of an error."""
+    if isinstance(error, BarrierError):
+        return ExitCode.UNFENCED if error.result.is_over else ExitCode.NOT_DRAINED
+    return ExitCode.USAGE if isinstance(error, ConfigurationError) else ExitCode.FAILED
 
 
 def exit_with(sentence: str, code: ExitCode) -> NoReturn:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, AsyncExitStack, ExitStack, suppress
 from functools import partial
+from signal import SIG_IGN, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, Signals, getsignal
 from typing import Any, Final, Self
 
 import typer
@@ -18,21 +19,13 @@ from ..backends import BaseStateBackend, EnvVarBackend
 from ..backends.base import WorkerRegistry
 from ..coordination.context import MaintenanceContext, maintenance_mode_on
 from ..exceptions import LeaseLostError, MaintenanceError, UnsupportedError
-from .console import ExitCode, echo_error, exit_with
+from .console import ExitCode, echo_error, exit_code_of, exit_with
 from .worker_table import wait_display
-from .workers import exit_code_of
 
 _NOT_EXECUTABLE: Final = 126  # as a shell exits
 _NOT_FOUND: Final = 127  # as a shell exits
-_FORWARDED: Final = (
-    signal.SIGINT,
-    signal.SIGTERM,
-    signal.SIGHUP,
-    signal.SIGQUIT,
-    signal.SIGUSR1,
-    signal.SIGUSR2,
-)
-_FROM_TERMINAL: Final = (signal.SIGINT, signal.SIGQUIT)
+_FORWARDED: Final = (SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2)
+_FROM_TERMINAL: Final = (SIGINT, SIGQUIT)
 _KILL_TIMEOUT: Final = 10.0  # seconds between SIGTERM and SIGKILL
 _LOSS_CHECK_INTERVAL: Final = 0.2  # seconds
 _TERMINAL: Final = "/dev/tty"
@@ -59,19 +52,26 @@ def run(
         from rich.console import Console
 
         console = Console(stderr=True)
-    display, loss = ExitStack(), LossReport()
-    progress = display.enter_context(wait_display(console, partial(typer.echo, err=True)))
+    display, lost = ExitStack(), threading.Event()
+
+    def print_loss(
+        error: LeaseLostError,
+    ) -> None:  # in the thread of the lease, unlike a log record
+        echo_error(f"{error}.")
+        lost.set()
+
     block = maintenance_mode_on(
         backend,
         drain=drain or None,
         allow=allow or (),
-        on_lost=loss,
+        on_lost=print_loss,
         strict=not allow_unfenced,
-        progress=progress,
+        progress=display.enter_context(wait_display(console, partial(typer.echo, err=True))),
         **options,
     )
+    kill = on_lost == "kill"
     try:
-        return asyncio.run(run_command(block, command, loss, display, kill=on_lost == "kill"))
+        return asyncio.run(run_command(block, command, lost.is_set, display, kill=kill))
     except asyncio.CancelledError as cancelled:
         exit_with(f"The command was not run: {cancelled}.", ExitCode.INTERRUPTED)
     except MaintenanceError as error:
@@ -113,46 +113,37 @@ class CommandFailed(Exception):
         self.code = code
 
 
-class LossReport:
-    """Print that the hold was lost, whatever is logged. Called from the thread of the lease."""
-
-    printed = False
-
-    def __call__(self, error: LeaseLostError) -> None:
-        """Print it."""
-        echo_error(f"{error}.")
-        self.printed = True
-
-
 async def run_command(
     block: MaintenanceContext,
     command: Sequence[str],
-    loss: LossReport,
+    is_lost: Callable[[], bool],
     display: AbstractContextManager[object],
     *,
     kill: bool,
 ) -> int:
     """Run the command inside the block. Returns the exit code.
 
-    `loss` is the block's `on_lost`. `display` is entered while the block waits for the workers.
-    `kill` ends the command if the hold is lost.
+    `is_lost` returns whether the loss of the hold is printed. `display` is entered while the block
+    waits for the workers. `kill` ends the command if the hold is lost.
     If the block raises, or a signal comes (`CancelledError`), the command is not run.
     """
     signals = _Signals()
     try:
-        async with AsyncExitStack() as stack:
-            await stack.enter_async_context(signals)
-            with display:
-                await stack.enter_async_context(block)
-            signals.spare_task()
-            await _run(command, signals, loss, kill=kill)
+        with signals:
+            async with AsyncExitStack() as stack:
+                with display:
+                    await stack.enter_async_context(block)
+                signals.spare_task()
+                await _run(command, signals, is_lost, kill=kill)
     except CommandFailed as failed:
         return failed.code
     # Only now, because the block checks the hold once more when it ends.
     return ExitCode.LEASE_LOST if block.lost else ExitCode.DONE
 
 
-async def _run(command: Sequence[str], signals: _Signals, loss: LossReport, *, kill: bool) -> None:
+async def _run(
+    command: Sequence[str], signals: _Signals, is_lost: Callable[[], bool], *, kill: bool
+) -> None:
     """Run the command to its end. Raises `CommandFailed` with the exit code of a shell."""
     try:
         process = await asyncio.create_subprocess_exec(*command)
@@ -161,7 +152,7 @@ async def _run(command: Sequence[str], signals: _Signals, loss: LossReport, *, k
         raise CommandFailed(command[0], _NOT_EXECUTABLE) from error
     signals.forward_to(process)
     ended = asyncio.ensure_future(process.wait())
-    while not (ended.done() or loss.printed):
+    while not (ended.done() or is_lost()):
         await asyncio.wait({ended}, timeout=_LOSS_CHECK_INTERVAL)
     if not ended.done():
         echo_error("The service may be OPEN while the command runs!")
@@ -186,20 +177,18 @@ class _Signals:
     """
 
     def __init__(self) -> None:
-        self._numbers = [
-            number for number in _FORWARDED if signal.getsignal(number) is not signal.SIG_IGN
-        ]
-        self._early: list[signal.Signals] = []
+        self._numbers = [number for number in _FORWARDED if getsignal(number) is not SIG_IGN]
+        self._early: list[Signals] = []
         self._task = asyncio.current_task()
         self._process: asyncio.subprocess.Process | None = None
 
-    async def __aenter__(self) -> Self:
+    def __enter__(self) -> Self:
         loop = asyncio.get_running_loop()
         for number in self._numbers:
             loop.add_signal_handler(number, self._on_signal, number)
         return self
 
-    async def __aexit__(self, *exc_info: object) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         loop = asyncio.get_running_loop()
         for number in self._numbers:
             loop.remove_signal_handler(number)
@@ -214,7 +203,7 @@ class _Signals:
         for number in self._early:
             self._send(process, number)
 
-    def _on_signal(self, number: signal.Signals) -> None:
+    def _on_signal(self, number: Signals) -> None:
         if self._process is None:
             self._early.append(number)
             if self._task is not None:
@@ -223,7 +212,7 @@ class _Signals:
         elif not (number in _FROM_TERMINAL and _in_foreground()):
             self._send(self._process, number)
 
-    def _send(self, process: asyncio.subprocess.Process, number: signal.Signals) -> None:
+    def _send(self, process: asyncio.subprocess.Process, number: Signals) -> None:
         with suppress(ProcessLookupError):  # it has just ended
             process.send_signal(number)
 

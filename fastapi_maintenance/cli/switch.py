@@ -86,14 +86,10 @@ def turn_on(
     if wait or drained:
         from .workers import wait_for_workers
 
-        wait_for_workers(
-            backend,
-            component=component,
-            drained=drained,
-            timeout=timeout,
-            allow_unfenced=allow_unfenced,
-            silent=as_json,
+        result = wait_for_workers(
+            backend, silent=as_json, component=component, drained=drained, timeout=timeout
         )
+        result.check(strict=not allow_unfenced)
 
 
 def turn_off(

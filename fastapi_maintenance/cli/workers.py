@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable
-from functools import partial
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from ..backends import BaseStateBackend
 from ..coordination.barrier import BarrierResult, forget_workers, registry_of, wait_until_applied
-from ..exceptions import BarrierError, MaintenanceError
 from ..model.workers import RegistrySnapshot
 from .console import (
     ExitCode,
@@ -24,49 +22,33 @@ from .console import (
 from .worker_table import as_table, rows, wait_display, ways_around, worker_lines
 
 
-def wait(backend: BaseStateBackend, *, as_json: bool, **options: Any) -> None:
-    """Wait until every live worker has followed, and print the result if it is for a program."""
-    wait_for_workers(backend, silent=as_json, as_json=as_json, **options)
+def wait(backend: BaseStateBackend, *, allow_unfenced: bool, as_json: bool, **options: Any) -> None:
+    """Wait until every live worker has followed. Raises `BarrierError` unless that is proved."""
+    result = wait_for_workers(backend, silent=as_json, **options)
+    if as_json:
+        echo_json(result.to_json())
+    result.check(strict=not allow_unfenced)
 
 
-def wait_for_workers(
-    backend: BaseStateBackend,
-    *,
-    allow_unfenced: bool,
-    silent: bool,
-    as_json: bool = False,
-    **options: Any,
-) -> None:
-    """Wait with a live table on a terminal, or a line for each change elsewhere.
+def wait_for_workers(backend: BaseStateBackend, *, silent: bool, **options: Any) -> BarrierResult:
+    """Wait with a live table on a terminal, a line for each change elsewhere, or silently."""
 
-    `silent` shows neither; `as_json` prints the result. Exits with the code of the result if it is
-    not proved, and with INTERRUPTED on SIGINT and SIGTERM.
-    """
-    wait = partial(wait_until_applied, backend, **options)
+    async def waited(progress: Callable[[BarrierResult], object] | None = None) -> BarrierResult:
+        task = asyncio.ensure_future(wait_until_applied(backend, progress=progress, **options))
+        with on_interruption(task.cancel):
+            return await task
+
     try:
         if silent:
-            result = asyncio.run(_until_interrupted(wait()))
-        else:
-            with wait_display(terminal(), echo) as progress:
-                result = asyncio.run(_until_interrupted(wait(progress=progress)))
+            return asyncio.run(waited())
+        with wait_display(terminal(), echo) as progress:
+            return asyncio.run(waited(progress))
     except asyncio.CancelledError:
         exit_with(
             "Interrupted before it was known whether every worker has followed; the state "
             "stays as it is.",
             ExitCode.INTERRUPTED,
         )
-    if as_json:
-        echo_json(result.to_json())
-    try:
-        result.check(strict=not allow_unfenced)
-    except BarrierError as error:
-        exit_with(str(error), exit_code_of(error))
-
-
-async def _until_interrupted(waiting: Coroutine[Any, Any, BarrierResult]) -> BarrierResult:
-    task = asyncio.ensure_future(waiting)
-    with on_interruption(task.cancel):
-        return await task
 
 
 def list_workers(backend: BaseStateBackend, *, as_json: bool) -> None:
@@ -93,10 +75,3 @@ def forget(backend: BaseStateBackend, names: Iterable[str]) -> None:
         echo(f"Forgot {worker.id}, {worker.name}.")
     if not gone:
         exit_with("No worker of that id or host has vanished.", ExitCode.FAILED)
-
-
-def exit_code_of(error: MaintenanceError) -> ExitCode:
-    """Return the exit code of an error."""
-    if not isinstance(error, BarrierError):
-        return ExitCode.FAILED
-    return ExitCode.UNFENCED if error.result.is_over else ExitCode.NOT_DRAINED

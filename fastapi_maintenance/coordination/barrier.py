@@ -108,47 +108,40 @@ class BarrierResult:
 
         Both name the workers.
         """
+        trouble = f" {self.trouble}" if self.trouble else ""
+        if trouble and self.looked:
+            trouble = f" The registry cannot be read any more:{trouble}"
         if not self.looked:
-            raise DrainTimeout(
-                (
-                    "The registry could not be read in time, so nothing is known of the workers. "
-                    f"{self.trouble}"
-                ).rstrip(),
-                self,
-            )
-        cut_off = f" The registry cannot be read any more: {self.trouble}" if self.trouble else ""
-        if self.pending:
-            raise DrainTimeout(
-                f"After {self.elapsed:.1f} s still waited for: {names_of(self.pending)}.{cut_off}",
-                self,
-            )
-        if self.trusted_in > 0:
-            raise DrainTimeout(
+            missing = "The registry could not be read in time, so nothing is known of the workers."
+        elif self.pending:
+            missing = f"After {self.elapsed:.1f} s still waited for: {names_of(self.pending)}."
+        elif self.trusted_in > 0:
+            missing = (
                 "The registry of workers is young, has lost data a moment ago, or all of its "
                 "workers have just connected; there may be "
-                f"others. Wait {self.trusted_in:.1f} s, and try again.{cut_off}",
-                self,
+                f"others. Wait {self.trusted_in:.1f} s, and try again."
             )
-        if self.expected not in (None, self.count):
-            raise DrainTimeout(
-                f"Expected workers: {self.expected}; registered: {self.count}. Start or stop "
-                f"the others.{cut_off}",
-                self,
+        elif self.expected not in (None, self.count):
+            missing = (
+                f"Expected workers: {self.expected}; registered: {self.count}. "
+                "Start or stop the others."
             )
-        if not self.count and self.expected is None:
+        elif not self.count and self.expected is None:
             raise UnfencedError(
-                "No worker is registered, so nothing is proved. Check the backend's URL and "
-                "its key; "
-                "where no worker runs, say so with --expect 0 (in code: expect=0).",
+                "No worker is registered, so nothing is proved. Check the backend's URL and its "
+                "key; where no worker runs, say so with --expect 0 (in code: expect=0).",
                 self,
             )
-        if strict and self.unfenced:
+        elif strict and self.unfenced:
             raise UnfencedError(
                 f"These workers vanished and may still be serving: {names_of(self.unfenced)}. "
                 "Make sure that they are dead, then run "
                 "`fastapi-maintenance workers forget` with their ids or hosts.",
                 self,
             )
+        else:
+            return
+        raise DrainTimeout(f"{missing}{trouble}", self)
 
 
 class Barrier:
@@ -403,9 +396,10 @@ def _statuses(result: BarrierResult) -> object:
 
 def names_of(workers: Iterable[Worker]) -> str:
     """Return the names of workers, with the number of requests in flight where there are any."""
-    return ", ".join(
-        f"{worker.name} ({worker.http} requests, {worker.websockets} WebSockets)"
-        if worker.http or worker.websockets
-        else worker.name
-        for worker in workers
-    )
+    return ", ".join(map(_name_with_load, workers))
+
+
+def _name_with_load(worker: Worker) -> str:
+    counts = (worker.http, "requests"), (worker.websockets, "WebSockets")
+    load = ", ".join(f"{count} {noun}" for count, noun in counts if count)
+    return f"{worker.name} ({load})" if load else worker.name
