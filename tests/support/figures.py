@@ -27,7 +27,7 @@ read_on_the_move, marks_of, note_cleared, run_held, roll_on, LiveRoll, RollLines
 CrossOrigin, heard_at, hang_up, is_abandoned, lets_go, let_go, LONGEST_RETRY, MOST_ALLOWED,
 encode_json, encode_problem, encode_page, encode_plain, settles_in, at_hand, BypassAsked,
 BypassMade, BarrierAsked, Evictable, InFlight, Knowledge, Verdict, whoever, nobody, somebody, of
-its own accord, cannot be meant, cannot be said, Rung, rungs
+its own accord, cannot be meant, cannot be said, Rung, rungs, Wire, open_wire, lookout, NameResolver
 """
 RETIRED: Final = tuple(" ".join(_RETIRED.split()).split(", "))
 """What has another word now (the glossary is part of CONTRIBUTING): whole words, in the package,
@@ -68,7 +68,7 @@ def figures() -> list[Figure]:
             "lines of the benchmarks", _lines((ROOT / "benchmarks").rglob("*.py")), 2_460, 1_500
         ),
         Figure("lines of the README", _lines(pages[:1]), 160),
-        Figure("retired words", sum(1 for _ in retired_in([*package.rglob("*.py"), *pages])), 0),
+        Figure("retired words", sum(1 for _ in retired_in([*_sources(package), *pages])), 0),
     ]
 
 
@@ -92,9 +92,13 @@ def main(*options: str) -> int:
     if "--words" in options:
         pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
         sys.stdout.writelines(
-            f"{place}\n" for place in retired_in([*(ROOT / PACKAGE).rglob("*.py"), *pages])
+            f"{place}\n" for place in retired_in([*_sources(ROOT / PACKAGE), *pages])
         )
     return int(any(figure.value > figure.limit for figure in counted))
+
+
+def _sources(package: Path) -> list[Path]:
+    return [*package.rglob("*.py"), *package.rglob("*.lua")]
 
 
 def _contract() -> dict[str, list[str]]:

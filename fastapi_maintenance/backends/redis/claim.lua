@@ -1,10 +1,10 @@
--- Which worker tells the world of a change: one at a time, and each change once if nobody dies over it.
+-- Elect the worker that notifies of a change: one at a time, and each change once unless that worker dies meanwhile.
 --
 -- KEYS  1 told (hash: state, before, at, teller, until)
 --
--- state   what was told last, or is being told      before  what had been told before that
--- at      when that was confirmed, microseconds     teller  who claimed to tell it
--- until   when the claim ends, 0 if it was told
+-- state   the last state that was notified of, or is      before  the one notified of before that
+-- at      when it was confirmed, in microseconds         teller  the worker that claims to notify
+-- until   when the claim ends, 0 once it was notified of
 --
 -- ARGV  1 step, 2 teller; claim: 3 before, 4 state, 5 at, 6 lease in ms; renew: 3 lease in ms
 
@@ -21,11 +21,11 @@ local step = {}
 
 function step.claim()
   local before, at = known.state or ARGV[3], tonumber(known.at or 0) or 0
-  -- A claim that has run out: its teller died, before or after it told. So it is told again, or taken for told.
+  -- A claim that has expired: its worker died, before or after it notified. So that is done again, or taken for done.
   if deadline ~= 0 and before == ARGV[4] then before = known.before or ARGV[3] end
-  if deadline > now then return {'wait', ''} end -- somebody is telling something
+  if deadline > now then return {'wait', ''} end -- another worker is notifying
   if deadline == 0 and before == ARGV[4] then return {'told', ''} end
-  -- Somebody knew better. Not so if that is in the future: then the clock was set.
+  -- Another worker has a newer state. Except if its time is in the future: then the clock was set.
   if at > tonumber(ARGV[5]) and at <= now then return {'wait', ''} end
   redis.call('HSET', TOLD, 'state', ARGV[4], 'before', before, 'at', ARGV[5], 'teller', teller, 'until', int(now + tonumber(ARGV[6]) * 1000))
   return {'tell', before}

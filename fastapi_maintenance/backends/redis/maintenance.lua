@@ -12,10 +12,10 @@
 -- epoch    counts what no other key shows: taking and ending holds, clearing. Never goes back while it exists.
 -- incarnation  names this life of the data; another one, or none, means that the data was lost.
 -- restored_from  the life that a worker has already restored into this one, 0 if none has.
--- cleared  the epoch at which somebody ended all holds; older holds may not be renewed.
+-- cleared  the epoch at which all holds were ended; older holds may not be renewed.
 -- decided  the epoch at which a step last set the switch, 0 if none has; over a decision no lost switch is put back.
 --
--- A note is JSON of whoever changes something: by, host, pid, and what it is that is set. It ends up in the history as it is.
+-- A note is JSON: the author of a change (by, host, pid), and the state that is set. The history stores it as it is.
 
 local SWITCH, HOLDS, REGISTRY, EPOCH, HISTORY, RECORDED, EARLIER = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
 local FIRST_SCOPE = 8
@@ -23,7 +23,7 @@ local REPORTS = string.sub(REGISTRY, 1, -#'registry' - 1) .. 'w:'
 local MAX_BYTES = 65536
 local DAY = 86400 * 1000000
 local TOO_LATE = 60 * 1000000 -- lost data without which others have lived for a minute is not put back any more
-local DIGITS = 16 -- no time that anybody means, in microseconds, has more
+local DIGITS = 16 -- no valid time in microseconds has more
 local FIELDS = {'epoch', 'incarnation', 'restored_from', 'cleared', 'decided'}
 local PARTS = {'scope', 'hold', 'note', 'value', 'error'} -- of an entry of the history, beside its kind
 local MOST_ENTRIES = 1000 -- of the history, about
@@ -59,7 +59,7 @@ local function bump(record)
   return record
 end
 
--- A change that the switch alone does not show: count it, and tell whoever cannot be told by tracking.
+-- A change that the switch alone does not show: count it, and publish it for workers without tracking.
 local function announce(record)
   write_epoch(record)
   redis.pcall('PUBLISH', ARGV[2], int(record.epoch))
@@ -86,7 +86,7 @@ local function enter(kind, what)
   attempt('XADD', HISTORY, 'MAXLEN', '~', MOST_ENTRIES, '*', unpack(entry))
 end
 
--- Of somebody's JSON, where that is. Who only notices a change has not made it.
+-- Host and pid of the JSON only: the worker that notices a change is not its author.
 local function place_in(json)
   local decoded, who = pcall(function() return cjson.decode(json) end)
   if not (decoded and type(who) == 'table' and type(who.host) == 'string' and type(who.pid) == 'number') then return '' end
@@ -96,7 +96,7 @@ end
 -- What is restored later must not undo this decision.
 local function mark(field) attempt('HSET', RECORDED, field, int(now)) end
 
--- Take away a hold whose lease has run out; once, whoever notices.
+-- Remove a hold whose lease has expired; once, although every worker notices.
 local function lapse(id, json)
   if redis.pcall('HDEL', HOLDS, id) == 1 then enter('lapsed', {hold = id, value = json}) end
 end
@@ -312,7 +312,7 @@ function step.earlier()
   redis.call('HSET', EARLIER, ARGV[3], int(left and now or now + tonumber(ARGV[5]) * 1000) .. ' ' .. (left and 'left' or ARGV[4]))
 end
 
--- Whoever has applied the epoch that this makes has read the switch as it is now, or later.
+-- A worker that has applied the epoch of this step has read the switch as it is now, or later.
 function step.barrier() announce(bump(read_epoch())) end
 
 function step.workers() end
@@ -381,7 +381,7 @@ function step.release()
   elseif ended then announce(bump(read_epoch())) end
 end
 
--- ARGV: 3 note. Whoever follows a loss says so; the others, who see the same, are quiet.
+-- ARGV: 3 note. Record a loss that is followed; once, although every worker sees it.
 function step.lost()
   local said = tonumber((recorded() or {})[LOSS] or 0)
   if said and now - said < TOO_LATE then return end
