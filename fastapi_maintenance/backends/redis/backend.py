@@ -211,7 +211,7 @@ class RedisBackend(
         super().follow_components(names)
 
     def _check_components(self) -> None:
-        if isinstance(self._server, ClusterServer) and not self._keys.scopes_share_slot:
+        if isinstance(self._server, ClusterServer) and not self._keys.components_share_slot:
             raise ConfigurationError(
                 "In a cluster, the switches of components must be in the slot of the key "
                 f"{self._keys.switch!r}, which has no hash tag: "

@@ -44,7 +44,7 @@ class Keys:
         return f"{self.registry.removesuffix('registry')}w:{worker}"
 
     @property
-    def scopes_share_slot(self) -> bool:
+    def components_share_slot(self) -> bool:
         """Return whether the switches of components share the slot, by a hash tag in the key."""
         return self.holds.startswith(f"{self.switch}:")
 

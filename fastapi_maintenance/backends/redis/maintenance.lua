@@ -117,13 +117,13 @@ local function put_hold(id, since, json, lease_ms)
   sweep_holds()
 end
 
-local function scope_of(key) return string.sub(key, #SWITCH + 2) end
+local function component_of(key) return string.sub(key, #SWITCH + 2) end
 
 -- The switch of a scope ('' or none for the general one). None that was not announced as a key is touched.
 local function switch_of(scope)
   if not scope or scope == '' then return SWITCH end
   for i = FIRST_SCOPE, #KEYS do
-    if scope_of(KEYS[i]) == scope then return KEYS[i] end
+    if component_of(KEYS[i]) == scope then return KEYS[i] end
   end
 end
 
@@ -211,7 +211,7 @@ end
 
 -- Set a switch, and say whether that has changed it. What was written past us before comes first in the history.
 local function put_switch(key, value, px, json)
-  local scope, known, status, before = scope_of(key), recorded(), read_switch(key)
+  local scope, known, status, before = component_of(key), recorded(), read_switch(key)
   if known and status then notice({scope, status, before, redis.call('PTTL', key)}, known, json) end
   if value == '' then redis.call('DEL', key)
   elseif tonumber(px) > 0 then redis.call('SET', key, value, 'PX', px)
@@ -224,7 +224,7 @@ end
 local function decide(value, px, scope, what)
   local key = switch_of(scope)
   local changed = put_switch(key, value, px, what.note or '')
-  mark(DECIDED .. scope_of(key))
+  mark(DECIDED .. component_of(key))
   what.scope = scope
   if changed then enter('set', what) end
   local record = bump(read_epoch())
@@ -254,7 +254,7 @@ local function reading(verdict, roll)
     end
   end
   for i = FIRST_SCOPE, #KEYS do
-    local scope, state, text = scope_of(KEYS[i]), read_switch(KEYS[i])
+    local scope, state, text = component_of(KEYS[i]), read_switch(KEYS[i])
     if not state then return {err = text.err} end
     table.insert(seen, {scope, state, text, -1})
     if text or state ~= 'text' then

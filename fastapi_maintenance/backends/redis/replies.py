@@ -121,7 +121,7 @@ def read_script(reply: Any, observer: HoldObserver | None = None) -> ScriptReply
         live, damaged = (
             (None, _NO_HASH) if holds is None else (observer or HoldObserver()).live(holds, instant)
         )
-        components, unreadable = _scopes(switches)
+        components, unreadable = _components(switches)
         problem, left = problem or damaged or unreadable, _seconds(pttl)
         print_, why = fingerprint.decode(), unrecorded.decode(errors="replace")
         reading = Snapshot(
@@ -305,7 +305,7 @@ def _native_holds(
     return observer.live(entries, now)
 
 
-def _scopes(entries: Any) -> tuple[dict[str, ComponentSwitch], str | None]:
+def _components(entries: Any) -> tuple[dict[str, ComponentSwitch], str | None]:
     components, problem = {}, None
     for name, status, value, pttl in entries:
         switch, trouble = _switch(status.decode(), value)
