@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Final, Literal, get_args
+from typing import Literal
 
 from starlette.responses import JSONResponse
 
+from ._internal.validation import require_choice
 from .decorators import force_maintenance_mode_off
-from .exceptions import ConfigurationError
 from .runtime.current import current_mode
-from .runtime.gate import Gate
 
 __all__ = ["WhileClosed", "readiness"]
 
 WhileClosed = Literal["stay", "leave"]
-
-# The source of a gate that is closed because its backend is away.
-_UNREACHABLE: Final = "unreachable-closed"
 
 
 def readiness(*, while_closed: WhileClosed) -> Callable[[], Awaitable[JSONResponse]]:
@@ -30,24 +26,17 @@ def readiness(*, while_closed: WhileClosed) -> Callable[[], Awaitable[JSONRespon
     does not empty the load balancer. The endpoint does no I/O and passes during maintenance.
     Raises `ConfigurationError`.
     """
-    if while_closed not in get_args(WhileClosed):
-        raise ConfigurationError(
-            f"while_closed must be {' or '.join(get_args(WhileClosed))}, not {while_closed!r}."
-        )
+    require_choice("while_closed", while_closed, WhileClosed)
 
     @force_maintenance_mode_off
     async def ready() -> JSONResponse:
         mode = current_mode()
-        gate = None if mode is None else mode.gate
-        closed = gate is not None and gate.closure is not None
-        left = while_closed == "leave" and gate is not None and _serves_nothing(gate)
+        closed = left = False
+        if mode is not None and mode.gate.closure is not None:
+            closed, is_unreachable = True, mode.gate.source == "unreachable-closed"
+            serves_nothing = mode.gate.closure.state.mode == "full" and not is_unreachable
+            left = while_closed == "leave" and serves_nothing
         content = {"ready": not left, "maintenance": closed}
         return JSONResponse(content, 503 if left else 200, {"Cache-Control": "no-store"})
 
     return ready
-
-
-def _serves_nothing(gate: Gate) -> bool:
-    """Return whether the gate refuses reads too, for another reason than an unreachable backend."""
-    closing = gate.closure
-    return closing is not None and closing.state.mode == "full" and gate.source != _UNREACHABLE

@@ -77,5 +77,5 @@ def test_readiness_without_a_middleware_is_200() -> None:
 
 
 def test_readiness_with_an_invalid_option_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match="while_closed must be stay or leave"):
+    with pytest.raises(ConfigurationError, match="while_closed must be one of stay, leave"):
         readiness(while_closed="maybe")  # type: ignore[arg-type]

@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import Any, Final
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from .._internal.validation import require
 from ..exceptions import ConfigurationError
 from .base import BaseStateBackend
 from .env import EnvVarBackend
@@ -51,8 +52,7 @@ def backend_of_kind(kind: str, **options: Any) -> BaseStateBackend:
     """Return a backend of a kind (`env`, `file` or `redis`), with the options of its class."""
     if kind not in _CLASSES:
         raise ConfigurationError(
-            f"There is no backend {kind!r}; choose env, file or redis, "
-            f"or give a URL like {_EXAMPLES}."
+            f"backend must be env, file, redis or a URL like {_EXAMPLES}, got {kind!r}."
         )
     try:
         return _make(kind, **options)
@@ -114,16 +114,13 @@ def configure_backend(backend: str | BaseStateBackend, **options: Any) -> None:
                 "Options belong to the backend's own constructor when an instance is given."
             )
         _Default.configured = backend
-    elif not isinstance(backend, str):
-        raise ConfigurationError(
-            f"backend must be a kind (env, file or redis), a URL or a backend, not {backend!r}."
-        )
-    elif ":" in backend:
-        if options:
-            raise ConfigurationError("Options belong into the URL's query when a URL is given.")
-        _Default.configured = backend_from_url(backend)
-    else:
-        _Default.configured = backend_of_kind(backend, **options)
+        return
+    requirement = "backend must be a kind (env, file or redis), a URL or a backend"
+    require(isinstance(backend, str), requirement, backend)
+    if options and ":" in backend:
+        raise ConfigurationError("Options belong into the URL's query when a URL is given.")
+    make = backend_from_url if ":" in backend else backend_of_kind
+    _Default.configured = make(backend, **options)
 
 
 def backend_or_default(backend: str | BaseStateBackend | None = None) -> BaseStateBackend:
@@ -135,8 +132,7 @@ def backend_or_default(backend: str | BaseStateBackend | None = None) -> BaseSta
         return backend
     if isinstance(backend, str):
         return backend_from_url(backend)
-    if backend is not None:
-        raise ConfigurationError(f"backend must be a backend or its URL, not {backend!r}.")
+    require(backend is None, "backend must be a backend or its URL", backend)
     if url := os.environ.get(BACKEND_VARIABLE):
         if _Default.from_variable is None or _Default.from_variable[0] != url:
             _Default.from_variable = (url, backend_from_url(url))

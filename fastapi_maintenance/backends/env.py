@@ -8,7 +8,8 @@ import time
 from typing import ClassVar, Final, NoReturn
 
 from .._internal.logging import log_fields
-from ..exceptions import ConfigurationError, InvalidStateError, ReadOnlyBackendError
+from .._internal.validation import require
+from ..exceptions import InvalidStateError, ReadOnlyBackendError
 from ..model.evaluate import evaluate
 from ..model.snapshot import Snapshot
 from ..model.state import OFF, MaintenanceState
@@ -29,10 +30,8 @@ class EnvVarBackend(BaseStateBackend):
 
     def __init__(self, var_name: str | None = None) -> None:
         name = DEFAULT_VAR_NAME if var_name is None else var_name
-        if not name or "=" in name or "\0" in name:
-            raise ConfigurationError(
-                f"{name!r} cannot name an environment variable; write one like {DEFAULT_VAR_NAME}."
-            )
+        requirement = f"var_name must be the name of a variable like {DEFAULT_VAR_NAME}"
+        require(name and not {"=", "\0"} & {*name}, requirement, name)
         self.var_name = name
         self._parsed: tuple[str | None, MaintenanceState] = (None, OFF)
         self._holds_version = object()

@@ -126,11 +126,9 @@ def _combined(holds: Sequence[Hold]) -> MaintenanceState | None:
     if retry_after is None and newest.ends_at is None:
         retry_after = _HOLD_RETRY_AFTER
     mode = "full" if any(state.mode == "full" for state in (newest, *others)) else "read-only"
-    # No hold opens what another closes.
-    allow = [each for each in newest.allow or () if all(each in (o.allow or ()) for o in others)]
-    return newest.replace(
-        mode=mode, allow=tuple(allow) or None, bypass=None, retry_after=retry_after
-    )
+    lists = [state.allow or () for state in others]  # no hold opens what another closes
+    allow = tuple(entry for entry in newest.allow or () if all(entry in each for each in lists))
+    return newest.replace(mode=mode, allow=allow or None, bypass=None, retry_after=retry_after)
 
 
 def _moment(seconds: float) -> datetime:

@@ -88,8 +88,8 @@ def test_a_url_carries_the_options() -> None:
         ("file:m.json?ttl=soon", "could not convert"),
         ("file:m.json?ttl=0", "ttl must be a positive number"),
         ("file:m.json?tlt=1&mode=2", "no option mode, tlt; it knows ttl"),
-        ("file:m%00.json", "cannot name a file"),
-        ("env:A=B", "cannot name an environment variable"),
+        ("file:m%00.json", "file_path must be a path"),
+        ("env:A=B", "var_name must be the name of a variable"),
     ],
 )
 def test_a_url_that_cannot_be_meant_is_refused(url: str, problem: str) -> None:
@@ -138,7 +138,7 @@ def test_a_short_name_takes_the_options_of_its_class(
 @pytest.mark.parametrize(
     ("kind", "options", "problem"),
     [
-        ("memcached", {}, "no backend 'memcached'; choose env, file or redis"),
+        ("memcached", {}, "must be env, file, redis or a URL.* got 'memcached'"),
         ("file", {}, "file backend cannot take these options: .*file_path"),
         ("env", {"path": "m"}, "env backend cannot take these options: .*'path'"),
         ("redis", {"host": "h"}, "redis backend cannot take these options: .*'host'"),

@@ -270,6 +270,6 @@ def test_the_default_name(backend: EnvVarBackend) -> None:
 def test_a_name_that_no_variable_can_have_is_refused(name: str) -> None:
     with pytest.raises(
         ConfigurationError,
-        match=r"cannot name an environment variable; write one like FASTAPI_MAINTENANCE_MODE",
+        match=r"var_name must be the name of a variable like FASTAPI_MAINTENANCE_MODE, got",
     ):
         EnvVarBackend(name)

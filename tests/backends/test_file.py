@@ -629,7 +629,7 @@ async def test_relative_path_survives_a_change_of_directory(
 @pytest.mark.parametrize("path", ["", "a\0b"])
 def test_a_path_that_no_file_can_have_is_refused(path: str) -> None:
     with pytest.raises(
-        ConfigurationError, match=r"cannot name a file; write a path like maintenance\.json"
+        ConfigurationError, match=r"file_path must be a path like maintenance\.json, got"
     ):
         LocalFileBackend(path)
 

@@ -43,7 +43,7 @@ def test_selection_without_options_reads_the_environment(monkeypatch: pytest.Mon
         (BackendSelection("redis"), "'redis' alone does not say where"),
         (BackendSelection("memcached"), "cannot start with 'memcached'"),
         (BackendSelection("http://host"), "A backend URL cannot start with 'http'"),
-        (BackendSelection("env:A=B"), "cannot name an environment variable"),
+        (BackendSelection("env:A=B"), "var_name must be the name of a variable"),
         (
             BackendSelection("file", var_name="CLOSED"),
             "--var-name must be used with --backend env, got another backend",

@@ -1137,7 +1137,7 @@ WRONG: Final[dict[str, tuple[dict[str, Any], str]]] = {
         {"backend": "mongodb://localhost"},
         "A backend URL cannot start with 'mongodb'",
     ),
-    "no backend": ({"backend": 42}, "backend must be a backend or its URL, not 42"),
+    "no backend": ({"backend": 42}, "backend must be a backend or its URL, got 42"),
     "exempt_handler": (
         {"exempt_handler": "/health"},
         "exempt_handler must be callable, got '/health'",

@@ -79,7 +79,7 @@ def test_given_backend_comes_before_all(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_invalid_backend_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match="backend must be a backend or its URL, not 5"):
+    with pytest.raises(ConfigurationError, match="backend must be a backend or its URL, got 5"):
         backend_or_default(5)  # type: ignore[arg-type]
 
 
@@ -115,7 +115,7 @@ def test_configure_backend_takes_an_instance() -> None:
         (
             "etcd",
             {},
-            "There is no backend 'etcd'; choose env, file or redis, or give a URL like redis://",
+            "backend must be env, file, redis or a URL like redis://.*, got 'etcd'",
         ),
         ("file", {}, "The file backend cannot take these options: .*file_path"),
         ("file", {"path": "x"}, "The file backend cannot take these options: .*path"),
@@ -137,8 +137,8 @@ def test_configure_backend_takes_an_instance() -> None:
             {"ttl": 2},
             "Options belong to the backend's own constructor when an instance is given",
         ),
-        (None, {}, r"backend must be a kind \(env, file or redis\), a URL or a backend, not None"),
-        (5, {}, r"backend must be a kind \(env, file or redis\), a URL or a backend, not 5"),
+        (None, {}, r"backend must be a kind \(env, file or redis\), a URL or a backend, got None"),
+        (5, {}, r"backend must be a kind \(env, file or redis\), a URL or a backend, got 5"),
     ],
 )
 def test_configure_backend_with_invalid_options_changes_nothing(

@@ -10,8 +10,8 @@ from typing import ClassVar, TypeVar
 
 from anyio import CapacityLimiter, to_thread
 
-from ..._internal.validation import positive
-from ...exceptions import BackendError, ConfigurationError
+from ..._internal.validation import positive, require
+from ...exceptions import BackendError
 from ...model.evaluate import evaluate
 from ...model.holds import Hold
 from ...model.snapshot import Snapshot
@@ -33,10 +33,8 @@ class LocalFileBackend(BaseStateBackend, SupportsLeases):
 
     def __init__(self, file_path: str | os.PathLike[str], *, ttl: float = 1.0) -> None:
         self.file_path = os.fspath(file_path)
-        if not self.file_path or "\0" in self.file_path:
-            raise ConfigurationError(
-                f"{self.file_path!r} cannot name a file; write a path like maintenance.json."
-            )
+        valid = self.file_path and "\0" not in self.file_path
+        require(valid, "file_path must be a path like maintenance.json", self.file_path)
         self.ttl = positive("ttl", ttl)
         # Absolute, because a process may change its directory later.
         relative = not os.path.isabs(self.file_path)
