@@ -106,7 +106,7 @@ _READ: Final = b"%b$0\r\n\r\n:-2\r\n%%0\r\n*2\r\n$10\r\n1764547200\r\n$6\r\n1234
     _EPOCH,
     _EPOCH,
 )
-_PLACE: Final = b"*4\r\n$2\r\n{}\r\n$12\r\n0123456789ab\r\n_\r\n_\r\n"
+_PLACE: Final = b"*5\r\n$2\r\n{}\r\n$12\r\n0123456789ab\r\n_\r\n_\r\n_\r\n"
 _JOIN: Final = b"+OK\r\n:1\r\n+OK\r\n:1\r\n:1\r\n:0\r\n" + _PLACE + _READ
 _POLL: Final = b"+OK\r\n" + _PLACE + _READ
 

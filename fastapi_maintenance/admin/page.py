@@ -9,7 +9,7 @@ from typing import Final
 from fastapi import APIRouter
 from fastapi.responses import HTMLResponse
 
-from ..responses.page import inline_source
+from ..responses.page import content_security_policy
 from .security import PrivateRoute
 
 _FILES: Final = files(__package__)
@@ -21,9 +21,8 @@ _PAGE: Final = Template(_FILES.joinpath("panel.html").read_text("utf-8")).substi
 
 _HEADERS: Final = {
     "Content-Security-Policy": (
-        f"default-src 'none'; style-src {inline_source(_STYLE)}; "
-        f"script-src {inline_source(_SCRIPT)}; connect-src 'self'; img-src data:; base-uri 'none'; "
-        "form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
+        f"{content_security_policy(_STYLE, _SCRIPT)}; "
+        "frame-ancestors 'none'; require-trusted-types-for 'script'"
     ),
     "X-Frame-Options": "DENY",
     "X-Content-Type-Options": "nosniff",

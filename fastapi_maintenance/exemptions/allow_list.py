@@ -98,16 +98,20 @@ def check_entry(entry: str) -> str:
 
 
 def _parse(entry: str) -> _Entry:
-    names, what = _words(entry)
     try:
-        methods = Method(*names.split(",")) if names else None
+        words = entry.split() if len(entry) <= _MAX_ENTRY else []
+        if len(words) not in (1, 2):
+            raise ConfigurationError('write it like "/login", "POST /login" or "10.1.0.0/16".')
+        *names, what = words
+        methods = Method(*names[0].split(",")) if names else None
         if not what.startswith("/"):
             return _Entry(methods, network=network_of(what))
         segments = what.split("/")[1:]
         is_open = _REST.fullmatch(segments[-1]) is not None
         return _Entry(methods, tuple(_read(segments[:-1] if is_open else segments)), is_open)
     except ConfigurationError as error:
-        raise ConfigurationError(f"Invalid allow entry {_excerpt(entry)}: {error}") from None
+        shown = entry if len(entry) <= 40 else f"{entry[:40]}…"
+        raise ConfigurationError(f"Invalid allow entry {shown!r}: {error}") from None
 
 
 def _read(segments: Sequence[str]) -> Iterator[str | tuple[str]]:
@@ -123,17 +127,3 @@ def _read(segments: Sequence[str]) -> Iterator[str | tuple[str]]:
             raise ConfigurationError(
                 "A parameter must be a whole segment like {id}, {id:int} or, last, {rest:path}."
             )
-
-
-def _words(entry: str) -> tuple[str, str]:
-    words = entry.split() if len(entry) <= _MAX_ENTRY else []
-    if len(words) not in (1, 2):
-        raise ConfigurationError(
-            f"Invalid allow entry {_excerpt(entry)}: "
-            'write it like "/login", "POST /login" or "10.1.0.0/16".'
-        )
-    return ("" if len(words) == 1 else words[0]), words[-1]
-
-
-def _excerpt(entry: str) -> str:
-    return repr(entry if len(entry) <= 40 else f"{entry[:40]}…")

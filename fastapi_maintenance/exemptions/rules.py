@@ -49,6 +49,8 @@ _BEARER: Final = re.compile(r"bearer +([0-9A-Za-z._~+/-]+=*)", re.IGNORECASE)  #
 class Rule(ABC):
     """A condition under which a request passes during maintenance."""
 
+    _arguments = ""  # for `repr`
+
     @abstractmethod
     async def applies(self, connection: HTTPConnection) -> bool | None:
         """Return whether the rule applies to a request; `None` if that is unknown."""
@@ -72,6 +74,9 @@ class Rule(ABC):
     def __invert__(self) -> Rule:
         return _Not(self)
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._arguments})"
+
 
 class ScopeRule(Rule):
     """A rule that reads nothing but the ASGI scope."""
@@ -89,16 +94,13 @@ class When(Rule):
 
     def __init__(self, handler: ExemptHandler) -> None:
         require(callable(handler), "The handler of When must be callable", handler)
-        self._handler = handler
+        self._handler, self._arguments = handler, _name(handler)
 
     async def applies(self, connection: HTTPConnection) -> bool | None:
         """Return the truth of the handler's result, and of a rule its own answer."""
         if isinstance(self._handler, Rule):
             return await self._handler.applies(connection)
         return bool(await call_handler(self._handler, connection))
-
-    def __repr__(self) -> str:
-        return f"When({_name(self._handler)})"
 
 
 # -- rules about the request -----------------------------------------------------------------------
@@ -114,9 +116,10 @@ class Path(ScopeRule):
     def __init__(self, *paths: str, methods: Iterable[str] | None = None) -> None:
         for path in _some("Path", paths):
             require(is_text(path, _PATH), "A path must begin with a slash", path)
-        self._paths = paths
         named = [methods] if isinstance(methods, str) else methods
         self._methods = None if named is None else Method(*named)
+        shown = "" if self._methods is None else f", methods={[*self._methods.methods]!r}"
+        self._arguments = _listed(paths) + shown
         self._exact = frozenset(path for path in paths if "{" not in path)
         self._templates = [_compiled(path) for path in paths if path not in self._exact]
 
@@ -132,10 +135,6 @@ class Path(ScopeRule):
         loose = any(template.match(path) for template in self._templates)
         return None if loose or path.removesuffix("\n") in self._exact else False
 
-    def __repr__(self) -> str:
-        methods = "" if self._methods is None else f", methods={[*self._methods.methods]!r}"
-        return f"Path({_listed(self._paths)}{methods})"
-
 
 class Method(ScopeRule):
     """These methods: `Method("GET", "HEAD")`. A WebSocket has none.
@@ -148,6 +147,7 @@ class Method(ScopeRule):
         for method in _some("Method", methods):
             require(is_text(method, TOKEN), "A method must be like GET or POST", method)
         self.methods = tuple(method.upper() for method in methods)
+        self._arguments = _listed(self.methods)
 
     def matches(self, scope: Scope) -> bool | None:
         method = scope.get("method")
@@ -155,9 +155,6 @@ class Method(ScopeRule):
             return method is not None
         others = {method.upper(), "GET" if method.upper() == "HEAD" else ""}
         return False if others.isdisjoint(self.methods) else None
-
-    def __repr__(self) -> str:
-        return f"Method({_listed(self.methods)})"
 
 
 class Host(ScopeRule):
@@ -173,6 +170,7 @@ class Host(ScopeRule):
             require(is_text(host, _HOST), requirement, host)
         self._hosts = tuple(host.lower() for host in hosts)
         self._endings = tuple(host[1:] for host in self._hosts if host.startswith("*"))
+        self._arguments = _listed(self._hosts)
 
     def matches(self, scope: Scope) -> bool | None:
         given = _headers(scope, b"host")
@@ -180,9 +178,6 @@ class Host(ScopeRule):
         if not is_text(name, _HOST):
             return None
         return name in self._hosts or name.endswith(self._endings)
-
-    def __repr__(self) -> str:
-        return f"Host({_listed(self._hosts)})"
 
 
 # -- rules about the client ------------------------------------------------------------------------
@@ -203,13 +198,11 @@ class Network(ScopeRule):
     ) -> None:
         self._networks = tuple(network_of(network) for network in _some("Network", networks))
         self._proxies = Proxies(trusted_proxies, forwarded)
+        self._arguments = _listed(map(str, self._networks)) + repr(self._proxies)
 
     def matches(self, scope: Scope) -> bool | None:
         address = self._proxies.client_of(scope)
         return None if address is None else is_in(address, self._networks)
-
-    def __repr__(self) -> str:
-        return f"Network({_listed(map(str, self._networks))}{self._proxies!r})"
 
 
 class _Named(ScopeRule):
@@ -222,8 +215,8 @@ class _Named(ScopeRule):
         require(is_text(name, self._names), f"The name of a {kind} must be a token", name)
         if value is not None and not is_text(value, _TEXT):  # not quoted, as it may be a secret
             raise ConfigurationError(f"The value of {kind}({name!r}, …) must be non-empty text.")
-        self._name = name
-        self._value = value
+        self._name, self._value = name, value
+        self._arguments = repr(name) if value is None else f"{name!r}, …"  # it may be a secret
 
     def matches(self, scope: Scope) -> bool | None:
         values = self._values(scope)
@@ -233,10 +226,6 @@ class _Named(ScopeRule):
 
     @abstractmethod
     def _values(self, scope: Scope) -> Sequence[str]: ...
-
-    def __repr__(self) -> str:
-        value = "" if self._value is None else ", …"  # it may be a secret
-        return f"{type(self).__name__}({self._name!r}{value})"
 
 
 class Header(_Named):
@@ -273,7 +262,7 @@ class Bearer(Rule):
 
     def __init__(self, check: Check) -> None:
         require(callable(check), "The check of Bearer must be a function of the token", check)
-        self._check = check
+        self._check, self._arguments = check, _name(check)
 
     async def applies(self, connection: HTTPConnection) -> bool | None:
         """Return whether the token is accepted; unknown for more than one."""
@@ -282,9 +271,6 @@ class Bearer(Rule):
             return None
         match = _BEARER.fullmatch("".join(given))
         return match is not None and bool(await call_handler(self._check, match[1]))
-
-    def __repr__(self) -> str:
-        return f"Bearer({_name(self._check)})"
 
 
 class Role(Rule):
@@ -296,16 +282,13 @@ class Role(Rule):
 
     def __init__(self, *roles: str, of: Callable[[Any], Roles | Awaitable[Roles]]) -> None:
         require(callable(of), "of must be a function of the request that returns roles", of)
-        self._roles = frozenset(_some("Role", roles))
-        self._of = of
+        self._roles, self._of = frozenset(_some("Role", roles)), of
+        self._arguments = f"{_listed(sorted(self._roles))}, of={_name(of)}"
 
     async def applies(self, connection: HTTPConnection) -> bool | None:
         """Return whether the client has one of the roles; unknown if they are `None`."""
         roles = await call_handler(self._of, connection)
         return None if roles is None else not self._roles.isdisjoint(roles)
-
-    def __repr__(self) -> str:
-        return f"Role({_listed(sorted(self._roles))}, of={_name(self._of)})"
 
 
 # -- combinations ----------------------------------------------------------------------------------

@@ -19,17 +19,17 @@ _WAITING: Final = '<p class="waiting" role="status" hidden>{}</p>\n'
 _SCRIPT: Final = _FILES.joinpath("page.js").read_text("utf-8")
 
 
-def inline_source(text: str) -> str:
-    """Return the CSP source that allows exactly this inline style or script."""
-    return f"'sha256-{b64encode(sha256(text.encode()).digest()).decode()}'"
+def content_security_policy(style: str, script: str) -> str:
+    """Return the policy that allows this style, this script and requests to the own origin."""
+    digests = (sha256(text.encode()).digest() for text in (style, script))
+    of_style, of_script = (f"'sha256-{b64encode(digest).decode()}'" for digest in digests)
+    return (
+        f"default-src 'none'; style-src {of_style}; script-src {of_script}; connect-src 'self'; "
+        "img-src data:; base-uri 'none'; form-action 'none'"
+    )
 
 
-CONTENT_SECURITY_POLICY: Final = (
-    f"default-src 'none'; style-src {inline_source(_STYLE)}; script-src {inline_source(_SCRIPT)}; "
-    "connect-src 'self'; img-src data:; "
-    "base-uri 'none'; form-action 'none'"
-).encode()
-"""The policy of the page. It allows its style, its script and requests to its own origin."""
+CONTENT_SECURITY_POLICY: Final = content_security_policy(_STYLE, _SCRIPT).encode()
 
 
 def render_page(content: Content) -> str:

@@ -27,10 +27,8 @@ def read_file(path: str, max_bytes: int) -> bytes | None:
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise OSError(errno.EINVAL, "not a regular file", path)
-        content = b""
-        while part := os.read(descriptor, max_bytes + 1 - len(content)):
-            content += part
-        return content
+        with open(descriptor, "rb", closefd=False) as file:
+            return file.read(max_bytes + 1)
     finally:
         os.close(descriptor)
 
