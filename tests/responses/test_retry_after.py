@@ -53,7 +53,7 @@ def test_retry_after_of_any_time_is_readable(ends_at: datetime, now: datetime, j
     state = MaintenanceState(enabled=True, ends_at=ends_at)
     options = ResponseOptions(jitter=jitter, retry_after_as_date=True)
     seconds, header = options.retry_after_at(now, state)
-    left = (ends_at - now).total_seconds()
+    left = (ends_at.astimezone(UTC) - now).total_seconds()
     assert max(0, min(left, 2**31 - 1)) <= seconds <= max(0, left) + 1 + jitter
     assert seconds <= 2**31 - 1
     date = header.decode()

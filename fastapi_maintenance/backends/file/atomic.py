@@ -27,8 +27,10 @@ def read_file(path: str, max_bytes: int) -> bytes | None:
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise OSError(errno.EINVAL, "not a regular file", path)
-        with open(descriptor, "rb", closefd=False) as file:
-            return file.read(max_bytes + 1)
+        content = b""
+        while part := os.read(descriptor, max_bytes + 1 - len(content)):
+            content += part
+        return content
     finally:
         os.close(descriptor)
 

@@ -6,11 +6,11 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from ...exceptions import BackendError, BackendUnavailableError, InvalidStateError
 from ...model.holds import Hold
@@ -20,6 +20,7 @@ from .atomic import read_file, remove_file, replace_file, translating_os_errors
 
 _MAX_HOLDS_BYTES: Final = 1024 * 1024
 _LOCK_TIMEOUT: Final = 5.0  # seconds
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,25 +102,17 @@ class SwitchFiles:
     def read(self) -> tuple[Snapshot, bool]:
         """Read the files, without a lock; also return whether there is a switch."""
         # The holds first: a release that keeps the switch on writes the switch first.
-        holds, error = self._try_holds()
-        exists, switch, switch_error = self._try_switch()
+        holds, error = _try(self.holds_path, self._read_holds)
+        switch, switch_error = _try("The file", self._read_switch)
+        exists = switch is not None or switch_error is not None
         now = time.time()
         live = None if holds is None else tuple(holds.live(now).by_id.values())
         error = " ".join(filter(None, (switch_error, error))) or None
-        return Snapshot(switch, live, now, error=error), exists
+        return Snapshot(switch if exists else OFF, live, now, error=error), exists
 
-    def _try_switch(self) -> tuple[bool, MaintenanceState | None, str | None]:
-        try:
-            raw = read_file(self.path, MAX_BYTES)
-            return raw is not None, MaintenanceState.parse(raw), None
-        except (OSError, InvalidStateError) as problem:
-            return True, None, _sentence("The file", problem)
-
-    def _try_holds(self) -> tuple[StoredHolds | None, str | None]:
-        try:
-            return self._read_holds(), None
-        except (OSError, InvalidStateError) as problem:
-            return None, _sentence(self.holds_path, problem)
+    def _read_switch(self) -> MaintenanceState | None:
+        raw = read_file(self.path, MAX_BYTES)
+        return None if raw is None else MaintenanceState.parse(raw)
 
     def _read_holds(self) -> StoredHolds:
         raw = read_file(self.holds_path, _MAX_HOLDS_BYTES)
@@ -133,8 +126,7 @@ class SwitchFiles:
     def write(self, state: MaintenanceState, expires_in: float | None = None) -> None:
         """Write the switch, unless it has that state already. Raises `BackendError`."""
         state = _expiring(state, expires_in)
-        exists, switch, _ = self._try_switch()
-        if not exists or switch != state:
+        if _try(self.path, self._read_switch)[0] != state:
             with translating_os_errors(self.path):
                 replace_file(self.path, state.dump().encode())
 
@@ -142,8 +134,7 @@ class SwitchFiles:
         self, expected: MaintenanceState | None, state: MaintenanceState, *, end_holds: bool = False
     ) -> bool:
         """Write the switch, or `clear` all, if it is as expected; otherwise return False."""
-        _, switch, _ = self._try_switch()
-        if switch != expected:
+        if self.read()[0].switch != expected:
             return False
         if end_holds:
             self.clear()
@@ -182,7 +173,7 @@ class SwitchFiles:
 
     def clear(self) -> None:
         """Revoke every hold, and turn the switch off."""
-        holds, _ = self._try_holds()
+        holds, _ = _try(self.holds_path, self._read_holds)
         # After every hold was taken, even if the clock was set back; otherwise it does not count.
         taken = [hold.since for hold in (holds or self._last_holds).by_id.values()]
         self._store(StoredHolds(cleared_at=max([time.time(), *taken])))
@@ -217,9 +208,15 @@ def _finite(number: Any) -> float:
     return value
 
 
-def _sentence(what: str, problem: OSError | InvalidStateError) -> str:
-    detail = problem.strerror or "no reason given" if isinstance(problem, OSError) else str(problem)
-    return f"{what} cannot be read: {detail.removesuffix('.')}."
+def _try(what: str, read: Callable[[], T]) -> tuple[T | None, str | None]:
+    """Return what is read, or a sentence that says why it cannot be read."""
+    try:
+        return read(), None
+    except OSError as error:
+        reason = error.strerror or "no reason given"
+    except InvalidStateError as error:
+        reason = str(error)
+    return None, f"{what} cannot be read: {reason.removesuffix('.')}."
 
 
 def _expiring(state: MaintenanceState, expires_in: float | None) -> MaintenanceState:
