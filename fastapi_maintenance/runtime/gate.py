@@ -119,7 +119,7 @@ class SnapshotCache:
     """
 
     def __init__(self, policy: StalenessPolicy, clock: Callable[[], float] = time.time) -> None:
-        self._policy = policy
+        self.policy = policy
         self._wall_clock = clock
         self._stored_at = -math.inf
         self._registered_at = -math.inf
@@ -183,7 +183,7 @@ class SnapshotCache:
         self, now: float, fallback: Snapshot | None, fallback_source: str, *, watched: bool
     ) -> Gate:
         """Derive the gate. Without `watched`, nothing confirms it, and it is valid for `ttl`."""
-        policy = self._policy
+        policy = self.policy
         since = self.confirmed_at(now)
         fresh = policy.asks_always or now - since <= policy.stale_after
         backend_now = self.backend_time(now)
@@ -208,16 +208,16 @@ class SnapshotCache:
         )
 
     def _state_of(self, effective: EffectiveState) -> GateState:
-        override = self._policy.enable_maintenance
+        override = self.policy.enable_maintenance
         closure = closure_of(effective.hold, override, effective.switch)
         return GateState(closure, effective.state, effective.upcoming if override is None else None)
 
     def confirmed_at(self, now: float) -> float:
         """Return the time from which staleness is measured."""
-        if self._policy.on_unreachable == "closed":
+        if self.policy.on_unreachable == "closed":
             # A fence must hold against the registry. It counts from where Redis began to count, and
             # a worker that has never registered is fenced from the start.
-            return self._registered_at if self._policy.counts_from_registering else self.fresh_at
+            return self._registered_at if self.policy.counts_from_registering else self.fresh_at
         since = max(self.fresh_at, self.begun_at)
         return now if since == -math.inf else since
 
@@ -235,9 +235,9 @@ class SnapshotCache:
 
     def _horizon(self, since: float, *, watched: bool) -> float:
         """Return until when a gate is valid that was confirmed at that time."""
-        if self._policy.asks_always:
+        if self.policy.asks_always:
             return -math.inf
-        return since + (self._policy.stale_after if watched else self._policy.ttl)
+        return since + (self.policy.stale_after if watched else self.policy.ttl)
 
     def _basis(
         self, fallback: Snapshot | None, fallback_source: str, *, fresh: bool
@@ -245,10 +245,10 @@ class SnapshotCache:
         """Return the snapshot to evaluate and its source: the known one, a fallback's, or none."""
         if (known := self.known) is not None:
             # The override beats every switch; one of a component must not outdo an off hold.
-            if self._policy.enable_maintenance is not None and known.components:
+            if self.policy.enable_maintenance is not None and known.components:
                 known = replace(known, components={})
             if fresh:
-                return known, self._policy.kind
+                return known, self.policy.kind
             return _unending(known, self.fresh_at + self._clock_offset), "last-known"
         snapshot = fallback or Snapshot()
         if self.snapshot is not None:  # its switch is unreadable, its holds are not

@@ -65,7 +65,7 @@ class MaintenanceMode(MaintenanceOptions):
         # A snapshot of a healthy worker is up to 1.2 ttl old.
         rule = f"stale_after must be at least 1.5 ttl, here {1.5 * backend.ttl:g} s"
         require(positive("stale_after", stale_after) >= 1.5 * backend.ttl, rule, stale_after)
-        self._policy = StalenessPolicy(
+        policy = StalenessPolicy(
             kind=backend.kind,
             enable_maintenance=self.enable_maintenance,
             on_unreachable=self.on_unreachable,
@@ -74,7 +74,7 @@ class MaintenanceMode(MaintenanceOptions):
             counts_from_registering=isinstance(backend, WorkerRegistry),
             asks_always=_can_read_nowait(backend),
         )
-        self.cache = SnapshotCache(self._policy)
+        self.cache = SnapshotCache(policy)
         self.requests = InFlightRequests()
         self._evictor = Evictor(
             close_websockets=self.close_websockets, close_streams=self.close_streams
@@ -245,7 +245,7 @@ class MaintenanceMode(MaintenanceOptions):
             "epoch": 0 if snapshot is None else snapshot.epoch,
             **self._counts(gate),
             "components": {name: self._counts(gate, name) for name in sorted(self.components)},
-            "fence": self._policy.stale_after if self.on_unreachable == "closed" else None,
+            "fence": self.cache.policy.stale_after if self.on_unreachable == "closed" else None,
             "unrouted": self.unrouted,
         }
 
@@ -283,7 +283,7 @@ class MaintenanceMode(MaintenanceOptions):
         """Return a valid gate. This needs no I/O if a watch runs on this event loop."""
         if self._override is not None:
             return self.evaluate_gate()
-        if self._policy.asks_always:
+        if self.cache.policy.asks_always:
             snapshot = self._read_nowait()
             if snapshot is not None and snapshot is not self.cache.snapshot:
                 self.update(snapshot, time.monotonic())

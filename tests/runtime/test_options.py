@@ -15,6 +15,7 @@ from fastapi_maintenance import (
     MaintenanceModeMiddleware,
     MaintenanceOptions,
 )
+from fastapi_maintenance.backends import EnvVarBackend
 
 HAVE_THEM = [MaintenanceModeMiddleware, MaintenanceMode, BackgroundMode]
 
@@ -55,3 +56,11 @@ def test_middleware_keeps_five_positional_options() -> None:
         "exempt_handler",
         "response_handler",
     ]
+
+
+@pytest.mark.parametrize("cls", [MaintenanceModeMiddleware, MaintenanceMode])
+def test_attributes_are_few_enough_to_be_read_fast(cls: Any) -> None:
+    """Python 3.11 keeps up to 29 attributes in the object, and else makes a dictionary for them.
+    Each request reads some.
+    """
+    assert len(vars(cls(EnvVarBackend()))) < 30
