@@ -9,8 +9,7 @@ from typing import Final
 from starlette.types import Scope
 
 from ..responses.response import MaintenanceResponse
-from ..routing import RouteTable
-from ..routing.table import RouteScan
+from ..routing import RouteScan, RouteTable
 from ..runtime.gate import Gate
 
 _MAX_PATHS: Final = 1024  # of up to 640 characters, as longer ones are not looked up
@@ -32,9 +31,9 @@ class KnownRefusals:
     """The responses to the requests that were refused behind one gate, by method and path.
 
     Routes and gate alone have decided on these, by type, method, path, root path and application.
-    They are kept until routes are added or a poll derives the gate anew. Only refusals are kept,
-    so no request passes by what is out of date. They are replaced as a whole, because the event
-    loops of an application share them.
+    They are kept until a poll derives the gate anew, or another request finds that routes were
+    added. Only refusals are kept, so no request passes by what is out of date. They are replaced
+    as a whole, because the event loops of an application share them.
     """
 
     def __init__(self, routes: RouteTable) -> None:
@@ -44,14 +43,10 @@ class KnownRefusals:
     def find(self, gate: Gate, scope: Scope) -> MaintenanceResponse | None:
         """Return the response to a request, if it is known."""
         known = self._known
-        scan = known.scan
-        routes = scan.router.routes
         if (
             gate is not known.gate
             or monotonic() >= gate.until
-            or len(routes) != scan.size
-            or routes[-1] is not scan.last
-            or (scan.nested and sum(map(len, scan.nested)) != scan.nested_size)
+            or self._routes.current is not known.scan
             or scope.get("app") is not known.app
             or scope.get("root_path") != known.root_path
         ):

@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from .layers import unwrap
 from .match import RouteMatch
-from .table import RouteTable
+from .table import RouteScan, RouteTable
 
-__all__ = ["RouteMatch", "RouteTable", "unwrap"]
+__all__ = ["RouteMatch", "RouteScan", "RouteTable", "unwrap"]

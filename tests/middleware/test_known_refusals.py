@@ -119,10 +119,13 @@ async def test_known_refusal_ends_with_the_next_poll(service: Make) -> None:
 
 
 async def test_known_refusal_ends_with_an_added_route(service: Make) -> None:
+    """As soon as a request looks at the routes that is no known refusal, or at the next poll."""
     site = service("/{rest:path}")
     await site.ask()
     app: Any = site.middleware.app
     app.router.routes.insert(0, Route("/items", force_maintenance_mode_off(endpoint())))
+    assert await site.ask() == 503
+    assert await site.ask("/others") == 503
     assert await site.ask() == 200
 
 
@@ -137,6 +140,7 @@ async def test_known_refusal_ends_with_an_included_route(monkeypatch: pytest.Mon
     @force_maintenance_mode_off
     async def items() -> None: ...
 
+    assert await site.ask("/in/others") == 503
     assert await site.ask("/in/items") == 200
 
 
