@@ -91,9 +91,10 @@ def _line(change: Change) -> str:
 
 
 def _table(changes: Sequence[Change]) -> Table:
-    rows = [_row(change) for change in changes]
     names = ("when", "what", "state", "component", "by", "at", "reason")
-    return as_table(names, (row | {"reason": row["reason"] or row["error"]} for row in rows))
+    rows = [_row(change) for change in changes]
+    texts = [row | {"reason": row["reason"] or row["error"]} for row in rows]
+    return as_table(names, [[row[name] for name in names] for row in texts])
 
 
 def _what(change: Change) -> str:

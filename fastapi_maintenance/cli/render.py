@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from .._internal.logging import one_line
 from ..backends import BaseStateBackend
@@ -13,7 +13,7 @@ from ..backends.base import ReplicaAck
 from ..backends.status import StatusReport, describe_hold, label, look
 from ..model.holds import Hold
 from ..model.state import MaintenanceState
-from .console import ExitCode, echo_error, echo_json, exit_with, show
+from .console import ExitCode, echo_error, exit_with, show
 from .durations import show_moment, show_seconds
 
 if TYPE_CHECKING:
@@ -32,12 +32,7 @@ def show_status(
         return await look(backend, component), await backend.warnings()
 
     report, warnings = asyncio.run(read())
-    if as_json:
-        echo_json(report.to_json() | {"warnings": warnings})
-    else:
-        show_report(report)
-    for warning in warnings:
-        echo_error(warning)
+    show_report(report, warnings, as_json=as_json)
     if report.state is None:
         exit_with(
             f"Cannot determine the current state: {report.reading.error} "
@@ -47,9 +42,18 @@ def show_status(
     return ExitCode.ON if exit_code and report.state.enabled else ExitCode.DONE
 
 
-def show_report(report: StatusReport) -> None:
-    """Print a report as lines for a pipe, or as tables on a terminal."""
-    show(report.to_json, lambda: as_lines(report), lambda: as_tables(report), as_json=False)
+def show_report(
+    report: StatusReport, warnings: Sequence[str] = (), *, as_json: bool = False, **more: Any
+) -> None:
+    """Print a report as JSON with `more`, as lines for a pipe, or as a table on a terminal."""
+    show(
+        lambda: report.to_json() | {"warnings": warnings, **more},
+        lambda: as_lines(report),
+        lambda: as_tables(report),
+        as_json=as_json,
+    )
+    for warning in warnings:
+        echo_error(warning)
 
 
 def as_lines(report: StatusReport) -> list[str]:
@@ -185,7 +189,7 @@ def _hold_line(report: StatusReport, hold: Hold) -> str:
 
 def as_table(
     columns: Sequence[str],
-    rows: Iterable[Mapping[str, str | None]],
+    rows: Iterable[Sequence[str | None]],
     colours: Mapping[str, str] | None = None,
 ) -> Table:
     """Return a table for a terminal. `colours` has the style of words."""
@@ -194,8 +198,7 @@ def as_table(
 
     table = Table(*columns)
     for row in rows:
-        texts = (row[name] or "" for name in columns)
         table.add_row(
-            *(Text(one_line(text), style=(colours or {}).get(text, "")) for text in texts)
+            *(Text(one_line(text or ""), style=(colours or {}).get(text or "", "")) for text in row)
         )
     return table

@@ -15,7 +15,7 @@ from ..backends.base import ReplicaAck
 from ..backends.status import StatusReport, describe_hold, look
 from ..model.holds import Hold
 from ..model.state import OFF, MaintenanceState
-from .console import ExitCode, echo, echo_error, echo_json, exit_with
+from .console import ExitCode, echo, echo_json, exit_with
 from .durations import parse_until
 from .options import operator
 from .render import replicas_line, show_report, window_line
@@ -72,15 +72,10 @@ def turn_on(
         return *await _write_on(backend, state, length, component), await backend.warnings()
 
     report, problem, replicas, warnings = asyncio.run(write())
-    if as_json:
-        acks = None if replicas is None else asdict(replicas)
-        echo_json(report.to_json() | {"replicas": acks, "warnings": warnings})
-    else:
-        show_report(report)
-        if replicas is not None:
-            echo(replicas_line(replicas))
-    for warning in warnings:
-        echo_error(warning)
+    acks = None if replicas is None else asdict(replicas)
+    show_report(report, warnings, as_json=as_json, replicas=acks)
+    if replicas is not None and not as_json:
+        echo(replicas_line(replicas))
     if problem:
         exit_with(problem, ExitCode.FAILED)
     if wait or drained:

@@ -15,11 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-_CLOSES: Final = "closes by itself after"
-_COLUMNS: Final = (
-    *("worker", "host", "pid", "delivery", "status", "requests", "WebSockets"),
-    _CLOSES,
-)
+_COLUMNS: Final = ["worker", "host", "pid", "delivery", "status", "requests", "WebSockets"]
 _COLOURS: Final = {
     "open": "green",
     "drained": "green",
@@ -84,19 +80,14 @@ def summary(result: BarrierResult) -> str:
 def as_table(workers: Iterable[tuple[str, Worker]]) -> Table:
     """Return a row for each worker."""
     rows = (
-        {
-            "worker": worker.id,
-            "host": worker.host,
-            "pid": str(worker.pid),
-            "delivery": worker.delivery,
-            "status": status,
-            "requests": str(worker.http),
-            "WebSockets": str(worker.websockets),
-            _CLOSES: "never" if worker.fence is None else f"{worker.fence:g} s",
-        }
+        (
+            *(worker.id, worker.host, str(worker.pid), worker.delivery, status),
+            *(str(worker.http), str(worker.websockets)),
+            "never" if worker.fence is None else f"{worker.fence:g} s",
+        )
         for status, worker in workers
     )
-    return render.as_table(_COLUMNS, rows, _COLOURS)
+    return render.as_table((*_COLUMNS, "closes by itself after"), rows, _COLOURS)
 
 
 def worker_lines(roll: RegistrySnapshot) -> Iterator[str]:
@@ -124,12 +115,9 @@ def rows(roll: RegistrySnapshot, warnings: Sequence[str] = ()) -> list[dict[str,
 
     `warnings` are those of the registry that they share.
     """
+    vanished = {worker.id: roll.why_not_gone(worker) for worker in roll.workers if worker.vanished}
     return [
-        worker.to_json()
-        | {
-            "why_not_gone": roll.why_not_gone(worker) if worker.vanished else None,
-            "warnings": [*warnings],
-        }
+        worker.to_json() | {"why_not_gone": vanished.get(worker.id), "warnings": [*warnings]}
         for worker in roll.workers
     ]
 

@@ -94,14 +94,15 @@ class BarrierResult:
     def to_json(self) -> dict[str, Any]:
         """All of it as JSON values, always with the same keys."""
         groups = {name: [worker.to_json() for worker in group] for name, group in self.groups()}
-        times = {"elapsed": round(self.elapsed, 3), "trusted_in": round(self.trusted_in, 3)}
-        known = {
+        return {
             "ok": self.ok,
-            **times,
+            "elapsed": round(self.elapsed, 3),
+            "trusted_in": round(self.trusted_in, 3),
             "expected": self.expected,
             "state": self.state.model_dump(mode="json"),
+            **groups,
+            "joined": [worker.id for worker in self.joined],
         }
-        return {**known, **groups, "joined": [one.id for one in self.joined]}
 
     def check(self, *, strict: bool = True) -> None:
         """Raise `DrainTimeout` or, if `strict`, `UnfencedError` unless it is proved.
