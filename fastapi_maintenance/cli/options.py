@@ -8,6 +8,7 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from urllib.parse import quote
 
 import typer
 
@@ -66,27 +67,27 @@ class BackendSelection(NamedTuple):
     def create(self) -> BaseStateBackend:
         """Create the backend. Raises `ConfigurationError`."""
         with _without_plugins():
-            from ..backends.default import BACKEND_VARIABLE, backend_of_kind, backend_or_default
+            from ..backends.default import BACKEND_VARIABLE, backend_or_default
 
-        implied = "env" if self.var_name is not None else "file" if self.file_path else None
-        kind = self.url or implied
-        for name, value, owner in (
+        url = self.url or None
+        for name, value, kind in (
             ("--var-name", self.var_name, "env"),
-            ("--file-path", self.file_path, "file"),
+            ("--file-path", self.file_path and quote(self.file_path), "file"),
         ):
-            if value is not None and kind != owner:
+            if value is None:
+                continue
+            if not value:
+                raise ConfigurationError(f"{name} must not be empty. Give a value, or omit it.")
+            if url not in (None, kind):
                 raise ConfigurationError(
-                    f"{name} must be used with --backend {owner}, got another backend. "
+                    f"{name} must be used with --backend {kind}, got another backend. "
                     "Remove one of the two options."
                 )
-        if kind == "env":
-            return backend_of_kind("env", var_name=self.var_name)
-        if self.file_path is not None:
-            return backend_of_kind("file", file_path=self.file_path)
+            url = f"{kind}:{value}"
         try:
-            return backend_or_default(kind)
+            return backend_or_default(url)
         except ConfigurationError as error:
-            if kind:
+            if url:
                 raise
             raise ConfigurationError(
                 f"Invalid value of the environment variable {BACKEND_VARIABLE}: {error}"

@@ -6,7 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import Callable, Hashable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
@@ -55,17 +55,9 @@ class Observation:
     def key(self) -> Hashable:
         """A value that stays equal until something other than the time changes."""
         report = self.report
-        holds = (
-            None if report.holds is None else tuple((hold.id, hold.state) for hold in report.holds)
-        )
-        return (
-            report.state,
-            report.decided_by,
-            report.switch,
-            holds,
-            report.reading.error,
-            self.source,
-        )
+        holds = report.holds and tuple((hold.id, hold.state) for hold in report.holds)
+        error = report.reading.error
+        return report.state, report.decided_by, report.switch, holds, error, self.source
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as JSON values, always with the same keys."""
@@ -96,11 +88,9 @@ class Observer(MaintenanceMode):
 
     async def wait(self, seconds: float = _REDRAW_INTERVAL) -> None:
         """Wait for a change, at most so many seconds."""
-        alarm = asyncio.get_running_loop().call_later(seconds, self._news.set)
-        try:
-            await self._news.wait()
-        finally:
-            alarm.cancel()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._news.wait()
 
     async def look(self) -> Observation:
         """Return the current observation."""

@@ -23,6 +23,7 @@ from fastapi_maintenance.model import state
         (BackendSelection("file", file_path="state.json"), "file:state.json"),
         (BackendSelection(var_name="CLOSED"), "env:CLOSED"),
         (BackendSelection(file_path="state.json"), "file:state.json"),
+        (BackendSelection(file_path="a?b%20#c"), "file:a?b%20#c"),
         (BackendSelection(), "env:FASTAPI_MAINTENANCE_MODE"),
     ],
 )
@@ -44,6 +45,8 @@ def test_selection_without_options_reads_the_environment(monkeypatch: pytest.Mon
         (BackendSelection("memcached"), "cannot start with 'memcached'"),
         (BackendSelection("http://host"), "A backend URL cannot start with 'http'"),
         (BackendSelection("env:A=B"), "var_name must be the name of a variable"),
+        (BackendSelection(var_name=""), "--var-name must not be empty"),
+        (BackendSelection(file_path=""), "--file-path must not be empty"),
         (
             BackendSelection("file", var_name="CLOSED"),
             "--var-name must be used with --backend env, got another backend",
