@@ -77,7 +77,7 @@ def show(
 
 
 def echo_json(document: Any) -> None:
-    """Print a document for programs, and people who look at it."""
+    """Print a document as indented JSON."""
     echo(json.dumps(document, indent=2))
 
 

@@ -192,7 +192,7 @@ def as_table(
     rows: Iterable[Sequence[str | None]],
     colours: Mapping[str, str] | None = None,
 ) -> Table:
-    """Return a table for a terminal. `colours` has the style of words."""
+    """Return a table for a terminal. `colours` maps words to their styles."""
     from rich.table import Table
     from rich.text import Text
 

@@ -54,9 +54,7 @@ def run(
         console = Console(stderr=True)
     display, lost = ExitStack(), threading.Event()
 
-    def print_loss(
-        error: LeaseLostError,
-    ) -> None:  # in the thread of the lease, unlike a log record
+    def print_loss(error: LeaseLostError) -> None:  # called from the thread of the lease
         echo_error(f"{error}.")
         lost.set()
 
@@ -220,7 +218,7 @@ class _Signals:
 def _in_foreground() -> bool:
     """Return whether the terminal sends Ctrl-C to this process' group, and so to the command too.
 
-    Standard input does not tell, because it may be a file while Ctrl-C is typed on the terminal.
+    Standard input may be a file while Ctrl-C is typed on the terminal, so it is not asked.
     """
     try:
         with open(_TERMINAL, "rb", buffering=0) as terminal:

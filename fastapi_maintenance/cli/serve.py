@@ -88,7 +88,7 @@ _OPTIONS: Final = ResponseOptions(
 
 
 class _Follower(MaintenanceMode):
-    """Follows the switch without a registration: it admits no request, so no barrier need wait."""
+    """Follows the switch without a registration, because a barrier need not wait for it."""
 
     def report(self) -> Mapping[str, Any]:
         return {}

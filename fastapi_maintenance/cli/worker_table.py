@@ -31,9 +31,9 @@ _COLOURS: Final = {
 def wait_display(
     console: Console | None, tell: Callable[[str], object]
 ) -> Iterator[Callable[[BarrierResult], object]]:
-    """Yield what shows how a wait goes.
+    """Yield a function that shows the progress of a wait.
 
-    It redraws a table on a terminal that can, and else prints a line for each change.
+    It redraws a table on a terminal that supports this. Otherwise it tells a line for each change.
     """
 
     def footer(result: BarrierResult) -> str:
@@ -111,9 +111,9 @@ def ways_around(workers: Sequence[Worker]) -> list[str]:
 
 
 def rows(roll: RegistrySnapshot, warnings: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """Workers as JSON values; of one that vanished also why it is not proved gone.
+    """Return workers as JSON values, with the reason why a vanished one is not proved gone.
 
-    `warnings` are those of the registry that they share.
+    `warnings` are those of the registry.
     """
     vanished = {worker.id: roll.why_not_gone(worker) for worker in roll.workers if worker.vanished}
     return [

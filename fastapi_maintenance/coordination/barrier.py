@@ -1,4 +1,4 @@
-"""The barrier: wait until every live worker has applied the state and, if asked, drained."""
+"""The barrier: wait until every live worker has applied the state, and drained if asked to."""
 
 from __future__ import annotations
 
@@ -26,22 +26,23 @@ from ..runtime.current import current_backend
 
 _FIRST_LOOK: Final = 0.01  # seconds after the beginning
 _SLOWEST_LOOK: Final = 0.2
-# A look that had less and was cut off says nothing of the registry: it came too late.
+# A read that had less time and was cut off is no sign of an unreachable registry.
 _UNHURRIED: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class BarrierResult:
-    """The status of every worker.
+    """The status of every worker at the end of a wait, or during it.
 
-    Each is in one of the first four; `joined` names those that came while waiting.
+    Each worker is in one of four groups. `drained` workers have applied the state and have no
+    request in flight. `applied` workers have applied it, with earlier requests in flight. `waiting`
+    workers have not applied it. `expired` workers have not reported for a lifetime of the registry;
+    `unfenced` are those of them that may still be serving. `joined` are the workers that started
+    during the wait.
 
-    `drained` have applied the state and have no request in flight; `applied` have requests in
-    flight that were let in before; `waiting` have not applied it; `expired` have not reported for a
-    lifetime of the registry, and of these `unfenced` may still be serving. `state` is the effective
-    state when last looked at, `elapsed` is in seconds, `trouble` is why the last look failed. For
-    `trusted_in` seconds more there may be others: the registry is young, and those that it has lost
-    were not fenced yet.
+    `state` is the effective state, as last read. `elapsed` is in seconds. `trouble` is the error of
+    the last read, if it failed. In `trusted_in` seconds, the registry will be complete: a young one
+    may not list every worker yet.
     """
 
     state: MaintenanceState = OFF
@@ -60,7 +61,7 @@ class BarrierResult:
 
     @property
     def pending(self) -> tuple[Worker, ...]:
-        """The live workers that are still waited for."""
+        """The live workers that the wait is waiting for."""
         return (*self.waiting, *self.applied) if self.wants_drained else self.waiting
 
     @property
@@ -80,19 +81,19 @@ class BarrierResult:
 
     @property
     def ok(self) -> bool:
-        """Return whether it is proved.
+        """Return whether it is proved that every worker has followed.
 
-        There are workers, all have followed, and none that vanished can still be serving otherwise.
+        Workers are registered, all have followed, and no vanished worker may still be serving.
         """
         return self.is_over and not self.unfenced and (self.count > 0 or self.expected == 0)
 
     def groups(self) -> Iterator[tuple[str, tuple[Worker, ...]]]:
-        """Group the workers by status; the unfenced ones are among the expired, too."""
+        """Yield the workers by status. The unfenced ones are among the expired, too."""
         for name in ("drained", "applied", "waiting", "expired", "unfenced"):
             yield name, getattr(self, name)
 
     def to_json(self) -> dict[str, Any]:
-        """All of it as JSON values, always with the same keys."""
+        """Return everything as JSON values, always with the same keys."""
         groups = {name: [worker.to_json() for worker in group] for name, group in self.groups()}
         return {
             "ok": self.ok,
@@ -105,9 +106,9 @@ class BarrierResult:
         }
 
     def check(self, *, strict: bool = True) -> None:
-        """Raise `DrainTimeout` or, if `strict`, `UnfencedError` unless it is proved.
+        """Raise `DrainTimeout`, or `UnfencedError` if `strict`, unless the result is `ok`.
 
-        Both name the workers.
+        Both errors name the workers.
         """
         trouble = f" {self.trouble}" if self.trouble else ""
         if trouble and self.looked:
@@ -146,12 +147,12 @@ class BarrierResult:
 
 
 class Barrier:
-    """Remembers every worker that was seen since the beginning, and says where each stands. Pure.
+    """Knows every worker since the beginning of a wait, and its status. Pure.
 
-    Times are seconds on the observer's own clock, and only those count: no worker is over because
-    of what any other clock says. `epoch` is the one that the barrier itself made: who has applied
-    it, or a later one, has read a state at least as new. With a `component`, it is about the routes
-    of that alone; where no live worker has any, all are waited for, as the name may be wrong.
+    Times are seconds on the observer's own clock; no other clock proves that a worker is gone.
+    `epoch` is that of the barrier: a worker that has applied it, or a later one, has read a state
+    at least as new. With a `component`, only its routes count. If no live worker has any, the name
+    may be wrong, so the wait does not end.
     """
 
     def __init__(
@@ -166,24 +167,24 @@ class Barrier:
         self._drained = drained
         self._expect = expect
         self._first = {worker.id for worker in begun.workers}
-        # Each with since when it has not reported.
+        # Each worker with the time of its last report.
         self._known: dict[str, tuple[Worker, float]] = {}
         self._generation = ""
         self._registered: set[str] = set()  # in that generation
         self.begin(begun, 0.0)
 
     def begin(self, begun: RegistrySnapshot, now: float) -> None:
-        """Begin, or begin anew where the data were lost."""
+        """Begin, or begin again after the data were lost."""
         self.epoch = begun.reading.epoch
         self._generation_since = now
 
     def observe(self, roll: RegistrySnapshot, now: float) -> BarrierResult:
-        """Take a roll call into account."""
+        """Take a snapshot of the registry into account, and return the result so far."""
         self._remember(roll, now)
         lifetime = max([roll.lifetime, *(worker.lifetime for worker, _ in self._known.values())])
         present = [worker for worker, _ in self._known.values()]
         settled = self._is_settled(present, roll, lifetime)
-        # A former owner of the switch may have kept a worker open until it saw that it was cut off.
+        # A former owner of the switch may have kept a worker open until it noticed the partition.
         settling = 0.0 if settled else roll.settling
         expired = [
             worker
@@ -197,8 +198,7 @@ class Barrier:
                 [worker.in_component(self._scope) for worker in expired],
             )
         state = evaluate(roll.reading, roll.reading.now, self._scope).state
-        # A worker may know the state and be open all the same, if its enable_maintenance says so:
-        # it has not applied it.
+        # A worker may have read the state and be open because of its enable_maintenance.
         applied = [worker for worker in live if self._has_applied(worker, state)]
         drained = [worker for worker in applied if worker.drained or not state.enabled]
         trusted_in = max(0.0, lifetime + roll.settling - (now - self._generation_since))
@@ -231,16 +231,16 @@ class Barrier:
             before, since = self._known.get(worker.id, (None, now))
             if before is None or not (worker.vanished or worker.sequence == before.sequence):
                 self._known[worker.id] = worker, now
-            elif worker.vanished:  # its last report counts for what it said
+            elif worker.vanished:  # its last report still counts
                 self._known[worker.id] = replace(before, vanished=True), since
 
     def _has_applied(self, worker: Worker, state: MaintenanceState) -> bool:
         return worker.epoch >= self.epoch and (worker.closed or not state.enabled)
 
     def _is_surely_closed(self, worker: Worker, state: MaintenanceState) -> bool:
-        """Return whether a worker that vanished is harmless.
+        """Return whether a vanished worker cannot be serving.
 
-        Its fence stops no request that was let in before.
+        Its fence stops no request that was admitted before.
         """
         if not worker.is_fenced:
             return False
@@ -253,8 +253,8 @@ class Barrier:
     ) -> bool:
         """Return whether a worker has seen this registry for a whole lifetime.
 
-        It says so after the barrier began: before a failover it may have been another server's
-        registry that it saw.
+        Only a report after the beginning of the barrier counts. An earlier one may be about the
+        registry of another server, before a failover.
         """
         return any(
             worker.epoch >= self.epoch
@@ -275,13 +275,14 @@ async def wait_until_applied(
 ) -> BarrierResult:
     """Wait until every live worker has applied the current state, on or off.
 
-    With `drained`, also until no request is in flight that a closed service would refuse. Workers
-    that start meanwhile are waited for too. With `component`, all this is about its routes alone,
-    which some live worker must have. With `expect`, also until there are exactly so many workers;
-    without it there must be one at least. `timeout` is in seconds; `progress` is called whenever
-    something has changed. The result's `ok` says whether it is proved, its `check()` raises if not.
-    Raises `UnsupportedError` where the backend has no registry of workers; a backend that cannot be
-    reached is tried again until the time is over.
+    With `drained`, the wait also lasts until no request is in flight that a closed service refuses.
+    It includes workers that start during the wait. With `component`, only the routes of that
+    component count, and a live worker must have some. With `expect`, exactly this number of workers
+    must be registered; otherwise at least one. `timeout` is in seconds. `progress` is called with
+    the result so far whenever something has changed.
+
+    Check the result with `ok`, or with `check()`, which raises. An unreachable backend is read
+    again until the timeout. Raises `UnsupportedError` if the backend has no registry of workers.
     """
     registry = registry_of(backend, component)
     started = time.monotonic()
@@ -319,18 +320,15 @@ async def wait_until_applied(
 
 
 async def registered_workers(backend: str | BaseStateBackend | None = None) -> tuple[Worker, ...]:
-    """Return the live workers.
-
-    Raises `UnsupportedError` for a backend without registry, else `BackendError`.
-    """
+    """Return the live workers. Raises `BackendError`."""
     roll = await registry_of(backend).read_registry()
     return tuple(worker for worker in roll.workers if not worker.vanished)
 
 
 async def forget_workers(registry: WorkerRegistry, names: Collection[str]) -> tuple[Worker, ...]:
-    """Forget the workers of these ids or hosts that vanished, and return them.
+    """Forget the vanished workers with these ids or hosts, and return them.
 
-    Raises `BackendError` where that fails.
+    Raises `BackendError`.
     """
     roll = await registry.read_registry()
     gone = tuple(
@@ -346,9 +344,9 @@ async def forget_workers(registry: WorkerRegistry, names: Collection[str]) -> tu
 async def _look(
     registry: WorkerRegistry, barrier: Barrier | None, started: float
 ) -> RegistrySnapshot:
-    """Begin a barrier or call the roll.
+    """Begin a barrier, or read the registry.
 
-    Begin anew where the epoch was lost, or rolled back beyond where the barrier began.
+    Begin again if the epoch is lost, or rolled back to one before the barrier.
     """
     roll = await (registry.begin_barrier() if barrier is None else registry.read_registry())
     if barrier is not None and roll.reading.epoch < barrier.epoch:
@@ -364,7 +362,7 @@ async def _look(
 def registry_of(
     backend: str | BaseStateBackend | None, component: str | None = None
 ) -> WorkerRegistry:
-    """Return the backend, if workers register there. Raises `UnsupportedError` if they do not."""
+    """Return the backend if workers register in it. Raises `UnsupportedError` otherwise."""
     registry = current_backend(backend)
     if not isinstance(registry, WorkerRegistry):
         raise UnsupportedError(

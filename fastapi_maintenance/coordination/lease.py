@@ -27,7 +27,7 @@ OnLost = Callable[[LeaseLostError], object]
 
 
 class HoldKeeper:
-    """Takes and releases a hold without a lease, on the event loop. It cannot be lost."""
+    """Acquires and releases a hold without a lease, on the event loop. It cannot be lost."""
 
     lost = ""
     """The reason why the hold ended before its block did, or empty."""
@@ -36,7 +36,7 @@ class HoldKeeper:
         self.backend, self.hold, self.seconds = backend, hold, seconds
 
     async def acquire(self) -> None:
-        """Take the hold. If this is cancelled, it may be taken: release it then."""
+        """Acquire the hold. After a cancellation it may be acquired, so release it."""
         await self.backend.acquire(self.hold, self.seconds)
 
     async def release(self, keep: MaintenanceState | None = None) -> None:
@@ -58,7 +58,7 @@ class LeaseKeeper(HoldKeeper):
         self, backend: BaseStateBackend, hold: Hold, seconds: float, on_lost: OnLost | None = None
     ) -> None:
         super().__init__(backend, hold, seconds)
-        # A holder that is cut off is told this long before its hold can expire.
+        # A loss is reported this long before the hold can expire.
         self._margin = min(0.1 * seconds, 1.0)
         self._on_lost = on_lost
         self._acquired: Future[None] = Future()
@@ -116,7 +116,7 @@ class LeaseKeeper(HoldKeeper):
             self.hold = await self.backend.acquire(self.hold, self.seconds)
         except Exception as error:
             self._acquired.set_exception(error)
-            await self.backend.release(self.hold)  # it may stand, and only the reply be lost
+            await self.backend.release(self.hold)  # only the reply may be lost
             return
         self._acquired.set_result(None)
         release = asyncio.wrap_future(self._to_release)
