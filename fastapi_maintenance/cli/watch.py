@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final, Self
@@ -52,10 +52,11 @@ class Observation:
     age: float | None
 
     @property
-    def key(self) -> Hashable:
+    def key(self) -> object:
         """A value that stays equal until something other than the time changes."""
         report = self.report
-        holds = report.holds and tuple((hold.id, hold.state) for hold in report.holds)
+        known = report.holds
+        holds = None if known is None else [(hold.id, hold.state) for hold in known]
         error = report.reading.error
         return report.state, report.decided_by, report.switch, holds, error, self.source
 
@@ -133,7 +134,7 @@ View = Callable[[Observation], bool]
 
 def lines(*, as_json: bool) -> View:
     """Print one line per change, as text or as JSON."""
-    last: Hashable = None
+    last: object = None
 
     def show(sight: Observation) -> bool:
         nonlocal last
@@ -149,7 +150,7 @@ def lines(*, as_json: bool) -> View:
 @contextmanager
 def screen(console: Console) -> Iterator[View]:
     """Draw the current state in place, below the past changes."""
-    last: Hashable = None
+    last: object = None
 
     def show(sight: Observation) -> bool:
         nonlocal last
