@@ -730,12 +730,12 @@ async def test_a_server_that_drops_idle_connections_drops_no_link(
 ) -> None:
     old, new = make_server(2), make_server(3)
     for server in (old, new):
-        server.cli("CONFIG", "SET", "timeout", "1")
+        server.cli("CONFIG", "SET", "timeout", "3")
     async with (
-        linked(RedisBackend(old.url, ttl=1.0)) as one,
-        linked(RedisBackend(new.url, ttl=1.0)) as two,
+        linked(RedisBackend(old.url, ttl=TTL)) as one,
+        linked(RedisBackend(new.url, ttl=TTL)) as two,
     ):
-        await asyncio.sleep(3)
+        await asyncio.sleep(5)
         assert one.errors == two.errors == []
 
 

@@ -175,7 +175,8 @@ async def after_a_loss(worker: Worker, backend: RedisBackend, admin: Any, keys: 
         return "–"
     assert worker.is_on()
     assert await admin.get(keys.switch) == b"1"
-    return "✓" if await admin.hkeys(keys.holds) == [b"theirs"] else "switch"
+    assert await admin.hkeys(keys.holds) == [b"theirs"]
+    return "✓"
 
 
 # -- what a caller does ----------------------------------------------------------------------------
