@@ -218,7 +218,7 @@ def test_expected_number_of_workers_is_waited_for() -> None:
 def test_young_registry_is_trusted_after_a_lifetime(known: Worker) -> None:
     """Only a worker that reports after the barrier began says how long this registry has stood."""
     barrier = Barrier(roll(), drained=True)
-    barrier.observe(roll(known), 0.0)
+    assert barrier.observe(roll(known), 0.0).trusted_in == OVER
     seen = replace(known, epoch=EPOCH, generation="before", sequence=1)
 
     result = barrier.observe(roll(seen), OVER - 0.5)
@@ -231,7 +231,7 @@ def test_young_registry_is_trusted_after_a_lifetime(known: Worker) -> None:
 
 def test_fence_after_a_takeover_is_waited_for_longer() -> None:
     """A former owner may have served the worker until it noticed that it was cut off."""
-    gone = replace(LIVE, id="b", vanished=True, epoch=0)
+    gone = replace(LIVE, id="b", vanished=True, epoch=0, known_for=99.0)
     for known_for, wait in ((3.0, OVER + 5.0), (8.0, OVER)):
         live = replace(LIVE, known_for=known_for)
         barrier = Barrier(roll(), drained=False)
