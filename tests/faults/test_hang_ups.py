@@ -174,7 +174,7 @@ async def test_hang_up_of_a_killed_server_is_not_put_down_to_scripts(
 
 
 @pytest.mark.parametrize("commands", [("SSUBSCRIBE",), ("HELLO", "SSUBSCRIBE")], ids="+".join)
-async def test_hang_up_at_ssubscribe_leaves_the_poll_to_follow_a_cluster(
+async def test_hang_up_at_ssubscribe_leaves_the_poll(
     commands: tuple[str, ...],
 ) -> None:
     with cluster() as nodes, Strict.before(nodes.owner, *commands) as proxy:

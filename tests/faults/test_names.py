@@ -248,7 +248,7 @@ async def test_replica_among_the_addresses_is_left_for_the_primary(
 
 
 @pytest.mark.parametrize("rights", ["+role", "-role"])
-async def test_primary_that_changes_places_with_its_replica_is_followed(
+async def test_primary_that_swaps_with_its_replica_is_followed(
     names: Names, own_redis_server: RedisServerFactory, rights: str
 ) -> None:
     primary, replica = await pair(own_redis_server, names)

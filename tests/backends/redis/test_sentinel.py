@@ -271,7 +271,7 @@ def test_sentinel_that_lags_is_not_believed(
     assert group._learn(old) == old
 
 
-def test_sentinel_that_conducts_a_failover_does_not_name_the_new_master() -> None:
+def test_sentinel_in_a_failover_does_not_name_the_new_master() -> None:
     """It names the old one until all replicas follow the new one, and counts the failover before.
 
     The links used to go to and fro between the two for so long.
