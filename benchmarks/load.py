@@ -7,6 +7,8 @@ import statistics
 import time
 from typing import Any, Final
 
+from redis import Redis
+
 from fastapi_maintenance.backends import RedisBackend
 from fastapi_maintenance.backends.redis.keys import Keys
 from fastapi_maintenance.backends.redis.script import Script
@@ -115,15 +117,13 @@ async def _join(server: RedisServer, recording: Recording) -> dict[str, float]:
 
 def _roll_call(server: RedisServer) -> float:
     """Return the time of the step that reads the registry, inside of Redis."""
-    switch = Switch(server)
-    script = Script(Keys.of(KEY))
-    switch.command(*script.whole("workers"))
-    spent = []
-    for _ in range(_ROLL_CALLS):
-        before = Usage(server)
-        switch.command(*script.by_digest("workers"))
-        spent.append(Usage(server).since(before).inside_of("evalsha"))
-    switch.close()
+    script, spent = Script(Keys.of(KEY)), []
+    with Redis(port=server.port) as client:
+        client.execute_command(*script.whole("workers"))
+        for _ in range(_ROLL_CALLS):
+            before = Usage(server)
+            client.execute_command(*script.by_digest("workers"))
+            spent.append(Usage(server).since(before).inside_of("evalsha"))
     return min(spent)  # the others were interrupted by other programs
 
 
@@ -158,9 +158,8 @@ class Usage:
     """The counters of Redis; asking for them is not counted among the commands."""
 
     def __init__(self, server: RedisServer) -> None:
-        switch = Switch(server)
-        info = dict(line.split(":", 1) for line in switch.info().splitlines() if ":" in line)
-        switch.close()
+        lines = server.cli("INFO", "all").splitlines()
+        info = dict(line.split(":", 1) for line in lines if ":" in line)
         self.processor = float(info["used_cpu_user"]) + float(info["used_cpu_sys"])
         self.heard = int(info["total_net_input_bytes"])
         self.said = int(info["total_net_output_bytes"])

@@ -15,7 +15,6 @@ from typing import Any, Final, Self
 
 from fastapi_maintenance import MaintenanceModeMiddleware
 from fastapi_maintenance.backends import RedisBackend
-from fastapi_maintenance.backends.redis.connection import Batch, ReplyParser
 from fastapi_maintenance.runtime.gate import Gate
 from tests.support.servers import RedisServer
 
@@ -37,29 +36,9 @@ class Switch:
     def set(self, on: bool) -> float:
         """Write it bare, and say when that was sent."""
         sent = time.monotonic()
-        self.send(b"SET", KEY.encode(), b"1" if on else b"0")
+        self._socket.sendall(b"SET maintenance %d\r\n" % on)
+        self._socket.recv(64)
         return sent
-
-    def send(self, *words: bytes) -> bytes:
-        """One command, and the beginning of its reply."""
-        self._socket.sendall(
-            b"*%d\r\n" % len(words)
-            + b"".join(b"$%d\r\n%b\r\n" % (len(word), word) for word in words)
-        )
-        return self._socket.recv(4096)
-
-    def command(self, *words: str | int | bytes) -> Any:
-        """One command, and its reply."""
-        self._socket.sendall(Batch.of(words).packed)
-        parser = ReplyParser(protocol=2)
-        while not (replies := list(parser.feed(self._socket.recv(65536)))):
-            pass
-        return replies[0]
-
-    def info(self) -> str:
-        """INFO all."""
-        text: str = self.command("INFO", "all").decode()
-        return text
 
     def close(self) -> None:
         """Hang up."""
