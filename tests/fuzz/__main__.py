@@ -25,8 +25,10 @@ def compare_routes(requests: int, seed: int, at_once: int = 200) -> int:
     for part in (seeds[start : start + 100] for start in range(0, len(seeds), 100)):
         found = compare(part, requests=at_once)
         sys.stdout.write("".join(f"{difference[:2000]}\n" for difference in found))
-        sys.stdout.flush()
         differences += len(found)
+        asked = (part.stop - seeds.start) * at_once
+        sys.stdout.write(f"after {asked} requests: {differences} differences\n")
+        sys.stdout.flush()
     sys.stdout.write(f"{len(seeds) * at_once} requests, {differences} differences\n")
     return 1 if differences else 0
 
