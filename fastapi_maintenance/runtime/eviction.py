@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable
 
 from .._internal.validation import non_negative
 from ..model.precedence import Closure
 from ..responses.content import detail
 from .gate import Gate
-from .requests import InFlightRequests
+from .requests import Owner
 
 
 class Evictor:
@@ -21,7 +20,10 @@ class Evictor:
     `ConfigurationError` for invalid seconds.
     """
 
-    def __init__(self, *, close_websockets: float | None, close_streams: float | None) -> None:
+    def __init__(
+        self, owner: Owner, close_websockets: float | None, close_streams: float | None
+    ) -> None:
+        self._owner = owner
         given = {
             "websocket": ("close_websockets", close_websockets),
             "http": ("close_streams", close_streams),
@@ -31,47 +33,12 @@ class Evictor:
             for kind, (name, value) in given.items()
             if value is not None
         }
-        self.closed_since = ClosedSince()
-
-    def start(
-        self, tasks: asyncio.TaskGroup, requests: InFlightRequests, current_gate: Callable[[], Gate]
-    ) -> None:
-        """Start the countdowns of a closing."""
-        for kind, after in self._grace.items():
-            tasks.create_task(self._close(kind, after, time.monotonic(), requests, current_gate))
-
-    async def _close(
-        self,
-        kind: str,
-        after: float,
-        began: float,
-        requests: InFlightRequests,
-        current_gate: Callable[[], Gate],
-    ) -> None:
-        await asyncio.sleep(after)
-        gate = current_gate()
-        # All at once: sending to a client that reads nothing may wait until the server drops it.
-        await asyncio.gather(
-            *(
-                request.close(detail(closure.state))
-                for request in requests.blocking(gate)
-                if request.scope["type"] == kind
-                and request.close
-                and not request.excluded
-                and (closure := self.closed_since.before(began, gate, request.component))
-            )
-        )
-
-
-class ClosedSince:
-    """The monotonic times at which the service, and each component, was last closed."""
-
-    def __init__(self) -> None:
-        self._since: dict[str | None, float] = {}
+        # The monotonic times at which the service, and each component, was last closed.
+        self._closed_since: dict[str | None, float] = {}
 
     def note(self, gate: Gate, before: Gate, at: float) -> None:
         """Record that one gate followed another."""
-        since = self._since
+        since = self._closed_since
         general = since.get(None, -math.inf)
         # Also the components that follow the general state now: they may have been open until now.
         for component in {None, *gate.components, *before.components, *since}:
@@ -82,7 +49,28 @@ class ClosedSince:
             else:
                 since.setdefault(component, general)
 
-    def before(self, moment: float, gate: Gate, component: str | None) -> Closure | None:
+    def start(self, tasks: asyncio.TaskGroup) -> None:
+        """Start the countdowns of a closing."""
+        for kind, after in self._grace.items():
+            tasks.create_task(self._close(kind, after, time.monotonic()))
+
+    async def _close(self, kind: str, after: float, began: float) -> None:
+        await asyncio.sleep(after)
+        gate = self._owner.gate
+        # All at once: sending to a client that reads nothing may wait until the server drops it.
+        await asyncio.gather(
+            *(
+                request.close(detail(closure.state))
+                for request in self._owner.requests.blocking(gate)
+                if request.scope["type"] == kind
+                and request.close
+                and not request.excluded
+                and (closure := self._closure_before(began, gate, request.component))
+            )
+        )
+
+    def _closure_before(self, moment: float, gate: Gate, component: str | None) -> Closure | None:
         """Return the closure of a component, or of everything, if it has lasted since `moment`."""
-        since = self._since.get(component, self._since.get(None, math.inf))
-        return gate.for_component(component).closure if since <= moment else None
+        since = self._closed_since
+        lasts = since.get(component, since.get(None, math.inf)) <= moment
+        return gate.for_component(component).closure if lasts else None

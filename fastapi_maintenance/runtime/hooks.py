@@ -40,6 +40,7 @@ class ChangeHooks:
         self.on_change_once = on_change_once
         self._changes = deque[tuple[MaintenanceState, MaintenanceState, str]](maxlen=_MAX_QUEUED)
         self._running = threading.Lock()  # for one event loop at a time, so that the order stays
+        self._settled: MaintenanceState | None = None  # the last state that was told
         self._last_error = ""
 
     def enqueue(self, old: Closure | None, new: Closure | None, source: str) -> None:
@@ -56,23 +57,14 @@ class ChangeHooks:
             finally:
                 self._running.release()
 
-    async def run_once(
-        self,
-        settled: MaintenanceState | None,
-        gate: Gate,
-        confirmed_at: float,
-        backend: BaseStateBackend,
-    ) -> MaintenanceState | None:
-        """Offer the backend to call `on_change_once`, unless the state of the gate is settled.
-
-        Returns the state that is settled now.
-        """
+    async def run_once(self, gate: Gate, confirmed_at: float, backend: BaseStateBackend) -> None:
+        """Offer the backend to call `on_change_once`, unless the state of the gate is settled."""
         # Without the window: each worker computes the end from a time to live, to the microsecond.
         state = state_of(gate.closure).model_copy(update={"starts_at": None, "ends_at": None})
-        before = settled or OFF
+        before = self._settled or OFF
         # A worker in an outage follows its own policy, which is no change of the deployment.
-        if state == settled or gate.source != backend.kind:
-            return settled
+        if state == self._settled or gate.source != backend.kind:
+            return
 
         async def tell(old: str) -> None:
             try:
@@ -81,22 +73,17 @@ class ChangeHooks:
                 last = before
             await _call("on_change_once", self.on_change_once, last, state, gate.source)
 
+        change = StateChange(before.dump(), state.dump(), confirmed_at)
         try:
-            told = await backend.notify_once(
-                StateChange(before.dump(), state.dump(), confirmed_at), tell
-            )
+            if await backend.notify_once(change, tell):
+                self._settled = state
+            self._last_error = ""
         except Exception as error:  # a custom backend may raise anything
             message = f"{as_backend_error(error, backend)}"
             if message != self._last_error:
-                logger.warning(
-                    "on_change_once cannot be called yet: %s",
-                    message,
-                    extra=log_fields("hook-waits", backend=backend.describe()),
-                )
+                extra = log_fields("hook-waits", backend=backend.describe())
+                logger.warning("on_change_once cannot be called yet: %s", message, extra=extra)
             self._last_error = message
-            return settled
-        self._last_error = ""
-        return state if told else settled
 
 
 def state_of(closure: Closure | None) -> MaintenanceState:

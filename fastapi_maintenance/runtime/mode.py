@@ -76,9 +76,7 @@ class MaintenanceMode(MaintenanceOptions):
         )
         self.cache = SnapshotCache(policy)
         self.requests = InFlightRequests()
-        self._evictor = Evictor(
-            close_websockets=self.close_websockets, close_streams=self.close_streams
-        )
+        self._evictor = Evictor(self, self.close_websockets, self.close_streams)
         proxies = Proxies(self.trusted_proxies, self.forwarded)
         self.granted = GrantedExemptions(self.now, proxies, self.bypass)
         self._fallbacks = Fallbacks(self.fallback)
@@ -125,10 +123,10 @@ class MaintenanceMode(MaintenanceOptions):
                 tasks.create_task(self._keep_time(watch))
                 tasks.create_task(self._follow_fallbacks(watch))
                 tasks.create_task(self._follow_closings(watch, tasks))
-                if self._hooks.on_change is not None:
-                    tasks.create_task(self._run_on_change(watch.on_change))
-                if self._hooks.on_change_once is not None:
-                    tasks.create_task(self._run_on_change_once(watch.on_change_once))
+                if self.on_change is not None:
+                    tasks.create_task(self._run_at_changes(self._hooks.run, watch.on_change))
+                if self.on_change_once is not None:
+                    tasks.create_task(self._run_at_changes(self._tell_once, watch.on_change_once))
         finally:
             # From now on nothing confirms the gate: it is a cached read.
             if self._watches.get(watch.loop) is watch:
@@ -173,28 +171,23 @@ class MaintenanceMode(MaintenanceOptions):
             if self.classifier is not None:
                 await self.requests.classify(self.classifier)
             self.drain_progressed()
-            self._evictor.start(tasks, self.requests, lambda: self.gate)
+            self._evictor.start(tasks)
 
-    async def _run_on_change(self, changed: asyncio.Event) -> None:
+    async def _run_at_changes(
+        self, run: Callable[[], Awaitable[None]], changed: asyncio.Event
+    ) -> None:
+        """Run a hook now and at each change. Notice every `ttl` whether the snapshot is stale."""
         while True:
-            await self._hooks.run()
-            await self._pause(changed)
+            await run()
+            try:
+                async with asyncio.timeout(self.backend.ttl):
+                    await changed.wait()
+            except TimeoutError:
+                self.evaluate_gate()
+            changed.clear()
 
-    async def _run_on_change_once(self, changed: asyncio.Event) -> None:
-        settled: MaintenanceState | None = None
-        while True:
-            gate, confirmed_at = self.evaluate_gate(), self.confirmed_time()
-            settled = await self._hooks.run_once(settled, gate, confirmed_at, self.backend)
-            await self._pause(changed)
-
-    async def _pause(self, changed: asyncio.Event) -> None:
-        """Wait for a change, and notice every `ttl` whether the snapshot has grown stale."""
-        try:
-            async with asyncio.timeout(self.backend.ttl):
-                await changed.wait()
-        except TimeoutError:
-            self.evaluate_gate()
-        changed.clear()
+    async def _tell_once(self) -> None:
+        await self._hooks.run_once(self.evaluate_gate(), self.confirmed_time(), self.backend)
 
     def update(self, snapshot: Snapshot, at: float) -> Snapshot:
         """Store a snapshot and follow it, unless a newer one has arrived meanwhile.
@@ -337,9 +330,9 @@ class MaintenanceMode(MaintenanceOptions):
         """Log a change of the gate and notify of it, under the lock, which keeps the order."""
         if gate.version == before.version:
             return
-        self._evictor.closed_since.note(gate, before, time.monotonic())
+        self._evictor.note(gate, before, time.monotonic())
         errors = self.granted.load(gate.closed_states())
-        if self._hooks.on_change is not None:
+        if self.on_change is not None:
             self._hooks.enqueue(before.closure, gate.closure, gate.source)
         self._log.changed(gate, before, errors)
         closed = [] if gate.is_open else ["closed"]
