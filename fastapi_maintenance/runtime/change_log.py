@@ -30,18 +30,13 @@ class ChangeLog:
 
     def recovered(self, snapshot: Snapshot) -> None:
         """Log that the backend answers again, and an unreadable value or ignored details once."""
+        name = self._backend
         if self._failing:
             # As a warning too, for a log of warnings shows no end of the outage else.
-            logger.warning(
-                "%s answers again",
-                self._backend,
-                extra=log_fields("reachable", backend=self._backend),
-            )
-        extra = log_fields("unreadable", backend=self._backend)
+            logger.warning("%s answers again", name, extra=log_fields("reachable", backend=name))
+        extra = log_fields("unreadable", backend=name)
         if snapshot.error and snapshot.error != self._error:
-            logger.error(
-                "%s: %s The last known state stays.", self._backend, snapshot.error, extra=extra
-            )
+            logger.error("%s: %s The last known state stays.", name, snapshot.error, extra=extra)
         ignored = [
             f"{where}: {'; '.join(state.ignored)}"
             for where, state in _states(snapshot)
@@ -49,7 +44,7 @@ class ChangeLog:
         ]
         for problem in ignored:
             if problem not in self._ignored:
-                logger.warning("%s: ignored details of %s", self._backend, problem, extra=extra)
+                logger.warning("%s: ignored details of %s", name, problem, extra=extra)
         self._failing, self._error, self._ignored = False, snapshot.error, ignored
 
     def changed(self, gate: Gate, before: Gate, errors: Iterable[str] = ()) -> None:
@@ -73,23 +68,14 @@ def _states(snapshot: Snapshot) -> Iterator[tuple[str, MaintenanceState]]:
 
 
 def _log_change(component: str | None, current: GateState, source: str) -> None:
-    state = OFF if current.closure is None else current.state
+    closed = current.closure is not None
+    state = current.state if closed else OFF
+    by, reason = state.by, state.reason
     extra = log_fields(
-        "changed",
-        mode=state.mode,
-        source=source,
-        by=state.by,
-        reason=state.reason,
-        component=component,
+        "changed", mode=state.mode, source=source, by=by, reason=reason, component=component
     )
-    extra["maintenance"] = "off" if current.closure is None else "on"
+    extra["maintenance"] = on_or_off = "on" if closed else "off"
     where = "" if component is None else f" for the component {component}"
-    if current.closure is None:
-        logger.info("maintenance off%s (%s)", where, source, extra=extra)
-        return
-    details = "".join(
-        f", {name}: {value}"
-        for name, value in (("by", state.by), ("reason", state.reason))
-        if value
-    )
-    logger.info("maintenance on%s (%s, %s%s)", where, state.mode, source, details, extra=extra)
+    details = [state.mode, source] if closed else [source]
+    details += [f"{name}: {text}" for name, text in (("by", by), ("reason", reason)) if text]
+    logger.info("maintenance %s%s (%s)", on_or_off, where, ", ".join(details), extra=extra)

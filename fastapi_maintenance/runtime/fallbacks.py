@@ -26,16 +26,14 @@ class Fallbacks:
     """
 
     def __init__(self, chain: str | BaseStateBackend | Sequence[str | BaseStateBackend]) -> None:
-        given = [chain] if isinstance(chain, str | BaseStateBackend) else chain
-        if not isinstance(given, Iterable):
-            raise _invalid(given)
-        self._chain = [
-            backend_from_url(link) if isinstance(link, str) else _checked(link) for link in given
-        ]
+        given: object = chain
+        if isinstance(given, str | BaseStateBackend) or not isinstance(given, Iterable):
+            given = [given]
+        self._chain = [_backend_of(link) for link in given]
         if not any(isinstance(link, EnvVarBackend) for link in self._chain):
             self._chain.append(EnvVarBackend())
         self._mirrored: MaintenanceState | None = None
-        self._last_errors: dict[int, str] = {}
+        self._last_errors: dict[int, str | None] = {}
         self._snapshots: dict[int, Snapshot | None] = {}
         self.snapshot: Snapshot | None = None
         self.source = "default"
@@ -53,21 +51,18 @@ class Fallbacks:
         self.snapshot, self.source = None, "default"
 
     async def _ask(self, backend: BaseStateBackend) -> Snapshot | None:
+        error = None
         try:
             async with asyncio.timeout(_QUERY_TIMEOUT):
                 snapshot = await backend.last_known()
-        except Exception as error:  # a failing fallback must not disable the next one
-            self._log_once(
-                backend, f"The fallback {backend.describe()} cannot be asked: {error_text(error)}"
-            )
+        except Exception as failure:  # a failing fallback must not disable the next one
+            error = f"cannot be asked: {error_text(failure)}"
         else:
             if snapshot is not None and snapshot.switch is None:
-                self._log_once(
-                    backend, f"The fallback {backend.describe()} cannot be read: {snapshot.error}"
-                )
+                error = f"cannot be read: {snapshot.error}"
             else:
-                self._last_errors.pop(id(backend), None)
                 self._snapshots[id(backend)] = snapshot
+        self._note(backend, error)
         return self._snapshots.get(id(backend))
 
     async def mirror(self, state: MaintenanceState) -> None:
@@ -75,34 +70,29 @@ class Fallbacks:
         if state == self._mirrored:
             return
         self._mirrored = state
-        for backend in self._files():
-            try:
-                await backend.write(state)
-            except Exception as error:
-                self._mirrored = None
-                self._log_once(
-                    backend,
-                    f"The fallback {backend.describe()} is not up to date: {error_text(error)}",
-                )
-            else:
-                self._last_errors.pop(id(backend), None)
+        for backend in self._chain:
+            if isinstance(backend, LocalFileBackend):
+                error = None
+                try:
+                    await backend.write(state)
+                except Exception as failure:
+                    self._mirrored, error = None, f"is not up to date: {error_text(failure)}"
+                self._note(backend, error)
 
-    def _files(self) -> Iterable[BaseStateBackend]:
-        return (backend for backend in self._chain if isinstance(backend, LocalFileBackend))
-
-    def _log_once(self, backend: BaseStateBackend, error: str) -> None:
-        if self._last_errors.get(id(backend)) != error:
-            self._last_errors[id(backend)] = error
-            logger.warning("%s", error, extra=log_fields("fallback", backend=backend.describe()))
+    def _note(self, backend: BaseStateBackend, error: str | None) -> None:
+        """Log an error unless it is the last one of this backend."""
+        if error is not None and error != self._last_errors.get(id(backend)):
+            name = backend.describe()
+            extra = log_fields("fallback", backend=name)
+            logger.warning("The fallback %s %s", name, error, extra=extra)
+        self._last_errors[id(backend)] = error
 
 
-def _invalid(given: object) -> ConfigurationError:
-    return ConfigurationError(
-        f"fallback must be backends or their URLs, got {given!r}. Give one of them, or a list."
-    )
-
-
-def _checked(link: object) -> BaseStateBackend:
+def _backend_of(link: object) -> BaseStateBackend:
+    if isinstance(link, str):
+        return backend_from_url(link)
     if not isinstance(link, BaseStateBackend):
-        raise _invalid(link)
+        raise ConfigurationError(
+            f"fallback must be backends or their URLs, got {link!r}. Give one of them, or a list."
+        )
     return link
