@@ -128,7 +128,7 @@ class _Transport(asyncio.Transport):
 
 async def polls() -> Callable[[object], Awaitable[object]]:
     """Return a function that polls once for a real worker, without a change."""
-    wire = RedisConnection(Connection(), lambda: None)
+    wire = RedisConnection(Connection(), within=5.0)
     wire._transport = transport = _Transport(wire)
     backend = RedisBackend("redis://")
     mode = MaintenanceMode(backend)

@@ -42,7 +42,7 @@ from ..base import (
 )
 from .claim import NotificationClaim
 from .cluster import ClusterServer
-from .connection import Command, NotSlotOwnerError, RedisConnection, Reply, ignore
+from .connection import Command, NotSlotOwnerError, RedisConnection, Reply
 from .eviction import MEMORY, eviction_warnings
 from .history import History, HistoryGapLog
 from .keys import Keys
@@ -293,12 +293,12 @@ class RedisBackend(
 
         async def call_roll(connection: RedisConnection) -> RegistrySnapshot:
             confirmed = self._server.confirmed_at(connection.peer) >= at
-            reply = await self._script.run(connection, step, within=self._timeout)
+            reply = await self._script.run(connection, step)
             roll = replace(read_registry(reply, self._observer), confirmed=confirmed)
             if gone := await proved_gone(roll.workers):  # this process may be near enough to tell
-                await connection.call(("HDEL", self._keys.registry, *gone), within=self._timeout)
+                await connection.call(("HDEL", self._keys.registry, *gone))
             workers = tuple(worker for worker in roll.workers if worker.id not in gone)
-            settling = await self._server.takeover_time(connection, within=self._timeout)
+            settling = await self._server.takeover_time(connection)
             return replace(roll, workers=workers, settling=settling)
 
         return replace(await self._on_connection(call_roll), lifetime=self.ttl * LIFETIMES)
@@ -315,7 +315,7 @@ class RedisBackend(
             raise BackendUnavailableError(
                 f"{self.describe()} cannot be reached: {error_text(error)}"
             ) from error
-        async with RedisConnection(connection, ignore) as connected:
+        async with RedisConnection(connection, within=self._timeout) as connected:
             yield connected
 
     async def _on_connection(self, work: Callable[[RedisConnection], Awaitable[_T]]) -> _T:
@@ -346,19 +346,19 @@ class RedisBackend(
         """Return whether the connection ends at a script again, on a server that answers."""
         with suppress(BackendUnavailableError):
             async with self._connected() as connection:
-                await connection.call(("PING",), within=self._timeout)
-                await self._script.run(connection, "read", within=self._timeout)
+                await connection.call(("PING",))
+                await self._script.run(connection, "read")
         return self._script.is_refused
 
-    async def _ask(self, command: Command, *, within: float = 0.0) -> Reply:
-        """Send one command, which may block for `within` seconds."""
+    async def _ask(self, command: Command, blocks_for: float = 0.0) -> Reply:
+        """Send one command, which may block for so many seconds."""
         async with self._connected() as connection:
-            (reply,) = await connection.call(command, within=within + self._timeout)
+            (reply,) = await connection.call(command, within=blocks_for + self._timeout)
         return reply
 
     async def _run(self, step: str, *args: str | int) -> object:
         return await self._on_connection(
-            lambda connection: self._script.run(connection, step, *args, within=self._timeout)
+            lambda connection: self._script.run(connection, step, *args)
         )
 
     async def _step(self, step: str, *args: str | int) -> ScriptReply:
@@ -393,7 +393,7 @@ class RedisBackend(
         async def write(connection: RedisConnection) -> ReplicaAck | None:
             at = time.monotonic()
             try:
-                reply = await self._script.run(connection, *step, within=self._timeout)
+                reply = await self._script.run(connection, *step)
             except UnsupportedError:
                 reading = await self._write_plainly(connection, value, px, component)
                 self.publish(reading, at)
@@ -416,7 +416,7 @@ class RedisBackend(
     ) -> ReplicaAck | None:
         """Wait on the connection that wrote: WAIT is about its writes only."""
         try:
-            (role,) = await connection.call(("ROLE",), within=self._timeout)
+            (role,) = await connection.call(("ROLE",))
             connected = count_replicas(role)
             if connected == 0:
                 return None
@@ -436,7 +436,7 @@ class RedisBackend(
         key = self._keys.component(component) if component else self._keys.switch
         write = ("SET", key, value, *(("PX", px) if px else ())) if value else ("DEL", key)
         announce = "PUBLISH", self._keys.events, "0"
-        done, _ = await connection.call(write, announce, within=self._timeout)
+        done, _ = await connection.call(write, announce)
         if isinstance(done, Exception):
             raise BackendError(f"{self.describe()} refused to be written: {done}") from done
         return await self._read_plainly(connection)
@@ -446,7 +446,7 @@ class RedisBackend(
         components = sorted(self.components)
         commands = reads(self._keys, components, lambda key: ("GET", key))
         for _ in range(_MAX_TRIES):
-            replies = await connection.call(*commands, within=self._timeout)
+            replies = await connection.call(*commands)
             answer = read_natively(replies, time.time(), components, self._observer)
             if answer is not None:
                 return answer.reading

@@ -64,7 +64,7 @@ class NotificationClaim:
                 await self._step("renew", self._milliseconds)
 
     async def _step(self, step: str, *args: str | int) -> tuple[str, str]:
-        reply = await self._ask(("EVAL", _SOURCE, 1, self._key, step, self._id, *args))
+        reply = await self._ask(("EVAL", _SOURCE, 1, self._key, step, self._id, *args), 0.0)
         match reply:
             case [bytes(verdict), bytes(before)]:
                 return verdict.decode(), before.decode(errors="replace")

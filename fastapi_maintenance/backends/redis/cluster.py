@@ -13,7 +13,7 @@ from redis.exceptions import AskError, ConnectionError, MovedError, RedisError, 
 
 from ..._internal.logging import error_text
 from ...exceptions import BackendUnavailableError
-from .connection import Command, HungUpError, RedisConnection, Reply, discard, ignore, request
+from .connection import Command, HungUpError, RedisConnection, Reply, discard, request
 from .keys import Keys
 from .server import Address, Server, SingleServer
 
@@ -61,12 +61,12 @@ class ClusterServer(Server):
     def at(self, address: Address) -> SingleServer:
         return self._node.at(address)
 
-    async def takeover_time(self, connection: RedisConnection, *, within: float) -> float:
+    async def takeover_time(self, connection: RedisConnection) -> float:
         """Return the node timeout: a node that is cut off serves for so long."""
         if self._node_timeout is None:
             ask = "CONFIG", "GET", "cluster-node-timeout"
             try:
-                (reply,) = await connection.call(ask, within=within)
+                (reply,) = await connection.call(ask)
                 self._node_timeout = int(reply[1].decode()) / 1000
             except (TypeError, ValueError, AttributeError, BackendUnavailableError):
                 self._node_timeout = _NODE_TIMEOUT
@@ -78,7 +78,7 @@ class ClusterServer(Server):
     ) -> AsyncIterator[None]:
         # When the slot leaves, the node ends this subscription; that push causes a sync, and the
         # sync is told where to go. Redis before 7 knows no such thing. There the next poll is told.
-        await connection.call(("SSUBSCRIBE", self._keys.events), within=every)
+        await connection.call(("SSUBSCRIBE", self._keys.events))
         yield
 
     async def _owner_as_told_by(
@@ -145,6 +145,6 @@ async def resolved(
     other = server.at((ask.host or here, ask.port))  # without a host, it is the same one
     commands = [word for number in moved for word in (("ASKING",), commands[number])]
     opened = await other.connect(timeout=within, protocol=2)
-    async with RedisConnection(opened, ignore) as there:
-        answers = iter((await there.call(*commands, within=within))[1::2])
+    async with RedisConnection(opened, within=within) as there:
+        answers = iter((await there.call(*commands))[1::2])
     return [next(answers) if number in moved else reply for number, reply in enumerate(replies)]

@@ -6,10 +6,10 @@ import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from functools import partial
-from typing import Any, Final, NamedTuple, Protocol, Self, cast
+from typing import Any, Final, NamedTuple, Self, cast
 
 from redis._parsers import _RESP2Parser, _RESP3Parser
 from redis._parsers.socket import SocketBuffer
@@ -20,6 +20,8 @@ from ...exceptions import BackendUnavailableError
 
 Command = tuple[Any, ...]
 Reply = Any
+Ask = Callable[[Command, float], Awaitable[Reply]]
+"""Sends one command, which may block for so many seconds, on a connection of its own."""
 
 _PUSH: Final = object()
 _MESSAGES: Final = (b"message", b"unsubscribe", b"sunsubscribe", b"invalidate")
@@ -37,13 +39,6 @@ class NotSlotOwnerError(BackendUnavailableError):
 
 class HungUpError(ConnectionError):
     """The server was reached, and ended the connection instead of a reply."""
-
-
-class Ask(Protocol):
-    """Sends one command, which may block for `within` seconds, on a connection of its own."""
-
-    async def __call__(self, command: Command, *, within: float = 0.0) -> Reply:
-        """Return the reply, also if it is an error. Raises `BackendUnavailableError`."""
 
 
 class Batch(NamedTuple):
@@ -76,12 +71,19 @@ class RedisConnection(asyncio.Protocol):
     It takes the socket over from a redis-py connection after the handshake, and parses what comes
     at once, without a task that would have to wake up first. redis-py's PubSub would reconnect
     silently and so lose tracking, and its `timeout=` takes a dead socket's ETIMEDOUT for "no
-    message yet". The connection must have no socket_timeout: the deadlines are those of `call`.
+    message yet". The connection must have no socket_timeout: `within` is the deadline of each call.
     """
 
-    def __init__(self, connection: AbstractConnection, on_event: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        connection: AbstractConnection,
+        on_event: Callable[[], None] = lambda: None,
+        *,
+        within: float,
+    ) -> None:
         self._connection = connection
         self._on_event = on_event
+        self._within = within
         self._transport: asyncio.Transport | None = None
         self._reader: asyncio.Task[None] | None = None
         self._parser = ReplyParser(int(connection.protocol))
@@ -117,7 +119,7 @@ class RedisConnection(asyncio.Protocol):
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        self._on_event = ignore
+        self._on_event = lambda: None
         abort(self._connection)
         if self._reader is not None:
             self._reader.cancel()
@@ -127,11 +129,11 @@ class RedisConnection(asyncio.Protocol):
         finally:
             await self._connection.disconnect(nowait=True)
 
-    async def call(self, *commands: Command, within: float) -> list[Reply]:
+    async def call(self, *commands: Command, within: float | None = None) -> list[Reply]:
         """Send commands and wait for all replies, as `send` does."""
         return await self.send(Batch.of(*commands), within=within)
 
-    async def send(self, *batches: Batch, within: float) -> list[Reply]:
+    async def send(self, *batches: Batch, within: float | None = None) -> list[Reply]:
         """Send commands in one go and wait for all replies; an error reply is returned, not raised.
 
         Raises `BackendUnavailableError` if the connection ends, or if the replies take longer than
@@ -140,6 +142,7 @@ class RedisConnection(asyncio.Protocol):
         """
         self.check()
         packed = b"".join(batch.packed for batch in batches)
+        within = self._within if within is None else within
         call = _Call(sum(len(batch.commands) for batch in batches), self._loop.create_future(), [])
         self._pending.append(call)
         deadline = self._loop.call_later(within, self._expire, call, within, time.monotonic())
@@ -305,7 +308,3 @@ async def discard(connection: AbstractConnection) -> None:
 
 def _closed() -> Exception:
     return ConnectionError("Connection closed by server.")
-
-
-def ignore() -> None:
-    """Do nothing for what is pushed, or for the end of a connection that is being closed."""

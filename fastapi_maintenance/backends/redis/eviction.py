@@ -56,7 +56,7 @@ class EvictionCheck:
         await asyncio.sleep(random.uniform(1, 20) * within)
         self._refused = True
         with suppress(BackendError):  # the link notices that the connection has ended
-            (reply,) = await connection.call(MEMORY, within=within)
+            (reply,) = await connection.call(MEMORY)
             self._refused = isinstance(reply, Exception)
             known, self.warnings = self.warnings, eviction_warnings(reply)
             for warning in {*self.warnings} - {*known}:

@@ -68,8 +68,8 @@ class History:
                 if change is not None:
                     yield change
 
-    async def _read(self, command: Command, within: float = 0.0) -> Reply:
-        reply = await self._ask(command, within=within)
+    async def _read(self, command: Command, blocks_for: float = 0.0) -> Reply:
+        reply = await self._ask(command, blocks_for)
         if isinstance(reply, NoPermissionError):
             raise UnsupportedError(
                 f"Redis does not permit this user to read the history: {reply}"

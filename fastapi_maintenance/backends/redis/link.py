@@ -22,7 +22,7 @@ from ..._internal.logging import error_text, log_fields
 from ..._internal.tasks import beside
 from ...exceptions import BackendError, BackendUnavailableError
 from ..base import LinkStatus, SnapshotListener
-from .connection import HungUpError, NotSlotOwnerError, RedisConnection, ignore
+from .connection import HungUpError, NotSlotOwnerError, RedisConnection
 from .eviction import EvictionCheck
 from .keys import Keys
 from .server import Server
@@ -218,8 +218,9 @@ class Link:
         while self._is_paused:
             with suppress(RedisError, OSError, BackendError):
                 opened = await self._server.connect(timeout=self._ttl, protocol=2)
-                async with RedisConnection(opened, ignore) as connection:
-                    await connection.call(self._change_nothing, within=_WRITE_TIMEOUT * self._ttl)
+                within = _WRITE_TIMEOUT * self._ttl
+                async with RedisConnection(opened, within=within) as connection:
+                    await connection.call(self._change_nothing)
                 self._is_paused, self._poll_at = False, 0.0
                 self._hear()
                 return
@@ -242,7 +243,7 @@ class Link:
                 if _CLIENT not in self._lacking:
                     self._trying = _CLIENT
                     for each in (connection, pushes):
-                        await each.call(self._greeting, within=self._deadline)
+                        await each.call(self._greeting)
                 delivery = await self._subscribe_on(pushes)
             yield connection, pushes, delivery
 
@@ -250,7 +251,7 @@ class Link:
         if _CLIENT in self._lacking:
             return await self._subscribe_on(connection, resp3=True)
         self._trying = _CLIENT
-        _, tracked = await connection.call(self._greeting, _TRACK, within=self._deadline)
+        _, tracked = await connection.call(self._greeting, _TRACK)
         if isinstance(tracked, Exception):
             return await self._subscribe_on(connection, resp3=True)
         return Delivery.TRACKING
@@ -260,9 +261,7 @@ class Link:
         if _SUBSCRIBE in self._lacking:
             return Delivery.POLLING
         self._trying = _SUBSCRIBE
-        replies = await connection.call(
-            self._subscribe, *([self._look] if resp3 else []), within=self._deadline
-        )
+        replies = await connection.call(self._subscribe, *([self._look] if resp3 else []))
         if _CONFINED in str(replies[-1]):  # half of RESP3, as fakeredis has
             raise ResponseError(str(replies[-1]))
         return Delivery.POLLING if isinstance(replies[0], Exception) else Delivery.MESSAGE
@@ -272,9 +271,8 @@ class Link:
             if _HELLO in self._lacking:
                 raise ResponseError("the server hangs up on HELLO")
             self._trying = _HELLO
-        return RedisConnection(
-            await self._server.connect(timeout=self._ttl, protocol=protocol), self._hear
-        )
+        opened = await self._server.connect(timeout=self._ttl, protocol=protocol)
+        return RedisConnection(opened, self._hear, within=self._deadline)
 
     async def _sync_on(
         self, connection: RedisConnection, delivery: Delivery, *, polls: bool
@@ -315,7 +313,7 @@ class Link:
                 if not self._is_paused:
                     await self._sync.report(connection, delivery)
             elif now >= ping_at:
-                await pushes.call(("PING",), within=self._deadline)
+                await pushes.call(("PING",))
             else:
                 self._woken = self._loop.create_future()
                 delay = min(until, ping_at, self._report_at) - now

@@ -67,9 +67,7 @@ class Script:
         """Run a step and load the script with it."""
         return ("EVAL", _SOURCE, *self._tail(step, *args))
 
-    async def run(
-        self, connection: RedisConnection, step: str, *args: str | int, within: float
-    ) -> object:
+    async def run(self, connection: RedisConnection, step: str, *args: str | int) -> object:
         """Run a step now.
 
         Raises `UnsupportedError` if scripts are not permitted, or if the connection has ended at
@@ -78,9 +76,9 @@ class Script:
         if self.is_refused:
             raise UnsupportedError(_HANGS_UP)
         try:
-            (reply,) = await connection.call(self.by_digest(step, *args), within=within)
+            (reply,) = await connection.call(self.by_digest(step, *args))
             if is_unknown_script(reply):
-                (reply,) = await connection.call(self.whole(step, *args), within=within)
+                (reply,) = await connection.call(self.whole(step, *args))
         except BackendUnavailableError as error:
             if isinstance(error.__cause__, ConnectionError):  # not for a reply that is late
                 self._note_hang_up()

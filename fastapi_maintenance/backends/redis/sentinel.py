@@ -15,7 +15,7 @@ from redis.exceptions import ConnectionError, RedisError
 from ..._internal.logging import error_text
 from ..._internal.tasks import beside
 from ...exceptions import BackendError
-from .connection import RedisConnection, Reply, discard, ignore, request
+from .connection import RedisConnection, Reply, discard, request
 from .server import Address, Server, SingleServer
 
 # seconds; Sentinels tell each other of a failover every 2 (Redis documentation, "Sentinel")
@@ -120,16 +120,13 @@ class SentinelServer(Server):
         return self._newest
 
     async def _ask_once(self, sentinel: SingleServer, timeout: float) -> _Vote:
-        async with RedisConnection(
-            await sentinel.connect(timeout=timeout, protocol=2), ignore
-        ) as connection:
-            return await self._ask(sentinel, connection, timeout)
+        opened = await sentinel.connect(timeout=timeout, protocol=2)
+        async with RedisConnection(opened, within=timeout) as connection:
+            return await self._ask(sentinel, connection)
 
-    async def _ask(
-        self, sentinel: SingleServer, connection: RedisConnection, timeout: float
-    ) -> _Vote:
+    async def _ask(self, sentinel: SingleServer, connection: RedisConnection) -> _Vote:
         at = time.monotonic()
-        (reply,) = await connection.call(("SENTINEL", "MASTER", self._name), within=timeout)
+        (reply,) = await connection.call(("SENTINEL", "MASTER", self._name))
         vote = _read(reply)
         self._named[sentinel] = vote.master, at
         return vote
@@ -142,13 +139,12 @@ class SentinelServer(Server):
             # Then the others must do, until it is back.
             with suppress(RedisError, OSError, BackendError):
                 notified = asyncio.Event()
-                async with RedisConnection(
-                    await sentinel.connect(timeout=every), notified.set
-                ) as connection:
-                    await connection.call(("SUBSCRIBE", _EVENT), within=every)
+                opened = await sentinel.connect(timeout=every)
+                async with RedisConnection(opened, notified.set, within=every) as connection:
+                    await connection.call(("SUBSCRIBE", _EVENT))
                     while True:
                         notified.clear()
-                        hear(await self._ask(sentinel, connection, every))
+                        hear(await self._ask(sentinel, connection))
                         with suppress(TimeoutError):
                             async with asyncio.timeout(every):
                                 await notified.wait()

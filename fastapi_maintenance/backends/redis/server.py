@@ -73,7 +73,7 @@ class Server(Protocol):
         """
         return math.inf
 
-    async def takeover_time(self, connection: RedisConnection, *, within: float) -> float:
+    async def takeover_time(self, connection: RedisConnection) -> float:
         """Return for how many seconds a former owner may serve after another has taken over."""
         return 0.0
 

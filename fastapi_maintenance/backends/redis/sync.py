@@ -158,12 +158,9 @@ class Sync:
             await connection.call(
                 ("HDEL", self._keys.registry, self._worker),
                 ("DEL", self._keys.report(self._worker)),
-                within=self._deadline,
             )
             if self._meets_earlier:
-                await self._script.run(
-                    connection, "earlier", self._worker, "", 0, within=self._deadline
-                )
+                await self._script.run(connection, "earlier", self._worker, "", 0)
 
     def _prepare(self) -> None:
         """Pack the commands that stay the same from exchange to exchange."""
@@ -300,7 +297,7 @@ class Sync:
         return await self._send_batches(connection, Batch.of(*commands))
 
     async def _send_batches(self, connection: RedisConnection, *batches: Batch) -> list[Reply]:
-        replies = await connection.send(*batches, within=self._deadline)
+        replies = await connection.send(*batches)
         if any(isinstance(reply, AskError) for reply in replies):
             commands = [command for batch in batches for command in batch.commands]
             return await resolved(
@@ -331,7 +328,7 @@ class Sync:
             await self._registration.prove_gone(lambda *commands: self._send(connection, *commands))
 
     async def _run(self, connection: RedisConnection, step: str, *args: str | int) -> ScriptReply:
-        reply = await self._script.run(connection, step, *args, within=self._deadline)
+        reply = await self._script.run(connection, step, *args)
         answer = read_script(reply, self._observer)
         self._gaps.tell(answer.unrecorded)
         return answer

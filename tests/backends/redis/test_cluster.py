@@ -386,9 +386,9 @@ async def test_proof_after_a_takeover_waits_for_the_node_timeout() -> None:
 async def test_node_timeout_is_the_default_unless_it_is_told(answer: str, seconds: float) -> None:
     async with scripted(f"{answer}\r\n".encode()) as node:
         server = ClusterServer([SingleServer.from_url("redis://node")], Keys.of("maintenance"))
-        async with RedisConnection(await node.connect(driver_info=None), lambda: None) as wire:
+        async with RedisConnection(await node.connect(driver_info=None), within=5.0) as wire:
             for _ in range(2):
-                assert await server.takeover_time(wire, within=5.0) == seconds
+                assert await server.takeover_time(wire) == seconds
 
 
 async def test_the_users_of_the_file_may_use_the_key_that_scopes_need() -> None:

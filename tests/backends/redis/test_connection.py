@@ -50,7 +50,7 @@ async def wire_to(port: int, events: Events, **options: Any) -> AsyncIterator[Re
     """A wire to a real server."""
     connection = Connection(host="127.0.0.1", port=port, **{"protocol": 3, **options})
     await connection.connect()  # type: ignore[no-untyped-call]
-    async with RedisConnection(connection, events) as wire:
+    async with RedisConnection(connection, events, within=5.0) as wire:
         yield wire
 
 
@@ -58,7 +58,7 @@ async def wire_to(port: int, events: Events, **options: Any) -> AsyncIterator[Re
 async def scripted_wire(
     server: Scripted, events: Events, **options: Any
 ) -> AsyncIterator[RedisConnection]:
-    async with RedisConnection(await server.connect(**options), events) as wire:
+    async with RedisConnection(await server.connect(**options), events, within=5.0) as wire:
         yield wire
 
 
@@ -165,7 +165,7 @@ class Imitation:
 async def test_error_reply_of_an_imitation_is_returned(events: Events) -> None:
     refusal = ResponseError("WRONGTYPE")
     imitation: Any = Imitation(refusal, b"OK")
-    async with RedisConnection(imitation, events) as wire:
+    async with RedisConnection(imitation, events, within=5.0) as wire:
         assert await wire.call(("LPUSH", "a", "1"), ("PING",), within=SOON) == [refusal, b"OK"]
         wire.check()
     assert events.count == 0
@@ -173,7 +173,7 @@ async def test_error_reply_of_an_imitation_is_returned(events: Events) -> None:
 
 async def test_imitation_that_ends_fails_what_waits(events: Events) -> None:
     imitation: Any = Imitation(OSError("it ended"))
-    async with RedisConnection(imitation, events) as wire:
+    async with RedisConnection(imitation, events, within=5.0) as wire:
         with pytest.raises(BackendUnavailableError, match="it ended"):
             await wire.call(("PING",), within=SOON)
     assert events.count == 1
@@ -520,7 +520,7 @@ async def test_close_that_is_cancelled_again_closes(
     events: Events,
 ) -> None:
     async with scripted() as server:
-        wire = RedisConnection(await server.connect(), events)
+        wire = RedisConnection(await server.connect(), events, within=5.0)
         await wire.__aenter__()
         await eventually(lambda: server.writers, within=SOON)
         closing = asyncio.ensure_future(wire.__aexit__(None, None, None))
@@ -540,7 +540,7 @@ async def test_connection_that_ended_before_it_was_taken_over_closes(events: Eve
         connection._writer.transport.abort()
         await asyncio.sleep(0)  # now redis-py's own protocol has been told
         await asyncio.sleep(0)
-        async with RedisConnection(connection, events) as wire:
+        async with RedisConnection(connection, events, within=5.0) as wire:
             with pytest.raises(BackendUnavailableError):
                 await wire.call(("PING",), within=SOON)
 
@@ -551,7 +551,7 @@ async def test_close_with_tls_does_not_wait_for_a_frozen_server(
     server = own_redis_server(tls=True)
     before = open_files()
     connection = await SingleServer.from_url(server.url).connect(timeout=SOON)
-    async with RedisConnection(connection, events) as wire:
+    async with RedisConnection(connection, events, within=5.0) as wire:
         await wire.call(("PING",), within=SOON)
         server.pause()
     assert not wire._connection.is_connected

@@ -136,7 +136,7 @@ class Wire:
         self.reply = reply
         self.calls = 0
 
-    async def call(self, *commands: object, within: float) -> list[Any]:
+    async def call(self, *commands: object) -> list[Any]:
         self.calls += 1
         if isinstance(self.reply, BackendUnavailableError):
             raise self.reply

@@ -600,7 +600,7 @@ async def test_worker_long_away_restores_nothing_over_others(
 async def wire(redis_url: str) -> AsyncIterator[RedisConnection]:
     """A connection of our own."""
     connection = await SingleServer.from_url(redis_url).connect(timeout=5.0, protocol=3)
-    async with RedisConnection(connection, lambda: None) as wire:
+    async with RedisConnection(connection, within=5.0) as wire:
         yield wire
 
 
@@ -612,9 +612,9 @@ async def test_a_script_that_the_server_does_not_know_is_sent_whole(
     assert isinstance(unknown, NoScriptError)
 
     for _ in range(2):
-        assert read_script(await script.run(wire, "read", within=5.0)).reading.switch == OFF
+        assert read_script(await script.run(wire, "read")).reading.switch == OFF
     await operator.script_flush()
-    assert read_script(await script.run(wire, "read", within=5.0)).reading.switch == OFF
+    assert read_script(await script.run(wire, "read")).reading.switch == OFF
     assert not isinstance((await wire.call(script.by_digest("read"), within=5.0))[0], Exception)
 
 
@@ -622,7 +622,7 @@ async def test_refusal_of_the_server_is_a_backend_error(wire: RedisConnection, k
     with pytest.raises(
         BackendError, match=r"Redis refused: .*(not an integer|invalid expire)"
     ) as refused:
-        await Script(keys).run(wire, "write", "1", 2**70, within=5.0)
+        await Script(keys).run(wire, "write", "1", 2**70)
     assert not isinstance(refused.value, UnsupportedError)
 
 
@@ -632,7 +632,7 @@ class Refusing:
     def __init__(self, reply: object) -> None:
         self.reply = reply
 
-    async def call(self, *commands: Any, within: float) -> list[object]:
+    async def call(self, *commands: Any) -> list[object]:
         return [self.reply for _ in commands]
 
 
@@ -650,7 +650,7 @@ async def test_refused_scripts_of_other_servers_are_understood(keys: Keys, words
     wire: Any = Refusing(ResponseError(words))
 
     with pytest.raises(UnsupportedError, match="does not permit"):
-        await Script(keys).run(wire, "read", within=1.0)
+        await Script(keys).run(wire, "read")
 
 
 # -- what is stored of a hold ----------------------------------------------------------------------

@@ -58,7 +58,7 @@ def sync_of(worker: Worker, keys: Keys, id: str = "w1", **options: Any) -> Sync:
 @asynccontextmanager
 async def wire_to(url: str) -> AsyncIterator[RedisConnection]:
     connection = await SingleServer.from_url(url).connect(timeout=5.0, protocol=3)
-    async with RedisConnection(connection, lambda: None) as wire:
+    async with RedisConnection(connection, within=5.0) as wire:
         yield wire
 
 
