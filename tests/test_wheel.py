@@ -134,8 +134,8 @@ def installed(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         ]
     else:
         commands = [
-            [sys.executable, "-m", "venv", home],
-            [home / "bin/python", "-m", "pip", "install", "--quiet", *wanted],
+            [sys.executable, "-m", "venv", "--without-pip", home],
+            [sys.executable, "-m", "pip", "--python", home, "install", "--quiet", *wanted],
         ]
     for command in commands:
         done = subprocess.run(
