@@ -10,7 +10,7 @@ from .default import backend_from_url
 from .env import EnvVarBackend
 
 if TYPE_CHECKING:
-    from .file import LocalFileBackend
+    from .file.backend import LocalFileBackend
     from .redis import RedisBackend
 
 __all__ = [
@@ -21,7 +21,7 @@ __all__ = [
     "backend_from_url",
 ]
 
-_ON_DEMAND: Final = {"LocalFileBackend": ".file", "RedisBackend": ".redis"}
+_ON_DEMAND: Final = {"LocalFileBackend": ".file.backend", "RedisBackend": ".redis"}
 
 
 def __getattr__(name: str) -> Any:

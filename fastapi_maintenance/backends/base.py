@@ -192,11 +192,8 @@ class BaseStateBackend(ABC):
         """Also read the switches of these components. Raises `ConfigurationError` if invalid."""
         local = self._local
         components = local.components | {check_component(name) for name in names}
-        require(
-            len(components) <= _MAX_COMPONENTS,
-            f"The routes must have at most {_MAX_COMPONENTS:,} components",
-            len(components),
-        )
+        requirement = f"The routes must have at most {_MAX_COMPONENTS:,} components"
+        require(len(components) <= _MAX_COMPONENTS, requirement, len(components))
         local.components = components
         self.request_sync()
 

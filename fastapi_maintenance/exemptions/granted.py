@@ -30,11 +30,9 @@ class GrantedExemptions:
         """Return whether a closing state lets this request pass."""
         if state.allow is not None and self._allowed_by(state.allow).matches(scope):
             return True
-        return (
-            self.bypass is not None
-            and state.bypass is not None
-            and self.bypass.admits(scope, state.bypass, self._now())
-        )
+        if self.bypass is None or state.bypass is None:
+            return False
+        return self.bypass.admits(scope, state.bypass, self._now())
 
     def bypass_redirect(self, scope: Scope, states: Iterable[MaintenanceState]) -> ASGIApp | None:
         """Return the response to a visit of a bypass link; `None` for other requests."""

@@ -122,9 +122,8 @@ def _combined(holds: Sequence[Hold]) -> MaintenanceState | None:
     *others, newest = (hold.state for hold in holds)
     if not newest.enabled:
         return max(reversed(holds), key=lambda hold: hold.component is not None).state
-    retry_after = newest.retry_after
-    if retry_after is None and newest.ends_at is None:
-        retry_after = _HOLD_RETRY_AFTER
+    is_open_ended = newest.retry_after is None and newest.ends_at is None
+    retry_after = _HOLD_RETRY_AFTER if is_open_ended else newest.retry_after
     mode = "full" if any(state.mode == "full" for state in (newest, *others)) else "read-only"
     lists = [state.allow or () for state in others]  # no hold opens what another closes
     allow = tuple(entry for entry in newest.allow or () if all(entry in each for each in lists))

@@ -113,8 +113,6 @@ def _stable(
     expires_in: float | None, before: float | None, new: Snapshot, old: Snapshot
 ) -> float | None:
     left = _left(before, old, new)
-    return (
-        left
-        if left is not None and expires_in is not None and abs(left - expires_in) < _JITTER
-        else expires_in
-    )
+    if left is None or expires_in is None:
+        return expires_in
+    return left if abs(left - expires_in) < _JITTER else expires_in

@@ -480,10 +480,5 @@ async def read_without_io_agrees_with_read(make: MakeBackend) -> None:
         assert _meaning(peeked).state == _meaning(await backend.read()).state
 
 
-CHECKS: Final = tuple(
-    value
-    for name, value in list(globals().items())
-    if inspect.iscoroutinefunction(value)
-    and value.__module__ == __name__
-    and not name.startswith("_")
-)
+_ASYNC: Final = [*filter(inspect.iscoroutinefunction, globals().values())]
+CHECKS: Final = tuple(check for check in _ASYNC if not check.__name__.startswith("_"))

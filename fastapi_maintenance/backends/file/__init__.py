@@ -1,7 +1,3 @@
 """The file backend: for one host without Redis, and as a fallback across restarts."""
 
 from __future__ import annotations
-
-from .backend import LocalFileBackend
-
-__all__ = ["LocalFileBackend"]

@@ -86,16 +86,14 @@ class SwitchFiles:
         with translating_os_errors(self.lock_path):
             os.stat(os.path.dirname(self.lock_path))  # otherwise the lock would make that directory
             try:
-                lock.acquire()
+                taken = lock.acquire()
             except Timeout:
                 raise BackendUnavailableError(
                     f"{self.lock_path} has been locked for over {self.lock_timeout:g} s "
                     "by another process: end that process, or try again."
                 ) from None
-        try:
+        with taken:
             yield
-        finally:
-            lock.release()
 
     # -- reading -----------------------------------------------------------------------------------
 
