@@ -68,6 +68,11 @@ def _behind_sentinels(single: SplitResult, names: list[str]) -> SentinelServer:
         raise ConfigurationError(
             "The Redis URL does not name the master; write redis+sentinel://one,two,three/mymaster/0."
         )
+    if "@" in service:  # it may be part of a password
+        raise ConfigurationError(
+            "The Redis URL has a # or an @ where it means nothing. Percent-encode what is "
+            "special in a password, as %23 for #."
+        )
     query = dict(parse_qsl(single.query, keep_blank_values=True))
     own = {name: query.pop(f"sentinel_{name}", "") for name in ("username", "password", "tls")}
     tls = _YES_OR_NO.get(own["tls"].lower()) if own["tls"] else single.scheme == "rediss"
