@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from functools import wraps
 from importlib import import_module
@@ -92,25 +92,15 @@ def _command(
     return register
 
 
-class _Built(Mapping[str, Any]):
-    """The commands by name, each built when it is asked for."""
-
-    def __getitem__(self, name: str) -> Any:
-        return get_command(_COMMANDS[name])
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(_COMMANDS)
-
-    def __len__(self) -> int:
-        return len(_COMMANDS)
-
-
 class _Root(_Group):
-    """The root command. Prints the errors of every command as one sentence."""
+    """The root command. Builds a command when it is asked for, and prints errors as a sentence."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self.commands = _Built()  # type: ignore[assignment]  # read-only
+        self.commands = dict.fromkeys(_COMMANDS)  # type: ignore[assignment]  # for names
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        return get_command(_COMMANDS[cmd_name]) if cmd_name in _COMMANDS else None
 
     def invoke(self, ctx: Any) -> Any:
         try:

@@ -17,6 +17,8 @@ from fastapi_maintenance.cli.options import BackendSelection
 
 from ..support.pages import PAGES, ROOT, Block
 
+PROGRAM: Final[Any] = get_command(cli)
+
 # -- commands and probes in YAML -------------------------------------------------------------------
 
 
@@ -65,7 +67,7 @@ COMMANDS: Final = sorted(
 @pytest.mark.parametrize("line", COMMANDS)
 def test_a_command_that_is_not_run_could_be(line: str) -> None:
     _, name, *arguments = shlex.split(re.sub(r"\$\{\{.*?\}\}|\$\w+", "42", line), comments=True)
-    command = get_command(cli).commands[name]  # type: ignore[attr-defined] # the root is a group
+    command = PROGRAM.get_command(None, name)
 
     # Which raises for an option that there is not.
     assert command.make_context(name, arguments, obj=BackendSelection()).params
@@ -75,7 +77,7 @@ def test_the_options_of_run_in_the_guide_are_such() -> None:
     table = re.findall(
         r"^\| .* \| `(--[\w-]+)", (ROOT / "docs" / "migrations.md").read_text(), re.MULTILINE
     )
-    options = {name for option in get_command(cli).commands["run"].params for name in option.opts}  # type: ignore[attr-defined]
+    options = {name for option in PROGRAM.get_command(None, "run").params for name in option.opts}
 
     assert len(table) > 4
     assert set(table) <= options
@@ -85,9 +87,9 @@ def test_commands_in_the_text_have_existing_options() -> None:
     text = "\n".join((ROOT / page).read_text() for page in PAGES)
     for line in re.findall(r"`fastapi-maintenance ([^`]+)`", text):
         words = line.split(" -- ")[0].split()
-        command = get_command(cli)
+        command = PROGRAM
         while words and words[0] in getattr(command, "commands", ()):
-            command = command.commands[words.pop(0)]  # type: ignore[attr-defined]
+            command = command.get_command(None, words.pop(0))
         options = {name for option in command.params for name in option.opts} | {"--help"}
         assert {word for word in words if word.startswith("--")} <= options, line
 

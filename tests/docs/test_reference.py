@@ -111,7 +111,8 @@ def commands() -> str:
 
 
 def sections(prefix: str, group: Any, common: set[str]) -> Iterator[str]:
-    for name, command in group.commands.items():
+    for name in group.list_commands(None):
+        command = group.get_command(None, name)
         path = f"{prefix} {name}"
         yield section(path, command, common)
         if hasattr(command, "commands"):
