@@ -29,6 +29,8 @@ local PARTS = {'scope', 'hold', 'note', 'value', 'error'} -- of an entry of the 
 local MOST_ENTRIES = 1000 -- of the history, about
 local MOST_KEPT = 2048 -- bytes of a value that the history keeps whole
 local LOSS = '!' -- where the hash of what is recorded keeps when a loss was; no scope is called so
+local EPOCHS = '!epochs' -- where it keeps the latest epochs
+local KEPT_EPOCHS = 20 * 17 -- characters
 local DECIDED = '!:' -- begins the fields of that hash that say when the switch of a scope was last set
 local RELEASED = '!-' -- begins those that say when a hold was released
 local RESTORED = '#restored' -- the field of the registry that says with which knowledge what was lost was last restored
@@ -47,10 +49,21 @@ local function read_epoch()
   return record
 end
 
+local function past_epochs()
+  local text = redis.pcall('HGET', RECORDED, EPOCHS)
+  return type(text) == 'string' and text or ''
+end
+
+-- A worker whose last epoch is not among the latest ones has read data that were rolled back since.
+local function remember_epoch(epoch)
+  redis.pcall('HSET', RECORDED, EPOCHS, string.match(past_epochs() .. ' ' .. int(epoch), ' .*', -KEPT_EPOCHS))
+end
+
 local function write_epoch(record)
   local numbers = {}
   for i, field in ipairs(FIELDS) do numbers[i] = int(record[field]) end
   redis.call('SET', EPOCH, table.concat(numbers, ' '))
+  remember_epoch(record.epoch)
 end
 
 local function bump(record)
@@ -409,7 +422,7 @@ local function opens(json)
 end
 
 -- ARGV: 3 note; of what the caller knows: 4 life, 5 epoch, 6 count of noticed writes, 7 when it was read; 8 whether the registry shows a
--- rollback ('1'), which the epoch need not show.
+-- rollback ('1'), which the epoch need not show, as after a step on rolled-back data.
 -- From 9 on, for each switch: '', scope, value ('' for off), remaining time to live in ms (0 for none); for each live hold: id,
 -- milliseconds left, since, JSON.
 --
@@ -420,8 +433,12 @@ function step.restore()
   local record, known, last, at = read_epoch(), recorded(), last_restored()
   local note, life, epoch, read_at = ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[7])
   local mine, is_another = {life, epoch, tonumber(ARGV[6])}, record.incarnation ~= life
-  local went_back = not is_another and record.epoch < epoch
-  local first = went_back or not is_another and record.epoch == epoch and ARGV[8] == '1'
+  local went_back, moved_on = not is_another and record.epoch < epoch, not is_another and record.epoch > epoch
+  local moved_at = math.huge
+  for past in string.gmatch(past_epochs(), '%d+') do
+    if tonumber(past) > epoch then moved_at = math.min(moved_at, tonumber(past)) end
+  end
+  local first = went_back or not is_another and ARGV[8] == '1' and (not moved_on or now - moved_at < TOO_LATE)
   local again = last[1] == life and epoch < at
   if is_another then
     first = record.restored_from == 0 and (record.incarnation == 0 or now - record.incarnation < TOO_LATE)
@@ -443,17 +460,18 @@ function step.restore()
 
   local function put_back(scope, value, px)
     local key = switch_of(scope)
-    local is_decided = known[DECIDED .. scope] or scope == '' and is_another and record.decided > 0
+    local is_decided = known[DECIDED .. scope] or scope == '' and record.decided > (is_another and 0 or epoch)
     if not key or is_decided then return end
     local status, text = read_switch(key)
+    if not status then status, text = 'text', redis.call('GET', key) end -- STRLEN is refused
     text = status == 'text' and (text or '') or status
     local ends, digested = string.match(known[scope] or '', '^(%d+) (.*)$')
     if text ~= '' then
       local is_known = digested == digest(text) and math.abs(tonumber(ends) - end_in(redis.call('PTTL', key))) <= 1000
-      local is_older = again and lead > 0 or went_back or first and not is_another and value ~= ''
+      local is_older = again and lead > 0 or went_back or first and not is_another and not moved_on and value ~= ''
       if not (is_known and is_older) then return end
     elseif value == '' then return
-    elseif again and digested and (ends == '0' or tonumber(ends) > now / 1000) then return end -- deleted, and not noticed yet
+    elseif (again or moved_on) and digested and (ends == '0' or tonumber(ends) > now / 1000) then return end -- deleted, and not noticed yet
     if put_switch(key, value, px, note) then enter('restored', {scope = scope, value = value, note = note}) end
     attempt('HDEL', RECORDED, DECIDED .. scope)
     changed = true
@@ -485,6 +503,7 @@ function step.restore()
   if is_another then record.restored_from = life end
   if record.incarnation == 0 then record.incarnation = math.max(now, life + 1) end
   record.epoch = math.max(record.epoch, epoch + tonumber(ARGV[8]))
+  remember_epoch(epoch)
   announce(bump(record))
   attempt('HSET', REGISTRY, RESTORED, table.concat({int(life), int(epoch), int(mine[3]), int(again and at or record.epoch)}, ' '))
   return changed and 'restored' or 'nothing to restore'

@@ -96,7 +96,8 @@ class Recovery:
                 f"{error}"
             )
             kept = replace(reply.reading, switch=switch, holds=None, error=problem)
-            return before.with_reading(replace(kept, epoch=before.reading.epoch))
+            epoch, fingerprint = before.reading.epoch, before.reading.fingerprint
+            return before.with_reading(replace(kept, epoch=epoch, fingerprint=fingerprint))
         verdict = restored.verdict
         restored = replace(
             restored, components=reply.components, noticed=reply.noticed, restored=reply.restored

@@ -162,19 +162,25 @@ class Registration:
         return [
             ("GET", self._keys.report(self._worker)),
             ("HEXISTS", self._keys.registry, self._worker),
+            ("HGET", self._keys.recorded, "!epochs"),
         ]
 
-    def compare(self, evidence: Sequence[Reply]) -> tuple[bool, bool]:
+    def compare(self, evidence: Sequence[Reply], epoch: int) -> tuple[bool, bool]:
         """Return whether the data were rolled back, and whether the report is suspiciously old.
 
         A missing record proves it, and so does a report from before the last change of the switch,
         unless no newer one was accepted; then it is suspicious only. A missing report proves
-        nothing: it may have expired.
+        nothing: it may have expired. Later epochs than the last known one, but not that one itself,
+        prove that it was lost.
         """
-        report, recorded = evidence
+        report, recorded, epochs = evidence
         number = report.partition(b" ")[0] if isinstance(report, bytes) else b""
         suspicious = number.isdigit() and int(number) < self.knows_since
-        return recorded == 0 or (suspicious and int(number) < self._reported), suspicious
+        found = epochs.split() if isinstance(epochs, bytes) else []
+        past = [int(text) for text in found if text.isdigit() and len(text) < 20]
+        lost = bool(past) and past[0] < epoch < past[-1] and epoch not in past
+        lost |= recorded == 0 or (suspicious and int(number) < self._reported)
+        return lost, suspicious
 
     def find_place(self, found: Reply) -> bool:
         """Compare the registry with what it was. Return whether it lost something."""
@@ -187,8 +193,8 @@ class Registration:
         if mine is None and self._has_record:
             self.joined = self._has_record = False
             lost = True
-        self.is_regenerated = generation != self.generation
-        if self.is_regenerated:
+        if generation != self.generation:
+            self.is_regenerated = True
             self.renew_generation(generation)
         self.noticed, self.vanished, self.restored = count, vanished or b"", restored or b""
         return lost

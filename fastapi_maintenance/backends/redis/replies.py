@@ -55,11 +55,12 @@ class ScriptReply:
         """
         if not self.incarnation:
             return False
+        is_other = later.reading.fingerprint != self.reading.fingerprint
         if later.is_restored_since(self):
-            return later.reading.fingerprint != self.reading.fingerprint
+            return is_other
         if later.incarnation != self.incarnation:
             return later.restored_from == 0
-        return later.reading.epoch < self.reading.epoch or later.is_rolled_back
+        return later.reading.epoch < self.reading.epoch or (later.is_rolled_back and is_other)
 
     def is_restored_since(self, earlier: ScriptReply) -> bool:
         """Return whether a worker restored lost data after an earlier reply."""

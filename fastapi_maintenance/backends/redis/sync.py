@@ -177,6 +177,7 @@ class Sync:
     ) -> _Read:
         registration, recovery = self._registration, self._recovery
         permitted, registered, rolled_back = True, False, recovery.is_suspected
+        registration.is_regenerated = False
         for _ in range(_MAX_TRIES):
             sent = time.monotonic()
             arming = arm and not self._is_armed
@@ -197,7 +198,8 @@ class Sync:
                 permitted = self._is_armed = False
             older = suspicious = False
             if evidence:
-                older, suspicious = registration.compare(_take(rest, len(evidence)))
+                last_epoch = self._last.reading.epoch if self._last is not None else 0
+                older, suspicious = registration.compare(_take(rest, len(evidence)), last_epoch)
             if joining:
                 registered = self._accept(connection, _take(rest, len(joining)))
             if seldom:

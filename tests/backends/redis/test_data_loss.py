@@ -376,6 +376,31 @@ async def test_a_holder_puts_back_its_hold_where_no_worker_remembers(pair: Pair)
         await eventually(worker.is_off, within=30)
 
 
+@pytest.mark.parametrize("close", ["write", "write_component", "acquire"])
+async def test_barrier_on_the_new_master_hides_no_loss(pair: Pair, close: str) -> None:
+    """As of a wait that goes on there before the workers come; it moves the epoch past theirs."""
+    backend = RedisBackend(pair.url, ttl=TTL)
+    backend.follow_components(["billing"])
+    async with linked(backend, Worker(reporting=True)) as worker:
+        await both_know(False, worker)
+        await asyncio.to_thread(pair.split)
+        match close:
+            case "write":
+                await RedisBackend(pair.url).write(STATE)
+            case "write_component":
+                await RedisBackend(pair.url).write_component("billing", STATE)
+            case _:
+                await RedisBackend(pair.url).acquire(Hold("ours", ON), 60.0)
+        await eventually(lambda: is_shut(worker.last), within=10)
+        await has_settled(worker)
+        syncs = worker.syncs
+        await RedisBackend(pair.replica.url).begin_barrier()
+        await asyncio.to_thread(pair.fail_over)
+        await has_settled(worker)
+
+        assert all(map(is_shut, worker.readings[syncs:]))
+
+
 async def test_write_on_the_new_master_overrides_the_old_one(
     pair: Pair,
 ) -> None:

@@ -417,7 +417,8 @@ async def test_a_switch_of_the_wrong_type_is_noticed_too(redis_url: str, operato
 async def test_an_idle_worker_writes_nothing(redis_url: str, operator: Any, keys: Keys) -> None:
     async with workers(redis_url, 2) as crew:
         await another_sync_of(crew)
-        assert await operator.exists(keys.history, keys.recorded) == 0
+        assert await operator.exists(keys.history) == 0
+        assert await operator.hkeys(keys.recorded) == [b"!epochs"]
 
 
 # -- a cap, and untrusted entries ------------------------------------------------------------------

@@ -7,8 +7,10 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 import pytest
+from redis.exceptions import ResponseError
 
 from fastapi_maintenance.backends.redis.keys import Keys
+from fastapi_maintenance.backends.redis.registration import Registration
 from fastapi_maintenance.backends.redis.replies import ScriptReply, read_script
 from fastapi_maintenance.backends.redis.script import Script, dump_hold
 from fastapi_maintenance.model.holds import Hold
@@ -284,3 +286,81 @@ async def test_lost_registry_opens_nobody(operator: Any, step: Step, keys: Keys)
     assert await value(operator) == OLD
     await step("restore", *knowledge(NEW, epoch=10, rolled_back=True))
     assert await value(operator) == NEW
+
+
+# -- a step on the rolled-back data came before the first worker ----------------------------------
+
+
+async def move_on(operator: Any, step: Step, keys: Keys) -> int:
+    """Roll back, and begin a barrier. Return an epoch between the two."""
+    await operator.set(keys.epoch, SETTLED)
+    epoch = round(time.time() * 1e6)
+    await step("barrier")
+    return epoch
+
+
+@pytest.mark.parametrize("rolled_back", [True, False])
+async def test_step_on_rolled_back_data_hides_no_loss(
+    operator: Any, step: Step, keys: Keys, rolled_back: bool
+) -> None:
+    """If the registry shows it; else nothing tells the loss from a deletion."""
+    epoch = await move_on(operator, step, keys)
+    known = knowledge(NEW, 0, a_hold(), epoch=epoch, rolled_back=rolled_back, billing=NEW)
+    answer = await step("restore", *known)
+
+    expected = (NEW, NEW, 1) if rolled_back else (None, None, 0)
+    found = await value(operator), await value(operator, "billing"), len(answer.reading.holds or ())
+    assert found == expected
+
+
+@pytest.mark.parametrize("component", ["", "billing"])
+@pytest.mark.parametrize("decision", ["off", "DEL", "on"])
+async def test_decision_on_rolled_back_data_stays(
+    operator: Any, step: Step, keys: Keys, decision: str, component: str
+) -> None:
+    epoch = await move_on(operator, step, keys)
+    if decision == "DEL":
+        await operator.set(f"maintenance:{component}" if component else "maintenance", "1")
+        await step("notice", "{}")
+        await operator.delete(f"maintenance:{component}" if component else "maintenance")
+    else:
+        await step("write", "1" if decision == "on" else "", 0, component, "")
+    states: Any = {component or "value": NEW}
+    await step("restore", *knowledge(epoch=epoch, rolled_back=True, age=9, **states))
+
+    assert await value(operator, component) == ("1" if decision == "on" else None)
+
+
+async def test_data_that_lived_on_for_a_minute_stay(operator: Any, step: Step, keys: Keys) -> None:
+    epoch = await move_on(operator, step, keys)
+    long_ago = epoch - 61_000_000
+    await operator.hset(keys.recorded, "!epochs", f" 9 {long_ago} {epoch + 1}")
+    known = knowledge(NEW, epoch=long_ago - 1, rolled_back=True)
+
+    assert (await step("restore", *known)).verdict == "superseded"
+
+
+async def test_latest_epochs_are_kept(operator: Any, step: Step, keys: Keys) -> None:
+    epochs = [(await step("barrier")).reading.epoch for _ in range(25)]
+
+    kept = list(map(int, (await operator.hget(keys.recorded, "!epochs")).split()))
+    assert kept == epochs[-20:]
+
+
+@pytest.mark.parametrize(
+    ("epochs", "lost"),
+    [
+        (b" 3 4 6", True),
+        (b" 3 5 6", False),
+        (b" 3 4", False),  # the epoch itself went back: that is told apart
+        (b" 6 7", False),  # too long ago
+        (b"x 3 -4 6 " + b"9" * 5000, True),
+        (b"\xff", False),
+        (None, False),
+        (ResponseError("WRONGTYPE"), False),
+    ],
+)
+def test_epoch_missing_among_the_latest_proves_a_rollback(epochs: Any, lost: bool) -> None:
+    registration = Registration("redis", Keys.of("maintenance"), "w", None, ttl=1.0)
+
+    assert registration.compare([None, 1, epochs], 5) == (lost, False)
