@@ -430,6 +430,7 @@ end
 -- is missing, for a minute; one that knows more also replaces what was restored. Nothing that was decided since is undone.
 -- An old hold that newer knowledge lacks is ended if it opens; one that closes is left to its lease.
 function step.restore()
+  if reading().err then return end -- the reply would be an error, although the loss counts as restored
   local record, known, last, at = read_epoch(), recorded(), last_restored()
   local note, life, epoch, read_at = ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[7])
   local mine, is_another = {life, epoch, tonumber(ARGV[6])}, record.incarnation ~= life
