@@ -83,21 +83,21 @@ async def file(request: pytest.FixtureRequest, stack: AsyncExitStack) -> MakeBac
 async def redis_by_url(request: pytest.FixtureRequest, stack: AsyncExitStack) -> MakeBackend:
     return partial(
         backend_from_url,
-        f"{request.getfixturevalue('redis_url')}?ttl={LINKED_TTL}&key=shop:{{eu}}:maintenance",
+        f"{request.getfixturevalue('redis_url')}?ttl={LINKED_TTL}&timeout=30&key=shop:{{eu}}:maintenance",
     )
 
 
 async def redis_by_client(request: pytest.FixtureRequest, stack: AsyncExitStack) -> MakeBackend:
     client: Any = Redis.from_url(request.getfixturevalue("redis_url"), decode_responses=True)
     await stack.enter_async_context(client)
-    return partial(RedisBackend, client=client, ttl=LINKED_TTL)
+    return partial(RedisBackend, client=client, ttl=LINKED_TTL, timeout=30.0)
 
 
 async def redis_without_resp3(request: pytest.FixtureRequest, stack: AsyncExitStack) -> MakeBackend:
     settings: Path = request.getfixturevalue("tmp_path") / "resp2.conf"
     settings.write_text('rename-command HELLO ""\n')
     server = request.getfixturevalue("own_redis_server")(config={"include": str(settings)})
-    return partial(RedisBackend, server.url, ttl=LINKED_TTL)
+    return partial(RedisBackend, server.url, ttl=LINKED_TTL, timeout=30.0)
 
 
 async def redis_behind_sentinels(
@@ -116,13 +116,15 @@ async def redis_cluster(request: pytest.FixtureRequest, stack: AsyncExitStack) -
 
 
 async def fakeredis_by_url(request: pytest.FixtureRequest, stack: AsyncExitStack) -> MakeBackend:
-    return partial(RedisBackend, await stack.enter_async_context(imitation()), ttl=LINKED_TTL)
+    return partial(
+        RedisBackend, await stack.enter_async_context(imitation()), ttl=LINKED_TTL, timeout=30.0
+    )
 
 
 async def fakeredis_by_client(request: pytest.FixtureRequest, stack: AsyncExitStack) -> MakeBackend:
     client: Any = FakeAsyncRedis(server=FakeServer())
     await stack.enter_async_context(client)
-    return partial(RedisBackend, client=client, ttl=LINKED_TTL)
+    return partial(RedisBackend, client=client, ttl=LINKED_TTL, timeout=30.0)
 
 
 async def two_methods(request: pytest.FixtureRequest, stack: AsyncExitStack) -> MakeBackend:
