@@ -6,6 +6,7 @@ import asyncio
 import signal
 import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any, Final
 
 from fastapi import APIRouter
@@ -13,7 +14,7 @@ from fastapi.sse import EventSourceResponse
 from pydantic import BaseModel, Field
 
 from .._internal.logging import error_text
-from ..backends.base import SupportsHistory, WorkerRegistry, as_backend_error
+from ..backends.base import WorkerRegistry, as_backend_error
 from ..backends.status import StatusReport
 from ..exceptions import BackendError, UnsupportedError
 from ..exemptions.tokens import holding
@@ -127,20 +128,16 @@ async def read_dashboard(mode: MaintenanceMode, operator: str | None = None) -> 
 
 async def _read(mode: MaintenanceMode) -> tuple[Snapshot, RegistrySnapshot | None]:
     if isinstance(mode.backend, WorkerRegistry):
-        try:
+        with suppress(UnsupportedError):  # its user may not run scripts
             registry = await mode.backend.read_registry()
             return registry.reading, registry
-        except UnsupportedError:  # its user may not run scripts
-            pass
     return await mode.backend.read(), None
 
 
 async def _read_history(mode: MaintenanceMode) -> list[Change] | None:
-    if not isinstance(mode.backend, SupportsHistory):
-        return None
     try:
         return [*reversed(await mode.backend.history(limit=_MAX_CHANGES))]
-    except BackendError:  # the rest of the dashboard is worth more
+    except BackendError:  # there is none, or the rest of the dashboard is worth more
         return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Final
 
 from anyio.lowlevel import checkpoint
@@ -24,16 +25,13 @@ def adapt_send(
     """
     if scope["type"] == "websocket":
         if "websocket.http.response" in (scope.get("extensions") or ()):
-            return _denying(send)
-        return _closing(send, code, reason)
-    return _without_body(send) if scope["method"] == "HEAD" else send
+            return partial(_deny, send)
+        return partial(_close, send, code, reason)
+    return partial(_send_without_body, send) if scope["method"] == "HEAD" else send
 
 
-def _without_body(send: Send) -> Send:
-    async def fitted(message: Message) -> None:
-        await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
-
-    return fitted
+async def _send_without_body(send: Send, message: Message) -> None:
+    await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
 
 
 # The connect event is not received before a refusal. Neither the ASGI specification nor any server
@@ -44,30 +42,22 @@ def _without_body(send: Send) -> Send:
 # StreamingResponse once did.
 
 
-def _denying(send: Send) -> Send:
-    async def fitted(message: Message) -> None:
-        if message["type"].startswith("http."):
-            message = {**message, "type": f"websocket.{message['type']}"}
+async def _deny(send: Send, message: Message) -> None:
+    if message["type"].startswith("http."):
+        message = {**message, "type": f"websocket.{message['type']}"}
+    await send(message)
+    if message["type"] == "websocket.http.response.body" and not message.get("more_body"):
+        # uvicorn's websockets-sansio logs an error for every denied handshake (its pull request
+        # 3138), unless the loop runs once before the application returns.
+        await checkpoint()
+
+
+async def _close(send: Send, code: int, reason: str, message: Message) -> None:
+    kind = message["type"].removeprefix("websocket.")
+    if kind == "http.response.start":
+        await send({"type": "websocket.close", "code": code, "reason": truncate_reason(reason)})
+    elif kind != "http.response.body":
         await send(message)
-        if message["type"] == "websocket.http.response.body" and not message.get(
-            "more_body", False
-        ):
-            # uvicorn's websockets-sansio logs an error for every denied handshake (its pull request
-            # 3138), unless the loop runs once before the application returns.
-            await checkpoint()
-
-    return fitted
-
-
-def _closing(send: Send, code: int, reason: str) -> Send:
-    async def fitted(message: Message) -> None:
-        kind = message["type"].removeprefix("websocket.")
-        if kind == "http.response.start":
-            await send({"type": "websocket.close", "code": code, "reason": truncate_reason(reason)})
-        elif kind != "http.response.body":
-            await send(message)
-
-    return fitted
 
 
 def truncate_reason(reason: str) -> str:
