@@ -208,8 +208,7 @@ async def last_concurrent_write_wins_everywhere(make: MakeBackend) -> None:
     backends = [make() for _ in range(4)]
     if not await _writes(backends[0], ON):
         return
-    states = [ON if number % 2 else OFF for number in range(12)]
-    await asyncio.gather(*map(BaseStateBackend.write, backends * 3, states))
+    await asyncio.gather(*(backend.write(state) for state in (ON, OFF, ON) for backend in backends))
     found = [await _switch_of(backend) for backend in backends]
     assert found[0] in (ON, OFF)
     assert found == found[:1] * 4

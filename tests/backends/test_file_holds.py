@@ -35,6 +35,7 @@ from fastapi_maintenance.exceptions import (
     ConfigurationError,
     InvalidStateError,
     ReadOnlyBackendError,
+    UnsupportedError,
 )
 from fastapi_maintenance.model.evaluate import evaluate
 from fastapi_maintenance.model.holds import Hold
@@ -222,6 +223,14 @@ async def test_renewed_hold_outlives_its_old_deadline_in_a_watch(
             within=4 + SLACK,
         )
         assert feed.last.now < hold.deadline
+
+
+async def test_release_keeps_no_switch_of_a_component(backend: LocalFileBackend) -> None:
+    hold = await backend.acquire(Hold("a", ON, component="billing"), LEASE)
+    with pytest.raises(UnsupportedError, match="no switches of components"):
+        await backend.release(hold, keep=ON)
+    snapshot = await backend.read()
+    assert (snapshot.switch, snapshot.holds) == (OFF, ())
 
 
 async def test_ended_hold_is_dropped_by_the_next_change(
