@@ -273,41 +273,24 @@ def test_workers_restarted_in_an_outage_still_know(
         "LAST_KNOWN": str(path),
     }
     with Workers("tests.apps.mirrored:app", env=environment) as workers:
+
+        def all_answer(status: int, words: str = "") -> bool:
+            answers = workers.get_all("/").values()
+            return all(answer.status == status and words in answer.text for answer in answers)
+
+        def is_kept(state: MaintenanceState) -> bool:
+            return path.exists() and MaintenanceState.parse(path.read_bytes()) == state
+
         server.cli("SET", "maintenance", state.dump())
-        eventually_closed(workers, "Back at four")
-        eventually_kept(path, state)
+        eventually_sync(lambda: all_answer(503, "Back at four") and is_kept(state), within=40)
         server.kill()
         (first, _) = workers.pids
         workers.kill(first)
         workers.connect(within=30)
 
         assert first not in workers.pids
-        assert {answer.status for answer in workers.get_all("/").values()} == {503}
-        assert all("Back at four" in answer.text for answer in workers.get_all("/").values())
+        assert all_answer(503, "Back at four")
 
         server.start()
         server.cli("DEL", "maintenance")
-        eventually_open(workers)
-        eventually_kept(path, OFF)
-
-
-def eventually_closed(workers: Workers, words: str) -> None:
-    eventually_sync(
-        lambda: all(
-            answer.status == 503 and words in answer.text
-            for answer in workers.get_all("/").values()
-        ),
-        within=30,
-    )
-
-
-def eventually_open(workers: Workers) -> None:
-    eventually_sync(
-        lambda: all(answer.status == 200 for answer in workers.get_all("/").values()), within=30
-    )
-
-
-def eventually_kept(path: Path, state: MaintenanceState) -> None:
-    eventually_sync(
-        lambda: path.exists() and MaintenanceState.parse(path.read_bytes()) == state, within=30
-    )
+        eventually_sync(lambda: all_answer(200) and is_kept(OFF), within=40)
