@@ -65,12 +65,10 @@ def _is_guarded_in(app: object) -> bool:
         return False
     # FastAPI puts the application's dependencies first, then those of inclusions, then ours.
     unguarded = len(getattr(app.router, "dependencies", ()))
-    places = []
-    for context in iter_route_contexts(app.routes):
-        calls = [each.dependency for each in getattr(context, "dependencies", ())]
-        if require_guard in calls:
-            places.append(calls.index(require_guard))
-    return bool(places) and min(places) > unguarded
+    given = (getattr(context, "dependencies", ()) for context in iter_route_contexts(app.routes))
+    calls = ([each.dependency for each in dependencies] for dependencies in given)
+    places = [each.index(require_guard) for each in calls if require_guard in each]
+    return min(places, default=0) > unguarded
 
 
 class PrivateRoute(APIRoute):

@@ -194,11 +194,8 @@ class MaintenanceState(BaseModel):
 
     def changes_after(self, now: datetime) -> datetime | None:
         """Return the next time at which `active_at` changes, or `None`."""
-        if not self.enabled:
-            return None
-        if self.starts_at is not None and now < self.starts_at:
-            return self.starts_at
-        return self.ends_at if self.ends_at is not None and now < self.ends_at else None
+        edges = (self.starts_at, self.ends_at) if self.enabled else ()
+        return min((edge for edge in edges if edge is not None and now < edge), default=None)
 
     def retry_after_at(self, now: datetime, default: int = DEFAULT_RETRY_AFTER) -> int:
         """Return the seconds for Retry-After: as set, else until the end, else the default."""
