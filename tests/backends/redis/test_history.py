@@ -21,6 +21,7 @@ from fastapi_maintenance import maintenance_mode_on
 from fastapi_maintenance.backends import RedisBackend
 from fastapi_maintenance.backends.redis.history import read_entry
 from fastapi_maintenance.backends.redis.keys import Keys
+from fastapi_maintenance.coordination.barrier import registered_workers
 from fastapi_maintenance.exceptions import BackendError, ConfigurationError, UnsupportedError
 from fastapi_maintenance.model.history import Change
 from fastapi_maintenance.model.holds import Hold
@@ -762,6 +763,10 @@ def test_of_four_processes_one_records_a_bare_write(redis_server: RedisServer) -
         def all_are(status: int) -> bool:
             return all(answer.status == status for answer in processes.get_all("/").values())
 
+        def all_have_read() -> bool:
+            return len(asyncio.run(registered_workers(redis_server.url))) == 4
+
+        eventually_sync(all_have_read, within=30)
         for value, status in (
             ("1", 503),
             ("0", 200),
