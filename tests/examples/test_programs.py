@@ -26,6 +26,7 @@ import pytest
 
 from fastapi_maintenance import wait_until_applied
 from fastapi_maintenance.backends import RedisBackend
+from fastapi_maintenance.coordination.barrier import registered_workers
 
 from ..support.servers import RedisServer
 from ..support.waiting import eventually_sync
@@ -63,6 +64,10 @@ def test_the_webhook_hears_of_each_change_once(redis_server: RedisServer) -> Non
     with webhook() as (url, posted):
         env = {"WEBHOOK": url, "REDIS_URL": redis_server.url, "no_proxy": "127.0.0.1"}
         with Workers("tests.apps.webhook:app", count=3, env=env):
+            # What is set before a worker has read is no change to it.
+            eventually_sync(
+                lambda: len(asyncio.run(registered_workers(redis_server.url))) == 3, within=SOON
+            )
             for number, value in enumerate(
                 ('{"enabled": true, "reason": "OPS-417"}', "off", "on"), start=1
             ):
