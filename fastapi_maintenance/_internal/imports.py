@@ -8,8 +8,11 @@ from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec, module_from_spec
+from threading import RLock
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar, Final
+
+_LOCK_TIMEOUT: Final = 10.0  # seconds; each of two threads may wait for an import of the other
 
 
 def import_part(module: str) -> None:
@@ -26,29 +29,38 @@ def import_part(module: str) -> None:
     # A test runner may have dropped these modules, with this one, from `sys.modules`.
     sys.meta_path[:] = [one for one in sys.meta_path if names[0] not in getattr(one, "unrun", ())]
     packages: dict[str, ModuleType] = {}
-    try:
-        for name in names:
-            if (spec := find_spec(name)) is None:
-                raise ModuleNotFoundError(name=name)
-            packages[name] = sys.modules[name] = module_from_spec(spec)
-        import_module(module)
-    except ImportError:
-        for name in [*sys.modules]:
-            if name.partition(".")[0] == names[0]:
-                del sys.modules[name]
-        return
-    for name, package in packages.items():
-        del sys.modules[name]
-        package.__class__ = _Unrun
-    sys.meta_path.insert(0, _Rest(packages))
+    with _Unrun.lock:
+        try:
+            for name in names:
+                if (spec := find_spec(name)) is None:
+                    raise ModuleNotFoundError(name=name)
+                packages[name] = package = module_from_spec(spec)
+                package.__class__ = _Unrun
+                sys.modules[name] = package
+            import_module(module)
+        except ImportError:
+            for name in [*sys.modules]:
+                if name.partition(".")[0] == names[0]:
+                    del sys.modules[name]
+            return
+        for name in packages:
+            del sys.modules[name]
+        sys.meta_path.insert(0, _Rest(packages))
 
 
 class _Unrun(ModuleType):
-    """A package without its `__init__`, as the modules in it may have imported it."""
+    """A package without its `__init__`, as the modules in it may have imported it.
+
+    Another thread may have imported it too, and waits until the part is there.
+    """
+
+    lock: ClassVar = RLock()
 
     def __getattr__(self, name: str) -> Any:
-        import_module(self.__name__)
-        return ModuleType.__getattribute__(self, name)
+        if self.lock.acquire(timeout=_LOCK_TIMEOUT):
+            self.lock.release()
+        whole = import_module(self.__name__)
+        return ModuleType.__getattribute__(self, name) if whole is self else getattr(whole, name)
 
 
 class _Rest(MetaPathFinder, Loader):

@@ -5,11 +5,13 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
+from fastapi_maintenance._internal import imports
 from fastapi_maintenance._internal.imports import import_part
 
 Write = Callable[..., None]
@@ -87,6 +89,43 @@ def test_part_that_needs_the_rest_is_left_to_imports(write: Write) -> None:
 
     assert loaded() == []
     assert importlib.import_module("parted.inner.part").NEEDED == 1
+
+
+PART_BESIDE_A_THREAD = """
+import concurrent.futures, sys
+
+def other():
+    from parted import NAME
+    return NAME
+
+started = concurrent.futures.ThreadPoolExecutor().submit(other)
+sys.parted.append(started)
+concurrent.futures.wait([started], 0.5)
+"""
+
+
+@pytest.mark.parametrize("needed", ["", "from parted import NAME"])
+def test_thread_that_imports_meanwhile_has_the_library(
+    write: Write, monkeypatch: pytest.MonkeyPatch, needed: str
+) -> None:
+    write("NAME = 1", part=PART_BESIDE_A_THREAD + needed)
+    started: list[Future[int]] = []
+    monkeypatch.setattr(sys, "parted", started, raising=False)
+
+    import_part("parted.inner.part")
+
+    assert [each.result(timeout=20) for each in started] == [1]
+
+
+def test_thread_that_imports_for_long_is_not_waited_for(
+    write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write("RUN = 1", part="import parted\ndef run(): return parted.RUN")
+    import_part("parted.inner.part")
+    monkeypatch.setattr(imports, "_LOCK_TIMEOUT", 0.01)
+
+    with ThreadPoolExecutor() as threads, imports._Unrun.lock:
+        assert threads.submit(sys.modules["parted.inner.part"].run).result(timeout=20) == 1
 
 
 def test_part_of_a_loaded_library_changes_nothing(write: Write) -> None:
