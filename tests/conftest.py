@@ -141,15 +141,19 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
 def _is_traced(item: pytest.Item) -> bool:
     """Whether it may be the only test to reach a line of the package.
 
-    The tests of a part are named for it, and those of broken networks are the link's. A property
-    repeats with many values what others show with one, and older servers are asked what the
-    installed one is.
+    The directories of tests are named for the parts, and that of broken networks is the link's. A
+    property repeats with many values what others show with one, and older servers are asked what
+    the installed one is.
     """
     tests = Path(__file__).parent
-    part = item.path.relative_to(tests).parts[0].removeprefix("test_")
+    directory, *rest = item.path.relative_to(tests).parts
     parameters: dict[str, Any] = getattr(getattr(item, "callspec", None), "params", {})
     return (
-        (part == "faults" or (tests.parent / "fastapi_maintenance" / part).exists())
+        (
+            not rest
+            or directory == "faults"
+            or (tests.parent / "fastapi_maintenance" / directory).exists()
+        )
         and parameters.get("redis_program", INSTALLED) == INSTALLED
         and not item.get_closest_marker("hypothesis")
     )
