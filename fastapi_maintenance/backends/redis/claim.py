@@ -28,6 +28,7 @@ class NotificationClaim:
         self._key = key
         self._ask = ask
         self._lease = lease
+        self._milliseconds = round(lease * 1000)
         # Of this attempt: workers that were forked share everything else.
         self._id = secrets.token_hex(6)
 
@@ -52,10 +53,6 @@ class NotificationClaim:
             raise
         except BackendError:
             pass
-
-    @property
-    def _milliseconds(self) -> int:
-        return round(self._lease * 1000)
 
     async def _renew(self) -> None:
         while True:

@@ -161,7 +161,9 @@ class SingleServer(Server):
         The next address is tried, too, when one fails or does not answer at once.
         """
         deadline = asyncio.get_running_loop().time() + timeout
-        addresses = sorted(await self._resolve(timeout), key=lambda each: self._left.get(each, 0.0))
+        addresses = sorted(
+            await self._resolve(timeout), key=lambda each: self._left.get(each, -math.inf)
+        )
         pause = min(_NEXT_ADDRESS, timeout / (len(addresses) + 1))
         patience = pause * len(addresses) if len(addresses) > 1 else 0.0
         openings = [
@@ -197,10 +199,9 @@ class SingleServer(Server):
 
     def leave(self, connection: RedisConnection) -> bool:
         now, address = time.monotonic(), connection.address
-        known = {each: self._left.get(each, -math.inf) for each in self._addresses}
-        self._left.clear()  # of addresses that the name no longer has
-        self._left |= known | {address: now}
-        return any(now - left > _LEFT_FOR for each, left in known.items() if each != address)
+        others = [self._left.get(each, -math.inf) for each in self._addresses if each != address]
+        self._left[address] = now
+        return any(now - left > _LEFT_FOR for left in others)
 
     async def _open(
         self, address: str, timeout: float, protocol: int, *, patience: float
