@@ -104,7 +104,9 @@ async def test_connection_lost_while_waiting_undoes_no_write(
 ) -> None:
     call = RedisConnection.call
 
-    async def cut(wire: RedisConnection, *commands: tuple[Any, ...], within: float | None = None) -> list[Any]:
+    async def cut(
+        wire: RedisConnection, *commands: tuple[Any, ...], within: float | None = None
+    ) -> list[Any]:
         if commands[0][0] == "ROLE":
             raise BackendUnavailableError("gone")
         return await call(wire, *commands, within=within)
