@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 
 from starlette.applications import Starlette
 from starlette.types import ASGIApp
@@ -15,8 +16,7 @@ from ..runtime.dependencies import modes_of
 from ..runtime.mode import MaintenanceMode
 
 
-# Lower-case, as those of contextlib: it is written as a call.
-class override(AbstractContextManager[None]):
+def override(app: ASGIApp, state: bool | MaintenanceState) -> AbstractContextManager[None]:
     """Override the state of one application for a block, against its backend, holds and options.
 
     `state` is True, False or a `MaintenanceState`, whose window is judged by this machine's clock.
@@ -24,20 +24,17 @@ class override(AbstractContextManager[None]):
     nest. Add middlewares before: the middleware stack is built here. Raises `ConfigurationError` if
     the application has no `MaintenanceModeMiddleware`.
     """
+    valid = isinstance(state, bool | MaintenanceState)
+    require(valid, "state must be True, False or a MaintenanceState", state)
+    return _overriding(app, state if isinstance(state, MaintenanceState) else ON if state else OFF)
 
-    def __init__(self, app: ASGIApp, state: bool | MaintenanceState) -> None:
-        valid = isinstance(state, bool | MaintenanceState)
-        require(valid, "state must be True, False or a MaintenanceState", state)
-        self._app = app
-        self._state = state if isinstance(state, MaintenanceState) else ON if state else OFF
-        self._undo = ExitStack()
 
-    def __enter__(self) -> None:
-        for mode in _modes_of(self._app):
-            self._undo.callback(mode.override, mode.override(self._state))
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._undo.close()
+@contextmanager
+def _overriding(app: ASGIApp, state: MaintenanceState) -> Iterator[None]:
+    with ExitStack() as undo:
+        for mode in _modes_of(app):
+            undo.callback(mode.override, mode.override(state))
+        yield
 
 
 def _modes_of(app: ASGIApp) -> list[MaintenanceMode]:
