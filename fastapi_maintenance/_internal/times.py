@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 
 
 def iso_seconds(time: datetime) -> str:
@@ -13,8 +13,3 @@ def iso_seconds(time: datetime) -> str:
 def readable(time: datetime) -> str:
     """Format a UTC time for people, independent of the locale."""
     return f"{time.isoformat(sep=' ', timespec='minutes')[:16]} UTC"
-
-
-def isoformat_utc(moment: datetime) -> str:
-    """Format a time for programs, in UTC (ISO 8601)."""
-    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")

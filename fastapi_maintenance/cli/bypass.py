@@ -9,7 +9,6 @@ from datetime import timedelta
 import typer
 
 from .._internal.logging import one_line
-from .._internal.times import isoformat_utc
 from ..backends import BaseStateBackend
 from ..exemptions.bypass import Bypass, link_to
 from ..exemptions.tokens import grant, granted, revoke
@@ -34,8 +33,7 @@ def create(
         )
     link = link_to(url, token)
     if as_json:
-        until = isoformat_utc(record.until)
-        echo_json(record.model_dump() | {"until": until, "token": token, "link": link})
+        echo_json(record.model_dump(mode="json") | {"token": token, "link": link})
     else:
         echo(f"id: {record.id}\nuntil: {show_moment(record.until)}\ntoken: {token}\nlink: {link}")
 
@@ -44,7 +42,7 @@ def list_bypasses(backend: BaseStateBackend, component: str | None, *, as_json: 
     """Print the valid bypasses."""
     records = asyncio.run(granted(backend, component))
     if as_json:
-        echo_json([one.model_dump() | {"until": isoformat_utc(one.until)} for one in records])
+        echo_json([record.model_dump(mode="json") for record in records])
         return
     for record in records:
         until, note = show_moment(record.until), one_line(record.note or "")

@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastapi_maintenance._internal.times import isoformat_utc
 from fastapi_maintenance.cli.durations import parse_duration, parse_until, show_moment, show_seconds
+from fastapi_maintenance.model.state import MaintenanceState
 
 from .attempt import attempt
 from .effort import effort
@@ -37,5 +37,5 @@ def test_any_text_is_a_moment_to_come_or_refused(text: str, now: datetime) -> No
         assert problem.startswith("must be ")
     else:
         assert moment > now
-        isoformat_utc(moment)
+        MaintenanceState(enabled=True, ends_at=moment).dump()
         show_moment(moment)
