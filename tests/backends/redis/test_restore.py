@@ -364,3 +364,22 @@ def test_epoch_missing_among_the_latest_proves_a_rollback(epochs: Any, lost: boo
     registration = Registration("redis", Keys.of("maintenance"), "w", None, ttl=1.0)
 
     assert registration.compare([None, 1, epochs], 5) == (lost, False)
+
+
+@pytest.mark.parametrize(
+    ("report", "recorded", "accepted", "found"),
+    [
+        (None, 0, 7, (True, False)),
+        (None, 1, 7, (False, False)),  # it may have expired
+        (b"4 {}", 1, 7, (True, True)),
+        (b"4 {}", 1, 4, (False, True)),  # no newer one was accepted
+        (b"5 {}", 1, 7, (False, False)),
+    ],
+)
+def test_old_report_or_missing_record_proves_a_rollback(
+    report: Any, recorded: int, accepted: int, found: tuple[bool, bool]
+) -> None:
+    registration = Registration("redis", Keys.of("maintenance"), "w", None, ttl=1.0)
+    registration.knows_since, registration._reported = 5, accepted
+
+    assert registration.compare([report, recorded, None], 5) == found
