@@ -96,8 +96,9 @@ def _over_uvicorn(
         loads: dict[str, list[_Load]] = {subject: [] for subject in servers}
         for number in range(_WRK_ROUNDS):
             say(f"over uvicorn: round {number + 1} of {_WRK_ROUNDS}")
-            for subject, server in servers.items():
-                loads[subject].append(_load(wrk, server, refused=refused))
+            turn = number % len(servers)  # each is first once, so that no drift favours one
+            for subject in [*servers][turn:] + [*servers][:turn]:
+                loads[subject].append(_load(wrk, servers[subject], refused=refused))
     bare = loads[base]
     rows = []
     for subject, load in loads.items():

@@ -123,10 +123,8 @@ class SnapshotCache:
         self._wall_clock = clock
         self._stored_at = -math.inf
         self._registered_at = -math.inf
-        self._offset_bounds = (
-            -math.inf,
-            math.inf,
-        )  # of the backend's clock minus our monotonic one
+        # Of the backend's clock minus our monotonic one.
+        self._offset_bounds = -math.inf, math.inf
         self.begun_at = -math.inf  # the first use
         self.fresh_at = -math.inf
         self.changes_at = -math.inf

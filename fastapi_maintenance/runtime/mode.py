@@ -261,11 +261,6 @@ class MaintenanceMode(MaintenanceOptions):
             self.unrouted += (path,)
             logger.warning("%s %s", path, WAY_AROUND, extra=log_fields("unrouted", path=path))
 
-    @property
-    def switch(self) -> str:
-        """The description of the backend."""
-        return self.backend.describe()
-
     def drain_progressed(self) -> None:
         """Report at once if a drain has ended."""
         gate = self.gate

@@ -15,6 +15,7 @@ from .gate import Gate
 if TYPE_CHECKING:  # a script that holds a lease needs no FastAPI
     from starlette.types import Scope
 
+    from ..backends import BaseStateBackend
     from ..exemptions.granted import GrantedExemptions
     from ..routing import RouteMatch
 
@@ -25,16 +26,14 @@ _CLASSIFY_TIMEOUT: Final = 1.0
 class Owner(Protocol):
     """The mode that admitted an in-flight request, as far as the request needs it.
 
-    `switch` describes the backend, to tell holds of different switches apart. `granted` has the
-    exemptions of the states that close the service.
+    `granted` has the exemptions of the states that close the service.
     """
 
+    backend: BaseStateBackend
     gate: Gate
     granted: GrantedExemptions
     requests: InFlightRequests
 
-    @property
-    def switch(self) -> str: ...
     def drain_progressed(self) -> None: ...
 
 
@@ -122,7 +121,7 @@ class InFlightRequest:
     def exclude(self, switch: str, component: str | None) -> None:
         """Leave this request out of drains of a component, or of the whole service.
 
-        This covers the enclosing applications on the same switch.
+        This covers the enclosing applications on the same switch, a backend's description.
         """
         for request in self._on(switch):
             request.excluded = (*request.excluded, component)
@@ -131,12 +130,12 @@ class InFlightRequest:
     def include(self, switch: str, component: str | None) -> None:
         """Undo one `exclude`."""
         for request in self._on(switch):
-            excluded = [*request.excluded]
-            excluded.remove(component)
-            request.excluded = tuple(excluded)
+            at = request.excluded.index(component)
+            request.excluded = request.excluded[:at] + request.excluded[at + 1 :]
 
     def _on(self, switch: str) -> Iterator[InFlightRequest]:
-        return (request for request in self.with_outer() if request.owner.switch == switch)
+        around = self.with_outer()
+        return (request for request in around if request.owner.backend.describe() == switch)
 
     def with_outer(self) -> Iterator[InFlightRequest]:
         """Yield this request, and the same one in each enclosing application."""
