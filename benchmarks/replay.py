@@ -49,7 +49,9 @@ async def record(server: RedisServer) -> Recording:
     sent: list[bytes] = []
     send = RedisConnection.send
 
-    async def recorded(wire: RedisConnection, *batches: Batch, within: float) -> list[Any]:
+    async def recorded(
+        wire: RedisConnection, *batches: Batch, within: float | None = None
+    ) -> list[Any]:
         sent.append(b"".join(batch.packed for batch in batches))
         return await send(wire, *batches, within=within)
 

@@ -215,6 +215,14 @@ class Resource(HTTPEndpoint):
         return PlainTextResponse("off")
 
 
+@pytest.mark.parametrize(("method", "found"), [("GET", True), ("DELETE", False)])
+def test_class_endpoint_behind_a_host_rejects_its_methods(method: str, found: bool) -> None:
+    """A host is not looked up: its routes are asked in order."""
+    table = RouteTable(Router([Host("b.example", Router([Route("/items", Resource)]))]))
+
+    assert table.match(http_scope(method, {"host": "b.example"})).found is found
+
+
 # -- decorators and what they stand on ---
 
 

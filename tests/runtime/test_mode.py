@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -15,6 +17,7 @@ from typing import Any, Final
 import pytest
 from fastapi import FastAPI
 from starlette.testclient import TestClient
+from starlette.types import Message, Receive, Scope, Send
 
 from fastapi_maintenance import MaintenanceModeMiddleware
 from fastapi_maintenance.backends import (
@@ -32,8 +35,9 @@ from fastapi_maintenance.runtime.gate import OutagePolicy
 from fastapi_maintenance.runtime.mode import MaintenanceMode
 
 from ..conftest import RedisServerFactory
+from ..support.asgi import UNUSED, http_scope
 from ..support.clock import T0, Clock, at
-from ..support.doubles import DeadWatch, Ignorant, Switchboard
+from ..support.doubles import DeadWatch, Ignorant, StateBoard, Switchboard
 from ..support.holders import Program
 from ..support.registering import reports
 from ..support.servers import RedisServer
@@ -1072,3 +1076,26 @@ async def test_worker_restarted_in_an_outage_still_knows(
         # It came back without data, and knows of no other.
         await eventually(lambda: not is_closed(restarted), within=30)
         await eventually(lambda: mirrors(path, OFF), within=30)
+
+
+async def test_request_after_a_standstill_waits_for_a_read() -> None:
+    """It is answered before, and holds the loop until the worker has read its backend."""
+    board, sent = StateBoard(OFF), list[Message]()
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    async def take(message: Message) -> None:
+        sent.append(message)
+
+    middleware = MaintenanceModeMiddleware(answer, backend=board)
+    async with middleware.mode as mode:
+        (watch,) = mode._watches.values()
+        watch.alive_at = -math.inf
+        mode.gate = replace(mode.gate, until=-math.inf)
+        asked = asyncio.create_task(middleware(http_scope(), UNUSED, take))
+        await eventually(lambda: sent, within=20)
+        assert not asked.done()
+        assert not mode.requests
+        await board.flip(OFF)
+        await asyncio.wait_for(asked, 20)
