@@ -161,7 +161,8 @@ class _Driver:
     async def _operate(self, step: Step) -> None:
         site = self._site
         if isinstance(site, Sentinels):
-            await self._operate_group(site, step)
+            with suppress(OSError):  # the Sentinels are paused, or slow
+                await self._operate_group(site, step)
             return
         match step.action:
             case "freeze redis":
@@ -219,8 +220,10 @@ class _Driver:
         # Until it is over, it counts as not over.
         losses.append(Interval(time.monotonic(), float("inf")))
         at = losses[-1]
-        await losing
-        losses[losses.index(at)] = Interval(at.begun, time.monotonic())
+        try:
+            await losing
+        finally:
+            losses[losses.index(at)] = Interval(at.begun, time.monotonic())
 
     async def _strand(self, worker: Worker, length: float) -> None:
         """Let a worker come back first after a flush that it has spent cut off."""

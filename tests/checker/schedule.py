@@ -121,7 +121,7 @@ def draw(
         drawn = step(action, 0.02 if chance.random() < 0.5 else 0.8, _LONG)
         steps.append(drawn if victim is None else replace(drawn, which=victim))
     # Drawn apart, so that the schedules of all other seeds stay what they were.
-    apart = random.Random(f"strand {seed}")
+    apart = random.Random(f"stranded {seed}")
     if not sentinels and apart.random() < _STRANDED_SHARE * favours.get("strand", 1):
         steps.append(Step(0.3, "strand", apart.random(), apart.uniform(1.5, 3.0)))
     steps += [step(closing, 0.8 if sentinels else 0.05, _LONG)]

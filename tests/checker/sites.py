@@ -129,7 +129,7 @@ class Sentinels:
     async def _master(self) -> RedisServer:
         for sentinel in self._group.sentinels:
             with suppress(OSError, TimeoutError, ValueError):
-                async with asyncio.timeout(0.3):
+                async with asyncio.timeout(1.0):
                     reader, writer = await asyncio.open_connection("127.0.0.1", sentinel.port)
                     try:
                         writer.write(b"SENTINEL GET-MASTER-ADDR-BY-NAME %s\r\n" % MASTER.encode())

@@ -464,7 +464,6 @@ function step.restore()
     local is_decided = known[DECIDED .. scope] or scope == '' and record.decided > (is_another and 0 or epoch)
     if not key or is_decided then return end
     local status, text = read_switch(key)
-    if not status then status, text = 'text', redis.call('GET', key) end -- STRLEN is refused
     text = status == 'text' and (text or '') or status
     local ends, digested = string.match(known[scope] or '', '^(%d+) (.*)$')
     if text ~= '' then
