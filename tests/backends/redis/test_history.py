@@ -491,6 +491,13 @@ def test_any_entry_is_read_or_passed_over(fields: dict[bytes, bytes], id: bytes)
             assert change is None or json.dumps(change.to_json())
 
 
+def test_entry_of_a_hold_without_a_value_has_no_state() -> None:
+    change = read_entry(b"1700000000000-0", {b"kind": b"lapsed", b"hold": b"a"})
+
+    assert change is not None
+    assert (change.kind, change.hold, change.state) == ("lapsed", "a", None)
+
+
 @pytest.mark.parametrize(
     "reply",
     [

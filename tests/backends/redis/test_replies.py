@@ -361,6 +361,12 @@ def test_refused_holds_and_epoch_leave_the_switch() -> None:
     )
 
 
+@pytest.mark.parametrize("holds", [7, [b"a", 7], [7, b"1 2 {}"]])
+def test_holds_of_another_shape_are_a_backend_error(holds: object) -> None:
+    with pytest.raises(BackendError, match="something else than a hash"):
+        read(native(b"1", -1, holds=holds))
+
+
 @settings(deadline=None, max_examples=50)
 @given(st.lists(GARBAGE, min_size=8, max_size=8))
 def test_native_garbage_is_a_reading_or_a_backend_error(replies: list[Any]) -> None:
