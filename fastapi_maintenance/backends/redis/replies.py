@@ -176,11 +176,16 @@ def reads(keys: Keys, components: Sequence[str], get: Callable[[str], Command]) 
 
 
 def read_natively(
-    replies: Sequence[Any], wall_clock: float, components: Sequence[str], observer: HoldObserver
+    replies: Sequence[Any],
+    wall_clock: float,
+    components: Sequence[str],
+    observer: HoldObserver,
+    noticed: int = 0,
+    restored: bytes = b"",
 ) -> ScriptReply | None:
     """Read the replies to `reads`; None where something changed in between.
 
-    `wall_clock` stands in where `TIME` is refused.
+    `wall_clock` stands in where `TIME` is refused. `noticed` and `restored` are as in a reply.
 
     Holds or the epoch may be refused. Raises `BackendError` where the switch itself cannot be had.
     """
@@ -222,7 +227,16 @@ def read_natively(
     }
     # That one is to be made anew.
     whole = not isinstance(epoch, Exception) or str(epoch).startswith("WRONGTYPE")
-    return ScriptReply(reading, incarnation, restored_from, whole=whole, marks=marks)
+    return ScriptReply(
+        reading,
+        incarnation,
+        restored_from,
+        whole=whole,
+        components=tuple(components),
+        noticed=noticed,
+        restored=restored,
+        marks=marks,
+    )
 
 
 def pairs(reply: Any) -> Iterator[tuple[bytes, bytes]]:

@@ -177,6 +177,7 @@ class Sync:
     ) -> _Read:
         registration, recovery = self._registration, self._recovery
         permitted, registered, rolled_back = True, False, recovery.is_suspected
+        older = suspicious = False
         registration.is_regenerated = False
         for _ in range(_MAX_TRIES):
             sent = time.monotonic()
@@ -196,7 +197,6 @@ class Sync:
             rest = await self._send_batches(connection, *batches, self._reading)
             if arming and any(map(_is_refused, _take(rest, 2))):
                 permitted = self._is_armed = False
-            older = suspicious = False
             if evidence:
                 last_epoch = self._last.reading.epoch if self._last is not None else 0
                 older, suspicious = registration.compare(_take(rest, len(evidence)), last_epoch)
@@ -205,11 +205,13 @@ class Sync:
             if seldom:
                 self._meets_earlier = _take(rest, 1)[0] == 1
             found = _take(rest, 1)[0] if looks else None
+            rolled_back |= registration.find_place(found) | older
             if self._ranges and isinstance(rest[1], NoPermissionError):
                 self._ranges = False
                 self._prepare()
                 continue
-            answer = read_natively(rest, time.time(), self._components, self._observer)
+            known = registration.noticed, registration.restored
+            answer = read_natively(rest, time.time(), self._components, self._observer, *known)
             if answer is None:
                 continue
             if (
@@ -220,10 +222,9 @@ class Sync:
                 looks = True  # what the registry has lost belongs to the same loss
                 continue
             if looks:
-                suspicious &= self._last is not None and not (
-                    self._last.marks.keys() <= answer.marks.keys()
+                rolled_back |= suspicious and not (
+                    self._last is None or self._last.marks.keys() <= answer.marks.keys()
                 )
-                rolled_back |= registration.find_place(found) | older | suspicious
             if not registered or registration.joined:
                 break  # else the registry was lost
         else:
@@ -231,13 +232,8 @@ class Sync:
         # While writes are paused, a server that Sentinels confirm need not be written to.
         recorded = isinstance(found, list) and found[0] is not None
         registered |= recorded and self._server.has_arbiters
-        answer = replace(
-            answer,
-            is_rolled_back=rolled_back and self._last is not None,
-            components=tuple(self._components),
-            noticed=registration.noticed,
-            restored=registration.restored,
-        )
+        if rolled_back and self._last is not None:
+            answer = replace(answer, is_rolled_back=True)
         await self._apply(connection, answer, registered, sent)
         return permitted, self._next_read(sent)
 
