@@ -29,6 +29,7 @@ from .options import (
     AS_JSON,
     BACKEND,
     COMPONENT,
+    DRAINED,
     EXPECT,
     FILE_PATH,
     MAX_RETRY_AFTER,
@@ -164,9 +165,7 @@ def _main(
 def _on(
     backend: object = BACKEND,
     wait: bool = option("--wait", "Wait until every live worker has closed.", False),
-    drained: bool = option(
-        "--drained", "Also wait until no request is in flight that is refused now.", False
-    ),
+    drained: bool = DRAINED,
     timeout: float = TIMEOUT,
     allow_unfenced: bool = ALLOW_UNFENCED,
     message: str | None = MESSAGE,
@@ -257,9 +256,7 @@ def _watch(backend: object = BACKEND, as_json: bool = AS_JSON) -> None:
 @_command("wait", "workers.wait", short_help="Wait until every worker has applied the state.")
 def _wait(
     backend: object = BACKEND,
-    drained: bool = option(
-        "--drained", "Wait also until no request is in flight that would be refused now.", False
-    ),
+    drained: bool = DRAINED,
     timeout: float = TIMEOUT,
     allow_unfenced: bool = ALLOW_UNFENCED,
     expect: int | None = EXPECT,

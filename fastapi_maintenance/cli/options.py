@@ -176,6 +176,9 @@ TIMEOUT: Final = option(
     parse=parse_seconds,
     show_default="30s",
 )
+DRAINED: Final = option(
+    "--drained", "Also wait until no request is in flight that is refused now.", False
+)
 EXPECT: Final = option(
     "--expect N",
     "Wait for exactly this number of workers. Default: at least one must be registered.",
