@@ -7,7 +7,7 @@ import os
 import select
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, Final, NoReturn
@@ -19,6 +19,7 @@ from ..exceptions import BarrierError, ConfigurationError, MaintenanceError
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
+    from rich.table import Table
 
 
 _INTERRUPTIONS: Final = (signal.SIGINT, signal.SIGTERM)
@@ -74,6 +75,23 @@ def show(
     else:
         for line in lines():
             echo(line)
+
+
+def as_table(
+    columns: Sequence[str],
+    rows: Iterable[Sequence[str | None]],
+    colours: Mapping[str, str] | None = None,
+) -> Table:
+    """Return a table for a terminal. `colours` maps words to their styles."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(*columns)
+    for row in rows:
+        table.add_row(
+            *(Text(one_line(text or ""), style=(colours or {}).get(text or "", "")) for text in row)
+        )
+    return table
 
 
 def echo_json(document: Any) -> None:

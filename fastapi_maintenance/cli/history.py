@@ -12,9 +12,8 @@ from .._internal.logging import one_line
 from ..backends import BaseStateBackend
 from ..backends.status import label
 from ..model.history import Change
-from .console import echo, on_interruption, show, stdout_closed
+from .console import as_table, echo, on_interruption, show, stdout_closed
 from .durations import show_moment
-from .render import as_table
 
 if TYPE_CHECKING:
     from rich.table import Table

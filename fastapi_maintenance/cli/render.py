@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,7 +18,6 @@ from .durations import show_moment, show_seconds
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
-    from rich.table import Table
 
 _COLOURS: Final = {"on": "red", "off": "green", "unknown": "yellow"}
 
@@ -185,20 +184,3 @@ def _hold_line(report: StatusReport, hold: Hold) -> str:
         f"lease {'as long as its process lives' if left is None else f'{show_seconds(left)} left'}",
     ]
     return one_line(", ".join(filter(None, parts)))
-
-
-def as_table(
-    columns: Sequence[str],
-    rows: Iterable[Sequence[str | None]],
-    colours: Mapping[str, str] | None = None,
-) -> Table:
-    """Return a table for a terminal. `colours` maps words to their styles."""
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(*columns)
-    for row in rows:
-        table.add_row(
-            *(Text(one_line(text or ""), style=(colours or {}).get(text or "", "")) for text in row)
-        )
-    return table

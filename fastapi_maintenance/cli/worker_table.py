@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from .._internal.logging import one_line
 from ..coordination.barrier import BarrierResult, names_of
 from ..model.workers import WAY_AROUND, RegistrySnapshot, Worker
-from . import render
+from . import console as output
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -87,7 +87,7 @@ def as_table(workers: Iterable[tuple[str, Worker]]) -> Table:
         )
         for status, worker in workers
     )
-    return render.as_table((*_COLUMNS, "closes by itself after"), rows, _COLOURS)
+    return output.as_table((*_COLUMNS, "closes by itself after"), rows, _COLOURS)
 
 
 def worker_lines(roll: RegistrySnapshot) -> Iterator[str]:
