@@ -20,7 +20,11 @@ _EXAMPLES: Final = (
     "valkey:// means the same as redis://"
 )
 _SERVERS: Final = ("redis", "rediss", "valkey", "valkeys", "unix")
-_CLASSES: Final = {"env": "EnvVarBackend", "file": "LocalFileBackend", "redis": "RedisBackend"}
+_CLASSES: Final = {
+    "env": (".env", "EnvVarBackend"),
+    "file": (".file.backend", "LocalFileBackend"),
+    "redis": (".redis", "RedisBackend"),
+}
 
 
 def backend_from_url(url: str) -> BaseStateBackend:
@@ -64,7 +68,8 @@ def backend_of_kind(kind: str, **options: Any) -> BaseStateBackend:
 
 def _make(kind: str, *args: Any, **options: Any) -> BaseStateBackend:
     # The class is imported when it is needed, with its library: anyio or redis-py.
-    make: Callable[..., BaseStateBackend] = getattr(import_module(__package__), _CLASSES[kind])
+    module, name = _CLASSES[kind]
+    make: Callable[..., BaseStateBackend] = getattr(import_module(module, __package__), name)
     return make(*args, **options)
 
 
