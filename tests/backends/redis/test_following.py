@@ -18,7 +18,7 @@ from fastapi_maintenance.model.evaluate import evaluate
 from ...support.servers import RedisServer
 from ...support.shops import SOON, becomes, closable, worker
 from ...support.waiting import eventually
-from .links import linked
+from .links import linked, settled
 
 KEY: Final = "maintenance"
 PUSH: Final = b"invalidate\r\n*1\r\n$11\r\nmaintenance\r\n"
@@ -112,7 +112,8 @@ async def test_change_during_read_is_not_missed(
     """
     await redis_server.acli("SET", KEY, second)
     way = HeldReply(redis_server)
-    async with way as url, linked(RedisBackend(f"{url}?ttl=120")) as worker:
+    async with way as url, linked(backend := RedisBackend(f"{url}?ttl=120")) as worker:
+        before = await settled(backend, worker)  # else another reply may be the one that is held
         way.is_armed = True
         await redis_server.acli("SET", KEY, first)
         # The reply to the read that the push caused is on its way back.
@@ -120,10 +121,11 @@ async def test_change_during_read_is_not_missed(
         await redis_server.acli("SET", KEY, second)
         way.release()
 
-        def known() -> list[bool]:
-            return [evaluate(reading, reading.now).state.enabled for reading in worker.readings]
+        def is_followed() -> bool:
+            known = [evaluate(each, each.now).state.enabled for each in worker.readings[before:]]
+            return known[:1] == [first == "1"] and known[-1] == (second == "1")
 
-        await eventually(lambda: known()[-2:] == [first == "1", second == "1"], within=SOON)
+        await eventually(is_followed, within=SOON)
 
 
 def test_request_costs_no_command(redis_server: RedisServer) -> None:
