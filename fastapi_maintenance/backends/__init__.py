@@ -27,5 +27,6 @@ _ON_DEMAND: Final = {"LocalFileBackend": ".file.backend", "RedisBackend": ".redi
 def __getattr__(name: str) -> Any:
     # Without a backend, its library is not needed: anyio or redis-py.
     if name in _ON_DEMAND:
-        return getattr(import_module(_ON_DEMAND[name], __name__), name)
+        globals()[name] = found = getattr(import_module(_ON_DEMAND[name], __name__), name)
+        return found
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

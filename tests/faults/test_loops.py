@@ -64,13 +64,19 @@ def test_loop_that_stands_still_gives_one_stale_answer(
 ) -> None:
     ask = serving()
     assert ask() == 200
-    for value, status in (("1", 503), ("0", 200), ("1", 503)):
-        redis_server.cli("SET", "maintenance", value)
+    proved = tries = 0
+    while proved < 3:
+        tries += 1
+        assert tries < 20, "too slow a machine: the worker cannot read within a ttl"
+        redis_server.cli("SET", "maintenance", tries % 2)
         if killed:
             redis_server.cli("CLIENT", "KILL", "TYPE", "normal")
         time.sleep(STANDING)
-        ask()  # by the last known state
-        assert ask() == status
+        began = time.monotonic()
+        ask()  # by the last known state; then the worker has a ttl to catch up
+        if time.monotonic() - began < TTL:
+            assert ask() == (503 if tries % 2 else 200)
+            proved += 1
 
 
 def test_closed_worker_on_a_loop_that_stands_still_opens(serving: Callable[..., Ask]) -> None:
