@@ -18,7 +18,7 @@ from typing import ClassVar, Final
 import pytest
 
 from fastapi_maintenance.backends import BaseStateBackend, LocalFileBackend, RedisBackend
-from fastapi_maintenance.coordination.lease import LeaseKeeper
+from fastapi_maintenance.coordination.lease import LeaseKeeper, OnLost
 from fastapi_maintenance.exceptions import BackendError, BackendUnavailableError, LeaseLostError
 from fastapi_maintenance.model.holds import Hold
 from fastapi_maintenance.model.state import ON, MaintenanceState
@@ -36,9 +36,11 @@ PATIENCE: Final = 30.0  # seconds, for a busy machine
 
 
 @contextmanager
-def leased(backend: BaseStateBackend, seconds: float, hold: Hold = HOLD) -> Iterator[LeaseKeeper]:
+def leased(
+    backend: BaseStateBackend, seconds: float, on_lost: OnLost | None = None
+) -> Iterator[LeaseKeeper]:
     """A lease that stands, and is ended whatever becomes of the test."""
-    lease = LeaseKeeper(backend, hold, seconds)
+    lease = LeaseKeeper(backend, HOLD, seconds, on_lost)
     lease.submit_acquire().result(PATIENCE)
     try:
         yield lease
@@ -186,21 +188,19 @@ def test_a_hold_that_is_ended_by_force_is_lost_and_said_once(
     lease_clock: LeaseClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     backend, told = LeasedBoard(), threading.Event()
-    lease = LeaseKeeper(backend, HOLD, 1.0, lambda error: told.set())
-    lease.submit_acquire().result(PATIENCE)
+    with leased(backend, 1.0, lambda error: told.set()) as lease:
+        backend.revoked = True
+        assert told.wait(PATIENCE)
+        renewed(backend, 2)  # each finds it lost
 
-    backend.revoked = True
-    assert told.wait(PATIENCE)
-    renewed(backend, 2)  # each finds it lost
-
-    with pytest.raises(
-        LeaseLostError, match="The hold a on LeasedBoard was lost: an operator ended it by force"
-    ):
-        lease.check()
+        with pytest.raises(
+            LeaseLostError,
+            match="The hold a on LeasedBoard was lost: an operator ended it by force",
+        ):
+            lease.check()
     assert critical_lines(caplog) == [
         "lost the hold a on LeasedBoard while its block is running: an operator ended it by force"
     ]
-    lease.submit_release().result(PATIENCE)
 
 
 def test_what_was_ended_by_force_keeps_nothing() -> None:
@@ -224,20 +224,18 @@ def test_who_is_cut_off_is_told_before_the_hold_can_end(
     fault: Exception | float, lease_clock: LeaseClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     backend = LeasedBoard()
-    lease = LeaseKeeper(backend, HOLD, 2.0)
-    lease.submit_acquire().result(PATIENCE)
+    with leased(backend, 2.0) as lease:
+        backend.faults["renew"] = fault
+        lease_clock.now = 1.7
+        renewed(backend, 2)
+        assert not lease.lost
+        lease_clock.now = 1.8  # a tenth before the end
+        renewed(backend, 2)
+        assert "it could not be renewed in time" in lease.lost
 
-    backend.faults["renew"] = fault
-    lease_clock.now = 1.7
-    renewed(backend, 2)
-    assert not lease.lost
-    lease_clock.now = 1.8  # a tenth before the end
-    renewed(backend, 2)
-    assert "it could not be renewed in time" in lease.lost
-
-    renewed(backend)  # which fails as well
-    assert len(critical_lines(caplog)) == 1
-    lease.submit_release(ON).result(PATIENCE)
+        renewed(backend)  # which fails as well
+        assert len(critical_lines(caplog)) == 1
+        lease.submit_release(ON).result(PATIENCE)
     assert backend.kept == ON  # it was not ended by force, so what failed stays closed
 
 
@@ -360,19 +358,15 @@ def test_holder_cut_off_by_redis_is_told_before_the_end(
 ) -> None:
     server = own_redis_server()
     lost_at: list[float] = []
-    lease = LeaseKeeper(
-        RedisBackend(server.url), HOLD, 4.0, lambda error: lost_at.append(time.time())
-    )
-    lease.submit_acquire().result(PATIENCE)
-
-    deadline = deadline_of(server)  # or up to a second later, if it is renewed until the pause
-    server.pause()
-    eventually_sync(lambda: lost_at, within=PATIENCE)
-    assert deadline - 0.5 < lost_at[0]
-    assert "it could not be renewed in time" in lease.lost
-
-    server.resume()
-    lease.submit_release().result(PATIENCE)
+    with leased(RedisBackend(server.url), 4.0, lambda error: lost_at.append(time.time())) as lease:
+        deadline = deadline_of(server)  # or up to a second later, if it is renewed until the pause
+        server.pause()
+        try:
+            eventually_sync(lambda: lost_at, within=PATIENCE)
+        finally:
+            server.resume()
+        assert deadline - 2.0 < lost_at[0]
+        assert "it could not be renewed in time" in lease.lost
     eventually_sync(lambda: server.cli("HLEN", "{maintenance}:holds") == "0", within=PATIENCE)
 
 
