@@ -182,7 +182,7 @@ async def test_backend_conforms(
 async def test_every_version_of_redis_conforms(
     redis_url: str, check: Callable[[MakeBackend], Awaitable[None]]
 ) -> None:
-    await check(partial(RedisBackend, redis_url, ttl=LINKED_TTL))
+    await check(partial(RedisBackend, redis_url, ttl=LINKED_TTL, timeout=30.0))
 
 
 @pytest.mark.parametrize("redis_user", ["worker", "operator"], indirect=True)
@@ -191,7 +191,7 @@ async def test_backend_with_the_least_rights_conforms(
     redis_url: str, check: Callable[[MakeBackend], Awaitable[None]]
 ) -> None:
     """Of the users in backends/redis/users.acl who may write."""
-    await check(partial(RedisBackend, redis_url, ttl=LINKED_TTL))
+    await check(partial(RedisBackend, redis_url, ttl=LINKED_TTL, timeout=30.0))
 
 
 def test_checks_are_documented_coroutines_of_a_backend() -> None:
