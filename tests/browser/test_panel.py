@@ -161,7 +161,8 @@ def test_panel_flip_closes_and_opens_every_worker(panel: Page, site: Site) -> No
     expect(heading(panel)).to_have_text("Open")
     expect_rows(panel, "open")
     assert site.statuses == {200}
-    expect(panel.get_by_role("table", name="History").locator("tbody tr")).to_have_count(2)
+    history = panel.get_by_role("table", name="History")
+    expect(history.locator("tbody tr", has_text="ana")).to_have_count(2)
 
 
 def test_panel_follows_redis_cli_within_a_second(panel: Page, site: Site) -> None:

@@ -69,7 +69,7 @@ async def test_a_server_that_is_still_loading_opens_nobody(
         "rdbcompression": "no",
         "dbfilename": "dump.rdb",
     }
-    server = own_redis_server(config=slowly)
+    server = own_redis_server(config=slowly, patience=90)
     await server.acli(
         "EVAL", "for i = 1, 800 do redis.call('SET', 'filler-' .. i, string.rep('x', 1000)) end", 0
     )
