@@ -17,7 +17,7 @@ from typing import Any, Final
 import pytest
 
 from fastapi_maintenance.backends import RedisBackend
-from fastapi_maintenance.model.state import ON
+from fastapi_maintenance.model.state import OFF, ON
 from tests.conftest import RedisServerFactory
 from tests.support.ports import free_port
 from tests.support.servers import RedisServer
@@ -25,6 +25,7 @@ from tests.support.waiting import eventually, eventually_sync
 
 from .bounds import BOOT, SLACK, TTL, UNREACHABLE
 from .service import Service
+from .test_hang_ups import Strict
 
 NAME: Final = "redis.test"
 URLS: Final = (
@@ -287,3 +288,13 @@ async def pair(start: RedisServerFactory, names: Names) -> tuple[RedisServer, Re
 
 async def replica_is_up(replica: RedisServer) -> bool:
     return "master_link_status:up" in await replica.acli("INFO", "replication")
+
+
+async def test_proxy_that_hangs_up_on_role_is_used(names: Names, redis_server: RedisServer) -> None:
+    names.addresses = ["127.0.0.1", "127.0.0.2"]
+    names.answers.set()
+    with Strict.before(redis_server, "ROLE") as proxy:
+        backend = RedisBackend(proxy.url.replace("127.0.0.1", NAME), timeout=SLACK)
+        for _ in range(2):
+            assert (await backend.read()).switch == OFF
+        assert proxy.ended == 1

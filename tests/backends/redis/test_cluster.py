@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any, Final
+from unittest.mock import AsyncMock
 
 import pytest
 from redis.exceptions import TryAgainError
@@ -389,6 +390,14 @@ async def test_node_timeout_is_the_default_unless_it_is_told(answer: str, second
         async with RedisConnection(await node.connect(driver_info=None), within=5.0) as wire:
             for _ in range(2):
                 assert await server.takeover_time(wire) == seconds
+
+
+async def test_node_timeout_is_the_default_after_a_hang_up() -> None:
+    server = ClusterServer([SingleServer.from_url("redis://node")], Keys.of("maintenance"))
+    connection = AsyncMock()
+    connection.call.side_effect = BackendUnavailableError("closed by server")
+    assert [await server.takeover_time(connection) for _ in range(2)] == [15.0, 15.0]
+    assert connection.call.call_count == 1
 
 
 async def test_the_users_of_the_file_may_use_the_key_that_scopes_need() -> None:
