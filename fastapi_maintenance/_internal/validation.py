@@ -15,6 +15,14 @@ def is_text(value: object, pattern: re.Pattern[str]) -> TypeGuard[str]:
     return isinstance(value, str) and pattern.fullmatch(value) is not None
 
 
+def is_number(text: str | bytes) -> bool:
+    """Return whether `int` converts the text to a number that is not negative.
+
+    It refuses thousands of digits, and `isdigit` alone takes more than digits.
+    """
+    return text.isascii() and text.isdigit() and len(text) < 20
+
+
 def require(valid: object, requirement: str, value: object) -> None:
     """Raise `ConfigurationError` with the requirement and the value unless the value is valid."""
     if not valid:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import AliasChoices, Field, TypeAdapter, ValidationError
 
+from .._internal.validation import is_number
 from .snapshot import Snapshot
 
 FENCE_MARGIN: Final = 0.95
@@ -106,7 +107,7 @@ class Worker(_Record, _Report):
         """
         sequence, _, text = (report or b"").partition(b" ")
         known = _valid(_Record, record) | (_valid(_Report, text) if report else {})
-        return cls(id, report is None, int(sequence) if sequence.isdigit() else 0, **known)
+        return cls(id, report is None, int(sequence) if is_number(sequence) else 0, **known)
 
     @classmethod
     def parse_earlier(cls, id: str, entry: bytes, now: float) -> Self | None:
@@ -116,7 +117,7 @@ class Worker(_Record, _Report):
         """
         deadline, _, text = entry.partition(b" ")
         record = _valid(_EarlierRecord, text)
-        if text == _LEFT or record.pop("format", 1) != 1 or not deadline.isdigit():
+        if text == _LEFT or record.pop("format", 1) != 1 or not is_number(deadline):
             return None
         return cls(id, int(deadline) / 1e6 <= now, int(deadline), **record, **_valid(_Report, text))
 

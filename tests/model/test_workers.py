@@ -108,6 +108,13 @@ def test_fence_must_close_before_the_registry_forgets(fence: float | None, fence
     assert Worker("a", fence=fence, lifetime=3.0).is_fenced is fenced
 
 
+@pytest.mark.parametrize("text", [b"9" * 5000, b"-1", b"x", "²".encode()])
+def test_invalid_number_in_the_registry_counts_as_none(text: bytes) -> None:
+    """Python converts no number of more than 4,300 digits."""
+    assert Worker.parse("w", b"{}", text + b" {}").sequence == 0
+    assert Worker.parse_earlier("w", text + b" {}", 1.0) is None
+
+
 @pytest.mark.parametrize(
     ("gone", "why"),
     [

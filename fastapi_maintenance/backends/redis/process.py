@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..._internal.threads import in_thread
+from ..._internal.validation import is_number
 from ...model.workers import Worker
 
 _INSTANCE = "FASTAPI_MAINTENANCE_INSTANCE"
@@ -48,7 +49,7 @@ class Process(NamedTuple):
 
     def outlives(self, worker: Worker) -> bool:
         """Return True if the process of a worker that vanished is certainly dead."""
-        if not (self.boot and worker.boot and self.start.isdigit() and worker.start.isdigit()):
+        if not (self.boot and worker.boot and is_number(self.start) and is_number(worker.start)):
             return False
         if (self.boot, self.namespace) == (worker.boot, worker.namespace):
             return _is_dead(worker.pid, worker.start)

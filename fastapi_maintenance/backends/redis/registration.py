@@ -14,6 +14,7 @@ from redis.exceptions import NoPermissionError
 
 from ..._internal.logging import log_fields
 from ..._internal.threads import in_thread
+from ..._internal.validation import is_number
 from ...model.snapshot import Snapshot
 from ...model.workers import FORMAT, Worker
 from ..base import WorkerReporter
@@ -175,9 +176,9 @@ class Registration:
         """
         report, recorded, epochs = evidence
         number = report.partition(b" ")[0] if isinstance(report, bytes) else b""
-        suspicious = number.isdigit() and int(number) < self.knows_since
+        suspicious = is_number(number) and int(number) < self.knows_since
         found = epochs.split() if isinstance(epochs, bytes) else []
-        past = [int(text) for text in found if text.isdigit() and len(text) < 20]
+        past = [int(text) for text in found if is_number(text)]
         lost = bool(past) and past[0] < epoch < past[-1] and epoch not in past
         lost |= recorded == 0 or (suspicious and int(number) < self._reported)
         return lost, suspicious
@@ -188,7 +189,7 @@ class Registration:
             return False
         mine, generation, noticed, vanished, restored = found
         generation = (generation or b"").decode(errors="replace")
-        count = int(noticed) if noticed and noticed.isdigit() else 0
+        count = int(noticed) if noticed and is_number(noticed) else 0
         lost = bool(self.generation) and (generation != self.generation or count < self.noticed)
         if mine is None and self._has_record:
             self.joined = self._has_record = False

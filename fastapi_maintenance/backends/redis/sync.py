@@ -11,6 +11,7 @@ from typing import Final
 
 from redis.exceptions import AskError, NoPermissionError, ReadOnlyError
 
+from ..._internal.validation import is_number
 from ...exceptions import BackendError, BackendUnavailableError
 from ...model.snapshot import Snapshot
 from ..base import SnapshotListener, WorkerReporter
@@ -349,7 +350,7 @@ class Sync:
         known = {}
         for name, mark in pairs(recorded):
             end, _, digest = mark.decode(errors="replace").partition(" ")
-            known[name.decode(errors="replace")] = (int(end) if end.isdigit() else 0, digest)
+            known[name.decode(errors="replace")] = (int(end) if is_number(end) else 0, digest)
         return _differ(known, self._last.marks, ("", *self._components))
 
 

@@ -1154,6 +1154,20 @@ async def test_a_server_that_takes_no_writes_is_still_read(
         assert worker.errors == []
 
 
+@pytest.mark.parametrize("number", ["9" * 5000, "²"])
+async def test_invalid_number_beside_the_switch_is_ignored(
+    redis_url: str, operator: Any, number: str
+) -> None:
+    async with linked(RedisBackend(redis_url, ttl=TTL)) as worker:
+        await operator.hset("{maintenance}:registry", "#noticed", number)
+        await operator.hset("{maintenance}:recorded", "", f"{number} digest")
+        for value, seen in (("1", worker.is_on), ("0", worker.is_off)):
+            await operator.set("maintenance", value)
+            await eventually(seen, within=SOON)
+            await asyncio.sleep(2 * TTL)
+        assert worker.errors == []
+
+
 async def test_scripts_that_the_server_forgets_are_sent_again(
     redis_url: str, operator: Any
 ) -> None:

@@ -374,6 +374,7 @@ def test_epoch_missing_among_the_latest_proves_a_rollback(epochs: Any, lost: boo
         (b"4 {}", 1, 7, (True, True)),
         (b"4 {}", 1, 4, (False, True)),  # no newer one was accepted
         (b"5 {}", 1, 7, (False, False)),
+        (b"9" * 5000, 1, 7, (False, False)),
     ],
 )
 def test_old_report_or_missing_record_proves_a_rollback(
