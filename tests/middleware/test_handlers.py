@@ -569,7 +569,7 @@ async def test_response_handler_without_a_response_is_an_error(
 def handshake(app: ASGIApp, ws: WSProtocolType = "wsproto") -> tuple[int, bytes]:
     """Status and body that a WebSocket's client sees when it is refused."""
     with serving(app, ws=ws) as address, pytest.raises(InvalidStatus) as refused:
-        connect(f"ws://{address}/door")
+        connect(f"ws://{address}/door", open_timeout=60)
     return refused.value.response.status_code, bytes(refused.value.response.body or b"")
 
 
