@@ -211,10 +211,7 @@ class RedisConnection(asyncio.Protocol):
             self._end(error)
 
     def _take(self, reply: Reply) -> None:
-        kind = reply[0] if isinstance(reply, list) and reply else None
-        self._is_subscribed |= kind in _SUBSCRIBED
-        # On a RESP2 connection, a message looks like any array.
-        if reply is _PUSH or (self._is_subscribed and kind in _MESSAGES):
+        if reply is _PUSH or (isinstance(reply, list) and self._is_message(reply)):
             self._on_event()
         elif not self._pending:
             raise ConnectionError("an unexpected reply")
@@ -223,6 +220,12 @@ class RedisConnection(asyncio.Protocol):
             call.replies.append(reply)
             if len(call.replies) == call.size:
                 self._pending.popleft().finish()
+
+    def _is_message(self, array: list[Reply]) -> bool:
+        """Return whether it is a message, which on a RESP2 connection looks like any array."""
+        kind = array[0] if array else None
+        self._is_subscribed |= kind in _SUBSCRIBED
+        return self._is_subscribed and kind in _MESSAGES
 
     def _end(self, error: Exception) -> None:
         if self._error is None:
