@@ -597,8 +597,8 @@ def test_real_websocket_client_gets_1012_with_the_reason(
 ) -> None:
     with (
         real_hall(server, close_websockets=0.05) as (hall, url),
-        connect(f"{url}/talk") as client,
-        connect(f"{url}/support") as support,
+        connect(f"{url}/talk", open_timeout=60) as client,
+        connect(f"{url}/support", open_timeout=60) as support,
     ):
         assert (ask(client, "hello"), ask(support, "hello")) == ("hello", "hello")
         flip(hall, MaintenanceState(enabled=True, message="until four"))
@@ -620,8 +620,8 @@ def test_real_websocket_client_of_a_component_gets_1012(
 ) -> None:
     with (
         real_hall(server, close_websockets=0.05) as (hall, url),
-        connect(f"{url}/trade") as client,
-        connect(f"{url}/talk") as talk,
+        connect(f"{url}/trade", open_timeout=60) as client,
+        connect(f"{url}/talk", open_timeout=60) as talk,
     ):
         assert (ask(client, "hello"), ask(talk, "hello")) == ("hello", "hello")
         flip(hall, MaintenanceState(enabled=True, message="no trade until four"), "trading")
