@@ -53,7 +53,7 @@ _OPTIONS: Final = {
     "json": set[str](),
     "nginx": set[str](),
     "python": {"file", "no-run"},
-    "text": {"floors", "output", "tree", "walk-of-run"},
+    "text": {"floors", "output", "tree", "walk-of-block", "walk-of-run"},
     "toml": set[str](),
     "yaml": {"schema"},
 }
