@@ -256,6 +256,15 @@ async def test_where_no_sentinel_is_there_at_all_the_error_says_so() -> None:
         await backend.read()
 
 
+def test_replica_behind_sentinels_has_no_other_address() -> None:
+    """They name the master, so that no address is better than the one that they name."""
+    group = SentinelServer(
+        [SingleServer.from_url("redis://sentinel")], MASTER, SingleServer.from_url("redis://master")
+    )
+    nowhere: Any = None
+    assert not group.leave(nowhere)
+
+
 def test_sentinel_that_lags_is_not_believed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
