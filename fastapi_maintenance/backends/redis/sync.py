@@ -206,7 +206,8 @@ class Sync:
             if seldom:
                 self._meets_earlier = _take(rest, 1)[0] == 1
             found = _take(rest, 1)[0] if looks else None
-            rolled_back |= registration.find_place(found) | older
+            if looks:
+                rolled_back |= registration.find_place(found) | older
             if self._ranges and isinstance(rest[1], NoPermissionError):
                 self._ranges = False
                 self._prepare()
