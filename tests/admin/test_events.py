@@ -306,7 +306,8 @@ def test_stream_survives_a_restart_of_redis(own_redis_server: RedisServerFactory
         Stream(workers.port, LOGIN) as stream,
     ):
         server.cli("SET", "maintenance", "1")
-        stream.until(lambda dashboard: dashboard["state"]["enabled"] and dashboard["workers"])
+        # The worker itself, too: it is what is known while the server is away.
+        stream.until(lambda dashboard: dashboard["closed"] and dashboard["workers"])
         server.kill()
         away = stream.until(lambda dashboard: dashboard["last_error"])
         assert (away["state"]["enabled"], away["workers"]) == (True, None)
