@@ -87,13 +87,13 @@ def read() -> dict[str, Any]:
 
 
 def in_yardsticks(counted: dict[str, float]) -> dict[str, float]:
-    """What two builds of one Python do with the same ratio, though not with the same number of instructions."""
+    """The counts over that of a fixed piece of Python, which differ less between builds."""
     return {name: counted[name] / counted["yardstick"] for name in _KEPT}
 
 
 def interpreter() -> str:
-    """What the committed figures are for."""
-    return f"{platform.python_implementation()} {sys.version_info.major}.{sys.version_info.minor} {platform.machine()}"
+    """What the committed figures are for: one patch release may need 7 % more than another."""
+    return f"{platform.python_implementation()} {platform.python_version()} {platform.machine()}"
 
 
 def _dumps(counted: Path) -> list[int]:
