@@ -202,12 +202,14 @@ class _Signals:
             self._send(process, number)
 
     def _on_signal(self, number: Signals) -> None:
-        if self._process is None:
+        if self._task is not None:
+            self._task.cancel(f"interrupted by {number.name}")
+            self.spare_task()  # it releases the hold now
+        elif number in _FROM_TERMINAL and _in_foreground():
+            pass  # the command has it already, even one that is just starting
+        elif self._process is None:
             self._early.append(number)
-            if self._task is not None:
-                self._task.cancel(f"interrupted by {number.name}")
-                self.spare_task()  # it releases the hold now
-        elif not (number in _FROM_TERMINAL and _in_foreground()):
+        else:
             self._send(self._process, number)
 
     def _send(self, process: asyncio.subprocess.Process, number: Signals) -> None:

@@ -572,6 +572,24 @@ def test_signal_typed_on_a_terminal_is_not_forwarded(
     assert held("--drain", "0", "--", "sh", "-c", "kill -TERM $PPID; exec sleep 20").code == 143
 
 
+@pytest.mark.parametrize(("name", "code"), [("INT", 9), ("TERM", 42)])
+def test_signal_while_the_command_starts_reaches_it_once(
+    held: Cli, monkeypatch: pytest.MonkeyPatch, name: str, code: int
+) -> None:
+    """What is typed on a terminal has reached it already."""
+    start = asyncio.create_subprocess_exec
+
+    async def start_slowly(*command: str) -> asyncio.subprocess.Process:
+        process = await start(*command)
+        await asyncio.sleep(0.5)
+        return process
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", start_slowly)
+    monkeypatch.setattr(running, "_in_foreground", lambda: True)
+    script = f"trap 'exit 42' {name}; kill -{name} $PPID; sleep 1.5; exit 9"
+    assert held("--drain", "0", "--", "sh", "-c", script).code == code
+
+
 def test_a_command_that_ignores_a_signal_is_waited_for(
     held: Cli, redis_server: RedisServer, tmp_path: Path
 ) -> None:
