@@ -102,7 +102,8 @@ class MaintenanceModeMiddleware(MaintenanceOptions):
         self._routes = RouteTable(self.app, self._follow_components)
         self._cors = CORSPassthrough(self.app, MaintenanceModeMiddleware)
         self._known = KnownRefusals(self._routes)
-        self._decides_alone = not (exempt_handler or response_handler or self.bypass)
+        others = exempt_handler, response_handler, self.bypass
+        self._decides_alone = all(other is None for other in others)  # one may be false
         self._plain = MaintenanceResponse(ON, self.mode.now, self.response)
         self._responses: dict[object, tuple[MaintenanceState, MaintenanceResponse]] = {}
 

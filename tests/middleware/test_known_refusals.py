@@ -173,15 +173,23 @@ async def test_known_refusal_is_of_one_application(service: Make) -> None:
     assert [await site.ask(app=app) for app in (FastAPI(), free)] == [503, 200]
 
 
+class EmptyRules(list[Any]):
+    """A handler that is false, as an empty list is."""
+
+    def __call__(self, connection: HTTPConnection) -> bool:
+        return False
+
+
 @pytest.mark.parametrize(
     ("options", "state"),
     [
+        ({"exempt_handler": EmptyRules()}, ON),
         ({"exempt_handler": lambda connection: b"x-pass" in dict(connection.scope["headers"])}, ON),
         ({"exempt_handler": Path("/other")}, ON),
         ({}, ON.replace(allow=("10.0.0.0/8",))),
         ({"response_handler": lambda request: PlainTextResponse("closed", 503)}, ON),
     ],
-    ids=["exempt handler", "rule", "allow list", "response handler"],
+    ids=["false handler", "exempt handler", "rule", "allow list", "response handler"],
 )
 async def test_refusal_by_the_request_is_not_kept(
     service: Make, options: Any, state: MaintenanceState
